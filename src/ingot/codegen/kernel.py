@@ -1,0 +1,58 @@
+"""A kernel as a name: the generator that emits it and the parameters it is emitted with. Hashable, cheap, not yet code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from ingot.codegen.builder import Builder
+from ingot.codegen.machine import Machine
+
+_GENERATORS: dict[str, Generator] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A Python function that emits a kernel. Calling it with parameters names one kernel; nothing is emitted yet."""
+
+    name: str
+    arguments: tuple[str, ...]
+    emit: Callable[..., None]
+
+    def __call__(self, **params: Hashable) -> Kernel:
+        return Kernel(self.name, tuple(sorted(params.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: a generator's name and its parameters."""
+
+    generator: str
+    params: tuple[tuple[str, Any], ...]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the slots of `args`, in order."""
+        return _GENERATORS[self.generator].arguments + dict(self.params).get("operands", ())
+
+    def assembly(self, machine: Machine, symbol: str = "kernel") -> str:
+        """Emit it: a module in LLVM's assembly language with one external function, `symbol`."""
+        params = dict(self.params)
+        builder = Builder(symbol, machine, self.arguments)
+        _GENERATORS[self.generator].emit(builder, **params)
+        return builder.finish()
+
+
+def kernel(*arguments: str) -> Callable[[Callable[..., None]], Generator]:
+    """Decorator: `emit(builder, **params)` emits a kernel whose `args` slots are `arguments`.
+
+    A generator whose number of slots depends on its parameters takes the further names as the parameter `operands`.
+    """
+
+    def register(emit: Callable[..., None]) -> Generator:
+        name = f"{emit.__module__.removeprefix('ingot.')}.{emit.__name__}"
+        generator = _GENERATORS[name] = Generator(name, arguments, emit)
+        return generator
+
+    return register

@@ -1,0 +1,108 @@
+"""What code generation must know of a CPU: vector width, registers, features, cache sizes. No kernel asks for an ISA by name."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from ingot.errors import IngotError
+
+# Each level switches off what is newer. INGOT_ISA=avx2 runs (and tests) the narrower kernels on a wider machine.
+_MASKED = {
+    "avx512": (),
+    "avx2": ("avx512", "evex512", "avx10", "amx"),
+    "sse": ("avx512", "evex512", "avx10", "amx", "avx", "fma", "f16c", "xop", "vaes", "vpclmulqdq"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A CPU as the kernels see it. `features` is LLVM's comma-separated list, e.g. "+avx2,+fma"."""
+
+    triple: str
+    cpu: str
+    features: str
+    vector_bytes: int
+    registers: int
+    fma: bool
+    l1_bytes: int
+    l2_bytes: int
+
+    @property
+    def lanes(self) -> int:
+        """float32 values in a vector register."""
+        return self.vector_bytes // 4
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for machines that may share object code."""
+        return f"{self.triple}|{self.cpu}|{self.features}|{self.vector_bytes}|{self.l1_bytes}|{self.l2_bytes}"
+
+    def target(self) -> llvm.TargetMachine:
+        """LLVM's target machine for this CPU, set up for position-independent objects."""
+        return llvm.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+        )
+
+
+def _cache_bytes(level: int, otherwise: int) -> int:
+    """Size of this core's data cache of `level`, from Linux; `otherwise` where the system does not tell."""
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
+                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            continue
+    return otherwise
+
+
+def _start_llvm() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+@functools.cache
+def host(isa: str | None = None) -> Machine:
+    """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks features: "avx512", "avx2", "sse".
+
+    Raises IngotError for another name, or where the CPU lacks what was asked for.
+    """
+    _start_llvm()
+    level = isa or os.environ.get("INGOT_ISA")
+    if level is not None and level not in _MASKED:
+        raise IngotError(f"INGOT_ISA is {level!r}; it may be one of {', '.join(_MASKED)}")
+    available = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    enabled = {name for name in available if not name.startswith(_MASKED[level] if level else ())}
+    triple = llvm.get_process_triple()
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
+    if is_x86 and level == "avx512" and "avx512f" not in enabled:
+        raise IngotError("INGOT_ISA is 'avx512', and this CPU has no AVX-512; unset it or say avx2")
+    if is_x86 and level == "avx2" and not {"avx2", "fma"} <= enabled:
+        raise IngotError("INGOT_ISA is 'avx2', and this CPU has no AVX2 with FMA; unset it or say sse")
+    if not is_x86:
+        vector_bytes, registers, fma = 16, 32, True  # AArch64: FMA is part of the base set
+    elif {"avx512f", "avx512vl", "avx512bw", "avx512dq", "fma"} <= enabled:
+        vector_bytes, registers, fma = 64, 32, True
+    elif {"avx2", "fma"} <= enabled:
+        vector_bytes, registers, fma = 32, 16, True
+    else:
+        vector_bytes, registers, fma = 16, 16, False
+    marks = [f"+{name}" if name in enabled else f"-{name}" for name in sorted(llvm.get_host_cpu_features())]
+    if vector_bytes == 64:
+        marks.append("-prefer-256-bit")  # LLVM's tuning would split every 512-bit vector in two
+    return Machine(
+        triple=triple,
+        # Under a mask the host's name would bring the masked features back.
+        cpu=llvm.get_host_cpu_name() if level is None else ("x86-64" if is_x86 else "generic"),
+        features=",".join(marks),
+        vector_bytes=vector_bytes,
+        registers=registers,
+        fma=fma,
+        l1_bytes=_cache_bytes(1, 32 << 10),
+        l2_bytes=_cache_bytes(2, 512 << 10),
+    )

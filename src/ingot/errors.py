@@ -1,0 +1,60 @@
+"""Every exception Ingot raises on purpose. Each message names its subject, what was found, what was wanted, what to do.
+
+    IngotError
+    ├── ExportError                  a PyTorch model cannot be captured as it is
+    │   ├── DataDependentError       a tensor's value (or a size) would decide what Python does next
+    │   ├── MissingOperatorError     ATen operators without a row; lists all of them
+    │   └── VerificationError        the exported model and its source disagree
+    ├── ModelError                   a file or graph that is not a valid model
+    │   └── UnsupportedOperatorError an operator, opset or dtype that no provider here can run
+    ├── InputError (ValueError)      what was given to run(): name, dtype, rank, shape
+    ├── ShapeError                   shapes inside the graph do not fit each other
+    ├── ProviderError                an execution provider that is not available
+    └── MissingExtraError            an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+
+class IngotError(Exception):
+    """Anything that Ingot refuses, with the reason and the remedy in its message."""
+
+
+class ExportError(IngotError):
+    """A PyTorch model cannot be captured as it is."""
+
+
+class DataDependentError(ExportError):
+    """Python control flow (or a Python number) would depend on a tensor's value."""
+
+
+class MissingOperatorError(ExportError):
+    """The model calls ATen operators that have no row in the capture tables."""
+
+
+class VerificationError(ExportError):
+    """The exported model gives other numbers than its source."""
+
+
+class ModelError(IngotError):
+    """A file or graph that is not a valid model."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """An operator, opset or dtype that nothing here can run; names node, operator, opset and dtype."""
+
+
+class InputError(IngotError, ValueError):
+    """Bad input to a session: an unknown or missing name, a wrong dtype, rank or shape."""
+
+
+class ShapeError(IngotError):
+    """Shapes inside the graph do not fit each other for the given inputs."""
+
+
+class ProviderError(IngotError):
+    """An execution provider was asked for that cannot run here."""
+
+
+class MissingExtraError(IngotError, ImportError):
+    """An optional dependency is not installed; the message has the pip command."""

@@ -1,0 +1,143 @@
+"""The words in which kernels and plans speak: a buffer, a strided view of it, a call of a kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from ingot.codegen.kernel import Kernel
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """A piece of memory. Where it lies is decided later (arena), given at each run (input, output), or known (constant)."""
+
+    nbytes: int
+    kind: Literal["arena", "input", "output", "constant"] = "arena"
+    array: np.ndarray | None = None  # of a constant
+    index: int = 0  # which input or output
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided array in a buffer. `offset` is in bytes, `strides` in elements; a stride of 0 repeats."""
+
+    buffer: Buffer
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie one after the other in the order of the dimensions."""
+        return self.size == 0 or all(
+            n == 1 or s == e for n, s, e in zip(self.shape, self.strides, row_major(self.shape), strict=True)
+        )
+
+    def with_dims(self, shape: Sequence[int], strides: Sequence[int], offset: int = 0) -> View:
+        """Another view of the same memory; `offset` elements further."""
+        return replace(
+            self, shape=tuple(shape), strides=tuple(strides), offset=self.offset + offset * self.dtype.itemsize
+        )
+
+    def transpose(self, perm: Sequence[int]) -> View:
+        return self.with_dims([self.shape[p] for p in perm], [self.strides[p] for p in perm])
+
+    def broadcast_to(self, shape: Sequence[int]) -> View:
+        """As NumPy's broadcast_to: new and repeated dimensions get stride 0."""
+        missing = len(shape) - self.rank
+        own = [0 if n == 1 and m != 1 else s for n, m, s in zip(self.shape, shape[missing:], self.strides, strict=True)]
+        return self.with_dims(shape, [0] * missing + own)
+
+    def reshape(self, shape: Sequence[int]) -> View | None:
+        """The same elements in another shape without moving them, or None where only a copy can do it."""
+        if self.size == 0:
+            return self.with_dims(shape, row_major(shape))
+        # Merge neighbouring dimensions that lie one after the other, then split the merged ones again.
+        runs: list[list[int]] = []  # [size, stride of the last]
+        for n, s in zip(self.shape, self.strides, strict=True):
+            if n == 1:
+                continue
+            if runs and runs[-1][1] == n * s:
+                runs[-1] = [runs[-1][0] * n, s]
+            else:
+                runs.append([n, s])
+        strides: list[int] = []
+        for n in reversed(shape):
+            if n == 1:
+                strides.append(0)
+                continue
+            if not runs or runs[-1][0] % n:
+                return None
+            size, stride = runs[-1]
+            strides.append(stride)
+            runs[-1] = [size // n, stride * n]
+            if runs[-1][0] == 1:
+                runs.pop()
+        return self.with_dims(shape, strides[::-1])
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides in elements of a contiguous array."""
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def strides_in_order(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a dense array whose dimensions lie in memory as `order` says, outermost first."""
+    strides = [0] * len(shape)
+    step = 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return tuple(strides)
+
+
+def constant(array: np.ndarray) -> View:
+    """A view of a NumPy array, which the plan keeps alive."""
+    strides = tuple(s // array.itemsize for s in array.strides)
+    return View(Buffer(array.nbytes, "constant", array), 0, array.dtype, array.shape, strides)
+
+
+@dataclass(slots=True)
+class Call:
+    """One step of a plan: `kernel(args, begin, end, scratch)` over `tiles` tiles shared out among the threads.
+
+    args: a value for each of kernel.arguments: an int, a View (its address), or a Kernel (the address of its code).
+    tiles: units of work; each is computed by one thread, in the same way whichever thread that is.
+    scratch: bytes of memory each thread needs for itself while it runs.
+    reads, writes: the views whose memory the call touches, for liveness.
+    flops: the arithmetic a textbook would count, for profiles and for deciding how many threads are worth it.
+    cost: nanoseconds this call takes on one thread, roughly.
+    """
+
+    kernel: Kernel
+    args: list[int | View | Kernel]
+    tiles: int
+    reads: list[View]
+    writes: list[View]
+    scratch: int = 0
+    flops: int = 0
+    label: str = ""
+    origin: list[str] = field(default_factory=list[str])  # names of the nodes it computes
+
+    def __post_init__(self) -> None:
+        if len(self.args) != len(self.kernel.arguments):
+            raise TypeError(f"{self.kernel.generator} takes {self.kernel.arguments}, got {len(self.args)} arguments")

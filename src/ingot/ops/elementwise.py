@@ -1,0 +1,443 @@
+"""Operators that treat every element alike, with NumPy broadcasting: one row of a table each.
+
+Functions get float64 for any float (rounded once at the end by the caller) and integers as they are. The names of a row's
+attributes, with their defaults, are `Elementwise.defaults`; `attributes(node)` gives them for one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.numeric import BOOL, FLOAT64, is_float, is_integer, rounded, widen
+from ingot.ops.registry import (
+    Array,
+    DType,
+    Facts,
+    Op,
+    add,
+    attr_int,
+    attr_str,
+    broadcast,
+    given,
+    label,
+    need,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Function = Callable[..., Any]
+
+
+class Elementwise(Op):
+    """y[i] = f(a[i], b[i], …) after broadcasting; the dtype of y is the inputs' own, or bool for a predicate."""
+
+    function: ClassVar[Function]
+    arity: ClassVar[int]
+    defaults: ClassVar[dict[str, Any]] = {}
+    predicate: ClassVar[bool] = False
+    #: The result of the dtype's own arithmetic is already correctly rounded: no float64 needed.
+    exact: ClassVar[bool] = False
+
+    def attributes(self, node: ir.Node) -> dict[str, Any]:
+        """Every attribute of the row, as the node has it or by default."""
+        found = node.attributes
+        return {key: (found[key].value if key in found else value) for key, value in self.defaults.items()}
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The broadcast shape."""
+        first = need(node, inputs, 0)
+        shape, dtype = first.shape, first.dtype
+        for i in range(1, self.arity):
+            other = need(node, inputs, i)
+            if other.dtype != dtype:
+                raise _dtype_error(node, dtype, other.dtype)
+            if other.shape != shape:
+                shape = broadcast(node, shape, other.shape)
+        return [Facts(BOOL if self.predicate else dtype, shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The row's function, computed in float64 unless it is exact."""
+        arrays = [present(inputs, i) for i in range(self.arity)]
+        dtype = arrays[0].dtype
+        if not (self.exact and dtype.isbuiltin):
+            arrays = [widen(a) for a in arrays]
+        with np.errstate(all="ignore"):
+            result = type(self).function(*arrays, **self.attributes(node))
+        return [rounded(result, BOOL if self.predicate else dtype)]
+
+
+def _dtype_error(node: ir.Node, a: DType, b: DType) -> ModelError:
+    return ModelError(f"{label(node)}: inputs have dtypes {a} and {b}, and must have one. Insert a Cast before it.")
+
+
+def _row(
+    name: str, since: int, function: Function, arity: int, *, predicate: bool = False, exact: bool = False, **defaults: Any
+) -> None:
+    doc = function.__doc__ or f"{name}, element by element."
+    cls = type(name, (Elementwise,), {"__doc__": doc, "__module__": __name__})
+    cls.function, cls.arity, cls.defaults = staticmethod(function), arity, defaults
+    cls.predicate, cls.exact = predicate, exact
+    add(cls, name, since)
+
+
+# ---- functions that are more than one NumPy call ---------------------------------------------------------------------
+
+
+def erf(x: Array) -> Array:
+    """The error function, to float64's precision.
+
+    Series for |x| < 2, continued fraction beyond (Abramowitz and Stegun 7.1.6 and 7.1.14).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    a = np.abs(x)
+    result = np.ones_like(a)
+    near = a < 2.5
+    z = a[near]
+    term = z.copy()
+    total = z.copy()
+    for n in range(1, 60):  # 2/sqrt(pi) · exp(-z²) · sum (2^n z^(2n+1) / (2n+1)!!): every term positive
+        term = term * (2.0 * z * z) / (2 * n + 1)
+        total = total + term
+    result[near] = 2.0 / np.sqrt(np.pi) * np.exp(-z * z) * total
+    far = (a >= 2.5) & (a < 6.0)
+    z = a[far]
+    fraction = z.copy()
+    for n in range(80, 0, -1):
+        fraction = z + (n / 2.0) / fraction
+    result[far] = 1.0 - np.exp(-z * z) / (np.sqrt(np.pi) * fraction)
+    result[np.isnan(x)] = np.nan
+    return np.copysign(result, x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(np.isnan(x), x, np.where(x >= 0, 1.0, e) / (1.0 + e))
+
+
+def softplus(x: Array) -> Array:
+    """log(exp(x) + 1), without overflow."""
+    return np.logaddexp(x, 0.0)
+
+
+def gelu(x: Array, approximate: str) -> Array:
+    """x · Φ(x); with approximate="tanh", Φ by its tanh formula."""
+    if approximate == "tanh":
+        return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
+
+
+def divide(a: Array, b: Array) -> Array:
+    """a / b; integers are truncated towards zero."""
+    if a.dtype.kind not in "iu":
+        return a / b
+    quotient = np.floor_divide(a, b)
+    if a.dtype.kind == "u":
+        return quotient
+    return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)
+
+
+def mod(a: Array, b: Array, fmod: int) -> Array:
+    """The remainder, with the divisor's sign (fmod=0) or the dividend's (fmod=1)."""
+    return np.fmod(a, b) if fmod else np.mod(a, b)
+
+
+def shrink(x: Array, lambd: float, bias: float) -> Array:
+    """0 within ±lambd; outside moved by bias towards zero."""
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
+
+
+def is_inf(x: Array, detect_negative: int, detect_positive: int) -> Array:
+    """True at the infinities asked for."""
+    return np.isinf(x) & np.where(x < 0, bool(detect_negative), bool(detect_positive))
+
+
+def bit_shift(a: Array, b: Array, direction: str) -> Array:
+    """a shifted by b bits."""
+    return np.left_shift(a, b) if direction == "LEFT" else np.right_shift(a, b)
+
+
+def celu(x: Array, alpha: float) -> Array:
+    """max(0, x) + min(0, alpha · (exp(x / alpha) - 1))."""
+    return np.maximum(0.0, x) + np.minimum(0.0, alpha * np.expm1(x / alpha))
+
+
+_SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+
+# name, since, f, arity
+_row("Abs", 13, np.abs, 1, exact=True)
+_row("Acos", 22, np.arccos, 1)
+_row("Acosh", 22, np.arccosh, 1)
+_row("Asin", 22, np.arcsin, 1)
+_row("Asinh", 22, np.arcsinh, 1)
+_row("Atan", 22, np.arctan, 1)
+_row("Atanh", 22, np.arctanh, 1)
+_row("BitwiseNot", 18, np.bitwise_not, 1)
+_row("Ceil", 13, np.ceil, 1, exact=True)
+_row("Celu", 28, celu, 1, alpha=1.0)
+_row("Cos", 22, np.cos, 1)
+_row("Cosh", 22, np.cosh, 1)
+_row("Elu", 22, lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), 1, alpha=1.0)
+_row("Erf", 13, erf, 1)
+_row("Exp", 13, np.exp, 1)
+_row("Floor", 13, np.floor, 1, exact=True)
+_row("Gelu", 20, gelu, 1, approximate="none")
+_row("HardSigmoid", 22, lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0), 1, alpha=0.2, beta=0.5)
+_row("HardSwish", 22, lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0), 1)
+_row("IsInf", 20, is_inf, 1, predicate=True, detect_negative=1, detect_positive=1)
+_row("IsNaN", 20, np.isnan, 1, predicate=True)
+_row("LeakyRelu", 16, lambda x, alpha: np.where(x < 0, alpha * x, x), 1, alpha=0.01)
+_row("Log", 13, np.log, 1)
+_row("Mish", 22, lambda x: x * np.tanh(softplus(x)), 1)
+_row("Neg", 13, np.negative, 1, exact=True)
+_row("Not", 1, np.logical_not, 1)
+_row("Reciprocal", 13, lambda x: 1.0 / x, 1)
+_row("Relu", 14, lambda x: np.maximum(x, np.zeros((), x.dtype)), 1, exact=True)
+_row("Round", 22, np.rint, 1, exact=True)
+_row(
+    "Selu",
+    22,
+    lambda x, alpha, gamma: gamma * np.where(x > 0, x, alpha * np.expm1(x)),
+    1,
+    alpha=_SELU_ALPHA,
+    gamma=_SELU_GAMMA,
+)
+_row("Shrink", 9, shrink, 1, lambd=0.5, bias=0.0)
+_row("Sigmoid", 13, sigmoid, 1)
+_row("Sign", 13, np.sign, 1, exact=True)
+_row("Sin", 22, np.sin, 1)
+_row("Sinh", 22, np.sinh, 1)
+_row("Softplus", 22, softplus, 1)
+_row("Softsign", 22, lambda x: x / (1.0 + np.abs(x)), 1)
+_row("Sqrt", 13, np.sqrt, 1, exact=True)
+_row("Swish", 24, lambda x, alpha: x * sigmoid(alpha * x), 1, alpha=1.0)
+_row("Tan", 22, np.tan, 1)
+_row("Tanh", 13, np.tanh, 1)
+_row("ThresholdedRelu", 22, lambda x, alpha: np.where(x > alpha, x, np.zeros_like(x)), 1, alpha=1.0)
+
+_row("Add", 14, np.add, 2, exact=True)
+_row("And", 7, np.logical_and, 2)
+_row("BitShift", 28, bit_shift, 2, direction="LEFT")
+_row("BitwiseAnd", 18, np.bitwise_and, 2)
+_row("BitwiseOr", 18, np.bitwise_or, 2)
+_row("BitwiseXor", 18, np.bitwise_xor, 2)
+_row("Div", 14, divide, 2, exact=True)
+_row("Equal", 19, np.equal, 2, predicate=True, exact=True)
+_row("Greater", 13, np.greater, 2, predicate=True, exact=True)
+_row("GreaterOrEqual", 16, np.greater_equal, 2, predicate=True, exact=True)
+_row("Less", 13, np.less, 2, predicate=True, exact=True)
+_row("LessOrEqual", 16, np.less_equal, 2, predicate=True, exact=True)
+_row("Mod", 28, mod, 2, fmod=0)
+_row("Mul", 14, np.multiply, 2, exact=True)
+_row("Or", 7, np.logical_or, 2)
+_row("Sub", 14, np.subtract, 2, exact=True)
+_row("Xor", 7, np.logical_xor, 2)
+
+
+# ---- rows that are not quite the table's ------------------------------------------------------------------------------
+
+
+@register("Pow", since=15)
+class Pow(Elementwise):
+    """base ** exponent, in the base's dtype; the exponent may have another."""
+
+    function = np.power
+    arity = 2
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The broadcast shape, the base's dtype."""
+        base, exponent = need(node, inputs, 0), need(node, inputs, 1)
+        return [Facts(base.dtype, broadcast(node, base.shape, exponent.shape))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Integers stay exact where the exponent is not negative."""
+        base, exponent = present(inputs, 0), present(inputs, 1)
+        with np.errstate(all="ignore"):
+            if is_integer(base.dtype) and is_integer(exponent.dtype) and not (exponent < 0).any():
+                result = np.power(base, exponent.astype(base.dtype))
+            else:
+                result = np.power(base.astype(FLOAT64), exponent.astype(FLOAT64))
+        return [rounded(result, base.dtype)]
+
+
+@register("PRelu", since=16)
+class PRelu(Elementwise):
+    """x where it is not negative, slope · x elsewhere; the slope broadcasts to x."""
+
+    function = staticmethod(lambda x, slope: np.where(x < 0, x * slope, x))
+    arity = 2
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The shape of x."""
+        x, slope = need(node, inputs, 0), need(node, inputs, 1)
+        if slope.dtype != x.dtype:
+            raise _dtype_error(node, x.dtype, slope.dtype)
+        if broadcast(node, x.shape, slope.shape) != x.shape:
+            raise shape_error(node, f"the slope {show(slope.shape)} does not broadcast to the input {show(x.shape)}")
+        return [Facts(x.dtype, x.shape)]
+
+
+class Variadic(Op):
+    """One or more inputs, broadcast and combined from left to right."""
+
+    def combine(self, arrays: list[Array]) -> Array:
+        """The combination, on arrays widened to float64."""
+        raise NotImplementedError
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The broadcast shape."""
+        facts = [need(node, inputs, i) for i in range(len(inputs) or 1)]
+        for other in facts[1:]:
+            if other.dtype != facts[0].dtype:
+                raise _dtype_error(node, facts[0].dtype, other.dtype)
+        return [Facts(facts[0].dtype, broadcast(node, *[f.shape for f in facts]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """See `combine`."""
+        arrays = [widen(present(inputs, i)) for i in range(len(inputs))]
+        with np.errstate(all="ignore"):
+            return [rounded(self.combine(arrays), present(inputs, 0).dtype)]
+
+
+def _fold_left(function: Function, arrays: list[Array]) -> Array:
+    result = arrays[0]
+    for array in arrays[1:]:
+        result = function(result, array)
+    return result
+
+
+@register("Sum", since=13)
+class Sum(Variadic):
+    """a + b + …"""
+
+    def combine(self, arrays: list[Array]) -> Array:
+        """a + b + …"""
+        return _fold_left(np.add, arrays)
+
+
+@register("Mean", since=13)
+class Mean(Variadic):
+    """(a + b + …) / n."""
+
+    def combine(self, arrays: list[Array]) -> Array:
+        """(a + b + …) / n."""
+        return _fold_left(np.add, arrays) / len(arrays)
+
+
+@register("Max", since=13)
+class Max(Variadic):
+    """The largest; NaN wins."""
+
+    def combine(self, arrays: list[Array]) -> Array:
+        """The largest; NaN wins."""
+        return _fold_left(np.maximum, arrays)
+
+
+@register("Min", since=13)
+class Min(Variadic):
+    """The smallest; NaN wins."""
+
+    def combine(self, arrays: list[Array]) -> Array:
+        """The smallest; NaN wins."""
+        return _fold_left(np.minimum, arrays)
+
+
+@register("Clip", since=13)
+class Clip(Op):
+    """min(max(x, low), high); both bounds are optional scalars, and high wins where low > high."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        for bound in (given(inputs, 1), given(inputs, 2)):
+            if bound is not None and bound.dtype != x.dtype:
+                raise _dtype_error(node, x.dtype, bound.dtype)
+            if bound is not None and any(size != 1 for size in bound.shape):
+                raise shape_error(node, f"a bound has shape {show(bound.shape)}", "Bounds are scalars.")
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """NaN stays NaN."""
+        x = y = present(inputs, 0)
+        low, high = given(inputs, 1), given(inputs, 2)
+        if low is not None:
+            y = np.maximum(y, low.reshape(()))
+        if high is not None:
+            y = np.minimum(y, high.reshape(()))
+        return [rounded(y, x.dtype)]
+
+
+@register("Where", since=16)
+class Where(Op):
+    """a where the condition holds, b elsewhere, all three broadcast."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The broadcast shape of all three."""
+        condition, a, b = (need(node, inputs, i) for i in range(3))
+        if a.dtype != b.dtype:
+            raise _dtype_error(node, a.dtype, b.dtype)
+        if condition.dtype != BOOL:
+            raise ModelError(f"{label(node)}: the condition has dtype {condition.dtype}, and must be bool. Cast it.")
+        return [Facts(a.dtype, broadcast(node, condition.shape, a.shape, b.shape))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.where."""
+        return [np.where(present(inputs, 0), present(inputs, 1), present(inputs, 2))]
+
+
+@register("Dropout", since=22)
+class Dropout(Op):
+    """x and a mask of ones, outside training; training mode draws random numbers and is left to onnx.reference."""
+
+    random = True
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The shape of x, twice."""
+        x = need(node, inputs, 0)
+        outputs: list[Facts | None] = [Facts(x.dtype, x.shape), Facts(BOOL, x.shape)]
+        return outputs[: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The identity unless `training_mode` is given and true."""
+        training = given(inputs, 2)
+        if training is not None and training.any():
+            return super().evaluate(node, inputs)
+        x = present(inputs, 0)
+        return [x, np.ones(x.shape, BOOL)][: len(node.outputs)]
+
+
+@register("Identity", since=25)
+class Identity(Op):
+    """y = x."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The same facts."""
+        return [need(node, inputs, 0)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The same array."""
+        return [present(inputs, 0)]
+
+
+@register("SwiGLU", since=28)
+class SwiGLU(Op):
+    """The gated half of the last axis times the other: see onnx.reference, which evaluates it."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """Unknown until it has run."""
+        return None
+
+
+def is_float_input(facts: Facts) -> bool:
+    """True where a rewrite may rely on float arithmetic."""
+    return is_float(facts.dtype)
+
+
+_ = (attr_int, attr_str)

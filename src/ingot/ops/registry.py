@@ -1,0 +1,277 @@
+"""What an operator is (`Op`, `Facts`), and the table of all of them (`register`, `find`).
+
+The families (`elementwise.py`, `shape.py`, `conv.py` …) fill the table when they are imported; `find` imports them on first
+use. Nothing here knows a particular operator. `generic.py` covers operators that only `onnx.reference` knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError, ShapeError, UnsupportedOperatorError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+DType: TypeAlias = np.dtype[Any]
+
+_FAMILIES = (
+    "elementwise",
+    "cast",
+    "shape",
+    "index",
+    "create",
+    "reduce",
+    "linear",
+    "conv",
+    "pool",
+    "norm",
+    "attention",
+    "resize",
+    "rnn",
+    "quantize",
+    "random",
+    "control",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a value at planning time: concrete dims, and the value itself where it is known.
+
+    `dtype` is NumPy's or ml_dtypes'; strings have dtype `object`.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    value: Array | None = None
+
+
+def facts_of(array: Array) -> Facts:
+    """Everything there is to know of a known value."""
+    return Facts(array.dtype, array.shape, array)
+
+
+class Lowering(Protocol):
+    """The plan under construction, as an operator's `lower` sees it; the compiler provides it."""
+
+
+class Op:
+    """One operator's meaning at the newest opset: what it infers, computes and lowers to. One stateless instance each."""
+
+    name: ClassVar[str]
+    domain: ClassVar[str] = ""
+    since: ClassVar[int]
+    #: The answer depends on a random generator: never folded, never merged with its twin.
+    random: ClassVar[bool] = False
+    #: If, Loop and Scan: whoever runs the graph drives their subgraphs (`ops/control.py`).
+    subgraphs: ClassVar[bool] = False
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """Facts of each output in `node.outputs`' order; None where they depend on data that is not known yet.
+
+        Raises `ShapeError` when the inputs' shapes do not fit each other, `ModelError` when their dtypes do not.
+        """
+        del node, inputs
+        return None
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The operator's plain definition on NumPy. Default: what `onnx.reference` computes for this node."""
+        from ingot.ops.generic import reference_evaluate
+
+        return reference_evaluate(node, inputs)
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Adds generated kernels for `node` to the plan. False: there are none, and the host evaluates it."""
+        del node, plan
+        return False
+
+
+OpType = TypeVar("OpType", bound=type[Op])
+
+_table: dict[tuple[str, str], Op] = {}
+_loaded = False
+
+
+def register(name: str, *, since: int, domain: str = "") -> Callable[[OpType], OpType]:
+    """Class decorator: enters one instance of the class into the table. `since`: the schema version it implements."""
+
+    def enter(cls: OpType) -> OpType:
+        add(cls, name, since, domain)
+        return cls
+
+    return enter
+
+
+def add(cls: type[Op], name: str, since: int, domain: str = "") -> Op:
+    """Enters an instance of `cls` under a name; for families that build their classes from a table."""
+    cls.name, cls.since, cls.domain = name, since, domain
+    op = cls()
+    _table[domain, name] = op
+    return op
+
+
+def find(domain: str, op_type: str, node: ir.Node | None = None) -> Op:
+    """The operator; one that only `onnx.reference` knows gets a generic `Op` that the host evaluates.
+
+    Raises `UnsupportedOperatorError`, naming `node` where it is given.
+    """
+    domain = "" if domain == "ai.onnx" else domain
+    op = _table.get((domain, op_type))
+    if op is not None:
+        return op
+    _load_families()
+    op = _table.get((domain, op_type))
+    if op is None:
+        from ingot.ops.generic import generic_op
+
+        op = generic_op(domain, op_type)
+        if op is None:
+            subject = label(node) if node is not None else op_type
+            raise UnsupportedOperatorError(
+                f"{subject}: operator {op_type!r} of domain {domain or 'ai.onnx'!r} is unknown here. "
+                "Check the spelling, or give its Python implementation to ingot.register_op()."
+            )
+        _table[domain, op_type] = op
+    return op
+
+
+def operators() -> Iterator[Op]:
+    """Every operator that has a class of its own, in the order of the families."""
+    _load_families()
+    yield from list(_table.values())
+
+
+def _load_families() -> None:
+    global _loaded
+    if not _loaded:
+        _loaded = True
+        for family in _FAMILIES:
+            importlib.import_module(f"ingot.ops.{family}")
+
+
+# ---- what the families share: naming a node in an error, reading attributes, required inputs, broadcasting --------------
+
+
+def label(node: ir.Node) -> str:
+    """How an error names a node: `Conv 'stem/conv1' (opset 22)`."""
+    name = node.name or next((value.name for value in node.outputs if value.name), None) or "?"
+    prefix = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+    version = node.version
+    if version is None and node.graph is not None:
+        version = node.graph.opset_imports.get(node.domain)
+    opset = f" (opset {version})" if version is not None else ""
+    return f"{prefix}{node.op_type} {name!r}{opset}"
+
+
+def shape_error(node: ir.Node, found: str, remedy: str = "Check the shapes that feed this node.") -> ShapeError:
+    """A `ShapeError` that names the node."""
+    return ShapeError(f"{label(node)}: {found}. {remedy}")
+
+
+def need(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> Facts:
+    """The facts of an input that the operator cannot do without."""
+    facts = inputs[index] if index < len(inputs) else None
+    if facts is None:
+        raise ModelError(
+            f"{label(node)}: input {index} is missing, and the operator requires it. "
+            "Give the node its input, or run onnx.checker on the file."
+        )
+    return facts
+
+
+def given(inputs: Sequence[Any], index: int) -> Any:
+    """An optional input, or None."""
+    return inputs[index] if index < len(inputs) else None
+
+
+def present(inputs: Sequence[Array | None], index: int) -> Array:
+    """An input array that `infer` has already found to be there."""
+    array = inputs[index]
+    assert array is not None
+    return array
+
+
+def known_ints(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> tuple[int, ...] | None:
+    """An integer input's elements where its value is known at planning time, else None."""
+    value = need(node, inputs, index).value
+    return None if value is None else tuple(value.ravel().tolist())
+
+
+def attr_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def attr_float(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def attr_str(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
+
+
+def attr_ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """A list of integers, None where the node does not have it."""
+    attribute = node.attributes.get(name)
+    return None if attribute is None else tuple(attribute.value)
+
+
+def attr_floats(node: ir.Node, name: str) -> tuple[float, ...] | None:
+    """A list of floats, None where the node does not have it."""
+    attribute = node.attributes.get(name)
+    return None if attribute is None else tuple(attribute.value)
+
+
+def normal_axis(node: ir.Node, axis: int, rank: int) -> int:
+    """`axis` in 0 … rank-1; negative axes count from the end."""
+    if not -rank <= axis < max(rank, 1):
+        raise shape_error(node, f"axis {axis} is outside an input of rank {rank}", "Use an axis below the rank.")
+    return axis + rank if axis < 0 else axis
+
+
+def normal_axes(node: ir.Node, axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Several axes, each in 0 … rank-1."""
+    return tuple([normal_axis(node, axis, rank) for axis in axes])
+
+
+def broadcast(node: ir.Node, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that all shapes broadcast to, by NumPy's rule.
+
+    Raises `ShapeError` naming the first two shapes that do not fit.
+    """
+    result = shapes[0]
+    for shape in shapes[1:]:
+        if shape == result:
+            continue
+        short, long = (shape, result) if len(shape) <= len(result) else (result, shape)
+        dims = list(long)
+        offset = len(long) - len(short)
+        for i, size in enumerate(short):
+            other = dims[offset + i]
+            if other != size:
+                if other == 1:
+                    dims[offset + i] = size
+                elif size != 1:
+                    raise shape_error(
+                        node,
+                        f"shapes {show(result)} and {show(shape)} do not broadcast: {other} against {size} in "
+                        f"dimension {offset + i - len(long)}",
+                        "Dimensions must be equal or 1.",
+                    )
+        result = tuple(dims)
+    return result
+
+
+def show(shape: Sequence[int]) -> str:
+    """`[1, 3, 224, 224]`."""
+    return "[" + ", ".join(map(str, shape)) + "]"
