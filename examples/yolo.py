@@ -1,8 +1,8 @@
 """YOLOv8 in plain PyTorch, and its open-vocabulary form: the detectors of the examples and the benchmarks.
 
-Blocks, widths and decoding follow Ultralytics' YOLOv8 (CSP blocks with two convolutions, SPPF, PAN neck, decoupled
-head, distribution focal loss decoding); the open-vocabulary detector follows YOLO-World (Cheng et al., 2024): class
-names arrive as text embeddings that guide the neck and are compared with an embedding of every anchor.
+Blocks, widths and decoding follow Ultralytics' YOLOv8 (CSP blocks with two convolutions, SPPF, PAN neck,
+decoupled head, distribution focal loss decoding); the open-vocabulary detector follows YOLO-World (Cheng et
+al., 2024): class names arrive as text embeddings, which guide the neck and are compared with every anchor's.
 Images are float32 [batch, 3, height, width] in 0..1, height and width multiples of 32. Weights are random.
 """
 
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
 BINS = 16  # bins of the distribution over each side of a box
+WIDTHS = {"n": (16, 32, 64, 128, 256), "s": (32, 64, 128, 256, 512)}
 
 
 class Conv(nn.Module):
     """Convolution without bias, batch normalisation and, unless told otherwise, SiLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, activate: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, activate: bool = True
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
@@ -50,7 +53,9 @@ class Bottleneck(nn.Module):
 class C2f(nn.Module):
     """CSP block: half of the channels pass through a chain of bottlenecks, and every link of it is kept."""
 
-    def __init__(self, inputs: int, outputs: int, repeats: int, shortcut: bool = False, extra: int = 0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, repeats: int, shortcut: bool = False, extra: int = 0
+    ) -> None:
         super().__init__()
         half = outputs // 2
         self.cv1 = Conv(inputs, 2 * half)
@@ -127,7 +132,9 @@ class Backbone(nn.Module):
     def __init__(self, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
         stem, first, *rest = widths
-        self.stem = nn.Sequential(Conv(3, stem, 3, 2), Conv(stem, first, 3, 2), C2f(first, first, depths[0], True))
+        self.stem = nn.Sequential(
+            Conv(3, stem, 3, 2), Conv(stem, first, 3, 2), C2f(first, first, depths[0], True)
+        )
         stages: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip(widths[1:], rest, strict=False)):
             stage = [Conv(inputs, outputs, 3, 2), C2f(outputs, outputs, depths[index + 1], True)]
@@ -180,11 +187,9 @@ def decode_boxes(distribution: Tensor, points: Tensor, strides: Tensor) -> Tenso
 class YOLOv8(nn.Module):
     """YOLOv8 with 80 classes; size 'n' has 3.16 million parameters, 's' 11.17 million."""
 
-    sizes = {"n": (16, 32, 64, 128, 256), "s": (32, 64, 128, 256, 512)}
-
     def __init__(self, size: str = "n", classes: int = 80) -> None:
         super().__init__()
-        widths = self.sizes[size]
+        widths = WIDTHS[size]
         a, b, c = widths[2:]
         self.backbone = Backbone(widths, (1, 2, 2, 1))
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
@@ -195,8 +200,8 @@ class YOLOv8(nn.Module):
         self.boxes = nn.ModuleList(branch(width, sides, 4 * BINS) for width in (a, b, c))
         self.scores = nn.ModuleList(branch(width, scores, classes) for width in (a, b, c))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return [batch, 4 + classes, anchors]: a box in pixels (cx, cy, w, h) and a probability per class."""
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return boxes (cx, cy, w, h) [batch, 4, anchors] in pixels and scores [batch, classes, anchors]."""
         p3, p4, p5 = self.backbone(image)
         n4 = self.top_down[0](torch.cat([self.up(p5), p4], 1))
         n3 = self.top_down[1](torch.cat([self.up(n4), p3], 1))
@@ -206,7 +211,7 @@ class YOLOv8(nn.Module):
         sides = torch.cat([head(x).flatten(2) for head, x in zip(self.boxes, levels, strict=True)], 2)
         scores = torch.cat([head(x).flatten(2) for head, x in zip(self.scores, levels, strict=True)], 2)
         boxes = decode_boxes(sides, *anchor_points(levels))
-        return torch.cat((boxes, scores.sigmoid()), 1)
+        return boxes, scores.sigmoid()
 
 
 class ContrastiveHead(nn.Module):
@@ -219,7 +224,10 @@ class ContrastiveHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor([-1.0]))
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """Return logits [batch, classes, h, w] of x [batch, embedding, h, w] and unit text [batch, classes, embedding]."""
+        """Return logits [batch, classes, h, w] of x [batch, embedding, h, w].
+
+        text is [batch, classes, embedding], each embedding of length one.
+        """
         scores = torch.einsum("bchw,bkc->bkhw", self.norm(x), text)
         return scores * self.scale.exp() + self.bias
 
@@ -229,14 +237,18 @@ class OpenVocabularyDetector(nn.Module):
 
     def __init__(self, size: str = "s", text: int = 512) -> None:
         super().__init__()
-        widths = YOLOv8.sizes[size]
+        widths = WIDTHS[size]
         a, b, c = widths[2:]
         heads = {width: max(1, width // 64) for width in (a, b, c)}
         self.backbone = Backbone(widths, (1, 2, 2, 1))
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
-        self.top_down = nn.ModuleList([GuidedC2f(b + c, b, 1, heads[b], text), GuidedC2f(a + b, a, 1, heads[a], text)])
+        self.top_down = nn.ModuleList(
+            [GuidedC2f(b + c, b, 1, heads[b], text), GuidedC2f(a + b, a, 1, heads[a], text)]
+        )
         self.down = nn.ModuleList([Conv(a, a, 3, 2), Conv(b, b, 3, 2)])
-        self.bottom_up = nn.ModuleList([GuidedC2f(a + b, b, 1, heads[b], text), GuidedC2f(b + c, c, 1, heads[c], text)])
+        self.bottom_up = nn.ModuleList(
+            [GuidedC2f(a + b, b, 1, heads[b], text), GuidedC2f(b + c, c, 1, heads[c], text)]
+        )
         sides = max(16, a // 4, 4 * BINS)
         self.boxes = nn.ModuleList(branch(width, sides, 4 * BINS) for width in (a, b, c))
         self.embed = nn.ModuleList(branch(width, max(a, 100), text) for width in (a, b, c))
@@ -245,7 +257,7 @@ class OpenVocabularyDetector(nn.Module):
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Detect `text` [classes, embedding] in images [batch, 3, height, width].
 
-        Returns boxes [batch, anchors, 4] (cx, cy, w, h in pixels) and probabilities [batch, anchors, classes].
+        Returns boxes in pixels (cx, cy, w, h), [batch, anchors, 4], and scores, [batch, anchors, classes].
         """
         names = nn.functional.normalize(text, dim=-1).expand(image.shape[0], -1, -1)
         p3, p4, p5 = self.backbone(image)

@@ -1,6 +1,8 @@
-"""Plain networks that transformers has none of: VGG-16, DenseNet-121, U-Net, an SSD head, an LSTM and an MLP."""
+"""Networks that transformers does not have: VGG-16, DenseNet-121, U-Net, an SSD head, an LSTM and an MLP."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +59,9 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """DenseNet-121 (Huang et al., 2017): 7.98 million parameters."""
 
-    def __init__(self, classes: int = 1000, growth: int = 32, blocks: tuple[int, ...] = (6, 12, 24, 16)) -> None:
+    def __init__(
+        self, classes: int = 1000, growth: int = 32, blocks: tuple[int, ...] = (6, 12, 24, 16)
+    ) -> None:
         super().__init__()
         channels = 2 * growth
         layers: list[nn.Module] = [
@@ -96,9 +100,9 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """U-Net (Ronneberger et al., 2015) with transposed convolutions going up; `width` 32 has 7.8 million parameters.
+    """U-Net (Ronneberger et al., 2015) with transposed convolutions going up.
 
-    Height and width are multiples of 16.
+    Width 32 has 7.8 million parameters. Height and width of the images are multiples of 16.
     """
 
     def __init__(self, classes: int = 2, width: int = 32) -> None:
@@ -106,9 +110,9 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(5)]
         self.stem = double_conv(3, widths[0])
         self.down = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(2), double_conv(a, b)) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.MaxPool2d(2), double_conv(a, b)) for a, b in pairwise(widths)
         )
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
         self.join = nn.ModuleList(double_conv(2 * a, a) for a in widths[:-1])
         self.head = nn.Conv2d(width, classes, 1)
 
@@ -124,9 +128,11 @@ class UNet(nn.Module):
 
 
 class SSDLite(nn.Module):
-    """An SSD head on four feature maps of a small strided backbone: boxes and scores of every anchor, concatenated."""
+    """An SSD head on four feature maps of a small strided backbone: boxes and scores of every anchor."""
 
-    def __init__(self, classes: int = 21, anchors: int = 6, widths: tuple[int, ...] = (64, 128, 256, 256)) -> None:
+    def __init__(
+        self, classes: int = 21, anchors: int = 6, widths: tuple[int, ...] = (64, 128, 256, 256)
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.stem = nn.Sequential(
@@ -188,7 +194,11 @@ class MLP(nn.Module):
     def __init__(self, features: int = 64, hidden: int = 256, classes: int = 10) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+            nn.Linear(features, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:

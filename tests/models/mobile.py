@@ -1,4 +1,4 @@
-"""Mobile networks in plain PyTorch, layer for layer as torchvision builds them: MobileNetV2, MobileNetV3, EfficientNet.
+"""Mobile networks in plain PyTorch, as torchvision builds them: MobileNetV2, MobileNetV3, EfficientNet.
 
 Inputs are images, float32 [batch, 3, height, width]; outputs are logits, float32 [batch, classes].
 """
@@ -88,7 +88,15 @@ class MobileNetV2(nn.Module):
     """MobileNetV2, width 1.0 (Sandler et al., 2018): 3.50 million parameters."""
 
     # expansion, channels, repeats, stride of the first
-    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    rows = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()

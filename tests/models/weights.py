@@ -1,7 +1,7 @@
 """Random weights with the statistics of trained ones, and random inputs with those of photographs.
 
-PyTorch's default initialisation hides mistakes: batch normalisation that does nothing, LayerScale of 1e-6 that
-switches whole branches off, attention logits so small that softmax is flat. Trained weights have none of that.
+PyTorch's default initialisation hides mistakes: batch normalisation that does nothing, LayerScale of 1e-6
+that switches whole branches off, attention logits so small that softmax is flat.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 def photographs(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return normalised images, float32 [batch, 3, height, width]: noise at every scale, mean 0, deviation 1.
+    """Return images, float32 [batch, 3, height, width]: noise at every scale, mean 0, deviation 1.
 
-    Natural images have as much energy at each octave; white noise alone would leave pooled features all alike.
+    Natural images have equal energy at each octave; white noise alone would leave pooled features all alike.
     """
     image = torch.zeros(batch, 3, height, width)
     size = 4
@@ -40,8 +40,8 @@ def _normal(tensor: Tensor, deviation: float, generator: torch.Generator, mean: 
 def settle(module: nn.Module, sample: Mapping[str, Tensor], generator: torch.Generator) -> nn.Module:
     """Give module trained-looking weights in place and leave it in eval mode; returns it.
 
-    Linear and convolution weights keep the variance of what passes through, norms scale by 0.5 to 1.5 and shift,
-    LayerScale passes 10 to 50 %, and running statistics are those of `sample`, by keyword, seen in training mode.
+    Linear and convolution weights keep the variance of what passes through, norms scale by 0.5 to 1.5 and
+    shift, LayerScale passes 10 to 50 %, and running statistics are those of `sample` (inputs by name).
     """
     normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
     for part in module.modules():
