@@ -21,21 +21,7 @@ DType: TypeAlias = np.dtype[Any]
 
 _FAMILIES = (
     "elementwise",
-    "cast",
     "shape",
-    "index",
-    "create",
-    "reduce",
-    "linear",
-    "conv",
-    "pool",
-    "norm",
-    "attention",
-    "resize",
-    "rnn",
-    "quantize",
-    "random",
-    "control",
 )
 
 

@@ -1,0 +1,364 @@
+"""Operators that move or relabel elements by shape alone: reshape, transpose, concat, split, expand, tile, pad and kin.
+
+Also Shape and Size, whose value is known as soon as the input's shape is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.numeric import BOOL, INT64
+from ingot.ops.registry import (
+    Array,
+    Facts,
+    Op,
+    attr_int,
+    attr_ints,
+    attr_str,
+    broadcast,
+    facts_of,
+    given,
+    known_ints,
+    label,
+    need,
+    normal_axes,
+    normal_axis,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Outputs = list[Facts | None] | None
+
+
+class View(Op):
+    """An operator whose output has the input's elements in the same order: `new_shape` is all there is to know.
+
+    `new_shape` gets the second input's elements (None where the node has no second input).
+    """
+
+    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The output's shape."""
+        raise NotImplementedError
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while the second input is."""
+        x = need(node, inputs, 0)
+        argument = None
+        if given(inputs, 1) is not None:
+            argument = known_ints(node, inputs, 1)
+            if argument is None:
+                return None
+        return [Facts(x.dtype, self.new_shape(node, x.shape, argument))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """A view of the input."""
+        x = present(inputs, 0)
+        second = given(inputs, 1)
+        argument = None if second is None else tuple(second.ravel().tolist())
+        return [x.reshape(self.new_shape(node, x.shape, argument))]
+
+
+@register("Reshape", since=25)
+class Reshape(View):
+    """The same elements in another shape; -1 stands for what is left, 0 for the input's own size (unless allowzero)."""
+
+    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Resolves 0 and -1."""
+        if argument is None:
+            raise ModelError(f"{label(node)}: input 1, the shape, is missing. Give the node its shape.")
+        dims = list(argument)
+        if not attr_int(node, "allowzero", 0):
+            for i, size in enumerate(dims):
+                if size == 0:
+                    if i >= len(shape):
+                        raise shape_error(node, f"shape {show(argument)} copies dimension {i} of {show(shape)}")
+                    dims[i] = shape[i]
+        count = math.prod(shape)
+        if -1 in dims:
+            known = -math.prod(dims)
+            if dims.count(-1) > 1 or any(size < -1 for size in dims):
+                raise shape_error(node, f"shape {show(argument)} has more than one -1")
+            if known == 0:
+                # 0 · anything: the missing size cannot be told, and 0 is what NumPy-free runtimes agree on.
+                raise shape_error(node, f"-1 in {show(argument)} is ambiguous for an input of shape {show(shape)}")
+            if count % known:
+                raise shape_error(node, f"an input of shape {show(shape)} cannot be reshaped to {show(argument)}")
+            dims[dims.index(-1)] = count // known
+        if math.prod(dims) != count:
+            raise shape_error(node, f"an input of shape {show(shape)} cannot be reshaped to {show(argument)}")
+        return tuple(dims)
+
+
+@register("Flatten", since=25)
+class Flatten(View):
+    """Two dimensions: those before `axis`, and the others."""
+
+    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+        """[product before axis, product from axis on]; axis may be the rank."""
+        del argument
+        axis = attr_int(node, "axis", 1)
+        if axis != len(shape):
+            axis = normal_axis(node, axis, len(shape))
+        return (math.prod(shape[:axis]), math.prod(shape[axis:]))
+
+
+@register("Squeeze", since=25)
+class Squeeze(View):
+    """Without the dimensions of size 1: those named, or all."""
+
+    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Without the named dimensions, each of which must be 1."""
+        if argument is None:
+            return tuple([size for size in shape if size != 1])
+        axes = normal_axes(node, argument, len(shape))
+        for axis in axes:
+            if shape[axis] != 1:
+                raise shape_error(node, f"dimension {axis} of {show(shape)} is {shape[axis]}, and only 1 is squeezed")
+        return tuple([size for i, size in enumerate(shape) if i not in axes])
+
+
+@register("Unsqueeze", since=25)
+class Unsqueeze(View):
+    """With a dimension of size 1 at each of `axes`, which count in the output."""
+
+    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+        """With the named dimensions."""
+        if argument is None:
+            raise ModelError(f"{label(node)}: input 1, the axes, is missing. Give the node its axes.")
+        rank = len(shape) + len(argument)
+        axes = normal_axes(node, argument, rank)
+        if len(set(axes)) != len(axes):
+            raise shape_error(node, f"axes {show(argument)} repeat")
+        rest = iter(shape)
+        return tuple([1 if i in axes else next(rest) for i in range(rank)])
+
+
+@register("Transpose", since=25)
+class Transpose(Op):
+    """Dimensions in the order `perm`; reversed by default."""
+
+    def perm(self, node: ir.Node, rank: int) -> tuple[int, ...]:
+        """The permutation for an input of this rank."""
+        perm = attr_ints(node, "perm")
+        if perm is None:
+            return tuple(range(rank - 1, -1, -1))
+        if len(perm) != rank or sorted(perm) != list(range(rank)):
+            raise shape_error(node, f"perm {show(perm)} does not permute an input of rank {rank}")
+        return perm
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The permuted shape."""
+        x = need(node, inputs, 0)
+        shape = x.shape
+        return [Facts(x.dtype, tuple([shape[i] for i in self.perm(node, len(shape))]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """A view of the input."""
+        x = present(inputs, 0)
+        return [x.transpose(self.perm(node, x.ndim))]
+
+
+@register("Shape", since=25)
+class Shape(Op):
+    """The input's dims from `start` to `end`, as int64."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Known as soon as the input's shape is."""
+        return [facts_of(self.dims(node, need(node, inputs, 0).shape))]
+
+    def dims(self, node: ir.Node, shape: tuple[int, ...]) -> Array:
+        """The slice of the shape; start and end are clamped to the rank."""
+        if not node.attributes:
+            return np.array(shape, INT64)
+        rank = len(shape)
+        start, end = attr_int(node, "start", 0), attr_int(node, "end", rank)
+        start = min(max(start + rank if start < 0 else start, 0), rank)
+        end = min(max(end + rank if end < 0 else end, 0), rank)
+        return np.array(shape[start:end], INT64)
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """See `dims`."""
+        return [self.dims(node, present(inputs, 0).shape)]
+
+
+@register("Size", since=25)
+class Size(Op):
+    """How many elements the input has, as an int64 scalar."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Known as soon as the input's shape is."""
+        return [facts_of(np.array(math.prod(need(node, inputs, 0).shape), INT64))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The product of the dims."""
+        return [np.array(present(inputs, 0).size, INT64)]
+
+
+@register("Concat", since=13)
+class Concat(Op):
+    """The inputs one after the other along `axis`."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """All dims but `axis` must agree."""
+        facts = [need(node, inputs, i) for i in range(len(inputs) or 1)]
+        first = facts[0]
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(first.shape))
+        total = 0
+        before, after = first.shape[:axis], first.shape[axis + 1 :]
+        for other in facts:
+            shape = other.shape
+            if len(shape) != len(first.shape) or shape[:axis] != before or shape[axis + 1 :] != after:
+                raise shape_error(node, f"{show(first.shape)} and {show(shape)} differ in more than dimension {axis}")
+            if other.dtype != first.dtype:
+                raise ModelError(
+                    f"{label(node)}: inputs have dtypes {first.dtype} and {other.dtype}, and must have one. Cast one."
+                )
+            total += shape[axis]
+        return [Facts(first.dtype, (*before, total, *after))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.concatenate."""
+        return [np.concatenate([present(inputs, i) for i in range(len(inputs))], attr_int(node, "axis", 0))]
+
+
+@register("Split", since=18)
+class Split(Op):
+    """Parts along `axis`: of the given sizes, or as equal as possible with a smaller last one."""
+
+    def sizes(self, node: ir.Node, total: int, given_sizes: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The size of each part; they add up to `total`."""
+        if given_sizes is None:
+            count = attr_int(node, "num_outputs", len(node.outputs))
+            part = -(-total // count)
+            given_sizes = tuple(max(0, min(part, total - i * part)) for i in range(count))
+        if sum(given_sizes) != total:
+            raise shape_error(node, f"parts {show(given_sizes)} do not add up to the dimension's {total}")
+        if len(given_sizes) != len(node.outputs):
+            raise shape_error(node, f"{len(given_sizes)} parts for {len(node.outputs)} outputs")
+        return given_sizes
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """One shape for each part."""
+        x = need(node, inputs, 0)
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
+        wanted = None
+        if given(inputs, 1) is not None:
+            wanted = known_ints(node, inputs, 1)
+            if wanted is None:
+                return None
+        sizes = self.sizes(node, x.shape[axis], wanted)
+        return [Facts(x.dtype, (*x.shape[:axis], size, *x.shape[axis + 1 :])) for size in sizes]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Views of the input."""
+        x, wanted = present(inputs, 0), given(inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
+        sizes = self.sizes(node, x.shape[axis], None if wanted is None else tuple(wanted.tolist()))
+        return np.split(x, np.cumsum(sizes)[:-1].tolist(), axis)
+
+
+@register("Expand", since=13)
+class Expand(Op):
+    """x broadcast with a shape, in both directions."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while the shape is."""
+        x, shape = need(node, inputs, 0), known_ints(node, inputs, 1)
+        return None if shape is None else [Facts(x.dtype, broadcast(node, x.shape, shape))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """A read-only view of the input."""
+        x = present(inputs, 0)
+        return [np.broadcast_to(x, broadcast(node, x.shape, tuple(present(inputs, 1).tolist())))]
+
+
+@register("Tile", since=13)
+class Tile(Op):
+    """x repeated along each dimension."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while the repeats are."""
+        x, repeats = need(node, inputs, 0), known_ints(node, inputs, 1)
+        if repeats is None:
+            return None
+        if len(repeats) != len(x.shape):
+            raise shape_error(node, f"{len(repeats)} repeats for an input of rank {len(x.shape)}")
+        return [Facts(x.dtype, tuple([n * r for n, r in zip(x.shape, repeats, strict=True)]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.tile."""
+        return [np.tile(present(inputs, 0), present(inputs, 1).tolist())]
+
+
+@register("DepthToSpace", since=28)
+class DepthToSpace(Op):
+    """Blocks of channels become blocks of pixels: [N, C, H, W] to [N, C/b², H·b, W·b]."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """C must be divisible by the block's area."""
+        x, b = need(node, inputs, 0), attr_int(node, "blocksize", 1)
+        if len(x.shape) != 4 or x.shape[1] % (b * b):
+            raise shape_error(node, f"an input of shape {show(x.shape)} has no blocks of {b} × {b} in its channels")
+        n, c, h, w = x.shape
+        return [Facts(x.dtype, (n, c // (b * b), h * b, w * b))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Mode DCR: depth, column, row; CRD: column, row, depth."""
+        x, b = present(inputs, 0), attr_int(node, "blocksize", 1)
+        n, c, h, w = x.shape
+        if attr_str(node, "mode", "DCR") == "DCR":
+            blocks = x.reshape(n, b, b, c // (b * b), h, w).transpose(0, 3, 4, 1, 5, 2)
+        else:
+            blocks = x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+        return [blocks.reshape(n, c // (b * b), h * b, w * b)]
+
+
+@register("SpaceToDepth", since=28)
+class SpaceToDepth(Op):
+    """Blocks of pixels become channels: [N, C, H, W] to [N, C·b², H/b, W/b]."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """H and W must be divisible by the block size."""
+        x, b = need(node, inputs, 0), attr_int(node, "blocksize", 1)
+        if len(x.shape) != 4 or x.shape[2] % b or x.shape[3] % b:
+            raise shape_error(node, f"an input of shape {show(x.shape)} does not divide into blocks of {b} × {b}")
+        n, c, h, w = x.shape
+        return [Facts(x.dtype, (n, c * b * b, h // b, w // b))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Mode DCR: the block's position is the slow part of the channel; CRD: the fast part."""
+        x, b = present(inputs, 0), attr_int(node, "blocksize", 1)
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // b, b, w // b, b)
+        dcr = attr_str(node, "mode", "DCR") == "DCR"
+        blocks = blocks.transpose(0, 3, 5, 1, 2, 4) if dcr else blocks.transpose(0, 1, 3, 5, 2, 4)
+        return [blocks.reshape(n, c * b * b, h // b, w // b)]
+
+
+@register("Trilu", since=14)
+class Trilu(Op):
+    """The upper or lower triangle of the last two dimensions, counted from diagonal k; zeros elsewhere."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        if len(x.shape) < 2:
+            raise shape_error(node, f"an input of shape {show(x.shape)} has no last two dimensions")
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.triu or np.tril."""
+        x, k = present(inputs, 0), given(inputs, 1)
+        diagonal = 0 if k is None else int(k.reshape(()))
+        # k may be as large as int64; NumPy adds it to an index.
+        diagonal = max(-x.shape[-2] - 1, min(diagonal, x.shape[-1] + 1))
+        keep = np.tri(x.shape[-2], x.shape[-1], diagonal - 1 if attr_int(node, "upper", 1) else diagonal, dtype=BOOL)
+        keep = ~keep if attr_int(node, "upper", 1) else keep
+        return [np.where(keep, x, np.zeros((), x.dtype))]
