@@ -1,0 +1,162 @@
+"""Depthwise convolution: each output channel is the convolution of one input channel with its own filter."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ingot.codegen.builder import F32, Builder, Int, Value, vector
+from ingot.codegen.kernel import kernel
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import Call, View, constant
+from ingot.kernels.window import (
+    SLOTS,
+    Place,
+    Reader,
+    Window,
+    emit_windows,
+    pixels_in_turn,
+    refuse_non_float32,
+    window_arguments,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseWeights:
+    """Filters in the order in which the kernel reads them: [channels / lanes][kh][kw][lanes], zero-padded."""
+
+    view: View
+    channels: int
+    kernel: tuple[int, int]
+
+
+def pack_depthwise(weights: np.ndarray, machine: Machine) -> DepthwiseWeights:
+    """Pack filters [C, 1, kh, kw] (or [C, 1, k] for one dimension) for `machine`."""
+    if weights.ndim == 3:
+        weights = weights[:, :, None, :]
+    channels, _, rows, columns = weights.shape
+    lanes = machine.lanes
+    blocks = -(-channels // lanes)
+    padded = np.zeros((blocks * lanes, rows, columns), np.float32)
+    padded[:channels] = weights[:, 0]
+    packed = np.ascontiguousarray(padded.reshape(blocks, lanes, rows, columns).transpose(0, 2, 3, 1))
+    return DepthwiseWeights(constant(packed), channels, (rows, columns))
+
+
+def definition(
+    x: np.ndarray,
+    weights: np.ndarray,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> np.ndarray:
+    """The plain meaning: x [N, C, H, W], weights [C * m, 1, kh, kw], pads (top, left, bottom, right), in float64."""
+    multiplier = weights.shape[0] // max(x.shape[1], 1)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    padded = padded.repeat(multiplier, axis=1)
+    (kh, kw), (sh, sw), (dh, dw) = weights.shape[2:], strides, dilations
+    height = (padded.shape[2] - (kh - 1) * dh - 1) // sh + 1
+    width = (padded.shape[3] - (kw - 1) * dw - 1) // sw + 1
+    y = np.zeros((*padded.shape[:2], height, width))
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * dh, i * dh + (height - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (width - 1) * sw + 1, sw)
+            y += padded[:, :, rows, columns] * weights[:, 0, i, j].astype(np.float64)[:, None, None]
+    return y
+
+
+@kernel(*SLOTS, "weights")
+def depthwise(k: Builder, *, window: Window, held: int) -> None:
+    """out[n, c, y, x] = Σ x[n, c // multiplier, y·s + i·d − top, x·s + j·d − left] · w[c, i, j].
+
+    `held` columns of the filter wait in registers at a time: with the sums of all pixels they must fit.
+    """
+    lanes = k.machine.lanes
+    type_ = vector(F32, lanes)
+    weights, rows = k.pointer("weights"), k.arg("rows")
+    tap = lanes * window.columns
+
+    def accumulate(sums: list[Value], line: Int, channel: Int, reader: Reader) -> None:
+        # Blocks of weights lie rows * columns * lanes apart, and channel is the block's number times lanes.
+        block = k.at(weights, k.mul(k.mul(channel, rows), window.columns), F32)
+        filter_row = k.at(block, k.mul(line, tap), F32)
+
+        def taps(first: Int, count: int) -> None:
+            load, here = reader(first), k.at(filter_row, k.mul(first, lanes), F32)
+            loaded = [k.load(here, type_, j * lanes) for j in range(count)]
+            for column in range((window.pixels - 1) * window.stride + (count - 1) * window.dilation + 1):
+                users = [
+                    (pixel, (column - pixel * window.stride) // window.dilation)
+                    for pixel in range(window.pixels)
+                    if (column - pixel * window.stride) % window.dilation == 0
+                    and 0 <= column - pixel * window.stride < count * window.dilation
+                ]
+                if users:
+                    value = load(column)
+                    for pixel, j in users:
+                        sums[pixel] = k.fma(value, loaded[j], sums[pixel])
+
+        with k.loop(0, window.columns // held * held, held, carry=sums) as first:
+            taps(first, held)
+        if window.columns % held:
+            taps(window.columns // held * held, window.columns % held)
+
+    def prepare(place: Place) -> None:
+        return None
+
+    def finish(value: Value, place: Place, prepared: Any) -> Value:
+        return value
+
+    emit_windows(k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=True)
+
+
+def depthwise_conv2d(
+    x: View,
+    weights: DepthwiseWeights,
+    out: View,
+    strides: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    dilations: tuple[int, int],
+    machine: Machine,
+) -> list[Call]:
+    """x [N, C, H, W] and out [N, C * multiplier, Ho, Wo] of float32, any strides; fast where channels lie side by side.
+
+    pads: top, left, bottom, right; what lies beyond the bottom and the right follows from out's shape.
+    """
+    refuse_non_float32("depthwise convolution", x, out)
+    rows, columns = weights.kernel
+    multiplier = weights.channels // max(x.shape[1], 1)
+    pixels = pixels_in_turn(out.shape[3])
+    window = Window(
+        columns=columns,
+        stride=strides[1],
+        dilation=dilations[1],
+        pixels=pixels,
+        gather=x.strides[1] != 1 or multiplier != 1,
+        scatter=out.strides[1] != 1,
+        masked=weights.channels % machine.lanes != 0,
+    )
+    arguments, tiles = window_arguments(
+        x, out, rows, strides[0], dilations[0], pads[0], pads[1], max(multiplier, 1), machine
+    )
+    # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly equal.
+    most = max(machine.registers - pixels - 2, 1)
+    held = -(-columns // -(-columns // most))
+    return [
+        Call(
+            depthwise(window=window, held=held),
+            [*arguments, weights.view],
+            tiles=tiles,
+            reads=[x, weights.view],
+            writes=[out],
+            scratch=(pixels + 1) * machine.vector_bytes,
+            flops=2 * out.size * rows * columns,
+            label="depthwise",
+        )
+    ]

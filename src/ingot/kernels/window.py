@@ -1,0 +1,258 @@
+"""Windows sliding over images: the loops, borders and tails that depthwise convolution and pooling share.
+
+A vector holds neighbouring channels of one pixel. A turn computes `pixels` neighbouring pixels of an output row, whose
+sums stay in registers over the whole window; an input vector is loaded once for all the pixels it reaches. Rows outside
+of the image are left out by bounds. A turn that touches a column outside of it takes a second version of the same code,
+in which such a column's address is replaced by that of a vector of neutral elements: no pixel is computed by scalar code.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ingot.codegen.builder import F32, I64, Builder, Int, Value, vector
+from ingot.codegen.machine import Machine
+from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.call import View
+
+SLOTS = (
+    "x", "x_image", "x_channel", "x_row", "x_column",
+    "out", "out_image", "out_channel", "out_row", "out_column",
+    "channels", "multiplier", "height", "width", "out_height", "out_width",
+    "rows", "stride", "dilation", "top", "left",
+    "bands", "band_rows", "groups", "group_channels",
+)  # fmt: skip
+
+Load = Callable[[int], Value]  # column of the window -> the vector there
+Reader = Callable[[Int], Load]  # first column -> loads of the columns from there on
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What of a window changes the code: columns, their stride and dilation, pixels in a turn, how channels are reached."""
+
+    columns: int
+    stride: int
+    dilation: int
+    pixels: int
+    gather: bool  # the input's channels do not lie side by side, or one of them feeds several output channels
+    scatter: bool  # the output's channels do not lie side by side
+    masked: bool  # the channels are no multiple of the vector
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the output a vector lies: image, first channel, row, column; and which lanes of it exist."""
+
+    image: Int
+    channel: Int
+    row: Int
+    column: Int
+    mask: Value | None
+
+
+def emit_windows(
+    k: Builder,
+    window: Window,
+    neutral: float,
+    start: Callable[[], Value],
+    accumulate: Callable[[list[Value], Int, Int, Reader], None],
+    prepare: Callable[[Place], Any],
+    finish: Callable[[Value, Place, Any], Value],
+    unroll_finish: bool,
+) -> None:
+    """The loops over tiles, channel blocks, rows and pixels.
+
+    start(): the sums before the first row. accumulate(sums, row of the window, channel, reader) adds one row of the window.
+    prepare(place of channel): values kept in registers for all rows of the channel block, handed to finish.
+    finish(sum, place, prepared): what is stored. With `unroll_finish` it is emitted for each pixel and stays in registers;
+    without, once, in a loop over sums that went through scratch memory (for long epilogues).
+    """
+    lanes, pixels = k.machine.lanes, window.pixels
+    type_ = vector(F32, lanes)
+    size = {name: k.arg(name) for name in SLOTS if name not in ("x", "out")}
+    x, out = k.pointer("x"), k.pointer("out")
+    outside, spilled = k.scratch, k.at(k.scratch, lanes, F32)
+    k.store(k.splat(neutral, type_), outside)
+    reach = (pixels - 1) * window.stride + (window.columns - 1) * window.dilation
+
+    with k.loop(k.begin, k.end) as tile:
+        group, others = k.rem(tile, size["groups"]), k.div(tile, size["groups"])
+        band, image = k.rem(others, size["bands"]), k.div(others, size["bands"])
+        first_row = k.mul(band, size["band_rows"])
+        last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
+        first_channel = k.mul(group, size["group_channels"])
+        last_channel = k.min(k.add(first_channel, size["group_channels"]), size["channels"])
+        with k.loop(first_channel, last_channel, lanes) as channel:
+            mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if window.masked else None
+            source = k.at(x, k.mul(image, size["x_image"]), F32)
+            target = k.at(out, k.add(k.mul(image, size["out_image"]), k.mul(channel, size["out_channel"])), F32)
+            offsets: Value = None
+            if window.gather:
+                steps = k.ir.add(k.broadcast(k.int(channel), lanes), I64_range(lanes))
+                sources = k.ir.udiv(steps, k.broadcast(size["multiplier"], lanes))
+                offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
+            else:
+                source = k.at(source, channel, F32)
+            prepared = prepare(Place(image, channel, 0, 0, mask))
+
+            with k.loop(first_row, last_row) as row:
+                top = k.sub(k.mul(row, size["stride"]), size["top"])
+                above = k.choose(k.compare("<", top, 0), k.ceil_div(k.sub(0, top), size["dilation"]), 0)
+                below = k.max(k.sub(size["height"], top), 0)
+                first, last = k.int(above), k.min(size["rows"], k.ceil_div(below, size["dilation"]))
+                target_row = k.at(target, k.mul(row, size["out_row"]), F32)
+                with k.loop(0, size["out_width"], pixels) as column:
+                    count = k.min(k.sub(size["out_width"], column), pixels)
+                    left = k.sub(k.mul(column, window.stride), size["left"])
+                    start_of_row = k.at(source, k.mul(left, size["x_column"]), F32)
+                    here = k.at(target_row, k.mul(column, size["out_column"]), F32)
+
+                    def sums(inside: bool, left: Int = left, start_of_row: Value = start_of_row) -> list[Value]:
+                        values = [start() for _ in range(pixels)]
+                        with k.loop(first, last, carry=values) as line:
+                            y = k.add(top, k.mul(line, size["dilation"]))
+                            pointer = k.at(start_of_row, k.mul(y, size["x_row"]), F32)
+                            reader = _reader(k, window, size, pointer, left, offsets, mask, outside, neutral, inside)
+                            accumulate(values, line, channel, reader)
+                        return values
+
+                    def store(value: Value, pixel: Int, here: Value = here, column: Int = column) -> None:
+                        place = Place(image, channel, row, k.add(column, pixel), mask)
+                        value = finish(value, place, prepared)
+                        pointer = k.at(here, k.mul(pixel, size["out_column"]), F32)
+                        if window.scatter:
+                            left_over = k.sub(size["channels"], channel) if window.masked else None
+                            k.scatter(value, pointer, size["out_channel"], left_over)
+                        else:
+                            k.store(value, pointer, mask=mask)
+
+                    def whole() -> list[Value]:
+                        values = sums(inside=True)
+                        if not unroll_finish:
+                            return values
+                        for pixel, value in enumerate(values):
+                            store(value, pixel)
+                        return []
+
+                    def border() -> list[Value]:
+                        values = sums(inside=False)
+                        if not unroll_finish:
+                            return values
+                        through_scratch(values)
+                        return []
+
+                    def through_scratch(values: list[Value], count: Int = count) -> None:
+                        for pixel, value in enumerate(values):
+                            k.store(value, spilled, pixel * lanes)
+                        with k.loop(0, count, at_least_once=True) as pixel:
+                            store(k.load(spilled, type_, k.mul(pixel, lanes)), pixel)
+
+                    enough = k.ir.and_(k.compare(">=", left, 0), k.compare("==", count, pixels))
+                    inside = k.ir.and_(enough, k.compare("<", k.add(left, reach), size["width"]))
+                    values = k.either(inside, whole, border)
+                    if values:
+                        through_scratch(values)
+
+
+def I64_range(lanes: int) -> Value:  # noqa: N802 (a constant of that type)
+    """The vector 0, 1, 2, … of i64."""
+    return vector(I64, lanes)(list(range(lanes)))
+
+
+def _reader(
+    k: Builder,
+    window: Window,
+    size: dict[str, Value],
+    row: Value,
+    left: Int,
+    offsets: Value,
+    mask: Value | None,
+    outside: Value,
+    neutral: float,
+    inside: bool,
+) -> Reader:
+    """Loads of the columns of one row of the window; `row` points to the first pixel's leftmost column."""
+    lanes = k.machine.lanes
+    type_ = vector(F32, lanes)
+
+    def reader(first: Int) -> Load:
+        skipped = k.mul(first, window.dilation)
+        # Each address is the one before plus the stride: one addition, and no register for each multiple.
+        pointers = [k.at(row, k.mul(skipped, size["x_column"]), F32)]
+
+        def load(column: int) -> Value:
+            while len(pointers) <= column:
+                pointers.append(k.at(pointers[-1], size["x_column"], F32))
+            pointer, exists = pointers[column], None
+            if not inside:
+                position = k.add(left, skipped, column)
+                exists = k.ir.icmp_unsigned("<", k.int(position), size["width"])
+            if window.gather:
+                lanes_on = mask if mask is not None else k.splat(1, vector(exists.type, lanes)) if exists is not None else None
+                if exists is not None:
+                    lanes_on = k.ir.and_(lanes_on, k.broadcast(exists, lanes))
+                value = k.gather_at(pointer, offsets, type_, lanes_on)
+                return value if exists is None else k.ir.select(exists, value, k.splat(neutral, type_))
+            if exists is not None:
+                pointer = k.ir.select(exists, pointer, outside)
+            return k.load(pointer, type_, mask=mask)
+
+        return load
+
+    return reader
+
+
+def refuse_non_float32(subject: str, *views: View) -> None:
+    """Raise UnsupportedOperatorError unless every view holds float32."""
+    for view in views:
+        if view.dtype != np.float32:
+            raise UnsupportedOperatorError(
+                f"{subject}: found {view.dtype.name} elements, the native kernel computes float32; "
+                "cast the model to float32 or leave this node to the host"
+            )
+
+
+def pixels_in_turn(out_width: int) -> int:
+    """Pixels to compute at once: rows are split into nearly equal runs of at most 8, which hide the latency of an FMA."""
+    return -(-out_width // -(-out_width // 8)) if out_width else 1
+
+
+def window_arguments(
+    x: View,
+    out: View,
+    rows: int,
+    stride: int,
+    dilation: int,
+    top: int,
+    left: int,
+    multiplier: int,
+    machine: Machine,
+) -> tuple[list[int | View], int]:
+    """The values of SLOTS for x [N, C, H, W] and out [N, C * multiplier, Ho, Wo], and the number of tiles.
+
+    A tile is a band of output rows of a few channel blocks: a band's rows stay in L1 from one output row to the next, and
+    the tiles of a band follow each other, so that neighbouring channels are read while their rows are in L2.
+    """
+    images, channels, out_height, out_width = out.shape
+    blocks = -(-channels // machine.lanes)
+    input_row = max(x.shape[3] * x.shape[1] * 4, 1)
+    band_rows = max(4, machine.l2_bytes // 4 // (input_row * stride))
+    # Enough tiles for an even share on many cores, unless that makes bands so thin that rows are read over and over.
+    while band_rows > 8 and images * blocks * -(-out_height // band_rows) < 64:
+        band_rows = -(-band_rows // 2)
+    band_rows = max(1, min(band_rows, out_height))
+    bands = -(-out_height // band_rows)
+    arguments: list[int | View] = [
+        x, *x.strides, out, *out.strides,
+        channels, multiplier, x.shape[2], x.shape[3], out_height, out_width,
+        rows, stride, dilation, top, left,
+        bands, band_rows, blocks, machine.lanes,
+    ]  # fmt: skip
+    return arguments, images * bands * blocks if out.size else 0

@@ -1,0 +1,99 @@
+"""Depthwise convolution against its plain definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingot.codegen.machine import Machine
+from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.call import strides_in_order
+from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise
+from tests.kernels.run import each_machine, machines, new, put, run_calls
+
+CHANNELS_LAST, PLAIN = (0, 2, 3, 1), (0, 1, 2, 3)
+
+
+def random_image(rng: np.random.Generator, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """An array of logical `shape` whose memory order is `order`."""
+    stored = rng.standard_normal([shape[d] for d in order]).astype(np.float32)
+    return stored.transpose(np.argsort(order))
+
+
+def check(
+    machine: Machine,
+    shape: tuple[int, int, int, int],
+    kernel: tuple[int, int],
+    multiplier: int = 1,
+    strides: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilations: tuple[int, int] = (1, 1),
+    order: tuple[int, ...] = CHANNELS_LAST,
+    out_order: tuple[int, ...] = CHANNELS_LAST,
+) -> None:
+    rng = np.random.default_rng(0)
+    x = random_image(rng, shape, order)
+    w = rng.standard_normal((shape[1] * multiplier, 1, *kernel)).astype(np.float32)
+    want = definition(x, w, strides, pads, dilations)
+    out = new(want.shape, strides=strides_in_order(want.shape, out_order))
+    calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, strides, pads, dilations, machine)
+    (got,) = run_calls(calls, out, machine=machine)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(1, kernel[0] * kernel[1]) ** 0.5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_shapes(data: st.DataObject) -> None:
+    machine = data.draw(st.sampled_from(machines()))
+    kernel = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    dilations = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    reach = [(n - 1) * d for n, d in zip(kernel, dilations, strict=True)]
+    pads = data.draw(st.tuples(*(st.integers(0, 3) for _ in range(4))))
+    height = data.draw(st.integers(max(1, reach[0] + 1 - pads[0] - pads[2]), 20))
+    width = data.draw(st.integers(max(1, reach[1] + 1 - pads[1] - pads[3]), 40))
+    shape = (data.draw(st.integers(0, 3)), data.draw(st.integers(1, 40)), height, width)
+    orders = st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])
+    check(
+        machine,
+        shape,
+        kernel,
+        multiplier=data.draw(st.sampled_from([1, 1, 1, 2, 3])),
+        strides=data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        pads=pads,
+        dilations=dilations,
+        order=data.draw(orders),
+        out_order=data.draw(orders),
+    )
+
+
+@each_machine
+@pytest.mark.parametrize(("columns", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (31, 1)])
+def test_usual_layers(machine: Machine, columns: int, stride: int) -> None:
+    pad = columns // 2
+    check(machine, (1, 96, 14, 14), (columns, columns), strides=(stride, stride), pads=(pad,) * 4)
+
+
+@each_machine
+def test_one_dimension(machine: Machine) -> None:
+    check(machine, (2, 48, 1, 50), (1, 15), pads=(0, 14, 0, 0))
+
+
+def test_non_finite_values_reach_only_their_windows() -> None:
+    (machine, *_) = machines()
+    x = np.ones((1, 16, 8, 20), np.float32).transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)
+    x[0, 3, 4, 5], x[0, 7, 0, 0] = np.nan, np.inf
+    w = np.ones((16, 1, 3, 3), np.float32)
+    want = definition(x, w, (1, 1), (1, 1, 1, 1), (1, 1))
+    out = new(want.shape, strides=strides_in_order(want.shape, CHANNELS_LAST))
+    calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, (1, 1), (1, 1, 1, 1), (1, 1), machine)
+    np.testing.assert_array_equal(run_calls(calls, out, machine=machine)[0], want)
+
+
+def test_other_dtypes_are_refused() -> None:
+    (machine, *_) = machines()
+    x, out = new((1, 4, 5, 5), "float64"), new((1, 4, 5, 5), "float64")
+    weights = pack_depthwise(np.ones((4, 1, 3, 3), np.float32), machine)
+    with pytest.raises(UnsupportedOperatorError, match="float64"):
+        depthwise_conv2d(x, weights, out, (1, 1), (1, 1, 1, 1), (1, 1), machine)
