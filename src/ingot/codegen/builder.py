@@ -41,7 +41,7 @@ def lanes_of(type_: Any) -> int:
     return type_.count if isinstance(type_, ir.VectorType) else 1
 
 
-def _suffix(type_: Any) -> str:
+def suffix(type_: Any) -> str:
     """LLVM's mangling of a type in an intrinsic's name: v16f32, i64, f32."""
     element = element_of(type_)
     if isinstance(element, ir.IntType):
@@ -243,7 +243,7 @@ class Builder:
         element = element_of(type_)
         where = self.at(pointer, index, element)
         if mask is not None:
-            name = f"llvm.masked.load.{_suffix(type_)}.p0"
+            name = f"llvm.masked.load.{suffix(type_)}.p0"
             load = self.declare(name, type_, [PTR, I32, mask.type, type_])
             return self.ir.call(load, [where, I32(align or size_of(element)), mask, ir.Constant(type_, None)])
         return self.ir.load(where, typ=type_, align=align or size_of(element))
@@ -253,7 +253,7 @@ class Builder:
         element = element_of(value.type)
         where = self.at(pointer, index, element)
         if mask is not None:
-            name = f"llvm.masked.store.{_suffix(value.type)}.p0"
+            name = f"llvm.masked.store.{suffix(value.type)}.p0"
             store = self.declare(name, VOID, [value.type, PTR, I32, mask.type])
             self.ir.call(store, [value, where, I32(size_of(element)), mask])
             return
@@ -277,7 +277,7 @@ class Builder:
         offsets = self.ir.mul(steps, self.broadcast(self.int(stride), lanes))
         pointers = self.ir.gep(self.broadcast_pointer(pointer, lanes), [offsets], source_etype=element)
         mask = self.lanes_below(count, lanes) if count is not None else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
-        name = f"llvm.masked.gather.{_suffix(type_)}.v{lanes}p0"
+        name = f"llvm.masked.gather.{suffix(type_)}.v{lanes}p0"
         load = self.declare(name, type_, [pointers.type, I32, mask.type, type_])
         return self.ir.call(load, [pointers, I32(size_of(element)), mask, ir.Constant(type_, None)])
 
@@ -287,7 +287,7 @@ class Builder:
         pointers = self.ir.gep(self.broadcast(pointer, lanes), [offsets], source_etype=element)
         if mask is None:
             mask = ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
-        name = f"llvm.masked.gather.{_suffix(type_)}.v{lanes}p0"
+        name = f"llvm.masked.gather.{suffix(type_)}.v{lanes}p0"
         load = self.declare(name, type_, [pointers.type, I32, mask.type, type_])
         return self.ir.call(load, [pointers, I32(size_of(element)), mask, ir.Constant(type_, None)])
 
@@ -301,7 +301,7 @@ class Builder:
         offsets = self.ir.mul(steps, self.broadcast(self.int(stride), lanes))
         pointers = self.ir.gep(self.broadcast_pointer(pointer, lanes), [offsets], source_etype=element)
         mask = self.lanes_below(count, lanes) if count is not None else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
-        name = f"llvm.masked.scatter.{_suffix(value.type)}.v{lanes}p0"
+        name = f"llvm.masked.scatter.{suffix(value.type)}.v{lanes}p0"
         store = self.declare(name, VOID, [value.type, pointers.type, I32, mask.type])
         self.ir.call(store, [value, pointers, I32(size_of(element)), mask])
 
@@ -339,7 +339,7 @@ class Builder:
     def intrinsic(self, name: str, *arguments: Value) -> Value:
         """A pure LLVM intrinsic overloaded on its first argument's type: "fma", "sqrt", "fabs", "floor", "smax" …"""
         type_ = arguments[0].type
-        function = self.declare(f"llvm.{name}.{_suffix(type_)}", type_, [a.type for a in arguments])
+        function = self.declare(f"llvm.{name}.{suffix(type_)}", type_, [a.type for a in arguments])
         return self.ir.call(function, list(arguments))
 
     def declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:

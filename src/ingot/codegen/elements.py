@@ -1,0 +1,238 @@
+"""Element types in memory and in registers: loads, stores, gathers and casts for every numeric dtype.
+
+In registers float16 and bfloat16 are float32, bool is i1, and every other dtype is itself; so arithmetic on half
+precision is float32 arithmetic, rounded once when it is stored. Dtypes are NumPy's names ("float32", "bfloat16" …).
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from ingot.codegen.builder import (
+    F32,
+    F64,
+    I1,
+    I8,
+    I32,
+    Builder,
+    Int,
+    Value,
+    element_of,
+    lanes_of,
+    suffix,
+    vector,
+)
+
+I16 = ir.IntType(16)
+_SIGNED = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
+_UNSIGNED = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = (*_SIGNED, *_UNSIGNED)
+DTYPES = (*FLOATS, *INTEGERS, "bool")
+
+
+def is_float(dtype: str) -> bool:
+    """Whether a dtype's name is one of the floating-point types."""
+    return dtype in FLOATS
+
+
+def is_signed(dtype: str) -> bool:
+    """Whether a dtype's name is one of the signed integers."""
+    return dtype in _SIGNED
+
+
+def register_element(dtype: str) -> Any:
+    """The LLVM type of one element in a register."""
+    if dtype in ("float16", "bfloat16", "float32"):
+        return F32
+    if dtype == "float64":
+        return F64
+    return I1 if dtype == "bool" else ir.IntType((_SIGNED | _UNSIGNED)[dtype])
+
+
+def register_type(dtype: str, lanes: int) -> Any:
+    """The LLVM type of `lanes` elements in a register."""
+    return vector(register_element(dtype), lanes)
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of one element in memory."""
+    if dtype in FLOATS:
+        return {"float64": 8, "float32": 4}.get(dtype, 2)
+    return 1 if dtype == "bool" else (_SIGNED | _UNSIGNED)[dtype] // 8
+
+
+def memory_element(dtype: str) -> Any:
+    """The LLVM type of one element in memory; half precision travels as its bits."""
+    if dtype in ("float16", "bfloat16"):
+        return I16
+    return I8 if dtype == "bool" else register_element(dtype)
+
+
+# ---- loads and stores ------------------------------------------------------------------------------------------------
+
+
+def load_element(
+    k: Builder, pointer: Value, dtype: str, lanes: int, index: Int = 0, mask: Value | None = None
+) -> Value:
+    """`lanes` consecutive elements at pointer[index], as they live in registers; lanes off `mask` are not read."""
+    return _widen(k, k.load(pointer, vector(memory_element(dtype), lanes), index, mask), dtype)
+
+
+def store_element(
+    k: Builder, value: Value, pointer: Value, dtype: str, index: Int = 0, mask: Value | None = None
+) -> None:
+    """Store a register value as consecutive elements at pointer[index]; only the lanes of `mask`."""
+    k.store(_narrow(k, value, dtype), pointer, index, mask)
+
+
+def gather_element(
+    k: Builder, pointer: Value, dtype: str, lanes: int, stride: Int, count: Int | None = None
+) -> Value:
+    """Lanes pointer[0], pointer[stride] …; lanes from `count` on are not read."""
+    return _widen(k, k.gather(pointer, vector(memory_element(dtype), lanes), stride, count), dtype)
+
+
+def scatter_element(
+    k: Builder, value: Value, pointer: Value, dtype: str, stride: Int, count: Int | None = None
+) -> None:
+    """Store lanes at pointer[0], pointer[stride] …; only the first `count` of them."""
+    k.scatter(_narrow(k, value, dtype), pointer, stride, count)
+
+
+def _widen(k: Builder, value: Value, dtype: str) -> Value:
+    """From memory's form to the register's."""
+    if dtype == "bool":
+        return k.ir.icmp_unsigned("!=", value, k.zero(value.type))
+    if dtype == "bfloat16":
+        bits = k.ir.zext(value, vector(I32, lanes_of(value.type)))
+        return k.ir.bitcast(k.ir.shl(bits, k.splat(16, bits.type)), vector(F32, lanes_of(value.type)))
+    return _from_half(k, value) if dtype == "float16" else value
+
+
+def _narrow(k: Builder, value: Value, dtype: str) -> Value:
+    """From the register's form to memory's, rounded to nearest even."""
+    if dtype == "bool":
+        return k.ir.zext(value, vector(I8, lanes_of(value.type)))
+    if dtype == "bfloat16":
+        return _to_bfloat(k, value)
+    return _to_half(k, value) if dtype == "float16" else value
+
+
+def _converts_half(k: Builder) -> bool:
+    # x86 without F16C has no instruction for it, and LLVM would call a function that is not there.
+    return "+f16c" in k.machine.features or not k.machine.triple.startswith(("x86", "i686"))
+
+
+def _from_half(k: Builder, value: Value) -> Value:
+    lanes = lanes_of(value.type)
+    if _converts_half(k):
+        return k.ir.fpext(k.ir.bitcast(value, vector(ir.HalfType(), lanes)), vector(F32, lanes))
+    wide = k.ir.zext(value, vector(I32, lanes))
+    magnitude = k.ir.shl(k.ir.and_(wide, k.splat(0x7FFF, wide.type)), k.splat(13, wide.type))
+    # Exponents differ by 112, and a product with 2^112 is right for denormal numbers too.
+    scaled = k.ir.fmul(k.ir.bitcast(magnitude, vector(F32, lanes)), k.splat(2.0**112, vector(F32, lanes)))
+    special = k.ir.icmp_unsigned(">=", magnitude, k.splat(0x7C00 << 13, wide.type))
+    bits = k.ir.bitcast(scaled, wide.type)
+    bits = k.ir.select(special, k.ir.or_(magnitude, k.splat(0x7F800000, wide.type)), bits)
+    sign = k.ir.shl(k.ir.and_(wide, k.splat(0x8000, wide.type)), k.splat(16, wide.type))
+    return k.ir.bitcast(k.ir.or_(bits, sign), vector(F32, lanes))
+
+
+def _to_half(k: Builder, value: Value) -> Value:
+    lanes = lanes_of(value.type)
+    if _converts_half(k):
+        return k.ir.bitcast(k.ir.fptrunc(value, vector(ir.HalfType(), lanes)), vector(I16, lanes))
+    wide = vector(I32, lanes)
+    bits = k.ir.bitcast(value, wide)
+    magnitude = k.ir.and_(bits, k.splat(0x7FFFFFFF, wide))
+    odd = k.ir.and_(k.ir.lshr(magnitude, k.splat(13, wide)), k.splat(1, wide))
+    normal = k.ir.add(k.ir.add(magnitude, odd), k.splat(0xFFF - (112 << 23), wide))
+    normal = k.ir.lshr(normal, k.splat(13, wide))
+    # Next to 0.5 a float32's unit is float16's smallest number: the addition rounds.
+    tiny = k.ir.fadd(k.ir.bitcast(magnitude, value.type), k.splat(0.5, value.type))
+    tiny = k.ir.sub(k.ir.bitcast(tiny, wide), k.splat(0x3F000000, wide))
+    half = k.ir.select(k.ir.icmp_unsigned("<", magnitude, k.splat(113 << 23, wide)), tiny, normal)
+    too_big = k.ir.icmp_unsigned(">=", magnitude, k.splat(0x477FF000, wide))  # 65520 rounds to infinity
+    half = k.ir.select(too_big, k.splat(0x7C00, wide), half)
+    nan = k.ir.icmp_unsigned(">", magnitude, k.splat(0x7F800000, wide))
+    half = k.ir.select(nan, k.splat(0x7E00, wide), half)
+    sign = k.ir.lshr(k.ir.and_(bits, k.splat(0x80000000, wide)), k.splat(16, wide))
+    return k.ir.trunc(k.ir.or_(half, sign), vector(I16, lanes))
+
+
+def _to_bfloat(k: Builder, value: Value) -> Value:
+    lanes = lanes_of(value.type)
+    wide = vector(I32, lanes)
+    bits = k.ir.bitcast(value, wide)
+    odd = k.ir.and_(k.ir.lshr(bits, k.splat(16, wide)), k.splat(1, wide))
+    rounded = k.ir.lshr(k.ir.add(k.ir.add(bits, odd), k.splat(0x7FFF, wide)), k.splat(16, wide))
+    sign = k.ir.and_(k.ir.lshr(bits, k.splat(16, wide)), k.splat(0x8000, wide))
+    quiet = k.ir.or_(sign, k.splat(0x7FC0, wide))
+    return k.ir.trunc(k.ir.select(is_nan(k, value), quiet, rounded), vector(I16, lanes))
+
+
+def is_nan(k: Builder, value: Value) -> Value:
+    """The mask of lanes that are not a number."""
+    return k.ir.fcmp_unordered("uno", value, value)
+
+
+# ---- casts -----------------------------------------------------------------------------------------------------------
+
+
+def cast(k: Builder, value: Value, source: str, target: str) -> Value:
+    """A register value of dtype `source` as one of dtype `target`.
+
+    Floats are rounded to nearest even. A float outside of an integer type's range (undefined in ONNX and in NumPy) gives
+    its nearest bound, and NaN gives 0. Integers wrap.
+    """
+    if source == target:
+        return value
+    lanes, element = lanes_of(value.type), register_element(target)
+    type_ = vector(element, lanes)
+    if target == "bool":
+        if is_float(source):
+            return k.ir.fcmp_unordered("une", value, k.zero(value.type))
+        return k.ir.icmp_signed("!=", value, k.zero(value.type))
+    if is_float(target):
+        return _cast_to_float(k, value, source, target, type_)
+    if is_float(source):
+        sign = "s" if is_signed(target) else "u"
+        suffix = f"{suffix(type_)}.{suffix(value.type)}"
+        return k.ir.call(k.declare(f"llvm.fpto{sign}i.sat.{suffix}", type_, [value.type]), [value])
+    if element.width <= element_of(value.type).width:
+        return k.ir.trunc(value, type_) if element.width < element_of(value.type).width else value
+    return k.ir.sext(value, type_) if is_signed(source) else k.ir.zext(value, type_)
+
+
+def _cast_to_float(k: Builder, value: Value, source: str, target: str, type_: Any) -> Value:
+    if source == "float64" and target in ("float16", "bfloat16"):
+        value = _round_to_odd(k, value)  # so that the second rounding is that of the exact value
+    elif source == "float64":
+        value = k.ir.fptrunc(value, type_)
+    elif is_float(source):
+        value = k.ir.fpext(value, type_) if target == "float64" else value
+    else:
+        value = k.ir.sitofp(value, type_) if is_signed(source) else k.ir.uitofp(value, type_)
+    # Half precision lives in a float32 register, holding only what half precision can hold.
+    return _widen(k, _narrow(k, value, target), target) if target in ("float16", "bfloat16") else value
+
+
+def _round_to_odd(k: Builder, value: Value) -> Value:
+    """float64 to float32; where inexact, the neighbour with an odd last bit (Boldo and Melquiond, 2008)."""
+    lanes = lanes_of(value.type)
+    near = k.ir.fptrunc(value, vector(F32, lanes))
+    wide = vector(I32, lanes)
+    bits = k.ir.bitcast(near, wide)
+    back = k.intrinsic("fabs", k.ir.fpext(near, value.type))
+    magnitude = k.intrinsic("fabs", value)
+    even = k.ir.icmp_unsigned("==", k.ir.and_(bits, k.splat(1, wide)), k.zero(wide))
+    up = k.ir.and_(even, k.ir.fcmp_ordered(">", magnitude, back))
+    down = k.ir.and_(even, k.ir.fcmp_ordered("<", magnitude, back))
+    bits = k.ir.add(bits, k.ir.zext(up, wide))
+    return k.ir.bitcast(k.ir.sub(bits, k.ir.zext(down, wide)), near.type)
