@@ -136,7 +136,7 @@ class Call:
     scratch: int = 0
     flops: int = 0
     label: str = ""
-    origin: list[str] = field(default_factory=list[str])  # names of the nodes it computes
+    origin: list[int] = field(default_factory=list[int])  # which nodes it computes; the plan fills it in
 
     def __post_init__(self) -> None:
         if len(self.args) != len(self.kernel.arguments):

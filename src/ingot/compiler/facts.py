@@ -1,0 +1,53 @@
+"""What is known of each value before running: concrete shapes, and the values that follow from shapes and constants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ingot.compiler.index import Index
+from ingot.ops.registry import Facts, facts_of
+
+#: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at run time.
+#: Larger constants were folded when the session was made.
+KNOWN_ELEMENTS = 4096
+
+
+@dataclass(slots=True)
+class Known:
+    """Facts of every value from node `start` on; `cut` is the first node whose outputs depend on data, if there is one."""
+
+    facts: dict[ir.Value, Facts]
+    start: int
+    stop: int
+    cut: bool
+
+
+def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known:
+    """Walk the graph from node `start`. `given` has the facts of everything that exists by then.
+
+    Raises ShapeError where shapes do not fit.
+    """
+    facts = dict(index.constants)
+    facts.update(given)
+    for position in range(start, len(index.nodes)):
+        node, op = index.nodes[position], index.ops[position]
+        inputs = [None if value is None else facts[value] for value in node.inputs]
+        outputs = None if op.subgraphs else op.infer(node, inputs)
+        # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
+        if outputs is None or any(f is not None and f.dtype == object for f in (*inputs, *outputs)):
+            return Known(facts, start, position, cut=True)
+        if (
+            not op.random
+            and all(f is None or f.value is not None for f in inputs)
+            and any(f is not None and f.value is None for f in outputs)
+            and sum(math.prod(f.shape) for f in outputs if f is not None) <= KNOWN_ELEMENTS
+        ):
+            arrays = op.evaluate(node, [None if f is None else f.value for f in inputs])
+            outputs = [facts_of(array) for array in arrays]
+        for value, fact in zip(node.outputs, outputs, strict=False):
+            if fact is not None:
+                facts[value] = fact
+    return Known(facts, start, len(index.nodes), cut=False)

@@ -1,0 +1,79 @@
+"""A graph as the planner walks it: nodes in order with their operators, who reads a value, initializers as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.registry import Facts, Op, find
+
+
+@dataclass(slots=True)
+class Index:
+    """Made once for a graph (or subgraph), shared by all its plans."""
+
+    nodes: list[ir.Node]
+    ops: list[Op]
+    inputs: list[ir.Value]
+    outputs: list[ir.Value]
+    constants: dict[ir.Value, Facts]
+    #: values of enclosing graphs that this graph reads
+    captured: list[ir.Value]
+    #: for each node, what it reads at run time, the captures of its subgraphs included
+    reads: list[list[ir.Value]]
+    subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
+
+
+def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | None = None) -> Index:
+    """Index a graph whose nodes are in topological order.
+
+    outer: constants of enclosing graphs, which its subgraphs may read.
+    Raises UnsupportedOperatorError for an operator nobody knows, ModelError for a value nobody makes.
+    """
+    constants = dict(outer or {})
+    if isinstance(graph, ir.Graph):
+        for value in graph.initializers.values():
+            constants[value] = _facts_of_initializer(value)
+    made: set[ir.Value] = {*graph.inputs, *constants}
+    captured: dict[ir.Value, None] = {}
+    index = Index([], [], list(graph.inputs), list(graph.outputs), constants, [], [])
+    for node in graph:
+        op = find(node.domain, node.op_type, node)
+        reads = [value for value in node.inputs if value is not None]
+        for body in subgraphs_of(node):
+            inner = index.subgraphs[body] = index_graph(body, constants)
+            reads += inner.captured
+        for value in reads:
+            if value not in made:
+                captured[value] = None
+        made.update(node.outputs)
+        index.nodes.append(node)
+        index.ops.append(op)
+        index.reads.append(reads)
+    for value in graph.outputs:
+        if value not in made:
+            captured[value] = None
+    index.captured = list(captured)
+    return index
+
+
+def _facts_of_initializer(value: ir.Value) -> Facts:
+    tensor = value.const_value
+    if tensor is None:
+        raise ModelError(f"initializer {value.name!r} has no data; the file is incomplete. Save the model again.")
+    array: np.ndarray[Any, Any] = tensor.numpy()
+    return Facts(array.dtype, array.shape, array)

@@ -1,0 +1,479 @@
+"""Nodes to kernel calls, for one set of shapes.
+
+The graph is walked once. Elementwise nodes are not lowered where they stand: they wait. When a node that is not elementwise
+(or the graph's output) demands a value, everything that waits only for that value becomes one kernel; and if one of the
+things it waits for is itself a waiting matrix multiplication, convolution or the like (an *anchor*), it becomes that
+kernel's epilogue. Values are strided views: transposes, slices and splits move nothing, a concat's producers write into
+their part of it, and images lie channels-last because their producers choose such strides.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.codegen.machine import Machine
+from ingot.compiler.facts import Known
+from ingot.compiler.index import Index
+from ingot.kernels.call import Buffer, Call, View, constant, row_major, strides_in_order
+from ingot.kernels.copy import copy
+from ingot.kernels.elementwise import elementwise
+from ingot.kernels.expression import Epilogue, Expression, Step, supports
+from ingot.ops.registry import Array, Facts
+
+#: Larger groups gain nothing and compile slowly; their first values are stored and read again.
+MOST_STEPS, MOST_LEAVES = 48, 16
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Elementwise:
+    """A node of an elementwise operator, waiting to be part of a kernel."""
+
+    position: int
+    op: str
+    operands: tuple[ir.Value, ...]
+    dtype: str
+    attrs: tuple[tuple[str, Any], ...]
+
+
+@dataclass(slots=True)
+class Anchor:
+    """A node whose kernel can apply an expression to what it computes, waiting for that expression.
+
+    emit(out, epilogue) returns the calls. `order` is the memory order of dimensions its output should have, outermost
+    first; with `free_order` any other one does as well.
+    """
+
+    position: int
+    emit: Callable[[View, Epilogue | None], list[Call]]
+    order: tuple[int, ...]
+    free_order: bool
+
+
+@dataclass(slots=True)
+class HostStep:
+    """A node that NumPy evaluates. Inputs are views, arrays that were known while planning, or absent."""
+
+    position: int
+    inputs: list[View | Array | None]
+    outputs: list[View | None]
+
+
+@dataclass(slots=True)
+class Check:
+    """A word in the arena that a kernel sets when it meets data it must refuse, and what to say then."""
+
+    flag: View
+    message: str
+
+
+@dataclass(slots=True)
+class Lowered:
+    """The outcome: steps in order. They leave the outputs in the buffers of kind "output"."""
+
+    steps: list[Call | HostStep]
+    checks: list[Check]
+    #: how each node is computed: "native", "host", "view" (no work) or "folded" (known while planning)
+    kinds: dict[int, str] = field(default_factory=dict[int, str])
+
+
+class Lowering:
+    """A plan under construction. What `Op.lower` sees of it are the methods without an underscore."""
+
+    def __init__(
+        self,
+        index: Index,
+        known: Known,
+        inputs: Sequence[ir.Value],
+        outputs: Sequence[ir.Value],
+        machine: Machine,
+        packed: dict[Hashable, Any],
+    ) -> None:
+        self.machine = machine
+        self._index, self._facts, self._packed = index, known.facts, packed
+        self._start, self._stop = known.start, known.stop
+        self._outputs = list(outputs)
+        self._output_buffers: dict[ir.Value, View] = {}
+        self._views: dict[ir.Value, View] = {}
+        self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
+        self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+        self._steps: list[Call | HostStep] = []
+        self._checks: list[Check] = []
+        self._kinds: dict[int, str] = {}
+        self._position = self._start
+        for number, value in enumerate(inputs):
+            facts = self._facts[value]
+            self._views[value] = _dense(facts, Buffer(_nbytes(facts), "input", index=number))
+        self._targets = [
+            _dense(self._facts[value], Buffer(_nbytes(self._facts[value]), "output", index=number))
+            for number, value in enumerate(self._outputs)
+        ]
+        for value, target in zip(self._outputs, self._targets, strict=True):
+            self._output_buffers.setdefault(value, target)
+        self._live, self._uses = self._find_uses()
+
+    def lower(self) -> Lowered:
+        """Lower every node that the outputs need."""
+        for position in range(self._start, self._stop):
+            if position not in self._live:
+                continue
+            self._position = position
+            node, op = self._index.nodes[position], self._index.ops[position]
+            self._kinds[position] = "native"
+            if not op.lower(node, self):
+                self._kinds[position] = "host"
+                self._evaluate_on_host(node)
+        self._position = self._stop
+        for value, target in zip(self._outputs, self._targets, strict=True):
+            view = self.view(value)
+            if view != target:
+                self.emit(copy(view, target, self.machine))
+        for position in range(self._start, self._stop):
+            self._kinds.setdefault(position, "folded")
+        return Lowered(self._steps, self._checks, self._kinds)
+
+    # ---- what operators ask ------------------------------------------------------------------------------------------
+
+    def facts(self, value: ir.Value) -> Facts:
+        """dtype, shape and, where it is known, the value."""
+        return self._facts[value]
+
+    def constant(self, value: ir.Value | None) -> Array | None:
+        """The value's array if it is known while planning."""
+        return None if value is None else self._facts[value].value
+
+    def view(self, value: ir.Value) -> View:
+        """Where the value lies; computes it if it is still waiting."""
+        view = self._views.get(value)
+        if view is not None:
+            return view
+        known = self._facts[value].value
+        if known is not None:
+            view = self.pack(("constant", value, known.shape) if value in self._index.constants else None,
+                             lambda: constant(_contiguous(known)))
+            self._views[value] = view
+            return view
+        return self._compute(value, None)
+
+    def plain(self, value: ir.Value) -> View:
+        """Like `view`, but contiguous in the order of the dimensions."""
+        view = self.view(value)
+        return view if view.is_contiguous else self.copied(view)
+
+    def copied(self, view: View, order: Sequence[int] | None = None) -> View:
+        """A dense copy, contiguous in the order of the dimensions or in `order`."""
+        target = self.temporary(view.shape, view.dtype, order)
+        self.emit(copy(view, target, self.machine))
+        return target
+
+    def temporary(self, shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
+        """Memory in the arena, for as long as calls read or write it."""
+        shape, dtype = tuple(shape), np.dtype(dtype)
+        strides = row_major(shape) if order is None else strides_in_order(shape, order)
+        return View(Buffer(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize), 0, dtype, shape, strides)
+
+    def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
+        """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or the arena.
+
+        order: the memory order of the dimensions that suits the kernel, outermost first (default: as they are).
+        free_order: the kernel writes any strides equally well.
+        """
+        facts = self._facts[value]
+        rank = len(facts.shape)
+        order = tuple(range(rank)) if order is None else tuple(order)
+        is_plain = _same_order(order, tuple(range(rank)), facts.shape)
+        slot = self._slot(value, order, free_order)
+        if slot is None and value in self._output_buffers and (is_plain or free_order):
+            slot = self._output_buffers[value]
+        if slot is None:
+            wanted = self._order_for_transpose(value, facts.shape)
+            if wanted is not None and (free_order or wanted[-1] == order[-1]):
+                order = wanted
+            slot = self.temporary(facts.shape, facts.dtype, order)
+        self._views[value] = slot
+        return slot
+
+    def alias(self, value: ir.Value, view: View) -> None:
+        """`value` is this view of memory that exists already: no work."""
+        self._kinds[self._position] = "view"
+        self._views[value] = view
+
+    def wait(self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()) -> bool:
+        """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do these dtypes."""
+        dtypes = [self._facts[o].dtype.name for o in operands]
+        result = self._facts[value].dtype.name
+        if not supports(op, (*dtypes, result)):
+            return False
+        self._waiting[value] = Elementwise(self._position, op, tuple(operands), result, attrs)
+        return True
+
+    def anchor(
+        self,
+        value: ir.Value,
+        emit: Callable[[View, Epilogue | None], list[Call]],
+        order: Sequence[int] | None = None,
+        free_order: bool = False,
+    ) -> None:
+        """`value` is computed by a kernel that can have an epilogue; it waits for one."""
+        rank = len(self._facts[value].shape)
+        self._waiting[value] = Anchor(self._position, emit, tuple(order or range(rank)), free_order)
+
+    def emit(self, calls: Call | Sequence[Call]) -> None:
+        """Append calls. They belong to the node that is being lowered."""
+        self._append([calls] if isinstance(calls, Call) else calls, [self._position])
+
+    def check(self, message: str) -> View:
+        """A flag (int64) that a kernel sets when it meets data it must refuse; `run` then raises InputError(message)."""
+        flag = View(Buffer(8, "arena"), 0, np.dtype(np.int64), (), ())
+        self._checks.append(Check(flag, message))
+        return flag
+
+    def pack(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, kept for all plans of the session under `key` (None: not kept). For weights in a kernel's own order."""
+        if key is None:
+            return make()
+        if key not in self._packed:
+            self._packed[key] = make()
+        return self._packed[key]
+
+    def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
+        """Join along `axis`; what could be written in place was, what waits is written there now, the rest is copied."""
+        target = self._slots.pop(value, None)
+        if target is None:
+            first = max(inputs, key=lambda v: self._facts[v].shape[axis])
+            known = self._views.get(first)
+            waits = self._waiting.get(first)
+            order = None
+            if known is not None:
+                order = _order_of(known)
+            elif isinstance(waits, Anchor):
+                order = waits.order
+            target = self.output(value, order, free_order=True)
+        self._views[value] = target
+        start = 0
+        for source in inputs:
+            size = self._facts[source].shape[axis]
+            part = _slice(target, axis, start, size)
+            start += size
+            if size == 0 or self._views.get(source) == part:
+                continue
+            waits = self._waiting.get(source)
+            writes_anywhere = isinstance(waits, Elementwise) or (
+                isinstance(waits, Anchor) and (waits.free_order or part.strides[waits.order[-1]] == 1)
+            )
+            alone = self._uses[source] == [self._position] and inputs.count(source) == 1
+            if writes_anywhere and alone and source not in self._output_buffers:
+                self._compute(source, part)
+            else:
+                self.emit(copy(self.view(source), part, self.machine))
+
+    # ---- uses --------------------------------------------------------------------------------------------------------
+
+    def _find_uses(self) -> tuple[set[int], dict[ir.Value, list[int]]]:
+        """The nodes that must run, and for each value which of them read it."""
+        needed = {value for value in self._outputs if self._facts[value].value is None}
+        live: set[int] = set()
+        uses: dict[ir.Value, list[int]] = {}
+        for position in range(self._stop - 1, self._start - 1, -1):
+            node = self._index.nodes[position]
+            if not any(v in needed for v in node.outputs):
+                continue
+            live.add(position)
+            for value in dict.fromkeys(self._index.reads[position]):
+                if self._facts[value].value is None:
+                    needed.add(value)
+                    uses.setdefault(value, []).insert(0, position)
+        return live, uses
+
+    # ---- waiting values become kernels -------------------------------------------------------------------------------
+
+    def _compute(self, value: ir.Value, target: View | None) -> View:
+        """Emit the kernel that computes a waiting value, into `target` or where `output` says."""
+        waits = self._waiting.get(value)
+        if waits is None:
+            raise KeyError(f"value {value.name!r} is used before it is made")
+        if isinstance(waits, Anchor):
+            del self._waiting[value]
+            out = target or self.output(value, waits.order, waits.free_order)
+            self._views[value] = out
+            self._append(waits.emit(out, None), [waits.position])
+            return out
+        members, anchor = self._group(value, target)
+        expression, leaves = self._expression(value, members, anchor)
+        shape = self._facts[value].shape
+        views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
+        positions = [member.position for member in members.values()]
+        for member in members:
+            self._waiting.pop(member, None)
+        if anchor is not None:
+            waiting = self._waiting.pop(anchor)
+            assert isinstance(waiting, Anchor)
+            out = target or self.output(value, waiting.order, waiting.free_order)
+            self._views[value] = out
+            calls = waiting.emit(out, Epilogue(expression, views))
+            self._append(calls, [waiting.position, *positions])
+            return out
+        out = target or self.output(value, self._dominant_order(shape, views), free_order=True)
+        self._views[value] = out
+        self._append([elementwise(expression, views, [out], self.machine)], positions)
+        return out
+
+    def _append(self, calls: Sequence[Call], positions: list[int]) -> None:
+        for call in calls:
+            call.origin.extend(positions)
+            self._steps.append(call)
+
+    def _group(self, root: ir.Value, target: View | None) -> tuple[dict[ir.Value, Elementwise], ir.Value | None]:
+        """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue they become."""
+        shape = self._facts[root].shape
+        first = self._waiting[root]
+        assert isinstance(first, Elementwise)
+        members: dict[ir.Value, Elementwise] = {root: first}
+        inside = {first.position}
+        anchor: ir.Value | None = None
+        leaves: set[ir.Value] = set(first.operands)
+        # Candidates by position, last first: when one is looked at, all who read it have been.
+        queue: list[tuple[int, int, ir.Value]] = []
+        queued: set[ir.Value] = set()
+        tie = 0
+
+        def consider(operands: Sequence[ir.Value]) -> None:
+            nonlocal tie
+            for value in operands:
+                waits = self._waiting.get(value)
+                if waits is not None and value not in queued:
+                    queued.add(value)
+                    tie += 1
+                    heapq.heappush(queue, (-waits.position, tie, value))
+
+        consider(first.operands)
+        while queue:
+            _, _, value = heapq.heappop(queue)
+            waits = self._waiting[value]
+            if (
+                value in self._output_buffers
+                or self._facts[value].shape != shape
+                or not inside.issuperset(self._uses[value])
+            ):
+                continue
+            if isinstance(waits, Anchor):
+                fits = target is None or waits.free_order or target.strides[waits.order[-1]] == 1
+                floats = self._facts[value].dtype == self._facts[root].dtype == np.float32
+                if anchor is None and fits and floats:
+                    anchor = value
+                continue
+            grown = (leaves - {value}) | set(waits.operands)
+            if len(members) >= MOST_STEPS or len(grown) > MOST_LEAVES:
+                continue
+            leaves = grown
+            members[value] = waits
+            inside.add(waits.position)
+            consider(waits.operands)
+        return members, anchor
+
+    def _expression(
+        self, root: ir.Value, members: dict[ir.Value, Elementwise], anchor: ir.Value | None
+    ) -> tuple[Expression, list[ir.Value]]:
+        """The group as an expression; leaf 0 is the anchor's result where there is one."""
+        ordered = sorted(members.items(), key=lambda item: item[1].position)
+        leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
+        for _, member in ordered:
+            for operand in member.operands:
+                if operand not in members:
+                    leaves.setdefault(operand, len(leaves))
+        numbers: dict[ir.Value, int] = dict(leaves)
+        steps: list[Step] = []
+        for value, member in ordered:
+            ids = tuple(numbers[o] for o in member.operands)
+            numbers[value] = len(leaves) + len(steps)
+            steps.append(Step(member.op, ids, member.dtype, member.attrs))
+        dtypes = tuple(self._facts[leaf].dtype.name for leaf in leaves)
+        expression = Expression(dtypes, tuple(steps), (numbers[root],))
+        return expression, [leaf for leaf in leaves if leaf is not anchor]
+
+    def _dominant_order(self, shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, ...]:
+        """The memory order of the first operand that has all the elements."""
+        for view in views:
+            if 0 not in [s for s, n in zip(view.strides, shape, strict=True) if n > 1]:
+                return _order_of(view)
+        return tuple(range(len(shape)))
+
+    # ---- places ------------------------------------------------------------------------------------------------------
+
+    def _slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
+        """The part of a concat that `value` may be written to directly."""
+        if value in self._output_buffers:
+            return None
+        for position in self._uses.get(value, ()):
+            node = self._index.nodes[position]
+            if node.op_type != "Concat" or node.domain not in ("", "ai.onnx") or position <= self._position:
+                continue
+            joined = node.outputs[0]
+            facts = self._facts[joined]
+            axis = node.attributes.get_int("axis", 0) % len(facts.shape)
+            if joined not in self._slots:
+                self._slots[joined] = self.output(joined, order, free_order)
+            target = self._slots[joined]
+            start = 0
+            for source in node.inputs:
+                assert source is not None
+                if source is value:
+                    part = _slice(target, axis, start, self._facts[source].shape[axis])
+                    return part if free_order or part.strides[order[-1]] == 1 else None
+                start += self._facts[source].shape[axis]
+        return None
+
+    def _order_for_transpose(self, value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The order in which the only reader, a Transpose, would find its output contiguous."""
+        uses = self._uses.get(value, ())
+        if len(uses) != 1:
+            return None
+        node = self._index.nodes[uses[0]]
+        if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
+            return None
+        return tuple(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
+
+    def _evaluate_on_host(self, node: ir.Node) -> None:
+        inputs: list[View | Array | None] = []
+        for value in node.inputs:
+            known = self.constant(value)
+            inputs.append(None if value is None else known if known is not None else self.view(value))
+        outputs = [self.output(v) if v in self._facts else None for v in node.outputs]
+        self._steps.append(HostStep(self._position, inputs, outputs))
+
+
+def _nbytes(facts: Facts) -> int:
+    return int(np.prod(facts.shape, dtype=np.int64)) * facts.dtype.itemsize
+
+
+def _dense(facts: Facts, buffer: Buffer) -> View:
+    return View(buffer, 0, facts.dtype, facts.shape, row_major(facts.shape))
+
+
+def _contiguous(array: Array) -> Array:
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _slice(view: View, axis: int, start: int, size: int) -> View:
+    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
+    return view.with_dims(shape, view.strides, start * view.strides[axis])
+
+
+def _order_of(view: View) -> tuple[int, ...]:
+    """The dimensions from the largest stride to the smallest; those of size 1 stay with their left neighbour."""
+    keys: list[int] = []
+    for n, s in zip(view.shape, view.strides, strict=True):
+        keys.append(s if n > 1 else (keys[-1] if keys else 1 << 62))
+    return tuple(sorted(range(view.rank), key=lambda d: -keys[d]))
+
+
+def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether two orders lay out this shape alike: dimensions of size 1 do not matter."""
+    return [d for d in a if shape[d] > 1] == [d for d in b if shape[d] > 1]

@@ -1,0 +1,159 @@
+"""Steps to the tables that the native loop reads: code addresses, arguments, arena offsets, threads and barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingot.codegen import cache, spmd
+from ingot.codegen.kernel import Kernel
+from ingot.codegen.machine import Machine
+from ingot.compiler.lower import Check, HostStep, Lowered
+from ingot.compiler.memory import place
+from ingot.kernels.call import Buffer, Call, View
+from ingot.ops.registry import Array
+
+#: A step shorter than this is not worth a second thread: waking, sharing the cache lines and the barrier cost as much.
+SHORTEST_SHARE_NS = 2000.0
+#: Rough speeds of one core, for deciding that: arithmetic and memory, per nanosecond.
+FLOPS_PER_NS, BYTES_PER_NS = 40.0, 8.0
+
+
+@dataclass(slots=True)
+class Patch:
+    """A word of the argument table that holds the address of an input or output, which each run gives."""
+
+    word: int
+    index: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
+
+    words: argument words; those at `arena_words` are offsets into the arena.
+    rows: a row for each native step (see codegen/spmd.py); its argument column counts words.
+    parts: what happens in order: a range of rows, or a node for the host.
+    """
+
+    words: np.ndarray
+    arena_words: np.ndarray
+    arena_offsets: np.ndarray
+    input_patches: list[Patch]
+    output_patches: list[Patch]
+    rows: np.ndarray
+    parts: list[tuple[int, int] | HostStep]
+    arena_bytes: int
+    scratch_bytes: int
+    offsets: dict[Buffer, int]
+    checks: list[Check]
+    calls: list[Call]
+    kinds: dict[int, str]
+    keep: list[Array]
+
+    def offset(self, view: View) -> int:
+        """Where a view of the arena starts, in bytes."""
+        return self.offsets[view.buffer] + view.offset
+
+
+def make_plan(
+    lowered: Lowered, machine: Machine, threads: int, progress: Callable[[int, int], None] | None = None
+) -> Plan:
+    """Place buffers, compile what was never compiled before, lay out the tables."""
+    steps = lowered.steps
+    offsets, arena_bytes = place(_lives(steps, lowered.checks))
+    calls = [step for step in steps if isinstance(step, Call)]
+    kernels = {call.kernel for call in calls}
+    kernels.update(arg for call in calls for arg in call.args if isinstance(arg, Kernel))
+    code = cache.addresses(kernels, machine, progress)
+
+    words: list[int] = []
+    arena: list[tuple[int, int]] = []
+    inputs: list[Patch] = []
+    outputs: list[Patch] = []
+    keep: list[Array] = []
+    rows = np.zeros((len(calls), spmd.STEP_WORDS), np.int64)
+    parts: list[tuple[int, int] | HostStep] = []
+    row, begun = 0, 0
+    for step in steps:
+        if isinstance(step, HostStep):
+            if row > begun:
+                parts.append((begun, row))
+            parts.append(step)
+            begun = row
+            continue
+        rows[row] = (code[step.kernel], len(words), step.tiles, _sharers(step, threads), 1)
+        row += 1
+        for arg in step.args:
+            if isinstance(arg, Kernel):
+                words.append(code[arg])
+            elif isinstance(arg, View):
+                buffer = arg.buffer
+                if buffer.kind == "constant":
+                    assert buffer.array is not None
+                    keep.append(buffer.array)
+                    words.append(buffer.array.ctypes.data + arg.offset)
+                    continue
+                if buffer.kind == "arena":
+                    arena.append((len(words), offsets[buffer] + arg.offset))
+                else:
+                    patches = inputs if buffer.kind == "input" else outputs
+                    patches.append(Patch(len(words), buffer.index, arg.offset))
+                words.append(0)
+            else:
+                words.append(arg)
+    if row > begun:
+        parts.append((begun, row))
+    for part in parts:
+        if isinstance(part, tuple):
+            _drop_barriers(rows[part[0] : part[1]])
+    places = np.array(arena, np.int64).reshape(-1, 2)
+    return Plan(
+        words=np.array(words, np.int64),
+        arena_words=places[:, 0].copy(),
+        arena_offsets=places[:, 1].copy(),
+        input_patches=inputs,
+        output_patches=outputs,
+        rows=rows,
+        parts=parts,
+        arena_bytes=arena_bytes,
+        scratch_bytes=max([call.scratch for call in calls], default=0),
+        offsets=offsets,
+        checks=lowered.checks,
+        calls=calls,
+        kinds=lowered.kinds,
+        keep=keep,
+    )
+
+
+def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buffer, int, int]]:
+    """For each buffer of the arena its first and last step. Flags live always: they are read after the run."""
+    lives: dict[Buffer, tuple[int, int]] = {check.flag.buffer: (0, len(steps)) for check in checks}
+    for number, step in enumerate(steps):
+        if isinstance(step, HostStep):
+            views = [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
+        else:
+            views = [*step.reads, *step.writes]
+        for view in views:
+            if view.buffer.kind == "arena":
+                first, last = lives.get(view.buffer, (number, number))
+                lives[view.buffer] = (first, max(last, number))
+    return [(buffer, first, last) for buffer, (first, last) in lives.items()]
+
+
+def _sharers(call: Call, threads: int) -> int:
+    """How many threads are worth it for this step."""
+    if threads == 1:
+        return 1
+    moved = sum(v.size * v.dtype.itemsize for v in (*call.reads, *call.writes))
+    nanoseconds = call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
+    return int(max(1, min(threads, call.tiles, nanoseconds // SHORTEST_SHARE_NS)))
+
+
+def _drop_barriers(rows: np.ndarray) -> None:
+    """Between two steps that one thread does alone nobody has to meet."""
+    alone = rows[:, 3] == 1
+    rows[:-1, 4] = np.where(alone[:-1] & alone[1:], 0, 1)

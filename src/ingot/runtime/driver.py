@@ -1,0 +1,257 @@
+"""Runs a graph: looks up (or makes) the plan for these shapes, runs it, and goes on after nodes whose outputs depend on data.
+
+A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive where it begins.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.codegen.machine import Machine
+from ingot.compiler.facts import infer_facts
+from ingot.compiler.index import Index
+from ingot.compiler.lower import Lowering
+from ingot.compiler.plan import Plan, make_plan
+from ingot.ops.registry import Array, Facts
+from ingot.runtime.execute import Instance, Memory
+from ingot.runtime.threads import Team
+
+#: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
+MOST_PLANS = 64
+
+
+@dataclass(slots=True)
+class Resources:
+    """What all graphs of a session share: the CPU, packed weights, memory, threads."""
+
+    machine: Machine
+    threads: int
+    packed: dict[Hashable, Any] = field(default_factory=dict[Hashable, Any])
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    progress: Callable[[int, int], None] | None = None
+    _memories: list[Memory] = field(default_factory=list[Memory])
+    _teams: list[Team] = field(default_factory=list[Team])
+    _team_made: bool = False
+
+    def acquire(self) -> tuple[Memory, Team]:
+        """Memory and threads for one run. A run that finds the team busy works alone; the answer is the same."""
+        memory = self._memories.pop() if self._memories else Memory()
+        with self.lock:
+            if not self._team_made:
+                self._team_made = True
+                return memory, Team(self.threads, self.machine)
+        try:
+            return memory, self._teams.pop()
+        except IndexError:
+            return memory, Team(1, self.machine)
+
+    def release(self, memory: Memory, team: Team) -> None:
+        """Give them back. Of several teams the one with the most threads is on top."""
+        self._memories.append(memory)
+        if team.threads == self.threads:
+            self._teams.append(team)
+
+
+@dataclass(slots=True)
+class Stage:
+    """One plan and what comes after it."""
+
+    plan: Plan
+    results: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    #: values whose arrays the plan computes: the graph's outputs, or what is alive after the stage
+    outputs: list[ir.Value]
+    stop: int
+    is_last: bool
+    known: dict[ir.Value, Facts]
+    free: list[Instance] = field(default_factory=list[Instance])
+    next: OrderedDict[Hashable, Stage] = field(default_factory=OrderedDict[Hashable, "Stage"])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProfile:
+    """How one node is computed: by generated code ("native"), by NumPy ("host"), by looking at memory another way
+    ("view"), or not at all at run time ("folded": known from the shapes). A fused kernel's time stands at the node it
+    grew from; the others of the group have None."""
+
+    name: str
+    op_type: str
+    kind: str
+    milliseconds: float | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """What one run did: the kind of each node, and seconds of each kernel by the node's position."""
+
+    kinds: dict[int, str] = field(default_factory=dict[int, str])
+    seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
+
+
+class Driver:
+    """A graph that can be run. Thread-safe."""
+
+    def __init__(self, index: Index, resources: Resources) -> None:
+        self.index, self.resources = index, resources
+        self._stages: OrderedDict[Hashable, Stage] = OrderedDict()
+        self._bodies: dict[ir.Graph, Driver] = {}
+        self._feeds = [*index.inputs, *index.captured]
+        last = {value: len(index.nodes) for value in index.outputs}
+        for position in range(len(index.nodes) - 1, -1, -1):
+            for value in index.reads[position]:
+                last.setdefault(value, position)
+        self._last_use = last
+
+    def run(self, feeds: Sequence[Array], record: Record | None = None) -> list[Array]:
+        """Outputs for contiguous arrays of the inputs, then of the captured values.
+
+        record: what was done and how long it took is noted there.
+        """
+        values, arrays, stages = self._feeds, list(feeds), self._stages
+        start, given = 0, dict[ir.Value, Facts]()
+        while True:
+            stage = self._stage(stages, start, values, arrays, given)
+            outputs = self._run_stage(stage, arrays, None if record is None else record.seconds)
+            if record is not None:
+                record.kinds.update(stage.plan.kinds)
+            if stage.is_last:
+                return outputs
+            alive = dict(zip(stage.outputs, outputs, strict=True))
+            alive.update((v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop)
+            node = self.index.nodes[stage.stop]
+            began = time.perf_counter()
+            made = self._evaluate(stage.stop, alive, stage.known)
+            if record is not None:
+                record.kinds[stage.stop] = "host"
+                record.seconds.setdefault(stage.stop, []).append(time.perf_counter() - began)
+            start = stage.stop + 1
+            alive.update(zip(node.outputs, made, strict=False))
+            values = [v for v in alive if self._last_use.get(v, -1) >= start]
+            arrays = [np.asarray(alive[v], order="C") for v in values]
+            given, stages = stage.known, stage.next
+
+    def profile(self, feeds: Sequence[Array], rounds: int) -> list[NodeProfile]:
+        """How each node was computed, and the median over `rounds` runs of the time its kernels took."""
+        self.run(feeds)
+        kinds: dict[int, str] = {}
+        totals: dict[int, list[float]] = {}
+        for _ in range(rounds):
+            record = Record()
+            self.run(feeds, record)
+            kinds = record.kinds
+            for position, seconds in record.seconds.items():
+                totals.setdefault(position, []).append(sum(seconds))
+        return [
+            NodeProfile(
+                node.name or "",
+                node.op_type,
+                kinds.get(position, "folded"),
+                statistics.median(totals[position]) * 1e3 if position in totals else None,
+            )
+            for position, node in enumerate(self.index.nodes)
+        ]
+
+    # ---- stages --------------------------------------------------------------------------------------------------
+
+    def _stage(
+        self,
+        stages: OrderedDict[Hashable, Stage],
+        start: int,
+        values: Sequence[ir.Value],
+        arrays: Sequence[Array],
+        given: dict[ir.Value, Facts],
+    ) -> Stage:
+        key = (tuple(values), tuple([a.shape for a in arrays])) if start else tuple([a.shape for a in arrays])
+        stage = stages.get(key)
+        if stage is not None:
+            return stage
+        with self.resources.lock:
+            stage = stages.get(key)
+            if stage is None:
+                stage = stages[key] = self._make_stage(start, values, arrays, given)
+                while len(stages) > MOST_PLANS:
+                    stages.popitem(last=False)
+        return stage
+
+    def _make_stage(
+        self, start: int, values: Sequence[ir.Value], arrays: Sequence[Array], given: dict[ir.Value, Facts]
+    ) -> Stage:
+        facts = dict(given)
+        facts.update((v, Facts(a.dtype, a.shape)) for v, a in zip(values, arrays, strict=True))
+        known = infer_facts(self.index, start, facts)
+        if known.cut:
+            fed = set(values)
+            outputs = [
+                v
+                for v, f in known.facts.items()
+                if f.value is None and v not in fed and self._last_use.get(v, -1) >= known.stop
+            ]
+        else:
+            outputs = self.index.outputs
+        resources = self.resources
+        used = [v for v in values if known.facts[v].dtype != object]
+        lowering = Lowering(self.index, known, used, outputs, resources.machine, resources.packed)
+        plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
+        if len(used) != len(values):
+            numbers = {n: values.index(v) for n, v in enumerate(used)}
+            for patch in plan.input_patches:
+                patch.index = numbers[patch.index]
+        results = [(known.facts[v].shape, known.facts[v].dtype) for v in outputs]
+        later = {
+            v: f
+            for v, f in known.facts.items()
+            if f.value is not None and v not in self.index.constants and self._last_use.get(v, -1) >= known.stop
+        }
+        return Stage(plan, results, list(outputs), known.stop, not known.cut, later if known.cut else {})
+
+    def _run_stage(
+        self, stage: Stage, arrays: Sequence[Array], times: dict[int, list[float]] | None
+    ) -> list[Array]:
+        outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
+        instance = stage.free.pop() if stage.free else Instance(stage.plan)
+        memory, team = self.resources.acquire()
+        try:
+            instance.run(arrays, outputs, memory, team, self._evaluate_step, times)
+        finally:
+            self.resources.release(memory, team)
+            stage.free.append(instance)
+        return outputs
+
+    # ---- the host ------------------------------------------------------------------------------------------------
+
+    def _evaluate_step(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
+        return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
+
+    def _evaluate(self, position: int, alive: dict[ir.Value, Array], known: dict[ir.Value, Facts]) -> Sequence[Array]:
+        """The node that ended a stage, on arrays."""
+
+        def array(value: ir.Value) -> Array:
+            if value in alive:
+                return alive[value]
+            fact = known.get(value) or self.index.constants[value]
+            assert fact.value is not None
+            return fact.value
+
+        node, op = self.index.nodes[position], self.index.ops[position]
+        inputs = [None if v is None else array(v) for v in node.inputs]
+        if not op.subgraphs:
+            return op.evaluate(node, inputs)
+
+        def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
+            body = self._bodies.get(graph)
+            if body is None:
+                body = self._bodies[graph] = Driver(self.index.subgraphs[graph], self.resources)
+            captured = [array(v) for v in body.index.captured]
+            return body.run([np.asarray(a, order="C") for a in (*feeds, *captured)])
+
+        from ingot.ops.control import run_control
+
+        return run_control(node, inputs, run_body)

@@ -1,0 +1,139 @@
+"""Runs a plan: an arena, the tables with real addresses in them, and one native call for each unbroken run of steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ingot.compiler.lower import HostStep
+from ingot.compiler.plan import Plan
+from ingot.errors import InputError
+from ingot.kernels.call import View
+from ingot.ops.registry import Array
+from ingot.runtime.threads import Team
+
+#: Evaluates a node on the host: (position of the node, its input arrays) -> its outputs.
+HostEvaluate = Callable[[int, list[Array | None]], Sequence[Array | None]]
+
+
+def aligned_bytes(size: int) -> Array:
+    """Uninitialised memory that starts at a cache line."""
+    memory = np.empty(size + 64, np.uint8)
+    skip = -memory.ctypes.data % 64
+    return memory[skip : skip + size]
+
+
+class Memory:
+    """An arena and scratch for each thread, as large as the largest plan that ran in it. One run at a time."""
+
+    def __init__(self) -> None:
+        self.arena = aligned_bytes(0)
+        self.base = 0
+        self._scratch = aligned_bytes(0)
+        self._scratches = np.zeros(0, np.int64)
+        self._scratch_stride = -1
+
+    def fit(self, arena_bytes: int, scratch_bytes: int, threads: int) -> None:
+        """Make it large enough."""
+        if arena_bytes > self.arena.size or not self.base:
+            self.arena = aligned_bytes(arena_bytes)
+            self.base = self.arena.ctypes.data
+        if scratch_bytes > self._scratch_stride or threads > self._scratches.size:
+            stride = -(-scratch_bytes // 4096) * 4096 + 64  # not all at the same place in their caches
+            self._scratch = aligned_bytes(stride * threads)
+            self._scratches = np.arange(threads, dtype=np.int64) * stride + self._scratch.ctypes.data
+            self._scratch_stride = stride
+            self.scratches_address = self._scratches.ctypes.data
+
+
+class Instance:
+    """A plan's tables with real addresses in them. One run at a time; concurrent runs of a plan use an instance each."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._base = 0
+        self._words = plan.words.copy()
+        self._rows = plan.rows.copy()
+        self._rows[:, 1] = self._words.ctypes.data + 8 * plan.rows[:, 1]
+        self._rows_address = self._rows.ctypes.data
+        self._row_bytes = self._rows.strides[0]
+
+    def run(
+        self,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        memory: Memory,
+        team: Team,
+        host: HostEvaluate,
+        times: dict[int, list[float]] | None = None,
+    ) -> None:
+        """Compute `outputs` (contiguous arrays of the planned shapes) from `inputs` (likewise).
+
+        times: seconds of each step are appended under the position of its (first) node; steps then run one by one.
+
+        Raises InputError where a kernel met data that it must refuse, such as an index out of range.
+        """
+        plan, words = self.plan, self._words
+        memory.fit(plan.arena_bytes, plan.scratch_bytes, team.threads)
+        if memory.base != self._base:
+            self._base = memory.base
+            words[plan.arena_words] = plan.arena_offsets + self._base
+        for patch in plan.input_patches:
+            words[patch.word] = inputs[patch.index].__array_interface__["data"][0] + patch.offset
+        for patch in plan.output_patches:
+            words[patch.word] = outputs[patch.index].__array_interface__["data"][0] + patch.offset
+        flags = [_strided(memory.arena[plan.offset(check.flag) :], check.flag) for check in plan.checks]
+        for flag in flags:
+            flag[...] = 0
+        for part in plan.parts:
+            began = time.perf_counter()
+            if isinstance(part, HostStep):
+                self._evaluate(part, inputs, outputs, memory, host)
+                if times is not None:
+                    times.setdefault(part.position, []).append(time.perf_counter() - began)
+                continue
+            begin, end = part
+            if times is None:
+                team.run(self._rows_address + begin * self._row_bytes, end - begin, memory.scratches_address)
+                continue
+            for row in range(begin, end):
+                began = time.perf_counter()
+                team.run(self._rows_address + row * self._row_bytes, 1, memory.scratches_address)
+                times.setdefault(plan.calls[row].origin[0], []).append(time.perf_counter() - began)
+        for flag, check in zip(flags, plan.checks, strict=True):
+            if flag[()]:
+                raise InputError(check.message)
+
+    def _evaluate(
+        self,
+        step: HostStep,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        memory: Memory,
+        host: HostEvaluate,
+    ) -> None:
+        def array(view: View) -> Array:
+            buffer = view.buffer
+            if buffer.kind == "arena":
+                return _strided(memory.arena[self.plan.offset(view) :], view)
+            if buffer.kind == "constant":
+                assert buffer.array is not None
+                base = buffer.array
+            else:
+                base = (inputs if buffer.kind == "input" else outputs)[buffer.index]
+            return _strided(base.reshape(-1).view(np.uint8)[view.offset :], view)
+
+        results = host(step.position, [array(v) if isinstance(v, View) else v for v in step.inputs])
+        for view, result in zip(step.outputs, results, strict=False):
+            if view is not None and result is not None:
+                np.copyto(array(view), result, casting="no")
+
+
+def _strided(memory: Array, view: View) -> Array:
+    """The view as a NumPy array over the bytes where it starts."""
+    if view.size == 0:
+        return np.empty(view.shape, view.dtype)
+    strides = [s * view.dtype.itemsize for s in view.strides]
+    return np.ndarray(view.shape, view.dtype, memory, 0, strides)

@@ -1,0 +1,87 @@
+"""SessionOptions, RunOptions and NodeArg: onnxruntime's names and meanings for what a session is told and tells."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+class GraphOptimizationLevel(enum.IntEnum):
+    """How much the session may change the graph. The answers stay the same function at every level."""
+
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
+    ORT_ENABLE_LAYOUT = 3
+    ORT_ENABLE_ALL = 99
+
+
+class ExecutionMode(enum.IntEnum):
+    """Accepted for compatibility: a plan's steps always run one after the other, each on all threads."""
+
+    ORT_SEQUENTIAL = 0
+    ORT_PARALLEL = 1
+
+
+@dataclass(slots=True)
+class SessionOptions:
+    """Options of an InferenceSession.
+
+    intra_op_num_threads: threads that share each step; 0 takes one for each core this process may use.
+    graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation excepted).
+    enable_profiling: keep the time of every step; `end_profiling()` writes them.
+    """
+
+    intra_op_num_threads: int = 0
+    inter_op_num_threads: int = 0
+    graph_optimization_level: GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL
+    execution_mode: ExecutionMode = ExecutionMode.ORT_SEQUENTIAL
+    enable_profiling: bool = False
+    profile_file_prefix: str = "ingot_profile_"
+    log_severity_level: int = 2
+    enable_mem_pattern: bool = True
+    enable_cpu_mem_arena: bool = True
+    _config: dict[str, str] = field(default_factory=dict[str, str])
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        """Keep a configuration entry; those of other runtimes have no effect here."""
+        self._config[key] = value
+
+    def get_session_config_entry(self, key: str) -> str:
+        """A configuration entry; KeyError if it was never added."""
+        return self._config[key]
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """Options of one run; accepted for compatibility."""
+
+    log_severity_level: int = 2
+    log_verbosity_level: int = 0
+    logid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeArg:
+    """An input or output: its name, its type as onnxruntime spells it ("tensor(float)"), its shape.
+
+    A dim is an int, a symbolic name, or None where nothing is known of it.
+    """
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """What the file says of itself."""
+
+    producer_name: str
+    graph_name: str
+    domain: str
+    description: str
+    graph_description: str
+    version: int
+    custom_metadata_map: dict[str, str]
