@@ -1,4 +1,81 @@
 """Ingot: PyTorch models to standard ONNX files, and a native session that runs ONNX files fast.
 
-Public names are imported when first used, so `import ingot` costs nothing and needs neither torch nor llvmlite.
+Public names are imported when first used, so `import ingot` costs nothing and needs neither torch nor
+llvmlite.
 """
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingot.errors import DataDependentError as DataDependentError
+    from ingot.errors import ExportError as ExportError
+    from ingot.errors import IngotError as IngotError
+    from ingot.errors import InputError as InputError
+    from ingot.errors import MissingExtraError as MissingExtraError
+    from ingot.errors import MissingOperatorError as MissingOperatorError
+    from ingot.errors import ModelError as ModelError
+    from ingot.errors import ProviderError as ProviderError
+    from ingot.errors import ShapeError as ShapeError
+    from ingot.errors import UnsupportedOperatorError as UnsupportedOperatorError
+    from ingot.errors import VerificationError as VerificationError
+    from ingot.export import export as export
+    from ingot.program import Program as Program
+    from ingot.runtime.session import InferenceSession as InferenceSession
+    from ingot.runtime.session import SessionOptions as SessionOptions
+    from ingot.verify import verify as verify
+
+_HOME = {
+    "DataDependentError": "ingot.errors",
+    "ExportError": "ingot.errors",
+    "IngotError": "ingot.errors",
+    "InferenceSession": "ingot.runtime.session",
+    "InputError": "ingot.errors",
+    "MissingExtraError": "ingot.errors",
+    "MissingOperatorError": "ingot.errors",
+    "ModelError": "ingot.errors",
+    "Program": "ingot.program",
+    "ProviderError": "ingot.errors",
+    "SessionOptions": "ingot.runtime.session",
+    "ShapeError": "ingot.errors",
+    "UnsupportedOperatorError": "ingot.errors",
+    "VerificationError": "ingot.errors",
+    "export": "ingot.export",
+    "verify": "ingot.verify",
+}
+
+__version__ = "0.1.0"
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+class _Package(ModuleType):
+    """Keeps `ingot.export` and `ingot.verify` functions when their modules of the same names are imported.
+
+    The import system sets a submodule as an attribute of its package; here a public name of the same
+    spelling wins.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and name in _HOME:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ingot' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,268 @@
+"""`make bench`: every model of the zoo, every runner, every number of threads, side by side.
+
+For each model the runners' outputs are compared with PyTorch's before anything is timed; a runner whose
+outputs differ by more than TOLERANCE of the largest value is not timed and the table says so. Then all
+runners take turns in this one process. What is quoted is the ratio to Ingot's median in the same rounds.
+
+    make bench                                          the core models, 1 and 2 threads, all runners
+    make bench ARGS="--models resnet50,vit_s16 --threads 1 --runners ingot,onnxruntime"
+    make bench ARGS="--export"                          also time ingot.export against torch.onnx.export
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from benchmarks.report import Cell, ExportRow, Results, Row, begin, show, write
+from benchmarks.zoo import CORE, ZOO, build
+from ingot.errors import IngotError
+from ingot.peers import PEERS, Arrays, Job, Runner, prepare
+from ingot.timing import MachineLoad, interleave, worst_difference
+
+TOLERANCE = 1e-4  # of the largest value of an output
+# torch.compile takes a minute for some models; it is there when it is asked for.
+DEFAULT_RUNNERS = ("ingot", "torch", "torch.compile", "onnxruntime", "openvino", "mnn")
+RESULTS = Path(__file__).parent / "results"
+console = Console(stderr=True)
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--models", default=",".join(CORE), help="names from benchmarks/zoo.py, or `all` (default: core)"
+    )
+    parser.add_argument("--threads", default="1,2", help="numbers of threads (default: 1,2)")
+    parser.add_argument("--runners", default=",".join(DEFAULT_RUNNERS), help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of turns per model (default: 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="end the rounds of a model after this long (default: 30)"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="samples per call (default: 1)")
+    parser.add_argument(
+        "--exporter", choices=("ingot", "torch"), default="ingot", help="who writes the .onnx files"
+    )
+    parser.add_argument("--export", action="store_true", help="also time ingot.export and torch.onnx.export")
+    parser.add_argument(
+        "--output", type=Path, help="write STEM.json and STEM.md (default: benchmarks/results/DATE)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the JSON on stdout")
+    chosen = parser.parse_args()
+    chosen.models = list(ZOO) if chosen.models == "all" else chosen.models.split(",")
+    chosen.threads = [int(count) for count in chosen.threads.split(",")]
+    chosen.runners = chosen.runners.split(",")
+    for name in chosen.models:
+        if name not in ZOO:
+            parser.error(f"no model {name!r}; there are {', '.join(ZOO)}")
+    for name in chosen.runners:
+        if name not in PEERS:
+            parser.error(f"no runner {name!r}; there are {', '.join(PEERS)}")
+    return chosen
+
+
+def export_with_ingot(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
+    """Write path with ingot.export, every dimension symbolic; returns the seconds it took."""
+    import ingot
+
+    start = time.perf_counter()
+    ingot.export(module, (), str(path), kwargs=dict(inputs), verify=False)
+    return time.perf_counter() - start
+
+
+def export_with_torch(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
+    """Write path with PyTorch's own exporter, the batch symbolic; returns the seconds it took."""
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        torch.onnx.export(
+            module,
+            (),
+            str(path),
+            kwargs=dict(inputs),
+            input_names=list(inputs),
+            dynamic_shapes={name: {0: batch} for name in inputs},
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+        )
+        return time.perf_counter() - start
+
+
+def flatten(values: object) -> Arrays:
+    """Return a module's tensor outputs as arrays, in the order of its pytree."""
+    leaves = torch.utils._pytree.tree_leaves(values)
+    return [leaf.numpy() for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def measure(
+    name: str,
+    threads: int,
+    chosen: argparse.Namespace,
+    path: Path,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+) -> Row:
+    """Compare and time every runner on one model; a runner that cannot take part leaves its reason."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.set_num_threads(threads)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        reference = flatten(module(**inputs))
+    row = Row(name, ZOO[name].title, threads, chosen.batch, counter.get_total_flops() / 1e9)
+    job = Job(
+        path, {key: np.ascontiguousarray(value.numpy()) for key, value in inputs.items()}, threads, module
+    )
+    ready: dict[str, Runner] = {}
+    for runner in chosen.runners:
+        cell = Cell(runner)
+        row.cells.append(cell)
+        with console.status(f"{row.title}, {threads} threads: preparing {runner}"):
+            try:
+                prepared = prepare(runner, job)
+                start = time.perf_counter()
+                outputs = prepared.call()
+            except Exception as error:  # a runner that fails is a line in the table, not the end of the run
+                cell.reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+                if not isinstance(error, IngotError):
+                    cell.reason = f"{type(error).__name__}: {cell.reason}"
+                continue
+        cell.first_run, cell.load, cell.version = (
+            time.perf_counter() - start,
+            prepared.load_seconds,
+            prepared.version,
+        )
+        cell.difference = worst_difference(outputs, reference)
+        if not cell.difference <= TOLERANCE:
+            cell.reason = (
+                f"its outputs differ from PyTorch's by {cell.difference:.1e} of the largest: not timed"
+            )
+            continue
+        ready[runner] = prepared
+    with Progress(
+        TextColumn(f"{row.title}, {threads} threads"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("rounds", total=chosen.rounds)
+        load = MachineLoad()
+        timings = interleave(
+            {runner: prepared.call for runner, prepared in ready.items()},
+            rounds=chosen.rounds,
+            seconds=chosen.seconds,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        row.foreign_cores = load.foreign_cores()
+    for cell in row.cells:
+        if timing := timings.get(cell.runner):
+            cell.median, cell.p95, cell.samples = timing.median, timing.p95, len(timing.samples)
+    return row
+
+
+def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor], folder: Path) -> ExportRow:
+    """Export one model both ways, each once."""
+    row = ExportRow(name, ZOO[name].title)
+    for attribute, export in (("ingot", export_with_ingot), ("torch", export_with_torch)):
+        with console.status(f"{row.title}: exporting with {attribute}"):
+            try:
+                setattr(row, attribute, export(module, inputs, folder / f"{name}-{attribute}.onnx"))
+            except Exception as error:  # as above
+                row.reason = f"{attribute}: {(str(error) or type(error).__name__).strip().splitlines()[0]}"
+    return row
+
+
+def run(chosen: argparse.Namespace) -> Results:
+    """Go through the models, one at a time in memory."""
+    results = begin()
+    export = export_with_ingot if chosen.exporter == "ingot" else export_with_torch
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if chosen.export:  # the first export imports what it needs: on a model that is not in the table
+            module, inputs = build("mlp", 2)
+            time_exports("mlp", module, inputs, folder)
+        for name in chosen.models:
+            with console.status(f"{ZOO[name].title}: building"):
+                module, inputs = build(name, chosen.batch)
+            path = folder / f"{name}.onnx"
+            if chosen.export:
+                results.exports.append(time_exports(name, module, inputs, folder))
+            try:
+                with console.status(f"{ZOO[name].title}: exporting"):
+                    export(module, inputs, path)
+            except Exception as error:
+                console.print(
+                    f"{ZOO[name].title}: no ONNX file: {error}", style="red", highlight=False, markup=False
+                )
+            for threads in chosen.threads:
+                row = measure(name, threads, chosen, path, module, inputs)
+                results.rows.append(row)
+                ratios = [
+                    f"{cell.runner} {r:.2f}×"
+                    for cell in row.cells
+                    if (r := row.ratio(cell.runner)) and cell.runner != "ingot"
+                ]
+                console.print(
+                    f"{row.title}, {threads} threads: {', '.join(ratios) or 'no ratios'}", highlight=False
+                )
+                if row.foreign_cores is not None and row.foreign_cores > 0.1:
+                    console.print(
+                        f"  warning: other processes kept {row.foreign_cores:.1f} cores busy", style="yellow"
+                    )
+            del module, inputs
+            gc.collect()
+            for file in folder.iterdir():
+                file.unlink()
+    return results
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what native libraries print on stdout to stderr: stdout is for data."""
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def main() -> int:
+    """Run, print, write; 1 when Ingot has no time, or other numbers, for some model."""
+    chosen = arguments()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of each optional package it lacks
+    with stdout_to_stderr():
+        results = run(chosen)
+    show(results, Console(stderr=chosen.json))
+    stem = chosen.output or RESULTS / datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
+    data, page = write(results, stem)
+    console.print(f"written: {data} and {page}", highlight=False)
+    if chosen.json:
+        sys.stdout.write(data.read_text())
+    missing = [row for row in results.rows if (cell := row.cell("ingot")) is not None and cell.median is None]
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
