@@ -1,0 +1,309 @@
+"""Pooling: the largest, the mean or a norm of each window of an image of one, two or three dimensions.
+
+A window is a product of intervals, so its maximum (or mean) can be taken along one axis after the other. That is what
+happens for windows that overlap much, and for volumes; elsewhere one pass takes rows and columns together.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ingot.codegen.builder import F32, Builder, Int, Value, vector
+from ingot.codegen.kernel import kernel
+from ingot.codegen.machine import Machine
+from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.call import Buffer, Call, View, constant, strides_in_order
+from ingot.kernels.window import (
+    SLOTS,
+    Place,
+    Reader,
+    Window,
+    emit_windows,
+    pixels_in_turn,
+    refuse_non_float32,
+    window_arguments,
+)
+
+Op = Literal["max", "average", "l1", "l2"]
+
+
+def definition(
+    op: Op,
+    x: np.ndarray,
+    out_shape: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    count_include_pad: bool = False,
+) -> np.ndarray:
+    """The plain meaning in float64: x [N, C, …], out_shape [N, C, …], pads: all beginnings, then all ends."""
+    rank = len(kernel)
+    y = np.empty(out_shape)
+    for position in itertools.product(*(range(n) for n in out_shape[2:])):
+        picks: list[list[int]] = []
+        counted = 1
+        for d in range(rank):
+            begin = position[d] * strides[d] - pads[d]
+            taps = [begin + i * dilations[d] for i in range(kernel[d])]
+            picks.append([t for t in taps if 0 <= t < x.shape[2 + d]])
+            counted *= sum(-pads[d] <= t < x.shape[2 + d] + pads[rank + d] for t in taps)
+        window = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *picks)].astype(np.float64)
+        axes = tuple(range(2, 2 + rank))
+        if op == "max":
+            value = window.max(axes, initial=-np.inf)
+        elif op == "average":
+            value = window.sum(axes) / (counted if count_include_pad else math.prod(map(len, picks)))
+        elif op == "l1":
+            value = np.abs(window).sum(axes)
+        else:
+            value = np.sqrt((window * window).sum(axes))
+        y[(slice(None), slice(None), *position)] = value
+    return y
+
+
+def _maximum(k: Builder, a: Value, b: Value) -> Value:
+    """The larger one, NaN if either is NaN. `a > b ? a : b` is one instruction and gives b if either is NaN."""
+    larger = k.ir.select(k.ir.fcmp_ordered(">", a, b), a, b)
+    return k.ir.select(k.ir.fcmp_unordered("uno", a, a), a, larger)
+
+
+@kernel(*SLOTS, "row_scales", "row_scale_step", "column_scales", "column_scale_step")
+def pool(k: Builder, *, window: Window, op: Op) -> None:
+    """out[n, c, y, x] = op over i, j of x[n, c, y·s + i·d − top, x·s + j·d − left], the places inside of the image.
+
+    A mean is the sum times row_scales[y] · column_scales[x]; a step of 0 means one scale for all of them.
+    """
+    type_ = vector(F32, k.machine.lanes)
+    row_scales, column_scales = k.pointer("row_scales"), k.pointer("column_scales")
+    row_step, column_step = k.arg("row_scale_step"), k.arg("column_scale_step")
+    neutral = -math.inf if op == "max" else 0.0
+
+    def join(so_far: Value, value: Value) -> Value:
+        if op == "max":
+            return _maximum(k, so_far, value)
+        if op == "l2":
+            return k.fma(value, value, so_far)
+        return k.ir.fadd(so_far, k.intrinsic("fabs", value) if op == "l1" else value)
+
+    def accumulate(results: list[Value], line: Int, channel: Int, reader: Reader) -> None:
+        load = reader(0)
+        for column in range((window.pixels - 1) * window.stride + (window.columns - 1) * window.dilation + 1):
+            reached = [
+                pixel
+                for pixel in range(window.pixels)
+                if 0 <= column - pixel * window.stride < window.columns * window.dilation
+                and (column - pixel * window.stride) % window.dilation == 0
+            ]
+            if reached:
+                value = load(column)
+                for pixel in reached:
+                    results[pixel] = join(results[pixel], value)
+
+    def finish(value: Value, place: Place, prepared: Any) -> Value:
+        if op == "average":
+            of_row = k.load(row_scales, F32, k.mul(place.row, row_step))
+            of_column = k.load(column_scales, F32, k.mul(place.column, column_step))
+            return k.ir.fmul(value, k.broadcast(k.ir.fmul(of_row, of_column), k.machine.lanes))
+        return k.intrinsic("sqrt", value) if op == "l2" else value
+
+    def prepare(place: Place) -> None:
+        return None
+
+    emit_windows(k, window, neutral, lambda: k.splat(neutral, type_), accumulate, prepare, finish, unroll_finish=True)
+
+
+def max_pool(
+    x: View,
+    out: View,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    machine: Machine,
+) -> list[Call]:
+    """The largest element of each window, NaN where it has one; x [N, C, spatial…], out [N, C, spatial…], float32.
+
+    pads: the beginnings of all axes, then their ends (which out's shape implies; they are not read).
+    Raises UnsupportedOperatorError for other dtypes and for more than three spatial axes.
+    """
+    return _pool("max", x, out, kernel, strides, pads, dilations, False, machine)
+
+
+def average_pool(
+    x: View,
+    out: View,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    count_include_pad: bool,
+    machine: Machine,
+) -> list[Call]:
+    """The mean of each window; places in the padding count where `count_include_pad`, those beyond it (ceil_mode) never."""
+    return _pool("average", x, out, kernel, strides, pads, dilations, count_include_pad, machine)
+
+
+def lp_pool(
+    x: View,
+    out: View,
+    p: int,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    machine: Machine,
+) -> list[Call]:
+    """The norm (Σ |x|^p)^(1/p) of each window, for p of 1 or 2; other p raise UnsupportedOperatorError."""
+    if p not in (1, 2):
+        raise UnsupportedOperatorError(
+            f"LpPool: found p = {p}, the native kernel computes p = 1 and 2; leave it to the host"
+        )
+    return _pool("l1" if p == 1 else "l2", x, out, kernel, strides, pads, dilations, False, machine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """How a window lies along one axis. `scales`: for a mean, 1 / count for each place of the output."""
+
+    window: int = 1
+    stride: int = 1
+    begin: int = 0
+    dilation: int = 1
+    scales: View = field(default_factory=lambda: constant(np.ones(1, np.float32)))
+
+
+def _pool(
+    op: Op,
+    x: View,
+    out: View,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    count_include_pad: bool,
+    machine: Machine,
+) -> list[Call]:
+    refuse_non_float32(f"{op} pooling", x, out)
+    rank = len(kernel)
+    if rank not in (1, 2, 3):
+        raise UnsupportedOperatorError(
+            f"{op} pooling: found {rank} spatial axes, the native kernel has 1 to 3; leave it to the host"
+        )
+    if out.size == 0:
+        return []
+    axes: list[_Axis] = []
+    for d in range(rank):
+        taps = np.arange(kernel[d]) * dilations[d] - pads[d] + np.arange(out.shape[2 + d])[:, None] * strides[d]
+        low, high = (-pads[d], x.shape[2 + d] + pads[rank + d]) if count_include_pad else (0, x.shape[2 + d])
+        counts = ((low <= taps) & (taps < high)).sum(1)
+        with np.errstate(divide="ignore"):
+            scales = constant((1 / counts).astype(np.float32))
+        axes.append(_Axis(kernel[d], strides[d], pads[d], dilations[d], scales))
+
+    spatial = list(range(2, 2 + rank))
+    if rank == 1:
+        return _pass(op, x, out, ([0], [], spatial), _Axis(), axes[0], machine)
+    calls: list[Call] = []
+    rows, columns = axes[-2:]
+    before, last = out, rank + 1
+    if rank == 3:  # the first axis comes last
+        before = _intermediate(out, {2: x.shape[2]})
+    if _is_cheaper_by_axis(rows, columns):
+        between = _intermediate(before, {last - 1: x.shape[last - 1]})
+        calls += _pass(op, x, between, ([0], spatial[:-1], [last]), _Axis(), columns, machine)
+        calls += _pass(op, between, before, ([0, *spatial[:-2]], [last - 1], [last]), rows, _Axis(), machine)
+    else:
+        calls += _pass(op, x, before, ([0, *spatial[:-2]], [last - 1], [last]), rows, columns, machine)
+    if rank == 3:
+        calls += _pass(op, before, out, ([0], [2], spatial[1:]), axes[0], _Axis(), machine)
+    return calls
+
+
+def _is_cheaper_by_axis(rows: _Axis, columns: _Axis) -> bool:
+    """Whether two passes take fewer operations per output than one; a pass over memory weighs as much as 8."""
+    together = rows.window * columns.window
+    return columns.window * rows.stride + rows.window + 8 < together
+
+
+def _intermediate(like: View, sizes: dict[int, int]) -> View:
+    """A fresh channels-last image: the shape of `like`, other sizes along some axes."""
+    shape = tuple(sizes.get(d, n) for d, n in enumerate(like.shape))
+    order = (0, *range(2, len(shape)), 1)
+    return View(Buffer(math.prod(shape) * 4), 0, like.dtype, shape, strides_in_order(shape, order))
+
+
+def _pass(
+    op: Op,
+    x: View,
+    out: View,
+    roles: tuple[list[int], list[int], list[int]],
+    rows: _Axis,
+    columns: _Axis,
+    machine: Machine,
+) -> list[Call]:
+    """One pass over x; `roles` says which axes are its images, rows and columns. Axes of one role must be walked as one:
+    where their strides do not allow that, it takes a call for each index of the outer ones."""
+    merged: list[tuple[int, int, int, int]] = []  # of each role: sizes and strides in x and out
+    outer: list[tuple[int, int, int]] = []
+    for role in roles:
+        runs: list[tuple[int, int, int, int]] = []
+        for d in role:
+            axis = (x.shape[d], out.shape[d], x.strides[d], out.strides[d])
+            if axis[:2] == (1, 1):
+                continue
+            if runs and runs[-1][2:] == (axis[0] * axis[2], axis[1] * axis[3]):
+                axis = (axis[0] * runs[-1][0], axis[1] * runs[-1][1], *axis[2:])
+                runs[-1] = axis
+            else:
+                runs.append(axis)
+        runs = runs or [(1, 1, 0, 0)]
+        outer += [(run[0], run[2], run[3]) for run in runs[:-1]]
+        merged.append(runs[-1])
+    sizes, out_sizes, strides, out_strides = zip(*merged, strict=True)
+    calls: list[Call] = []
+    for index in itertools.product(*(range(n) for n, _, _ in outer)):
+        offsets = [sum(i * axis[side] for i, axis in zip(index, outer, strict=True)) for side in (1, 2)]
+        source = x.with_dims(
+            (sizes[0], x.shape[1], *sizes[1:]), (strides[0], x.strides[1], *strides[1:]), offsets[0]
+        )
+        target = out.with_dims(
+            (out_sizes[0], x.shape[1], *out_sizes[1:]), (out_strides[0], out.strides[1], *out_strides[1:]), offsets[1]
+        )
+        calls.append(_call(op, source, target, rows, columns, machine))
+    return calls
+
+
+def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Machine) -> Call:
+    """x [N, C, H, W], out [N, C, Ho, Wo]."""
+    pixels = pixels_in_turn(out.shape[3])
+    window = Window(
+        columns=columns.window,
+        stride=columns.stride,
+        dilation=columns.dilation,
+        pixels=pixels,
+        gather=x.strides[1] != 1 and x.shape[1] > 1,
+        scatter=out.strides[1] != 1 and x.shape[1] > 1,
+        masked=x.shape[1] % machine.lanes != 0,
+    )
+    arguments, tiles = window_arguments(
+        x, out, rows.window, rows.stride, rows.dilation, rows.begin, columns.begin, 1, machine
+    )
+    return Call(
+        pool(window=window, op=op),
+        [*arguments, rows.scales, int(rows.scales.size > 1), columns.scales, int(columns.scales.size > 1)],
+        tiles=tiles,
+        reads=[x, rows.scales, columns.scales],
+        writes=[out],
+        scratch=(pixels + 1) * machine.vector_bytes,
+        flops=out.size * rows.window * columns.window,
+        label=f"{op} pool",
+    )
