@@ -21,10 +21,11 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.kernels.call import Buffer, Call, View, constant, row_major, strides_in_order
+from ingot.kernels.contract import Epilogue
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Epilogue, Expression, Step, supports
-from ingot.ops.registry import Array, Facts
+from ingot.kernels.expression import Expression, Step, supports
+from ingot.ops.registry import Array, Facts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
 MOST_STEPS, MOST_LEAVES = 48, 16
@@ -209,7 +210,7 @@ class Lowering:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do these dtypes."""
         dtypes = [self._facts[o].dtype.name for o in operands]
         result = self._facts[value].dtype.name
-        if not supports(op, (*dtypes, result)):
+        if not supports(op, dtypes, result, dict(attrs)):
             return False
         self._waiting[value] = Elementwise(self._position, op, tuple(operands), result, attrs)
         return True
@@ -273,6 +274,19 @@ class Lowering:
                 self._compute(source, part)
             else:
                 self.emit(copy(self.view(source), part, self.machine))
+
+    def known(self, array: Array) -> ir.Value:
+        """A new value that is this constant."""
+        value = ir.Value(name=None)
+        self._facts[value] = facts_of(array)
+        return value
+
+    def intermediate(self, shape: Sequence[int], dtype: Any) -> ir.Value:
+        """A new value that only this node makes and uses."""
+        value = ir.Value(name=None)
+        self._facts[value] = Facts(np.dtype(dtype), tuple(shape))
+        self._uses[value] = [self._position]
+        return value
 
     # ---- uses --------------------------------------------------------------------------------------------------------
 

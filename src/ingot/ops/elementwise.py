@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, FLOAT64, is_integer, rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -70,13 +71,29 @@ class Elementwise(Op):
             result = type(self).function(*arrays, **self.attributes(node))
         return [rounded(result, BOOL if self.predicate else dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A step of a fused kernel."""
+        found = node.attributes
+        attrs = [(k, found[k].value) for k, default in self.defaults.items() if k in found and found[k].value != default]
+        operands = [v for v in node.inputs if v is not None]
+        return plan.wait(node.outputs[0], self.name, operands, tuple(attrs))
+
 
 def _dtype_error(node: ir.Node, a: DType, b: DType) -> ModelError:
-    return ModelError(f"{label(node)}: inputs have dtypes {a} and {b}, and must have one. Insert a Cast before it.")
+    return ModelError(
+        f"{label(node)}: inputs have dtypes {a} and {b}, and must have one. Insert a Cast before it."
+    )
 
 
 def _row(
-    name: str, since: int, function: Function, arity: int, *, predicate: bool = False, exact: bool = False, **defaults: Any
+    name: str,
+    since: int,
+    function: Function,
+    arity: int,
+    *,
+    predicate: bool = False,
+    exact: bool = False,
+    **defaults: Any,
 ) -> None:
     doc = function.__doc__ or f"{name}, element by element."
     cls = type(name, (Elementwise,), {"__doc__": doc, "__module__": __name__})
@@ -126,14 +143,14 @@ def softplus(x: Array) -> Array:
 
 
 def gelu(x: Array, approximate: str) -> Array:
-    """x · Φ(x); with approximate="tanh", Φ by its tanh formula."""
+    """X · Φ(x); with approximate="tanh", Φ by its tanh formula."""
     if approximate == "tanh":
         return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
     return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
 
 
 def divide(a: Array, b: Array) -> Array:
-    """a / b; integers are truncated towards zero."""
+    """A / b; integers are truncated towards zero."""
     if a.dtype.kind not in "iu":
         return a / b
     quotient = np.floor_divide(a, b)
@@ -158,7 +175,7 @@ def is_inf(x: Array, detect_negative: int, detect_positive: int) -> Array:
 
 
 def bit_shift(a: Array, b: Array, direction: str) -> Array:
-    """a shifted by b bits."""
+    """A shifted by b bits."""
     return np.left_shift(a, b) if direction == "LEFT" else np.right_shift(a, b)
 
 
@@ -279,12 +296,17 @@ class PRelu(Elementwise):
         if slope.dtype != x.dtype:
             raise _dtype_error(node, x.dtype, slope.dtype)
         if broadcast(node, x.shape, slope.shape) != x.shape:
-            raise shape_error(node, f"the slope {show(slope.shape)} does not broadcast to the input {show(x.shape)}")
+            raise shape_error(
+                node, f"the slope {show(slope.shape)} does not broadcast to the input {show(x.shape)}"
+            )
         return [Facts(x.dtype, x.shape)]
 
 
 class Variadic(Op):
     """One or more inputs, broadcast and combined from left to right."""
+
+    #: the operator of two inputs that combines them in a kernel
+    pairwise: ClassVar[str]
 
     def combine(self, arrays: list[Array]) -> Array:
         """The combination, on arrays widened to float64."""
@@ -304,6 +326,26 @@ class Variadic(Op):
         with np.errstate(all="ignore"):
             return [rounded(self.combine(arrays), present(inputs, 0).dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A chain of steps of two operands."""
+        operands = [v for v in node.inputs if v is not None]
+        return self.chain(node, plan, operands, node.outputs[0])
+
+    def chain(self, node: ir.Node, plan: Lowering, operands: list[ir.Value], result: ir.Value) -> bool:
+        """operands[0] ∘ operands[1] ∘ … as `result`."""
+        if len(operands) == 1:
+            return plan.wait(result, "Identity", operands)
+        so_far = operands[0]
+        for i, operand in enumerate(operands[1:], 2):
+            both = [so_far, operand]
+            facts = [plan.facts(v) for v in both]
+            last = i == len(operands)
+            shape = broadcast(node, facts[0].shape, facts[1].shape)
+            so_far = result if last else plan.intermediate(shape, facts[0].dtype)
+            if not plan.wait(so_far, self.pairwise, both):
+                return False
+        return True
+
 
 def _fold_left(function: Function, arrays: list[Array]) -> Array:
     result = arrays[0]
@@ -316,8 +358,10 @@ def _fold_left(function: Function, arrays: list[Array]) -> Array:
 class Sum(Variadic):
     """a + b + …"""
 
+    pairwise = "Add"
+
     def combine(self, arrays: list[Array]) -> Array:
-        """a + b + …"""
+        """A + b + …"""
         return _fold_left(np.add, arrays)
 
 
@@ -325,14 +369,29 @@ class Sum(Variadic):
 class Mean(Variadic):
     """(a + b + …) / n."""
 
+    pairwise = "Add"
+
     def combine(self, arrays: list[Array]) -> Array:
         """(a + b + …) / n."""
         return _fold_left(np.add, arrays) / len(arrays)
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The sum, divided."""
+        operands = [v for v in node.inputs if v is not None]
+        value = node.outputs[0]
+        facts = plan.facts(value)
+        if facts.dtype.kind != "f":
+            return False
+        total = plan.intermediate(facts.shape, facts.dtype)
+        count = plan.known(np.array(len(operands), facts.dtype))
+        return self.chain(node, plan, operands, total) and plan.wait(value, "Div", [total, count])
 
 
 @register("Max", since=13)
 class Max(Variadic):
     """The largest; NaN wins."""
+
+    pairwise = "Max"
 
     def combine(self, arrays: list[Array]) -> Array:
         """The largest; NaN wins."""
@@ -342,6 +401,8 @@ class Max(Variadic):
 @register("Min", since=13)
 class Min(Variadic):
     """The smallest; NaN wins."""
+
+    pairwise = "Min"
 
     def combine(self, arrays: list[Array]) -> Array:
         """The smallest; NaN wins."""
@@ -372,6 +433,21 @@ class Clip(Op):
             y = np.minimum(y, high.reshape(()))
         return [rounded(y, x.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Max with the lower bound, then Min with the upper one, whichever are given."""
+        x, value = node.inputs[0], node.outputs[0]
+        assert x is not None
+        bounds = [(op, b) for op, b in zip(("Max", "Min"), node.inputs[1:], strict=False) if b is not None]
+        if not bounds:
+            return plan.wait(value, "Identity", [x])
+        facts, so_far = plan.facts(x), x
+        for i, (op, bound) in enumerate(bounds, 1):
+            target = value if i == len(bounds) else plan.intermediate(facts.shape, facts.dtype)
+            if not plan.wait(target, op, [so_far, bound]):
+                return False
+            so_far = target
+        return True
+
 
 @register("Where", since=16)
 class Where(Op):
@@ -383,12 +459,18 @@ class Where(Op):
         if a.dtype != b.dtype:
             raise _dtype_error(node, a.dtype, b.dtype)
         if condition.dtype != BOOL:
-            raise ModelError(f"{label(node)}: the condition has dtype {condition.dtype}, and must be bool. Cast it.")
+            raise ModelError(
+                f"{label(node)}: the condition has dtype {condition.dtype}, and must be bool. Cast it."
+            )
         return [Facts(a.dtype, broadcast(node, condition.shape, a.shape, b.shape))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """np.where."""
         return [np.where(present(inputs, 0), present(inputs, 1), present(inputs, 2))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A step of a fused kernel."""
+        return plan.wait(node.outputs[0], "Where", [v for v in node.inputs if v is not None])
 
 
 @register("Dropout", since=22)
@@ -411,6 +493,17 @@ class Dropout(Op):
         x = present(inputs, 0)
         return [x, np.ones(x.shape, BOOL)][: len(node.outputs)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The same memory, where nobody asks for the mask and training is off."""
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        switch = plan.constant(training)
+        if len(node.outputs) > 1 or (training is not None and (switch is None or switch.any())):
+            return False
+        x = node.inputs[0]
+        assert x is not None
+        plan.alias(node.outputs[0], plan.view(x))
+        return True
+
 
 @register("Identity", since=25)
 class Identity(Op):
@@ -423,3 +516,10 @@ class Identity(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """The same array."""
         return [present(inputs, 0)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The same memory."""
+        x = node.inputs[0]
+        assert x is not None
+        plan.alias(node.outputs[0], plan.view(x))
+        return True

@@ -9,19 +9,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError, ShapeError, UnsupportedOperatorError
+from ingot.ops.lowering import Lowering
 
 Array: TypeAlias = np.ndarray[Any, Any]
 DType: TypeAlias = np.dtype[Any]
 
 _FAMILIES = (
     "elementwise",
+    "cast",
     "shape",
+    "index",
+    "create",
+    "reduce",
+    "linear",
 )
 
 
@@ -40,10 +46,6 @@ class Facts:
 def facts_of(array: Array) -> Facts:
     """Everything there is to know of a known value."""
     return Facts(array.dtype, array.shape, array)
-
-
-class Lowering(Protocol):
-    """The plan under construction, as an operator's `lower` sees it; the compiler provides it."""
 
 
 class Op:
@@ -154,7 +156,9 @@ def label(node: ir.Node) -> str:
     return f"{prefix}{node.op_type} {name!r}{opset}"
 
 
-def shape_error(node: ir.Node, found: str, remedy: str = "Check the shapes that feed this node.") -> ShapeError:
+def shape_error(
+    node: ir.Node, found: str, remedy: str = "Check the shapes that feed this node."
+) -> ShapeError:
     """A `ShapeError` that names the node."""
     return ShapeError(f"{label(node)}: {found}. {remedy}")
 
@@ -173,6 +177,13 @@ def need(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> Facts:
 def given(inputs: Sequence[Any], index: int) -> Any:
     """An optional input, or None."""
     return inputs[index] if index < len(inputs) else None
+
+
+def first_input(node: ir.Node) -> ir.Value:
+    """The first input of a node that `infer` has found to have one."""
+    value = node.inputs[0]
+    assert value is not None
+    return value
 
 
 def present(inputs: Sequence[Array | None], index: int) -> Array:
@@ -221,7 +232,9 @@ def attr_floats(node: ir.Node, name: str) -> tuple[float, ...] | None:
 def normal_axis(node: ir.Node, axis: int, rank: int) -> int:
     """`axis` in 0 … rank-1; negative axes count from the end."""
     if not -rank <= axis < max(rank, 1):
-        raise shape_error(node, f"axis {axis} is outside an input of rank {rank}", "Use an axis below the rank.")
+        raise shape_error(
+            node, f"axis {axis} is outside an input of rank {rank}", "Use an axis below the rank."
+        )
     return axis + rank if axis < 0 else axis
 
 

@@ -12,6 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import View as Memory
+from ingot.kernels.copy import copy
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64
 from ingot.ops.registry import (
     Array,
@@ -22,6 +25,7 @@ from ingot.ops.registry import (
     attr_str,
     broadcast,
     facts_of,
+    first_input,
     given,
     known_ints,
     label,
@@ -43,7 +47,9 @@ class View(Op):
     `new_shape` gets the second input's elements (None where the node has no second input).
     """
 
-    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+    def new_shape(
+        self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
         """The output's shape."""
         raise NotImplementedError
 
@@ -64,12 +70,25 @@ class View(Op):
         argument = None if second is None else tuple(second.ravel().tolist())
         return [x.reshape(self.new_shape(node, x.shape, argument))]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The same memory where strides can say it, else a copy."""
+        x, value = first_input(node), node.outputs[0]
+        shape = plan.facts(value).shape
+        view = plan.view(x).reshape(shape)
+        if view is None:
+            view = plan.plain(x).reshape(shape)
+            assert view is not None
+        plan.alias(value, view)
+        return True
+
 
 @register("Reshape", since=25)
 class Reshape(View):
     """The same elements in another shape; -1 stands for what is left, 0 for the input's own size (unless allowzero)."""
 
-    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+    def new_shape(
+        self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
         """Resolves 0 and -1."""
         if argument is None:
             raise ModelError(f"{label(node)}: input 1, the shape, is missing. Give the node its shape.")
@@ -78,7 +97,9 @@ class Reshape(View):
             for i, size in enumerate(dims):
                 if size == 0:
                     if i >= len(shape):
-                        raise shape_error(node, f"shape {show(argument)} copies dimension {i} of {show(shape)}")
+                        raise shape_error(
+                            node, f"shape {show(argument)} copies dimension {i} of {show(shape)}"
+                        )
                     dims[i] = shape[i]
         count = math.prod(shape)
         if -1 in dims:
@@ -87,9 +108,13 @@ class Reshape(View):
                 raise shape_error(node, f"shape {show(argument)} has more than one -1")
             if known == 0:
                 # 0 · anything: the missing size cannot be told, and 0 is what NumPy-free runtimes agree on.
-                raise shape_error(node, f"-1 in {show(argument)} is ambiguous for an input of shape {show(shape)}")
+                raise shape_error(
+                    node, f"-1 in {show(argument)} is ambiguous for an input of shape {show(shape)}"
+                )
             if count % known:
-                raise shape_error(node, f"an input of shape {show(shape)} cannot be reshaped to {show(argument)}")
+                raise shape_error(
+                    node, f"an input of shape {show(shape)} cannot be reshaped to {show(argument)}"
+                )
             dims[dims.index(-1)] = count // known
         if math.prod(dims) != count:
             raise shape_error(node, f"an input of shape {show(shape)} cannot be reshaped to {show(argument)}")
@@ -100,7 +125,9 @@ class Reshape(View):
 class Flatten(View):
     """Two dimensions: those before `axis`, and the others."""
 
-    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+    def new_shape(
+        self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
         """[product before axis, product from axis on]; axis may be the rank."""
         del argument
         axis = attr_int(node, "axis", 1)
@@ -113,14 +140,18 @@ class Flatten(View):
 class Squeeze(View):
     """Without the dimensions of size 1: those named, or all."""
 
-    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+    def new_shape(
+        self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
         """Without the named dimensions, each of which must be 1."""
         if argument is None:
             return tuple([size for size in shape if size != 1])
         axes = normal_axes(node, argument, len(shape))
         for axis in axes:
             if shape[axis] != 1:
-                raise shape_error(node, f"dimension {axis} of {show(shape)} is {shape[axis]}, and only 1 is squeezed")
+                raise shape_error(
+                    node, f"dimension {axis} of {show(shape)} is {shape[axis]}, and only 1 is squeezed"
+                )
         return tuple([size for i, size in enumerate(shape) if i not in axes])
 
 
@@ -128,7 +159,9 @@ class Squeeze(View):
 class Unsqueeze(View):
     """With a dimension of size 1 at each of `axes`, which count in the output."""
 
-    def new_shape(self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None) -> tuple[int, ...]:
+    def new_shape(
+        self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
         """With the named dimensions."""
         if argument is None:
             raise ModelError(f"{label(node)}: input 1, the axes, is missing. Give the node its axes.")
@@ -163,6 +196,12 @@ class Transpose(Op):
         """A view of the input."""
         x = present(inputs, 0)
         return [x.transpose(self.perm(node, x.ndim))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The same memory with the strides permuted."""
+        view = plan.view(first_input(node))
+        plan.alias(node.outputs[0], view.transpose(self.perm(node, view.rank)))
+        return True
 
 
 @register("Shape", since=25)
@@ -215,7 +254,9 @@ class Concat(Op):
         for other in facts:
             shape = other.shape
             if len(shape) != len(first.shape) or shape[:axis] != before or shape[axis + 1 :] != after:
-                raise shape_error(node, f"{show(first.shape)} and {show(shape)} differ in more than dimension {axis}")
+                raise shape_error(
+                    node, f"{show(first.shape)} and {show(shape)} differ in more than dimension {axis}"
+                )
             if other.dtype != first.dtype:
                 raise ModelError(
                     f"{label(node)}: inputs have dtypes {first.dtype} and {other.dtype}, and must have one. Cast one."
@@ -226,6 +267,13 @@ class Concat(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """np.concatenate."""
         return [np.concatenate([present(inputs, i) for i in range(len(inputs))], attr_int(node, "axis", 0))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """In place where the producers can write their part directly."""
+        value = node.outputs[0]
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(plan.facts(value).shape))
+        plan.concat(value, [v for v in node.inputs if v is not None], axis)
+        return True
 
 
 @register("Split", since=18)
@@ -263,6 +311,17 @@ class Split(Op):
         sizes = self.sizes(node, x.shape[axis], None if wanted is None else tuple(wanted.tolist()))
         return np.split(x, np.cumsum(sizes)[:-1].tolist(), axis)
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Each part is a view of the input's memory."""
+        view = plan.view(first_input(node))
+        axis = normal_axis(node, attr_int(node, "axis", 0), view.rank)
+        start = 0
+        for value in node.outputs:
+            shape = plan.facts(value).shape
+            plan.alias(value, view.with_dims(shape, view.strides, start * view.strides[axis]))
+            start += shape[axis]
+        return True
+
 
 @register("Expand", since=13)
 class Expand(Op):
@@ -277,6 +336,12 @@ class Expand(Op):
         """A read-only view of the input."""
         x = present(inputs, 0)
         return [np.broadcast_to(x, broadcast(node, x.shape, tuple(present(inputs, 1).tolist())))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The input's memory with strides of 0."""
+        value = node.outputs[0]
+        plan.alias(value, plan.view(first_input(node)).broadcast_to(plan.facts(value).shape))
+        return True
 
 
 @register("Tile", since=13)
@@ -296,6 +361,20 @@ class Tile(Op):
         """np.tile."""
         return [np.tile(present(inputs, 0), present(inputs, 1).tolist())]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One copy, from the input repeated by strides of 0."""
+        x, value = plan.view(first_input(node)), node.outputs[0]
+        shape = plan.facts(value).shape
+        out = plan.output(value)
+        repeats = [n // m if m else 0 for n, m in zip(shape, x.shape, strict=True)]
+        dims = [d for pair in zip(repeats, x.shape, strict=True) for d in pair]
+        target = out.with_dims(
+            dims, [d for m, s in zip(x.shape, out.strides, strict=True) for d in (m * s, s)]
+        )
+        source = x.with_dims(dims, [d for s in x.strides for d in (0, s)])
+        plan.emit(copy(source, target, plan.machine))
+        return True
+
 
 @register("DepthToSpace", since=28)
 class DepthToSpace(Op):
@@ -305,7 +384,9 @@ class DepthToSpace(Op):
         """C must be divisible by the block's area."""
         x, b = need(node, inputs, 0), attr_int(node, "blocksize", 1)
         if len(x.shape) != 4 or x.shape[1] % (b * b):
-            raise shape_error(node, f"an input of shape {show(x.shape)} has no blocks of {b} × {b} in its channels")
+            raise shape_error(
+                node, f"an input of shape {show(x.shape)} has no blocks of {b} × {b} in its channels"
+            )
         n, c, h, w = x.shape
         return [Facts(x.dtype, (n, c // (b * b), h * b, w * b))]
 
@@ -319,6 +400,11 @@ class DepthToSpace(Op):
             blocks = x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
         return [blocks.reshape(n, c // (b * b), h * b, w * b)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One copy between two views of seven dimensions."""
+        b, dcr = attr_int(node, "blocksize", 1), attr_str(node, "mode", "DCR") == "DCR"
+        return _move_blocks(plan, first_input(node), node.outputs[0], b, dcr, to_space=True)
+
 
 @register("SpaceToDepth", since=28)
 class SpaceToDepth(Op):
@@ -328,7 +414,9 @@ class SpaceToDepth(Op):
         """H and W must be divisible by the block size."""
         x, b = need(node, inputs, 0), attr_int(node, "blocksize", 1)
         if len(x.shape) != 4 or x.shape[2] % b or x.shape[3] % b:
-            raise shape_error(node, f"an input of shape {show(x.shape)} does not divide into blocks of {b} × {b}")
+            raise shape_error(
+                node, f"an input of shape {show(x.shape)} does not divide into blocks of {b} × {b}"
+            )
         n, c, h, w = x.shape
         return [Facts(x.dtype, (n, c * b * b, h // b, w // b))]
 
@@ -340,6 +428,31 @@ class SpaceToDepth(Op):
         dcr = attr_str(node, "mode", "DCR") == "DCR"
         blocks = blocks.transpose(0, 3, 5, 1, 2, 4) if dcr else blocks.transpose(0, 1, 3, 5, 2, 4)
         return [blocks.reshape(n, c * b * b, h // b, w // b)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One copy between two views of seven dimensions."""
+        b, dcr = attr_int(node, "blocksize", 1), attr_str(node, "mode", "DCR") == "DCR"
+        return _move_blocks(plan, first_input(node), node.outputs[0], b, dcr, to_space=False)
+
+
+def _move_blocks(plan: Lowering, x: ir.Value, y: ir.Value, b: int, dcr: bool, *, to_space: bool) -> bool:
+    """Copy between [N, C·b², H, W] (`deep`) and [N, C, H·b, W·b] (`wide`)."""
+    source, target = plan.view(x), plan.output(y, _order(plan.view(x)), free_order=True)
+    deep, wide = (source, target) if to_space else (target, source)
+    n, c, rows, columns = wide.shape
+    h, w = rows // b, columns // b
+    sn, sc, sh, sw = deep.strides
+    row, column, channel = (b * c * sc, c * sc, sc) if dcr else (b * sc, sc, b * b * sc)
+    deep = deep.with_dims((n, c, h, b, w, b), (sn, channel, sh, row, sw, column))
+    sn, sc, sh, sw = wide.strides
+    wide = wide.with_dims((n, c, h, b, w, b), (sn, sc, b * sh, sh, b * sw, sw))
+    plan.emit(copy(*((deep, wide) if to_space else (wide, deep)), plan.machine))
+    return True
+
+
+def _order(view: Memory) -> tuple[int, ...]:
+    """The dimensions from the largest stride to the smallest."""
+    return tuple(sorted(range(view.rank), key=lambda d: -view.strides[d]))
 
 
 @register("Trilu", since=14)
@@ -359,6 +472,19 @@ class Trilu(Op):
         diagonal = 0 if k is None else int(k.reshape(()))
         # k may be as large as int64; NumPy adds it to an index.
         diagonal = max(-x.shape[-2] - 1, min(diagonal, x.shape[-1] + 1))
-        keep = np.tri(x.shape[-2], x.shape[-1], diagonal - 1 if attr_int(node, "upper", 1) else diagonal, dtype=BOOL)
+        keep = np.tri(
+            x.shape[-2], x.shape[-1], diagonal - 1 if attr_int(node, "upper", 1) else diagonal, dtype=BOOL
+        )
         keep = ~keep if attr_int(node, "upper", 1) else keep
         return [np.where(keep, x, np.zeros((), x.dtype))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Where, with the triangle as a constant mask."""
+        x, diagonal = first_input(node), given(node.inputs, 1)
+        if diagonal is not None and plan.constant(diagonal) is None:
+            return False
+        facts = plan.facts(x)
+        ones = np.ones(facts.shape[-2:], BOOL)
+        (keep,) = self.evaluate(node, [ones, plan.constant(diagonal)])
+        operands = [plan.known(keep), x, plan.known(np.zeros((), facts.dtype))]
+        return plan.wait(node.outputs[0], "Where", operands)

@@ -1,0 +1,105 @@
+"""What an operator's `lower` may ask of the plan under construction. The compiler implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from ingot.codegen.machine import Machine
+    from ingot.kernels.call import Call, View
+    from ingot.kernels.contract import Epilogue
+    from ingot.ops.registry import Facts
+
+T = TypeVar("T")
+
+
+class Lowering(Protocol):
+    """A plan under construction, for one set of shapes. Values are strided views of memory (`kernels.call.View`)."""
+
+    @property
+    def machine(self) -> Machine:
+        """The CPU that code is generated for."""
+        ...
+
+    def facts(self, value: ir.Value) -> Facts:
+        """dtype, shape and, where it is known, the value."""
+        ...
+
+    def constant(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+        """The value's array if it is known while planning; None otherwise, and for no value."""
+        ...
+
+    def view(self, value: ir.Value) -> View:
+        """Where the value lies; any strides. Computes it if it is still waiting."""
+        ...
+
+    def plain(self, value: ir.Value) -> View:
+        """Like `view`, but contiguous in the order of the dimensions (a copy where it is not)."""
+        ...
+
+    def copied(self, view: View, order: Sequence[int] | None = None) -> View:
+        """A dense copy, contiguous in the order of the dimensions or in `order` (outermost first)."""
+        ...
+
+    def temporary(self, shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
+        """Memory for as long as calls read or write it."""
+        ...
+
+    def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
+        """Memory for a value the node computes. `order`: the memory order of dimensions that suits the kernel, outermost
+        first (default: as they are). free_order: the kernel writes any strides equally well.
+        """
+        ...
+
+    def alias(self, value: ir.Value, view: View) -> None:
+        """`value` is this view of memory that exists already: no work."""
+        ...
+
+    def wait(
+        self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()
+    ) -> bool:
+        """`value` is an elementwise operator's result; it waits to be fused into a kernel. False where no kernel can
+        compute it for these dtypes: then return False from `lower` (having emitted nothing).
+        """
+        ...
+
+    def anchor(
+        self,
+        value: ir.Value,
+        emit: Callable[[View, Epilogue | None], list[Call]],
+        order: Sequence[int] | None = None,
+        free_order: bool = False,
+    ) -> None:
+        """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)` returns the
+        calls; take the views of the inputs before, not in it. The last of `order` is contiguous in `out`, in the other
+        dimensions any strides may come unless free_order, when all may.
+        """
+        ...
+
+    def emit(self, calls: Call | Sequence[Call]) -> None:
+        """Append calls."""
+        ...
+
+    def check(self, message: str) -> View:
+        """A flag (int64) that a kernel sets when it meets data it must refuse; the run then raises InputError(message)."""
+        ...
+
+    def pack(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, kept for all plans of the session under `key` (None: not kept)."""
+        ...
+
+    def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
+        """Join along `axis`, in place where the producers can write their part directly."""
+        ...
+
+    def known(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A new value that is this constant."""
+        ...
+
+    def intermediate(self, shape: Sequence[int], dtype: Any) -> ir.Value:
+        """A new value that only this node makes and uses, for operators that become several waiting ones."""
+        ...
