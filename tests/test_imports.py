@@ -1,0 +1,143 @@
+"""What may import what: the public names, the cost of `import ingot`, and the direction between folders."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ingot
+
+PACKAGE = Path(ingot.__file__).parent
+
+PUBLIC = [
+    "DataDependentError",
+    "ExportError",
+    "InferenceSession",
+    "IngotError",
+    "Input",
+    "InputError",
+    "MissingExtraError",
+    "MissingOperatorError",
+    "ModelError",
+    "Program",
+    "ProviderError",
+    "SessionOptions",
+    "ShapeError",
+    "UnsupportedOperatorError",
+    "VerificationError",
+    "__version__",
+    "export",
+    "get_available_providers",
+    "verify",
+]
+
+# The way of the data: a folder imports only what stands below it. Modules of the package itself (export,
+# cli, …) sit on top of all folders and may import any of them; of these, folders import only BELOW_ALL.
+MAY_IMPORT = {
+    "codegen": set[str](),
+    "kernels": {"codegen"},
+    "ops": {"kernels", "codegen"},
+    "passes": {"ops"},
+    "compiler": {"passes", "ops", "kernels", "codegen"},
+    "runtime": {"compiler", "passes", "ops", "kernels", "codegen"},
+    "capture": {"passes", "ops"},
+}
+BELOW_ALL = {"errors"}
+# Only capture knows PyTorch; peers.py runs it as a competitor and asks for it by name.
+KNOWS_TORCH = {"capture"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Return every module that path imports, at the top or inside functions, type-checking blocks
+    included.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write ingot.…"
+            assert node.module is not None
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def folder_of(path: Path) -> str | None:
+    """Return the folder of the package that path lies in; None for a module of the package itself."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else None
+
+
+def in_fresh_python(code: str) -> object:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def test_public_names_are_pinned() -> None:
+    assert sorted(ingot.__all__) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_there(name: str) -> None:
+    assert getattr(ingot, name) is not None
+    assert name in dir(ingot)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'exprot'"):
+        ingot.exprot  # noqa: B018
+
+
+def test_import_ingot_imports_no_heavy_library() -> None:
+    heavy = ["torch", "sympy", "onnxruntime", "llvmlite", "transformers", "onnx", "onnx_ir", "rich", "typer"]
+    code = f"import json, sys, ingot; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    assert in_fresh_python(code) == []
+
+
+def test_a_session_imports_no_torch() -> None:
+    code = (
+        "import json, sys, ingot; ingot.InferenceSession; ingot.SessionOptions;"
+        "print(json.dumps([name for name in ['torch', 'sympy', 'onnxruntime', 'transformers'] if name in sys.modules]))"
+    )
+    assert in_fresh_python(code) == []
+
+
+@pytest.mark.parametrize("name", ["export", "verify"])
+@pytest.mark.parametrize("first", ["import ingot.{0}", "ingot.{0}", "from ingot.{0} import {0}"])
+def test_functions_stay_functions_beside_modules_of_their_name(name: str, first: str) -> None:
+    code = (
+        f"import json, ingot; {first.format(name)}; import ingot.{name}; from ingot.{name} import {name};"
+        f"print(json.dumps([callable(ingot.{name}), ingot.{name} is {name}]))"
+    )
+    assert in_fresh_python(code) == [True, True]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_imports_only_what_stands_below_it(path: Path) -> None:
+    folder = folder_of(path)
+    if folder is None:
+        return
+    assert folder in MAY_IMPORT, f"{folder}/ has no place in the order; give it one in MAY_IMPORT"
+    allowed = MAY_IMPORT[folder] | BELOW_ALL | {folder}
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "ingot" and len(parts) > 1:
+            assert parts[1] in allowed, (
+                f"{folder}/{path.name} imports {name}; it may import {sorted(allowed)}"
+            )
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_capture_imports_torch(path: Path) -> None:
+    if folder_of(path) not in KNOWS_TORCH:
+        torch = {name for name in imported(path) if name.split(".")[0] == "torch"}
+        assert not torch, f"{path.relative_to(PACKAGE)} imports {sorted(torch)}: move it into capture/"
