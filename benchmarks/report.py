@@ -197,8 +197,8 @@ def markdown(results: Results) -> str:
         lines = table(results.rows)
         parts.append(
             f"Milliseconds per call, batch {', '.join(map(str, batches))}, float32: the median of "
-            "interleaved rounds in one process, and in brackets how many times longer than Ingot. Every output "
-            f"agrees with PyTorch's within {worst:.1e} of its largest value."
+            "interleaved rounds in one process, and in brackets how many times longer than Ingot. "
+            f"Every output agrees with PyTorch's within {worst:.1e} of its largest value."
         )
         parts.append(_markdown_table(lines))
     if results.exports:

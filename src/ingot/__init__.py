@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ingot.errors import VerificationError as VerificationError
     from ingot.export import export as export
     from ingot.program import Program as Program
+    from ingot.runtime.options import RunOptions as RunOptions
+    from ingot.runtime.options import SessionOptions as SessionOptions
+    from ingot.runtime.providers import get_available_providers as get_available_providers
     from ingot.runtime.session import InferenceSession as InferenceSession
-    from ingot.runtime.session import SessionOptions as SessionOptions
     from ingot.verify import verify as verify
 
 _HOME = {
@@ -40,11 +42,13 @@ _HOME = {
     "ModelError": "ingot.errors",
     "Program": "ingot.program",
     "ProviderError": "ingot.errors",
-    "SessionOptions": "ingot.runtime.session",
+    "RunOptions": "ingot.runtime.options",
+    "SessionOptions": "ingot.runtime.options",
     "ShapeError": "ingot.errors",
     "UnsupportedOperatorError": "ingot.errors",
     "VerificationError": "ingot.errors",
     "export": "ingot.export",
+    "get_available_providers": "ingot.runtime.providers",
     "verify": "ingot.verify",
 }
 
