@@ -93,4 +93,6 @@ def assert_same(got: np.ndarray, want: np.ndarray, rtol: float, atol: float) -> 
     if want.dtype.kind in "Ob" or want.dtype.kind in "iu":
         np.testing.assert_array_equal(got, want)
     else:
-        np.testing.assert_allclose(got.astype(np.complex128), want.astype(np.complex128), rtol=rtol, atol=atol)
+        np.testing.assert_allclose(
+            got.astype(np.complex128), want.astype(np.complex128), rtol=rtol, atol=atol
+        )

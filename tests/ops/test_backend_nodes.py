@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ops.onnx_cases import Case, assert_same, cases, node_inputs, node_outputs
 
 from ingot.ops.registry import Facts, facts_of, find, operators
+from tests.ops.onnx_cases import Case, assert_same, cases, node_inputs, node_outputs
 
 REGISTERED = {(op.domain, op.name): op for op in operators()}
 CASES = [c for c in cases() if (c.node.domain, c.node.op_type) in REGISTERED]

@@ -65,7 +65,7 @@ class Elementwise(Op):
         """The row's function, computed in float64 unless it is exact."""
         arrays = [present(inputs, i) for i in range(self.arity)]
         dtype = arrays[0].dtype
-        if not (self.exact and dtype.isbuiltin):
+        if not (self.exact and dtype.isbuiltin == 1):
             arrays = [widen(a) for a in arrays]
         with np.errstate(all="ignore"):
             result = type(self).function(*arrays, **self.attributes(node))

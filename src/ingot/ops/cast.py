@@ -1,0 +1,96 @@
+"""Operators that change an element's type: Cast, CastLike, BitCast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.numeric import STRING
+from ingot.ops.registry import (
+    Array,
+    DType,
+    Facts,
+    Op,
+    attr_int,
+    label,
+    need,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+
+def target_dtype(node: ir.Node) -> DType:
+    """The dtype that attribute `to` names."""
+    to = attr_int(node, "to", 0)
+    try:
+        data_type = ir.DataType(to)
+        return STRING if data_type == ir.DataType.STRING else data_type.numpy()
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"{label(node)}: attribute to={to} names no type. Use one of TensorProto.DataType."
+        ) from error
+
+
+def convert(x: Array, dtype: DType) -> Array | None:
+    """`x` in another dtype where NumPy's conversion is ONNX's too, else None.
+
+    It is not for floats narrower than 16 bits (saturation), integers narrower than 8 bits, and strings.
+    """
+    if not (_plain(x.dtype) and _plain(dtype)):
+        return None
+    with np.errstate(all="ignore"):
+        return x.astype(dtype)
+
+
+def _plain(dtype: DType) -> bool:
+    return (dtype.isbuiltin == 1 and dtype != STRING) or dtype == ml_dtypes.bfloat16
+
+
+@register("Cast", since=28)
+class Cast(Op):
+    """x in the type that `to` names."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The same shape."""
+        return [Facts(target_dtype(node), need(node, inputs, 0).shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By NumPy between its own types; onnx.reference knows the rounding and saturation of the small ones."""
+        converted = convert(present(inputs, 0), target_dtype(node))
+        return super().evaluate(node, inputs) if converted is None else [converted]
+
+
+@register("CastLike", since=25)
+class CastLike(Op):
+    """x in the type of another value."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The first input's shape, the second's dtype."""
+        return [Facts(need(node, inputs, 1).dtype, need(node, inputs, 0).shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """As Cast."""
+        converted = convert(present(inputs, 0), present(inputs, 1).dtype)
+        return super().evaluate(node, inputs) if converted is None else [converted]
+
+
+@register("BitCast", since=26)
+class BitCast(Op):
+    """The same bits read as another type of the same width."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The same shape; the widths must agree."""
+        x, dtype = need(node, inputs, 0), target_dtype(node)
+        if x.dtype.itemsize != dtype.itemsize:
+            raise shape_error(
+                node,
+                f"{x.dtype} {show(x.shape)} and {dtype} differ in width",
+                "BitCast keeps the number of bits.",
+            )
+        return [Facts(dtype, x.shape)]

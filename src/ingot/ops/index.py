@@ -1,0 +1,403 @@
+"""Operators that pick or place elements by position: slice, pad, gather, scatter, top-k, one-hot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.numeric import INT64
+from ingot.ops.registry import (
+    Array,
+    Facts,
+    Op,
+    attr_int,
+    attr_str,
+    given,
+    known_ints,
+    label,
+    need,
+    normal_axes,
+    normal_axis,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Outputs = list[Facts | None] | None
+
+
+def _optional_ints(
+    node: ir.Node, inputs: Sequence[Facts | None], index: int
+) -> tuple[bool, tuple[int, ...] | None]:
+    """(whether the value is settled, its elements or None where the input is absent)."""
+    if given(inputs, index) is None:
+        return True, None
+    value = known_ints(node, inputs, index)
+    return value is not None, value
+
+
+def _ints(array: Any) -> tuple[int, ...] | None:
+    return None if array is None else tuple(array.ravel().tolist())
+
+
+@register("Slice", since=13)
+class Slice(Op):
+    """x[start:end:step] along each named axis, by Python's rules for a range outside the dimension."""
+
+    @staticmethod
+    def slices(
+        node: ir.Node,
+        shape: tuple[int, ...],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        axes: Sequence[int] | None,
+        steps: Sequence[int] | None,
+    ) -> list[tuple[int, int, int]]:
+        """For each dimension of x: (first, stop, step), clamped to it; stop is -1 below 0 for a negative step."""
+        result = [(0, size, 1) for size in shape]
+        axes = normal_axes(node, axes if axes is not None else range(len(starts)), len(shape))
+        steps = steps or [1] * len(starts)
+        if not len(starts) == len(ends) == len(axes) == len(steps):
+            raise shape_error(
+                node, f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps"
+            )
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            if step == 0:
+                raise shape_error(node, f"the step of axis {axis} is 0", "Use a step other than 0.")
+            result[axis] = slice(start, end, step).indices(shape[axis])
+        return result
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while a bound is."""
+        x = need(node, inputs, 0)
+        starts, ends = known_ints(node, inputs, 1), known_ints(node, inputs, 2)
+        axes_known, axes = _optional_ints(node, inputs, 3)
+        steps_known, steps = _optional_ints(node, inputs, 4)
+        if starts is None or ends is None or not axes_known or not steps_known:
+            return None
+        ranges = self.slices(node, x.shape, starts, ends, axes, steps)
+        return [Facts(x.dtype, tuple([len(range(*r)) for r in ranges]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """A view of the input."""
+        x = present(inputs, 0)
+        starts, ends = _ints(present(inputs, 1)), _ints(present(inputs, 2))
+        assert starts is not None
+        assert ends is not None
+        axes, steps = _ints(given(inputs, 3)), _ints(given(inputs, 4))
+        ranges = self.slices(node, x.shape, starts, ends, axes, steps)
+        return [x[tuple([slice(a, b if b >= 0 else None, step) for a, b, step in ranges])]]
+
+
+@register("Pad", since=25)
+class Pad(Op):
+    """x with elements added before and after each named axis; negative amounts remove some."""
+
+    @staticmethod
+    def amounts(
+        node: ir.Node, rank: int, pads: Sequence[int], axes: Sequence[int] | None
+    ) -> list[tuple[int, int]]:
+        """(before, after) for each dimension of x."""
+        axes = normal_axes(node, axes if axes is not None else range(rank), rank)
+        if len(pads) != 2 * len(axes):
+            raise shape_error(
+                node, f"{len(pads)} pads for {len(axes)} axes", "Give two numbers for each axis."
+            )
+        result = [(0, 0)] * rank
+        for i, axis in enumerate(axes):
+            result[axis] = (pads[i], pads[len(axes) + i])
+        return result
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while the amounts are."""
+        x, pads = need(node, inputs, 0), known_ints(node, inputs, 1)
+        axes_known, axes = _optional_ints(node, inputs, 3)
+        if pads is None or not axes_known:
+            return None
+        amounts = self.amounts(node, len(x.shape), pads, axes)
+        shape = tuple([size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)])
+        if any(size < 0 for size in shape):
+            raise shape_error(node, f"pads {show(pads)} remove more than {show(x.shape)} has")
+        mode = attr_str(node, "mode", "constant")
+        if mode != "constant" and any(old == 0 and new > 0 for old, new in zip(x.shape, shape, strict=True)):
+            raise shape_error(node, f"mode {mode!r} has nothing to copy from in {show(x.shape)}")
+        return [Facts(x.dtype, shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.pad, after removing what negative amounts remove."""
+        x, value = present(inputs, 0), given(inputs, 2)
+        pads = _ints(present(inputs, 1))
+        assert pads is not None
+        amounts = self.amounts(node, x.ndim, pads, _ints(given(inputs, 3)))
+        x = x[tuple([slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(x.shape, amounts, strict=True)])]
+        added = [(max(0, before), max(0, after)) for before, after in amounts]
+        mode = attr_str(node, "mode", "constant")
+        if mode == "constant":
+            shape = [n + before + after for n, (before, after) in zip(x.shape, added, strict=True)]
+            fill = np.zeros((), x.dtype) if value is None else value.reshape(()).astype(x.dtype)
+            result = np.full(shape, fill, x.dtype)
+            result[tuple([slice(b, b + n) for n, (b, _) in zip(x.shape, added, strict=True)])] = x
+            return [result]
+        if mode == "edge":
+            return [np.pad(x, added, "edge")]
+        if mode == "reflect":
+            return [np.pad(x, added, "reflect")]
+        if mode == "wrap":
+            return [np.pad(x, added, "wrap")]
+        raise ModelError(
+            f"{label(node)}: mode {mode!r} is not one of constant, reflect, edge, wrap. Use one of them."
+        )
+
+
+def checked_indices(node: ir.Node, indices: Array, size: int) -> Array:
+    """Indices in 0 … size-1; negative ones count from the end.
+
+    Raises `ShapeError` naming the first index that is outside.
+    """
+    if indices.size and (int(indices.min()) < -size or int(indices.max()) >= size):
+        wrong = int(indices[(indices < -size) | (indices >= size)].flat[0])
+        raise shape_error(
+            node, f"index {wrong} is outside a dimension of {size}", "Check the indices that it gets."
+        )
+    return np.where(indices < 0, indices + size, indices) if indices.dtype.kind == "i" else indices
+
+
+@register("Gather", since=13)
+class Gather(Op):
+    """Slices of x along `axis`, one for each index."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The indices' shape in the axis' place."""
+        x, indices = need(node, inputs, 0), need(node, inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
+        if not x.shape:
+            raise shape_error(node, "the input is a scalar, and has no axis to gather along")
+        return [Facts(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.take."""
+        x = present(inputs, 0)
+        axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
+        indices = checked_indices(node, present(inputs, 1), x.shape[axis])
+        return [np.asarray(np.take(x, indices.astype(np.intp), axis))]
+
+
+@register("GatherElements", since=13)
+class GatherElements(Op):
+    """y[i, j, …] = x with coordinate `axis` replaced by indices[i, j, …]."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The indices' shape."""
+        x, indices = need(node, inputs, 0), need(node, inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
+        _same_rank(node, x, indices)
+        for i, (have, wanted) in enumerate(zip(x.shape, indices.shape, strict=True)):
+            if i != axis and wanted > have:
+                raise shape_error(
+                    node, f"indices {show(indices.shape)} reach beyond the input {show(x.shape)}"
+                )
+        return [Facts(x.dtype, indices.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """NumPy's take_along_axis on the part of x that the indices cover."""
+        x, indices = present(inputs, 0), present(inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
+        indices = checked_indices(node, indices, x.shape[axis])
+        return [x[_coordinates(indices, axis)]]
+
+
+def _same_rank(node: ir.Node, x: Facts, indices: Facts) -> None:
+    if len(x.shape) != len(indices.shape):
+        raise shape_error(
+            node, f"the input {show(x.shape)} and the indices {show(indices.shape)} differ in rank"
+        )
+
+
+def _coordinates(indices: Array, axis: int) -> tuple[Array, ...]:
+    grid = list(np.ogrid[tuple([slice(n) for n in indices.shape])])
+    grid[axis] = indices
+    return tuple(grid)
+
+
+@register("GatherND", since=13)
+class GatherND(Op):
+    """The last dimension of the indices holds coordinates into x, after `batch_dims` shared dimensions."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The indices' shape without its last dimension, then what the coordinates leave of x."""
+        x, indices = need(node, inputs, 0), need(node, inputs, 1)
+        batch = attr_int(node, "batch_dims", 0)
+        if (
+            not indices.shape
+            or len(x.shape) < batch + indices.shape[-1]
+            or x.shape[:batch] != indices.shape[:batch]
+        ):
+            raise shape_error(
+                node,
+                f"indices {show(indices.shape)} do not point into {show(x.shape)} with batch_dims {batch}",
+            )
+        return [Facts(x.dtype, indices.shape[:-1] + x.shape[batch + indices.shape[-1] :])]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Advanced indexing, with the batch dimensions as coordinates of their own."""
+        x, indices = present(inputs, 0), present(inputs, 1)
+        batch = attr_int(node, "batch_dims", 0)
+        outer = indices.ndim - 1
+        coordinates = [
+            np.arange(x.shape[d]).reshape([-1 if i == d else 1 for i in range(outer)]) for d in range(batch)
+        ]
+        coordinates += [
+            checked_indices(node, indices[..., j], x.shape[batch + j]) for j in range(indices.shape[-1])
+        ]
+        if not coordinates:
+            return [np.broadcast_to(x, indices.shape[:-1] + x.shape)]
+        return [np.asarray(x[tuple(coordinates)])]
+
+
+_REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scatter(node: ir.Node, y: Array, where: tuple[Array, ...], updates: Array) -> None:
+    reduction = attr_str(node, "reduction", "none")
+    if reduction == "none":
+        y[where] = updates
+    elif reduction in _REDUCTIONS:
+        _REDUCTIONS[reduction].at(y, where, updates)
+    else:
+        raise ModelError(f"{label(node)}: reduction {reduction!r} is not one of none, add, mul, max, min.")
+
+
+@register("ScatterElements", since=18)
+class ScatterElements(Op):
+    """x with updates[i, j, …] placed where coordinate `axis` is indices[i, j, …]."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x, indices, updates = (need(node, inputs, i) for i in range(3))
+        normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
+        _same_rank(node, x, indices)
+        if updates.shape != indices.shape:
+            raise shape_error(node, f"updates {show(updates.shape)} and indices {show(indices.shape)} differ")
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Advanced assignment; repeated positions are combined by `reduction`."""
+        y = present(inputs, 0).copy()
+        axis = normal_axis(node, attr_int(node, "axis", 0), y.ndim)
+        indices = checked_indices(node, present(inputs, 1), y.shape[axis])
+        _scatter(node, y, _coordinates(indices, axis), present(inputs, 2))
+        return [y]
+
+
+@register("ScatterND", since=18)
+class ScatterND(Op):
+    """x with slices of updates placed at the coordinates that the indices' last dimension holds."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x, indices, updates = (need(node, inputs, i) for i in range(3))
+        if not indices.shape or indices.shape[-1] > len(x.shape):
+            raise shape_error(node, f"indices {show(indices.shape)} do not point into {show(x.shape)}")
+        wanted = indices.shape[:-1] + x.shape[indices.shape[-1] :]
+        if updates.shape != wanted:
+            raise shape_error(
+                node, f"updates have shape {show(updates.shape)}, the indices want {show(wanted)}"
+            )
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Advanced assignment; repeated positions are combined by `reduction`."""
+        y, indices = present(inputs, 0).copy(), present(inputs, 1)
+        where = tuple([checked_indices(node, indices[..., j], y.shape[j]) for j in range(indices.shape[-1])])
+        _scatter(node, y, where, present(inputs, 2))
+        return [y]
+
+
+@register("TopK", since=24)
+class TopK(Op):
+    """The k largest or smallest along `axis`, and their positions; of equals, the first comes first."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while k is."""
+        x, k = need(node, inputs, 0), known_ints(node, inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(x.shape))
+        if k is None:
+            return None
+        if len(k) != 1 or not 0 <= k[0] <= x.shape[axis]:
+            raise shape_error(node, f"k is {show(k)}, the dimension has {x.shape[axis]} elements")
+        shape = (*x.shape[:axis], k[0], *x.shape[axis + 1 :])
+        return [Facts(x.dtype, shape), Facts(INT64, shape)][: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """A stable sort; NaN counts as the largest."""
+        x, k = present(inputs, 0), int(present(inputs, 1).reshape(()))
+        axis = normal_axis(node, attr_int(node, "axis", -1), x.ndim)
+        rows = np.moveaxis(x, axis, -1)
+        if attr_int(node, "largest", 1):
+            # Reversed before and after, so that equals keep their order in a descending sort.
+            order = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+        else:
+            order = np.argsort(rows, axis=-1, kind="stable")
+        order = np.moveaxis(order[..., :k], -1, axis)
+        outputs = [np.take_along_axis(x, order, axis), order.astype(INT64)]
+        return outputs[: len(node.outputs)]
+
+
+@register("OneHot", since=28)
+class OneHot(Op):
+    """A new axis of `depth` elements: `on` at the index, `off` elsewhere (everywhere for an index outside)."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Unknown while the depth is."""
+        indices, values = need(node, inputs, 0), need(node, inputs, 2)
+        depth = need(node, inputs, 1).value
+        if depth is None:
+            return None
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(indices.shape) + 1)
+        return [Facts(values.dtype, (*indices.shape[:axis], int(depth.reshape(())), *indices.shape[axis:]))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Compares the indices with 0 … depth-1."""
+        indices, values = present(inputs, 0), present(inputs, 2)
+        depth = int(present(inputs, 1).reshape(()))
+        axis = normal_axis(node, attr_int(node, "axis", -1), indices.ndim + 1)
+        indices = np.expand_dims(indices, axis)
+        positions = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(indices.ndim)])
+        hit = np.where(indices < 0, indices + depth, indices) == positions
+        return [np.where(hit, values[1], values[0])]
+
+
+@register("ReverseSequence", since=28)
+class ReverseSequence(Op):
+    """The first sequence_lens[b] steps of each batch entry in reverse; the others stay."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """One slice for each batch entry."""
+        y, lengths = present(inputs, 0).copy(), present(inputs, 1)
+        time, batch = attr_int(node, "time_axis", 0), attr_int(node, "batch_axis", 1)
+        view = np.moveaxis(y, (batch, time), (0, 1))
+        for row, length in zip(view, lengths.tolist(), strict=True):
+            row[:length] = row[:length][::-1].copy()
+        return [y]
+
+
+@register("NonZero", since=13)
+class NonZero(Op):
+    """The coordinates of the elements that are not 0: [rank, count]; count depends on the data."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.nonzero; a scalar counts as one element with no coordinates."""
+        x = present(inputs, 0)
+        if x.ndim == 0:
+            return [np.zeros((0, int(x != 0)), INT64)]
+        return [np.array(np.nonzero(x), INT64).reshape(x.ndim, -1)]
