@@ -27,9 +27,9 @@ STEP_WORDS = 5
 SPINS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has our core
 
 _PAUSE = {
-    "x86": 'call void asm sideeffect "pause", ""()',
-    "arm": 'call void asm sideeffect "yield", ""()',
-    "other": "fence syncscope(\"singlethread\") seq_cst",
+    "x86": "call void @llvm.x86.sse2.pause()",
+    "arm": "call void @llvm.aarch64.hint(i32 1)",
+    "other": 'fence syncscope("singlethread") seq_cst',
 }
 
 _SOURCE = r"""
@@ -238,8 +238,11 @@ class Runner:
 def runner(machine: Machine) -> Runner:
     """Compile the loop for this machine (a few milliseconds, once a process)."""
     name = platform.machine().lower()
-    kind = "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
-    source = _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("SPINS", str(SPINS_BEFORE_YIELD))
+    kind = (
+        "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
+    )
+    declarations = {"x86": "declare void @llvm.x86.sse2.pause()\n", "arm": "declare void @llvm.aarch64.hint(i32)\n"}
+    source = declarations.get(kind, "") + _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("SPINS", str(SPINS_BEFORE_YIELD))
     module = llvm.parse_assembly(source)
     module.verify()
     engine = llvm.create_mcjit_compiler(module, machine.target())

@@ -74,6 +74,8 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
 def _facts_of_initializer(value: ir.Value) -> Facts:
     tensor = value.const_value
     if tensor is None:
-        raise ModelError(f"initializer {value.name!r} has no data; the file is incomplete. Save the model again.")
+        raise ModelError(
+            f"initializer {value.name!r} has no data; the file is incomplete. Save the model again."
+        )
     array: np.ndarray[Any, Any] = tensor.numpy()
     return Facts(array.dtype, array.shape, array)

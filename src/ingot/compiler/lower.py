@@ -157,8 +157,10 @@ class Lowering:
             return view
         known = self._facts[value].value
         if known is not None:
-            view = self.pack(("constant", value, known.shape) if value in self._index.constants else None,
-                             lambda: constant(_contiguous(known)))
+            view = self.pack(
+                ("constant", value, known.shape) if value in self._index.constants else None,
+                lambda: constant(_contiguous(known)),
+            )
             self._views[value] = view
             return view
         return self._compute(value, None)
@@ -206,7 +208,9 @@ class Lowering:
         self._kinds[self._position] = "view"
         self._views[value] = view
 
-    def wait(self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()) -> bool:
+    def wait(
+        self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()
+    ) -> bool:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do these dtypes."""
         dtypes = [self._facts[o].dtype.name for o in operands]
         result = self._facts[value].dtype.name
@@ -344,7 +348,9 @@ class Lowering:
             call.origin.extend(positions)
             self._steps.append(call)
 
-    def _group(self, root: ir.Value, target: View | None) -> tuple[dict[ir.Value, Elementwise], ir.Value | None]:
+    def _group(
+        self, root: ir.Value, target: View | None
+    ) -> tuple[dict[ir.Value, Elementwise], ir.Value | None]:
         """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue they become."""
         shape = self._facts[root].shape
         first = self._waiting[root]

@@ -125,7 +125,9 @@ class Driver:
             if stage.is_last:
                 return outputs
             alive = dict(zip(stage.outputs, outputs, strict=True))
-            alive.update((v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop)
+            alive.update(
+                (v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop
+            )
             node = self.index.nodes[stage.stop]
             began = time.perf_counter()
             made = self._evaluate(stage.stop, alive, stage.known)
@@ -208,7 +210,9 @@ class Driver:
         later = {
             v: f
             for v, f in known.facts.items()
-            if f.value is not None and v not in self.index.constants and self._last_use.get(v, -1) >= known.stop
+            if f.value is not None
+            and v not in self.index.constants
+            and self._last_use.get(v, -1) >= known.stop
         }
         return Stage(plan, results, list(outputs), known.stop, not known.cut, later if known.cut else {})
 
@@ -230,7 +234,9 @@ class Driver:
     def _evaluate_step(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
         return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
 
-    def _evaluate(self, position: int, alive: dict[ir.Value, Array], known: dict[ir.Value, Facts]) -> Sequence[Array]:
+    def _evaluate(
+        self, position: int, alive: dict[ir.Value, Array], known: dict[ir.Value, Facts]
+    ) -> Sequence[Array]:
         """The node that ended a stage, on arrays."""
 
         def array(value: ir.Value) -> Array:

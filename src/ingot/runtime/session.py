@@ -78,7 +78,9 @@ class InferenceSession:
         index = index_graph(model.graph)
         if index.captured:
             names = ", ".join(repr(v.name) for v in index.captured)
-            raise ModelError(f"the graph uses {names}, and no node, input or initializer makes it; the file is damaged")
+            raise ModelError(
+                f"the graph uses {names}, and no node, input or initializer makes it; the file is damaged"
+            )
         index.inputs = [value for value in index.inputs if value not in index.constants]
         threads = self._options.intra_op_num_threads or _cores()
         if threads < 0:
@@ -177,7 +179,9 @@ class InferenceSession:
         wanted = ", ".join(f"{a.name!r} {a.type} {_show(a.shape)}" for a in self._inputs) or "none"
         unknown = [name for name in feed if name not in self._names]
         if unknown:
-            raise InputError(f"the model has no input {', '.join(map(repr, unknown))}; its inputs are {wanted}")
+            raise InputError(
+                f"the model has no input {', '.join(map(repr, unknown))}; its inputs are {wanted}"
+            )
         missing = [name for name in self._names if name not in feed]
         raise InputError(f"input {', '.join(map(repr, missing))} is missing; the model's inputs are {wanted}")
 
@@ -194,7 +198,12 @@ class _Progress:
             self._began = now
         if now - self._began > 1 and sys.stderr.isatty():
             end = "\n" if done == total else ""
-            print(f"\ringot: compiling kernels for this CPU, {done} of {total}", end=end, file=sys.stderr, flush=True)
+            print(
+                f"\ringot: compiling kernels for this CPU, {done} of {total}",
+                end=end,
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _load(source: Any) -> ir.Model:
@@ -214,15 +223,22 @@ def _cores() -> int:
 
 def _dtype(value: ir.Value) -> np.dtype[Any]:
     if value.dtype is None:
-        raise ModelError(f"input {value.name!r} has no dtype in the file; run onnx.shape_inference or export it again")
+        raise ModelError(
+            f"input {value.name!r} has no dtype in the file; run onnx.shape_inference or export it again"
+        )
     if value.dtype == ir.DataType.STRING:
         return np.dtype(object)
     return np.dtype(value.dtype.numpy())
 
 
 def _node_arg(value: ir.Value) -> NodeArg:
-    dtype = "undefined" if value.dtype is None else _TYPE_NAMES.get(
-        "object" if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy()).name, value.dtype.name.lower()
+    dtype = (
+        "undefined"
+        if value.dtype is None
+        else _TYPE_NAMES.get(
+            "object" if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy()).name,
+            value.dtype.name.lower(),
+        )
     )
     shape: list[int | str | None] = []
     for dim in value.shape or ():
@@ -237,10 +253,10 @@ def _as_array(arg: NodeArg, given: Any, dtype: np.dtype[Any]) -> Array:
             return np.asarray(given, dtype)
         return np.asarray(given)
     except (TypeError, ValueError) as error:
-        raise InputError(f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}") from None
+        raise InputError(
+            f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}"
+        ) from None
 
 
 def _show(shape: Sequence[int | str | None]) -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
-
-

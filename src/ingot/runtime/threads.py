@@ -56,7 +56,9 @@ class Team:
             for me in range(1, threads):
                 arguments = (runner.serve, self._words, me, self._wake[me], self._stop)
                 worker = threading.Thread(target=_work, args=arguments, name=f"ingot-{me}", daemon=True)
-                self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = 1  # parked until first served
+                self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = (
+                    1  # parked until first served
+                )
                 worker.start()
                 self._workers.append(worker)
 
@@ -85,7 +87,9 @@ def _dismiss(stop: threading.Event, wake: list[threading.Semaphore]) -> None:
         semaphore.release()
 
 
-def _work(serve_address: int, words: np.ndarray, me: int, wake: threading.Semaphore, stop: threading.Event) -> None:
+def _work(
+    serve_address: int, words: np.ndarray, me: int, wake: threading.Semaphore, stop: threading.Event
+) -> None:
     """A worker's life: sleep in Python, serve in native code. Holds the memory, not the team, so that a team can end."""
     serve = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(serve_address)
     address, seen = words.ctypes.data, 0

@@ -1,0 +1,55 @@
+"""The team of threads: every tile is computed once, barriers order the steps, parked workers wake."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from ingot.codegen import cache, machine
+from ingot.codegen.builder import F64, Builder
+from ingot.codegen.kernel import kernel
+from ingot.runtime.threads import PARK_AFTER_SECONDS, Team
+
+
+@kernel("source", "target", "count")
+def shift(k: Builder) -> None:
+    """target[i] = source[count - 1 - i] + 1: reads what another thread wrote in the step before."""
+    source, target, count = k.pointer("source"), k.pointer("target"), k.arg("count")
+    with k.loop(k.begin, k.end) as i:
+        value = k.load(source, F64, k.sub(k.sub(count, 1), i))
+        k.store(k.ir.fadd(value, k.splat(1.0, F64)), target, i)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
+    """200 steps back and forth between two arrays, each reading mirrored: any missing barrier shows."""
+    host = machine.host()
+    code = cache.addresses([shift()], host)[shift()]
+    a, b = np.zeros(1001), np.zeros(1001)
+    words = np.array([[a.ctypes.data, b.ctypes.data, 1001], [b.ctypes.data, a.ctypes.data, 1001]], np.int64)
+    steps = 200
+    rows = np.array([[code, words[i % 2].ctypes.data, 1001, threads, 1] for i in range(steps)], np.int64)
+    scratches = np.zeros(threads, np.int64)
+    team = Team(threads, host)
+    try:
+        for turn in range(1, 21):
+            if turn % 5 == 0:
+                time.sleep(PARK_AFTER_SECONDS * 3)  # the workers park in between
+            team.run(rows.ctypes.data, steps, scratches.ctypes.data)
+            assert (a == turn * steps).all(), f"after run {turn} with {threads} threads: {set(a)}"
+    finally:
+        team.close()
+
+
+def test_an_idle_team_burns_no_core() -> None:
+    """Workers park: an idle team uses next to no processor time."""
+    host = machine.host()
+    team = Team(2, host)
+    time.sleep(PARK_AFTER_SECONDS * 20)
+    before = time.process_time()
+    time.sleep(0.2)
+    used = time.process_time() - before
+    team.close()
+    assert used < 0.05, f"an idle team used {used:.3f} s of processor time in 0.2 s; its workers do not park"
