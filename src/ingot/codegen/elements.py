@@ -1,7 +1,8 @@
 """Element types in memory and in registers: loads, stores, gathers and casts for every numeric dtype.
 
-In registers float16 and bfloat16 are float32, bool is i1, and every other dtype is itself; so arithmetic on half
-precision is float32 arithmetic, rounded once when it is stored. Dtypes are NumPy's names ("float32", "bfloat16" …).
+In registers float16 and bfloat16 are float32, bool is i1, and every other dtype is itself; so arithmetic on
+half precision is float32 arithmetic, rounded once when it is stored. Dtypes are NumPy's names ("float32",
+"bfloat16" …).
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -74,13 +75,13 @@ def memory_element(dtype: str) -> Any:
     return I8 if dtype == "bool" else register_element(dtype)
 
 
-# ---- loads and stores ------------------------------------------------------------------------------------------------
+# ---- loads and stores --------------------------------------------------------------------------------------
 
 
 def load_element(
     k: Builder, pointer: Value, dtype: str, lanes: int, index: Int = 0, mask: Value | None = None
 ) -> Value:
-    """`lanes` consecutive elements at pointer[index], as they live in registers; lanes off `mask` are not read."""
+    """`lanes` consecutive elements at pointer[index], in their register form; lanes off `mask` are not read."""
     return _widen(k, k.load(pointer, vector(memory_element(dtype), lanes), index, mask), dtype)
 
 
@@ -182,14 +183,14 @@ def is_nan(k: Builder, value: Value) -> Value:
     return k.ir.fcmp_unordered("uno", value, value)
 
 
-# ---- casts -----------------------------------------------------------------------------------------------------------
+# ---- casts -------------------------------------------------------------------------------------------------
 
 
 def cast(k: Builder, value: Value, source: str, target: str) -> Value:
     """A register value of dtype `source` as one of dtype `target`.
 
-    Floats are rounded to nearest even. A float outside of an integer type's range (undefined in ONNX and in NumPy) gives
-    its nearest bound, and NaN gives 0. Integers wrap.
+    Floats are rounded to nearest even. A float outside of an integer type's range (undefined in ONNX and in
+    NumPy) gives its nearest bound, and NaN gives 0. Integers wrap.
     """
     if source == target:
         return value
@@ -203,8 +204,8 @@ def cast(k: Builder, value: Value, source: str, target: str) -> Value:
         return _cast_to_float(k, value, source, target, type_)
     if is_float(source):
         sign = "s" if is_signed(target) else "u"
-        suffix = f"{suffix(type_)}.{suffix(value.type)}"
-        return k.ir.call(k.declare(f"llvm.fpto{sign}i.sat.{suffix}", type_, [value.type]), [value])
+        name = f"llvm.fpto{sign}i.sat.{suffix(type_)}.{suffix(value.type)}"
+        return k.ir.call(k.declare(name, type_, [value.type]), [value])
     if element.width <= element_of(value.type).width:
         return k.ir.trunc(value, type_) if element.width < element_of(value.type).width else value
     return k.ir.sext(value, type_) if is_signed(source) else k.ir.zext(value, type_)

@@ -1,0 +1,71 @@
+"""The C library's mathematics, callable from generated code: slow, right, for float64 and for rare functions.
+
+A kernel names them as external functions; their addresses are told to LLVM before objects are linked, so
+cached objects stay valid in another process.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from ingot.codegen.builder import F64, I64, Builder, Value, lanes_of
+
+ONE_ARGUMENT = (
+    *("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc", "sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "asinh", "acosh", "atanh"),
+)
+TWO_ARGUMENTS = ("pow", "fmod")
+
+
+def register() -> None:
+    """Tell LLVM where the functions are in this process."""
+    library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+    for name in (*ONE_ARGUMENT, *TWO_ARGUMENTS):
+        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        llvm.add_symbol(name, address)
+
+
+def call(k: Builder, name: str, *operands: Value) -> Value:
+    """The C function `name` on every lane of float64 operands."""
+    type_ = operands[0].type
+    target = k.declare(name, F64, [F64] * len(operands))
+    lanes = lanes_of(type_)
+    if lanes == 1:
+        return k.ir.call(target, list(operands))
+    symbol = f"{name}.lanes{lanes}"
+    known = k.module.globals.get(symbol)
+    return k.ir.call(
+        known if known is not None else _each_lane(k, target, symbol, type_, len(operands)), operands
+    )
+
+
+def _each_lane(k: Builder, target: Any, symbol: str, type_: Any, arity: int) -> Any:
+    """A function of the module that loops over the lanes: calls in a row for each use would bloat the kernel."""
+    function = ir.Function(k.module, ir.FunctionType(type_, [type_] * arity), symbol)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    build = ir.IRBuilder(function.append_basic_block("enter"))
+    places = [build.alloca(type_) for _ in range(arity)]
+    for place, argument in zip(places, function.args, strict=True):
+        build.store(argument, place)
+    top, after = function.append_basic_block("loop"), function.append_basic_block("after")
+    before = build.block
+    build.branch(top)
+    build.position_at_end(top)
+    lane = build.phi(I64)
+    where = [build.gep(place, [lane], source_etype=F64) for place in places]
+    build.store(build.call(target, [build.load(w, typ=F64) for w in where]), where[0])
+    following = build.add(lane, I64(1))
+    lane.add_incoming(I64(0), before)
+    lane.add_incoming(following, top)
+    build.cbranch(build.icmp_signed("<", following, I64(type_.count)), top, after)
+    build.position_at_end(after)
+    build.ret(build.load(places[0], typ=type_))
+    return function

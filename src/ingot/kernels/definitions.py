@@ -1,0 +1,186 @@
+"""The plain meaning, in NumPy, of the elementwise operators that are more than one NumPy call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+Array = Any  # floats come as float64, integers in their own type
+
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+
+
+def same(x: Array) -> Array:
+    """X itself; a cast's conversion is that of the result's dtype."""
+    return x
+
+
+def add(*xs: Array) -> Array:
+    """The sum of all operands."""
+    return functools.reduce(np.add, xs)
+
+
+def multiply(*xs: Array) -> Array:
+    """The product of all operands."""
+    return functools.reduce(np.multiply, xs)
+
+
+def minimum(*xs: Array) -> Array:
+    """The smallest operand, or NaN if there is one."""
+    return functools.reduce(np.minimum, xs)
+
+
+def maximum(*xs: Array) -> Array:
+    """The largest operand, or NaN if there is one."""
+    return functools.reduce(np.maximum, xs)
+
+
+def clip(x: Array, low: Array, high: Array) -> Array:
+    """Min(Max(x, low), high)."""
+    return np.minimum(np.maximum(x, low), high)
+
+
+def divide(a: Array, b: Array) -> Array:
+    """The quotient; of integers truncated towards zero, and 0 where b is 0."""
+    if a.dtype.kind == "f":
+        return a / b
+    quotient = np.floor_divide(a, b)
+    return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)
+
+
+def modulo(a: Array, b: Array, fmod: int = 0) -> Array:
+    """The remainder with the sign of the divisor, or (fmod=1) of the dividend."""
+    return np.fmod(a, b) if fmod else np.mod(a, b)
+
+
+def power(a: Array, b: Array) -> Array:
+    """C's pow on floats."""
+    return np.power(a, b.astype(np.float64))
+
+
+def _series(x: Array) -> Array:
+    """The error function for |x| < 3: its series without alternating signs (Abramowitz and Stegun 7.1.6)."""
+    term, total = x, x
+    for n in range(1, 80):
+        term = term * (2.0 * x * x) / (2 * n + 1)
+        total = total + term
+    return 2.0 / np.sqrt(np.pi) * np.exp(-x * x) * total
+
+
+def _scaled_complement(x: Array) -> Array:
+    """The complement times exp(x²), for x >= 2: its continued fraction (Abramowitz and Stegun 7.1.14)."""
+    fraction = x
+    for n in range(120, 0, -1):
+        fraction = x + (n / 2.0) / fraction
+    return 1.0 / (np.sqrt(np.pi) * fraction)
+
+
+def erfc(x: Array) -> Array:
+    """1 - erf(x), with the digits of the upper tail."""
+    x = np.asarray(x, np.float64)
+    with np.errstate(all="ignore"):
+        near = 1.0 - _series(np.clip(x, -6.0, 3.0))
+        far = np.exp(-x * x) * _scaled_complement(np.maximum(x, 2.0))
+        return np.where(x >= 2.0, np.where(np.isinf(x), 0.0, far), np.where(x < -6.0, 2.0, near))
+
+
+def erf(x: Array) -> Array:
+    """The error function."""
+    x = np.asarray(x, np.float64)
+    with np.errstate(all="ignore"):
+        size = np.abs(x)
+        value = np.where(size < 2.0, _series(np.minimum(size, 2.0)), 1.0 - erfc(size))
+        return np.where(np.isnan(x), x, np.copysign(value, x))
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    tail = np.exp(-np.abs(x))
+    return np.where(x < 0, tail, 1.0) / (1.0 + tail)
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x)), without overflow."""
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def mish(x: Array) -> Array:
+    """x tanh(softplus(x))."""
+    return x * np.tanh(softplus(x))
+
+
+def gelu(x: Array, approximate: str = "none") -> Array:
+    """x times the normal distribution function of x, or (approximate="tanh") that through its tanh formula."""
+    if approximate == "tanh":
+        return x * sigmoid(2.0 * np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x))
+    return 0.5 * x * erfc(-x * np.sqrt(0.5))
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def leaky_relu(x: Array, alpha: float = 0.01) -> Array:
+    """x, or alpha x below 0."""
+    return np.where(x < 0, alpha * x, x)
+
+
+def prelu(x: Array, slope: Array) -> Array:
+    """x, or slope x below 0."""
+    return np.where(x < 0, slope * x, x)
+
+
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x, or alpha (exp(x) - 1) below 0."""
+    return np.where(x < 0, alpha * np.expm1(x), x)
+
+
+def selu(x: Array, alpha: float = SELU_ALPHA, gamma: float = SELU_GAMMA) -> Array:
+    """gamma times elu(x)."""
+    return gamma * elu(x, alpha)
+
+
+def celu(x: Array, alpha: float = 1.0) -> Array:
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1))."""
+    return np.maximum(x, 0.0) + np.minimum(0.0, alpha * np.expm1(x / alpha))
+
+
+def thresholded_relu(x: Array, alpha: float = 1.0) -> Array:
+    """x above alpha, else 0."""
+    return np.where(x <= alpha, 0.0, x)
+
+
+def softsign(x: Array) -> Array:
+    """x / (1 + |x|)."""
+    return x / (1.0 + np.abs(x))
+
+
+def hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
+    """alpha x + beta, within [0, 1]."""
+    return np.clip(alpha * x + beta, 0.0, 1.0)
+
+
+def hard_swish(x: Array) -> Array:
+    """x times x / 6 + 1/2, that within [0, 1]."""
+    return x * np.clip(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+def swish(x: Array, alpha: float = 1.0) -> Array:
+    """x sigmoid(alpha x)."""
+    return x * sigmoid(alpha * x)
+
+
+def is_inf(x: Array, detect_negative: int = 1, detect_positive: int = 1) -> Array:
+    """Whether x is an infinity of a wanted sign."""
+    return (np.isneginf(x) & bool(detect_negative)) | (np.isposinf(x) & bool(detect_positive))
+
+
+def bit_shift(x: Array, count: Array, direction: str) -> Array:
+    """x shifted by `count` bits, LEFT or RIGHT; 0 where that is its width or more."""
+    width = x.dtype.itemsize * 8
+    safe = np.minimum(count, width - 1).astype(x.dtype)
+    moved = np.left_shift(x, safe) if direction == "LEFT" else np.right_shift(x, safe)
+    return np.where(count < width, moved, 0).astype(x.dtype)

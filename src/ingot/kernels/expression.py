@@ -1,0 +1,121 @@
+"""Expressions: what a fused kernel computes for each element, as a hashable value that carries its own meaning.
+
+An expression is a list of steps over leaves. `evaluate` is its plain definition in NumPy; `emit` writes the same
+into a kernel, on vectors in registers. It knows the operators of `operations.OPERATIONS` and no graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ingot.codegen.builder import Builder, Value
+from ingot.codegen.elements import DTYPES, is_float, register_type
+from ingot.kernels.operations import OPERATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator: `op` is ONNX's name, or "Constant" with the attribute `value`.
+
+    `operands` are ids: first the expression's leaves, then its steps. `dtype` is the result's. `attrs` are (name,
+    value) pairs; those that have ONNX's default may be left out.
+    """
+
+    op: str
+    operands: tuple[int, ...]
+    dtype: str
+    attrs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Scalar code: `leaves` are the dtypes of its operands, `results` the ids of what it returns."""
+
+    leaves: tuple[str, ...]
+    steps: tuple[Step, ...]
+    results: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for i, step in enumerate(self.steps):
+            if not all(0 <= operand < len(self.leaves) + i for operand in step.operands):
+                raise ValueError(
+                    f"step {i} ({step.op}) uses a value that is not computed before it: {step.operands}"
+                )
+            if step.op not in OPERATIONS:
+                raise ValueError(f"step {i}: no expression computes {step.op}; ask supports() first")
+        if not all(0 <= result < len(self.leaves) + len(self.steps) for result in self.results):
+            raise ValueError(f"results {self.results} are not all values of the expression")
+
+    def dtype(self, identity: int) -> str:
+        """The dtype of a value by its id."""
+        leaves = len(self.leaves)
+        return self.leaves[identity] if identity < leaves else self.steps[identity - leaves].dtype
+
+    @property
+    def result_dtypes(self) -> tuple[str, ...]:
+        """The dtypes of what it returns."""
+        return tuple(self.dtype(i) for i in self.results)
+
+    @property
+    def widest(self) -> int:
+        """Bytes of its largest register element."""
+        dtypes = [*self.leaves, *(step.dtype for step in self.steps)]
+        return max(8 if d in ("float64", "int64", "uint64") else 4 for d in dtypes)
+
+    @property
+    def weight(self) -> int:
+        """Its instructions on one vector, roughly."""
+        return sum(OPERATIONS[step.op].weight for step in self.steps)
+
+
+def identity(dtype: str) -> Expression:
+    """x -> x."""
+    return Expression((dtype,), (), (0,))
+
+
+def supports(
+    op: str, dtypes: Sequence[str], dtype: str | None = None, attrs: dict[str, Any] | None = None
+) -> bool:
+    """Whether an expression can compute `op` on operands of `dtypes`; `dtype` is the result's (default: theirs)."""
+    operation = OPERATIONS.get(op)
+    if operation is None or not all(d in DTYPES for d in (*dtypes, *([dtype] if dtype else []))):
+        return False
+    return operation.accepts(tuple(dtypes), dtype or dtypes[0], attrs or {})
+
+
+def _numpy(dtype: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The plain definition: floats in float64 throughout, rounded to the results' dtypes at the end."""
+    values = [
+        a.astype(np.float64) if is_float(d) else np.asarray(a)
+        for a, d in zip(arrays, expression.leaves, strict=True)
+    ]
+    with np.errstate(all="ignore"):
+        for step in expression.steps:
+            operands = [values[i] for i in step.operands]
+            result = np.asarray(OPERATIONS[step.op].define(*operands, **dict(step.attrs)))
+            if step.op == "Cast":
+                result = result.astype(_numpy(step.dtype))  # the one step whose meaning is a rounding
+            values.append(result.astype(np.float64 if is_float(step.dtype) else _numpy(step.dtype)))
+        return [values[i].astype(_numpy(expression.dtype(i))) for i in expression.results]
+
+
+def emit(k: Builder, expression: Expression, leaves: Sequence[Value], lanes: int) -> list[Value]:
+    """Code for one vector of elements: `leaves` and the results are register values (see codegen.elements)."""
+    values = list(leaves)
+    for step in expression.steps:
+        operands = [values[i] for i in step.operands]
+        dtypes = tuple(expression.dtype(i) for i in step.operands)
+        if step.op == "Constant":
+            values.append(k.splat(dict(step.attrs)["value"], register_type(step.dtype, lanes)))
+            continue
+        values.append(OPERATIONS[step.op].emit(k, operands, dtypes, step.dtype, dict(step.attrs)))
+    return [values[i] for i in expression.results]

@@ -1,0 +1,358 @@
+"""The operators that expressions are made of: for each its plain definition in NumPy and the code it emits.
+
+`define` gets floats as float64 and integers as they are. `emit` gets register values (see codegen.elements),
+the operands' dtypes, the result's, and the attributes that differ from ONNX's defaults.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math as scalar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ingot.codegen import math
+from ingot.codegen.builder import I1, Builder, Value, lanes_of, vector
+from ingot.codegen.elements import FLOATS, INTEGERS, cast, is_float, is_signed
+from ingot.codegen.lanes import Lanes
+from ingot.kernels import definitions as plain
+
+Attrs = dict[str, Any]
+Emit = Callable[[Builder, list[Value], tuple[str, ...], str, Attrs], Value]
+Accepts = Callable[[tuple[str, ...], str, Attrs], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What an operator means, how it is emitted, which dtypes it takes, and its instructions on a vector, roughly."""
+
+    define: Callable[..., Any]
+    emit: Emit
+    accepts: Accepts
+    weight: int
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+# ---- which dtypes ------------------------------------------------------------------------------------------
+
+
+def _same(*families: str) -> Accepts:
+    """All operands and the result have one dtype, of these families."""
+    return lambda dtypes, dtype, _attrs: dtype in families and all(d == dtype for d in dtypes)
+
+
+def _predicate(*families: str) -> Accepts:
+    """All operands have one dtype of these families; the result is bool."""
+    return lambda dtypes, dtype, _attrs: dtype == "bool" and dtypes[0] in families and len(set(dtypes)) == 1
+
+
+_FLOAT, _INTEGER, _BOOL = _same(*FLOATS), _same(*INTEGERS), _same("bool")
+_NUMBER = _same(*FLOATS, *INTEGERS)
+
+
+def _add(name: str, define: Callable[..., Any], emit: Emit, accepts: Accepts, weight: int = 1) -> None:
+    OPERATIONS[name] = Operation(define, emit, accepts, weight)
+
+
+# ---- ways to emit ------------------------------------------------------------------------------------------
+
+
+def _lanes(function: Callable[..., Lanes]) -> Emit:
+    """From a formula over Lanes; attributes become keyword arguments."""
+    return lambda k, xs, _dtypes, _dtype, attrs: function(*(Lanes(k, x) for x in xs), **attrs).value
+
+
+def _function(function: Callable[[Builder, Value], Value]) -> Emit:
+    """From a function of codegen.math."""
+    return lambda k, xs, _dtypes, _dtype, _attrs: function(k, xs[0])
+
+
+def _reduce(function: Callable[[Lanes, Lanes], Lanes]) -> Emit:
+    """A binary formula over any number of operands."""
+
+    def emit(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, _attrs: Attrs) -> Value:
+        total = Lanes(k, xs[0])
+        for x in xs[1:]:
+            total = function(total, Lanes(k, x))
+        return total.value
+
+    return emit
+
+
+def _relation(relation: str) -> Emit:
+    def emit(k: Builder, xs: list[Value], dtypes: tuple[str, ...], _dtype: str, _attrs: Attrs) -> Value:
+        return Lanes(k, xs[0]).compare(relation, Lanes(k, xs[1]), signed=is_signed(dtypes[0]))
+
+    return emit
+
+
+def _instruction(name: str) -> Emit:
+    """An instruction of two integers or masks."""
+    return lambda k, xs, _dtypes, _dtype, _attrs: getattr(k.ir, name)(xs[0], xs[1])
+
+
+# ---- arithmetic --------------------------------------------------------------------------------------------
+
+
+def _divide(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    return _quotient(k, xs, dtype, "div") if not is_float(dtype) else k.ir.fdiv(xs[0], xs[1])
+
+
+def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
+    """Integer division or remainder. x / 0 is 0, and the lowest number / -1 wraps; both would trap."""
+    a, b = Lanes(k, xs[0]), Lanes(k, xs[1])
+    zero = b.equals(0)
+    if not is_signed(dtype):
+        emit = k.ir.udiv if name == "div" else k.ir.urem
+        return a.constant(0).where(zero, Lanes(k, emit(a.value, b.constant(1).where(zero, b).value))).value
+    minus_one = b.equals(-1)
+    safe = b.constant(1).where(k.ir.or_(zero, minus_one), b).value
+    result = Lanes(k, (k.ir.sdiv if name == "div" else k.ir.srem)(a.value, safe))
+    result = (-a if name == "div" else a.constant(0)).where(minus_one, result)
+    return a.constant(0).where(zero, result).value
+
+
+def _modulo(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    if is_float(dtype):
+        a, b = (x if dtype == "float64" else Lanes(k, x).double().value for x in xs)
+        result = math.library.call(k, "fmod", a, b)
+        return result if dtype == "float64" else Lanes(k, result).single().value
+    a, b = Lanes(k, xs[0]), Lanes(k, xs[1])
+    rest = Lanes(k, _quotient(k, xs, dtype, "rem"))
+    if attrs.get("fmod", 0) or not is_signed(dtype):
+        return rest.value
+    # The remainder takes the divisor's sign.
+    differs = k.ir.and_((rest ^ b) < 0, rest.compare("!=", 0))
+    return (rest + b).where(differs, rest).value
+
+
+def _minimum(a: Lanes, b: Lanes) -> Lanes:
+    return a.at_most(b) if not a.is_float else b.where(b.is_nan(), a.at_most(b))
+
+
+def _maximum(a: Lanes, b: Lanes) -> Lanes:
+    return a.at_least(b) if not a.is_float else b.where(b.is_nan(), a.at_least(b))
+
+
+def _extreme(relation: str, function: Callable[[Lanes, Lanes], Lanes]) -> Emit:
+    def emit(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+        total = Lanes(k, xs[0])
+        for x in xs[1:]:
+            other = Lanes(k, x)
+            if is_float(dtype):
+                total = function(total, other)
+            else:
+                total = total.where(total.compare(relation, other, signed=is_signed(dtype)), other)
+        return total.value
+
+    return emit
+
+
+def _clip(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    low = OPERATIONS["Max"].emit(k, xs[:2], dtypes[:2], dtype, attrs)
+    return OPERATIONS["Min"].emit(k, [low, xs[2]], (dtype, dtype), dtype, attrs)
+
+
+def _sign(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    x = Lanes(k, xs[0])
+    one = x.constant(1)
+    if not is_float(dtype):
+        negative = x.constant(-1).where(x < 0, 0) if is_signed(dtype) else x.constant(0)
+        return one.where(x.compare(">", 0, signed=is_signed(dtype)), negative).value
+    # Zeros and NaN are themselves.
+    return one.where(x > 0.0, (-one).where(x < 0.0, x)).value
+
+
+def _absolute(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    return Lanes(k, xs[0]).abs().value if is_float(dtype) or is_signed(dtype) else xs[0]
+
+
+def _power(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    return math.pow(k, xs[0], cast(k, xs[1], dtypes[1], "float64" if dtype == "float64" else "float32"))
+
+
+def _round(name: str) -> Emit:
+    return lambda k, xs, _dtypes, _dtype, _attrs: k.intrinsic(name, xs[0])
+
+
+def _reciprocal(x: Lanes) -> Lanes:
+    return 1.0 / x
+
+
+for _name, _define, _formula in (
+    ("Add", plain.add, lambda a, b: a + b),
+    ("Sub", np.subtract, lambda a, b: a - b),
+    ("Mul", plain.multiply, lambda a, b: a * b),
+    ("Sum", plain.add, lambda a, b: a + b),
+):
+    _add(_name, _define, _reduce(_formula), _NUMBER)
+_add("Div", plain.divide, _divide, _NUMBER, 4)
+_add(
+    "Mod",
+    plain.modulo,
+    _modulo,
+    lambda ts, t, at: _NUMBER(ts, t, at) and (t in INTEGERS or bool(at.get("fmod"))),
+    20,
+)
+_add("Neg", np.negative, _lanes(lambda x: -x), _NUMBER)
+_add("Abs", np.abs, _absolute, _NUMBER)
+_add("Sign", np.sign, _sign, _NUMBER, 4)
+_add("Reciprocal", np.reciprocal, _lanes(_reciprocal), _FLOAT, 4)
+_add("Sqrt", np.sqrt, _round("sqrt"), _FLOAT, 5)
+_add("Floor", np.floor, _round("floor"), _FLOAT)
+_add("Ceil", np.ceil, _round("ceil"), _FLOAT)
+_add("Round", np.round, _round("rint"), _FLOAT)  # the default rounding mode is half to even
+_add("Min", plain.minimum, _extreme("<", _minimum), _NUMBER, 3)
+_add("Max", plain.maximum, _extreme(">", _maximum), _NUMBER, 3)
+_add("Clip", plain.clip, _clip, _NUMBER, 6)
+_add(
+    "Pow",
+    plain.power,
+    _power,
+    lambda ts, t, _at: t in FLOATS and ts[0] == t and ts[1] in (*FLOATS, *INTEGERS),
+    90,
+)
+
+# ---- functions ---------------------------------------------------------------------------------------------
+
+
+def _gelu(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, attrs: Attrs) -> Value:
+    return (math.gelu_tanh if attrs.get("approximate", "none") == "tanh" else math.gelu)(k, xs[0])
+
+
+def _exp_less_one(x: Lanes) -> Lanes:
+    return Lanes(x.k, math.expm1_of_negative(x.k, x.value))
+
+
+def _elu(x: Lanes, alpha: float = 1.0) -> Lanes:
+    return (_exp_less_one(x) * alpha).where(x < 0.0, x)
+
+
+def _celu(x: Lanes, alpha: float = 1.0) -> Lanes:
+    return x.at_least(0.0) + (_exp_less_one(x / alpha) * alpha).at_most(0.0)
+
+
+def _selu(x: Lanes, alpha: float = plain.SELU_ALPHA, gamma: float = plain.SELU_GAMMA) -> Lanes:
+    return (_exp_less_one(x) * alpha).where(x < 0.0, x) * gamma
+
+
+def _swish(x: Lanes, alpha: float = 1.0) -> Lanes:
+    inner = x if alpha == 1.0 else x * alpha
+    return x * Lanes(x.k, math.sigmoid(x.k, inner.value))
+
+
+def _leaky_relu(x: Lanes, alpha: float = 0.01) -> Lanes:
+    return (x * alpha).where(x < 0.0, x)
+
+
+def _thresholded_relu(x: Lanes, alpha: float = 1.0) -> Lanes:
+    return x.constant(0.0).where(x <= alpha, x)
+
+
+def _hard_sigmoid(x: Lanes, alpha: float = 0.2, beta: float = 0.5) -> Lanes:
+    return (x * alpha + beta).at_least(0.0).at_most(1.0)
+
+
+def _hard_swish(x: Lanes) -> Lanes:
+    return x * (x * (1.0 / 6.0) + 0.5).at_least(0.0).at_most(1.0)
+
+
+def _softsign(x: Lanes) -> Lanes:
+    return x / (x.abs() + 1.0)
+
+
+def _prelu(x: Lanes, slope: Lanes) -> Lanes:
+    return (x * slope).where(x < 0.0, x)
+
+
+for _name, _define, _function_, _weight in (
+    ("Exp", np.exp, math.exp, 20),
+    ("Log", np.log, math.log, 30),
+    ("Tanh", np.tanh, math.tanh, 20),
+    ("Erf", plain.erf, math.erf, 20),
+    ("Sigmoid", plain.sigmoid, math.sigmoid, 30),
+    ("Softplus", plain.softplus, math.softplus, 40),
+    ("Mish", plain.mish, math.mish, 35),
+    ("Sin", np.sin, math.sin, 60),
+    ("Cos", np.cos, math.cos, 60),
+):
+    _add(_name, _define, _function(_function_), _FLOAT, _weight)
+for _name in ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"):
+    _definition = getattr(np, _name.lower().replace("as", "arcs").replace("ac", "arcc").replace("at", "arct"))
+    _add(_name, _definition, _function(math.through_double(_name.lower())), _FLOAT, 300)
+_add("Gelu", plain.gelu, _gelu, _FLOAT, 45)
+_add("Relu", plain.relu, _lanes(lambda x: x.at_least(0)), _same(*FLOATS, "int8", "int16", "int32", "int64"))
+for _name, _define, _formula, _weight in (
+    ("LeakyRelu", plain.leaky_relu, _leaky_relu, 3),
+    ("PRelu", plain.prelu, _prelu, 3),
+    ("Elu", plain.elu, _elu, 25),
+    ("Selu", plain.selu, _selu, 26),
+    ("Celu", plain.celu, _celu, 28),
+    ("ThresholdedRelu", plain.thresholded_relu, _thresholded_relu, 2),
+    ("Softsign", plain.softsign, _softsign, 6),
+    ("HardSigmoid", plain.hard_sigmoid, _hard_sigmoid, 4),
+    ("HardSwish", plain.hard_swish, _hard_swish, 5),
+    ("Swish", plain.swish, _swish, 30),
+):
+    _add(_name, _define, _lanes(_formula), _FLOAT, _weight)
+
+# ---- predicates, masks, bits -------------------------------------------------------------------------------
+
+
+def _not(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, _attrs: Attrs) -> Value:
+    return k.ir.not_(xs[0])
+
+
+def _where(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, _attrs: Attrs) -> Value:
+    return k.ir.select(xs[0], xs[1], xs[2])
+
+
+def _is_inf(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, attrs: Attrs) -> Value:
+    x = Lanes(k, xs[0])
+    none = k.zero(vector(I1, lanes_of(xs[0].type)))
+    low = x.equals(-scalar.inf) if attrs.get("detect_negative", 1) else none
+    high = x.equals(scalar.inf) if attrs.get("detect_positive", 1) else none
+    return k.ir.or_(low, high)
+
+
+def _bit_shift(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, attrs: Attrs) -> Value:
+    x, count = Lanes(k, xs[0]), Lanes(k, xs[1])
+    width = x.type.element.width if lanes_of(x.type) > 1 else x.type.width
+    safe = count & (width - 1)
+    moved = x << safe if attrs["direction"] == "LEFT" else x.shift_down(safe)
+    # A shift by the width or more leaves nothing; in LLVM it would be undefined.
+    return moved.where(count.compare("<", width, signed=False), 0).value
+
+
+def _cast(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    return cast(k, xs[0], dtypes[0], dtype)
+
+
+def _constant(_k: Builder, _xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    raise AssertionError(f"emit() itself places constants ({dtype} {attrs['value']})")
+
+
+_ORDERED, _ANY = _predicate(*FLOATS, *INTEGERS), _predicate(*FLOATS, *INTEGERS, "bool")
+_add("Equal", np.equal, _relation("=="), _ANY)
+_add("Less", np.less, _relation("<"), _ORDERED)
+_add("LessOrEqual", np.less_equal, _relation("<="), _ORDERED)
+_add("Greater", np.greater, _relation(">"), _ORDERED)
+_add("GreaterOrEqual", np.greater_equal, _relation(">="), _ORDERED)
+for _name, _define in (("And", np.logical_and), ("Or", np.logical_or), ("Xor", np.logical_xor)):
+    _code = {"And": "and_", "Or": "or_", "Xor": "xor"}[_name]
+    _add(_name, _define, _instruction(_code), _BOOL)
+    _add(f"Bitwise{_name}", getattr(np, f"bitwise_{_name.lower()}"), _instruction(_code), _INTEGER)
+_add("Not", np.logical_not, _not, _BOOL)
+_add("BitwiseNot", np.invert, _not, _INTEGER)
+_add("BitShift", plain.bit_shift, _bit_shift, _same("uint8", "uint16", "uint32", "uint64"), 4)
+_add("Where", np.where, _where, lambda ts, t, _at: ts[0] == "bool" and ts[1] == ts[2] == t)
+_add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _predicate(*FLOATS))
+_add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
+_add("Cast", plain.same, _cast, lambda _ts, _t, _at: True, 2)
+_add("Identity", plain.same, lambda _k, xs, _ts, _t, _at: xs[0], lambda ts, t, _at: ts[0] == t, 0)
+_add("Constant", lambda value: value, _constant, lambda ts, _t, _at: not ts, 0)
