@@ -28,6 +28,10 @@ _FAMILIES = (
     "create",
     "reduce",
     "linear",
+    "conv",
+    "pool",
+    "norm",
+    "attention",
 )
 
 

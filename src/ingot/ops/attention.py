@@ -1,0 +1,205 @@
+"""Attention and what is made for it: Attention (masks, heads, caches), RotaryEmbedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.numeric import rounded, widen
+from ingot.ops.registry import (
+    Array,
+    Facts,
+    Op,
+    attr_float,
+    attr_int,
+    broadcast,
+    given,
+    label,
+    need,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Outputs = list[Facts | None] | None
+
+
+def _heads(node: ir.Node, x: Array, heads: int) -> Array:
+    """[B, S, heads · D] as [B, heads, S, D]; four dimensions stay."""
+    if x.ndim == 4:
+        return x
+    if heads < 1 or x.shape[2] % heads:
+        raise shape_error(node, f"the last dimension of {show(x.shape)} does not divide into {heads} heads")
+    return x.reshape(x.shape[0], x.shape[1], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
+
+
+def _head_shape(node: ir.Node, x: Facts, heads: int) -> tuple[int, int, int, int]:
+    shape = x.shape
+    if len(shape) == 4:
+        return shape[0], shape[1], shape[2], shape[3]
+    if len(shape) != 3 or heads < 1 or shape[2] % heads:
+        raise shape_error(node, f"an input of shape {show(shape)} does not divide into {heads} heads")
+    return shape[0], heads, shape[1], shape[2] // heads
+
+
+@register("Attention", since=25)
+class Attention(Op):
+    """softmax(q @ kᵀ · scale + mask) @ v for each head; a row with nothing to attend to is 0.
+
+    q [B, H, N, D] or [B, N, H · D]; k and v with heads that divide H. Optional: mask (bool: may attend; float: added),
+    past keys and values (put before k and v), and how many keys are no padding.
+    """
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """y like q, with v's head size; present key and value; the scores."""
+        q, k, v = (need(node, inputs, i) for i in range(3))
+        q_heads, kv_heads = attr_int(node, "q_num_heads", 0), attr_int(node, "kv_num_heads", 0)
+        batch, heads, rows, size = _head_shape(node, q, q_heads)
+        kb, kh, keys, key_size = _head_shape(node, k, kv_heads)
+        vb, vh, values, value_size = _head_shape(node, v, kv_heads)
+        if (
+            (kb, vb) != (batch, batch)
+            or kh != vh
+            or keys != values
+            or key_size != size
+            or (kh and heads % kh)
+        ):
+            raise shape_error(
+                node,
+                f"query {show(q.shape)}, key {show(k.shape)} and value {show(v.shape)} do not belong together",
+            )
+        past = given(inputs, 4)
+        total = keys + (past.shape[2] if past is not None else 0)
+        mask = given(inputs, 3)
+        if mask is not None:
+            wanted = (batch, heads, rows, total)
+            # A mask may be shorter than the keys; what it does not cover is masked.
+            padded = (*mask.shape[:-1], total) if mask.shape and 1 < mask.shape[-1] < total else mask.shape
+            if broadcast(node, wanted, padded) != wanted:
+                raise shape_error(node, f"the mask {show(mask.shape)} does not broadcast to {show(wanted)}")
+        y = (batch, heads, rows, value_size) if len(q.shape) == 4 else (batch, rows, heads * value_size)
+        outputs: list[Facts | None] = [
+            Facts(q.dtype, y),
+            Facts(k.dtype, (batch, kh, total, size)),
+            Facts(v.dtype, (batch, kh, total, value_size)),
+            Facts(q.dtype, (batch, heads, rows, total)),
+        ]
+        return outputs[: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula, in float64."""
+        query, key, value = (present(inputs, i) for i in range(3))
+        dtype = query.dtype
+        q = _heads(node, query, attr_int(node, "q_num_heads", 0))
+        k, v = (_heads(node, x, attr_int(node, "kv_num_heads", 0)) for x in (key, value))
+        past_key, past_value, lengths = given(inputs, 4), given(inputs, 5), given(inputs, 6)
+        if past_key is not None:
+            k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+        present_key, present_value = k, v
+        rows, keys = q.shape[2], k.shape[2]
+        offset = np.zeros((1, 1, 1, 1), np.int64)
+        if past_key is not None:
+            offset = offset + past_key.shape[2]
+        elif lengths is not None:
+            offset = lengths.astype(np.int64).reshape(-1, 1, 1, 1) - rows
+        allowed, bias = self.masks(node, given(inputs, 3), rows, keys, offset, lengths)
+
+        repeats = q.shape[1] // k.shape[1]
+        wide_k, wide_v = (np.repeat(widen(x), repeats, 1) for x in (k, v))
+        scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(q.shape[3])
+        mode, softcap = attr_int(node, "qk_matmul_output_mode", 0), attr_float(node, "softcap", 0.0)
+        with np.errstate(all="ignore"):
+            scores = np.matmul(widen(q), wide_k.swapaxes(2, 3)) * scale
+            shown = scores
+            if softcap > 0:
+                scores = softcap * np.tanh(scores / softcap)
+                shown = shown if mode == 0 else scores
+            scores = np.where(allowed, scores + bias, -np.inf)
+            shown = scores if mode == 2 else shown
+            weights = _softmax(scores)
+            shown = weights if mode == 3 else shown
+            y = np.matmul(weights, wide_v)
+        if query.ndim == 3:
+            y = y.transpose(0, 2, 1, 3).reshape(y.shape[0], rows, -1)
+        outputs = [rounded(y, dtype), present_key, present_value, rounded(shown, dtype)]
+        return outputs[: len(node.outputs)]
+
+    @staticmethod
+    def masks(
+        node: ir.Node, mask: Array | None, rows: int, keys: int, offset: Array, lengths: Array | None
+    ) -> tuple[Array, Array]:
+        """(which keys each row may attend to, what is added to its scores), both broadcast to [B, H, rows, keys].
+
+        `offset` [B or 1, 1, 1, 1]: how many valid keys come before the first row.
+        """
+        allowed = np.ones((1, 1, rows, keys), np.bool_)
+        bias = np.zeros((1, 1, 1, 1))
+        if mask is not None:
+            widths = [(0, 0)] * (mask.ndim - 1) + [(0, max(0, keys - mask.shape[-1]))]
+            if mask.dtype == np.bool_:
+                allowed = allowed & np.pad(mask, widths, constant_values=False)
+            else:
+                bias = np.pad(widen(mask), widths, constant_values=-np.inf)
+                allowed = allowed & ~np.isneginf(bias)
+        position, column = offset + np.arange(rows).reshape(-1, 1), np.arange(keys)
+        left, right = attr_int(node, "left_window_size", -1), attr_int(node, "right_window_size", -1)
+        if attr_int(node, "is_causal", 0):
+            allowed = allowed & (column <= position)
+        if left >= 0:
+            allowed = allowed & (column >= position - left)
+        if right >= 0:
+            allowed = allowed & (column <= position + right)
+        if lengths is not None:
+            allowed = allowed & (column < lengths.reshape(-1, 1, 1, 1))
+        return allowed, bias
+
+
+def _softmax(scores: Array) -> Array:
+    """Along the last axis; a row of nothing but -inf is 0."""
+    largest = scores.max(-1, keepdims=True, initial=-np.inf)
+    e = np.exp(scores - np.where(np.isneginf(largest), 0.0, largest))
+    total = e.sum(-1, keepdims=True)
+    return e / np.where(total == 0, 1.0, total)
+
+
+@register("RotaryEmbedding", since=23)
+class RotaryEmbedding(Op):
+    """Pairs of elements of each head rotated by the angles of their position.
+
+    x [B, H, S, D] or [B, S, H · D]; cos and sin [positions, R/2] with position_ids [B, S], or [B, S, R/2] without.
+    """
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        if len(x.shape) not in (3, 4):
+            raise shape_error(node, f"the input has shape {show(x.shape)}, and must have rank 3 or 4")
+        if len(x.shape) == 3 and not attr_int(node, "num_heads", 0):
+            raise ModelError(f"{label(node)}: an input of rank 3 needs attribute num_heads. Set it.")
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula; elements beyond rotary_embedding_dim stay."""
+        source, positions = present(inputs, 0), given(inputs, 3)
+        x = widen(_heads(node, source, attr_int(node, "num_heads", 0)))
+        cos, sin = (widen(present(inputs, i)) for i in (1, 2))
+        if positions is not None:
+            cos, sin = cos[positions], sin[positions]
+        cos, sin = cos[:, None], sin[:, None]
+        width = attr_int(node, "rotary_embedding_dim", 0) or x.shape[-1]
+        y = x.copy()
+        if attr_int(node, "interleaved", 0):
+            first, second = slice(0, width, 2), slice(1, width, 2)
+        else:
+            first, second = slice(0, width // 2), slice(width // 2, width)
+        a, b = x[..., first], x[..., second]
+        y[..., first] = cos * a - sin * b
+        y[..., second] = sin * a + cos * b
+        if source.ndim == 3:
+            y = y.transpose(0, 2, 1, 3).reshape(source.shape)
+        return [rounded(y, source.dtype)]

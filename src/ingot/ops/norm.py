@@ -1,0 +1,296 @@
+"""Normalisations: of batches, layers, groups and instances, and softmax. Computed in float64, rounded once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.ops.numeric import rounded, widen
+from ingot.ops.registry import (
+    Array,
+    DType,
+    Facts,
+    Op,
+    attr_float,
+    attr_int,
+    attr_ints,
+    broadcast,
+    given,
+    need,
+    normal_axes,
+    normal_axis,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Outputs = list[Facts | None] | None
+
+
+class SameShape(Op):
+    """One output, of the first input's shape and dtype."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The first input's facts, without its value."""
+        x = need(node, inputs, 0)
+        return [Facts(x.dtype, x.shape)]
+
+
+class _AlongAxis(SameShape):
+    """A function along `axis`, the last by default."""
+
+    def along(self, x: Array, axis: int) -> Array:
+        """The function, in float64."""
+        raise NotImplementedError
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        normal_axis(node, attr_int(node, "axis", -1), len(x.shape))
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """See `along`."""
+        x = present(inputs, 0)
+        if not x.size:
+            return [x]
+        with np.errstate(all="ignore"):
+            return [rounded(self.along(widen(x), attr_int(node, "axis", -1)), x.dtype)]
+
+
+@register("Softmax", since=13)
+class Softmax(_AlongAxis):
+    """exp(x - max) / sum(exp(x - max))."""
+
+    def along(self, x: Array, axis: int) -> Array:
+        """A row of nothing but -inf gives NaN."""
+        e = np.exp(x - x.max(axis, keepdims=True))
+        return e / e.sum(axis, keepdims=True)
+
+
+@register("LogSoftmax", since=13)
+class LogSoftmax(_AlongAxis):
+    """log(softmax(x))."""
+
+    def along(self, x: Array, axis: int) -> Array:
+        """Without leaving the logarithm."""
+        x = x - x.max(axis, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis, keepdims=True))
+
+
+@register("Hardmax", since=13)
+class Hardmax(_AlongAxis):
+    """1 at the first largest, 0 elsewhere."""
+
+    def along(self, x: Array, axis: int) -> Array:
+        """np.argmax."""
+        y = np.zeros_like(x)
+        np.put_along_axis(y, np.expand_dims(np.argmax(x, axis), axis), 1, axis)
+        return y
+
+
+@register("LpNormalization", since=22)
+class LpNormalization(_AlongAxis):
+    """x / (sum |x|^p)^(1/p), 0 where the norm is 0; p is 1 or 2."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The norm along `axis`."""
+        x, p = present(inputs, 0), attr_int(node, "p", 2)
+        axis = attr_int(node, "axis", -1)
+        wide = widen(x)
+        norm = (np.abs(wide) ** p).sum(axis, keepdims=True) ** (1.0 / p)
+        return [rounded(np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0), x.dtype)]
+
+
+@register("BatchNormalization", since=15)
+class BatchNormalization(Op):
+    """scale · (x - mean) / sqrt(var + epsilon) + bias for each channel of [N, C, …].
+
+    In training mode mean and var are the batch's own, and two more outputs carry the running ones on.
+    """
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Every parameter must be [C]."""
+        x = need(node, inputs, 0)
+        channels = x.shape[1] if len(x.shape) > 1 else 1
+        outputs: list[Facts | None] = [Facts(x.dtype, x.shape)]
+        for i in range(1, 5):
+            parameter = need(node, inputs, i)
+            if parameter.shape != (channels,):
+                raise shape_error(
+                    node, f"input {i} has shape {show(parameter.shape)}, and must be [{channels}]"
+                )
+            if i > 2:
+                outputs.append(Facts(parameter.dtype, parameter.shape))
+        return outputs[: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula."""
+        x, mean, var = present(inputs, 0), present(inputs, 3), present(inputs, 4)
+        wide = widen(x)
+        column = (-1, *[1] * (x.ndim - 2))
+        scale, bias, m, v = (widen(present(inputs, i)) for i in range(1, 5))
+        outputs: list[Array] = []
+        if attr_int(node, "training_mode", 0):
+            momentum = attr_float(node, "momentum", 0.9)
+            axes = tuple(i for i in range(x.ndim) if i != 1)
+            batch_mean, batch_var = wide.mean(axes), wide.var(axes)
+            outputs = [
+                rounded(m * momentum + batch_mean * (1 - momentum), mean.dtype),
+                rounded(v * momentum + batch_var * (1 - momentum), var.dtype),
+            ]
+            m, v = batch_mean, batch_var
+        with np.errstate(all="ignore"):
+            factor = scale / np.sqrt(v + attr_float(node, "epsilon", 1e-5))
+            y = (wide - m.reshape(column)) * factor.reshape(column) + bias.reshape(column)
+        return [rounded(y, x.dtype), *outputs][: len(node.outputs)]
+
+
+def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
+    """((x - mean) / sqrt(var + epsilon), mean, 1 / sqrt(var + epsilon)) over axes; x in float64."""
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    inverse = 1.0 / np.sqrt((centred * centred).mean(axes, keepdims=True) + epsilon)
+    return centred * inverse, mean, inverse
+
+
+def _fits(node: ir.Node, x: Facts, parameter: Facts | None, what: str) -> None:
+    if parameter is not None and broadcast(node, x.shape, parameter.shape) != x.shape:
+        raise shape_error(
+            node, f"the {what} {show(parameter.shape)} does not broadcast to the input {show(x.shape)}"
+        )
+
+
+@register("LayerNormalization", since=17)
+class LayerNormalization(Op):
+    """scale · (x - mean) / sqrt(var + epsilon) + bias, over the dimensions from `axis` on."""
+
+    def stash(self, node: ir.Node) -> DType:
+        """The dtype of the second and third output."""
+        return ir.DataType(attr_int(node, "stash_type", 1)).numpy()
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x, then two with 1 in the normalised dimensions."""
+        x = need(node, inputs, 0)
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(x.shape))
+        _fits(node, x, need(node, inputs, 1), "scale")
+        _fits(node, x, given(inputs, 2), "bias")
+        stash = Facts(self.stash(node), (*x.shape[:axis], *[1] * (len(x.shape) - axis)))
+        return [Facts(x.dtype, x.shape), stash, stash][: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula."""
+        x, bias = present(inputs, 0), given(inputs, 2)
+        axis = normal_axis(node, attr_int(node, "axis", -1), x.ndim)
+        with np.errstate(all="ignore"):
+            y, mean, inverse = _standardised(
+                widen(x), tuple(range(axis, x.ndim)), attr_float(node, "epsilon", 1e-5)
+            )
+            y = y * widen(present(inputs, 1))
+            if bias is not None:
+                y = y + widen(bias)
+        stash = self.stash(node)
+        return [rounded(y, x.dtype), rounded(mean, stash), rounded(inverse, stash)][: len(node.outputs)]
+
+
+@register("RMSNormalization", since=23)
+class RMSNormalization(SameShape):
+    """scale · x / sqrt(mean(x²) + epsilon), over the dimensions from `axis` on."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x."""
+        x = need(node, inputs, 0)
+        normal_axis(node, attr_int(node, "axis", -1), len(x.shape))
+        _fits(node, x, need(node, inputs, 1), "scale")
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula."""
+        x = present(inputs, 0)
+        wide = widen(x)
+        axes = tuple(range(normal_axis(node, attr_int(node, "axis", -1), x.ndim), x.ndim))
+        with np.errstate(all="ignore"):
+            root = np.sqrt((wide * wide).mean(axes, keepdims=True) + attr_float(node, "epsilon", 1e-5))
+            return [rounded(wide / root * widen(present(inputs, 1)), x.dtype)]
+
+
+@register("GroupNormalization", since=21)
+class GroupNormalization(SameShape):
+    """Each of `num_groups` groups of channels standardised by itself, then scale and bias for each channel."""
+
+    def groups(self, node: ir.Node, x: tuple[int, ...]) -> int:
+        """The number of groups; it must divide the channels."""
+        groups = attr_int(node, "num_groups", 1)
+        if len(x) < 2 or groups < 1 or x[1] % groups:
+            raise shape_error(node, f"the channels of {show(x)} do not divide into {groups} groups")
+        return groups
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x; scale and bias are [C]."""
+        x = need(node, inputs, 0)
+        self.groups(node, x.shape)
+        for i in (1, 2):
+            if need(node, inputs, i).shape != x.shape[1:2]:
+                raise shape_error(
+                    node, f"input {i} has shape {show(need(node, inputs, i).shape)}, not [{x.shape[1]}]"
+                )
+        return [Facts(x.dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula, on [N, groups, everything else]."""
+        x = present(inputs, 0)
+        grouped = widen(x).reshape(x.shape[0], self.groups(node, x.shape), -1 if x.size else 0)
+        with np.errstate(all="ignore"):
+            y = _standardised(grouped, (2,), attr_float(node, "epsilon", 1e-5))[0].reshape(x.shape)
+        column = (-1, *[1] * (x.ndim - 2))
+        y = y * widen(present(inputs, 1)).reshape(column) + widen(present(inputs, 2)).reshape(column)
+        return [rounded(y, x.dtype)]
+
+
+@register("InstanceNormalization", since=22)
+class InstanceNormalization(SameShape):
+    """Each channel of each instance standardised by itself, then scale and bias for each channel."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the formula."""
+        x = present(inputs, 0)
+        column = (-1, *[1] * (x.ndim - 2))
+        with np.errstate(all="ignore"):
+            y = _standardised(widen(x), tuple(range(2, x.ndim)), attr_float(node, "epsilon", 1e-5))[0]
+        y = y * widen(present(inputs, 1)).reshape(column) + widen(present(inputs, 2)).reshape(column)
+        return [rounded(y, x.dtype)]
+
+
+@register("MeanVarianceNormalization", since=13)
+class MeanVarianceNormalization(SameShape):
+    """(x - mean) / (sqrt(var) + 1e-9) over `axes`, by default all but the channels."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """By the operator's function body."""
+        x = present(inputs, 0)
+        wide = widen(x)
+        axes = normal_axes(node, attr_ints(node, "axes") or (0, 2, 3), x.ndim)
+        mean = wide.mean(axes, keepdims=True)
+        var = np.maximum((wide * wide).mean(axes, keepdims=True) - mean * mean, 0.0)
+        return [rounded((wide - mean) / (np.sqrt(var) + 1e-9), x.dtype)]
+
+
+@register("LRN", since=13)
+class LRN(SameShape):
+    """x / (bias + alpha / size · sum of squares over `size` neighbouring channels) ^ beta."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The window is centred, with the extra channel of an even size after it."""
+        x, size = present(inputs, 0), attr_int(node, "size", 1)
+        wide = widen(x)
+        before, after = math.floor((size - 1) / 2), math.ceil((size - 1) / 2)
+        total = np.zeros_like(wide)
+        for channel in range(x.shape[1]):
+            part = wide[:, max(0, channel - before) : channel + after + 1]
+            total[:, channel] = (part * part).sum(1)
+        alpha, beta = attr_float(node, "alpha", 1e-4), attr_float(node, "beta", 0.75)
+        return [rounded(wide / (attr_float(node, "bias", 1.0) + alpha / size * total) ** beta, x.dtype)]

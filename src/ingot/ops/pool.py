@@ -1,0 +1,155 @@
+"""Pooling over windows (AveragePool, MaxPool, LpPool) and over everything (the Global pools)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.ops.numeric import INT64, is_float, rounded, widen
+from ingot.ops.registry import Array, Facts, Op, attr_int, need, present, register, shape_error, show
+from ingot.ops.window import Window, kernel_shape
+
+Outputs = list[Facts | None] | None
+
+
+class Pool(Op):
+    """A window over [N, C, …]; each channel by itself."""
+
+    def window(self, node: ir.Node, x: tuple[int, ...]) -> Window:
+        """The resolved window for this input."""
+        kernel = kernel_shape(node)
+        if len(x) != len(kernel) + 2:
+            raise shape_error(
+                node,
+                f"the input {show(x)} and kernel_shape {show(kernel)} do not belong together",
+                "Use [N, C, …].",
+            )
+        return Window.of(node, x[2:], kernel)
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """See `window`."""
+        x = need(node, inputs, 0)
+        return [Facts(x.dtype, (*x.shape[:2], *self.window(node, x.shape).output))]
+
+
+@register("AveragePool", since=22)
+class AveragePool(Pool):
+    """The mean of each window; the padding counts as zeros with count_include_pad, else not at all."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Sums of the elements over sums of ones."""
+        x = present(inputs, 0)
+        window = self.window(node, x.shape)
+        inner = tuple(range(-len(window.kernel), 0))
+        total = window.windows(widen(x), 0).sum(inner)
+        ones = np.ones((1, 1, *x.shape[2:]))
+        if attr_int(node, "count_include_pad", 0):
+            widths = [(0, 0), (0, 0), *zip(window.before, window.after, strict=True)]
+            padded = np.pad(ones, widths, constant_values=1.0)
+            # What ceil_mode adds beyond the padding is not there, and is not counted.
+            whole = Window(
+                window.kernel, window.strides, window.dilations, *[(0,) * len(inner)] * 2, window.output
+            )
+            count = whole.windows(padded, 0).sum(inner)
+        else:
+            count = window.windows(ones, 0).sum(inner)
+        with np.errstate(all="ignore"):
+            return [rounded(total / count, x.dtype)]
+
+
+@register("MaxPool", since=22)
+class MaxPool(Pool):
+    """The largest of each window, and optionally its position in the flattened input."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Positions have the same shape."""
+        x = need(node, inputs, 0)
+        shape = (*x.shape[:2], *self.window(node, x.shape).output)
+        return [Facts(x.dtype, shape), Facts(INT64, shape)][: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The padding holds the lowest value; positions count along the last axis, or the first spatial one."""
+        x = present(inputs, 0)
+        window = self.window(node, x.shape)
+        rank = len(window.kernel)
+        lowest = -np.inf if is_float(x.dtype) else np.iinfo(x.dtype).min
+        windows = window.windows(x if x.dtype.isbuiltin == 1 else widen(x), lowest)
+        flat = windows.reshape(*windows.shape[: 2 + rank], -1)
+        outputs = [rounded(flat.max(-1), x.dtype)]
+        if len(node.outputs) > 1:
+            order = "F" if attr_int(node, "storage_order", 0) else "C"
+            spatial = np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:], order=order)
+            planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * rank)
+            position = window.windows(planes * spatial.size + spatial, -1).reshape(flat.shape)
+            # Only elements count: a window of nothing but -inf must not point into the padding.
+            inside = np.where(position >= 0, flat, -np.inf) if is_float(x.dtype) else flat
+            choice = np.argmax(
+                np.where((position >= 0) & (inside == inside.max(-1, keepdims=True)), 1, 0), -1
+            )
+            outputs.append(np.take_along_axis(position, choice[..., None], -1)[..., 0].astype(INT64))
+        return outputs
+
+
+@register("LpPool", since=22)
+class LpPool(Pool):
+    """(sum |x|^p)^(1/p) of each window."""
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The padding adds nothing."""
+        x, p = present(inputs, 0), attr_int(node, "p", 2)
+        window = self.window(node, x.shape)
+        powers = np.abs(window.windows(widen(x), 0)) ** p
+        return [rounded(powers.sum(tuple(range(-len(window.kernel), 0))) ** (1.0 / p), x.dtype)]
+
+
+class GlobalPool(Op):
+    """One number for each channel of [N, C, …]."""
+
+    def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
+        """The pool over `axes`, keeping them; x is in float64."""
+        raise NotImplementedError
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """[N, C, 1, …]."""
+        x = need(node, inputs, 0)
+        if len(x.shape) < 2:
+            raise shape_error(node, f"the input {show(x.shape)} has no channels", "Use [N, C, …].")
+        return [Facts(x.dtype, (*x.shape[:2], *[1] * (len(x.shape) - 2)))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """See `combine`."""
+        x = present(inputs, 0)
+        with np.errstate(all="ignore"):
+            return [rounded(self.combine(node, widen(x), tuple(range(2, x.ndim))), x.dtype)]
+
+
+@register("GlobalAveragePool", since=22)
+class GlobalAveragePool(GlobalPool):
+    """The mean."""
+
+    def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
+        """np.mean."""
+        del node
+        return x.mean(axes, keepdims=True)
+
+
+@register("GlobalMaxPool", since=22)
+class GlobalMaxPool(GlobalPool):
+    """The largest."""
+
+    def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
+        """np.max."""
+        del node
+        return x.max(axes, keepdims=True, initial=-np.inf)
+
+
+@register("GlobalLpPool", since=22)
+class GlobalLpPool(GlobalPool):
+    """(sum |x|^p)^(1/p)."""
+
+    def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
+        """The p-norm."""
+        p = attr_int(node, "p", 2)
+        return (np.abs(x) ** p).sum(axes, keepdims=True) ** (1.0 / p)

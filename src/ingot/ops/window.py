@@ -1,0 +1,106 @@
+"""Windows that slide over spatial dimensions: what convolutions and pools have in common.
+
+`Window.of` resolves a node's attributes (auto_pad, ceil_mode, defaults) for concrete sizes, once for every user of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.registry import Array, attr_int, attr_ints, attr_str, label, shape_error, show
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Per spatial dimension: kernel, stride, dilation, padding before and after, and the number of output positions.
+
+    With ceil_mode the last position may reach beyond the padding after; nothing is there.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    output: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: ir.Node, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+        """The window of a Conv or pool node over spatial `sizes`.
+
+        Raises `ShapeError` where it does not fit once.
+        """
+        rank = len(sizes)
+        strides = attr_ints(node, "strides") or (1,) * rank
+        dilations = attr_ints(node, "dilations") or (1,) * rank
+        pads = attr_ints(node, "pads") or (0,) * (2 * rank)
+        if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
+            raise shape_error(
+                node,
+                f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads {show(pads)} "
+                f"do not all belong to {rank} spatial dimensions",
+            )
+        if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
+            raise shape_error(
+                node, f"strides {show(strides)} and dilations {show(dilations)} must be positive"
+            )
+        extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        auto = attr_str(node, "auto_pad", "NOTSET")
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            output = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
+            total = [
+                max((o - 1) * s + e - n, 0)
+                for o, s, e, n in zip(output, strides, extents, sizes, strict=True)
+            ]
+            small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+            before, after = (small, large) if auto == "SAME_UPPER" else (large, small)
+        else:
+            before, after = ([0] * rank, [0] * rank) if auto == "VALID" else (pads[:rank], pads[rank:])
+            ceil = attr_int(node, "ceil_mode", 0)
+            output = []
+            for n, s, e, b, a in zip(sizes, strides, extents, before, after, strict=True):
+                space = n + b + a - e
+                count = (-(-space // s) if ceil else space // s) + 1
+                # A last window that would start in the padding after, or beyond it, does not count.
+                if ceil and (count - 1) * s >= n + b:
+                    count -= 1
+                output.append(count)
+        if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
+            raise shape_error(
+                node,
+                f"a window of {show(extents)} does not fit into {show(sizes)} padded by {show((*before, *after))}",
+                "Use a larger input, more padding, or a smaller kernel.",
+            )
+        return cls(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))
+
+    def windows(self, x: Array, fill: Any) -> Array:
+        """A view [N, C, *output, *kernel] of x [N, C, *sizes], with `fill` in the padding."""
+        rank = len(self.kernel)
+        extents = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        widths = [(0, 0), (0, 0)]
+        crop = [slice(None), slice(None)]
+        for i in range(rank):
+            reach = (self.output[i] - 1) * self.strides[i] + extents[i]
+            extra = reach - x.shape[2 + i] - self.before[i]
+            widths.append((max(self.before[i], 0), max(extra, 0)))
+            crop.append(slice(max(-self.before[i], 0), None))
+        if 0 in self.output:
+            return np.empty((*x.shape[:2], *self.output, *self.kernel), x.dtype)
+        padded = np.pad(x[tuple(crop)], widths, constant_values=fill)
+        view = np.lib.stride_tricks.sliding_window_view(padded, extents, tuple(range(2, 2 + rank)))
+        positions = [slice(0, (o - 1) * s + 1, s) for o, s in zip(self.output, self.strides, strict=True)]
+        inside = [slice(None, None, d) for d in self.dilations]
+        return view[(slice(None), slice(None), *positions, *inside)]
+
+
+def kernel_shape(node: ir.Node) -> tuple[int, ...]:
+    """The attribute that a pool cannot do without."""
+    kernel = attr_ints(node, "kernel_shape")
+    if kernel is None:
+        raise ModelError(f"{label(node)}: attribute kernel_shape is missing. Run onnx.checker on the file.")
+    return kernel
