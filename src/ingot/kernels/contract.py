@@ -1,0 +1,293 @@
+"""The register tile that matrix multiplication and convolution share, and what follows it before the result
+is stored.
+
+A tile is `rows` × `columns` pixels by `vectors` vectors of output channels, all of it in registers over the
+whole contraction. One step of it reads `unroll` values of each pixel and as many rows of weights:
+
+    for step in table:                                     # offsets of the step in the pixels' memory, in
+    floats
+        for c in range(unroll):
+            for each pixel p and vector v:
+                sum[p, v] += a[table[step] + p * pitch + c] * b[step * unroll + c, v]
+
+So the layout of the pixels is a matter of the table and of two constants: matrices, images of channel
+blocks and images read as they lie all run through it. The epilogue is computed on the sums before they are
+stored.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ingot.codegen.builder import F32, I8, I32, I64, Builder, Int, Value, vector
+from ingot.codegen.elements import (
+    bytes_of,
+    gather_element,
+    load_element,
+    memory_element,
+    scatter_element,
+    store_element,
+)
+from ingot.codegen.kernel import kernel
+from ingot.codegen.machine import Machine
+from ingot.errors import UnsupportedOperatorError
+from ingot.kernels import expression as expressions
+from ingot.kernels.call import View, constant
+from ingot.kernels.expression import Expression
+
+TILE_SLOTS = (
+    "a",
+    "b",
+    "out",
+    "table",
+    "steps",
+    "count",
+    "a_row",
+    "out_column",
+    "out_row",
+    "out_channel",
+    "valid",
+)
+
+UNROLL = 4  # values of the contraction in a step, where nothing else decides
+
+# Scratch memory of a thread: arguments for the tile, arguments for the packing, one tile's sums, then what
+# is packed.
+FRAME_BYTES = 1024
+SUMS_BYTES = 2048
+PACKED_AT = 2 * FRAME_BYTES + SUMS_BYTES
+
+# An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
+_SHORT_EPILOGUE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What becomes of each sum before it is stored: leaf 0 of `expression` is the sum, the others are
+    `operands`, in order, each broadcastable to the shape of the output.
+    """
+
+    expression: Expression
+    operands: Sequence[View] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a view is reached along the output's channels, and whether it changes from pixel to pixel."""
+
+    dtype: str
+    channels: Literal["contiguous", "repeated", "strided"]
+    per_pixel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a register tile: most pixels, and vectors of output channels."""
+
+    pixels: int
+    vectors: int
+
+
+def register_tile(machine: Machine) -> Shape:
+    """The largest tile whose sums, one step's weights and a temporary fit in the registers."""
+    if machine.registers >= 32:
+        return Shape(14, 2)
+    return Shape(6, 2) if machine.fma else Shape(4, 2)  # without FMA each product needs a register of its own
+
+
+def split(total: int, most: int) -> tuple[int, int, int]:
+    """`total` items in the fewest nearly equal parts of at most `most`: (parts, how many have one more,
+    size of the rest).
+    """
+    parts = -(-total // most)
+    size, taller = divmod(total, max(parts, 1))
+    return parts, taller, size
+
+
+def partial_sums(pixels: int) -> int:
+    """How many sums each output is split into, so that enough of them hide the latency of an FMA."""
+    return 4 if pixels == 1 else 2 if pixels < 4 else 1
+
+
+def reach_of(view: View, channel_stride: int, pixel_strides: Sequence[int], channels: int) -> Reach:
+    """The class of a view with these strides, in elements."""
+    kind: Literal["contiguous", "repeated", "strided"] = "strided"
+    if channel_stride == 1 or channels == 1:
+        kind = "contiguous"
+    elif channel_stride == 0:
+        kind = "repeated"
+    return Reach(view.dtype.name, kind, any(pixel_strides))
+
+
+def check_float32(subject: str, *views: View) -> None:
+    """Refuse what the register tile cannot compute."""
+    for view in views:
+        if view.dtype != np.float32:
+            raise UnsupportedOperatorError(
+                f"{subject}: found {view.dtype.name}, generated kernels want float32; "
+                "cast it, or let the host compute it"
+            )
+
+
+def offsets_table(offsets: np.ndarray) -> View:
+    """A table of steps as the tile reads it."""
+    return constant(np.ascontiguousarray(offsets, np.int32))
+
+
+def operand_names(count: int) -> tuple[str, ...]:
+    """The slots of the epilogue's operands: address, and bytes from one column, row and channel to the
+    next.
+    """
+    return tuple(f"x{i}{part}" for i in range(count) for part in ("", "_column", "_row", "_channel"))
+
+
+class Frame:
+    """Arguments that a kernel prepares in memory for a kernel it calls."""
+
+    def __init__(self, k: Builder, pointer: Value, slots: Sequence[str]) -> None:
+        self._k, self.pointer = k, pointer
+        self._index = {slot: i for i, slot in enumerate(slots)}
+
+    def set(self, slot: str, value: Int) -> None:
+        """Put an integer or a pointer into `slot`."""
+        self._k.store(self._k.int(value), self.pointer, self._index[slot])
+
+
+@kernel(*TILE_SLOTS)
+def tile(
+    k: Builder,
+    *,
+    rows: int,
+    columns: int,
+    pitch: int,
+    unroll: int,
+    vectors: int,
+    panel: int,
+    sums: int,
+    masked: bool,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    operands: tuple[str, ...],
+) -> None:
+    """`count` tiles side by side. Pointers are of the first; strides of `out` and operands are in bytes, of
+    a in floats.
+
+    `panel` vectors lie in a row of weights, of which `vectors` are computed and `valid` channels stored.
+    """
+    del operands  # they are in the slots already
+    lanes = k.machine.lanes
+    type_ = vector(F32, lanes)
+    a, b, table, steps = k.pointer("a"), k.pointer("b"), k.pointer("table"), k.arg("steps")
+    a_row = k.arg("a_row") if rows > 1 else 0
+    pixels = rows * columns
+    with k.loop(0, k.arg("count"), at_least_once=True) as number:
+        corner = k.at(a, k.mul(number, columns * pitch), F32)
+        total = [k.zero(type_) for _ in range(sums * pixels * vectors)]
+        with k.loop(0, steps, carry=total) as step:
+            here = k.at(corner, k.ir.sext(k.load(table, I32, step), I64), F32)
+            lines = [k.at(here, k.mul(a_row, row), F32) for row in range(rows)]
+            weights = k.at(b, k.mul(step, unroll * panel * lanes), F32)
+            for c in range(unroll):
+                held = [k.load(weights, type_, (c * panel + v) * lanes) for v in range(vectors)]
+                for p in range(pixels):
+                    value = k.load(lines[p // columns], F32, p % columns * pitch + c)
+                    value = k.broadcast(value, lanes)
+                    for v in range(vectors):
+                        at = ((c % sums) * pixels + p) * vectors + v
+                        total[at] = k.fma(value, held[v], total[at])
+        while len(total) > pixels * vectors:
+            half = len(total) // 2
+            total = [k.ir.fadd(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
+        _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One operand of the epilogue inside a tile."""
+
+    reach: Reach
+    corner: Value
+    column: Value
+    row: Value
+    channel: Value  # in elements
+
+
+def _elements(k: Builder, stride: Value, dtype: str) -> Value:
+    """A stride in bytes, perhaps negative, in elements."""
+    return k.ir.ashr(stride, I64(bytes_of(dtype).bit_length() - 1))
+
+
+def _finish(
+    k: Builder,
+    total: list[Value],
+    number: Value,
+    rows: int,
+    columns: int,
+    vectors: int,
+    masked: bool,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+) -> None:
+    """Apply the epilogue to a tile's sums and store them."""
+    lanes = k.machine.lanes
+    valid = k.arg("valid") if masked or out.channels == "strided" else vectors * lanes
+    masks = [k.lanes_below(k.sub(valid, v * lanes), lanes) if masked else None for v in range(vectors)]
+    out_column, out_row = k.arg("out_column"), k.arg("out_row")
+    corner = k.at(k.pointer("out"), k.mul(number, k.mul(out_column, columns)), I8)
+    out_channel = _elements(k, k.arg("out_channel"), out.dtype) if out.channels == "strided" else 1
+    readers: list[_Reader] = []
+    for i, reach in enumerate(reaches):
+        column, row = (k.arg(f"x{i}_{d}") if reach.per_pixel else 0 for d in ("column", "row"))
+        start = k.at(k.pointer(f"x{i}"), k.mul(number, k.mul(column, columns)), I8)
+        channel = _elements(k, k.arg(f"x{i}_channel"), reach.dtype) if reach.channels == "strided" else 1
+        readers.append(_Reader(reach, start, column, row, channel))
+
+    def read(reader: _Reader, row: Int, column: Int, v: int) -> Value:
+        where = k.at(reader.corner, k.add(k.mul(reader.row, row), k.mul(reader.column, column)), I8)
+        dtype, kind = reader.reach.dtype, reader.reach.channels
+        if kind == "contiguous":
+            return load_element(k, where, dtype, lanes, v * lanes, masks[v])
+        if kind == "repeated":
+            return k.broadcast(load_element(k, where, dtype, 1), lanes)
+        first = k.at(where, k.mul(reader.channel, v * lanes), memory_element(dtype))
+        return gather_element(k, first, dtype, lanes, reader.channel, k.sub(valid, v * lanes))
+
+    fixed = {
+        (i, v): read(reader, 0, 0, v)
+        for i, reader in enumerate(readers)
+        if not reader.reach.per_pixel
+        for v in range(vectors)
+    }
+
+    def pixel(row: Int, column: Int, sums: Sequence[Value]) -> None:
+        where = k.at(corner, k.add(k.mul(out_row, row), k.mul(out_column, column)), I8)
+        for v in range(vectors):
+            value = sums[v]
+            if epilogue is not None:
+                leaves = [
+                    fixed[i, v] if (i, v) in fixed else read(r, row, column, v) for i, r in enumerate(readers)
+                ]
+                (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
+            if out.channels == "contiguous":
+                store_element(k, value, where, out.dtype, v * lanes, masks[v])
+            else:
+                first = k.at(where, k.mul(out_channel, v * lanes), memory_element(out.dtype))
+                scatter_element(k, value, first, out.dtype, out_channel, k.sub(valid, v * lanes))
+
+    if epilogue is None or epilogue.weight <= _SHORT_EPILOGUE:
+        for p in range(rows * columns):
+            pixel(p // columns, p % columns, total[p * vectors : (p + 1) * vectors])
+        return
+    for i, value in enumerate(total):
+        k.store(value, k.scratch, i * lanes)
+    with k.loop(0, rows) as row, k.loop(0, columns) as column:
+        saved = k.at(k.scratch, k.mul(k.add(k.mul(row, columns), column), vectors * lanes), F32)
+        pixel(row, column, [k.load(saved, vector(F32, lanes), v * lanes) for v in range(vectors)])

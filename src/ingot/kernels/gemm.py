@@ -1,0 +1,316 @@
+"""Matrix multiplication: bands of rows are packed into a thread's own memory and multiplied with panels of
+columns.
+
+A tile of work is (matrix of the batch, band of rows, panel of columns), in this order: a thread packs a
+band when it comes to it and walks the panels with it. The whole contraction happens in registers
+(contract.py), so how the work is cut changes no result.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ingot.codegen.builder import F32, I8, I64, Builder, Int
+from ingot.codegen.kernel import Kernel, kernel
+from ingot.codegen.machine import Machine, host
+from ingot.errors import ShapeError
+from ingot.kernels.call import Call, View, row_major
+from ingot.kernels.contract import (
+    FRAME_BYTES,
+    PACKED_AT,
+    TILE_SLOTS,
+    UNROLL,
+    Epilogue,
+    Frame,
+    offsets_table,
+    operand_names,
+    partial_sums,
+    reach_of,
+    register_tile,
+    split,
+    tile,
+)
+from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
+
+_TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
+_ARRAYS = ("", "_outer", "_batch", "_row", "_column")  # an address; bytes along each dimension
+
+GEMM_SLOTS = (
+    *(f"a{part}" for part in _ARRAYS[:-1]), "a_inner",
+    "b", "b_outer", "b_batch", "b_panel",
+    *(f"out{part}" for part in _ARRAYS),
+    "batches", "bands", "tiles", "tall", "height", "pitch", "panels", "panel_width",
+    "n", "k", "k_blocks", "table", "steps",
+    "pack", "tall_tile", "low_tile", "tall_last", "low_last",
+)  # fmt: skip
+
+
+def gemm_operands(count: int) -> tuple[str, ...]:
+    """The slots of the epilogue's operands."""
+    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
+
+
+@kernel(*GEMM_SLOTS)
+def gemm(k: Builder, *, operands: tuple[str, ...]) -> None:
+    """out[b, m, n] = epilogue(Σ_k a[b, m, k] · b[b, k, n]) for tiles begin..end of (b, band of m, panel of
+    n).
+    """
+    lanes = k.machine.lanes
+    names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
+    frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))
+    packing = Frame(k, k.at(k.scratch, FRAME_BYTES, I8), PACK_SLOTS)
+    sums, band_memory = k.at(k.scratch, 2 * FRAME_BYTES, I8), k.at(k.scratch, PACKED_AT, I8)
+    arg = {name: k.arg(name) for name in (*GEMM_SLOTS, *operands)}
+    height, tall, panels, bands = (arg[name] for name in ("height", "tall", "panels", "bands"))
+
+    for slot in ("table", "steps"):
+        frame.set(slot, arg[slot])
+    frame.set("a_row", 0)
+    for name in names:
+        frame.set(f"{name}_column", arg[f"{name}_row"])  # a tile's columns are the matrix's rows
+        frame.set(f"{name}_row", 0)
+        frame.set(f"{name}_channel", arg[f"{name}_column"])
+    fixed: dict[str, Int] = {
+        "source_row": arg["a_row"], "source_inner": arg["a_inner"], "source_outer": 0, "source_batch": 0,
+        "target": band_memory, "pitch": arg["pitch"], "target_batch": 0, "fill": 0,
+        "inner": arg["k"], "blocks": arg["k_blocks"], "batches": 1, "order": 0,
+    }  # fmt: skip
+    for slot, value in fixed.items():
+        packing.set(slot, value)
+
+    packed = [I64(0), I64(-1)]  # what the band memory holds: the address of its first row, and which band
+    with k.loop(k.begin, k.end, carry=packed) as work:
+        panel, rest = k.rem(work, panels), k.div(work, panels)
+        band, matrix = k.rem(rest, bands), k.div(rest, bands)
+        batch, outer = k.rem(matrix, arg["batches"]), k.div(matrix, arg["batches"])
+        first_tile, last_tile = (k.div(k.mul(k.add(band, i), arg["tiles"]), bands) for i in (0, 1))
+        first_row = k.add(k.mul(first_tile, height), k.min(first_tile, tall))
+        tall_tiles = k.max(k.sub(k.min(last_tile, tall), first_tile), 0)
+        low_tiles = k.sub(k.sub(last_tile, first_tile), tall_tiles)
+
+        def start(name: str, batch: Int = batch, outer: Int = outer, row: Int = first_row) -> Int:
+            of_batch = k.add(k.mul(arg[f"{name}_batch"], batch), k.mul(arg[f"{name}_outer"], outer))
+            return k.add(arg[name], of_batch, k.mul(arg[f"{name}_row"], row) if name != "b" else 0)
+
+        source = start("a")
+        stale = k.ir.or_(k.compare("!=", source, packed[0]), k.compare("!=", band, packed[1]))
+        with k.when(stale):
+            packing.set("source", source)
+            packing.set("rows", k.add(k.mul(k.add(tall_tiles, low_tiles), height), tall_tiles))
+            k.call(arg["pack"], packing.pointer, 0, arg["k_blocks"], k.scratch)
+        packed[:] = [source, band]
+
+        column = k.mul(panel, arg["panel_width"])
+        frame.set("b", k.add(start("b"), k.mul(panel, arg["b_panel"])))
+        frame.set("valid", k.min(k.sub(arg["n"], column), arg["panel_width"]))
+        last = k.compare("==", panel, k.sub(panels, 1))
+        corners = {name: k.add(start(name), k.mul(column, arg[f"{name}_column"])) for name in names}
+        tall_rows = k.mul(tall_tiles, k.add(height, 1))
+        for kind, count, before in (("tall", tall_tiles, 0), ("low", low_tiles, tall_rows)):
+            with k.when(k.compare(">", count, 0)):
+                frame.set("a", k.at(band_memory, k.mul(before, lanes), F32))
+                frame.set("count", count)
+                for name in names:
+                    frame.set(name, k.add(corners[name], k.mul(before, arg[f"{name}_row"])))
+                code = k.choose(last, arg[f"{kind}_last"], arg[f"{kind}_tile"])
+                k.call(code, frame.pointer, 0, 0, sums)
+
+
+@functools.lru_cache(256)
+def _table(rows_in_band: int, steps: int, lanes: int) -> View:
+    """Where each step's values lie in a packed band."""
+    step = np.arange(steps)
+    each = lanes // UNROLL
+    return offsets_table(step // each * (rows_in_band * lanes) + step % each * UNROLL)
+
+
+def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The plain meaning, in float64."""
+    with np.errstate(all="ignore"):
+        return np.matmul(a.astype(np.float64), b.astype(np.float64))
+
+
+def matmul(
+    a: View,
+    b: PackedWeights | View,
+    out: View,
+    epilogue: Epilogue | None = None,
+    machine: Machine | None = None,
+) -> list[Call]:
+    """Calls that compute out[..., M, N] = epilogue(a[..., M, K] · b[..., K, N]) with batch dimensions
+    broadcast.
+
+    a and a runtime b are float32, float16 or bfloat16 with any strides; products are summed in float32. out
+    and the epilogue's operands (broadcastable to out's shape) may have any dtype the expression computes. A
+    b that is a View is packed by the first of the calls. K = 0 gives the epilogue of zeros.
+
+    Raises ShapeError where the shapes do not fit, UnsupportedOperatorError for another dtype of a or b.
+    """
+    machine = machine or host()
+    depth, n = (b.k, b.n) if isinstance(b, PackedWeights) else b.shape[-2:]
+    batch, m = out.shape[:-2], out.shape[-2]
+    if a.shape[-2:] != (m, depth) or out.shape[-1] != n:
+        raise ShapeError(
+            f"matrix product: found {a.shape} · [..., {depth}, {n}] -> {out.shape}; "
+            "the inner sizes must be equal and the result [..., rows of the first, columns of the second]"
+        )
+    check_packable("first factor of a matrix product", a.dtype)
+    if out.size == 0:
+        return []
+    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    calls: list[Call] = []
+    if isinstance(b, View):
+        if out.strides[-1] != 1 and n > 1 and out.strides[-2] == 1:
+            turned = Epilogue(epilogue.expression, [_turn(v) for v in operands]) if epilogue else None
+            return matmul(_turn(b), _turn(a), _turn(out), turned, machine)
+        calls, b = pack_calls(b, machine)
+    missing = len(batch) - len(b.batch)
+    b_strides = [0] * missing
+    for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
+        if size not in (1, whole):
+            raise ShapeError(
+                f"matrix product: found batches {b.batch} of the second factor for {batch}; "
+                "they must be equal or 1"
+            )
+        b_strides.append(0 if size == 1 else stride * b.matrix)
+    views = [a.broadcast_to((*batch, m, depth)), out, *operands]
+    dims = [
+        _Dim(size, sb, [v.strides[i] for v in views])
+        for i, (size, sb) in enumerate(zip(batch, b_strides, strict=True))
+    ]
+    row = _Dim(m, 0, [v.strides[-2] for v in views])
+    dims, row = _collapse(dims, row)
+    outer, inner = dims[:-2], [_Dim(1, 0, [0] * len(views))] * (2 - len(dims)) + dims[-2:]
+    for index in itertools.product(*(range(d.size) for d in outer)):
+        moved = [
+            replace(
+                v,
+                offset=v.offset
+                + v.dtype.itemsize * sum(i * d.strides[j] for i, d in zip(index, outer, strict=True)),
+            )
+            for j, v in enumerate(views)
+        ]
+        weights = replace(
+            b.view, offset=b.view.offset + 4 * sum(i * d.b for i, d in zip(index, outer, strict=True))
+        )
+        calls.append(_call(moved, replace(b, view=weights), inner, row, epilogue, machine))
+    return calls
+
+
+def _turn(view: View) -> View:
+    return view.transpose([*range(view.rank - 2), view.rank - 1, view.rank - 2])
+
+
+@dataclass(frozen=True, slots=True)
+class _Dim:
+    """A dimension of the batch, or the rows: its size, and strides in elements of the weights and of the
+    other views.
+    """
+
+    size: int
+    b: int
+    strides: list[int]
+
+
+def _collapse(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
+    """Fewer dimensions of batch: neighbours that follow each other become one, and rows where the weights
+    stay.
+    """
+    dims = [d for d in dims if d.size > 1]
+    while dims and dims[-1].b == 0 and _follow(dims[-1], row):
+        row = _Dim(dims[-1].size * row.size, 0, row.strides if row.size > 1 else dims[-1].strides)
+        dims = dims[:-1]
+    kept: list[_Dim] = []
+    for dim in dims:
+        if kept and kept[-1].b == dim.b * dim.size and _follow(kept[-1], dim):
+            kept[-1] = _Dim(kept[-1].size * dim.size, dim.b, dim.strides)
+        else:
+            kept.append(dim)
+    return kept, row
+
+
+def _follow(outer: _Dim, inner: _Dim) -> bool:
+    return inner.size == 1 or all(
+        o == inner.size * i for o, i in zip(outer.strides, inner.strides, strict=True)
+    )
+
+
+def _call(
+    views: list[View],
+    b: PackedWeights,
+    dims: list[_Dim],
+    row: _Dim,
+    epilogue: Epilogue | None,
+    machine: Machine,
+) -> Call:
+    """One call over at most two dimensions of batch. views: a, out and the epilogue's operands."""
+    lanes, shape = machine.lanes, register_tile(machine)
+    outer, batch = dims
+    tiles, tall, height = split(row.size, shape.pixels)
+    panels, depth_blocks = b.panels, max(1, -(-b.k // lanes))
+    bands = _bands(tiles, panels * outer.size * batch.size, shape.pixels * depth_blocks * lanes * 4, machine)
+    rows_in_band = -(-tiles // bands) * (height + 1 if tall else height)
+
+    columns = [v.strides[-1] for v in views]
+    reaches = [
+        reach_of(v, column, [row.strides[j]], b.n)
+        for j, (v, column) in enumerate(zip(views, columns, strict=True))
+    ]
+    width = b.panel // lanes
+    last = b.n - (panels - 1) * b.panel
+    tile_of = functools.partial(
+        tile,
+        rows=1, pitch=lanes, unroll=UNROLL, panel=width, out=reaches[1],
+        epilogue=epilogue.expression if epilogue else None,
+        reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
+    )  # fmt: skip
+
+    def kernel_of(pixels: int, last_panel: bool) -> Kernel:
+        vectors = -(-last // lanes) if last_panel else width
+        masked = last_panel and last % lanes != 0
+        return tile_of(columns=pixels, sums=partial_sums(pixels), vectors=vectors, masked=masked)
+
+    heights = (height + 1 if tall else height, height if height else 1)
+    tall_tile, low_tile = (kernel_of(pixels, panels == 1) for pixels in heights)
+    tall_last, low_last = (kernel_of(pixels, True) for pixels in heights)
+    if row.size == tall * (height + 1):
+        low_tile, low_last = tall_tile, tall_last
+
+    arrays: list[list[int | View | Kernel]] = []
+    for j, view in enumerate(views):
+        size = view.dtype.itemsize
+        arrays.append([view, *(d.strides[j] * size for d in (outer, batch, row)), columns[j] * size])
+    kernel = gemm(operands=gemm_operands(len(views) - 2))
+    mode = pack_mode((row.size, b.k), row.strides[0], columns[0])
+    steps = b.rows // UNROLL
+    table = _table(rows_in_band, steps, lanes)
+    args: list[int | View | Kernel] = [
+        *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
+        batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
+        b.n, b.k, depth_blocks, table, steps,
+        pack(mode=mode, width=1, dtype=views[0].dtype.name), tall_tile, low_tile, tall_last, low_last,
+        *itertools.chain.from_iterable(arrays[2:]),
+    ]  # fmt: skip
+    matrices = outer.size * batch.size
+    return Call(
+        kernel,
+        args,
+        tiles=matrices * bands * panels,
+        reads=[views[0], b.view, table, *views[2:]],
+        writes=[views[1]],
+        scratch=PACKED_AT + depth_blocks * rows_in_band * lanes * 4,
+        flops=2 * matrices * row.size * b.n * b.k,
+        label="matmul",
+    )
+
+
+def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:
+    """Bands of rows: each fits in half of L2, and there is work to share out."""
+    fitting = max(1, machine.l2_bytes // 2 // max(tile_bytes, 1))
+    return min(tiles, max(-(-tiles // fitting), -(-_TILES // others)))
