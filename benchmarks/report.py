@@ -18,20 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-
-@dataclass
-class Cell:
-    """One runner on one model: times in seconds, or the reason why there are none."""
-
-    runner: str
-    version: str = ""
-    median: float | None = None
-    p95: float | None = None
-    samples: int = 0
-    load: float | None = None
-    first_run: float | None = None
-    difference: float | None = None
-    reason: str = ""
+from ingot.benchmark import Measured
 
 
 @dataclass
@@ -44,9 +31,9 @@ class Row:
     batch: int
     gflop: float | None
     foreign_cores: float | None = None
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[Measured] = field(default_factory=list)
 
-    def cell(self, runner: str) -> Cell | None:
+    def cell(self, runner: str) -> Measured | None:
         """Return the cell of a runner, None when it did not take part."""
         return next((cell for cell in self.cells if cell.runner == runner), None)
 

@@ -1,7 +1,7 @@
 """`make bench`: every model of the zoo, every runner, every number of threads, side by side.
 
 For each model the runners' outputs are compared with PyTorch's before anything is timed; a runner whose
-outputs differ by more than TOLERANCE of the largest value is not timed and the table says so. Then all
+outputs differ by more than 1e-4 of the largest value is not timed and the table says so. Then all
 runners take turns in this one process. What is quoted is the ratio to Ingot's median in the same rounds.
 
     make bench                                          the core models, 1 and 2 threads, all runners
@@ -30,14 +30,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from benchmarks.report import Cell, ExportRow, Results, Row, begin, show, write
+from benchmarks.report import ExportRow, Results, Row, begin, show, write
 from benchmarks.zoo import CORE, ZOO, build
-from ingot.errors import IngotError
-from ingot.peers import PEERS, Arrays, Job, Runner, prepare
-from ingot.timing import MachineLoad, interleave, worst_difference
+from ingot.benchmark import side_by_side
+from ingot.peers import PEERS, Arrays, Job
 
-TOLERANCE = 1e-4  # of the largest value of an output
-# torch.compile takes a minute for some models; it is there when it is asked for.
 DEFAULT_RUNNERS = ("ingot", "torch", "torch.compile", "onnxruntime", "openvino", "mnn")
 RESULTS = Path(__file__).parent / "results"
 console = Console(stderr=True)
@@ -132,51 +129,24 @@ def measure(
     job = Job(
         path, {key: np.ascontiguousarray(value.numpy()) for key, value in inputs.items()}, threads, module
     )
-    ready: dict[str, Runner] = {}
-    for runner in chosen.runners:
-        cell = Cell(runner)
-        row.cells.append(cell)
-        with console.status(f"{row.title}, {threads} threads: preparing {runner}"):
-            try:
-                prepared = prepare(runner, job)
-                start = time.perf_counter()
-                outputs = prepared.call()
-            except Exception as error:  # a runner that fails is a line in the table, not the end of the run
-                cell.reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-                if not isinstance(error, IngotError):
-                    cell.reason = f"{type(error).__name__}: {cell.reason}"
-                continue
-        cell.first_run, cell.load, cell.version = (
-            time.perf_counter() - start,
-            prepared.load_seconds,
-            prepared.version,
-        )
-        cell.difference = worst_difference(outputs, reference)
-        if not cell.difference <= TOLERANCE:
-            cell.reason = (
-                f"its outputs differ from PyTorch's by {cell.difference:.1e} of the largest: not timed"
-            )
-            continue
-        ready[runner] = prepared
-    with Progress(
-        TextColumn(f"{row.title}, {threads} threads"),
+    columns = (
+        TextColumn(f"{row.title}, {threads} threads: {{task.description}}"),
         BarColumn(),
         TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("rounds", total=chosen.rounds)
-        load = MachineLoad()
-        timings = interleave(
-            {runner: prepared.call for runner, prepared in ready.items()},
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("preparing", total=chosen.rounds)
+        row.cells, row.foreign_cores = side_by_side(
+            job,
+            chosen.runners,
+            reference=reference,
             rounds=chosen.rounds,
             seconds=chosen.seconds,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            status=lambda text: progress.update(task, description=text),
+            progress=lambda done, total: progress.update(
+                task, completed=done, total=total, description="rounds"
+            ),
         )
-        row.foreign_cores = load.foreign_cores()
-    for cell in row.cells:
-        if timing := timings.get(cell.runner):
-            cell.median, cell.p95, cell.samples = timing.median, timing.p95, len(timing.samples)
     return row
 
 

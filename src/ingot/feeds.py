@@ -1,0 +1,167 @@
+"""Inputs for a session from the command line: random ones of given sizes, or arrays from .npy and .npz
+files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingot.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from ingot.runtime.options import NodeArg
+
+_SHAPE = re.compile(r"(?P<name>.+?):(?P<dims>[^:]*)(?::(?P<dtype>[a-z]+\d*))?")
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    **{name: name for name in ("float16", "bool", "int8", "int16", "int32", "int64")},
+    **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+def parse_shape(text: str) -> tuple[str, list[int | str], str | None]:
+    """Split `image:1x3x224x224` or `ids:batchxlength:int64` into name, dims and dtype (None when it is not
+    given).
+
+    A dim is a number or a name; a scalar is `x:`. Raises InputError for anything else.
+    """
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise InputError(f"--shape {text!r} is not NAME:DIMS; write for example image:1x3x224x224")
+    dims: list[int | str] = []
+    for part in match["dims"].split("x") if match["dims"] else ():
+        if not part.isdigit() and not part.isidentifier():
+            raise InputError(
+                f"--shape {text!r}: {part!r} is neither a size nor a name; write image:1x3x224x224"
+            )
+        dims.append(int(part) if part.isdigit() else part)
+    return match["name"], dims, match["dtype"]
+
+
+def parse_dim(text: str) -> tuple[str, int]:
+    """Split `batch=4` into name and size; raises InputError for anything else."""
+    name, _, size = text.partition("=")
+    if not name or not size.isdigit():
+        raise InputError(f"--dim {text!r} is not NAME=SIZE; write for example batch=4")
+    return name, int(size)
+
+
+def sizes_of(
+    arg: NodeArg, shapes: Mapping[str, Sequence[int | str]], dims: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Return concrete sizes for one input: from `shapes`, else its own with named dims from `dims`.
+
+    A leading dim that nobody gave is 1: a batch of one. Raises InputError, naming the option to give, for
+    others.
+    """
+    wanted: Sequence[int | str | None] = shapes.get(arg.name, arg.shape)
+    sizes: list[int] = []
+    for position, dim in enumerate(wanted):
+        if isinstance(dim, int):
+            sizes.append(dim)
+        elif dim is not None and dim in dims:
+            sizes.append(dims[dim])
+        elif position == 0:
+            sizes.append(1)
+        else:
+            shown = "x".join(str(d if d is not None else "?") for d in wanted)
+            example = "x".join(str(d) if isinstance(d, int) else "SIZE" for d in wanted)
+            hint = f" or --dim {dim}=SIZE" if dim is not None else ""
+            raise InputError(f"input {arg.name!r} is {shown}: give --shape {arg.name}:{example}{hint}")
+    return tuple(sizes)
+
+
+def random_feed(
+    args: Sequence[NodeArg],
+    shapes: Mapping[str, Sequence[int | str]],
+    dims: Mapping[str, int],
+    seed: int = 0,
+) -> dict[str, NDArray[Any]]:
+    """Draw an array for each input: floats from the normal distribution, integers and bools 0 or 1.
+
+    0 and 1 are token ids and mask values of every vocabulary. Raises InputError for an unknown name in
+    `shapes`, a size nobody gave, or a type that cannot be drawn (strings).
+    """
+    names = [arg.name for arg in args]
+    for name in shapes:
+        if name not in names:
+            raise InputError(
+                f"--shape {name}: the model has no such input; it has {', '.join(names) or 'none'}"
+            )
+    random = np.random.default_rng(seed)
+    feed: dict[str, NDArray[Any]] = {}
+    for arg in args:
+        sizes = sizes_of(arg, shapes, dims)
+        onnx_name = arg.type.removeprefix("tensor(").removesuffix(")")
+        if onnx_name not in _DTYPES:
+            raise InputError(
+                f"input {arg.name!r} is {arg.type}: give it in a file with --input {arg.name}=FILE.npy"
+            )
+        dtype = np.dtype(_DTYPES[onnx_name])
+        if dtype.kind == "f":
+            feed[arg.name] = random.standard_normal(sizes).astype(dtype)
+        else:
+            feed[arg.name] = random.integers(0, 2, sizes).astype(dtype)
+    return feed
+
+
+def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read inputs from `NAME=FILE.npy`, from `FILE.npz` (an array per name) or, with one input, from
+    `FILE.npy`.
+
+    Raises InputError for a name the model does not have or a file that is not NumPy's, OSError when it is
+    not there.
+    """
+    names = [arg.name for arg in args]
+    feed: dict[str, NDArray[Any]] = {}
+    for text in files:
+        name, equals, file = text.partition("=")
+        if not equals or name not in names:
+            name, file = "", text
+        try:
+            loaded = np.load(Path(file), allow_pickle=False)
+        except ValueError as error:
+            raise InputError(f"{file} is not a .npy or .npz file: {error}") from error
+        if isinstance(loaded, np.ndarray):
+            if not name and len(names) != 1:
+                raise InputError(
+                    f"{file}: which input is it? Write NAME={file}, with NAME of {', '.join(names)}"
+                )
+            feed[name or names[0]] = loaded
+            continue
+        for key in loaded.files:
+            if key not in names:
+                raise InputError(
+                    f"{file} has {key!r}, and the model has no such input; it has {', '.join(names)}"
+                )
+            feed[key] = loaded[key]
+    return feed
+
+
+def save_outputs(names: Sequence[str], outputs: Sequence[NDArray[Any]], path: Path) -> None:
+    """Write outputs to path: `.npz` holds all of them by name, `.npy` the only one.
+
+    Raises InputError for another suffix, or for `.npy` with several outputs.
+    """
+    if path.suffix == ".npz":
+        arrays: dict[str, Any] = dict(zip(names, outputs, strict=True))
+        np.savez(path, **arrays)
+    elif path.suffix == ".npy" and len(outputs) == 1:
+        np.save(path, outputs[0])
+    elif path.suffix == ".npy":
+        raise InputError(f"{path}: the model has {len(outputs)} outputs and .npy holds one; use .npz")
+    else:
+        raise InputError(f"{path}: outputs are written as .npz or .npy; use one of these suffixes")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ModelError for an output path that is not .onnx: other tools go by the suffix."""
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path}: models are written as .onnx; use that suffix")
