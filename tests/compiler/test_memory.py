@@ -1,4 +1,6 @@
-"""Offsets in the arena: buffers that live at the same time never overlap, and the arena is not much larger than it must be."""
+"""Offsets in the arena: buffers that live at the same time never overlap, and the arena is not much larger
+than it must be.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from ingot.compiler.memory import ALIGNMENT, place
 from ingot.kernels.call import Buffer
 
 lives = st.lists(
-    st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 10)).map(lambda t: (t[0], t[1], t[1] + t[2])),
+    st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 10)).map(
+        lambda t: (t[0], t[1], t[1] + t[2])
+    ),
     max_size=40,
 )
 

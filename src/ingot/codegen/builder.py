@@ -1,8 +1,9 @@
 """Emit LLVM IR as nested Python loops: integers, loops, branches, vectors, masks, loads and stores.
 
-A kernel is a function `void kernel(ptr args, i64 begin, i64 end, ptr scratch)`. `args` is an array of 8-byte slots
-(integers and pointers, in the order of `Builder(arguments=…)`), `begin..end` the share of tiles this thread computes,
-`scratch` memory of its own. Integers may be Python ints: what is known while emitting is folded while emitting.
+A kernel is a function `void kernel(ptr args, i64 begin, i64 end, ptr scratch)`. `args` is an array of 8-byte
+slots (integers and pointers, in the order of `Builder(arguments=…)`), `begin..end` the share of tiles this
+thread computes, `scratch` memory of its own. Integers may be Python ints: what is known while emitting is
+folded while emitting.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -63,7 +64,7 @@ class Builder:
         self.ir = ir.IRBuilder(self.function.append_basic_block("enter"))
         self._args, self._slots = args, {slot: i for i, slot in enumerate(arguments)}
 
-    # ---- arguments ---------------------------------------------------------------------------------------------
+    # ---- arguments -----------------------------------------------------------------------------------------
 
     def arg(self, name: str) -> Value:
         """The integer in slot `name`."""
@@ -73,7 +74,7 @@ class Builder:
         """The pointer in slot `name`."""
         return self.ir.load(self.at(self._args, self._slots[name], I64), typ=PTR, name=name)
 
-    # ---- integers ----------------------------------------------------------------------------------------------
+    # ---- integers ------------------------------------------------------------------------------------------
 
     def int(self, value: Int) -> Value:
         """`value` as an ir.Value."""
@@ -139,14 +140,20 @@ class Builder:
             return a if condition else b
         return self.ir.select(condition, self.int(a), self.int(b))
 
-    # ---- control -----------------------------------------------------------------------------------------------
+    # ---- control -------------------------------------------------------------------------------------------
 
     @contextmanager
     def loop(
-        self, start: Int, stop: Int, step: Int = 1, carry: list[Value] | None = None, at_least_once: bool = False
+        self,
+        start: Int,
+        stop: Int,
+        step: Int = 1,
+        carry: list[Value] | None = None,
+        at_least_once: bool = False,
     ) -> Iterator[Value]:
-        """for index in range(start, stop, step). The values in `carry` live in registers from one turn to the next:
-        the body replaces them in the list, and after the loop the list has the last ones."""
+        """for index in range(start, stop, step). The values in `carry` live in registers from one turn to the
+        next: the body replaces them in the list, and after the loop the list has the last ones.
+        """
         carry = [] if carry is None else carry
         if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
             turns = len(range(start, stop, step))
@@ -200,7 +207,9 @@ class Builder:
         with self.ir.if_then(condition):
             yield
 
-    def either(self, condition: Any, then: Callable[[], list[Value]], other: Callable[[], list[Value]]) -> list[Value]:
+    def either(
+        self, condition: Any, then: Callable[[], list[Value]], other: Callable[[], list[Value]]
+    ) -> list[Value]:
         """Values computed by `then()` or `other()`, only one of which runs."""
         if isinstance(condition, bool):
             return then() if condition else other()
@@ -229,17 +238,22 @@ class Builder:
         # llvmlite's opaque pointers carry no function type; its call() wants one on the callee.
         self.ir.call(_Callee(function, type_), values)
 
-    # ---- memory ------------------------------------------------------------------------------------------------
+    # ---- memory --------------------------------------------------------------------------------------------
 
     def at(self, pointer: Value, index: Int, element: Any) -> Value:
-        """pointer + index elements. A sum's constant part is best given last, by a second at(): it then folds into the
-        displacement of the instruction."""
+        """pointer + index elements. A sum's constant part is best given last, by a second at(): it then folds
+        into the displacement of the instruction.
+        """
         if isinstance(index, int) and index == 0:
             return pointer
         return self.ir.gep(pointer, [self.int(index)], source_etype=element)
 
-    def load(self, pointer: Value, type_: Any, index: Int = 0, mask: Value | None = None, align: int | None = None) -> Value:
-        """One value (scalar or vector) at pointer[index], index in elements. Lanes off `mask` are not read and are 0."""
+    def load(
+        self, pointer: Value, type_: Any, index: Int = 0, mask: Value | None = None, align: int | None = None
+    ) -> Value:
+        """One value (scalar or vector) at pointer[index], index in elements. Lanes off `mask` are not read
+        and are 0.
+        """
         element = element_of(type_)
         where = self.at(pointer, index, element)
         if mask is not None:
@@ -276,13 +290,19 @@ class Builder:
         steps = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
         offsets = self.ir.mul(steps, self.broadcast(self.int(stride), lanes))
         pointers = self.ir.gep(self.broadcast_pointer(pointer, lanes), [offsets], source_etype=element)
-        mask = self.lanes_below(count, lanes) if count is not None else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+        mask = (
+            self.lanes_below(count, lanes)
+            if count is not None
+            else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+        )
         name = f"llvm.masked.gather.{suffix(type_)}.v{lanes}p0"
         load = self.declare(name, type_, [pointers.type, I32, mask.type, type_])
         return self.ir.call(load, [pointers, I32(size_of(element)), mask, ir.Constant(type_, None)])
 
     def gather_at(self, pointer: Value, offsets: Value, type_: Any, mask: Value | None = None) -> Value:
-        """Lanes pointer[offsets[i]] for a vector of i64 `offsets` in elements; lanes off `mask` are not read and are 0."""
+        """Lanes pointer[offsets[i]] for a vector of i64 `offsets` in elements; lanes off `mask` are not read
+        and are 0.
+        """
         lanes, element = lanes_of(type_), element_of(type_)
         pointers = self.ir.gep(self.broadcast(pointer, lanes), [offsets], source_etype=element)
         if mask is None:
@@ -300,7 +320,11 @@ class Builder:
         steps = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
         offsets = self.ir.mul(steps, self.broadcast(self.int(stride), lanes))
         pointers = self.ir.gep(self.broadcast_pointer(pointer, lanes), [offsets], source_etype=element)
-        mask = self.lanes_below(count, lanes) if count is not None else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+        mask = (
+            self.lanes_below(count, lanes)
+            if count is not None
+            else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+        )
         name = f"llvm.masked.scatter.{suffix(value.type)}.v{lanes}p0"
         store = self.declare(name, VOID, [value.type, pointers.type, I32, mask.type])
         self.ir.call(store, [value, pointers, I32(size_of(element)), mask])
@@ -319,7 +343,7 @@ class Builder:
         prefetch = self.declare("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
         self.ir.call(prefetch, [self.at(pointer, index, element), I32(0), I32(locality), I32(1)])
 
-    # ---- floating point ----------------------------------------------------------------------------------------
+    # ---- floating point ------------------------------------------------------------------------------------
 
     def splat(self, number: float, type_: Any) -> Value:
         """`number` in every lane of `type_` (float or integer elements)."""
@@ -337,7 +361,9 @@ class Builder:
         return self.intrinsic("fma", a, b, c)
 
     def intrinsic(self, name: str, *arguments: Value) -> Value:
-        """A pure LLVM intrinsic overloaded on its first argument's type: "fma", "sqrt", "fabs", "floor", "smax" …"""
+        """A pure LLVM intrinsic overloaded on its first argument's type: "fma", "sqrt", "fabs", "floor",
+        "smax" …
+        """
         type_ = arguments[0].type
         function = self.declare(f"llvm.{name}.{suffix(type_)}", type_, [a.type for a in arguments])
         return self.ir.call(function, list(arguments))
@@ -345,7 +371,11 @@ class Builder:
     def declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
         """An external function or intrinsic. (llvmlite's own declare_intrinsic crashes on vector types.)"""
         known = self.module.globals.get(name)
-        return known if known is not None else ir.Function(self.module, ir.FunctionType(result, list(arguments)), name)
+        return (
+            known
+            if known is not None
+            else ir.Function(self.module, ir.FunctionType(result, list(arguments)), name)
+        )
 
     def reduce_lanes(self, combine: Callable[[Value, Value], Value], value: Value) -> Value:
         """Combine the lanes of a vector pairwise, always in the same order; returns a scalar."""

@@ -1,8 +1,8 @@
 """Object code of kernels: in this process, else in a directory on disk, else compiled now.
 
-A kernel's key is the source of everything that emits code, its parameters, the CPU and LLVM's version; so a stale object
-is never found, and no invalidation is needed. Files are written under another name and renamed: concurrent processes
-may share the directory. INGOT_CACHE_DIR moves it.
+A kernel's key is the source of everything that emits code, its parameters, the CPU and LLVM's version; so a
+stale object is never found, and no invalidation is needed. Files are written under another name and renamed:
+concurrent processes may share the directory. INGOT_CACHE_DIR moves it.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -24,6 +24,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import platformdirs
 
+from ingot.codegen import library
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 
@@ -90,8 +91,11 @@ def _link(objects: Iterable[tuple[str, bytes]]) -> None:
     global _engine
     loaded = list(objects)
     if _engine is None:
+        library.register()
         backing = llvm.parse_assembly("")
-        _engine = llvm.create_mcjit_compiler(backing, llvm.Target.from_default_triple().create_target_machine())
+        _engine = llvm.create_mcjit_compiler(
+            backing, llvm.Target.from_default_triple().create_target_machine()
+        )
     for _, data in loaded:
         _engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     _engine.finalize_object()
@@ -102,7 +106,9 @@ def _link(objects: Iterable[tuple[str, bytes]]) -> None:
 def addresses(
     kernels: Iterable[Kernel], machine: Machine, progress: Callable[[int, int], None] | None = None
 ) -> dict[Kernel, int]:
-    """The address of each kernel's code, compiled if it was never before (on all cores; `progress(done, total)`)."""
+    """The address of each kernel's code, compiled if it was never before (on all cores; `progress(done,
+    total)`).
+    """
     keys = {kernel: _key(kernel, machine) for kernel in kernels}
     with _lock:
         missing = {key: kernel for kernel, key in keys.items() if key not in _addresses}

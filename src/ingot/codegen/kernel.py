@@ -1,4 +1,6 @@
-"""A kernel as a name: the generator that emits it and the parameters it is emitted with. Hashable, cheap, not yet code."""
+"""A kernel as a name: the generator that emits it and the parameters it is emitted with. Hashable, cheap, not
+yet code.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _GENERATORS: dict[str, Generator] = {}
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A Python function that emits a kernel. Calling it with parameters names one kernel; nothing is emitted yet."""
+    """A Python function that emits a kernel. Calling it with parameters names one kernel; nothing is emitted
+    yet.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -47,7 +51,8 @@ class Kernel:
 def kernel(*arguments: str) -> Callable[[Callable[..., None]], Generator]:
     """Decorator: `emit(builder, **params)` emits a kernel whose `args` slots are `arguments`.
 
-    A generator whose number of slots depends on its parameters takes the further names as the parameter `operands`.
+    A generator whose number of slots depends on its parameters takes the further names as the parameter
+    `operands`.
     """
 
     def register(emit: Callable[..., None]) -> Generator:

@@ -1,4 +1,6 @@
-"""What code generation must know of a CPU: vector width, registers, features, cache sizes. No kernel asks for an ISA by name."""
+"""What code generation must know of a CPU: vector width, registers, features, cache sizes. No kernel asks for
+an ISA by name.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import llvmlite.binding as llvm
 
 from ingot.errors import IngotError
 
-# Each level switches off what is newer. INGOT_ISA=avx2 runs (and tests) the narrower kernels on a wider machine.
+# Each level switches off what is newer. INGOT_ISA=avx2 runs (and tests) the narrower kernels on a wider
+# machine.
 _MASKED = {
     "avx512": (),
     "avx2": ("avx512", "evex512", "avx10", "amx"),
@@ -54,7 +57,10 @@ def _cache_bytes(level: int, otherwise: int) -> int:
     """Size of this core's data cache of `level`, from Linux; `otherwise` where the system does not tell."""
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
-            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
+            if (
+                int((index / "level").read_text()) == level
+                and (index / "type").read_text().strip() != "Instruction"
+            ):
                 return int((index / "size").read_text().strip().removesuffix("K")) * 1024
         except (OSError, ValueError):
             continue

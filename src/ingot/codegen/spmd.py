@@ -1,4 +1,5 @@
-"""The native loop that runs a plan: every thread takes its share of each step's tiles and meets the others at a barrier.
+"""The native loop that runs a plan: every thread takes its share of each step's tiles and meets the others at
+a barrier.
 
 Steps are rows of five 8-byte words: code, args, tiles, threads that share it, and whether a barrier follows.
 The team's state is an array of 8-byte words, each thing that is written often on a cache line of its own:
@@ -241,8 +242,13 @@ def runner(machine: Machine) -> Runner:
     kind = (
         "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
     )
-    declarations = {"x86": "declare void @llvm.x86.sse2.pause()\n", "arm": "declare void @llvm.aarch64.hint(i32)\n"}
-    source = declarations.get(kind, "") + _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("SPINS", str(SPINS_BEFORE_YIELD))
+    declarations = {
+        "x86": "declare void @llvm.x86.sse2.pause()\n",
+        "arm": "declare void @llvm.aarch64.hint(i32)\n",
+    }
+    source = declarations.get(kind, "") + _SOURCE.replace("PAUSE", _PAUSE[kind]).replace(
+        "SPINS", str(SPINS_BEFORE_YIELD)
+    )
     module = llvm.parse_assembly(source)
     module.verify()
     engine = llvm.create_mcjit_compiler(module, machine.target())

@@ -1,4 +1,6 @@
-"""What is known of each value before running: concrete shapes, and the values that follow from shapes and constants."""
+"""What is known of each value before running: concrete shapes, and the values that follow from shapes and
+constants.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ import onnx_ir as ir
 from ingot.compiler.index import Index
 from ingot.ops.registry import Facts, facts_of
 
-#: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at run time.
-#: Larger constants were folded when the session was made.
+#: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
+#: run time. Larger constants were folded when the session was made.
 KNOWN_ELEMENTS = 4096
 
 
 @dataclass(slots=True)
 class Known:
-    """Facts of every value from node `start` on; `cut` is the first node whose outputs depend on data, if there is one."""
+    """Facts of every value from node `start` on; `cut` is the first node whose outputs depend on data, if
+    there is one.
+    """
 
     facts: dict[ir.Value, Facts]
     start: int

@@ -1,4 +1,6 @@
-"""A graph as the planner walks it: nodes in order with their operators, who reads a value, initializers as arrays."""
+"""A graph as the planner walks it: nodes in order with their operators, who reads a value, initializers as
+arrays.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Nodes to kernel calls, for one set of shapes.
 
-The graph is walked once. Elementwise nodes are not lowered where they stand: they wait. When a node that is not elementwise
-(or the graph's output) demands a value, everything that waits only for that value becomes one kernel; and if one of the
-things it waits for is itself a waiting matrix multiplication, convolution or the like (an *anchor*), it becomes that
-kernel's epilogue. Values are strided views: transposes, slices and splits move nothing, a concat's producers write into
-their part of it, and images lie channels-last because their producers choose such strides.
+The graph is walked once. Elementwise nodes are not lowered where they stand: they wait. When a node that is
+not elementwise (or the graph's output) demands a value, everything that waits only for that value becomes one
+kernel; and if one of the things it waits for is itself a waiting matrix multiplication, convolution or the
+like (an *anchor*), it becomes that kernel's epilogue. Values are strided views: transposes, slices and splits
+move nothing, a concat's producers write into their part of it, and images lie channels-last because their
+producers choose such strides.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Elementwise:
 class Anchor:
     """A node whose kernel can apply an expression to what it computes, waiting for that expression.
 
-    emit(out, epilogue) returns the calls. `order` is the memory order of dimensions its output should have, outermost
-    first; with `free_order` any other one does as well.
+    emit(out, epilogue) returns the calls. `order` is the memory order of dimensions its output should have,
+    outermost first; with `free_order` any other one does as well.
     """
 
     position: int
@@ -140,7 +141,7 @@ class Lowering:
             self._kinds.setdefault(position, "folded")
         return Lowered(self._steps, self._checks, self._kinds)
 
-    # ---- what operators ask ------------------------------------------------------------------------------------------
+    # ---- what operators ask --------------------------------------------------------------------------------
 
     def facts(self, value: ir.Value) -> Facts:
         """dtype, shape and, where it is known, the value."""
@@ -183,10 +184,11 @@ class Lowering:
         return View(Buffer(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize), 0, dtype, shape, strides)
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
-        """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or the arena.
+        """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or
+        the arena.
 
-        order: the memory order of the dimensions that suits the kernel, outermost first (default: as they are).
-        free_order: the kernel writes any strides equally well.
+        order: the memory order of the dimensions that suits the kernel, outermost first (default: as they
+        are). free_order: the kernel writes any strides equally well.
         """
         facts = self._facts[value]
         rank = len(facts.shape)
@@ -211,7 +213,9 @@ class Lowering:
     def wait(
         self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()
     ) -> bool:
-        """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do these dtypes."""
+        """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
+        these dtypes.
+        """
         dtypes = [self._facts[o].dtype.name for o in operands]
         result = self._facts[value].dtype.name
         if not supports(op, dtypes, result, dict(attrs)):
@@ -235,13 +239,17 @@ class Lowering:
         self._append([calls] if isinstance(calls, Call) else calls, [self._position])
 
     def check(self, message: str) -> View:
-        """A flag (int64) that a kernel sets when it meets data it must refuse; `run` then raises InputError(message)."""
+        """A flag (int64) that a kernel sets when it meets data it must refuse; `run` then raises
+        InputError(message).
+        """
         flag = View(Buffer(8, "arena"), 0, np.dtype(np.int64), (), ())
         self._checks.append(Check(flag, message))
         return flag
 
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, kept for all plans of the session under `key` (None: not kept). For weights in a kernel's own order."""
+        """`make()`, kept for all plans of the session under `key` (None: not kept). For weights in a kernel's
+        own order.
+        """
         if key is None:
             return make()
         if key not in self._packed:
@@ -249,7 +257,9 @@ class Lowering:
         return self._packed[key]
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
-        """Join along `axis`; what could be written in place was, what waits is written there now, the rest is copied."""
+        """Join along `axis`; what could be written in place was, what waits is written there now, the rest is
+        copied.
+        """
         target = self._slots.pop(value, None)
         if target is None:
             first = max(inputs, key=lambda v: self._facts[v].shape[axis])
@@ -292,7 +302,14 @@ class Lowering:
         self._uses[value] = [self._position]
         return value
 
-    # ---- uses --------------------------------------------------------------------------------------------------------
+    def located(self, view: View) -> ir.Value:
+        """A new value that lies here."""
+        value = ir.Value(name=None)
+        self._facts[value] = Facts(view.dtype, view.shape)
+        self._views[value] = view
+        return value
+
+    # ---- uses ----------------------------------------------------------------------------------------------
 
     def _find_uses(self) -> tuple[set[int], dict[ir.Value, list[int]]]:
         """The nodes that must run, and for each value which of them read it."""
@@ -310,7 +327,7 @@ class Lowering:
                     uses.setdefault(value, []).insert(0, position)
         return live, uses
 
-    # ---- waiting values become kernels -------------------------------------------------------------------------------
+    # ---- waiting values become kernels ---------------------------------------------------------------------
 
     def _compute(self, value: ir.Value, target: View | None) -> View:
         """Emit the kernel that computes a waiting value, into `target` or where `output` says."""
@@ -351,7 +368,9 @@ class Lowering:
     def _group(
         self, root: ir.Value, target: View | None
     ) -> tuple[dict[ir.Value, Elementwise], ir.Value | None]:
-        """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue they become."""
+        """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue
+        they become.
+        """
         shape = self._facts[root].shape
         first = self._waiting[root]
         assert isinstance(first, Elementwise)
@@ -425,7 +444,7 @@ class Lowering:
                 return _order_of(view)
         return tuple(range(len(shape)))
 
-    # ---- places ------------------------------------------------------------------------------------------------------
+    # ---- places --------------------------------------------------------------------------------------------
 
     def _slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
         """The part of a concat that `value` may be written to directly."""

@@ -11,7 +11,8 @@ ALIGNMENT = 64
 
 
 def place(lives: Iterable[tuple[Buffer, int, int]]) -> tuple[dict[Buffer, int], int]:
-    """Offsets in bytes, and the size of the arena, for (buffer, first step, last step) with both ends included.
+    """Offsets in bytes, and the size of the arena, for (buffer, first step, last step) with both ends
+    included.
 
     Largest first, each at the lowest offset that is free during its whole life.
     """

@@ -1,4 +1,6 @@
-"""Steps to the tables that the native loop reads: code addresses, arguments, arena offsets, threads and barriers."""
+"""Steps to the tables that the native loop reads: code addresses, arguments, arena offsets, threads and
+barriers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ingot.compiler.memory import place
 from ingot.kernels.call import Buffer, Call, View
 from ingot.ops.registry import Array
 
-#: A step shorter than this is not worth a second thread: waking, sharing the cache lines and the barrier cost as much.
+#: A step shorter than this is not worth a second thread: waking, sharing the cache lines and the barrier cost
+#: as much.
 SHORTEST_SHARE_NS = 2000.0
 #: Rough speeds of one core, for deciding that: arithmetic and memory, per nanosecond.
 FLOPS_PER_NS, BYTES_PER_NS = 40.0, 8.0

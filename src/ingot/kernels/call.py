@@ -14,7 +14,9 @@ from ingot.codegen.kernel import Kernel
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """A piece of memory. Where it lies is decided later (arena), given at each run (input, output), or known (constant)."""
+    """A piece of memory. Where it lies is decided later (arena), given at each run (input, output), or known
+    (constant).
+    """
 
     nbytes: int
     kind: Literal["arena", "input", "output", "constant"] = "arena"
@@ -50,7 +52,10 @@ class View:
     def with_dims(self, shape: Sequence[int], strides: Sequence[int], offset: int = 0) -> View:
         """Another view of the same memory; `offset` elements further."""
         return replace(
-            self, shape=tuple(shape), strides=tuple(strides), offset=self.offset + offset * self.dtype.itemsize
+            self,
+            shape=tuple(shape),
+            strides=tuple(strides),
+            offset=self.offset + offset * self.dtype.itemsize,
         )
 
     def transpose(self, perm: Sequence[int]) -> View:
@@ -59,7 +64,10 @@ class View:
     def broadcast_to(self, shape: Sequence[int]) -> View:
         """As NumPy's broadcast_to: new and repeated dimensions get stride 0."""
         missing = len(shape) - self.rank
-        own = [0 if n == 1 and m != 1 else s for n, m, s in zip(self.shape, shape[missing:], self.strides, strict=True)]
+        own = [
+            0 if n == 1 and m != 1 else s
+            for n, m, s in zip(self.shape, shape[missing:], self.strides, strict=True)
+        ]
         return self.with_dims(shape, [0] * missing + own)
 
     def reshape(self, shape: Sequence[int]) -> View | None:
@@ -118,14 +126,14 @@ def constant(array: np.ndarray) -> View:
 
 @dataclass(slots=True)
 class Call:
-    """One step of a plan: `kernel(args, begin, end, scratch)` over `tiles` tiles shared out among the threads.
+    """One step of a plan: `kernel(args, begin, end, scratch)` over `tiles` tiles shared out among the
+    threads.
 
-    args: a value for each of kernel.arguments: an int, a View (its address), or a Kernel (the address of its code).
-    tiles: units of work; each is computed by one thread, in the same way whichever thread that is.
-    scratch: bytes of memory each thread needs for itself while it runs.
-    reads, writes: the views whose memory the call touches, for liveness.
-    flops: the arithmetic a textbook would count, for profiles and for deciding how many threads are worth it.
-    cost: nanoseconds this call takes on one thread, roughly.
+    args: a value for each of kernel.arguments: an int, a View (its address), or a Kernel (the address of its
+    code). tiles: units of work; each is computed by one thread, in the same way whichever thread that is.
+    scratch: bytes of memory each thread needs for itself while it runs. reads, writes: the views whose memory
+    the call touches, for liveness. flops: the arithmetic a textbook would count, for profiles and for
+    deciding how many threads are worth it. cost: nanoseconds this call takes on one thread, roughly.
     """
 
     kernel: Kernel
@@ -140,4 +148,6 @@ class Call:
 
     def __post_init__(self) -> None:
         if len(self.args) != len(self.kernel.arguments):
-            raise TypeError(f"{self.kernel.generator} takes {self.kernel.arguments}, got {len(self.args)} arguments")
+            raise TypeError(
+                f"{self.kernel.generator} takes {self.kernel.arguments}, got {len(self.args)} arguments"
+            )

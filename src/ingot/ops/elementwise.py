@@ -1,7 +1,8 @@
 """Operators that treat every element alike, with NumPy broadcasting: one row of a table each.
 
-Functions get float64 for any float (rounded once at the end by the caller) and integers as they are. The names of a row's
-attributes, with their defaults, are `Elementwise.defaults`; `attributes(node)` gives them for one node.
+Functions get float64 for any float (rounded once at the end by the caller) and integers as they are. The
+names of a row's attributes, with their defaults, are `Elementwise.defaults`; `attributes(node)` gives them
+for one node.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ class Elementwise(Op):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
         found = node.attributes
-        attrs = [(k, found[k].value) for k, default in self.defaults.items() if k in found and found[k].value != default]
+        attrs = [
+            (k, found[k].value)
+            for k, default in self.defaults.items()
+            if k in found and found[k].value != default
+        ]
         operands = [v for v in node.inputs if v is not None]
         return plan.wait(node.outputs[0], self.name, operands, tuple(attrs))
 
@@ -102,7 +107,7 @@ def _row(
     add(cls, name, since)
 
 
-# ---- functions that are more than one NumPy call ---------------------------------------------------------------------
+# ---- functions that are more than one NumPy call -----------------------------------------------------------
 
 
 def erf(x: Array) -> Array:
@@ -257,7 +262,7 @@ _row("SwiGLU", 28, lambda a, b, alpha: a * sigmoid(alpha * a) * b, 2, alpha=1.0)
 _row("Xor", 7, np.logical_xor, 2)
 
 
-# ---- rows that are not quite the table's ------------------------------------------------------------------------------
+# ---- rows that are not quite the table's -------------------------------------------------------------------
 
 
 @register("Pow", since=15)
@@ -475,7 +480,9 @@ class Where(Op):
 
 @register("Dropout", since=22)
 class Dropout(Op):
-    """x and a mask of ones, outside training; training mode draws random numbers and is left to onnx.reference."""
+    """x and a mask of ones, outside training; training mode draws random numbers and is left to
+    onnx.reference.
+    """
 
     random = True
 

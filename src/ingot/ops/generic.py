@@ -66,7 +66,11 @@ def _one_node_model(node: ir.Node, inputs: Sequence[Any]) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         [proto],
         "one_node",
-        [onnx.helper.make_value_info(name, _type_of(value)) for name, value in zip(names, inputs, strict=False) if name],
+        [
+            onnx.helper.make_value_info(name, _type_of(value))
+            for name, value in zip(names, inputs, strict=False)
+            if name
+        ],
         [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in proto.output if name],
     )
     version = node.version or (node.graph.opset_imports.get(node.domain) if node.graph is not None else None)
@@ -113,6 +117,8 @@ def generic_op(domain: str, op_type: str) -> Op | None:
             return None
     # A schema does not say that its operator draws random numbers; the names do.
     random = op_type in ("Bernoulli", "Multinomial") or op_type.startswith("Random")
-    cls = type(op_type, (GenericOp,), {"__doc__": f"{op_type}, as onnx.reference evaluates it.", "random": random})
+    cls = type(
+        op_type, (GenericOp,), {"__doc__": f"{op_type}, as onnx.reference evaluates it.", "random": random}
+    )
     cls.name, cls.since, cls.domain = op_type, schema.since_version, domain
     return cls()

@@ -9,6 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import View as Memory
+from ingot.kernels.copy import copy, fill
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
     Array,
@@ -16,6 +19,7 @@ from ingot.ops.registry import (
     Op,
     attr_int,
     attr_str,
+    first_input,
     given,
     known_ints,
     label,
@@ -58,7 +62,9 @@ class Slice(Op):
         axes: Sequence[int] | None,
         steps: Sequence[int] | None,
     ) -> list[tuple[int, int, int]]:
-        """For each dimension of x: (first, stop, step), clamped to it; stop is -1 below 0 for a negative step."""
+        """For each dimension of x: (first, stop, step), clamped to it; stop is -1 below 0 for a negative
+        step.
+        """
         result = [(0, size, 1) for size in shape]
         axes = normal_axes(node, axes if axes is not None else range(len(starts)), len(shape))
         steps = steps or [1] * len(starts)
@@ -92,6 +98,20 @@ class Slice(Op):
         axes, steps = _ints(given(inputs, 3)), _ints(given(inputs, 4))
         ranges = self.slices(node, x.shape, starts, ends, axes, steps)
         return [x[tuple([slice(a, b if b >= 0 else None, step) for a, b, step in ranges])]]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A view of the input's memory."""
+        bounds = [_ints(plan.constant(v)) for v in node.inputs[1:]] + [None, None]
+        starts, ends, axes, steps = bounds[:4]
+        assert starts is not None
+        assert ends is not None
+        view = plan.view(first_input(node))
+        ranges = self.slices(node, view.shape, starts, ends, axes, steps)
+        shape = plan.facts(node.outputs[0]).shape
+        offset = sum(first * stride for (first, _, _), stride in zip(ranges, view.strides, strict=True))
+        strides = [stride * step for (_, _, step), stride in zip(ranges, view.strides, strict=True)]
+        plan.alias(node.outputs[0], view.with_dims(shape, strides, offset if 0 not in shape else 0))
+        return True
 
 
 @register("Pad", since=25)
@@ -152,6 +172,55 @@ class Pad(Op):
         raise ModelError(
             f"{label(node)}: mode {mode!r} is not one of constant, reflect, edge, wrap. Use one of them."
         )
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A copy of the middle, then the borders axis by axis, each a view of what is there already."""
+        value, mode = node.outputs[0], attr_str(node, "mode", "constant")
+        x, pads = plan.view(first_input(node)), _ints(plan.constant(node.inputs[1]))
+        assert pads is not None
+        fill_with = node.inputs[2] if len(node.inputs) > 2 else None
+        axes = _ints(plan.constant(node.inputs[3] if len(node.inputs) > 3 else None))
+        amounts = self.amounts(node, x.rank, pads, axes)
+        if any(
+            (mode == "reflect" and max(pair) > size - 1) or (mode == "wrap" and max(pair) > size)
+            for pair, size in zip(amounts, x.shape, strict=True)
+        ):
+            return False  # borders wider than the input are reflected more than once
+        number = plan.constant(fill_with)
+        if fill_with is not None and number is None:
+            return False
+        order = tuple(sorted(range(x.rank), key=lambda d: -x.strides[d]))
+        out = plan.output(value, order, free_order=True)
+        for axis, pair in enumerate(amounts):  # negative amounts remove
+            x = _part(x, axis, max(0, -pair[0]), x.shape[axis] - max(0, -pair[0]) - max(0, -pair[1]))
+        done = out
+        for axis, (before, _) in enumerate(amounts):
+            done = _part(done, axis, max(0, before), x.shape[axis])
+        plan.emit(copy(x, done, plan.machine))
+        for axis, (before, after) in enumerate(amounts):
+            before, after, size = max(0, before), max(0, after), done.shape[axis]
+            stride = done.strides[axis]
+            for count, start, source in (
+                (before, -before, {"reflect": (before, -1), "edge": (0, 0), "wrap": (size - before, 1)}),
+                (after, size, {"reflect": (size - 2, -1), "edge": (size - 1, 0), "wrap": (0, 1)}),
+            ):
+                if count == 0:
+                    continue
+                border = _part(done, axis, start, count)
+                if mode == "constant":
+                    plan.emit(fill(border, 0 if number is None else number.reshape(()).item(), plan.machine))
+                    continue
+                first, step = source[mode]
+                strides = [s if d != axis else s * step for d, s in enumerate(done.strides)]
+                plan.emit(copy(done.with_dims(border.shape, strides, first * stride), border, plan.machine))
+            done = _part(done, axis, -before, before + size + after)
+        return True
+
+
+def _part(view: Memory, axis: int, start: int, size: int) -> Memory:
+    """`size` elements along `axis` from `start` on, which may lie outside the view (but inside its memory)."""
+    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
+    return view.with_dims(shape, view.strides, start * view.strides[axis])
 
 
 def checked_indices(node: ir.Node, indices: Array, size: int) -> Array:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.call import View as Memory
+from ingot.kernels.contract import register_tile
+from ingot.kernels.gemm import matmul
+from ingot.kernels.pack import PackedWeights, pack_weights
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -16,6 +22,7 @@ from ingot.ops.registry import (
     attr_int,
     attr_str,
     broadcast,
+    first_input,
     given,
     need,
     present,
@@ -56,6 +63,34 @@ class MatMul(Op):
         with np.errstate(all="ignore"):
             return [rounded(np.matmul(widen(a), widen(b)), a.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Generated products for float32, float16 and bfloat16; vectors as matrices of one row or column."""
+        a, b = first_input(node), node.inputs[1]
+        assert b is not None
+        value = node.outputs[0]
+        if not _is_native(plan.facts(a).dtype):
+            return False
+        a_rank, b_rank = len(plan.facts(a).shape), len(plan.facts(b).shape)
+        if a_rank > 1 and b_rank > 1:
+            product(plan, value, plan.view(a), factor(plan, b))
+            return True
+        left, right = plan.view(a), plan.view(b)
+        if a_rank == 1:
+            left = left.with_dims((1, *left.shape), (0, *left.strides))
+        if b_rank == 1:
+            right = right.with_dims((*right.shape, 1), (*right.strides, 0))
+        out = plan.output(value)
+        shape, strides = list(out.shape), list(out.strides)
+        if a_rank == 1:
+            at = len(shape) - (b_rank > 1)
+            shape.insert(at, 1)
+            strides.insert(at, 0)
+        if b_rank == 1:
+            shape.append(1)
+            strides.append(1)
+        plan.emit(matmul(left, right, out.with_dims(shape, strides), None, plan.machine))
+        return True
+
 
 @register("Gemm", since=13)
 class Gemm(Op):
@@ -87,9 +122,71 @@ class Gemm(Op):
                 y = y + (widen(c) if beta == 1.0 else widen(c) * beta)
             return [rounded(y, a.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A product; alpha goes into constant weights, the third input becomes a step after it."""
+        a, b = first_input(node), node.inputs[1]
+        c = node.inputs[2] if len(node.inputs) > 2 else None
+        assert b is not None
+        value = node.outputs[0]
+        facts = plan.facts(value)
+        if not _is_native(facts.dtype):
+            return False
+        alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
+        steps: list[tuple[str, ir.Value]] = []  # what follows the product
+        constant = plan.constant(b) is not None
+        if alpha != 1.0 and not constant:
+            steps.append(("Mul", plan.known(np.array(alpha, facts.dtype))))
+        if c is not None and beta != 0.0:
+            if beta != 1.0:
+                scaled = plan.intermediate(plan.facts(c).shape, facts.dtype)
+                plan.wait(scaled, "Mul", [c, plan.known(np.array(beta, facts.dtype))])
+                c = scaled
+            steps.append(("Add", c))
+        left = plan.view(a)
+        if attr_int(node, "transA", 0):
+            left = left.transpose((1, 0))
+        right = factor(
+            plan, b, transposed=bool(attr_int(node, "transB", 0)), scale=alpha if constant else 1.0
+        )
+        so_far = value if not steps else plan.intermediate(facts.shape, facts.dtype)
+        product(plan, so_far, left, right)
+        for i, (op, operand) in enumerate(steps, 1):
+            target = value if i == len(steps) else plan.intermediate(facts.shape, facts.dtype)
+            plan.wait(target, op, [so_far, operand])
+            so_far = target
+        return True
+
+
+def _is_native(dtype: np.dtype[Any]) -> bool:
+    return dtype.name in ("float32", "float16", "bfloat16")
+
+
+def factor(
+    plan: Lowering, b: ir.Value, *, transposed: bool = False, scale: float = 1.0
+) -> PackedWeights | Memory:
+    """The second factor of a product: packed once for the session where it is constant."""
+    array = plan.constant(b)
+    if array is None:
+        view = plan.view(b)
+        return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2)) if transposed else view
+
+    def make() -> PackedWeights:
+        matrix = np.swapaxes(array, -1, -2) if transposed else array
+        scaled = matrix if scale == 1.0 else matrix * array.dtype.type(scale)
+        return pack_weights(scaled, plan.machine, register_tile(plan.machine).vectors)
+
+    return plan.pack(("factor", b, transposed, scale) if b.is_initializer() else None, make)
+
+
+def product(plan: Lowering, value: ir.Value, a: Memory, b: PackedWeights | Memory) -> None:
+    """`value` = a @ b, waiting for what follows it."""
+    machine = plan.machine
+    plan.anchor(value, lambda out, epilogue: matmul(a, b, out, epilogue, machine))
+
 
 def einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
-    """The subscripts of each input and of the output, with "..." spelled out in capitals of its own; None if malformed.
+    """The subscripts of each input and of the output, with "..." spelled out in capitals of its own; None if
+    malformed.
 
     Without "->" the output has the letters that occur once, in alphabetical order, after the ellipsis.
     """

@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 
 class Lowering(Protocol):
-    """A plan under construction, for one set of shapes. Values are strided views of memory (`kernels.call.View`)."""
+    """A plan under construction, for one set of shapes. Values are strided views of memory
+    (`kernels.call.View`).
+    """
 
     @property
     def machine(self) -> Machine:
@@ -50,8 +52,9 @@ class Lowering(Protocol):
         ...
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
-        """Memory for a value the node computes. `order`: the memory order of dimensions that suits the kernel, outermost
-        first (default: as they are). free_order: the kernel writes any strides equally well.
+        """Memory for a value the node computes. `order`: the memory order of dimensions that suits the
+        kernel, outermost first (default: as they are). free_order: the kernel writes any strides equally
+        well.
         """
         ...
 
@@ -62,8 +65,8 @@ class Lowering(Protocol):
     def wait(
         self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()
     ) -> bool:
-        """`value` is an elementwise operator's result; it waits to be fused into a kernel. False where no kernel can
-        compute it for these dtypes: then return False from `lower` (having emitted nothing).
+        """`value` is an elementwise operator's result; it waits to be fused into a kernel. False where no
+        kernel can compute it for these dtypes: then return False from `lower` (having emitted nothing).
         """
         ...
 
@@ -74,9 +77,9 @@ class Lowering(Protocol):
         order: Sequence[int] | None = None,
         free_order: bool = False,
     ) -> None:
-        """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)` returns the
-        calls; take the views of the inputs before, not in it. The last of `order` is contiguous in `out`, in the other
-        dimensions any strides may come unless free_order, when all may.
+        """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)`
+        returns the calls; take the views of the inputs before, not in it. The last of `order` is contiguous
+        in `out`, in the other dimensions any strides may come unless free_order, when all may.
         """
         ...
 
@@ -85,7 +88,9 @@ class Lowering(Protocol):
         ...
 
     def check(self, message: str) -> View:
-        """A flag (int64) that a kernel sets when it meets data it must refuse; the run then raises InputError(message)."""
+        """A flag (int64) that a kernel sets when it meets data it must refuse; the run then raises
+        InputError(message).
+        """
         ...
 
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -102,4 +107,8 @@ class Lowering(Protocol):
 
     def intermediate(self, shape: Sequence[int], dtype: Any) -> ir.Value:
         """A new value that only this node makes and uses, for operators that become several waiting ones."""
+        ...
+
+    def located(self, view: View) -> ir.Value:
+        """A new value that lies here, for using existing memory in another shape."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -18,6 +19,7 @@ from ingot.ops.registry import (
     attr_int,
     attr_ints,
     broadcast,
+    first_input,
     given,
     need,
     normal_axes,
@@ -148,6 +150,21 @@ class BatchNormalization(Op):
             factor = scale / np.sqrt(v + attr_float(node, "epsilon", 1e-5))
             y = (wide - m.reshape(column)) * factor.reshape(column) + bias.reshape(column)
         return [rounded(y, x.dtype), *outputs][: len(node.outputs)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """x · factor + offset in a fused kernel, where the parameters are constants."""
+        parameters = [plan.constant(v) for v in node.inputs[1:5]]
+        x, value = first_input(node), node.outputs[0]
+        if attr_int(node, "training_mode", 0) or len(node.outputs) > 1 or any(p is None for p in parameters):
+            return False
+        facts = plan.facts(x)
+        scale, bias, mean, var = (widen(p) for p in parameters if p is not None)
+        factor = scale / np.sqrt(var + attr_float(node, "epsilon", 1e-5))
+        column = (-1, *[1] * (len(facts.shape) - 2))
+        product = plan.intermediate(facts.shape, facts.dtype)
+        factors = plan.known(factor.reshape(column).astype(facts.dtype))
+        offsets = plan.known((bias - mean * factor).reshape(column).astype(facts.dtype))
+        return plan.wait(product, "Mul", [x, factors]) and plan.wait(value, "Add", [product, offsets])
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:

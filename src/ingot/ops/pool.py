@@ -7,9 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.call import Call
+from ingot.kernels.call import View as Memory
+from ingot.kernels.pool import average_pool, lp_pool, max_pool
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
-from ingot.ops.registry import Array, Facts, Op, attr_int, need, present, register, shape_error, show
-from ingot.ops.window import Window, kernel_shape
+from ingot.ops.registry import (
+    Array,
+    Facts,
+    Op,
+    attr_int,
+    first_input,
+    need,
+    present,
+    register,
+    shape_error,
+    show,
+)
+from ingot.ops.window import Window, channels_last, kernel_shape
 
 Outputs = list[Facts | None] | None
 
@@ -32,6 +47,26 @@ class Pool(Op):
         """See `window`."""
         x = need(node, inputs, 0)
         return [Facts(x.dtype, (*x.shape[:2], *self.window(node, x.shape).output))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Generated code for float32 and up to three spatial dimensions; the output lies channels-last."""
+        x, value = first_input(node), node.outputs[0]
+        facts = plan.facts(x)
+        rank = len(facts.shape) - 2
+        if facts.dtype.name != "float32" or rank not in (1, 2, 3) or not self.is_native(node):
+            return False
+        window = self.window(node, facts.shape)
+        out = plan.output(value, channels_last(rank), free_order=True)
+        plan.emit(self.calls(node, plan.view(x), out, window, plan))
+        return True
+
+    def is_native(self, node: ir.Node) -> bool:
+        """Whether the kernels compute all that the node asks for."""
+        return len(node.outputs) == 1
+
+    def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
+        """The kernels' calls."""
+        raise NotImplementedError
 
 
 @register("AveragePool", since=22)
@@ -57,6 +92,12 @@ class AveragePool(Pool):
             count = window.windows(ones, 0).sum(inner)
         with np.errstate(all="ignore"):
             return [rounded(total / count, x.dtype)]
+
+    def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
+        """A mean of each window."""
+        pads, whole = (*window.before, *window.after), bool(attr_int(node, "count_include_pad", 0))
+        sizes = window.kernel, window.strides, pads, window.dilations
+        return average_pool(x, out, *sizes, whole, plan.machine)
 
 
 @register("MaxPool", since=22)
@@ -91,6 +132,12 @@ class MaxPool(Pool):
             outputs.append(np.take_along_axis(position, choice[..., None], -1)[..., 0].astype(INT64))
         return outputs
 
+    def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
+        """The largest of each window."""
+        del node
+        pads = (*window.before, *window.after)
+        return max_pool(x, out, window.kernel, window.strides, pads, window.dilations, plan.machine)
+
 
 @register("LpPool", since=22)
 class LpPool(Pool):
@@ -102,6 +149,15 @@ class LpPool(Pool):
         window = self.window(node, x.shape)
         powers = np.abs(window.windows(widen(x), 0)) ** p
         return [rounded(powers.sum(tuple(range(-len(window.kernel), 0))) ** (1.0 / p), x.dtype)]
+
+    def is_native(self, node: ir.Node) -> bool:
+        """The kernels know the first and second norm."""
+        return attr_int(node, "p", 2) in (1, 2)
+
+    def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
+        """A norm of each window."""
+        pads, p = (*window.before, *window.after), attr_int(node, "p", 2)
+        return lp_pool(x, out, p, window.kernel, window.strides, pads, window.dilations, plan.machine)
 
 
 class GlobalPool(Op):

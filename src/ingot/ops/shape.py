@@ -1,4 +1,5 @@
-"""Operators that move or relabel elements by shape alone: reshape, transpose, concat, split, expand, tile, pad and kin.
+"""Operators that move or relabel elements by shape alone: reshape, transpose, concat, split, expand, tile,
+pad and kin.
 
 Also Shape and Size, whose value is known as soon as the input's shape is.
 """
@@ -42,7 +43,8 @@ Outputs = list[Facts | None] | None
 
 
 class View(Op):
-    """An operator whose output has the input's elements in the same order: `new_shape` is all there is to know.
+    """An operator whose output has the input's elements in the same order: `new_shape` is all there is to
+    know.
 
     `new_shape` gets the second input's elements (None where the node has no second input).
     """
@@ -84,7 +86,9 @@ class View(Op):
 
 @register("Reshape", since=25)
 class Reshape(View):
-    """The same elements in another shape; -1 stands for what is left, 0 for the input's own size (unless allowzero)."""
+    """The same elements in another shape; -1 stands for what is left, 0 for the input's own size (unless
+    allowzero).
+    """
 
     def new_shape(
         self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None

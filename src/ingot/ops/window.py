@@ -104,3 +104,8 @@ def kernel_shape(node: ir.Node) -> tuple[int, ...]:
     if kernel is None:
         raise ModelError(f"{label(node)}: attribute kernel_shape is missing. Run onnx.checker on the file.")
     return kernel
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """The memory order of [N, C, …] with `rank` spatial dimensions in which the channels lie side by side."""
+    return (0, *range(2, 2 + rank), 1)

@@ -1,6 +1,8 @@
-"""Runs a graph: looks up (or makes) the plan for these shapes, runs it, and goes on after nodes whose outputs depend on data.
+"""Runs a graph: looks up (or makes) the plan for these shapes, runs it, and goes on after nodes whose outputs
+depend on data.
 
-A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive where it begins.
+A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive
+where it begins.
 """
 
 from __future__ import annotations
@@ -78,9 +80,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class NodeProfile:
-    """How one node is computed: by generated code ("native"), by NumPy ("host"), by looking at memory another way
-    ("view"), or not at all at run time ("folded": known from the shapes). A fused kernel's time stands at the node it
-    grew from; the others of the group have None."""
+    """How one node is computed: by generated code ("native"), by NumPy ("host"), by looking at memory another
+    way ("view"), or not at all at run time ("folded": known from the shapes). A fused kernel's time stands at
+    the node it grew from; the others of the group have None.
+    """
 
     name: str
     op_type: str
@@ -161,7 +164,7 @@ class Driver:
             for position, node in enumerate(self.index.nodes)
         ]
 
-    # ---- stages --------------------------------------------------------------------------------------------------
+    # ---- stages --------------------------------------------------------------------------------------------
 
     def _stage(
         self,
@@ -229,7 +232,7 @@ class Driver:
             stage.free.append(instance)
         return outputs
 
-    # ---- the host ------------------------------------------------------------------------------------------------
+    # ---- the host ------------------------------------------------------------------------------------------
 
     def _evaluate_step(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
         return self.index.ops[position].evaluate(self.index.nodes[position], inputs)

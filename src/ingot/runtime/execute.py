@@ -1,4 +1,6 @@
-"""Runs a plan: an arena, the tables with real addresses in them, and one native call for each unbroken run of steps."""
+"""Runs a plan: an arena, the tables with real addresses in them, and one native call for each unbroken run of
+steps.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Memory:
 
 
 class Instance:
-    """A plan's tables with real addresses in them. One run at a time; concurrent runs of a plan use an instance each."""
+    """A plan's tables with real addresses in them. One run at a time; concurrent runs of a plan use an
+    instance each.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -71,7 +75,8 @@ class Instance:
     ) -> None:
         """Compute `outputs` (contiguous arrays of the planned shapes) from `inputs` (likewise).
 
-        times: seconds of each step are appended under the position of its (first) node; steps then run one by one.
+        times: seconds of each step are appended under the position of its (first) node; steps then run one by
+        one.
 
         Raises InputError where a kernel met data that it must refuse, such as an index out of range.
         """

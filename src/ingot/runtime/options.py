@@ -1,4 +1,6 @@
-"""SessionOptions, RunOptions and NodeArg: onnxruntime's names and meanings for what a session is told and tells."""
+"""SessionOptions, RunOptions and NodeArg: onnxruntime's names and meanings for what a session is told and
+tells.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class SessionOptions:
     """Options of an InferenceSession.
 
     intra_op_num_threads: threads that share each step; 0 takes one for each core this process may use.
-    graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation excepted).
-    enable_profiling: keep the time of every step; `end_profiling()` writes them.
+    graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
+    excepted). enable_profiling: keep the time of every step; `end_profiling()` writes them.
     """
 
     intra_op_num_threads: int = 0

@@ -38,7 +38,8 @@ def choose(
 ) -> list[str]:
     """The providers of `providers` that will run the model, in order (default: all that are available).
 
-    Raises ProviderError where none of them can, or one is no provider's name; warns for each that is passed over.
+    Raises ProviderError where none of them can, or one is no provider's name; warns for each that is passed
+    over.
     """
     if provider_options is not None and (providers is None or len(provider_options) != len(providers)):
         count = 0 if providers is None else len(providers)

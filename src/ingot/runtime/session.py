@@ -41,8 +41,8 @@ class InferenceSession:
     sess_options: threads and optimisation level, see SessionOptions.
     providers: names in order of preference; see `ingot.get_available_providers()`.
 
-    Raises ModelError for what is not a valid model, UnsupportedOperatorError for an operator nobody here can run,
-    ProviderError for a provider that is not available.
+    Raises ModelError for what is not a valid model, UnsupportedOperatorError for an operator nobody here can
+    run, ProviderError for a provider that is not available.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class InferenceSession:
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
 
-    # ---- onnxruntime's calls -----------------------------------------------------------------------------------------
+    # ---- onnxruntime's calls -------------------------------------------------------------------------------
 
     def run(
         self,
@@ -99,8 +99,8 @@ class InferenceSession:
     ) -> list[Array]:
         """Outputs (all of them, or those named) as new NumPy arrays.
 
-        Raises InputError for an unknown or missing input, a wrong dtype, rank or size; ShapeError where the sizes do not
-        fit each other inside the model. The session stays usable after either.
+        Raises InputError for an unknown or missing input, a wrong dtype, rank or size; ShapeError where the
+        sizes do not fit each other inside the model. The session stays usable after either.
         """
         del run_options
         outputs = self._driver.run(self._feeds(input_feed))
@@ -136,7 +136,7 @@ class InferenceSession:
         """What the file says of itself."""
         return self._metadata
 
-    # ---- what Ingot adds ---------------------------------------------------------------------------------------------
+    # ---- what Ingot adds -----------------------------------------------------------------------------------
 
     @property
     def threads(self) -> int:

@@ -1,4 +1,6 @@
-"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond when idle."""
+"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond
+when idle.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class Team:
                 self._workers.append(worker)
 
     def run(self, table: int, steps: int, scratches: int) -> None:
-        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each thread."""
+        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each
+        thread.
+        """
         words = self._words
         words[3], words[4], words[5] = table, steps, scratches
         if self.threads == 1:
@@ -90,7 +94,9 @@ def _dismiss(stop: threading.Event, wake: list[threading.Semaphore]) -> None:
 def _work(
     serve_address: int, words: np.ndarray, me: int, wake: threading.Semaphore, stop: threading.Event
 ) -> None:
-    """A worker's life: sleep in Python, serve in native code. Holds the memory, not the team, so that a team can end."""
+    """A worker's life: sleep in Python, serve in native code. Holds the memory, not the team, so that a team
+    can end.
+    """
     serve = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(serve_address)
     address, seen = words.ctypes.data, 0
     while True:

@@ -1,0 +1,254 @@
+"""Whole graphs through the session: what is fused, what moves nothing, and that the numbers are
+onnxruntime's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+
+import ingot
+from ingot.compiler.plan import Plan
+
+HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
+
+
+def session_of(text: str, threads: int = 2) -> tuple[ingot.InferenceSession, onnx.ModelProto]:
+    """A session on a graph in ONNX's text format."""
+    model = onnx.parser.parse_model(HEADER + text)
+    options = ingot.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ingot.InferenceSession(model, options), model
+
+
+def check(text: str, *feeds: dict[str, np.ndarray]) -> ingot.InferenceSession:
+    """Equal to onnxruntime on every feed, which may have different shapes; twice, since memory is used again."""
+    session, model = session_of(text)
+    peer = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for feed in (*feeds, *feeds):
+        for given, wanted, arg in zip(
+            session.run(None, feed), peer.run(None, feed), peer.get_outputs(), strict=True
+        ):
+            assert given.dtype == wanted.dtype, arg.name
+            assert given.shape == wanted.shape, arg.name
+            np.testing.assert_allclose(given, wanted, rtol=2e-5, atol=2e-5, err_msg=arg.name)
+    return session
+
+
+def plan_of(session: ingot.InferenceSession) -> Plan:
+    """The plan of the session's only stage and shape."""
+    (stage,) = session._driver._stages.values()
+    return stage.plan
+
+
+def kernels(session: ingot.InferenceSession) -> list[str]:
+    """The generators of a plan's calls, in order."""
+    return [call.kernel.generator.rpartition(".")[2] for call in plan_of(session).calls]
+
+
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_elementwise_nodes_become_one_kernel() -> None:
+    session = check(
+        """g (float[n, 8] x, float[8] b) => (float[n, 8] y) {
+            s = Sigmoid(x)
+            m = Mul(x, s)
+            a = Add(m, b)
+            y = Relu(a)
+        }""",
+        {"x": floats(5, 8), "b": floats(8)},
+        {"x": floats(1, 8), "b": floats(8)},
+        {"x": floats(0, 8), "b": floats(8)},
+    )
+    assert all(len(stage.plan.calls) == 1 for stage in session._driver._stages.values())
+
+
+def test_what_follows_a_product_is_its_epilogue() -> None:
+    session = check(
+        """g (float[n, 16] x, float[16, 24] w, float[24] b, float[n, 24] r) => (float[n, 24] y) {
+            p = MatMul(x, w)
+            q = Add(p, b)
+            t = Tanh(q)
+            y = Add(t, r)
+        }""",
+        {"x": floats(7, 16), "w": floats(16, 24), "b": floats(24), "r": floats(7, 24)},
+    )
+    assert len(kernels(session)) == 2  # packing the runtime weights, and the product
+
+
+def test_a_value_with_two_readers_is_stored_once() -> None:
+    check(
+        """g (float[n, 6] x) => (float[n, 6] y, float[6, n] z, float[n, 6] e) {
+            e = Exp(x)
+            y = Add(e, x)
+            z = Transpose<perm=[1, 0]>(e)
+        }""",
+        {"x": floats(3, 6)},
+    )
+
+
+def test_concat_is_written_in_place() -> None:
+    session = check(
+        """g (float[n, 3, 4] x, float[n, 5, 4] y) => (float[n, 16, 4] out) {
+            a = Relu(x)
+            b = Neg(y)
+            c = Exp(y)
+            j = Concat<axis=1>(a, b, c, a)
+            out = Neg(j)
+        }""",
+        {"x": floats(2, 3, 4), "y": floats(2, 5, 4)},
+    )
+    assert (
+        len(kernels(session)) == 5
+    )  # Relu, Neg, Exp into their parts, a copy for the second `a`, the last Neg
+
+
+def test_a_concat_inside_a_concat_and_as_an_output() -> None:
+    check(
+        """g (float[n, 3] x, float[n, 2] y) => (float[n, 5] inner, float[n, 8] outer, float[n, 3] r) {
+            r = Relu(x)
+            inner = Concat<axis=1>(r, y)
+            outer = Concat<axis=1>(inner, r)
+        }""",
+        {"x": floats(4, 3), "y": floats(4, 2)},
+    )
+
+
+def test_views_move_nothing() -> None:
+    session = check(
+        """g (float[b, 6, 8] x) => (float y) {
+            shape = Constant<value_ints=[0, 3, 2, 8]>()
+            r = Reshape(x, shape)
+            t = Transpose<perm=[0, 2, 3, 1]>(r)
+            starts = Constant<value_ints=[1]>()
+            ends = Constant<value_ints=[-1]>()
+            axes = Constant<value_ints=[2]>()
+            s = Slice(t, starts, ends, axes)
+            y = Neg(s)
+        }""",
+        {"x": floats(2, 6, 8)},
+    )
+    assert len(kernels(session)) == 1
+
+
+def test_a_reshape_of_a_transposed_value_copies() -> None:
+    check(
+        """g (float[a, b, c] x) => (float[a, m] y, float[k] z) {
+            t = Transpose<perm=[0, 2, 1]>(x)
+            flat = Constant<value_ints=[0, -1]>()
+            y = Reshape(t, flat)
+            all = Constant<value_ints=[-1]>()
+            u = Transpose<perm=[2, 0, 1]>(x)
+            z = Reshape(u, all)
+        }""",
+        {"x": floats(2, 3, 4)},
+        {"x": floats(3, 1, 5)},
+    )
+
+
+def test_outputs_that_need_no_kernel() -> None:
+    """An input, a constant, the same value twice, a view."""
+    check(
+        """g (float[a, b] x) => (float[a, b] same, float[2] k, float[b, a] t, float[b, a] u, int64[2] s) {
+            same = Identity(x)
+            k = Constant<value_floats=[1.5, 2.5]>()
+            t = Transpose<perm=[1, 0]>(x)
+            u = Identity(t)
+            s = Shape(x)
+        }""",
+        {"x": floats(2, 3)},
+        {"x": floats(0, 3)},
+    )
+
+
+def test_shape_arithmetic_is_known_while_planning() -> None:
+    session = check(
+        """g (float[b, n, 12] x) => (float y) {
+            s = Shape(x)
+            zero = Constant<value_int=0>()
+            one = Constant<value_int=1>()
+            b = Gather(s, zero)
+            n = Gather(s, one)
+            at = Constant<value_ints=[0]>()
+            b1 = Unsqueeze(b, at)
+            n1 = Unsqueeze(n, at)
+            heads = Constant<value_ints=[3, 4]>()
+            shape = Concat<axis=0>(b1, n1, heads)
+            r = Reshape(x, shape)
+            y = Transpose<perm=[0, 2, 1, 3]>(r)
+        }""",
+        {"x": floats(2, 5, 12)},
+        {"x": floats(1, 1, 12)},
+    )
+    for stage in session._driver._stages.values():
+        assert [call.label for call in stage.plan.calls if "Gather" in call.label] == []
+        assert len(stage.plan.calls) == 1
+
+
+def test_the_graph_goes_on_after_a_shape_that_depends_on_data() -> None:
+    session = check(
+        """g (float[n, 4] x, float[4, 3] w) => (float[m, 3] y, int64 count) {
+            row = Constant<value_ints=[1]>()
+            sums = ReduceSum<keepdims=0>(x, row)
+            zero = Constant<value_float=0.0>()
+            positive = Greater(sums, zero)
+            where = NonZero(positive)
+            flat = Constant<value_ints=[-1]>()
+            rows = Reshape(where, flat)
+            kept = Gather(x, rows)
+            product = MatMul(kept, w)
+            y = Relu(product)
+            count = Size(rows)
+        }""",
+        {"x": floats(9, 4), "w": floats(4, 3)},
+        {"x": floats(9, 4, seed=1), "w": floats(4, 3)},
+        {"x": -np.abs(floats(3, 4)), "w": floats(4, 3)},
+    )
+    kinds = {p.op_type: p.kind for p in session.profile({"x": floats(9, 4), "w": floats(4, 3)}, rounds=1)}
+    assert kinds["NonZero"] == "host"
+    assert kinds["MatMul"] == "native"
+
+
+def test_if_and_loop_run_their_bodies_as_graphs() -> None:
+    check(
+        """g (float[n] x, bool flag, int64 times) => (float[m] y, float[n] z) {
+            y = If(flag) <
+                then_branch = t () => (float[k] a) { a = Relu(x) },
+                else_branch = e () => (float[k2] b) { b = Concat<axis=0>(x, x) }
+            >
+            yes = Constant<value = bool {1}>()
+            z = Loop(times, yes, x) <
+                body = l (int64 i, bool c, float[n] v) => (bool c2, float[n] w) {
+                    c2 = Identity(c)
+                    d = Add(v, x)
+                    half = Constant<value_float=0.5>()
+                    w = Mul(d, half)
+                }
+            >
+        }""",
+        {"x": floats(4), "flag": np.array(True), "times": np.array(3)},
+        {"x": floats(4), "flag": np.array(False), "times": np.array(0)},
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    text = """g (float[n, 64] x, float[64, 300] w, float[300] b) => (float[n, 300] y, float[n, 1] m) {
+        p = MatMul(x, w)
+        q = Add(p, b)
+        y = Softmax<axis=-1>(q)
+        m = ReduceMean<keepdims=1>(q)
+    }"""
+    text = text.replace("ReduceMean<keepdims=1>(q)", "ReduceMean<keepdims=1>(q, axis)").replace(
+        "p = MatMul", "axis = Constant<value_ints=[1]>()\n p = MatMul"
+    )
+    feed = {"x": floats(77, 64), "w": floats(64, 300), "b": floats(300)}
+    alone = session_of(text, 1)[0].run(None, feed)
+    shared = session_of(text, threads)[0].run(None, feed)
+    for a, b in zip(alone, shared, strict=True):
+        assert np.array_equal(a, b), f"{threads} threads give other bits than one"
