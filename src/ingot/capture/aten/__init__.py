@@ -1,0 +1,35 @@
+"""ATen operators to ONNX: a file for each family. Importing this package fills the tables in `registry`."""
+
+from ingot.capture.aten import (
+    attention,
+    conv,
+    create,
+    elementwise,
+    index,
+    linear,
+    norm,
+    pool,
+    reduce,
+    resize,
+    rnn,
+    shape,
+)
+from ingot.capture.aten.registry import ROWS, WHOLE, Row
+
+__all__ = [
+    "ROWS",
+    "WHOLE",
+    "Row",
+    "attention",
+    "conv",
+    "create",
+    "elementwise",
+    "index",
+    "linear",
+    "norm",
+    "pool",
+    "reduce",
+    "resize",
+    "rnn",
+    "shape",
+]

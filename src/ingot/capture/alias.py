@@ -1,0 +1,129 @@
+"""Writes through views: from a view's new value, the new value of the tensor it is a view of."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from ingot.capture.where import quoted_line
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Entry, Recorder, View
+
+END = (1 << 63) - 1
+
+
+def put_back(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    """The parent's value after `value` was written through the view."""
+    inverse = _INVERSE.get(view.op)
+    if inverse is None:
+        raise ExportError(
+            f"{quoted_line()}\nThis writes into a tensor through `{view.op}`, which Ingot cannot follow back to the tensor "
+            "it shares memory with. Write into the tensor itself, or build the result with torch.where or torch.cat."
+        )
+    return inverse(g, e, view, value)
+
+
+def _argument(view: View, position: int, name: str, default: Any = None) -> Any:
+    return view.args[position] if len(view.args) > position else view.kwargs.get(name, default)
+
+
+def _same(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    return value
+
+
+def _reshape(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    return g.op("Reshape", value, g.shape(view.parent.tensor.shape))
+
+
+def _transpose(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    rank = value_rank = view.parent.tensor.dim()
+    perm = list(range(rank))
+    if view.op == "permute":
+        for i, d in enumerate(view.args[1]):
+            perm[d % rank] = i
+    elif rank >= 2:
+        a, b = (0, 1) if view.op in ("t", "numpy_T") else (view.args[1] % rank, view.args[2] % rank)
+        perm[a], perm[b] = perm[b], perm[a]
+    return g.op("Transpose", value, perm=perm) if value_rank >= 2 else value
+
+
+def _between(g: Recorder, parent: Entry, dim: int, start: Any, size: Any, value: ir.Value) -> ir.Value:
+    """parent[:start] + value + parent[start + size:] along `dim`."""
+    whole = g._get(parent)
+    length = parent.tensor.shape[dim]
+    axes = g.const([dim])
+    parts: list[ir.Value] = []
+    if g.sizes.number(start) != 0:
+        parts.append(g.op("Slice", whole, g.const([0]), g.sizes.dim(start), axes))
+    parts.append(value)
+    if not g.same_size(start + size, length):
+        parts.append(g.op("Slice", whole, g.sizes.dim(start + size), g.const([END]), axes))
+    return parts[0] if len(parts) == 1 else g.op("Concat", *parts, axis=dim)
+
+
+def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    parent = view.parent
+    dim = view.args[1] % parent.tensor.dim()
+    start = view.args[2]
+    start = start if start >= 0 else start + parent.tensor.shape[dim]
+    return _between(g, parent, dim, start, 1, g.op("Unsqueeze", value, g.const([dim])))
+
+
+def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    parent = view.parent
+    dim = _argument(view, 1, "dim", 0) % parent.tensor.dim()
+    start, step = _argument(view, 2, "start"), _argument(view, 4, "step", 1)
+    length = parent.tensor.shape[dim]
+    start = 0 if start is None else start
+    start = start if start >= 0 else max(start + length, 0)
+    if step == 1:
+        if isinstance(start, int) and isinstance(length, int):
+            start = min(start, length)
+        return _between(g, parent, dim, start, e.tensor.shape[dim], value)
+    rank = parent.tensor.dim()
+    perm = [dim, *[d for d in range(rank) if d != dim]]
+    back = [perm.index(d) for d in range(rank)]
+    whole = g._get(parent)
+    count = g.sizes.scalar(e.tensor.shape[dim])
+    first = g.op("Add", g.op("Mul", g.op("Range", g.const(0), count, g.const(1)), g.const(step)), g.sizes.scalar(start))
+    at = g.op("Unsqueeze", first, g.const([1]))
+    if dim == 0:
+        return g.op("ScatterND", whole, at, value)
+    moved = g.op("ScatterND", g.op("Transpose", whole, perm=perm), at, g.op("Transpose", value, perm=perm))
+    return g.op("Transpose", moved, perm=back)
+
+
+def _piece(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    """One output of split, chunk or unbind."""
+    parent = view.parent
+    index = view.index or 0
+    dim = _argument(view, 1 if view.op == "unbind" else 2, "dim", 0) % parent.tensor.dim()
+    if view.op == "unbind":
+        return _between(g, parent, dim, index, 1, g.op("Unsqueeze", value, g.const([dim])))
+    start = sum(o.shape[dim] for o in view.out[:index])
+    return _between(g, parent, dim, start, e.tensor.shape[dim], value)
+
+
+_INVERSE: dict[str, Callable[[Recorder, Entry, View, ir.Value], ir.Value]] = {
+    "alias": _same,
+    "detach": _same,
+    "view": _reshape,
+    "_reshape_alias": _reshape,
+    "unsqueeze": _reshape,
+    "squeeze": _reshape,
+    "t": _transpose,
+    "transpose": _transpose,
+    "permute": _transpose,
+    "select": _select,
+    "slice": _slice,
+    "unbind": _piece,
+    "split": _piece,
+    "split_with_sizes": _piece,
+}

@@ -1,0 +1,114 @@
+"""Scaled dot-product attention: whole from opset 23, before it the MatMul, Softmax, MatMul that runtimes recognise."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import whole
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+@whole(torch.nn.functional.scaled_dot_product_attention)
+def attention(
+    g: Recorder,
+    out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: Any = None,
+    enable_gqa: bool = False,
+) -> ir.Value:
+    """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch."""
+    dtype = query.dtype
+    factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
+    if g.opset >= 23 and query.dim() == 4 and isinstance(factor, float) and _plain(g, attn_mask):
+        mask = None if attn_mask is None else g.val(attn_mask)
+        operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
+        return g.op("Attention", *operands, scale=factor, is_causal=int(is_causal))
+    k, v = g.val(key), g.val(value)
+    if enable_gqa and not g.same_size(query.shape[-3], key.shape[-3]):
+        k, v = (_shared_heads(g, x, t, query) for x, t in ((k, key), (v, value)))
+    rank = key.dim()
+    flipped = g.op("Transpose", k, perm=[*range(rank - 2), rank - 1, rank - 2])
+    scores = g.op("Mul", g.op("MatMul", g.val(query), flipped), g.operand(factor, dtype))
+    alive: ir.Value | None = None
+    if attn_mask is not None:
+        bias, alive = _bias(g, attn_mask, dtype)
+        scores = g.op("Add", scores, bias)
+    if is_causal:
+        scores = g.op("Add", scores, _causal(g, query, key, dtype))
+    result = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+    return result if alive is None else g.op("Mul", result, alive)
+
+
+def _plain(g: Recorder, mask: Tensor | None) -> bool:
+    return mask is None or mask.dim() <= 4
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    """Low enough that exp gives 0, finite so that a row of nothing else gives no NaN."""
+    return float(torch.finfo(dtype).min) / 2
+
+
+def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.Value | None]:
+    """The mask as an addend, and 0 or 1 for rows that have nothing left (None when there are none for sure)."""
+    value = g.val(mask)
+    known = g.memo.get(("mask", id(value), dtype))
+    if known is not None:
+        return known
+    low = g.const(_lowest(dtype), dtype)
+    contents = g.real(mask)
+    if mask.dtype == torch.bool:
+        bias = g.op("Where", value, g.const(0.0, dtype), low)
+        sure = contents is not None and bool(g.contents(contents).any(axis=-1).all())
+        whole_row = g.op("ReduceMax", g.cast(value, torch.bool, dtype), g.const([-1]), keepdims=1)
+        made = (bias, None if sure else whole_row)
+    elif contents is not None and not bool(np.isneginf(g.contents(contents).astype(np.float64)).all(axis=-1).any()):
+        made = (g.operand(mask, dtype), None)
+    else:
+        plain = g.operand(mask, dtype)
+        highest = g.op("ReduceMax", plain, g.const([-1]), keepdims=1)
+        alive = g.cast(g.op("Not", g.op("Equal", highest, g.const(-math.inf, dtype))), torch.bool, dtype)
+        made = (g.op("Max", plain, low), alive)
+    g.memo["mask", id(value), dtype] = made
+    return made
+
+
+def _causal(g: Recorder, query: Tensor, key: Tensor, dtype: torch.dtype) -> ir.Value:
+    """0 where the key is not after the query, else the lowest number: [queries, keys]."""
+    n, m = query.shape[-2], key.shape[-2]
+    name = ("causal", str(g.env.expr(n)), str(g.env.expr(m)), dtype)
+    known = g.memo.get(name)
+    if known is None:
+        rows = g.op("Unsqueeze", g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1)), g.const([1]))
+        columns = g.op("Range", g.const(0), g.operand(m, torch.int64), g.const(1))
+        seen = g.op("LessOrEqual", columns, rows)
+        known = g.memo[name] = g.op("Where", seen, g.const(0.0, dtype), g.const(_lowest(dtype), dtype))
+    return known
+
+
+def _shared_heads(g: Recorder, x: ir.Value, tensor: Tensor, query: Tensor) -> ir.Value:
+    """Each key head repeated for the query heads that share it."""
+    axis = tensor.dim() - 3
+    heads = query.shape[axis]
+    wide = g.op("Unsqueeze", x, g.const([axis + 1]))
+    counts = [1] * (tensor.dim() + 1)
+    counts[axis + 1] = heads // tensor.shape[axis]
+    repeated = g.op("Expand", wide, g.shape(counts))
+    return g.op("Reshape", repeated, g.shape([*tensor.shape[:axis], heads, *tensor.shape[axis + 1 :]]))

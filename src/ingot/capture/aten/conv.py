@@ -1,0 +1,56 @@
+"""Convolutions of any rank, plain and transposed, with their bias."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import row
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+@row("convolution", "_convolution", "convolution_overrideable")
+def convolution(
+    g: Recorder,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    *flags: Any,
+) -> ir.Value:
+    """Conv or ConvTranspose; lists of one element stand for every axis."""
+    spatial = weight.dim() - 2
+
+    def each(values: Sequence[int]) -> list[int]:
+        return [int(v) for v in values] * (spatial if len(values) == 1 else 1)
+
+    pads = each(padding)
+    attributes: dict[str, Any] = {
+        "kernel_shape": [int(k) for k in weight.shape[2:]],
+        "strides": each(stride),
+        "pads": pads + pads,
+        "dilations": each(dilation),
+        "group": int(groups),
+    }
+    operands = [g.val(x), g.val(weight), *([g.val(bias)] if bias is not None else [])]
+    if not transposed:
+        return g.op("Conv", *operands, **attributes)
+    extra = each(output_padding)
+    return g.op("ConvTranspose", *operands, **attributes, output_padding=extra if any(extra) else None)

@@ -1,0 +1,558 @@
+"""Elementwise operators: arithmetic, comparison, logic, activations, casts, where."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import Row, row, whole
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+def common_dtype(*operands: Any) -> torch.dtype:
+    """The dtype torch computes these operands in."""
+    kinds = {torch.SymInt: 1, torch.SymFloat: 1.0, torch.SymBool: True}
+    plain = [kinds.get(type(x), x) for x in operands]
+    dtype: Any = None
+    for x in plain[1:]:
+        dtype = torch.result_type(plain[0], x) if dtype is None else torch.promote_types(dtype, torch.result_type(plain[0], x))
+    return dtype
+
+
+def _scaled(g: Recorder, y: ir.Value, alpha: Any, dtype: torch.dtype) -> ir.Value:
+    return y if isinstance(alpha, (int, float)) and alpha == 1 else g.op("Mul", y, g.operand(alpha, dtype))
+
+
+@row("add")
+def add(g: Recorder, out: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> ir.Value:
+    """a + alpha * b; logical or for booleans."""
+    if out.dtype == torch.bool:
+        return g.op("Or", g.operand(a, torch.bool), g.operand(b, torch.bool))
+    return g.op("Add", g.operand(a, out.dtype), _scaled(g, g.operand(b, out.dtype), alpha, out.dtype))
+
+
+@row("sub")
+def sub(g: Recorder, out: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> ir.Value:
+    """a - alpha * b."""
+    return g.op("Sub", g.operand(a, out.dtype), _scaled(g, g.operand(b, out.dtype), alpha, out.dtype))
+
+
+@row("rsub")
+def rsub(g: Recorder, out: Tensor, a: Any, b: Any, alpha: Any = 1) -> ir.Value:
+    """b - alpha * a."""
+    return g.op("Sub", g.operand(b, out.dtype), _scaled(g, g.operand(a, out.dtype), alpha, out.dtype))
+
+
+@row("mul")
+def mul(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a * b; logical and for booleans."""
+    if out.dtype == torch.bool:
+        return g.op("And", g.operand(a, torch.bool), g.operand(b, torch.bool))
+    return g.op("Mul", g.operand(a, out.dtype), g.operand(b, out.dtype))
+
+
+@row("div", "divide", "true_divide")
+def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None = None) -> ir.Value:
+    """a / b, rounded as asked."""
+    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    if rounding_mode is None:
+        return g.op("Div", x, y)
+    if rounding_mode == "floor":
+        return floor_div(g, x, y, out.dtype)
+    quotient = g.op("Div", x, y)
+    if not out.dtype.is_floating_point:
+        return quotient
+    away = g.op("Floor", g.op("Abs", quotient))
+    return g.op("Mul", g.op("Sign", quotient), away)
+
+
+def floor_div(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> ir.Value:
+    """floor(x / y); ONNX divides integers towards zero."""
+    if dtype.is_floating_point:
+        return g.op("Floor", g.op("Div", x, y))
+    return g.op("Div", g.op("Sub", x, g.op("Mod", x, y)), y)
+
+
+@row("floor_divide")
+def floor_divide(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a // b."""
+    return floor_div(g, g.operand(a, out.dtype), g.operand(b, out.dtype), out.dtype)
+
+
+@row("remainder")
+def remainder(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a % b with the sign of b, as Python."""
+    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    if not out.dtype.is_floating_point:
+        return g.op("Mod", x, y)
+    return g.op("Sub", x, g.op("Mul", g.op("Floor", g.op("Div", x, y)), y))
+
+
+@row("fmod")
+def fmod(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a % b with the sign of a, as C."""
+    return g.op("Mod", g.operand(a, out.dtype), g.operand(b, out.dtype), fmod=1)
+
+
+@row("pow")
+def pow_(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a ** b."""
+    x = g.operand(a, out.dtype)
+    if isinstance(b, (int, float)) and out.dtype.is_floating_point:
+        if b == 2:
+            return g.op("Mul", x, x)
+        if b == 0.5:
+            return g.op("Sqrt", x)
+        if b == -0.5:
+            return g.op("Reciprocal", g.op("Sqrt", x))
+        if b == -1:
+            return g.op("Reciprocal", x)
+        if b == 1:
+            return x
+    return g.op("Pow", x, g.operand(b, out.dtype))
+
+
+def _binary(op_type: str) -> Row:
+    return lambda g, out, a, b: g.op(op_type, g.operand(a, out.dtype), g.operand(b, out.dtype))
+
+
+for _names, _op in {
+    ("maximum", "fmax"): "Max",
+    ("minimum", "fmin"): "Min",
+}.items():
+    row(*_names[:1])(_binary(_op))
+
+
+@row("atan2")
+def atan2(g: Recorder, out: Tensor, y: Any, x: Any) -> ir.Value:
+    """The angle of the point (x, y)."""
+    dtype = out.dtype
+    b, a = g.operand(y, dtype), g.operand(x, dtype)
+    zero, pi = g.const(0.0, dtype), g.const(math.pi, dtype)
+    angle = g.op("Atan", g.op("Div", b, a))
+    turned = g.op("Where", g.op("Less", b, zero), g.op("Sub", angle, pi), g.op("Add", angle, pi))
+    halves = g.op("Where", g.op("Less", a, zero), turned, angle)
+    origin = g.op("And", g.op("Equal", a, zero), g.op("Equal", b, zero))
+    return g.op("Where", origin, zero, halves)
+
+
+def _compare(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+        dtype = common_dtype(a, b)
+        x, y = g.operand(a, dtype), g.operand(b, dtype)
+        if dtype == torch.bool and op_type not in ("Equal", "NotEqual"):
+            x, y = (g.cast(v, torch.bool, torch.int32) for v in (x, y))
+        if op_type == "NotEqual":
+            return g.op("Not", g.op("Equal", x, y))
+        return g.op(op_type, x, y)
+
+    return emit
+
+
+for _name, _op in {
+    "eq": "Equal",
+    "ne": "NotEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+    "lt": "Less",
+    "le": "LessOrEqual",
+}.items():
+    row(_name)(_compare(_op))
+
+
+def _logical(op_type: str) -> Row:
+    return lambda g, out, *operands: g.op(op_type, *[_truth(g, x) for x in operands])
+
+
+def _truth(g: Recorder, x: Any) -> ir.Value:
+    """x != 0."""
+    return g.operand(x, torch.bool)
+
+
+for _name, _op in {"logical_and": "And", "logical_or": "Or", "logical_xor": "Xor", "logical_not": "Not"}.items():
+    row(_name)(_logical(_op))
+
+
+def _bitwise(logical: str, bits: str) -> Row:
+    def emit(g: Recorder, out: Tensor, *operands: Any) -> ir.Value:
+        op_type = logical if out.dtype == torch.bool else bits
+        return g.op(op_type, *[g.operand(x, out.dtype) for x in operands])
+
+    return emit
+
+
+for _name, _op in {"and": "And", "or": "Or", "xor": "Xor", "not": "Not"}.items():
+    row(f"bitwise_{_name}", f"__{_name}__")(_bitwise(_op, f"Bitwise{_op}"))
+
+
+@row("bitwise_left_shift", "__lshift__")
+def left_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a << b, as a multiplication: BitShift is for unsigned integers only."""
+    two = g.op("Pow", g.const(2, out.dtype), g.operand(b, out.dtype))
+    return g.op("Mul", g.operand(a, out.dtype), two)
+
+
+def _unary(op_type: str) -> Row:
+    return lambda g, out, a: g.op(op_type, g.operand(a, out.dtype))
+
+
+for _name, _op in {
+    "abs": "Abs",
+    "neg": "Neg",
+    "sign": "Sign",
+    "exp": "Exp",
+    "log": "Log",
+    "sqrt": "Sqrt",
+    "reciprocal": "Reciprocal",
+    "sin": "Sin",
+    "cos": "Cos",
+    "tan": "Tan",
+    "asin": "Asin",
+    "acos": "Acos",
+    "atan": "Atan",
+    "sinh": "Sinh",
+    "cosh": "Cosh",
+    "asinh": "Asinh",
+    "acosh": "Acosh",
+    "atanh": "Atanh",
+    "tanh": "Tanh",
+    "erf": "Erf",
+    "sigmoid": "Sigmoid",
+    "relu": "Relu",
+    "mish": "Mish",
+}.items():
+    row(_name)(_unary(_op))
+
+
+def _rounding(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+        return g.op(op_type, g.val(a)) if out.dtype.is_floating_point else g.val(a)
+
+    return emit
+
+
+for _name, _op in {"floor": "Floor", "ceil": "Ceil"}.items():
+    row(_name)(_rounding(_op))
+
+
+@row("round")
+def round_(g: Recorder, out: Tensor, a: Tensor, *, decimals: int = 0) -> ir.Value:
+    """To the nearest, ties to even, as ONNX Round."""
+    if not out.dtype.is_floating_point:
+        return g.val(a)
+    if decimals == 0:
+        return g.op("Round", g.val(a))
+    scale = g.const(10.0**decimals, out.dtype)
+    return g.op("Div", g.op("Round", g.op("Mul", g.val(a), scale)), scale)
+
+
+@row("trunc", "fix")
+def trunc(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """Towards zero."""
+    if not out.dtype.is_floating_point:
+        return g.val(a)
+    x = g.val(a)
+    return g.op("Mul", g.op("Sign", x), g.op("Floor", g.op("Abs", x)))
+
+
+@row("rsqrt")
+def rsqrt(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """1 / sqrt(a)."""
+    return g.op("Reciprocal", g.op("Sqrt", g.operand(a, out.dtype)))
+
+
+@row("square")
+def square(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """a * a."""
+    x = g.val(a)
+    return g.op("Mul", x, x)
+
+
+def _log_base(base: float) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+        return g.op("Mul", g.op("Log", g.operand(a, out.dtype)), g.const(1 / math.log(base), out.dtype))
+
+    return emit
+
+
+row("log2")(_log_base(2.0))
+row("log10")(_log_base(10.0))
+
+
+@row("log1p")
+def log1p(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """log(1 + x), exact for small x: x * log(u) / (u - 1) with u = 1 + x (Goldberg 1991, theorem 4)."""
+    x, one = g.operand(a, out.dtype), g.const(1.0, out.dtype)
+    u = g.op("Add", x, one)
+    rest = g.op("Sub", u, one)
+    exact = g.op("Equal", rest, g.const(0.0, out.dtype))
+    infinite = g.op("IsInf", u)
+    plain = g.op("Or", exact, infinite)
+    safe = g.op("Where", plain, one, rest)
+    log = g.op("Log", u)
+    corrected = g.op("Div", g.op("Mul", x, log), safe)
+    return g.op("Where", exact, x, g.op("Where", infinite, log, corrected))
+
+
+@row("expm1")
+def expm1(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """exp(x) - 1 = tanh(x / 2) * (exp(x) + 1), exact for small x; exp(x) - 1 where that overflows."""
+    x, one = g.operand(a, out.dtype), g.const(1.0, out.dtype)
+    e = g.op("Exp", x)
+    small = g.op("Less", g.op("Abs", x), one)
+    t = g.op("Tanh", g.op("Mul", x, g.const(0.5, out.dtype)))
+    return g.op("Where", small, g.op("Mul", t, g.op("Add", e, one)), g.op("Sub", e, one))
+
+
+@row("exp2")
+def exp2(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """2 ** a."""
+    return g.op("Pow", g.const(2.0, out.dtype), g.operand(a, out.dtype))
+
+
+@row("erfc")
+def erfc(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """1 - erf(a)."""
+    return g.op("Sub", g.const(1.0, out.dtype), g.op("Erf", g.operand(a, out.dtype)))
+
+
+@row("isnan")
+def isnan(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """True where NaN; never for integers."""
+    x = g.val(a)
+    return g.op("IsNaN", x) if a.dtype.is_floating_point else g.op("Not", g.op("Equal", x, x))
+
+
+@row("isinf")
+def isinf(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """True where infinite."""
+    x = g.val(a)
+    return g.op("IsInf", x) if a.dtype.is_floating_point else g.op("Not", g.op("Equal", x, x))
+
+
+@row("isfinite")
+def isfinite(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """True where neither NaN nor infinite."""
+    x = g.val(a)
+    if not a.dtype.is_floating_point:
+        return g.op("Equal", x, x)
+    return g.op("Not", g.op("Or", g.op("IsNaN", x), g.op("IsInf", x)))
+
+
+@row("nan_to_num")
+def nan_to_num(g: Recorder, out: Tensor, a: Tensor, nan: Any = None, posinf: Any = None, neginf: Any = None) -> ir.Value:
+    """NaN and the infinities replaced by numbers."""
+    dtype, x = out.dtype, g.val(a)
+    if not dtype.is_floating_point:
+        return x
+    limit = torch.finfo(dtype)
+    high = limit.max if posinf is None else posinf
+    low = limit.min if neginf is None else neginf
+    y = g.op("Where", g.op("IsNaN", x), g.const(0.0 if nan is None else nan, dtype), x)
+    y = g.op("Where", g.op("IsInf", x, detect_negative=0), g.const(high, dtype), y)
+    return g.op("Where", g.op("IsInf", x, detect_positive=0), g.const(low, dtype), y)
+
+
+@row("clamp", "clip")
+def clamp(g: Recorder, out: Tensor, a: Tensor, min: Any = None, max: Any = None) -> ir.Value:
+    """Between two bounds, either of which may be missing; bounds may be tensors."""
+    x = g.operand(a, out.dtype)
+    if any(isinstance(b, Tensor) and b.dim() for b in (min, max)):
+        if min is not None:
+            x = g.op("Max", x, g.operand(min, out.dtype))
+        return x if max is None else g.op("Min", x, g.operand(max, out.dtype))
+    low = None if min is None else g.operand(min, out.dtype)
+    high = None if max is None else g.operand(max, out.dtype)
+    return g.op("Clip", x, low, high) if high is not None else g.op("Clip", x, low)
+
+
+@row("clamp_min")
+def clamp_min(g: Recorder, out: Tensor, a: Tensor, low: Any) -> ir.Value:
+    """max(a, low)."""
+    return clamp(g, out, a, low)
+
+
+@row("clamp_max")
+def clamp_max(g: Recorder, out: Tensor, a: Tensor, high: Any) -> ir.Value:
+    """min(a, high)."""
+    return clamp(g, out, a, None, high)
+
+
+@row("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
+def where(g: Recorder, out: Tensor, condition: Tensor, a: Any, b: Any) -> ir.Value:
+    """a where the condition holds, else b."""
+    return g.op("Where", g.operand(condition, torch.bool), g.operand(a, out.dtype), g.operand(b, out.dtype))
+
+
+@row("masked_fill")
+def masked_fill(g: Recorder, out: Tensor, a: Tensor, mask: Tensor, value: Any) -> ir.Value:
+    """value where the mask holds, else a."""
+    return g.op("Where", g.val(mask), g.operand(value, out.dtype), g.val(a))
+
+
+@row("lerp")
+def lerp(g: Recorder, out: Tensor, a: Tensor, b: Tensor, weight: Any) -> ir.Value:
+    """a + weight * (b - a)."""
+    x, y = g.val(a), g.val(b)
+    return g.op("Add", x, g.op("Mul", g.operand(weight, out.dtype), g.op("Sub", y, x)))
+
+
+@row("addcmul")
+def addcmul(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
+    """a + value * b * c."""
+    return g.op("Add", g.val(a), _scaled(g, g.op("Mul", g.val(b), g.val(c)), value, out.dtype))
+
+
+@row("addcdiv")
+def addcdiv(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
+    """a + value * b / c."""
+    return g.op("Add", g.val(a), _scaled(g, g.op("Div", g.val(b), g.val(c)), value, out.dtype))
+
+
+@row("gelu")
+def gelu(g: Recorder, out: Tensor, a: Tensor, *, approximate: str = "none") -> ir.Value:
+    """Gelu whole from opset 20; before it, 0.5 x (1 + erf(x / sqrt 2)) or the tanh form."""
+    x, dtype = g.val(a), out.dtype
+    if g.opset >= 20:
+        return g.op("Gelu", x, approximate=approximate if approximate != "none" else None)
+    one, half = g.const(1.0, dtype), g.const(0.5, dtype)
+    if approximate == "tanh":
+        cubic = g.op("Mul", g.op("Mul", g.op("Mul", x, x), x), g.const(0.044715, dtype))
+        inner = g.op("Tanh", g.op("Mul", g.op("Add", x, cubic), g.const(math.sqrt(2 / math.pi), dtype)))
+    else:
+        inner = g.op("Erf", g.op("Div", x, g.const(math.sqrt(2.0), dtype)))
+    return g.op("Mul", g.op("Mul", x, g.op("Add", inner, one)), half)
+
+
+@row("silu")
+def silu(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """x * sigmoid(x)."""
+    x = g.val(a)
+    return g.op("Mul", x, g.op("Sigmoid", x))
+
+
+@row("hardswish")
+def hardswish(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """x * relu6(x + 3) / 6."""
+    return g.op("HardSwish", g.val(a))
+
+
+@row("hardsigmoid")
+def hardsigmoid(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """relu6(x + 3) / 6."""
+    return g.op("HardSigmoid", g.val(a), alpha=1 / 6, beta=0.5)
+
+
+@row("relu6")
+def relu6(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """min(max(x, 0), 6)."""
+    return clamp(g, out, a, 0, 6)
+
+
+@row("hardtanh")
+def hardtanh(g: Recorder, out: Tensor, a: Tensor, min_val: Any = -1, max_val: Any = 1) -> ir.Value:
+    """A clamp by another name."""
+    return clamp(g, out, a, min_val, max_val)
+
+
+@row("leaky_relu")
+def leaky_relu(g: Recorder, out: Tensor, a: Tensor, negative_slope: float = 0.01) -> ir.Value:
+    """x, times a slope below zero."""
+    return g.op("LeakyRelu", g.val(a), alpha=float(negative_slope))
+
+
+@row("elu")
+def elu(g: Recorder, out: Tensor, a: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> ir.Value:
+    """alpha (exp(x) - 1) below zero; SELU and CELU arrive here with scales."""
+    x, dtype = g.val(a), out.dtype
+    if input_scale == 1:
+        y = g.op("Elu", x, alpha=float(alpha))
+    else:
+        negative = g.op("Min", x, g.const(0.0, dtype))
+        e = g.op("Sub", g.op("Exp", g.op("Mul", negative, g.const(input_scale, dtype))), g.const(1.0, dtype))
+        y = g.op("Where", g.op("Greater", x, g.const(0.0, dtype)), x, g.op("Mul", e, g.const(alpha, dtype)))
+    return y if scale == 1 else g.op("Mul", y, g.const(scale, dtype))
+
+
+@row("celu")
+def celu(g: Recorder, out: Tensor, a: Tensor, alpha: float = 1.0) -> ir.Value:
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+    return g.op("Celu", g.val(a), alpha=float(alpha))
+
+
+@row("softplus")
+def softplus(g: Recorder, out: Tensor, a: Tensor, beta: float = 1, threshold: float = 20) -> ir.Value:
+    """log(1 + exp(beta x)) / beta, and x itself above the threshold."""
+    x, dtype = g.val(a), out.dtype
+    scaled = x if beta == 1 else g.op("Mul", x, g.const(beta, dtype))
+    y = g.op("Softplus", scaled)
+    y = y if beta == 1 else g.op("Div", y, g.const(beta, dtype))
+    return g.op("Where", g.op("Greater", scaled, g.const(threshold, dtype)), x, y)
+
+
+@row("prelu", "_prelu_kernel")
+def prelu(g: Recorder, out: Tensor, a: Tensor, weight: Tensor) -> ir.Value:
+    """x, times a slope per channel below zero."""
+    w = g.val(weight)
+    if weight.dim() == 1 and a.dim() > 2 and g.sizes.number(weight.shape[0]) != 1:
+        w = g.op("Reshape", w, g.const([-1, *[1] * (a.dim() - 2)]))
+    return g.op("PRelu", g.val(a), w)
+
+
+@row("glu")
+def glu(g: Recorder, out: Tensor, a: Tensor, dim: int = -1) -> ir.Value:
+    """First half times the sigmoid of the second."""
+    halves = g.ops("Split", g.val(a), n=2, axis=dim % a.dim(), num_outputs=2)
+    return g.op("Mul", halves[0], g.op("Sigmoid", halves[1]))
+
+
+@row("log_sigmoid_forward", "log_sigmoid")
+def log_sigmoid(g: Recorder, out: Any, a: Tensor) -> Any:
+    """-log(1 + exp(-x))."""
+    y = g.op("Neg", g.op("Softplus", g.op("Neg", g.val(a))))
+    return [y, None] if isinstance(out, (list, tuple)) else y
+
+
+@row("threshold")
+def threshold(g: Recorder, out: Tensor, a: Tensor, limit: Any, value: Any) -> ir.Value:
+    """x above the limit, else a value."""
+    x = g.val(a)
+    return g.op("Where", g.op("Greater", x, g.operand(limit, a.dtype)), x, g.operand(value, a.dtype))
+
+
+@row("_to_copy", "to")
+def to_copy(g: Recorder, out: Tensor, a: Tensor, *rest: Any, **kwargs: Any) -> ir.Value:
+    """Another dtype; the device and the memory format are not the model's business."""
+    return g.cast(g.val(a), a.dtype, out.dtype)
+
+
+@row("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "detach_copy", "alias_copy")
+def same(g: Recorder, out: Tensor, a: Tensor, *rest: Any, **kwargs: Any) -> ir.Value:
+    """The same value."""
+    return g.val(a)
+
+
+@row("copy")
+def copy(g: Recorder, out: Tensor, a: Tensor, source: Tensor, non_blocking: bool = False) -> ir.Value:
+    """The source, in the target's dtype and shape."""
+    value = g.operand(source, a.dtype)
+    if len(source.shape) == len(a.shape) and all(g.same_size(x, y) for x, y in zip(source.shape, a.shape, strict=True)):
+        return value
+    return g.op("Expand", value, g.shape(a.shape))
+
+
+@whole(torch.nn.functional.silu)
+def whole_silu(g: Recorder, out: Tensor, input: Tensor, inplace: bool = False) -> ir.Value:
+    """x * sigmoid(x)."""
+    return silu(g, out, input)

@@ -1,0 +1,283 @@
+"""Indexing: embedding, gather, scatter, advanced indexing and writes through indices."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import row
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+@row("embedding")
+def embedding(g: Recorder, out: Tensor, weight: Tensor, indices: Tensor, *rest: Any, **kwargs: Any) -> ir.Value:
+    """Rows of a table."""
+    return g.op("Gather", g.val(weight), g.val(indices), axis=0)
+
+
+@row("index_select")
+def index_select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor) -> ir.Value:
+    """Positions of an axis."""
+    axis = dim % max(a.dim(), 1)
+    at = g.val(index) if index.dim() else g.op("Unsqueeze", g.val(index), g.const([0]))
+    return g.op("Gather", g.val(a), at, axis=axis)
+
+
+@row("gather")
+def gather(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> ir.Value:
+    """One element per position of the index; ONNX lets the other axes be shorter too."""
+    return g.op("GatherElements", g.val(a), g.val(index), axis=dim % max(a.dim(), 1))
+
+
+@row("take_along_dim")
+def take_along_dim(g: Recorder, out: Tensor, a: Tensor, indices: Tensor, dim: Any = None) -> ir.Value:
+    """gather, with the whole tensor flat when no dim is given."""
+    if dim is None:
+        return g.op("Gather", g.op("Reshape", g.val(a), g.const([-1])), g.op("Reshape", g.val(indices), g.const([-1])))
+    return g.op("GatherElements", g.val(a), g.val(indices), axis=dim % a.dim())
+
+
+@row("index", "_unsafe_index")
+def index(g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None]) -> ir.Value:
+    """a[i, j, :, mask]: index tensors broadcast against each other, masks count as the positions they select."""
+    x, rank = g.val(a), a.dim()
+    given = [(d, i) for d, i in enumerate(indices) if i is not None]
+    if len(given) == 1 and given[0][1].dtype in (torch.bool, torch.uint8):
+        return _masked(g, a, *given[0])
+    expanded: list[tuple[int, ir.Value, int]] = []  # axis, positions, rank of positions
+    axis = 0
+    for i in indices:
+        if i is None:
+            axis += 1
+        elif i.dtype in (torch.bool, torch.uint8):
+            found = g.op("NonZero", g.operand(i, torch.bool))
+            for k in range(i.dim()):
+                expanded.append((axis + k, g.op("Gather", found, g.const(k), axis=0), 1))
+            axis += i.dim()
+        else:
+            expanded.append((axis, g.operand(i, torch.int64), i.dim()))
+            axis += 1
+    if len(expanded) == 1:
+        return g.op("Gather", x, expanded[0][1], axis=expanded[0][0])
+    axes = [d for d, _, _ in expanded]
+    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
+    rest = [d for d in range(rank) if d not in axes]
+    if axes != list(range(len(axes))):
+        x = g.op("Transpose", x, perm=axes + rest)
+    selected = max(r for _, _, r in expanded)
+    x = g.op("GatherND", x, _stacked(g, [v for _, v, _ in expanded], [r for _, _, r in expanded]))
+    if not adjacent or axes[0] == 0:
+        return x
+    # The selected axes go back to where the first index stood.
+    before = axes[0]
+    perm = [*range(selected, selected + before), *range(selected), *range(selected + before, selected + len(rest))]
+    return g.op("Transpose", x, perm=perm)
+
+
+def _stacked(g: Recorder, positions: list[ir.Value], ranks: list[int]) -> ir.Value:
+    """Index tensors broadcast to one shape and put side by side on a last axis."""
+    total = positions[0]
+    for p in positions[1:]:
+        total = g.op("Add", total, p)
+    shape = g.op("Shape", total)
+    wide = [g.op("Expand", p, shape) for p in positions]
+    last = g.const([-1])
+    return g.op("Concat", *[g.op("Unsqueeze", w, last) for w in wide], axis=-1)
+
+
+def _masked(g: Recorder, a: Tensor, axis: int, mask: Tensor) -> ir.Value:
+    x, m = g.val(a), g.operand(mask, torch.bool)
+    if mask.dim() == 1:
+        return g.op("Compress", x, m, axis=axis)
+    if axis == 0:
+        return g.op("GatherND", x, g.op("Transpose", g.op("NonZero", m), perm=[1, 0]))
+    flat = g.op("Reshape", m, g.const([-1]))
+    shape = [*a.shape[:axis], -1, *a.shape[axis + mask.dim() :]]
+    merged = g.op("Reshape", x, g.shape(shape))
+    return g.op("Compress", merged, flat, axis=axis)
+
+
+@row("masked_select")
+def masked_select(g: Recorder, out: Tensor, a: Tensor, mask: Tensor) -> ir.Value:
+    """The elements where the mask holds, flat."""
+    x, m = g.val(a), g.val(mask)
+    if len(a.shape) != len(mask.shape) or any(not g.same_size(p, q) for p, q in zip(a.shape, mask.shape, strict=True)):
+        shape = g.op("Shape", g.op("Where", m, x, x))
+        x, m = g.op("Expand", x, shape), g.op("Expand", m, shape)
+    flat = g.const([-1])
+    return g.op("Compress", g.op("Reshape", x, flat), g.op("Reshape", m, flat), axis=0)
+
+
+@row("nonzero")
+def nonzero(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """Positions of what is not zero, one row each."""
+    return g.op("Transpose", g.op("NonZero", g.val(a)), perm=[1, 0])
+
+
+@row("index_put", "_index_put_impl", "_unsafe_index_put")
+def index_put(
+    g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False, unsafe: bool = False
+) -> ir.Value:
+    """a[indices] = values, or += values."""
+    x, rank = g.val(a), a.dim()
+    value = g.operand(values, a.dtype)
+    given = [(d, i) for d, i in enumerate(indices) if i is not None]
+    if len(given) == 1 and given[0][1].dtype == torch.bool and not accumulate:
+        axis, mask = given[0]
+        m = g.val(mask)
+        after = rank - axis - mask.dim()
+        if after:
+            m = g.op("Unsqueeze", m, g.const([mask.dim() + k for k in range(after)]))
+        if values.dim() == 0 or (values.dim() == 1 and g.sizes.number(values.shape[0]) == 1 and axis == 0 and not after):
+            return g.op("Where", m, value, x)
+    expanded: list[tuple[int, ir.Value, int]] = []
+    axis = 0
+    for i in indices:
+        if i is None:
+            axis += 1
+        elif i.dtype == torch.bool:
+            found = g.op("NonZero", g.val(i))
+            expanded += [(axis + k, g.op("Gather", found, g.const(k), axis=0), 1) for k in range(i.dim())]
+            axis += i.dim()
+        else:
+            expanded.append((axis, g.operand(i, torch.int64), i.dim()))
+            axis += 1
+    axes = [d for d, _, _ in expanded]
+    rest = [d for d in range(rank) if d not in axes]
+    first = axes[0] != 0
+    if first and axes != list(range(axes[0], axes[0] + len(axes))):
+        raise ExportError("a write through index tensors with a slice between them; transpose the tensor first.")
+    perm = axes + rest
+    moved = g.op("Transpose", x, perm=perm) if perm != list(range(rank)) else x
+    at = _stacked(g, [v for _, v, _ in expanded], [r for _, _, r in expanded])
+    selected = max(r for _, _, r in expanded)
+    # Updates have the shape of the positions followed by the axes that are not indexed.
+    tail = g.op("Slice", g.op("Shape", moved), g.const([len(axes)]), g.const([1 << 31]), g.const([0]))
+    lead = g.op("Slice", g.op("Shape", at), g.const([0]), g.const([-1]), g.const([0]))
+    if first and adjacent_values(values, selected, len(rest)):
+        before = axes[0]
+        missing = selected + len(rest) - values.dim()
+        if missing:
+            value = g.op("Unsqueeze", value, g.const(list(range(missing))))
+        order = [*range(before, before + selected), *range(before), *range(before + selected, selected + len(rest))]
+        value = g.op("Transpose", value, perm=order)
+    updates = g.op("Expand", value, g.op("Concat", lead, tail, axis=0))
+    y = g.op("ScatterND", moved, at, updates, reduction="add" if accumulate else None)
+    back = [perm.index(d) for d in range(rank)]
+    return g.op("Transpose", y, perm=back) if perm != list(range(rank)) else y
+
+
+def adjacent_values(values: Tensor, selected: int, rest: int) -> bool:
+    """Whether the values have axes that must follow the indexed ones to the front."""
+    return values.dim() > 0 and selected + rest > 0
+
+
+@row("scatter.src", "scatter.value", "scatter.reduce", "scatter.value_reduce")
+def scatter(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Any, *, reduce: str | None = None) -> ir.Value:
+    """a with elements replaced at the index."""
+    return _scatter(g, a, dim, index, src, {"add": "add", "multiply": "mul", None: None}[reduce])
+
+
+@row("scatter_add")
+def scatter_add(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Tensor) -> ir.Value:
+    """a with elements added at the index."""
+    return _scatter(g, a, dim, index, src, "add")
+
+
+@row("scatter_reduce.two")
+def scatter_reduce(
+    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> ir.Value:
+    """a reduced with elements at the index."""
+    kinds = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
+    if reduce not in kinds or not include_self:
+        raise ExportError(f"scatter_reduce with reduce={reduce!r}, include_self={include_self} has no ONNX operator.")
+    return _scatter(g, a, dim, index, src, kinds[reduce])
+
+
+def _scatter(g: Recorder, a: Tensor, dim: int, index: Tensor, src: Any, reduction: str | None) -> ir.Value:
+    at = g.val(index)
+    axis = dim % max(a.dim(), 1)
+    if isinstance(src, Tensor) and src.dim():
+        updates = g.operand(src, a.dtype)
+        shapes = zip(src.shape, index.shape, strict=True)
+        if any(not g.same_size(p, q) for p, q in shapes):  # torch reads only the corner of src the index covers
+            rank = index.dim()
+            updates = g.op("Slice", updates, g.const([0] * rank), g.op("Shape", at), g.const(list(range(rank))))
+    else:
+        updates = g.op("Expand", g.operand(src, a.dtype), g.op("Shape", at))
+    return g.op("ScatterElements", g.val(a), at, updates, axis=axis, reduction=reduction)
+
+
+@row("index_fill")
+def index_fill(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, value: Any) -> ir.Value:
+    """a with whole positions of an axis set to a value."""
+    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], _number(g, a, value))
+
+
+def _number(g: Recorder, a: Tensor, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    with g.pause():
+        made = torch.empty((), dtype=a.dtype)
+    g.bind(made, g.const(value, a.dtype))
+    return made
+
+
+@row("index_copy")
+def index_copy(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor) -> ir.Value:
+    """a with whole positions of an axis replaced."""
+    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], source)
+
+
+@row("index_add")
+def index_add(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> ir.Value:
+    """a with whole positions of an axis added to."""
+    if alpha != 1:
+        with g.pause():
+            scaled = torch.empty_like(source)
+        g.bind(scaled, g.op("Mul", g.val(source), g.operand(alpha, source.dtype)))
+        source = scaled
+    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], source, True)
+
+
+@row("select_scatter")
+def select_scatter(g: Recorder, out: Tensor, a: Tensor, src: Tensor, dim: int, index: Any) -> ir.Value:
+    """a with one position of an axis replaced."""
+    axis = dim % a.dim()
+    at = g.op("Unsqueeze", g.scalar(index), g.const([0]))
+    at = g.op("Where", g.op("Less", at, g.const(0)), g.op("Add", at, g.sizes.dim(a.shape[axis])), at)
+    shape = [1 if d == axis else n for d, n in enumerate(a.shape)]
+    positions = g.op("Expand", at, g.shape(shape))
+    return g.op("ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis)
+
+
+@row("searchsorted")
+def searchsorted(
+    g: Recorder, out: Tensor, bounds: Tensor, values: Any, *, out_int32: bool = False, right: bool = False, **kwargs: Any
+) -> ir.Value:
+    """Where values belong among sorted boundaries: how many boundaries are below them."""
+    if not isinstance(values, Tensor) or bounds.dim() != 1 or any(v is not None for v in kwargs.values()):
+        raise ExportError("searchsorted and bucketize take 1-D boundaries and a tensor of values here.")
+    dtype = torch.promote_types(bounds.dtype, values.dtype)
+    x = g.op("Unsqueeze", g.operand(values, dtype), g.const([-1]))
+    below = g.op("LessOrEqual" if right else "Less", g.operand(bounds, dtype), x)
+    return g.op("ReduceSum", g.cast(below, torch.bool, out.dtype), g.const([-1]), keepdims=0)
+
+
+@row("bucketize")
+def bucketize(g: Recorder, out: Tensor, values: Any, bounds: Tensor, *, out_int32: bool = False, right: bool = False) -> ir.Value:
+    """searchsorted with its operands the other way round."""
+    return searchsorted(g, out, bounds, values, right=right)

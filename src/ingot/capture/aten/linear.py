@@ -1,0 +1,77 @@
+"""Matrix products: linear layers, matmul, bmm, addmm, einsum, outer and inner products."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import row, whole
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+@whole(torch.nn.functional.linear)
+@row("linear")
+def linear(g: Recorder, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> ir.Value:
+    """x Wᵀ + b: Gemm for matrices, else MatMul with the weight transposed as a constant, then Add."""
+    if input.dim() == 2 and weight.dim() == 2:
+        operands = [g.val(input), g.val(weight)]
+        return g.op("Gemm", *operands, *([g.val(bias)] if bias is not None else []), transB=1)
+    w = g.transposed(weight) if weight.dim() == 2 else g.val(weight)
+    product = g.op("MatMul", g.val(input), w)
+    return product if bias is None else g.op("Add", product, g.val(bias))
+
+
+@whole(torch.matmul, Tensor.matmul, Tensor.__matmul__)
+@row("mm", "bmm", "mv", "dot", "matmul")
+def matmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
+    """Matrix product with broadcast batch axes, as NumPy."""
+    return g.op("MatMul", g.val(input), g.val(other))
+
+
+@whole(Tensor.__rmatmul__)
+def rmatmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
+    """other @ self."""
+    return g.op("MatMul", g.val(other), g.val(input))
+
+
+def _is(x: Any, n: int) -> bool:
+    return isinstance(x, (int, float)) and x == n
+
+
+@row("addmm")
+def addmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
+    """beta c + alpha a b."""
+    if out.dtype.is_floating_point:
+        scale = {"alpha": float(alpha)} if not _is(alpha, 1) else {}
+        scale |= {"beta": float(beta)} if not _is(beta, 1) else {}
+        return g.op("Gemm", g.val(a), g.val(b), g.val(c), **scale)
+    return baddbmm(g, out, c, a, b, beta=beta, alpha=alpha)
+
+
+@row("baddbmm", "addmv")
+def baddbmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
+    """beta c + alpha a b over a batch."""
+    product = g.op("MatMul", g.val(a), g.val(b))
+    if not _is(alpha, 1):
+        product = g.op("Mul", product, g.operand(alpha, out.dtype))
+    if _is(beta, 0):
+        return product
+    term = g.val(c) if _is(beta, 1) else g.op("Mul", g.val(c), g.operand(beta, out.dtype))
+    return g.op("Add", product, term)
+
+
+@whole(torch._VF.einsum)
+def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: Any) -> ir.Value:
+    """Einsum, whole; its one-operand and two-operand forms included."""
+    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    return g.op("Einsum", *[g.operand(t, out.dtype) for t in tensors], equation=equation.replace(" ", ""))

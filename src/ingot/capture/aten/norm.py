@@ -1,0 +1,153 @@
+"""Normalisations, kept whole: layer, group, batch, instance, root mean square, local response."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.reduce import deviation
+from ingot.capture.aten.registry import row, whole
+from ingot.capture.aten.shape import reshape_to
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+@whole(torch.layer_norm)
+def layer_norm(
+    g: Recorder,
+    out: Tensor,
+    input: Tensor,
+    normalized_shape: Sequence[Any],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> ir.Value:
+    """LayerNormalization over the last axes."""
+    scale = g.val(weight) if weight is not None else _filled(g, normalized_shape, 1.0, input.dtype)
+    operands = [g.val(input), scale, *([g.val(bias)] if bias is not None else [])]
+    return g.op("LayerNormalization", *operands, axis=-len(normalized_shape), epsilon=float(eps))
+
+
+def _filled(g: Recorder, shape: Sequence[Any], value: float, dtype: torch.dtype) -> ir.Value:
+    if all(isinstance(d, int) for d in shape):
+        return g.const(torch.full(tuple(shape), value).numpy(), dtype)
+    return g.op("Expand", g.const(value, dtype), g.shape(shape))
+
+
+@row("native_layer_norm")
+def native_layer_norm(
+    g: Recorder, out: Any, x: Tensor, shape: Sequence[Any], weight: Any, bias: Any, eps: float
+) -> list[ir.Value | None]:
+    """LayerNormalization; its mean and 1/deviation are made only if something uses them."""
+    return [layer_norm(g, out[0], x, shape, weight, bias, eps), None, None]
+
+
+@whole(torch.rms_norm)
+def rms_norm(
+    g: Recorder, out: Tensor, input: Tensor, normalized_shape: Sequence[Any], weight: Tensor | None = None, eps: float | None = None
+) -> ir.Value:
+    """x / sqrt(mean(x²) + eps) * weight."""
+    epsilon = torch.finfo(input.dtype).eps if eps is None else float(eps)
+    n = len(normalized_shape)
+    if g.opset >= 23:
+        scale = g.val(weight) if weight is not None else _filled(g, normalized_shape, 1.0, input.dtype)
+        return g.op("RMSNormalization", g.val(input), scale, axis=-n, epsilon=epsilon)
+    x = g.val(input)
+    axes = g.const([input.dim() - n + i for i in range(n)])
+    mean = g.op("ReduceMean", g.op("Mul", x, x), axes, keepdims=1)
+    root = g.op("Sqrt", g.op("Add", mean, g.const(epsilon, input.dtype)))
+    y = g.op("Div", x, root)
+    return y if weight is None else g.op("Mul", y, g.val(weight))
+
+
+def _per_channel(g: Recorder, vector: Tensor, rank: int) -> ir.Value:
+    """[c] as [c, 1, 1 …], to stand against [n, c, spatial …]."""
+    return g.op("Unsqueeze", g.val(vector), g.const(list(range(1, rank - 1)))) if rank > 2 else g.val(vector)
+
+
+@whole(torch.group_norm)
+def group_norm(
+    g: Recorder,
+    out: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> ir.Value:
+    """GroupNormalization from opset 21; before it an instance normalisation over the groups."""
+    x, dtype = g.val(input), input.dtype
+    channels = int(input.shape[1])
+    if g.opset >= 21:
+        scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
+        shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
+        return g.op("GroupNormalization", x, scale, shift, num_groups=int(num_groups), epsilon=float(eps))
+    grouped = g.op("Reshape", x, g.const([0, num_groups, -1]))
+    one, zero = _filled(g, [num_groups], 1.0, dtype), _filled(g, [num_groups], 0.0, dtype)
+    y = g.op("InstanceNormalization", grouped, one, zero, epsilon=float(eps))
+    y = reshape_to(g, y, [input.shape[0], num_groups, input.numel() // input.shape[0] // num_groups], input.shape)
+    if weight is not None:
+        y = g.op("Mul", y, _per_channel(g, weight, input.dim()))
+    return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
+
+
+@whole(torch.batch_norm)
+def batch_norm(
+    g: Recorder,
+    out: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> ir.Value:
+    """BatchNormalization with the running statistics, or with the batch's own where there are none."""
+    channels = [input.shape[1]]
+    scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
+    shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)
+    if running_mean is not None and running_var is not None and not training:
+        return g.op(
+            "BatchNormalization", g.val(input), scale, shift, g.val(running_mean), g.val(running_var), epsilon=float(eps)
+        )
+    axes = [0, *range(2, input.dim())]
+    variance, mean = deviation(g, input, axes, 0, False)
+    return g.op("BatchNormalization", g.val(input), scale, shift, mean, variance, epsilon=float(eps))
+
+
+@whole(torch.instance_norm)
+def instance_norm(
+    g: Recorder,
+    out: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> ir.Value:
+    """InstanceNormalization, or batch normalisation where running statistics are kept."""
+    if not use_input_stats:
+        return batch_norm(g, out, input, weight, bias, running_mean, running_var, False, momentum, eps)
+    channels = [input.shape[1]]
+    scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
+    shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)
+    return g.op("InstanceNormalization", g.val(input), scale, shift, epsilon=float(eps))

@@ -1,0 +1,183 @@
+"""Pooling: maximum, average, adaptive."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import row, whole
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+def _each(values: Any, spatial: int) -> list[int]:
+    listed = list(values) if isinstance(values, (list, tuple)) else [values]
+    return [int(v) for v in listed] * (spatial if len(listed) == 1 else 1)
+
+
+def _batched(g: Recorder, x: Tensor, spatial: int) -> tuple[ir.Value, bool]:
+    """torch lets the batch axis be left out, ONNX does not."""
+    value = g.val(x)
+    return (value, False) if x.dim() == spatial + 2 else (g.op("Unsqueeze", value, g.const([0])), True)
+
+
+def _unbatched(g: Recorder, value: ir.Value, added: bool) -> ir.Value:
+    return g.op("Squeeze", value, g.const([0])) if added else value
+
+
+@row("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+def max_pool(
+    g: Recorder,
+    out: Any,
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    """MaxPool; the positions of the maxima are refused when something uses them."""
+    spatial = len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x)
+    window = _each(kernel, spatial)
+    pads = _each(padding, spatial)
+    value, added = _batched(g, x, spatial)
+    y = g.op(
+        "MaxPool",
+        value,
+        kernel_shape=window,
+        strides=_each(stride, spatial) if stride not in ((), [], None) else window,
+        pads=pads + pads,
+        dilations=_each(dilation, spatial),
+        ceil_mode=int(ceil_mode),
+    )
+    y = _unbatched(g, y, added)
+    return [y, None] if isinstance(out, (list, tuple)) else y
+
+
+def _spatial(out: Any, x: Tensor) -> int:
+    return max(x.dim() - 2, 1)
+
+
+whole(torch.max_pool1d)(lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
+    g, out, input, _each(kernel_size, 1), stride, padding, dilation, ceil_mode
+))
+whole(torch.max_pool2d)(lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
+    g, out, input, _each(kernel_size, 2), stride, padding, dilation, ceil_mode
+))
+
+
+@row("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def avg_pool(
+    g: Recorder,
+    out: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> ir.Value:
+    """AveragePool; another divisor is a multiplication after it."""
+    spatial = len(kernel)
+    window, pads = _each(kernel, spatial), _each(padding, spatial)
+    if ceil_mode and any(pads) and divisor_override is not None:
+        raise ExportError("avg_pool with ceil_mode, padding and divisor_override together has no ONNX form.")
+    value, added = _batched(g, x, spatial)
+    y = g.op(
+        "AveragePool",
+        value,
+        kernel_shape=window,
+        strides=_each(stride, spatial) if stride not in ((), [], None) else window,
+        pads=pads + pads,
+        ceil_mode=int(ceil_mode),
+        count_include_pad=int(count_include_pad or divisor_override is not None),
+    )
+    if divisor_override is not None:
+        count = 1
+        for k in window:
+            count *= k
+        y = g.op("Mul", y, g.const(count / divisor_override, x.dtype))
+    return _unbatched(g, y, added)
+
+
+@row("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d")
+def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Value:
+    """Averages over windows that cut each axis into `size` nearly equal parts.
+
+    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied by the
+    matrix of its windows: row i has 1 / length from floor(i n / size) to ceil((i + 1) n / size).
+    """
+    sizes = size if isinstance(size, (list, tuple)) else [size]
+    spatial = len(sizes)
+    parts = [g.sizes.number(s) for s in sizes]
+    value, added = _batched(g, x, spatial)
+    if all(p == 1 for p in parts):
+        return _unbatched(g, g.op("GlobalAveragePool", value), added)
+    lengths = list(x.shape[-spatial:])
+    static = [g.sizes.number(n) for n in lengths]
+    if all(n is not None and p and n % p == 0 for n, p in zip(static, parts, strict=True)):
+        window = [int(n or 0) // int(p or 1) for n, p in zip(static, parts, strict=True)]
+        return _unbatched(g, g.op("AveragePool", value, kernel_shape=window, strides=window), added)
+    rank = spatial + 2
+    for i in range(spatial):
+        axis = 2 + i
+        if g.same_size(lengths[i], sizes[i]):
+            continue
+        matrix = _windows(g, lengths[i], sizes[i], x.dtype)
+        last = axis == rank - 1
+        perm = [d for d in range(rank) if d != axis] + [axis]
+        moved = value if last else g.op("Transpose", value, perm=perm)
+        product = g.op("MatMul", moved, matrix)
+        back = [perm.index(d) for d in range(rank)]
+        value = product if last else g.op("Transpose", product, perm=back)
+    return _unbatched(g, value, added)
+
+
+def _windows(g: Recorder, length: Any, parts: Any, dtype: torch.dtype) -> ir.Value:
+    """[length, parts]: column i holds the weights of window i."""
+    n, p = g.operand(length, torch.int64), g.operand(parts, torch.int64)
+    i = g.op("Range", g.const(0), p, g.const(1))
+    at = g.op("Unsqueeze", g.op("Range", g.const(0), n, g.const(1)), g.const([1]))
+    begin = g.op("Div", g.op("Mul", i, n), p)
+    ahead = g.op("Add", g.op("Mul", g.op("Add", i, g.const(1)), n), g.op("Sub", p, g.const(1)))
+    end = g.op("Div", ahead, p)
+    inside = g.op("And", g.op("GreaterOrEqual", at, begin), g.op("Less", at, end))
+    count = g.cast(g.op("Sub", end, begin), torch.int64, dtype)
+    return g.op("Div", g.cast(inside, torch.bool, dtype), count)
+
+
+whole(torch._C._nn.adaptive_avg_pool2d, torch._C._nn.adaptive_avg_pool3d, torch.adaptive_avg_pool1d)(
+    lambda g, out, input, output_size: adaptive_avg_pool(
+        g, out, input, list(out.shape[-(len(output_size) if isinstance(output_size, (list, tuple)) else 1) :])
+    )
+)
+
+
+@row("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
+    """Maxima over windows; only one part, or static parts of equal length."""
+    sizes = size if isinstance(size, (list, tuple)) else [size]
+    spatial = len(sizes)
+    value, added = _batched(g, x, spatial)
+    if all(s == 1 for s in sizes):
+        return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
+    lengths = [g.sizes.number(n) for n in x.shape[-spatial:]]
+    if any(n is None or n % s for n, s in zip(lengths, sizes, strict=True)):
+        raise ExportError(
+            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {list(sizes)} needs windows of different lengths, "
+            "which MaxPool does not have. Use a size that divides a static input size, or 1."
+        )
+    window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
+    return [_unbatched(g, g.op("MaxPool", value, kernel_shape=window, strides=window), added), None]

@@ -1,0 +1,267 @@
+"""Reductions, arg-reductions, sorting, cumulative sums, norms, statistics."""
+
+# Rows take whatever the ATen call was given; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import Row, row
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+def axes_of(dim: Any, rank: int) -> list[int] | None:
+    """The axes of a dim argument, non-negative; None for all of them."""
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return None
+    dims = dim if isinstance(dim, (list, tuple)) else [dim]
+    return [d % rank for d in dims] if rank else []
+
+
+def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
+    """A Reduce… node."""
+    if axes is None:
+        return g.op(op_type, x, keepdims=int(keepdim))
+    if not axes:
+        return x
+    return g.op(op_type, x, g.const(axes), keepdims=int(keepdim))
+
+
+def _reduction(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+        x = g.operand(a, out.dtype)
+        return reduced(g, op_type, x, axes_of(dim, a.dim()), keepdim)
+
+    return emit
+
+
+for _name, _op in {"sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin"}.items():
+    row(_name)(_reduction(_op))
+
+
+@row("nansum")
+def nansum(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """The sum with NaN as 0."""
+    x = g.operand(a, out.dtype)
+    x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
+    return reduced(g, "ReduceSum", x, axes_of(dim, a.dim()), keepdim)
+
+
+@row("prod")
+def prod(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """The product."""
+    return reduced(g, "ReduceProd", g.operand(a, out.dtype), axes_of(dim, a.dim()), keepdim)
+
+
+@row("logsumexp")
+def logsumexp(g: Recorder, out: Tensor, a: Tensor, dim: Any, keepdim: bool = False) -> ir.Value:
+    """log of the sum of exp."""
+    return reduced(g, "ReduceLogSumExp", g.operand(a, out.dtype), axes_of(dim, a.dim()), keepdim)
+
+
+def _truth_reduction(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
+        truth = g.cast(g.operand(a, torch.bool), torch.bool, torch.int32)
+        return g.cast(reduced(g, op_type, truth, axes_of(dim, a.dim()), keepdim), torch.int32, torch.bool)
+
+    return emit
+
+
+row("any")(_truth_reduction("ReduceMax"))
+row("all")(_truth_reduction("ReduceMin"))
+
+
+def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
+    def whole_tensor(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+        return g.op(reduce_op, g.val(a), keepdims=0)
+
+    def along(g: Recorder, out: Any, a: Tensor, dim: int, keepdim: bool = False) -> list[ir.Value]:
+        if a.dim() == 0:
+            return [g.val(a), g.const(0)]
+        x, axis = g.val(a), dim % a.dim()
+        values = g.op(reduce_op, x, g.const([axis]), keepdims=int(keepdim))
+        return [values, g.op(arg_op, x, axis=axis, keepdims=int(keepdim))]
+
+    return whole_tensor, along
+
+
+for _name, _reduce, _arg in (("max", "ReduceMax", "ArgMax"), ("min", "ReduceMin", "ArgMin")):
+    _all, _along = _extreme(_reduce, _arg)
+    row(_name)(_all)
+    row(f"{_name}.dim")(_along)
+
+
+@row("max.other")
+def max_other(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """Elementwise maximum."""
+    return g.op("Max", g.operand(a, out.dtype), g.operand(b, out.dtype))
+
+
+@row("min.other")
+def min_other(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """Elementwise minimum."""
+    return g.op("Min", g.operand(a, out.dtype), g.operand(b, out.dtype))
+
+
+def _arg(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
+        x = g.cast(g.val(a), a.dtype, torch.int32) if a.dtype == torch.bool else g.val(a)
+        if dim is None:
+            flat = g.op("Reshape", x, g.const([-1]))
+            found = g.op(op_type, flat, axis=0, keepdims=0)
+            return g.op("Reshape", found, g.const([1] * a.dim())) if keepdim else found
+        return g.op(op_type, x, axis=dim % a.dim(), keepdims=int(keepdim))
+
+    return emit
+
+
+row("argmax")(_arg("ArgMax"))
+row("argmin")(_arg("ArgMin"))
+
+
+def deviation(g: Recorder, a: Tensor, axes: list[int] | None, correction: Any, keepdim: bool) -> tuple[ir.Value, ir.Value]:
+    """Variance and mean: sum((x - mean)²) / max(n - correction, 0)."""
+    x = g.val(a)
+    mean = reduced(g, "ReduceMean", x, axes, True)
+    centred = g.op("Sub", x, mean)
+    squares = g.op("Mul", centred, centred)
+    kept = mean if keepdim else reduced(g, "ReduceMean", x, axes, False)
+    if not correction:
+        return reduced(g, "ReduceMean", squares, axes, keepdim), kept
+    total = reduced(g, "ReduceSum", squares, axes, keepdim)
+    count: Any = 1
+    for d in range(a.dim()) if axes is None else axes:
+        count = count * a.shape[d]
+    left = g.op("Sub", g.operand(count, a.dtype), g.const(float(correction), a.dtype))
+    return g.op("Div", total, g.op("Max", left, g.const(0.0, a.dtype))), kept
+
+
+def _statistic(root: bool, with_mean: bool) -> Row:
+    def emit(
+        g: Recorder, out: Any, a: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = 1
+    ) -> Any:
+        if isinstance(dim, bool):  # var(x, unbiased)
+            dim, unbiased = None, dim
+        if isinstance(unbiased, bool):
+            correction = 1 if unbiased else 0
+        variance, mean = deviation(g, a, axes_of(dim, a.dim()), 1 if correction is None else correction, keepdim)
+        value = g.op("Sqrt", variance) if root else variance
+        return [value, mean] if with_mean else value
+
+    return emit
+
+
+row("var")(_statistic(False, False))
+row("std")(_statistic(True, False))
+row("var_mean")(_statistic(False, True))
+row("std_mean")(_statistic(True, True))
+
+
+@row("linalg_vector_norm", "norm")
+def vector_norm(
+    g: Recorder, out: Tensor, a: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
+    """The p-norm over the axes."""
+    p = 2 if ord is None else float(ord)
+    x, axes = g.operand(a, out.dtype), axes_of(dim, a.dim())
+    if p == 2:
+        return reduced(g, "ReduceL2", x, axes, keepdim)
+    if p == 1:
+        return reduced(g, "ReduceL1", x, axes, keepdim)
+    if math.isinf(p):
+        return reduced(g, "ReduceMax" if p > 0 else "ReduceMin", g.op("Abs", x), axes, keepdim)
+    if p == 0:
+        ones = g.op("Cast", g.op("Cast", x, to=ir.DataType.BOOL), to=g_dtype(out))
+        return reduced(g, "ReduceSum", ones, axes, keepdim)
+    powers = g.op("Pow", g.op("Abs", x), g.const(p, out.dtype))
+    return g.op("Pow", reduced(g, "ReduceSum", powers, axes, keepdim), g.const(1 / p, out.dtype))
+
+
+def g_dtype(tensor: Tensor) -> ir.DataType:
+    """The ONNX dtype of a tensor."""
+    from ingot.capture.tensors import dtype_of
+
+    return dtype_of(tensor.dtype)
+
+
+@row("cumsum")
+def cumsum(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None) -> ir.Value:
+    """Running sum."""
+    x = g.operand(a, out.dtype)
+    if a.dim() == 0:
+        return x
+    return g.op("CumSum", x, g.const(dim % a.dim()))
+
+
+@row("topk")
+def topk(g: Recorder, out: Any, a: Tensor, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The k largest or smallest, sorted."""
+    count = g.const([k]) if isinstance(k, int) else g.sizes.dim(k)
+    return g.ops("TopK", g.val(a), count, n=2, axis=dim % a.dim(), largest=int(largest), sorted=int(sorted))
+
+
+def _sorted(g: Recorder, a: Tensor, dim: int, descending: bool) -> Any:
+    if a.dim() == 0:
+        return [g.val(a), g.const(0)]
+    axis = dim % a.dim()
+    x = g.cast(g.val(a), a.dtype, torch.uint8) if a.dtype == torch.bool else g.val(a)
+    values, indices = g.ops("TopK", x, g.sizes.dim(a.shape[axis]), n=2, axis=axis, largest=int(descending), sorted=1)
+    return [g.cast(values, torch.uint8, torch.bool) if a.dtype == torch.bool else values, indices]
+
+
+@row("sort")
+def sort(g: Recorder, out: Any, a: Tensor, dim: int = -1, descending: bool = False) -> Any:
+    """A full sort: TopK of everything, which keeps the order of equal elements."""
+    return _sorted(g, a, dim, descending)
+
+
+@row("sort.stable")
+def sort_stable(g: Recorder, out: Any, a: Tensor, *, stable: Any = False, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort."""
+    return _sorted(g, a, dim, descending)
+
+
+@row("argsort")
+def argsort(g: Recorder, out: Tensor, a: Tensor, dim: int = -1, descending: bool = False) -> ir.Value:
+    """The order that sorts."""
+    return _sorted(g, a, dim, descending)[1]
+
+
+@row("_softmax", "softmax")
+def softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, half_to_float: Any = False) -> ir.Value:
+    """exp(x - max) / sum along dim."""
+    return g.op("Softmax", g.operand(a, out.dtype), axis=dim % max(a.dim(), 1))
+
+
+@row("_log_softmax", "log_softmax")
+def log_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, half_to_float: Any = False) -> ir.Value:
+    """log of softmax."""
+    return g.op("LogSoftmax", g.operand(a, out.dtype), axis=dim % max(a.dim(), 1))
+
+
+@row("_safe_softmax")
+def safe_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, dtype: Any = None) -> ir.Value:
+    """Softmax with 0 for rows that are -inf throughout."""
+    x = g.operand(a, out.dtype)
+    axis = dim % a.dim()
+    y = g.op("Softmax", x, axis=axis)
+    highest = g.op("ReduceMax", x, g.const([axis]), keepdims=1)
+    empty = g.op("Equal", highest, g.const(-math.inf, out.dtype))
+    return g.op("Where", empty, g.const(0.0, out.dtype), y)
+
+
+@row("median.dim", "median", "nanmedian", "mode", "kthvalue")
+def refuse_order_statistic(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> Any:
+    """Order statistics have no ONNX operator with torch's choice among equal elements."""
+    raise ExportError("median, mode and kthvalue have no ONNX operator; use sort or topk and pick the element.")

@@ -1,0 +1,40 @@
+"""The tables of rows: from an ATen operator (or a torch function kept whole) to the function that emits its ONNX.
+
+A row is `row(g, out, *args, **kwargs)`: `g` the recorder, `out` what torch's fake tensors say the call returns (for
+shapes and dtypes), then the call's own arguments. It returns an `ir.Value`, or a list with one per output.
+Rows named without an overload serve every overload; `name.Overload` is looked up first. `op_` uses the row of `op`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Row = Callable[..., Any]
+
+ROWS: dict[str, Row] = {}
+WHOLE: dict[Any, Row] = {}
+
+
+def row(*names: str) -> Callable[[Row], Row]:
+    """Register a row for ATen operators: `"add"`, `"max.dim"`."""
+
+    def register(function: Row) -> Row:
+        for name in names:
+            if name in ROWS:
+                raise ValueError(f"two rows for {name}")
+            ROWS[name] = function
+        return function
+
+    return register
+
+
+def whole(*functions: Any) -> Callable[[Row], Row]:
+    """Register a row for torch functions that must not be taken apart into ATen operators."""
+
+    def register(function: Row) -> Row:
+        for f in functions:
+            WHOLE[f] = function
+        return function
+
+    return register

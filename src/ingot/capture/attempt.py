@@ -1,0 +1,135 @@
+"""From a call of the model to a finished capture: chooses example sizes, records, and sums up what was assumed."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.assume import Assumption
+from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised
+from ingot.capture.run import Recording, record
+from ingot.capture.signature import Arguments, arguments_of, rebuild
+from ingot.errors import ExportError
+
+OPSETS = range(18, 26)
+
+
+@dataclass
+class Capture:
+    """A finished recording with the call it came from."""
+
+    source: Any
+    arguments: Arguments
+    specs: list[InputSpec]
+    table: DimTable
+    recording: Recording
+    assumptions: list[Assumption]
+
+    @property
+    def model(self) -> ir.Model:
+        """The ONNX graph."""
+        return self.recording.model
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs."""
+        return self.recording.output_names
+
+    def output_structure(self, mark: Any) -> Any:
+        """The model's output with `mark` in the place of every tensor."""
+        kinds = (torch.Tensor, torch.SymInt, torch.SymFloat)
+        return rebuild(self.recording.output, lambda v: mark if isinstance(v, kinds) else v)
+
+
+def capture(
+    model: Any,
+    args: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Any = "auto",
+    opset: int = 20,
+) -> Capture:
+    """Record the model; see `ingot.export` for the arguments."""
+    if opset not in OPSETS:
+        raise ExportError(f"opset_version is {opset}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}.")
+    if not callable(model):
+        raise ExportError(f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExportError("model is a ScriptModule. Export the module it was made from.")
+    arguments = arguments_of(model, args, kwargs, input_names)
+    if not arguments.names:
+        raise ExportError("the call has no tensor arguments. Pass an example: args=(torch.zeros(2, 3),).")
+    specs, table = input_specs(arguments, dynamic_shapes)
+
+    def attempt(hints: dict[str, int]) -> Recording:
+        return record(model, arguments, specs, hints, output_names, opset)
+
+    recording = _with_raised_hints(attempt, table)
+    return Capture(model, arguments, specs, table, recording, _assumptions(arguments, recording, table))
+
+
+def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
+    """Example sizes of 0 and 1 are raised to 2 or more; those that the model then refuses are put back, one by one."""
+    hints = hints_for(table)
+    changed = raised(table, hints)
+    try:
+        return attempt(hints)
+    except ExportError:
+        raise
+    except Exception:
+        if not changed:
+            raise
+    kept = dict(table.sizes)
+    recording = attempt(kept)  # the example's own sizes: if these fail too, the error is the model's
+    if len(changed) == 1:
+        return recording
+    for name in changed:
+        trial = {**kept, name: hints[name]}
+        try:
+            recording = attempt(trial)
+        except ExportError:
+            raise
+        except Exception:
+            continue
+        kept = trial
+    return recording
+
+
+def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) -> list[Assumption]:
+    env = recording.env
+    found: list[Assumption] = []
+    for symbol, fixed in env.fixed.items():
+        name = env.names[symbol]
+        found.append(Assumption("narrowed", fixed.where, f"dimension {name!r} is {fixed.size}", "fixed"))
+    for symbol, (kept, where) in env.unified.items():
+        what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
+        found.append(Assumption("unified", where, what, "fixed"))
+    for guard in env.guards.values():
+        if guard.incidental:
+            continue
+        condition = readable(recording, guard.condition)
+        kind = "range" if len(guard.condition.free_symbols) == 1 else "relation"
+        found.append(Assumption(kind, guard.where, condition, "checked" if guard.check else "assumed"))
+    for name, (low, high) in table.ranges.items():
+        bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
+        found.append(Assumption("range", name, bounds, "assumed"))
+    for name, value in arguments.fixed:
+        found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
+    found.extend(recording.assumptions)
+    return list(dict.fromkeys(found))
+
+
+def readable(recording: Recording, condition: Any) -> str:
+    """A condition over the names of dimensions."""
+    env = recording.env
+    names = {s: type(s)(env.names[s], integer=True, positive=True) for s in condition.free_symbols if s in env.names}
+    return str(condition.xreplace(names))

@@ -1,0 +1,202 @@
+"""Which dimensions of the inputs are symbolic, what they are called, and which example sizes stand for them."""
+
+# torch.export's Dim is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ingot.capture.signature import Arguments, Input, children, is_tensor, leaves
+from ingot.capture.tensors import BY_NAME
+from ingot.errors import ExportError
+
+DEFAULT_SIZE = 4  # the example size of a dimension that was only named
+
+
+@dataclass
+class InputSpec:
+    """One input tensor: a dim is an int when static, else the name of a symbol."""
+
+    name: str
+    dtype: torch.dtype
+    dims: list[int | str]
+    example: torch.Tensor | None
+    sizes: list[int]  # the example's, or what stands for them
+
+
+@dataclass
+class DimTable:
+    """Every symbolic dimension: its example size and the range the caller gave it."""
+
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
+
+
+def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSpec], DimTable]:
+    """Dims of every tensor input.
+
+    dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument or a
+    sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or sequences of
+    dims, or None for static; a dim is a torch.export.Dim, a name, None or an int for static, or Dim.AUTO.
+
+    Raises:
+        ExportError: when it does not fit the arguments.
+    """
+    tensors = arguments.tensors
+    wanted = _dims_of_leaves(arguments, dynamic_shapes)
+    table = DimTable()
+    specs: list[InputSpec] = []
+    for name, tensor, dims in zip(arguments.names, tensors, wanted, strict=True):
+        spec = _describe(name, tensor)
+        for axis in range(len(spec.sizes)):
+            _set_dim(spec, axis, tensor, dims, table)
+        specs.append(spec)
+    return specs, table
+
+
+def _describe(name: str, tensor: Any) -> InputSpec:
+    if isinstance(tensor, Input):
+        if tensor.dtype not in BY_NAME:
+            raise ExportError(f"input {name!r}: dtype {tensor.dtype!r} is not one of {sorted(BY_NAME)}.")
+        sizes = [d if isinstance(d, int) else DEFAULT_SIZE + i for i, d in enumerate(tensor.shape)]
+        return InputSpec(name, BY_NAME[tensor.dtype], list(sizes), None, sizes)
+    example = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
+    sizes = [int(n) for n in example.shape]
+    return InputSpec(name, example.dtype, list(sizes), example, sizes)
+
+
+def default_name(argument: str, axis: int) -> str:
+    """`ids_batch` for the first axis, `ids_dim1` … for the others."""
+    return f"{argument}_batch" if axis == 0 else f"{argument}_dim{axis}"
+
+
+def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable) -> None:
+    wanted: Any = dims
+    if isinstance(tensor, Input):
+        declared = tensor.shape[axis]
+        if isinstance(declared, int):
+            return
+        wanted = declared if declared is not None else "auto"
+    elif isinstance(dims, Mapping):
+        wanted = dims.get(axis, dims.get(axis - len(spec.sizes)))
+    elif isinstance(dims, (list, tuple)):
+        if len(dims) != len(spec.sizes):
+            raise ExportError(
+                f"dynamic_shapes of input {spec.name!r} has {len(dims)} entries, the tensor has {len(spec.sizes)} axes."
+            )
+        wanted = dims[axis]
+    if wanted is None or isinstance(wanted, int) and not isinstance(wanted, bool):
+        return
+    kind = getattr(wanted, "name", None) if type(wanted).__name__ == "_DimHintType" else None
+    hint = getattr(getattr(wanted, "type", None), "name", kind)
+    if hint == "STATIC":
+        return
+    if isinstance(wanted, str) and wanted != "auto":
+        label = wanted
+    elif isinstance(wanted, str) or hint in ("AUTO", "DYNAMIC"):
+        label = default_name(spec.name, axis)
+    elif hasattr(wanted, "__name__"):
+        label = str(wanted.__name__)
+        low, high = getattr(wanted, "min", 1), getattr(wanted, "max", None)
+        table.ranges[label] = (int(low or 0), int(high) if high is not None and int(high) < 1 << 40 else None)
+    else:
+        raise ExportError(
+            f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, torch.export.Dim, "
+            "an int or None (static)."
+        )
+    known = table.sizes.get(label)
+    size = spec.sizes[axis]
+    if known is not None and spec.example is not None and known != size:
+        raise ExportError(
+            f"dimension {label!r} is {known} in one input and {size} in axis {axis} of {spec.name!r}. "
+            "One name is one size: give them different names, or examples that agree."
+        )
+    if known is not None:
+        spec.sizes[axis] = known
+    table.sizes[label] = spec.sizes[axis]
+    spec.dims[axis] = label
+
+
+def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
+    """The entry of dynamic_shapes that belongs to each tensor."""
+    count = len(arguments.tensors)
+    if isinstance(dynamic_shapes, str):
+        if dynamic_shapes != "auto":
+            raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}; wanted 'auto', None, or dims for each argument.")
+        return ["auto"] * count
+    if dynamic_shapes is None:
+        return [None] * count
+    found: list[Any] = []
+    if isinstance(dynamic_shapes, Mapping):
+        known = [*(_parameter_names(arguments)), *arguments.kwargs]
+        unknown = [k for k in dynamic_shapes if k not in known and k not in arguments.names]
+        if unknown:
+            raise ExportError(f"dynamic_shapes names {unknown}; the arguments are {known}, the inputs {arguments.names}.")
+        if all(k in arguments.names for k in dynamic_shapes) and not set(dynamic_shapes) & set(known):
+            return [dynamic_shapes.get(name) for name in arguments.names]
+        for name, value in zip(_parameter_names(arguments), arguments.args, strict=True):
+            _pair(value, dynamic_shapes.get(name), found)
+        for name, value in arguments.kwargs.items():
+            _pair(value, dynamic_shapes.get(name), found)
+        return found
+    entries = list(dynamic_shapes)
+    values = [*arguments.args, *arguments.kwargs.values()]
+    if len(entries) != len(values):
+        raise ExportError(f"dynamic_shapes has {len(entries)} entries, the call has {len(values)} arguments.")
+    for value, entry in zip(values, entries, strict=True):
+        _pair(value, entry, found)
+    return found
+
+
+def _parameter_names(arguments: Arguments) -> list[str]:
+    names = list(arguments.signature.parameters) if arguments.signature is not None else []
+    return [names[i] if i < len(names) else f"input_{i}" for i in range(len(arguments.args))]
+
+
+def _pair(value: Any, entry: Any, found: list[Any]) -> None:
+    if is_tensor(value):
+        found.append(entry)
+        return
+    parts = children(value)
+    if parts is None:
+        return
+    if entry is None or entry == "auto":
+        found.extend([entry] * sum(1 for leaf in leaves(value) if is_tensor(leaf.value)))
+        return
+    for i, (key, part) in enumerate(parts):
+        mine = entry.get(key) if isinstance(entry, Mapping) else entry[i] if i < len(entry) else None
+        _pair(part, mine, found)
+
+
+def hints_for(table: DimTable) -> dict[str, int]:
+    """Example sizes to start from: 0 and 1 are raised to sizes that torch does not treat apart."""
+    taken = set(table.sizes.values())
+    hints: dict[str, int] = {}
+    spare = (n for n in range(2, 1 << 20) if n not in taken)
+    raised: dict[int, int] = {}
+    for name, size in table.sizes.items():
+        if size >= 2:
+            hints[name] = size
+            continue
+        low, high = table.ranges.get(name, (0, None))
+        if size not in raised:
+            raised[size] = next(spare)
+        hint = max(raised[size], low)
+        hints[name] = hint if high is None or hint <= high else size
+    return hints
+
+
+def raised(table: DimTable, hints: Mapping[str, int]) -> list[str]:
+    """The dims whose hint is not the example's size."""
+    return [name for name, size in table.sizes.items() if hints[name] != size]
+
+
+def names_of(specs: Sequence[InputSpec]) -> list[str]:
+    """Names of the inputs."""
+    return [s.name for s in specs]

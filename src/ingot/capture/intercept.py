@@ -1,0 +1,137 @@
+"""Sees torch functions before torch takes them apart: what stays whole, and tensors about to become Python values."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
+
+from ingot.capture.aten import WHOLE
+from ingot.capture.record import Recorder
+
+_Tensor: Any = torch.Tensor
+_NUMBERS: dict[Any, Callable[[Any], Any]] = {
+    _Tensor.__bool__: bool,
+    _Tensor.__int__: int,
+    _Tensor.__index__: lambda v: v.__index__(),
+    _Tensor.__float__: float,
+    _Tensor.__complex__: complex,
+    _Tensor.item: lambda v: v,
+}
+_LISTS: dict[Any, Callable[[Any], Any]] = {
+    _Tensor.tolist: lambda t: t.tolist(),
+    _Tensor.numpy: lambda t: t.numpy(),
+    _Tensor.__array__: lambda t: t.numpy(),
+}
+
+
+class Intercept(TorchFunctionMode):
+    """Active while the model's Python runs."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        g = self.recorder
+        if g.paused:
+            return func(*args, **kwargs)
+        row = WHOLE.get(func)
+        if row is not None and _plain(args) and _plain(tuple(kwargs.values())):
+            return g.whole(func, row, args, kwargs)
+        if func in _NUMBERS and _plain(args):
+            return _NUMBERS[func](g.python_number(args[0]))
+        if func in _LISTS and _plain(args):
+            return g.python_list(args[0], _LISTS[func])
+        if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
+            return select(args[0], args[1])
+        if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
+            select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
+            return None
+        return func(*args, **kwargs)
+
+
+def _plain(args: Any) -> bool:
+    """No tensor is one of vmap's, whose batch axis is out of sight."""
+    wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
+    for a in args:
+        if isinstance(a, torch.Tensor):
+            if wrapped(a):
+                return False
+        elif isinstance(a, (list, tuple)) and not _plain(a):
+            return False
+    return True
+
+
+def _scalar_index(i: Any) -> bool:
+    if isinstance(i, torch.SymInt):
+        return True
+    whole = isinstance(i, torch.Tensor) and i.dim() == 0 and i.dtype in (torch.int64, torch.int32)
+    return whole and isinstance(i, FakeTensor)
+
+
+def _needs_select(index: Any) -> bool:
+    """torch's own indexing would turn a symbolic position into the example's."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(_scalar_index(i) for i in parts)
+
+
+def select(tensor: Any, index: Any) -> Any:
+    """tensor[index], one axis at a time."""
+    parts = index if isinstance(index, tuple) else (index,)
+    axis = 0
+    for n, i in enumerate(parts):
+        if i is None:
+            tensor = tensor.unsqueeze(axis)
+            axis += 1
+        elif i is Ellipsis:
+            later = sum(1 for j in parts[n + 1 :] if j is not None)
+            axis = tensor.dim() - later
+        elif isinstance(i, slice):
+            tensor = tensor[(slice(None),) * axis + (i,)]
+            axis += 1
+        elif isinstance(i, torch.Tensor):
+            if i.dim():
+                tensor = tensor[(slice(None),) * axis + (i,)]
+                axis += i.dim()
+            else:
+                tensor = tensor.index_select(axis, i.reshape(1)).squeeze(axis)
+        else:
+            tensor = tensor.select(axis, i)
+    return tensor
+
+
+@contextlib.contextmanager
+def python_functions_run_as_they_are() -> Iterator[None]:
+    """`torch.nn.functional` is Python: let it run, so that the calls inside it are seen.
+
+    Its functions first ask whether somebody overrides them; while a function mode is active the answer is yes, and
+    the mode would not see what they call. For the time of a recording the answer is no.
+    """
+    import torch.functional
+    import torch.nn.functional
+
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    saved: list[tuple[Any, str, Any]] = []
+    for module in (torch.nn.functional, torch.functional):
+        for name in names:
+            if hasattr(module, name):
+                saved.append((module, name, getattr(module, name)))
+                setattr(module, name, _never)
+    try:
+        yield
+    finally:
+        for module, name, value in saved:
+            setattr(module, name, value)
+
+
+def _never(*args: Any) -> bool:
+    return False

@@ -1,0 +1,606 @@
+"""Runs the model's own Python on fake tensors and writes an ONNX node for each ATen call as it happens."""
+
+# torch's fake tensors, operator overloads and dispatch modes are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from ingot.capture import alias
+from ingot.capture.assume import Assumption
+from ingot.capture.aten import ROWS, Row
+from ingot.capture.graph import GraphWriter
+from ingot.capture.sizes import SizeEnv, SizeWriter
+from ingot.capture.tensors import DTYPES, dtype_of, zero_copy
+from ingot.capture.where import quoted_line, source_line
+from ingot.errors import DataDependentError, ExportError, MissingOperatorError
+
+FOLD_LIMIT = 1 << 20  # results of up to this many elements, made from constants only, are computed while recording
+FOLD_CREATED_LIMIT = 1 << 12  # the same for results made from nothing (zeros, arange)
+
+Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class Group:
+    """Tensors that share memory. A write through one of them makes the others' values out of date."""
+
+    def __init__(self, owned: bool) -> None:
+        self.owned = owned  # made during this recording: writing into it changes nothing that outlives the call
+        self.version = 0
+        self.entries: list[Entry] = []
+
+
+@dataclass(eq=False)
+class Entry:
+    """What is known about one tensor: its value in the graph, its contents if constant, whose view it is."""
+
+    tensor: torch.Tensor  # kept alive: entries are found by id
+    group: Group
+    value: ir.Value | None = None
+    real: torch.Tensor | None = None
+    view: View | None = None
+    version: int = 0
+    name: str = "const"
+
+
+@dataclass(eq=False)
+class View:
+    """How a view was made, so that it can be made again after its base was written to."""
+
+    parent: Entry
+    op: str
+    row: Row
+    out: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    index: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with one operator overload."""
+
+    name: str
+    row: Row | None
+    in_place: bool
+    view: bool
+    foldable: bool
+
+
+@dataclass
+class Missing:
+    """Operators without a row, with the lines that call them."""
+
+    lines: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, name: str, line: str) -> None:
+        """Note one call."""
+        lines = self.lines.setdefault(name, [])
+        if line not in lines:
+            lines.append(line)
+
+    def raise_if_any(self) -> None:
+        """Raise one error for all of them."""
+        if not self.lines:
+            return
+        listing = "\n".join(f"  {name}\n      {lines[0]}" for name, lines in sorted(self.lines.items()))
+        raise MissingOperatorError(
+            f"{len(self.lines)} ATen operator(s) have no ONNX row yet:\n{listing}\n"
+            "Express them with other operators in the model, or add a row to ingot/capture/aten."
+        )
+
+
+_RANDOM = {
+    "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "uniform",
+    "multinomial", "randperm", "native_dropout", "exponential", "random", "poisson",
+}  # fmt: skip
+_IN_PLACE_ONLY = {"set", "resize", "resize_as"}
+# Aliases in memory that are no view operators to torch, and the other way round.
+_NOT_FOLDED = {"_local_scalar_dense"}
+
+
+class Recorder:
+    """The state of one recording, and what rows use to emit: `val`, `operand`, `op`, `const`, `shape`."""
+
+    def __init__(self, env: SizeEnv, opset: int) -> None:
+        self.env = env
+        self.opset = opset
+        self.graph = GraphWriter(opset)
+        self.sizes = SizeWriter(self.graph, env)
+        self.missing = Missing()
+        self.assumptions: list[Assumption] = []
+        self.parameter_names: dict[int, str] = {}
+        self.paused = False
+        self.calls: list[ir.Value | None] = []  # the value of every recorded call, in order
+        self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+        self.mode.cache_enabled = False  # a cached result would skip its guards
+        self.modules: list[str] = []
+        self._entries: dict[int, Entry] = {}
+        self._plans: dict[Any, Plan] = {}
+        self._transposed: dict[int, tuple[ir.Value, ir.Value | None]] = {}
+        self.memo: dict[Any, Any] = {}  # rows' own values, shared between calls
+        self.input_entries: list[Entry] = []
+        self._by_memory: dict[tuple[Any, ...], ir.Value] = {}
+        self.op: Callable[..., ir.Value] = self.graph.op
+        self.ops: Callable[..., Sequence[ir.Value]] = self.graph.ops
+        self.shape = self.sizes.shape
+
+    # -- values
+
+    def entry(self, tensor: torch.Tensor) -> Entry:
+        """The record of a tensor; a real tensor seen for the first time is a constant."""
+        found = self._entries.get(id(tensor))
+        if found is not None:
+            return found
+        real = tensor.constant if isinstance(tensor, FakeTensor) else tensor
+        if real is None:
+            raise ExportError(
+                f"a tensor of unknown origin is used at {quoted_line()}\n"
+                "It was not made by a recorded operator; it may come from an earlier call, through a cache."
+            )
+        return self._new(tensor, Group(owned=False), real=real, name=self.parameter_names.get(id(real), "const"))
+
+    def _new(self, tensor: torch.Tensor, group: Group, **rest: Any) -> Entry:
+        made = self._entries[id(tensor)] = Entry(tensor, group, version=group.version, **rest)
+        group.entries.append(made)
+        return made
+
+    def bind(self, tensor: torch.Tensor, value: ir.Value) -> None:
+        """Say that `value` is the tensor's value."""
+        self._new(tensor, Group(owned=True), value=value)
+        self.annotate(value, tensor)
+
+    def annotate(self, value: ir.Value, tensor: torch.Tensor) -> None:
+        """Write dtype and shape on the value."""
+        if value.type is None:
+            value.type = ir.TensorType(dtype_of(tensor.dtype))
+        if value.shape is None:
+            value.shape = ir.Shape([self.dim_label(d) for d in tensor.shape])
+
+    def dim_label(self, size: Any) -> int | str | None:
+        """A size as it is written in the file: a number, a name, a product or sum of names, or unknown."""
+        if isinstance(size, int):
+            return size
+        e = self.env.expr(size)
+        if e.is_number:
+            return int(e)
+        if not all(s in self.env.names for s in e.free_symbols):
+            return None
+        if not e.is_polynomial():
+            return None
+        names = {s: type(s)(self.env.names[s], integer=True, positive=True) for s in e.free_symbols}
+        return str(e.xreplace(names))
+
+    def val(self, tensor: Any) -> ir.Value:
+        """The tensor's (or number's) value in the graph."""
+        if not isinstance(tensor, torch.Tensor):
+            return self.scalar(tensor)
+        return self._get(self.entry(tensor))
+
+    def _get(self, e: Entry) -> ir.Value:
+        if e.version != e.group.version:
+            e.version = e.group.version
+            e.value = None
+            if e.real is None:
+                view = e.view
+                assert view is not None, "only views go out of date"
+                made = view.row(self, view.out, *view.args, **view.kwargs)
+                e.value = made if view.index is None else made[view.index]
+        if e.value is None:
+            assert e.real is not None
+            e.value = self._initializer(e)
+        return e.value
+
+    def _initializer(self, e: Entry) -> ir.Value:
+        real = e.real
+        assert real is not None
+        if e.group.owned or (real.numel() <= 64 and e.name == "const"):  # small, and may be written to later
+            array = zero_copy(real).copy()
+            return self.graph.const(array, dtype_of(real.dtype))
+        memory = (real.data_ptr(), real.dtype, tuple(real.shape), real.stride())  # tied weights have one memory
+        found = self._by_memory.get(memory) if real.numel() else None
+        if found is None:
+            tensor = ir.Tensor(zero_copy(real), dtype=dtype_of(real.dtype))
+            found = self._by_memory[memory] = self.graph.initializer(e.name, tensor)
+        return found
+
+    def contents(self, real: torch.Tensor) -> npt.NDArray[Any]:
+        """A constant's elements."""
+        return zero_copy(real)
+
+    def weight(self, name: str, array: npt.NDArray[Any], dtype: torch.dtype) -> ir.Value:
+        """A constant computed from parameters."""
+        return self.graph.initializer(name, ir.Tensor(array, dtype=dtype_of(dtype)))
+
+    def transposed(self, weight: torch.Tensor) -> ir.Value:
+        """A 2-D weight transposed: as a constant view of the same memory when nothing else uses it, else a node."""
+        e = self.entry(weight)
+        if e.real is None or e.group.owned or e.value is not None:
+            return self._transpose_node(e)
+        key = id(e.real)
+        if key not in self._transposed:
+            name = f"{e.name}.T" if e.name != "const" else "const"
+            made = self.graph.initializer(name, ir.Tensor(zero_copy(e.real).T, dtype=dtype_of(weight.dtype)))
+            self._transposed[key] = (made, None)
+        return self._transposed[key][0]
+
+    def _transpose_node(self, e: Entry) -> ir.Value:
+        key = id(e)
+        if key not in self._transposed:
+            self._transposed[key] = (self.op("Transpose", self._get(e), perm=[1, 0]), None)
+        return self._transposed[key][0]
+
+    def untie_transposed(self) -> None:
+        """A weight that is used both as it is and transposed is stored once: the latter becomes a Transpose node."""
+        for e in self._entries.values():
+            if e.real is None or e.value is None or id(e.real) not in self._transposed:
+                continue
+            constant, _ = self._transposed.pop(id(e.real))
+            node = ir.node("Transpose", [e.value], {"perm": [1, 0]}, name=self.graph.unique("Transpose"))
+            node.outputs[0].name = node.name
+            node.outputs[0].type, node.outputs[0].shape = constant.type, constant.shape
+            self.graph.nodes.insert(0, node)
+            constant.replace_all_uses_with(node.outputs[0])
+            del self.graph.initializers[str(constant.name)]
+
+    def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The tensor's contents when they do not depend on any input."""
+        return self.entry(tensor).real
+
+    def const(self, value: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
+        """A constant of a torch dtype."""
+        return self.graph.const(value, DTYPES[dtype])
+
+    def scalar(self, number: Any) -> ir.Value:
+        """A Python or symbolic number as a tensor of shape []."""
+        if isinstance(number, Symbolic):
+            return self.sizes.scalar(number)
+        kind = {bool: torch.bool, int: torch.int64, float: torch.float32}[type(number)]
+        return self.const(number, kind)
+
+    def operand(self, x: Any, dtype: torch.dtype) -> ir.Value:
+        """A tensor or number as a value of `dtype`."""
+        if isinstance(x, torch.Tensor):
+            return self.cast(self.val(x), x.dtype, dtype)
+        if isinstance(x, Symbolic):
+            e = self.env.expr(x)
+            if e.is_number:
+                return self.const(int(e) if e.is_integer else float(e), dtype)
+            found = torch.int64 if e.is_integer else torch.float64
+            return self.cast(self.sizes.scalar(x), found, dtype)
+        return self.const(x, dtype)
+
+    def cast(self, value: ir.Value, found: torch.dtype, wanted: torch.dtype) -> ir.Value:
+        """`value` in another dtype."""
+        return value if found == wanted else self.op("Cast", value, to=dtype_of(wanted))
+
+    def same_size(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are the same formula."""
+        return self.sizes.equal(a, b)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Run torch on fake tensors without writing nodes."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    # -- calls
+
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One ATen call: run it on fake tensors, emit its row, remember which value is whose."""
+        if self.paused or func.namespace in ("prim", "prims", "debugprims"):
+            return func(*args, **kwargs)
+        plan = self._plans.get(func) or self._plan(func)
+        tensors = _tensors(args, kwargs)
+        if plan.name == "_local_scalar_dense":
+            return self.python_number(args[0])
+        if plan.name == "equal":
+            return self._equal(args[0], args[1])
+        if plan.name in _RANDOM and func.overloadpacket is not torch.ops.aten.normal_:
+            raise ExportError(
+                f"{func} draws random numbers at {quoted_line()}\n"
+                "An ONNX file must give the same outputs for the same inputs. Pass the numbers in as an input, "
+                "or draw them from a generator outside of forward."
+            )
+        reals = [self.real(t) for t in tensors]
+        known = all(r is not None for r in reals)
+        if plan.name in ("lift_fresh", "lift"):
+            return self._lift(func, args[0])
+        out = func(*args, **kwargs)
+        if plan.in_place:
+            self._in_place(func, plan, args, kwargs, known)
+            return args[0]
+        if known and plan.foldable and self._fold(func, plan, args, kwargs, out, bool(tensors)):
+            return out
+        self._emit(func, plan, args, kwargs, out)
+        return out
+
+    def whole(self, func: Any, row: Row, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of a torch function that is kept whole."""
+        with self.pause():
+            out = func(*args, **kwargs)
+        self._locate()
+        self._bind_results(out, row(self, out, *args, **kwargs))
+        return out
+
+    def _locate(self) -> None:
+        self.graph.scope = self.modules[-1] if self.modules else ""
+        self.graph.source = source_line()
+
+    def _plan(self, func: Any) -> Plan:
+        schema = func._schema
+        name = schema.name.split("::")[1] if func.namespace == "aten" else schema.name
+        arguments = schema.arguments
+        writes = [a for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+        base = name
+        in_place = False
+        if writes:
+            in_place = len(writes) == 1 and writes[0] is arguments[0] or writes[0].name == arguments[0].name
+            if name.endswith("_") and in_place:
+                base = name[:-1]
+            elif in_place:
+                in_place = True
+        row = ROWS.get(f"{base}.{func._overloadname}") or ROWS.get(base)
+        if writes and not in_place or base in _IN_PLACE_ONLY:
+            row = None
+        made = Plan(base, row, in_place, bool(func.is_view), name not in _NOT_FOLDED and not writes)
+        self._plans[func] = made
+        return made
+
+    def _emit(self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if plan.row is None:
+            self._without_row(func, args, kwargs, out)
+            return
+        self._locate()
+        made = plan.row(self, out, *args, **kwargs)
+        if plan.view:
+            parent = self.entry(args[0])
+            outs = list(out) if isinstance(out, (list, tuple)) else [out]
+            for i, (o, v) in enumerate(zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)):
+                view = View(parent, plan.name, plan.row, out, args, kwargs, i if isinstance(out, (list, tuple)) else None)
+                self._new(o, parent.group, value=v, view=view)
+                self.annotate(v, o)
+                self.calls.append(v)
+            return
+        self._bind_results(out, made)
+
+    def _bind_results(self, out: Any, made: Any) -> None:
+        if isinstance(out, torch.Tensor):
+            out, made = [out], [made]
+        for o, v in zip(out, made, strict=False):
+            if isinstance(o, torch.Tensor):
+                self.calls.append(v)
+                if v is not None:
+                    self.bind(o, v)
+                    self._note_dims(o, v)
+
+    def _note_dims(self, tensor: torch.Tensor, value: ir.Value) -> None:
+        for axis, size in enumerate(tensor.shape):
+            if isinstance(size, torch.SymInt):
+                e = size.node.expr
+                if e.is_Symbol and e not in self.sizes.sources:
+                    self.sizes.sources[e] = (value, axis)
+
+    def _without_row(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Take an operator without a row apart; when torch cannot, note it and go on to find the others."""
+        parts = _decomposition(func)
+        if parts is not None:
+            with self.mode, Dispatch(self):
+                again = parts(*args, **kwargs)
+            flat_out = list(out) if isinstance(out, (list, tuple)) else [out]
+            flat_again = list(again) if isinstance(again, (list, tuple)) else [again]
+            for o, a in zip(flat_out, flat_again, strict=True):
+                if isinstance(o, torch.Tensor):
+                    value = self.operand(a, o.dtype)
+                    self.bind(o, value)
+                    self._note_dims(o, value)
+            return
+        self.missing.add(str(func), quoted_line())
+        for o in out if isinstance(out, (list, tuple)) else [out]:
+            if isinstance(o, torch.Tensor):
+                value = ir.Value(name=self.graph.unique("missing"))
+                self.bind(o, value)
+                self._note_dims(o, value)
+
+    # -- constants
+
+    def _fold(
+        self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, has_inputs: bool
+    ) -> bool:
+        outs = [o for o in (out if isinstance(out, (list, tuple)) else [out]) if isinstance(o, torch.Tensor)]
+        limit = FOLD_LIMIT if has_inputs else FOLD_CREATED_LIMIT
+        if not plan.view and not all(_static(o) and o.numel() <= limit for o in outs):
+            return False
+        if any(_has_symbol(a) for a in (*args, *kwargs.values())):
+            return False
+        with _disable_current_modes(), torch.no_grad():
+            made = func(*self._reals(args), **{k: self._reals(v) for k, v in kwargs.items()})
+        parent = self.entry(args[0]) if plan.view else None
+        for i, o in enumerate(out if isinstance(out, (list, tuple)) else [out]):
+            r = made[i] if isinstance(made, (list, tuple)) else made
+            if not isinstance(o, torch.Tensor):
+                continue
+            if parent is not None and plan.row is not None:
+                index = i if isinstance(out, (list, tuple)) else None
+                view = View(parent, plan.name, plan.row, out, args, kwargs, index)
+                self._new(o, parent.group, real=r, view=view)
+            else:
+                self._new(o, Group(owned=True), real=r)
+            self.calls.append(None)
+        return True
+
+    def _reals(self, x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return self.real(x)
+        if isinstance(x, (list, tuple)):
+            return type(x)(self._reals(v) for v in x)
+        if isinstance(x, Symbolic):
+            return self.sizes.number(x)
+        return x
+
+    def _lift(self, func: Any, tensor: torch.Tensor) -> torch.Tensor:
+        real = self.real(tensor)
+        out = func(tensor)
+        assert real is not None
+        with _disable_current_modes():
+            self._new(out, Group(owned=True), real=real.detach().clone())
+        return out
+
+    def python_number(self, tensor: torch.Tensor) -> Any:
+        """A tensor that becomes a Python number: fine for constants, refused for anything an input decides."""
+        real = self.real(tensor)
+        if real is None:
+            raise DataDependentError(
+                f"{quoted_line()}\n"
+                f"This line turns a tensor (shape {list(tensor.shape)}, {tensor.dtype}) that depends on the inputs into "
+                "a Python value, and the exported model would keep the example's value for ever. "
+                "Use tensor operations instead (torch.where for a choice, masks for a selection), "
+                "or compute the value outside of the model and pass it as an argument."
+            )
+        with _disable_current_modes():
+            number = real.item()
+        self.assume("constant", f"a constant tensor is the Python value {number!r}", "assumed")
+        return number
+
+    def python_list(self, tensor: torch.Tensor, convert: Callable[[torch.Tensor], Any]) -> Any:
+        """A tensor that becomes a list or an array."""
+        real = self.real(tensor)
+        if real is None:
+            self.python_number(tensor)
+        assert real is not None
+        with _disable_current_modes():
+            return convert(real.detach().clone())
+
+    def _equal(self, a: torch.Tensor, b: torch.Tensor) -> bool:
+        x, y = self.real(a), self.real(b)
+        if x is None or y is None:
+            self.python_number(a if x is None else b)
+        assert x is not None and y is not None
+        with _disable_current_modes():
+            return torch.equal(x, y)
+
+    def assume(self, kind: Any, what: str, status: Any) -> None:
+        """Note an assumption at the user's line."""
+        made = Assumption(kind, source_line(), what, status)
+        if made not in self.assumptions:
+            self.assumptions.append(made)
+
+    # -- writes
+
+    def _in_place(
+        self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], known: bool
+    ) -> None:
+        target = self.entry(args[0])
+        group = target.group
+        if not group.owned and target.real is not None:
+            name = target.name if target.name != "const" else "a tensor made outside of forward"
+            raise ExportError(
+                f"{func} writes into {name!r} at {quoted_line()}\n"
+                "The change would outlive the call, which an ONNX model cannot do. Work on a copy (`.clone()`), or take "
+                "the state as an input and return it as an output."
+            )
+        if any(target.group is e.group for e in self.input_entries):
+            self.assume("input-changed", "an input tensor is written to; the model leaves the caller's alone", "assumed")
+        constant = known and all(e.real is not None for e in group.entries)
+        if constant and not any(_has_symbol(a) for a in (*args, *kwargs.values())):
+            with _disable_current_modes(), torch.no_grad():
+                func(*self._reals(args), **{k: self._reals(v) for k, v in kwargs.items()})
+            group.version += 1
+            self.calls.append(None)
+            return
+        self._release(group)
+        if plan.row is None:
+            self.missing.add(str(func), quoted_line())
+            return
+        self._locate()
+        made = plan.row(self, args[0], *args, **kwargs)
+        value = made[0] if isinstance(made, (list, tuple)) else made
+        self._write(target, value)
+        self.annotate(value, args[0])
+        self.calls.append(value)
+
+    def _release(self, group: Group) -> None:
+        """A constant that is about to receive what an input decides stops being one."""
+        for e in group.entries:
+            if e.real is None:
+                continue
+            if e.view is None:
+                self._get(e)
+            else:
+                e.value, e.version = None, -1
+            e.real = None
+
+    def _write(self, target: Entry, value: ir.Value) -> None:
+        """`target` has the new value; carry it up to its base, and leave every other view out of date."""
+        chain = [(target, value)]
+        while (view := chain[-1][0].view) is not None:
+            e, v = chain[-1]
+            chain.append((view.parent, alias.put_back(self, e, view, v)))
+        group = target.group
+        group.version += 1
+        for e, v in chain:
+            e.value, e.version = v, group.version
+
+    def add_input(self, tensor: torch.Tensor, value: ir.Value) -> None:
+        """An input of the model."""
+        self.bind(tensor, value)
+        self._note_dims(tensor, value)
+        self.input_entries.append(self.entry(tensor))
+
+
+class Dispatch(TorchDispatchMode):
+    """Hands every ATen call to the recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.recorder.dispatch(func, args, kwargs or {})
+
+
+def _tensors(args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for a in (*args, *kwargs.values()):
+        if isinstance(a, torch.Tensor):
+            found.append(a)
+        elif isinstance(a, (list, tuple)):
+            found.extend(t for t in a if isinstance(t, torch.Tensor))
+    return found
+
+
+def _static(tensor: torch.Tensor) -> bool:
+    return all(isinstance(d, int) for d in tensor.shape)
+
+
+def _has_symbol(x: Any) -> bool:
+    if isinstance(x, (list, tuple)):
+        return any(_has_symbol(v) for v in x)
+    return isinstance(x, Symbolic)
+
+
+def _decomposition(func: Any) -> Callable[..., Any] | None:
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    table: Any = core_aten_decompositions()
+    found: Any = table.get(func) or decomposition_table.get(func)
+    if found is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        return func.decompose
+    return found
+
+
+__all__ = ["Dispatch", "Entry", "Recorder", "View"]

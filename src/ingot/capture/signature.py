@@ -1,0 +1,220 @@
+"""Inputs and outputs: nested arguments to named tensors and back. Needs no torch, so a Program can use it alone."""
+
+# Arguments may be anything.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ingot.errors import ExportError, InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An example given by its dtype and shape instead of a tensor: `Input("float32", ["batch", 3, "h", "w"])`.
+
+    An int is a static size, a str names a dynamic one, None leaves the name to Ingot. The same name twice means the same size.
+    """
+
+    dtype: str
+    shape: Sequence[int | str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One tensor (or fixed value) of a nested structure and the way to it."""
+
+    path: tuple[str | int, ...]
+    value: Any
+
+    @property
+    def name(self) -> str:
+        """`inputs.mask[0]` as `inputs_mask_0`."""
+        return re.sub(r"\W", "_", "_".join(str(p) for p in self.path))
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether a leaf is a tensor: torch, NumPy or an Input."""
+    if isinstance(x, (np.ndarray, Input)):
+        return True
+    return any(c.__name__ == "Tensor" and c.__module__ in ("torch", "torch._tensor") for c in type(x).__mro__)
+
+
+def children(x: Any) -> list[tuple[str | int, Any]] | None:
+    """The parts of a container, or None for a leaf."""
+    if isinstance(x, Mapping):
+        return [(k if isinstance(k, int) else str(k), v) for k, v in x.items()]
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return list(zip(x._fields, x, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(x, (list, tuple)):
+        return list(enumerate(x))
+    if is_tensor(x) or isinstance(x, type):
+        return None
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        return [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x)]
+    return None
+
+
+def leaves(x: Any, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+    """Every leaf of a nested structure, in order."""
+    parts = children(x)
+    if parts is None:
+        yield Leaf(path, x)
+        return
+    for key, value in parts:
+        yield from leaves(value, (*path, key))
+
+
+def rebuild(x: Any, replace: Callable[[Any], Any]) -> Any:
+    """The same structure with every leaf replaced."""
+    parts = children(x)
+    if parts is None:
+        return replace(x)
+    values = [rebuild(v, replace) for _, v in parts]
+    if isinstance(x, tuple):
+        return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
+    if isinstance(x, list):
+        return values
+    if isinstance(x, Mapping):
+        pairs = dict(zip(x.keys(), values, strict=True))
+        if type(x) is dict:
+            return pairs
+        if dataclasses.is_dataclass(x):  # transformers' ModelOutput
+            return type(x)(**pairs)
+        return type(x)(pairs)  # pyright: ignore[reportCallIssue]
+    return dataclasses.replace(x, **{str(k): v for (k, _), v in zip(parts, values, strict=True)})
+
+
+@dataclasses.dataclass
+class Arguments:
+    """A call of the model, flattened: which leaves are tensors, and what they are called."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    names: list[str]  # of the tensor leaves, in order
+
+    @property
+    def tensors(self) -> list[Any]:
+        """The tensor leaves, in order."""
+        return [leaf.value for leaf in leaves((self.args, self.kwargs)) if is_tensor(leaf.value)]
+
+    @property
+    def fixed(self) -> list[tuple[str, Any]]:
+        """Arguments that are no tensors: name and value."""
+        named = _labelled(self.signature, self.args, self.kwargs)
+        return [(leaf.name, leaf.value) for leaf in named if not is_tensor(leaf.value) and leaf.value is not None]
+
+    signature: inspect.Signature | None = None
+
+    def with_tensors(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call with other tensors in the same places."""
+        rest = iter(tensors)
+        return rebuild((self.args, self.kwargs), lambda v: next(rest) if is_tensor(v) else v)
+
+    def feeds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Another call's tensors by name.
+
+        Raises:
+            InputError: when its structure is not the exported one's.
+        """
+        given = [leaf.value for leaf in _labelled(self.signature, args, kwargs) if is_tensor(leaf.value)]
+        wanted = [leaf for leaf in _labelled(self.signature, self.args, self.kwargs) if is_tensor(leaf.value)]
+        found = [leaf.name for leaf in _labelled(self.signature, args, kwargs) if is_tensor(leaf.value)]
+        if len(given) != len(wanted) or sorted(found) != sorted(leaf.name for leaf in wanted):
+            raise InputError(
+                f"the call has tensors {found}, the exported model takes {[leaf.name for leaf in wanted]}. "
+                "Pass the same arguments as in the export."
+            )
+        by_label = dict(zip(found, given, strict=True))
+        return {name: by_label[leaf.name] for name, leaf in zip(self.names, wanted, strict=True)}
+
+
+def _labelled(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Leaf]:
+    """Leaves in the order of the call; their paths begin with the parameter's name."""
+    found: list[Leaf] = []
+    for i, value in enumerate(args):
+        found += leaves(value, _parameter(signature, i, len(args)))
+    for key, value in kwargs.items():
+        found += leaves(value, (key,))
+    return found
+
+
+def _parameter(signature: inspect.Signature | None, position: int, count: int) -> tuple[str | int, ...]:
+    if signature is not None:
+        for i, p in enumerate(signature.parameters.values()):
+            if p.kind is inspect.Parameter.VAR_POSITIONAL:
+                return (p.name, position - i)
+            if i == position:
+                return (p.name,)
+    return (f"input_{position}" if count > 1 else "input",)
+
+
+def arguments_of(
+    function: Any, args: Any, kwargs: Mapping[str, Any] | None, input_names: Sequence[str] | None
+) -> Arguments:
+    """Name the tensors of a call of `function` (a module's `forward`, or any callable).
+
+    Raises:
+        ExportError: when the call does not fit the signature, or `input_names` has the wrong length.
+    """
+    positional: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
+    keywords = dict(kwargs or {})
+    if positional and isinstance(positional[-1], dict) and not keywords and _takes_keywords(function, positional):
+        positional, keywords = positional[:-1], dict(positional[-1])
+    target = getattr(function, "forward", function)
+    try:
+        signature: inspect.Signature | None = inspect.signature(target)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(*positional, **keywords)
+        except TypeError as error:
+            raise ExportError(
+                f"{type(function).__name__}.forward{signature} was given {len(positional)} positional argument(s) and "
+                f"{sorted(keywords)}: {error}. Pass the arguments of one call as args=(…) and kwargs={{…}}."
+            ) from error
+    call = Arguments(positional, keywords, [], signature)
+    names = [leaf.name for leaf in _labelled(signature, positional, keywords) if is_tensor(leaf.value)]
+    if input_names is not None:
+        if len(input_names) > len(names):
+            raise ExportError(
+                f"input_names has {len(input_names)} names, the call has {len(names)} tensors: {names}. "
+                "Give at most one name for each tensor, in the order of the call."
+            )
+        names[: len(input_names)] = input_names
+    call.names = unique_names(names)
+    return call
+
+
+def _takes_keywords(function: Any, positional: tuple[Any, ...]) -> bool:
+    """torch.onnx.export reads a dict at the end of args as keyword arguments; so it is when nothing else fits it."""
+    target = getattr(function, "forward", function)
+    try:
+        signature = inspect.signature(target)
+        signature.bind(*positional[:-1], **positional[-1])
+    except (TypeError, ValueError):
+        return False
+    try:
+        bound = signature.bind(*positional)
+    except TypeError:
+        return True
+    return bool(positional[-1]) and len(bound.arguments) > len(signature.parameters)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names with numbers put behind repeated ones."""
+    seen: dict[str, int] = {}
+    made: list[str] = []
+    for name in names:
+        n = seen.get(name, 0)
+        seen[name] = n + 1
+        made.append(name if n == 0 else f"{name}_{n}")
+    return made

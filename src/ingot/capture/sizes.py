@@ -1,0 +1,383 @@
+"""Symbolic sizes: which guards the model's Python and torch put on them, and size formulas as ONNX nodes."""
+
+# SymPy and torch's shape environment are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import sympy
+import torch
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import And, Boolean, Not
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+
+from ingot.capture.graph import GraphWriter
+from ingot.capture.where import asked_by_user, source_line
+from ingot.errors import ExportError
+
+Size = int | torch.SymInt
+
+# Hints for sizes that only the run knows (the number of selected rows …): unusual, so that they equal nothing else.
+_UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A condition on sizes that held while recording."""
+
+    condition: Any  # a SymPy boolean
+    where: str
+    by_user: bool
+    check: bool
+
+    @property
+    def incidental(self) -> bool:
+        """torch chose one of several ways to the same result, as it does for sizes of 1 and for small ones."""
+        return not (self.by_user or self.check)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A dimension that can only have one size."""
+
+    size: int
+    where: str
+    by_user: bool
+
+
+class SizeEnv(ShapeEnv):
+    """torch's shape environment with every decision taken here: static, else by hint, and then written down.
+
+    torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded with the line
+    that asked; an equation with a number fixes its dimensions, an equation between two dimensions unifies them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(specialize_zero_one=False, duck_shape=False)
+        self.names: dict[sympy.Symbol, str] = {}
+        self.hints: dict[sympy.Symbol, Any] = {}
+        self.fixed: dict[sympy.Symbol, Fixed] = {}
+        self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str]] = {}
+        self.guards: dict[Any, Guard] = {}
+        self._replace: dict[sympy.Symbol, Any] = {}
+        self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
+        self._decided: dict[Any, Any] = {}
+
+    def new_dim(self, name: str, hint: int) -> torch.SymInt:
+        """A symbolic size of an input."""
+        source = ConstantSource(name)
+        symbol: Any = self.create_symbol(
+            hint, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+        )
+        self.names[symbol] = name
+        self.hints[symbol] = sympy.Integer(hint)
+        size: Any = self.create_symintnode(symbol, hint=hint, source=source)
+        return size
+
+    def canon(self, expression: Any) -> Any:
+        """The formula with fixed and unified dimensions put in."""
+        return expression.xreplace(self._replace) if self._replace else expression
+
+    def expr(self, size: Any) -> Any:
+        """The SymPy formula of an int, SymInt, SymFloat or SymBool."""
+        if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return self.canon(size.node.expr)
+        return sympy.sympify(size)
+
+    def hint(self, symbol: sympy.Symbol) -> Any:
+        """The number that stands for the symbol where recording has to take a decision."""
+        found = self.hints.get(symbol)
+        if found is None:
+            found = sympy.Float(1.5) if not symbol.is_integer else sympy.Integer(next(self._unknown_hints))
+            self.hints[symbol] = found
+        return found
+
+    def value(self, expression: Any) -> Any:
+        """The formula's number under the hints."""
+        return expression.xreplace({s: self.hint(s) for s in expression.free_symbols})
+
+    # -- torch's entry points
+
+    def evaluate_expr(
+        self,
+        orig_expr: Any,
+        hint: Any = None,
+        fx_node: Any = None,
+        size_oblivious: bool = False,
+        fallback_value: bool | None = None,
+        *,
+        forcing_spec: bool = False,
+    ) -> Any:
+        """Decide a condition (or turn a size into a Python number) and write down what was decided."""
+        del hint, fx_node, size_oblivious, forcing_spec
+        e = self.canon(orig_expr)
+        known = self._static(e)
+        if known is not None:
+            return known
+        if fallback_value is not None:
+            return sympy.true if fallback_value else sympy.false
+        value = self.value(e)
+        if isinstance(e, (Boolean, Relational)):
+            holds = bool(value)
+            self._record(e if holds else Not(e))
+            return sympy.true if holds else sympy.false
+        self._fix(e.free_symbols)
+        return value
+
+    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: Any, fx_node: Any = None) -> bool:
+        """torch checks that its operands fit: true or the operator raises."""
+        del msg, fx_node
+        e = self.canon(orig_expr)
+        known = self._static(e)
+        if known is not None:
+            return bool(known)
+        if not bool(self.value(e)):
+            return False
+        self._record(e, check=True)
+        return True
+
+    def _static(self, e: Any) -> Any:
+        if e.is_number or e in (sympy.true, sympy.false):
+            return e
+        if e in self.guards:
+            return sympy.true
+        found = self._decided.get(e, self)
+        if found is self:
+            found = self._decided[e] = self._maybe_evaluate_static(e)
+        if found is None and Not(e) in self.guards:
+            return sympy.false
+        return found
+
+    # -- what was decided
+
+    def _record(self, condition: Any, check: bool = False) -> None:
+        if isinstance(condition, And):
+            for part in condition.args:
+                self._record(part, check)
+            return
+        decided = condition
+        if isinstance(condition, sympy.Eq):
+            condition = _as_bound(condition)
+        known = frozenset(self.names)
+        if isinstance(condition, sympy.Eq) and condition.free_symbols <= known:
+            left, right = (condition.lhs / condition.rhs).as_numer_denom()
+            left, right = (left, right) if not left.is_number else (right, left)
+            if left.is_Symbol and right.is_Symbol:
+                self._unify(left, right)
+                return
+            if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
+                self._fix(condition.free_symbols)
+                return
+        by_user = asked_by_user()
+        # A symbolic size met a static one: results are only right where torch would not have cut it.
+        bound = isinstance(decided, sympy.Eq) and condition is not decided
+        self.guards[decided] = Guard(condition, source_line(), by_user, check or bound)
+
+    def _fix(self, symbols: Iterable[sympy.Symbol]) -> None:
+        for s in list(symbols):
+            value = self.hint(s)
+            if s not in self.names:
+                raise ExportError(
+                    f"a size that only the run knows would become the Python number {value} at {source_line()}. "
+                    "Keep it as a tensor or a size: index, slice and reshape take it as it is."
+                )
+            self.fixed[s] = Fixed(int(value), source_line(), asked_by_user())
+            self._put(s, value)
+
+    def _unify(self, left: sympy.Symbol, right: sympy.Symbol) -> None:
+        order = list(self.names)
+        keep, drop = sorted((left, right), key=order.index)
+        self.unified[drop] = (keep, source_line())
+        self._put(drop, keep)
+
+    def _put(self, symbol: sympy.Symbol, value: Any) -> None:
+        self._replace = {s: v.xreplace({symbol: value}) for s, v in self._replace.items()}
+        self._replace[symbol] = value
+        self._decided.clear()
+
+
+def _as_bound(equation: Any) -> Any:
+    """min(n, s) == s says s <= n."""
+    for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+        if isinstance(side, (sympy.Min, _functions().Min)) and other in side.args:
+            rest = [a for a in side.args if a != other]
+            return And(*[sympy.Le(other, a) for a in rest])
+    return equation
+
+
+@functools.lru_cache(maxsize=1)
+def _functions() -> Any:
+    from torch.utils._sympy import functions
+
+    return functions
+
+
+class SizeWriter:
+    """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
+
+    def __init__(self, graph: GraphWriter, env: SizeEnv) -> None:
+        self.graph = graph
+        self.env = env
+        self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = {}
+        self._made: dict[Any, ir.Value] = {}
+        self._shapes: dict[tuple[Any, ...], ir.Value] = {}
+
+    def dim(self, size: Any) -> ir.Value:
+        """The size as a tensor of shape [1]."""
+        return self.lower(self.env.expr(size))
+
+    def scalar(self, size: Any) -> ir.Value:
+        """The size as a tensor of shape []."""
+        e = self.env.expr(size)
+        if e.is_number:
+            return self.graph.const(int(e) if e.is_integer else float(e), _dtype(e))
+        return self.graph.op("Squeeze", self.lower(e), self.graph.const([0]))
+
+    def equal(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are the same formula."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a == b
+        return bool(self.env.expr(a) == self.env.expr(b))
+
+    def number(self, size: Any) -> int | None:
+        """The size as an int when it is static."""
+        if isinstance(size, int):
+            return size
+        e = self.env.expr(size)
+        return int(e) if e.is_number else None
+
+    def shape(self, sizes: Sequence[Any]) -> ir.Value:
+        """All sizes as one int64 tensor of shape [rank]."""
+        key = tuple(self.env.expr(s) for s in sizes)
+        found = self._shapes.get(key)
+        if found is None:
+            found = self._shapes[key] = self._shape(key)
+        return found
+
+    def _shape(self, key: tuple[Any, ...]) -> ir.Value:
+        if all(e.is_number for e in key):
+            return self.graph.const([int(e) for e in key])
+        sources = [self.sources.get(e) if e.is_Symbol else None for e in key]
+        first = sources[0]
+        if first is not None and all(s == (first[0], first[1] + i) for i, s in enumerate(sources)):
+            return self.graph.op("Shape", first[0], start=first[1], end=first[1] + len(key))
+        parts = [
+            [self.graph.const([int(e) for e in run])] if static else [self.lower(e) for e in run]
+            for static, run in ((k, list(r)) for k, r in itertools.groupby(key, key=lambda e: bool(e.is_number)))
+        ]
+        flat = [p for part in parts for p in part]
+        return flat[0] if len(flat) == 1 else self.graph.op("Concat", *flat, axis=0)
+
+    def lower(self, e: Any) -> ir.Value:
+        """A SymPy formula as nodes."""
+        found = self._made.get(e)
+        if found is None:
+            if e.is_number:
+                return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
+            found = self._made[e] = self._lower(e)
+        return found
+
+    def _lower(self, e: Any) -> ir.Value:
+        g, f = self.graph, _functions()
+        if e.is_Symbol:
+            if e not in self.sources:
+                raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
+            value, axis = self.sources[e]
+            if axis < 0:  # a number computed in the graph, not a dimension
+                return value
+            return g.op("Shape", value, start=axis, end=axis + 1)
+        if isinstance(e, sympy.Add):
+            plus = [a for a in e.args if not a.could_extract_minus_sign()]
+            minus = [-a for a in e.args if a.could_extract_minus_sign()]
+            total = self._fold("Add", plus, e) if plus else g.const([0], _dtype(e))
+            return g.op("Sub", total, self._fold("Add", minus, e)) if minus else total
+        if isinstance(e, sympy.Mul):
+            return self._fold("Mul", e.args, e)
+        if isinstance(e, (sympy.Max, f.Max)):
+            return self._fold("Max", e.args, e)
+        if isinstance(e, (sympy.Min, f.Min)):
+            return self._fold("Min", e.args, e)
+        if isinstance(e, (f.FloorDiv, f.CleanDiv)):
+            return self._floor_div(e.args[0], e.args[1])
+        if isinstance(e, f.CeilToInt | f.FloorToInt | f.TruncToInt | f.RoundToInt):
+            return self._to_int(e)
+        if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod)):
+            return g.op("Mod", self.lower(e.args[0]), self.lower(e.args[1]))
+        if isinstance(e, f.ModularIndexing):
+            return g.op("Mod", self._floor_div(e.args[0], e.args[1]), self.lower(e.args[2]))
+        if isinstance(e, f.ToFloat):
+            return g.op("Cast", self.lower(e.args[0]), to=ir.DataType.DOUBLE)
+        if isinstance(e, (f.FloatTrueDiv, f.IntTrueDiv)):
+            return g.op("Div", self._double(e.args[0]), self._double(e.args[1]))
+        if isinstance(e, f.PowByNatural):
+            return g.op("Pow", self.lower(e.args[0]), self.lower(e.args[1]))
+        if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
+            return functools.reduce(lambda a, b: g.op("Mul", a, b), [self.lower(e.base)] * int(e.exp))
+        if isinstance(e, (f.FloatPow, sympy.Pow)):
+            return g.op("Pow", self._double(e.args[0]), self._double(e.args[1]))
+        if type(e).__name__ == "OpaqueUnaryFn_sqrt":
+            return g.op("Sqrt", self._double(e.args[0]))
+        if isinstance(e, sympy.Abs):
+            return g.op("Abs", self.lower(e.args[0]))
+        if isinstance(e, Relational):
+            return self._relation(e)
+        raise ExportError(
+            f"the size formula {e} ({type(e).__name__}) has no ONNX form yet, at {source_line()}. "
+            "Compute it from +, -, *, //, %, min, max, or make the dimension static with dynamic_shapes."
+        )
+
+    def _relation(self, e: Any) -> ir.Value:
+        types: dict[type, str] = {
+            sympy.Eq: "Equal",
+            sympy.Gt: "Greater",
+            sympy.Ge: "GreaterOrEqual",
+            sympy.Lt: "Less",
+            sympy.Le: "LessOrEqual",
+        }
+        a, b = self.lower(e.lhs), self.lower(e.rhs)
+        if isinstance(e, sympy.Ne):
+            return self.graph.op("Not", self.graph.op("Equal", a, b))
+        return self.graph.op(types[type(e)], a, b)
+
+    def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
+        lower = self.lower if whole.is_integer else self._double
+        return functools.reduce(lambda a, b: self.graph.op(op_type, a, b), [lower(a) for a in args])
+
+    def _double(self, e: Any) -> ir.Value:
+        if e.is_number:
+            return self.graph.const([float(e)], ir.DataType.DOUBLE)
+        value = self.lower(e)
+        return self.graph.op("Cast", value, to=ir.DataType.DOUBLE) if e.is_integer else value
+
+    def _floor_div(self, a: Any, b: Any) -> ir.Value:
+        g, x, y = self.graph, self.lower(a), self.lower(b)
+        if not bool(self.env.bound_sympy(a).lower >= 0):  # ONNX divides towards zero
+            x = g.op("Sub", x, g.op("Mod", x, y))
+        return g.op("Div", x, y)
+
+    def _to_int(self, e: Any) -> ir.Value:
+        rounding = {"CeilToInt": "Ceil", "FloorToInt": "Floor", "RoundToInt": "Round", "TruncToInt": None}
+        value = self._double(e.args[0])
+        op_type = rounding[type(e).__name__]
+        if op_type:
+            value = self.graph.op(op_type, value)
+        return self.graph.op("Cast", value, to=ir.DataType.INT64)
+
+
+def _dtype(e: Any) -> ir.DataType:
+    return ir.DataType.INT64 if e.is_integer else ir.DataType.DOUBLE
+
+
+def product(sizes: Iterable[Any]) -> Any:
+    """The number of elements."""
+    return functools.reduce(operator.mul, sizes, 1)

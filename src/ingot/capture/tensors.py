@@ -1,0 +1,54 @@
+"""torch dtypes and memory as ONNX sees them: constants share memory with the module's parameters."""
+
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from ingot.errors import ExportError
+
+DTYPES: dict[torch.dtype, ir.DataType] = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float64: ir.DataType.DOUBLE,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.bool: ir.DataType.BOOL,
+    torch.int8: ir.DataType.INT8,
+    torch.int16: ir.DataType.INT16,
+    torch.int32: ir.DataType.INT32,
+    torch.int64: ir.DataType.INT64,
+    torch.uint8: ir.DataType.UINT8,
+    torch.uint16: ir.DataType.UINT16,
+    torch.uint32: ir.DataType.UINT32,
+    torch.uint64: ir.DataType.UINT64,
+}
+BY_NAME: dict[str, torch.dtype] = {str(d).removeprefix("torch."): d for d in DTYPES}
+
+
+def dtype_of(dtype: torch.dtype) -> ir.DataType:
+    """The ONNX dtype of a torch dtype."""
+    found = DTYPES.get(dtype)
+    if found is None:
+        raise ExportError(f"{dtype} has no ONNX dtype Ingot writes; found in the model, wanted one of {sorted(BY_NAME)}.")
+    return found
+
+
+def zero_copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """A CPU tensor's memory as an array, without copying."""
+    from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
+
+    with _disable_current_modes():
+        plain = tensor.detach()
+        if plain.device.type != "cpu":
+            plain = plain.cpu()
+        plain = plain.resolve_conj().resolve_neg()
+        if plain.dtype == torch.bfloat16:
+            return plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return np.asarray(plain.numpy())

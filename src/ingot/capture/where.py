@@ -1,0 +1,75 @@
+"""Whose line is running: finds the user's frame under torch's and Ingot's own, for messages and metadata."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+
+_CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
+_INGOT = str(Path(__file__).resolve().parents[1]) + os.sep
+
+
+@lru_cache(maxsize=1)
+def _torch_folder() -> str:
+    import torch
+
+    return str(Path(torch.__file__).resolve().parent) + os.sep
+
+
+@lru_cache(maxsize=4096)
+def _is_user(code: CodeType) -> bool:
+    name = code.co_filename
+    return not name.startswith((_INGOT, _torch_folder(), "<"))
+
+
+@lru_cache(maxsize=1024)
+def short_path(filename: str) -> str:
+    """The file's path below the import root it was found under: stable between machines."""
+    roots = [os.path.realpath(p) + os.sep for p in [*sys.path, os.getcwd()] if p]
+    real = os.path.realpath(filename)
+    hits = [r for r in roots if real.startswith(r)]
+    return real[len(max(hits, key=len)) :] if hits else real
+
+
+def user_frame(frame: FrameType | None = None) -> FrameType | None:
+    """The innermost frame that belongs neither to torch nor to Ingot, looking outwards from `frame`."""
+    at = frame or sys._getframe(1)
+    while at is not None and not _is_user(at.f_code):
+        at = at.f_back
+    return at
+
+
+def source_line(frame: FrameType | None = None) -> str:
+    """`package/file.py:12` of the user's innermost frame, or `<unknown>`."""
+    at = user_frame(frame or sys._getframe(1))
+    return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else "<unknown>"
+
+
+def quoted_line() -> str:
+    """`file.py:12: the line's own text`, with the full path, for error messages."""
+    at = user_frame(sys._getframe(1))
+    if at is None:
+        return "<unknown>"
+    text = linecache.getline(at.f_code.co_filename, at.f_lineno).strip()
+    return f"{at.f_code.co_filename}:{at.f_lineno}: {text}"
+
+
+def asked_by_user(depth: int = 2) -> bool:
+    """Whether the user's own line turns a size into a bool or a number, rather than torch looking at it for itself.
+
+    `if x.shape[0] == 4:` goes through `SymBool.__bool__` in torch/__init__.py, called from the user's frame; torch's
+    C++ asks the shape environment without it.
+    """
+    at: FrameType | None = sys._getframe(depth)
+    while at is not None:
+        name = at.f_code.co_filename
+        if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
+            return at.f_back is not None and _is_user(at.f_back.f_code)
+        if not name.startswith((_INGOT, _torch_folder())):
+            return False
+        at = at.f_back
+    return False

@@ -1,0 +1,90 @@
+"""export(): a PyTorch module to an ONNX Program, as one list of stages."""
+
+# The model is whatever the caller has.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingot.errors import MissingExtraError
+from ingot.program import TENSOR, Program
+
+if TYPE_CHECKING:
+    from ingot.capture.assume import Assumption
+
+DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
+
+
+def export(
+    model: Any,
+    args: Any = (),
+    f: str | os.PathLike[str] | None = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Any = "auto",
+    opset_version: int | None = None,
+    verify: bool = True,
+) -> Program:
+    """Turn a PyTorch module into an ONNX model that is the same function for every input size.
+
+    The module's own Python runs once on tensors without contents; each operator it calls becomes an ONNX node. The
+    module is left as it was: mode, buffers and attributes.
+
+    Args:
+        model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`.
+        args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists, tuples,
+            dicts and dataclasses of them. Anything else is kept at its value and recorded as an assumption.
+        f: where to save the model; nowhere if None.
+        kwargs: the keyword arguments of that call.
+        input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
+        dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
+            `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr says where.
+        opset_version: 18 to 25; 20 by default.
+        verify: run the exported model against the module, on the example and on other sizes.
+
+    Raises:
+        DataDependentError: Python would depend on a tensor's value; has the file, line and remedy.
+        MissingOperatorError: lists every ATen operator without a row.
+        VerificationError: the exported model gives other numbers; names the output and the first node that differs.
+        ExportError: anything else that cannot be exported as it is.
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'") from error
+    from ingot.capture.attempt import capture
+
+    captured = capture(
+        model,
+        args,
+        kwargs=kwargs,
+        input_names=input_names,
+        output_names=output_names,
+        dynamic_shapes=dynamic_shapes,
+        opset=DEFAULT_OPSET if opset_version is None else opset_version,
+    )
+    program = Program(
+        captured.model, captured.assumptions, captured.arguments, captured.output_structure(TENSOR), captured.output_names
+    )
+    announce(captured.assumptions)
+    if verify:
+        from ingot.verify import verify_capture
+
+        verify_capture(captured, program)
+    if f is not None:
+        program.save(f)
+    return program
+
+
+def announce(assumptions: Sequence[Assumption]) -> None:
+    """Say on stderr which dimensions the model fixed, and where."""
+    for a in assumptions:
+        if a.kind == "narrowed":
+            print(f"ingot export: {a.what}, fixed by {a.where}", file=sys.stderr)

@@ -1,0 +1,109 @@
+"""Program: an exported model, what it assumes, and how to call it as the module it came from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from ingot.capture.assume import Assumption
+    from ingot.capture.signature import Arguments
+
+EXTERNAL_ABOVE = 2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
+
+
+@dataclass
+class Program:
+    """The result of an export.
+
+    model         the ONNX graph; its weights share memory with the module's parameters
+    assumptions   what must hold for it to be the same function as the module
+    arguments     the call it was exported with: names and structure of the inputs
+    output        the structure of the module's output
+    output_names  the graph's outputs, in the order of that structure
+    """
+
+    model: ir.Model
+    assumptions: list[Assumption]
+    arguments: Arguments
+    output: Any
+    output_names: list[str]
+    _session: Any = field(default=None, repr=False)
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, in the order of the call."""
+        return self.arguments.names
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the `.onnx` file, and `<name>.data` beside it for weights of more than 2 GB.
+
+        Either both files are replaced or none is: they are written next to their places first.
+        """
+        save_model(self.model, path)
+
+    def session(self, **options: Any) -> Any:
+        """A new `ingot.InferenceSession` on this model; options as its own."""
+        from ingot.runtime.session import InferenceSession
+
+        return InferenceSession(self.model, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with the module's own arguments: torch or NumPy in, NumPy out in the module's structure."""
+        if self._session is None:
+            self._session = self.session()
+        feeds = {name: as_array(t) for name, t in self.arguments.feeds(args, kwargs).items()}
+        wanted = {v.name for v in self.model.graph.inputs}
+        results = self._session.run(self.output_names, {k: v for k, v in feeds.items() if k in wanted})
+        return self.structured(results)
+
+    def structured(self, results: Sequence[npt.NDArray[Any]]) -> Any:
+        """Output arrays in the structure the module returns."""
+        from ingot.capture.signature import rebuild
+
+        rest = iter(results)
+        return rebuild(self.output, lambda leaf: next(rest) if leaf is TENSOR else leaf)
+
+
+class _Tensor:
+    """Stands for a tensor in a Program's output structure."""
+
+    def __repr__(self) -> str:
+        return "TENSOR"
+
+
+TENSOR = _Tensor()
+
+
+def as_array(tensor: Any) -> npt.NDArray[Any]:
+    """A torch tensor or anything NumPy takes, as an array."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            import ml_dtypes
+            import torch
+
+            return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+    return np.asarray(tensor)
+
+
+def save_model(model: ir.Model, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
+    """Write a model so that a reader sees the old file or the whole new one, never half of it."""
+    target = Path(path)
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        written = Path(folder) / target.name
+        data = f"{target.name}.data" if size > external_above else None
+        ir.save(model, written, external_data=data)
+        if data is not None:
+            (Path(folder) / data).replace(target.with_name(data))
+        written.replace(target)
