@@ -32,6 +32,11 @@ _FAMILIES = (
     "pool",
     "norm",
     "attention",
+    "resize",
+    "rnn",
+    "quantize",
+    "random",
+    "control",
 )
 
 
