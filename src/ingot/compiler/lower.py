@@ -283,8 +283,7 @@ class Lowering:
             writes_anywhere = isinstance(waits, Elementwise) or (
                 isinstance(waits, Anchor) and (waits.free_order or part.strides[waits.order[-1]] == 1)
             )
-            alone = self._uses[source] == [self._position] and inputs.count(source) == 1
-            if writes_anywhere and alone and source not in self._output_buffers:
+            if writes_anywhere and source not in self._output_buffers:
                 self._compute(source, part)
             else:
                 self.emit(copy(self.view(source), part, self.machine))

@@ -9,6 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.attention import attention
+from ingot.kernels.call import View as Memory
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -157,6 +160,55 @@ class Attention(Op):
         if lengths is not None:
             allowed = allowed & (column < lengths.reshape(-1, 1, 1, 1))
         return allowed, bias
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One streaming pass for float32, with or without a mask; caches and windows are the host's."""
+        operands = [*node.inputs, *[None] * 7][:7]
+        query, key, value, mask = operands[:4]
+        assert query is not None
+        assert key is not None
+        assert value is not None
+        y = node.outputs[0]
+        facts = [plan.facts(v) for v in (query, key, value)]
+        windows = (attr_int(node, name, -1) for name in ("left_window_size", "right_window_size"))
+        if (
+            any(f.dtype.name != "float32" for f in facts)
+            or any(v is not None for v in operands[4:])
+            or len(node.outputs) > 1
+            or any(size >= 0 for size in windows)
+        ):
+            return False
+        heads, kv_heads = attr_int(node, "q_num_heads", 0), attr_int(node, "kv_num_heads", 0)
+        shapes = [_head_shape(node, f, h) for f, h in zip(facts, (heads, kv_heads, kv_heads), strict=True)]
+        keys = shapes[1][2]
+        where: Memory | None = None
+        if mask is not None:
+            given_mask = plan.facts(mask)
+            short = bool(given_mask.shape) and given_mask.shape[-1] not in (1, keys)
+            if short or given_mask.dtype.name not in ("float32", "bool"):
+                return False
+            where = plan.view(mask)
+        views: list[Memory] = []
+        for operand, shape in zip((query, key, value), shapes, strict=True):
+            views.append(_split_heads(plan.view(operand), shape))
+        q, k, v = views
+        order = (0, 2, 1, 3) if q.strides[1] < q.strides[2] else (0, 1, 2, 3)
+        out = plan.output(y, order if len(facts[0].shape) == 4 else None)
+        out = _split_heads(out, (*shapes[0][:3], shapes[2][3]))
+        scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
+        causal = 0 if attr_int(node, "is_causal", 0) else None
+        softcap = attr_float(node, "softcap", 0.0)
+        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap))
+        return True
+
+
+def _split_heads(view: Memory, shape: tuple[int, int, int, int]) -> Memory:
+    """[B, S, heads · D] as [B, heads, S, D]; four dimensions stay."""
+    if view.rank == 4:
+        return view
+    batch, heads, rows, size = shape
+    b, s, d = view.strides
+    return view.with_dims((batch, heads, rows, size), (b, size * d, s, d))
 
 
 def _softmax(scores: Array) -> Array:

@@ -23,6 +23,7 @@ from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
 from ingot.compiler.plan import Plan, make_plan
+from ingot.ops.control import Control
 from ingot.ops.registry import Array, Facts
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.threads import Team
@@ -140,7 +141,7 @@ class Driver:
             start = stage.stop + 1
             alive.update(zip(node.outputs, made, strict=False))
             values = [v for v in alive if self._last_use.get(v, -1) >= start]
-            arrays = [np.asarray(alive[v], order="C") for v in values]
+            arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
 
     def profile(self, feeds: Sequence[Array], rounds: int) -> list[NodeProfile]:
@@ -174,7 +175,8 @@ class Driver:
         arrays: Sequence[Array],
         given: dict[ir.Value, Facts],
     ) -> Stage:
-        key = (tuple(values), tuple([a.shape for a in arrays])) if start else tuple([a.shape for a in arrays])
+        shapes = tuple([() if isinstance(a, list) else a.shape for a in arrays])
+        key = (tuple(values), shapes) if start else shapes
         stage = stages.get(key)
         if stage is not None:
             return stage
@@ -190,7 +192,7 @@ class Driver:
         self, start: int, values: Sequence[ir.Value], arrays: Sequence[Array], given: dict[ir.Value, Facts]
     ) -> Stage:
         facts = dict(given)
-        facts.update((v, Facts(a.dtype, a.shape)) for v, a in zip(values, arrays, strict=True))
+        facts.update((v, _facts(a)) for v, a in zip(values, arrays, strict=True))
         known = infer_facts(self.index, start, facts)
         if known.cut:
             fed = set(values)
@@ -259,8 +261,17 @@ class Driver:
             if body is None:
                 body = self._bodies[graph] = Driver(self.index.subgraphs[graph], self.resources)
             captured = [array(v) for v in body.index.captured]
-            return body.run([np.asarray(a, order="C") for a in (*feeds, *captured)])
+            return body.run([_plain(a) for a in (*feeds, *captured)])
 
-        from ingot.ops.control import run_control
+        assert isinstance(op, Control)
+        return op.run(node, inputs, run_body)
 
-        return run_control(node, inputs, run_body)
+
+def _plain(value: Any) -> Any:
+    """An array as plans want it. Sequences are lists; they go from node to node as they are."""
+    return value if isinstance(value, list) else np.asarray(value, order="C")
+
+
+def _facts(value: Any) -> Facts:
+    """A sequence counts as a Python object, like a string: only the host touches it."""
+    return Facts(np.dtype(object), ()) if isinstance(value, list) else Facts(value.dtype, value.shape)
