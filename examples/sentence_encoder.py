@@ -122,7 +122,9 @@ def side_by_side(
         reference = eager()
         differences = {name: worst_difference(call(), reference) for name, call in calls.items()}
         timings = interleave(
-            calls, rounds=rounds, progress=lambda done, total: progress.update(task, completed=done)
+            calls,
+            rounds=rounds,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     batch, length = feed["input_ids"].shape
     table = Table(title=f"{batch} sentence(s) of {length} tokens, {threads} thread(s)", title_justify="left")

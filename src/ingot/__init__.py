@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ingot.capture.signature import Input as Input
     from ingot.errors import DataDependentError as DataDependentError
     from ingot.errors import ExportError as ExportError
     from ingot.errors import IngotError as IngotError
@@ -35,6 +36,7 @@ _HOME = {
     "DataDependentError": "ingot.errors",
     "ExportError": "ingot.errors",
     "IngotError": "ingot.errors",
+    "Input": "ingot.capture.signature",
     "InferenceSession": "ingot.runtime.session",
     "InputError": "ingot.errors",
     "MissingExtraError": "ingot.errors",

@@ -34,8 +34,8 @@ FAILURE, DIFFERENT, UNSUPPORTED = 1, 3, 4
 
 app = typer.Typer(
     help="PyTorch models to ONNX files that are the same function, and a fast native session to run them.",
-    epilog="--debug, with any command, shows the traceback of an error. Exit codes: 0 ok, 1 failure, 2 usage, "
-    "3 numbers differ, 4 unsupported operator or missing extra.",
+    epilog="--debug, with any command, shows the traceback of an error. Exit codes: 0 ok, 1 failure, "
+    "2 usage, 3 numbers differ, 4 unsupported operator or missing extra.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -85,12 +85,18 @@ def export(
         str,
         typer.Argument(
             metavar="MODULE:FACTORY",
-            help="What makes the model: package.module:function or file.py:function, called without arguments. "
-            "It returns a torch.nn.Module, or (module, args, kwargs) with example arguments.",
+            help="What makes the model: package.module:function or file.py:function, called without "
+            "arguments. It returns a torch.nn.Module, or (module, args, kwargs) with example arguments.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
-    shape: Shapes = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An input by name: image:1x3x224x224 is an example, and every dim stays symbolic; "
+            "image:batchx3x224x224 names the dims that are. ids:1x128:int64 has a dtype. Repeatable."
+        ),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset to write;")] = None,
     verify: Annotated[
         bool, typer.Option(help="Compare with PyTorch on the example and on other shapes.")
@@ -100,7 +106,7 @@ def export(
     """Write a PyTorch model as an ONNX file, every dim symbolic unless the model fixes it."""
     import ingot
     from ingot.feeds import check_suffix, parse_shape
-    from ingot.sources import load_source
+    from ingot.sources import export_example, load_source
 
     check_suffix(output)
     messages.quiet = quiet
@@ -108,7 +114,7 @@ def export(
     start = time.perf_counter()
     with messages.status("importing the model"):
         made = load_source(source)
-    kwargs = made.kwargs | {name: ingot.Input(dtype or "float32", dims) for name, dims, dtype in specs}
+    kwargs = made.kwargs | {name: export_example(dims, dtype or "float32") for name, dims, dtype in specs}
     with messages.status("exporting" + (" and verifying" if verify else "")):
         program = ingot.export(
             made.model, made.args, str(output), kwargs=kwargs, opset_version=opset, verify=verify
@@ -370,9 +376,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return an error as the one line that is printed for it; further lines only where an error lists
-    several things.
-    """
+    """Return what is printed for an error: one line, more only where it lists several things."""
     if isinstance(error, IngotError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

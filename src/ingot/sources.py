@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
+
+import numpy as np
 
 from ingot.errors import ExportError
 
@@ -53,6 +56,18 @@ def load_source(name: str) -> Source:
             f"{name} gave a {type(model).__name__}; a torch.nn.Module is wanted, or (module, args, kwargs)"
         )
     return Source(model, args, kwargs)
+
+
+def export_example(dims: Sequence[int | str], dtype: str) -> Any:
+    """Return an argument for ingot.export: an array of zeros for sizes, an ingot.Input when some dims are
+    named.
+    """
+    sizes = [dim for dim in dims if isinstance(dim, int)]
+    if len(sizes) == len(dims):
+        return np.zeros(sizes, dtype)
+    from ingot.capture.signature import Input
+
+    return Input(dtype, dims)
 
 
 def _import(name: str) -> ModuleType:
