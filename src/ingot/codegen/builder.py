@@ -236,7 +236,7 @@ class Builder:
         type_ = ir.FunctionType(VOID, [v.type for v in values])
         function = address if isinstance(address.type, ir.PointerType) else self.ir.inttoptr(address, PTR)
         # llvmlite's opaque pointers carry no function type; its call() wants one on the callee.
-        self.ir.call(_Callee(function, type_), values)
+        self.ir.call(Callee(function, type_), values)
 
     # ---- memory --------------------------------------------------------------------------------------------
 
@@ -395,7 +395,7 @@ class Builder:
         return str(self.module)
 
 
-class _Callee:
+class Callee:
     """A function pointer with the type llvmlite's call() asks for."""
 
     def __init__(self, pointer: Value, function_type: Any) -> None:

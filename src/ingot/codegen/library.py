@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from ingot.codegen.builder import F64, I64, Builder, Value, lanes_of
+from ingot.codegen.builder import F64, I64, PTR, Builder, Callee, Value, lanes_of
 
 ONE_ARGUMENT = (
     *("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc", "sin", "cos", "tan", "asin", "acos", "atan"),
@@ -34,26 +34,40 @@ def register() -> None:
 
 def call(k: Builder, name: str, *operands: Value) -> Value:
     """The C function `name` on every lane of float64 operands."""
-    type_ = operands[0].type
-    target = k.declare(name, F64, [F64] * len(operands))
-    lanes = lanes_of(type_)
-    if lanes == 1:
-        return k.ir.call(target, list(operands))
+    lanes = lanes_of(operands[0].type)
     symbol = f"{name}.lanes{lanes}"
-    known = k.module.globals.get(symbol)
-    return k.ir.call(
-        known if known is not None else _each_lane(k, target, symbol, type_, len(operands)), operands
-    )
+    function = k.module.globals.get(symbol)
+    if function is None:
+        function = _each_lane(k, name, symbol, operands[0].type, len(operands))
+    return k.ir.call(function, operands)
 
 
-def _each_lane(k: Builder, target: Any, symbol: str, type_: Any, arity: int) -> Any:
+def _address(k: Builder, name: str, type_: Any) -> Any:
+    """A variable of the module that holds the function's address.
+
+    A direct call would need a global offset table, which LLVM's in-process linker gets wrong in a second object.
+    """
+    variable = ir.GlobalVariable(k.module, PTR, f"{name}.address")
+    variable.linkage = "internal"
+    variable.initializer = ir.Function(k.module, type_, name)
+    return variable
+
+
+def _each_lane(k: Builder, name: str, symbol: str, type_: Any, arity: int) -> Any:
     """A function of the module that loops over the lanes: calls in a row for each use would bloat the kernel."""
+    scalar = ir.FunctionType(F64, [F64] * arity)
+    variable = _address(k, name, scalar)
     function = ir.Function(k.module, ir.FunctionType(type_, [type_] * arity), symbol)
     function.linkage = "internal"
     function.attributes.add("noinline")
     build = ir.IRBuilder(function.append_basic_block("enter"))
+    target = Callee(build.load(variable, typ=PTR), scalar)
+    if lanes_of(type_) == 1:
+        build.ret(build.call(target, function.args))
+        return function
     places = [build.alloca(type_) for _ in range(arity)]
     for place, argument in zip(places, function.args, strict=True):
+        place.type = PTR  # llvmlite would take it for a pointer that can only point to a whole vector
         build.store(argument, place)
     top, after = function.append_basic_block("loop"), function.append_basic_block("after")
     before = build.block

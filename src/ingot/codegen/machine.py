@@ -49,7 +49,7 @@ class Machine:
     def target(self) -> llvm.TargetMachine:
         """LLVM's target machine for this CPU, set up for position-independent objects."""
         return llvm.Target.from_triple(self.triple).create_target_machine(
-            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="small", jit=True
         )
 
 

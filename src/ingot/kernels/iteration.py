@@ -1,0 +1,48 @@
+"""Iteration spaces: dimensions that several strided operands run over together, made as few and as long as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: At most so many tiles for an even share among threads; it is divisible by most numbers of threads up to 16.
+TILES = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Sizes of dimensions, outermost first, and for each operand its strides along them (elements)."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Space:
+    """Drop dimensions of size 1, order them by the strides of the first operand, and merge neighbours.
+
+    Two dimensions merge where every operand steps through them as through one.
+    """
+    dims = [d for d, n in enumerate(sizes) if n != 1]
+    dims.sort(key=lambda d: [-abs(s[d]) for s in strides])
+    merged: list[tuple[int, list[int]]] = []
+    for d in dims:
+        size, steps = sizes[d], [s[d] for s in strides]
+        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], steps, strict=True)):
+            merged[-1] = (merged[-1][0] * size, steps)
+        else:
+            merged.append((size, steps))
+    return Space(
+        tuple(size for size, _ in merged),
+        tuple(tuple(steps[i] for _, steps in merged) for i in range(len(strides))),
+    )
+
+
+def round_up(n: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return -(-n // unit) * unit
+
+
+def block_of(n: int, least: int, unit: int = 1) -> int:
+    """The size of the blocks to cut n items into: at most TILES of them, each a multiple of `unit`, none below `least`
+    except where there are not so many items."""
+    return max(1, min(round_up(max(least, -(-n // TILES)), unit), round_up(max(n, 1), unit)))
