@@ -1,0 +1,98 @@
+"""Inputs from the command line: sizes, random arrays, files; each mistake names the option to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingot.errors import InputError, ModelError
+from ingot.feeds import check_suffix, parse_dim, parse_shape, random_feed, read_feed, save_outputs, sizes_of
+from ingot.runtime.options import NodeArg
+
+IMAGE = NodeArg("image", "tensor(float)", ["batch", 3, "h", "w"])
+IDS = NodeArg("ids", "tensor(int64)", ["batch", "length"])
+
+
+def test_parse_shape() -> None:
+    assert parse_shape("image:1x3x224x224") == ("image", [1, 3, 224, 224], None)
+    assert parse_shape("ids:batchx128:int64") == ("ids", ["batch", 128], "int64")
+    assert parse_shape("scale:") == ("scale", [], None)
+    assert parse_shape("a:b:2") == ("a:b", [2], None)  # names of other exporters hold colons
+
+
+@pytest.mark.parametrize("text", ["image", "image:1x-3", "image:1x3.5", ":1x2"])
+def test_parse_shape_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="image:1x3x224x224"):
+        parse_shape(text)
+
+
+def test_parse_dim() -> None:
+    assert parse_dim("batch=4") == ("batch", 4)
+    for text in ("batch", "=4", "batch=x"):
+        with pytest.raises(InputError, match="batch=4"):
+            parse_dim(text)
+
+
+def test_sizes_come_from_shapes_then_dims_then_a_batch_of_one() -> None:
+    assert sizes_of(IMAGE, {"image": [2, 3, 8, 8]}, {}) == (2, 3, 8, 8)
+    assert sizes_of(IMAGE, {}, {"h": 32, "w": 64}) == (1, 3, 32, 64)
+    assert sizes_of(IMAGE, {"image": ["batch", 3, 8, "w"]}, {"batch": 5, "w": 9}) == (5, 3, 8, 9)
+    with pytest.raises(InputError, match=r"--shape image:SIZEx3xSIZExSIZE or --dim h=SIZE"):
+        sizes_of(IMAGE, {}, {})
+
+
+def test_random_feed_repeats_and_integers_are_safe_token_ids() -> None:
+    feed = random_feed([IMAGE, IDS], {}, {"h": 4, "w": 4, "length": 50}, seed=3)
+    again = random_feed([IMAGE, IDS], {}, {"h": 4, "w": 4, "length": 50}, seed=3)
+    assert {name: (array.dtype, array.shape) for name, array in feed.items()} == {
+        "image": (np.float32, (1, 3, 4, 4)),
+        "ids": (np.int64, (1, 50)),
+    }
+    assert set(np.unique(feed["ids"])) == {0, 1}
+    for name in feed:
+        np.testing.assert_array_equal(feed[name], again[name])
+
+
+def test_random_feed_refuses_unknown_names_and_strings() -> None:
+    with pytest.raises(InputError, match=r"--shape imgae.*it has image"):
+        random_feed([IMAGE], {"imgae": [1]}, {})
+    with pytest.raises(InputError, match=r"--input words=FILE\.npy"):
+        random_feed([NodeArg("words", "tensor(string)", [1])], {}, {})
+
+
+def test_read_feed(tmp_path: Path) -> None:
+    one, two = np.ones((1, 2), np.int64), np.zeros(3, np.float32)
+    np.save(tmp_path / "one.npy", one)
+    np.savez(tmp_path / "both.npz", ids=one, image=two)
+    (tmp_path / "text.npy").write_text("not an array")
+    assert read_feed([IDS], [str(tmp_path / "one.npy")])["ids"].shape == (1, 2)
+    assert set(read_feed([IDS, IMAGE], [str(tmp_path / "both.npz")])) == {"ids", "image"}
+    assert set(read_feed([IDS, IMAGE], [f"ids={tmp_path / 'one.npy'}"])) == {"ids"}
+    with pytest.raises(InputError, match=r"which input is it\? Write NAME="):
+        read_feed([IDS, IMAGE], [str(tmp_path / "one.npy")])
+    with pytest.raises(InputError, match="has 'image', and the model has no such input; it has ids"):
+        read_feed([IDS], [str(tmp_path / "both.npz")])
+    with pytest.raises(InputError, match=r"is not a \.npy or \.npz file"):
+        read_feed([IDS], [str(tmp_path / "text.npy")])
+    with pytest.raises(FileNotFoundError):
+        read_feed([IDS], [str(tmp_path / "nowhere.npy")])
+
+
+def test_save_outputs(tmp_path: Path) -> None:
+    y = np.arange(3.0)
+    save_outputs(["y", "z"], [y, y + 1], tmp_path / "out.npz")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["z"], y + 1)
+    save_outputs(["y"], [y], tmp_path / "out.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), y)
+    with pytest.raises(InputError, match=r"2 outputs and \.npy holds one"):
+        save_outputs(["y", "z"], [y, y], tmp_path / "out.npy")
+    with pytest.raises(InputError, match="use one of these suffixes"):
+        save_outputs(["y"], [y], tmp_path / "out.csv")
+
+
+def test_model_suffix() -> None:
+    check_suffix(Path("m.onnx"))
+    with pytest.raises(ModelError, match=r"written as \.onnx"):
+        check_suffix(Path("m.pt"))

@@ -1,0 +1,96 @@
+"""MODULE:FACTORY: what may stand there, and what a mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingot.errors import ExportError
+from ingot.sources import export_example, load_source
+
+CODE = """
+class Model:
+    def state_dict(self): return {}
+    def forward(self, x): return x
+
+made = Model()
+def build(): return Model()
+def with_args(): return Model(), (1, 2)
+def with_one(): return Model(), 1
+def with_names(): return Model(), {"x": 1}
+def with_both(): return Model(), (1,), {"y": 2}
+def number(): return 3
+def broken(): raise RuntimeError("the user's own mistake")
+class Inside:
+    build = staticmethod(build)
+"""
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "some_models.py"
+    path.write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("factory", "args", "kwargs"),
+    [
+        ("build", (), {}),
+        ("Model", (), {}),
+        ("made", (), {}),
+        ("Inside.build", (), {}),
+        ("with_args", (1, 2), {}),
+        ("with_one", (1,), {}),
+        ("with_names", (), {"x": 1}),
+        ("with_both", (1,), {"y": 2}),
+    ],
+)
+def test_factories(factory: str, args: object, kwargs: object) -> None:
+    source = load_source(f"some_models.py:{factory}")
+    assert type(source.model).__name__ == "Model"
+    assert (source.args, source.kwargs) == (args, kwargs)
+
+
+def test_a_module_of_the_current_folder(file: Path) -> None:
+    file.rename(file.with_name("dotted_models.py"))
+    assert type(load_source("dotted_models:build").model).__name__ == "Model"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("some_models.py", "is not MODULE:FACTORY"),
+        ("some_models.py:", "is not MODULE:FACTORY"),
+        ("nowhere.py:build", r"nowhere\.py is not there"),
+        ("nowhere.models:build", "no module 'nowhere.models'"),
+        ("some_models.py:bulid", "has no 'bulid'; it has .*build"),
+        ("some_models.py:number", r"gave a int; a torch\.nn\.Module is wanted"),
+    ],
+)
+def test_mistakes(name: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        load_source(name)
+
+
+def test_errors_of_the_users_code_come_through() -> None:
+    with pytest.raises(RuntimeError, match="the user's own mistake"):
+        load_source("some_models.py:broken")
+
+
+def test_a_missing_import_inside_the_users_module_is_not_hidden(file: Path) -> None:
+    file.with_name("needs_more.py").write_text("import a_package_that_is_not_there\n")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        load_source("needs_more:build")
+
+
+def test_example_is_an_array_of_sizes_or_a_spec_with_names() -> None:
+    example = export_example([1, 3], "int64")
+    assert isinstance(example, np.ndarray)
+    assert (example.shape, example.dtype) == ((1, 3), np.int64)
+    pytest.importorskip("torch")
+    spec = export_example(["batch", 3], "float32")
+    assert (spec.dtype, list(spec.shape)) == ("float32", ["batch", 3])
