@@ -1,4 +1,4 @@
-"""Every registered operator against ONNX's own node tests: inferred shapes and dtypes, and evaluated numbers."""
+"""Every registered operator against ONNX's own node tests: inferred shapes and dtypes, evaluated numbers."""
 
 from __future__ import annotations
 

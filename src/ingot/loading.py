@@ -1,0 +1,186 @@
+"""Models from files and to files: `load` and `save`. Weights in external files stay there, memory-mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import google.protobuf.message
+import onnx
+import onnx_ir as ir
+
+from ingot.errors import ModelError, UnsupportedOperatorError
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
+
+#: Protobuf refuses messages of 2 GiB and more; what is not weights gets the rest.
+EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
+
+
+def load(source: Source) -> ir.Model:
+    """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as it is.
+
+    Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, weights in a file that is missing or
+    too short; `UnsupportedOperatorError`: an opset that is newer than the installed onnx package knows.
+    """
+    if isinstance(source, ir.Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return _model(source, "the ModelProto", None)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _model(_parse(bytes(source), "the bytes given"), "the bytes given", None)
+    path = Path(source)
+    if not path.exists():
+        raise ModelError(
+            f"{path}: there is no such file. Check the path; the working directory is {Path.cwd()}."
+        )
+    if path.is_dir():
+        raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
+    return _model(_parse(content, str(path)), str(path), path.parent)
+
+
+def _parse(content: bytes, subject: str) -> onnx.ModelProto:
+    if not content:
+        raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except google.protobuf.message.DecodeError as error:
+        kind = _kind(content)
+        what = f"this is {kind}, not ONNX" if kind else "truncated or corrupt, or not ONNX"
+        raise ModelError(
+            f"{subject}: {what} ({len(content):,} bytes do not parse). Export or download the model again."
+        ) from error
+    return proto
+
+
+def _kind(content: bytes) -> str | None:
+    """What a file that is not ONNX looks like."""
+    starts = {
+        b"PK\x03\x04": "a ZIP archive (a PyTorch checkpoint is one)",
+        b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
+        b"<": "HTML or XML (a failed download is often one)",
+        b"{": "JSON",
+        b"\x89HDF": "HDF5 (a Keras model is one)",
+        b"\x80": "a Python pickle",
+    }
+    return next((kind for start, kind in starts.items() if content.startswith(start)), None)
+
+
+def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.Model:
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelError(
+            f"{subject}: not an ONNX model: it has no graph. Give a file that an ONNX exporter wrote."
+        )
+    for opset in proto.opset_import:
+        newest = onnx.defs.onnx_opset_version()
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            raise UnsupportedOperatorError(
+                f"{subject}: declares opset {opset.version}; the installed onnx {onnx.__version__} knows opsets up "
+                f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
+            )
+    try:
+        model = ir.from_proto(proto)
+    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
+    assert isinstance(model, ir.Model)
+    for name, tensor in _external(model):
+        if directory is None:
+            raise ModelError(
+                f"{subject}: weight {name!r} is in another file, {str(tensor.location)!r}, and its place is "
+                "unknown here. Give the path of the .onnx file."
+            )
+        tensor.base_dir = directory
+        _check_external(subject, name, tensor, directory)
+    return model
+
+
+def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield name, value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.ExternalTensor
+                ):
+                    yield node.name or node.op_type, attribute.value
+
+
+def _check_external(subject: str, name: str, tensor: ir.ExternalTensor, directory: Path) -> None:
+    path = Path(tensor.path)
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ModelError(
+            f"{subject}: weight {name!r} points outside the model's directory, to {str(tensor.location)!r}. "
+            "That is not allowed in ONNX; do not trust this file."
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"{subject}: the weights file {str(tensor.location)!r} is missing (weight {name!r} is in it). "
+            f"Put it next to the model, into {directory.resolve()}."
+        )
+    needed = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+    found = path.stat().st_size
+    if needed > found:
+        raise ModelError(
+            f"{subject}: the weights file {str(tensor.location)!r} has {found:,} bytes, and weight {name!r} ends at "
+            f"byte {needed:,}. It is truncated: copy or download it again."
+        )
+
+
+def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+    """Writes an ONNX file; a reader sees the old file or the new one, never half of one.
+
+    external_data: weights into `<path>.data` beside it; by default only where they exceed what one file can
+    hold (2 GiB). Raises `ModelError` when the place cannot be written to.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
+    if external_data is None:
+        external_data = weight_bytes(model) > EXTERNAL_ABOVE
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            file, data = Path(scratch) / path.name, f"{path.name}.data"
+            with _embedded(model) if not external_data else contextlib.nullcontext():
+                ir.save(model, file, format="protobuf", external_data=data if external_data else None)
+            # The data first: the new model must never lie beside the old data.
+            if (file.parent / data).exists():
+                (file.parent / data).replace(path.parent / data)
+            file.replace(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be written: {error.strerror or error}. Check space and permissions."
+        ) from error
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """The size of all initializers, each tensor counted once."""
+    tensors = {id(v.const_value): v.const_value for g in model.graphs() for v in g.initializers.values()}
+    return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
+
+
+@contextlib.contextmanager
+def _embedded(model: ir.Model) -> Iterator[None]:
+    """While writing one file, weights that were read from an external file are written into it."""
+    replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    try:
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if isinstance(tensor, ir.ExternalTensor):
+                    replaced.append((value, tensor))
+                    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+        yield
+    finally:
+        for value, tensor in replaced:
+            value.const_value = tensor

@@ -1,0 +1,112 @@
+"""Files in and out: each broken file is one clear line, and a saved model is the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.loading import load, save
+from ingot.ops.interpreter import interpret
+
+
+def small() -> ir.Model:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[N, 2] x) => (float[N, 3] y) <float[2, 3] w = {1, 2, 3, 4, 5, 6}> { y = MatMul(x, w) }""")
+    return ir.from_proto(proto)
+
+
+def outputs(model: ir.Model) -> np.ndarray:
+    return interpret(model, {"x": np.array([[1.0, 2.0]], np.float32)})["y"]
+
+
+@pytest.mark.parametrize("external", [False, True, None])
+def test_round_trip(tmp_path: Path, external: bool | None) -> None:
+    path = tmp_path / "m.onnx"
+    model = small()
+    big = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
+    model.graph.initializers["w"].const_value = ir.Tensor(big)
+    model.graph.outputs[0].shape = None
+    save(model, path, external_data=external)
+    assert (tmp_path / "m.onnx.data").exists() == bool(external)
+    np.testing.assert_array_equal(outputs(load(path)), outputs(model))
+    # Saving what was loaded from an external file over itself, as one file.
+    again = load(path)
+    save(again, path)
+    np.testing.assert_array_equal(outputs(load(path)), outputs(model))
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_sources() -> None:
+    model = small()
+    proto = ir.to_proto(model)
+    assert load(model) is model
+    for source in (proto, proto.SerializeToString()):
+        np.testing.assert_array_equal(outputs(load(source)), outputs(model))
+
+
+def refused(source: object, *words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(source)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_wrong_path(tmp_path: Path) -> None:
+    refused(tmp_path / "none.onnx", "none.onnx", "no such file")
+    refused(tmp_path, "directory")
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"")
+    refused(path, "empty")
+    save(small(), path)
+    path.write_bytes(path.read_bytes()[:-7])
+    refused(path, "truncated")
+    path.write_bytes(b"PK\x03\x04" + bytes(range(256)))
+    refused(path, "ZIP")
+    path.write_bytes(b"<html>nothing here</html>")
+    refused(path, "HTML")
+    refused(onnx.ModelProto(), "no graph")
+    refused(np.random.default_rng(0).bytes(1000), "the bytes given")
+
+
+def test_external_data_problems(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = small()
+    model.graph.initializers["w"].const_value = ir.Tensor(np.ones((2, 3000), np.float32))
+    save(model, path, external_data=True)
+    refused(path.read_bytes(), "another file")
+    data = tmp_path / "m.onnx.data"
+    content = data.read_bytes()
+    data.write_bytes(content[:-4])
+    refused(path, "m.onnx.data", "truncated", "'w'")
+    data.unlink()
+    refused(path, "m.onnx.data", "missing")
+    proto = onnx.load(path, load_external_data=False)
+    for entry in proto.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = "../../etc/passwd"
+    path.write_bytes(proto.SerializeToString())
+    refused(path, "outside")
+
+
+def test_too_new_opset() -> None:
+    proto = ir.to_proto(small())
+    proto.opset_import[0].version = 999
+    with pytest.raises(UnsupportedOperatorError, match="opset 999"):
+        load(proto)
+
+
+def test_save_into_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no directory"):
+        save(small(), tmp_path / "a" / "m.onnx")
