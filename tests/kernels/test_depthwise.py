@@ -38,7 +38,7 @@ def check(
     w = rng.standard_normal((shape[1] * multiplier, 1, *kernel)).astype(np.float32)
     want = definition(x, w, strides, pads, dilations)
     out = new(want.shape, strides=strides_in_order(want.shape, out_order))
-    calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, strides, pads, dilations, machine)
+    calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, strides, pads, dilations, None, machine)
     (got,) = run_calls(calls, out, machine=machine)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(1, kernel[0] * kernel[1]) ** 0.5)
 
@@ -87,7 +87,9 @@ def test_non_finite_values_reach_only_their_windows() -> None:
     w = np.ones((16, 1, 3, 3), np.float32)
     want = definition(x, w, (1, 1), (1, 1, 1, 1), (1, 1))
     out = new(want.shape, strides=strides_in_order(want.shape, CHANNELS_LAST))
-    calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, (1, 1), (1, 1, 1, 1), (1, 1), machine)
+    calls = depthwise_conv2d(
+        put(x), pack_depthwise(w, machine), out, (1, 1), (1, 1, 1, 1), (1, 1), None, machine
+    )
     np.testing.assert_array_equal(run_calls(calls, out, machine=machine)[0], want)
 
 
@@ -96,4 +98,4 @@ def test_other_dtypes_are_refused() -> None:
     x, out = new((1, 4, 5, 5), "float64"), new((1, 4, 5, 5), "float64")
     weights = pack_depthwise(np.ones((4, 1, 3, 3), np.float32), machine)
     with pytest.raises(UnsupportedOperatorError, match="float64"):
-        depthwise_conv2d(x, weights, out, (1, 1), (1, 1, 1, 1), (1, 1), machine)
+        depthwise_conv2d(x, weights, out, (1, 1), (1, 1, 1, 1), (1, 1), None, machine)

@@ -17,7 +17,9 @@ from ingot.kernels.pool import average_pool, definition, lp_pool, max_pool
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 
-def emit(op: str, x: View, out: View, geometry: tuple[Any, ...], count_include_pad: bool, machine: Machine) -> list[Call]:
+def emit(
+    op: str, x: View, out: View, geometry: tuple[Any, ...], count_include_pad: bool, machine: Machine
+) -> list[Call]:
     if op == "max":
         return max_pool(x, out, *geometry, machine)
     if op == "average":
@@ -65,7 +67,9 @@ def test_random_windows(data: st.DataObject) -> None:
         if data.draw(st.booleans()) and span % s and out * s < size + begin:  # ceil_mode
             out += 1
         for values, value in zip(
-            (kernel, strides, dilations, begins, ends, sizes, outs), (n, s, d, begin, end, size, out), strict=True
+            (kernel, strides, dilations, begins, ends, sizes, outs),
+            (n, s, d, begin, end, size, out),
+            strict=True,
         ):
             values.append(value)
     shape = (data.draw(st.integers(0, 2)), data.draw(st.integers(1, 35)), *sizes)

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
+from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
+from ingot.kernels import expression as expressions
 from ingot.kernels.call import Call, View, constant
+from ingot.kernels.contract import Epilogue, Reach, reach_of
+from ingot.kernels.expression import Expression
 from ingot.kernels.window import (
     SLOTS,
     Place,
@@ -24,6 +27,10 @@ from ingot.kernels.window import (
     refuse_non_float32,
     window_arguments,
 )
+
+# An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
+_SHORT_EPILOGUE = 6
+_AXES = ("image", "channel", "row", "column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,9 @@ def definition(
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> np.ndarray:
-    """The plain meaning: x [N, C, H, W], weights [C * m, 1, kh, kw], pads (top, left, bottom, right), in float64."""
+    """The plain meaning: x [N, C, H, W], weights [C * m, 1, kh, kw], pads (top, left, bottom, right), in
+    float64.
+    """
     multiplier = weights.shape[0] // max(x.shape[1], 1)
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     padded = padded.repeat(multiplier, axis=1)
@@ -72,11 +81,21 @@ def definition(
 
 
 @kernel(*SLOTS, "weights")
-def depthwise(k: Builder, *, window: Window, held: int) -> None:
-    """out[n, c, y, x] = Σ x[n, c // multiplier, y·s + i·d − top, x·s + j·d − left] · w[c, i, j].
+def depthwise(
+    k: Builder,
+    *,
+    window: Window,
+    held: int,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    operands: tuple[str, ...],
+) -> None:
+    """out[n, c, y, x] = epilogue(Σ x[n, c // multiplier, y·s + i·d − top, x·s + j·d − left] · w[c, i, j],
+    operands).
 
     `held` columns of the filter wait in registers at a time: with the sums of all pixels they must fit.
     """
+    del operands  # they are in the slots already
     lanes = k.machine.lanes
     type_ = vector(F32, lanes)
     weights, rows = k.pointer("weights"), k.arg("rows")
@@ -107,13 +126,37 @@ def depthwise(k: Builder, *, window: Window, held: int) -> None:
         if window.columns % held:
             taps(window.columns // held * held, window.columns % held)
 
-    def prepare(place: Place) -> None:
-        return None
+    def read(i: int, place: Place) -> Value:
+        """Operand i of the epilogue at a place."""
+        dtype, element = reaches[i].dtype, memory_element(reaches[i].dtype)
+        coordinates = (
+            ("image", place.image),
+            ("row", place.row),
+            ("column", place.column),
+            ("channel", place.channel),
+        )
+        offset = k.add(*(k.mul(at, strides[i][axis]) for axis, at in coordinates))
+        pointer = k.at(k.pointer(f"x{i}"), offset, element)
+        if reaches[i].channels == "contiguous":
+            return load_element(k, pointer, dtype, lanes, mask=place.mask)
+        if reaches[i].channels == "repeated":
+            return k.broadcast(load_element(k, pointer, dtype, 1), lanes)
+        left = k.sub(k.arg("channels"), place.channel)
+        return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
 
-    def finish(value: Value, place: Place, prepared: Any) -> Value:
-        return value
+    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
 
-    emit_windows(k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=True)
+    def prepare(place: Place) -> dict[int, Value]:
+        return {i: read(i, place) for i, reach in enumerate(reaches) if not reach.per_pixel}
+
+    def finish(value: Value, place: Place, prepared: dict[int, Value]) -> Value:
+        if epilogue is None:
+            return value
+        leaves = [prepared[i] if i in prepared else read(i, place) for i in range(len(reaches))]
+        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
+
+    short = epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
+    emit_windows(k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=short)
 
 
 def depthwise_conv2d(
@@ -123,13 +166,18 @@ def depthwise_conv2d(
     strides: tuple[int, int],
     pads: tuple[int, int, int, int],
     dilations: tuple[int, int],
+    epilogue: Epilogue | None,
     machine: Machine,
 ) -> list[Call]:
-    """x [N, C, H, W] and out [N, C * multiplier, Ho, Wo] of float32, any strides; fast where channels lie side by side.
+    """x [N, C, H, W] of float32 and out [N, C * multiplier, Ho, Wo], any strides; fast where channels lie
+    side by side.
 
     pads: top, left, bottom, right; what lies beyond the bottom and the right follows from out's shape.
+    Raises UnsupportedOperatorError if x, or out where no epilogue converts to its dtype, is not float32.
     """
-    refuse_non_float32("depthwise convolution", x, out)
+    expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
+    refuse_non_float32("depthwise convolution", x, *([] if expression else [out]))
+    extra = [view.broadcast_to(out.shape) for view in extra]
     rows, columns = weights.kernel
     multiplier = weights.channels // max(x.shape[1], 1)
     pixels = pixels_in_turn(out.shape[3])
@@ -140,6 +188,7 @@ def depthwise_conv2d(
         pixels=pixels,
         gather=x.strides[1] != 1 or multiplier != 1,
         scatter=out.strides[1] != 1,
+        out=out.dtype.name,
         masked=weights.channels % machine.lanes != 0,
     )
     arguments, tiles = window_arguments(
@@ -148,12 +197,24 @@ def depthwise_conv2d(
     # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly equal.
     most = max(machine.registers - pixels - 2, 1)
     held = -(-columns // -(-columns // most))
+    code = depthwise(
+        window=window,
+        held=held,
+        epilogue=expression,
+        reaches=tuple(reach_of(v, v.strides[1], v.strides[2:], out.shape[1]) for v in extra),
+        operands=tuple(
+            f"x{i}{part}" for i in range(len(extra)) for part in ("", *(f"_{axis}" for axis in _AXES))
+        ),
+    )
+    slots: list[int | View] = []
+    for view in extra:
+        slots += [view, *view.strides]
     return [
         Call(
-            depthwise(window=window, held=held),
-            [*arguments, weights.view],
+            code,
+            [*arguments, weights.view, *slots],
             tiles=tiles,
-            reads=[x, weights.view],
+            reads=[x, weights.view, *extra],
             writes=[out],
             scratch=(pixels + 1) * machine.vector_bytes,
             flops=2 * out.size * rows * columns,

@@ -1,7 +1,8 @@
 """Pooling: the largest, the mean or a norm of each window of an image of one, two or three dimensions.
 
-A window is a product of intervals, so its maximum (or mean) can be taken along one axis after the other. That is what
-happens for windows that overlap much, and for volumes; elsewhere one pass takes rows and columns together.
+A window is a product of intervals, so its maximum (or mean) can be taken along one axis after the other. That
+is what happens for windows that overlap much, and for volumes; elsewhere one pass takes rows and columns
+together.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,7 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -78,7 +79,8 @@ def _maximum(k: Builder, a: Value, b: Value) -> Value:
 
 @kernel(*SLOTS, "row_scales", "row_scale_step", "column_scales", "column_scale_step")
 def pool(k: Builder, *, window: Window, op: Op) -> None:
-    """out[n, c, y, x] = op over i, j of x[n, c, y·s + i·d − top, x·s + j·d − left], the places inside of the image.
+    """out[n, c, y, x] = op over i, j of x[n, c, y·s + i·d − top, x·s + j·d − left], the places inside of the
+    image.
 
     A mean is the sum times row_scales[y] · column_scales[x]; a step of 0 means one scale for all of them.
     """
@@ -94,7 +96,7 @@ def pool(k: Builder, *, window: Window, op: Op) -> None:
             return k.fma(value, value, so_far)
         return k.ir.fadd(so_far, k.intrinsic("fabs", value) if op == "l1" else value)
 
-    def accumulate(results: list[Value], line: Int, channel: Int, reader: Reader) -> None:
+    def accumulate(results: list[Value], _line: Int, _channel: Int, reader: Reader) -> None:
         load = reader(0)
         for column in range((window.pixels - 1) * window.stride + (window.columns - 1) * window.dilation + 1):
             reached = [
@@ -108,17 +110,19 @@ def pool(k: Builder, *, window: Window, op: Op) -> None:
                 for pixel in reached:
                     results[pixel] = join(results[pixel], value)
 
-    def finish(value: Value, place: Place, prepared: Any) -> Value:
+    def finish(value: Value, place: Place, _prepared: None) -> Value:
         if op == "average":
             of_row = k.load(row_scales, F32, k.mul(place.row, row_step))
             of_column = k.load(column_scales, F32, k.mul(place.column, column_step))
             return k.ir.fmul(value, k.broadcast(k.ir.fmul(of_row, of_column), k.machine.lanes))
         return k.intrinsic("sqrt", value) if op == "l2" else value
 
-    def prepare(place: Place) -> None:
+    def prepare(_place: Place) -> None:
         return None
 
-    emit_windows(k, window, neutral, lambda: k.splat(neutral, type_), accumulate, prepare, finish, unroll_finish=True)
+    emit_windows(
+        k, window, neutral, lambda: k.splat(neutral, type_), accumulate, prepare, finish, unroll_finish=True
+    )
 
 
 def max_pool(
@@ -130,7 +134,8 @@ def max_pool(
     dilations: Sequence[int],
     machine: Machine,
 ) -> list[Call]:
-    """The largest element of each window, NaN where it has one; x [N, C, spatial…], out [N, C, spatial…], float32.
+    """The largest element of each window, NaN where it has one; x [N, C, spatial…], out [N, C, spatial…],
+    float32.
 
     pads: the beginnings of all axes, then their ends (which out's shape implies; they are not read).
     Raises UnsupportedOperatorError for other dtypes and for more than three spatial axes.
@@ -148,7 +153,9 @@ def average_pool(
     count_include_pad: bool,
     machine: Machine,
 ) -> list[Call]:
-    """The mean of each window; places in the padding count where `count_include_pad`, those beyond it (ceil_mode) never."""
+    """The mean of each window; places in the padding count where `count_include_pad`, those beyond it
+    (ceil_mode) never.
+    """
     return _pool("average", x, out, kernel, strides, pads, dilations, count_include_pad, machine)
 
 
@@ -202,7 +209,9 @@ def _pool(
         return []
     axes: list[_Axis] = []
     for d in range(rank):
-        taps = np.arange(kernel[d]) * dilations[d] - pads[d] + np.arange(out.shape[2 + d])[:, None] * strides[d]
+        taps = (
+            np.arange(kernel[d]) * dilations[d] - pads[d] + np.arange(out.shape[2 + d])[:, None] * strides[d]
+        )
         low, high = (-pads[d], x.shape[2 + d] + pads[rank + d]) if count_include_pad else (0, x.shape[2 + d])
         counts = ((low <= taps) & (taps < high)).sum(1)
         with np.errstate(divide="ignore"):
@@ -250,8 +259,9 @@ def _pass(
     columns: _Axis,
     machine: Machine,
 ) -> list[Call]:
-    """One pass over x; `roles` says which axes are its images, rows and columns. Axes of one role must be walked as one:
-    where their strides do not allow that, it takes a call for each index of the outer ones."""
+    """One pass over x; `roles` says which axes are its images, rows and columns. Axes of one role must be
+    walked as one: where their strides do not allow that, it takes a call for each index of the outer ones.
+    """
     merged: list[tuple[int, int, int, int]] = []  # of each role: sizes and strides in x and out
     outer: list[tuple[int, int, int]] = []
     for role in roles:
@@ -276,7 +286,9 @@ def _pass(
             (sizes[0], x.shape[1], *sizes[1:]), (strides[0], x.strides[1], *strides[1:]), offsets[0]
         )
         target = out.with_dims(
-            (out_sizes[0], x.shape[1], *out_sizes[1:]), (out_strides[0], out.strides[1], *out_strides[1:]), offsets[1]
+            (out_sizes[0], x.shape[1], *out_sizes[1:]),
+            (out_strides[0], out.strides[1], *out_strides[1:]),
+            offsets[1],
         )
         calls.append(_call(op, source, target, rows, columns, machine))
     return calls
@@ -292,6 +304,7 @@ def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Mach
         pixels=pixels,
         gather=x.strides[1] != 1 and x.shape[1] > 1,
         scatter=out.strides[1] != 1 and x.shape[1] > 1,
+        out="float32",
         masked=x.shape[1] % machine.lanes != 0,
     )
     arguments, tiles = window_arguments(

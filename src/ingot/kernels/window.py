@@ -1,9 +1,10 @@
 """Windows sliding over images: the loops, borders and tails that depthwise convolution and pooling share.
 
-A vector holds neighbouring channels of one pixel. A turn computes `pixels` neighbouring pixels of an output row, whose
-sums stay in registers over the whole window; an input vector is loaded once for all the pixels it reaches. Rows outside
-of the image are left out by bounds. A turn that touches a column outside of it takes a second version of the same code,
-in which such a column's address is replaced by that of a vector of neutral elements: no pixel is computed by scalar code.
+A vector holds neighbouring channels of one pixel. A turn computes `pixels` neighbouring pixels of an output
+row, whose sums stay in registers over the whole window; an input vector is loaded once for all the pixels it
+reaches. Rows outside of the image are left out by bounds. A turn that touches a column outside of it takes a
+second version of the same code, in which such a column's address is replaced by that of a vector of neutral
+elements: no pixel is computed by scalar code.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from ingot.codegen.builder import F32, I64, Builder, Int, Value, vector
+from ingot.codegen.elements import memory_element, scatter_element, store_element
+from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import View
@@ -35,7 +38,9 @@ Reader = Callable[[Int], Load]  # first column -> loads of the columns from ther
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What of a window changes the code: columns, their stride and dilation, pixels in a turn, how channels are reached."""
+    """What of a window changes the code: columns, their stride and dilation, pixels in a turn, how channels
+    are reached.
+    """
 
     columns: int
     stride: int
@@ -43,6 +48,7 @@ class Window:
     pixels: int
     gather: bool  # the input's channels do not lie side by side, or one of them feeds several output channels
     scatter: bool  # the output's channels do not lie side by side
+    out: str  # the output's dtype
     masked: bool  # the channels are no multiple of the vector
 
 
@@ -69,13 +75,14 @@ def emit_windows(
 ) -> None:
     """The loops over tiles, channel blocks, rows and pixels.
 
-    start(): the sums before the first row. accumulate(sums, row of the window, channel, reader) adds one row of the window.
-    prepare(place of channel): values kept in registers for all rows of the channel block, handed to finish.
-    finish(sum, place, prepared): what is stored. With `unroll_finish` it is emitted for each pixel and stays in registers;
-    without, once, in a loop over sums that went through scratch memory (for long epilogues).
+    start(): the sums before the first row. accumulate(sums, row of the window, channel, reader) adds one row
+    of the window. prepare(place of channel): values kept in registers for all rows of the channel block,
+    handed to finish. finish(sum, place, prepared): what is stored. With `unroll_finish` it is emitted for
+    each pixel and stays in registers; without, once, in a loop over sums that went through scratch memory
+    (for long epilogues).
     """
     lanes, pixels = k.machine.lanes, window.pixels
-    type_ = vector(F32, lanes)
+    type_, stored = vector(F32, lanes), memory_element(window.out)
     size = {name: k.arg(name) for name in SLOTS if name not in ("x", "out")}
     x, out = k.pointer("x"), k.pointer("out")
     outside, spilled = k.scratch, k.at(k.scratch, lanes, F32)
@@ -92,10 +99,12 @@ def emit_windows(
         with k.loop(first_channel, last_channel, lanes) as channel:
             mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if window.masked else None
             source = k.at(x, k.mul(image, size["x_image"]), F32)
-            target = k.at(out, k.add(k.mul(image, size["out_image"]), k.mul(channel, size["out_channel"])), F32)
+            target = k.at(
+                out, k.add(k.mul(image, size["out_image"]), k.mul(channel, size["out_channel"])), stored
+            )
             offsets: Value = None
             if window.gather:
-                steps = k.ir.add(k.broadcast(k.int(channel), lanes), I64_range(lanes))
+                steps = k.ir.add(k.broadcast(k.int(channel), lanes), index_lanes(lanes, I64))
                 sources = k.ir.udiv(steps, k.broadcast(size["multiplier"], lanes))
                 offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
             else:
@@ -107,31 +116,35 @@ def emit_windows(
                 above = k.choose(k.compare("<", top, 0), k.ceil_div(k.sub(0, top), size["dilation"]), 0)
                 below = k.max(k.sub(size["height"], top), 0)
                 first, last = k.int(above), k.min(size["rows"], k.ceil_div(below, size["dilation"]))
-                target_row = k.at(target, k.mul(row, size["out_row"]), F32)
+                target_row = k.at(target, k.mul(row, size["out_row"]), stored)
                 with k.loop(0, size["out_width"], pixels) as column:
                     count = k.min(k.sub(size["out_width"], column), pixels)
                     left = k.sub(k.mul(column, window.stride), size["left"])
                     start_of_row = k.at(source, k.mul(left, size["x_column"]), F32)
-                    here = k.at(target_row, k.mul(column, size["out_column"]), F32)
+                    here = k.at(target_row, k.mul(column, size["out_column"]), stored)
 
-                    def sums(inside: bool, left: Int = left, start_of_row: Value = start_of_row) -> list[Value]:
+                    def sums(
+                        inside: bool, left: Int = left, start_of_row: Value = start_of_row
+                    ) -> list[Value]:
                         values = [start() for _ in range(pixels)]
                         with k.loop(first, last, carry=values) as line:
                             y = k.add(top, k.mul(line, size["dilation"]))
                             pointer = k.at(start_of_row, k.mul(y, size["x_row"]), F32)
-                            reader = _reader(k, window, size, pointer, left, offsets, mask, outside, neutral, inside)
+                            reader = _reader(
+                                k, window, size, pointer, left, offsets, mask, outside, neutral, inside
+                            )
                             accumulate(values, line, channel, reader)
                         return values
 
                     def store(value: Value, pixel: Int, here: Value = here, column: Int = column) -> None:
                         place = Place(image, channel, row, k.add(column, pixel), mask)
                         value = finish(value, place, prepared)
-                        pointer = k.at(here, k.mul(pixel, size["out_column"]), F32)
+                        pointer = k.at(here, k.mul(pixel, size["out_column"]), stored)
                         if window.scatter:
                             left_over = k.sub(size["channels"], channel) if window.masked else None
-                            k.scatter(value, pointer, size["out_channel"], left_over)
+                            scatter_element(k, value, pointer, window.out, size["out_channel"], left_over)
                         else:
-                            k.store(value, pointer, mask=mask)
+                            store_element(k, value, pointer, window.out, mask=mask)
 
                     def whole() -> list[Value]:
                         values = sums(inside=True)
@@ -159,11 +172,6 @@ def emit_windows(
                     values = k.either(inside, whole, border)
                     if values:
                         through_scratch(values)
-
-
-def I64_range(lanes: int) -> Value:  # noqa: N802 (a constant of that type)
-    """The vector 0, 1, 2, … of i64."""
-    return vector(I64, lanes)(list(range(lanes)))
 
 
 def _reader(
@@ -195,7 +203,13 @@ def _reader(
                 position = k.add(left, skipped, column)
                 exists = k.ir.icmp_unsigned("<", k.int(position), size["width"])
             if window.gather:
-                lanes_on = mask if mask is not None else k.splat(1, vector(exists.type, lanes)) if exists is not None else None
+                lanes_on = (
+                    mask
+                    if mask is not None
+                    else k.splat(1, vector(exists.type, lanes))
+                    if exists is not None
+                    else None
+                )
                 if exists is not None:
                     lanes_on = k.ir.and_(lanes_on, k.broadcast(exists, lanes))
                 value = k.gather_at(pointer, offsets, type_, lanes_on)
@@ -220,7 +234,9 @@ def refuse_non_float32(subject: str, *views: View) -> None:
 
 
 def pixels_in_turn(out_width: int) -> int:
-    """Pixels to compute at once: rows are split into nearly equal runs of at most 8, which hide the latency of an FMA."""
+    """Pixels to compute at once: rows are split into nearly equal runs of at most 8, which hide the latency
+    of an FMA.
+    """
     return -(-out_width // -(-out_width // 8)) if out_width else 1
 
 
@@ -237,14 +253,16 @@ def window_arguments(
 ) -> tuple[list[int | View], int]:
     """The values of SLOTS for x [N, C, H, W] and out [N, C * multiplier, Ho, Wo], and the number of tiles.
 
-    A tile is a band of output rows of a few channel blocks: a band's rows stay in L1 from one output row to the next, and
-    the tiles of a band follow each other, so that neighbouring channels are read while their rows are in L2.
+    A tile is a band of output rows of a few channel blocks: a band's rows stay in L1 from one output row to
+    the next, and the tiles of a band follow each other, so that neighbouring channels are read while their
+    rows are in L2.
     """
     images, channels, out_height, out_width = out.shape
     blocks = -(-channels // machine.lanes)
     input_row = max(x.shape[3] * x.shape[1] * 4, 1)
     band_rows = max(4, machine.l2_bytes // 4 // (input_row * stride))
-    # Enough tiles for an even share on many cores, unless that makes bands so thin that rows are read over and over.
+    # Enough tiles for an even share on many cores, unless that makes bands so thin that rows are read over
+    # and over.
     while band_rows > 8 and images * blocks * -(-out_height // band_rows) < 64:
         band_rows = -(-band_rows // 2)
     band_rows = max(1, min(band_rows, out_height))

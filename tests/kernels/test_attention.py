@@ -1,0 +1,133 @@
+"""Attention against its plain definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingot.codegen.machine import Machine
+from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.attention import attention, definition
+from tests.kernels.run import each_machine, machines, new, put, run_calls
+
+
+def heads_last(rng: np.random.Generator, batch: int, heads: int, length: int, depth: int) -> np.ndarray:
+    """[B, H, N, D] as a transposed view of [B, N, H * D], as projections give it."""
+    return rng.standard_normal((batch, length, heads, depth)).astype(np.float32).transpose(0, 2, 1, 3)
+
+
+def check(
+    machine: Machine,
+    sizes: tuple[int, int, int, int, int, int, int],
+    mask: np.ndarray | None = None,
+    causal_offset: int | None = None,
+    softcap: float = 0.0,
+    empty_is_zero: bool = True,
+    out_dense: bool = False,
+    keys_turned: bool = False,
+    atol: float = 3e-6,
+) -> None:
+    batch, heads, key_heads, queries, keys, depth, depth_v = sizes
+    rng = np.random.default_rng(0)
+    q = heads_last(rng, batch, heads, queries, depth)
+    k = heads_last(rng, batch, key_heads, keys, depth)
+    v = heads_last(rng, batch, key_heads, keys, depth_v)
+    if keys_turned:
+        k = np.ascontiguousarray(k.swapaxes(2, 3)).swapaxes(2, 3)
+    scale = depth**-0.5
+    want = definition(q, k, v, mask, scale, causal_offset, softcap, empty_is_zero)
+    strides = (
+        None if out_dense else tuple(s // 4 for s in heads_last(rng, batch, heads, queries, depth_v).strides)
+    )
+    out = new(want.shape, strides=strides)
+    calls = attention(
+        put(q),
+        put(k),
+        put(v),
+        None if mask is None else put(mask),
+        out,
+        scale,
+        machine,
+        causal_offset,
+        softcap,
+        empty_is_zero,
+    )
+    (got,) = run_calls(calls, out, machine=machine)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=atol)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_shapes_and_masks(data: st.DataObject) -> None:
+    key_heads = data.draw(st.integers(1, 3))
+    heads = key_heads * data.draw(st.sampled_from([1, 1, 2, 3]))
+    batch = data.draw(st.integers(1, 2))
+    queries, keys = data.draw(st.integers(0, 70)), data.draw(st.integers(0, 150))
+    depth, depth_v = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    mask, rng = None, np.random.default_rng(1)
+    kind = data.draw(st.sampled_from(["none", "float", "bool", "padding", "turned"]))
+    if kind != "none":
+        shape = [
+            data.draw(st.sampled_from([1, batch])),
+            data.draw(st.sampled_from([1, heads])),
+            1 if kind == "padding" else queries,
+            keys,
+        ]
+        mask = rng.standard_normal(shape).astype(np.float32)
+        mask[rng.random(shape) < 0.3] = -np.inf
+        if kind == "turned":
+            mask = np.ascontiguousarray(mask.swapaxes(2, 3)).swapaxes(2, 3)
+        if kind == "bool" or (kind == "padding" and data.draw(st.booleans())):
+            mask = np.isfinite(mask)
+    check(
+        data.draw(st.sampled_from(machines())),
+        (batch, heads, key_heads, queries, keys, depth, depth_v),
+        mask,
+        causal_offset=data.draw(st.sampled_from([None, None, 0, 5, -3])),
+        softcap=data.draw(st.sampled_from([0.0, 0.0, 0.7])),
+        empty_is_zero=data.draw(st.booleans()),
+        out_dense=data.draw(st.booleans()),
+        keys_turned=data.draw(st.booleans()),
+    )
+
+
+@each_machine
+@pytest.mark.parametrize("queries", [1, 16, 49, 197])
+def test_usual_layers(machine: Machine, queries: int) -> None:
+    check(machine, (1, 2, 2, queries, queries, 64, 64))
+
+
+@each_machine
+def test_many_blocks_of_keys(machine: Machine) -> None:
+    check(machine, (1, 1, 1, 33, 1500, 64, 128))
+
+
+@each_machine
+def test_a_running_maximum_that_grows_from_nothing(machine: Machine) -> None:
+    keys = 600
+    mask = np.linspace(-200, 200, keys, dtype=np.float32)[None, None, None].copy()
+    mask[..., :200] = -np.inf
+    check(machine, (1, 1, 1, 20, keys, 16, 16), mask, atol=1e-5)  # scores of 200 are known to 1e-5
+
+
+def test_rows_without_a_key_are_zero_or_nan() -> None:
+    mask = np.zeros((1, 1, 4, 8), bool)
+    mask[0, 0, 1] = True
+    for empty_is_zero in (True, False):
+        check(machines()[0], (1, 1, 1, 4, 8, 8, 8), mask, empty_is_zero=empty_is_zero)
+
+
+def test_non_finite_scores_reach_only_their_rows() -> None:
+    mask = np.zeros((1, 1, 20, 40), np.float32)
+    mask[0, 0, 3, 7], mask[0, 0, 18, 39] = np.nan, np.inf
+    check(machines()[0], (1, 1, 1, 20, 40, 8, 8), mask)
+
+
+def test_refusals() -> None:
+    machine, half, single = machines()[0], new((1, 2, 3, 4), "float16"), new((1, 2, 3, 4))
+    with pytest.raises(UnsupportedOperatorError, match="q is float16"):
+        attention(half, single, single, None, single, 1.0, machine)
+    with pytest.raises(ShapeError, match="2 query heads for 3 key heads"):
+        attention(single, new((1, 3, 3, 4)), new((1, 3, 3, 4)), None, single, 1.0, machine)
