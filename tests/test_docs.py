@@ -1,4 +1,7 @@
-"""The code blocks of the README and the guides run, top to bottom, each page in a Python of its own."""
+"""The code blocks of the README and the guides run, top to bottom, each page in a Python of its own.
+
+A block that is only a sketch is opened with "python sketch" and does not run.
+"""
 
 from __future__ import annotations
 
