@@ -42,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 T = TypeVar("T")
+Sizes = tuple[dict[str, list[int | str]], dict[str, int]]  # of inputs by name, of named dims
 
 data = Console(soft_wrap=True, highlight=False)
 messages = Console(stderr=True, highlight=False)
@@ -150,8 +151,9 @@ def run(
     from ingot.summary import summarise
 
     messages.quiet = quiet
+    sizes = _sizes(shape, dim)
     session = _session(model, threads, provider)
-    feed = _feed(session, inputs, shape, dim, seed)
+    feed = _feed(session, inputs, sizes, seed)
     start = time.perf_counter()
     with messages.status("running"):
         outputs = session.run(None, feed)
@@ -192,13 +194,14 @@ def inspect(
     from ingot.loading import load
     from ingot.summary import signature
 
+    sizes = _sizes(shape, dim)
     graph = load(model)
     found = describe(graph)
     facts: dict[str, Any] = asdict(found)
     sizes_known = True
     arguments = [signature(name, dtype, dims) for name, dtype, dims in found.inputs]
     try:
-        feed = random_feed(arguments, *_sizes(shape, dim))
+        feed = random_feed(arguments, *sizes)
     except InputError as error:
         if plan or shape or dim:
             raise
@@ -246,9 +249,10 @@ def bench(
     from ingot.sources import load_source
 
     messages.quiet = quiet
+    sizes = _sizes(shape, dim)
     module = load_source(source).model.eval() if source is not None else None
     cores = threads or len(os.sched_getaffinity(0))
-    feed = _feed(_session(model, cores, None), inputs, shape, dim, 0)
+    feed = _feed(_session(model, cores, None), inputs, sizes, 0)
     runners = ["ingot", *(name for name in against.split(",") if name and name != "ingot")]
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=messages, transient=True, disable=quiet) as progress:
@@ -296,15 +300,13 @@ def _session(model: Path, threads: int, providers: list[str] | None) -> Any:
         return ingot.InferenceSession(str(model), settings, providers=providers)
 
 
-def _feed(
-    session: Any, files: list[str] | None, shape: list[str] | None, dim: list[str] | None, seed: int
-) -> dict[str, Any]:
+def _feed(session: Any, files: list[str] | None, sizes: Sizes, seed: int) -> dict[str, Any]:
     from ingot.feeds import random_feed, read_feed
 
     arguments = session.get_inputs()
     given = read_feed(arguments, files or ())
     rest = [argument for argument in arguments if argument.name not in given]
-    return given | random_feed(rest, *_sizes(shape, dim), seed)
+    return given | random_feed(rest, *sizes, seed)
 
 
 def _sizes(

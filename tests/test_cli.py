@@ -1,0 +1,195 @@
+"""The command line's conventions: exit codes, one line per error, data on stdout, everything else on
+stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ingot.cli import main
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.strip()]
+
+
+class Terminal:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Said:
+        with pytest.raises(SystemExit) as leaving:
+            main([str(argument) for argument in arguments])
+        captured = self.capsys.readouterr()
+        return Said(int(leaving.value.code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def ingot(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Terminal:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Terminal(capsys)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """y = relu(x) @ w on [batch, 4], with w [4, 3] of ones."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_run_with_files(ingot: Terminal, model: Path, tmp_path: Path) -> None:
+    x = np.array([[1, -2, 3, 4], [0, 0, 0, 1]], np.float32)
+    np.savez(tmp_path / "in.npz", x=x)
+    said = ingot("run", model, "-i", "in.npz", "-o", "out.npz", "--threads", "1")
+    assert said.code == 0, said.err
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], np.maximum(x, 0) @ np.ones((4, 3)))
+    assert "y" in said.out and "2x3" in said.out and "float32" in said.out
+    assert "written" in said.err and "written" not in said.out
+
+
+def test_run_prints_json(ingot: Terminal, model: Path) -> None:
+    said = ingot("run", model, "--dim", "batch=5", "--json", "-q")
+    found = json.loads(said.out)
+    assert found["outputs"][0]["shape"] == [5, 3]
+    assert found["outputs"][0]["not_finite"] == 0
+    assert said.err == ""
+
+
+def test_inspect(ingot: Terminal, model: Path) -> None:
+    said = ingot("inspect", model)
+    assert said.code == 0, said.err
+    for text in ("opset ai.onnx 18", "batchx4", "parameters: 12", "MatMul 1", "2.4e-08 GFLOP for x 1x4"):
+        assert text in said.out
+    found = json.loads(ingot("inspect", model, "--shape", "x:10x4", "--json").out)
+    assert found["cost"]["flops"] == 2 * 10 * 4 * 3
+
+
+def test_inspect_plan_names_what_the_host_evaluates(ingot: Terminal, model: Path) -> None:
+    found = json.loads(ingot("inspect", model, "--plan", "--json").out)
+    assert {node["op_type"] for node in found["plan"]} >= {"MatMul"}
+    assert all(node["kind"] in ("native", "host", "view", "folded") for node in found["plan"])
+    assert "evaluated with NumPy" in ingot("inspect", model, "--plan").out
+
+
+def test_bench(ingot: Terminal, model: Path) -> None:
+    said = ingot(
+        "bench", model, "--against", "onnxruntime", "--rounds", "2", "--threads", "1", "--json", "-q"
+    )
+    assert said.code == 0, said.err
+    runners = {row["runner"]: row for row in json.loads(said.out)["runners"]}
+    assert runners["ingot"]["median"] > 0
+    assert runners["onnxruntime"]["median"] > 0
+    assert runners["ingot"]["difference"] <= 1e-6
+
+
+def test_bench_against_torch_needs_the_source(ingot: Terminal, model: Path) -> None:
+    said = ingot("bench", model, "--against", "torch", "--rounds", "1")
+    assert said.code == 0
+    assert "--source MODULE:FACTORY" in said.err
+
+
+def test_export_then_run(ingot: Terminal, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "nets.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())\n"
+    )
+    said = ingot("export", "nets.py:build", "-o", "nets.onnx", "--shape", "input:2x4")
+    assert said.code == 0, said.err
+    assert said.out == ""
+    assert "nets.onnx" in said.err
+    assert json.loads(ingot("run", "nets.onnx", "--json", "--shape", "input:7x4").out)["outputs"][0][
+        "shape"
+    ] == [7, 3]
+
+
+@pytest.mark.parametrize("command", ["run", "inspect", "bench"])
+def test_wrong_path_is_one_line(ingot: Terminal, command: str) -> None:
+    said = ingot(command, "nowhere.onnx")
+    assert said.code == 1
+    assert said.out == ""
+    assert len(said.error_lines) == 1
+    assert said.err.startswith("error: nowhere.onnx")
+
+
+def test_corrupt_file_is_one_line(ingot: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"\x00\x01 not a model")
+    said = ingot("run", "bad.onnx")
+    assert said.code == 1
+    assert len(said.error_lines) == 1
+    assert "bad.onnx" in said.err
+
+
+def test_wrong_input_shape_is_one_line(ingot: Terminal, model: Path) -> None:
+    said = ingot("run", model, "--shape", "x:2x5")
+    assert said.code == 1
+    assert len(said.error_lines) == 1
+    assert "'x'" in said.err and "5" in said.err and "4" in said.err
+
+
+def test_unknown_operator_has_a_code_of_its_own(ingot: Terminal, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Frobnicate", ["x"], ["y"], domain="my.ops")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my.ops", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "custom.onnx")
+    said = ingot("run", "custom.onnx")
+    assert said.code == 4
+    assert len(said.error_lines) == 1
+    assert "Frobnicate" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run",), ("frobnicate",), ("run", "m.onnx", "--shape", "x"), ("run", "m.onnx", "--threads", "-1")],
+)
+def test_usage_errors_have_code_2(ingot: Terminal, model: Path, arguments: tuple[str, ...]) -> None:
+    model.rename(model.with_name("m.onnx"))
+    said = ingot(*arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err
+
+
+def test_debug_shows_the_traceback(ingot: Terminal) -> None:
+    assert "Traceback" not in ingot("run", "nowhere.onnx").err
+    assert "Traceback" in ingot("run", "nowhere.onnx", "--debug").err
+
+
+def test_version_and_no_colour_without_a_terminal() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "ingot", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("ingot 0.")
+    result = subprocess.run(
+        [sys.executable, "-m", "ingot", "run", "nowhere.onnx"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "\x1b" not in result.stderr
