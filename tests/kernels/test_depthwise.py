@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
+from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise
+from ingot.kernels.expression import Expression, Step, evaluate
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 CHANNELS_LAST, PLAIN = (0, 2, 3, 1), (0, 1, 2, 3)
@@ -99,3 +101,41 @@ def test_other_dtypes_are_refused() -> None:
     weights = pack_depthwise(np.ones((4, 1, 3, 3), np.float32), machine)
     with pytest.raises(UnsupportedOperatorError, match="float64"):
         depthwise_conv2d(x, weights, out, (1, 1), (1, 1, 1, 1), (1, 1), None, machine)
+
+
+RELU6 = (
+    Step("Add", (0, 1), "float32"),
+    Step("Constant", (), "float32", (("value", 0.0),)),
+    Step("Constant", (), "float32", (("value", 6.0),)),
+    Step("Clip", (3, 4, 5), "float32"),
+    Step("Add", (6, 2), "float32"),
+)
+SILU = (
+    Step("Add", (0, 1), "float32"),
+    Step("Sigmoid", (3,), "float32"),
+    Step("Mul", (3, 4), "float32"),
+    Step("Mul", (5, 2), "float32"),
+)
+
+
+@each_machine
+@pytest.mark.parametrize("steps", [RELU6, SILU], ids=["short", "long"])
+@pytest.mark.parametrize("order", [CHANNELS_LAST, PLAIN], ids=["channels last", "plain"])
+def test_epilogue(machine: Machine, steps: tuple[Step, ...], order: tuple[int, ...]) -> None:
+    """A bias of each channel, an activation, and an operand of each element (or image and channel)."""
+    rng = np.random.default_rng(0)
+    x, w = (
+        random_image(rng, (2, 37, 9, 11), CHANNELS_LAST),
+        rng.standard_normal((37, 1, 3, 3)).astype(np.float32),
+    )
+    geometry = (1, 2), (1, 1, 1, 1), (1, 1)
+    sums = definition(x, w, *geometry)
+    bias = rng.standard_normal((37, 1, 1)).astype(np.float32)
+    expression = Expression(("float32",) * 3, steps, (len(steps) + 2,))
+    for other in (random_image(rng, sums.shape, order), random_image(rng, (2, 37, 1, 1), order)):
+        (want,) = evaluate(expression, [sums, bias, other])
+        out = new(want.shape, strides=strides_in_order(want.shape, order))
+        epilogue = Epilogue(expression, [put(bias), put(other)])
+        calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, *geometry, epilogue, machine)
+        (got,) = run_calls(calls, out, machine=machine)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)

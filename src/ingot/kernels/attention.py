@@ -226,7 +226,7 @@ class _Tile:
             last = k.add(self.first, self.width, k.arg("causal_offset"))
             end = k.max(k.min(end, last), 0)
             lane = k.ir.trunc(k.int(k.add(self.first, k.arg("causal_offset"))), I32)
-            base = k.ir.add(k.broadcast(lane, self.lanes), index_lanes(self.lanes))
+            base: Value = k.ir.add(k.broadcast(lane, self.lanes), index_lanes(self.lanes))
             self.limits = [k.ir.add(base, k.splat(v * self.lanes, base.type)) for v in range(self.vectors)]
         with k.when(k.compare("==", end, 0)), k.loop(0, form.depth_v * self.vectors) as i:
             k.store(k.zero(self.type), self.out_turned, k.mul(i, self.lanes))
@@ -396,7 +396,7 @@ class _Tile:
     def _gather_values(
         self, is_first: Value, value: Value, weights: Value, count: Int, shrink: list[Value]
     ) -> None:
-        """out_turned = out_turned · shrink + Σ v[key] · weights[key]; the first block has nothing to add to."""
+        """out_turned = out_turned · shrink + Σ v[key] · weights[key]; the first block adds to nothing."""
         k, form, lanes, vectors, width = self.k, self.form, self.lanes, self.vectors, self.width
 
         def rows(d: Int, height: int) -> None:

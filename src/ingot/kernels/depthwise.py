@@ -29,7 +29,7 @@ from ingot.kernels.window import (
 )
 
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
-_SHORT_EPILOGUE = 6
+_SHORT_EPILOGUE = 16
 _AXES = ("image", "channel", "row", "column")
 
 
@@ -126,17 +126,12 @@ def depthwise(
         if window.columns % held:
             taps(window.columns // held * held, window.columns % held)
 
-    def read(i: int, place: Place) -> Value:
-        """Operand i of the epilogue at a place."""
-        dtype, element = reaches[i].dtype, memory_element(reaches[i].dtype)
-        coordinates = (
-            ("image", place.image),
-            ("row", place.row),
-            ("column", place.column),
-            ("channel", place.channel),
-        )
-        offset = k.add(*(k.mul(at, strides[i][axis]) for axis, at in coordinates))
-        pointer = k.at(k.pointer(f"x{i}"), offset, element)
+    pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
+    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+
+    def read(i: int, pointer: Value, place: Place) -> Value:
+        """A vector of operand i of the epilogue."""
+        dtype = reaches[i].dtype
         if reaches[i].channels == "contiguous":
             return load_element(k, pointer, dtype, lanes, mask=place.mask)
         if reaches[i].channels == "repeated":
@@ -144,15 +139,25 @@ def depthwise(
         left = k.sub(k.arg("channels"), place.channel)
         return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
 
-    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+    def prepare(place: Place) -> list[Value]:
+        """Operands that are the same for all pixels; of the others their address."""
+        prepared: list[Value] = []
+        for i, reach in enumerate(reaches):
+            offset = k.add(
+                k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
+            )
+            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
+            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
+        return prepared
 
-    def prepare(place: Place) -> dict[int, Value]:
-        return {i: read(i, place) for i, reach in enumerate(reaches) if not reach.per_pixel}
-
-    def finish(value: Value, place: Place, prepared: dict[int, Value]) -> Value:
+    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
         if epilogue is None:
             return value
-        leaves = [prepared[i] if i in prepared else read(i, place) for i in range(len(reaches))]
+        leaves = list(prepared)
+        for i, reach in enumerate(reaches):
+            if reach.per_pixel:
+                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
+                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
         return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
 
     short = epilogue is None or epilogue.weight <= _SHORT_EPILOGUE

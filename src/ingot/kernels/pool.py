@@ -72,7 +72,7 @@ def definition(
 
 
 def _maximum(k: Builder, a: Value, b: Value) -> Value:
-    """The larger one, NaN if either is NaN. `a > b ? a : b` is one instruction and gives b if either is NaN."""
+    """The larger one, NaN if either is NaN. `a > b ? a : b` is one instruction; it gives b if either is."""
     larger = k.ir.select(k.ir.fcmp_ordered(">", a, b), a, b)
     return k.ir.select(k.ir.fcmp_unordered("uno", a, a), a, larger)
 
@@ -238,7 +238,7 @@ def _pool(
 
 
 def _is_cheaper_by_axis(rows: _Axis, columns: _Axis) -> bool:
-    """Whether two passes take fewer operations per output than one; a pass over memory weighs as much as 8."""
+    """Whether two passes take fewer operations per output than one; a pass over memory weighs 8."""
     together = rows.window * columns.window
     return columns.window * rows.stride + rows.window + 8 < together
 
