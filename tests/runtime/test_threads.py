@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from ingot.codegen import cache, machine
+from ingot.codegen import cache, machine, spmd
 from ingot.codegen.builder import F64, Builder
 from ingot.codegen.kernel import kernel
 from ingot.runtime.threads import PARK_AFTER_SECONDS, Team
@@ -30,14 +30,19 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
     a, b = np.zeros(1001), np.zeros(1001)
     words = np.array([[a.ctypes.data, b.ctypes.data, 1001], [b.ctypes.data, a.ctypes.data, 1001]], np.int64)
     steps = 200
-    rows = np.array([[code, words[i % 2].ctypes.data, 1001, threads, 1] for i in range(steps)], np.int64)
+    counters = np.zeros((steps, spmd.COUNTER_WORDS), np.int64)
+    rows = np.array(
+        [[code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data] for i in range(steps)],
+        np.int64,
+    )
     scratches = np.zeros(threads, np.int64)
+    owner = (rows, counters, words, scratches, a, b)
     team = Team(threads, host)
     try:
         for turn in range(1, 21):
             if turn % 5 == 0:
                 time.sleep(PARK_AFTER_SECONDS * 3)  # the workers park in between
-            team.run(rows.ctypes.data, steps, scratches.ctypes.data)
+            team.run(rows.ctypes.data, steps, scratches.ctypes.data, owner, wake=turn % 3 != 0)
             assert (a == turn * steps).all(), f"after run {turn} with {threads} threads: {set(a)}"
     finally:
         team.close()

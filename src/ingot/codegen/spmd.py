@@ -1,15 +1,23 @@
-"""The native loop that runs a plan: every thread takes its share of each step's tiles and meets the others at
-a barrier.
+"""The native loop that runs a plan: every thread walks the same steps and claims tiles of each until none is left.
 
-Steps are rows of five 8-byte words: code, args, tiles, threads that share it, and whether a barrier follows.
-The team's state is an array of 8-byte words, each thing that is written often on a cache line of its own:
+Tiles are claimed in shrinking portions of what remains, so a thread that is late, slow or pushed aside by another
+process costs only what it has claimed; one that never comes costs nothing. A thread goes on to the next step when all
+tiles of this one are done. Which thread computes a tile changes no result.
 
-    word  0  threads          word  1  spins before a worker parks    word  2  address of the system's yield
-    word  3  steps            word  4  number of steps                word  5  table of scratch pointers
-    word 16  generation       (one more for each run; workers wait for it to change)
-    word 32  arrivals         word 48  barrier's sense
+Steps are rows of five 8-byte words: code, args, tiles, threads that are worth it, and the address of the step's
+counters (a cache line: tiles claimed, tiles done). Counters need no reset: each carries the number of the run it
+counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a later run's leaves.
+
+The team's state is an array of 8-byte words:
+
+    word  0  threads          word  1  turns of waiting before a worker parks
+    word  2  address of the system's yield
+    word  3  steps            word  4  number of steps            word  5  table of scratch pointers
+    word 16  number of the run; odd while words 3 to 5 are being changed
+    word 32  workers that may be looking at words 3 to 5, or at the tables they point to
     word 64 + 8 t             1 while worker t is parked, or about to be
 """
+# llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
@@ -24,19 +32,27 @@ import llvmlite.binding as llvm
 from ingot.codegen.machine import Machine
 
 WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
+BUSY_WORD = 32
 STEP_WORDS = 5
-SPINS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has our core
+COUNTER_WORDS = 8  # a cache line for each step
+MOST_TILES = (1 << 24) - 1
+TURNS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has a core we wait for
 
 _PAUSE = {
     "x86": "call void @llvm.x86.sse2.pause()",
     "arm": "call void @llvm.aarch64.hint(i32 1)",
     "other": 'fence syncscope("singlethread") seq_cst',
 }
+_DECLARATIONS = {
+    "x86": "declare void @llvm.x86.sse2.pause()",
+    "arm": "declare void @llvm.aarch64.hint(i32)",
+    "other": "",
+}
 
 _SOURCE = r"""
 define internal void @relax(ptr %team, i64 %turn) noinline {
   PAUSE
-  %late = icmp sgt i64 %turn, SPINS
+  %late = icmp sgt i64 %turn, TURNS
   br i1 %late, label %give, label %done
 give:
   %slot = getelementptr i64, ptr %team, i64 2
@@ -50,45 +66,29 @@ done:
   ret void
 }
 
-define internal void @barrier(ptr %team, i64 %threads) noinline {
-  %count = getelementptr i64, ptr %team, i64 32
-  %sense = getelementptr i64, ptr %team, i64 48
-  %before = load atomic i64, ptr %sense acquire, align 8
-  %arrived = atomicrmw add ptr %count, i64 1 acq_rel
-  %mine = add i64 %arrived, 1
-  %last = icmp eq i64 %mine, %threads
-  br i1 %last, label %release, label %wait
-release:
-  store atomic i64 0, ptr %count monotonic, align 8
-  %next = add i64 %before, 1
-  store atomic i64 %next, ptr %sense release, align 8
-  ret void
-wait:
-  br label %spin
-spin:
-  %turn = phi i64 [0, %wait], [%turn1, %again]
-  %now = load atomic i64, ptr %sense acquire, align 8
-  %same = icmp eq i64 %now, %before
-  br i1 %same, label %again, label %done
-again:
-  call void @relax(ptr %team, i64 %turn)
-  %turn1 = add i64 %turn, 1
-  br label %spin
-done:
+; Run all steps alone, without counting.
+define internal void @alone(ptr %table, i64 %n, ptr %scratch) {
+  %any = icmp sgt i64 %n, 0
+  br i1 %any, label %step, label %exit
+step:
+  %i = phi i64 [0, %0], [%i1, %step]
+  %row = getelementptr [5 x i64], ptr %table, i64 %i
+  %code = load ptr, ptr %row
+  %a1 = getelementptr i64, ptr %row, i64 1
+  %args = load ptr, ptr %a1
+  %a2 = getelementptr i64, ptr %row, i64 2
+  %tiles = load i64, ptr %a2
+  call void %code(ptr %args, i64 0, i64 %tiles, ptr %scratch)
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %n
+  br i1 %more, label %step, label %exit
+exit:
   ret void
 }
 
-; Run every step's share of thread `me`. The last step's barrier makes all results visible to thread 0.
-define void @steps(ptr %team, i64 %me) {
-  %threads = load i64, ptr %team
-  %p3 = getelementptr i64, ptr %team, i64 3
-  %table = load ptr, ptr %p3
-  %p4 = getelementptr i64, ptr %team, i64 4
-  %n = load i64, ptr %p4
-  %p5 = getelementptr i64, ptr %team, i64 5
-  %scratches = load ptr, ptr %p5
-  %mine = getelementptr ptr, ptr %scratches, i64 %me
-  %scratch = load ptr, ptr %mine
+; Help with the steps of run number %run until all are done, or until a later run has begun.
+define internal void @help(ptr %team, i64 %run, ptr %table, i64 %n, ptr %scratch) {
+  %stamp = shl i64 %run, 24
   %any = icmp sgt i64 %n, 0
   br i1 %any, label %step, label %exit
 step:
@@ -102,29 +102,67 @@ step:
   %a3 = getelementptr i64, ptr %row, i64 3
   %sharers = load i64, ptr %a3
   %a4 = getelementptr i64, ptr %row, i64 4
-  %meet = load i64, ptr %a4
-  %fewer = icmp slt i64 %threads, %sharers
-  %team_size = select i1 %fewer, i64 %threads, i64 %sharers
-  %works = icmp slt i64 %me, %team_size
-  br i1 %works, label %share, label %join
-share:
-  %lo = mul i64 %tiles, %me
-  %begin = sdiv i64 %lo, %team_size
-  %hi = add i64 %lo, %tiles
-  %end = sdiv i64 %hi, %team_size
-  %some = icmp slt i64 %begin, %end
-  br i1 %some, label %work, label %join
+  %claimed = load ptr, ptr %a4
+  %finished = getelementptr i64, ptr %claimed, i64 1
+  %shared = icmp sgt i64 %sharers, 1
+  %twice = shl i64 %sharers, 1
+  %portions = select i1 %shared, i64 %twice, i64 1
+  br label %claim
+claim:
+  %c = load atomic i64, ptr %claimed acquire, align 8
+  %c.stamp = and i64 %c, -16777216
+  %c.same = icmp eq i64 %c.stamp, %stamp
+  %c.difference = sub i64 %c.stamp, %stamp
+  %c.later = icmp sgt i64 %c.difference, 0
+  br i1 %c.later, label %exit, label %portion
+portion:
+  %c.tiles = and i64 %c, 16777215
+  %begin = select i1 %c.same, i64 %c.tiles, i64 0
+  %left = sub i64 %tiles, %begin
+  %none = icmp sle i64 %left, 0
+  br i1 %none, label %await, label %take
+take:
+  %part = sdiv i64 %left, %portions
+  %small = icmp slt i64 %part, 1
+  %size = select i1 %small, i64 1, i64 %part
+  %end = add i64 %begin, %size
+  %wanted = or i64 %stamp, %end
+  %pair = cmpxchg ptr %claimed, i64 %c, i64 %wanted acq_rel acquire
+  %won = extractvalue { i64, i1 } %pair, 1
+  br i1 %won, label %work, label %claim
 work:
   call void %code(ptr %args, i64 %begin, i64 %end, ptr %scratch)
-  br label %join
-join:
-  %alone = icmp eq i64 %threads, 1
-  %go_on = icmp eq i64 %meet, 0
-  %skip = or i1 %alone, %go_on
-  br i1 %skip, label %next, label %meeting
-meeting:
-  call void @barrier(ptr %team, i64 %threads)
-  br label %next
+  br label %count
+count:
+  %d = load atomic i64, ptr %finished acquire, align 8
+  %d.stamp = and i64 %d, -16777216
+  %d.same = icmp eq i64 %d.stamp, %stamp
+  %d.base = select i1 %d.same, i64 %d, i64 %stamp
+  %d.new = add i64 %d.base, %size
+  %d.pair = cmpxchg ptr %finished, i64 %d, i64 %d.new acq_rel acquire
+  %counted = extractvalue { i64, i1 } %d.pair, 1
+  br i1 %counted, label %claim, label %count
+await:
+  %goal = or i64 %stamp, %tiles
+  br label %spin
+spin:
+  %turn = phi i64 [0, %await], [%turn1, %again]
+  %now = load atomic i64, ptr %finished acquire, align 8
+  %all = icmp eq i64 %now, %goal
+  br i1 %all, label %next, label %waiting
+waiting:
+  %now.stamp = and i64 %now, -16777216
+  %now.difference = sub i64 %now.stamp, %stamp
+  %now.later = icmp sgt i64 %now.difference, 0
+  %nothing = icmp eq i64 %tiles, 0
+  %leave = or i1 %now.later, %nothing
+  br i1 %leave, label %later, label %again
+later:
+  br i1 %now.later, label %exit, label %next
+again:
+  call void @relax(ptr %team, i64 %turn)
+  %turn1 = add i64 %turn, 1
+  br label %spin
 next:
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i1, %n
@@ -133,17 +171,47 @@ exit:
   ret void
 }
 
-; Thread 0: announce a run. Returns how many workers are parked and must be woken.
-define i64 @announce(ptr %team) {
+; Thread 0's part of the run that was announced.
+define void @work(ptr %team) {
+  %threads = load i64, ptr %team
+  %p3 = getelementptr i64, ptr %team, i64 3
+  %table = load ptr, ptr %p3
+  %p4 = getelementptr i64, ptr %team, i64 4
+  %n = load i64, ptr %p4
+  %p5 = getelementptr i64, ptr %team, i64 5
+  %scratches = load ptr, ptr %p5
+  %scratch = load ptr, ptr %scratches
+  %solo = icmp eq i64 %threads, 1
+  br i1 %solo, label %one, label %many
+one:
+  call void @alone(ptr %table, i64 %n, ptr %scratch)
+  ret void
+many:
+  %g = getelementptr i64, ptr %team, i64 16
+  %run = load atomic i64, ptr %g acquire, align 8
+  call void @help(ptr %team, i64 %run, ptr %table, i64 %n, ptr %scratch)
+  ret void
+}
+
+; Announce a run; do it at once if no worker is parked, or if none is to be woken.
+; Returns how many are parked and should be woken: then nothing was done yet, and work() does it.
+define i64 @run(ptr %team, ptr %table, i64 %n, ptr %scratches, i64 %wake) {
   %threads = load i64, ptr %team
   %g = getelementptr i64, ptr %team, i64 16
   %old = atomicrmw add ptr %g, i64 1 seq_cst
+  %p3 = getelementptr i64, ptr %team, i64 3
+  store atomic ptr %table, ptr %p3 seq_cst, align 8
+  %p4 = getelementptr i64, ptr %team, i64 4
+  store atomic i64 %n, ptr %p4 seq_cst, align 8
+  %p5 = getelementptr i64, ptr %team, i64 5
+  store atomic ptr %scratches, ptr %p5 seq_cst, align 8
+  %odd = atomicrmw add ptr %g, i64 1 seq_cst
   br label %loop
 loop:
   %t = phi i64 [1, %0], [%t1, %body]
   %parked = phi i64 [0, %0], [%parked1, %body]
   %more = icmp slt i64 %t, %threads
-  br i1 %more, label %body, label %done
+  br i1 %more, label %body, label %ready
 body:
   %off = mul i64 %t, 8
   %at = add i64 %off, 64
@@ -152,40 +220,40 @@ body:
   %parked1 = add i64 %parked, %state
   %t1 = add i64 %t, 1
   br label %loop
-done:
-  ret i64 %parked
-}
-
-; Thread 0, when no worker sleeps: announce and run at once. Returns the number of parked workers (then nothing ran yet).
-define i64 @run(ptr %team) {
-  %parked = call i64 @announce(ptr %team)
-  %none = icmp eq i64 %parked, 0
-  br i1 %none, label %go, label %out
+ready:
+  %asleep = icmp ne i64 %parked, 0
+  %wanted = icmp ne i64 %wake, 0
+  %first = and i1 %asleep, %wanted
+  br i1 %first, label %out, label %go
 go:
-  call void @steps(ptr %team, i64 0)
-  br label %out
+  call void @work(ptr %team)
+  ret i64 0
 out:
   ret i64 %parked
 }
 
-; Worker `me`: run whatever is announced after `seen`; return the last generation seen, once there was nothing to do for long.
+; Worker %me: help with whatever is announced after run %seen. Returns the last run seen, when idle for long.
 define i64 @serve(ptr %team, i64 %me, i64 %seen) {
   %p1 = getelementptr i64, ptr %team, i64 1
   %patience = load i64, ptr %p1
   %g = getelementptr i64, ptr %team, i64 16
+  %busy = getelementptr i64, ptr %team, i64 32
   %off = mul i64 %me, 8
   %at = add i64 %off, 64
   %parked = getelementptr i64, ptr %team, i64 %at
   store atomic i64 0, ptr %parked seq_cst, align 8
   br label %wait
 wait:
-  %last = phi i64 [%seen, %0], [%now, %ran], [%last, %awake]
+  %last = phi i64 [%seen, %0], [%now, %left], [%last, %missed], [%last, %awake]
   br label %spin
 spin:
   %turn = phi i64 [0, %wait], [%turn1, %again]
-  %now = load atomic i64, ptr %g acquire, align 8
+  %now = load atomic i64, ptr %g seq_cst, align 8
   %same = icmp eq i64 %now, %last
-  br i1 %same, label %idle, label %ran
+  %bit = and i64 %now, 1
+  %changing = icmp ne i64 %bit, 0
+  %nothing = or i1 %same, %changing
+  br i1 %nothing, label %idle, label %enter
 idle:
   %tired = icmp sge i64 %turn, %patience
   br i1 %tired, label %park, label %again
@@ -193,14 +261,33 @@ again:
   call void @relax(ptr %team, i64 0)
   %turn1 = add i64 %turn, 1
   br label %spin
-ran:
-  call void @steps(ptr %team, i64 %me)
+enter:
+  %b0 = atomicrmw add ptr %busy, i64 1 seq_cst
+  %p3 = getelementptr i64, ptr %team, i64 3
+  %table = load atomic ptr, ptr %p3 seq_cst, align 8
+  %p4 = getelementptr i64, ptr %team, i64 4
+  %n = load atomic i64, ptr %p4 seq_cst, align 8
+  %p5 = getelementptr i64, ptr %team, i64 5
+  %scratches = load atomic ptr, ptr %p5 seq_cst, align 8
+  %still = load atomic i64, ptr %g seq_cst, align 8
+  %steady = icmp eq i64 %still, %now
+  br i1 %steady, label %helping, label %missed
+helping:
+  %mine = getelementptr ptr, ptr %scratches, i64 %me
+  %scratch = load ptr, ptr %mine
+  call void @help(ptr %team, i64 %now, ptr %table, i64 %n, ptr %scratch)
+  br label %left
+left:
+  %b1 = atomicrmw sub ptr %busy, i64 1 seq_cst
+  br label %wait
+missed:
+  %b2 = atomicrmw sub ptr %busy, i64 1 seq_cst
   br label %wait
 park:
   store atomic i64 1, ptr %parked seq_cst, align 8
   %late = load atomic i64, ptr %g seq_cst, align 8
-  %still = icmp eq i64 %late, %last
-  br i1 %still, label %leave, label %awake
+  %quiet = icmp eq i64 %late, %last
+  br i1 %quiet, label %leave, label %awake
 awake:
   store atomic i64 0, ptr %parked seq_cst, align 8
   br label %wait
@@ -208,7 +295,7 @@ leave:
   ret i64 %last
 }
 
-; For measuring how long one turn of waiting takes.
+; For measuring how long a turn of waiting takes.
 define void @idle(ptr %team, i64 %turns) {
   br label %loop
 loop:
@@ -227,9 +314,8 @@ done:
 class Runner:
     """Addresses of the native functions above."""
 
-    steps: int
-    announce: int
     run: int
+    work: int
     serve: int
     idle: int
     engine: Any  # keeps the code alive
@@ -237,21 +323,13 @@ class Runner:
 
 @functools.cache
 def runner(machine: Machine) -> Runner:
-    """Compile the loop for this machine (a few milliseconds, once a process)."""
+    """Compile the loop for this machine (some milliseconds, once a process)."""
     name = platform.machine().lower()
-    kind = (
-        "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
-    )
-    declarations = {
-        "x86": "declare void @llvm.x86.sse2.pause()\n",
-        "arm": "declare void @llvm.aarch64.hint(i32)\n",
-    }
-    source = declarations.get(kind, "") + _SOURCE.replace("PAUSE", _PAUSE[kind]).replace(
-        "SPINS", str(SPINS_BEFORE_YIELD)
-    )
-    module = llvm.parse_assembly(source)
+    kind = "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
+    body = _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("TURNS", str(TURNS_BEFORE_YIELD))
+    module = llvm.parse_assembly(_DECLARATIONS[kind] + body)
     module.verify()
     engine = llvm.create_mcjit_compiler(module, machine.target())
     engine.finalize_object()
-    names = ("steps", "announce", "run", "serve", "idle")
-    return Runner(*(engine.get_function_address(n) for n in names), engine=engine)
+    addresses = (engine.get_function_address(n) for n in ("run", "work", "serve", "idle"))
+    return Runner(*addresses, engine=engine)

@@ -14,12 +14,15 @@ from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.compiler.lower import Check, HostStep, Lowered
 from ingot.compiler.memory import place
+from ingot.errors import ShapeError
 from ingot.kernels.call import Buffer, Call, View
 from ingot.ops.registry import Array
 
 #: A step shorter than this is not worth a second thread: waking, sharing the cache lines and the barrier cost
 #: as much.
 SHORTEST_SHARE_NS = 2000.0
+#: A run shorter than this is over before a parked worker is awake.
+SHORTEST_WAKE_NS = 50000.0
 #: Rough speeds of one core, for deciding that: arithmetic and memory, per nanosecond.
 FLOPS_PER_NS, BYTES_PER_NS = 40.0, 8.0
 
@@ -38,7 +41,7 @@ class Plan:
     """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
 
     words: argument words; those at `arena_words` are offsets into the arena.
-    rows: a row for each native step (see codegen/spmd.py); its argument column counts words.
+    rows: a row for each native step (see codegen/spmd.py); arguments are counted in words, counters come later.
     parts: what happens in order: a range of rows, or a node for the host.
     """
 
@@ -56,6 +59,7 @@ class Plan:
     calls: list[Call]
     kinds: dict[int, str]
     keep: list[Array]
+    is_long: bool
 
     def offset(self, view: View) -> int:
         """Where a view of the arena starts, in bytes."""
@@ -88,7 +92,11 @@ def make_plan(
             parts.append(step)
             begun = row
             continue
-        rows[row] = (code[step.kernel], len(words), step.tiles, _sharers(step, threads), 1)
+        if step.tiles > spmd.MOST_TILES:
+            raise ShapeError(
+                f"{step.label or step.kernel.generator}: {step.tiles} tiles of work are more than one step can have; split the input"
+            )
+        rows[row] = (code[step.kernel], len(words), step.tiles, _sharers(step, threads), 0)
         row += 1
         for arg in step.args:
             if isinstance(arg, Kernel):
@@ -110,9 +118,6 @@ def make_plan(
                 words.append(arg)
     if row > begun:
         parts.append((begun, row))
-    for part in parts:
-        if isinstance(part, tuple):
-            _drop_barriers(rows[part[0] : part[1]])
     places = np.array(arena, np.int64).reshape(-1, 2)
     return Plan(
         words=np.array(words, np.int64),
@@ -129,6 +134,7 @@ def make_plan(
         calls=calls,
         kinds=lowered.kinds,
         keep=keep,
+        is_long=sum(map(_nanoseconds, calls)) > SHORTEST_WAKE_NS,
     )
 
 
@@ -147,16 +153,12 @@ def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buff
     return [(buffer, first, last) for buffer, (first, last) in lives.items()]
 
 
+def _nanoseconds(call: Call) -> float:
+    """How long a step takes one thread, roughly."""
+    moved = sum(v.size * v.dtype.itemsize for v in (*call.reads, *call.writes))
+    return call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
+
+
 def _sharers(call: Call, threads: int) -> int:
     """How many threads are worth it for this step."""
-    if threads == 1:
-        return 1
-    moved = sum(v.size * v.dtype.itemsize for v in (*call.reads, *call.writes))
-    nanoseconds = call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
-    return int(max(1, min(threads, call.tiles, nanoseconds // SHORTEST_SHARE_NS)))
-
-
-def _drop_barriers(rows: np.ndarray) -> None:
-    """Between two steps that one thread does alone nobody has to meet."""
-    alone = rows[:, 3] == 1
-    rows[:-1, 4] = np.where(alone[:-1] & alone[1:], 0, 1)
+    return int(max(1, min(threads, call.tiles, _nanoseconds(call) // SHORTEST_SHARE_NS)))

@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.kernels.call import View as Memory
-from ingot.kernels.contract import register_tile
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
 from ingot.ops.lowering import Lowering
@@ -173,7 +172,7 @@ def factor(
     def make() -> PackedWeights:
         matrix = np.swapaxes(array, -1, -2) if transposed else array
         scaled = matrix if scale == 1.0 else matrix * array.dtype.type(scale)
-        return pack_weights(scaled, plan.machine, register_tile(plan.machine).vectors)
+        return pack_weights(scaled, plan.machine)
 
     return plan.pack(("factor", b, transposed, scale) if b.is_initializer() else None, make)
 

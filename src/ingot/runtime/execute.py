@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ingot.codegen import spmd
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan
 from ingot.errors import InputError
@@ -34,7 +35,7 @@ class Memory:
         self.arena = aligned_bytes(0)
         self.base = 0
         self._scratch = aligned_bytes(0)
-        self._scratches = np.zeros(0, np.int64)
+        self.scratches = np.zeros(0, np.int64)
         self._scratch_stride = -1
 
     def fit(self, arena_bytes: int, scratch_bytes: int, threads: int) -> None:
@@ -42,12 +43,12 @@ class Memory:
         if arena_bytes > self.arena.size or not self.base:
             self.arena = aligned_bytes(arena_bytes)
             self.base = self.arena.ctypes.data
-        if scratch_bytes > self._scratch_stride or threads > self._scratches.size:
+        if scratch_bytes > self._scratch_stride or threads > self.scratches.size:
             stride = -(-scratch_bytes // 4096) * 4096 + 64  # not all at the same place in their caches
             self._scratch = aligned_bytes(stride * threads)
-            self._scratches = np.arange(threads, dtype=np.int64) * stride + self._scratch.ctypes.data
+            self.scratches = np.arange(threads, dtype=np.int64) * stride + self._scratch.ctypes.data
             self._scratch_stride = stride
-            self.scratches_address = self._scratches.ctypes.data
+            self.scratches_address = self.scratches.ctypes.data
 
 
 class Instance:
@@ -61,6 +62,10 @@ class Instance:
         self._words = plan.words.copy()
         self._rows = plan.rows.copy()
         self._rows[:, 1] = self._words.ctypes.data + 8 * plan.rows[:, 1]
+        counters = aligned_bytes(len(self._rows) * 8 * spmd.COUNTER_WORDS)
+        counters[:] = 0
+        self._rows[:, 4] = counters.ctypes.data + 8 * spmd.COUNTER_WORDS * np.arange(len(self._rows))
+        self._counters = counters
         self._rows_address = self._rows.ctypes.data
         self._row_bytes = self._rows.strides[0]
 
@@ -92,6 +97,7 @@ class Instance:
         flags = [_strided(memory.arena[plan.offset(check.flag) :], check.flag) for check in plan.checks]
         for flag in flags:
             flag[...] = 0
+        owner = (self, memory.scratches)
         for part in plan.parts:
             began = time.perf_counter()
             if isinstance(part, HostStep):
@@ -101,11 +107,13 @@ class Instance:
                 continue
             begin, end = part
             if times is None:
-                team.run(self._rows_address + begin * self._row_bytes, end - begin, memory.scratches_address)
+                table = self._rows_address + begin * self._row_bytes
+                team.run(table, end - begin, memory.scratches_address, owner, plan.is_long)
                 continue
             for row in range(begin, end):
                 began = time.perf_counter()
-                team.run(self._rows_address + row * self._row_bytes, 1, memory.scratches_address)
+                table = self._rows_address + row * self._row_bytes
+                team.run(table, 1, memory.scratches_address, owner, plan.is_long)
                 times.setdefault(plan.calls[row].origin[0], []).append(time.perf_counter() - began)
         for flag, check in zip(flags, plan.checks, strict=True):
             if flag[()]:

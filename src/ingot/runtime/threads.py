@@ -1,6 +1,4 @@
-"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond
-when idle.
-"""
+"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond when idle."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,19 @@ from ingot.codegen.machine import Machine
 
 PARK_AFTER_SECONDS = 0.001
 
+_RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64
+)
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_SERVE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_IDLE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+
 
 def _yield_address() -> int:
     """The system call that gives the core to another thread; 0 where there is none we know."""
     try:
         if sys.platform == "win32":
-            function = ctypes.WinDLL("kernel32").SwitchToThread  # pyright: ignore
+            function: Any = ctypes.WinDLL("kernel32").SwitchToThread
         else:
             function = ctypes.CDLL(None).sched_yield
     except (OSError, AttributeError):
@@ -31,76 +37,71 @@ def _yield_address() -> int:
 
 
 class Team:
-    """`threads` workers, of which the caller is the first. One run at a time."""
+    """`threads` threads, of which the caller is the first. One run at a time."""
 
     def __init__(self, threads: int, machine: Machine) -> None:
         runner = spmd.runner(machine)
         words = spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * threads
+        memory = np.zeros(words + 8, np.int64)
+        skip = (-memory.ctypes.data % 64) // 8
         self.threads = threads
-        self._memory = np.zeros(words + 8, np.int64)
-        skip = (-self._memory.ctypes.data % 64) // 8
-        self._words = self._memory[skip : skip + words]
+        self._words = memory[skip : skip + words]
         self._address = self._words.ctypes.data
         self._words[0], self._words[2] = threads, _yield_address()
-        self._announce = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(runner.announce)
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(runner.run)
-        self._steps = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(runner.steps)
-        self._wake = [threading.Semaphore(0) for _ in range(threads)]
-        self._stop = threading.Event()
-        self._workers: list[threading.Thread] = []
-        self._finalizer = weakref.finalize(self, _dismiss, self._stop, self._wake)
+        self._run, self._work = _RUN(runner.run), _WORK(runner.work)
+        self._wake = [threading.Lock() for _ in range(threads)]
+        self._held: list[object] = []
+        stop = threading.Event()
+        self._finalizer = weakref.finalize(self, _dismiss, stop, self._wake)
         if threads > 1:
-            idle = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(runner.idle)
             start = time.perf_counter()
-            idle(self._address, 1000)
+            _IDLE(runner.idle)(self._address, 1000)
             turn = (time.perf_counter() - start) / 1000
             self._words[1] = max(1, int(PARK_AFTER_SECONDS / turn))
             for me in range(1, threads):
-                arguments = (runner.serve, self._words, me, self._wake[me], self._stop)
-                worker = threading.Thread(target=_work, args=arguments, name=f"ingot-{me}", daemon=True)
-                self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = (
-                    1  # parked until first served
-                )
-                worker.start()
-                self._workers.append(worker)
+                self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = 1  # parked until woken
+                self._wake[me].acquire()
+                arguments = (runner.serve, self._words, me, self._wake[me], stop, self._held)
+                threading.Thread(target=_worker, args=arguments, name=f"ingot-{me}", daemon=True).start()
 
-    def run(self, table: int, steps: int, scratches: int) -> None:
-        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each
-        thread.
+    def run(self, table: int, steps: int, scratches: int, owner: object, wake: bool = True) -> None:
+        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each thread.
+
+        owner: whatever keeps those tables alive. A worker that woke too late may still look at them after the run.
+        wake: whether the run is long enough for waking parked workers.
         """
-        words = self._words
-        words[3], words[4], words[5] = table, steps, scratches
-        if self.threads == 1:
-            self._steps(self._address, 0)
-            return
-        if self._run(self._address):
-            states = words[spmd.WORDS_BEFORE_WORKERS :: spmd.WORDS_PER_WORKER]
-            for me in range(1, self.threads):
-                if states[me]:
-                    self._wake[me].release()
-            self._steps(self._address, 0)
+        if self.threads > 1:
+            if not self._words[spmd.BUSY_WORD]:
+                self._held.clear()
+            self._held.append(owner)
+        if self._run(self._address, table, steps, scratches, wake):
+            for lock in self._wake[1:]:
+                if lock.locked():
+                    lock.release()
+            self._work(self._address)
 
     def close(self) -> None:
         """Let the workers go."""
         self._finalizer()
 
 
-def _dismiss(stop: threading.Event, wake: list[threading.Semaphore]) -> None:
+def _dismiss(stop: threading.Event, wake: list[threading.Lock]) -> None:
     stop.set()
-    for semaphore in wake:
-        semaphore.release()
+    for lock in wake:
+        if lock.locked():
+            lock.release()
 
 
-def _work(
-    serve_address: int, words: np.ndarray, me: int, wake: threading.Semaphore, stop: threading.Event
+def _worker(
+    serve: int, words: np.ndarray, me: int, wake: threading.Lock, stop: threading.Event, held: list[object]
 ) -> None:
-    """A worker's life: sleep in Python, serve in native code. Holds the memory, not the team, so that a team
-    can end.
+    """A worker's life: sleep in Python, serve in native code.
+
+    It holds the memory it may look at (`words`, `held`), and not the team, which may end before it.
     """
-    serve = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(serve_address)
-    address, seen = words.ctypes.data, 0
+    function, address, seen = _SERVE(serve), words.ctypes.data, 0
     while True:
         wake.acquire()
         if stop.is_set():
             return
-        seen = serve(address, me, seen)
+        seen = function(address, me, seen)

@@ -1,0 +1,185 @@
+"""InferenceSession's surface: what goes in, what comes out, and what each wrong use says."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+import ingot
+
+MODEL = """<ir_version: 10, opset_import: ["" : 20]>
+g (float[batch, 4] x, int64[batch] shift) => (float[batch, 4] y, float[batch] total) {
+    axis = Constant<value_ints=[1]>()
+    column = Unsqueeze(shift, axis)
+    f = Cast<to=1>(column)
+    y = Add(x, f)
+    total = ReduceSum<keepdims=0>(y, axis)
+}"""
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return onnx.parser.parse_model(MODEL)
+
+
+@pytest.fixture(scope="module")
+def session(model: onnx.ModelProto) -> ingot.InferenceSession:
+    return ingot.InferenceSession(model)
+
+
+def feed(rows: int = 3) -> dict[str, np.ndarray]:
+    return {"x": np.arange(rows * 4, dtype=np.float32).reshape(rows, 4), "shift": np.arange(rows)}
+
+
+def test_a_session_opens_from_everything(model: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    want = feed()["x"] + feed()["shift"][:, None].astype(np.float32)
+    for source in (str(path), path, path.read_bytes(), model, ir.from_proto(model)):
+        y, total = ingot.InferenceSession(source).run(None, feed())
+        np.testing.assert_array_equal(y, want)
+        np.testing.assert_allclose(total, want.sum(1))
+
+
+def test_inputs_and_outputs_are_described(session: ingot.InferenceSession) -> None:
+    x, shift = session.get_inputs()
+    assert (x.name, x.type, list(x.shape)) == ("x", "tensor(float)", ["batch", 4])
+    assert (shift.name, shift.type, list(shift.shape)) == ("shift", "tensor(int64)", ["batch"])
+    assert [o.name for o in session.get_outputs()] == ["y", "total"]
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_outputs_are_chosen_by_name_and_are_new_arrays(session: ingot.InferenceSession) -> None:
+    (total,) = session.run(["total"], feed())
+    again = session.run(["total", "y"], feed())
+    assert again[0] is not total
+    total[:] = 0
+    assert (again[0] != 0).any()
+
+
+def test_what_may_be_fed(session: ingot.InferenceSession) -> None:
+    """Lists, arrays that are not contiguous, no rows at all."""
+    want = session.run(None, feed())[0]
+    lists = {name: array.tolist() for name, array in feed().items()}
+    np.testing.assert_array_equal(session.run(None, lists)[0], want)
+    strided = {"x": np.asfortranarray(feed()["x"]), "shift": np.repeat(feed()["shift"], 2)[::2]}
+    np.testing.assert_array_equal(session.run(None, strided)[0], want)
+    assert session.run(None, feed(0))[0].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": None}, ["'x'", "missing"]),
+        ({"z": np.zeros(1)}, ["'z'", "no input", "'x'"]),
+        ({"x": np.zeros((3, 4))}, ["'x'", "float64", "float32", "astype"]),
+        ({"x": np.zeros(4, np.float32)}, ["'x'", "rank 1", "rank 2", "batch"]),
+        ({"x": np.zeros((3, 5), np.float32)}, ["'x'", "[3, 5]", "[batch, 4]"]),
+        ({"x": [[1.0, 2.0], [3.0]]}, ["'x'", "list"]),
+    ],
+)
+def test_wrong_input_says_what_was_given_and_what_is_wanted(
+    session: ingot.InferenceSession, change: dict, words: list[str]
+) -> None:
+    """One typed error, one line; and the session still works."""
+    given = {name: array for name, array in (feed() | change).items() if array is not None}
+    with pytest.raises(ingot.errors.InputError) as caught:
+        session.run(None, given)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, f"{message!r} does not mention {word!r}"
+    session.run(None, feed())
+
+
+def test_sizes_that_do_not_fit_each_other(session: ingot.InferenceSession) -> None:
+    with pytest.raises(ingot.errors.ShapeError, match="Add"):
+        session.run(None, {"x": np.zeros((3, 4), np.float32), "shift": np.arange(2)})
+    session.run(None, feed())
+
+
+def test_an_unknown_output_is_an_error(session: ingot.InferenceSession) -> None:
+    with pytest.raises(ingot.errors.InputError, match="no output 'nothing'"):
+        session.run(["nothing"], feed())
+
+
+def test_an_index_out_of_range_is_an_error() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[n, 4] x, int64[k] i) => (float[k, 4] y) { y = Gather(x, i) }"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    x = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": x, "i": np.array([3, -4])})[0], x[[3, 0]])
+    for bad in (4, -5):
+        with pytest.raises(ingot.errors.InputError, match="Gather"):
+            session.run(None, {"x": x, "i": np.array([0, bad])})
+    np.testing.assert_array_equal(session.run(None, {"x": x, "i": np.array([1, 1])})[0], x[[1, 1]])
+
+
+def test_files_that_are_no_models(tmp_path: Path, model: onnx.ModelProto) -> None:
+    data = model.SerializeToString()
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "text.onnx").write_text("not a model at all")
+    (tmp_path / "torn.onnx").write_bytes(data[: len(data) // 2])
+    for name in ("missing.onnx", "empty.onnx", "text.onnx", "torn.onnx"):
+        with pytest.raises(ingot.errors.ModelError) as caught:
+            ingot.InferenceSession(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_operator_is_named() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20, "my.own" : 1]>
+    g (float[n] x) => (float[n] y) { y = my.own.Wobble(x) }"""
+    with pytest.raises(ingot.errors.UnsupportedOperatorError, match="Wobble"):
+        ingot.InferenceSession(onnx.parser.parse_model(text))
+
+
+def test_providers(model: onnx.ModelProto) -> None:
+    with pytest.warns(RuntimeWarning, match="CUDAExecutionProvider"):
+        session = ingot.InferenceSession(model, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(ingot.errors.ProviderError, match="CUDAExecutionProvider"):
+        ingot.InferenceSession(model, providers=["CUDAExecutionProvider"])
+    with pytest.raises(ingot.errors.ProviderError, match="CPUProvider"):
+        ingot.InferenceSession(model, providers=["CPUProvider"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ingot.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert ingot.get_available_providers() == ["CPUExecutionProvider"]
+
+
+def test_concurrent_runs_give_the_same_bits(session: ingot.InferenceSession) -> None:
+    """Many threads, different shapes, one session."""
+    feeds = [feed(rows) for rows in (1, 2, 30, 400)]
+    wanted = [session.run(None, f) for f in feeds]
+    wrong: list[str] = []
+
+    def work(offset: int) -> None:
+        for turn in range(100):
+            which = (turn + offset) % len(feeds)
+            for given, want in zip(session.run(None, feeds[which]), wanted[which], strict=True):
+                if not np.array_equal(given, want):
+                    wrong.append(f"shape {want.shape} in turn {turn}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[:5]
+
+
+def test_every_level_of_optimisation_gives_the_same_function(model: onnx.ModelProto) -> None:
+    for level in ingot.GraphOptimizationLevel:
+        options = ingot.SessionOptions()
+        options.graph_optimization_level = level
+        options.intra_op_num_threads = 1
+        y, _ = ingot.InferenceSession(model, options).run(None, feed())
+        np.testing.assert_array_equal(y, feed()["x"] + feed()["shift"][:, None].astype(np.float32))
