@@ -216,7 +216,7 @@ def pow(k: Builder, x: Value, y: Value) -> Value:
     z = s * s  # <= 0.0295: the series of atanh to s^13 is good to 2^-39
     log2m = s * z.polynomial([2.0 * _LOG2E / (2 * i + 1) for i in range(7)])
     log2 = Lanes(k, k.ir.sitofp(k.ir.trunc(exponent.value, vector(I32, lanes_of(x.type))), base.type)) + log2m
-    log2 = log2.where(size < math.inf, math.inf).where(size > 0.0, -math.inf)
+    log2 = log2.where(size < math.inf, size).where(size.compare("!=", 0.0), -math.inf)
     w = (power * log2).at_most(200.0).at_least(-200.0)
     round_ = 6755399441055744.0  # 1.5 · 2^52
     shifted = w + (round_ + 1023.0)

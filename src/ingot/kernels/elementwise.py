@@ -177,8 +177,9 @@ def elementwise(
         n_block = min(n, 8 * lanes)  # squarish, so that the lines a gather touches are used again from L1
     else:
         n_block = n if n < 2 * elements else block_of(n, elements, 4 * lanes)
-    m_block = min(m, max(1, elements // n_block))
-    n_blocks, m_blocks = -(-n // n_block) if n else 1, -(-m // m_block) if m else 1
+    n_block = max(1, n_block)
+    m_block = max(1, min(m, elements // n_block))
+    n_blocks, m_blocks = -(-n // n_block), -(-m // m_block)
     args: list[int | View] = [n, n_block, n_blocks, m, m_block, m_blocks, *outer]
     for view, kind, steps in zip(views, classes, strides, strict=True):
         args.append(view)

@@ -259,7 +259,7 @@ def _hard_sigmoid(x: Lanes, alpha: float = 0.2, beta: float = 0.5) -> Lanes:
 
 
 def _hard_swish(x: Lanes) -> Lanes:
-    return x * (x * (1.0 / 6.0) + 0.5).at_least(0.0).at_most(1.0)
+    return x * ((x + 3.0).at_least(0.0).at_most(6.0) * (1.0 / 6.0))  # x + 3 is exact where it cancels
 
 
 def _softsign(x: Lanes) -> Lanes:

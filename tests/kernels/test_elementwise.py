@@ -1,0 +1,248 @@
+"""Expressions and the fused elementwise kernel against their plain definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingot.codegen.elements import DTYPES, FLOATS, INTEGERS
+from ingot.codegen.machine import Machine, host
+from ingot.kernels.call import View, strides_in_order
+from ingot.kernels.elementwise import elementwise, fill
+from ingot.kernels.expression import Expression, Step, evaluate, identity, supports
+from ingot.kernels.operations import OPERATIONS
+from tests.kernels.run import each_machine, machines, new, put, run_calls
+
+ARITY = {
+    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "PRelu", "Sum", "BitShift"], 2),
+    **dict.fromkeys(["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"], 2),
+    **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], 2),
+    "Clip": 3,
+    "Where": 3,
+    "Constant": 0,
+}
+ATTRS: dict[str, list[dict[str, Any]]] = {
+    "BitShift": [{"direction": "LEFT"}, {"direction": "RIGHT"}],
+    "Gelu": [{}, {"approximate": "tanh"}],
+    "Mod": [{}, {"fmod": 1}],
+    "IsInf": [{}, {"detect_negative": 0}, {"detect_positive": 0}],
+    "LeakyRelu": [{"alpha": 0.2}],
+    "Elu": [{"alpha": 2.0}],
+    "Celu": [{"alpha": 1.5}],
+    "Swish": [{"alpha": 1.7}],
+    "HardSigmoid": [{"alpha": 0.3, "beta": 0.4}],
+    "Constant": [{"value": 1}],
+}
+PREDICATES = {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "IsNaN", "IsInf"}
+TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 1e-6, "float64": 1e-14}
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def sample(rng: np.random.Generator, dtype: str, size: int) -> np.ndarray:
+    """Values with the dtype's awkward ones among them."""
+    if dtype == "bool":
+        return rng.integers(0, 2, size).astype(bool)
+    if dtype in INTEGERS:
+        bounds = np.iinfo(dtype)
+        small = rng.integers(max(bounds.min, -9), 10, size)
+        large = rng.integers(bounds.min, bounds.max, size, dtype=dtype, endpoint=True)
+        values = np.where(rng.random(size) < 0.7, small, large).astype(dtype)
+        values[:4] = [bounds.min, bounds.max, 0, 1]
+        return values
+    values = rng.normal(0, 3, size)
+    values[:6] = [0.0, -0.0, np.nan, np.inf, -np.inf, 1.0]
+    values[6:12] = rng.permutation(values[:6])
+    return values.astype(numpy_dtype(dtype))
+
+
+def close(got: np.ndarray, want: np.ndarray, dtype: str) -> None:
+    assert got.dtype == want.dtype
+    if dtype in FLOATS:
+        tolerance = TOLERANCE[dtype]
+        g, w = got.astype(np.float64), want.astype(np.float64)
+        tiny = float(ml_dtypes.finfo(got.dtype).smallest_normal)
+        # Sums of numbers of about 1 inside of an expression round at that size.
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * tiny + min(tolerance, 1e-6) / 10)
+    else:
+        np.testing.assert_array_equal(got, want)
+
+
+def check(expression: Expression, arrays: list[np.ndarray], machine: Machine) -> None:
+    want = evaluate(expression, arrays)
+    outs = [new(w.shape, w.dtype) for w in want]
+    got = run_calls(elementwise(expression, [put(a) for a in arrays], outs, machine), *outs, machine=machine)
+    for g, w, dtype in zip(got, want, expression.result_dtypes, strict=True):
+        close(g, w, dtype)
+
+
+@pytest.mark.parametrize("op", sorted(OPERATIONS))
+def test_every_operator_in_every_dtype(op: str) -> None:
+    rng = np.random.default_rng(1)
+    tried = 0
+    for dtype in DTYPES:
+        if op in ("Cast", "Constant"):
+            continue
+        for attrs in ATTRS.get(op, [{}]):
+            dtypes = ("bool", dtype, dtype) if op == "Where" else (dtype,) * ARITY.get(op, 1)
+            result = "bool" if op in PREDICATES else dtype
+            if not supports(op, dtypes, result, attrs):
+                continue
+            step = Step(op, tuple(range(len(dtypes))), result, tuple(attrs.items()))
+            arrays = [sample(rng, d, 77) for d in dtypes]
+            check(Expression(dtypes, (step,), (len(dtypes),)), arrays, machines()[tried % len(machines())])
+            tried += 1
+    assert tried or op in ("Cast", "Constant")
+
+
+@each_machine
+@pytest.mark.parametrize("source", DTYPES)
+def test_casts_between_all_dtypes(source: str, machine: Machine) -> None:
+    rng = np.random.default_rng(2)
+    for target in DTYPES:
+        x = sample(rng, source, 70)
+        if source in FLOATS and target in INTEGERS:
+            # Outside of the target's range NumPy's result is undefined.
+            low = max(np.iinfo(target).min, -100)
+            x = np.clip(np.nan_to_num(x.astype(np.float64), nan=3.0), low, 100).astype(x.dtype)
+        expression = Expression((source,), (Step("Cast", (0,), target),), (1,))
+        out = new(x.shape, numpy_dtype(target))
+        with np.errstate(all="ignore"):
+            want = x.astype(numpy_dtype(target))
+        (got,) = run_calls(elementwise(expression, [put(x)], [out], machine), out, machine=machine)
+        if target in FLOATS:
+            got, want = got.astype(np.float64), want.astype(np.float64)
+        np.testing.assert_array_equal(got, want)
+
+
+@each_machine
+def test_float_to_integer_saturates(machine: Machine) -> None:
+    x = np.array([1e30, -1e30, np.inf, -np.inf, np.nan, 300.5, -2.5], np.float32)
+    expression = Expression(("float32",), (Step("Cast", (0,), "int32"), Step("Cast", (0,), "uint8")), (1, 2))
+    outs = [new(x.shape, "int32"), new(x.shape, "uint8")]
+    a, b = run_calls(elementwise(expression, [put(x)], outs, machine), *outs, machine=machine)
+    top, low = 2**31 - 1, -(2**31)
+    assert a.tolist() == [top, low, top, low, 0, 300, -2]
+    assert b.tolist() == [255, 0, 255, 0, 0, 255, 0]
+
+
+@each_machine
+@pytest.mark.parametrize("target", ["float16", "bfloat16"])
+def test_rounding_to_half_precision_is_exact(machine: Machine, target: str) -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(numpy_dtype(target))
+    with np.errstate(all="ignore"):
+        every = every.astype(np.float32)
+        every = every[~np.isnan(every)]
+        halves = (every[1:].astype(np.float64) + every[:-1]) / 2
+        x = np.concatenate([every, halves, halves * (1 + 1e-7), halves * (1 - 1e-7)]).astype(np.float32)
+        want = x.astype(numpy_dtype(target))
+    real = ~np.isnan(x)
+    expression = Expression(("float32",), (Step("Cast", (0,), target),), (1,))
+    out = new(x.shape, numpy_dtype(target))
+    (got,) = run_calls(elementwise(expression, [put(x)], [out], machine), out, machine=machine)
+    np.testing.assert_array_equal(got.view(np.uint16)[real], want.view(np.uint16)[real])
+    assert np.isnan(got[~real].astype(np.float32)).all()
+
+
+def test_a_float64_is_rounded_to_half_precision_once() -> None:
+    x = np.array([1 + 2**-11 + 2**-30, 1 + 2**-11 - 2**-30, 65519.999999, 1e300, 6e-8], np.float64)
+    expression = Expression(("float64",), (Step("Cast", (0,), "float16"),), (1,))
+    out = new(x.shape, "float16")
+    with np.errstate(all="ignore"):
+        want = x.astype(np.float16)
+    (got,) = run_calls(elementwise(expression, [put(x)], [out], host()), out)
+    np.testing.assert_array_equal(got, want)
+
+
+CHAIN = Expression(
+    ("float32", "float32", "bool"),
+    (
+        Step("Mul", (0, 1), "float32"),
+        Step("Sigmoid", (3,), "float32"),
+        Step("Where", (2, 4, 0), "float32"),
+        Step("Less", (5, 1), "bool"),
+    ),
+    (5, 6),
+)
+
+
+@st.composite
+def strided(draw: st.DrawFn, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """An array that broadcasts to `shape`: some sizes 1, some strides negative or with gaps, any order."""
+    own = [1 if draw(st.integers(0, 3)) == 0 else n for n in shape]
+    order = draw(st.permutations(range(len(own))))
+    steps = [draw(st.sampled_from([1, 1, 1, 2, -1])) for _ in own]
+    big = [n * abs(s) for n, s in zip(own, steps, strict=True)]
+    base = sample(rng, dtype, max(12, int(np.prod(big))))[: int(np.prod(big))]
+    base = base.reshape([big[d] for d in order]).transpose(np.argsort(order))
+    picked = base[tuple(slice(None, None, s) for s in steps)] if own else base
+    return np.asarray(picked[tuple(slice(0, n) for n in own)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_strides_broadcasting_and_sizes(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 5, 16, 17, 33, 70]), max_size=4)))
+    if np.prod(shape) > 20000:
+        shape = shape[:2]
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    arrays = [data.draw(strided(shape, dtype, rng)) for dtype in CHAIN.leaves]
+    machine = data.draw(st.sampled_from(machines()))
+    want = evaluate(CHAIN, [np.broadcast_to(a, shape) for a in arrays])
+    outs: list[View] = []
+    for dtype in CHAIN.result_dtypes:
+        order = data.draw(st.permutations(range(len(shape))))
+        scale = data.draw(st.sampled_from([1, 1, 3]))
+        strides = [s * scale for s in strides_in_order(shape, order)]
+        outs.append(new(shape, dtype, strides))
+    got = run_calls(elementwise(CHAIN, [put(a) for a in arrays], outs, machine), *outs, machine=machine)
+    close(got[0], want[0], "float32")
+    near = np.isclose(want[0], np.broadcast_to(arrays[1], shape), rtol=1e-5)
+    np.testing.assert_array_equal(got[1][~near], want[1][~near])
+
+
+@each_machine
+def test_an_output_may_be_an_input(machine: Machine) -> None:
+    x = np.random.default_rng(0).normal(size=(37, 53)).astype(np.float32)
+    view = new(x.shape)
+    double = Expression(("float32",), (Step("Add", (0, 0), "float32"),), (1,))
+    calls = [
+        elementwise(identity("float32"), [put(x)], [view], machine),
+        elementwise(double, [view], [view], machine),
+    ]
+    (got,) = run_calls(calls, view, machine=machine)
+    np.testing.assert_array_equal(got, x + x)
+
+
+@each_machine
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fill(machine: Machine, dtype: str) -> None:
+    out = new((5, 7), numpy_dtype(dtype), (8, 1))
+    (got,) = run_calls(fill(1, out, machine), out, machine=machine)
+    assert (got == numpy_dtype(dtype).type(1)).all()
+
+
+def test_large_tensors_are_cut_into_tiles() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 40001)).astype(np.float32)
+    out = new(x.shape, strides=(40002, 1))
+    call = elementwise(identity("float32"), [put(x)], [out], host())
+    assert call.tiles > 1
+    (got,) = run_calls(call, out)
+    np.testing.assert_array_equal(got, x)
+
+
+def test_wrong_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match="float64"):
+        elementwise(identity("float32"), [put(np.zeros(3))], [new((3,))], host())
+
+
+def test_an_expression_cannot_use_a_value_before_it_is_computed() -> None:
+    with pytest.raises(ValueError, match="before"):
+        Expression(("float32",), (Step("Add", (0, 1), "float32"),), (1,))
