@@ -16,7 +16,9 @@ PACKAGE = Path(ingot.__file__).parent
 
 PUBLIC = [
     "DataDependentError",
+    "ExecutionMode",
     "ExportError",
+    "GraphOptimizationLevel",
     "InferenceSession",
     "IngotError",
     "Input",
@@ -24,6 +26,7 @@ PUBLIC = [
     "MissingExtraError",
     "MissingOperatorError",
     "ModelError",
+    "NodeArg",
     "Program",
     "ProviderError",
     "RunOptions",
@@ -34,6 +37,9 @@ PUBLIC = [
     "__version__",
     "export",
     "get_available_providers",
+    "load",
+    "optimize",
+    "save",
     "verify",
 ]
 

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from ingot.errors import UnsupportedOperatorError as UnsupportedOperatorError
     from ingot.errors import VerificationError as VerificationError
     from ingot.export import export as export
+    from ingot.loading import load as load
+    from ingot.loading import save as save
+    from ingot.optimize import optimize as optimize
     from ingot.program import Program as Program
+    from ingot.runtime.options import ExecutionMode as ExecutionMode
+    from ingot.runtime.options import GraphOptimizationLevel as GraphOptimizationLevel
+    from ingot.runtime.options import NodeArg as NodeArg
     from ingot.runtime.options import RunOptions as RunOptions
     from ingot.runtime.options import SessionOptions as SessionOptions
     from ingot.runtime.providers import get_available_providers as get_available_providers
@@ -34,14 +40,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataDependentError": "ingot.errors",
+    "ExecutionMode": "ingot.runtime.options",
     "ExportError": "ingot.errors",
+    "GraphOptimizationLevel": "ingot.runtime.options",
+    "InferenceSession": "ingot.runtime.session",
     "IngotError": "ingot.errors",
     "Input": "ingot.capture.signature",
-    "InferenceSession": "ingot.runtime.session",
     "InputError": "ingot.errors",
     "MissingExtraError": "ingot.errors",
     "MissingOperatorError": "ingot.errors",
     "ModelError": "ingot.errors",
+    "NodeArg": "ingot.runtime.options",
     "Program": "ingot.program",
     "ProviderError": "ingot.errors",
     "RunOptions": "ingot.runtime.options",
@@ -51,6 +60,9 @@ _HOME = {
     "VerificationError": "ingot.errors",
     "export": "ingot.export",
     "get_available_providers": "ingot.runtime.providers",
+    "load": "ingot.loading",
+    "optimize": "ingot.optimize",
+    "save": "ingot.loading",
     "verify": "ingot.verify",
 }
 
