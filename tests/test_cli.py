@@ -122,9 +122,8 @@ def test_export_then_run(ingot: Terminal, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert said.out == ""
     assert "nets.onnx" in said.err
-    assert json.loads(ingot("run", "nets.onnx", "--json", "--shape", "input:7x4").out)["outputs"][0][
-        "shape"
-    ] == [7, 3]
+    said = ingot("run", "nets.onnx", "--json", "--shape", "input:7x4")
+    assert json.loads(said.out)["outputs"][0]["shape"] == [7, 3]
 
 
 @pytest.mark.parametrize("command", ["run", "inspect", "bench"])
