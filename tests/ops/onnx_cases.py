@@ -54,8 +54,8 @@ def cases(any_version: bool = False) -> list[Case]:
                 Case(
                     case.name,
                     model,
-                    [_array(v) for v in inputs],
-                    [_array(v) for v in outputs],
+                    [plain(v) for v in inputs],
+                    [plain(v) for v in outputs],
                     case.rtol,
                     case.atol,
                 )
@@ -63,7 +63,8 @@ def cases(any_version: bool = False) -> list[Case]:
     return found
 
 
-def _array(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An array, list of arrays or None for what a case holds; strings are objects."""
     if isinstance(value, onnx.TensorProto):
         value = onnx.numpy_helper.to_array(value)
     if isinstance(value, onnx.SequenceProto):

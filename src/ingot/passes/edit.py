@@ -1,0 +1,182 @@
+"""Small edits of a graph, done right: new nodes before a node, a node replaced by values, constants read and written.
+
+Names of graph outputs never change, metadata follows the node that is replaced, and no name is used twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.ops.create import constant_array, tensor_array
+from ingot.ops.registry import Array
+
+_names = threading.local()
+
+
+class Editor:
+    """Inserts nodes before `node`, named and annotated after it."""
+
+    def __init__(self, node: ir.Node) -> None:
+        assert node.graph is not None
+        self.node = node
+        self.graph = node.graph
+
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """A new node's only output."""
+        return self.ops(op_type, inputs, 1, **attributes)[0]
+
+    def ops(
+        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """A new node's outputs. Attributes that are None are left out; trailing inputs that are None too."""
+        inputs = list(inputs)
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        name = fresh(f"{self.node.name or self.node.op_type}/{op_type}")
+        node = ir.node(
+            op_type,
+            inputs,
+            attributes={key: value for key, value in attributes.items() if value is not None},
+            num_outputs=outputs,
+            name=name,
+        )
+        for i, value in enumerate(node.outputs):
+            value.name = f"{name}_{i}" if i else f"{name}_out"
+        node.metadata_props.update(self.node.metadata_props)
+        self.graph.insert_before(self.node, node)
+        return node.outputs
+
+    def constant(self, array: Any, dtype: Any = None) -> ir.Value:
+        """A constant, as a node of its own."""
+        return self.op("Constant", value=ir.Tensor(np.asarray(array, dtype)))
+
+    def ints(self, values: Sequence[int]) -> ir.Value:
+        """A constant list of int64."""
+        return self.constant(list(values), np.int64)
+
+
+def fresh(stem: str) -> str:
+    """A name that nothing else has, once `reserve_names` has seen the model."""
+    numbers: itertools.count[int] = getattr(_names, "numbers", None) or itertools.count(1 << 20)
+    _names.numbers = numbers
+    return f"{stem.split('#')[0]}#{next(numbers)}"
+
+
+def reserve_names(model: ir.Model) -> None:
+    """Lets `fresh` begin above every number in use here; the same model always gets the same names."""
+    highest = 0
+    for graph in model.graphs():
+        names = [*graph.initializers, *(v.name for v in graph.inputs)]
+        for node in graph:
+            names += [node.name, *(v.name for v in node.outputs)]
+        for name in names:
+            found = re.search(r"#(\d+)", name or "")
+            if found:
+                highest = max(highest, int(found.group(1)))
+    _names.numbers = itertools.count(highest + 1)
+
+
+def replace(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
+    """Lets everything that uses the node's outputs use `values` instead, and removes the node.
+
+    A graph output keeps its name. None: the output is not used.
+    """
+    graph = node.graph
+    assert graph is not None
+    for old, new in zip(node.outputs, values, strict=True):
+        if new is None:
+            continue
+        if old.is_graph_output():
+            new = _as_output(node, old, new)
+        elif new.type is None and old.type is not None:
+            new.type, new.shape = old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _as_output(node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+    """`new` under the name of `old`; a copy where it has a name that must stay, too."""
+    fixed = new.is_graph_input() or new.is_graph_output() or new.is_initializer() or new.producer() is None
+    if fixed or new.graph is not node.graph:
+        new = Editor(node).op("Identity", new)
+    name, old.name = old.name, fresh(old.name or "value")
+    new.name, new.type, new.shape = name, old.type, old.shape
+    return new
+
+
+def constant_of(value: ir.Value | None) -> Array | None:
+    """The value's array where the graph fixes it: an initializer that is no input, or a Constant node."""
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is not None:
+        if (
+            producer.op_type == "Constant"
+            and producer.domain == ""
+            and "sparse_value" not in producer.attributes
+        ):
+            return constant_array(producer)
+        return None
+    if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
+        return tensor_array(value.const_value)
+    return None
+
+
+def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a constant, without reading its elements; None where the value is no constant."""
+    if value is None:
+        return None
+    if value.producer() is None and value.is_initializer() and not value.is_graph_input():
+        tensor = value.const_value
+        return None if tensor is None else tuple(tensor.shape.numpy())
+    array = constant_of(value)
+    return None if array is None else array.shape
+
+
+def ints_of(value: ir.Value | None) -> tuple[int, ...] | None:
+    """A constant's elements as Python integers; None where the value is no constant."""
+    array = constant_of(value)
+    return None if array is None else tuple(int(x) for x in array.ravel().tolist())
+
+
+def scalar_of(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element holds; None where it is not one."""
+    shape = constant_shape(value)
+    if shape is None or any(size != 1 for size in shape):
+        return None
+    array = constant_of(value)
+    return None if array is None or array.dtype == object else array.reshape(()).item()
+
+
+def add_initializer(graph: ir.Graph, stem: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A new initializer of `graph`, named after `stem`."""
+    value = ir.Value(
+        name=fresh(stem), type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def rank_of(value: ir.Value | None) -> int | None:
+    """The rank that the graph declares for a value, None where it does not."""
+    if value is None or value.shape is None:
+        shape = constant_shape(value)
+        return None if shape is None else len(shape)
+    return len(value.shape)
+
+
+def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
+    """The dtype that the graph declares for a value, None where it does not."""
+    if value is None:
+        return None
+    if value.dtype is not None and value.dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING):
+        return value.dtype.numpy()
+    array = constant_of(value) if value.producer() is not None else None
+    return None if array is None else array.dtype
