@@ -110,9 +110,10 @@ def split(total: int, most: int) -> tuple[int, int, int]:
     return parts, taller, size
 
 
-def partial_sums(pixels: int) -> int:
-    """How many sums each output is split into, so that enough of them hide the latency of an FMA."""
-    return 4 if pixels == 1 else 2 if pixels < 4 else 1
+def partial_sums(pixels: int, most: int) -> int:
+    """How many sums each output of a tile is split into: enough of them hide the latency of an FMA."""
+    wanted = 4 if pixels == 1 else 2 if pixels < 4 else 1
+    return wanted if wanted * pixels <= most else 1
 
 
 def reach_of(view: View, channel_stride: int, pixel_strides: Sequence[int], channels: int) -> Reach:

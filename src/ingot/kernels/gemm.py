@@ -274,13 +274,13 @@ def _call(
     def kernel_of(pixels: int, last_panel: bool) -> Kernel:
         vectors = -(-last // lanes) if last_panel else width
         masked = last_panel and last % lanes != 0
-        return tile_of(columns=pixels, sums=partial_sums(pixels), vectors=vectors, masked=masked)
+        return tile_of(
+            columns=pixels, sums=partial_sums(pixels, shape.pixels), vectors=vectors, masked=masked
+        )
 
-    heights = (height + 1 if tall else height, height if height else 1)
+    heights = (height + (tall > 0), height)
     tall_tile, low_tile = (kernel_of(pixels, panels == 1) for pixels in heights)
     tall_last, low_last = (kernel_of(pixels, True) for pixels in heights)
-    if row.size == tall * (height + 1):
-        low_tile, low_last = tall_tile, tall_last
 
     arrays: list[list[int | View | Kernel]] = []
     for j, view in enumerate(views):

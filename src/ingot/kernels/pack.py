@@ -8,7 +8,8 @@ With rows of pixels and a width of one vector this is the tile's left side, with
 a width of its vectors it is the panels of weights.
 """
 # llvmlite has no type information.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -265,6 +266,29 @@ def pack_weights(array: np.ndarray, machine: Machine) -> PackedWeights:
     ]  # fmt: skip
     if memory.size:
         run_now(kernel, arguments, flat.shape[0] * packed.panels, machine)
+    return replace(packed, view=constant(memory))
+
+
+def pack_ordered(array: np.ndarray, order: np.ndarray, rows: int, machine: Machine) -> PackedWeights:
+    """Pack contiguous matrices [batch, N, K], already turned; row k goes to row order[k] of `rows`, the
+    others are 0.
+    """
+    dtype = check_packable("weights", array.dtype)
+    matrices, columns, depth = array.shape
+    packed = replace(_layout(depth, columns, (matrices,), machine), rows=rows)
+    memory = aligned_floats(matrices * packed.matrix)
+    if rows != depth:
+        memory[:] = 0
+    kernel = pack(mode="transpose", width=packed.panel // machine.lanes, dtype=dtype, ordered=True)
+    table = np.ascontiguousarray(order, np.int32)
+    size = array.itemsize
+    arguments = [
+        array.ctypes.data, size, depth * size, 0, columns * depth * size,
+        memory.ctypes.data, rows, packed.matrix,
+        depth, 0, columns, packed.panels, max(matrices, 1), table.ctypes.data,
+    ]  # fmt: skip
+    if memory.size:
+        run_now(kernel, arguments, matrices * packed.panels, machine)
     return replace(packed, view=constant(memory))
 
 

@@ -1,0 +1,575 @@
+"""Convolution: bands of input rows, with a border of zeros, are packed into a thread's memory and
+contracted with panels.
+
+What the register tile (contract.py) needs of an image is that neighbouring output pixels lie a constant
+apart, and a table of where each step of the contraction begins. Two arrangements of a band give it that:
+
+    blocks  [channels / lanes][row][phase][column][lanes]   for many channels; column x of phase f is input
+    x · stride + f lines   [plane][row][column]                            for few: rows as they lie, read
+    at `stride` floats per pixel;
+            planes are the channels where the image is planar, or one plane of interleaved channels
+
+A tile of work is (image, group, band of output rows, panel of output channels), in this order: a thread
+packs a band when it comes to it and walks the panels with it. 1×1 convolutions are matrix products.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
+from ingot.codegen.kernel import Kernel, kernel
+from ingot.codegen.machine import Machine, host
+from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.call import Call, View, constant
+from ingot.kernels.contract import (
+    FRAME_BYTES,
+    PACKED_AT,
+    TILE_SLOTS,
+    UNROLL,
+    Epilogue,
+    Frame,
+    offsets_table,
+    operand_names,
+    partial_sums,
+    reach_of,
+    register_tile,
+    split,
+    tile,
+)
+from ingot.kernels.gemm import matmul
+from ingot.kernels.pack import (
+    DTYPES,
+    PACK_SLOTS,
+    PackedWeights,
+    check_packable,
+    pack,
+    pack_mode,
+    pack_ordered,
+)
+
+_TILES = 16  # of work, at least, where the problem has them
+_ROWS = 4  # of the output in a register tile, at most: each needs an address register
+_ARRAYS = ("", "_image", "_group", "_row", "_column", "_channel")  # an address; bytes along each dimension
+_HEIGHTS, _WIDTHS = ("tall", "low"), ("wide", "narrow")
+
+CONV_SLOTS = (
+    "x", "x_image", "x_group", "x_plane", "x_row", "x_pixel", "x_inner", "height", "top",
+    "b", "b_group", "b_panel", "out", *(f"out{part}" for part in _ARRAYS[1:]),
+    "groups", "bands", "panels", "panel_width", "n", "table", "steps",
+    "row_groups", "tall", "row_tile", "wide", "narrow", "wide_columns",
+    "step", "rows_step", "extra_rows", "a_row", "a_column",
+    "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges",
+    *(f"{h}_{w}{part}" for part in ("", "_last") for h in _HEIGHTS for w in _WIDTHS),
+)  # fmt: skip
+Arrangement = Literal["blocks", "planes", "pixels"]
+
+
+def supports(dtype: str, spatial: int) -> bool:
+    """Whether `conv2d` computes a convolution of this dtype with this many spatial dimensions."""
+    return dtype in DTYPES and spatial in (1, 2)
+
+
+@kernel(*CONV_SLOTS)
+def conv(k: Builder, *, lines: bool, operands: tuple[str, ...]) -> None:
+    """Tiles begin..end of (image, group, band of output rows, panel of output channels)."""
+    names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
+    frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))
+    packing = Frame(k, k.at(k.scratch, FRAME_BYTES, I8), PACK_SLOTS)
+    sums, packed = k.at(k.scratch, 2 * FRAME_BYTES, I8), k.at(k.scratch, PACKED_AT, I8)
+    arg = {name: k.arg(name) for name in (*CONV_SLOTS, *operands)}
+    panels, bands, groups, row_tile, tall = (
+        arg[n] for n in ("panels", "bands", "groups", "row_tile", "tall")
+    )
+
+    for slot in ("table", "steps", "a_row"):
+        frame.set(slot, arg[slot])
+    for name in names:
+        for part in ("column", "row", "channel"):
+            frame.set(f"{name}_{part}", arg[f"{name}_{part}"])
+    fixed: dict[str, Int] = {
+        "source_row": arg["x_pixel"], "source_inner": arg["x_inner"], "source_outer": 0, "source_batch": 0,
+        "pitch": arg["pitch"], "target_batch": 0, "fill": 0, "rows": 1,
+        "inner": arg["inner"], "blocks": arg["blocks"], "batches": 1, "order": 0,
+    }  # fmt: skip
+    for slot, value in fixed.items():
+        packing.set(slot, value)
+
+    held = [I64(-1)]  # the band that `packed` holds
+    with k.loop(k.begin, k.end, carry=held) as work:
+        panel, place = k.rem(work, panels), k.div(work, panels)
+        band, rest = k.rem(place, bands), k.div(place, bands)
+        group, image = k.rem(rest, groups), k.div(rest, groups)
+        first, last = (k.div(k.mul(k.add(band, i), arg["row_groups"]), bands) for i in (0, 1))
+        top_row, bottom_row = (k.add(k.mul(i, row_tile), k.min(i, tall)) for i in (first, last))
+
+        with k.when(k.compare("!=", place, held[0])):
+            source = k.add(arg["x"], k.mul(image, arg["x_image"]), k.mul(group, arg["x_group"]))
+            top = k.sub(k.mul(top_row, arg["step"]), arg["top"])
+            turns = k.mul(k.sub(k.sub(bottom_row, top_row), 1), k.div(arg["step"], arg["rows_step"]))
+            rows = k.add(turns, arg["extra_rows"], 1)
+            (_pack_lines if lines else _pack_blocks)(k, arg, packing, source, packed, top, rows)
+        held[0] = place
+
+        channel = k.mul(panel, arg["panel_width"])
+        frame.set("b", k.add(arg["b"], k.mul(group, arg["b_group"]), k.mul(panel, arg["b_panel"])))
+        frame.set("valid", k.min(k.sub(arg["n"], channel), arg["panel_width"]))
+        is_last = k.compare("==", panel, k.sub(panels, 1))
+        code = {
+            (h, w): k.choose(is_last, arg[f"{h}_{w}_last"], arg[f"{h}_{w}"])
+            for h in _HEIGHTS
+            for w in _WIDTHS
+        }
+        corners: dict[str, Int] = {}
+        for name in names:
+            within = k.add(k.mul(group, arg[f"{name}_group"]), k.mul(channel, arg[f"{name}_channel"]))
+            corners[name] = k.add(arg[name], k.mul(image, arg[f"{name}_image"]), within)
+        with k.loop(first, last) as row_group:
+            row = k.add(k.mul(row_group, row_tile), k.min(row_group, tall))
+            is_tall = k.compare("<", row_group, tall)
+            line = k.at(packed, k.mul(k.sub(row, top_row), arg["a_row"]), F32)
+            for w, before in (("wide", 0), ("narrow", arg["wide_columns"])):
+                with k.when(k.compare(">", arg[w], 0)):
+                    frame.set("a", k.at(line, k.mul(before, arg["a_column"]), F32))
+                    frame.set("count", arg[w])
+                    for name in names:
+                        offset = k.add(k.mul(row, arg[f"{name}_row"]), k.mul(before, arg[f"{name}_column"]))
+                        frame.set(name, k.add(corners[name], offset))
+                    k.call(k.choose(is_tall, code["tall", w], code["low", w]), frame.pointer, 0, 0, sums)
+
+
+def _pack_blocks(
+    k: Builder, arg: dict[str, Value], packing: Frame, source: Value, packed: Value, top: Int, rows: Int
+) -> None:
+    """`rows` rows from input row `top` on, as blocks of channels with their columns sorted by phase."""
+    lanes, columns = k.machine.lanes, arg["columns"]
+    zero = k.zero(vector(F32, lanes))
+    with k.loop(0, rows) as r, k.loop(0, arg["phases"]) as phase:
+        y = k.add(top, k.mul(r, arg["rows_step"]))
+        target = k.at(packed, k.add(k.mul(r, arg["line"]), k.mul(k.mul(phase, columns), lanes)), F32)
+        limits = k.at(k.ir.inttoptr(arg["ranges"], PTR), k.mul(phase, 3), I64)
+        inside = k.ir.icmp_unsigned("<", y, arg["height"])
+        low, high = (k.choose(inside, k.load(limits, I64, i), columns) for i in (0, 1))
+        with k.when(k.compare("<", low, high)):
+            packing.set("source", k.add(source, k.mul(y, arg["x_row"]), k.load(limits, I64, 2)))
+            packing.set("target", k.at(target, k.mul(low, lanes), F32))
+            packing.set("rows", k.sub(high, low))
+            k.call(arg["pack"], packing.pointer, 0, arg["blocks"], k.scratch)
+        with k.loop(0, arg["blocks"]) as block:
+            goal = k.at(target, k.mul(block, arg["plane"]), F32)
+            for begin, end in ((0, low), (high, columns)):
+                with k.loop(begin, end) as column:
+                    k.store(zero, goal, k.mul(column, lanes))
+
+
+def _pack_lines(
+    k: Builder, arg: dict[str, Value], packing: Frame, source: Value, packed: Value, top: Int, rows: Int
+) -> None:
+    """`rows` rows of each plane from input row `top` on, as they lie, between zeros.
+
+    A row's copy may run past its end by less than a vector of zeros; the row after it is written later.
+    """
+    lanes = k.machine.lanes
+    zero = k.zero(vector(F32, lanes))
+    limits = k.ir.inttoptr(arg["ranges"], PTR)
+    left, offset = k.load(limits, I64), k.load(limits, I64, 2)
+    with k.loop(0, arg["planes"]) as plane, k.loop(0, rows) as r:
+        y = k.add(top, k.mul(r, arg["rows_step"]))
+        target = k.at(packed, k.add(k.mul(plane, arg["plane"]), k.mul(r, arg["line"])), F32)
+        with k.loop(0, arg["line"], lanes) as i:
+            k.store(zero, target, i)
+        inside = k.ir.icmp_unsigned("<", y, arg["height"])
+        with k.when(k.ir.and_(inside, k.compare(">", arg["inner"], 0))):
+            start = k.add(source, k.mul(plane, arg["x_plane"]), k.mul(y, arg["x_row"]))
+            packing.set("source", k.add(start, offset))
+            packing.set("target", k.at(target, left, F32))
+            k.call(arg["pack"], packing.pointer, 0, arg["blocks"], k.scratch)
+
+
+class PackedConvWeights:
+    """Filters [O, C / groups, kh, kw] (or [O, C / groups, k]), packed when a convolution says how it will
+    read them.
+
+    Which order that is depends on how the input lies; the same filters used on two layouts are packed twice.
+    """
+
+    def __init__(self, array: np.ndarray, groups: int, machine: Machine) -> None:
+        if array.ndim == 3:
+            array = array[:, :, None, :]
+        check_packable("convolution weights", array.dtype)
+        self.outputs, self.inputs = array.shape[0], array.shape[1]  # inputs of one group
+        self.kernel: tuple[int, int] = (array.shape[2], array.shape[3])
+        self.groups, self._array, self._machine = groups, array, machine
+        self._packed: dict[Arrangement, PackedWeights] = {}
+
+    def panels(self, arrangement: Arrangement) -> PackedWeights:
+        """The panels of all groups, with the contraction in the order of `arrangement`."""
+        if arrangement not in self._packed:
+            taps, channels = self.kernel[0] * self.kernel[1], self.inputs
+            order = np.arange(channels * taps, dtype=np.int32).reshape(channels, taps)
+            rows = order.size
+            if arrangement == "pixels":
+                order = (
+                    np.arange(taps, dtype=np.int32) * channels + np.arange(channels, dtype=np.int32)[:, None]
+                )
+            if arrangement == "blocks":
+                lanes = self._machine.lanes
+                channel = np.arange(channels)
+                block = channel // lanes
+                width = -(-np.minimum(lanes, channels - block * lanes) // UNROLL) * UNROLL
+                first = block * lanes * taps + channel % lanes
+                order = (first[:, None] + np.arange(taps) * width[:, None]).astype(np.int32)
+                rows = taps * -(-channels // UNROLL) * UNROLL
+            flat = np.ascontiguousarray(self._array).reshape(self.groups, self.outputs // self.groups, -1)
+            self._packed[arrangement] = pack_ordered(flat, order.reshape(-1), rows, self._machine)
+        return self._packed[arrangement]
+
+
+def pack_conv_weights(array: np.ndarray, machine: Machine, groups: int = 1) -> PackedConvWeights:
+    """Filters [O, C / groups, kh, kw] or [O, C / groups, k] of float32, float16 or bfloat16, for `conv2d`.
+
+    Raises UnsupportedOperatorError for another dtype or more spatial dimensions, ShapeError where O is no
+    multiple of `groups`.
+    """
+    if array.ndim not in (3, 4):
+        raise UnsupportedOperatorError(
+            f"convolution weights: found {array.ndim - 2} spatial dimensions, generated kernels want 1 or 2; "
+            "let the host compute it"
+        )
+    if groups < 1 or array.shape[0] % groups:
+        raise ShapeError(
+            f"convolution weights: found {array.shape[0]} output channels in {groups} groups; "
+            "wanted a multiple"
+        )
+    return PackedConvWeights(array, groups, machine)
+
+
+def definition(
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    groups: int,
+) -> np.ndarray:
+    """The plain meaning for two spatial dimensions, in float64: pads are (top, left, bottom, right)."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    (o, c, kh, kw), (sh, sw), (dh, dw) = w.shape, strides, dilations
+    height, width = (x.shape[2] - (kh - 1) * dh - 1) // sh + 1, (x.shape[3] - (kw - 1) * dw - 1) // sw + 1
+    y = np.zeros((x.shape[0], groups, o // groups, height, width))
+    w = w.astype(np.float64).reshape(groups, o // groups, c, kh, kw)
+    with np.errstate(all="ignore"):
+        for i, j in itertools.product(range(kh), range(kw)):
+            rows = slice(i * dh, i * dh + (height - 1) * sh + 1, sh)
+            columns = slice(j * dw, j * dw + (width - 1) * sw + 1, sw)
+            picked = x[:, :, rows, columns].reshape(x.shape[0], groups, c, height, width)
+            y += np.einsum("ngchw,goc->ngohw", picked, w[..., i, j])
+    return y.reshape(x.shape[0], o, height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """The numbers of a convolution along rows and columns that decide how a band is packed. Hashable."""
+
+    arrangement: Arrangement
+    channels: int  # of a group
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    left: int
+    width: int  # of the input
+    out_width: int
+    lanes: int
+
+    @property
+    def rows_step(self) -> int:
+        """The distance in the input of two packed rows."""
+        return self.strides[0] if self.kernel[0] == 1 else 1
+
+    @property
+    def extra_rows(self) -> int:
+        return (self.kernel[0] - 1) * self.dilations[0]
+
+    @property
+    def phases(self) -> list[int]:
+        """Which columns modulo the stride are read."""
+        return sorted({j * self.dilations[1] % self.strides[1] for j in range(self.kernel[1])})
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of channels, or planes."""
+        per_block = {"blocks": self.lanes, "planes": 1, "pixels": self.channels}[self.arrangement]
+        return max(1, -(-self.channels // per_block))
+
+    @property
+    def columns(self) -> int:
+        """Columns of a phase that are read, or floats of a line."""
+        reach = (self.kernel[1] - 1) * self.dilations[1]
+        if self.arrangement == "blocks":
+            return self.out_width + reach // self.strides[1]
+        per_pixel = self.channels if self.arrangement == "pixels" else 1
+        floats = ((self.out_width - 1) * self.strides[1] + reach + 1) * per_pixel
+        return -(-floats // self.lanes) * self.lanes
+
+    @property
+    def line(self) -> int:
+        """Floats from one packed row to the next."""
+        return self.columns * (len(self.phases) * self.lanes if self.arrangement == "blocks" else 1)
+
+    @property
+    def pitch(self) -> int:
+        """Floats from one output pixel's values to the next one's."""
+        if self.arrangement == "blocks":
+            return self.lanes
+        return self.strides[1] * (self.channels if self.arrangement == "pixels" else 1)
+
+    @property
+    def unroll(self) -> int:
+        """Values of the contraction in a step: where rows are read as they lie, a divisor of a run of
+        neighbours.
+        """
+        if self.arrangement == "blocks":
+            return UNROLL
+        run = self.kernel[1] * (self.channels if self.arrangement == "pixels" else 1)
+        return max(u for u in range(1, min(8, self.pitch) + 1) if run % u == 0)
+
+
+@functools.lru_cache(256)
+def _table(geometry: _Geometry, rows: int) -> View:
+    """Where each step begins in a band of `rows` packed rows."""
+    g = geometry
+    plane = rows * g.line
+    i = np.arange(g.kernel[0])[:, None, None] * (g.dilations[0] * g.line)
+    if g.arrangement != "blocks":
+        run = g.kernel[1] * (g.channels if g.arrangement == "pixels" else 1)
+        planes = np.arange(g.blocks)[:, None, None] * plane
+        return offsets_table((planes + i.reshape(1, -1, 1) + np.arange(0, run, g.unroll)).reshape(-1))
+    column = np.arange(g.kernel[1]) * g.dilations[1]
+    phase = np.searchsorted(g.phases, column % g.strides[1])
+    j = ((phase * g.columns + column // g.strides[1]) * g.lanes)[None, :, None]
+    parts: list[np.ndarray] = []
+    for block in range(g.blocks):
+        channels = np.arange(0, min(g.lanes, g.channels - block * g.lanes), UNROLL)
+        parts.append((block * plane + i + j + channels).reshape(-1))
+    return offsets_table(np.concatenate(parts))
+
+
+@functools.lru_cache(256)
+def _ranges(geometry: _Geometry, pixel_bytes: int) -> View:
+    """For each phase the columns that lie in the image, from and to, and the bytes to the first of them in
+    its row.
+    """
+    g = geometry
+    if g.arrangement != "blocks":
+        per_pixel = g.channels if g.arrangement == "pixels" else 1
+        return constant(np.array([[g.left * per_pixel, 0, 0]], np.int64))
+    rows: list[tuple[int, int, int]] = []
+    for phase in g.phases:
+        low = max(0, -(-(g.left - phase) // g.strides[1]))
+        high = min(g.columns, -(-(g.width + g.left - phase) // g.strides[1]))
+        first = low * g.strides[1] + phase - g.left
+        rows.append((low, high, first * pixel_bytes) if low < high else (g.columns, g.columns, 0))
+    return constant(np.array(rows, np.int64))
+
+
+def conv2d(
+    x: View,
+    w: PackedConvWeights,
+    out: View,
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+    epilogue: Epilogue | None = None,
+    machine: Machine | None = None,
+) -> list[Call]:
+    """Calls that compute out[N, O, Ho, Wo] = epilogue(convolution of x[N, C, H, W] with w), both of any
+    strides.
+
+    pads are (top, left, bottom, right), as ONNX has them. One spatial dimension: x [N, C, W], out [N, O,
+    Wo], pads (left, right). The epilogue's operands are broadcastable to out's shape.
+
+    Raises ShapeError where the shapes do not fit, UnsupportedOperatorError for a dtype that cannot be packed.
+    """
+    machine = machine or host()
+    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    views = [x, out, *operands]
+    if x.rank == 3:
+        views = [v.with_dims((*v.shape[:2], 1, v.shape[2]), (*v.strides[:2], 0, v.strides[2])) for v in views]
+        strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+    kernel_size = w.kernel
+    _check(views[0], w, views[1], strides, pads, dilations)
+    if out.size == 0:
+        return []
+    if views[0].shape[3] == 1 and kernel_size[1] == 1 and views[1].shape[3] == 1 and not (pads[1] or pads[3]):
+        # A column of pixels is better called a row.
+        views = [v.transpose((0, 1, 3, 2)) for v in views]
+        kernel_size, strides, dilations = (kernel_size[1], kernel_size[0]), (1, strides[0]), (1, dilations[0])
+        pads = (0, pads[0], 0, pads[2])
+    if kernel_size == (1, 1) and tuple(strides) == (1, 1) and not any(pads):
+        return _pointwise(views, w, epilogue, machine)
+    return [_call(views, w, kernel_size, strides, pads, dilations, epilogue, machine)]
+
+
+def _check(
+    x: View,
+    w: PackedConvWeights,
+    out: View,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> None:
+    check_packable("convolution", x.dtype)
+    wanted = [x.shape[0], w.outputs]
+    for d in range(2):
+        padded = x.shape[2 + d] + pads[d] + pads[d + 2]
+        wanted.append(max(0, (padded - (w.kernel[d] - 1) * dilations[d] - 1) // strides[d] + 1))
+    if x.shape[1] != w.inputs * w.groups:
+        raise ShapeError(
+            f"convolution: weight has {w.inputs} input channels in {w.groups} groups, the input has "
+            f"{x.shape[1]}; it must have their product"
+        )
+    if out.shape != tuple(wanted):
+        raise ShapeError(
+            f"convolution: found an output of {out.shape} for an input of {x.shape}; wanted {wanted}"
+        )
+    if min(pads) < 0:
+        raise UnsupportedOperatorError(
+            f"convolution: found negative pads {tuple(pads)}, wanted none; slice the input first"
+        )
+
+
+def _pointwise(
+    views: list[View], w: PackedConvWeights, epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """A 1×1 convolution: a product of matrices [pixels, channels] for each image and group."""
+    matrices: list[View] = []
+    for v in views:
+        n, c, h, width = v.shape
+        sn, sc, sh, sw = v.strides
+        inner = c // w.groups
+        matrices.append(v.with_dims((n, w.groups, h, width, inner), (sn, inner * sc, sh, sw, sc)))
+    panels = w.panels("blocks")
+    panels = replace(panels, batch=(w.groups, 1) if w.groups > 1 else ())
+    after = replace(epilogue, operands=matrices[2:]) if epilogue else None
+    calls = matmul(matrices[0], panels, matrices[1], after, machine)
+    return [replace(call, label="conv") for call in calls]
+
+
+def _arrange(
+    x: View, w: PackedConvWeights, kernel_size: tuple[int, int], dilations: Sequence[int], lanes: int
+) -> Arrangement:
+    """Few channels are read as they lie, where the values of a filter's row lie side by side."""
+    if w.inputs < lanes and dilations[1] == 1 and kernel_size[1] > 1:
+        if x.strides[3] == 1:
+            return "planes"
+        if x.strides[1] == 1 and x.strides[3] == w.inputs and w.groups == 1:
+            return "pixels"
+    return "blocks"
+
+
+def _call(
+    views: list[View],
+    w: PackedConvWeights,
+    kernel_size: tuple[int, int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    epilogue: Epilogue | None,
+    machine: Machine,
+) -> Call:
+    """One call over all images and groups. views: x, out and the epilogue's operands, all [N, channels, H,
+    W].
+    """
+    x, out, lanes = views[0], views[1], machine.lanes
+    images, _, out_rows, out_columns = out.shape
+    arrangement = _arrange(x, w, kernel_size, dilations, lanes)
+    g = _Geometry(
+        arrangement, w.inputs, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
+        pads[1], x.shape[3], out_columns, lanes,
+    )  # fmt: skip
+    b = w.panels(arrangement)
+    outputs = w.outputs // w.groups
+
+    most = register_tile(machine).pixels
+    rows_of_tile = min(_ROWS, most // out_columns, out_rows) if out_columns * 2 <= most else 1
+    row_groups, tall, low = split(out_rows, rows_of_tile)
+    column_tiles, wide, narrow = split(out_columns, most)
+    advance = strides[0] // g.rows_step  # packed rows from one output row to the next
+    group_bytes = g.blocks * g.line * advance * rows_of_tile * 4
+    fitting = max(1, machine.l2_bytes // 2 // max(group_bytes, 1))
+    others = images * w.groups * b.panels
+    bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
+    most_rows = max(
+        sum(low + (i < tall) for i in range(band * row_groups // bands, (band + 1) * row_groups // bands))
+        for band in range(bands)
+    )
+    packed_rows = (most_rows - 1) * advance + g.extra_rows + 1
+
+    reaches = [reach_of(v, v.strides[1], v.strides[2:], outputs) for v in views]
+    width, last = b.panel // lanes, outputs - (b.panels - 1) * b.panel
+
+    def kernel_of(height: str, breadth: str, last_panel: bool) -> Kernel:
+        rows = low + (height == "tall" and tall > 0)
+        columns = narrow + (breadth == "wide" and wide > 0)
+        return tile(
+            rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
+            vectors=-(-last // lanes) if last_panel else width,
+            sums=partial_sums(rows * columns, most), masked=last_panel and last % lanes != 0,
+            out=reaches[1], epilogue=epilogue.expression if epilogue else None,
+            reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
+        )  # fmt: skip
+
+    codes = [
+        kernel_of(height, breadth, is_last or b.panels == 1)
+        for is_last in (False, True)
+        for height in _HEIGHTS
+        for breadth in _WIDTHS
+    ]
+    arrays: list[list[int | View | Kernel]] = []
+    for v in views:
+        size = v.dtype.itemsize
+        sn, sc, sh, sw = (s * size for s in v.strides)
+        arrays.append([v, sn, v.shape[1] // w.groups * sc, sh, sw, sc])
+
+    size = x.dtype.itemsize
+    sn, sc, sh, sw = (s * size for s in x.strides)
+    table, ranges = _table(g, packed_rows), _ranges(g, sw)
+    if arrangement == "blocks":
+        mode = pack_mode((x.shape[3], w.inputs), x.strides[3] * strides[1], x.strides[1])
+        inner, blocks, pitch = w.inputs, g.blocks, packed_rows * g.line // lanes
+        x_pixel, x_inner = sw * strides[1], sc
+    else:
+        per_pixel = w.inputs if arrangement == "pixels" else 1
+        mode = "copy"
+        inner = max(0, min(x.shape[3] * per_pixel, g.columns - pads[1] * per_pixel))
+        blocks, pitch, x_pixel, x_inner = -(-inner // lanes), 1, 0, size
+    memory = g.blocks * packed_rows * g.line + 2 * lanes
+    args: list[int | View | Kernel] = [
+        x, sn, w.inputs * sc, sc, sh, x_pixel, x_inner, x.shape[2], pads[0],
+        b.view, b.matrix * 4, b.rows * b.panel * 4, *arrays[1],
+        w.groups, bands, b.panels, b.panel, outputs, table, b.rows // g.unroll,
+        row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
+        strides[0], g.rows_step, g.extra_rows, advance * g.line, g.pitch,
+        pack(mode=mode, width=1, dtype=x.dtype.name), pitch, inner, blocks,
+        g.blocks, packed_rows * g.line, g.line, g.columns, len(g.phases), ranges,
+        *codes, *itertools.chain.from_iterable(arrays[2:]),
+    ]  # fmt: skip
+    operands = tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)
+    return Call(
+        conv(lines=arrangement != "blocks", operands=operands),
+        args,
+        tiles=images * w.groups * bands * b.panels,
+        reads=[x, b.view, table, ranges, *views[2:]],
+        writes=[out],
+        scratch=PACKED_AT + memory * 4,
+        flops=2 * out.size * w.inputs * kernel_size[0] * kernel_size[1],
+        label="conv",
+    )
