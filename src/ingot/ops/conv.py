@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import Call
+from ingot.kernels.call import View as Memory
+from ingot.kernels.contract import Epilogue
+from ingot.kernels.conv import conv2d, pack_conv_weights, supports
+from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -15,6 +24,7 @@ from ingot.ops.registry import (
     attr_int,
     attr_ints,
     attr_str,
+    first_input,
     given,
     need,
     present,
@@ -22,7 +32,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-from ingot.ops.window import Window
+from ingot.ops.window import Window, channels_last
 
 Outputs = list[Facts | None] | None
 
@@ -84,6 +94,79 @@ class Conv(Op):
             if bias is not None:
                 y = y + widen(bias).reshape(-1, *[1] * rank)
         return [rounded(y, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Generated code for one and two spatial dimensions and constant weights; the bias is a step after
+        it.
+        """
+        x, w = first_input(node), node.inputs[1]
+        assert w is not None
+        facts, weights = plan.facts(x), plan.constant(w)
+        rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
+        if weights is None or not supports(facts.dtype.name, rank):
+            return False
+        window, source, machine = self.window(node, facts.shape, weights.shape), plan.view(x), plan.machine
+        pads = (*window.before, *window.after)
+        if min(pads) < 0:
+            return False
+        value = _with_bias(plan, node, rank)
+        if group == facts.shape[1] and weights.shape[1] == 1 and facts.dtype == np.float32 and group > 1:
+            own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights), machine))
+
+            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+                return _depthwise(source, own, out, window, epilogue, machine)
+
+        else:
+            packed = plan.pack(_key("conv", w, group), lambda: pack_conv_weights(weights, machine, group))
+
+            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+                return conv2d(source, packed, out, window.strides, pads, window.dilations, epilogue, machine)
+
+        plan.anchor(value, emit, channels_last(rank))
+        return True
+
+
+def _key(kind: str, w: ir.Value, *more: object) -> Hashable:
+    """Under which packed weights are kept: those of initializers only, the others belong to one plan."""
+    return (kind, w, *more) if w.is_initializer() else None
+
+
+def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
+    """The value the convolution itself computes: the node's, or one that waits for the bias to be added."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    value = node.outputs[0]
+    if bias is None:
+        return value
+    facts = plan.facts(value)
+    view = plan.view(bias)
+    column = plan.located(view.with_dims((view.size, *[1] * rank), (*view.strides, *[0] * rank)))
+    product = plan.intermediate(facts.shape, facts.dtype)
+    plan.wait(value, "Add", [product, column])
+    return product
+
+
+def _as_images(weights: Array) -> Array:
+    return weights if weights.ndim == 4 else weights[:, :, None]
+
+
+def _depthwise(
+    x: Memory, w: DepthwiseWeights, out: Memory, window: Window, epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """The depthwise kernel, with one spatial dimension as an image of one row."""
+    strides, dilations = window.strides, window.dilations
+    pads = (*window.before, *window.after)
+    if x.rank == 3:
+        operands = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
+        x, out, *operands = [
+            v.with_dims((*v.shape[:2], 1, v.shape[2]), (*v.strides[:2], 0, v.strides[2]))
+            for v in (x, out, *operands)
+        ]
+        epilogue = None if epilogue is None else Epilogue(epilogue.expression, operands)
+        strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+    a, b = strides
+    c, d = dilations
+    top, left, bottom, right = pads
+    return depthwise_conv2d(x, w, out, (a, b), (top, left, bottom, right), (c, d), epilogue, machine)
 
 
 @register("ConvTranspose", since=22)
@@ -176,3 +259,101 @@ class ConvTranspose(Op):
         if bias is not None:
             y = y + widen(bias).reshape(-1, *[1] * rank)
         return [rounded(y, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Output pixels whose positions agree modulo the stride are an ordinary convolution, each such phase
+        its own.
+        """
+        x, w = first_input(node), node.inputs[1]
+        assert w is not None
+        facts, weights = plan.facts(x), plan.constant(w)
+        rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
+        if weights is None or not supports(facts.dtype.name, rank):
+            return False
+        window, source, machine = self.window(node, facts.shape, weights.shape), plan.view(x), plan.machine
+        axes = [
+            [_phase(window, d, size, first) for first in range(min(window.strides[d], window.output[d]))]
+            for d, size in enumerate(facts.shape[2:])
+        ]
+        if any(not phase.taps for axis in axes for phase in axis):
+            return False  # some pixels are reached by no tap at all
+        channels = weights.shape[1] * group
+        grouped = weights.reshape(group, -1, *weights.shape[1:]).swapaxes(1, 2)
+        filters = grouped.reshape(channels, -1, *weights.shape[2:])
+        phases = list(itertools.product(*axes))
+        packed = [
+            plan.pack(
+                _key("phase", w, group, *(phase.taps for phase in parts)),
+                lambda parts=parts: pack_conv_weights(
+                    filters[(slice(None), slice(None), *np.ix_(*(phase.taps for phase in parts)))],
+                    machine,
+                    group,
+                ),
+            )
+            for parts in phases
+        ]
+
+        def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            operands = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
+            calls: list[Call] = []
+            for parts, own in zip(phases, packed, strict=True):
+                target, *rest = [_every(v, parts, window.strides) for v in (out, *operands)]
+                image = source
+                for axis, phase in enumerate(parts, 2):
+                    image = _crop(image, axis, phase.before, phase.after)
+                pads = tuple(max(0, p) for p in (*(p.before for p in parts), *(p.after for p in parts)))
+                dilations = tuple(phase.dilation for phase in parts)
+                after = None if epilogue is None else Epilogue(epilogue.expression, rest)
+                calls += conv2d(image, own, target, (1,) * rank, pads, dilations, after, machine)
+            return calls
+
+        plan.anchor(_with_bias(plan, node, rank), emit, channels_last(rank))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """Along one axis: every stride-th output from `first` on, as a convolution with these taps (in its
+    order), dilation and padding; negative padding removes.
+    """
+
+    first: int
+    count: int
+    taps: tuple[int, ...]
+    dilation: int
+    before: int
+    after: int
+
+
+def _phase(window: Window, axis: int, size: int, first: int) -> _Phase:
+    """Output o gets input i by tap k where o + pad = i · stride + k · dilation.
+
+    So all taps of `first` and every stride-th output after it leave the same remainder of k · dilation by the
+    stride.
+    """
+    stride, dilation, pad = window.strides[axis], window.dilations[axis], window.before[axis]
+    reached = [k for k in range(window.kernel[axis]) if (first + pad - k * dilation) % stride == 0]
+    count = -(-(window.output[axis] - first) // stride)
+    steps = [
+        (first + pad - k * dilation) // stride for k in reached
+    ]  # the input that each tap reads for `first`
+    apart = steps[0] - steps[1] if len(steps) > 1 else 1
+    lowest = steps[-1] if steps else 0
+    after = (lowest + count - 1 + apart * (len(steps) - 1)) - (size - 1)
+    return _Phase(first, count, tuple(reversed(reached)), apart, -lowest, after)
+
+
+def _every(view: Memory, parts: Sequence[_Phase], strides: Sequence[int]) -> Memory:
+    """The pixels of these phases."""
+    shape, steps, offset = list(view.shape), list(view.strides), 0
+    for axis, (phase, stride) in enumerate(zip(parts, strides, strict=True), 2):
+        offset += phase.first * steps[axis]
+        shape[axis], steps[axis] = phase.count, steps[axis] * stride
+    return view.with_dims(shape, steps, offset)
+
+
+def _crop(view: Memory, axis: int, before: int, after: int) -> Memory:
+    """Without what negative padding removes."""
+    start, end = max(0, -before), max(0, -after)
+    shape = (*view.shape[:axis], view.shape[axis] - start - end, *view.shape[axis + 1 :])
+    return view.with_dims(shape, view.strides, start * view.strides[axis])

@@ -146,9 +146,9 @@ def operators() -> Iterator[Op]:
 def _load_families() -> None:
     global _loaded
     if not _loaded:
-        _loaded = True
         for family in _FAMILIES:
             importlib.import_module(f"ingot.ops.{family}")
+        _loaded = True
 
 
 # ---- what the families share: naming a node in an error, reading attributes, required inputs, broadcasting --------------
