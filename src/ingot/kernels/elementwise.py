@@ -23,8 +23,8 @@ from ingot.kernels.call import Call, View
 from ingot.kernels.expression import Expression, Step, emit
 from ingot.kernels.iteration import Space, block_of, collapse
 
-# How an operand moves along the innermost dimension: "c" to the next element, "s" by a stride, "b" not at all within
-# a row; "u" is one value for the whole call.
+# How an operand moves along the innermost dimension: "c" to the next element, "s" by a stride, "b" not at all;
+# "u" is one value for the whole call.
 _SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
 
 
@@ -50,7 +50,7 @@ def _elementwise(
     lanes: int,
     unroll: int,
 ) -> None:
-    """A tile is a block of rows (dimension m) by a block of columns (dimension n) at one place of the outer dimensions."""
+    """A tile is a block of rows (dimension m) by a block of columns (n) at one place of the outer dimensions."""
     inputs = len(expression.leaves)
     dtypes = (*expression.leaves, *expression.result_dtypes)
     n, n_block, n_blocks, m, m_block, m_blocks = (k.arg(name) for name in _SIZES)
@@ -121,13 +121,21 @@ def _elementwise(
             row([k.at(p, k.mul(r, s), e) for p, s, e in zip(base, steps, elements, strict=True)], count)
 
 
-def _arrange(space: Space) -> Space:
-    """Put a long dimension next to the innermost one: it becomes the loop over rows inside of a tile."""
+def _arrange(space: Space, lanes: int) -> Space:
+    """Choose the dimension for the vectors, and next to it a long one: the loop over rows in a tile."""
     rank = len(space.sizes)
-    if rank < 3:
-        return space
-    long = next((d for d in reversed(range(rank - 1)) if space.sizes[d] >= 8), rank - 2)
-    order = [*(d for d in range(rank - 1) if d != long), long, rank - 1]
+    order = list(range(rank))
+    if rank > 1 and 2 * space.sizes[-1] < lanes:
+        # Too narrow for a vector: a long dimension is better, even with gathers.
+        long = [d for d in order[:-1] if space.sizes[d] >= 2 * lanes]
+        if long:
+            inner = max(long, key=lambda d: (sum(s[d] in (0, 1) for s in space.strides), d))
+            order.remove(inner)
+            order.append(inner)
+    if rank > 2:
+        rows = next((d for d in reversed(order[:-1]) if space.sizes[d] >= 8), order[-2])
+        order.remove(rows)
+        order.insert(rank - 2, rows)
     return Space(
         tuple(space.sizes[d] for d in order), tuple(tuple(s[d] for d in order) for s in space.strides)
     )
@@ -138,9 +146,9 @@ def elementwise(
 ) -> Call:
     """A call that computes `expression` for each element of the outputs' shape.
 
-    inputs: views that broadcast to the outputs' shape, in the order of the expression's leaves. An output may be
-    exactly an input's memory (same strides); any other overlap is wrong. outputs: all of one shape, one for each
-    result, no element twice. Raises ValueError where dtypes or shapes do not fit the expression.
+    inputs: views that broadcast to the outputs' shape, in the order of the expression's leaves. An output may
+    be exactly an input's memory (same strides); any other overlap is wrong. outputs: all of one shape, one for
+    each result, no element twice. Raises ValueError where dtypes or shapes do not fit the expression.
     """
     views = (*outputs, *inputs)
     shape = outputs[0].shape
@@ -152,15 +160,14 @@ def elementwise(
         raise ValueError(
             f"outputs are {[(v.dtype.name, v.shape) for v in outputs]}, want {expression.result_dtypes}"
         )
-    space = _arrange(
-        collapse(shape, [v.strides if v.shape == shape else v.broadcast_to(shape).strides for v in views])
-    )
+    lanes = machine.vector_bytes // expression.widest
+    steps = [v.strides if v.shape == shape else v.broadcast_to(shape).strides for v in views]
+    space = _arrange(collapse(shape, steps), lanes)
     sizes, count = space.sizes, len(outputs)
     strides = (*space.strides[count:], *space.strides[:count])
     views = (*inputs, *outputs)
     if not sizes:
         sizes, strides = (1,), tuple((1,) for _ in views)
-    lanes = machine.vector_bytes // expression.widest
     classes = tuple(
         "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) else "u"
         for i, s in enumerate(strides)

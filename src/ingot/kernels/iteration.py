@@ -1,4 +1,4 @@
-"""Iteration spaces: dimensions that several strided operands run over together, made as few and as long as can be."""
+"""Iteration spaces: dimensions that several strided operands run over together, made few and long."""
 
 from __future__ import annotations
 
@@ -43,6 +43,5 @@ def round_up(n: int, unit: int) -> int:
 
 
 def block_of(n: int, least: int, unit: int = 1) -> int:
-    """The size of the blocks to cut n items into: at most TILES of them, each a multiple of `unit`, none below `least`
-    except where there are not so many items."""
+    """The size of blocks to cut n items into, a multiple of `unit`: TILES of them, or fewer of `least` items."""
     return max(1, min(round_up(max(least, -(-n // TILES)), unit), round_up(max(n, 1), unit)))

@@ -1,0 +1,138 @@
+"""Copies between strided layouts: row by row where both run the same way, else transposes in registers."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from llvmlite import ir
+
+from ingot.codegen.builder import I32, Builder, Int, Value, vector
+from ingot.codegen.kernel import kernel
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import Call, View
+from ingot.kernels.elementwise import elementwise
+from ingot.kernels.expression import Expression, Step, identity
+from ingot.kernels.iteration import collapse, round_up
+
+_SIZES = ("source", "target", "a", "b", "a_block", "b_block", "a_blocks", "b_blocks", "source_b", "target_a")
+
+
+def _slots(rank: int) -> tuple[str, ...]:
+    return (
+        *(f"o{d}" for d in range(rank)),
+        *(f"so{d}" for d in range(rank)),
+        *(f"to{d}" for d in range(rank)),
+    )
+
+
+def _zip(k: Builder, rows: list[Value]) -> list[Value]:
+    """The transpose of a square of rows: as often as halving goes, zip row r with row r + half."""
+    count = len(rows)
+    half = count // 2
+    low = [lane // 2 + (count if lane % 2 else 0) for lane in range(count)]
+    picks = [ir.Constant(vector(I32, count), [p + start for p in low]) for start in (0, half)]
+    for _ in range(count.bit_length() - 1):
+        rows = [k.ir.shuffle_vector(rows[r], rows[r + half], pick) for r in range(half) for pick in picks]
+    return rows
+
+
+@kernel(*_SIZES)
+def _transpose(
+    k: Builder,
+    *,
+    operands: tuple[str, ...],  # noqa: ARG001  (the names of the slots)
+    rank: int,
+    itemsize: int,
+    side: int,
+) -> None:
+    """target[…, i, j] = source[…, j, i], i < a and j < b: contiguous in i at the source, in j at the target."""
+    element = ir.IntType(8 * itemsize)
+    source, target = k.pointer("source"), k.pointer("target")
+    a, b, a_block, b_block, a_blocks, b_blocks, source_b, target_a = (k.arg(name) for name in _SIZES[2:])
+    outer = [k.arg(f"o{d}") for d in range(rank)]
+    places = [[k.arg(f"{side_}o{d}") for d in range(rank)] for side_ in "st"]
+    row_type = vector(element, side)
+
+    def square(i: Int, j: Int, from_: Value, to: Value, whole: bool) -> None:
+        """One square of `side` rows and columns at (i, j)."""
+        rows: list[Value] = []
+        mask = None if whole else k.lanes_below(k.sub(a, i), side)
+        for r in range(side):
+            # Rows past the end are read again from the last one; what comes of them is not stored.
+            row = k.add(j, r) if whole else k.min(k.add(j, r), k.sub(b, 1))
+            rows.append(k.load(k.at(from_, k.add(k.mul(row, source_b), i), element), row_type, 0, mask))
+        rows = _zip(k, rows)
+        for c, value in enumerate(rows):
+            where = k.at(to, k.add(k.mul(k.add(i, c), target_a), j), element)
+            if whole:
+                k.store(value, where)
+            else:
+                left = k.choose(k.compare("<", k.add(i, c), a), k.sub(b, j), 0)
+                k.store(value, where, 0, k.lanes_below(left, side))
+
+    with k.loop(k.begin, k.end) as tile:
+        rest, first_j = k.div(tile, b_blocks), k.mul(k.rem(tile, b_blocks), b_block)
+        rest, first_i = k.div(rest, a_blocks), k.mul(k.rem(rest, a_blocks), a_block)
+        offsets: list[Int] = [0, 0]
+        for d in reversed(range(rank)):
+            index = rest if d == 0 else k.rem(rest, outer[d])
+            rest = rest if d == 0 else k.div(rest, outer[d])
+            offsets = [k.add(o, k.mul(index, steps[d])) for o, steps in zip(offsets, places, strict=True)]
+        from_, to = k.at(source, offsets[0], element), k.at(target, offsets[1], element)
+        last_i, last_j = k.min(a, k.add(first_i, a_block)), k.min(b, k.add(first_j, b_block))
+        with k.loop(first_i, last_i, side) as i, k.loop(first_j, last_j, side) as j:
+            inside = k.ir.and_(
+                k.compare("<=", k.add(i, side), last_i), k.compare("<=", k.add(j, side), last_j)
+            )
+            with k.when(inside):
+                square(i, j, from_, to, True)
+            with k.when(k.ir.not_(inside)):
+                square(i, j, from_, to, False)
+
+
+def _bits(view: View) -> View:
+    """The same memory as unsigned integers of the elements' size: a copy need not know what they mean."""
+    return replace(view, dtype=np.dtype(f"uint{8 * view.dtype.itemsize}"))
+
+
+def copy(source: View, target: View, machine: Machine, label: str = "copy") -> Call:
+    """A call that copies `source`, broadcast to the target's shape, to `target`, with a cast if dtypes differ.
+
+    The views must not overlap.
+    """
+    if source.dtype != target.dtype:
+        cast = Expression((source.dtype.name,), (Step("Cast", (0,), target.dtype.name),), (1,))
+        return elementwise(cast, [source], [target], machine, label)
+    if source.shape != target.shape:
+        source = source.broadcast_to(target.shape)
+    source, target = _bits(source), _bits(target)
+    space = collapse(target.shape, [target.strides, source.strides])
+    to, from_ = space.strides
+    other = next((d for d in range(len(to) - 1) if from_[d] == 1), None)
+    itemsize = source.dtype.itemsize
+    side = machine.vector_bytes // max(4, itemsize)
+    transposes = other is not None and to[-1] == 1 and from_[-1] not in (0, 1)
+    if other is None or not transposes or 2 * min(space.sizes[other], space.sizes[-1]) < side:
+        return elementwise(identity(source.dtype.name), [source], [target], machine, label)
+    a, b = space.sizes[other], space.sizes[-1]
+    outer = [d for d in range(len(to) - 1) if d != other]
+    size = math.prod(space.sizes)
+    # Blocks of some KB: the lines of both sides stay in L1 until all of their elements were used.
+    a_block = min(round_up(a, side), max(side, 128 // itemsize))
+    b_block = min(round_up(b, side), max(side, 8192 // (a_block * itemsize) // side * side))
+    a_blocks, b_blocks = -(-a // a_block), -(-b // b_block)
+    args = [source, target, a, b, a_block, b_block, a_blocks, b_blocks, from_[-1], to[other]]
+    args += [space.sizes[d] for d in outer] + [from_[d] for d in outer] + [to[d] for d in outer]
+    return Call(
+        _transpose(operands=_slots(len(outer)), rank=len(outer), itemsize=itemsize, side=side),
+        args,
+        tiles=math.prod(space.sizes[d] for d in outer) * a_blocks * b_blocks if size else 0,
+        reads=[source],
+        writes=[target],
+        label=label,
+    )
