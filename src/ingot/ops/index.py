@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View as Memory
-from ingot.kernels.copy import copy, fill
+from ingot.kernels.call import constant
+from ingot.kernels.copy import copy
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
@@ -189,6 +190,7 @@ class Pad(Op):
         number = plan.constant(fill_with)
         if fill_with is not None and number is None:
             return False
+        filler = constant(np.zeros((), x.dtype) if number is None else number.reshape(()))
         order = tuple(sorted(range(x.rank), key=lambda d: -x.strides[d]))
         out = plan.output(value, order, free_order=True)
         for axis, pair in enumerate(amounts):  # negative amounts remove
@@ -208,7 +210,7 @@ class Pad(Op):
                     continue
                 border = _part(done, axis, start, count)
                 if mode == "constant":
-                    plan.emit(fill(border, 0 if number is None else number.reshape(()).item(), plan.machine))
+                    plan.emit(copy(filler.broadcast_to(border.shape), border, plan.machine))
                     continue
                 first, step = source[mode]
                 strides = [s if d != axis else s * step for d, s in enumerate(done.strides)]
