@@ -69,12 +69,16 @@ def _spatial(out: Any, x: Tensor) -> int:
     return max(x.dim() - 2, 1)
 
 
-whole(torch.max_pool1d)(lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
-    g, out, input, _each(kernel_size, 1), stride, padding, dilation, ceil_mode
-))
-whole(torch.max_pool2d)(lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
-    g, out, input, _each(kernel_size, 2), stride, padding, dilation, ceil_mode
-))
+whole(torch.max_pool1d)(
+    lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
+        g, out, input, _each(kernel_size, 1), stride, padding, dilation, ceil_mode
+    )
+)
+whole(torch.max_pool2d)(
+    lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
+        g, out, input, _each(kernel_size, 2), stride, padding, dilation, ceil_mode
+    )
+)
 
 
 @row("avg_pool1d", "avg_pool2d", "avg_pool3d")
@@ -158,11 +162,17 @@ def _windows(g: Recorder, length: Any, parts: Any, dtype: torch.dtype) -> ir.Val
     return g.op("Div", g.cast(inside, torch.bool, dtype), count)
 
 
-whole(torch._C._nn.adaptive_avg_pool2d, torch._C._nn.adaptive_avg_pool3d, torch.adaptive_avg_pool1d)(
-    lambda g, out, input, output_size: adaptive_avg_pool(
-        g, out, input, list(out.shape[-(len(output_size) if isinstance(output_size, (list, tuple)) else 1) :])
+for _function, _axes in (
+    (torch.adaptive_avg_pool1d, 1),
+    (torch._C._nn.adaptive_avg_pool2d, 2),
+    (torch._C._nn.adaptive_avg_pool3d, 3),
+):
+    # output_size may be one number for all axes here; the output has a size for each.
+    whole(_function)(
+        lambda g, out, input, output_size, axes=_axes: adaptive_avg_pool(
+            g, out, input, list(out.shape[-axes:])
+        )
     )
-)
 
 
 @row("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
