@@ -33,6 +33,11 @@ class Row:
     foreign_cores: float | None = None
     cells: list[Measured] = field(default_factory=list)
 
+    @property
+    def on(self) -> str:
+        """`1 thread`, `2 threads`."""
+        return f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+
     def cell(self, runner: str) -> Measured | None:
         """Return the cell of a runner, None when it did not take part."""
         return next((cell for cell in self.cells if cell.runner == runner), None)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from benchmarks.report import ExportRow, Results, Row, begin, show, write
 from benchmarks.zoo import CORE, ZOO, build
 from ingot.benchmark import side_by_side
-from ingot.peers import PEERS, Arrays, Job
+from ingot.peers import PEERS, Arrays, Job, complaint
 
 DEFAULT_RUNNERS = ("ingot", "torch", "torch.compile", "onnxruntime", "openvino", "mnn")
 RESULTS = Path(__file__).parent / "results"
@@ -130,7 +130,7 @@ def measure(
         path, {key: np.ascontiguousarray(value.numpy()) for key, value in inputs.items()}, threads, module
     )
     columns = (
-        TextColumn(f"{row.title}, {threads} threads: {{task.description}}"),
+        TextColumn(f"{row.title}, {row.on}: {{task.description}}"),
         BarColumn(),
         TimeElapsedColumn(),
     )
@@ -158,7 +158,7 @@ def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor], fol
             try:
                 setattr(row, attribute, export(module, inputs, folder / f"{name}-{attribute}.onnx"))
             except Exception as error:  # as above
-                row.reason = f"{attribute}: {(str(error) or type(error).__name__).strip().splitlines()[0]}"
+                row.reason = f"{attribute}: {complaint(error)}"
     return row
 
 
@@ -192,9 +192,7 @@ def run(chosen: argparse.Namespace) -> Results:
                     for cell in row.cells
                     if (r := row.ratio(cell.runner)) and cell.runner != "ingot"
                 ]
-                console.print(
-                    f"{row.title}, {threads} threads: {', '.join(ratios) or 'no ratios'}", highlight=False
-                )
+                console.print(f"{row.title}, {row.on}: {', '.join(ratios) or 'no ratios'}", highlight=False)
                 if row.foreign_cores is not None and row.foreign_cores > 0.1:
                     console.print(
                         f"  warning: other processes kept {row.foreign_cores:.1f} cores busy", style="yellow"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ingot.peers import Arrays, Job, Runner, prepare
+from ingot.peers import Arrays, Job, Runner, complaint, prepare
 from ingot.timing import MachineLoad, interleave, worst_difference
 
 TOLERANCE = 1e-4  # of the largest value of an output, for float32
@@ -63,7 +63,7 @@ def side_by_side(
             start = time.perf_counter()
             outputs = prepared.call()
         except Exception as error:  # a runner that fails is a line in the table, not the end of the run
-            result.reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            result.reason = complaint(error)
             continue
         result.first_run = time.perf_counter() - start
         result.load, result.version = prepared.load_seconds, prepared.version

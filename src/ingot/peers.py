@@ -65,9 +65,18 @@ def prepare(name: str, job: Job) -> Runner:
     except IngotError:
         raise
     except Exception as error:  # whatever a peer raises is its refusal
-        complaint = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ProviderError(f"{name} cannot take {job.path.name}: {complaint}") from error
+        raise ProviderError(f"{name} cannot take {job.path.name}: {complaint(error)}") from error
     return Runner(call, version, time.perf_counter() - start)
+
+
+def complaint(error: Exception) -> str:
+    """Return what an error says on one line of at most 300 characters; OpenVINO's own source lines are left
+    out.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(("Exception from src", "Check '")))
+    text = text or type(error).__name__
+    return text if len(text) <= 300 else text[:299] + "…"
 
 
 def _import(package: str, command: str) -> ModuleType:
