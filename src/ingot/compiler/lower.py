@@ -11,6 +11,7 @@ producers choose such strides.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ class Elementwise:
     """A node of an elementwise operator, waiting to be part of a kernel."""
 
     position: int
+    turn: int  # in which it began to wait: operands before results
     op: str
     operands: tuple[ir.Value, ...]
     dtype: str
@@ -54,6 +56,7 @@ class Anchor:
     """
 
     position: int
+    turn: int
     emit: Callable[[View, Epilogue | None], list[Call]]
     order: tuple[int, ...]
     free_order: bool
@@ -106,6 +109,7 @@ class Lowering:
         self._views: dict[ir.Value, View] = {}
         self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+        self._turns = itertools.count()
         self._steps: list[Call | HostStep] = []
         self._checks: list[Check] = []
         self._kinds: dict[int, str] = {}
@@ -220,7 +224,7 @@ class Lowering:
         result = self._facts[value].dtype.name
         if not supports(op, dtypes, result, dict(attrs)):
             return False
-        self._waiting[value] = Elementwise(self._position, op, tuple(operands), result, attrs)
+        self._waiting[value] = Elementwise(self._position, next(self._turns), op, tuple(operands), result, attrs)
         return True
 
     def anchor(
@@ -232,7 +236,7 @@ class Lowering:
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
         rank = len(self._facts[value].shape)
-        self._waiting[value] = Anchor(self._position, emit, tuple(order or range(rank)), free_order)
+        self._waiting[value] = Anchor(self._position, next(self._turns), emit, tuple(order or range(rank)), free_order)
 
     def emit(self, calls: Call | Sequence[Call]) -> None:
         """Append calls. They belong to the node that is being lowered."""
@@ -377,23 +381,20 @@ class Lowering:
         inside = {first.position}
         anchor: ir.Value | None = None
         leaves: set[ir.Value] = set(first.operands)
-        # Candidates by position, last first: when one is looked at, all who read it have been.
-        queue: list[tuple[int, int, ir.Value]] = []
+        # Candidates by turn, last first: when one is looked at, all who read it have been.
+        queue: list[tuple[int, ir.Value]] = []
         queued: set[ir.Value] = set()
-        tie = 0
 
         def consider(operands: Sequence[ir.Value]) -> None:
-            nonlocal tie
             for value in operands:
                 waits = self._waiting.get(value)
                 if waits is not None and value not in queued:
                     queued.add(value)
-                    tie += 1
-                    heapq.heappush(queue, (-waits.position, tie, value))
+                    heapq.heappush(queue, (-waits.turn, value))
 
         consider(first.operands)
         while queue:
-            _, _, value = heapq.heappop(queue)
+            _, value = heapq.heappop(queue)
             waits = self._waiting[value]
             if (
                 value in self._output_buffers
@@ -420,7 +421,7 @@ class Lowering:
         self, root: ir.Value, members: dict[ir.Value, Elementwise], anchor: ir.Value | None
     ) -> tuple[Expression, list[ir.Value]]:
         """The group as an expression; leaf 0 is the anchor's result where there is one."""
-        ordered = sorted(members.items(), key=lambda item: item[1].position)
+        ordered = sorted(members.items(), key=lambda item: item[1].turn)
         leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
         for _, member in ordered:
             for operand in member.operands:
