@@ -114,11 +114,12 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
         found.append(Assumption("unified", where, what, "fixed"))
     for guard in env.guards.values():
-        if guard.incidental:
+        condition = env.expand(guard.condition)
+        if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
-        condition = readable(recording, guard.condition)
-        kind = "range" if len(guard.condition.free_symbols) == 1 else "relation"
-        found.append(Assumption(kind, guard.where, condition, "checked" if guard.check else "assumed"))
+        kind = "range" if len(condition.free_symbols) == 1 else "relation"
+        status = "assumed" if guard.by_user else "checked"
+        found.append(Assumption(kind, guard.where, readable(recording, condition), status))
     for name, (low, high) in table.ranges.items():
         bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
         found.append(Assumption("range", name, bounds, "assumed"))

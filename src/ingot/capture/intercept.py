@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
@@ -30,6 +31,11 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.numpy: lambda t: t.numpy(),
     _Tensor.__array__: lambda t: t.numpy(),
 }
+_NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
+
+
+class SizeWanted(RuntimeError):
+    """torch's C++ is about to turn a symbolic size into a number."""
 
 
 class Intercept(TorchFunctionMode):
@@ -44,9 +50,9 @@ class Intercept(TorchFunctionMode):
         g = self.recorder
         if g.paused:
             return func(*args, **kwargs)
-        row = WHOLE.get(func)
-        if row is not None and _plain(args) and _plain(tuple(kwargs.values())):
-            return g.whole(func, row, args, kwargs)
+        found = WHOLE.get(func)
+        if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
+            return g.whole(found[0], found[1], args, kwargs)
         if func in _NUMBERS and _plain(args):
             return _NUMBERS[func](g.python_number(args[0]))
         if func in _LISTS and _plain(args):
@@ -56,7 +62,19 @@ class Intercept(TorchFunctionMode):
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
             select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
             return None
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
+            if not concrete or g.in_python:
+                raise
+            # This operator's C++ wants numbers for sizes; torch has it in Python too.
+            g.in_python = True
+            try:
+                with enable_python_dispatcher():
+                    return func(*args, **kwargs)
+            finally:
+                g.in_python = False
 
 
 def _plain(args: Any) -> bool:

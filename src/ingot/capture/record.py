@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ingot.capture import alias
+from ingot.capture import alias, fakes
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
@@ -122,6 +122,7 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.parameter_names: dict[int, str] = {}
         self.paused = False
+        self.in_python = False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
         self.calls: list[ir.Value | None] = []  # the value of every recorded call, in order
         self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # a cached result would skip its guards
@@ -172,7 +173,7 @@ class Recorder:
         """A size as it is written in the file: a number, a name, a product or sum of names, or unknown."""
         if isinstance(size, int):
             return size
-        e = self.env.expr(size)
+        e = self.env.expand(self.env.expr(size))
         if e.is_number:
             return int(e)
         if not all(s in self.env.names for s in e.free_symbols):
@@ -320,21 +321,39 @@ class Recorder:
         known = all(r is not None for r in reals)
         if plan.name in ("lift_fresh", "lift"):
             return self._lift(func, args[0])
-        out = func(*args, **kwargs)
+        out = None if known else fakes.quick(self, plan.name, args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs)
         if plan.in_place:
             self._in_place(func, plan, args, kwargs, known)
             return args[0]
         if known and plan.foldable and self._fold(func, plan, args, kwargs, out, bool(tensors)):
             return out
-        self._emit(func, plan, args, kwargs, out)
-        return out
+        return self._emit(func, plan, args, kwargs, out)
 
-    def whole(self, func: Any, row: Row, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def whole(self, row: Row, meta: Row, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of a torch function that is kept whole."""
         with self.pause():
-            out = func(*args, **kwargs)
+            out = meta(*args, **kwargs)
         self._locate()
-        self._bind_results(out, row(self, out, *args, **kwargs))
+        made = row(self, out, *args, **kwargs)
+        out = self._tidy(out)
+        self._bind_results(out, made)
+        return out
+
+    def _tidy(self, out: Any) -> Any:
+        """The same outputs with a symbol of its own for every size that is a long formula."""
+        if isinstance(out, torch.Tensor):
+            if not any(isinstance(d, torch.SymInt) and not d.node.expr.is_Symbol for d in out.shape):
+                return out
+            sizes = [self.env.derive(d) if isinstance(d, torch.SymInt) else d for d in out.shape]
+            if all(a is b for a, b in zip(sizes, out.shape, strict=True)):
+                return out
+            with self.pause():
+                return _like(out, sizes)
+        if isinstance(out, (list, tuple)):
+            tidied = [self._tidy(o) for o in out]
+            return type(out)(tidied) if type(out) in (list, tuple) else out if tidied == list(out) else tuple(tidied)
         return out
 
     def _locate(self) -> None:
@@ -361,22 +380,25 @@ class Recorder:
         self._plans[func] = made
         return made
 
-    def _emit(self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _emit(self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         if plan.row is None:
             self._without_row(func, args, kwargs, out)
-            return
+            return out
         self._locate()
         made = plan.row(self, out, *args, **kwargs)
+        tidy = self._tidy(out)
         if plan.view:
             parent = self.entry(args[0])
-            outs = list(out) if isinstance(out, (list, tuple)) else [out]
+            outs = list(tidy) if isinstance(tidy, (list, tuple)) else [tidy]
             for i, (o, v) in enumerate(zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)):
                 view = View(parent, plan.name, plan.row, out, args, kwargs, i if isinstance(out, (list, tuple)) else None)
                 self._new(o, parent.group, value=v, view=view)
                 self.annotate(v, o)
+                self._note_dims(o, v)
                 self.calls.append(v)
-            return
-        self._bind_results(out, made)
+            return tidy
+        self._bind_results(tidy, made)
+        return tidy
 
     def _bind_results(self, out: Any, made: Any) -> None:
         if isinstance(out, torch.Tensor):
@@ -585,6 +607,20 @@ def _tensors(args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
 
 def _static(tensor: torch.Tensor) -> bool:
     return all(isinstance(d, int) for d in tensor.shape)
+
+
+def _like(tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
+    """A fake tensor of these sizes with the other's order of strides, as far as it says what is contiguous."""
+    order = sorted(range(len(sizes)), key=lambda d: -_hint(tensor.stride(d)) if _hint(tensor.stride(d)) else -(1 << 62))
+    repeated = [_hint(tensor.stride(d)) == 0 for d in range(len(sizes))]
+    base = torch.empty([1 if repeated[d] else sizes[d] for d in order], dtype=tensor.dtype, device=tensor.device)
+    back = [order.index(d) for d in range(len(sizes))]
+    made = base.permute(back)
+    return made.expand(list(sizes)) if any(repeated) else made
+
+
+def _hint(stride: Any) -> int:
+    return int(stride.node.shape_env.value(stride.node.expr)) if isinstance(stride, torch.SymInt) else int(stride)
 
 
 def _has_symbol(x: Any) -> bool:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +20,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import InputSpec
-from ingot.capture.intercept import Intercept, python_functions_run_as_they_are
+from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
 from ingot.capture.record import Dispatch, Recorder
+from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.signature import Arguments, Leaf, children, leaves, unique_names
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.tensors import dtype_of
+from ingot.capture.where import asked_by_user, converting_frame
 from ingot.errors import ExportError
 
 # Recording patches torch for its duration, so one at a time in a process.
@@ -52,15 +56,35 @@ def record(
     output_names: Sequence[str] | None,
     opset: int,
 ) -> Recording:
-    """Run `function` once on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
+    """Run `function` on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
+
+    It runs once; and once more for each Python module that calls `int()` on a size, with an `int` that lets sizes be.
 
     Raises:
         DataDependentError, MissingOperatorError, ExportError: with the user's line.
         Exception: whatever the model raises for these sizes.
     """
-    with _LOCK, unchanged(function) as state:
+    symbolic_int: list[dict[str, Any]] = []
+    while True:
+        try:
+            return _record(function, arguments, specs, hints, output_names, opset, symbolic_int)
+        except KeepSymbolic as found:
+            symbolic_int.append(found.module_globals)
+
+
+def _record(
+    function: Any,
+    arguments: Arguments,
+    specs: Sequence[InputSpec],
+    hints: dict[str, int],
+    output_names: Sequence[str] | None,
+    opset: int,
+    symbolic_int: list[dict[str, Any]],
+) -> Recording:
+    with _LOCK, unchanged(function) as state, shadowed_int(symbolic_int), quiet_torch():
         env = SizeEnv()
         recorder = Recorder(env, opset)
+        env.on_int = lambda: _before_number(symbolic_int, recorder)
         if isinstance(function, torch.nn.Module):
             for name, tensor in [*function.named_parameters(remove_duplicate=False), *function.named_buffers()]:
                 recorder.parameter_names.setdefault(id(tensor), name)
@@ -176,6 +200,37 @@ def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | Non
     return label
 
 
+# -- int(size)
+
+
+def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> None:
+    """A size is about to become a Python number: see whether that can be avoided.
+
+    `int(x.shape[0])` in the user's code: start again with an `int` that leaves sizes as they are. torch's own C++:
+    take the operator's Python form instead.
+    """
+    frame = converting_frame("__int__")
+    if frame is not None:
+        if not any(frame.f_globals is g for g in already):
+            raise KeepSymbolic(frame.f_globals)
+    elif not asked_by_user() and not recorder.in_python:
+        raise SizeWanted
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """torch logs every error of a fake tensor with a traceback; the error itself reaches the caller anyway."""
+    loggers = [logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.fx.experimental.sym_node")]
+    levels = [x.level for x in loggers]
+    for x in loggers:
+        x.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for x, level in zip(loggers, levels, strict=True):
+            x.setLevel(level)
+
+
 # -- the module while it runs
 
 
@@ -210,6 +265,7 @@ class _State:
     def __init__(self, modules: Sequence[tuple[str, torch.nn.Module]]) -> None:
         self.modules = modules
         self.before = [dict(m.__dict__) for _, m in modules]
+        self.containers = [_contents(m) for _, m in modules]  # hooks are put into dicts that stay the same object
         self.buffers = [dict(m._buffers) for _, m in modules]
         self.parameters = [dict(m._parameters) for _, m in modules]
 
@@ -238,6 +294,17 @@ class _State:
             for mine, old in ((m._buffers, buffers), (m._parameters, parameters)):
                 mine.clear()
                 mine.update(old)
+        for saved in self.containers:
+            for container, contents in saved:
+                if isinstance(container, list):
+                    container[:] = contents
+                else:
+                    container.clear()
+                    container.update(contents)
+
+
+def _contents(module: torch.nn.Module) -> list[tuple[Any, Any]]:
+    return [(v, type(v)(v)) for v in module.__dict__.values() if type(v) in (dict, list, set, OrderedDict)]
 
 
 def _join(path: str, name: str) -> str:

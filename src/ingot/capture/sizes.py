@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,19 @@ import onnx_ir as ir
 import sympy
 import torch
 from sympy.core.relational import Relational
-from sympy.logic.boolalg import And, Boolean, Not
+from sympy.logic.boolalg import And, BooleanFunction, Not
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from ingot.capture.graph import GraphWriter
-from ingot.capture.where import asked_by_user, source_line
+from ingot.capture.where import asked_by_user, source_line, torch_expects
 from ingot.errors import ExportError
 
 Size = int | torch.SymInt
 
 # Hints for sizes that only the run knows (the number of selected rows …): unusual, so that they equal nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
+_INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,7 @@ class Guard:
 
     condition: Any  # a SymPy boolean
     where: str
-    by_user: bool
-    check: bool
-
-    @property
-    def incidental(self) -> bool:
-        """torch chose one of several ways to the same result, as it does for sizes of 1 and for small ones."""
-        return not (self.by_user or self.check)
+    by_user: bool  # the model's own Python asked; else torch did, to see whether its operands fit
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ class Fixed:
 class SizeEnv(ShapeEnv):
     """torch's shape environment with every decision taken here: static, else by hint, and then written down.
 
+    Questions that torch asks itself on the way to the same result, as it does for sizes of 1, are not written down.
     torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded with the line
     that asked; an equation with a number fixes its dimensions, an equation between two dimensions unifies them.
     """
@@ -66,10 +62,13 @@ class SizeEnv(ShapeEnv):
         super().__init__(specialize_zero_one=False, duck_shape=False)
         self.names: dict[sympy.Symbol, str] = {}
         self.hints: dict[sympy.Symbol, Any] = {}
+        self.definitions: dict[sympy.Symbol, Any] = {}  # sizes computed from others that have a symbol of their own
         self.fixed: dict[sympy.Symbol, Fixed] = {}
         self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str]] = {}
         self.guards: dict[Any, Guard] = {}
-        self._replace: dict[sympy.Symbol, Any] = {}
+        self.small: set[sympy.Symbol] = set()  # dimensions so small in the example that a size made from them was 1
+        self.on_int: Callable[[], None] | None = None  # called before a size becomes a Python number
+        self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
         self._decided: dict[Any, Any] = {}
 
@@ -85,8 +84,38 @@ class SizeEnv(ShapeEnv):
         return size
 
     def canon(self, expression: Any) -> Any:
-        """The formula with fixed and unified dimensions put in."""
+        """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""
         return expression.xreplace(self._replace) if self._replace else expression
+
+    def expand(self, expression: Any) -> Any:
+        """The formula over the dimensions of the inputs alone."""
+        while any(s in self.definitions for s in expression.free_symbols):
+            expression = expression.xreplace(self.definitions)
+        return self.canon_dims(expression)
+
+    def canon_dims(self, expression: Any) -> Any:
+        """Fixed and unified dimensions put in."""
+        known = {s: v for s, v in self._replace.items() if s in self.names}
+        return expression.xreplace(known) if known else expression
+
+    def derive(self, size: torch.SymInt) -> torch.SymInt:
+        """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay short.
+
+        Without this, SymPy spends minutes on the nested divisions of a deep network's feature maps.
+        """
+        e = self.canon(size.node.expr)
+        if e.is_Symbol or e.is_number or e.is_polynomial():
+            return size
+        hint = int(self.value(e))
+        name = f"derived{len(self.definitions)}"
+        symbol: Any = self.create_symbol(
+            max(hint, 2), ConstantSource(name), dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+        )
+        self.definitions[symbol] = e
+        self.hints[symbol] = sympy.Integer(hint)
+        self._replace[e] = symbol
+        made: Any = self.create_symintnode(symbol, hint=max(hint, 2), source=ConstantSource(name))
+        return made
 
     def expr(self, size: Any) -> Any:
         """The SymPy formula of an int, SymInt, SymFloat or SymBool."""
@@ -121,16 +150,15 @@ class SizeEnv(ShapeEnv):
         """Decide a condition (or turn a size into a Python number) and write down what was decided."""
         del hint, fx_node, size_oblivious, forcing_spec
         e = self.canon(orig_expr)
-        known = self._static(e)
-        if known is not None:
-            return known
-        if fallback_value is not None:
-            return sympy.true if fallback_value else sympy.false
+        if e.is_number or e in (sympy.true, sympy.false):
+            return e
+        if fallback_value is not None and isinstance(e, _INEQUALITIES):
+            return sympy.true if fallback_value else sympy.false  # the general way: a slice keeps min(end, size)
+        if isinstance(e, (BooleanFunction, Relational)):  # a plain Symbol is a Boolean too, to SymPy
+            return self._decide(e)
+        if self.on_int is not None:
+            self.on_int()
         value = self.value(e)
-        if isinstance(e, (Boolean, Relational)):
-            holds = bool(value)
-            self._record(e if holds else Not(e))
-            return sympy.true if holds else sympy.false
         self._fix(e.free_symbols)
         return value
 
@@ -138,53 +166,68 @@ class SizeEnv(ShapeEnv):
         """torch checks that its operands fit: true or the operator raises."""
         del msg, fx_node
         e = self.canon(orig_expr)
-        known = self._static(e)
-        if known is not None:
-            return bool(known)
-        if not bool(self.value(e)):
-            return False
-        self._record(e, check=True)
-        return True
+        if e in (sympy.true, sympy.false):
+            return bool(e)
+        return bool(self._decide(e, expected=True))
 
-    def _static(self, e: Any) -> Any:
-        if e.is_number or e in (sympy.true, sympy.false):
-            return e
-        if e in self.guards:
-            return sympy.true
-        found = self._decided.get(e, self)
-        if found is self:
-            found = self._decided[e] = self._maybe_evaluate_static(e)
-        if found is None and Not(e) in self.guards:
-            return sympy.false
-        return found
+    def _decide(self, e: Any, expected: bool = False) -> Any:
+        """True or false by the hints, written down if it matters."""
+        by_user = asked_by_user(depth=4)
+        matters = by_user or expected or torch_expects()
+        if not matters and e in self._decided:
+            return self._decided[e]
+        holds = bool(self.value(e))
+        answer = sympy.true if holds else sympy.false
+        if matters and (e if holds else Not(e)) not in self.guards:
+            known = self._maybe_evaluate_static(e)
+            if known is not None:
+                return known
+        if matters or (holds and isinstance(e, sympy.Eq)):
+            self._record(e if holds else Not(e), by_user, matters and not by_user)
+        self._decided[e] = answer
+        return answer
 
     # -- what was decided
 
-    def _record(self, condition: Any, check: bool = False) -> None:
+    def _record(self, condition: Any, by_user: bool, check: bool) -> None:
         if isinstance(condition, And):
             for part in condition.args:
-                self._record(part, check)
+                self._record(part, by_user, check)
             return
-        decided = condition
         if isinstance(condition, sympy.Eq):
-            condition = _as_bound(condition)
-        known = frozenset(self.names)
-        if isinstance(condition, sympy.Eq) and condition.free_symbols <= known:
+            bound = _as_bound(condition)
+            if bound is not condition:
+                self._record(bound, by_user, True)
+                return
             left, right = (condition.lhs / condition.rhs).as_numer_denom()
             left, right = (left, right) if not left.is_number else (right, left)
             if left.is_Symbol and right.is_Symbol:
                 self._unify(left, right)
                 return
+            if right in (0, 1) and not condition.free_symbols <= frozenset(self.names):
+                # A division came out as 1, as it does for a range of sizes: no reason to fix them.
+                self._put_derived(condition, right)
+                self.small.update(self.expand(condition).free_symbols)
+                return
             if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
                 self._fix(condition.free_symbols)
                 return
-        by_user = asked_by_user()
-        # A symbolic size met a static one: results are only right where torch would not have cut it.
-        bound = isinstance(decided, sympy.Eq) and condition is not decided
-        self.guards[decided] = Guard(condition, source_line(), by_user, check or bound)
+        if by_user or check:
+            self.guards[condition] = Guard(condition, source_line(), by_user)
+
+    def _put_derived(self, equation: Any, value: Any) -> None:
+        expanded = self.expand(equation)
+        if expanded != True:  # noqa: E712  (a SymPy object)
+            self.guards[expanded] = Guard(expanded, source_line(), True)
+        side = equation.lhs if equation.rhs == value else equation.rhs
+        if side.is_Symbol:
+            self._put(side, value)
 
     def _fix(self, symbols: Iterable[sympy.Symbol]) -> None:
-        for s in list(symbols):
+        for s in sorted(symbols, key=str):
+            if s in self.definitions:
+                self._fix(self.expand(s).free_symbols)
+                continue
             value = self.hint(s)
             if s not in self.names:
                 raise ExportError(
@@ -196,14 +239,27 @@ class SizeEnv(ShapeEnv):
 
     def _unify(self, left: sympy.Symbol, right: sympy.Symbol) -> None:
         order = list(self.names)
-        keep, drop = sorted((left, right), key=order.index)
-        self.unified[drop] = (keep, source_line())
+        if left in self.names and right in self.names:
+            keep, drop = sorted((left, right), key=order.index)
+            self.unified[drop] = (keep, source_line())
+            self._put(drop, keep)
+            return
+        equation = sympy.Eq(self.expand(left), self.expand(right))
+        if equation != True:  # noqa: E712  (a SymPy object)
+            equation = _as_bound(equation)
+            self.guards[equation] = Guard(equation, source_line(), False)
+        keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
         self._put(drop, keep)
 
-    def _put(self, symbol: sympy.Symbol, value: Any) -> None:
-        self._replace = {s: v.xreplace({symbol: value}) for s, v in self._replace.items()}
+    def _put(self, symbol: Any, value: Any) -> None:
+        self._replace = {k.xreplace({symbol: value}) if not k.is_Symbol else k: v.xreplace({symbol: value}) for k, v in self._replace.items()}
+        self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
         self._replace[symbol] = value
         self._decided.clear()
+        for derived in self.definitions:
+            e = self.expand(derived)
+            if e.is_number:
+                self._replace[derived] = e
 
 
 def _as_bound(equation: Any) -> Any:

@@ -64,12 +64,31 @@ def asked_by_user(depth: int = 2) -> bool:
     `if x.shape[0] == 4:` goes through `SymBool.__bool__` in torch/__init__.py, called from the user's frame; torch's
     C++ asks the shape environment without it.
     """
+    return converting_frame(depth=depth + 1) is not None
+
+
+def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType | None:
+    """The user's frame that turns a size into a bool or number (by the given dunder), if that is what is going on."""
     at: FrameType | None = sys._getframe(depth)
     while at is not None:
         name = at.f_code.co_filename
         if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
-            return at.f_back is not None and _is_user(at.f_back.f_code)
+            caller = at.f_back
+            wanted = conversion is None or at.f_code.co_name == conversion
+            return caller if wanted and caller is not None and _is_user(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
-            return False
+            return None
+        at = at.f_back
+    return None
+
+
+def torch_expects(depth: int = 2) -> bool:
+    """Whether torch asks in order to raise an error if the answer is no."""
+    at: FrameType | None = sys._getframe(depth)
+    for _ in range(8):
+        if at is None:
+            break
+        if at.f_code.co_name in ("expect_true", "_check_with"):
+            return True
         at = at.f_back
     return False

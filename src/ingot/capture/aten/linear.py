@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import row, whole
+from ingot.capture.fakes import checked
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 
 
-@whole(torch.nn.functional.linear)
+def _fake_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.dim() != 2 or input.dim() < 2 or input.dtype != weight.dtype:
+        return torch.nn.functional.linear(input, weight, bias)
+    checked(input, -1, weight.shape[1], "the linear layer")
+    return torch.empty([*input.shape[:-1], weight.shape[0]], dtype=input.dtype, device=input.device)
+
+
+@whole(torch.nn.functional.linear, meta=_fake_linear)
 @row("linear")
 def linear(g: Recorder, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> ir.Value:
     """x Wᵀ + b: Gemm for matrices, else MatMul with the weight transposed as a constant, then Add."""

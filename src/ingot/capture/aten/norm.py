@@ -15,6 +15,8 @@ import torch
 from ingot.capture.aten.reduce import deviation
 from ingot.capture.aten.registry import row, whole
 from ingot.capture.aten.shape import reshape_to
+from ingot.capture.fakes import checked
+from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -22,7 +24,27 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 
 
-@whole(torch.layer_norm)
+def _fake_over_last(input: Tensor, normalized_shape: Sequence[Any], *args: Any, **kwargs: Any) -> Tensor:
+    for i, n in enumerate(normalized_shape):
+        checked(input, i - len(normalized_shape), n, "the normalisation")
+    return input.detach()
+
+
+def _fake_channels(input: Tensor, weight: Any = None, bias: Any = None, mean: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    for vector in (weight, mean):
+        if vector is not None:
+            checked(input, 1, vector.shape[0], "the normalisation")
+    return input.detach()
+
+
+def _fake_groups(input: Tensor, num_groups: int, weight: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    if weight is not None:
+        checked(input, 1, weight.shape[0], "the normalisation")
+    torch._check(input.shape[1] % num_groups == 0, lambda: f"{num_groups} groups of {input.shape[1]} channels")
+    return input.detach()
+
+
+@whole(torch.layer_norm, meta=_fake_over_last)
 def layer_norm(
     g: Recorder,
     out: Tensor,
@@ -53,7 +75,7 @@ def native_layer_norm(
     return [layer_norm(g, out[0], x, shape, weight, bias, eps), None, None]
 
 
-@whole(torch.rms_norm)
+@whole(torch.rms_norm, meta=_fake_over_last)
 def rms_norm(
     g: Recorder, out: Tensor, input: Tensor, normalized_shape: Sequence[Any], weight: Tensor | None = None, eps: float | None = None
 ) -> ir.Value:
@@ -76,7 +98,7 @@ def _per_channel(g: Recorder, vector: Tensor, rank: int) -> ir.Value:
     return g.op("Unsqueeze", g.val(vector), g.const(list(range(1, rank - 1)))) if rank > 2 else g.val(vector)
 
 
-@whole(torch.group_norm)
+@whole(torch.group_norm, meta=_fake_groups)
 def group_norm(
     g: Recorder,
     out: Tensor,
@@ -89,7 +111,9 @@ def group_norm(
 ) -> ir.Value:
     """GroupNormalization from opset 21; before it an instance normalisation over the groups."""
     x, dtype = g.val(input), input.dtype
-    channels = int(input.shape[1])
+    channels = g.sizes.number(input.shape[1])
+    if channels is None:
+        raise ExportError("group_norm without weight needs a static number of channels; give it in dynamic_shapes.")
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
         shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
@@ -103,7 +127,7 @@ def group_norm(
     return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
 
 
-@whole(torch.batch_norm)
+@whole(torch.batch_norm, meta=_fake_channels)
 def batch_norm(
     g: Recorder,
     out: Tensor,
@@ -130,7 +154,7 @@ def batch_norm(
     return g.op("BatchNormalization", g.val(input), scale, shift, mean, variance, epsilon=float(eps))
 
 
-@whole(torch.instance_norm)
+@whole(torch.instance_norm, meta=_fake_channels)
 def instance_norm(
     g: Recorder,
     out: Tensor,

@@ -13,7 +13,7 @@ from typing import Any
 Row = Callable[..., Any]
 
 ROWS: dict[str, Row] = {}
-WHOLE: dict[Any, Row] = {}
+WHOLE: dict[Any, tuple[Row, Row]] = {}
 
 
 def row(*names: str) -> Callable[[Row], Row]:
@@ -29,12 +29,15 @@ def row(*names: str) -> Callable[[Row], Row]:
     return register
 
 
-def whole(*functions: Any) -> Callable[[Row], Row]:
-    """Register a row for torch functions that must not be taken apart into ATen operators."""
+def whole(*functions: Any, meta: Row | None = None) -> Callable[[Row], Row]:
+    """Register a row for torch functions that must not be taken apart into ATen operators.
+
+    `meta(*args, **kwargs)` makes the fake outputs where torch's own function cannot with symbolic sizes.
+    """
 
     def register(function: Row) -> Row:
         for f in functions:
-            WHOLE[f] = function
+            WHOLE[f] = (function, meta or f)
         return function
 
     return register

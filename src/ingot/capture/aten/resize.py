@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import row
+from ingot.capture.aten.registry import Row, row, whole
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -38,53 +38,81 @@ def _resize(g: Recorder, x: Tensor, size: Sequence[Any], scales: Sequence[Any], 
     return g.op("Resize", g.val(x), None, None, g.shape([*x.shape[:lead], *size]), **attributes)
 
 
-def _corners(align: bool) -> str:
-    return "align_corners" if align else "half_pixel"
+def _sizes(x: Tensor, size: Any, scales: Any) -> list[Any]:
+    if size is not None:
+        return list(size)
+    spatial = x.shape[2:]
+    return [
+        n * int(s) if isinstance(s, (int, float)) and float(s).is_integer() else torch.sym_int(n * s)
+        for n, s in zip(spatial, scales, strict=True)
+    ]
 
 
-@row("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-def nearest(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], *scales: Any) -> ir.Value:
-    """Sample floor(i / scale)."""
-    return _resize(
-        g, x, size, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-    )
+def _fake(x: Tensor, size: Any, *rest: Any) -> Tensor:
+    """The resized tensor's shape; torch's own function wants numbers for symbolic sizes."""
+    target = _sizes(x, size, rest[-1])
+    torch._check(x.dim() == len(target) + 2, lambda: f"interpolate got {x.dim()} axes for sizes {target}")
+    return x.new_empty([*x.shape[:2], *target])
 
 
-@row("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
-def nearest_exact(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], *scales: Any) -> ir.Value:
-    """Sample floor((i + 0.5) / scale)."""
-    return _resize(
-        g, x, size, scales, mode="nearest", coordinate_transformation_mode="half_pixel", nearest_mode="round_prefer_ceil"
-    )
+_MODES: dict[str, dict[str, Any]] = {
+    # Sample floor(i / scale).
+    "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    # Sample floor((i + 0.5) / scale).
+    "exact": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
+    "linear": {"mode": "linear"},
+    "cubic": {"mode": "cubic", "cubic_coeff_a": -0.75},
+    # With a filter that widens when shrinking; the cubic one has Pillow's coefficient.
+    "linear_aa": {"mode": "linear", "antialias": 1},
+    "cubic_aa": {"mode": "cubic", "antialias": 1, "cubic_coeff_a": -0.5},
+}
+_FUNCTIONS = {
+    "upsample_nearest1d": "nearest",
+    "upsample_nearest2d": "nearest",
+    "upsample_nearest3d": "nearest",
+    "_upsample_nearest_exact1d": "exact",
+    "_upsample_nearest_exact2d": "exact",
+    "_upsample_nearest_exact3d": "exact",
+    "upsample_linear1d": "linear",
+    "upsample_bilinear2d": "linear",
+    "upsample_trilinear3d": "linear",
+    "upsample_bicubic2d": "cubic",
+    "_upsample_bilinear2d_aa": "linear_aa",
+    "_upsample_bicubic2d_aa": "cubic_aa",
+}
 
 
-@row("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
-def linear(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], align_corners: bool, *scales: Any) -> ir.Value:
-    """Linear in every spatial axis."""
-    return _resize(g, x, size, scales, mode="linear", coordinate_transformation_mode=_corners(align_corners))
+def _attributes(kind: str, align_corners: bool) -> dict[str, Any]:
+    attributes = dict(_MODES[kind])
+    attributes.setdefault("coordinate_transformation_mode", "align_corners" if align_corners else "half_pixel")
+    return attributes
 
 
-@row("upsample_bicubic2d")
-def bicubic(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], align_corners: bool, *scales: Any) -> ir.Value:
-    """Cubic with torch's coefficient, -0.75."""
-    mode = _corners(align_corners)
-    return _resize(g, x, size, scales, mode="cubic", coordinate_transformation_mode=mode, cubic_coeff_a=-0.75)
+def _as_called(kind: str) -> Row:
+    """torch._C._nn.upsample_…(x, size or None, [align_corners,] scale factors or None)."""
+
+    def emit(g: Recorder, out: Tensor, x: Tensor, size: Any, *rest: Any) -> ir.Value:
+        target = out.shape[2:]
+        scales = rest[-1] if rest[-1] is not None else []
+        return _resize(g, x, target, scales, **_attributes(kind, bool(rest[0]) if len(rest) > 1 else False))
+
+    return emit
 
 
-@row("_upsample_bilinear2d_aa")
-def bilinear_aa(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], align_corners: bool, *scales: Any) -> ir.Value:
-    """Linear with a filter that widens when shrinking."""
-    mode = _corners(align_corners)
-    return _resize(g, x, size, scales, mode="linear", coordinate_transformation_mode=mode, antialias=1)
+def _as_operator(kind: str) -> Row:
+    """aten::upsample_…(x, size, [align_corners,] one scale or None for each axis)."""
+
+    def emit(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], *rest: Any) -> ir.Value:
+        nearest = kind in ("nearest", "exact")
+        scales = rest if nearest else rest[1:]
+        return _resize(g, x, size, scales, **_attributes(kind, False if nearest else bool(rest[0])))
+
+    return emit
 
 
-@row("_upsample_bicubic2d_aa")
-def bicubic_aa(g: Recorder, out: Tensor, x: Tensor, size: Sequence[Any], align_corners: bool, *scales: Any) -> ir.Value:
-    """Cubic (-0.5, as Pillow) with a filter that widens when shrinking."""
-    mode = _corners(align_corners)
-    return _resize(
-        g, x, size, scales, mode="cubic", coordinate_transformation_mode=mode, antialias=1, cubic_coeff_a=-0.5
-    )
+for _name, _kind in _FUNCTIONS.items():
+    row(_name)(_as_operator(_kind))
+    whole(getattr(torch._C._nn, _name), meta=_fake)(_as_called(_kind))
 
 
 @row("grid_sampler_2d", "grid_sampler_3d", "grid_sampler")

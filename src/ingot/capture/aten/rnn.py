@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
+_PACKED = "packed sequences have no ONNX form; pass padded tensors and mask the result."
+
 # Where ONNX's gates stand among torch's: torch has i f g o and r z n, ONNX i o f c and z r h.
 _GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}
 
@@ -99,19 +101,34 @@ def _layers(
     return [value, *[e[0] if len(e) == 1 else g.op("Concat", *e, axis=0) for e in ends]]
 
 
-@whole(torch._VF.lstm)
+def _fake_lstm(x: Tensor, states: Any, params: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """Outputs of the right shape: torch's own layer wants numbers for sizes."""
+    if not isinstance(states, (list, tuple)):
+        raise ExportError(_PACKED)
+    return (_fake_sequence(x, states[0], params, rest[4]), *[torch.empty_like(s) for s in states])
+
+
+def _fake_single(x: Tensor, state: Tensor, params: Any, *rest: Any) -> tuple[Tensor, ...]:
+    if not isinstance(params, (list, tuple)):
+        raise ExportError(_PACKED)
+    return (_fake_sequence(x, state, params, rest[4]), torch.empty_like(state))
+
+
+def _fake_sequence(x: Tensor, state: Tensor, params: Any, bidirectional: bool) -> Tensor:
+    wanted = params[0].shape[-1]
+    torch._check(x.shape[-1] == wanted, lambda: f"the layer takes {wanted} features, the input has {x.shape[-1]}")
+    return x.new_empty([*x.shape[:-1], int(state.shape[-1]) * (2 if bidirectional else 1)])
+
+
+@whole(torch._VF.lstm, meta=_fake_lstm)
 def lstm(g: Recorder, out: Any, *args: Any) -> list[ir.Value]:
     """LSTM layers: output, last h, last c."""
-    if not isinstance(args[1], (list, tuple)):
-        raise ExportError("packed sequences have no ONNX form; pass padded tensors and mask the result.")
     x, states, params, biases, layers, dropout, train, both, batch_first = args
     return _layers(g, "LSTM", x, states, params, biases, layers, train, dropout, both, batch_first)
 
 
 def _single_state(op_type: str, **attributes: Any) -> Any:
     def emit(g: Recorder, out: Any, *args: Any) -> list[ir.Value]:
-        if not isinstance(args[2], (list, tuple)):
-            raise ExportError("packed sequences have no ONNX form; pass padded tensors and mask the result.")
         x, state, params, biases, layers, dropout, train, both, batch_first = args
         extra = dict(attributes)
         if "activations" in extra and both:
@@ -121,6 +138,6 @@ def _single_state(op_type: str, **attributes: Any) -> Any:
     return emit
 
 
-whole(torch._VF.gru)(_single_state("GRU", linear_before_reset=1))
-whole(torch._VF.rnn_tanh)(_single_state("RNN", activations=["Tanh"]))
-whole(torch._VF.rnn_relu)(_single_state("RNN", activations=["Relu"]))
+whole(torch._VF.gru, meta=_fake_single)(_single_state("GRU", linear_before_reset=1))
+whole(torch._VF.rnn_tanh, meta=_fake_single)(_single_state("RNN", activations=["Tanh"]))
+whole(torch._VF.rnn_relu, meta=_fake_single)(_single_state("RNN", activations=["Relu"]))

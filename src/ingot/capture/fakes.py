@@ -1,0 +1,73 @@
+"""Shapes of simple operators without asking torch, whose general way takes milliseconds with symbolic sizes.
+
+Measured on one [batch, 64, h, w] tensor: relu through torch's fake implementation 5 ms, layer_norm 12 ms, an alias of
+the input 0.06 ms. An elementwise result is such an alias: its contents are never looked at, and what shares memory
+with what is kept by the recorder.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+# One floating tensor in, the same shape and dtype out; other arguments are plain numbers.
+_UNARY = frozenset(
+    "relu gelu sigmoid tanh exp log sqrt rsqrt neg abs silu hardswish hardsigmoid hardtanh leaky_relu elu erf sin cos "
+    "mish softplus floor ceil round reciprocal square log_sigmoid celu relu6 clamp clamp_min clamp_max pow".split()
+)
+_ALONG_A_DIM = frozenset(("_softmax", "_log_softmax"))
+_BINARY = frozenset(("add", "sub", "mul", "div", "maximum", "minimum"))
+
+
+def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The fake result, or None where only torch knows."""
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    x = args[0]
+    if not x.dtype.is_floating_point or x.device.type != "cpu":
+        return None
+    if name in _ALONG_A_DIM:
+        return _alias(g, x) if x.dim() and len(args) > 2 and args[2] is False else None
+    rest = (*args[1:], *kwargs.values())
+    if name in _UNARY and not any(isinstance(a, Tensor) for a in rest):
+        return _alias(g, x)
+    if name in _BINARY and set(kwargs) <= {"alpha"}:
+        y = args[1] if len(args) > 1 else None
+        if isinstance(y, (int, float)):
+            return _alias(g, x)
+        if isinstance(y, Tensor) and y.dtype == x.dtype:
+            if spans(g, x, y):
+                return _alias(g, x)
+            if spans(g, y, x):
+                return _alias(g, y)
+    return None
+
+
+def _alias(g: Recorder, x: Tensor) -> Tensor:
+    with g.pause():
+        return x.detach()
+
+
+def spans(g: Recorder, a: Tensor, b: Tensor) -> bool:
+    """Whether b broadcasts into a's shape for every size: each of its axes is a's, or 1."""
+    n, m = a.dim(), b.dim()
+    return m <= n and all(
+        (isinstance(s, int) and s == 1) or g.same_size(s, a.shape[n - m + i]) for i, s in enumerate(b.shape)
+    )
+
+
+
+
+def checked(x: Tensor, axis: int, wanted: Any, what: str) -> None:
+    """torch's own check that an axis fits the parameters, so that a size the model fixes is seen to be fixed."""
+    torch._check(  # pyright: ignore[reportPrivateUsage]
+        x.shape[axis] == wanted, lambda: f"{what} takes {wanted} in axis {axis}, the input is {list(x.shape)}"
+    )

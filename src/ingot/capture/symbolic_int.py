@@ -1,0 +1,66 @@
+"""`int(x.shape[0])` in a model is meant to be harmless, but Python's `int` makes a number of a symbolic size.
+
+Models write it all the time. For modules that do, a recording starts again with their global name `int` bound to a
+type that returns sizes as they are and is `int` in every other way.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+
+class KeepSymbolic(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
+    """Carries the globals of the module that called `int()` on a size."""
+
+    def __init__(self, module_globals: dict[str, Any]) -> None:
+        super().__init__()
+        self.module_globals = module_globals
+
+
+class _Meta(type):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], torch.SymInt):
+            return args[0]
+        if len(args) == 1 and isinstance(args[0], torch.SymFloat):
+            return torch.sym_int(args[0])
+        return builtins.int(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, builtins.int)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, builtins.int)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is builtins.int
+
+    def __hash__(cls) -> int:
+        return hash(builtins.int)
+
+
+class SymbolicInt(builtins.int, metaclass=_Meta):
+    """`int`, except that a symbolic size stays one."""
+
+
+@contextlib.contextmanager
+def shadowed_int(modules: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Bind `int` in these modules' globals."""
+    missing = object()
+    saved = [(g, g.get("int", missing)) for g in modules]
+    for g in modules:
+        g["int"] = SymbolicInt
+    try:
+        yield
+    finally:
+        for g, value in saved:
+            if value is missing:
+                del g["int"]
+            else:
+                g["int"] = value
