@@ -27,6 +27,7 @@ from ingot.kernels.window import (
     Place,
     Reader,
     Window,
+    as_images,
     emit_windows,
     pixels_in_turn,
     refuse_non_float32,
@@ -259,39 +260,9 @@ def _pass(
     columns: _Axis,
     machine: Machine,
 ) -> list[Call]:
-    """One pass over x; `roles` says which axes are its images, rows and columns. Axes of one role must be
-    walked as one: where their strides do not allow that, it takes a call for each index of the outer ones.
-    """
-    merged: list[tuple[int, int, int, int]] = []  # of each role: sizes and strides in x and out
-    outer: list[tuple[int, int, int]] = []
-    for role in roles:
-        runs: list[tuple[int, int, int, int]] = []
-        for d in role:
-            axis = (x.shape[d], out.shape[d], x.strides[d], out.strides[d])
-            if axis[:2] == (1, 1):
-                continue
-            if runs and runs[-1][2:] == (axis[0] * axis[2], axis[1] * axis[3]):
-                axis = (axis[0] * runs[-1][0], axis[1] * runs[-1][1], *axis[2:])
-                runs[-1] = axis
-            else:
-                runs.append(axis)
-        runs = runs or [(1, 1, 0, 0)]
-        outer += [(run[0], run[2], run[3]) for run in runs[:-1]]
-        merged.append(runs[-1])
-    sizes, out_sizes, strides, out_strides = zip(*merged, strict=True)
-    calls: list[Call] = []
-    for index in itertools.product(*(range(n) for n, _, _ in outer)):
-        offsets = [sum(i * axis[side] for i, axis in zip(index, outer, strict=True)) for side in (1, 2)]
-        source = x.with_dims(
-            (sizes[0], x.shape[1], *sizes[1:]), (strides[0], x.strides[1], *strides[1:]), offsets[0]
-        )
-        target = out.with_dims(
-            (out_sizes[0], x.shape[1], *out_sizes[1:]),
-            (out_strides[0], out.strides[1], *out_strides[1:]),
-            offsets[1],
-        )
-        calls.append(_call(op, source, target, rows, columns, machine))
-    return calls
+    """One pass over x; `roles` says which axes are its images, rows and columns."""
+    pairs = as_images(x, out, (roles[0], [1], *roles[1:]))
+    return [_call(op, source, target, rows, columns, machine) for source, target in pairs]
 
 
 def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Machine) -> Call:

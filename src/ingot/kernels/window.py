@@ -11,7 +11,8 @@ elements: no pixel is computed by scalar code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,3 +275,33 @@ def window_arguments(
         bands, band_rows, blocks, machine.lanes,
     ]  # fmt: skip
     return arguments, images * bands * blocks if out.size else 0
+
+
+def as_images(x: View, out: View, roles: Sequence[Sequence[int]]) -> Iterator[tuple[View, View]]:
+    """x and out as pairs of views with one axis for each role (images, channels, rows, columns; or others).
+
+    `roles` shares the axes out. Axes of one role must be walked as one, so, unless x and out agree in size
+    along them, there is only one; where their strides do not allow that, there is a pair for each index of
+    the outer ones.
+    """
+    merged: list[tuple[int, int, int, int]] = []  # of each role: sizes and strides in x and out
+    outer: list[tuple[int, int, int]] = []
+    for role in roles:
+        runs: list[tuple[int, int, int, int]] = []
+        for d in role:
+            axis = (x.shape[d], out.shape[d], x.strides[d], out.strides[d])
+            if axis[:2] == (1, 1):
+                continue
+            if runs and runs[-1][2:] == (axis[0] * axis[2], axis[1] * axis[3]):
+                runs[-1] = (axis[0] * runs[-1][0], axis[1] * runs[-1][1], *axis[2:])
+            else:
+                runs.append(axis)
+        runs = runs or [(1, 1, 0, 0)]
+        outer += [(run[0], run[2], run[3]) for run in runs[:-1]]
+        merged.append(runs[-1])
+    sizes, out_sizes, strides, out_strides = zip(*merged, strict=True)
+    for index in itertools.product(*(range(n) for n, _, _ in outer)):
+        offset, out_offset = (
+            sum(i * run[side] for i, run in zip(index, outer, strict=True)) for side in (1, 2)
+        )
+        yield x.with_dims(sizes, strides, offset), out.with_dims(out_sizes, out_strides, out_offset)
