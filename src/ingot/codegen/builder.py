@@ -338,10 +338,12 @@ class Builder:
         bounded = self.ir.trunc(self.int(self.max(self.min(count, lanes), 0)), I32)
         return self.ir.icmp_unsigned("<", numbers, self.broadcast(bounded, lanes))
 
-    def prefetch(self, pointer: Value, index: Int, element: Any, locality: int = 3) -> None:
-        """Start fetching the cache line of pointer[index]; locality 3 is L1, 2 is L2."""
+    def prefetch(
+        self, pointer: Value, index: Int, element: Any, locality: int = 3, write: bool = False
+    ) -> None:
+        """Start fetching the line of pointer[index], with `write` to store there; locality 3 is L1, 2 is L2."""
         prefetch = self.declare("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
-        self.ir.call(prefetch, [self.at(pointer, index, element), I32(0), I32(locality), I32(1)])
+        self.ir.call(prefetch, [self.at(pointer, index, element), I32(int(write)), I32(locality), I32(1)])
 
     # ---- floating point ------------------------------------------------------------------------------------
 

