@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from ingot.kernels.call import View as Memory
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
+from ingot.ops.reduce import reduction
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -180,10 +182,21 @@ class GlobalPool(Op):
         with np.errstate(all="ignore"):
             return [rounded(self.combine(node, widen(x), tuple(range(2, x.ndim))), x.dtype)]
 
+    #: the reduction that computes it
+    reduction: ClassVar[str | None] = None
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A reduction over the spatial dimensions."""
+        x = first_input(node)
+        axes = tuple(range(2, len(plan.facts(x).shape)))
+        return self.reduction is not None and reduction(plan, self.reduction, x, axes, node.outputs[0])
+
 
 @register("GlobalAveragePool", since=22)
 class GlobalAveragePool(GlobalPool):
     """The mean."""
+
+    reduction = "ReduceMean"
 
     def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
         """np.mean."""
@@ -194,6 +207,8 @@ class GlobalAveragePool(GlobalPool):
 @register("GlobalMaxPool", since=22)
 class GlobalMaxPool(GlobalPool):
     """The largest."""
+
+    reduction = "ReduceMax"
 
     def combine(self, node: ir.Node, x: Array, axes: tuple[int, ...]) -> Array:
         """np.max."""

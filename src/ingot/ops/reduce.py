@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.reduce import reduce, supports
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -16,6 +18,7 @@ from ingot.ops.registry import (
     Op,
     add,
     attr_int,
+    first_input,
     given,
     known_ints,
     need,
@@ -75,6 +78,28 @@ class Reduction(Op):
                 x.shape if axes is None else reduced_shape(x.shape, axes, attr_int(node, "keepdims", 1))
             )
         ]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel, for every numeric dtype that it knows."""
+        x, argument = first_input(node), node.inputs[1] if len(node.inputs) > 1 else None
+        known = plan.constant(argument)
+        axes = self.axes(
+            node, len(plan.facts(x).shape), None if known is None else tuple(known.ravel().tolist())
+        )
+        return reduction(plan, self.name, x, axes or (), node.outputs[0])
+
+
+def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value) -> bool:
+    """`value` = op(x over axes), with 1 or nothing in the axes' place. False where no kernel knows the dtype."""
+    facts = plan.facts(x)
+    if not supports(op, facts.dtype.name):
+        return False
+    view, out = plan.view(x), plan.output(value)
+    kept = [d for d in range(view.rank) if d not in axes]
+    if out.rank == view.rank:
+        out = out.with_dims([out.shape[d] for d in kept], [out.strides[d] for d in kept])
+    plan.emit(reduce(op, [view], axes, out, plan.machine))
+    return True
 
 
 def _lowest(dtype: DType) -> Any:

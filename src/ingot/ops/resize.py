@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.resize import Taps, resize
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import is_float, rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -22,6 +24,7 @@ from ingot.ops.registry import (
     attr_int,
     attr_ints,
     attr_str,
+    first_input,
     given,
     label,
     need,
@@ -225,3 +228,28 @@ class Resize(Op):
             limits = np.iinfo(x.dtype)
             y = np.clip(np.rint(y), limits.min, limits.max)
         return [rounded(y, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A gather of weighted neighbours, two axes at a time; the output lies as the input does."""
+        x, value = first_input(node), node.outputs[0]
+        facts = plan.facts(x)
+        settled = [plan.constant(v) for v in [*node.inputs[1:], None, None, None][:3]]
+        nearest = attr_str(node, "mode", "nearest") == "nearest"
+        cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+        if facts.dtype != np.float32 and (not nearest or cropped or facts.dtype.itemsize not in (1, 2, 4, 8)):
+            return False
+        tables: dict[int, Taps] = {}
+        for axis in self.axes(node, facts.shape, *settled):
+            index, weights, outside = self.taps(node, axis)
+            index = index.astype(np.int32)
+            if outside is not None:
+                index[outside, 0] = -1
+            tables[axis.axis] = Taps(index, None if nearest else weights.astype(np.float32))
+        if tables and all(n == 1 for d, n in enumerate(facts.shape) if d not in tables):
+            return False
+        view = plan.view(x)
+        order = tuple(sorted(range(view.rank), key=lambda d: -view.strides[d]))
+        out = plan.output(value, order, free_order=True)
+        beyond = attr_float(node, "extrapolation_value", 0.0)
+        plan.emit(resize(view, out, tables, plan.machine, beyond))
+        return True
