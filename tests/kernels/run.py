@@ -60,6 +60,7 @@ def _memory_of(array: np.ndarray) -> tuple[np.ndarray, int]:
 
 def put(array: np.ndarray) -> View:
     """A view of `array` with its own strides (negative and zero ones too)."""
+    array = np.asarray(array)  # NumPy's scalars too
     memory, origin = _memory_of(array)
     strides = tuple(s // array.itemsize for s in array.strides)
     return View(Buffer(memory.nbytes, "constant", memory), origin, array.dtype, array.shape, strides)

@@ -1,0 +1,182 @@
+"""Reductions: sums, means, extremes, products, norms, logarithms of sums; any dimensions, any layout."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import math as scalar
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ingot.codegen import math
+from ingot.codegen.builder import Builder, Value
+from ingot.codegen.elements import FLOATS, INTEGERS, is_float, is_signed, register_type
+from ingot.codegen.kernel import kernel
+from ingot.codegen.lanes import Lanes
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import Call, View
+from ingot.kernels.expression import Expression, emit, identity
+from ingot.kernels.operations import OPERATIONS
+from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
+
+#: ONNX's names.
+FLOAT_ONLY = ("ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
+ANY_NUMBER = ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare")
+
+
+def supports(op: str, dtype: str) -> bool:
+    """Whether `reduce` computes `op` on values of `dtype`."""
+    return (op in FLOAT_ONLY and dtype in FLOATS) or (op in ANY_NUMBER and dtype in (*FLOATS, *INTEGERS))
+
+
+def evaluate_reduce(op: str, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """The plain definition: floats in float64, integers in their own type; the axes are dropped."""
+    axis = tuple(axes)
+    if is_float(x.dtype.name):
+        x = x.astype(np.float64)
+    empty = not all(x.shape[a] for a in axis)
+    low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+
+    def log_sum_exp() -> np.ndarray:
+        top = np.max(x, axis, keepdims=True, initial=-np.inf)
+        top = np.where(np.isfinite(top), top, 0.0)
+        return np.log(np.sum(np.exp(x - top), axis)) + np.squeeze(top, axis)
+
+    table: dict[str, Callable[[], Any]] = {
+        "ReduceSum": lambda: np.sum(x, axis, dtype=x.dtype),
+        "ReduceMean": lambda: np.mean(x, axis),
+        "ReduceMax": lambda: np.max(x, axis, initial=low if empty else None),
+        "ReduceMin": lambda: np.min(x, axis, initial=high if empty else None),
+        "ReduceProd": lambda: np.prod(x, axis, dtype=x.dtype),
+        "ReduceL1": lambda: np.sum(np.abs(x), axis, dtype=x.dtype),
+        "ReduceL2": lambda: np.sqrt(np.sum(x * x, axis)),
+        "ReduceSumSquare": lambda: np.sum(x * x, axis, dtype=x.dtype),
+        "ReduceLogSum": lambda: np.log(np.sum(x, axis)),
+        "ReduceLogSumExp": log_sum_exp,
+    }
+    with np.errstate(all="ignore"):
+        return np.asarray(table[op]())
+
+
+def accumulator(k: Builder, kind: str, dtype: str, lanes: int) -> Accumulator:
+    """The accumulator of kind "sum", "prod", "max" or "min" for register values of `dtype`."""
+    type_ = register_type(dtype, lanes)
+
+    def combine(a: Value, b: Value) -> Value:
+        op = {"sum": "Add", "prod": "Mul", "max": "Max", "min": "Min"}[kind]
+        return OPERATIONS[op].emit(k, [a, b], (dtype, dtype), dtype, {})
+
+    start: float = {"sum": 0, "prod": 1}.get(kind, 0)
+    if kind in ("max", "min"):
+        if is_float(dtype):
+            start = -scalar.inf if kind == "max" else scalar.inf
+        else:
+            bounds = np.iinfo(dtype)
+            start = int(bounds.min if kind == "max" else bounds.max)
+    return Accumulator(k.splat(start, type_), combine, kind == "sum" and is_float(dtype))
+
+
+_KINDS = {"ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod"}
+
+
+@kernel("count")
+def _reduce(
+    k: Builder,
+    *,
+    operands: tuple[str, ...],  # noqa: ARG001  (the names of the slots)
+    op: str,
+    prologue: Expression,
+    epilogue: Expression,
+    layout: Layout,
+) -> None:
+    walk = Walk(k, layout)
+    dtype, lanes, inputs = prologue.result_dtypes[0], layout.lanes, len(prologue.leaves)
+    total = accumulator(k, _KINDS.get(op, "sum"), dtype, lanes)
+
+    def value_at(place: Place) -> Value:
+        return emit(k, prologue, [place.load(i) for i in range(inputs)], lanes)[0]
+
+    def item() -> None:
+        tops: list[Value] = []
+        if op == "ReduceLogSumExp":
+            top = accumulator(k, "max", dtype, lanes)
+            (found,) = walk.sweep(lambda place, best: [top.combine(best[0], value_at(place))], [top])
+            for best in walk.lanes_of(found, top.combine):
+                v = Lanes(k, best)
+                tops.append(v.where(v.abs() < scalar.inf, 0.0).value)
+        way = 0
+
+        def visit(place: Place, values: list[Value]) -> list[Value]:
+            nonlocal way
+            x = Lanes(k, value_at(place))
+            if op == "ReduceLogSumExp":
+                x = Lanes(k, math.exp(k, (x - Lanes(k, tops[way % len(tops)])).value))
+                way += 1
+            elif op == "ReduceL1" and (is_float(dtype) or is_signed(dtype)):
+                x = x.abs()
+            elif op in ("ReduceL2", "ReduceSumSquare"):
+                x = x * x
+            return [total.combine(values[0], x.value)]
+
+        (found,) = walk.sweep(visit, [total])
+        results = walk.lanes_of(found, total.combine)
+        for i, (place, result) in enumerate(zip(walk.outputs(), results, strict=True)):
+            y = Lanes(k, result)
+            if op == "ReduceMean":
+                y = y / Lanes(k, k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes))
+            elif op == "ReduceL2":
+                y = y.intrinsic("sqrt")
+            elif op == "ReduceLogSum":
+                y = Lanes(k, math.log(k, y.value))
+            elif op == "ReduceLogSumExp":
+                y = Lanes(k, math.log(k, y.value)) + Lanes(k, tops[i])
+            place.store(inputs, emit(k, epilogue, [y.value], lanes)[0])
+
+    walk.each(item)
+
+
+def reduce(
+    op: str,
+    inputs: Sequence[View],
+    axes: Sequence[int],
+    out: View,
+    machine: Machine,
+    prologue: Expression | None = None,
+    epilogue: Expression | None = None,
+    label: str = "",
+) -> Call:
+    """A call that reduces `prologue(*inputs)` (default: the only input) over `axes`; `op` is ONNX's name.
+
+    inputs: views that broadcast to one shape. axes: non-negative, may be empty. out: that shape without the axes
+    (no dimensions of size 1 in their place). epilogue: an expression of the result, default itself. An empty sum
+    is 0, an empty product 1, an empty maximum -Inf (or the lowest integer).
+    """
+    if prologue is None:
+        prologue = identity(inputs[0].dtype.name)
+    dtype = prologue.result_dtypes[0]
+    if epilogue is None:
+        epilogue = identity(dtype)
+    if not supports(op, dtype):
+        raise ValueError(f"{op} of {dtype}: not one of these kernels")
+    shape = np.broadcast_shapes(*(v.shape for v in inputs))
+    if out.shape != tuple(n for d, n in enumerate(shape) if d not in axes):
+        raise ValueError(f"{op} of shape {shape} over {tuple(axes)} into shape {out.shape}")
+    kept = iter(out.strides)
+    whole = out.with_dims(shape, [0 if d in axes else next(kept) for d in range(len(shape))])
+    views = [v.broadcast_to(shape) for v in inputs]
+    widest = max(prologue.widest, epilogue.widest)
+    walk = plan([*views, whole], shape, axes, machine.vector_bytes, widest)
+    return Call(
+        _reduce(
+            operands=walk.layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=walk.layout
+        ),
+        [walk.count, *walk.args],
+        tiles=walk.tiles,
+        reads=list(inputs),
+        writes=[out],
+        flops=walk.count * out.size * (1 + prologue.weight),
+        label=label or op,
+    )

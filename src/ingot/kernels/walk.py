@@ -1,0 +1,313 @@
+"""The walk of kernels that reduce: for each kept place, over the elements of the reduced dimensions, in vectors.
+
+Vectors lie along the innermost dimension of the first operand. If that is reduced, lanes are combined at the
+end (`across` is False); else each lane belongs to an output of its own (`across`). Sums are blocked and
+compensated, so their error does not grow with their length.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ingot.codegen.builder import Builder, Int, Value
+from ingot.codegen.elements import (
+    gather_element,
+    load_element,
+    memory_element,
+    scatter_element,
+    store_element,
+)
+from ingot.codegen.lanes import Lanes
+from ingot.kernels.call import View
+from ingot.kernels.iteration import TILES, Space, collapse, round_up
+
+_BLOCK = 256  # steps of a loop whose sums are added up before they join the total
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What of a walk changes the code. Operands are numbered in the order of their views."""
+
+    dtypes: tuple[str, ...]
+    classes: tuple[str, ...]  # along the vectors: "c" contiguous, "s" strided, "b" the same
+    kept: int  # outer loops over kept dimensions
+    reduced: int  # loops over reduced dimensions
+    across: bool
+    lanes: int
+    ways: int  # vectors at a time
+
+    def slots(self) -> tuple[str, ...]:
+        """The names of the argument slots."""
+        names = ["n", "items", "per_tile", *(f"k{d}" for d in range(self.kept))]
+        names += [f"r{d}" for d in range(self.reduced)]
+        for i in range(len(self.classes)):
+            names += [f"p{i}", f"n{i}", *(f"k{d}_{i}" for d in range(self.kept))]
+            names += [f"r{d}_{i}" for d in range(self.reduced)]
+        return tuple(names)
+
+
+@dataclass(slots=True)
+class Plan:
+    """A walk for given views: the layout, the arguments, and the figures a Call needs."""
+
+    layout: Layout
+    args: list[int | View]
+    tiles: int
+    count: int  # elements reduced for each output
+    scratch: int  # bytes that hold one float for each element of an item
+
+
+def plan(
+    views: Sequence[View], shape: Sequence[int], axes: Sequence[int], vector_bytes: int, widest: int
+) -> Plan:
+    """Plan a walk over `shape`, reduced along `axes`. Views have that shape; outputs have stride 0 along `axes`."""
+    lanes = vector_bytes // widest
+    steps = [v.strides for v in views]
+    inner = [d for d in range(len(shape)) if d in set(axes)]
+    outer = [d for d in range(len(shape)) if d not in set(axes)]
+    spaces: list[Space] = []
+    for dims in (outer, inner):
+        space = collapse([shape[d] for d in dims], [[s[d] for d in dims] for s in steps])
+        if not space.sizes:
+            space = Space((1,), tuple((1 if dims is inner else 0,) for _ in views))
+        spaces.append(space)
+    kept, reduced = spaces
+    count, items = math.prod(reduced.sizes), math.prod(kept.sizes)
+    nearness = [abs(s.strides[0][-1]) or 1 << 60 for s in (kept, reduced)]
+    across = (nearness[0] < nearness[1] or reduced.sizes[-1] * 2 <= lanes) and kept.sizes[-1] * 2 > lanes
+    ways = 4
+    vectors = kept if across else reduced
+    n = vectors.sizes[-1]
+    if across:
+        ways = max(1, min(4, -(-n // lanes)))
+        items = math.prod(kept.sizes[:-1]) * -(-n // (ways * lanes))
+        kept_dims, reduced_dims = len(kept.sizes) - 1, len(reduced.sizes)
+        held = count * ways * lanes
+    else:
+        kept_dims, reduced_dims = len(kept.sizes), len(reduced.sizes) - 1
+        held = math.prod(reduced.sizes[:-1]) * round_up(n, lanes)
+    classes = tuple({1: "c", 0: "b"}.get(s[-1], "s") for s in vectors.strides)
+    work = max(1, count * (ways * lanes if across else 1))
+    per_tile = max(1, min(-(-items // TILES), max(1, 8192 // work)), -(-items // (4 * TILES)))
+    layout = Layout(tuple(v.dtype.name for v in views), classes, kept_dims, reduced_dims, across, lanes, ways)
+    args: list[int | View] = [n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims]]
+    for i, view in enumerate(views):
+        args += [
+            view,
+            vectors.strides[i][-1],
+            *kept.strides[i][:kept_dims],
+            *reduced.strides[i][:reduced_dims],
+        ]
+    return Plan(layout, args, -(-items // per_tile), count, held * max(4, widest))
+
+
+class Place:
+    """One vector of elements: how to load and store each operand there."""
+
+    def __init__(
+        self, walk: Walk, pointers: Sequence[Value], column: Int, left: Int | None, held: Int
+    ) -> None:
+        self._walk, self._pointers, self._column = walk, pointers, column
+        self._left = left
+        #: the mask of lanes that are elements, or None for all
+        self.mask: Value | None = None if left is None else walk.k.lanes_below(left, walk.layout.lanes)
+        #: where in the scratch memory this vector's elements are kept, in elements
+        self.held = held
+
+    def load(self, i: int) -> Value:
+        """Operand i; lanes off the mask are 0."""
+        k, layout = self._walk.k, self._walk.layout
+        kind, dtype, lanes = layout.classes[i], layout.dtypes[i], layout.lanes
+        if kind == "b":
+            return k.broadcast(load_element(k, self._pointers[i], dtype, 1), lanes)
+        if kind == "c":
+            return load_element(k, self._pointers[i], dtype, lanes, self._column, self.mask)
+        step = self._walk.steps[i]
+        where = k.at(self._pointers[i], k.mul(self._column, step), memory_element(dtype))
+        return gather_element(k, where, dtype, lanes, step, self._left)
+
+    def store(self, i: int, value: Value) -> None:
+        """Store operand i; only the lanes of the mask."""
+        k, layout = self._walk.k, self._walk.layout
+        kind, dtype = layout.classes[i], layout.dtypes[i]
+        if kind == "c":
+            store_element(k, value, self._pointers[i], dtype, self._column, self.mask)
+            return
+        step = self._walk.steps[i]
+        where = k.at(self._pointers[i], k.mul(self._column, step), memory_element(dtype))
+        scatter_element(k, value, where, dtype, step, self._left)
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """A value gathered over a walk: what it starts as, and how two of them become one."""
+
+    start: Value  # a vector
+    combine: Callable[[Value, Value], Value]
+    is_sum: bool  # of floats: its blocks are added with compensation
+
+
+Visit = Callable[[Place, list[Value]], list[Value]]
+
+
+class Walk:
+    """The walk of one kernel: emits the loops."""
+
+    def __init__(self, k: Builder, layout: Layout) -> None:
+        self.k, self.layout = k, layout
+        operands = range(len(layout.classes))
+        self.n, self.items, self.per_tile = k.arg("n"), k.arg("items"), k.arg("per_tile")
+        self.kept = [k.arg(f"k{d}") for d in range(layout.kept)]
+        self.reduced = [k.arg(f"r{d}") for d in range(layout.reduced)]
+        self.steps: list[Int] = [
+            {"c": 1, "b": 0}[c] if c in "cb" else k.arg(f"n{i}") for i, c in enumerate(layout.classes)
+        ]
+        self.start = [k.pointer(f"p{i}") for i in operands]
+        self.kept_steps = [[k.arg(f"k{d}_{i}") for d in range(layout.kept)] for i in operands]
+        self.reduced_steps = [[k.arg(f"r{d}_{i}") for d in range(layout.reduced)] for i in operands]
+        self.elements = [memory_element(dtype) for dtype in layout.dtypes]
+        self.base: list[Value] = []
+        self.lefts: list[Int | None] = []
+
+    def each(self, body: Callable[[], None]) -> None:
+        """Emit `body` for each item (a kept place, or with `across` a block of them) of the thread's tiles."""
+        k, layout = self.k, self.layout
+        width = layout.ways * layout.lanes
+        first = k.mul(k.begin, self.per_tile)
+        with k.loop(first, k.min(k.mul(k.end, self.per_tile), self.items)) as item:
+            rest, column = item, 0
+            if layout.across:
+                blocks = k.ceil_div(self.n, width)
+                rest, column = k.div(item, blocks), k.mul(k.rem(item, blocks), width)
+            offsets: list[Int] = [k.mul(column, step) for step in self.steps]
+            for d in reversed(range(layout.kept)):
+                index = rest if d == 0 else k.rem(rest, self.kept[d])
+                rest = rest if d == 0 else k.div(rest, self.kept[d])
+                offsets = [
+                    k.add(o, k.mul(index, s[d])) for o, s in zip(offsets, self.kept_steps, strict=True)
+                ]
+            self.base = [k.at(p, o, e) for p, o, e in zip(self.start, offsets, self.elements, strict=True)]
+            if not layout.across:
+                body()
+                return
+            left = k.sub(self.n, column)
+            whole = k.compare(">=", left, width)
+            with k.when(whole):
+                self.lefts = [None] * layout.ways
+                body()
+            with k.when(k.ir.not_(whole)):
+                self.lefts = [k.sub(left, u * layout.lanes) for u in range(layout.ways)]
+                body()
+
+    @contextmanager
+    def _nest(self, dims: int, carry: list[Value]) -> Iterator[tuple[list[Value], Int]]:
+        """Loops over the first `dims` reduced dimensions: pointers there, and the number of the turn."""
+        k = self.k
+        with ExitStack() as stack:
+            pointers, turn = list(self.base), 0
+            for d in range(dims):
+                index = stack.enter_context(k.loop(0, self.reduced[d], carry=carry))
+                pointers = [
+                    k.at(p, k.mul(index, s[d]), e)
+                    for p, s, e in zip(pointers, self.reduced_steps, self.elements, strict=True)
+                ]
+                turn = k.add(k.mul(turn, self.reduced[d]), index)
+            yield pointers, turn
+
+    def sweep(self, visit: Visit, accumulators: Sequence[Accumulator] = ()) -> list[list[Value]]:
+        """Visit every vector of the item. `visit(place, values)` gets and returns the values of the accumulators.
+
+        Returns for each accumulator its vectors: one for each way with `across`, else a single one.
+        """
+        k, layout = self.k, self.layout
+        ways, lanes = layout.ways, layout.lanes
+        outputs = ways if layout.across else 1
+        # For each accumulator and output: the total, and of sums the part that rounding took from it.
+        totals = [a.start for a in accumulators for _ in range(outputs)]
+        totals += [k.zero(a.start.type) for a in accumulators for _ in range(outputs)]
+
+        def join(blocks: list[Value]) -> None:
+            half = len(totals) // 2
+            for i, block in enumerate(blocks):
+                accumulator = accumulators[i // outputs]
+                if not accumulator.is_sum:
+                    totals[i] = accumulator.combine(totals[i], block)
+                    continue
+                total, lost = Lanes(k, totals[i]), Lanes(k, totals[half + i])
+                term = Lanes(k, block) - lost
+                after = total + term
+                lost = (after - total) - term
+                totals[i] = after.value
+                totals[half + i] = lost.where(lost.equals(lost), 0.0).value  # Inf - Inf says nothing was lost
+
+        if layout.across:
+            last = layout.reduced - 1
+            with self._nest(last, totals) as (pointers, turn):
+                rows = self.reduced[last]
+                with k.loop(0, rows, _BLOCK, carry=totals) as first:
+                    values = [a.start for a in accumulators for _ in range(ways)]
+                    with k.loop(first, k.min(rows, k.add(first, _BLOCK)), carry=values) as row:
+                        here = [
+                            k.at(p, k.mul(row, s[last]), e)
+                            for p, s, e in zip(pointers, self.reduced_steps, self.elements, strict=True)
+                        ]
+                        held = k.mul(k.add(k.mul(turn, rows), row), ways * lanes)
+                        for u in range(ways):
+                            place = Place(self, here, u * lanes, self.lefts[u], k.add(held, u * lanes))
+                            values[u::ways] = visit(place, values[u::ways])
+                    join(values)
+        else:
+            width = k.mul(k.ceil_div(self.n, lanes), lanes)
+            with self._nest(layout.reduced, totals) as (pointers, turn):
+                held = k.mul(turn, width)
+                with k.loop(0, self.n, _BLOCK * ways * lanes, carry=totals) as first:
+                    stop = k.min(self.n, k.add(first, _BLOCK * ways * lanes))
+                    whole = k.sub(stop, k.rem(k.sub(stop, first), ways * lanes))
+                    values = [a.start for a in accumulators for _ in range(ways)]
+                    with k.loop(first, whole, ways * lanes, carry=values) as column:
+                        for u in range(ways):
+                            at = k.add(column, u * lanes)
+                            place = Place(self, pointers, at, None, k.add(held, at))
+                            values[u::ways] = visit(place, values[u::ways])
+                    with k.loop(whole, stop, lanes, carry=values) as column:
+                        place = Place(self, pointers, column, k.sub(stop, column), k.add(held, column))
+                        old = values[0::ways]
+                        new = visit(place, old)
+                        values[0::ways] = [
+                            k.ir.select(place.mask, a, b) for a, b in zip(new, old, strict=True)
+                        ]
+                    joined: list[Value] = []
+                    for i, a in enumerate(accumulators):
+                        parts = values[i * ways : (i + 1) * ways]
+                        while len(parts) > 1:
+                            parts = [a.combine(x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+                        joined += parts
+                    join(joined)
+        half = len(totals) // 2
+        results: list[list[Value]] = []
+        for i, accumulator in enumerate(accumulators):
+            span = slice(i * outputs, (i + 1) * outputs)
+            finals = totals[:half][span]
+            if accumulator.is_sum:
+                lost = totals[half:][span]
+                finals = [(Lanes(k, t) - Lanes(k, c)).value for t, c in zip(finals, lost, strict=True)]
+            results.append(finals)
+        return results
+
+    def lanes_of(self, values: Sequence[Value], combine: Callable[[Value, Value], Value]) -> list[Value]:
+        """What vectors of elements need of a result: itself with `across`, else the combined lanes everywhere."""
+        if self.layout.across:
+            return list(values)
+        return [self.k.broadcast(self.k.reduce_lanes(combine, values[0]), self.layout.lanes)]
+
+    def outputs(self) -> list[Place]:
+        """Where the item's results go: a place for each result vector (without `across`, lane 0 of one)."""
+        if not self.layout.across:
+            return [Place(self, self.base, 0, 1, 0)]
+        return [Place(self, self.base, u * self.layout.lanes, left, 0) for u, left in enumerate(self.lefts)]
