@@ -194,7 +194,7 @@ def markdown(results: Results) -> str:
         )
         parts.append(_markdown_table(lines))
     if results.exports:
-        parts.append("Export to ONNX, seconds, without verification:")
+        parts.append("Export to ONNX in memory, seconds, without verification:")
         parts.append(_markdown_table(export_table(results.exports)))
     if found := notes(results):
         parts.append("Notes:\n\n" + "\n".join(f"- {note}" for note in found))

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
+import ingot
 from benchmarks.report import ExportRow, Results, Row, begin, show, write
 from benchmarks.zoo import CORE, ZOO, build
 from ingot.benchmark import side_by_side
@@ -76,33 +77,30 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def export_with_ingot(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
-    """Write path with ingot.export, every dimension symbolic; returns the seconds it took."""
-    import ingot
-
-    start = time.perf_counter()
-    ingot.export(module, (), str(path), kwargs=dict(inputs), verify=False)
-    return time.perf_counter() - start
+def export_with_ingot(module: nn.Module, inputs: Mapping[str, Tensor]) -> ingot.Program:
+    """Return ingot.export's program, every dimension symbolic."""
+    return ingot.export(module, (), kwargs=dict(inputs), verify=False)
 
 
-def export_with_torch(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> float:
-    """Write path with PyTorch's own exporter, the batch symbolic; returns the seconds it took."""
+def export_with_torch(module: nn.Module, inputs: Mapping[str, Tensor]) -> torch.onnx.ONNXProgram:
+    """Return the program of PyTorch's own exporter, the batch symbolic."""
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        start = time.perf_counter()
-        torch.onnx.export(
+        program = torch.onnx.export(
             module,
             (),
-            str(path),
             kwargs=dict(inputs),
             input_names=list(inputs),
             dynamic_shapes={name: {0: batch} for name in inputs},
             dynamo=True,
             verbose=False,
-            external_data=False,
         )
-        return time.perf_counter() - start
+    assert program is not None
+    return program
+
+
+EXPORTERS = {"ingot": export_with_ingot, "torch": export_with_torch}
 
 
 def flatten(values: object) -> Arrays:
@@ -150,13 +148,15 @@ def measure(
     return row
 
 
-def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor], folder: Path) -> ExportRow:
-    """Export one model both ways, each once."""
+def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportRow:
+    """Export one model both ways, each once, in memory: writing the weights is the disk's time."""
     row = ExportRow(name, ZOO[name].title)
-    for attribute, export in (("ingot", export_with_ingot), ("torch", export_with_torch)):
+    for attribute, export in EXPORTERS.items():
         with console.status(f"{row.title}: exporting with {attribute}"):
             try:
-                setattr(row, attribute, export(module, inputs, folder / f"{name}-{attribute}.onnx"))
+                start = time.perf_counter()
+                export(module, inputs)
+                setattr(row, attribute, time.perf_counter() - start)
             except Exception as error:  # as above
                 row.reason = f"{attribute}: {complaint(error)}"
     return row
@@ -165,21 +165,20 @@ def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor], fol
 def run(chosen: argparse.Namespace) -> Results:
     """Go through the models, one at a time in memory."""
     results = begin()
-    export = export_with_ingot if chosen.exporter == "ingot" else export_with_torch
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if chosen.export:  # the first export imports what it needs: on a model that is not in the table
             module, inputs = build("mlp", 2)
-            time_exports("mlp", module, inputs, folder)
+            time_exports("mlp", module, inputs)
         for name in chosen.models:
             with console.status(f"{ZOO[name].title}: building"):
                 module, inputs = build(name, chosen.batch)
             path = folder / f"{name}.onnx"
             if chosen.export:
-                results.exports.append(time_exports(name, module, inputs, folder))
+                results.exports.append(time_exports(name, module, inputs))
             try:
                 with console.status(f"{ZOO[name].title}: exporting"):
-                    export(module, inputs, path)
+                    EXPORTERS[chosen.exporter](module, inputs).save(path)
             except Exception as error:
                 console.print(
                     f"{ZOO[name].title}: no ONNX file: {error}", style="red", highlight=False, markup=False
