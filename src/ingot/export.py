@@ -71,13 +71,18 @@ def export(
         opset=DEFAULT_OPSET if opset_version is None else opset_version,
     )
     program = Program(
-        captured.model, captured.assumptions, captured.arguments, captured.output_structure(TENSOR), captured.output_names
+        captured.model,
+        captured.assumptions,
+        captured.arguments,
+        captured.output_structure(TENSOR),
+        captured.output_names,
+        captured,
     )
     announce(captured.assumptions)
     if verify:
         from ingot.verify import verify_capture
 
-        verify_capture(captured, program)
+        verify_capture(captured)
     if f is not None:
         program.save(f)
     return program

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
+    from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
 
 EXTERNAL_ABOVE = 2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
@@ -36,6 +37,7 @@ class Program:
     arguments: Arguments
     output: Any
     output_names: list[str]
+    capture: Capture | None = field(default=None, repr=False)  # how it was made, for verification
     _session: Any = field(default=None, repr=False)
 
     @property

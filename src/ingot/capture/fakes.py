@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ingot.capture.sizes import floor_div, product
+
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
@@ -32,6 +34,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     if not args or not isinstance(args[0], Tensor):
         return None
     x = args[0]
+    if name in ("view", "_unsafe_view") and len(args) == 2 and isinstance(args[1], (list, tuple)):
+        return _viewed(g, x, args[1])
     if not x.dtype.is_floating_point or x.device.type != "cpu":
         return None
     if name in _ALONG_A_DIM:
@@ -49,6 +53,29 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
             if spans(g, y, x):
                 return _alias(g, y)
     return None
+
+
+def _viewed(g: Recorder, x: Tensor, size: Any) -> Tensor | None:
+    """A reshape: only the number of elements is checked. torch would walk the strides, division by division."""
+    if all(isinstance(d, int) for d in x.shape):
+        return None
+    before = product(g.env.expr(d) for d in x.shape)
+    places = [i for i, d in enumerate(size) if isinstance(d, int) and d == -1]
+    after = product(g.env.expr(d) for i, d in enumerate(size) if i not in places)
+    sizes = list(size)
+    if after == 0 or len(places) > 1:
+        return None
+    if places:
+        above, below = (before / after).as_numer_denom()
+        if int(g.env.value(above)) % int(g.env.value(below)):
+            return None
+        sizes[places[0]] = g.env.size(above if below == 1 else floor_div(above, below))
+    elif before != after:
+        if int(g.env.value(before)) != int(g.env.value(after)):
+            return None
+        g.env.require_equal(before, after)
+    with g.pause():
+        return torch.empty(sizes, dtype=x.dtype, device=x.device)
 
 
 def _alias(g: Recorder, x: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class Recorder:
         self.parameter_names: dict[int, str] = {}
         self.paused = False
         self.in_python = False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
-        self.calls: list[ir.Value | None] = []  # the value of every recorded call, in order
+        self.calls: list[tuple[str, ir.Value | None]] = []  # every recorded result in order: operator and value
         self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # a cached result would skip its guards
         self.modules: list[str] = []
@@ -338,7 +338,7 @@ class Recorder:
         self._locate()
         made = row(self, out, *args, **kwargs)
         out = self._tidy(out)
-        self._bind_results(out, made)
+        self._bind_results(row.__name__, out, made)
         return out
 
     def _tidy(self, out: Any) -> Any:
@@ -395,17 +395,17 @@ class Recorder:
                 self._new(o, parent.group, value=v, view=view)
                 self.annotate(v, o)
                 self._note_dims(o, v)
-                self.calls.append(v)
+                self.calls.append((_name(func), v))
             return tidy
-        self._bind_results(tidy, made)
+        self._bind_results(_name(func), tidy, made)
         return tidy
 
-    def _bind_results(self, out: Any, made: Any) -> None:
+    def _bind_results(self, name: str, out: Any, made: Any) -> None:
         if isinstance(out, torch.Tensor):
             out, made = [out], [made]
         for o, v in zip(out, made, strict=False):
             if isinstance(o, torch.Tensor):
-                self.calls.append(v)
+                self.calls.append((name, v))
                 if v is not None:
                     self.bind(o, v)
                     self._note_dims(o, v)
@@ -462,7 +462,7 @@ class Recorder:
                 self._new(o, parent.group, real=r, view=view)
             else:
                 self._new(o, Group(owned=True), real=r)
-            self.calls.append(None)
+            self.calls.append((_name(func), None))
         return True
 
     def _reals(self, x: Any) -> Any:
@@ -542,7 +542,7 @@ class Recorder:
             with _disable_current_modes(), torch.no_grad():
                 func(*self._reals(args), **{k: self._reals(v) for k, v in kwargs.items()})
             group.version += 1
-            self.calls.append(None)
+            self.calls.append((_name(func), None))
             return
         self._release(group)
         if plan.row is None:
@@ -553,7 +553,7 @@ class Recorder:
         value = made[0] if isinstance(made, (list, tuple)) else made
         self._write(target, value)
         self.annotate(value, args[0])
-        self.calls.append(value)
+        self.calls.append((_name(func), value))
 
     def _release(self, group: Group) -> None:
         """A constant that is about to receive what an input decides stops being one."""
@@ -593,6 +593,10 @@ class Dispatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.recorder.dispatch(func, args, kwargs or {})
+
+
+def _name(func: Any) -> str:
+    return func._schema.name.split("::")[1]
 
 
 def _tensors(args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:

@@ -135,6 +135,19 @@ class SizeEnv(ShapeEnv):
         """The formula's number under the hints."""
         return expression.xreplace({s: self.hint(s) for s in expression.free_symbols})
 
+    def size(self, e: Any) -> Any:
+        """A formula as a size: an int where it is a number."""
+        e = self.canon(e)
+        if e.is_number:
+            return int(e)
+        return self.create_symintnode(e, hint=int(self.value(e)))
+
+    def require_equal(self, a: Any, b: Any) -> None:
+        """Two formulas must be equal for the model to work, as they are in the example."""
+        equation = sympy.Eq(a, b)
+        if equation not in self.guards and equation not in (sympy.true, sympy.false):
+            self._record(equation, by_user=False, check=True)
+
     # -- torch's entry points
 
     def evaluate_expr(
@@ -276,6 +289,11 @@ def _functions() -> Any:
     from torch.utils._sympy import functions
 
     return functions
+
+
+def floor_div(a: Any, b: Any) -> Any:
+    """a // b as torch writes it."""
+    return _functions().FloorDiv(a, b)
 
 
 class SizeWriter:

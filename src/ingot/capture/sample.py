@@ -1,0 +1,98 @@
+"""Inputs for verification: the example, and other sizes drawn within everything the capture assumed."""
+
+# torch and SymPy are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy
+import torch
+
+if TYPE_CHECKING:
+    from ingot.capture.attempt import Capture
+    from ingot.capture.dims import InputSpec
+
+# Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the example's.
+_SMALL = (1, 2, 3, 5, 7)
+_PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
+
+
+def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[torch.Tensor], dict[str, int]]:
+    """The tensors of the export call; those given as specs are drawn."""
+    sizes = {name: int(n) for name, n in captured.table.sizes.items()}
+    env = captured.recording.env
+    for symbol, fixed in env.fixed.items():
+        if env.names[symbol] in sizes and any(s.example is None for s in captured.specs):
+            sizes[env.names[symbol]] = fixed.size
+    return [
+        s.example if s.example is not None else _draw(s, _shape(s, sizes), rng) for s in captured.specs
+    ], sizes
+
+
+def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iterator[dict[str, int]]:
+    """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
+    env, table = captured.recording.env, captured.table
+    guards = [env.expand(g.condition) for g in env.guards.values()]
+    free = [s for s in env.names if env.canon_dims(s) == s]
+    if not free:
+        return
+    for attempt in range(draws):
+        together = bool(rng.integers(2))  # dims of equal example size drawn equal: batches that must agree
+        picked: dict[Any, Any] = {}
+        by_hint: dict[tuple[int, int], int] = {}
+        for s in free:
+            name, hint = env.names[s], int(table.sizes[env.names[s]])
+            low, high = table.ranges.get(name, (1, None))
+            axis = _axis(captured, name)
+            n = by_hint.get((hint, axis)) if together else None
+            if n is None:
+                n = _pick(hint, attempt, rng)
+            by_hint[hint, axis] = n
+            picked[s] = sympy.Integer(max(low, 1, n if high is None else min(n, high)))
+        if any(c.xreplace(picked) == False for c in guards):  # noqa: E712  (a SymPy object)
+            continue
+        yield {name: int(env.canon_dims(s).xreplace(picked)) for s, name in env.names.items()}
+
+
+def _pick(hint: int, attempt: int, rng: np.random.Generator) -> int:
+    kind = int(rng.integers(3))
+    if kind == 0:
+        return int(rng.choice(_SMALL)) if hint < 64 or attempt % 2 else int(rng.integers(1, hint + 1))
+    if kind == 1:
+        over, under = _PARTS[int(rng.integers(len(_PARTS)))]
+        return max(hint * over // under, 1)
+    return int(rng.integers(1, hint + 4))
+
+
+def _axis(captured: Capture, name: str) -> int:
+    for spec in captured.specs:
+        if name in spec.dims:
+            return spec.dims.index(name)
+    return 0
+
+
+def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Generator) -> list[torch.Tensor]:
+    """Tensors of these sizes, with elements like the example's."""
+    return [_draw(s, _shape(s, sizes), rng) for s in captured.specs]
+
+
+def _shape(spec: InputSpec, sizes: dict[str, int]) -> list[int]:
+    return [sizes[d] if isinstance(d, str) else d for d in spec.dims]
+
+
+def _draw(spec: InputSpec, shape: list[int], rng: np.random.Generator) -> torch.Tensor:
+    """Elements picked from the example, so that indices stay valid; normal numbers where it has no variety."""
+    example = spec.example
+    count = int(np.prod(shape))
+    if example is not None and example.numel():
+        flat = example.detach().cpu().reshape(-1)
+        varied = not spec.dtype.is_floating_point or bool((flat != flat[0]).any())
+        if varied:
+            return flat[torch.from_numpy(rng.integers(0, flat.numel(), count))].reshape(shape).clone()
+    if spec.dtype.is_floating_point:
+        return torch.from_numpy(rng.standard_normal(count)).to(spec.dtype).reshape(shape)
+    return torch.from_numpy(rng.integers(0, 2, count)).to(spec.dtype).reshape(shape)

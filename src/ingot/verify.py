@@ -1,0 +1,253 @@
+"""Parity of an exported model with its source, on the example and on sizes the example did not take."""
+
+# The reference is a torch module; torch and SymPy are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ingot.errors import IngotError, VerificationError
+from ingot.program import Program, as_array
+
+if TYPE_CHECKING:
+    from ingot.capture.attempt import Capture
+
+Array = npt.NDArray[Any]
+# Runs a model: (inputs by name, names of the wanted outputs) to arrays.
+Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
+# Opens a model for running.
+Runner = Callable[[ir.Model], Run]
+
+# Largest difference allowed, as a part of the largest reference value. A network's float32 sums differ by 1e-6 to 2e-5
+# between libraries; integers and booleans must be equal.
+TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
+OTHER_SHAPES = 3
+DRAWS = 60
+
+
+@dataclass
+class Case:
+    """One comparison: the sizes, and the largest difference of each output relative to its largest value."""
+
+    sizes: dict[str, int]
+    differences: dict[str, float]
+
+
+@dataclass
+class Report:
+    """What verification did."""
+
+    cases: list[Case] = field(default_factory=list[Case])
+    refused: list[dict[str, int]] = field(default_factory=list[dict[str, int]])  # sizes the module itself refuses
+
+    @property
+    def worst(self) -> float:
+        """The largest relative difference of all."""
+        return max((d for c in self.cases for d in c.differences.values()), default=0.0)
+
+
+def ingot_runner(model: ir.Model) -> Run:
+    """Ingot's own CPU session."""
+    from ingot.runtime.session import InferenceSession
+
+    session: Any = InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda feeds, names: session.run(list(names), dict(feeds))
+
+
+def verify(
+    model: Any,
+    reference: Any,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    runner: Runner = ingot_runner,
+    rtol: float | None = None,
+) -> Report:
+    """Compare a model with the PyTorch module (or function) it came from.
+
+    Args:
+        model: a `Program`, which is also compared on other sizes drawn from its dimensions; or an `onnx_ir.Model`
+            or path, which is compared on `args` and `kwargs` alone.
+        reference: the module; for a Program None takes the module it was exported from.
+        args, kwargs: one call. A Program brings its own.
+        runner: opens the model for running; Ingot's session by default.
+        rtol: the largest difference relative to the largest reference value, instead of the dtype's.
+
+    Raises:
+        VerificationError: names the worst output and, for a Program, the first node that differs.
+    """
+    if isinstance(model, Program):
+        if model.capture is None:
+            raise VerificationError("this Program has no record of its module; export it again, or give args and kwargs.")
+        return verify_capture(model.capture, reference or model.capture.source, runner=runner, rtol=rtol)
+    from ingot.capture.signature import arguments_of
+
+    graph = model if isinstance(model, ir.Model) else ir.load(model)
+    call = arguments_of(reference, args, kwargs, None)
+    wanted = [str(v.name) for v in graph.graph.inputs]
+    feeds = {n: as_array(t) for n, t in zip(call.names, call.tensors, strict=True)}
+    if not set(wanted) <= set(feeds) and len(wanted) == len(feeds):
+        feeds = dict(zip(wanted, feeds.values(), strict=True))
+    expected = reference_outputs(reference, *call.with_tensors(call.tensors))
+    names = [str(v.name) for v in graph.graph.outputs]
+    results = runner(graph)({k: v for k, v in feeds.items() if k in wanted}, names)
+    report = Report([Case({}, {})])
+    for name, want, got in zip(names, expected, results, strict=True):
+        report.cases[0].differences[name] = _check(name, want, got, rtol, lambda: want, "")
+    return report
+
+
+def verify_capture(
+    captured: Capture, source: Any = None, *, runner: Runner = ingot_runner, rtol: float | None = None, seed: int = 0
+) -> Report:
+    """Compare a capture with its module on the example and on other sizes.
+
+    Raises:
+        VerificationError: see `verify`.
+    """
+    from ingot.capture.sample import example_inputs, other_sizes, sampled_inputs
+
+    module = captured.source if source is None else source
+    run = runner(captured.model)
+    report = Report()
+    rng = np.random.default_rng(seed)
+    inputs, sizes = example_inputs(captured, rng)
+    _compare(captured, module, run, runner, inputs, sizes, report, rtol)
+    tested = {tuple(sizes.items())}
+    for drawn in other_sizes(captured, rng, DRAWS):
+        if len(report.cases) > OTHER_SHAPES:
+            break
+        if tuple(drawn.items()) in tested:
+            continue
+        tested.add(tuple(drawn.items()))
+        inputs = sampled_inputs(captured, drawn, rng)
+        _compare(captured, module, run, runner, inputs, drawn, report, rtol)
+    return report
+
+
+def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
+    """The module's output tensors for one call, in eval mode."""
+    import torch
+
+    from ingot.capture.run import unchanged
+    from ingot.capture.signature import is_tensor, leaves
+
+    with torch.no_grad(), unchanged(module):
+        output = module(*args, **kwargs)
+    numbers = (int, float)
+    return [
+        as_array(leaf.value)
+        for leaf in leaves(output)
+        if is_tensor(leaf.value) or isinstance(leaf.value, numbers)
+    ]
+
+
+def _compare(
+    captured: Capture,
+    module: Any,
+    run: Run,
+    runner: Runner,
+    inputs: list[Any],
+    sizes: dict[str, int],
+    report: Report,
+    rtol: float | None,
+) -> None:
+    try:
+        want = reference_outputs(module, *captured.arguments.with_tensors([x.clone() for x in inputs]))
+    except Exception:
+        if not report.cases:
+            raise
+        report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
+        return
+    names = captured.output_names
+    feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, inputs, strict=True)}
+    feeds = {v.name: feeds[v.name] for v in captured.model.graph.inputs if v.name in feeds}
+    where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
+    try:
+        got = run(feeds, names)
+    except IngotError as error:
+        raise VerificationError(f"the exported model fails for {where}, where the module gives a result: {error}") from error
+    wanted = _tensors_only(captured, want)
+
+    def shaken() -> list[Array]:
+        moved = [_nudged(x) for x in inputs]
+        return _tensors_only(captured, reference_outputs(module, *captured.arguments.with_tensors(moved)))
+
+    differences: dict[str, float] = {}
+    for i, (name, expected, result) in enumerate(zip(names, wanted, got, strict=True)):
+        try:
+            differences[name] = _check(name, expected, result, rtol, lambda i=i: shaken()[i], where)
+        except VerificationError as error:
+            from ingot.capture.bisect import first_difference
+
+            found = first_difference(captured, module, runner, inputs, feeds)
+            raise VerificationError(f"{error}{found}") from error
+    report.cases.append(Case(sizes, differences))
+
+
+def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
+    """Drop Python numbers that are no outputs of the graph."""
+    from ingot.capture.signature import leaves
+    from ingot.program import TENSOR
+
+    kept = [
+        leaf.value is TENSOR
+        for leaf in leaves(captured.output_structure(TENSOR))
+        if leaf.value is TENSOR or isinstance(leaf.value, (int, float))
+    ]
+    return [o for o, keep in zip(outputs, kept, strict=True) if keep]
+
+
+def _nudged(x: Any) -> Any:
+    """The input moved by its own rounding: how far the reference moves is how well its numbers are defined."""
+    return x * (1 + 1e-6) if x.dtype.is_floating_point else x
+
+
+def _check(
+    name: str, want: Array, got: Array, rtol: float | None, shaken: Callable[[], Array], where: str
+) -> float:
+    """The largest difference relative to the largest reference value.
+
+    Raises:
+        VerificationError: on another dtype or shape, other places of NaN and infinity, or a larger difference.
+    """
+    at = f" at {where}" if where else ""
+    if got.dtype != want.dtype or got.shape != want.shape:
+        raise VerificationError(
+            f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model {got.dtype} "
+            f"{list(got.shape)}."
+        )
+    difference, scale = distance(want, got)
+    tolerance = TOLERANCE.get(str(want.dtype), 0.0) if rtol is None else rtol
+    if difference <= tolerance * scale:
+        return difference / scale if scale else 0.0
+    if np.isfinite(difference) and tolerance:
+        moved, _ = distance(want, shaken())
+        if np.isfinite(moved) and difference <= 20 * moved:
+            return difference / scale
+    raise VerificationError(
+        f"output {name!r}{at}: the exported model differs from the module by {difference:.3g}, where values reach "
+        f"{scale:.3g} and {tolerance * scale:.3g} is allowed."
+    )
+
+
+def distance(want: Array, got: Array) -> tuple[float, float]:
+    """The largest difference, infinite where NaN or infinities stand in other places, and the largest finite value."""
+    if want.size == 0:
+        return 0.0, 0.0
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(np.isnan(a), np.isnan(b)) or not np.array_equal(finite, np.isfinite(b)):
+        return float("inf"), 1.0
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf"), 1.0
+    scale = float(np.abs(a[finite]).max()) if finite.any() else 0.0
+    return (float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0), scale
