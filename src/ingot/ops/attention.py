@@ -65,17 +65,13 @@ class Attention(Op):
         batch, heads, rows, size = _head_shape(node, q, q_heads)
         kb, kh, keys, key_size = _head_shape(node, k, kv_heads)
         vb, vh, values, value_size = _head_shape(node, v, kv_heads)
-        if (
-            (kb, vb) != (batch, batch)
-            or kh != vh
-            or keys != values
-            or key_size != size
-            or (kh and heads % kh)
-        ):
+        if kh != vh or keys != values or key_size != size or (kh and heads % kh):
             raise shape_error(
                 node,
                 f"query {show(q.shape)}, key {show(k.shape)} and value {show(v.shape)} do not belong together",
             )
+        # Wider than ONNX, which wants one batch and a mask that fits: they broadcast, as in the products.
+        batch = broadcast(node, (batch,), (kb,), (vb,))[0]
         past = given(inputs, 4)
         total = keys + (past.shape[2] if past is not None else 0)
         mask = given(inputs, 3)
@@ -83,7 +79,8 @@ class Attention(Op):
             wanted = (batch, heads, rows, total)
             # A mask may be shorter than the keys; what it does not cover is masked.
             padded = (*mask.shape[:-1], total) if mask.shape and 1 < mask.shape[-1] < total else mask.shape
-            if broadcast(node, wanted, padded) != wanted:
+            batch, heads, rows, columns = broadcast(node, wanted, padded)
+            if columns != total:
                 raise shape_error(node, f"the mask {show(mask.shape)} does not broadcast to {show(wanted)}")
         y = (batch, heads, rows, value_size) if len(q.shape) == 4 else (batch, rows, heads * value_size)
         outputs: list[Facts | None] = [

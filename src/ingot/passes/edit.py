@@ -1,4 +1,4 @@
-"""Small edits of a graph, done right: new nodes before a node, a node replaced by values, constants read and written.
+"""Small edits of a graph: new nodes before a node, a node replaced by values, constants read and written.
 
 Names of graph outputs never change, metadata follows the node that is replaced, and no name is used twice.
 """
@@ -149,7 +149,7 @@ def ints_of(value: ir.Value | None) -> tuple[int, ...] | None:
 def scalar_of(value: ir.Value | None) -> float | None:
     """The number that a constant of one element holds; None where it is not one."""
     shape = constant_shape(value)
-    if shape is None or any(size != 1 for size in shape):
+    if shape is None or len(shape) > 4 or any(size != 1 for size in shape):
         return None
     array = constant_of(value)
     return None if array is None or array.dtype == object else array.reshape(()).item()

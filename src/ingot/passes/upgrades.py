@@ -1,8 +1,8 @@
 """What operators meant in older opsets, in the newest one's terms: one function for each change of meaning.
 
 An upgrade named `to=13` takes a node as opsets below 13 understand it. It changes the node so that opset 13
-understands the same, or returns the values that replace it. `opset.py` applies them in order. A change that only
-adds (dtypes, an attribute whose default is the old meaning) needs none.
+understands the same, or returns the values that replace it. `opset.py` applies them in order. A change that
+only adds (dtypes, an attribute whose default is the old meaning) needs none.
 """
 
 from __future__ import annotations

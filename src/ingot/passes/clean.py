@@ -1,0 +1,113 @@
+"""What a graph does not need: nodes and initializers without use, two of the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from ingot.ops.registry import find
+from ingot.passes.edit import replace
+
+#: Larger initializers are compared by where they lie in memory, not by their bytes.
+_COMPARED = 1 << 20
+
+
+def remove_dead(model: ir.Model) -> int:
+    """Removes nodes that no graph output depends on, in place; returns how many.
+
+    requires: nothing. ensures: every node's result is used. A node that only draws random numbers is dead, too.
+    """
+    count = 0
+    for graph in reversed(list(model.graphs())):
+        for node in reversed(list(graph)):
+            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+                graph.remove(node, safe=True)
+                count += 1
+    return count
+
+
+def remove_unused_initializers(model: ir.Model) -> int:
+    """Removes initializers that nothing uses and that are no inputs, in place; returns how many.
+
+    requires: nothing. ensures: what is said.
+    """
+    count = 0
+    for graph in model.graphs():
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                del graph.initializers[name]
+                count += 1
+    return count
+
+
+def merge_initializers(model: ir.Model) -> int:
+    """Lets equal initializers be one, in place; returns how many went.
+
+    requires: nothing. ensures: no two initializers of a graph are the same tensor, or small and equal.
+    """
+    count = 0
+    for graph in model.graphs():
+        seen: dict[Any, ir.Value] = {}
+        for name, value in list(graph.initializers.items()):
+            tensor = value.const_value
+            if tensor is None or value.is_graph_input() or value.is_graph_output():
+                continue
+            key = _tensor_key(tensor)
+            first = seen.setdefault(key, value)
+            if first is not value:
+                value.replace_all_uses_with(first)
+                del graph.initializers[name]
+                count += 1
+    return count
+
+
+def _tensor_key(tensor: ir.TensorProtocol) -> Any:
+    shape = tuple(tensor.shape.numpy())
+    if tensor.nbytes <= _COMPARED and tensor.dtype != ir.DataType.STRING:
+        return tensor.dtype, shape, tensor.tobytes()
+    if isinstance(tensor, ir.ExternalTensor):
+        return tensor.dtype, shape, tensor.path, tensor.offset
+    return id(tensor)
+
+
+def merge_equal_nodes(model: ir.Model) -> int:
+    """Common subexpressions: lets equal nodes be one, in place; returns how many went.
+
+    requires: nodes in topological order. ensures: no two nodes of a graph have the same operator, inputs and
+    attributes, but those that draw random numbers, have subgraphs, or compute a graph output.
+    """
+    count = 0
+    for graph in model.graphs():
+        seen: dict[Any, ir.Node] = {}
+        for node in list(graph):
+            key = _node_key(node)
+            if key is None:
+                continue
+            first = seen.setdefault(key, node)
+            if first is not node and not any(value.is_graph_output() for value in node.outputs):
+                replace(node, list(first.outputs))
+                count += 1
+    return count
+
+
+def _node_key(node: ir.Node) -> Any:
+    if node.domain != "":
+        return None  # what another domain's operator does besides computing is not known
+    op = find(node.domain, node.op_type, node)
+    if op.random or op.subgraphs:
+        return None
+    attributes: list[Any] = []
+    for name, attribute in sorted(node.attributes.items()):
+        value: Any = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR:
+            value = _tensor_key(attribute.as_tensor())
+        elif attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
+            value = tuple(value)
+        elif attribute.type not in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
+            return None
+        attributes.append((name, attribute.type, value))
+    inputs = tuple(None if value is None else id(value) for value in node.inputs)
+    # Absent outputs count: a node may compute more than its twin.
+    outputs = tuple(value.name != "" for value in node.outputs)
+    return node.op_type, inputs, tuple(attributes), outputs

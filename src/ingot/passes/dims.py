@@ -1,0 +1,392 @@
+"""What can be proved of a value's shape without running: each dim is a number, a name, or a term of those.
+
+Two dims with equal keys are equal for every input. A key that nothing else equals stands for "unknown". Nothing
+is assumed: declared shapes count (the session enforces those of inputs), and what operators do to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import onnx_ir as ir
+
+from ingot.ops.elementwise import Elementwise, Variadic
+from ingot.ops.registry import attr_int, attr_ints, find
+from ingot.passes.edit import constant_of, constant_shape, ints_of
+
+#: An int, a symbol's name, or a tuple (operator, keys …).
+Key: TypeAlias = "int | str | tuple[Any, ...]"
+Keys: TypeAlias = "tuple[Key, ...]"
+
+_SAME_AS_FIRST = frozenset(
+    (
+        *(
+            "Cast",
+            "CastLike",
+            "Clip",
+            "CumSum",
+            "Dropout",
+            "Identity",
+            "LogSoftmax",
+            "LpNormalization",
+            "Softmax",
+        ),
+        *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
+        *("RMSNormalization", "RotaryEmbedding", "ScatterElements", "ScatterND", "Trilu"),
+    )
+)
+
+
+class Dims:
+    """Proofs about a graph. Rewriting it to an equal one leaves them true; new values get their own."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[ir.Value, Keys | None] = {}
+        self._contents: dict[ir.Value, Keys | None] = {}
+
+    def of(self, value: ir.Value | None) -> Keys | None:
+        """The key of each dim, None where not even the rank is known."""
+        if value is None:
+            return None
+        # From the inputs on, without recursion: graphs are deeper than Python's stack.
+        waiting, seen = [value], set[ir.Value]()
+        while waiting:
+            last = waiting[-1]
+            node = last.producer()
+            if last in self._shapes:
+                waiting.pop()
+            elif last in seen or node is None:
+                self._shapes[last] = self._shape(last)
+                waiting.pop()
+            else:
+                seen.add(last)
+                waiting += [
+                    v for v in node.inputs if v is not None and v not in self._shapes and v not in seen
+                ]
+        return self._shapes[value]
+
+    def content(self, value: ir.Value | None) -> Keys | None:
+        """The keys of an integer vector's (or scalar's) elements: what a Reshape is given."""
+        if value is None:
+            return None
+        if value not in self._contents:
+            self._contents[value] = None
+            self._contents[value] = self._content(value)
+        return self._contents[value]
+
+    def _shape(self, value: ir.Value) -> Keys | None:
+        fixed = constant_shape(value)
+        if fixed is not None:
+            return fixed
+        declared = _declared(value)
+        node = value.producer()
+        if node is None or (declared is not None and all(isinstance(key, int) for key in declared)):
+            return declared
+        derived = self._derive(node, value)
+        if derived is None:
+            return declared
+        if declared is None or len(declared) != len(derived):
+            return derived
+        # A declared number is the better knowledge; otherwise a derived key connects to other values' dims.
+        return tuple(
+            d if isinstance(d, int) and not isinstance(k, int) else k for d, k in zip(declared, derived)
+        )
+
+    def _derive(self, node: ir.Node, value: ir.Value) -> Keys | None:
+        if node.domain != "":
+            return None
+        if node.op_type in _SAME_AS_FIRST and value.index() == 0:
+            return self.of(node.inputs[0])
+        rule = _RULES.get(node.op_type)
+        if rule is not None:
+            return rule(self, node, value)
+        op = find("", node.op_type, node) if node.op_type in _ELEMENTWISE else None
+        if op is not None:
+            shapes = [self.of(v) for v in node.inputs]
+            return broadcast_keys([s for s in shapes if s is not None]) if None not in shapes else None
+        return None
+
+    def _content(self, value: ir.Value) -> Keys | None:
+        shape = constant_shape(value)
+        if shape is not None:
+            if len(shape) > 1 or (shape and shape[0] > 32):
+                return None
+            array = constant_of(value)
+            if array is None or array.dtype.kind not in "iu":
+                return None
+            return tuple(int(x) for x in array.ravel().tolist())
+        node = value.producer()
+        if node is None or node.domain != "":
+            return None
+        if node.op_type == "Shape":
+            dims = self.of(node.inputs[0])
+            if dims is None:
+                return None
+            end = attr_int(node, "end", len(dims))
+            return dims[slice(attr_int(node, "start", 0), end)]
+        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast"):
+            return self.content(node.inputs[0])  # vectors of one element and scalars are not told apart
+        if node.op_type == "Concat":
+            parts = [self.content(v) for v in node.inputs]
+            return None if None in parts else tuple(key for part in parts if part is not None for key in part)
+        if node.op_type == "Gather" and attr_int(node, "axis", 0) == 0:
+            source, index = self.content(node.inputs[0]), ints_of(node.inputs[1])
+            if source is None or index is None or any(not -len(source) <= i < len(source) for i in index):
+                return None
+            return tuple(source[i] for i in index)
+        if node.op_type == "Slice":
+            source = self.content(node.inputs[0])
+            bounds = [ints_of(v) for v in node.inputs[1:]]
+            if source is None or any(b is None or len(b) != 1 for b in bounds):
+                return None
+            numbers = [b[0] for b in bounds if b is not None]
+            step = numbers[3] if len(numbers) > 3 else 1
+            return source[slice(numbers[0], numbers[1], step)] if step > 0 else None
+        if node.op_type in ("Add", "Sub", "Mul", "Div"):
+            a, b = self.content(node.inputs[0]), self.content(node.inputs[1])
+            if a is None or b is None or len(a) != 1 or len(b) != 1:
+                return None
+            return (_arithmetic(node.op_type, a[0], b[0]),)
+        return None
+
+
+def _arithmetic(op: str, a: Key, b: Key) -> Key:
+    if isinstance(a, int) and isinstance(b, int):
+        if op == "Div":
+            return a // b if b and a >= 0 and b > 0 else ("Div", a, b)
+        return a + b if op == "Add" else a - b if op == "Sub" else a * b
+    if op in ("Mul", "Div") and b == 1:
+        return a
+    if op == "Mul" and a == 1:
+        return b
+    return (op, a, b)
+
+
+def _declared(value: ir.Value) -> Keys | None:
+    if value.shape is None:
+        return None
+    keys: list[Key] = []
+    for i, dim in enumerate(value.shape):
+        if isinstance(dim, int):
+            keys.append(dim)
+        else:
+            # A dim without a name equals only itself.
+            keys.append(dim.value if dim.value is not None else ("dim", id(value), i))
+    return tuple(keys)
+
+
+def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
+    """The keys of the broadcast shape; where two dims may or may not be 1, a term of both."""
+    rank = max(map(len, shapes), default=0)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    result: list[Key] = []
+    for column in zip(*padded, strict=True):
+        others = list(dict.fromkeys(key for key in column if key != 1))
+        if not others:
+            result.append(1)
+        elif len(others) == 1:
+            result.append(others[0])
+        else:
+            # A number other than 1 decides: what meets it is equal to it, or 1.
+            number = next((key for key in others if isinstance(key, int)), None)
+            result.append(number if number is not None else ("broadcast", *sorted(map(repr, others))))
+    return tuple(result)
+
+
+def fits(inner: Keys, outer: Keys) -> bool:
+    """True where `inner` is proved to broadcast to `outer` without enlarging it."""
+    if len(inner) > len(outer):
+        return False
+    return all(a == 1 or a == b for a, b in zip(inner, outer[len(outer) - len(inner) :], strict=True))
+
+
+def _reshape(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    source, wanted = dims.of(node.inputs[0]), dims.content(node.inputs[1])
+    if wanted is None:
+        length = dims.of(node.inputs[1])
+        if length is None or len(length) != 1 or not isinstance(length[0], int):
+            return None
+        return tuple(("dim", id(node), i) for i in range(length[0]))
+    keys: list[Key] = []
+    for i, key in enumerate(wanted):
+        if key == 0 and not attr_int(node, "allowzero", 0):
+            keys.append(source[i] if source is not None and i < len(source) else ("dim", id(node), i))
+        else:
+            keys.append(key)
+    if keys.count(-1) == 1:
+        rest = None if source is None else _quotient(list(source), [key for key in keys if key != -1])
+        keys[keys.index(-1)] = ("dim", id(node), keys.index(-1)) if rest is None else rest
+    return tuple(keys)
+
+
+def _quotient(total: list[Key], others: list[Key]) -> Key | None:
+    """The product of `total` over that of `others`, where it is a number or one key."""
+    numerator, denominator = 1, 1
+    symbols = [key for key in total if not isinstance(key, int)]
+    for key in others:
+        if isinstance(key, int):
+            denominator *= key
+        elif key in symbols:
+            symbols.remove(key)
+        else:
+            return None
+    for key in total:
+        numerator *= key if isinstance(key, int) else 1
+    if not denominator or numerator % denominator or len(symbols) > 1:
+        return None
+    if not symbols:
+        return numerator // denominator
+    return symbols[0] if numerator == denominator else ("Mul", symbols[0], numerator // denominator)
+
+
+def _matmul(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    a, b = dims.of(node.inputs[0]), dims.of(node.inputs[1])
+    if a is None or b is None or len(a) < 2 or len(b) < 2:
+        return None
+    return (*broadcast_keys([a[:-2], b[:-2]]), a[-2], b[-1])
+
+
+def _gemm(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    a, b = dims.of(node.inputs[0]), dims.of(node.inputs[1])
+    if a is None or b is None or len(a) != 2 or len(b) != 2:
+        return None
+    return (a[1 if attr_int(node, "transA", 0) else 0], b[0 if attr_int(node, "transB", 0) else 1])
+
+
+def _transpose(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x, perm = dims.of(node.inputs[0]), attr_ints(node, "perm")
+    if x is None:
+        return None if perm is None else tuple(("dim", id(node), i) for i in perm)
+    return tuple(x[i] for i in (perm if perm is not None else reversed(range(len(x)))))
+
+
+def _conv(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    x, w = dims.of(node.inputs[0]), dims.of(node.inputs[1])
+    if w is None:
+        return None
+    batch: Key = x[0] if x is not None else ("dim", id(node), 0)
+    return (batch, w[0], *[("dim", id(value), i) for i in range(2, len(w))])
+
+
+def _unsqueeze(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x, axes = dims.of(node.inputs[0]), ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or axes is None:
+        return None
+    rank = len(x) + len(axes)
+    places = {axis % rank for axis in axes}
+    rest = iter(x)
+    return tuple(1 if i in places else next(rest) for i in range(rank))
+
+
+def _squeeze(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x, axes = dims.of(node.inputs[0]), ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or axes is None or not x:
+        return None
+    return tuple(key for i, key in enumerate(x) if i not in {axis % len(x) for axis in axes})
+
+
+def _gather(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x, indices = dims.of(node.inputs[0]), dims.of(node.inputs[1])
+    if x is None or indices is None or not x:
+        return None
+    axis = attr_int(node, "axis", 0) % len(x)
+    return (*x[:axis], *indices, *x[axis + 1 :])
+
+
+def _reduce(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x = dims.of(node.inputs[0])
+    axes = ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or not axes:
+        return None
+    places = {axis % len(x) for axis in axes}
+    if attr_int(node, "keepdims", 1):
+        return tuple(1 if i in places else key for i, key in enumerate(x))
+    return tuple(key for i, key in enumerate(x) if i not in places)
+
+
+def _split(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    x, index = dims.of(node.inputs[0]), value.index()
+    if x is None or index is None or not x:
+        return None
+    axis = attr_int(node, "axis", 0) % len(x)
+    sizes = ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    whole: Key = x[axis]
+    size: Key = ("dim", id(value), axis)
+    if sizes is not None:
+        size = sizes[index]
+    elif isinstance(whole, int) and whole % len(node.outputs) == 0:
+        size = whole // len(node.outputs)
+    return (*x[:axis], size, *x[axis + 1 :])
+
+
+def _concat(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    shapes = [dims.of(v) for v in node.inputs]
+    if None in shapes or not shapes or not shapes[0]:
+        return None
+    known = [shape for shape in shapes if shape is not None]
+    axis = attr_int(node, "axis", 0) % len(known[0])
+    sizes = [shape[axis] for shape in known]
+    total: Key = sum(s for s in sizes if isinstance(s, int))
+    if not all(isinstance(s, int) for s in sizes):
+        total = ("dim", id(value), axis)
+    return (*known[0][:axis], total, *known[0][axis + 1 :])
+
+
+def _expand(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    del value
+    x, shape = dims.of(node.inputs[0]), dims.content(node.inputs[1])
+    return None if x is None or shape is None else broadcast_keys([x, shape])
+
+
+def _slice(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    x = dims.of(node.inputs[0])
+    parts = [ints_of(v) for v in node.inputs[1:]]
+    if x is None or len(parts) < 2:
+        return None
+    axes = parts[2] if len(parts) > 2 else (None if parts[0] is None else tuple(range(len(parts[0]))))
+    if axes is None:
+        return tuple(("dim", id(value), i) for i in range(len(x)))
+    result = list(x)
+    for j, axis in enumerate(axes):
+        size, place = x[axis % len(x)], axis % len(x)
+        result[place] = ("dim", id(value), place)
+        starts, ends, steps = parts[0], parts[1], parts[3] if len(parts) > 3 else (1,) * len(axes)
+        if isinstance(size, int) and starts is not None and ends is not None and steps is not None:
+            result[place] = len(range(*slice(starts[j], ends[j], steps[j]).indices(size)))
+    return tuple(result)
+
+
+_RULES: dict[str, Callable[[Dims, ir.Node, ir.Value], Keys | None]] = {
+    "Reshape": _reshape,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Transpose": _transpose,
+    "Conv": _conv,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Gather": _gather,
+    "Split": _split,
+    "Concat": _concat,
+    "Expand": _expand,
+    "Slice": _slice,
+    **{f"Reduce{kind}": _reduce for kind in ("Mean", "Sum", "Max", "Min", "L1", "L2", "Prod", "SumSquare")},
+}
+
+
+def _elementwise_names() -> frozenset[str]:
+    from ingot.ops.registry import operators
+
+    names = {op.name for op in operators() if isinstance(op, Elementwise | Variadic) and op.domain == ""}
+    return frozenset(names | {"Where"})
+
+
+_ELEMENTWISE = _elementwise_names()

@@ -1,0 +1,132 @@
+"""Constant folding: what depends on nothing but constants (or on proved shapes) is computed once, here."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import IngotError
+from ingot.ops.create import constant_array, tensor_array
+from ingot.ops.registry import Array, Facts, find
+from ingot.passes.dims import Dims
+from ingot.passes.edit import add_initializer, constant_of, constant_shape, replace
+from ingot.passes.rewrite import remove_unused
+
+#: A file must not grow by folding: results up to this many bytes, or as large as what they replace.
+FILE_LIMIT = 64 << 10
+#: In memory a result is computed once instead of in every run.
+SESSION_LIMIT = 1 << 30
+
+# Folding these would undo what they are there for: weights stored in fewer bits.
+_KEPT = frozenset({"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"})
+
+
+def fold(model: ir.Model, limit: int = FILE_LIMIT) -> int:
+    """Replaces nodes of known value by initializers, in place; returns how many.
+
+    requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws random
+    numbers less often than before; initializers grow by at most `limit` bytes for each node.
+    """
+    return sum(_fold_graph(graph, limit) for graph in list(model.graphs()))
+
+
+def lift_constants(model: ir.Model) -> int:
+    """Turns Constant nodes into initializers, in place; returns how many.
+
+    requires: nothing. ensures: no Constant node with a dense value is left, but those of graph outputs.
+    """
+    count = 0
+    for graph in list(model.graphs()):
+        for node in list(graph):
+            if node.op_type != "Constant" or node.domain != "" or "sparse_value" in node.attributes:
+                continue
+            value = node.outputs[0]
+            attribute = node.attributes.get("value")
+            tensor = attribute.as_tensor() if attribute is not None else _tensor(constant_array(node))
+            if value.is_graph_output():
+                continue
+            new = add_initializer(graph, value.name or "constant", tensor)
+            value.replace_all_uses_with(new)
+            graph.remove(node, safe=True)
+            count += 1
+    return count
+
+
+def _tensor(array: Array) -> ir.TensorProtocol:
+    if array.dtype == object:
+        return ir.StringTensor([str(s).encode() for s in array.ravel().tolist()], shape=ir.Shape(array.shape))
+    return ir.Tensor(array)
+
+
+def _fold_graph(graph: ir.Graph, limit: int) -> int:
+    count = 0
+    dims = Dims()
+    for node in list(graph):
+        if (
+            node.graph is not graph
+            or node.domain != ""
+            or node.op_type in _KEPT
+            or node.op_type == "Constant"
+        ):
+            continue
+        results = _by_shape(node, dims)
+        if results is None:
+            results = _by_value(node, limit)
+        if results is None:
+            continue
+        feeding = [value for value in node.inputs if value is not None]
+        values: list[ir.Value | None] = []
+        for output, array in zip(node.outputs, results, strict=True):
+            used = output.uses() or output.is_graph_output()
+            values.append(add_initializer(graph, output.name or "folded", _tensor(array)) if used else None)
+        replace(node, values)
+        remove_unused(feeding)
+        count += 1
+    return count
+
+
+def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
+    """The value of a Shape, or of arithmetic on shapes, where every size is proved to be a number."""
+    if node.op_type not in ("Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze"):
+        return None
+    output = node.outputs[0]
+    if output.dtype is not None and output.dtype != ir.DataType.INT64:
+        return None
+    keys = dims.content(output)
+    if keys is None or not all(isinstance(key, int) for key in keys):
+        return None
+    shape = dims.of(output)
+    if node.op_type == "Shape":
+        shape = (len(keys),)
+    if shape not in ((), (len(keys),)):
+        return None
+    return [np.array(keys, np.int64).reshape(tuple(int(n) for n in shape if isinstance(n, int)))]
+
+
+def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
+    shapes = [constant_shape(value) for value in node.inputs if value is not None]
+    if None in shapes or (not shapes and node.op_type != "Constant"):
+        return None
+    try:
+        op = find(node.domain, node.op_type, node)
+        if op.random or op.subgraphs or len(node.outputs) < 1:
+            return None
+        arrays = [constant_of(value) for value in node.inputs]
+        # The size first: an Expand of one number may be huge.
+        given = sum(a.nbytes for a in arrays if a is not None)
+        facts = op.infer(node, [None if a is None else Facts(a.dtype, a.shape, a) for a in arrays])
+        if facts is not None and sum(_bytes(f) for f in facts) > max(limit, given):
+            return None
+        results = op.evaluate(node, arrays)
+    except IngotError:
+        return None  # an invalid node is reported when it runs, with its shapes
+    if not all(isinstance(a, np.ndarray) for a in results):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return None  # a sequence
+    return results if sum(a.nbytes for a in results) <= max(limit, given) else None
+
+
+def _bytes(facts: Facts | None) -> int:
+    return 0 if facts is None else int(np.prod(facts.shape, dtype=np.float64)) * facts.dtype.itemsize
+
+
+_ = tensor_array

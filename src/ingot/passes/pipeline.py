@@ -1,0 +1,94 @@
+"""The passes in their order: what a session does to a model, and what `ingot.optimize` does to a file's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.passes import clean, fold
+from ingot.passes.edit import reserve_names
+from ingot.passes.opset import NEWEST, normalise
+from ingot.passes.rewrite import rewrite
+from ingot.passes.rules import RULES
+
+#: A stage changes a model in place and says how much it did.
+Stage: TypeAlias = "tuple[str, Callable[[ir.Model], object]]"
+
+#: From here on every operator that the rules read means what it means at the newest opset.
+LOWEST = 18
+
+
+def prepare(
+    model: ir.Model, *, debug: bool = False, explain: Callable[[str], None] | None = None
+) -> ir.Model:
+    """Brings a model to what the compiler reads: newest opset, no local functions, rules applied; in place.
+
+    ensures: the same function; the graph may use operators more freely than ONNX (see `rules.attention`), so it is
+    not for other runtimes. debug: every stage's result is checked, and the stage that broke it is named.
+    """
+    rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
+    stages: list[Stage] = [("normalise", normalise), *_stages(rules, fold.SESSION_LIMIT)]
+    return run(model, stages, debug=debug, explain=explain)
+
+
+def optimise(
+    model: ir.Model, *, debug: bool = False, explain: Callable[[str], None] | None = None
+) -> ir.Model:
+    """Simplifies a model for any runtime, in place: only standard operators of its own opset (at least 18).
+
+    ensures: the same function, opset max(declared, 18), weights not larger than before but for small constants.
+    """
+    target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
+    rules = partial(rewrite, rules=RULES, standard=True, explain=explain)
+    stages: list[Stage] = [("normalise", partial(normalise, target=target)), *_stages(rules, fold.FILE_LIMIT)]
+    return run(model, stages, debug=debug, explain=explain)
+
+
+def _stages(rules: Callable[[ir.Model], object], limit: int) -> list[Stage]:
+    return [
+        ("reserve names", reserve_names),
+        ("remove dead nodes", clean.remove_dead),
+        ("lift constants", fold.lift_constants),
+        ("fold", partial(fold.fold, limit=limit)),
+        ("merge initializers", clean.merge_initializers),
+        ("merge equal nodes", clean.merge_equal_nodes),
+        ("rules", rules),
+        ("lift new constants", fold.lift_constants),
+        ("fold again", partial(fold.fold, limit=limit)),
+        ("merge again", clean.merge_equal_nodes),
+        ("remove what is left over", clean.remove_dead),
+        ("remove unused initializers", clean.remove_unused_initializers),
+    ]
+
+
+def run(
+    model: ir.Model,
+    stages: list[Stage],
+    *,
+    debug: bool = False,
+    explain: Callable[[str], None] | None = None,
+) -> ir.Model:
+    """Runs the stages in order. debug: checks the model after each; raises `ModelError` naming the stage."""
+    for name, stage in stages:
+        result = stage(model)
+        if explain is not None:
+            done = f": {result}" if isinstance(result, int) else ""
+            explain(f"[{name}]{done}, {sum(len(graph) for graph in model.graphs())} nodes")
+        if debug:
+            check(model, name)
+    return model
+
+
+def check(model: ir.Model, stage: str) -> None:
+    """Raises `ModelError`, naming the stage, where the model is not valid ONNX."""
+    try:
+        onnx.checker.check_model(ir.to_proto(model))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(
+            f"The stage {stage!r} left an invalid graph: {error}. Please report this."
+        ) from error

@@ -1,0 +1,7 @@
+"""Every rule, in the order in which they are tried at a node: first what removes, then what joins."""
+
+from __future__ import annotations
+
+from ingot.passes.rules import activation, affine, attention, norm, shape
+
+RULES = (*shape.RULES, *affine.RULES, *activation.RULES, *norm.RULES, *attention.RULES)

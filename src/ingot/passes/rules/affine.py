@@ -1,0 +1,257 @@
+"""Constant factors, constant sums and BatchNormalization go into the weights before them.
+
+New weights are computed in float64 and rounded once; the old ones stay for whoever else uses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.ops.numeric import is_float
+from ingot.ops.registry import Array, attr_float, attr_int
+from ingot.passes.edit import add_initializer, constant_of, constant_shape
+from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
+
+#: A weight with other uses is copied only up to this size, in bytes.
+_COPIED = 1 << 20
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighted:
+    """A node y = x ∘ w (+ b) with constant w and b, and how a factor for each output channel goes into w."""
+
+    node: ir.Node
+    weight: Array
+    bias: Array | None
+    channels: int
+
+    @classmethod
+    def of(cls, node: ir.Node) -> _Weighted | str:
+        """The node's constants, or why they are none."""
+        shape = constant_shape(node.inputs[1])
+        weight = None if shape is None else constant_of(node.inputs[1])
+        if weight is None or not is_float(weight.dtype):
+            return "its weight is not a float constant"
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = constant_of(bias_value)
+        if bias_value is not None and bias is None:
+            return "its bias is not a constant"
+        shared = node.inputs[1] is not None and len(node.inputs[1].uses()) > 1
+        if shared and weight.nbytes > _COPIED:
+            return "its weight is used elsewhere, too, and large"
+        if node.op_type == "MatMul" and weight.ndim != 2:
+            return "its weight is not a matrix"
+        if node.op_type == "Gemm":
+            if attr_float(node, "alpha", 1.0) != 1.0 or (
+                bias is not None and attr_float(node, "beta", 1.0) != 1.0
+            ):
+                return "it has factors of its own"
+            channels = weight.shape[0 if attr_int(node, "transB", 0) else 1]
+            if bias is not None and bias.shape not in ((channels,), (1, channels), (1,), ()):
+                return "its bias is not one number for each column"
+        elif node.op_type == "ConvTranspose":
+            channels = weight.shape[1] * attr_int(node, "group", 1)
+        else:
+            channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[-1]
+        return cls(node, weight, bias, channels)
+
+    def scaled(self, factor: Array) -> Array:
+        """The weight with each output channel multiplied; factor [channels], in float64."""
+        weight = self.weight.astype(np.float64)
+        if self.node.op_type == "ConvTranspose":
+            groups = attr_int(self.node, "group", 1)
+            split = weight.reshape(groups, -1, *weight.shape[1:])
+            column = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+            return (split * column).reshape(weight.shape)
+        if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and attr_int(self.node, "transB", 0)):
+            return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+        return weight * factor
+
+    def rewritten(self, g: Rewriting, factor: Array | None, shift: Array | None) -> Result:
+        """The node with factor and shift [channels] (in float64) in its constants."""
+        weight = self.weight if factor is None else _rounded(self.scaled(factor), self.weight)
+        bias = None if self.bias is None else self.bias.astype(np.float64)
+        if bias is not None and factor is not None:
+            bias = bias * factor
+        if shift is not None:
+            bias = shift if bias is None else bias + shift
+        new_bias = (
+            None
+            if bias is None
+            else _rounded(np.broadcast_to(bias.reshape(-1), (self.channels,)), self.weight)
+        )
+        if weight is None or (bias is not None and new_bias is None):
+            return "the new weights would overflow"
+        x, w = self.node.inputs[0], self.node.inputs[1]
+        assert w is not None
+        if weight is not self.weight:
+            w = add_initializer(self.node_graph, w.name or "weight", ir.Tensor(weight))
+        b = None
+        if new_bias is not None:
+            b = add_initializer(
+                self.node_graph, f"{(w.name or 'weight').split('#')[0]}.bias", ir.Tensor(new_bias)
+            )
+        attributes = {key: attribute.value for key, attribute in self.node.attributes.items()}
+        if self.node.op_type == "MatMul":
+            y = g.op("MatMul", x, w)
+            return [g.op("Add", y, b) if b is not None else y]
+        return [g.op(self.node.op_type, x, w, b, **attributes)]
+
+    @property
+    def node_graph(self) -> ir.Graph:
+        """The graph of the node, which the new weights join."""
+        assert self.node.graph is not None
+        return self.node.graph
+
+
+def _rounded(array: Array, like: Array) -> Array | None:
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array).astype(like.dtype)
+    return result if bool(np.isfinite(result.astype(np.float64)).all()) else None
+
+
+def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
+    """A constant operand as one number for each output channel [channels], in float64."""
+    shape = constant_shape(constant)
+    array = None if shape is None else constant_of(constant)
+    if shape is None or array is None or not is_float(array.dtype):
+        return "the other operand is not a float constant"
+    if weighted.node.op_type in ("Conv", "ConvTranspose"):
+        rank = weighted.weight.ndim
+        if len(shape) > rank:
+            return "the constant has more dimensions than the output"
+        shape = (1,) * (rank - len(shape)) + shape
+        others, size = (*shape[:1], *shape[2:]), shape[1]
+    else:
+        if len(shape) > 2 or (len(shape) == 2 and weighted.node.op_type != "Gemm"):
+            return "the constant may have more dimensions than the output"
+        others, size = shape[:-1], shape[-1] if shape else 1
+    if any(n != 1 for n in others) or size not in (1, weighted.channels):
+        return "the constant is not one number for each output channel"
+    values = array.astype(np.float64).reshape(-1)
+    if not np.isfinite(values).all():
+        return "the constant is not finite"
+    return np.broadcast_to(values, (weighted.channels,))
+
+
+def _operands(node: ir.Node) -> tuple[ir.Node, ir.Value, bool] | str | None:
+    """(the weighted node, the constant operand, whether the constant is on the left) of a Mul, Add, Sub or Div."""
+    a, b = node.inputs
+    for value, constant, left in ((a, b, False), (b, a, True)):
+        producer = made_by(value, *_WEIGHTED)
+        if (
+            producer is not None
+            and value is not None
+            and constant is not None
+            and constant_shape(constant) is not None
+        ):
+            if not only_use(value):
+                return "the product is used elsewhere, too"
+            if producer.graph is not node.graph:
+                return "the product is in another graph"
+            return producer, constant, left
+    return None
+
+
+@rule("BatchNormalization")
+def batch_norm_into_weights(g: Rewriting, node: ir.Node) -> Result:
+    """BatchNormalization(x ∘ w + b; s, t, m, v) == x ∘ (w · k) + ((b - m) · k + t), k = s / sqrt(v + epsilon)."""
+    x = node.inputs[0]
+    producer = made_by(x, "Conv", "ConvTranspose", "Gemm")
+    if producer is None or x is None:
+        return None
+    if attr_int(node, "training_mode", 0):
+        return "it is in training mode"
+    if not only_use(x) or producer.graph is not node.graph:
+        return "the product is used elsewhere, too"
+    parameters = [constant_of(value) for value in node.inputs[1:5]]
+    weighted = _Weighted.of(producer)
+    if isinstance(weighted, str):
+        return weighted
+    wide = [p.astype(np.float64) for p in parameters if p is not None]
+    if len(wide) != 4:
+        return "its parameters are not all constants"
+    scale, bias, mean, var = wide
+    factor = scale / np.sqrt(var + attr_float(node, "epsilon", 1e-5))
+    if not np.isfinite(factor).all():
+        return "its factors are not finite"
+    return weighted.rewritten(g, factor, bias - mean * factor)
+
+
+@rule("Mul", "Div")
+def factor_into_weights(g: Rewriting, node: ir.Node) -> Result:
+    """(x ∘ w + b) · c == x ∘ (w · c) + b · c."""
+    found = _operands(node)
+    if not isinstance(found, tuple):
+        return found
+    producer, constant, left = found
+    if node.op_type == "Div" and left:
+        return None
+    weighted = _Weighted.of(producer)
+    if isinstance(weighted, str):
+        return weighted
+    factor = _per_channel(constant, weighted)
+    if isinstance(factor, str):
+        return factor
+    if node.op_type == "Div":
+        if not factor.all():
+            return "it divides by 0"
+        factor = 1.0 / factor
+    return weighted.rewritten(g, factor, None)
+
+
+@rule("Add", "Sub")
+def sum_into_bias(g: Rewriting, node: ir.Node) -> Result:
+    """(x ∘ w + b) + c == x ∘ w + (b + c)."""
+    found = _operands(node)
+    if not isinstance(found, tuple):
+        return found
+    producer, constant, left = found
+    if producer.op_type == "MatMul" or (node.op_type == "Sub" and left):
+        return None  # MatMul has no bias of its own
+    weighted = _Weighted.of(producer)
+    if isinstance(weighted, str):
+        return weighted
+    shift = _per_channel(constant, weighted)
+    if isinstance(shift, str):
+        return shift
+    return weighted.rewritten(g, None, shift if node.op_type == "Add" else -shift)
+
+
+@rule("Mul", "Div")
+def factor_through_matmul_bias(g: Rewriting, node: ir.Node) -> Result:
+    """(x @ w + b) · c == x @ (w · c) + b · c."""
+    for i in (0, 1) if node.op_type == "Mul" else (0,):
+        total, constant = node.inputs[i], node.inputs[1 - i]
+        addition = made_by(total, "Add")
+        if addition is None or total is None or constant is None or constant_shape(constant) is None:
+            continue
+        for j in (0, 1):
+            product, bias = addition.inputs[j], addition.inputs[1 - j]
+            matmul = made_by(product, "MatMul")
+            if matmul is None or product is None or bias is None or constant_shape(bias) is None:
+                continue
+            if not only_use(total) or not only_use(product) or matmul.graph is not node.graph:
+                return "the sum or the product is used elsewhere, too"
+            weighted = _Weighted.of(matmul)
+            if isinstance(weighted, str):
+                return weighted
+            factor, shift = _per_channel(constant, weighted), _per_channel(bias, weighted)
+            if isinstance(factor, str):
+                return factor
+            if isinstance(shift, str):
+                return shift
+            if node.op_type == "Div":
+                if not factor.all():
+                    return "it divides by 0"
+                factor = 1.0 / factor
+            return weighted.rewritten(g, factor, shift * factor)
+    return None
+
+
+RULES = (batch_norm_into_weights, factor_into_weights, sum_into_bias, factor_through_matmul_bias)
