@@ -341,7 +341,7 @@ class Builder:
     def prefetch(
         self, pointer: Value, index: Int, element: Any, locality: int = 3, write: bool = False
     ) -> None:
-        """Start fetching the line of pointer[index], with `write` to store there; locality 3 is L1, 2 is L2."""
+        """Start fetching the line of pointer[index], perhaps to `write` it; locality 3 is L1, 2 is L2."""
         prefetch = self.declare("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
         self.ir.call(prefetch, [self.at(pointer, index, element), I32(int(write)), I32(locality), I32(1)])
 

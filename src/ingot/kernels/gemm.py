@@ -58,7 +58,7 @@ def gemm_operands(count: int) -> tuple[str, ...]:
 
 
 @kernel(*GEMM_SLOTS)
-def gemm(k: Builder, *, operands: tuple[str, ...]) -> None:
+def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
     """out[b, m, n] = epilogue(Σ_k a[b, m, k] · b[b, k, n]) for tiles begin..end of (b, band of m, panel of
     n).
     """
@@ -100,12 +100,13 @@ def gemm(k: Builder, *, operands: tuple[str, ...]) -> None:
             return k.add(arg[name], of_batch, k.mul(arg[f"{name}_row"], row) if name != "b" else 0)
 
         source = start("a")
-        stale = k.ir.or_(k.compare("!=", source, packed[0]), k.compare("!=", band, packed[1]))
-        with k.when(stale):
-            packing.set("source", source)
-            packing.set("rows", k.add(k.mul(k.add(tall_tiles, low_tiles), height), tall_tiles))
-            k.call(arg["pack"], packing.pointer, 0, arg["k_blocks"], k.scratch)
-        packed[:] = [source, band]
+        if not in_place:
+            stale = k.ir.or_(k.compare("!=", source, packed[0]), k.compare("!=", band, packed[1]))
+            with k.when(stale):
+                packing.set("source", source)
+                packing.set("rows", k.add(k.mul(k.add(tall_tiles, low_tiles), height), tall_tiles))
+                k.call(arg["pack"], packing.pointer, 0, arg["k_blocks"], k.scratch)
+            packed[:] = [source, band]
 
         column = k.mul(panel, arg["panel_width"])
         frame.set("b", k.add(start("b"), k.mul(panel, arg["b_panel"])))
@@ -115,7 +116,8 @@ def gemm(k: Builder, *, operands: tuple[str, ...]) -> None:
         tall_rows = k.mul(tall_tiles, k.add(height, 1))
         for kind, count, before in (("tall", tall_tiles, 0), ("low", low_tiles, tall_rows)):
             with k.when(k.compare(">", count, 0)):
-                frame.set("a", k.at(band_memory, k.mul(before, lanes), F32))
+                within = k.at(band_memory, k.mul(before, lanes), F32)
+                frame.set("a", k.add(source, k.mul(before, arg["a_row"])) if in_place else within)
                 frame.set("count", count)
                 for name in names:
                     frame.set(name, k.add(corners[name], k.mul(before, arg[f"{name}_row"])))
@@ -123,12 +125,35 @@ def gemm(k: Builder, *, operands: tuple[str, ...]) -> None:
                 k.call(code, frame.pointer, 0, 0, sums)
 
 
-@functools.lru_cache(256)
-def _table(rows_in_band: int, steps: int, lanes: int) -> View:
-    """Where each step's values lie in a packed band."""
-    step = np.arange(steps)
-    each = lanes // UNROLL
-    return offsets_table(step // each * (rows_in_band * lanes) + step % each * UNROLL)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How tiles read the left matrix: where it lies, or packed. Offsets are in floats."""
+
+    in_place: bool
+    pitch: int  # from row to row
+    unroll: int
+    table: View  # where each step begins
+
+
+@functools.lru_cache(1024)
+def _reading(
+    dtype: str, row: int, inner: int, rows: int, depth: int, rows_in_band: int, lanes: int
+) -> _Reading:
+    """How to read `rows` × `depth` values with these strides.
+
+    In place is 4 to 20 % faster than packed. Packed are other dtypes, matrices whose neighbours lie apart
+    in both directions, of which a tile would use one value of each cache line, and columns that all fall on
+    the same lines of the cache.
+    """
+    reach = max(abs(row) * rows, abs(inner) * depth)
+    near = inner == 1 or rows == 1 or (row == 1 and inner % 512 != 0)
+    if dtype == "float32" and reach < 2**28 and near:
+        unroll = UNROLL if inner == 1 and depth % UNROLL == 0 else 1
+        pitch = row if rows > 1 else 0
+        return _Reading(True, pitch, unroll, offsets_table(np.arange(0, depth, unroll) * inner))
+    step, each = np.arange(-(-depth // UNROLL)), lanes // UNROLL
+    offsets = step // each * (rows_in_band * lanes) + step % each * UNROLL
+    return _Reading(False, lanes, UNROLL, offsets_table(offsets))
 
 
 def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -263,11 +288,14 @@ def _call(
         reach_of(v, column, [row.strides[j]], b.n)
         for j, (v, column) in enumerate(zip(views, columns, strict=True))
     ]
+    a = views[0]
+    reading = _reading(a.dtype.name, row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
     width = b.panel // lanes
     last = b.n - (panels - 1) * b.panel
     tile_of = functools.partial(
         tile,
-        rows=1, fetch=fetches(views[1:], machine), pitch=lanes, unroll=UNROLL, panel=width, out=reaches[1],
+        rows=1, fetch=fetches(views[1:], machine), pitch=reading.pitch, unroll=reading.unroll,
+        panel=width, out=reaches[1],
         epilogue=epilogue.expression if epilogue else None,
         reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
     )  # fmt: skip
@@ -275,9 +303,8 @@ def _call(
     def kernel_of(pixels: int, last_panel: bool) -> Kernel:
         vectors = -(-last // lanes) if last_panel else width
         masked = last_panel and last % lanes != 0
-        return tile_of(
-            columns=pixels, sums=partial_sums(pixels, shape.pixels), vectors=vectors, masked=masked
-        )
+        sums = min(reading.unroll, partial_sums(pixels, shape.pixels))
+        return tile_of(columns=pixels, sums=sums, vectors=vectors, masked=masked)
 
     heights = (height + (tall > 0), height)
     tall_tile, low_tile = (kernel_of(pixels, panels == 1) for pixels in heights)
@@ -287,25 +314,23 @@ def _call(
     for j, view in enumerate(views):
         size = view.dtype.itemsize
         arrays.append([view, *(d.strides[j] * size for d in (outer, batch, row)), columns[j] * size])
-    kernel = gemm(operands=gemm_operands(len(views) - 2))
     mode = pack_mode((row.size, b.k), row.strides[0], columns[0])
-    steps = b.rows // UNROLL
-    table = _table(rows_in_band, steps, lanes)
+    steps = -(-b.k // reading.unroll)
     args: list[int | View | Kernel] = [
         *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
         batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
-        b.n, b.k, depth_blocks, table, steps,
-        pack(mode=mode, width=1, dtype=views[0].dtype.name), tall_tile, low_tile, tall_last, low_last,
+        b.n, b.k, depth_blocks, reading.table, steps,
+        pack(mode=mode, width=1, dtype=a.dtype.name), tall_tile, low_tile, tall_last, low_last,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     matrices = outer.size * batch.size
     return Call(
-        kernel,
+        gemm(in_place=reading.in_place, operands=gemm_operands(len(views) - 2)),
         args,
         tiles=matrices * bands * panels,
-        reads=[views[0], b.view, table, *views[2:]],
+        reads=[a, b.view, reading.table, *views[2:]],
         writes=[views[1]],
-        scratch=PACKED_AT + depth_blocks * rows_in_band * lanes * 4,
+        scratch=PACKED_AT + (0 if reading.in_place else depth_blocks * rows_in_band * lanes * 4),
         flops=2 * matrices * row.size * b.n * b.k,
         label="matmul",
     )
