@@ -73,7 +73,7 @@ def taps(
 ) -> Taps:
     """The table of ONNX's Resize for one axis, from `size` to `out_size` elements.
 
-    scale: the node's, or out_size / size where it gives sizes. roi: start and end, of "tf_crop_and_resize" alone.
+    scale: the node's, or out_size / size where it gives sizes. roi: start and end, of "tf_crop_and_resize".
     Raises UnsupportedOperatorError for a mode or coordinate transformation that the operator does not have.
     """
     if size == 0:

@@ -1,0 +1,173 @@
+"""Recurrent layers against their plain definition, and the definition against ONNX's reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from ingot.codegen.machine import Machine
+from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.recurrent import definition, pack_recurrent, recurrent, supports
+from tests.kernels.run import each_machine, machines, new, put, run_calls
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def layer(
+    kind: str, steps: int, batch: int, inputs: int, hidden: int, directions: int
+) -> dict[str, np.ndarray]:
+    """Random inputs, weights and states of a layer, by their names in the definition."""
+    rng, gates = np.random.default_rng(0), GATES[kind]
+    shapes = {
+        "x": (steps, batch, inputs),
+        "w": (directions, gates * hidden, inputs),
+        "r": (directions, gates * hidden, hidden),
+        "b": (directions, 2 * gates * hidden),
+        "p": (directions, 3 * hidden),
+        "h": (directions, batch, hidden),
+        "c": (directions, batch, hidden),
+    }
+    # Small enough for the layer not to be chaotic: rounding would grow from step to step.
+    return {
+        name: 0.5 * (hidden**-0.5 if name in "wr" else 1) * rng.standard_normal(shape, np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def check(
+    machine: Machine,
+    kind: Any,
+    sizes: tuple[int, int, int, int],
+    reverse: tuple[bool, ...],
+    lengths: list[int] | None = None,
+    given: str = "bphc",
+    wanted: str = "yhc",
+    linear_before_reset: bool = False,
+    activations: list[str] | None = None,
+    batch_first: bool = False,
+) -> None:
+    steps, batch, inputs, hidden = sizes
+    values = layer(kind, steps, batch, inputs, hidden, len(reverse))
+    for name in "bphc":
+        if name not in given:
+            values[name][:] = 0
+    each = np.full(batch, steps) if lengths is None else np.array(lengths)
+    want = definition(
+        kind,
+        **values,
+        lengths=each,
+        reverse=reverse,
+        linear_before_reset=linear_before_reset,
+        activations=activations,
+    )
+    weights = pack_recurrent(
+        kind,
+        values["w"],
+        values["r"],
+        values["b"] if "b" in given else None,
+        values["p"] if "p" in given and kind == "LSTM" else None,
+        machine,
+        linear_before_reset=linear_before_reset,
+        activations=activations and activations * len(reverse),
+    )
+    x = values["x"]
+    y = new(want[0].shape)
+    if batch_first:
+        x = np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
+        y = new((batch, steps, len(reverse), hidden)).transpose((1, 2, 0, 3))
+    outs = {"y": y, "h": new(want[1].shape), "c": new(want[2].shape)}
+    wanted = "".join(name for name in wanted if name != "c" or kind == "LSTM")
+    calls = recurrent(
+        put(x),
+        weights,
+        *(outs[name] if name in wanted else None for name in "yhc"),
+        machine,
+        reverse=reverse,
+        lengths=None if lengths is None else put(np.array(lengths, np.int32)),
+        h0=put(values["h"]) if "h" in given else None,
+        c0=put(values["c"]) if "c" in given and kind == "LSTM" else None,
+    )
+    got = run_calls(calls, *(outs[name] for name in wanted), machine=machine)
+    for name, array in zip(wanted, got, strict=True):
+        np.testing.assert_allclose(array, want["yhc".index(name)], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_layers(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
+    steps, batch = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 11))
+    sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=batch, max_size=batch))
+    names = st.sets(st.sampled_from("bphc")).map("".join)
+    activations = None
+    if data.draw(st.booleans()):
+        count = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind]
+        activations = [data.draw(st.sampled_from(["Sigmoid", "Tanh", "Relu"])) for _ in range(count)]
+    check(
+        data.draw(st.sampled_from(machines())),
+        kind,
+        sizes,
+        data.draw(st.sampled_from([(False,), (True,), (False, True)])),
+        lengths,
+        given=data.draw(names),
+        wanted="".join(n for n in "yhc" if data.draw(st.booleans())) or "y",
+        linear_before_reset=kind == "GRU" and data.draw(st.booleans()),
+        activations=activations,
+        batch_first=data.draw(st.booleans()),
+    )
+
+
+@each_machine
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_usual_layers(machine: Machine, kind: str, batch: int) -> None:
+    check(machine, kind, (10, batch, 32, 64), (False, True), given="bhc", linear_before_reset=kind == "GRU")
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("linear_before_reset", [False, True])
+def test_the_definition_is_the_operators(kind: Any, linear_before_reset: bool) -> None:
+    values = layer(kind, 5, 3, 4, 6, 1)
+    names = {"LSTM": "xwrblhcp", "GRU": "xwrblh", "RNN": "xwrblh"}[kind]
+    feeds = {name: values[name] for name in names if name != "l"}
+    attributes = {"linear_before_reset": int(linear_before_reset)} if kind == "GRU" else {}
+    outputs = ["y", "yh", *(["yc"] if kind == "LSTM" else [])]
+    node = helper.make_node(
+        kind, [n if n != "l" else "" for n in names], outputs, hidden_size=6, **attributes
+    )
+    graph = helper.make_graph(
+        [node],
+        kind,
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in feeds],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
+    want = ReferenceEvaluator(model).run(None, feeds)
+    lengths = np.full(3, 5)
+    got = definition(
+        kind, **values, lengths=lengths, reverse=(False,), linear_before_reset=linear_before_reset
+    )
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_left_to_the_host() -> None:
+    assert supports("LSTM", None)
+    assert supports("LSTM", ["Sigmoid", "Tanh", "tanh"] * 2)
+    assert not supports("LSTM", ["Sigmoid", "Tanh", "Tanh", "Sigmoid", "Tanh", "Relu"])
+    assert not supports("GRU", ["HardSigmoid", "Tanh"])
+    assert not supports("GRU", None, clip=3.0)
+    assert not supports("LSTM", None, input_forget=True)
+    values, machine = layer("RNN", 2, 1, 3, 4, 1), machines()[0]
+    with pytest.raises(UnsupportedOperatorError, match="Softsign"):
+        pack_recurrent("RNN", values["w"], values["r"], None, None, machine, activations=["Softsign"])
+    weights = pack_recurrent("RNN", values["w"], values["r"], None, None, machine)
+    with pytest.raises(UnsupportedOperatorError, match="x is float64"):
+        recurrent(new((2, 1, 3), "float64"), weights, None, None, None, machine)
