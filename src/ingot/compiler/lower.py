@@ -22,11 +22,11 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
-from ingot.kernels.call import Buffer, Call, View, constant, row_major, strides_in_order
+from ingot.kernels.call import Buffer, Call, View, constant, memory_order, row_major, strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, supports
+from ingot.kernels.expression import Expression, Step, identity, supports
 from ingot.ops.registry import Array, Facts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
@@ -224,7 +224,9 @@ class Lowering:
         result = self._facts[value].dtype.name
         if not supports(op, dtypes, result, dict(attrs)):
             return False
-        self._waiting[value] = Elementwise(self._position, next(self._turns), op, tuple(operands), result, attrs)
+        self._waiting[value] = Elementwise(
+            self._position, next(self._turns), op, tuple(operands), result, attrs
+        )
         return True
 
     def anchor(
@@ -236,7 +238,28 @@ class Lowering:
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
         rank = len(self._facts[value].shape)
-        self._waiting[value] = Anchor(self._position, next(self._turns), emit, tuple(order or range(rank)), free_order)
+        self._waiting[value] = Anchor(
+            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order
+        )
+
+    def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
+        """A value that only this node reads, as an expression of what lies in memory; the first leaf has all elements."""
+        shape = self._facts[value].shape
+        waits = self._waiting.get(value)
+        alone = self._uses.get(value) == [self._position] and value not in self._output_buffers
+        if isinstance(waits, Elementwise) and alone:
+            members, anchor = self._group(value, None)
+            expression, leaves = self._expression(value, members, None)
+            whole = [i for i, leaf in enumerate(leaves) if self._facts[leaf].shape == shape]
+            if anchor is None and whole:
+                leaves.insert(0, leaves.pop(whole[0]))
+                expression, _ = self._expression(value, members, None, leaves)
+                views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
+                for member in members:
+                    del self._waiting[member]
+                    self._kinds[self._position] = "native"
+                return expression, views
+        return identity(self._facts[value].dtype.name), [self.view(value)]
 
     def emit(self, calls: Call | Sequence[Call]) -> None:
         """Append calls. They belong to the node that is being lowered."""
@@ -271,7 +294,7 @@ class Lowering:
             waits = self._waiting.get(first)
             order = None
             if known is not None:
-                order = _order_of(known)
+                order = memory_order(known)
             elif isinstance(waits, Anchor):
                 order = waits.order
             target = self.output(value, order, free_order=True)
@@ -418,11 +441,17 @@ class Lowering:
         return members, anchor
 
     def _expression(
-        self, root: ir.Value, members: dict[ir.Value, Elementwise], anchor: ir.Value | None
+        self,
+        root: ir.Value,
+        members: dict[ir.Value, Elementwise],
+        anchor: ir.Value | None,
+        first: Sequence[ir.Value] = (),
     ) -> tuple[Expression, list[ir.Value]]:
-        """The group as an expression; leaf 0 is the anchor's result where there is one."""
+        """The group as an expression; leaf 0 is the anchor's result where there is one, then those of `first`."""
         ordered = sorted(members.items(), key=lambda item: item[1].turn)
         leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
+        for leaf in first:
+            leaves.setdefault(leaf, len(leaves))
         for _, member in ordered:
             for operand in member.operands:
                 if operand not in members:
@@ -441,7 +470,7 @@ class Lowering:
         """The memory order of the first operand that has all the elements."""
         for view in views:
             if 0 not in [s for s, n in zip(view.strides, shape, strict=True) if n > 1]:
-                return _order_of(view)
+                return memory_order(view)
         return tuple(range(len(shape)))
 
     # ---- places --------------------------------------------------------------------------------------------
@@ -503,14 +532,6 @@ def _contiguous(array: Array) -> Array:
 def _slice(view: View, axis: int, start: int, size: int) -> View:
     shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
     return view.with_dims(shape, view.strides, start * view.strides[axis])
-
-
-def _order_of(view: View) -> tuple[int, ...]:
-    """The dimensions from the largest stride to the smallest; those of size 1 stay with their left neighbour."""
-    keys: list[int] = []
-    for n, s in zip(view.shape, view.strides, strict=True):
-        keys.append(s if n > 1 else (keys[-1] if keys else 1 << 62))
-    return tuple(sorted(range(view.rank), key=lambda d: -keys[d]))
 
 
 def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:

@@ -118,6 +118,14 @@ def strides_in_order(shape: Sequence[int], order: Sequence[int]) -> tuple[int, .
     return tuple(strides)
 
 
+def memory_order(view: View) -> tuple[int, ...]:
+    """The dimensions from the largest stride to the smallest; those of size 1 stay with their left neighbour."""
+    keys: list[int] = []
+    for n, s in zip(view.shape, view.strides, strict=True):
+        keys.append(abs(s) if n > 1 else (keys[-1] if keys else 1 << 62))
+    return tuple(sorted(range(view.rank), key=lambda d: -keys[d]))
+
+
 def constant(array: np.ndarray) -> View:
     """A view of a NumPy array, which the plan keeps alive."""
     strides = tuple(s // array.itemsize for s in array.strides)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View as Memory
-from ingot.kernels.call import constant
+from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
@@ -191,8 +191,7 @@ class Pad(Op):
         if fill_with is not None and number is None:
             return False
         filler = constant(np.zeros((), x.dtype) if number is None else number.reshape(()))
-        order = tuple(sorted(range(x.rank), key=lambda d: -x.strides[d]))
-        out = plan.output(value, order, free_order=True)
+        out = plan.output(value, memory_order(x), free_order=True)
         for axis, pair in enumerate(amounts):  # negative amounts remove
             x = _part(x, axis, max(0, -pair[0]), x.shape[axis] - max(0, -pair[0]) - max(0, -pair[1]))
         done = out

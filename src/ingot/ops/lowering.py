@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ingot.codegen.machine import Machine
     from ingot.kernels.call import Call, View
     from ingot.kernels.contract import Epilogue
+    from ingot.kernels.expression import Expression
     from ingot.ops.registry import Facts
 
 T = TypeVar("T")
@@ -80,6 +81,12 @@ class Lowering(Protocol):
         """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)`
         returns the calls; take the views of the inputs before, not in it. The last of `order` is contiguous
         in `out`, in the other dimensions any strides may come unless free_order, when all may.
+        """
+        ...
+
+    def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
+        """How to compute an operand while reading it, if only this node reads it and elementwise nodes make it; else the
+        identity and where it lies. The first of the views has all the elements, each broadcasts to the operand's shape.
         """
         ...
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.call import Call, View, memory_order
+from ingot.kernels.contract import Epilogue
+from ingot.kernels.expression import identity
+from ingot.kernels.normalize import group_norm, normalize
+from ingot.kernels.softmax import softmax
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import rounded, widen
+from ingot.ops.numeric import is_float, rounded, widen
 from ingot.ops.registry import (
     Array,
     DType,
@@ -73,6 +79,37 @@ class Softmax(_AlongAxis):
         e = np.exp(x - x.max(axis, keepdims=True))
         return e / e.sum(axis, keepdims=True)
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel over the rows, with what leads up to it and what follows."""
+        return _lower_softmax(node, plan, log=False)
+
+
+def _lower_softmax(node: ir.Node, plan: Lowering, *, log: bool) -> bool:
+    x, value, machine = first_input(node), node.outputs[0], plan.machine
+    facts = plan.facts(x)
+    if not is_float(facts.dtype):
+        return False
+    axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+    prologue, views = plan.inline(x)
+
+    def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
+        after = epilogue or Epilogue(identity(facts.dtype.name), ())
+        call = softmax(
+            views[0],
+            out,
+            axis,
+            machine,
+            operands=views[1:],
+            prologue=prologue,
+            extras=after.operands,
+            epilogue=after.expression,
+            log=log,
+        )
+        return [call]
+
+    plan.anchor(value, emit, memory_order(views[0]), free_order=True)
+    return True
+
 
 @register("LogSoftmax", since=13)
 class LogSoftmax(_AlongAxis):
@@ -82,6 +119,10 @@ class LogSoftmax(_AlongAxis):
         """Without leaving the logarithm."""
         x = x - x.max(axis, keepdims=True)
         return x - np.log(np.exp(x).sum(axis, keepdims=True))
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel over the rows, with what leads up to it and what follows."""
+        return _lower_softmax(node, plan, log=True)
 
 
 @register("Hardmax", since=13)
@@ -213,6 +254,12 @@ class LayerNormalization(Op):
         stash = self.stash(node)
         return [rounded(y, x.dtype), rounded(mean, stash), rounded(inverse, stash)][: len(node.outputs)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A standardisation, then scale and bias as steps after it; mean and deviation as outputs are the host's."""
+        if len(node.outputs) > 1:
+            return False
+        return _lower_over_axes(node, plan, "variance")
+
 
 @register("RMSNormalization", since=23)
 class RMSNormalization(SameShape):
@@ -233,6 +280,46 @@ class RMSNormalization(SameShape):
         with np.errstate(all="ignore"):
             root = np.sqrt((wide * wide).mean(axes, keepdims=True) + attr_float(node, "epsilon", 1e-5))
             return [rounded(wide / root * widen(present(inputs, 1)), x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A division by the root, then the scale as a step after it."""
+        return _lower_over_axes(node, plan, "rms")
+
+
+def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "rms"]) -> bool:
+    """Normalise from `axis` on; what the node's further inputs scale and shift waits as elementwise steps."""
+    x, value, machine = first_input(node), node.outputs[0], plan.machine
+    facts = plan.facts(x)
+    further = [v for v in node.inputs[1:3] if v is not None]
+    if not is_float(facts.dtype) or any(plan.facts(v).dtype != facts.dtype for v in further):
+        return False
+    axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+    epsilon = attr_float(node, "epsilon", 1e-5)
+    prologue, views = plan.inline(x)
+
+    def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
+        after = epilogue or Epilogue(identity(facts.dtype.name), ())
+        call = normalize(
+            kind,
+            views[0],
+            out,
+            range(axis, out.rank),
+            machine,
+            eps=epsilon,
+            operands=views[1:],
+            prologue=prologue,
+            extras=after.operands,
+            epilogue=after.expression,
+        )
+        return [call]
+
+    so_far = plan.intermediate(facts.shape, facts.dtype)
+    plan.anchor(so_far, emit, memory_order(views[0]), free_order=True)
+    for op, operand in zip(("Mul", "Add"), further, strict=False):
+        target = value if operand is further[-1] else plan.intermediate(facts.shape, facts.dtype)
+        plan.wait(target, op, [so_far, operand])
+        so_far = target
+    return True
 
 
 @register("GroupNormalization", since=21)
@@ -267,6 +354,10 @@ class GroupNormalization(SameShape):
         y = y * widen(present(inputs, 1)).reshape(column) + widen(present(inputs, 2)).reshape(column)
         return [rounded(y, x.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel, in the input's own memory order."""
+        return _lower_groups(node, plan, self.groups(node, plan.facts(first_input(node)).shape))
+
 
 @register("InstanceNormalization", since=22)
 class InstanceNormalization(SameShape):
@@ -280,6 +371,25 @@ class InstanceNormalization(SameShape):
             y = _standardised(widen(x), tuple(range(2, x.ndim)), attr_float(node, "epsilon", 1e-5))[0]
         y = y * widen(present(inputs, 1)).reshape(column) + widen(present(inputs, 2)).reshape(column)
         return [rounded(y, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A group for each channel."""
+        return _lower_groups(node, plan, plan.facts(first_input(node)).shape[1])
+
+
+def _lower_groups(node: ir.Node, plan: Lowering, groups: int) -> bool:
+    x, scale, bias = node.inputs[:3]
+    assert x is not None
+    assert scale is not None
+    assert bias is not None
+    facts = plan.facts(x)
+    if not is_float(facts.dtype) or any(plan.facts(v).dtype != facts.dtype for v in (scale, bias)):
+        return False
+    view = plan.view(x)
+    out = plan.output(node.outputs[0], memory_order(view), free_order=True)
+    epsilon = attr_float(node, "epsilon", 1e-5)
+    plan.emit(group_norm(view, plan.view(scale), plan.view(bias), groups, out, epsilon, plan.machine))
+    return True
 
 
 @register("MeanVarianceNormalization", since=13)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import memory_order
 from ingot.kernels.resize import Taps, resize
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import is_float, rounded, widen
@@ -248,8 +249,7 @@ class Resize(Op):
         if tables and all(n == 1 for d, n in enumerate(facts.shape) if d not in tables):
             return False
         view = plan.view(x)
-        order = tuple(sorted(range(view.rank), key=lambda d: -view.strides[d]))
-        out = plan.output(value, order, free_order=True)
+        out = plan.output(value, memory_order(view), free_order=True)
         beyond = attr_float(node, "extrapolation_value", 0.0)
         plan.emit(resize(view, out, tables, plan.machine, beyond))
         return True

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.kernels.call import View as Memory
+from ingot.kernels.call import memory_order
 from ingot.kernels.copy import copy
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64
@@ -441,7 +441,7 @@ class SpaceToDepth(Op):
 
 def _move_blocks(plan: Lowering, x: ir.Value, y: ir.Value, b: int, dcr: bool, *, to_space: bool) -> bool:
     """Copy between [N, C·b², H, W] (`deep`) and [N, C, H·b, W·b] (`wide`)."""
-    source, target = plan.view(x), plan.output(y, _order(plan.view(x)), free_order=True)
+    source, target = plan.view(x), plan.output(y, memory_order(plan.view(x)), free_order=True)
     deep, wide = (source, target) if to_space else (target, source)
     n, c, rows, columns = wide.shape
     h, w = rows // b, columns // b
@@ -452,11 +452,6 @@ def _move_blocks(plan: Lowering, x: ir.Value, y: ir.Value, b: int, dcr: bool, *,
     wide = wide.with_dims((n, c, h, b, w, b), (sn, sc, b * sh, sh, b * sw, sw))
     plan.emit(copy(*((deep, wide) if to_space else (wide, deep)), plan.machine))
     return True
-
-
-def _order(view: Memory) -> tuple[int, ...]:
-    """The dimensions from the largest stride to the smallest."""
-    return tuple(sorted(range(view.rank), key=lambda d: -view.strides[d]))
 
 
 @register("Trilu", since=14)

@@ -16,6 +16,7 @@ from ingot.compiler.index import index_graph
 from ingot.errors import InputError, ModelError
 from ingot.loading import load
 from ingot.ops.registry import Array
+from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
 from ingot.runtime import providers as provider_choice
 from ingot.runtime.driver import Driver, NodeProfile, Resources
@@ -74,7 +75,7 @@ class InferenceSession:
         self._dtypes = [_dtype(value) for value in fed]
         self._names = {arg.name: number for number, arg in enumerate(self._inputs)}
         optimise = self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL
-        model = prepare(model, optimise=optimise)
+        prepare(model) if optimise else normalise(model)
         index = index_graph(model.graph)
         if index.captured:
             names = ", ".join(repr(v.name) for v in index.captured)
