@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import index_graph, subgraphs_of
 from ingot.ops.registry import Facts
-from ingot.passes.pipeline import prepare
+from ingot.passes.opset import normalise
 
 Shape = tuple[int, ...]
 
@@ -81,7 +81,8 @@ def cost(model: ir.Model, sizes: Mapping[str, Shape]) -> Cost:
 
     Raises ShapeError where the sizes do not fit each other, ModelError for a damaged graph.
     """
-    model = prepare(model.clone(), optimise=False)
+    model = model.clone()
+    normalise(model)
     index = index_graph(model.graph)
     given: dict[ir.Value, Facts] = {}
     for value in index.inputs:
