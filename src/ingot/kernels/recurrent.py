@@ -108,8 +108,8 @@ def pack_recurrent(
     """
     if not supports(kind, activations):
         raise UnsupportedOperatorError(
-            f"{kind}: found activations {list(activations or [])}, the native kernel has Sigmoid, Tanh, Relu, "
-            "the same in both directions; leave this node to the host"
+            f"{kind}: found activations {list(activations or [])}, the native kernel has Sigmoid, Tanh, Relu"
+            ", the same in both directions; leave this node to the host"
         )
     directions, rows, _ = w.shape
     hidden, lanes = r.shape[2], machine.lanes
