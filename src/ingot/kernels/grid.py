@@ -1,0 +1,157 @@
+"""The loops of elementwise kernels: rows of vectors over strided operands, cut into tiles."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ingot.codegen.builder import Builder, Int, Value
+from ingot.kernels.call import View
+from ingot.kernels.iteration import Space, block_of, collapse
+
+_SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What of the loops changes the code.
+
+    classes: how each operand moves along the innermost dimension: "c" to the next element, "s" by a stride, "b"
+    not at all; "u" is one value for the whole call. rank: dimensions outside of the two innermost.
+    """
+
+    classes: tuple[str, ...]
+    rank: int
+
+    def slots(self) -> tuple[str, ...]:
+        """The names of the argument slots."""
+        names = [*_SIZES, *(f"o{d}" for d in range(self.rank))]
+        for i, kind in enumerate(self.classes):
+            names.append(f"p{i}")
+            if kind != "u":
+                names += [f"m{i}", *(f"o{d}_{i}" for d in range(self.rank))]
+            if kind == "s":
+                names.append(f"n{i}")
+        return tuple(names)
+
+
+@dataclass(slots=True)
+class GridPlan:
+    """A grid for given views, its arguments and its tiles."""
+
+    grid: Grid
+    args: list[int | View]
+    tiles: int
+
+
+def plan(
+    outputs: Sequence[View],
+    inputs: Sequence[View],
+    shape: Sequence[int],
+    lanes: int,
+    weight: int,
+    indexed: Sequence[int] = (),
+) -> GridPlan:
+    """Plan loops over `shape`. Operands are numbered inputs first, then outputs; all have that shape.
+
+    weight: instructions on a vector, roughly. indexed: operands that are not read at every place of the grid, whose
+    first element therefore may never be touched: they are not of class "u".
+    """
+    views = (*outputs, *inputs)
+    space = _arrange(collapse(shape, [v.strides for v in views]), lanes)
+    sizes, count = space.sizes, len(outputs)
+    strides = (*space.strides[count:], *space.strides[:count])
+    if not sizes:
+        sizes, strides = (1,), tuple((1,) for _ in views)
+    classes = tuple(
+        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) or i in indexed else "u"
+        for i, s in enumerate(strides)
+    )
+    n, m, outer = sizes[-1], (sizes[-2] if len(sizes) > 1 else 1), sizes[:-2]
+    size = math.prod(sizes)
+    elements = block_of(size, max(512, (1 << 16) // (weight + 4)))  # some microseconds of work in a tile
+    if "s" in classes and m > 1:
+        n_block = min(n, 8 * lanes)  # squarish, so that the lines a gather touches are used again from L1
+    else:
+        n_block = n if n < 2 * elements else block_of(n, elements, 4 * lanes)
+    n_block = max(1, n_block)
+    m_block = max(1, min(m, elements // n_block))
+    n_blocks, m_blocks = -(-n // n_block), -(-m // m_block)
+    args: list[int | View] = [n, n_block, n_blocks, m, m_block, m_blocks, *outer]
+    for view, kind, steps in zip((*inputs, *outputs), classes, strides, strict=True):
+        args.append(view)
+        if kind != "u":
+            args += [steps[-2] if len(steps) > 1 else 0, *steps[:-2]]
+        if kind == "s":
+            args.append(steps[-1])
+    tiles = math.prod(outer) * m_blocks * n_blocks if size else 0
+    return GridPlan(Grid(classes, len(outer)), args, tiles)
+
+
+def _arrange(space: Space, lanes: int) -> Space:
+    """Choose the dimension for the vectors, and next to it a long one: the loop over rows in a tile."""
+    rank = len(space.sizes)
+    order = list(range(rank))
+    if rank > 1 and 2 * space.sizes[-1] < lanes:
+        # Too narrow for a vector: a long dimension is better, even with gathers.
+        long = [d for d in order[:-1] if space.sizes[d] >= 2 * lanes]
+        if long:
+            inner = max(long, key=lambda d: (sum(s[d] in (0, 1) for s in space.strides), d))
+            order.remove(inner)
+            order.append(inner)
+    if rank > 2:
+        rows = next((d for d in reversed(order[:-1]) if space.sizes[d] >= 8), order[-2])
+        order.remove(rows)
+        order.insert(rank - 2, rows)
+    return Space(
+        tuple(space.sizes[d] for d in order), tuple(tuple(s[d] for d in order) for s in space.strides)
+    )
+
+
+class Rows:
+    """The loops of one kernel. `elements` are the operands' LLVM types in memory."""
+
+    def __init__(self, k: Builder, grid: Grid, elements: Sequence[Any]) -> None:
+        self.k, self.grid, self.elements = k, grid, elements
+        self._sizes = [k.arg(name) for name in _SIZES]
+        self._outer = [k.arg(f"o{d}") for d in range(grid.rank)]
+        classes = list(enumerate(grid.classes))
+        #: where each operand starts
+        self.start = [k.pointer(f"p{i}") for i, _ in classes]
+        self._rows = [0 if kind == "u" else k.arg(f"m{i}") for i, kind in classes]
+        #: each operand's stride along the vectors
+        self.steps: list[Int] = [k.arg(f"n{i}") if kind == "s" else int(kind == "c") for i, kind in classes]
+        self._places = [
+            [0 if kind == "u" else k.arg(f"o{d}_{i}") for d in range(grid.rank)] for i, kind in classes
+        ]
+
+    @contextmanager
+    def each(self) -> Iterator[tuple[list[Value], Value]]:
+        """The body runs for each row of this thread's tiles, with pointers to its start and its length."""
+        k = self.k
+        n, n_block, n_blocks, m, m_block, m_blocks = self._sizes
+        with k.loop(k.begin, k.end) as tile:
+            rest, column = k.div(tile, n_blocks), k.mul(k.rem(tile, n_blocks), n_block)
+            rest, first = k.div(rest, m_blocks), k.mul(k.rem(rest, m_blocks), m_block)
+            offsets: list[Int] = [
+                k.add(k.mul(column, c), k.mul(first, s)) for c, s in zip(self.steps, self._rows, strict=True)
+            ]
+            for d in reversed(range(self.grid.rank)):
+                index = rest if d == 0 else k.rem(rest, self._outer[d])
+                rest = rest if d == 0 else k.div(rest, self._outer[d])
+                offsets = [k.add(o, k.mul(index, p[d])) for o, p in zip(offsets, self._places, strict=True)]
+            base = [k.at(p, o, e) for p, o, e in zip(self.start, offsets, self.elements, strict=True)]
+            count = k.min(n_block, k.sub(n, column))
+            with k.loop(0, k.min(m_block, k.sub(m, first))) as r:
+                yield (
+                    [
+                        k.at(p, k.mul(r, s), e)
+                        for p, s, e in zip(base, self._rows, self.elements, strict=True)
+                    ],
+                    count,
+                )
