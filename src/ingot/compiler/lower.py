@@ -170,6 +170,10 @@ class Lowering:
             return view
         return self._compute(value, None)
 
+    def wants(self, value: ir.Value) -> bool:
+        """Whether anybody reads this output of a node."""
+        return value in self._uses or value in self._output_buffers
+
     def plain(self, value: ir.Value) -> View:
         """Like `view`, but contiguous in the order of the dimensions."""
         view = self.view(value)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import STRING
 from ingot.ops.registry import (
     Array,
@@ -16,6 +17,7 @@ from ingot.ops.registry import (
     Facts,
     Op,
     attr_int,
+    first_input,
     label,
     need,
     present,
@@ -65,6 +67,10 @@ class Cast(Op):
         converted = convert(present(inputs, 0), target_dtype(node))
         return super().evaluate(node, inputs) if converted is None else [converted]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A step of a fused kernel."""
+        return plan.wait(node.outputs[0], "Cast", [first_input(node)])
+
 
 @register("CastLike", since=25)
 class CastLike(Op):
@@ -78,6 +84,10 @@ class CastLike(Op):
         """As Cast."""
         converted = convert(present(inputs, 0), present(inputs, 1).dtype)
         return super().evaluate(node, inputs) if converted is None else [converted]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A step of a fused kernel."""
+        return plan.wait(node.outputs[0], "Cast", [first_input(node)])
 
 
 @register("BitCast", since=26)

@@ -10,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import constant
 from ingot.ops.cast import target_dtype
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import STRING
 from ingot.ops.registry import (
     Array,
@@ -106,6 +108,13 @@ class ConstantOfShape(Op):
         """np.full."""
         value = self.value(node)
         return [np.full(tuple(present(inputs, 0).tolist()), value.reshape(-1)[0], value.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The one element, repeated by strides of 0."""
+        value = node.outputs[0]
+        element = constant(self.value(node).reshape(()))
+        plan.alias(value, element.broadcast_to(plan.facts(value).shape))
+        return True
 
 
 @register("Range", since=27)

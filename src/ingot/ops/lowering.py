@@ -40,6 +40,10 @@ class Lowering(Protocol):
         """Where the value lies; any strides. Computes it if it is still waiting."""
         ...
 
+    def wants(self, value: ir.Value) -> bool:
+        """Whether anybody reads this output of a node."""
+        ...
+
     def plain(self, value: ir.Value) -> View:
         """Like `view`, but contiguous in the order of the dimensions (a copy where it is not)."""
         ...

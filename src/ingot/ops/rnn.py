@@ -9,7 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import View
+from ingot.kernels.recurrent import Kind, RecurrentWeights, pack_recurrent, recurrent, supports
 from ingot.ops.elementwise import sigmoid, softplus
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -55,6 +58,8 @@ class Recurrent(Op):
 
     gates: ClassVar[int]
     defaults: ClassVar[tuple[str, ...]]
+    #: The kernels' name of it.
+    kind: ClassVar[Kind]
     #: How many states a step carries: h alone, or h and c.
     states: ClassVar[int] = 1
     #: Where the inputs with the initial states are.
@@ -166,6 +171,75 @@ class Recurrent(Op):
             y, ends = y.transpose(2, 0, 1, 3), [e.swapaxes(0, 1) for e in ends]
         return [rounded(o, source.dtype) for o in (y, *ends)][: len(node.outputs)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One product for all steps, then the steps; float32 with constant weights and the usual activations."""
+        operands = [*node.inputs, *[None] * 8][:8]
+        x, w, r, bias, lengths = operands[:5]
+        peepholes = operands[7] if self.states == 2 else None
+        assert x is not None
+        attribute = node.attributes.get("activations")
+        names = None if attribute is None else list(attribute.as_strings())
+        kind = self.kind
+        clip = attr_float(node, "clip", 0.0) or None
+        constants = [plan.constant(v) for v in (w, r, bias, peepholes)]
+        missing = [
+            v for v, c in zip((w, r, bias, peepholes), constants, strict=True) if v is not None and c is None
+        ]
+        if (
+            missing
+            or plan.facts(x).dtype != np.float32
+            or not supports(kind, names, clip, bool(attr_int(node, "input_forget", 0)))
+        ):
+            return False
+        first, second, b, p = constants
+        assert first is not None
+        assert second is not None
+        late = bool(attr_int(node, "linear_before_reset", 0))
+
+        def make() -> RecurrentWeights:
+            return pack_recurrent(
+                kind, first, second, b, p, plan.machine, linear_before_reset=late, activations=names
+            )
+
+        own = w is not None and w.is_initializer() and r is not None and r.is_initializer()
+        weights = plan.pack(
+            ("recurrent", kind, w, r, bias, peepholes, late, str(names)) if own else None, make
+        )
+        batch_first = bool(attr_int(node, "layout", 0))
+        direction = attr_str(node, "direction", "forward")
+        reverse = (False, True) if direction == "bidirectional" else (direction == "reverse",)
+
+        def states(value: ir.Value | None) -> View | None:
+            if value is None:
+                return None
+            view = plan.view(value)
+            return view.transpose((1, 0, 2)) if batch_first else view
+
+        source = plan.view(x)
+        starts = [states(operands[i]) for i in self.initial]
+        outputs = [plan.output(v) if plan.wants(v) else None for v in node.outputs]
+        outputs += [None] * (3 - len(outputs))
+        y, *last = outputs
+        if batch_first:
+            source = source.transpose((1, 0, 2))
+            y = None if y is None else y.transpose((1, 2, 0, 3))
+            last = [None if v is None else v.transpose((1, 0, 2)) for v in last]
+        plan.emit(
+            recurrent(
+                source,
+                weights,
+                y,
+                last[0],
+                last[1],
+                plan.machine,
+                reverse=reverse,
+                lengths=None if lengths is None else plan.view(lengths),
+                h0=starts[0],
+                c0=starts[1] if len(starts) > 1 else None,
+            )
+        )
+        return True
+
 
 def _bound(
     function: Callable[[Array, float, float], Array], alpha: float, beta: float, clip: float
@@ -180,6 +254,7 @@ def _bound(
 class RNN(Recurrent):
     """h' = f(x·w + h·r + bias)."""
 
+    kind = "RNN"
     gates = 1
     defaults = ("Tanh",)
 
@@ -203,6 +278,7 @@ class RNN(Recurrent):
 class GRU(Recurrent):
     """h' = (1 - z) · g(x·w + (q · h)·r) + z · h, with gates z and q; linear_before_reset puts q after the product."""
 
+    kind = "GRU"
     gates = 3
     defaults = ("Sigmoid", "Tanh")
 
@@ -233,6 +309,7 @@ class GRU(Recurrent):
 class LSTM(Recurrent):
     """c' = f · c + i · g(candidate); h' = o · h(c'); gates in the order i, o, f, candidate."""
 
+    kind = "LSTM"
     gates = 4
     defaults = ("Sigmoid", "Tanh", "Tanh")
     states = 2
