@@ -100,6 +100,12 @@ def test_whole_image_mean(machine: Machine) -> None:
     check(machine, "average", x, [1, 1], ([7, 7], [1, 1], [0] * 4, [1, 1]))
 
 
+def test_windows_longer_than_what_is_written_out() -> None:
+    x = channels_last(np.random.default_rng(2).standard_normal((1, 20, 3, 90)).astype(np.float32))
+    for op in ("max", "average"):
+        check(machines()[0], op, x, [2, 23], ([2, 37], [1, 3], [0, 18, 0, 18], [1, 1]))
+
+
 def test_volume_of_plain_images_takes_calls_for_what_cannot_be_merged() -> None:
     x = np.random.default_rng(3).standard_normal((2, 5, 4, 6, 7)).astype(np.float32)
     check(machines()[0], "max", x, [2, 3, 3], ([2, 2, 3], [2, 2, 2], [0] * 6, [1, 1, 1]), out_last=False)

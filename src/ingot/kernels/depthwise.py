@@ -109,17 +109,10 @@ def depthwise(
         def taps(first: Int, count: int) -> None:
             load, here = reader(first), k.at(filter_row, k.mul(first, lanes), F32)
             loaded = [k.load(here, type_, j * lanes) for j in range(count)]
-            for column in range((window.pixels - 1) * window.stride + (count - 1) * window.dilation + 1):
-                users = [
-                    (pixel, (column - pixel * window.stride) // window.dilation)
-                    for pixel in range(window.pixels)
-                    if (column - pixel * window.stride) % window.dilation == 0
-                    and 0 <= column - pixel * window.stride < count * window.dilation
-                ]
-                if users:
-                    value = load(column)
-                    for pixel, j in users:
-                        sums[pixel] = k.fma(value, loaded[j], sums[pixel])
+            for column, users in window.users(count):
+                value = load(column)
+                for pixel, j in users:
+                    sums[pixel] = k.fma(value, loaded[j], sums[pixel])
 
         with k.loop(0, window.columns // held * held, held, carry=sums) as first:
             taps(first, held)

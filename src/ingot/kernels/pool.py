@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,9 @@ from ingot.kernels.window import (
 )
 
 Op = Literal["max", "average", "l1", "l2"]
+
+_UNROLL = 16  # columns of a window that are written out; more of them are a loop
+_ONE = constant(np.ones(1, np.float32))
 
 
 def definition(
@@ -98,18 +101,18 @@ def pool(k: Builder, *, window: Window, op: Op) -> None:
         return k.ir.fadd(so_far, k.intrinsic("fabs", value) if op == "l1" else value)
 
     def accumulate(results: list[Value], _line: Int, _channel: Int, reader: Reader) -> None:
-        load = reader(0)
-        for column in range((window.pixels - 1) * window.stride + (window.columns - 1) * window.dilation + 1):
-            reached = [
-                pixel
-                for pixel in range(window.pixels)
-                if 0 <= column - pixel * window.stride < window.columns * window.dilation
-                and (column - pixel * window.stride) % window.dilation == 0
-            ]
-            if reached:
+        def taps(first: Int, count: int) -> None:
+            load = reader(first)
+            for column, users in window.users(count):
                 value = load(column)
-                for pixel in reached:
+                for pixel, _ in users:
                     results[pixel] = join(results[pixel], value)
+
+        whole = window.columns // _UNROLL * _UNROLL
+        with k.loop(0, whole, _UNROLL, carry=results) as first:
+            taps(first, _UNROLL)
+        if window.columns > whole:
+            taps(whole, window.columns - whole)
 
     def finish(value: Value, place: Place, _prepared: None) -> Value:
         if op == "average":
@@ -186,7 +189,7 @@ class _Axis:
     stride: int = 1
     begin: int = 0
     dilation: int = 1
-    scales: View = field(default_factory=lambda: constant(np.ones(1, np.float32)))
+    scales: View = _ONE
 
 
 def _pool(
@@ -208,16 +211,13 @@ def _pool(
         )
     if out.size == 0:
         return []
-    axes: list[_Axis] = []
-    for d in range(rank):
-        taps = (
-            np.arange(kernel[d]) * dilations[d] - pads[d] + np.arange(out.shape[2 + d])[:, None] * strides[d]
-        )
-        low, high = (-pads[d], x.shape[2 + d] + pads[rank + d]) if count_include_pad else (0, x.shape[2 + d])
-        counts = ((low <= taps) & (taps < high)).sum(1)
-        with np.errstate(divide="ignore"):
-            scales = constant((1 / counts).astype(np.float32))
-        axes.append(_Axis(kernel[d], strides[d], pads[d], dilations[d], scales))
+    axes = [_Axis(kernel[d], strides[d], pads[d], dilations[d]) for d in range(rank)]
+    if op == "average":
+        for d, axis in enumerate(axes):
+            end = pads[rank + d] if count_include_pad else 0
+            begin = pads[d] if count_include_pad else 0
+            scales = _scales(axis, -begin, x.shape[2 + d] + end, out.shape[2 + d])
+            axes[d] = replace(axis, scales=scales)
 
     spatial = list(range(2, 2 + rank))
     if rank == 1:
@@ -236,6 +236,13 @@ def _pool(
     if rank == 3:
         calls += _pass(op, before, out, ([0], [2], spatial[1:]), axes[0], _Axis(), machine)
     return calls
+
+
+def _scales(axis: _Axis, low: int, high: int, outputs: int) -> View:
+    """1 / count of each output's taps in low..high."""
+    taps = np.arange(axis.window) * axis.dilation - axis.begin + np.arange(outputs)[:, None] * axis.stride
+    with np.errstate(divide="ignore"):
+        return constant((1 / ((low <= taps) & (taps < high)).sum(1)).astype(np.float32))
 
 
 def _is_cheaper_by_axis(rows: _Axis, columns: _Axis) -> bool:

@@ -52,6 +52,20 @@ class Window:
     out: str  # the output's dtype
     masked: bool  # the channels are no multiple of the vector
 
+    def users(self, taps: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """For each column that `taps` neighbouring taps of the window reach: the pixels that use it, and
+        their taps.
+        """
+        for column in range((self.pixels - 1) * self.stride + (taps - 1) * self.dilation + 1):
+            pairs = [(pixel, column - pixel * self.stride) for pixel in range(self.pixels)]
+            users = [
+                (pixel, distance // self.dilation)
+                for pixel, distance in pairs
+                if distance % self.dilation == 0 and 0 <= distance < taps * self.dilation
+            ]
+            if users:
+                yield column, users
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
