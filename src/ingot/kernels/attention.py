@@ -30,8 +30,7 @@ from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import Buffer, Call, View, row_major
 from ingot.kernels.contract import register_tile
-from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import identity
+from ingot.kernels.copy import copy
 from ingot.kernels.pack import transpose
 
 _SLOTS = (
@@ -506,7 +505,7 @@ def attention(
     target = out
     if out.strides[3] != 1 and depth_v > 1:
         target = _dense(out)
-        after.append(elementwise(identity("float32"), [target], [out], machine))
+        after.append(copy(target, out, machine))
 
     lanes = machine.lanes
     vectors = 1 if queries <= lanes else 2
@@ -588,5 +587,5 @@ def _rows_side_by_side(view: View, calls: list[Call], machine: Machine) -> View:
     if view.strides[3] == 1 or view.shape[3] == 1 or view.size == 0:
         return view
     dense = _dense(view)
-    calls.append(elementwise(identity("float32"), [view], [dense], machine))
+    calls.append(copy(view, dense, machine))
     return dense

@@ -24,8 +24,8 @@ from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import Buffer, Call, View, constant, row_major
 from ingot.kernels.contract import Epilogue
-from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, identity
+from ingot.kernels.copy import copy
+from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
 
@@ -473,14 +473,14 @@ def recurrent(
         if view is None or view.strides[-1] == 1 or view.shape[-1] == 1:
             return view
         dense = _dense(view.shape)
-        before.append(elementwise(identity("float32"), [view], [dense], machine))
+        before.append(copy(view, dense, machine))
         return dense
 
     def target(view: View | None) -> View | None:
         if view is None or view.strides[-1] == 1 or view.shape[-1] == 1:
             return view
         dense = _dense(view.shape)
-        after.append(elementwise(identity("float32"), [dense], [view], machine))
+        after.append(copy(dense, view, machine))
         return dense
 
     start, outs = [source(v) for v in (h0, c0)], [target(v) for v in (y, last_h, last_c)]
@@ -488,7 +488,7 @@ def recurrent(
         lengths = constant(np.full(batch, steps, np.int32))
     elif lengths.strides[0] != 1 and batch > 1:
         dense = View(Buffer(4 * batch), 0, lengths.dtype, lengths.shape, (1,))
-        before.append(elementwise(identity("int32"), [lengths], [dense], machine))
+        before.append(copy(lengths, dense, machine))
         lengths = dense
     # Sums of all gates of the rows, one unit's weights and a state must fit in the registers.
     most = max(1, (machine.registers - 2) // gates - 1)
