@@ -365,6 +365,24 @@ def _slice(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
     return tuple(result)
 
 
+def _length(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    keys = dims.content(value)
+    return None if keys is None or node.op_type != "Shape" else (len(keys),)
+
+
+def _windows(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    x = dims.of(node.inputs[0])
+    if x is None:
+        return None
+    rest: list[Key] = [("dim", id(value), i) for i in range(2, len(x))]
+    return (*x[:2], *([1] * len(rest) if node.op_type.startswith("Global") else rest))
+
+
+def _resize(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
+    x = dims.of(node.inputs[0])
+    return None if x is None else tuple(("dim", id(value), i) for i in range(len(x)))
+
+
 _RULES: dict[str, Callable[[Dims, ir.Node, ir.Value], Keys | None]] = {
     "Reshape": _reshape,
     "MatMul": _matmul,
@@ -378,6 +396,9 @@ _RULES: dict[str, Callable[[Dims, ir.Node, ir.Value], Keys | None]] = {
     "Concat": _concat,
     "Expand": _expand,
     "Slice": _slice,
+    "Shape": _length,
+    "Resize": _resize,
+    **dict.fromkeys(("AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"), _windows),
     **{f"Reduce{kind}": _reduce for kind in ("Mean", "Sum", "Max", "Min", "L1", "L2", "Prod", "SumSquare")},
 }
 
