@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingot.codegen import cache
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.attention import attention, definition
+from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 
@@ -131,3 +133,15 @@ def test_refusals() -> None:
         attention(half, single, single, None, single, 1.0, machine)
     with pytest.raises(ShapeError, match="2 query heads for 3 key heads"):
         attention(single, new((1, 3, 3, 4)), new((1, 3, 3, 4)), None, single, 1.0, machine)
+
+
+@each_machine
+@pytest.mark.parametrize("depth", [40, 64, 128])
+def test_no_spills(machine: Machine, depth: int) -> None:
+    """Both products stay in registers."""
+    q = new((1, 4, 128, depth))
+    (call,) = attention(q, q, q, None, q, 1.0, machine)
+    assert (
+        spills_in_loops(cache.native_assembly(call.kernel, machine), 18 if machine.registers > 16 else 13)
+        == 0
+    )

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingot.codegen import cache
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise
 from ingot.kernels.expression import Expression, Step, evaluate
+from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 CHANNELS_LAST, PLAIN = (0, 2, 3, 1), (0, 1, 2, 3)
@@ -139,3 +141,17 @@ def test_epilogue(machine: Machine, steps: tuple[Step, ...], order: tuple[int, .
         calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, *geometry, epilogue, machine)
         (got,) = run_calls(calls, out, machine=machine)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)
+
+
+@each_machine
+@pytest.mark.parametrize(("columns", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
+def test_no_spills(machine: Machine, columns: int, stride: int) -> None:
+    """Sums and weights stay in registers (without FMA, a product takes one more than large filters leave)."""
+    if not machine.fma and columns > 3:
+        pytest.skip("this machine has no FMA")
+    x, size = new((1, 96, 28, 28), strides=strides_in_order((1, 96, 28, 28), CHANNELS_LAST)), 28 // stride
+    out = new((1, 96, size, size), strides=strides_in_order((1, 96, size, size), CHANNELS_LAST))
+    weights = pack_depthwise(np.ones((96, 1, columns, columns), np.float32), machine)
+    pads = (columns // 2,) * 4
+    (call,) = depthwise_conv2d(x, weights, out, (stride, stride), pads, (1, 1), None, machine)
+    assert spills_in_loops(cache.native_assembly(call.kernel, machine), 7 * columns) == 0
