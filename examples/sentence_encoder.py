@@ -83,6 +83,11 @@ def tokenize(tokenizer: Any, sentences: list[str]) -> dict[str, np.ndarray]:
     return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 thread`, `2 threads`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest_pairs(embeddings: np.ndarray, count: int) -> list[tuple[float, int, int]]:
     """Return the `count` pairs of rows with the largest cosine similarity, best first."""
     similarity = embeddings @ embeddings.T
@@ -116,7 +121,7 @@ def side_by_side(
         "Ingot": lambda: session.run(None, feed),
         "ONNX Runtime": lambda: peer.run(None, feed),
     }
-    columns = TextColumn(f"timing, {threads} thread(s)"), BarColumn(), TimeElapsedColumn()
+    columns = TextColumn(f"timing, {counted(threads, 'thread')}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=progress_console, transient=True) as progress:
         task = progress.add_task("rounds", total=rounds)
         reference = eager()
@@ -127,7 +132,10 @@ def side_by_side(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     batch, length = feed["input_ids"].shape
-    table = Table(title=f"{batch} sentence(s) of {length} tokens, {threads} thread(s)", title_justify="left")
+    table = Table(
+        title=f"{counted(batch, 'sentence')} of {length} tokens, {counted(threads, 'thread')}",
+        title_justify="left",
+    )
     for heading in ("", "median ms", "p95 ms", "speed-up", "max difference", "load s"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, timing in timings.items():

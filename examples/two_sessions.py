@@ -161,6 +161,24 @@ def camera(count: int) -> list[np.ndarray]:
     return images
 
 
+def untrained_detector() -> OpenVocabularyDetector:
+    """Return a detector whose scores spread as a trained one's do.
+
+    One pass in training mode gives batch normalisation its statistics, and the contrast starts at an even
+    chance.
+    """
+    detector = OpenVocabularyDetector()
+    with torch.no_grad():
+        for head in detector.contrast:
+            head.bias.fill_(0.0)
+        for part in detector.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = None
+        images = torch.from_numpy(np.concatenate([to_planes(image) for image in camera(2)]))
+        detector.train()(images, torch.randn(len(CLASSES), 512))
+    return detector.eval()
+
+
 def export_both(
     detector: nn.Module, estimator: nn.Module, text: np.ndarray, folder: Path
 ) -> tuple[Path, Path]:
@@ -187,7 +205,7 @@ def main() -> int:
     chosen = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(chosen.threads)
-    detector, estimator = OpenVocabularyDetector().eval(), DepthEstimator().eval()
+    detector, estimator = untrained_detector(), DepthEstimator().eval()
     # A service computes these once, with a text encoder; the detector takes whatever classes they stand for.
     text = np.random.default_rng(0).standard_normal((len(CLASSES), 512)).astype(np.float32)
 

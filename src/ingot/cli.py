@@ -44,7 +44,8 @@ app = typer.Typer(
 T = TypeVar("T")
 Sizes = tuple[dict[str, list[int | str]], dict[str, int]]  # of inputs by name, of named dims
 
-data = Console(soft_wrap=True, highlight=False)
+# Nothing is cut off where no terminal sets a width.
+data = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
 messages = Console(stderr=True, highlight=False)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.")]
@@ -121,7 +122,8 @@ def export(
             made.model, made.args, str(output), kwargs=kwargs, opset_version=opset, verify=verify
         )
     for assumption in program.assumptions:
-        messages.print(f"{assumption}", markup=False)
+        if assumption.kind != "narrowed":  # export() itself has said which dims the model fixed
+            messages.print(f"{assumption}", markup=False, soft_wrap=True)
     size = sum(file.stat().st_size for file in output.parent.glob(output.name + "*")) / 1e6
     messages.print(f"{output}: {size:.1f} MB in {time.perf_counter() - start:.1f} s", markup=False)
 
@@ -329,7 +331,9 @@ def _usage(parse: Callable[[str], T], text: str) -> T:
 def _table(*headings: str) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for index, heading in enumerate(headings):
-        grid.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        grid.add_column(
+            heading, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold"
+        )
     return grid
 
 
