@@ -178,7 +178,7 @@ def is_inf(x: Array, detect_negative: int = 1, detect_positive: int = 1) -> Arra
     return (np.isneginf(x) & bool(detect_negative)) | (np.isposinf(x) & bool(detect_positive))
 
 
-def bit_shift(x: Array, count: Array, direction: str) -> Array:
+def bit_shift(x: Array, count: Array, direction: str = "LEFT") -> Array:
     """x shifted by `count` bits, LEFT or RIGHT; 0 where that is its width or more."""
     width = x.dtype.itemsize * 8
     safe = np.minimum(count, width - 1).astype(x.dtype)

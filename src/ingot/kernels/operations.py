@@ -324,7 +324,7 @@ def _bit_shift(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: st
     x, count = Lanes(k, xs[0]), Lanes(k, xs[1])
     width = x.type.element.width if lanes_of(x.type) > 1 else x.type.width
     safe = count & (width - 1)
-    moved = x << safe if attrs["direction"] == "LEFT" else x.shift_down(safe)
+    moved = x << safe if attrs.get("direction", "LEFT") == "LEFT" else x.shift_down(safe)
     # A shift by the width or more leaves nothing; in LLVM it would be undefined.
     return moved.where(count.compare("<", width, signed=False), 0).value
 

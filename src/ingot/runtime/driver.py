@@ -74,6 +74,8 @@ class Stage:
     outputs: list[ir.Value]
     stop: int
     is_last: bool
+    #: whether `outputs` are all of the graph's: a plan computes no strings and sequences
+    is_whole: bool
     known: dict[ir.Value, Facts]
     free: list[Instance] = field(default_factory=list[Instance])
     next: OrderedDict[Hashable, Stage] = field(default_factory=OrderedDict[Hashable, "Stage"])
@@ -127,7 +129,7 @@ class Driver:
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
             if stage.is_last:
-                return outputs
+                return outputs if stage.is_whole else self._with_objects(stage, outputs, values, arrays)
             alive = dict(zip(stage.outputs, outputs, strict=True))
             alive.update(
                 (v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop
@@ -202,7 +204,8 @@ class Driver:
                 if f.value is None and v not in fed and self._last_use.get(v, -1) >= known.stop
             ]
         else:
-            outputs = self.index.outputs
+            outputs = [v for v in self.index.outputs if known.facts[v].dtype != object]
+        is_whole = not known.cut and len(outputs) == len(self.index.outputs)
         resources = self.resources
         used = [v for v in values if known.facts[v].dtype != object]
         lowering = Lowering(self.index, known, used, outputs, resources.machine, resources.packed)
@@ -219,7 +222,15 @@ class Driver:
             and v not in self.index.constants
             and self._last_use.get(v, -1) >= known.stop
         }
-        return Stage(plan, results, list(outputs), known.stop, not known.cut, later if known.cut else {})
+        return Stage(plan, results, list(outputs), known.stop, not known.cut, is_whole, later)
+
+    def _with_objects(
+        self, stage: Stage, outputs: list[Array], values: Sequence[ir.Value], arrays: Sequence[Array]
+    ) -> list[Array]:
+        """All outputs of the graph: those of the plan, and the strings and sequences that the host made."""
+        made = dict(zip(values, arrays, strict=True)) | dict(zip(stage.outputs, outputs, strict=True))
+        constants = stage.known | self.index.constants
+        return [made[v] if v in made else _value(constants[v]) for v in self.index.outputs]
 
     def _run_stage(
         self, stage: Stage, arrays: Sequence[Array], times: dict[int, list[float]] | None
@@ -247,9 +258,7 @@ class Driver:
         def array(value: ir.Value) -> Array:
             if value in alive:
                 return alive[value]
-            fact = known.get(value) or self.index.constants[value]
-            assert fact.value is not None
-            return fact.value
+            return _value(known.get(value) or self.index.constants[value])
 
         node, op = self.index.nodes[position], self.index.ops[position]
         inputs = [None if v is None else array(v) for v in node.inputs]
@@ -275,3 +284,8 @@ def _plain(value: Any) -> Any:
 def _facts(value: Any) -> Facts:
     """A sequence counts as a Python object, like a string: only the host touches it."""
     return Facts(np.dtype(object), ()) if isinstance(value, list) else Facts(value.dtype, value.shape)
+
+
+def _value(facts: Facts) -> Array:
+    assert facts.value is not None
+    return facts.value
