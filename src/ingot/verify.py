@@ -30,7 +30,7 @@ Runner = Callable[[ir.Model], Run]
 # between libraries; integers and booleans must be equal.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OTHER_SHAPES = 3
-DRAWS = 60
+DRAWS = 200
 
 
 @dataclass

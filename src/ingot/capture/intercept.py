@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
 from ingot.capture.aten import WHOLE
@@ -50,9 +52,6 @@ class Intercept(TorchFunctionMode):
         g = self.recorder
         if g.paused:
             return func(*args, **kwargs)
-        found = WHOLE.get(func)
-        if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
-            return g.whole(found[0], found[1], args, kwargs)
         if func in _NUMBERS and _plain(args):
             return _NUMBERS[func](g.python_number(args[0]))
         if func in _LISTS and _plain(args):
@@ -62,8 +61,12 @@ class Intercept(TorchFunctionMode):
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
             select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
             return None
+        found = WHOLE.get(func)
+        call = _INSTEAD.get(func, func) if _plain(args) else func
+        if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
+            call = functools.partial(g.whole, *found)
         try:
-            return func(*args, **kwargs)
+            return call(*args, **kwargs)
         except RuntimeError as error:
             concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
             if not concrete or g.in_python:
@@ -72,7 +75,7 @@ class Intercept(TorchFunctionMode):
             g.in_python = True
             try:
                 with enable_python_dispatcher():
-                    return func(*args, **kwargs)
+                    return call(*args, **kwargs)
             finally:
                 g.in_python = False
 
@@ -125,6 +128,21 @@ def select(tensor: Any, index: Any) -> Any:
         else:
             tensor = tensor.select(axis, i)
     return tensor
+
+
+def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
+    """torch.chunk, which wants a number for the size it divides."""
+    length = tensor.shape[dim]
+    if isinstance(length, int):
+        return tensor.split(max(-(-length // chunks), 1), dim)
+    even = statically_known_true(length % chunks == 0)
+    piece = length // chunks if even else (length + chunks - 1) // chunks
+    last = length - piece * (chunks - 1)
+    torch._check(last > 0, lambda: f"chunk of {length} into {chunks} leaves an empty piece")
+    return tensor.split_with_sizes([*[piece] * (chunks - 1), last], dim)
+
+
+_INSTEAD: dict[Any, Callable[..., Any]] = {torch.chunk: chunk, _Tensor.chunk: chunk}
 
 
 @contextlib.contextmanager

@@ -331,7 +331,7 @@ class Recorder:
             return out
         return self._emit(func, plan, args, kwargs, out)
 
-    def whole(self, row: Row, meta: Row, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def whole(self, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:
         """One call of a torch function that is kept whole."""
         with self.pause():
             out = meta(*args, **kwargs)

@@ -41,14 +41,13 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
     if not free:
         return
     for attempt in range(draws):
-        together = bool(rng.integers(2))  # dims of equal example size drawn equal: batches that must agree
         picked: dict[Any, Any] = {}
-        by_hint: dict[tuple[int, int], int] = {}
+        by_hint: dict[tuple[int, int], int] = {}  # one size for an axis that all inputs have alike: batches that agree
         for s in free:
             name, hint = env.names[s], int(table.sizes[env.names[s]])
             low, high = table.ranges.get(name, (1, None))
             axis = _axis(captured, name)
-            n = by_hint.get((hint, axis)) if together else None
+            n = by_hint.get((hint, axis))
             if n is None:
                 n = _pick(hint, attempt, rng)
             by_hint[hint, axis] = n

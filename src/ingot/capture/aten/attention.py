@@ -14,6 +14,8 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import whole
+from ingot.capture.fakes import checked
+from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -21,7 +23,33 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 
 
-@whole(torch.nn.functional.scaled_dot_product_attention)
+def _fake_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: Any = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The result's shape, with torch's checks that the operands fit."""
+    if is_causal and attn_mask is not None:
+        raise RuntimeError("scaled_dot_product_attention takes attn_mask or is_causal, not both")
+    if dropout_p:
+        raise ExportError("scaled_dot_product_attention with dropout_p draws random numbers; pass 0.0 in eval mode.")
+    checked(key, -1, query.shape[-1], "attention")
+    checked(value, -2, key.shape[-2], "attention")
+    for axis in range(query.dim() - 2):
+        if not (enable_gqa and axis == query.dim() - 3):
+            checked(key, axis, query.shape[axis], "attention")
+        checked(value, axis, key.shape[axis], "attention")
+    if attn_mask is not None:
+        attn_mask.expand([*query.shape[:-1], key.shape[-2]][-max(attn_mask.dim(), 2) :])
+    return query.new_empty([*query.shape[:-1], value.shape[-1]])
+
+
+@whole(torch.nn.functional.scaled_dot_product_attention, meta=_fake_attention)
 def attention(
     g: Recorder,
     out: Tensor,

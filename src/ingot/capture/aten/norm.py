@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -63,7 +64,7 @@ def layer_norm(
 
 def _filled(g: Recorder, shape: Sequence[Any], value: float, dtype: torch.dtype) -> ir.Value:
     if all(isinstance(d, int) for d in shape):
-        return g.const(torch.full(tuple(shape), value).numpy(), dtype)
+        return g.const(np.full(tuple(shape), value), dtype)
     return g.op("Expand", g.const(value, dtype), g.shape(shape))
 
 

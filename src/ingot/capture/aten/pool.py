@@ -69,16 +69,34 @@ def _spatial(out: Any, x: Tensor) -> int:
     return max(x.dim() - 2, 1)
 
 
-whole(torch.max_pool1d)(
-    lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
-        g, out, input, _each(kernel_size, 1), stride, padding, dilation, ceil_mode
-    )
-)
-whole(torch.max_pool2d)(
-    lambda g, out, input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False: max_pool(
-        g, out, input, _each(kernel_size, 2), stride, padding, dilation, ceil_mode
-    )
-)
+def _fake_max_1d(
+    input: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
+    """Through the 2-D operator, which takes symbolic sizes."""
+    k, p, d = (_each(v, 1)[0] for v in (kernel_size, padding, dilation))
+    s = k if stride in ((), [], None) else _each(stride, 1)[0]
+    flat = torch.max_pool2d(input.unsqueeze(-2), (1, k), (1, s), (0, p), (1, d), ceil_mode)
+    return flat.squeeze(-2)
+
+
+def _max_pool_whole(spatial: int) -> Row:
+    def emit(
+        g: Recorder,
+        out: Tensor,
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = (),
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> Any:
+        return max_pool(g, out, input, _each(kernel_size, spatial), stride, padding, dilation, ceil_mode)
+
+    return emit
+
+
+whole(torch.max_pool1d, meta=_fake_max_1d)(_max_pool_whole(1))
+whole(torch.max_pool2d)(_max_pool_whole(2))
 
 
 @row("avg_pool1d", "avg_pool2d", "avg_pool3d")

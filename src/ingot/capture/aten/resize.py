@@ -62,9 +62,9 @@ _MODES: dict[str, dict[str, Any]] = {
     "exact": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
     "linear": {"mode": "linear"},
     "cubic": {"mode": "cubic", "cubic_coeff_a": -0.75},
-    # With a filter that widens when shrinking; the cubic one has Pillow's coefficient.
-    "linear_aa": {"mode": "linear", "antialias": 1},
-    "cubic_aa": {"mode": "cubic", "antialias": 1, "cubic_coeff_a": -0.5},
+    # With a filter that widens when shrinking and never weighs what lies outside; the cubic one is Pillow's.
+    "linear_aa": {"mode": "linear", "antialias": 1, "exclude_outside": 1},
+    "cubic_aa": {"mode": "cubic", "antialias": 1, "exclude_outside": 1, "cubic_coeff_a": -0.5},
 }
 _FUNCTIONS = {
     "upsample_nearest1d": "nearest",

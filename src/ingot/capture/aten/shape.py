@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import row
+from ingot.capture.aten.registry import row, whole
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -305,6 +305,21 @@ def replication_pad(g: Recorder, out: Tensor, a: Tensor, pad: Sequence[Any]) -> 
     return padded(g, g.val(a), a.dim(), pad, "edge")
 
 
+def _fake_shuffle(a: Tensor, factor: int) -> Tensor:
+    *lead, c, h, w = a.shape
+    return a.new_empty([*lead, c // factor**2, h * factor, w * factor])
+
+
+def _fake_unshuffle(a: Tensor, factor: int) -> Tensor:
+    *lead, c, h, w = a.shape
+    return a.new_empty([*lead, c * factor**2, h // factor, w // factor])
+
+
+def _fake_channels(a: Tensor, groups: int) -> Tensor:
+    return a.detach()
+
+
+@whole(torch.pixel_shuffle, meta=_fake_shuffle)
 @row("pixel_shuffle")
 def pixel_shuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
     """Channels to space: [.., c r², h, w] to [.., c, h r, w r]."""
@@ -318,6 +333,7 @@ def pixel_shuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
     return reshape_to(g, x, [*lead, c // factor**2, h, factor, w, factor], out.shape)
 
 
+@whole(torch.pixel_unshuffle, meta=_fake_unshuffle)
 @row("pixel_unshuffle")
 def pixel_unshuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
     """Space to channels, the inverse of pixel_shuffle."""
@@ -328,6 +344,7 @@ def pixel_unshuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Valu
     return reshape_to(g, x, [*lead, c, factor, factor, h // factor, w // factor], out.shape)
 
 
+@whole(torch.channel_shuffle, meta=_fake_channels)
 @row("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(g: Recorder, out: Tensor, a: Tensor, groups: int) -> ir.Value:
     """Channels of the groups interleaved."""
