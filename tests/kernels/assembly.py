@@ -6,7 +6,7 @@ import re
 
 
 def spills_in_loops(assembly: str, multiplications: int) -> int:
-    """Stack references of vector registers in the innermost loops with at least so many multiplications (x86)."""
+    """Stack references of vector registers in innermost loops of at least so many multiplications (x86)."""
     found = 0
     loops = 0
     for label, block in re.findall(r"\n(\.L\w+):(.*?)(?=\n\.L\w+:|\Z)", assembly, re.DOTALL):
