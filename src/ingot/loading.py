@@ -22,10 +22,12 @@ EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
 
 
 def load(source: Source) -> ir.Model:
-    """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as it is.
+    """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
+    it is.
 
-    Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, weights in a file that is missing or
-    too short; `UnsupportedOperatorError`: an opset that is newer than the installed onnx package knows.
+    Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, weights in a file that is
+    missing or too short; `UnsupportedOperatorError`: an opset that is newer than the installed onnx package
+    knows.
     """
     if isinstance(source, ir.Model):
         return source
@@ -84,7 +86,8 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
         newest = onnx.defs.onnx_opset_version()
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
             raise UnsupportedOperatorError(
-                f"{subject}: declares opset {opset.version}; the installed onnx {onnx.__version__} knows opsets up "
+                f"{subject}: declares opset {opset.version}; the installed onnx "
+                f"{onnx.__version__} knows opsets up "
                 f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
             )
     try:
@@ -132,7 +135,8 @@ def _check_external(subject: str, name: str, tensor: ir.ExternalTensor, director
     found = path.stat().st_size
     if needed > found:
         raise ModelError(
-            f"{subject}: the weights file {str(tensor.location)!r} has {found:,} bytes, and weight {name!r} ends at "
+            f"{subject}: the weights file {str(tensor.location)!r} has {found:,} bytes, "
+            f"and weight {name!r} ends at "
             f"byte {needed:,}. It is truncated: copy or download it again."
         )
 

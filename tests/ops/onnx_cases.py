@@ -29,7 +29,9 @@ class Case:
 
 @cache
 def cases(any_version: bool = False) -> list[Case]:
-    """Every one-node case whose declared opset is the operator's newest (or any); multi-node cases are left out."""
+    """Every one-node case whose declared opset is the operator's newest (or any); multi-node cases are left
+    out.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases

@@ -18,7 +18,8 @@ def parse(text: str) -> ir.Model:
     return ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 25]>\n{text}'))
 
 
-# Older versions have another meaning (Scan-8) or old operators in the body (Loop-11): the opset pass sees to them.
+# Older versions have another meaning (Scan-8) or old operators in the body (Loop-11): the opset pass sees
+# to them.
 CONTROL = [
     c
     for c in cases(any_version=True)

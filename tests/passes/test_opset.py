@@ -1,4 +1,6 @@
-"""Old opsets mean what they meant: ONNX's node tests of every version, function bodies too, after normalising."""
+"""Old opsets mean what they meant: ONNX's node tests of every version, function bodies too, after
+normalising.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def test_attributes_become_inputs() -> None:
     np.testing.assert_allclose(got, X.mean(1), rtol=1e-6)
     got = run(
         11,
-        "g (float[A, B, C] x) => (float[D, E, F] y) { t = Unsqueeze <axes = [0]> (x) y = Squeeze <axes = [0]> (t) }",
+        "g (float[A, B, C] x) => (float[D, E, F] y) { t = Unsqueeze <axes = [0]> (x) y = "
+        "Squeeze <axes = [0]> (t) }",
         x=X,
     )
     np.testing.assert_array_equal(got, X)
@@ -89,7 +92,10 @@ def test_old_broadcast_at_axis() -> None:
 def test_upsample_and_resize() -> None:
     image = np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4) + 1
     up = image.repeat(2, 2).repeat(3, 3)
-    text = 'g (float[N,C,H,W] x) => (float[N,C,I,J] y) { y = Upsample <mode = "nearest", scales = [1.0,1.0,2.0,3.0]> (x) }'
+    text = (
+        'g (float[N,C,H,W] x) => (float[N,C,I,J] y) { y = Upsample <mode = "nearest", scales '
+        "= [1.0,1.0,2.0,3.0]> (x) }"
+    )
     np.testing.assert_array_equal(run(7, text, x=image), up)
     text = "g (float[N,C,H,W] x, float[4] s) => (float[N,C,I,J] y) { y = Upsample (x, s) }"
     np.testing.assert_array_equal(run(9, text, x=image, s=np.array([1, 1, 2, 3], np.float32)), up)
@@ -129,12 +135,14 @@ def test_functions_are_inlined() -> None:
     [
         (
             8,
-            "g (float[A, 3] x, float[3] s) => (float[A, 3] y) { y = BatchNormalization <spatial = 0> (x, s, s, s, s) }",
+            "g (float[A, 3] x, float[3] s) => (float[A, 3] y) { y = BatchNormalization "
+            "<spatial = 0> (x, s, s, s, s) }",
             "spatial=0",
         ),
         (
             11,
-            'g (float[A,B,C,D] x, float[8] r, float[4] s) => (float[E,F,G,H] y) { y = Resize <coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, r, s) }',
+            "g (float[A,B,C,D] x, float[8] r, float[4] s) => (float[E,F,G,H] y) { y = Resize "
+            '<coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, r, s) }',
             "tf_half_pixel_for_nn",
         ),
     ],

@@ -39,7 +39,8 @@ def test_shapes_that_are_numbers_fold() -> None:
     model = parse("""g (float[N, 4, 6] x) => (float[N, 24] y) {
         s = Shape (x) i = Constant <value = int64[1] {1}> () j = Constant <value = int64 {2}> ()
         one = Gather (s, i) two = Gather (s, j) k = Constant <value = int64[1] {0}> () u = Unsqueeze (two, k)
-        m = Mul (one, u) z = Constant <value = int64[1] {-1}> () t = Concat <axis = 0> (z, m) y = Reshape (x, t) }""")
+        m = Mul (one, u) z = Constant <value = int64[1] {-1}> () t = Concat <axis = 0> (z, m) y =
+            Reshape (x, t) }""")
     keeps_function(model, fold.fold, [{"x": f32(3, 4, 6)}, {"x": f32(0, 4, 6)}])
     assert ops(model) == ["Reshape"]
 
@@ -74,7 +75,8 @@ def test_inside_branches() -> None:
     model = parse("""g (bool c, float[4] x) => (float[4] y) {
         y = If (c) <then_branch = a () => (float[4] t) {
                         k = Constant <value = float {2}> () l = Neg (k) m = Neg (l) t = Mul (x, m) },
-                    else_branch = b () => (float[4] e) { o = Constant <value = float {1}> () e = Mul (x, o) }> }""")
+                    else_branch = b () => (float[4] e) { o = Constant <value = float {1}> () e = Mul
+                        (x, o) }> }""")
     feeds = [{"c": np.array(flag), "x": f32(4)} for flag in (True, False)]
     keeps_function(model, lambda m: prepare(m), feeds)
     assert sum(len(graph) for graph in model.graphs()) == 3
@@ -107,7 +109,8 @@ def test_dead_nodes_and_initializers_go() -> None:
 def test_equal_initializers_merge() -> None:
     model = parse("""g (float[3] x) => (float[3] y) {
         a = Constant <value = float[3] {1, 2, 3}> () b = Constant <value = float[3] {1, 2, 3}> ()
-        c = Constant <value = int32[3] {1, 2, 3}> () d = Cast <to = 1> (c) t = Add (x, a) u = Add (t, b) y = Add (u, d) }""")
+        c = Constant <value = int32[3] {1, 2, 3}> () d = Cast <to = 1> (c) t = Add (x, a) u = Add (t,
+            b) y = Add (u, d) }""")
     assert keeps_function(model, clean.merge_initializers, [{"x": f32(3)}]) == 1
 
 
@@ -126,13 +129,15 @@ def test_an_initializer_that_is_an_input_is_not_a_constant() -> None:
 def encoder(opset: int) -> ir.Model:
     """A block of a transformer, as exporters spell it."""
     model = parse(
-        """g (float[B, L, 8] x, float[B, 1, 1, L] m, float[8, 8] wq, float[8, 8] wk, float[8, 8] wv, float[8] bq,
+        """g (float[B, L, 8] x, float[B, 1, 1, L] m, float[8, 8] wq, float[8, 8] wk, float[8, 8] wv,
+            float[8] bq,
             float[8] s, float[8] b) => (float[B, L, 8] y) {
         shape = Constant <value = int64[4] {0, 0, 2, 4}> () flat = Constant <value = int64[3] {0, 0, 8}> ()
         c = Constant <value = float {0.5}> () one = Constant <value = float {1}> ()
         axes = Constant <value = int64[1] {-1}> () eps = Constant <value = float {1e-5}> ()
         root = Constant <value = float {1.41421356}> ()
-        q0 = MatMul (x, wq) q1 = Add (q0, bq) q2 = Reshape (q1, shape) q = Transpose <perm = [0, 2, 1, 3]> (q2)
+        q0 = MatMul (x, wq) q1 = Add (q0, bq) q2 = Reshape (q1, shape) q = Transpose <perm = [0, 2, 1,
+            3]> (q2)
         k0 = MatMul (x, wk) k2 = Reshape (k0, shape) k1 = Transpose <perm = [0, 2, 1, 3]> (k2)
         k = Transpose <perm = [0, 1, 3, 2]> (k1)
         v0 = MatMul (x, wv) v2 = Reshape (v0, shape) v = Transpose <perm = [0, 2, 1, 3]> (v2)
@@ -189,7 +194,8 @@ def test_optimising_twice_changes_nothing_more() -> None:
 def test_outputs_keep_their_names_and_types() -> None:
     model = parse(
         "g (float[N] x) => (float[N] y, float[N] z, float[2] w) {"
-        "y = Identity (x) t = Neg (x) z = Identity (t) k = Constant <value = float[2] {1, 2}> () w = Identity (k) }"
+        "y = Identity (x) t = Neg (x) z = Identity (t) k = Constant <value = float[2] {1, "
+        "2}> () w = Identity (k) }"
     )
     feeds = [{"x": f32(4)}]
     keeps_function(model, lambda m: optimise(m, debug=True), feeds)
@@ -246,7 +252,8 @@ def random_graphs(draw: st.DrawFn) -> tuple[str, int]:
             lines.append(f"t{i} = MatMul ({a}, c3)")
         else:
             lines.append(
-                f"t{i} = {draw(st.sampled_from(('Add', 'Mul', 'MatMul')))} ({a}, {draw(st.sampled_from(values))})"
+                f"t{i} = {draw(st.sampled_from(('Add', 'Mul', 'MatMul')))} ({a}, "
+                f"{draw(st.sampled_from(values))})"
             )
         values.append(f"t{i}")
     lines.append(f"y = Identity ({values[-1]})")

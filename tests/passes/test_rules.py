@@ -1,4 +1,6 @@
-"""Each rule alone: the numbers before and after on several shapes, and the cases that its checks must refuse."""
+"""Each rule alone: the numbers before and after on several shapes, and the cases that its checks must
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,8 @@ def test_factor_into_conv(op: str, c: np.ndarray) -> None:
 )
 def test_factor_that_does_not_belong_to_channels(c: np.ndarray, words: str) -> None:
     model = parse(
-        "g (float[N, 6, H, W] x, float[4, 6, 3, 3] w, float c) => (float y) { t = Conv (x, w) y = Mul (t, c) }"
+        "g (float[N, 6, H, W] x, float[4, 6, 3, 3] w, float c) => (float y) { t = "
+        "Conv (x, w) y = Mul (t, c) }"
     )
     model = with_weights(model, w=np.full((4, 6, 3, 3), 2, np.float32), c=c)
     refuses(affine.factor_into_weights, model, words)
@@ -133,7 +136,10 @@ def test_factor_that_does_not_belong_to_channels(c: np.ndarray, words: str) -> N
 
 @pytest.mark.parametrize("c", [f32(), f32(5), f32(1)])
 def test_factor_into_matmul(c: np.ndarray) -> None:
-    text = "g (float[A, B, 3] x, float[3, 5] w, float c) => (float[A, B, 5] y) { t = MatMul (x, w) y = Mul (t, c) }"
+    text = (
+        "g (float[A, B, 3] x, float[3, 5] w, float c) => (float[A, B, 5] y) { t = "
+        "MatMul (x, w) y = Mul (t, c) }"
+    )
     model = with_weights(parse(text), w=f32(3, 5), c=c)
     applies(affine.factor_into_weights, model, ["MatMul"], {"x": f32(2, 4, 3)}, {"x": f32(1, 0, 3)})
 
@@ -157,15 +163,24 @@ def test_matrix_factor_that_would_add_a_dimension() -> None:
 
 @pytest.mark.parametrize("op", ["Add (t, c)", "Add (c, t)", "Sub (t, c)"])
 def test_sum_into_bias(op: str) -> None:
-    text = f"g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) {{ t = Conv (x, w) y = {op} }}"
+    text = (
+        "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) "
+        f"{{ t = Conv (x, w) y = {op} }}"
+    )
     model = with_weights(parse(text), w=f32(4, 6, 3), c=f32(4, 1))
     applies(affine.sum_into_bias, model, ["Conv"], {"x": f32(2, 6, 8)})
 
 
 def test_sum_keeps_to_constants() -> None:
-    text = "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) { t = Conv (x, w) y = Add (t, c) }"
+    text = (
+        "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) { t = "
+        "Conv (x, w) y = Add (t, c) }"
+    )
     does_not_match(affine.sum_into_bias, with_weights(parse(text), w=f32(4, 6, 3)))
-    text = "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) { t = Conv (x, w) y = Sub (c, t) }"
+    text = (
+        "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) { t = "
+        "Conv (x, w) y = Sub (c, t) }"
+    )
     does_not_match(affine.sum_into_bias, with_weights(parse(text), w=f32(4, 6, 3), c=f32(4, 1)))
 
 
@@ -229,16 +244,18 @@ def test_nothing_done(node: str) -> None:
     model.graph[0].outputs[0].dtype = ir.DataType.FLOAT
     model.graph[0].outputs[0].shape = ir.Shape([2, 3])
     feeds = [{"x": f32(2, 3)}]
-    assert sum(int(keeps_function(model, rule, feeds)) for rule in shape.RULES) == 1  # type: ignore[call-overload]
+    assert keeps_function(model, lambda m: sum(rule(m) for rule in shape.RULES), feeds) == 1
     assert ops(model) == ["Abs", "Neg"]
 
 
 def test_something_done() -> None:
     text = """g (float[N, 3] x) => (float[N, 3] y) {
         s = Constant <value = int64[2] {-1, 3}> () ones = Constant <value = int64[3] {1, 1, 1}> ()
-        one = Constant <value = float[1, 1, 1] {1}> () ends = Constant <value = int64[2] {2, 9223372036854775807}> ()
+        one = Constant <value = float[1, 1, 1] {1}> ()
+        ends = Constant <value = int64[2] {2, 9223372036854775807}> ()
         starts = Constant <value = int64[2] {0, 0}> ()
-        a = Expand (x, ones) b = Mul (x, one) c = Slice (x, starts, ends) d = Cast <to = 11> (x) y = Neg (x) }"""
+        a = Expand (x, ones) b = Mul (x, one) c = Slice (x, starts, ends) d = Cast <to = 11> (x)
+        y = Neg (x) }"""
     for rule in shape.RULES:
         assert rule(parse(text)) == 0
     training = """g (float[N, 3] x, bool t) => (float[N, 3] y) {
@@ -376,7 +393,8 @@ def test_rms_norm() -> None:
     text = """g (float[N, L, 8] x, float[8] s) => (float[N, L, 8] y) {
         axes = Constant <value = int64[1] {-1}> () eps = Constant <value = float {1e-3}> ()
         two = Constant <value = float {2}> ()
-        q = Pow (x, two) v = ReduceMean (q, axes) w = Add (v, eps) r = Sqrt (w) z = Div (x, r) y = Mul (s, z) }"""
+        q = Pow (x, two) v = ReduceMean (q, axes) w = Add (v, eps) r = Sqrt (w) z = Div (x, r)
+        y = Mul (s, z) }"""
     applies(norm.rms_norm, with_weights(parse(text), s=f32(8)), ["RMSNormalization"], {"x": f32(2, 3, 8)})
     refuses(norm.rms_norm, parse(text), "not a constant")
     does_not_match(norm.rms_norm, with_weights(parse(text, opset=22), s=f32(8)))
@@ -384,7 +402,8 @@ def test_rms_norm() -> None:
 
 # ---- attention ------------------------------------------------------------------------------------------
 
-ATTENTION = """g (float[B, H, L, D] q, float[B, H, S, D] k0, float[B, H, S, E] v, {mask}) => (float[B, H, L, E] y) {{
+ATTENTION = """g (float[B, H, L, D] q, float[B, H, S, D] k0, float[B, H, S, E] v, {mask})
+    => (float[B, H, L, E] y) {{
     c = Constant <value = float {{0.25}}> () big = Constant <value = float {{-inf}}> ()
     low = Constant <value = float {{-1e30}}> () zero = Constant <value = float {{0}}> ()
     k = Transpose <perm = [0, 1, 3, 2]> (k0) {body} }}"""

@@ -19,6 +19,7 @@ from ingot.ops.registry import (
     Op,
     attr_float,
     attr_int,
+    attr_str,
     broadcast,
     given,
     label,
@@ -54,8 +55,10 @@ def _head_shape(node: ir.Node, x: Facts, heads: int) -> tuple[int, int, int, int
 class Attention(Op):
     """softmax(q @ kᵀ · scale + mask) @ v for each head; a row with nothing to attend to is 0.
 
-    q [B, H, N, D] or [B, N, H · D]; k and v with heads that divide H. Optional: mask (bool: may attend; float: added),
-    past keys and values (put before k and v), and how many keys are no padding.
+    (NaN with `empty_rows="nan"`, which is not ONNX's: a session's rewriting of a plain softmax says it.)
+
+    q [B, H, N, D] or [B, N, H · D]; k and v with heads that divide H. Optional: mask (bool: may attend;
+    float: added), past keys and values (put before k and v), and how many keys are no padding.
     """
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
@@ -68,7 +71,8 @@ class Attention(Op):
         if kh != vh or keys != values or key_size != size or (kh and heads % kh):
             raise shape_error(
                 node,
-                f"query {show(q.shape)}, key {show(k.shape)} and value {show(v.shape)} do not belong together",
+                f"query {show(q.shape)}, key {show(k.shape)} and value {show(v.shape)} "
+                "do not belong together",
             )
         # Wider than ONNX, which wants one batch and a mask that fits: they broadcast, as in the products.
         batch = broadcast(node, (batch,), (kb,), (vb,))[0]
@@ -122,6 +126,8 @@ class Attention(Op):
             scores = np.where(allowed, scores + bias, -np.inf)
             shown = scores if mode == 2 else shown
             weights = _softmax(scores)
+            if attr_str(node, "empty_rows", "zero") == "nan":
+                weights = np.where(np.isneginf(scores).all(-1, keepdims=True), np.nan, weights)
             shown = weights if mode == 3 else shown
             y = np.matmul(weights, wide_v)
         if query.ndim == 3:
@@ -133,7 +139,8 @@ class Attention(Op):
     def masks(
         node: ir.Node, mask: Array | None, rows: int, keys: int, offset: Array, lengths: Array | None
     ) -> tuple[Array, Array]:
-        """(which keys each row may attend to, what is added to its scores), both broadcast to [B, H, rows, keys].
+        """(which keys each row may attend to, what is added to its scores), both broadcast to [B, H, rows,
+        keys].
 
         `offset` [B or 1, 1, 1, 1]: how many valid keys come before the first row.
         """
@@ -195,7 +202,8 @@ class Attention(Op):
         scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
         causal = 0 if attr_int(node, "is_causal", 0) else None
         softcap = attr_float(node, "softcap", 0.0)
-        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap))
+        to_zero = attr_str(node, "empty_rows", "zero") == "zero"
+        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, to_zero))
         return True
 
 
@@ -220,7 +228,8 @@ def _softmax(scores: Array) -> Array:
 class RotaryEmbedding(Op):
     """Pairs of elements of each head rotated by the angles of their position.
 
-    x [B, H, S, D] or [B, S, H · D]; cos and sin [positions, R/2] with position_ids [B, S], or [B, S, R/2] without.
+    x [B, H, S, D] or [B, S, H · D]; cos and sin [positions, R/2] with position_ids [B, S], or [B, S, R/2]
+    without.
     """
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:

@@ -219,7 +219,7 @@ class Pad(Op):
 
 
 def _part(view: Memory, axis: int, start: int, size: int) -> Memory:
-    """`size` elements along `axis` from `start` on, which may lie outside the view (but inside its memory)."""
+    """`size` elements along `axis` from `start` on, which may lie outside the view (but in its memory)."""
     shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
     return view.with_dims(shape, view.strides, start * view.strides[axis])
 
@@ -420,7 +420,7 @@ class TopK(Op):
 
 @register("OneHot", since=28)
 class OneHot(Op):
-    """A new axis of `depth` elements: `on` at the index, `off` elsewhere (everywhere for an index outside)."""
+    """A new axis of `depth` elements: `on` at the index, `off` elsewhere (everywhere for one outside)."""
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Unknown while the depth is."""

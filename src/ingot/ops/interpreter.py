@@ -1,4 +1,5 @@
-"""Runs a whole graph with the operators' plain definitions: slow, simple, what everything faster is compared with.
+"""Runs a whole graph with the operators' plain definitions: slow, simple, what everything faster is
+compared with.
 
 The model must be at the newest opset, without local functions (`passes.opset.normalise` sees to both).
 """
@@ -22,8 +23,8 @@ def interpret(
 ) -> dict[str, Any]:
     """Evaluates `model` on arrays by input name; returns the outputs, or the `wanted` values, by name.
 
-    `wanted` may name any value of the main graph. Sequences are lists of arrays. Raises `InputError` for a missing
-    input and whatever the operators raise.
+    `wanted` may name any value of the main graph. Sequences are lists of arrays. Raises `InputError` for a
+    missing input and whatever the operators raise.
     """
     graph = model.graph
     values: dict[ir.Value, Any] = {}
@@ -50,7 +51,9 @@ def _is_array(value: Any) -> bool:
 
 
 def _run(graph: ir.Graph, values: dict[ir.Value, Any]) -> list[Any]:
-    """Evaluates every node; `values` has the graph's inputs and everything outside it, and gets every result."""
+    """Evaluates every node; `values` has the graph's inputs and everything outside it, and gets every
+    result.
+    """
     for value in graph.initializers.values():
         if value not in values and value.const_value is not None:
             values[value] = tensor_array(value.const_value)
@@ -63,9 +66,7 @@ def _run(graph: ir.Graph, values: dict[ir.Value, Any]) -> list[Any]:
     for node in graph:
         arrays = [None if value is None else values[value] for value in node.inputs]
         op = find(node.domain, node.op_type, node)
-        if isinstance(op, Control):
-            results = op.run(node, arrays, run_graph)
-        else:
-            results = op.evaluate(node, arrays)
+        control = isinstance(op, Control)
+        results = op.run(node, arrays, run_graph) if control else op.evaluate(node, arrays)
         values.update(zip(node.outputs, results, strict=False))
     return [values[value] for value in graph.outputs]

@@ -1,4 +1,4 @@
-"""Normalisations: of batches, layers, groups and instances, and softmax. Computed in float64, rounded once."""
+"""Normalisations: of batches, layers, groups and instances, and softmax. In float64, rounded once."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class LayerNormalization(Op):
         return [rounded(y, x.dtype), rounded(mean, stash), rounded(inverse, stash)][: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """A standardisation, then scale and bias as steps after it; mean and deviation as outputs are the host's."""
+        """A standardisation, then scale and bias as steps after it; with more outputs, the host's."""
         if len(node.outputs) > 1:
             return False
         return _lower_over_axes(node, plan, "variance")
@@ -324,7 +324,7 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
 
 @register("GroupNormalization", since=21)
 class GroupNormalization(SameShape):
-    """Each of `num_groups` groups of channels standardised by itself, then scale and bias for each channel."""
+    """Each of `num_groups` groups of channels standardised, then scale and bias for each channel."""
 
     def groups(self, node: ir.Node, x: tuple[int, ...]) -> int:
         """The number of groups; it must divide the channels."""

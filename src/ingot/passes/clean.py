@@ -16,7 +16,8 @@ _COMPARED = 1 << 20
 def remove_dead(model: ir.Model) -> int:
     """Removes nodes that no graph output depends on, in place; returns how many.
 
-    requires: nothing. ensures: every node's result is used. A node that only draws random numbers is dead, too.
+    requires: nothing. ensures: every node's result is used. A node that only draws random numbers is dead,
+    too.
     """
     count = 0
     for graph in reversed(list(model.graphs())):

@@ -1,7 +1,8 @@
 """What can be proved of a value's shape without running: each dim is a number, a name, or a term of those.
 
-Two dims with equal keys are equal for every input. A key that nothing else equals stands for "unknown". Nothing
-is assumed: declared shapes count (the session enforces those of inputs), and what operators do to them.
+Two dims with equal keys are equal for every input. A key that nothing else equals stands for "unknown".
+Nothing is assumed: declared shapes count (the session enforces those of inputs), and what operators do to
+them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Dims:
             return derived
         # A declared number is the better knowledge; otherwise a derived key connects to other values' dims.
         return tuple(
-            d if isinstance(d, int) and not isinstance(k, int) else k for d, k in zip(declared, derived)
+            d if isinstance(d, int) and not isinstance(k, int) else k
+            for d, k in zip(declared, derived, strict=True)
         )
 
     def _derive(self, node: ir.Node, value: ir.Value) -> Keys | None:

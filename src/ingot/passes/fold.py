@@ -24,8 +24,8 @@ _KEPT = frozenset({"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"
 def fold(model: ir.Model, limit: int = FILE_LIMIT) -> int:
     """Replaces nodes of known value by initializers, in place; returns how many.
 
-    requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws random
-    numbers less often than before; initializers grow by at most `limit` bytes for each node.
+    requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws
+    random numbers less often than before; initializers grow by at most `limit` bytes for each node.
     """
     return sum(_fold_graph(graph, limit) for graph in list(model.graphs()))
 

@@ -17,9 +17,10 @@ NEWEST: int = onnx.defs.onnx_opset_version()
 def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     """Upgrades `model` in place to opset `target` of the main domain, without local functions; returns it.
 
-    requires: nothing. ensures: `model.opset_imports[""] == target`, `model.functions` is empty, and every node
-    means what the operator means at `target`. A model at or above `target` is left at its opset.
-    Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer form.
+    requires: nothing. ensures: `model.opset_imports[""] == target`, `model.functions` is empty, and every
+    node means what the operator means at `target`. A model at or above `target` is left at its opset.
+    Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer
+    form.
     """
     if model.functions:
         common.InlinePass()(model)

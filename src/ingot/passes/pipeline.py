@@ -28,8 +28,9 @@ def prepare(
 ) -> ir.Model:
     """Brings a model to what the compiler reads: newest opset, no local functions, rules applied; in place.
 
-    ensures: the same function; the graph may use operators more freely than ONNX (see `rules.attention`), so it is
-    not for other runtimes. debug: every stage's result is checked, and the stage that broke it is named.
+    ensures: the same function; the graph may use operators more freely than ONNX (see `rules.attention`),
+    so it is not for other runtimes. debug: every stage's result is checked, and the stage that broke it is
+    named.
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
     stages: list[Stage] = [("normalise", normalise), *_stages(rules, fold.SESSION_LIMIT)]
@@ -41,7 +42,8 @@ def optimise(
 ) -> ir.Model:
     """Simplifies a model for any runtime, in place: only standard operators of its own opset (at least 18).
 
-    ensures: the same function, opset max(declared, 18), weights not larger than before but for small constants.
+    ensures: the same function, opset max(declared, 18), weights not larger than before but for small
+    constants.
     """
     target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
     rules = partial(rewrite, rules=RULES, standard=True, explain=explain)

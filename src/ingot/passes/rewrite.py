@@ -1,8 +1,8 @@
 """What a rule is, and the pass that applies rules until none fits.
 
-A rule is a function for some root operators: `(editor, node)` to the values that replace the node's outputs; to
-None where the pattern is not there; or to a sentence where it is there and a check refuses it. Its docstring is
-its equation. The values that it leaves without use are removed with their nodes.
+A rule is a function for some root operators: `(editor, node)` to the values that replace the node's
+outputs; to None where the pattern is not there; or to a sentence where it is there and a check refuses it.
+Its docstring is its equation. The values that it leaves without use are removed with their nodes.
 """
 
 from __future__ import annotations

@@ -140,7 +140,9 @@ def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
 
 
 def _operands(node: ir.Node) -> tuple[ir.Node, ir.Value, bool] | str | None:
-    """(the weighted node, the constant operand, whether the constant is on the left) of a Mul, Add, Sub or Div."""
+    """(the weighted node, the constant operand, whether the constant is on the left) of a Mul, Add, Sub or
+    Div.
+    """
     a, b = node.inputs
     for value, constant, left in ((a, b, False), (b, a, True)):
         producer = made_by(value, *_WEIGHTED)
@@ -160,7 +162,9 @@ def _operands(node: ir.Node) -> tuple[ir.Node, ir.Value, bool] | str | None:
 
 @rule("BatchNormalization")
 def batch_norm_into_weights(g: Rewriting, node: ir.Node) -> Result:
-    """BatchNormalization(x ∘ w + b; s, t, m, v) == x ∘ (w · k) + ((b - m) · k + t), k = s / sqrt(v + epsilon)."""
+    """BatchNormalization(x ∘ w + b; s, t, m, v) == x ∘ (w · k) + ((b - m) · k + t), k = s / sqrt(v +
+    epsilon).
+    """
     x = node.inputs[0]
     producer = made_by(x, "Conv", "ConvTranspose", "Gemm")
     if producer is None or x is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ingot.ops.registry import attr_int, attr_ints
 from ingot.passes.dims import fits
-from ingot.passes.edit import scalar_of
+from ingot.passes.edit import constant_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, either_way, made_by, only_use, rule
 
 
@@ -28,7 +29,9 @@ def _scaled(value: ir.Value | None, scale: float) -> tuple[ir.Value | None, floa
 
 
 def _weights(value: ir.Value) -> ir.Node | None:
-    """The Softmax, also through the guard Where(IsNaN(p), 0, p): a row with nothing to attend to is 0 either way."""
+    """The Softmax, also through the guard Where(IsNaN(p), 0, p): a row with nothing to attend to is 0
+    either way.
+    """
     guard = made_by(value, "Where")
     if guard is not None:
         nan, p = made_by(guard.inputs[0], "IsNaN"), guard.inputs[2]
@@ -42,9 +45,12 @@ def _weights(value: ir.Value) -> ir.Node | None:
 def attention(g: Rewriting, node: ir.Node) -> Result:
     """Softmax(c · q @ kᵀ + mask) @ v == Attention(q, k, v, mask; scale=c), for q, k, v of rank 4.
 
-    A row whose scores are all -inf is NaN there, unless guarded, and 0 here.
+    A row whose scores are all -inf is 0 in Attention, as it is there when guarded; without a guard it is NaN
+    there: then a session's node says so (`empty_rows`), and a file keeps the pattern unless the mask is a constant
+    that leaves every row something.
     """
     weights, v = node.inputs
+    guarded = weights is not None and made_by(weights, "Where") is not None
     softmax = None if weights is None else _weights(weights)
     if weights is None or v is None or softmax is None or not only_use(weights):
         return None
@@ -95,6 +101,9 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
     shape = None if mask is None else g.dims.of(mask)
     if mask is not None and (shape is None or not 1 <= len(shape) <= 4):
         return "the rank of the mask is not known"
+    nan_rows = mask is not None and not guarded and not _leaves_every_row_something(mask)
+    if nan_rows and g.standard:
+        return "a row that is masked whole would be 0 and not NaN"
     assert transposed is not None
     source = transposed.producer()
     assert source is not None
@@ -105,7 +114,18 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
         # The operator takes a last dimension of 1 for a mask that ends after the first key.
         length = g.op("Shape", k, start=2, end=3)
         mask = g.op("Expand", mask, length)
+    if nan_rows:
+        return [g.op("Attention", q, k, v, mask, scale=scale, empty_rows="nan")]
     return [g.op("Attention", q, k, v, mask, scale=scale)]
+
+
+def _leaves_every_row_something(mask: ir.Value) -> bool:
+    """Whether it is a constant in which no row is masked whole."""
+    array = constant_of(mask)
+    if array is None or not array.ndim:
+        return False
+    allowed = array if array.dtype == np.bool_ else ~np.isneginf(array.astype(np.float64))
+    return bool(allowed.any(-1).all())
 
 
 def _key_transpose(value: ir.Value | None) -> list[int] | None:

@@ -59,7 +59,9 @@ def _over_root(value: ir.Value) -> tuple[ir.Value, ir.Value, float] | None:
 
 
 def _normalised_axis(g: Rewriting, x: ir.Value, axes: tuple[int, ...], scale: ir.Value) -> int | str:
-    """The first of `axes` counted from the end, where they are the last ones and the scale is of their shape."""
+    """The first of `axes` counted from the end, where they are the last ones and the scale is of their
+    shape.
+    """
     shape = constant_shape(scale)
     array = None if shape is None else constant_of(scale)
     if shape is None or array is None:

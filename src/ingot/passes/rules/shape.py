@@ -85,7 +85,9 @@ def reshapes(g: Rewriting, node: ir.Node) -> Result:
 
 @rule("Reshape", "Expand", "Tile", "Pad", "Slice", "Concat", "Flatten")
 def no_operation(g: Rewriting, node: ir.Node) -> Result:
-    """A reshape to the shape that is there, an expansion by 1, a padding by 0, a concatenation of one … == x."""
+    """A reshape to the shape that is there, an expansion by 1, a padding by 0, a concatenation of one … ==
+    x.
+    """
     x = node.inputs[0]
     if node.op_type == "Concat":
         return [x] if len(node.inputs) == 1 else None
