@@ -95,7 +95,7 @@ def _transpose(
                 square(i, j, from_, to, False)
 
 
-def _bits(view: View) -> View:
+def as_bits(view: View) -> View:
     """The same memory as unsigned integers of the elements' size: a copy need not know what they mean."""
     return replace(view, dtype=np.dtype(f"uint{8 * view.dtype.itemsize}"))
 
@@ -110,7 +110,7 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
         return elementwise(cast, [source], [target], machine, label)
     if source.shape != target.shape:
         source = source.broadcast_to(target.shape)
-    source, target = _bits(source), _bits(target)
+    source, target = as_bits(source), as_bits(target)
     space = collapse(target.shape, [target.strides, source.strides])
     to, from_ = space.strides
     other = next((d for d in range(len(to) - 1) if from_[d] == 1), None)

@@ -55,12 +55,10 @@ def plan(
     shape: Sequence[int],
     lanes: int,
     weight: int,
-    indexed: Sequence[int] = (),
 ) -> GridPlan:
     """Plan loops over `shape`. Operands are numbered inputs first, then outputs; all have that shape.
 
-    weight: instructions on a vector, roughly. indexed: operands that are not read at every place of the grid, whose
-    first element therefore may never be touched: they are not of class "u".
+    weight: instructions on a vector, roughly.
     """
     views = (*outputs, *inputs)
     space = _arrange(collapse(shape, [v.strides for v in views]), lanes)
@@ -69,7 +67,7 @@ def plan(
     if not sizes:
         sizes, strides = (1,), tuple((1,) for _ in views)
     classes = tuple(
-        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) or i in indexed else "u"
+        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) else "u"
         for i, s in enumerate(strides)
     )
     n, m, outer = sizes[-1], (sizes[-2] if len(sizes) > 1 else 1), sizes[:-2]
@@ -131,11 +129,12 @@ class Rows:
         ]
 
     @contextmanager
-    def each(self) -> Iterator[tuple[list[Value], Value]]:
-        """The body runs for each row of this thread's tiles, with pointers to its start and its length."""
+    def each(self, begin: Int | None = None, end: Int | None = None) -> Iterator[tuple[list[Value], Value]]:
+        """The body runs for each row of tiles begin to end (default: this thread's): its pointers and its length."""
         k = self.k
+        begin, end = k.begin if begin is None else begin, k.end if end is None else end
         n, n_block, n_blocks, m, m_block, m_blocks = self._sizes
-        with k.loop(k.begin, k.end) as tile:
+        with k.loop(begin, end) as tile:
             rest, column = k.div(tile, n_blocks), k.mul(k.rem(tile, n_blocks), n_block)
             rest, first = k.div(rest, m_blocks), k.mul(k.rem(rest, m_blocks), m_block)
             offsets: list[Int] = [
