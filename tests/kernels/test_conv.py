@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingot.codegen import cache
 from ingot.codegen.kernel import Kernel
-from ingot.codegen.machine import Machine
+from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
@@ -68,7 +68,7 @@ def check(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    pads=st.one_of(st.just((0, 0, 0, 0)), st.tuples(*[st.integers(0, 3)] * 4)),
     layout=st.sampled_from(["first", "last", "slice", "flipped"]),
     machine=st.sampled_from(machines()),
 )
@@ -195,12 +195,14 @@ def test_refusals() -> None:
         conv2d(view, weights, new((1, 6, 3, 3)), machine=machine)
 
 
-@each_machine
-@pytest.mark.parametrize("size", [7, 28, 5])
-def test_no_spills(machine: Machine, size: int) -> None:
-    """Register tiles over one and over several rows stay in registers."""
-    weights = pack_conv_weights(np.ones((64, 32, 3, 3), np.float32), machine)
-    x = new((1, 32, size, size), strides=strides_in_order((1, 32, size, size), LAST))
+@pytest.mark.parametrize("machine", [*machines(), host()], ids=lambda m: f"{m.cpu}-v{m.vector_bytes}")
+@pytest.mark.parametrize(
+    ("size", "channels", "order"), [(7, 32, LAST), (28, 32, LAST), (5, 32, LAST), (28, 3, FIRST)]
+)
+def test_no_spills(machine: Machine, size: int, channels: int, order: tuple[int, ...]) -> None:
+    """Register tiles over one and over several rows, of packed blocks and of lines, stay in registers."""
+    weights = pack_conv_weights(np.ones((64, channels, 3, 3), np.float32), machine)
+    x = new((1, channels, size, size), strides=strides_in_order((1, channels, size, size), order))
     out = new((1, 64, size, size), strides=strides_in_order((1, 64, size, size), LAST))
     (call,) = conv2d(x, weights, out, pads=(1, 1, 1, 1), machine=machine)
     for kernel in {k for k in call.args if isinstance(k, Kernel) and k.generator.endswith("tile")}:

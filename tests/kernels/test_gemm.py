@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ingot.codegen import cache
 from ingot.codegen.kernel import Kernel
-from ingot.codegen.machine import Machine
+from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import constant, strides_in_order
 from ingot.kernels.contract import Epilogue
@@ -192,10 +192,13 @@ def innermost_spills(assembly: str, multiplications: int) -> int:
     return sum(len(re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", block)) for block in hot)
 
 
-@each_machine
-def test_no_spills(machine: Machine) -> None:
-    """The register tile stays in registers."""
-    a, b = constant(np.ones((168, 64), np.float32)), np.ones((64, 80), np.float32)
+@pytest.mark.parametrize("machine", [*machines(), host()], ids=lambda m: f"{m.cpu}-v{m.vector_bytes}")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_spills(machine: Machine, dtype: type, turned: bool) -> None:
+    """The register tile stays in registers: rows in place, columns in place, packed rows."""
+    matrix = np.ones((168, 64), dtype)
+    a, b = constant(np.asfortranarray(matrix) if turned else matrix), np.ones((64, 80), np.float32)
     (call,) = matmul(a, pack_weights(b, machine), new((168, 80)), None, machine)
     for kernel in {k for k in call.args if isinstance(k, Kernel) and k.generator.endswith("tile")}:
         params = dict(kernel.params)

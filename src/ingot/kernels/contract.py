@@ -215,6 +215,10 @@ def tile(
                 for line in range(0, unroll * panel * lanes, 16):
                     k.prefetch(weights, _AHEAD + line, F32, locality=2)
             for c in range(unroll):
+                if c:
+                    # Emits nothing, but keeps LLVM from loading weights early or keeping pixels for a later c: the
+                    # sums fill the registers, and either makes it spill them.
+                    k.ir.fence("seq_cst", "singlethread")
                 held = [k.load(weights, type_, (c * panel + v) * lanes) for v in range(vectors)]
                 for p in range(pixels):
                     value = k.load(lines[p // columns], F32, p % columns * pitch + c)

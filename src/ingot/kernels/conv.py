@@ -1,27 +1,18 @@
-"""Convolution: bands of input rows, with a border of zeros, are packed into a thread's memory and
-contracted with panels.
-
-What the register tile (contract.py) needs of an image is that neighbouring output pixels lie a constant
-apart, and a table of where each step of the contraction begins. Two arrangements of a band give it that:
-
-    blocks  [channels / lanes][row][phase][column][lanes]   for many channels; column x of phase f is input
-    x · stride + f lines   [plane][row][column]                            for few: rows as they lie, read
-    at `stride` floats per pixel;
-            planes are the channels where the image is planar, or one plane of interleaved channels
+"""Convolution: the register tile over output pixels, on an image read in place or on packed bands of its
+rows.
 
 A tile of work is (image, group, band of output rows, panel of output channels), in this order: a thread
-packs a band when it comes to it and walks the panels with it. 1×1 convolutions are matrix products.
+packs a band when it comes to it and walks the panels with it. How the input is read is decided in
+arrange.py. 1×1 convolutions of stride 1 are matrix products.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,16 +20,15 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.call import Call, View, constant
+from ingot.kernels.arrange import Geometry, Order, choose, ranges, table, tile_shape, weight_rows
+from ingot.kernels.call import Call, View
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
     TILE_SLOTS,
-    UNROLL,
     Epilogue,
     Frame,
     fetches,
-    offsets_table,
     operand_names,
     partial_sums,
     reach_of,
@@ -71,7 +61,6 @@ CONV_SLOTS = (
     "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges",
     *(f"{h}_{w}{part}" for part in ("", "_last") for h in _HEIGHTS for w in _WIDTHS),
 )  # fmt: skip
-Arrangement = Literal["blocks", "planes", "pixels"]
 
 
 def supports(dtype: str, spatial: int) -> bool:
@@ -80,8 +69,11 @@ def supports(dtype: str, spatial: int) -> bool:
 
 
 @kernel(*CONV_SLOTS)
-def conv(k: Builder, *, lines: bool, operands: tuple[str, ...]) -> None:
-    """Tiles begin..end of (image, group, band of output rows, panel of output channels)."""
+def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
+    """Tiles begin..end of (image, group, band of output rows, panel of output channels).
+
+    source: what tiles read, "place" (the image), "blocks" or "lines" (of a packed band).
+    """
     names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
     frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))
     packing = Frame(k, k.at(k.scratch, FRAME_BYTES, I8), PACK_SLOTS)
@@ -112,13 +104,18 @@ def conv(k: Builder, *, lines: bool, operands: tuple[str, ...]) -> None:
         first, last = (k.div(k.mul(k.add(band, i), arg["row_groups"]), bands) for i in (0, 1))
         top_row, bottom_row = (k.add(k.mul(i, row_tile), k.min(i, tall)) for i in (first, last))
 
-        with k.when(k.compare("!=", place, held[0])):
-            source = k.add(arg["x"], k.mul(image, arg["x_image"]), k.mul(group, arg["x_group"]))
-            top = k.sub(k.mul(top_row, arg["step"]), arg["top"])
-            turns = k.mul(k.sub(k.sub(bottom_row, top_row), 1), k.div(arg["step"], arg["rows_step"]))
-            rows = k.add(turns, arg["extra_rows"], 1)
-            (_pack_lines if lines else _pack_blocks)(k, arg, packing, source, packed, top, rows)
-        held[0] = place
+        image_start = k.add(arg["x"], k.mul(image, arg["x_image"]), k.mul(group, arg["x_group"]))
+        if source != "place":
+            with k.when(k.compare("!=", place, held[0])):
+                top = k.sub(k.mul(top_row, arg["step"]), arg["top"])
+                turns = k.mul(k.sub(k.sub(bottom_row, top_row), 1), k.div(arg["step"], arg["rows_step"]))
+                rows = k.add(turns, arg["extra_rows"], 1)
+                emit = _pack_blocks if source == "blocks" else _pack_lines
+                emit(k, arg, packing, image_start, packed, top, rows)
+            held[0] = place
+            band_start, band_row = packed, top_row
+        else:
+            band_start, band_row = k.ir.inttoptr(image_start, PTR), 0
 
         channel = k.mul(panel, arg["panel_width"])
         frame.set("b", k.add(arg["b"], k.mul(group, arg["b_group"]), k.mul(panel, arg["b_panel"])))
@@ -136,7 +133,7 @@ def conv(k: Builder, *, lines: bool, operands: tuple[str, ...]) -> None:
         with k.loop(first, last) as row_group:
             row = k.add(k.mul(row_group, row_tile), k.min(row_group, tall))
             is_tall = k.compare("<", row_group, tall)
-            line = k.at(packed, k.mul(k.sub(row, top_row), arg["a_row"]), F32)
+            line = k.at(band_start, k.mul(k.sub(row, band_row), arg["a_row"]), F32)
             for w, before in (("wide", 0), ("narrow", arg["wide_columns"])):
                 with k.when(k.compare(">", arg[w], 0)):
                     frame.set("a", k.at(line, k.mul(before, arg["a_column"]), F32))
@@ -209,29 +206,18 @@ class PackedConvWeights:
         self.outputs, self.inputs = array.shape[0], array.shape[1]  # inputs of one group
         self.kernel: tuple[int, int] = (array.shape[2], array.shape[3])
         self.groups, self._array, self._machine = groups, array, machine
-        self._packed: dict[Arrangement, PackedWeights] = {}
+        self._packed: dict[Order, PackedWeights] = {}
 
-    def panels(self, arrangement: Arrangement) -> PackedWeights:
-        """The panels of all groups, with the contraction in the order of `arrangement`."""
-        if arrangement not in self._packed:
-            taps, channels = self.kernel[0] * self.kernel[1], self.inputs
-            order = np.arange(channels * taps, dtype=np.int32).reshape(channels, taps)
-            rows = order.size
-            if arrangement == "pixels":
-                order = (
-                    np.arange(taps, dtype=np.int32) * channels + np.arange(channels, dtype=np.int32)[:, None]
-                )
-            if arrangement == "blocks":
-                lanes = self._machine.lanes
-                channel = np.arange(channels)
-                block = channel // lanes
-                width = -(-np.minimum(lanes, channels - block * lanes) // UNROLL) * UNROLL
-                first = block * lanes * taps + channel % lanes
-                order = (first[:, None] + np.arange(taps) * width[:, None]).astype(np.int32)
-                rows = taps * -(-channels // UNROLL) * UNROLL
+    def panels(self, order: Order) -> PackedWeights:
+        """The panels of all groups, with the contraction in this order."""
+        taps = self.kernel[0] * self.kernel[1]
+        if taps == 1:
+            order = "blocks"  # they are all the same then, but for this one's rows of zeros
+        if order not in self._packed:
+            rows, count = weight_rows(order, self.inputs, taps, self._machine.lanes)
             flat = np.ascontiguousarray(self._array).reshape(self.groups, self.outputs // self.groups, -1)
-            self._packed[arrangement] = pack_ordered(flat, order.reshape(-1), rows, self._machine)
-        return self._packed[arrangement]
+            self._packed[order] = pack_ordered(flat, rows, count, self._machine)
+        return self._packed[order]
 
 
 def pack_conv_weights(array: np.ndarray, machine: Machine, groups: int = 1) -> PackedConvWeights:
@@ -274,111 +260,6 @@ def definition(
             picked = x[:, :, rows, columns].reshape(x.shape[0], groups, c, height, width)
             y += np.einsum("ngchw,goc->ngohw", picked, w[..., i, j])
     return y.reshape(x.shape[0], o, height, width)
-
-
-@dataclass(frozen=True, slots=True)
-class _Geometry:
-    """The numbers of a convolution along rows and columns that decide how a band is packed. Hashable."""
-
-    arrangement: Arrangement
-    channels: int  # of a group
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    left: int
-    width: int  # of the input
-    out_width: int
-    lanes: int
-
-    @property
-    def rows_step(self) -> int:
-        """The distance in the input of two packed rows."""
-        return self.strides[0] if self.kernel[0] == 1 else 1
-
-    @property
-    def extra_rows(self) -> int:
-        return (self.kernel[0] - 1) * self.dilations[0]
-
-    @property
-    def phases(self) -> list[int]:
-        """Which columns modulo the stride are read."""
-        return sorted({j * self.dilations[1] % self.strides[1] for j in range(self.kernel[1])})
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of channels, or planes."""
-        per_block = {"blocks": self.lanes, "planes": 1, "pixels": self.channels}[self.arrangement]
-        return max(1, -(-self.channels // per_block))
-
-    @property
-    def columns(self) -> int:
-        """Columns of a phase that are read, or floats of a line."""
-        reach = (self.kernel[1] - 1) * self.dilations[1]
-        if self.arrangement == "blocks":
-            return self.out_width + reach // self.strides[1]
-        per_pixel = self.channels if self.arrangement == "pixels" else 1
-        floats = ((self.out_width - 1) * self.strides[1] + reach + 1) * per_pixel
-        return -(-floats // self.lanes) * self.lanes
-
-    @property
-    def line(self) -> int:
-        """Floats from one packed row to the next."""
-        return self.columns * (len(self.phases) * self.lanes if self.arrangement == "blocks" else 1)
-
-    @property
-    def pitch(self) -> int:
-        """Floats from one output pixel's values to the next one's."""
-        if self.arrangement == "blocks":
-            return self.lanes
-        return self.strides[1] * (self.channels if self.arrangement == "pixels" else 1)
-
-    @property
-    def unroll(self) -> int:
-        """Values of the contraction in a step: where rows are read as they lie, a divisor of a run of
-        neighbours.
-        """
-        if self.arrangement == "blocks":
-            return UNROLL
-        run = self.kernel[1] * (self.channels if self.arrangement == "pixels" else 1)
-        return max(u for u in range(1, min(8, self.pitch) + 1) if run % u == 0)
-
-
-@functools.lru_cache(256)
-def _table(geometry: _Geometry, rows: int) -> View:
-    """Where each step begins in a band of `rows` packed rows."""
-    g = geometry
-    plane = rows * g.line
-    i = np.arange(g.kernel[0])[:, None, None] * (g.dilations[0] * g.line)
-    if g.arrangement != "blocks":
-        run = g.kernel[1] * (g.channels if g.arrangement == "pixels" else 1)
-        planes = np.arange(g.blocks)[:, None, None] * plane
-        return offsets_table((planes + i.reshape(1, -1, 1) + np.arange(0, run, g.unroll)).reshape(-1))
-    column = np.arange(g.kernel[1]) * g.dilations[1]
-    phase = np.searchsorted(g.phases, column % g.strides[1])
-    j = ((phase * g.columns + column // g.strides[1]) * g.lanes)[None, :, None]
-    parts: list[np.ndarray] = []
-    for block in range(g.blocks):
-        channels = np.arange(0, min(g.lanes, g.channels - block * g.lanes), UNROLL)
-        parts.append((block * plane + i + j + channels).reshape(-1))
-    return offsets_table(np.concatenate(parts))
-
-
-@functools.lru_cache(256)
-def _ranges(geometry: _Geometry, pixel_bytes: int) -> View:
-    """For each phase the columns that lie in the image, from and to, and the bytes to the first of them in
-    its row.
-    """
-    g = geometry
-    if g.arrangement != "blocks":
-        per_pixel = g.channels if g.arrangement == "pixels" else 1
-        return constant(np.array([[g.left * per_pixel, 0, 0]], np.int64))
-    rows: list[tuple[int, int, int]] = []
-    for phase in g.phases:
-        low = max(0, -(-(g.left - phase) // g.strides[1]))
-        high = min(g.columns, -(-(g.width + g.left - phase) // g.strides[1]))
-        first = low * g.strides[1] + phase - g.left
-        rows.append((low, high, first * pixel_bytes) if low < high else (g.columns, g.columns, 0))
-    return constant(np.array(rows, np.int64))
 
 
 def conv2d(
@@ -464,18 +345,6 @@ def _pointwise(
     return [replace(call, label="conv") for call in calls]
 
 
-def _arrange(
-    x: View, w: PackedConvWeights, kernel_size: tuple[int, int], dilations: Sequence[int], lanes: int
-) -> Arrangement:
-    """Few channels are read as they lie, where the values of a filter's row lie side by side."""
-    if w.inputs < lanes and dilations[1] == 1 and kernel_size[1] > 1:
-        if x.strides[3] == 1:
-            return "planes"
-        if x.strides[1] == 1 and x.strides[3] == w.inputs and w.groups == 1:
-            return "pixels"
-    return "blocks"
-
-
 def _call(
     views: list[View],
     w: PackedConvWeights,
@@ -491,40 +360,40 @@ def _call(
     """
     x, out, lanes = views[0], views[1], machine.lanes
     images, _, out_rows, out_columns = out.shape
-    arrangement = _arrange(x, w, kernel_size, dilations, lanes)
-    g = _Geometry(
-        arrangement, w.inputs, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
-        pads[1], x.shape[3], out_columns, lanes,
-    )  # fmt: skip
-    b = w.panels(arrangement)
     outputs = w.outputs // w.groups
+    in_place, order = choose(x, w.groups, w.inputs, kernel_size, pads, dilations[1], lanes)
+    g = Geometry(
+        in_place, order, w.inputs, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
+        pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]),
+    )  # fmt: skip
+    b = w.panels(order)
 
-    most = register_tile(machine).pixels
-    rows_of_tile = min(_ROWS, most // out_columns, out_rows) if out_columns * 2 <= most else 1
-    row_groups, tall, low = split(out_rows, rows_of_tile)
-    column_tiles, wide, narrow = split(out_columns, most)
-    advance = strides[0] // g.rows_step  # packed rows from one output row to the next
-    group_bytes = g.blocks * g.line * advance * rows_of_tile * 4
-    fitting = max(1, machine.l2_bytes // 4 // max(group_bytes, 1))
+    shape = register_tile(machine)
+    # One vector of outputs leaves registers for twice the pixels.
+    most, breadth = (shape.pixels, shape.vectors) if outputs > lanes else (shape.pixels * shape.vectors, 1)
+    tile_rows, tile_columns = tile_shape(out_rows, out_columns, most, breadth, _ROWS)
+    row_groups, tall, low = split(out_rows, tile_rows)
+    column_tiles, wide, narrow = split(out_columns, tile_columns)
+    fitting = max(1, machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))
     others = images * w.groups * b.panels
     bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
     most_rows = max(
         sum(low + (i < tall) for i in range(band * row_groups // bands, (band + 1) * row_groups // bands))
         for band in range(bands)
     )
-    packed_rows = (most_rows - 1) * advance + g.extra_rows + 1
+    packed_rows = (most_rows - 1) * g.advance + g.extra_rows + 1
 
     reaches = [reach_of(v, v.strides[1], v.strides[2:], outputs) for v in views]
-    fetch = fetches(views[1:], machine)
     width, last = b.panel // lanes, outputs - (b.panels - 1) * b.panel
+    fetch = fetches(views[1:], machine)
 
     def kernel_of(height: str, breadth: str, last_panel: bool) -> Kernel:
         rows = low + (height == "tall" and tall > 0)
         columns = narrow + (breadth == "wide" and wide > 0)
         return tile(
-            rows=rows, columns=columns, fetch=fetch, pitch=g.pitch, unroll=g.unroll, panel=width,
-            vectors=-(-last // lanes) if last_panel else width,
-            sums=partial_sums(rows * columns, most), masked=last_panel and last % lanes != 0,
+            rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
+            vectors=-(-last // lanes) if last_panel else width, fetch=fetch,
+            sums=min(g.unroll, partial_sums(rows * columns, most)), masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip
@@ -537,39 +406,36 @@ def _call(
     ]
     arrays: list[list[int | View | Kernel]] = []
     for v in views:
-        size = v.dtype.itemsize
-        sn, sc, sh, sw = (s * size for s in v.strides)
+        sn, sc, sh, sw = (s * v.dtype.itemsize for s in v.strides)
         arrays.append([v, sn, v.shape[1] // w.groups * sc, sh, sw, sc])
 
     size = x.dtype.itemsize
     sn, sc, sh, sw = (s * size for s in x.strides)
-    table, ranges = _table(g, packed_rows), _ranges(g, sw)
-    if arrangement == "blocks":
+    steps, limits = table(g, packed_rows), ranges(g, sw)
+    mode, inner, pitch, x_pixel, x_inner = "copy", 0, 1, 0, size
+    if order == "blocks":
         mode = pack_mode((x.shape[3], w.inputs), x.strides[3] * strides[1], x.strides[1])
-        inner, blocks, pitch = w.inputs, g.blocks, packed_rows * g.line // lanes
-        x_pixel, x_inner = sw * strides[1], sc
-    else:
-        per_pixel = w.inputs if arrangement == "pixels" else 1
-        mode = "copy"
-        inner = max(0, min(x.shape[3] * per_pixel, g.columns - pads[1] * per_pixel))
-        blocks, pitch, x_pixel, x_inner = -(-inner // lanes), 1, 0, size
-    memory = g.blocks * packed_rows * g.line + 2 * lanes
+        inner, pitch, x_pixel, x_inner = w.inputs, packed_rows * g.line // lanes, sw * strides[1], sc
+    elif not in_place:
+        inner = max(0, min(x.shape[3], g.columns // g.values - pads[1])) * g.values
+    memory = 0 if in_place else g.planes * packed_rows * g.line + 2 * lanes
     args: list[int | View | Kernel] = [
         x, sn, w.inputs * sc, sc, sh, x_pixel, x_inner, x.shape[2], pads[0],
         b.view, b.matrix * 4, b.rows * b.panel * 4, *arrays[1],
-        w.groups, bands, b.panels, b.panel, outputs, table, b.rows // g.unroll,
+        w.groups, bands, b.panels, b.panel, outputs, steps, steps.size,
         row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
-        strides[0], g.rows_step, g.extra_rows, advance * g.line, g.pitch,
-        pack(mode=mode, width=1, dtype=x.dtype.name), pitch, inner, blocks,
-        g.blocks, packed_rows * g.line, g.line, g.columns, len(g.phases), ranges,
+        strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
+        pack(mode=mode, width=1, dtype=x.dtype.name), pitch, inner, -(-inner // lanes),
+        g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits,
         *codes, *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     operands = tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)
+    source = "place" if in_place else "blocks" if order == "blocks" else "lines"
     return Call(
-        conv(lines=arrangement != "blocks", operands=operands),
+        conv(source=source, operands=operands),
         args,
         tiles=images * w.groups * bands * b.panels,
-        reads=[x, b.view, table, ranges, *views[2:]],
+        reads=[x, b.view, steps, limits, *views[2:]],
         writes=[out],
         scratch=PACKED_AT + memory * 4,
         flops=2 * out.size * w.inputs * kernel_size[0] * kernel_size[1],
