@@ -35,7 +35,7 @@ from ingot.kernels.pack import transpose
 
 _SLOTS = (
     "q", "q_batch", "q_head", "q_row",
-    "k", "k_batch", "k_head",
+    "k", "k_batch", "k_head", "k_row",
     "v", "v_batch", "v_head", "v_row",
     "out", "out_batch", "out_head", "out_row",
     "mask", "mask_batch", "mask_head", "mask_row", "mask_key",
@@ -169,7 +169,7 @@ def _pack(k: Builder, form: Form, batch: Int, head: Int) -> None:
     """Copy a head's rows next to each other: far apart, they compete for few sets of the caches."""
     lanes = k.machine.lanes
     type_ = vector(F32, lanes)
-    rows = (form.pitch, form.depth), (k.arg("v_row"), form.depth_v)
+    rows = (k.arg("k_row"), form.depth), (k.arg("v_row"), form.depth_v)
     for name, target, (row, depth) in zip("kv", _packed(k, form), rows, strict=True):
         source = _start(k, name, batch, head)
         with k.loop(0, k.arg("keys")) as key:
@@ -199,11 +199,11 @@ class _Tile:
         self.q, self.out = _start(k, "q", batch, head), _start(k, "out", batch, head)
         if form.packed:
             self.key, self.value = _packed(k, form)
-            self.pitch, self.v_row = form.depth, form.depth_v
+            self.v_row: Int = form.depth_v
         else:
             key_head = k.div(head, k.arg("heads_per_key_head"))
             self.key, self.value = _start(k, "k", batch, key_head), _start(k, "v", batch, key_head)
-            self.pitch, self.v_row = form.pitch, k.arg("v_row")
+            self.v_row = k.arg("v_row")
         if form.mask is not None:
             element = memory_element(form.mask[0])
             self.mask = k.at(
@@ -312,7 +312,7 @@ class _Tile:
     def _score(self, key: Int, base: Int, top: list[Value]) -> None:
         """scores of `height` keys from `key` on; their maxima join `top`."""
         k, form, lanes, vectors, width = self.k, self.form, self.lanes, self.vectors, self.width
-        pointer = k.at(self.key, k.mul(key, self.pitch), F32)
+        pointer = k.at(self.key, k.mul(key, self.form.pitch), F32)
         sums = [k.zero(self.type)] * (form.height * vectors)
 
         def multiply(d: Int, count: int) -> None:
@@ -320,7 +320,7 @@ class _Tile:
             for c in range(count):
                 held = [k.load(queries, self.type, c * width + v * lanes) for v in range(vectors)]
                 for p in range(form.height):
-                    element = k.broadcast(k.load(keys, F32, p * self.pitch + c), lanes)
+                    element = k.broadcast(k.load(keys, F32, p * self.form.pitch + c), lanes)
                     for v in range(vectors):
                         sums[p * vectors + v] = k.fma(element, held[v], sums[p * vectors + v])
 
@@ -527,7 +527,7 @@ def attention(
     form = Form(
         depth=depth,
         depth_v=depth_v,
-        pitch=k.strides[2],
+        pitch=depth if packed else k.strides[2],
         height=height,
         vectors=vectors,
         short_tail=0 < queries % width <= lanes,
@@ -542,7 +542,7 @@ def attention(
     q_scale, cap = (scale / softcap, softcap * binary) if softcap else (scale * binary, 0.0)
     blocks = -(-queries // width)
     arguments: list[int | View] = [
-        q, *q.strides[:3], k, *k.strides[:2], v, *v.strides[:3], target, *target.strides[:3],
+        q, *q.strides[:3], k, *k.strides[:3], v, *v.strides[:3], target, *target.strides[:3],
         *([mask, *mask.strides] if mask else [0] * 5),
         heads, heads // key_heads, queries, keys, blocks, block_keys,
         _bits(q_scale), _bits(cap), causal_offset or 0, unpacked,
@@ -570,11 +570,12 @@ def _rows(machine: Machine) -> int:
 
 
 def _height(keys: int, most: int) -> int:
-    """Keys in a group: up to `most`, at most all, so that the last group repeats few. A group costs 1.5 keys
-    by itself.
+    """Keys in a group: few values, so that few kernels serve all lengths, and such that the last group
+    repeats few keys. A group costs about 1.5 keys by itself.
     """
-    choices = range(max(1, most // 2 + 1), most + 1)
-    return max(min(keys, min(choices, key=lambda h: (-(-keys // h) * (h + 1.5), -h))), 1)
+    if keys < most:
+        return 1 << max(keys.bit_length() - 1, 0)
+    return min(range(most - 2, most + 1), key=lambda height: (-(-keys // height) * (height + 1.5), -height))
 
 
 def _dense(like: View) -> View:
