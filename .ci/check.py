@@ -33,10 +33,10 @@ def pytest_counts(report: Path) -> str:
     return ", ".join(parts)
 
 
-def last_match(pattern: str, text: str, otherwise: str) -> str:
-    """Return the last match of pattern in text: tools end with their count."""
+def first_match(pattern: str, text: str, otherwise: str) -> str:
+    """Return the first match of pattern in text, which is where a tool counts what is wrong."""
     found = re.findall(pattern, text)
-    return found[-1] if found else otherwise
+    return found[0] if found else otherwise
 
 
 def main() -> int:
@@ -72,11 +72,13 @@ def main() -> int:
             passed = process.wait() == 0
             output = "".join(lines)
             if name == "lint":
-                count = last_match(r"Found \d+ errors?", output, "clean" if passed else "failed")
+                count = first_match(r"Found \d+ errors?", output, "clean" if passed else "failed")
             elif name == "format":
-                count = last_match(r"\d+ files? (?:would be reformatted|already formatted)", output, "failed")
+                count = first_match(
+                    r"\d+ files? (?:would be reformatted|already formatted)", output, "failed"
+                )
             elif name == "types":
-                count = last_match(r"\d+ errors?, \d+ warnings?", output, "failed")
+                count = first_match(r"\d+ errors?, \d+ warnings?", output, "failed")
             else:
                 count = pytest_counts(report)
             rows.append((name, passed, count, time.monotonic() - start))
