@@ -74,9 +74,8 @@ def main() -> int:
             if name == "lint":
                 count = first_match(r"Found \d+ errors?", output, "clean" if passed else "failed")
             elif name == "format":
-                count = first_match(
-                    r"\d+ files? (?:would be reformatted|already formatted)", output, "failed"
-                )
+                wanted = r"\d+ files? (?:would be reformatted|already formatted)"
+                count = first_match(wanted, output, "failed")
             elif name == "types":
                 count = first_match(r"\d+ errors?, \d+ warnings?", output, "failed")
             else:
