@@ -1,11 +1,14 @@
 """Models from files and to files: `load` and `save`. Weights in external files stay there, memory-mapped."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# onnx_ir annotates paths as os.PathLike without its parameter.
+
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -174,7 +177,7 @@ def weight_bytes(model: ir.Model) -> int:
 
 
 @contextlib.contextmanager
-def _embedded(model: ir.Model) -> Iterator[None]:
+def _embedded(model: ir.Model) -> Generator[None, None, None]:
     """While writing one file, weights that were read from an external file are written into it."""
     replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
     try:

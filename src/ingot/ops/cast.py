@@ -63,7 +63,9 @@ class Cast(Op):
         return [Facts(target_dtype(node), need(node, inputs, 0).shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """By NumPy between its own types; onnx.reference knows the rounding and saturation of the small ones."""
+        """By NumPy between its own types; onnx.reference knows the rounding and saturation of the small
+        ones.
+        """
         converted = convert(present(inputs, 0), target_dtype(node))
         return super().evaluate(node, inputs) if converted is None else [converted]
 

@@ -1,4 +1,6 @@
-"""If, Loop and Scan. Their subgraphs are run by whoever runs the graph (`run`), which knows the values around them."""
+"""If, Loop and Scan. Their subgraphs are run by whoever runs the graph (`run`), which knows the values
+around them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from ingot.errors import ModelError
 from ingot.ops.numeric import BOOL, INT64
 from ingot.ops.registry import Array, Op, attr_int, attr_ints, given, label, register
 
-#: Runs a subgraph on its inputs, in order, and returns its outputs; the runner supplies the values from outside.
+#: Runs a subgraph on its inputs, in order, and returns its outputs; the runner supplies the values from
+#: outside.
 RunGraph = Callable[[ir.Graph, Sequence[Any]], list[Any]]
 
 
@@ -29,7 +32,8 @@ class Control(Op):
         """Refused: it has no meaning without the values around the node."""
         del inputs
         raise ModelError(
-            f"{label(node)}: it has subgraphs, which evaluate() cannot run. Use ingot.InferenceSession, or run()."
+            f"{label(node)}: it has subgraphs, which evaluate() cannot run. Use "
+            "ingot.InferenceSession, or run()."
         )
 
 
@@ -59,7 +63,9 @@ class Loop(Control):
     """
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
-        """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where symbolic)."""
+        """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where
+        symbolic).
+        """
         body = _graph(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
         trips = None if limit is None else int(np.asarray(limit).reshape(()))

@@ -1,10 +1,12 @@
-"""Operators that make values out of nothing but attributes, shapes and scalars: Constant, ConstantOfShape, Range, EyeLike."""
+"""Operators that make values out of nothing but attributes, shapes and scalars: Constant, ConstantOfShape,
+Range, EyeLike.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -46,7 +48,7 @@ def tensor_array(tensor: ir.TensorProtocol) -> Array:
 
 def constant_array(node: ir.Node) -> Array:
     """The value of a Constant node, decoded once for each node. It is not to be written to."""
-    array: Array | None = node.meta.get(_CACHE)
+    array = cast("Array | None", node.meta.get(_CACHE))  # pyright: ignore[reportUnknownMemberType]
     if array is None:
         array = node.meta[_CACHE] = _decode(node)
     return array
@@ -64,7 +66,8 @@ def _decode(node: ir.Node) -> Array:
         if key in ("value_string", "value_strings"):
             return np.array(value, STRING)
     raise ModelError(
-        f"{label(node)}: attributes {sorted(node.attributes)} hold no dense value. Store the constant as a dense tensor."
+        f"{label(node)}: attributes {sorted(node.attributes)} hold no dense value. Store the "
+        "constant as a dense tensor."
     )
 
 

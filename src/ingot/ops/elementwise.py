@@ -36,7 +36,9 @@ Function = Callable[..., Any]
 
 
 class Elementwise(Op):
-    """y[i] = f(a[i], b[i], …) after broadcasting; the dtype of y is the inputs' own, or bool for a predicate."""
+    """y[i] = f(a[i], b[i], …) after broadcasting; the dtype of y is the inputs' own, or bool for a
+    predicate.
+    """
 
     function: ClassVar[Function]
     arity: ClassVar[int]
@@ -189,6 +191,71 @@ def celu(x: Array, alpha: float) -> Array:
     return np.maximum(0.0, x) + np.minimum(0.0, alpha * np.expm1(x / alpha))
 
 
+def elu(x: Array, alpha: float) -> Array:
+    """alpha · (exp(x) - 1) below 0."""
+    return np.where(x > 0, x, alpha * np.expm1(x))
+
+
+def selu(x: Array, alpha: float, gamma: float) -> Array:
+    """gamma · elu(x)."""
+    return gamma * elu(x, alpha)
+
+
+def hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
+    """alpha · x + beta, within 0 … 1."""
+    return np.clip(alpha * x + beta, 0.0, 1.0)
+
+
+def hard_swish(x: Array) -> Array:
+    """x · hard_sigmoid(x) with alpha 1/6 and beta 1/2."""
+    return x * np.clip(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+def leaky_relu(x: Array, alpha: float) -> Array:
+    """alpha · x below 0."""
+    return np.where(x < 0, alpha * x, x)
+
+
+def prelu(x: Array, slope: Array) -> Array:
+    """slope · x below 0."""
+    return np.where(x < 0, x * slope, x)
+
+
+def mish(x: Array) -> Array:
+    """x · tanh(softplus(x))."""
+    return x * np.tanh(softplus(x))
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / x."""
+    return 1.0 / x
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), in any dtype."""
+    return np.maximum(x, np.zeros((), x.dtype))
+
+
+def softsign(x: Array) -> Array:
+    """x / (1 + |x|)."""
+    return x / (1.0 + np.abs(x))
+
+
+def swish(x: Array, alpha: float) -> Array:
+    """x · sigmoid(alpha · x)."""
+    return x * sigmoid(alpha * x)
+
+
+def swiglu(a: Array, b: Array, alpha: float) -> Array:
+    """swish(a) · b."""
+    return swish(a, alpha) * b
+
+
+def thresholded_relu(x: Array, alpha: float) -> Array:
+    """x above alpha, else 0."""
+    return np.where(x > alpha, x, np.zeros_like(x))
+
+
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 # name, since, f, arity
@@ -204,43 +271,36 @@ _row("Ceil", 13, np.ceil, 1, exact=True)
 _row("Celu", 28, celu, 1, alpha=1.0)
 _row("Cos", 22, np.cos, 1)
 _row("Cosh", 22, np.cosh, 1)
-_row("Elu", 22, lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), 1, alpha=1.0)
+_row("Elu", 22, elu, 1, alpha=1.0)
 _row("Erf", 13, erf, 1)
 _row("Exp", 13, np.exp, 1)
 _row("Floor", 13, np.floor, 1, exact=True)
 _row("Gelu", 20, gelu, 1, approximate="none")
-_row("HardSigmoid", 22, lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0), 1, alpha=0.2, beta=0.5)
-_row("HardSwish", 22, lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0), 1)
+_row("HardSigmoid", 22, hard_sigmoid, 1, alpha=0.2, beta=0.5)
+_row("HardSwish", 22, hard_swish, 1)
 _row("IsInf", 20, is_inf, 1, predicate=True, detect_negative=1, detect_positive=1)
 _row("IsNaN", 20, np.isnan, 1, predicate=True)
-_row("LeakyRelu", 16, lambda x, alpha: np.where(x < 0, alpha * x, x), 1, alpha=0.01)
+_row("LeakyRelu", 16, leaky_relu, 1, alpha=0.01)
 _row("Log", 13, np.log, 1)
-_row("Mish", 22, lambda x: x * np.tanh(softplus(x)), 1)
+_row("Mish", 22, mish, 1)
 _row("Neg", 13, np.negative, 1, exact=True)
 _row("Not", 1, np.logical_not, 1)
-_row("Reciprocal", 13, lambda x: 1.0 / x, 1)
-_row("Relu", 14, lambda x: np.maximum(x, np.zeros((), x.dtype)), 1, exact=True)
+_row("Reciprocal", 13, reciprocal, 1)
+_row("Relu", 14, relu, 1, exact=True)
 _row("Round", 22, np.rint, 1, exact=True)
-_row(
-    "Selu",
-    22,
-    lambda x, alpha, gamma: gamma * np.where(x > 0, x, alpha * np.expm1(x)),
-    1,
-    alpha=_SELU_ALPHA,
-    gamma=_SELU_GAMMA,
-)
+_row("Selu", 22, selu, 1, alpha=_SELU_ALPHA, gamma=_SELU_GAMMA)
 _row("Shrink", 9, shrink, 1, lambd=0.5, bias=0.0)
 _row("Sigmoid", 13, sigmoid, 1)
 _row("Sign", 13, np.sign, 1, exact=True)
 _row("Sin", 22, np.sin, 1)
 _row("Sinh", 22, np.sinh, 1)
 _row("Softplus", 22, softplus, 1)
-_row("Softsign", 22, lambda x: x / (1.0 + np.abs(x)), 1)
+_row("Softsign", 22, softsign, 1)
 _row("Sqrt", 13, np.sqrt, 1, exact=True)
-_row("Swish", 24, lambda x, alpha: x * sigmoid(alpha * x), 1, alpha=1.0)
+_row("Swish", 24, swish, 1, alpha=1.0)
 _row("Tan", 22, np.tan, 1)
 _row("Tanh", 13, np.tanh, 1)
-_row("ThresholdedRelu", 22, lambda x, alpha: np.where(x > alpha, x, np.zeros_like(x)), 1, alpha=1.0)
+_row("ThresholdedRelu", 22, thresholded_relu, 1, alpha=1.0)
 
 _row("Add", 14, np.add, 2, exact=True)
 _row("And", 7, np.logical_and, 2)
@@ -258,7 +318,7 @@ _row("Mod", 28, mod, 2, fmod=0)
 _row("Mul", 14, np.multiply, 2, exact=True)
 _row("Or", 7, np.logical_or, 2)
 _row("Sub", 14, np.subtract, 2, exact=True)
-_row("SwiGLU", 28, lambda a, b, alpha: a * sigmoid(alpha * a) * b, 2, alpha=1.0)
+_row("SwiGLU", 28, swiglu, 2, alpha=1.0)
 _row("Xor", 7, np.logical_xor, 2)
 
 
@@ -292,7 +352,7 @@ class Pow(Elementwise):
 class PRelu(Elementwise):
     """x where it is not negative, slope · x elsewhere; the slope broadcasts to x."""
 
-    function = staticmethod(lambda x, slope: np.where(x < 0, x * slope, x))
+    function = staticmethod(prelu)
     arity = 2
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:

@@ -1,4 +1,5 @@
-"""Operators as `onnx.reference` evaluates them: the default of `Op.evaluate`, and a class for operators without their own.
+"""Operators as `onnx.reference` evaluates them: the default of `Op.evaluate`, and a class for operators
+without their own.
 
 Nothing is known of their shapes before they have run.
 """
@@ -115,7 +116,8 @@ _MODULES = {
 def _implemented(domain: str, op_type: str) -> bool:
     if domain not in _MODULES:
         return False
-    # Slow to import, so only models with such operators pay. Each module lists its operators as names of its own.
+    # Slow to import, so only models with such operators pay. Each module lists its operators as names of
+    # its own.
     names = vars(importlib.import_module(_MODULES[domain]))
     return any(name == op_type or name.startswith(f"{op_type}_") for name in names)
 
@@ -130,7 +132,8 @@ def generic_op(domain: str, op_type: str) -> Op | None:
         schema = onnx.defs.get_schema(op_type, domain=domain)
     except onnx.defs.SchemaError:
         return None
-    if not (_implemented(domain, op_type) or schema.has_function or schema.has_context_dependent_function):
+    functions = ("has_function", "has_context_dependent_function")  # which the stubs do not know
+    if not (_implemented(domain, op_type) or any(getattr(schema, name) for name in functions)):
         return None
     # A schema does not say that its operator draws random numbers; the names do.
     random = op_type in ("Bernoulli", "Multinomial") or op_type.startswith("Random")

@@ -318,8 +318,9 @@ class GatherND(Op):
         x, indices = present(inputs, 0), present(inputs, 1)
         batch = attr_int(node, "batch_dims", 0)
         outer = indices.ndim - 1
-        coordinates = [
-            np.arange(x.shape[d]).reshape([-1 if i == d else 1 for i in range(outer)]) for d in range(batch)
+        coordinates: list[Array] = [
+            np.arange(x.shape[d], dtype=np.int64).reshape([-1 if i == d else 1 for i in range(outer)])
+            for d in range(batch)
         ]
         coordinates += [
             checked_indices(node, indices[..., j], x.shape[batch + j]) for j in range(indices.shape[-1])
@@ -401,7 +402,8 @@ class TopK(Op):
         if len(k) != 1 or not 0 <= k[0] <= x.shape[axis]:
             raise shape_error(node, f"k is {show(k)}, the dimension has {x.shape[axis]} elements")
         shape = (*x.shape[:axis], k[0], *x.shape[axis + 1 :])
-        return [Facts(x.dtype, shape), Facts(INT64, shape)][: len(node.outputs)]
+        outputs: list[Facts | None] = [Facts(x.dtype, shape), Facts(INT64, shape)]
+        return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A stable sort; NaN counts as the largest."""

@@ -29,13 +29,12 @@ def interpret(
     graph = model.graph
     values: dict[ir.Value, Any] = {}
     for value in graph.inputs:
-        if value.name in inputs:
-            values[value] = (
-                np.asarray(inputs[value.name]) if _is_array(inputs[value.name]) else inputs[value.name]
-            )
-        elif value.name not in graph.initializers:
+        name = value.name or ""
+        if name in inputs:
+            values[value] = np.asarray(inputs[name]) if _is_array(inputs[name]) else inputs[name]
+        elif name not in graph.initializers:
             raise InputError(
-                f"input {value.name!r} is missing; given are {sorted(inputs)}. Give every input a value."
+                f"input {name!r} is missing; given are {sorted(inputs)}. Give every input a value."
             )
     names = None if wanted is None else set(wanted)
     outputs = _run(graph, values)

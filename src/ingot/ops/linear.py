@@ -34,7 +34,9 @@ Outputs = list[Facts | None] | None
 
 
 def matmul_shape(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of NumPy's matmul: vectors get a dimension that the result drops again, the others broadcast."""
+    """The shape of NumPy's matmul: vectors get a dimension that the result drops again, the others
+    broadcast.
+    """
     if not a or not b:
         raise shape_error(node, f"inputs {show(a)} and {show(b)}: a scalar cannot be multiplied as a matrix")
     left = a if len(a) > 1 else (1, *a)

@@ -238,7 +238,8 @@ class LayerNormalization(Op):
         _fits(node, x, need(node, inputs, 1), "scale")
         _fits(node, x, given(inputs, 2), "bias")
         stash = Facts(self.stash(node), (*x.shape[:axis], *[1] * (len(x.shape) - axis)))
-        return [Facts(x.dtype, x.shape), stash, stash][: len(node.outputs)]
+        outputs: list[Facts | None] = [Facts(x.dtype, x.shape), stash, stash]
+        return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """By the formula."""

@@ -1,4 +1,6 @@
-"""In which type the plain definitions compute: floats in float64 and rounded once at the end, integers as they are."""
+"""In which type the plain definitions compute: floats in float64 and rounded once at the end, integers as
+they are.
+"""
 
 from __future__ import annotations
 

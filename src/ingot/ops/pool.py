@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -86,9 +87,8 @@ class AveragePool(Pool):
             widths = [(0, 0), (0, 0), *zip(window.before, window.after, strict=True)]
             padded = np.pad(ones, widths, constant_values=1.0)
             # What ceil_mode adds beyond the padding is not there, and is not counted.
-            whole = Window(
-                window.kernel, window.strides, window.dilations, *[(0,) * len(inner)] * 2, window.output
-            )
+            none = (0,) * len(inner)
+            whole = Window(window.kernel, window.strides, window.dilations, none, none, window.output)
             count = whole.windows(padded, 0).sum(inner)
         else:
             count = window.windows(ones, 0).sum(inner)
@@ -110,10 +110,11 @@ class MaxPool(Pool):
         """Positions have the same shape."""
         x = need(node, inputs, 0)
         shape = (*x.shape[:2], *self.window(node, x.shape).output)
-        return [Facts(x.dtype, shape), Facts(INT64, shape)][: len(node.outputs)]
+        outputs: list[Facts | None] = [Facts(x.dtype, shape), Facts(INT64, shape)]
+        return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """The padding holds the lowest value; positions count along the last axis, or the first spatial one."""
+        """The padding holds the lowest value. Positions count in C or Fortran order."""
         x = present(inputs, 0)
         window = self.window(node, x.shape)
         rank = len(window.kernel)
@@ -122,9 +123,10 @@ class MaxPool(Pool):
         flat = windows.reshape(*windows.shape[: 2 + rank], -1)
         outputs = [rounded(flat.max(-1), x.dtype)]
         if len(node.outputs) > 1:
-            order = "F" if attr_int(node, "storage_order", 0) else "C"
-            spatial = np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:], order=order)
-            planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * rank)
+            order: Literal["C", "F"] = "F" if attr_int(node, "storage_order", 0) else "C"
+            flat_index = np.arange(math.prod(x.shape[2:]), dtype=np.int64)
+            spatial: Array = np.reshape(flat_index, x.shape[2:], order=order)
+            planes = np.arange(x.shape[0] * x.shape[1], dtype=np.int64).reshape(*x.shape[:2], *[1] * rank)
             position = window.windows(planes * spatial.size + spatial, -1).reshape(flat.shape)
             # Only elements count: a window of nothing but -inf must not point into the padding.
             inside = np.where(position >= 0, flat, -np.inf) if is_float(x.dtype) else flat

@@ -1,4 +1,6 @@
-"""Quantisation: to and from small integers, and products of them. onnx.reference evaluates them; shapes are inferred here."""
+"""Quantisation: to and from small integers, and products of them. onnx.reference evaluates them; shapes are
+inferred here.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from ingot.ops.window import Window
 
 Outputs = list[Facts | None] | None
 _INT32 = np.dtype(np.int32)
+_FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)
 
 
@@ -50,9 +53,8 @@ class DynamicQuantizeLinear(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """uint8 like x, then two scalars."""
         x = need(node, inputs, 0)
-        return [Facts(_UINT8, x.shape), Facts(np.dtype(np.float32), ()), Facts(_UINT8, ())][
-            : len(node.outputs)
-        ]
+        outputs: list[Facts | None] = [Facts(_UINT8, x.shape), Facts(_FLOAT32, ()), Facts(_UINT8, ())]
+        return outputs[: len(node.outputs)]
 
 
 @register("MatMulInteger", since=10)

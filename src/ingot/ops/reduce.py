@@ -43,7 +43,9 @@ def reduced_shape(shape: tuple[int, ...], axes: Axes, keepdims: int) -> tuple[in
 
 
 class Reduction(Op):
-    """y = f(x over axes), computed in float64 for floats; `axes` empty or absent means all, or none if so flagged."""
+    """y = f(x over axes), computed in float64 for floats; `axes` empty or absent means all, or none if so
+    flagged.
+    """
 
     function: ClassVar[Function]
 
@@ -90,7 +92,9 @@ class Reduction(Op):
 
 
 def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value) -> bool:
-    """`value` = op(x over axes), with 1 or nothing in the axes' place. False where no kernel knows the dtype."""
+    """`value` = op(x over axes), with 1 or nothing in the axes' place. False where no kernel knows the
+    dtype.
+    """
     facts = plan.facts(x)
     if not supports(op, facts.dtype.name):
         return False
@@ -141,7 +145,9 @@ for _name, (_since, _function) in _ROWS.items():
 
 
 class _ArgExtreme(Op):
-    """The position of an extreme along `axis`: the first, or the last with select_last_index; NaN counts as one."""
+    """The position of an extreme along `axis`: the first, or the last with select_last_index; NaN counts as
+    one.
+    """
 
     def position(self, x: Array, axis: int) -> Array:
         """NumPy's function."""
@@ -186,7 +192,9 @@ class ArgMin(_ArgExtreme):
 
 
 class _Cumulative(Op):
-    """A running combination along `axis`; `exclusive` leaves the element itself out, `reverse` runs from the end."""
+    """A running combination along `axis`; `exclusive` leaves the element itself out, `reverse` runs from
+    the end.
+    """
 
     start: ClassVar[int]
 

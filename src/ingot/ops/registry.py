@@ -1,7 +1,8 @@
 """What an operator is (`Op`, `Facts`), and the table of all of them (`register`, `find`).
 
-The families (`elementwise.py`, `shape.py`, `conv.py` …) fill the table when they are imported; `find` imports them on first
-use. Nothing here knows a particular operator. `generic.py` covers operators that only `onnx.reference` knows.
+The families (`elementwise.py`, `shape.py`, `conv.py` …) fill the table when they are imported; `find`
+imports them on first use. Nothing here knows a particular operator. `generic.py` covers operators that only
+`onnx.reference` knows.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def facts_of(array: Array) -> Facts:
 
 
 class Op:
-    """One operator's meaning at the newest opset: what it infers, computes and lowers to. One stateless instance each."""
+    """One operator's meaning at the newest opset: what it infers, computes and lowers to. One stateless
+    instance each.
+    """
 
     name: ClassVar[str]
     domain: ClassVar[str] = ""
@@ -69,9 +72,11 @@ class Op:
     subgraphs: ClassVar[bool] = False
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
-        """Facts of each output in `node.outputs`' order; None where they depend on data that is not known yet.
+        """Facts of each output in `node.outputs`' order; None where they depend on data that is not known
+        yet.
 
-        Raises `ShapeError` when the inputs' shapes do not fit each other, `ModelError` when their dtypes do not.
+        Raises `ShapeError` when the inputs' shapes do not fit each other, `ModelError` when their dtypes do
+        not.
         """
         del node, inputs
         return None
@@ -95,7 +100,9 @@ _loaded = False
 
 
 def register(name: str, *, since: int, domain: str = "") -> Callable[[OpType], OpType]:
-    """Class decorator: enters one instance of the class into the table. `since`: the schema version it implements."""
+    """Class decorator: enters one instance of the class into the table. `since`: the schema version it
+    implements.
+    """
 
     def enter(cls: OpType) -> OpType:
         add(cls, name, since, domain)
@@ -151,7 +158,7 @@ def _load_families() -> None:
         _loaded = True
 
 
-# ---- what the families share: naming a node in an error, reading attributes, required inputs, broadcasting --------------
+# ---- what the families share: naming a node in an error, reading attributes, required inputs, broadcasting
 
 
 def label(node: ir.Node) -> str:
@@ -272,7 +279,8 @@ def broadcast(node: ir.Node, *shapes: tuple[int, ...]) -> tuple[int, ...]:
                 elif size != 1:
                     raise shape_error(
                         node,
-                        f"shapes {show(result)} and {show(shape)} do not broadcast: {other} against {size} in "
+                        f"shapes {show(result)} and {show(shape)} do not broadcast: "
+                        f"{other} against {size} in "
                         f"dimension {offset + i - len(long)}",
                         "Dimensions must be equal or 1.",
                     )

@@ -1,6 +1,8 @@
-"""Resize: interpolation is separable, so each axis is a short list of weighted neighbours for each output position.
+"""Resize: interpolation is separable, so each axis is a short list of weighted neighbours for each output
+position.
 
-`Resize.axes` resolves a node for concrete sizes; `Axis.taps` gives the neighbours and weights that every user works from.
+`Resize.axes` resolves a node for concrete sizes; `Axis.taps` gives the neighbours and weights that every
+user works from.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ Outputs = list[Facts | None] | None
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One resized axis: sizes before and after, the scale that maps between them, and the part of it that is shown."""
+    """One resized axis: sizes before and after, the scale that maps between them, and the part of it that
+    is shown.
+    """
 
     axis: int
     size: int
@@ -145,7 +149,9 @@ class Resize(Op):
         return result
 
     def taps(self, node: ir.Node, axis: Axis) -> tuple[Array, Array, Array | None]:
-        """(neighbours [output, n] as indices into the input, their weights, which positions lie outside or None)."""
+        """(neighbours [output, n] as indices into the input, their weights, which positions lie outside or
+        None).
+        """
         coordinates = attr_str(node, "coordinate_transformation_mode", "half_pixel")
         if coordinates not in _COORDINATES:
             raise ModelError(f"{label(node)}: coordinate_transformation_mode {coordinates!r} is unknown.")

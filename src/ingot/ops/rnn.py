@@ -53,7 +53,8 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Array, float, float], Array], float, flo
 class Recurrent(Op):
     """x [S, B, I] (or [B, S, I] with layout=1) through S steps in one or two directions D.
 
-    Weights w [D, gates · H, I] and r [D, gates · H, H]; outputs every state [S, D, B, H] and the last ones [D, B, H].
+    Weights w [D, gates · H, I] and r [D, gates · H, H]; outputs every state [S, D, B, H] and the last ones
+    [D, B, H].
     """
 
     gates: ClassVar[int]
@@ -75,7 +76,9 @@ class Recurrent(Op):
         f: list[Activation],
         p: Array | None,
     ) -> list[Array]:
-        """The next state(s). `x` [B, gates · H] is already multiplied by w; bias [2 · gates · H] is w's, then r's."""
+        """The next state(s). `x` [B, gates · H] is already multiplied by w; bias [2 · gates · H] is w's,
+        then r's.
+        """
         raise NotImplementedError
 
     def directions(self, node: ir.Node) -> int:
@@ -172,7 +175,9 @@ class Recurrent(Op):
         return [rounded(o, source.dtype) for o in (y, *ends)][: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One product for all steps, then the steps; float32 with constant weights and the usual activations."""
+        """One product for all steps, then the steps; float32 with constant weights and the usual
+        activations.
+        """
         operands = [*node.inputs, *[None] * 8][:8]
         x, w, r, bias, lengths = operands[:5]
         peepholes = operands[7] if self.states == 2 else None
@@ -276,7 +281,9 @@ class RNN(Recurrent):
 
 @register("GRU", since=22)
 class GRU(Recurrent):
-    """h' = (1 - z) · g(x·w + (q · h)·r) + z · h, with gates z and q; linear_before_reset puts q after the product."""
+    """h' = (1 - z) · g(x·w + (q · h)·r) + z · h, with gates z and q; linear_before_reset puts q after the
+    product.
+    """
 
     kind = "GRU"
     gates = 3

@@ -263,7 +263,8 @@ class Concat(Op):
                 )
             if other.dtype != first.dtype:
                 raise ModelError(
-                    f"{label(node)}: inputs have dtypes {first.dtype} and {other.dtype}, and must have one. Cast one."
+                    f"{label(node)}: inputs have dtypes {first.dtype} and {other.dtype}, and "
+                    "must have one. Cast one."
                 )
             total += shape[axis]
         return [Facts(first.dtype, (*before, total, *after))]

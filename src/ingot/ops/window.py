@@ -1,6 +1,7 @@
 """Windows that slide over spatial dimensions: what convolutions and pools have in common.
 
-`Window.of` resolves a node's attributes (auto_pad, ceil_mode, defaults) for concrete sizes, once for every user of them.
+`Window.of` resolves a node's attributes (auto_pad, ceil_mode, defaults) for concrete sizes, once for every
+user of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ingot.ops.registry import Array, attr_int, attr_ints, attr_str, label, shap
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Per spatial dimension: kernel, stride, dilation, padding before and after, and the number of output positions.
+    """Per spatial dimension: kernel, stride, dilation, padding before and after, and the number of output
+    positions.
 
     With ceil_mode the last position may reach beyond the padding after; nothing is there.
     """
@@ -42,7 +44,8 @@ class Window:
         if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
             raise shape_error(
                 node,
-                f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads {show(pads)} "
+                f"kernel {show(kernel)}, strides {show(strides)}, dilations "
+                f"{show(dilations)} and pads {show(pads)} "
                 f"do not all belong to {rank} spatial dimensions",
             )
         if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
@@ -62,7 +65,7 @@ class Window:
         else:
             before, after = ([0] * rank, [0] * rank) if auto == "VALID" else (pads[:rank], pads[rank:])
             ceil = attr_int(node, "ceil_mode", 0)
-            output = []
+            output = list[int]()
             for n, s, e, b, a in zip(sizes, strides, extents, before, after, strict=True):
                 space = n + b + a - e
                 count = (-(-space // s) if ceil else space // s) + 1
@@ -73,7 +76,8 @@ class Window:
         if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
             raise shape_error(
                 node,
-                f"a window of {show(extents)} does not fit into {show(sizes)} padded by {show((*before, *after))}",
+                f"a window of {show(extents)} does not fit into {show(sizes)} padded by "
+                f"{show((*before, *after))}",
                 "Use a larger input, more padding, or a smaller kernel.",
             )
         return cls(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))

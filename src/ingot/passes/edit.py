@@ -28,12 +28,17 @@ class Editor:
         self.node = node
         self.graph = node.graph
 
-    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """A new node's only output."""
-        return self.ops(op_type, inputs, 1, **attributes)[0]
+        return self.ops(op_type, inputs, 1, domain, **attributes)[0]
 
     def ops(
-        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        domain: str = "",
+        **attributes: Any,
     ) -> Sequence[ir.Value]:
         """A new node's outputs. Attributes that are None are left out; trailing inputs that are None too."""
         inputs = list(inputs)
@@ -44,6 +49,7 @@ class Editor:
             op_type,
             inputs,
             attributes={key: value for key, value in attributes.items() if value is not None},
+            domain=domain,
             num_outputs=outputs,
             name=name,
         )
@@ -51,6 +57,8 @@ class Editor:
             value.name = f"{name}_{i}" if i else f"{name}_out"
         node.metadata_props.update(self.node.metadata_props)
         self.graph.insert_before(self.node, node)
+        if domain:
+            self.graph.opset_imports.setdefault(domain, 1)
         return node.outputs
 
     def constant(self, array: Any, dtype: Any = None) -> ir.Value:
@@ -158,7 +166,10 @@ def scalar_of(value: ir.Value | None) -> float | None:
 def add_initializer(graph: ir.Graph, stem: str, tensor: ir.TensorProtocol) -> ir.Value:
     """A new initializer of `graph`, named after `stem`."""
     value = ir.Value(
-        name=fresh(stem), type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+        name=fresh(stem),
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value

@@ -1,5 +1,8 @@
 """The passes in their order: what a session does to a model, and what `ingot.optimize` does to a file's."""
 
+# pyright: reportUnknownMemberType=false
+# onnx.checker is annotated in part.
+
 from __future__ import annotations
 
 from collections.abc import Callable

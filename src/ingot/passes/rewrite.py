@@ -30,9 +30,11 @@ class Rule:
     since: int
     apply: Apply
 
-    def __call__(self, model: ir.Model, **options: bool) -> int:
+    def __call__(
+        self, model: ir.Model, *, standard: bool = True, explain: Callable[[str], None] | None = None
+    ) -> int:
         """Applies this rule alone; returns how often."""
-        return rewrite(model, [self], **options)
+        return rewrite(model, [self], standard=standard, explain=explain)
 
 
 def rule(*roots: str, since: int = 1) -> Callable[[Apply], Rule]:
