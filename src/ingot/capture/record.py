@@ -321,6 +321,8 @@ class Recorder:
         known = all(r is not None for r in reals)
         if plan.name in ("lift_fresh", "lift"):
             return self._lift(func, args[0])
+        if plan.in_place:
+            self._refuse_outside(func, self.entry(args[0]))
         out = None if known else fakes.quick(self, plan.name, args, kwargs)
         if out is None:
             out = func(*args, **kwargs)
@@ -423,6 +425,10 @@ class Recorder:
         if parts is not None:
             with self.mode, Dispatch(self):
                 again = parts(*args, **kwargs)
+            results = again if isinstance(again, (list, tuple)) else [again]
+            if any(isinstance(r, torch.Tensor) and id(r) not in self._entries for r in results):
+                self._note_missing(func, out)  # it came apart into something that has no row either
+                return
             flat_out = list(out) if isinstance(out, (list, tuple)) else [out]
             flat_again = list(again) if isinstance(again, (list, tuple)) else [again]
             for o, a in zip(flat_out, flat_again, strict=True):
@@ -431,6 +437,9 @@ class Recorder:
                     self.bind(o, value)
                     self._note_dims(o, value)
             return
+        self._note_missing(func, out)
+
+    def _note_missing(self, func: Any, out: Any) -> None:
         self.missing.add(str(func), quoted_line())
         for o in out if isinstance(out, (list, tuple)) else [out]:
             if isinstance(o, torch.Tensor):
@@ -523,18 +532,22 @@ class Recorder:
 
     # -- writes
 
+    def _refuse_outside(self, func: Any, target: Entry) -> None:
+        """Before torch runs it: a write into something that is there after the call."""
+        if target.group.owned or target.real is None:
+            return
+        name = target.name if target.name != "const" else "a tensor made outside of forward"
+        raise ExportError(
+            f"{func} writes into {name!r} at {quoted_line()}\n"
+            "The change would outlive the call, which an ONNX model cannot do. Work on a copy (`.clone()`), or take "
+            "the state as an input and return it as an output."
+        )
+
     def _in_place(
         self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], known: bool
     ) -> None:
         target = self.entry(args[0])
         group = target.group
-        if not group.owned and target.real is not None:
-            name = target.name if target.name != "const" else "a tensor made outside of forward"
-            raise ExportError(
-                f"{func} writes into {name!r} at {quoted_line()}\n"
-                "The change would outlive the call, which an ONNX model cannot do. Work on a copy (`.clone()`), or take "
-                "the state as an input and return it as an output."
-            )
         if any(target.group is e.group for e in self.input_entries):
             self.assume("input-changed", "an input tensor is written to; the model leaves the caller's alone", "assumed")
         constant = known and all(e.real is not None for e in group.entries)

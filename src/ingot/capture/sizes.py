@@ -208,9 +208,13 @@ class SizeEnv(ShapeEnv):
                 self._record(part, by_user, check)
             return
         if isinstance(condition, sympy.Eq):
-            bound = _as_bound(condition)
-            if bound is not condition:
+            opened = condition.xreplace(self.definitions)
+            bound = _as_bound(opened)
+            if bound is not opened:
                 self._record(bound, by_user, True)
+                side, other = (condition.lhs, condition.rhs) if condition.lhs.is_Symbol else (condition.rhs, condition.lhs)
+                if side in self.definitions:
+                    self._put(side, other)
                 return
             left, right = (condition.lhs / condition.rhs).as_numer_denom()
             left, right = (left, right) if not left.is_number else (right, left)

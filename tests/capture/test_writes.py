@@ -1,0 +1,221 @@
+"""Writes in place and through views end up where torch puts them, or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ingot.capture.attempt import capture
+from ingot.errors import ExportError
+from tests.capture.support import parity
+
+T = torch.Tensor
+
+
+def add_in_place(x: T) -> T:
+    y = x * 1
+    y.add_(1)
+    y *= 2
+    return y
+
+
+def through_row(x: T) -> tuple[T, T]:
+    y = x * 1
+    row = y[0]
+    row += 5
+    return y, row
+
+
+def row_after_base(x: T) -> tuple[T, T]:
+    y = x * 1
+    row = y[1]
+    y.mul_(3)
+    return row, y
+
+
+def column(x: T) -> T:
+    y = x.clone()
+    y[:, 0] = x[:, 1] * 7
+    y[..., -1] = 2
+    return y
+
+
+def slice_of_slice(x: T) -> T:
+    y = x.clone()
+    part = y[1:, :2]
+    part[0] = -1.0
+    return y + part.sum()
+
+
+def strided(x: T) -> T:
+    y = torch.zeros_like(x)
+    y[:, ::2] = x[:, ::2].sin()
+    y[1::2] += 1
+    return y
+
+
+def transposed(x: T) -> T:
+    y = x.clone()
+    y.t()[0] += 1
+    y.permute(1, 0).unsqueeze(0).mul_(2)
+    return y
+
+
+def reshaped(x: T) -> T:
+    y = x.clone()
+    y.view(-1).add_(3)
+    return y
+
+
+def pieces(x: T) -> T:
+    y = torch.cat([x, x], 1)
+    a, b = y.chunk(2, 1)
+    a.add_(1)
+    b.mul_(a)
+    return y
+
+
+def unbound(x: T) -> T:
+    y = torch.stack([x, x, x])
+    first, _, last = y.unbind(0)
+    first.zero_()
+    last.fill_(2)
+    return y
+
+
+def masked(x: T) -> T:
+    y = x.clone()
+    y[x > 0] = 0.5
+    y.masked_fill_(x < -1, 9.0)
+    return y
+
+
+def gathered(x: T) -> T:
+    y = x.clone()
+    y[torch.tensor([0, 1]), torch.tensor([1, 0])] = 4.0
+    y.scatter_(1, torch.zeros(x.shape[0], 1, dtype=torch.long), 3.0)
+    return y
+
+
+def constant_buffer(x: T) -> T:
+    table = torch.zeros(3, 3)
+    table[0] = 1
+    table[:, 2] += 2
+    return x.sum() + table
+
+
+def constant_then_input(x: T) -> tuple[T, T]:
+    table = torch.zeros(2, 3)
+    row = table[0]
+    table[1] = x[0, :3]
+    row += 1
+    return table, row
+
+
+def empty_then_filled(x: T) -> T:
+    y = torch.empty(x.shape[0], 2 * x.shape[1])
+    y[:, : x.shape[1]] = x
+    y[:, x.shape[1] :] = -x
+    return y
+
+
+def symbolic_place(x: T) -> T:
+    y = x.clone()
+    y[:, x.shape[1] - 1] = 0
+    return y
+
+
+def written_twice(x: T) -> T:
+    y = x.clone()
+    for i in range(2):
+        y[i] = y[i] * 2 + y[1 - i]
+    return y
+
+
+WRITES: list[Callable[..., object]] = [
+    add_in_place, through_row, row_after_base, column, slice_of_slice, strided, transposed, reshaped, pieces, unbound, masked,
+    gathered, constant_buffer, constant_then_input, empty_then_filled, symbolic_place, written_twice,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", WRITES, ids=lambda f: f.__name__)
+def test_write(function: Callable[..., object]) -> None:
+    """Equal to torch on the example and on another size."""
+    parity(function, (torch.randn(4, 3),), (torch.randn(5, 6),))
+
+
+def test_input_written_to_is_recorded() -> None:
+    """The exported model leaves the caller's tensor alone, and says so."""
+
+    def f(x: T) -> T:
+        x.add_(1)
+        return x * 2
+
+    captured = parity(f, (torch.randn(3),))
+    assert [a.kind for a in captured.assumptions] == ["input-changed"]
+
+
+def test_write_through_expand_is_refused() -> None:
+    """Several elements share one place: there is no telling which value wins."""
+
+    def f(x: T) -> T:
+        y = x.clone().unfold(1, 2, 1)
+        y[0] = 1
+        return y
+
+    with pytest.raises(ExportError, match=r"writes into a tensor through `unfold`"):
+        capture(f, (torch.randn(3, 4),))
+
+
+def test_buffer_written_to_is_refused() -> None:
+    """State that outlives the call cannot be in the file."""
+
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x: T) -> T:
+            self.count.add_(1)
+            return x + self.count
+
+    module = Counter()
+    with pytest.raises(ExportError, match=r"writes into 'count'.*\n.*state as an input"):
+        capture(module, (torch.randn(3),))
+    assert module.count.item() == 0
+
+
+def test_buffer_replaced_is_refused() -> None:
+    """So is assigning another tensor to a buffer; the module keeps its own."""
+
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x: T) -> T:
+            self.count = self.count + x.sum()
+            return x + self.count
+
+    module = Counter()
+    with pytest.raises(ExportError, match=r"buffer 'count' is replaced in forward"):
+        capture(module, (torch.randn(3),))
+    assert module.count.item() == 0
+
+
+def test_attribute_written_is_recorded_and_restored() -> None:
+    """An attribute that forward leaves behind is no part of the function; the module is as before."""
+
+    class Keeps(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            self.last = x * 2
+            return self.last + 1
+
+    module = Keeps()
+    captured = parity(module, (torch.randn(3),))
+    assert "attribute 'last' is written" in captured.assumptions[0].what
+    fresh = Keeps()
+    capture(fresh, (torch.randn(3),))
+    assert not hasattr(fresh, "last")
