@@ -115,10 +115,10 @@ def split(total: int, most: int) -> tuple[int, int, int]:
     return parts, taller, size
 
 
-def partial_sums(pixels: int, most: int) -> int:
+def partial_sums(pixels: int, most: int, unroll: int) -> int:
     """How many sums each output of a tile is split into: enough of them hide the latency of an FMA."""
     wanted = 4 if pixels == 1 else 2 if pixels < 4 else 1
-    return wanted if wanted * pixels <= most else 1
+    return wanted if wanted * pixels <= most and unroll % wanted == 0 else 1
 
 
 def reach_of(view: View, channel_stride: int, pixel_strides: Sequence[int], channels: int) -> Reach:
@@ -216,8 +216,8 @@ def tile(
                     k.prefetch(weights, _AHEAD + line, F32, locality=2)
             for c in range(unroll):
                 if c:
-                    # Emits nothing, but keeps LLVM from loading weights early or keeping pixels for a later c: the
-                    # sums fill the registers, and either makes it spill them.
+                    # Emits nothing, but keeps LLVM from loading weights early or holding pixels for later:
+                    # the sums fill the registers, and either makes it spill them.
                     k.ir.fence("seq_cst", "singlethread")
                 held = [k.load(weights, type_, (c * panel + v) * lanes) for v in range(vectors)]
                 for p in range(pixels):

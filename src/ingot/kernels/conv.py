@@ -20,7 +20,6 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.arrange import Geometry, Order, choose, ranges, table, tile_shape, weight_rows
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import (
     FRAME_BYTES,
@@ -46,6 +45,7 @@ from ingot.kernels.pack import (
     pack_mode,
     pack_ordered,
 )
+from ingot.kernels.reading import Geometry, Order, choose, ranges, table, tile_shape, weight_rows
 
 _TILES = 16  # of work, at least, where the problem has them
 _ROWS = 4  # of the output in a register tile, at most: each needs an address register
@@ -361,7 +361,7 @@ def _call(
     x, out, lanes = views[0], views[1], machine.lanes
     images, _, out_rows, out_columns = out.shape
     outputs = w.outputs // w.groups
-    in_place, order = choose(x, w.groups, w.inputs, kernel_size, pads, dilations[1], lanes)
+    in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], lanes)
     g = Geometry(
         in_place, order, w.inputs, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
         pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]),
@@ -393,7 +393,7 @@ def _call(
         return tile(
             rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
             vectors=-(-last // lanes) if last_panel else width, fetch=fetch,
-            sums=min(g.unroll, partial_sums(rows * columns, most)), masked=last_panel and last % lanes != 0,
+            sums=partial_sums(rows * columns, most, g.unroll), masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip

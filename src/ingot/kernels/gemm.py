@@ -303,7 +303,7 @@ def _call(
     def kernel_of(pixels: int, last_panel: bool) -> Kernel:
         vectors = -(-last // lanes) if last_panel else width
         masked = last_panel and last % lanes != 0
-        sums = min(reading.unroll, partial_sums(pixels, shape.pixels))
+        sums = partial_sums(pixels, shape.pixels, reading.unroll)
         return tile_of(columns=pixels, sums=sums, vectors=vectors, masked=masked)
 
     heights = (height + (tall > 0), height)
