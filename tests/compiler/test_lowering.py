@@ -252,3 +252,23 @@ def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     shared = session_of(text, threads)[0].run(None, feed)
     for a, b in zip(alone, shared, strict=True):
         assert np.array_equal(a, b), f"{threads} threads give other bits than one"
+
+
+def test_a_row_masked_whole_stays_nan() -> None:
+    """What a plain softmax gives, also where the nodes became one streaming kernel; and 0 where the graph guards it."""
+    text = """g (float[1, 2, 3, 8] q, float[1, 2, 5, 8] k, float[1, 2, 5, 8] v, float[3, 5] m) => (float[1, 2, 3, 8] y) {
+        t = Transpose<perm=[0, 1, 3, 2]>(k)
+        s = MatMul(q, t)
+        a = Add(s, m)
+        w = Softmax<axis=-1>(a)
+        GUARD
+        y = MatMul(p, v)
+    }"""
+    mask = np.zeros((3, 5), np.float32)
+    mask[1] = -np.inf
+    mask[2, 1:] = -np.inf
+    feed = {"q": floats(1, 2, 3, 8), "k": floats(1, 2, 5, 8), "v": floats(1, 2, 5, 8), "m": mask}
+    session = check(text.replace("GUARD", "p = Identity(w)"), feed)
+    assert "attend" in kernels(session)
+    guard = "n = IsNaN(w)\n zero = Constant<value_float=0.0>()\n p = Where(n, zero, w)"
+    check(text.replace("GUARD", guard), feed)

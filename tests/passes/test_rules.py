@@ -429,14 +429,22 @@ def test_attention_with_an_added_mask(body: str) -> None:
     model = parse(ATTENTION.format(mask=mask, body=body))
     feed = {**qkv(2, 3, 4, 5, 8, 6), "m": f32(2, 1, 4, 5)}
     feed["m"][:, :, :, 2] = -np.inf
-    applies(attention.attention, model, ["Attention"], feed, {**qkv(1, 1, 1, 1, 2, 2), "m": f32(1, 1, 1, 1)})
+    small = {**qkv(1, 1, 1, 1, 2, 2), "m": f32(1, 1, 1, 1)}
+    if "IsNaN" in body:
+        empty = {**feed, "m": np.full_like(feed["m"], -np.inf)}
+        applies(attention.attention, model, ["Attention"], feed, small, empty)
+        return
+    refuses(attention.attention, parse(ATTENTION.format(mask=mask, body=body)), "0 and not NaN")
+    applies(attention.attention, model, ["SoftmaxAttention"], feed, small, standard=False)
 
 
 def test_attention_with_a_boolean_mask() -> None:
     body = "t = MatMul (q, k) a = Where (m, t, big) p = Softmax (a) y = MatMul (p, v)"
     feed = {**qkv(2, 3, 4, 4, 8, 6), "m": np.tri(4, dtype=bool)[None, None]}
     model = parse(ATTENTION.format(mask="bool[1, 1, L, S] m", body=body))
-    applies(attention.attention, model, ["Attention"], feed)
+    refuses(attention.attention, model, "0 and not NaN")
+    nothing = {**feed, "m": np.zeros_like(feed["m"])}
+    applies(attention.attention, model, ["SoftmaxAttention"], feed, nothing, standard=False)
     refuses(
         attention.attention,
         parse(ATTENTION.format(mask="bool[1, 1, L, S] m", body=body.replace("big", "low"))),

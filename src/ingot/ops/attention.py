@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +20,6 @@ from ingot.ops.registry import (
     Op,
     attr_float,
     attr_int,
-    attr_str,
     broadcast,
     given,
     label,
@@ -55,11 +55,12 @@ def _head_shape(node: ir.Node, x: Facts, heads: int) -> tuple[int, int, int, int
 class Attention(Op):
     """softmax(q @ kᵀ · scale + mask) @ v for each head; a row with nothing to attend to is 0.
 
-    (NaN with `empty_rows="nan"`, which is not ONNX's: a session's rewriting of a plain softmax says it.)
-
     q [B, H, N, D] or [B, N, H · D]; k and v with heads that divide H. Optional: mask (bool: may attend;
     float: added), past keys and values (put before k and v), and how many keys are no padding.
     """
+
+    #: what a row is whose scores are all -inf: 0, or NaN as a softmax has it
+    empty_row_is_zero: ClassVar[bool] = True
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """y like q, with v's head size; present key and value; the scores."""
@@ -126,7 +127,7 @@ class Attention(Op):
             scores = np.where(allowed, scores + bias, -np.inf)
             shown = scores if mode == 2 else shown
             weights = _softmax(scores)
-            if attr_str(node, "empty_rows", "zero") == "nan":
+            if not self.empty_row_is_zero:
                 weights = np.where(np.isneginf(scores).all(-1, keepdims=True), np.nan, weights)
             shown = weights if mode == 3 else shown
             y = np.matmul(weights, wide_v)
@@ -202,9 +203,16 @@ class Attention(Op):
         scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
         causal = 0 if attr_int(node, "is_causal", 0) else None
         softcap = attr_float(node, "softcap", 0.0)
-        to_zero = attr_str(node, "empty_rows", "zero") == "zero"
-        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, to_zero))
+        zero = self.empty_row_is_zero
+        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, zero))
         return True
+
+
+@register("SoftmaxAttention", since=1, domain="ingot")
+class SoftmaxAttention(Attention):
+    """Attention spelled with a plain softmax, for sessions only: a row with nothing to attend to is NaN."""
+
+    empty_row_is_zero = False
 
 
 def _split_heads(view: Memory, shape: tuple[int, int, int, int]) -> Memory:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
+from ingot.errors import InputError, ModelError
+from ingot.kernels.arrange import one_hot
 from ingot.kernels.call import View as Memory
 from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
+from ingot.kernels.expression import supports
+from ingot.kernels.gather import Combine, gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
@@ -227,14 +230,23 @@ def _part(view: Memory, axis: int, start: int, size: int) -> Memory:
 def checked_indices(node: ir.Node, indices: Array, size: int) -> Array:
     """Indices in 0 … size-1; negative ones count from the end.
 
-    Raises `ShapeError` naming the first index that is outside.
+    Raises `InputError` naming the first index that is outside.
     """
     if indices.size and (int(indices.min()) < -size or int(indices.max()) >= size):
         wrong = int(indices[(indices < -size) | (indices >= size)].flat[0])
-        raise shape_error(
-            node, f"index {wrong} is outside a dimension of {size}", "Check the indices that it gets."
+        raise InputError(
+            f"{label(node)}: index {wrong} is outside a dimension of {size}. Check what makes the indices."
         )
     return np.where(indices < 0, indices + size, indices) if indices.dtype.kind == "i" else indices
+
+
+def _index_flag(node: ir.Node, plan: Lowering) -> Memory:
+    """What a kernel sets when an index is outside its dimension."""
+    return plan.check(f"{label(node)}: an index is outside its dimension. Check what makes the indices.")
+
+
+def _takes_indices(plan: Lowering, indices: ir.Value) -> bool:
+    return plan.facts(indices).dtype.name in ("int32", "int64")
 
 
 @register("Gather", since=13)
@@ -255,6 +267,28 @@ class Gather(Op):
         axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
         indices = checked_indices(node, present(inputs, 1), x.shape[axis])
         return [np.asarray(np.take(x, indices.astype(np.intp), axis))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One known index is a view; otherwise a kernel that copies rows, or elements."""
+        x, indices, value = first_input(node), node.inputs[1], node.outputs[0]
+        assert indices is not None
+        facts = plan.facts(x)
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(facts.shape))
+        known = plan.constant(indices)
+        if known is not None and known.size == 1:
+            index = int(checked_indices(node, known, facts.shape[axis]).reshape(()))
+            view = plan.view(x)
+            shape = (*view.shape[:axis], *known.shape, *view.shape[axis + 1 :])
+            strides = (*view.strides[:axis], *[0] * known.ndim, *view.strides[axis + 1 :])
+            plan.alias(value, view.with_dims(shape, strides, index * view.strides[axis]))
+            return True
+        if not _takes_indices(plan, indices) or (
+            facts.shape[axis] == 0 and plan.facts(indices).shape != (0,)
+        ):
+            return False
+        data, where, out = plan.view(x), plan.view(indices), plan.output(value)
+        plan.emit(gather(data, where, axis, out, _index_flag(node, plan), plan.machine))
+        return True
 
 
 @register("GatherElements", since=13)
@@ -279,6 +313,18 @@ class GatherElements(Op):
         axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
         indices = checked_indices(node, indices, x.shape[axis])
         return [x[_coordinates(indices, axis)]]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel."""
+        x, indices = first_input(node), node.inputs[1]
+        assert indices is not None
+        shape = plan.facts(x).shape
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(shape))
+        if not _takes_indices(plan, indices) or shape[axis] == 0:
+            return False
+        data, where, out = plan.view(x), plan.view(indices), plan.output(node.outputs[0])
+        plan.emit(gather_elements(data, where, axis, out, _index_flag(node, plan), plan.machine))
+        return True
 
 
 def _same_rank(node: ir.Node, x: Facts, indices: Facts) -> None:
@@ -329,6 +375,18 @@ class GatherND(Op):
             return [np.broadcast_to(x, indices.shape[:-1] + x.shape)]
         return [np.asarray(x[tuple(coordinates)])]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel."""
+        x, indices = first_input(node), node.inputs[1]
+        assert indices is not None
+        batch, count = attr_int(node, "batch_dims", 0), plan.facts(indices).shape[-1]
+        reached = plan.facts(x).shape[batch : batch + count]
+        if not _takes_indices(plan, indices) or not count or 0 in reached:
+            return False
+        data, where, out = plan.view(x), plan.view(indices), plan.output(node.outputs[0])
+        plan.emit(gather_nd(data, where, batch, out, _index_flag(node, plan), plan.machine))
+        return True
+
 
 _REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 
@@ -364,6 +422,33 @@ class ScatterElements(Op):
         _scatter(node, y, _coordinates(indices, axis), present(inputs, 2))
         return [y]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A copy of x, then one kernel that writes into it."""
+        x, indices, updates = node.inputs[:3]
+        assert x is not None
+        assert indices is not None
+        assert updates is not None
+        combine = _combine(node, plan, x, indices)
+        if combine is None:
+            return False
+        views = plan.view(x), plan.view(indices), plan.view(updates)
+        axis = normal_axis(node, attr_int(node, "axis", 0), views[0].rank)
+        out = plan.output(node.outputs[0])
+        plan.emit(scatter_elements(*views, axis, out, _index_flag(node, plan), plan.machine, combine))
+        return True
+
+
+def _combine(node: ir.Node, plan: Lowering, x: ir.Value, indices: ir.Value) -> Combine | None:
+    """The node's reduction, None where no kernel knows it for these dtypes (or x has no elements to write to)."""
+    reduction, facts = attr_str(node, "reduction", "none"), plan.facts(x)
+    name = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max"}.get(reduction)
+    dtype = facts.dtype.name
+    if not _takes_indices(plan, indices) or 0 in facts.shape:
+        return None
+    if name is None:
+        return "none" if reduction == "none" else None
+    return cast(Combine, reduction) if supports(name, (dtype, dtype), dtype) else None
+
 
 @register("ScatterND", since=18)
 class ScatterND(Op):
@@ -387,6 +472,20 @@ class ScatterND(Op):
         where = tuple([checked_indices(node, indices[..., j], y.shape[j]) for j in range(indices.shape[-1])])
         _scatter(node, y, where, present(inputs, 2))
         return [y]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A copy of x, then one kernel that writes into it."""
+        x, indices, updates = node.inputs[:3]
+        assert x is not None
+        assert indices is not None
+        assert updates is not None
+        combine = _combine(node, plan, x, indices)
+        if combine is None or plan.facts(indices).shape[-1] == 0:
+            return False
+        views = plan.view(x), plan.view(indices), plan.view(updates)
+        out = plan.output(node.outputs[0])
+        plan.emit(scatter_nd(*views, out, _index_flag(node, plan), plan.machine, combine))
+        return True
 
 
 @register("TopK", since=24)
@@ -442,6 +541,22 @@ class OneHot(Op):
         positions = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(indices.ndim)])
         hit = np.where(indices < 0, indices + depth, indices) == positions
         return [np.where(hit, values[1], values[0])]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """An expression of the position in the new axis."""
+        indices, depth, values = node.inputs[:3]
+        assert indices is not None
+        assert values is not None
+        known = plan.constant(depth)
+        dtypes = [plan.facts(v).dtype.name for v in (indices, values)]
+        if known is None or not supports("Cast", dtypes[:1], "int64") or not supports("Identity", dtypes[1:]):
+            return False
+        value = node.outputs[0]
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(plan.facts(value).shape))
+        views = plan.view(indices), plan.view(values)
+        out = plan.output(value)
+        plan.emit(one_hot(views[0], int(known.reshape(())), views[1], axis, out, plan.machine))
+        return True
 
 
 @register("ReverseSequence", since=28)

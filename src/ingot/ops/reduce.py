@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.argreduce import argreduce
+from ingot.kernels.arrange import cumsum
 from ingot.kernels.reduce import reduce, supports
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
@@ -172,6 +174,22 @@ class _ArgExtreme(Op):
         y = np.asarray(y, INT64)
         return [np.expand_dims(y, axis) if attr_int(node, "keepdims", 1) else y]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel for numbers."""
+        x = first_input(node)
+        facts = plan.facts(x)
+        if not supports("ReduceMax", facts.dtype.name):
+            return False
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(facts.shape))
+        view, out = plan.view(x), plan.output(node.outputs[0])
+        if out.rank == view.rank:
+            out = out.with_dims(
+                (*out.shape[:axis], *out.shape[axis + 1 :]), (*out.strides[:axis], *out.strides[axis + 1 :])
+            )
+        last = bool(attr_int(node, "select_last_index", 0))
+        plan.emit(argreduce(view, axis, out, plan.machine, largest=self.name == "ArgMax", last=last))
+        return True
+
 
 @register("ArgMax", since=13)
 class ArgMax(_ArgExtreme):
@@ -232,6 +250,18 @@ class CumSum(_Cumulative):
     def run(self, x: Array, axis: int) -> Array:
         """np.cumsum."""
         return np.cumsum(x, axis)
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel for numbers."""
+        x, axis = first_input(node), plan.constant(node.inputs[1])
+        facts = plan.facts(x)
+        if axis is None or not supports("ReduceSum", facts.dtype.name):
+            return False
+        at = normal_axis(node, int(axis.reshape(())), len(facts.shape))
+        exclusive, reverse = (bool(attr_int(node, name, 0)) for name in ("exclusive", "reverse"))
+        view, out = plan.view(x), plan.output(node.outputs[0])
+        plan.emit(cumsum(view, out, at, plan.machine, exclusive=exclusive, reverse=reverse))
+        return True
 
 
 @register("CumProd", since=26)

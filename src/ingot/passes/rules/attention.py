@@ -46,8 +46,8 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
     """Softmax(c · q @ kᵀ + mask) @ v == Attention(q, k, v, mask; scale=c), for q, k, v of rank 4.
 
     A row whose scores are all -inf is 0 in Attention, as it is there when guarded; without a guard it is NaN
-    there: then a session's node says so (`empty_rows`), and a file keeps the pattern unless the mask is a constant
-    that leaves every row something.
+    there: then a session gets ingot.SoftmaxAttention, and a file keeps the pattern unless the mask is a constant that
+    leaves every row something.
     """
     weights, v = node.inputs
     guarded = weights is not None and made_by(weights, "Where") is not None
@@ -115,7 +115,7 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
         length = g.op("Shape", k, start=2, end=3)
         mask = g.op("Expand", mask, length)
     if nan_rows:
-        return [g.op("Attention", q, k, v, mask, scale=scale, empty_rows="nan")]
+        return [g.op("SoftmaxAttention", q, k, v, mask, domain="ingot", scale=scale)]
     return [g.op("Attention", q, k, v, mask, scale=scale)]
 
 
