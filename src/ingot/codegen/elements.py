@@ -7,6 +7,7 @@ half precision is float32 arithmetic, rounded once when it is stored. Dtypes are
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false
+# pyright: reportMissingTypeStubs=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def memory_element(dtype: str) -> Any:
 def load_element(
     k: Builder, pointer: Value, dtype: str, lanes: int, index: Int = 0, mask: Value | None = None
 ) -> Value:
-    """`lanes` consecutive elements at pointer[index], in their register form; lanes off `mask` are not read."""
+    """`lanes` elements from pointer[index] on, in register form; lanes off `mask` are not read."""
     return _widen(k, k.load(pointer, vector(memory_element(dtype), lanes), index, mask), dtype)
 
 

@@ -6,6 +6,7 @@ Builder itself.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ Number = int | float
 
 
 class Lanes:
-    """A float or integer vector under computation. Masks (results of comparisons) are plain Values of i1 lanes."""
+    """A float or integer vector under computation. Masks, which comparisons give, are plain Values."""
 
     __slots__ = ("k", "value")
 

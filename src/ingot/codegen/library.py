@@ -5,6 +5,7 @@ cached objects stay valid in another process.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def call(k: Builder, name: str, *operands: Value) -> Value:
 def _address(k: Builder, name: str, type_: Any) -> Any:
     """A variable of the module that holds the function's address.
 
-    A direct call would need a global offset table, which LLVM's in-process linker gets wrong in a second object.
+    A direct call would need a global offset table, which LLVM's in-process linker gets wrong in a second
+    object.
     """
     variable = ir.GlobalVariable(k.module, PTR, f"{name}.address")
     variable.linkage = "internal"
@@ -54,7 +56,7 @@ def _address(k: Builder, name: str, type_: Any) -> Any:
 
 
 def _each_lane(k: Builder, name: str, symbol: str, type_: Any, arity: int) -> Any:
-    """A function of the module that loops over the lanes: calls in a row for each use would bloat the kernel."""
+    """A function of the module that loops over the lanes: calls in a row would bloat the kernel."""
     scalar = ir.FunctionType(F64, [F64] * arity)
     variable = _address(k, name, scalar)
     function = ir.Function(k.module, ir.FunctionType(type_, [type_] * arity), symbol)

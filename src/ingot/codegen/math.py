@@ -2,11 +2,12 @@
 
 Each function takes a Builder and a register value and returns one of the same type. float64 goes to the C
 library, lane by lane. Polynomials and rational functions are minimax fits of the relative error (Lawson's
-iteration, coefficients rounded to float32 lowest degree first, numerators and denominators scaled so that little
-is lost by it); the error of the fit is given beside each.
+iteration, coefficients rounded to float32 lowest degree first, numerators and denominators scaled so that
+little is lost by it); the error of the fit is given beside each.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from ingot.codegen.builder import I32, Builder, Value, element_of, lanes_of, vec
 from ingot.codegen.lanes import Lanes, any_lane
 
 _LOG2E = 1.4426950408889634
-# ln 2 in two parts; the first has 9 bits, so its product with any exponent is exact without FMA too (Cody and Waite).
+# ln 2 in two parts; the first has 9 bits, so its product with any exponent is exact without FMA too (Cody
+# and Waite).
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _ROUND = 12582912.0  # 1.5 · 2^23: adding it rounds a float32 to an integer, which then stands in the low bits
 _EXP = (
@@ -104,7 +106,8 @@ def _scale(x: Lanes, n: Lanes) -> Lanes:
         mask = ir.IntType(16)
         scalef = k.declare("llvm.x86.avx512.mask.scalef.ps.512", x.type, [x.type, x.type, x.type, mask, I32])
         return Lanes(k, k.ir.call(scalef, [x.value, n.value, x.value, mask(-1), I32(4)]))
-    # In two products, the first of which is exact: 2^n itself may be denormal or infinite where the result is not.
+    # In two products, the first of which is exact: 2^n itself may be denormal or infinite where the result
+    # is not.
     first = n.at_most(127.0).at_least(-125.0)
     power = ((first + (_ROUND + 127.0)).bits() << 23).floats()
     rest = (((n - first) + (_ROUND + 127.0)).bits() << 23).floats()
@@ -204,7 +207,7 @@ def log(k: Builder, x: Value) -> Value:
 
 
 def pow(k: Builder, x: Value, y: Value) -> Value:
-    """x^y as C's pow: float32 through float64 (so within 1 ULP), where polynomials of 10 digits are enough."""
+    """x^y as C's pow: float32 through float64, where polynomials of 10 digits are enough for 1 ULP."""
     if _is_double(x):
         return library.call(k, "pow", x, y)
     base, power = Lanes(k, x).double(), Lanes(k, y).double()
@@ -241,7 +244,7 @@ def pow(k: Builder, x: Value, y: Value) -> Value:
 
 
 def tanh(k: Builder, x: Value) -> Value:
-    """The hyperbolic tangent: a polynomial in x² below 0.625 (error of the fit 2^-28), else 1 - 2 / (e^2x + 1).
+    """The hyperbolic tangent: a polynomial in x² below 0.625 (fit 2^-28), else 1 - 2 / (e^2x + 1).
 
     One rational function for the whole range is a little faster, and 5 ULP off where it nears 1.
     """
@@ -256,7 +259,7 @@ def tanh(k: Builder, x: Value) -> Value:
 
 
 def erf(k: Builder, x: Value) -> Value:
-    """The error function: a polynomial in x² below 1 (error of the fit 2^-29), else 1 - e^(-x²) P(|x|) (2^-23.7)."""
+    """The error function: a polynomial in x² below 1 (fit 2^-29), else 1 - e^(-x²) P(|x|) (2^-23.7)."""
     if _is_double(x):
         return library.call(k, "erf", x)
     v = Lanes(k, x)

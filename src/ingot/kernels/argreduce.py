@@ -58,7 +58,7 @@ def _argreduce(
     along: bool,
     lanes: int,
 ) -> None:
-    """The grid is that of the kept dimensions; vectors lie along the reduced one (`along`) or across the kept ones."""
+    """The grid runs over the kept dimensions; vectors lie `along` the reduced one, or across those."""
     element = memory_element(dtype)
     rows = Rows(k, grid, [element, I64])
     length, step = k.arg("length"), k.arg("step")
@@ -126,9 +126,9 @@ def _argreduce(
 def argreduce(
     x: View, axis: int, out: View, machine: Machine, *, largest: bool = True, last: bool = False
 ) -> Call:
-    """ArgMax (`largest`) or ArgMin of x along `axis` (not negative), as an int64 `out` without that dimension.
+    """ArgMax (`largest`) or ArgMin of x along `axis` (not negative): int64 `out`, without that dimension.
 
-    Of equal elements the first, or with `last` the last; NaN is the extreme. Raises ShapeError for an empty axis.
+    Of equal elements the first, or with `last` the last; NaN is the extreme. An empty axis is a ShapeError.
     """
     length, step = x.shape[axis], x.strides[axis]
     if not 0 < length < 2**31:

@@ -40,8 +40,8 @@ def tile(x: View, repeats: Sequence[int], out: View, machine: Machine) -> Call:
 def one_hot(indices: View, depth: int, values: View, axis: int, out: View, machine: Machine) -> Call:
     """ONNX OneHot: values[1] where the new dimension `axis` (not negative) has the index, else values[0].
 
-    indices: any integer or float dtype; negative ones count from `depth`, ones out of range give no hot element.
-    values: two elements of out's dtype.
+    indices: any integer or float dtype; negative ones count from `depth`, ones out of range give no hot
+    element. values: two elements of out's dtype.
     """
     dtype = out.dtype.name
     steps = (
@@ -67,7 +67,7 @@ def one_hot(indices: View, depth: int, values: View, axis: int, out: View, machi
 
 
 def trilu(x: View, out: View, k: int, upper: bool, machine: Machine) -> Call:
-    """ONNX Trilu: x on and above (`upper`) or below the k-th diagonal of its last two dimensions, 0 elsewhere."""
+    """ONNX Trilu: x on and above (`upper`) or below the k-th diagonal of the last two dimensions, else 0."""
     dtype = x.dtype.name
     zero: float | int | bool = False if dtype == "bool" else 0
     bound = int(np.clip(k, -(2**30), 2**30))

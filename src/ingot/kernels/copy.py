@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 
 from ingot.codegen.builder import I32, Builder, Int, Value, vector
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.elementwise import elementwise
@@ -50,7 +50,7 @@ def _transpose(
     itemsize: int,
     side: int,
 ) -> None:
-    """target[…, i, j] = source[…, j, i], i < a and j < b: contiguous in i at the source, in j at the target."""
+    """target[…, i, j] = source[…, j, i], contiguous in i at the source and in j at the target."""
     element = ir.IntType(8 * itemsize)
     source, target = k.pointer("source"), k.pointer("target")
     a, b, a_block, b_block, a_blocks, b_blocks, source_b, target_a = (k.arg(name) for name in _SIZES[2:])
@@ -101,7 +101,7 @@ def as_bits(view: View) -> View:
 
 
 def copy(source: View, target: View, machine: Machine, label: str = "copy") -> Call:
-    """A call that copies `source`, broadcast to the target's shape, to `target`, with a cast if dtypes differ.
+    """A call that copies `source`, broadcast to the target's shape, to `target`; dtypes may differ (a cast).
 
     The views must not overlap.
     """
@@ -126,7 +126,18 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
     a_block = min(round_up(a, side), max(side, 128 // itemsize))
     b_block = min(round_up(b, side), max(side, 8192 // (a_block * itemsize) // side * side))
     a_blocks, b_blocks = -(-a // a_block), -(-b // b_block)
-    args = [source, target, a, b, a_block, b_block, a_blocks, b_blocks, from_[-1], to[other]]
+    args: list[int | View | Kernel] = [
+        source,
+        target,
+        a,
+        b,
+        a_block,
+        b_block,
+        a_blocks,
+        b_blocks,
+        from_[-1],
+        to[other],
+    ]
     args += [space.sizes[d] for d in outer] + [from_[d] for d in outer] + [to[d] for d in outer]
     return Call(
         _transpose(operands=_slots(len(outer)), rank=len(outer), itemsize=itemsize, side=side),

@@ -1,4 +1,6 @@
 """The plain meaning, in NumPy, of the elementwise operators that are more than one NumPy call."""
+# NumPy's stubs lose the type of a function of Any.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ Array = Any  # floats come as float64, integers in their own type
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
-def same(x: Array) -> Array:
-    """X itself; a cast's conversion is that of the result's dtype."""
-    return x
+def same(value: Array) -> Array:
+    """Itself; a cast's conversion is that of the result's dtype."""
+    return value
 
 
 def add(*xs: Array) -> Array:
@@ -112,7 +114,7 @@ def mish(x: Array) -> Array:
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
-    """x times the normal distribution function of x, or (approximate="tanh") that through its tanh formula."""
+    """x times the normal distribution function of x, or that through its formula with tanh."""
     if approximate == "tanh":
         return x * sigmoid(2.0 * np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x))
     return 0.5 * x * erfc(-x * np.sqrt(0.5))

@@ -82,8 +82,8 @@ def elementwise(
     """A call that computes `expression` for each element of the outputs' shape.
 
     inputs: views that broadcast to the outputs' shape, in the order of the expression's leaves. An output may
-    be exactly an input's memory (same strides); any other overlap is wrong. outputs: all of one shape, one for
-    each result, no element twice. Raises ValueError where dtypes or shapes do not fit the expression.
+    be exactly an input's memory (same strides); any other overlap is wrong. outputs: all of one shape, one
+    for each result, no element twice. Raises ValueError where dtypes or shapes do not fit the expression.
     """
     shape = outputs[0].shape
     if tuple(v.dtype.name for v in inputs) != expression.leaves:

@@ -1,7 +1,7 @@
-"""Expressions: what a fused kernel computes for each element, as a hashable value that carries its own meaning.
+"""Expressions: what a fused kernel computes for each element, as a hashable value with its own meaning.
 
-An expression is a list of steps over leaves. `evaluate` is its plain definition in NumPy; `emit` writes the same
-into a kernel, on vectors in registers. It knows the operators of `operations.OPERATIONS` and no graph.
+An expression is a list of steps over leaves. `evaluate` is its plain definition in NumPy; `emit` writes the
+same into a kernel, on vectors in registers. It knows the operators of `operations.OPERATIONS` and no graph.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ingot.kernels.operations import OPERATIONS
 class Step:
     """One operator: `op` is ONNX's name, or "Constant" with the attribute `value`.
 
-    `operands` are ids: first the expression's leaves, then its steps. `dtype` is the result's. `attrs` are (name,
-    value) pairs; those that have ONNX's default may be left out.
+    `operands` are ids: first the expression's leaves, then its steps. `dtype` is the result's. `attrs` are
+    (name, value) pairs; those that have ONNX's default may be left out.
     """
 
     op: str
@@ -81,7 +81,7 @@ def identity(dtype: str) -> Expression:
 def supports(
     op: str, dtypes: Sequence[str], dtype: str | None = None, attrs: dict[str, Any] | None = None
 ) -> bool:
-    """Whether an expression can compute `op` on operands of `dtypes`; `dtype` is the result's (default: theirs)."""
+    """Whether an expression can compute `op` on operands of `dtypes`; `dtype` is the result's, or theirs."""
     operation = OPERATIONS.get(op)
     if operation is None or not all(d in DTYPES for d in (*dtypes, *([dtype] if dtype else []))):
         return False
@@ -109,7 +109,7 @@ def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.nd
 
 
 def emit(k: Builder, expression: Expression, leaves: Sequence[Value], lanes: int) -> list[Value]:
-    """Code for one vector of elements: `leaves` and the results are register values (see codegen.elements)."""
+    """Code for one vector: `leaves` and the results are register values (see codegen.elements)."""
     values = list(leaves)
     for step in expression.steps:
         operands = [values[i] for i in step.operands]

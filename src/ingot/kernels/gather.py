@@ -1,7 +1,7 @@
 """Reads and writes at computed places: Gather, GatherElements, GatherND, ScatterElements, ScatterND.
 
-An index out of range never touches memory outside of its tensor: it becomes 0, and a word is set that the caller
-checks after the run.
+An index out of range never touches memory outside of its tensor: it becomes 0, and a word is set that the
+caller checks after the run.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
-
 
 from ingot.codegen.builder import I1, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import (
@@ -161,7 +160,7 @@ def _call(
     combine: Combine,
     label: str,
 ) -> Call:
-    """`tensor` and `indices` have the shape of `other`; `axes` are sizes and strides of the indexed dimensions."""
+    """All views have the shape of `other`; `axes` are sizes and strides of the indexed dimensions."""
     if other.size and not all(size for size, _ in axes):
         raise ShapeError(f"{label}: indices into a dimension of size 0; every index is out of range")
     for view in indices:
@@ -196,7 +195,8 @@ def _call(
 def gather(data: View, indices: View, axis: int, out: View, error: View, machine: Machine) -> Call:
     """ONNX Gather: out[a…, i…, b…] = data[a…, indices[i…], b…] along `axis` (not negative).
 
-    indices: int32 or int64; negative ones count from the end. error: an int64 that becomes 1 if one is out of range.
+    indices: int32 or int64; negative ones count from the end. error: an int64 that becomes 1 if one is out
+    of range.
     """
     before, inside, after = data.strides[:axis], (0,) * indices.rank, data.strides[axis + 1 :]
     shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
@@ -227,7 +227,7 @@ def gather_elements(data: View, indices: View, axis: int, out: View, error: View
 def _nd(
     data: View, indices: View, batch: int, shape: Sequence[int]
 ) -> tuple[View, list[View], list[tuple[int, int]]]:
-    """The base of `data`, one view for each index of the last dimension of `indices`, and the indexed dimensions."""
+    """The base of `data`, a view for each index in the last dimension of `indices`, their dimensions."""
     count, middle = indices.shape[-1], indices.rank - 1 - batch
     rest = data.strides[batch + count :]
     tensor = data.with_dims(shape, (*data.strides[:batch], *(0,) * middle, *rest))
@@ -237,7 +237,7 @@ def _nd(
 
 
 def gather_nd(data: View, indices: View, batch: int, out: View, error: View, machine: Machine) -> Call:
-    """ONNX GatherND: the last dimension of `indices` holds positions in the dimensions of `data` after `batch`."""
+    """ONNX GatherND: `indices[…, :]` are positions in the dimensions of `data` after `batch`."""
     tensor, each, axes = _nd(data, indices, batch, out.shape)
     return _call(tensor, each, axes, out, error, machine, False, "none", "GatherND")
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,8 @@ _SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
 class Grid:
     """What of the loops changes the code.
 
-    classes: how each operand moves along the innermost dimension: "c" to the next element, "s" by a stride, "b"
-    not at all; "u" is one value for the whole call. rank: dimensions outside of the two innermost.
+    classes: how each operand moves along the innermost dimension: "c" to the next element, "s" by a stride,
+    "b" not at all; "u" is one value for the whole call. rank: dimensions outside of the two innermost.
     """
 
     classes: tuple[str, ...]
@@ -62,10 +62,11 @@ def plan(
     """
     views = (*outputs, *inputs)
     space = _arrange(collapse(shape, [v.strides for v in views]), lanes)
-    sizes, count = space.sizes, len(outputs)
-    strides = (*space.strides[count:], *space.strides[:count])
-    if not sizes:
-        sizes, strides = (1,), tuple((1,) for _ in views)
+    count = len(outputs)
+    sizes: tuple[int, ...] = space.sizes or (1,)
+    strides: tuple[tuple[int, ...], ...] = (*space.strides[count:], *space.strides[:count])
+    if not space.sizes:
+        strides = ((1,),) * len(views)
     classes = tuple(
         "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) else "u"
         for i, s in enumerate(strides)
@@ -129,8 +130,8 @@ class Rows:
         ]
 
     @contextmanager
-    def each(self, begin: Int | None = None, end: Int | None = None) -> Iterator[tuple[list[Value], Value]]:
-        """The body runs for each row of tiles begin to end (default: this thread's): its pointers and its length."""
+    def each(self, begin: Int | None = None, end: Int | None = None) -> Generator[tuple[list[Value], Value]]:
+        """The body runs for each row of tiles begin to end (default: this thread's): pointers and length."""
         k = self.k
         begin, end = k.begin if begin is None else begin, k.end if end is None else end
         n, n_block, n_blocks, m, m_block, m_blocks = self._sizes

@@ -43,5 +43,5 @@ def round_up(n: int, unit: int) -> int:
 
 
 def block_of(n: int, least: int, unit: int = 1) -> int:
-    """The size of blocks to cut n items into, a multiple of `unit`: TILES of them, or fewer of `least` items."""
+    """The size of blocks to cut n items into, a multiple of `unit`: TILES of them, or fewer of `least`."""
     return max(1, min(round_up(max(least, -(-n // TILES)), unit), round_up(max(n, 1), unit)))

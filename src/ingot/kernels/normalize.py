@@ -29,7 +29,7 @@ Sweep = Callable[[Place, int], Lanes]
 
 
 def evaluate_normalize(kind: Kind, x: np.ndarray, axes: Sequence[int], eps: float) -> np.ndarray:
-    """The plain definition, in float64: (x - mean) / sqrt(variance + eps), x / sqrt(mean square + eps), x / norm.
+    """The plain definition in float64: (x - mean) / sqrt(var + eps), x / sqrt(mean square + eps), x / norm.
 
     Where a norm is 0 the result is 0.
     """
@@ -57,7 +57,7 @@ def _normalize(
     eps: float,
     keeps: bool,
 ) -> None:
-    """Two or three passes over a row, which stays in scratch memory meanwhile: mean, deviations, quotients."""
+    """Two or three passes over a row, which stays in scratch memory: mean, deviations, quotients."""
     walk = Walk(k, layout)
     dtype, lanes = prologue.result_dtypes[0], layout.lanes
     inputs, extras = len(prologue.leaves), len(epilogue.leaves) - 1
@@ -151,10 +151,10 @@ def normalize(
 ) -> Call:
     """A call that normalises `prologue(x, *operands)` (default x) over `axes`.
 
-    kind: "variance" is (v - mean) / sqrt(variance + eps), "rms" v / sqrt(mean of v² + eps), "l1" and "l2" v / norm.
-    out: of x's shape; may be exactly the memory of x or of an operand. total: where the prologue's value is
-    stored too (a residual sum), or None. epilogue: an expression of the result and of `extras`, default the
-    result. operands and extras broadcast to x's shape.
+    kind: "variance" is (v - mean) / sqrt(variance + eps), "rms" v / sqrt(mean of v² + eps), "l1" and "l2" v
+    / norm. out: of x's shape; may be exactly the memory of x or of an operand. total: where the prologue's
+    value is stored too (a residual sum), or None. epilogue: an expression of the result and of `extras`,
+    default the result. operands and extras broadcast to x's shape.
     """
     if prologue is None:
         prologue = identity(x.dtype.name)
@@ -245,7 +245,7 @@ def layer_norm(
 def group_norm(
     x: View, scale: View, bias: View, groups: int, out: View, eps: float, machine: Machine, *, label: str = ""
 ) -> Call:
-    """GroupNormalization of x [N, C, …] with scale and bias [C]; with C groups it is InstanceNormalization."""
+    """GroupNormalization of x [N, C, …], scale and bias [C]; with C groups it is InstanceNormalization."""
     channels = x.shape[1]
 
     def split(view: View) -> View:

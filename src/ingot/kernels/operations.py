@@ -28,7 +28,7 @@ Accepts = Callable[[tuple[str, ...], str, Attrs], bool]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an operator means, how it is emitted, which dtypes it takes, and its instructions on a vector, roughly."""
+    """What an operator means, how it is emitted, which dtypes it takes, and what it costs: instructions."""
 
     define: Callable[..., Any]
     emit: Emit
@@ -184,13 +184,29 @@ def _reciprocal(x: Lanes) -> Lanes:
     return 1.0 / x
 
 
-for _name, _define, _formula in (
-    ("Add", plain.add, lambda a, b: a + b),
-    ("Sub", np.subtract, lambda a, b: a - b),
-    ("Mul", plain.multiply, lambda a, b: a * b),
-    ("Sum", plain.add, lambda a, b: a + b),
+def _plus(a: Lanes, b: Lanes) -> Lanes:
+    return a + b
+
+
+def _minus(a: Lanes, b: Lanes) -> Lanes:
+    return a - b
+
+
+def _times(a: Lanes, b: Lanes) -> Lanes:
+    return a * b
+
+
+def _negative(x: Lanes) -> Lanes:
+    return -x
+
+
+for _name, _define, _binary in (
+    ("Add", plain.add, _plus),
+    ("Sub", np.subtract, _minus),
+    ("Mul", plain.multiply, _times),
+    ("Sum", plain.add, _plus),
 ):
-    _add(_name, _define, _reduce(_formula), _NUMBER)
+    _add(_name, _define, _reduce(_binary), _NUMBER)
 _add("Div", plain.divide, _divide, _NUMBER, 4)
 _add(
     "Mod",
@@ -199,7 +215,7 @@ _add(
     lambda ts, t, at: _NUMBER(ts, t, at) and (t in INTEGERS or bool(at.get("fmod"))),
     20,
 )
-_add("Neg", np.negative, _lanes(lambda x: -x), _NUMBER)
+_add("Neg", np.negative, _lanes(_negative), _NUMBER)
 _add("Abs", np.abs, _absolute, _NUMBER)
 _add("Sign", np.sign, _sign, _NUMBER, 4)
 _add("Reciprocal", np.reciprocal, _lanes(_reciprocal), _FLOAT, 4)
@@ -246,6 +262,10 @@ def _swish(x: Lanes, alpha: float = 1.0) -> Lanes:
     return x * Lanes(x.k, math.sigmoid(x.k, inner.value))
 
 
+def _relu(x: Lanes) -> Lanes:
+    return x.at_least(0)
+
+
 def _leaky_relu(x: Lanes, alpha: float = 0.01) -> Lanes:
     return (x * alpha).where(x < 0.0, x)
 
@@ -286,7 +306,7 @@ for _name in ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "
     _definition = getattr(np, _name.lower().replace("as", "arcs").replace("ac", "arcc").replace("at", "arct"))
     _add(_name, _definition, _function(math.through_double(_name.lower())), _FLOAT, 300)
 _add("Gelu", plain.gelu, _gelu, _FLOAT, 45)
-_add("Relu", plain.relu, _lanes(lambda x: x.at_least(0)), _same(*FLOATS, "int8", "int16", "int32", "int64"))
+_add("Relu", plain.relu, _lanes(_relu), _same(*FLOATS, "int8", "int16", "int32", "int64"))
 for _name, _define, _formula, _weight in (
     ("LeakyRelu", plain.leaky_relu, _leaky_relu, 3),
     ("PRelu", plain.prelu, _prelu, 3),
@@ -355,4 +375,4 @@ _add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _p
 _add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
 _add("Cast", plain.same, _cast, lambda _ts, _t, _at: True, 2)
 _add("Identity", plain.same, lambda _k, xs, _ts, _t, _at: xs[0], lambda ts, t, _at: ts[0] == t, 0)
-_add("Constant", lambda value: value, _constant, lambda ts, _t, _at: not ts, 0)
+_add("Constant", plain.same, _constant, lambda ts, _t, _at: not ts, 0)

@@ -37,8 +37,8 @@ def evaluate_reduce(op: str, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     axis = tuple(axes)
     if is_float(x.dtype.name):
         x = x.astype(np.float64)
-    empty = not all(x.shape[a] for a in axis)
-    low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+    bounds: Any = np.finfo(x.dtype) if x.dtype.kind == "f" else np.iinfo(x.dtype)
+    low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (bounds.min, bounds.max)
 
     def log_sum_exp() -> np.ndarray:
         top = np.max(x, axis, keepdims=True, initial=-np.inf)
@@ -48,8 +48,8 @@ def evaluate_reduce(op: str, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     table: dict[str, Callable[[], Any]] = {
         "ReduceSum": lambda: np.sum(x, axis, dtype=x.dtype),
         "ReduceMean": lambda: np.mean(x, axis),
-        "ReduceMax": lambda: np.max(x, axis, initial=low if empty else None),
-        "ReduceMin": lambda: np.min(x, axis, initial=high if empty else None),
+        "ReduceMax": lambda: np.max(x, axis, initial=low),
+        "ReduceMin": lambda: np.min(x, axis, initial=high),
         "ReduceProd": lambda: np.prod(x, axis, dtype=x.dtype),
         "ReduceL1": lambda: np.sum(np.abs(x), axis, dtype=x.dtype),
         "ReduceL2": lambda: np.sqrt(np.sum(x * x, axis)),
@@ -150,9 +150,9 @@ def reduce(
 ) -> Call:
     """A call that reduces `prologue(*inputs)` (default: the only input) over `axes`; `op` is ONNX's name.
 
-    inputs: views that broadcast to one shape. axes: non-negative, may be empty. out: that shape without the axes
-    (no dimensions of size 1 in their place). epilogue: an expression of the result, default itself. An empty sum
-    is 0, an empty product 1, an empty maximum -Inf (or the lowest integer).
+    inputs: views that broadcast to one shape. axes: non-negative, may be empty. out: that shape without the
+    axes (no dimensions of size 1 in their place). epilogue: an expression of the result, default itself. An
+    empty sum is 0, an empty product 1, an empty maximum -Inf (or the lowest integer).
     """
     if prologue is None:
         prologue = identity(inputs[0].dtype.name)

@@ -1,4 +1,4 @@
-"""The walk of kernels that reduce: for each kept place, over the elements of the reduced dimensions, in vectors.
+"""The walk of kernels that reduce: at each kept place, over the reduced dimensions, in vectors.
 
 Vectors lie along the innermost dimension of the first operand. If that is reduced, lanes are combined at the
 end (`across` is False); else each lane belongs to an output of its own (`across`). Sums are blocked and
@@ -11,7 +11,7 @@ compensated, so their error does not grow with their length.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ class Plan:
 def plan(
     views: Sequence[View], shape: Sequence[int], axes: Sequence[int], vector_bytes: int, widest: int
 ) -> Plan:
-    """Plan a walk over `shape`, reduced along `axes`. Views have that shape; outputs have stride 0 along `axes`."""
+    """Plan a walk over `shape`, reduced along `axes`. All views have that shape; results stride 0 there."""
     lanes = vector_bytes // widest
     steps = [v.strides for v in views]
     inner = [d for d in range(len(shape)) if d in set(axes)]
@@ -176,7 +176,7 @@ class Walk:
         self.lefts: list[Int | None] = []
 
     def each(self, body: Callable[[], None]) -> None:
-        """Emit `body` for each item (a kept place, or with `across` a block of them) of the thread's tiles."""
+        """Emit `body` for each item of the thread's tiles: a kept place, or with `across` a block of them."""
         k, layout = self.k, self.layout
         width = layout.ways * layout.lanes
         first = k.mul(k.begin, self.per_tile)
@@ -206,7 +206,7 @@ class Walk:
                 body()
 
     @contextmanager
-    def _nest(self, dims: int, carry: list[Value]) -> Iterator[tuple[list[Value], Int]]:
+    def _nest(self, dims: int, carry: list[Value]) -> Generator[tuple[list[Value], Int]]:
         """Loops over the first `dims` reduced dimensions: pointers there, and the number of the turn."""
         k = self.k
         with ExitStack() as stack:
@@ -221,7 +221,7 @@ class Walk:
             yield pointers, turn
 
     def sweep(self, visit: Visit, accumulators: Sequence[Accumulator] = ()) -> list[list[Value]]:
-        """Visit every vector of the item. `visit(place, values)` gets and returns the values of the accumulators.
+        """Visit every vector of the item. `visit(place, values)` returns new values of the accumulators.
 
         Returns for each accumulator its vectors: one for each way with `across`, else a single one.
         """
@@ -301,7 +301,7 @@ class Walk:
         return results
 
     def lanes_of(self, values: Sequence[Value], combine: Callable[[Value, Value], Value]) -> list[Value]:
-        """What vectors of elements need of a result: itself with `across`, else the combined lanes everywhere."""
+        """What vectors of elements need of a result: itself if `across`, else all lanes combined."""
         if self.layout.across:
             return list(values)
         return [self.k.broadcast(self.k.reduce_lanes(combine, values[0]), self.layout.lanes)]
