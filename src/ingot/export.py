@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ingot.errors import MissingExtraError
@@ -33,32 +34,34 @@ def export(
 ) -> Program:
     """Turn a PyTorch module into an ONNX model that is the same function for every input size.
 
-    The module's own Python runs once on tensors without contents; each operator it calls becomes an ONNX node. The
+    The module's own Python runs once on tensors without contents; each operator it calls becomes an ONNX
+    node. The
     module is left as it was: mode, buffers and attributes.
 
     Args:
         model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`.
-        args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists, tuples,
+        args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
+        tuples,
             dicts and dataclasses of them. Anything else is kept at its value and recorded as an assumption.
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
         dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
-            `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr says where.
+            `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
+            says where.
         opset_version: 18 to 25; 20 by default.
         verify: run the exported model against the module, on the example and on other sizes.
 
     Raises:
         DataDependentError: Python would depend on a tensor's value; has the file, line and remedy.
         MissingOperatorError: lists every ATen operator without a row.
-        VerificationError: the exported model gives other numbers; names the output and the first node that differs.
+        VerificationError: the exported model gives other numbers; names the output and the first node that
+        differs.
         ExportError: anything else that cannot be exported as it is.
         MissingExtraError: torch is not installed.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'") from error
+    if not find_spec("torch"):
+        raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'")
     from ingot.capture.attempt import capture
 
     captured = capture(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
 
-EXTERNAL_ABOVE = 2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
+EXTERNAL_ABOVE = (
+    2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
+)
 
 
 @dataclass
@@ -59,7 +61,9 @@ class Program:
         return InferenceSession(self.model, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model with the module's own arguments: torch or NumPy in, NumPy out in the module's structure."""
+        """Run the model with the module's own arguments: torch or NumPy in, NumPy out in the module's
+        structure.
+        """
         if self._session is None:
             self._session = self.session()
         feeds = {name: as_array(t) for name, t in self.arguments.feeds(args, kwargs).items()}
@@ -105,7 +109,7 @@ def save_model(model: ir.Model, path: str | os.PathLike[str], external_above: in
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         written = Path(folder) / target.name
         data = f"{target.name}.data" if size > external_above else None
-        ir.save(model, written, external_data=data)
+        ir.save(model, written, external_data=data)  # pyright: ignore[reportUnknownMemberType]
         if data is not None:
             (Path(folder) / data).replace(target.with_name(data))
         written.replace(target)

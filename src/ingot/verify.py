@@ -26,7 +26,8 @@ Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
 # Opens a model for running.
 Runner = Callable[[ir.Model], Run]
 
-# Largest difference allowed, as a part of the largest reference value. A network's float32 sums differ by 1e-6 to 2e-5
+# Largest difference allowed, as a part of the largest reference value. A network's float32 sums differ by
+# 1e-6 to 2e-5
 # between libraries; integers and booleans must be equal.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OTHER_SHAPES = 3
@@ -46,7 +47,9 @@ class Report:
     """What verification did."""
 
     cases: list[Case] = field(default_factory=list[Case])
-    refused: list[dict[str, int]] = field(default_factory=list[dict[str, int]])  # sizes the module itself refuses
+    refused: list[dict[str, int]] = field(
+        default_factory=list[dict[str, int]]
+    )  # sizes the module itself refuses
 
     @property
     def worst(self) -> float:
@@ -74,7 +77,8 @@ def verify(
     """Compare a model with the PyTorch module (or function) it came from.
 
     Args:
-        model: a `Program`, which is also compared on other sizes drawn from its dimensions; or an `onnx_ir.Model`
+        model: a `Program`, which is also compared on other sizes drawn from its dimensions; or an
+        `onnx_ir.Model`
             or path, which is compared on `args` and `kwargs` alone.
         reference: the module; for a Program None takes the module it was exported from.
         args, kwargs: one call. A Program brings its own.
@@ -86,7 +90,9 @@ def verify(
     """
     if isinstance(model, Program):
         if model.capture is None:
-            raise VerificationError("this Program has no record of its module; export it again, or give args and kwargs.")
+            raise VerificationError(
+                "this Program has no record of its module; export it again, or give args and kwargs."
+            )
         return verify_capture(model.capture, reference or model.capture.source, runner=runner, rtol=rtol)
     from ingot.capture.signature import arguments_of
 
@@ -101,12 +107,17 @@ def verify(
     results = runner(graph)({k: v for k, v in feeds.items() if k in wanted}, names)
     report = Report([Case({}, {})])
     for name, want, got in zip(names, expected, results, strict=True):
-        report.cases[0].differences[name] = _check(name, want, got, rtol, lambda: want, "")
+        report.cases[0].differences[name] = _check(name, want, got, rtol, lambda want=want: want, "")
     return report
 
 
 def verify_capture(
-    captured: Capture, source: Any = None, *, runner: Runner = ingot_runner, rtol: float | None = None, seed: int = 0
+    captured: Capture,
+    source: Any = None,
+    *,
+    runner: Runner = ingot_runner,
+    rtol: float | None = None,
+    seed: int = 0,
 ) -> Report:
     """Compare a capture with its module on the example and on other sizes.
 
@@ -174,7 +185,9 @@ def _compare(
     try:
         got = run(feeds, names)
     except IngotError as error:
-        raise VerificationError(f"the exported model fails for {where}, where the module gives a result: {error}") from error
+        raise VerificationError(
+            f"the exported model fails for {where}, where the module gives a result: {error}"
+        ) from error
     wanted = _tensors_only(captured, want)
 
     def shaken() -> list[Array]:
@@ -207,7 +220,9 @@ def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
 
 
 def _nudged(x: Any) -> Any:
-    """The input moved by its own rounding: how far the reference moves is how well its numbers are defined."""
+    """The input moved by its own rounding: how far the reference moves is how well its numbers are
+    defined.
+    """
     return x * (1 + 1e-6) if x.dtype.is_floating_point else x
 
 
@@ -217,12 +232,14 @@ def _check(
     """The largest difference relative to the largest reference value.
 
     Raises:
-        VerificationError: on another dtype or shape, other places of NaN and infinity, or a larger difference.
+        VerificationError: on another dtype or shape, other places of NaN and infinity, or a larger
+        difference.
     """
     at = f" at {where}" if where else ""
     if got.dtype != want.dtype or got.shape != want.shape:
         raise VerificationError(
-            f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model {got.dtype} "
+            f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model "
+            f"{got.dtype} "
             f"{list(got.shape)}."
         )
     difference, scale = distance(want, got)
@@ -234,13 +251,16 @@ def _check(
         if np.isfinite(moved) and difference <= 20 * moved:
             return difference / scale
     raise VerificationError(
-        f"output {name!r}{at}: the exported model differs from the module by {difference:.3g}, where values reach "
+        f"output {name!r}{at}: the exported model differs from the module by {difference:.3g}, where "
+        "values reach "
         f"{scale:.3g} and {tolerance * scale:.3g} is allowed."
     )
 
 
 def distance(want: Array, got: Array) -> tuple[float, float]:
-    """The largest difference, infinite where NaN or infinities stand in other places, and the largest finite value."""
+    """The largest difference, infinite where NaN or infinities stand in other places, and the largest finite
+    value.
+    """
     if want.size == 0:
         return 0.0, 0.0
     a, b = want.astype(np.float64), got.astype(np.float64)

@@ -36,7 +36,9 @@ def text(batch: int, length: int) -> dict[str, torch.Tensor]:
 
 def distilbert() -> Any:
     """DistilBERT."""
-    return tf.DistilBertModel(tf.DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4, vocab_size=100))
+    return tf.DistilBertModel(
+        tf.DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4, vocab_size=100)
+    )
 
 
 def t5() -> Any:
@@ -119,7 +121,9 @@ def depth_anything() -> Any:
 
 def efficientnet() -> Any:
     """EfficientNet-B0 with few channels."""
-    return tf.EfficientNetModel(tf.EfficientNetConfig(width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320))
+    return tf.EfficientNetModel(
+        tf.EfficientNetConfig(width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320)
+    )
 
 
 class MobileNetV3Block(nn.Module):
@@ -127,12 +131,18 @@ class MobileNetV3Block(nn.Module):
 
     def __init__(self, channels: int, wide: int) -> None:
         super().__init__()
-        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish(inplace=True))
+        self.expand = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish(inplace=True)
+        )
         self.depthwise = nn.Sequential(
-            nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.Hardswish(inplace=True)
+            nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.Hardswish(inplace=True),
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.squeeze = nn.Sequential(nn.Conv2d(wide, 8, 1), nn.ReLU(), nn.Conv2d(8, wide, 1), nn.Hardsigmoid())
+        self.squeeze = nn.Sequential(
+            nn.Conv2d(wide, 8, 1), nn.ReLU(), nn.Conv2d(8, wide, 1), nn.Hardsigmoid()
+        )
         self.project = nn.Sequential(nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,7 +153,13 @@ class MobileNetV3Block(nn.Module):
 
 def mobilenetv3() -> Any:
     """Two MobileNetV3 blocks behind a stem."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), MobileNetV3Block(8, 24), MobileNetV3Block(8, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        MobileNetV3Block(8, 24),
+        MobileNetV3Block(8, 32),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
 
 
 class ConvUnit(nn.Module):
@@ -166,7 +182,9 @@ class CrossStage(nn.Module):
     def __init__(self, a: int, b: int) -> None:
         super().__init__()
         self.first = ConvUnit(a, b)
-        self.inner = nn.ModuleList(nn.Sequential(ConvUnit(b // 2, b // 2, 3), ConvUnit(b // 2, b // 2, 3)) for _ in range(2))
+        self.inner = nn.ModuleList(
+            nn.Sequential(ConvUnit(b // 2, b // 2, 3), ConvUnit(b // 2, b // 2, 3)) for _ in range(2)
+        )
         self.last = ConvUnit(b * 2, b)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -178,12 +196,16 @@ class CrossStage(nn.Module):
 
 
 class Detector(nn.Module):
-    """A YOLO: CSP blocks, SPPF, upsampling, boxes decoded from distributions (DFL) on anchors made from the sizes."""
+    """A YOLO: CSP blocks, SPPF, upsampling, boxes decoded from distributions (DFL) on anchors made from the
+    sizes.
+    """
 
     def __init__(self, classes: int = 5, bins: int = 8) -> None:
         super().__init__()
         self.bins, self.classes = bins, classes
-        self.stem = nn.Sequential(ConvUnit(3, 8, 3, 2), ConvUnit(8, 16, 3, 2), CrossStage(16, 16), ConvUnit(16, 16, 3, 2))
+        self.stem = nn.Sequential(
+            ConvUnit(3, 8, 3, 2), ConvUnit(8, 16, 3, 2), CrossStage(16, 16), ConvUnit(16, 16, 3, 2)
+        )
         self.deep = nn.Sequential(CrossStage(16, 16), ConvUnit(16, 32, 3, 2))
         self.before, self.after = ConvUnit(32, 16), ConvUnit(64, 32)
         self.pool = nn.MaxPool2d(5, 1, 2)
@@ -219,7 +241,10 @@ class Detector(nn.Module):
 
 VISION: dict[str, tuple[Callable[[], Any], list[tuple[int, ...]]]] = {
     "resnet": (resnet, [(1, 32), (2, 45, 33)]),
-    "mobilenetv2": (lambda: tf.MobileNetV2Model(tf.MobileNetV2Config(depth_multiplier=0.25)), [(1, 64), (2, 96, 64)]),
+    "mobilenetv2": (
+        lambda: tf.MobileNetV2Model(tf.MobileNetV2Config(depth_multiplier=0.25)),
+        [(1, 64), (2, 96, 64)],
+    ),
     "mobilenetv3": (mobilenetv3, [(1, 32), (2, 45, 33)]),
     "efficientnet": (efficientnet, [(1, 64), (2, 96, 128)]),
     "convnext": (convnext, [(1, 64), (2, 96, 65)]),
@@ -242,7 +267,9 @@ def test_vision(name: str) -> None:
 
 def test_vit_fixes_its_image_size() -> None:
     """Without interpolation ViT refuses other sizes, and the export says where."""
-    captured = parity(tf.ViTModel(tf.ViTConfig(**SMALL, image_size=32, patch_size=8)), (image(1, 32),), (image(3, 32),))
+    captured = parity(
+        tf.ViTModel(tf.ViTConfig(**SMALL, image_size=32, patch_size=8)), (image(1, 32),), (image(3, 32),)
+    )
     narrowed = {a.what: a.where for a in captured.assumptions if a.kind == "narrowed"}
     assert set(narrowed) == {f"dimension 'pixel_values_dim{i}' is {n}" for i, n in ((1, 3), (2, 32), (3, 32))}
     assert all("transformers/models/vit/modeling_vit.py:" in where for where in narrowed.values())
@@ -250,7 +277,9 @@ def test_vit_fixes_its_image_size() -> None:
 
 def test_swin() -> None:
     """Shifted windows: sizes that need no padding, as in the example."""
-    config = tf.SwinConfig(image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    config = tf.SwinConfig(
+        image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4
+    )
     parity(tf.SwinModel(config), (image(1, 64),), (image(2, 96, 128),))
 
 
@@ -265,10 +294,27 @@ def test_clip() -> None:
 
 def test_whisper_encoder() -> None:
     """Mel frames to states; the positions fix the length."""
-    layers = {"encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "vocab_size": 100}
+    layers = {
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+    }
+    tokens = {
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+        "vocab_size": 100,
+    }
     config = tf.WhisperConfig(
-        d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=20, num_mel_bins=8, **layers, **tokens
+        d_model=32,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=20,
+        num_mel_bins=8,
+        **layers,
+        **tokens,
     )
     parity(tf.WhisperModel(config).encoder, (torch.randn(1, 8, 40),), (torch.randn(3, 8, 40),))
 

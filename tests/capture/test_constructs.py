@@ -22,7 +22,10 @@ X = torch.randn(3, 4)
 
 def dims(captured: Any) -> dict[str, list[Any]]:
     """Declared shape of every input."""
-    return {str(v.name): [d if isinstance(d, int) else d.value for d in v.shape] for v in captured.model.graph.inputs}
+    return {
+        str(v.name): [d if isinstance(d, int) else d.value for d in v.shape]
+        for v in captured.model.graph.inputs
+    }
 
 
 # -- values that would decide what Python does
@@ -83,7 +86,7 @@ def test_python_that_does_not_depend_on_data_just_runs() -> None:
             self.options = Options(2.0, "tanh")
             self.layers = nn.ModuleDict({f"l{i}": nn.Linear(4, 4) for i in range(3)})
 
-        def forward(self, x: T, **extra: Any) -> dict[str, T]:
+        def forward(self, x: T, **_: Any) -> dict[str, T]:
             def mix(a: T, *rest: T) -> T:
                 return sum(rest, a)
 
@@ -106,7 +109,9 @@ def test_zero_and_one_are_not_special() -> None:
     """An example of batch 1 and an empty example give the same dynamic model."""
     module = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     for example in (torch.randn(1, 4), torch.randn(0, 4)):
-        captured = parity(module, (example,), (torch.randn(7, 4),), (torch.randn(1, 4),), (torch.randn(0, 4),))
+        captured = parity(
+            module, (example,), (torch.randn(7, 4),), (torch.randn(1, 4),), (torch.randn(0, 4),)
+        )
         assert dims(captured) == {"input": ["input_batch", 4]}
 
 
@@ -160,7 +165,7 @@ def test_int_of_a_size_stays_dynamic() -> None:
 
     captured = parity(f, (torch.randn(8, 6),), (torch.randn(4, 9),), (torch.randn(13, 2),))
     assert dims(captured) == {"x": ["x_batch", "x_dim1"]}
-    assert int is type(1)
+    assert int is int
 
 
 def test_a_branch_on_a_size_is_recorded() -> None:
@@ -253,13 +258,19 @@ def test_nested_arguments_have_readable_names() -> None:
 
     def f(pair: Pair, batch: Batch, *more: T, table: dict[str, list[T]], **extra: T) -> dict[str, Any]:
         total = pair.left + pair.right + sum(more) + table["a"][0] + extra["bias"]
-        return {"total": total * (2 if batch.double else 1) + batch.values, "both": [pair.left, (total, None)], "n": 3}
+        return {
+            "total": total * (2 if batch.double else 1) + batch.values,
+            "both": [pair.left, (total, None)],
+            "n": 3,
+        }
 
     def one() -> T:
         return torch.randn(2, 3)
 
     captured = capture(
-        f, (Pair(one(), one()), Batch(one(), True), one(), one()), kwargs={"table": {"a": [one()]}, "bias": one()}
+        f,
+        (Pair(one(), one()), Batch(one(), True), one(), one()),
+        kwargs={"table": {"a": [one()]}, "bias": one()},
     )
     wanted = ["pair_left", "pair_right", "batch_values", "more_0", "more_1", "table_a_0", "bias"]
     assert captured.arguments.names == wanted
@@ -294,9 +305,9 @@ def test_a_size_may_be_an_output() -> None:
 @pytest.mark.parametrize(
     ("function", "args", "message"),
     [
-        (lambda x: None, (X,), "returns no tensor"),
-        (lambda x: object(), (X,), "returns a object"),
-        (lambda x, y: x, (X,), "missing a required argument: 'y'"),
+        (lambda _: None, (X,), "returns no tensor"),
+        (lambda _: object(), (X,), "returns a object"),
+        (lambda x, _: x, (X,), "missing a required argument: '_'"),
         (lambda x: x, (), "missing a required argument"),
         (lambda x: x, (3,), "no tensor arguments"),
     ],
@@ -337,7 +348,7 @@ def test_modes_and_hooks_are_kept() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.9), nn.BatchNorm1d(4))
     module.train()
     module[2].eval()
-    module[0].register_forward_hook(lambda m, i, o: (seen.append("hook"), o * 2)[1])
+    module[0].register_forward_hook(lambda *io: (seen.append("hook"), io[2] * 2)[1])
     captured = capture(module, (X,))
     assert [m.training for m in module.modules()] == [True, True, True, False]
     assert seen == ["hook"]

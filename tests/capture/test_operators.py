@@ -1,4 +1,6 @@
-"""Every family of ATen rows against torch, through onnxruntime, on more than one shape of a dynamic export."""
+"""Every family of ATen rows against torch, through onnxruntime, on more than one shape of a dynamic
+export.
+"""
 
 from __future__ import annotations
 
@@ -31,52 +33,139 @@ def unary(name: str, f: Callable[..., Any], draw: Callable[..., torch.Tensor] = 
 
 
 ELEMENTWISE: list[Case] = [
-    *[unary(f.__name__, f) for f in (
-        torch.abs, torch.neg, torch.sign, torch.exp, torch.sin, torch.cos, torch.tan, torch.atan, torch.sinh,
-        torch.cosh, torch.asinh, torch.tanh, torch.erf, torch.erfc, torch.sigmoid, torch.relu, torch.floor, torch.ceil,
-        torch.round, torch.trunc, torch.square, torch.exp2, torch.expm1, torch.isnan, torch.isinf, torch.isfinite,
-        F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.celu,
-        F.softplus, F.softsign, F.logsigmoid, F.tanhshrink,
-    )],
-    *[unary(f.__name__, f, P) for f in (
-        torch.log, torch.log2, torch.log10, torch.log1p, torch.sqrt, torch.rsqrt, torch.reciprocal, torch.asin, torch.acos,
-        torch.atanh,
-    )],
+    *[
+        unary(f.__name__, f)
+        for f in (
+            torch.abs,
+            torch.neg,
+            torch.sign,
+            torch.exp,
+            torch.sin,
+            torch.cos,
+            torch.tan,
+            torch.atan,
+            torch.sinh,
+            torch.cosh,
+            torch.asinh,
+            torch.tanh,
+            torch.erf,
+            torch.erfc,
+            torch.sigmoid,
+            torch.relu,
+            torch.floor,
+            torch.ceil,
+            torch.round,
+            torch.trunc,
+            torch.square,
+            torch.exp2,
+            torch.expm1,
+            torch.isnan,
+            torch.isinf,
+            torch.isfinite,
+            F.gelu,
+            F.silu,
+            F.mish,
+            F.hardswish,
+            F.hardsigmoid,
+            F.relu6,
+            F.hardtanh,
+            F.leaky_relu,
+            F.elu,
+            F.selu,
+            F.celu,
+            F.softplus,
+            F.softsign,
+            F.logsigmoid,
+            F.tanhshrink,
+        )
+    ],
+    *[
+        unary(f.__name__, f, P)
+        for f in (
+            torch.log,
+            torch.log2,
+            torch.log10,
+            torch.log1p,
+            torch.sqrt,
+            torch.rsqrt,
+            torch.reciprocal,
+            torch.asin,
+            torch.acos,
+            torch.atanh,
+        )
+    ],
     unary("acosh", lambda x: torch.acosh(x + 1.5), P),
     unary("gelu_tanh", lambda x: F.gelu(x, approximate="tanh")),
     unary("glu", lambda x: F.glu(torch.cat([x, x * 2], 1), 1)),
     unary("clamp", lambda x: x.clamp(-0.5, 0.7) + x.clamp(min=0.1) - x.clamp(max=0.2)),
     unary("clamp_tensor", lambda x: torch.clamp(x, min=x.mean(0), max=x.amax(0))),
     unary("powers", lambda x: x**2 + x.abs() ** 0.5 + x**3 + 2.0**x + (x.abs() + 1) ** -0.5),
-    unary("rounding", lambda x: torch.div(x, 0.3, rounding_mode="floor") + torch.div(x, 0.3, rounding_mode="trunc")),
+    unary(
+        "rounding",
+        lambda x: torch.div(x, 0.3, rounding_mode="floor") + torch.div(x, 0.3, rounding_mode="trunc"),
+    ),
     unary("remainder", lambda x: x % 0.7 + torch.fmod(x, 0.7) + x.remainder(-0.4)),
     unary("where", lambda x: torch.where(x > 0, x, 2.0) + x.masked_fill(x < 0, -1.0)),
     unary("scalars", lambda x: 1 - x * 2 + x / 3 + (3 / (x + 9)) - torch.rsub(x, 2, alpha=3)),
     unary("alpha", lambda x: torch.add(x, x, alpha=0.5) - torch.sub(x, x * 2, alpha=3)),
-    unary("lerp", lambda x: torch.lerp(x, x * 2, 0.3) + torch.addcmul(x, x, x, value=0.1) + torch.addcdiv(x, x, x * x + 1)),
-    unary("casts", lambda x: x.to(torch.int32).float() + x.double().float() + (x > 0).float() + x.bool().long()),
+    unary(
+        "lerp",
+        lambda x: (
+            torch.lerp(x, x * 2, 0.3) + torch.addcmul(x, x, x, value=0.1) + torch.addcdiv(x, x, x * x + 1)
+        ),
+    ),
+    unary(
+        "casts", lambda x: x.to(torch.int32).float() + x.double().float() + (x > 0).float() + x.bool().long()
+    ),
     unary("logic", lambda x: ((x > 0) & (x < 1)) | ~(x > -1) ^ (x == 0)),
-    unary("comparisons", lambda x: (x >= 0).long() + (x <= 0).long() + (x != 0).long() + torch.logical_not(x).long()),
+    unary(
+        "comparisons",
+        lambda x: (x >= 0).long() + (x <= 0).long() + (x != 0).long() + torch.logical_not(x).long(),
+    ),
     unary("nan_to_num", lambda x: torch.nan_to_num(x / torch.relu(x), nan=1.0, posinf=2.0, neginf=-2.0)),
     unary("threshold", lambda x: F.threshold(x, 0.1, 20.0)),
     unary("extremes", lambda x: torch.maximum(x, x.mean()) + torch.minimum(x, -x)),
     ("atan2", torch.atan2, (R(3, 4), R(3, 4)), (R(2, 5), R(2, 5))),
     ("broadcast", lambda a, b: a * b + b, (R(3, 1, 4), R(5, 4)), (R(2, 1, 6), R(3, 6))),
     ("promotion", lambda a, b: a * b + b / 2 + (a > b), (R(3, 4), ints(3, 4)), (R(2, 5), ints(2, 5))),
-    ("integers", lambda a, b: a // (b + 1) + a % (b + 1) + (-a) // (b + 2), (ints(3, 4), ints(3, 4)), (ints(2, 5), ints(2, 5))),
+    (
+        "integers",
+        lambda a, b: a // (b + 1) + a % (b + 1) + (-a) // (b + 2),
+        (ints(3, 4), ints(3, 4)),
+        (ints(2, 5), ints(2, 5)),
+    ),
     ("int_division", lambda a, b: a / (b + 1), (ints(3, 4), ints(3, 4)), (ints(2, 5), ints(2, 5))),
-    ("bits", lambda a, b: (a & b) + (a | b) + (a ^ b) + (a << 2), (ints(3, 4), ints(3, 4)), (ints(2, 5), ints(2, 5))),
+    (
+        "bits",
+        lambda a, b: (a & b) + (a | b) + (a ^ b) + (a << 2),
+        (ints(3, 4), ints(3, 4)),
+        (ints(2, 5), ints(2, 5)),
+    ),
     ("prelu", lambda x: F.prelu(x, torch.tensor([0.1, 0.2, 0.3, 0.4])), (R(3, 4, 5),), (R(2, 4, 1),)),
-]  # fmt: skip
+]
 
 REDUCTIONS: list[Case] = [
     unary("sums", lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True), x.mean(-1), x.mean())),
-    unary("extremes", lambda x: (x.amax(1), x.amin((0, 1)), x.max(), x.min(), x.max(2), x.min(0, keepdim=True))),
+    unary(
+        "extremes", lambda x: (x.amax(1), x.amin((0, 1)), x.max(), x.min(), x.max(2), x.min(0, keepdim=True))
+    ),
     unary("arg", lambda x: (x.argmax(1), x.argmin(-1, keepdim=True), x.argmax())),
     unary("products", lambda x: (x.prod(1), x.logsumexp(2), x.cumsum(1), x.prod())),
     unary("truth", lambda x: ((x > 0).any(), (x > 0).all(1), (x > 1).any(2, keepdim=True), (x > 0).sum(1))),
-    unary("statistics", lambda x: (x.var(1), x.std(0, unbiased=False), x.var((0, 1)), torch.var_mean(x, 0, correction=0))),
-    unary("norms", lambda x: (x.norm(), x.norm(dim=1), torch.linalg.vector_norm(x, 1, 2), x.norm(3, 1), F.normalize(x, dim=1))),
+    unary(
+        "statistics",
+        lambda x: (x.var(1), x.std(0, unbiased=False), x.var((0, 1)), torch.var_mean(x, 0, correction=0)),
+    ),
+    unary(
+        "norms",
+        lambda x: (
+            x.norm(),
+            x.norm(dim=1),
+            torch.linalg.vector_norm(x, 1, 2),
+            x.norm(3, 1),
+            F.normalize(x, dim=1),
+        ),
+    ),
     unary("softmax", lambda x: (x.softmax(1), x.log_softmax(-1), torch.softmax(x, 0), F.softmin(x, 1))),
     unary("topk", lambda x: (*torch.topk(x, 2, 1), *torch.topk(x, 2, 1, largest=False))),
     unary("sort", lambda x: (*x.sort(1), *x.sort(1, descending=True), x.argsort(0))),
@@ -85,91 +174,296 @@ REDUCTIONS: list[Case] = [
 
 SHAPES: list[Case] = [
     unary("views", lambda x: (x.view(x.shape[0], -1), x.reshape(-1), x.flatten(1), x.view(-1, x.shape[2]))),
-    unary("merged", lambda x: x.reshape(x.shape[0] * x.shape[1], x.shape[2]).view(x.shape[0], x.shape[1], x.shape[2])),
-    unary("axes", lambda x: (x.transpose(1, 2), x.permute(2, 0, 1), x.mT, x.unsqueeze(1), x[:, None], x.unsqueeze(0).squeeze(0))),
-    unary("expand", lambda x: (x.unsqueeze(1).expand(-1, 3, -1, -1), x[:1].expand(6, *x.shape[1:]), x.mean(0, True).expand_as(x))),
-    unary("repeat", lambda x: (x.repeat(2, 1, 3), x.repeat_interleave(2, 1), x.tile(2), x.repeat(1, 2, 1, 1))),
-    unary("slices", lambda x: (x[1:], x[:, :-1], x[..., ::2], x[:, -1], x[0], x[-1, ..., 0], x[:, 0:1], x.narrow(1, 0, 2)),),
+    unary(
+        "merged",
+        lambda x: x.reshape(x.shape[0] * x.shape[1], x.shape[2]).view(x.shape[0], x.shape[1], x.shape[2]),
+    ),
+    unary(
+        "axes",
+        lambda x: (
+            x.transpose(1, 2),
+            x.permute(2, 0, 1),
+            x.mT,
+            x.unsqueeze(1),
+            x[:, None],
+            x.unsqueeze(0).squeeze(0),
+        ),
+    ),
+    unary(
+        "expand",
+        lambda x: (
+            x.unsqueeze(1).expand(-1, 3, -1, -1),
+            x[:1].expand(6, *x.shape[1:]),
+            x.mean(0, True).expand_as(x),
+        ),
+    ),
+    unary(
+        "repeat", lambda x: (x.repeat(2, 1, 3), x.repeat_interleave(2, 1), x.tile(2), x.repeat(1, 2, 1, 1))
+    ),
+    unary(
+        "slices",
+        lambda x: (
+            x[1:],
+            x[:, :-1],
+            x[..., ::2],
+            x[:, -1],
+            x[0],
+            x[-1, ..., 0],
+            x[:, 0:1],
+            x.narrow(1, 0, 2),
+        ),
+    ),
     unary("symbolic_index", lambda x: (x[:, x.shape[1] - 1], x[x.shape[0] // 2], x[:, : x.shape[1] // 2])),
     unary("join", lambda x: (torch.cat([x, x[:, :1]], 1), torch.stack([x, x], 1), torch.cat([x, x * 2], -1))),
     unary("split", lambda x: (*x.unsqueeze(0).chunk(1), *torch.cat([x, x, x], 1).chunk(3, 1))),
     unary("split_sizes", lambda x: torch.cat([x, x], 1).split([1, 2 * x.shape[1] - 1], 1)),
-    unary("flip_roll", lambda x: (x.flip(1), x.flip((0, 2)), x.roll(1, 0), x.roll((-1, 2), (1, 2)), x.roll(3))),
+    unary(
+        "flip_roll", lambda x: (x.flip(1), x.flip((0, 2)), x.roll(1, 0), x.roll((-1, 2), (1, 2)), x.roll(3))
+    ),
     unary("triangles", lambda x: (x.tril(), x.triu(1), torch.tril(x > 0, -1))),
     unary("pad", lambda x: (F.pad(x, (1, 2)), F.pad(x, (0, 0, 1, 1), value=3.0), F.pad(x, (-1, 1, 1, 0)))),
     unary("unfold", lambda x: F.pad(x, (0, 8)).unfold(2, 3, 2)),
     unary("diagonal", lambda x: (x.diagonal(0, 1, 2), torch.diagonal(x, 1, 0, 1))),
     unary("stack_unbind", lambda x: [t * i for i, t in enumerate(torch.stack([x, x, x], 1).unbind(1))]),
-    unary("meshgrid", lambda x: torch.meshgrid(torch.arange(x.shape[0]), torch.arange(x.shape[1]), indexing="ij")),
-    ("pad_modes", lambda x: (F.pad(x, (1, 2, 2, 1), "reflect"), F.pad(x, (1, 1, 2, 0), "replicate")), (R(2, 3, 5, 6),), (R(1, 3, 4, 7),)),
+    unary(
+        "meshgrid",
+        lambda x: torch.meshgrid(torch.arange(x.shape[0]), torch.arange(x.shape[1]), indexing="ij"),
+    ),
+    (
+        "pad_modes",
+        lambda x: (F.pad(x, (1, 2, 2, 1), "reflect"), F.pad(x, (1, 1, 2, 0), "replicate")),
+        (R(2, 3, 5, 6),),
+        (R(1, 3, 4, 7),),
+    ),
     ("circular", lambda x: F.pad(x, (1, 2), "circular"), (R(2, 3, 6),), (R(1, 3, 5),)),
-    ("shuffles", lambda x: (F.pixel_shuffle(x, 2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x, 2)), (R(2, 8, 4, 6),), (R(1, 8, 2, 2),)),
-    ("im2col", lambda x: F.unfold(x, (3, 2), dilation=1, padding=1, stride=2), (R(2, 3, 6, 7),), (R(1, 3, 5, 4),)),
-]  # fmt: skip
+    (
+        "shuffles",
+        lambda x: (F.pixel_shuffle(x, 2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x, 2)),
+        (R(2, 8, 4, 6),),
+        (R(1, 8, 2, 2),),
+    ),
+    (
+        "im2col",
+        lambda x: F.unfold(x, (3, 2), dilation=1, padding=1, stride=2),
+        (R(2, 3, 6, 7),),
+        (R(1, 3, 5, 4),),
+    ),
+]
 
 INDEXING: list[Case] = [
     ("embedding", lambda i: F.embedding(i, torch.arange(40.0).view(10, 4)), (ints(3, 4),), (ints(2, 7),)),
     ("gather", lambda x, i: x.gather(1, i), (R(3, 5), ints(3, 4)), (R(2, 5), ints(2, 2))),
     ("index_select", lambda x, i: x.index_select(1, i), (R(3, 5), ints(4)), (R(2, 5), ints(7))),
     ("take", lambda x, i: x[i], (R(5, 3), ints(4, 2)), (R(6, 2), ints(1, 3))),
-    ("two_indices", lambda x, i, j: (x[i, j], x[:, i, j], x[i, :, j]), (R(5, 5, 5), ints(4), ints(4)), (R(6, 5, 7), ints(2), ints(2))),
-    ("outer_indices", lambda x, i, j: x[:, i[:, None], j], (R(2, 5, 5), ints(4), ints(3)), (R(3, 6, 7), ints(2), ints(5))),
+    (
+        "two_indices",
+        lambda x, i, j: (x[i, j], x[:, i, j], x[i, :, j]),
+        (R(5, 5, 5), ints(4), ints(4)),
+        (R(6, 5, 7), ints(2), ints(2)),
+    ),
+    (
+        "outer_indices",
+        lambda x, i, j: x[:, i[:, None], j],
+        (R(2, 5, 5), ints(4), ints(3)),
+        (R(3, 6, 7), ints(2), ints(5)),
+    ),
     ("mask", lambda x: (x[x > 0], x[x[:, 0] > 0], (x > 0).nonzero()), (R(4, 5),), (R(3, 2),)),
     ("masked_select", lambda x: x.masked_select(x.mean(0) > 0), (R(4, 5),), (R(3, 2),)),
-    ("scatter", lambda x, i: (x.scatter(1, i, 2.0), x.scatter_add(1, i, x), x.scatter(1, i, x * 2)), (R(3, 5), ints(3, 1)), (R(2, 6), ints(2, 1))),
+    (
+        "scatter",
+        lambda x, i: (x.scatter(1, i, 2.0), x.scatter_add(1, i, x), x.scatter(1, i, x * 2)),
+        (R(3, 5), ints(3, 1)),
+        (R(2, 6), ints(2, 1)),
+    ),
     ("put", lambda x, i: x.index_put((i,), torch.tensor(7.0)), (R(6, 3), ints(4)), (R(5, 2), ints(2))),
-    ("put_rows", lambda x, i, v: x.index_put((i,), v, accumulate=True), (R(6, 3), ints(4), R(4, 3)), (R(5, 2), ints(2), R(2, 2))),
-    ("index_add", lambda x, i, v: x.index_add(0, i, v), (R(6, 3), ints(4), R(4, 3)), (R(5, 2), ints(2), R(2, 2))),
-    ("index_copy", lambda x, v: x.index_copy(1, torch.tensor([0, 2]), v), (R(3, 4), R(3, 2)), (R(2, 5), R(2, 2))),
+    (
+        "put_rows",
+        lambda x, i, v: x.index_put((i,), v, accumulate=True),
+        (R(6, 3), ints(4), R(4, 3)),
+        (R(5, 2), ints(2), R(2, 2)),
+    ),
+    (
+        "index_add",
+        lambda x, i, v: x.index_add(0, i, v),
+        (R(6, 3), ints(4), R(4, 3)),
+        (R(5, 2), ints(2), R(2, 2)),
+    ),
+    (
+        "index_copy",
+        lambda x, v: x.index_copy(1, torch.tensor([0, 2]), v),
+        (R(3, 4), R(3, 2)),
+        (R(2, 5), R(2, 2)),
+    ),
     ("searchsorted", lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0])), (R(3, 4),), (R(2, 5),)),
     ("one_hot", lambda i: F.one_hot(i, 5), (ints(3, 4),), (ints(2, 7),)),
     ("tensor_index", lambda x, i: x[i[0]], (R(5, 3), ints(2)), (R(6, 2), ints(4))),
-]  # fmt: skip
+]
 
 LINEAR: list[Case] = [
     ("matmul", torch.matmul, (R(2, 3, 4, 5), R(5, 6)), (R(1, 2, 3, 4), R(4, 1))),
     ("matmul_vectors", lambda a, b: (a @ b, torch.dot(a, a), b @ b.mT), (R(5), R(5, 6)), (R(4), R(4, 1))),
     ("linear", lambda x: F.linear(x, torch.ones(3, 4), torch.arange(3.0)), (R(2, 5, 4),), (R(1, 1, 4),)),
     ("linear_2d", lambda x: F.linear(x, torch.ones(3, 4), torch.arange(3.0)), (R(2, 4),), (R(7, 4),)),
-    ("addmm", lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), (R(3), R(2, 4), R(4, 3)), (R(5), R(1, 2), R(2, 5))),
-    ("baddbmm", lambda c, a, b: torch.baddbmm(c, a, b, alpha=2), (R(2, 3, 5), R(2, 3, 4), R(2, 4, 5)), (R(1, 2, 5), R(1, 2, 2), R(1, 2, 5))),
-    ("einsum", lambda a, b: torch.einsum("bhqd,bhkd->bhqk", a, b), (R(2, 3, 4, 5), R(2, 3, 6, 5)), (R(1, 2, 1, 3), R(1, 2, 2, 3))),
+    (
+        "addmm",
+        lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2),
+        (R(3), R(2, 4), R(4, 3)),
+        (R(5), R(1, 2), R(2, 5)),
+    ),
+    (
+        "baddbmm",
+        lambda c, a, b: torch.baddbmm(c, a, b, alpha=2),
+        (R(2, 3, 5), R(2, 3, 4), R(2, 4, 5)),
+        (R(1, 2, 5), R(1, 2, 2), R(1, 2, 5)),
+    ),
+    (
+        "einsum",
+        lambda a, b: torch.einsum("bhqd,bhkd->bhqk", a, b),
+        (R(2, 3, 4, 5), R(2, 3, 6, 5)),
+        (R(1, 2, 1, 3), R(1, 2, 2, 3)),
+    ),
     ("einsum_outer", lambda a, b: torch.einsum("i,j->ij", a, b), (R(4), R(5)), (R(2), R(3))),
-]  # fmt: skip
+]
 
 IMAGES: list[Case] = [
     ("conv1d", lambda x: F.conv1d(x, torch.ones(4, 3, 3), stride=2, padding=1), (R(2, 3, 9),), (R(1, 3, 6),)),
-    ("conv2d", lambda x: F.conv2d(x, torch.ones(4, 1, 3, 3), torch.arange(4.0), groups=2, padding=(1, 2), dilation=2), (R(2, 2, 9, 8),), (R(1, 2, 7, 7),)),
-    ("conv_same", lambda x: F.conv2d(x, torch.ones(4, 3, 3, 3), padding="same"), (R(2, 3, 9, 8),), (R(1, 3, 5, 6),)),
-    ("conv_transpose", lambda x: F.conv_transpose2d(x, torch.ones(3, 4, 3, 3), stride=2, padding=1, output_padding=1), (R(2, 3, 4, 5),), (R(1, 3, 2, 2),)),
-    ("max_pool", lambda x: (F.max_pool2d(x, 3, 2, 1), F.max_pool2d(x, 2, ceil_mode=True)), (R(2, 3, 9, 8),), (R(1, 3, 7, 7),)),
-    ("avg_pool", lambda x: (F.avg_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 2, count_include_pad=False, padding=1)), (R(2, 3, 9, 8),), (R(1, 3, 7, 7),)),
-    ("pool_1d", lambda x: (F.max_pool1d(x, 3, 2), F.avg_pool1d(x, 2), F.adaptive_avg_pool1d(x, 3)), (R(2, 3, 9),), (R(1, 3, 7),)),
-    ("adaptive", lambda x: (F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(x, (2, 3)), F.adaptive_max_pool2d(x, 1)), (R(2, 3, 9, 8),), (R(1, 3, 7, 5),)),
-    ("nearest", lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=(5, 7)), F.interpolate(x, scale_factor=2, mode="nearest-exact")), (R(2, 3, 4, 5),), (R(1, 3, 6, 3),)),
-    ("bilinear", lambda x: (F.interpolate(x, scale_factor=2, mode="bilinear"), F.interpolate(x, size=(5, 7), mode="bilinear", align_corners=True)), (R(2, 3, 4, 5),), (R(1, 3, 6, 3),)),
+    (
+        "conv2d",
+        lambda x: F.conv2d(
+            x, torch.ones(4, 1, 3, 3), torch.arange(4.0), groups=2, padding=(1, 2), dilation=2
+        ),
+        (R(2, 2, 9, 8),),
+        (R(1, 2, 7, 7),),
+    ),
+    (
+        "conv_same",
+        lambda x: F.conv2d(x, torch.ones(4, 3, 3, 3), padding="same"),
+        (R(2, 3, 9, 8),),
+        (R(1, 3, 5, 6),),
+    ),
+    (
+        "conv_transpose",
+        lambda x: F.conv_transpose2d(x, torch.ones(3, 4, 3, 3), stride=2, padding=1, output_padding=1),
+        (R(2, 3, 4, 5),),
+        (R(1, 3, 2, 2),),
+    ),
+    (
+        "max_pool",
+        lambda x: (F.max_pool2d(x, 3, 2, 1), F.max_pool2d(x, 2, ceil_mode=True)),
+        (R(2, 3, 9, 8),),
+        (R(1, 3, 7, 7),),
+    ),
+    (
+        "avg_pool",
+        lambda x: (F.avg_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 2, count_include_pad=False, padding=1)),
+        (R(2, 3, 9, 8),),
+        (R(1, 3, 7, 7),),
+    ),
+    (
+        "pool_1d",
+        lambda x: (F.max_pool1d(x, 3, 2), F.avg_pool1d(x, 2), F.adaptive_avg_pool1d(x, 3)),
+        (R(2, 3, 9),),
+        (R(1, 3, 7),),
+    ),
+    (
+        "adaptive",
+        lambda x: (
+            F.adaptive_avg_pool2d(x, 1),
+            F.adaptive_avg_pool2d(x, (2, 3)),
+            F.adaptive_max_pool2d(x, 1),
+        ),
+        (R(2, 3, 9, 8),),
+        (R(1, 3, 7, 5),),
+    ),
+    (
+        "nearest",
+        lambda x: (
+            F.interpolate(x, scale_factor=2),
+            F.interpolate(x, size=(5, 7)),
+            F.interpolate(x, scale_factor=2, mode="nearest-exact"),
+        ),
+        (R(2, 3, 4, 5),),
+        (R(1, 3, 6, 3),),
+    ),
+    (
+        "bilinear",
+        lambda x: (
+            F.interpolate(x, scale_factor=2, mode="bilinear"),
+            F.interpolate(x, size=(5, 7), mode="bilinear", align_corners=True),
+        ),
+        (R(2, 3, 4, 5),),
+        (R(1, 3, 6, 3),),
+    ),
     ("bicubic", lambda x: F.interpolate(x, size=(9, 7), mode="bicubic"), (R(2, 3, 4, 5),), (R(1, 3, 6, 3),)),
-    ("antialias", lambda x: F.interpolate(x, size=(3, 4), mode="bilinear", antialias=True), (R(2, 3, 8, 9),), (R(1, 3, 6, 7),)),
-    ("to_size_of", lambda x, y: F.interpolate(x, size=y.shape[-2:], mode="bilinear") + y, (R(2, 3, 4, 5), R(2, 3, 7, 9)), (R(1, 3, 2, 3), R(1, 3, 6, 5))),
-    ("grid_sample", lambda x, g: F.grid_sample(x, g, align_corners=False), (R(2, 3, 4, 5), P(2, 3, 3, 2) * 2 - 1), (R(1, 3, 6, 3), P(1, 2, 4, 2) * 2 - 1)),
-]  # fmt: skip
+    (
+        "antialias",
+        lambda x: F.interpolate(x, size=(3, 4), mode="bilinear", antialias=True),
+        (R(2, 3, 8, 9),),
+        (R(1, 3, 6, 7),),
+    ),
+    (
+        "to_size_of",
+        lambda x, y: F.interpolate(x, size=y.shape[-2:], mode="bilinear") + y,
+        (R(2, 3, 4, 5), R(2, 3, 7, 9)),
+        (R(1, 3, 2, 3), R(1, 3, 6, 5)),
+    ),
+    (
+        "grid_sample",
+        lambda x, g: F.grid_sample(x, g, align_corners=False),
+        (R(2, 3, 4, 5), P(2, 3, 3, 2) * 2 - 1),
+        (R(1, 3, 6, 3), P(1, 2, 4, 2) * 2 - 1),
+    ),
+]
 
 NORMS: list[Case] = [
-    ("layer_norm", lambda x: F.layer_norm(x, (4,), torch.ones(4), torch.arange(4.0)), (R(2, 3, 4),), (R(1, 5, 4),)),
+    (
+        "layer_norm",
+        lambda x: F.layer_norm(x, (4,), torch.ones(4), torch.arange(4.0)),
+        (R(2, 3, 4),),
+        (R(1, 5, 4),),
+    ),
     ("layer_norm_plain", lambda x: F.layer_norm(x, (3, 4)), (R(2, 3, 4),), (R(5, 3, 4),)),
-    ("group_norm", lambda x: F.group_norm(x, 2, torch.arange(4.0), torch.ones(4)), (R(2, 4, 5, 3),), (R(1, 4, 2, 2),)),
-    ("batch_norm", lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3) * 2, torch.ones(3), torch.arange(3.0)), (R(2, 3, 4),), (R(1, 3, 7),)),
+    (
+        "group_norm",
+        lambda x: F.group_norm(x, 2, torch.arange(4.0), torch.ones(4)),
+        (R(2, 4, 5, 3),),
+        (R(1, 4, 2, 2),),
+    ),
+    (
+        "batch_norm",
+        lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3) * 2, torch.ones(3), torch.arange(3.0)),
+        (R(2, 3, 4),),
+        (R(1, 3, 7),),
+    ),
     ("instance_norm", lambda x: F.instance_norm(x), (R(2, 3, 4, 5),), (R(1, 3, 2, 7),)),
     ("rms_norm", lambda x: F.rms_norm(x, (4,), torch.arange(4.0)), (R(2, 3, 4),), (R(1, 5, 4),)),
-]  # fmt: skip
+]
 
 CREATION: list[Case] = [
-    unary("filled", lambda x: (torch.zeros(x.shape[0], 2), torch.ones_like(x), torch.full((2, x.shape[1]), 3.5), x.new_zeros(x.shape[1]))),
-    unary("ranges", lambda x: (torch.arange(x.shape[1]), torch.arange(1, x.shape[0], 2), torch.arange(x.shape[0], dtype=torch.float32) * 0.5)),
-    unary("constants", lambda x: x + torch.tensor([1.0, 2.0, 3.0]).sum() + torch.linspace(0, 1, 5).mean() + math.pi),
+    unary(
+        "filled",
+        lambda x: (
+            torch.zeros(x.shape[0], 2),
+            torch.ones_like(x),
+            torch.full((2, x.shape[1]), 3.5),
+            x.new_zeros(x.shape[1]),
+        ),
+    ),
+    unary(
+        "ranges",
+        lambda x: (
+            torch.arange(x.shape[1]),
+            torch.arange(1, x.shape[0], 2),
+            torch.arange(x.shape[0], dtype=torch.float32) * 0.5,
+        ),
+    ),
+    unary(
+        "constants",
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]).sum() + torch.linspace(0, 1, 5).mean() + math.pi,
+    ),
     unary("eye", lambda x: (torch.eye(x.shape[1]), torch.eye(3) @ torch.ones(3, 3))),
     unary("sizes", lambda x: (x * x.shape[1], x / x.shape[0], torch.scalar_tensor(x.shape[2]) + x.mean())),
-]  # fmt: skip
+]
 
 FAMILIES = {
     "elementwise": ELEMENTWISE,
@@ -227,7 +521,9 @@ def test_fully_masked_rows_are_zero() -> None:
 
 
 @pytest.mark.parametrize("cell", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}]
+)
 def test_recurrent(cell: Any, options: dict[str, Any]) -> None:
     """Layers, directions, with and without biases."""
     parity(cell(5, 6, **options), (R(7, 3, 5),), (R(2, 4, 5),))

@@ -1,5 +1,7 @@
 """Writes through views: from a view's new value, the new value of the tensor it is a view of."""
 
+# Every inverse takes the same arguments.
+# ruff: noqa: ARG001
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportPrivateUsage=false
 
@@ -24,8 +26,10 @@ def put_back(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     inverse = _INVERSE.get(view.op)
     if inverse is None:
         raise ExportError(
-            f"{quoted_line()}\nThis writes into a tensor through `{view.op}`, which Ingot cannot follow back to the tensor "
-            "it shares memory with. Write into the tensor itself, or build the result with torch.where or torch.cat."
+            f"{quoted_line()}\nThis writes into a tensor through `{view.op}`, which Ingot cannot follow "
+            "back to the tensor "
+            "it shares memory with. Write into the tensor itself, or build the result with torch.where "
+            "or torch.cat."
         )
     return inverse(g, e, view, value)
 
@@ -92,7 +96,9 @@ def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     back = [perm.index(d) for d in range(rank)]
     whole = g._get(parent)
     count = g.sizes.scalar(e.tensor.shape[dim])
-    first = g.op("Add", g.op("Mul", g.op("Range", g.const(0), count, g.const(1)), g.const(step)), g.sizes.scalar(start))
+    first = g.op(
+        "Add", g.op("Mul", g.op("Range", g.const(0), count, g.const(1)), g.const(step)), g.sizes.scalar(start)
+    )
     at = g.op("Unsqueeze", first, g.const([1]))
     if dim == 0:
         return g.op("ScatterND", whole, at, value)

@@ -1,4 +1,6 @@
-"""What an export took for granted: one record for each, with the line of the user's code that asked for it."""
+"""What an export took for granted: one record for each, with the line of the user's code that asked for
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ class Assumption:
     """One thing that must hold for the exported model to be the same function as its source.
 
     kind    `narrowed`: a dimension became static; `unified`: two dimensions must be equal; `range`: bounds or
-            divisibility of sizes; `relation`: an equation between sizes; `argument`: a non-tensor argument kept at
-            its value; `constant`: a Python value computed from tensors that never change (parameters, buffers);
+            divisibility of sizes; `relation`: an equation between sizes; `argument`: a non-tensor argument
+            kept at
+            its value; `constant`: a Python value computed from tensors that never change (parameters,
+            buffers);
             `input-changed`: the source writes into its input, the exported model leaves it alone
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions

@@ -1,4 +1,6 @@
-"""From a call of the model to a finished capture: chooses example sizes, records, and sums up what was assumed."""
+"""From a call of the model to a finished capture: chooses example sizes, records, and sums up what was
+assumed.
+"""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false
@@ -62,7 +64,9 @@ def capture(
     if opset not in OPSETS:
         raise ExportError(f"opset_version is {opset}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}.")
     if not callable(model):
-        raise ExportError(f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors.")
+        raise ExportError(
+            f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors."
+        )
     if isinstance(model, torch.jit.ScriptModule):
         raise ExportError("model is a ScriptModule. Export the module it was made from.")
     arguments = arguments_of(model, args, kwargs, input_names)
@@ -78,7 +82,9 @@ def capture(
 
 
 def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
-    """Example sizes of 0 and 1 are raised to 2 or more; those that the model then refuses are put back, one by one."""
+    """Example sizes of 0 and 1 are raised to 2 or more; those that the model then refuses are put back, one
+    by one.
+    """
     hints = hints_for(table)
     changed = raised(table, hints)
     try:
@@ -113,7 +119,7 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
     for symbol, (kept, where) in env.unified.items():
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
         found.append(Assumption("unified", where, what, "fixed"))
-    for guard in env.guards.values():
+    for guard in env.held.values():
         condition = env.expand(guard.condition)
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
@@ -132,5 +138,9 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
 def readable(recording: Recording, condition: Any) -> str:
     """A condition over the names of dimensions."""
     env = recording.env
-    names = {s: type(s)(env.names[s], integer=True, positive=True) for s in condition.free_symbols if s in env.names}
+    names = {
+        s: type(s)(env.names[s], integer=True, positive=True)
+        for s in condition.free_symbols
+        if s in env.names
+    }
     return str(condition.xreplace(names))

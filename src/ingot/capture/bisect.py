@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,9 @@ class _Replay:
                 self.lost = True
                 return
             if self.at in self.wanted:
-                self.kept[self.at] = r.detach().clone().numpy() if r.dtype != torch.bfloat16 else r.float().numpy()
+                self.kept[self.at] = (
+                    r.detach().clone().numpy() if r.dtype != torch.bfloat16 else r.float().numpy()
+                )
             self.at += 1
 
 
@@ -117,7 +120,8 @@ def first_difference(
     if node is None:
         return ""
     line = node.metadata_props.get("ingot.source", "an unknown line")
-    return f" The first node that differs is {node.name!r} ({node.op_type}), written for {calls[found][0]} at {line}."
+    what = f"{node.name!r} ({node.op_type})"
+    return f" The first node that differs is {what}, written for {calls[found][0]} at {line}."
 
 
 def _first_bad(
@@ -133,9 +137,11 @@ def _first_bad(
     calls = captured.recording.recorder.calls
     replay = _Replay(calls, set(chosen))
     args, kwargs = captured.arguments.with_tensors([x.clone() for x in inputs])
-    with torch.no_grad(), unchanged(module), python_functions_run_as_they_are():
-        with _Functions(replay), _Operators(replay):
-            module(*args, **kwargs)
+    quiet = (torch.no_grad(), unchanged(module), python_functions_run_as_they_are())
+    with contextlib.ExitStack() as stack:
+        for context in (*quiet, _Functions(replay), _Operators(replay)):
+            stack.enter_context(context)
+        module(*args, **kwargs)
     seen = [i for i in chosen if i in replay.kept]
     values = [v for i in seen if (v := calls[i][1]) is not None]
     results = _with_outputs(captured.model, values, runner, feeds)

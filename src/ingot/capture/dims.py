@@ -1,4 +1,6 @@
-"""Which dimensions of the inputs are symbolic, what they are called, and which example sizes stand for them."""
+"""Which dimensions of the inputs are symbolic, what they are called, and which example sizes stand for
+them.
+"""
 
 # torch.export's Dim is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -41,8 +43,10 @@ class DimTable:
 def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSpec], DimTable]:
     """Dims of every tensor input.
 
-    dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument or a
-    sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or sequences of
+    dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument
+    or a
+    sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or
+    sequences of
     dims, or None for static; a dim is a torch.export.Dim, a name, None or an int for static, or Dim.AUTO.
 
     Raises:
@@ -88,10 +92,11 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     elif isinstance(dims, (list, tuple)):
         if len(dims) != len(spec.sizes):
             raise ExportError(
-                f"dynamic_shapes of input {spec.name!r} has {len(dims)} entries, the tensor has {len(spec.sizes)} axes."
+                f"dynamic_shapes of input {spec.name!r} has {len(dims)} entries, the tensor has "
+                f"{len(spec.sizes)} axes."
             )
         wanted = dims[axis]
-    if wanted is None or isinstance(wanted, int) and not isinstance(wanted, bool):
+    if wanted is None or (isinstance(wanted, int) and not isinstance(wanted, bool)):
         return
     kind = getattr(wanted, "name", None) if type(wanted).__name__ == "_DimHintType" else None
     hint = getattr(getattr(wanted, "type", None), "name", kind)
@@ -102,12 +107,13 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     elif isinstance(wanted, str) or hint in ("AUTO", "DYNAMIC"):
         label = default_name(spec.name, axis)
     elif hasattr(wanted, "__name__"):
-        label = str(wanted.__name__)
+        label = str(getattr(wanted, "__name__"))  # noqa: B009  (a torch.export.Dim is a type)
         low, high = getattr(wanted, "min", 1), getattr(wanted, "max", None)
         table.ranges[label] = (int(low or 0), int(high) if high is not None and int(high) < 1 << 40 else None)
     else:
         raise ExportError(
-            f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, torch.export.Dim, "
+            f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, "
+            "torch.export.Dim, "
             "an int or None (static)."
         )
     known = table.sizes.get(label)
@@ -128,7 +134,9 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
     count = len(arguments.tensors)
     if isinstance(dynamic_shapes, str):
         if dynamic_shapes != "auto":
-            raise ExportError(f"dynamic_shapes is {dynamic_shapes!r}; wanted 'auto', None, or dims for each argument.")
+            raise ExportError(
+                f"dynamic_shapes is {dynamic_shapes!r}; wanted 'auto', None, or dims for each argument."
+            )
         return ["auto"] * count
     if dynamic_shapes is None:
         return [None] * count
@@ -137,7 +145,9 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
         known = [*(_parameter_names(arguments)), *arguments.kwargs]
         unknown = [k for k in dynamic_shapes if k not in known and k not in arguments.names]
         if unknown:
-            raise ExportError(f"dynamic_shapes names {unknown}; the arguments are {known}, the inputs {arguments.names}.")
+            raise ExportError(
+                f"dynamic_shapes names {unknown}; the arguments are {known}, the inputs {arguments.names}."
+            )
         if all(k in arguments.names for k in dynamic_shapes) and not set(dynamic_shapes) & set(known):
             return [dynamic_shapes.get(name) for name in arguments.names]
         for name, value in zip(_parameter_names(arguments), arguments.args, strict=True):

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-SHARED_CONSTANT_SIZE = 1024  # constants of up to this many elements with equal contents become one initializer
+SHARED_CONSTANT_SIZE = (
+    1024  # constants of up to this many elements with equal contents become one initializer
+)
 
 
 class GraphWriter:
@@ -69,8 +71,9 @@ class GraphWriter:
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """A named constant; the tensor is kept as it is given, not copied."""
         name = self.unique(name)
+        sizes: list[Any] = list(tensor.shape)
         value = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=name, shape=ir.Shape(sizes), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         if isinstance(tensor, ir.Tensor):
             tensor.name = name

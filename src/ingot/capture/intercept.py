@@ -1,4 +1,6 @@
-"""Sees torch functions before torch takes them apart: what stays whole, and tensors about to become Python values."""
+"""Sees torch functions before torch takes them apart: what stays whole, and tensors about to become Python
+values.
+"""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportPrivateUsage=false, reportMissingParameterType=false
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from ingot.capture.aten import WHOLE
 from ingot.capture.record import Recorder
 
 _Tensor: Any = torch.Tensor
+_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
 _NUMBERS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.__bool__: bool,
     _Tensor.__int__: int,
@@ -62,7 +65,7 @@ class Intercept(TorchFunctionMode):
             select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
             return None
         found = WHOLE.get(func)
-        call = _INSTEAD.get(func, func) if _plain(args) else func
+        call: Any = _INSTEAD.get(func, func) if _plain(args) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
             call = functools.partial(g.whole, *found)
         try:
@@ -82,7 +85,7 @@ class Intercept(TorchFunctionMode):
 
 def _plain(args: Any) -> bool:
     """No tensor is one of vmap's, whose batch axis is out of sight."""
-    wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
+    wrapped: Any = _functorch.is_functorch_wrapped_tensor
     for a in args:
         if isinstance(a, torch.Tensor):
             if wrapped(a):
@@ -146,10 +149,11 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {torch.chunk: chunk, _Tensor.chunk: ch
 
 
 @contextlib.contextmanager
-def python_functions_run_as_they_are() -> Iterator[None]:
+def python_functions_run_as_they_are() -> Generator[None]:
     """`torch.nn.functional` is Python: let it run, so that the calls inside it are seen.
 
-    Its functions first ask whether somebody overrides them; while a function mode is active the answer is yes, and
+    Its functions first ask whether somebody overrides them; while a function mode is active the answer is
+    yes, and
     the mode would not see what they call. For the time of a recording the answer is no.
     """
     import torch.functional
@@ -169,5 +173,5 @@ def python_functions_run_as_they_are() -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _never(*args: Any) -> bool:
+def _never(*_: Any) -> bool:
     return False

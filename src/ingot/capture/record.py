@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,9 @@ from ingot.capture.tensors import DTYPES, dtype_of, zero_copy
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
-FOLD_LIMIT = 1 << 20  # results of up to this many elements, made from constants only, are computed while recording
+FOLD_LIMIT = (
+    1 << 20
+)  # results of up to this many elements, made from constants only, are computed while recording
 FOLD_CREATED_LIMIT = 1 << 12  # the same for results made from nothing (zeros, arange)
 
 Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -36,7 +38,9 @@ class Group:
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
     def __init__(self, owned: bool) -> None:
-        self.owned = owned  # made during this recording: writing into it changes nothing that outlives the call
+        self.owned = (
+            owned  # made during this recording: writing into it changes nothing that outlives the call
+        )
         self.version = 0
         self.entries: list[Entry] = []
 
@@ -122,8 +126,12 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.parameter_names: dict[int, str] = {}
         self.paused = False
-        self.in_python = False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
-        self.calls: list[tuple[str, ir.Value | None]] = []  # every recorded result in order: operator and value
+        self.in_python = (
+            False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
+        )
+        self.calls: list[
+            tuple[str, ir.Value | None]
+        ] = []  # every recorded result in order: operator and value
         self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # a cached result would skip its guards
         self.modules: list[str] = []
@@ -150,7 +158,9 @@ class Recorder:
                 f"a tensor of unknown origin is used at {quoted_line()}\n"
                 "It was not made by a recorded operator; it may come from an earlier call, through a cache."
             )
-        return self._new(tensor, Group(owned=False), real=real, name=self.parameter_names.get(id(real), "const"))
+        return self._new(
+            tensor, Group(owned=False), real=real, name=self.parameter_names.get(id(real), "const")
+        )
 
     def _new(self, tensor: torch.Tensor, group: Group, **rest: Any) -> Entry:
         made = self._entries[id(tensor)] = Entry(tensor, group, version=group.version, **rest)
@@ -209,7 +219,12 @@ class Recorder:
         if e.group.owned or (real.numel() <= 64 and e.name == "const"):  # small, and may be written to later
             array = zero_copy(real).copy()
             return self.graph.const(array, dtype_of(real.dtype))
-        memory = (real.data_ptr(), real.dtype, tuple(real.shape), real.stride())  # tied weights have one memory
+        memory = (
+            real.data_ptr(),
+            real.dtype,
+            tuple(real.shape),
+            real.stride(),
+        )  # tied weights have one memory
         found = self._by_memory.get(memory) if real.numel() else None
         if found is None:
             tensor = ir.Tensor(zero_copy(real), dtype=dtype_of(real.dtype))
@@ -225,7 +240,9 @@ class Recorder:
         return self.graph.initializer(name, ir.Tensor(array, dtype=dtype_of(dtype)))
 
     def transposed(self, weight: torch.Tensor) -> ir.Value:
-        """A 2-D weight transposed: as a constant view of the same memory when nothing else uses it, else a node."""
+        """A 2-D weight transposed: as a constant view of the same memory when nothing else uses it, else a
+        node.
+        """
         e = self.entry(weight)
         if e.real is None or e.group.owned or e.value is not None:
             return self._transpose_node(e)
@@ -243,7 +260,9 @@ class Recorder:
         return self._transposed[key][0]
 
     def untie_transposed(self) -> None:
-        """A weight that is used both as it is and transposed is stored once: the latter becomes a Transpose node."""
+        """A weight that is used both as it is and transposed is stored once: the latter becomes a Transpose
+        node.
+        """
         for e in self._entries.values():
             if e.real is None or e.value is None or id(e.real) not in self._transposed:
                 continue
@@ -291,7 +310,7 @@ class Recorder:
         return self.sizes.equal(a, b)
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self) -> Generator[None]:
         """Run torch on fake tensors without writing nodes."""
         before, self.paused = self.paused, True
         try:
@@ -314,7 +333,8 @@ class Recorder:
         if plan.name in _RANDOM and func.overloadpacket is not torch.ops.aten.normal_:
             raise ExportError(
                 f"{func} draws random numbers at {quoted_line()}\n"
-                "An ONNX file must give the same outputs for the same inputs. Pass the numbers in as an input, "
+                "An ONNX file must give the same outputs for the same inputs. Pass the numbers in as an "
+                "input, "
                 "or draw them from a generator outside of forward."
             )
         reals = [self.real(t) for t in tensors]
@@ -355,7 +375,13 @@ class Recorder:
                 return _like(out, sizes)
         if isinstance(out, (list, tuple)):
             tidied = [self._tidy(o) for o in out]
-            return type(out)(tidied) if type(out) in (list, tuple) else out if tidied == list(out) else tuple(tidied)
+            return (
+                type(out)(tidied)
+                if type(out) in (list, tuple)
+                else out
+                if tidied == list(out)
+                else tuple(tidied)
+            )
         return out
 
     def _locate(self) -> None:
@@ -370,13 +396,13 @@ class Recorder:
         base = name
         in_place = False
         if writes:
-            in_place = len(writes) == 1 and writes[0] is arguments[0] or writes[0].name == arguments[0].name
+            in_place = (len(writes) == 1 and writes[0] is arguments[0]) or writes[0].name == arguments[0].name
             if name.endswith("_") and in_place:
                 base = name[:-1]
             elif in_place:
                 in_place = True
         row = ROWS.get(f"{base}.{func._overloadname}") or ROWS.get(base)
-        if writes and not in_place or base in _IN_PLACE_ONLY:
+        if (writes and not in_place) or base in _IN_PLACE_ONLY:
             row = None
         made = Plan(base, row, in_place, bool(func.is_view), name not in _NOT_FOLDED and not writes)
         self._plans[func] = made
@@ -392,8 +418,18 @@ class Recorder:
         if plan.view:
             parent = self.entry(args[0])
             outs = list(tidy) if isinstance(tidy, (list, tuple)) else [tidy]
-            for i, (o, v) in enumerate(zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)):
-                view = View(parent, plan.name, plan.row, out, args, kwargs, i if isinstance(out, (list, tuple)) else None)
+            for i, (o, v) in enumerate(
+                zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)
+            ):
+                view = View(
+                    parent,
+                    plan.name,
+                    plan.row,
+                    out,
+                    args,
+                    kwargs,
+                    i if isinstance(out, (list, tuple)) else None,
+                )
                 self._new(o, parent.group, value=v, view=view)
                 self.annotate(v, o)
                 self._note_dims(o, v)
@@ -492,12 +528,15 @@ class Recorder:
         return out
 
     def python_number(self, tensor: torch.Tensor) -> Any:
-        """A tensor that becomes a Python number: fine for constants, refused for anything an input decides."""
+        """A tensor that becomes a Python number: fine for constants, refused for anything an input
+        decides.
+        """
         real = self.real(tensor)
         if real is None:
             raise DataDependentError(
                 f"{quoted_line()}\n"
-                f"This line turns a tensor (shape {list(tensor.shape)}, {tensor.dtype}) that depends on the inputs into "
+                f"This line turns a tensor (shape {list(tensor.shape)}, {tensor.dtype}) that depends on "
+                "the inputs into "
                 "a Python value, and the exported model would keep the example's value for ever. "
                 "Use tensor operations instead (torch.where for a choice, masks for a selection), "
                 "or compute the value outside of the model and pass it as an argument."
@@ -539,7 +578,8 @@ class Recorder:
         name = target.name if target.name != "const" else "a tensor made outside of forward"
         raise ExportError(
             f"{func} writes into {name!r} at {quoted_line()}\n"
-            "The change would outlive the call, which an ONNX model cannot do. Work on a copy (`.clone()`), or take "
+            "The change would outlive the call, which an ONNX model cannot do. Work on a copy "
+            "(`.clone()`), or take "
             "the state as an input and return it as an output."
         )
 
@@ -549,7 +589,11 @@ class Recorder:
         target = self.entry(args[0])
         group = target.group
         if any(target.group is e.group for e in self.input_entries):
-            self.assume("input-changed", "an input tensor is written to; the model leaves the caller's alone", "assumed")
+            self.assume(
+                "input-changed",
+                "an input tensor is written to; the model leaves the caller's alone",
+                "assumed",
+            )
         constant = known and all(e.real is not None for e in group.entries)
         if constant and not any(_has_symbol(a) for a in (*args, *kwargs.values())):
             with _disable_current_modes(), torch.no_grad():
@@ -623,21 +667,31 @@ def _tensors(args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
 
 
 def _static(tensor: torch.Tensor) -> bool:
-    return all(isinstance(d, int) for d in tensor.shape)
+    return not any(isinstance(d, torch.SymInt) for d in tensor.shape)
 
 
 def _like(tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
-    """A fake tensor of these sizes with the other's order of strides, as far as it says what is contiguous."""
-    order = sorted(range(len(sizes)), key=lambda d: -_hint(tensor.stride(d)) if _hint(tensor.stride(d)) else -(1 << 62))
+    """A fake tensor of these sizes with the other's order of strides, as far as it says what is
+    contiguous.
+    """
+    order = sorted(
+        range(len(sizes)), key=lambda d: -_hint(tensor.stride(d)) if _hint(tensor.stride(d)) else -(1 << 62)
+    )
     repeated = [_hint(tensor.stride(d)) == 0 for d in range(len(sizes))]
-    base = torch.empty([1 if repeated[d] else sizes[d] for d in order], dtype=tensor.dtype, device=tensor.device)
+    base = torch.empty(
+        [1 if repeated[d] else sizes[d] for d in order], dtype=tensor.dtype, device=tensor.device
+    )
     back = [order.index(d) for d in range(len(sizes))]
     made = base.permute(back)
     return made.expand(list(sizes)) if any(repeated) else made
 
 
 def _hint(stride: Any) -> int:
-    return int(stride.node.shape_env.value(stride.node.expr)) if isinstance(stride, torch.SymInt) else int(stride)
+    return (
+        int(stride.node.shape_env.value(stride.node.expr))
+        if isinstance(stride, torch.SymInt)
+        else int(stride)
+    )
 
 
 def _has_symbol(x: Any) -> bool:

@@ -1,4 +1,6 @@
-"""One recording from start to end: example sizes to symbols, the model run on fake tensors, an ONNX model out."""
+"""One recording from start to end: example sizes to symbols, the model run on fake tensors, an ONNX model
+out.
+"""
 
 # torch's shape environment and fake tensors are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -10,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +24,9 @@ from ingot.capture.assume import Assumption
 from ingot.capture.dims import InputSpec
 from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
 from ingot.capture.record import Dispatch, Recorder
-from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
-from ingot.capture.signature import Arguments, Leaf, children, leaves, unique_names
+from ingot.capture.signature import Arguments, Leaf, leaves, unique_names
 from ingot.capture.sizes import SizeEnv
+from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import asked_by_user, converting_frame
 from ingot.errors import ExportError
@@ -58,7 +60,8 @@ def record(
 ) -> Recording:
     """Run `function` on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 
-    It runs once; and once more for each Python module that calls `int()` on a size, with an `int` that lets sizes be.
+    It runs once; and once more for each Python module that calls `int()` on a size, with an `int` that lets
+    sizes be.
 
     Raises:
         DataDependentError, MissingOperatorError, ExportError: with the user's line.
@@ -86,7 +89,10 @@ def _record(
         recorder = Recorder(env, opset)
         env.on_int = lambda: _before_number(symbolic_int, recorder)
         if isinstance(function, torch.nn.Module):
-            for name, tensor in [*function.named_parameters(remove_duplicate=False), *function.named_buffers()]:
+            for name, tensor in [
+                *function.named_parameters(remove_duplicate=False),
+                *function.named_buffers(),
+            ]:
                 recorder.parameter_names.setdefault(id(tensor), name)
         symbols = {name: env.new_dim(name, hint) for name, hint in hints.items()}
         inputs: list[ir.Value] = []
@@ -95,14 +101,20 @@ def _record(
             for spec in specs:
                 shape = [symbols[d] if isinstance(d, str) else d for d in spec.dims]
                 fake = torch.empty(shape, dtype=spec.dtype)
-                value = ir.Value(name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(spec.dtype)))
+                value = ir.Value(
+                    name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(spec.dtype))
+                )
                 recorder.add_input(fake, value)
                 fakes.append(fake)
                 inputs.append(value)
             args, kwargs = arguments.with_tensors(fakes)
-            with module_paths(function, recorder), python_functions_run_as_they_are(), Intercept(recorder):
-                with Dispatch(recorder):
-                    output = function(*args, **kwargs)
+            with (
+                module_paths(function, recorder),
+                python_functions_run_as_they_are(),
+                Intercept(recorder),
+                Dispatch(recorder),
+            ):
+                output = function(*args, **kwargs)
             recorder.missing.raise_if_any()
             recorder.untie_transposed()
             outputs, names = _outputs(recorder, output, output_names)
@@ -116,7 +128,9 @@ def _record(
 def _outputs(
     recorder: Recorder, output: Any, names: Sequence[str] | None
 ) -> tuple[list[ir.Value], list[str]]:
-    """Name the tensors the model returned and put an Identity under those that are an input, a constant or repeated."""
+    """Name the tensors the model returned and put an Identity under those that are an input, a constant or
+    repeated.
+    """
     found: list[Leaf] = []
     for leaf in leaves(output):
         v = leaf.value
@@ -124,22 +138,28 @@ def _outputs(
             found.append(leaf)
         elif v is not None and not isinstance(v, (bool, int, float, str)):
             raise ExportError(
-                f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, in tuples, lists, "
-                "dicts or dataclasses. Return the tensors inside it, or switch it off (a key-value cache: use_cache=False)."
+                f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, "
+                "in tuples, lists, "
+                "dicts or dataclasses. Return the tensors inside it, or switch it off (a key-value "
+                "cache: use_cache=False)."
             )
     if not found:
-        raise ExportError(f"the model returns no tensor but {type(output).__name__}. Return at least one tensor.")
+        raise ExportError(
+            f"the model returns no tensor but {type(output).__name__}. Return at least one tensor."
+        )
     named = [leaf.name if leaf.path else "output" for leaf in found]
     named = [f"output_{n}" if n.isdigit() else n for n in named]
     if names is not None:
         if len(names) > len(named):
-            raise ExportError(f"output_names has {len(names)} names, the model returns {len(named)} tensors: {named}.")
+            raise ExportError(
+                f"output_names has {len(names)} names, the model returns {len(named)} tensors: {named}."
+            )
         named[: len(names)] = names
     taken = {v.name for v in recorder.graph.initializers.values()}
     named = unique_names(named)
     recorder.graph.scope = ""
     outputs: list[ir.Value] = []
-    for name, leaf in zip(named, found, strict=True):
+    for leaf in found:
         v = leaf.value
         value = recorder.val(v)
         if value.producer() is None or value in outputs or value.is_graph_output():
@@ -181,7 +201,12 @@ def _model(recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value]) 
         if v.name in own:
             v.name = recorder.graph.unique(str(v.name))
     graph = ir.Graph(
-        inputs, outputs, nodes=needed, initializers=initializers, opset_imports={"": recorder.opset}, name="main"
+        inputs,
+        outputs,
+        nodes=needed,
+        initializers=initializers,
+        opset_imports={"": recorder.opset},
+        name="main",
     )
     return ir.Model(graph, ir_version=_IR_VERSIONS.get(recorder.opset, 10), producer_name="ingot")
 
@@ -206,7 +231,8 @@ def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | Non
 def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> None:
     """A size is about to become a Python number: see whether that can be avoided.
 
-    `int(x.shape[0])` in the user's code: start again with an `int` that leaves sizes as they are. torch's own C++:
+    `int(x.shape[0])` in the user's code: start again with an `int` that leaves sizes as they are. torch's
+    own C++:
     take the operator's Python form instead.
     """
     frame = converting_frame("__int__")
@@ -218,9 +244,13 @@ def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> Non
 
 
 @contextlib.contextmanager
-def quiet_torch() -> Iterator[None]:
-    """torch logs every error of a fake tensor with a traceback; the error itself reaches the caller anyway."""
-    loggers = [logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.fx.experimental.sym_node")]
+def quiet_torch() -> Generator[None]:
+    """torch logs every error of a fake tensor with a traceback; the error itself reaches the caller
+    anyway.
+    """
+    loggers = [
+        logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.fx.experimental.sym_node")
+    ]
     levels = [x.level for x in loggers]
     for x in loggers:
         x.setLevel(logging.CRITICAL + 1)
@@ -235,7 +265,7 @@ def quiet_torch() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def module_paths(function: Any, recorder: Recorder) -> Iterator[None]:
+def module_paths(function: Any, recorder: Recorder) -> Generator[None]:
     """Keep the path of the running submodule in `recorder.modules`."""
     if not isinstance(function, torch.nn.Module):
         yield
@@ -243,10 +273,10 @@ def module_paths(function: Any, recorder: Recorder) -> Iterator[None]:
     paths = {id(m): name for name, m in function.named_modules()}
     hooks: Any = torch.nn.modules.module
 
-    def enter(module: Any, args: Any) -> None:
+    def enter(module: Any, *_: Any) -> None:
         recorder.modules.append(paths.get(id(module), recorder.modules[-1] if recorder.modules else ""))
 
-    def leave(module: Any, args: Any, output: Any) -> None:
+    def leave(*_: Any) -> None:
         if recorder.modules:
             recorder.modules.pop()
 
@@ -265,7 +295,9 @@ class _State:
     def __init__(self, modules: Sequence[tuple[str, torch.nn.Module]]) -> None:
         self.modules = modules
         self.before = [dict(m.__dict__) for _, m in modules]
-        self.containers = [_contents(m) for _, m in modules]  # hooks are put into dicts that stay the same object
+        self.containers = [
+            _contents(m) for _, m in modules
+        ]  # hooks are put into dicts that stay the same object
         self.buffers = [dict(m._buffers) for _, m in modules]
         self.parameters = [dict(m._parameters) for _, m in modules]
 
@@ -276,13 +308,15 @@ class _State:
             for name, value in m._buffers.items():
                 if value is not buffers.get(name):
                     raise ExportError(
-                        f"buffer {_join(path, name)!r} is replaced in forward: state that outlives the call, which an ONNX "
+                        f"buffer {_join(path, name)!r} is replaced in forward: state that outlives the "
+                        "call, which an ONNX "
                         "model does not have. Take it as an input and return it as an output."
                     )
             for name, value in m.__dict__.items():
                 if name not in before or before[name] is not value:
-                    what = f"attribute {_join(path, name)!r} is written in forward; the exported model does not keep it"
-                    found.append(Assumption("constant", _join(path, name), what, "assumed"))
+                    whose = _join(path, name)
+                    what = f"attribute {whose!r} is written in forward; the exported model does not keep it"
+                    found.append(Assumption("constant", whose, what, "assumed"))
         return found
 
     def restore(self) -> None:
@@ -291,7 +325,8 @@ class _State:
         for (_, m), before, buffers, parameters in rows:
             m.__dict__.clear()
             m.__dict__.update(before)
-            for mine, old in ((m._buffers, buffers), (m._parameters, parameters)):
+            tables: Any = ((m._buffers, buffers), (m._parameters, parameters))
+            for mine, old in tables:
                 mine.clear()
                 mine.update(old)
         for saved in self.containers:
@@ -312,7 +347,7 @@ def _join(path: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def unchanged(function: Any) -> Iterator[_State]:
+def unchanged(function: Any) -> Generator[_State]:
     """eval() for the time of the run; every submodule's mode and attributes as before afterwards."""
     modules = list(function.named_modules()) if isinstance(function, torch.nn.Module) else []
     modes = [m.training for _, m in modules]

@@ -2,6 +2,7 @@
 
 # torch and SymPy are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.dims import InputSpec
 
-# Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the example's.
+# Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the
+# example's.
 _SMALL = (1, 2, 3, 5, 7)
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
@@ -36,13 +38,15 @@ def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[to
 def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iterator[dict[str, int]]:
     """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
     env, table = captured.recording.env, captured.table
-    guards = [env.expand(g.condition) for g in env.guards.values()]
+    guards = [env.expand(g.condition) for g in env.held.values()]
     free = [s for s in env.names if env.canon_dims(s) == s]
     if not free:
         return
     for attempt in range(draws):
         picked: dict[Any, Any] = {}
-        by_hint: dict[tuple[int, int], int] = {}  # one size for an axis that all inputs have alike: batches that agree
+        by_hint: dict[
+            tuple[int, int], int
+        ] = {}  # one size for an axis that all inputs have alike: batches that agree
         for s in free:
             name, hint = env.names[s], int(table.sizes[env.names[s]])
             low, high = table.ranges.get(name, (1, None))
@@ -84,7 +88,9 @@ def _shape(spec: InputSpec, sizes: dict[str, int]) -> list[int]:
 
 
 def _draw(spec: InputSpec, shape: list[int], rng: np.random.Generator) -> torch.Tensor:
-    """Elements picked from the example, so that indices stay valid; normal numbers where it has no variety."""
+    """Elements picked from the example, so that indices stay valid; normal numbers where it has no
+    variety.
+    """
     example = spec.example
     count = int(np.prod(shape))
     if example is not None and example.numel():

@@ -1,4 +1,6 @@
-"""Inputs and outputs: nested arguments to named tensors and back. Needs no torch, so a Program can use it alone."""
+"""Inputs and outputs: nested arguments to named tensors and back. Needs no torch, so a Program can use it
+alone.
+"""
 
 # Arguments may be anything.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -18,9 +20,11 @@ from ingot.errors import ExportError, InputError
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """An example given by its dtype and shape instead of a tensor: `Input("float32", ["batch", 3, "h", "w"])`.
+    """An example given by its dtype and shape instead of a tensor: `Input("float32", ["batch", 3, "h",
+    "w"])`.
 
-    An int is a static size, a str names a dynamic one, None leaves the name to Ingot. The same name twice means the same size.
+    An int is a static size, a str names a dynamic one, None leaves the name to Ingot. The same name twice
+    means the same size.
     """
 
     dtype: str
@@ -109,7 +113,9 @@ class Arguments:
     def fixed(self) -> list[tuple[str, Any]]:
         """Arguments that are no tensors: name and value."""
         named = _labelled(self.signature, self.args, self.kwargs)
-        return [(leaf.name, leaf.value) for leaf in named if not is_tensor(leaf.value) and leaf.value is not None]
+        return [
+            (leaf.name, leaf.value) for leaf in named if not is_tensor(leaf.value) and leaf.value is not None
+        ]
 
     signature: inspect.Signature | None = None
 
@@ -136,7 +142,9 @@ class Arguments:
         return {name: by_label[leaf.name] for name, leaf in zip(self.names, wanted, strict=True)}
 
 
-def _labelled(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Leaf]:
+def _labelled(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Leaf]:
     """Leaves in the order of the call; their paths begin with the parameter's name."""
     found: list[Leaf] = []
     for i, value in enumerate(args):
@@ -166,7 +174,12 @@ def arguments_of(
     """
     positional: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
     keywords = dict(kwargs or {})
-    if positional and isinstance(positional[-1], dict) and not keywords and _takes_keywords(function, positional):
+    if (
+        positional
+        and isinstance(positional[-1], dict)
+        and not keywords
+        and _takes_keywords(function, positional)
+    ):
         positional, keywords = positional[:-1], dict(positional[-1])
     target = getattr(function, "forward", function)
     try:
@@ -178,7 +191,8 @@ def arguments_of(
             signature.bind(*positional, **keywords)
         except TypeError as error:
             raise ExportError(
-                f"{type(function).__name__}.forward{signature} was given {len(positional)} positional argument(s) and "
+                f"{type(function).__name__}.forward{signature} was given {len(positional)} positional "
+                "argument(s) and "
                 f"{sorted(keywords)}: {error}. Pass the arguments of one call as args=(…) and kwargs={{…}}."
             ) from error
     call = Arguments(positional, keywords, [], signature)
@@ -195,7 +209,9 @@ def arguments_of(
 
 
 def _takes_keywords(function: Any, positional: tuple[Any, ...]) -> bool:
-    """torch.onnx.export reads a dict at the end of args as keyword arguments; so it is when nothing else fits it."""
+    """torch.onnx.export reads a dict at the end of args as keyword arguments; so it is when nothing else
+    fits it.
+    """
     target = getattr(function, "forward", function)
     try:
         signature = inspect.signature(target)

@@ -2,7 +2,8 @@
 
 # SymPy and torch's shape environment are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from ingot.errors import ExportError
 
 Size = int | torch.SymInt
 
-# Hints for sizes that only the run knows (the number of selected rows …): unusual, so that they equal nothing else.
+# Hints for sizes that only the run knows (the number of selected rows …): unusual, so that they equal
+# nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
 _INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
@@ -53,20 +55,27 @@ class Fixed:
 class SizeEnv(ShapeEnv):
     """torch's shape environment with every decision taken here: static, else by hint, and then written down.
 
-    Questions that torch asks itself on the way to the same result, as it does for sizes of 1, are not written down.
-    torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded with the line
-    that asked; an equation with a number fixes its dimensions, an equation between two dimensions unifies them.
+    Questions that torch asks itself on the way to the same result, as it does for sizes of 1, are not
+    written down.
+    torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded with
+    the line
+    that asked; an equation with a number fixes its dimensions, an equation between two dimensions unifies
+    them.
     """
 
     def __init__(self) -> None:
         super().__init__(specialize_zero_one=False, duck_shape=False)
         self.names: dict[sympy.Symbol, str] = {}
         self.hints: dict[sympy.Symbol, Any] = {}
-        self.definitions: dict[sympy.Symbol, Any] = {}  # sizes computed from others that have a symbol of their own
+        self.definitions: dict[
+            sympy.Symbol, Any
+        ] = {}  # sizes computed from others that have a symbol of their own
         self.fixed: dict[sympy.Symbol, Fixed] = {}
         self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str]] = {}
-        self.guards: dict[Any, Guard] = {}
-        self.small: set[sympy.Symbol] = set()  # dimensions so small in the example that a size made from them was 1
+        self.held: dict[Any, Guard] = {}
+        self.small: set[sympy.Symbol] = (
+            set()
+        )  # dimensions so small in the example that a size made from them was 1
         self.on_int: Callable[[], None] | None = None  # called before a size becomes a Python number
         self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
@@ -99,7 +108,8 @@ class SizeEnv(ShapeEnv):
         return expression.xreplace(known) if known else expression
 
     def derive(self, size: torch.SymInt) -> torch.SymInt:
-        """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay short.
+        """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay
+        short.
 
         Without this, SymPy spends minutes on the nested divisions of a deep network's feature maps.
         """
@@ -109,7 +119,10 @@ class SizeEnv(ShapeEnv):
         hint = int(self.value(e))
         name = f"derived{len(self.definitions)}"
         symbol: Any = self.create_symbol(
-            max(hint, 2), ConstantSource(name), dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+            max(hint, 2),
+            ConstantSource(name),
+            dynamic_dim=DimDynamic.DYNAMIC,
+            do_not_specialize_zero_one=True,
         )
         self.definitions[symbol] = e
         self.hints[symbol] = sympy.Integer(hint)
@@ -145,7 +158,7 @@ class SizeEnv(ShapeEnv):
     def require_equal(self, a: Any, b: Any) -> None:
         """Two formulas must be equal for the model to work, as they are in the example."""
         equation = sympy.Eq(a, b)
-        if equation not in self.guards and equation not in (sympy.true, sympy.false):
+        if equation not in self.held and equation not in (sympy.true, sympy.false):
             self._record(equation, by_user=False, check=True)
 
     # -- torch's entry points
@@ -166,7 +179,9 @@ class SizeEnv(ShapeEnv):
         if e.is_number or e in (sympy.true, sympy.false):
             return e
         if fallback_value is not None and isinstance(e, _INEQUALITIES):
-            return sympy.true if fallback_value else sympy.false  # the general way: a slice keeps min(end, size)
+            return (
+                sympy.true if fallback_value else sympy.false
+            )  # the general way: a slice keeps min(end, size)
         if isinstance(e, (BooleanFunction, Relational)):  # a plain Symbol is a Boolean too, to SymPy
             return self._decide(e)
         if self.on_int is not None:
@@ -175,7 +190,9 @@ class SizeEnv(ShapeEnv):
         self._fix(e.free_symbols)
         return value
 
-    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: Any, fx_node: Any = None) -> bool:
+    def guard_or_defer_runtime_assert(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, orig_expr: Any, msg: Any, fx_node: Any = None
+    ) -> bool:
         """torch checks that its operands fit: true or the operator raises."""
         del msg, fx_node
         e = self.canon(orig_expr)
@@ -191,7 +208,7 @@ class SizeEnv(ShapeEnv):
             return self._decided[e]
         holds = bool(self.value(e))
         answer = sympy.true if holds else sympy.false
-        if matters and (e if holds else Not(e)) not in self.guards:
+        if matters and (e if holds else Not(e)) not in self.held:
             known = self._maybe_evaluate_static(e)
             if known is not None:
                 return known
@@ -212,7 +229,11 @@ class SizeEnv(ShapeEnv):
             bound = _as_bound(opened)
             if bound is not opened:
                 self._record(bound, by_user, True)
-                side, other = (condition.lhs, condition.rhs) if condition.lhs.is_Symbol else (condition.rhs, condition.lhs)
+                side, other = (
+                    (condition.lhs, condition.rhs)
+                    if condition.lhs.is_Symbol
+                    else (condition.rhs, condition.lhs)
+                )
                 if side in self.definitions:
                     self._put(side, other)
                 return
@@ -230,12 +251,12 @@ class SizeEnv(ShapeEnv):
                 self._fix(condition.free_symbols)
                 return
         if by_user or check:
-            self.guards[condition] = Guard(condition, source_line(), by_user)
+            self.held[condition] = Guard(condition, source_line(), by_user)
 
     def _put_derived(self, equation: Any, value: Any) -> None:
         expanded = self.expand(equation)
         if expanded != True:  # noqa: E712  (a SymPy object)
-            self.guards[expanded] = Guard(expanded, source_line(), True)
+            self.held[expanded] = Guard(expanded, source_line(), True)
         side = equation.lhs if equation.rhs == value else equation.rhs
         if side.is_Symbol:
             self._put(side, value)
@@ -248,7 +269,8 @@ class SizeEnv(ShapeEnv):
             value = self.hint(s)
             if s not in self.names:
                 raise ExportError(
-                    f"a size that only the run knows would become the Python number {value} at {source_line()}. "
+                    f"a size that only the run knows would become the Python number {value} at "
+                    f"{source_line()}. "
                     "Keep it as a tensor or a size: index, slice and reshape take it as it is."
                 )
             self.fixed[s] = Fixed(int(value), source_line(), asked_by_user())
@@ -264,12 +286,15 @@ class SizeEnv(ShapeEnv):
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
             equation = _as_bound(equation)
-            self.guards[equation] = Guard(equation, source_line(), False)
+            self.held[equation] = Guard(equation, source_line(), False)
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
         self._put(drop, keep)
 
     def _put(self, symbol: Any, value: Any) -> None:
-        self._replace = {k.xreplace({symbol: value}) if not k.is_Symbol else k: v.xreplace({symbol: value}) for k, v in self._replace.items()}
+        self._replace = {
+            k.xreplace({symbol: value}) if not k.is_Symbol else k: v.xreplace({symbol: value})
+            for k, v in self._replace.items()
+        }
         self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
         self._replace[symbol] = value
         self._decided.clear()
@@ -351,7 +376,9 @@ class SizeWriter:
             return self.graph.op("Shape", first[0], start=first[1], end=first[1] + len(key))
         parts = [
             [self.graph.const([int(e) for e in run])] if static else [self.lower(e) for e in run]
-            for static, run in ((k, list(r)) for k, r in itertools.groupby(key, key=lambda e: bool(e.is_number)))
+            for static, run in (
+                (k, list(r)) for k, r in itertools.groupby(key, key=lambda e: bool(e.is_number))
+            )
         ]
         flat = [p for part in parts for p in part]
         return flat[0] if len(flat) == 1 else self.graph.op("Concat", *flat, axis=0)

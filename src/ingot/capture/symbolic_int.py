@@ -1,16 +1,17 @@
 """`int(x.shape[0])` in a model is meant to be harmless, but Python's `int` makes a number of a symbolic size.
 
-Models write it all the time. For modules that do, a recording starts again with their global name `int` bound to a
+Models write it all the time. For modules that do, a recording starts again with their global name `int`
+bound to a
 type that returns sizes as they are and is `int` in every other way.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class SymbolicInt(builtins.int, metaclass=_Meta):
 
 
 @contextlib.contextmanager
-def shadowed_int(modules: Sequence[dict[str, Any]]) -> Iterator[None]:
+def shadowed_int(modules: Sequence[dict[str, Any]]) -> Generator[None]:
     """Bind `int` in these modules' globals."""
     missing = object()
     saved = [(g, g.get("int", missing)) for g in modules]

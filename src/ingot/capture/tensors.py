@@ -36,7 +36,9 @@ def dtype_of(dtype: torch.dtype) -> ir.DataType:
     """The ONNX dtype of a torch dtype."""
     found = DTYPES.get(dtype)
     if found is None:
-        raise ExportError(f"{dtype} has no ONNX dtype Ingot writes; found in the model, wanted one of {sorted(BY_NAME)}.")
+        raise ExportError(
+            f"{dtype} has no ONNX dtype Ingot writes; found in the model, wanted one of {sorted(BY_NAME)}."
+        )
     return found
 
 

@@ -1,5 +1,8 @@
 """Whose line is running: finds the user's frame under torch's and Ingot's own, for messages and metadata."""
 
+# Frames are what this file is about.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import linecache
@@ -29,7 +32,7 @@ def _is_user(code: CodeType) -> bool:
 @lru_cache(maxsize=1024)
 def short_path(filename: str) -> str:
     """The file's path below the import root it was found under: stable between machines."""
-    roots = [os.path.realpath(p) + os.sep for p in [*sys.path, os.getcwd()] if p]
+    roots = [os.path.realpath(p) + os.sep for p in [*sys.path, str(Path.cwd())] if p]
     real = os.path.realpath(filename)
     hits = [r for r in roots if real.startswith(r)]
     return real[len(max(hits, key=len)) :] if hits else real
@@ -59,16 +62,20 @@ def quoted_line() -> str:
 
 
 def asked_by_user(depth: int = 2) -> bool:
-    """Whether the user's own line turns a size into a bool or a number, rather than torch looking at it for itself.
+    """Whether the user's own line turns a size into a bool or a number, rather than torch looking at it for
+    itself.
 
-    `if x.shape[0] == 4:` goes through `SymBool.__bool__` in torch/__init__.py, called from the user's frame; torch's
+    `if x.shape[0] == 4:` goes through `SymBool.__bool__` in torch/__init__.py, called from the user's frame;
+    torch's
     C++ asks the shape environment without it.
     """
     return converting_frame(depth=depth + 1) is not None
 
 
 def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType | None:
-    """The user's frame that turns a size into a bool or number (by the given dunder), if that is what is going on."""
+    """The user's frame that turns a size into a bool or number (by the given dunder), if that is what is
+    going on.
+    """
     at: FrameType | None = sys._getframe(depth)
     while at is not None:
         name = at.f_code.co_filename

@@ -1,6 +1,8 @@
-"""Scaled dot-product attention: whole from opset 23, before it the MatMul, Softmax, MatMul that runtimes recognise."""
+"""Scaled dot-product attention: whole from opset 23, before it the MatMul, Softmax, MatMul that runtimes
+recognise.
+"""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -37,7 +39,9 @@ def _fake_attention(
     if is_causal and attn_mask is not None:
         raise RuntimeError("scaled_dot_product_attention takes attn_mask or is_causal, not both")
     if dropout_p:
-        raise ExportError("scaled_dot_product_attention with dropout_p draws random numbers; pass 0.0 in eval mode.")
+        raise ExportError(
+            "scaled_dot_product_attention with dropout_p draws random numbers; pass 0.0 in eval mode."
+        )
     checked(key, -1, query.shape[-1], "attention")
     checked(value, -2, key.shape[-2], "attention")
     for axis in range(query.dim() - 2):
@@ -95,7 +99,9 @@ def _lowest(dtype: torch.dtype) -> float:
 
 
 def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.Value | None]:
-    """The mask as an addend, and 0 or 1 for rows that have nothing left (None when there are none for sure)."""
+    """The mask as an addend, and 0 or 1 for rows that have nothing left (None when there are none for
+    sure).
+    """
     value = g.val(mask)
     known = g.memo.get(("mask", id(value), dtype))
     if known is not None:
@@ -107,7 +113,9 @@ def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.V
         sure = contents is not None and bool(g.contents(contents).any(axis=-1).all())
         whole_row = g.op("ReduceMax", g.cast(value, torch.bool, dtype), g.const([-1]), keepdims=1)
         made = (bias, None if sure else whole_row)
-    elif contents is not None and not bool(np.isneginf(g.contents(contents).astype(np.float64)).all(axis=-1).any()):
+    elif contents is not None and not bool(
+        np.isneginf(g.contents(contents).astype(np.float64)).all(axis=-1).any()
+    ):
         made = (g.operand(mask, dtype), None)
     else:
         plain = g.operand(mask, dtype)
@@ -124,7 +132,9 @@ def _causal(g: Recorder, query: Tensor, key: Tensor, dtype: torch.dtype) -> ir.V
     name = ("causal", str(g.env.expr(n)), str(g.env.expr(m)), dtype)
     known = g.memo.get(name)
     if known is None:
-        rows = g.op("Unsqueeze", g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1)), g.const([1]))
+        rows = g.op(
+            "Unsqueeze", g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1)), g.const([1])
+        )
         columns = g.op("Range", g.const(0), g.operand(m, torch.int64), g.const(1))
         seen = g.op("LessOrEqual", columns, rows)
         known = g.memo[name] = g.op("Where", seen, g.const(0.0, dtype), g.const(_lowest(dtype), dtype))

@@ -1,6 +1,6 @@
 """Convolutions of any rank, plain and transposed, with their bias."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 

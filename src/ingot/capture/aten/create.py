@@ -1,6 +1,6 @@
 """Tensors made from nothing: zeros, ones, full, arange, linspace, eye, one-hot."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -31,9 +31,17 @@ def _constant(value: int) -> Row:
 
 
 # Contents of `empty` are whatever torch finds in memory; here they are zeros.
-row("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "zero")(
-    _constant(0)
-)
+row(
+    "zeros",
+    "zeros_like",
+    "new_zeros",
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "zero",
+)(_constant(0))
 row("ones", "ones_like", "new_ones")(_constant(1))
 
 
@@ -62,7 +70,9 @@ def scalar_tensor(g: Recorder, out: Tensor, value: Any, **kwargs: Any) -> ir.Val
 
 
 def _arange(g: Recorder, out: Tensor, start: Any, end: Any, step: Any) -> ir.Value:
-    if not out.dtype.is_floating_point and not any(isinstance(v, (float, torch.SymFloat)) for v in (start, end, step)):
+    if not out.dtype.is_floating_point and not any(
+        isinstance(v, (float, torch.SymFloat)) for v in (start, end, step)
+    ):
         values = g.op("Range", *[g.operand(v, torch.int64) for v in (start, end, step)])
         return g.cast(values, torch.int64, out.dtype)
     count = g.op("Range", g.const(0), g.operand(out.shape[0], torch.int64), g.const(1))

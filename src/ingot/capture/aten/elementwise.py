@@ -1,6 +1,6 @@
 """Elementwise operators: arithmetic, comparison, logic, activations, casts, where."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
@@ -22,11 +22,15 @@ Tensor = torch.Tensor
 
 def common_dtype(*operands: Any) -> torch.dtype:
     """The dtype torch computes these operands in."""
-    kinds = {torch.SymInt: 1, torch.SymFloat: 1.0, torch.SymBool: True}
-    plain = [kinds.get(type(x), x) for x in operands]
+    kinds: dict[type, Any] = {torch.SymInt: 1, torch.SymFloat: 1.0, torch.SymBool: True}
+    plain: list[Any] = [kinds.get(type(x), x) for x in operands]
     dtype: Any = None
     for x in plain[1:]:
-        dtype = torch.result_type(plain[0], x) if dtype is None else torch.promote_types(dtype, torch.result_type(plain[0], x))
+        dtype = (
+            torch.result_type(plain[0], x)
+            if dtype is None
+            else torch.promote_types(dtype, torch.result_type(plain[0], x))
+        )
     return dtype
 
 
@@ -180,7 +184,12 @@ def _truth(g: Recorder, x: Any) -> ir.Value:
     return g.operand(x, torch.bool)
 
 
-for _name, _op in {"logical_and": "And", "logical_or": "Or", "logical_xor": "Xor", "logical_not": "Not"}.items():
+for _name, _op in {
+    "logical_and": "And",
+    "logical_or": "Or",
+    "logical_xor": "Xor",
+    "logical_not": "Not",
+}.items():
     row(_name)(_logical(_op))
 
 
@@ -351,7 +360,9 @@ def isfinite(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 
 
 @row("nan_to_num")
-def nan_to_num(g: Recorder, out: Tensor, a: Tensor, nan: Any = None, posinf: Any = None, neginf: Any = None) -> ir.Value:
+def nan_to_num(
+    g: Recorder, out: Tensor, a: Tensor, nan: Any = None, posinf: Any = None, neginf: Any = None
+) -> ir.Value:
     """NaN and the infinities replaced by numbers."""
     dtype, x = out.dtype, g.val(a)
     if not dtype.is_floating_point:
@@ -473,7 +484,9 @@ def leaky_relu(g: Recorder, out: Tensor, a: Tensor, negative_slope: float = 0.01
 
 
 @row("elu")
-def elu(g: Recorder, out: Tensor, a: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> ir.Value:
+def elu(
+    g: Recorder, out: Tensor, a: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1
+) -> ir.Value:
     """alpha (exp(x) - 1) below zero; SELU and CELU arrive here with scales."""
     x, dtype = g.val(a), out.dtype
     if input_scale == 1:
@@ -547,7 +560,9 @@ def same(g: Recorder, out: Tensor, a: Tensor, *rest: Any, **kwargs: Any) -> ir.V
 def copy(g: Recorder, out: Tensor, a: Tensor, source: Tensor, non_blocking: bool = False) -> ir.Value:
     """The source, in the target's dtype and shape."""
     value = g.operand(source, a.dtype)
-    if len(source.shape) == len(a.shape) and all(g.same_size(x, y) for x, y in zip(source.shape, a.shape, strict=True)):
+    if len(source.shape) == len(a.shape) and all(
+        g.same_size(x, y) for x, y in zip(source.shape, a.shape, strict=True)
+    ):
         return value
     return g.op("Expand", value, g.shape(a.shape))
 

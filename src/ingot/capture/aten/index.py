@@ -1,6 +1,6 @@
 """Indexing: embedding, gather, scatter, advanced indexing and writes through indices."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
@@ -22,7 +22,9 @@ Tensor = torch.Tensor
 
 
 @row("embedding")
-def embedding(g: Recorder, out: Tensor, weight: Tensor, indices: Tensor, *rest: Any, **kwargs: Any) -> ir.Value:
+def embedding(
+    g: Recorder, out: Tensor, weight: Tensor, indices: Tensor, *rest: Any, **kwargs: Any
+) -> ir.Value:
     """Rows of a table."""
     return g.op("Gather", g.val(weight), g.val(indices), axis=0)
 
@@ -36,7 +38,9 @@ def index_select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor) -
 
 
 @row("gather")
-def gather(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> ir.Value:
+def gather(
+    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False
+) -> ir.Value:
     """One element per position of the index; ONNX lets the other axes be shorter too."""
     return g.op("GatherElements", g.val(a), g.val(index), axis=dim % max(a.dim(), 1))
 
@@ -45,13 +49,17 @@ def gather(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, spar
 def take_along_dim(g: Recorder, out: Tensor, a: Tensor, indices: Tensor, dim: Any = None) -> ir.Value:
     """gather, with the whole tensor flat when no dim is given."""
     if dim is None:
-        return g.op("Gather", g.op("Reshape", g.val(a), g.const([-1])), g.op("Reshape", g.val(indices), g.const([-1])))
+        return g.op(
+            "Gather", g.op("Reshape", g.val(a), g.const([-1])), g.op("Reshape", g.val(indices), g.const([-1]))
+        )
     return g.op("GatherElements", g.val(a), g.val(indices), axis=dim % a.dim())
 
 
 @row("index", "_unsafe_index")
 def index(g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None]) -> ir.Value:
-    """a[i, j, :, mask]: index tensors broadcast against each other, masks count as the positions they select."""
+    """a[i, j, :, mask]: index tensors broadcast against each other, masks count as the positions they
+    select.
+    """
     x, rank = g.val(a), a.dim()
     given = [(d, i) for d, i in enumerate(indices) if i is not None]
     if len(given) == 1 and given[0][1].dtype in (torch.bool, torch.uint8):
@@ -82,7 +90,11 @@ def index(g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None])
         return x
     # The selected axes go back to where the first index stood.
     before = axes[0]
-    perm = [*range(selected, selected + before), *range(selected), *range(selected + before, selected + len(rest))]
+    perm = [
+        *range(selected, selected + before),
+        *range(selected),
+        *range(selected + before, selected + len(rest)),
+    ]
     return g.op("Transpose", x, perm=perm)
 
 
@@ -113,7 +125,9 @@ def _masked(g: Recorder, a: Tensor, axis: int, mask: Tensor) -> ir.Value:
 def masked_select(g: Recorder, out: Tensor, a: Tensor, mask: Tensor) -> ir.Value:
     """The elements where the mask holds, flat."""
     x, m = g.val(a), g.val(mask)
-    if len(a.shape) != len(mask.shape) or any(not g.same_size(p, q) for p, q in zip(a.shape, mask.shape, strict=True)):
+    if len(a.shape) != len(mask.shape) or any(
+        not g.same_size(p, q) for p, q in zip(a.shape, mask.shape, strict=True)
+    ):
         shape = g.op("Shape", g.op("Where", m, x, x))
         x, m = g.op("Expand", x, shape), g.op("Expand", m, shape)
     flat = g.const([-1])
@@ -128,7 +142,13 @@ def nonzero(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 
 @row("index_put", "_index_put_impl", "_unsafe_index_put")
 def index_put(
-    g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False, unsafe: bool = False
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    indices: Sequence[Tensor | None],
+    values: Tensor,
+    accumulate: bool = False,
+    unsafe: bool = False,
 ) -> ir.Value:
     """a[indices] = values, or += values."""
     x, rank = g.val(a), a.dim()
@@ -140,7 +160,9 @@ def index_put(
         after = rank - axis - mask.dim()
         if after:
             m = g.op("Unsqueeze", m, g.const([mask.dim() + k for k in range(after)]))
-        if values.dim() == 0 or (values.dim() == 1 and g.sizes.number(values.shape[0]) == 1 and axis == 0 and not after):
+        if values.dim() == 0 or (
+            values.dim() == 1 and g.sizes.number(values.shape[0]) == 1 and axis == 0 and not after
+        ):
             return g.op("Where", m, value, x)
     expanded: list[tuple[int, ir.Value, int]] = []
     axis = 0
@@ -158,7 +180,9 @@ def index_put(
     rest = [d for d in range(rank) if d not in axes]
     first = axes[0] != 0
     if first and axes != list(range(axes[0], axes[0] + len(axes))):
-        raise ExportError("a write through index tensors with a slice between them; transpose the tensor first.")
+        raise ExportError(
+            "a write through index tensors with a slice between them; transpose the tensor first."
+        )
     perm = axes + rest
     moved = g.op("Transpose", x, perm=perm) if perm != list(range(rank)) else x
     at = _stacked(g, [v for _, v, _ in expanded], [r for _, _, r in expanded])
@@ -171,7 +195,11 @@ def index_put(
         missing = selected + len(rest) - values.dim()
         if missing:
             value = g.op("Unsqueeze", value, g.const(list(range(missing))))
-        order = [*range(before, before + selected), *range(before), *range(before + selected, selected + len(rest))]
+        order = [
+            *range(before, before + selected),
+            *range(before),
+            *range(before + selected, selected + len(rest)),
+        ]
         value = g.op("Transpose", value, perm=order)
     updates = g.op("Expand", value, g.op("Concat", lead, tail, axis=0))
     y = g.op("ScatterND", moved, at, updates, reduction="add" if accumulate else None)
@@ -185,7 +213,9 @@ def adjacent_values(values: Tensor, selected: int, rest: int) -> bool:
 
 
 @row("scatter.src", "scatter.value", "scatter.reduce", "scatter.value_reduce")
-def scatter(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Any, *, reduce: str | None = None) -> ir.Value:
+def scatter(
+    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Any, *, reduce: str | None = None
+) -> ir.Value:
     """a with elements replaced at the index."""
     return _scatter(g, a, dim, index, src, {"add": "add", "multiply": "mul", None: None}[reduce])
 
@@ -198,12 +228,22 @@ def scatter_add(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, sr
 
 @row("scatter_reduce.two")
 def scatter_reduce(
-    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
 ) -> ir.Value:
     """a reduced with elements at the index."""
     kinds = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
     if reduce not in kinds or not include_self:
-        raise ExportError(f"scatter_reduce with reduce={reduce!r}, include_self={include_self} has no ONNX operator.")
+        raise ExportError(
+            f"scatter_reduce with reduce={reduce!r}, include_self={include_self} has no ONNX operator."
+        )
     return _scatter(g, a, dim, index, src, kinds[reduce])
 
 
@@ -213,9 +253,13 @@ def _scatter(g: Recorder, a: Tensor, dim: int, index: Tensor, src: Any, reductio
     if isinstance(src, Tensor) and src.dim():
         updates = g.operand(src, a.dtype)
         shapes = zip(src.shape, index.shape, strict=True)
-        if any(not g.same_size(p, q) for p, q in shapes):  # torch reads only the corner of src the index covers
+        if any(
+            not g.same_size(p, q) for p, q in shapes
+        ):  # torch reads only the corner of src the index covers
             rank = index.dim()
-            updates = g.op("Slice", updates, g.const([0] * rank), g.op("Shape", at), g.const(list(range(rank))))
+            updates = g.op(
+                "Slice", updates, g.const([0] * rank), g.op("Shape", at), g.const(list(range(rank)))
+            )
     else:
         updates = g.op("Expand", g.operand(src, a.dtype), g.op("Shape", at))
     return g.op("ScatterElements", g.val(a), at, updates, axis=axis, reduction=reduction)
@@ -243,7 +287,9 @@ def index_copy(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, sou
 
 
 @row("index_add")
-def index_add(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> ir.Value:
+def index_add(
+    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1
+) -> ir.Value:
     """a with whole positions of an axis added to."""
     if alpha != 1:
         with g.pause():
@@ -261,12 +307,21 @@ def select_scatter(g: Recorder, out: Tensor, a: Tensor, src: Tensor, dim: int, i
     at = g.op("Where", g.op("Less", at, g.const(0)), g.op("Add", at, g.sizes.dim(a.shape[axis])), at)
     shape = [1 if d == axis else n for d, n in enumerate(a.shape)]
     positions = g.op("Expand", at, g.shape(shape))
-    return g.op("ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis)
+    return g.op(
+        "ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis
+    )
 
 
 @row("searchsorted")
 def searchsorted(
-    g: Recorder, out: Tensor, bounds: Tensor, values: Any, *, out_int32: bool = False, right: bool = False, **kwargs: Any
+    g: Recorder,
+    out: Tensor,
+    bounds: Tensor,
+    values: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    **kwargs: Any,
 ) -> ir.Value:
     """Where values belong among sorted boundaries: how many boundaries are below them."""
     if not isinstance(values, Tensor) or bounds.dim() != 1 or any(v is not None for v in kwargs.values()):
@@ -278,6 +333,8 @@ def searchsorted(
 
 
 @row("bucketize")
-def bucketize(g: Recorder, out: Tensor, values: Any, bounds: Tensor, *, out_int32: bool = False, right: bool = False) -> ir.Value:
+def bucketize(
+    g: Recorder, out: Tensor, values: Any, bounds: Tensor, *, out_int32: bool = False, right: bool = False
+) -> ir.Value:
     """searchsorted with its operands the other way round."""
     return searchsorted(g, out, bounds, values, right=right)

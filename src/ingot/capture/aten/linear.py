@@ -1,6 +1,6 @@
 """Matrix products: linear layers, matmul, bmm, addmm, einsum, outer and inner products."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -57,7 +57,9 @@ def _is(x: Any, n: int) -> bool:
 
 
 @row("addmm")
-def addmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
+def addmm(
+    g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> ir.Value:
     """beta c + alpha a b."""
     if out.dtype.is_floating_point:
         scale = {"alpha": float(alpha)} if not _is(alpha, 1) else {}
@@ -67,7 +69,9 @@ def addmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: An
 
 
 @row("baddbmm", "addmv")
-def baddbmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
+def baddbmm(
+    g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> ir.Value:
     """beta c + alpha a b over a batch."""
     product = g.op("MatMul", g.val(a), g.val(b))
     if not _is(alpha, 1):
@@ -78,7 +82,10 @@ def baddbmm(g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: 
     return g.op("Add", product, term)
 
 
-@whole(torch._VF.einsum)
+_VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers
+
+
+@whole(_VF.einsum)
 def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: Any) -> ir.Value:
     """Einsum, whole; its one-operand and two-operand forms included."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands

@@ -1,6 +1,6 @@
 """Normalisations, kept whole: layer, group, batch, instance, root mean square, local response."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -31,7 +31,9 @@ def _fake_over_last(input: Tensor, normalized_shape: Sequence[Any], *args: Any, 
     return input.detach()
 
 
-def _fake_channels(input: Tensor, weight: Any = None, bias: Any = None, mean: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+def _fake_channels(
+    input: Tensor, weight: Any = None, bias: Any = None, mean: Any = None, *args: Any, **kwargs: Any
+) -> Tensor:
     for vector in (weight, mean):
         if vector is not None:
             checked(input, 1, vector.shape[0], "the normalisation")
@@ -41,7 +43,9 @@ def _fake_channels(input: Tensor, weight: Any = None, bias: Any = None, mean: An
 def _fake_groups(input: Tensor, num_groups: int, weight: Any = None, *args: Any, **kwargs: Any) -> Tensor:
     if weight is not None:
         checked(input, 1, weight.shape[0], "the normalisation")
-    torch._check(input.shape[1] % num_groups == 0, lambda: f"{num_groups} groups of {input.shape[1]} channels")
+    torch._check(
+        input.shape[1] % num_groups == 0, lambda: f"{num_groups} groups of {input.shape[1]} channels"
+    )
     return input.detach()
 
 
@@ -78,7 +82,12 @@ def native_layer_norm(
 
 @whole(torch.rms_norm, meta=_fake_over_last)
 def rms_norm(
-    g: Recorder, out: Tensor, input: Tensor, normalized_shape: Sequence[Any], weight: Tensor | None = None, eps: float | None = None
+    g: Recorder,
+    out: Tensor,
+    input: Tensor,
+    normalized_shape: Sequence[Any],
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> ir.Value:
     """x / sqrt(mean(x²) + eps) * weight."""
     epsilon = torch.finfo(input.dtype).eps if eps is None else float(eps)
@@ -114,7 +123,9 @@ def group_norm(
     x, dtype = g.val(input), input.dtype
     channels = g.sizes.number(input.shape[1])
     if channels is None:
-        raise ExportError("group_norm without weight needs a static number of channels; give it in dynamic_shapes.")
+        raise ExportError(
+            "group_norm without weight needs a static number of channels; give it in dynamic_shapes."
+        )
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
         shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
@@ -122,7 +133,9 @@ def group_norm(
     grouped = g.op("Reshape", x, g.const([0, num_groups, -1]))
     one, zero = _filled(g, [num_groups], 1.0, dtype), _filled(g, [num_groups], 0.0, dtype)
     y = g.op("InstanceNormalization", grouped, one, zero, epsilon=float(eps))
-    y = reshape_to(g, y, [input.shape[0], num_groups, input.numel() // input.shape[0] // num_groups], input.shape)
+    y = reshape_to(
+        g, y, [input.shape[0], num_groups, input.numel() // input.shape[0] // num_groups], input.shape
+    )
     if weight is not None:
         y = g.op("Mul", y, _per_channel(g, weight, input.dim()))
     return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
@@ -148,7 +161,13 @@ def batch_norm(
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)
     if running_mean is not None and running_var is not None and not training:
         return g.op(
-            "BatchNormalization", g.val(input), scale, shift, g.val(running_mean), g.val(running_var), epsilon=float(eps)
+            "BatchNormalization",
+            g.val(input),
+            scale,
+            shift,
+            g.val(running_mean),
+            g.val(running_var),
+            epsilon=float(eps),
         )
     axes = [0, *range(2, input.dim())]
     variance, mean = deviation(g, input, axes, 0, False)

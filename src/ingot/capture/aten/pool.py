@@ -1,6 +1,6 @@
 """Pooling: maximum, average, adaptive."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import row, whole
+from ingot.capture.aten.registry import Row, row, whole
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
 
 
 def _each(values: Any, spatial: int) -> list[int]:
@@ -70,7 +71,12 @@ def _spatial(out: Any, x: Tensor) -> int:
 
 
 def _fake_max_1d(
-    input: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """Through the 2-D operator, which takes symbolic sizes."""
     k, p, d = (_each(v, 1)[0] for v in (kernel_size, padding, dilation))
@@ -138,7 +144,8 @@ def avg_pool(
 def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Value:
     """Averages over windows that cut each axis into `size` nearly equal parts.
 
-    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied by the
+    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied
+    by the
     matrix of its windows: row i has 1 / length from floor(i n / size) to ceil((i + 1) n / size).
     """
     sizes = size if isinstance(size, (list, tuple)) else [size]
@@ -182,8 +189,8 @@ def _windows(g: Recorder, length: Any, parts: Any, dtype: torch.dtype) -> ir.Val
 
 for _function, _axes in (
     (torch.adaptive_avg_pool1d, 1),
-    (torch._C._nn.adaptive_avg_pool2d, 2),
-    (torch._C._nn.adaptive_avg_pool3d, 3),
+    (_nn.adaptive_avg_pool2d, 2),
+    (_nn.adaptive_avg_pool3d, 3),
 ):
     # output_size may be one number for all axes here; the output has a size for each.
     whole(_function)(
@@ -204,7 +211,8 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
     lengths = [g.sizes.number(n) for n in x.shape[-spatial:]]
     if any(n is None or n % s for n, s in zip(lengths, sizes, strict=True)):
         raise ExportError(
-            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {list(sizes)} needs windows of different lengths, "
+            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {list(sizes)} needs windows of "
+            "different lengths, "
             "which MaxPool does not have. Use a size that divides a static input size, or 1."
         )
     window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]

@@ -1,6 +1,6 @@
 """Reductions, arg-reductions, sorting, cumulative sums, norms, statistics."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
@@ -39,19 +39,28 @@ def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keep
 
 
 def _reduction(op_type: str) -> Row:
-    def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    def emit(
+        g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+    ) -> ir.Value:
         x = g.operand(a, out.dtype)
         return reduced(g, op_type, x, axes_of(dim, a.dim()), keepdim)
 
     return emit
 
 
-for _name, _op in {"sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin"}.items():
+for _name, _op in {
+    "sum": "ReduceSum",
+    "mean": "ReduceMean",
+    "amax": "ReduceMax",
+    "amin": "ReduceMin",
+}.items():
     row(_name)(_reduction(_op))
 
 
 @row("nansum")
-def nansum(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+def nansum(
+    g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
     """The sum with NaN as 0."""
     x = g.operand(a, out.dtype)
     x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
@@ -59,7 +68,9 @@ def nansum(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool =
 
 
 @row("prod")
-def prod(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+def prod(
+    g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
     """The product."""
     return reduced(g, "ReduceProd", g.operand(a, out.dtype), axes_of(dim, a.dim()), keepdim)
 
@@ -96,8 +107,8 @@ def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
     return whole_tensor, along
 
 
-for _name, _reduce, _arg in (("max", "ReduceMax", "ArgMax"), ("min", "ReduceMin", "ArgMin")):
-    _all, _along = _extreme(_reduce, _arg)
+for _name, _reduce, _index in (("max", "ReduceMax", "ArgMax"), ("min", "ReduceMin", "ArgMin")):
+    _all, _along = _extreme(_reduce, _index)
     row(_name)(_all)
     row(f"{_name}.dim")(_along)
 
@@ -130,7 +141,9 @@ row("argmax")(_arg("ArgMax"))
 row("argmin")(_arg("ArgMin"))
 
 
-def deviation(g: Recorder, a: Tensor, axes: list[int] | None, correction: Any, keepdim: bool) -> tuple[ir.Value, ir.Value]:
+def deviation(
+    g: Recorder, a: Tensor, axes: list[int] | None, correction: Any, keepdim: bool
+) -> tuple[ir.Value, ir.Value]:
     """Variance and mean: sum((x - mean)²) / max(n - correction, 0)."""
     x = g.val(a)
     mean = reduced(g, "ReduceMean", x, axes, True)
@@ -149,13 +162,22 @@ def deviation(g: Recorder, a: Tensor, axes: list[int] | None, correction: Any, k
 
 def _statistic(root: bool, with_mean: bool) -> Row:
     def emit(
-        g: Recorder, out: Any, a: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = 1
+        g: Recorder,
+        out: Any,
+        a: Tensor,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        *,
+        correction: Any = 1,
     ) -> Any:
         if isinstance(dim, bool):  # var(x, unbiased)
             dim, unbiased = None, dim
         if isinstance(unbiased, bool):
             correction = 1 if unbiased else 0
-        variance, mean = deviation(g, a, axes_of(dim, a.dim()), 1 if correction is None else correction, keepdim)
+        variance, mean = deviation(
+            g, a, axes_of(dim, a.dim()), 1 if correction is None else correction, keepdim
+        )
         value = g.op("Sqrt", variance) if root else variance
         return [value, mean] if with_mean else value
 
@@ -170,7 +192,14 @@ row("std_mean")(_statistic(True, True))
 
 @row("linalg_vector_norm", "norm")
 def vector_norm(
-    g: Recorder, out: Tensor, a: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    ord: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
 ) -> ir.Value:
     """The p-norm over the axes."""
     p = 2 if ord is None else float(ord)
@@ -205,7 +234,9 @@ def cumsum(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None) 
 
 
 @row("topk")
-def topk(g: Recorder, out: Any, a: Tensor, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+def topk(
+    g: Recorder, out: Any, a: Tensor, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> Any:
     """The k largest or smallest, sorted."""
     count = g.const([k]) if isinstance(k, int) else g.sizes.dim(k)
     return g.ops("TopK", g.val(a), count, n=2, axis=dim % a.dim(), largest=int(largest), sorted=int(sorted))
@@ -216,7 +247,9 @@ def _sorted(g: Recorder, a: Tensor, dim: int, descending: bool) -> Any:
         return [g.val(a), g.const(0)]
     axis = dim % a.dim()
     x = g.cast(g.val(a), a.dtype, torch.uint8) if a.dtype == torch.bool else g.val(a)
-    values, indices = g.ops("TopK", x, g.sizes.dim(a.shape[axis]), n=2, axis=axis, largest=int(descending), sorted=1)
+    values, indices = g.ops(
+        "TopK", x, g.sizes.dim(a.shape[axis]), n=2, axis=axis, largest=int(descending), sorted=1
+    )
     return [g.cast(values, torch.uint8, torch.bool) if a.dtype == torch.bool else values, indices]
 
 
@@ -227,7 +260,9 @@ def sort(g: Recorder, out: Any, a: Tensor, dim: int = -1, descending: bool = Fal
 
 
 @row("sort.stable")
-def sort_stable(g: Recorder, out: Any, a: Tensor, *, stable: Any = False, dim: int = -1, descending: bool = False) -> Any:
+def sort_stable(
+    g: Recorder, out: Any, a: Tensor, *, stable: Any = False, dim: int = -1, descending: bool = False
+) -> Any:
     """A stable sort."""
     return _sorted(g, a, dim, descending)
 
@@ -264,4 +299,6 @@ def safe_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, dtype: Any = Non
 @row("median.dim", "median", "nanmedian", "mode", "kthvalue")
 def refuse_order_statistic(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> Any:
     """Order statistics have no ONNX operator with torch's choice among equal elements."""
-    raise ExportError("median, mode and kthvalue have no ONNX operator; use sort or topk and pick the element.")
+    raise ExportError(
+        "median, mode and kthvalue have no ONNX operator; use sort or topk and pick the element."
+    )

@@ -1,6 +1,6 @@
 """Interpolation: Resize of every mode torch has, grid sampling, affine grids."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
 
 
-def _resize(g: Recorder, x: Tensor, size: Sequence[Any], scales: Sequence[Any], **attributes: Any) -> ir.Value:
+def _resize(
+    g: Recorder, x: Tensor, size: Sequence[Any], scales: Sequence[Any], **attributes: Any
+) -> ir.Value:
     """Resize to sizes; by scales where torch was given scales, which then also place the samples."""
     lead = x.dim() - len(size)
     fixed = all(isinstance(s, (int, float)) for s in scales)
@@ -59,7 +62,11 @@ _MODES: dict[str, dict[str, Any]] = {
     # Sample floor(i / scale).
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     # Sample floor((i + 0.5) / scale).
-    "exact": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
+    "exact": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "half_pixel",
+        "nearest_mode": "round_prefer_ceil",
+    },
     "linear": {"mode": "linear"},
     "cubic": {"mode": "cubic", "cubic_coeff_a": -0.75},
     # With a filter that widens when shrinking and never weighs what lies outside; the cubic one is Pillow's.
@@ -84,7 +91,9 @@ _FUNCTIONS = {
 
 def _attributes(kind: str, align_corners: bool) -> dict[str, Any]:
     attributes = dict(_MODES[kind])
-    attributes.setdefault("coordinate_transformation_mode", "align_corners" if align_corners else "half_pixel")
+    attributes.setdefault(
+        "coordinate_transformation_mode", "align_corners" if align_corners else "half_pixel"
+    )
     return attributes
 
 
@@ -112,11 +121,13 @@ def _as_operator(kind: str) -> Row:
 
 for _name, _kind in _FUNCTIONS.items():
     row(_name)(_as_operator(_kind))
-    whole(getattr(torch._C._nn, _name), meta=_fake)(_as_called(_kind))
+    whole(getattr(_nn, _name), meta=_fake)(_as_called(_kind))
 
 
 @row("grid_sampler_2d", "grid_sampler_3d", "grid_sampler")
-def grid_sample(g: Recorder, out: Tensor, x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> ir.Value:
+def grid_sample(
+    g: Recorder, out: Tensor, x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool
+) -> ir.Value:
     """Samples at given places."""
     modes = ["linear", "nearest", "cubic"] if g.opset >= 20 else ["bilinear", "nearest", "bicubic"]
     if x.dim() == 5 and g.opset < 20:

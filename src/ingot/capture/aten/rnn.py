@@ -1,6 +1,6 @@
 """Recurrent layers: LSTM, GRU and plain RNN, one ONNX node for each layer."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false, reportPrivateUsage=false
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers
 
 _PACKED = "packed sequences have no ONNX form; pass padded tensors and mask the result."
 
@@ -32,7 +33,9 @@ def _reordered(weight: Any, op_type: str) -> Any:
     return np.concatenate([gates[i] for i in _GATES[op_type]], axis=0)
 
 
-def _weights(g: Recorder, groups: Sequence[Sequence[Tensor]], op_type: str, biases: bool) -> list[ir.Value | None]:
+def _weights(
+    g: Recorder, groups: Sequence[Sequence[Tensor]], op_type: str, biases: bool
+) -> list[ir.Value | None]:
     """W, R and B of one layer: a row for each direction."""
     contents: list[list[Any]] = []
     for tensors in groups:
@@ -71,7 +74,9 @@ def _layers(
     value = g.op("Transpose", g.val(x), perm=[1, 0, 2]) if batch_first else g.val(x)
     hidden = int(states[0].shape[-1])
     starts = [
-        g.ops("Split", g.val(s), n=num_layers, axis=0, num_outputs=num_layers) if num_layers > 1 else [g.val(s)]
+        g.ops("Split", g.val(s), n=num_layers, axis=0, num_outputs=num_layers)
+        if num_layers > 1
+        else [g.val(s)]
         for s in states
     ]
     ends: list[list[ir.Value]] = [[] for _ in states]
@@ -116,11 +121,13 @@ def _fake_single(x: Tensor, state: Tensor, params: Any, *rest: Any) -> tuple[Ten
 
 def _fake_sequence(x: Tensor, state: Tensor, params: Any, bidirectional: bool) -> Tensor:
     wanted = params[0].shape[-1]
-    torch._check(x.shape[-1] == wanted, lambda: f"the layer takes {wanted} features, the input has {x.shape[-1]}")
+    torch._check(
+        x.shape[-1] == wanted, lambda: f"the layer takes {wanted} features, the input has {x.shape[-1]}"
+    )
     return x.new_empty([*x.shape[:-1], int(state.shape[-1]) * (2 if bidirectional else 1)])
 
 
-@whole(torch._VF.lstm, meta=_fake_lstm)
+@whole(_VF.lstm, meta=_fake_lstm)
 def lstm(g: Recorder, out: Any, *args: Any) -> list[ir.Value]:
     """LSTM layers: output, last h, last c."""
     x, states, params, biases, layers, dropout, train, both, batch_first = args
@@ -133,11 +140,13 @@ def _single_state(op_type: str, **attributes: Any) -> Any:
         extra = dict(attributes)
         if "activations" in extra and both:
             extra["activations"] = extra["activations"] * 2
-        return _layers(g, op_type, x, [state], params, biases, layers, train, dropout, both, batch_first, **extra)
+        return _layers(
+            g, op_type, x, [state], params, biases, layers, train, dropout, both, batch_first, **extra
+        )
 
     return emit
 
 
-whole(torch._VF.gru, meta=_fake_single)(_single_state("GRU", linear_before_reset=1))
-whole(torch._VF.rnn_tanh, meta=_fake_single)(_single_state("RNN", activations=["Tanh"]))
-whole(torch._VF.rnn_relu, meta=_fake_single)(_single_state("RNN", activations=["Relu"]))
+whole(_VF.gru, meta=_fake_single)(_single_state("GRU", linear_before_reset=1))
+whole(_VF.rnn_tanh, meta=_fake_single)(_single_state("RNN", activations=["Tanh"]))
+whole(_VF.rnn_relu, meta=_fake_single)(_single_state("RNN", activations=["Relu"]))

@@ -1,6 +1,6 @@
 """Operators that move elements about: reshape, transpose, slice, concatenate, pad, expand, roll, windows."""
 
-# Rows take whatever the ATen call was given; torch is untyped.
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
@@ -39,7 +39,8 @@ def reshape_to(g: Recorder, x: ir.Value, before: Sequence[Any], after: Sequence[
     if 0 in sizes:
         return g.op("Reshape", x, g.shape(after), allowzero=1)
     target: list[int | None] = [
-        0 if n is None and i < len(before) and g.same_size(before[i], after[i]) else n for i, n in enumerate(sizes)
+        0 if n is None and i < len(before) and g.same_size(before[i], after[i]) else n
+        for i, n in enumerate(sizes)
     ]
     open_places = [i for i, n in enumerate(target) if n is None]
     if len(open_places) <= 1:
@@ -69,7 +70,9 @@ def unsqueezed_axes(g: Recorder, before: Sequence[Any], after: Sequence[Any]) ->
 def view(g: Recorder, out: Tensor, a: Tensor, *size: Any) -> ir.Value:
     """Another shape over the same elements."""
     if out.dtype != a.dtype:
-        raise ExportError(f"view as {out.dtype} of a {a.dtype} tensor reinterprets bits, which ONNX cannot. Use .to().")
+        raise ExportError(
+            f"view as {out.dtype} of a {a.dtype} tensor reinterprets bits, which ONNX cannot. Use .to()."
+        )
     return reshape_to(g, g.val(a), a.shape, out.shape)
 
 
@@ -114,7 +117,11 @@ def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
     """Axes of size 1 dropped; a symbolic size is never 1 here."""
     if a.dim() == out.dim():
         return g.val(a)
-    dims = range(a.dim()) if dim is None else [d % a.dim() for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+    dims = (
+        range(a.dim())
+        if dim is None
+        else [d % a.dim() for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+    )
     axes = [d for d in dims if g.sizes.number(a.shape[d]) == 1]
     return g.op("Squeeze", g.val(a), g.const(axes)) if axes else g.val(a)
 
@@ -123,10 +130,8 @@ def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
 def expand(g: Recorder, out: Tensor, a: Tensor, size: Any, *, implicit: bool = False) -> ir.Value:
     """Axes of size 1 repeated."""
     lead = out.dim() - a.dim()
-    target = [
-        1 if i >= lead and g.same_size(a.shape[i - lead], d) else d for i, d in enumerate(out.shape)
-    ]
-    if lead == 0 and all(isinstance(d, int) and d == 1 for d in target):
+    target = [1 if i >= lead and g.same_size(a.shape[i - lead], d) else d for i, d in enumerate(out.shape)]
+    if lead == 0 and all(g.sizes.number(d) == 1 for d in target):
         return g.val(a)
     return g.op("Expand", g.val(a), g.shape(target))
 
@@ -150,7 +155,9 @@ def tile(g: Recorder, out: Tensor, a: Tensor, repeats: Sequence[Any]) -> ir.Valu
 
 
 @row("repeat_interleave.self_int")
-def repeat_interleave(g: Recorder, out: Tensor, a: Tensor, repeats: Any, dim: Any = None, *, output_size: Any = None) -> ir.Value:
+def repeat_interleave(
+    g: Recorder, out: Tensor, a: Tensor, repeats: Any, dim: Any = None, *, output_size: Any = None
+) -> ir.Value:
     """Each element repeated along dim."""
     x, shape = g.val(a), list(a.shape)
     if dim is None:
@@ -159,7 +166,9 @@ def repeat_interleave(g: Recorder, out: Tensor, a: Tensor, repeats: Any, dim: An
     wide = g.op("Unsqueeze", x, g.const([dim + 1]))
     counts = [1] * (len(shape) + 1)
     counts[dim + 1] = repeats
-    return reshape_to(g, g.op("Expand", wide, g.shape(counts)), [*shape[: dim + 1], repeats, *shape[dim + 1 :]], out.shape)
+    return reshape_to(
+        g, g.op("Expand", wide, g.shape(counts)), [*shape[: dim + 1], repeats, *shape[dim + 1 :]], out.shape
+    )
 
 
 def bound(g: Recorder, x: Any) -> ir.Value:
@@ -174,7 +183,9 @@ def slice_values(g: Recorder, x: ir.Value, dim: int, start: Any, end: Any, step:
 
 
 @row("slice", "slice_copy")
-def slice_(g: Recorder, out: Tensor, a: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> ir.Value:
+def slice_(
+    g: Recorder, out: Tensor, a: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> ir.Value:
     """a[start:end:step] along dim."""
     dim = dim % a.dim()
     start = 0 if start is None else start
@@ -272,14 +283,18 @@ def _rolled(g: Recorder, x: ir.Value, dim: int, shift: Any, length: Any) -> ir.V
     return g.op("Concat", first, g.op("Slice", x, g.const([0]), at, axes), axis=dim)
 
 
-def padded(g: Recorder, x: ir.Value, rank: int, pad: Sequence[Any], mode: str, value: ir.Value | None = None) -> ir.Value:
+def padded(
+    g: Recorder, x: ir.Value, rank: int, pad: Sequence[Any], mode: str, value: ir.Value | None = None
+) -> ir.Value:
     """torch's pad list (last axis first) as an ONNX Pad."""
     count = len(pad) // 2
     if all(isinstance(p, int) and p == 0 for p in pad):
         return x
     axes = [rank - 1 - i for i in range(count)]
     begins, ends = list(pad[0::2]), list(pad[1::2])
-    return g.op("Pad", x, g.shape([*begins, *ends]), value, g.const(axes), mode=mode if mode != "constant" else None)
+    return g.op(
+        "Pad", x, g.shape([*begins, *ends]), value, g.const(axes), mode=mode if mode != "constant" else None
+    )
 
 
 @row("constant_pad_nd")
@@ -373,13 +388,21 @@ def unfold(g: Recorder, out: Tensor, a: Tensor, dim: int, size: int, step: int) 
 
 @row("im2col")
 def im2col(
-    g: Recorder, out: Tensor, a: Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
 ) -> ir.Value:
     """Image patches as columns: [n, c kh kw, positions]."""
     if a.dim() != 4:
-        raise ExportError(f"im2col takes a [n, c, h, w] tensor here; found rank {a.dim()}. Add a batch dimension.")
+        raise ExportError(
+            f"im2col takes a [n, c, h, w] tensor here; found rank {a.dim()}. Add a batch dimension."
+        )
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = kernel, dilation, padding, stride
-    n, c, h, w = a.shape
+    n, _, h, w = a.shape
     rows = (h + 2 * ph - dh * (kh - 1) - 1) // sh + 1
     columns = (w + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     x = padded(g, g.val(a), 4, [pw, pw, ph, ph], "constant")
@@ -423,9 +446,15 @@ def _trilu(g: Recorder, a: Tensor, diagonal: int, upper: int) -> ir.Value:
 
 
 @row("as_strided")
-def as_strided(g: Recorder, out: Tensor, a: Tensor, size: Any, stride: Any, storage_offset: Any = None) -> ir.Value:
+def as_strided(
+    g: Recorder, out: Tensor, a: Tensor, size: Any, stride: Any, storage_offset: Any = None
+) -> ir.Value:
     """Strides have no meaning in ONNX; only a call that changes nothing is let through."""
-    same = len(out.shape) == a.dim() and all(g.same_size(x, y) for x, y in zip(out.shape, a.shape, strict=True))
+    same = len(out.shape) == a.dim() and all(
+        g.same_size(x, y) for x, y in zip(out.shape, a.shape, strict=True)
+    )
     if same and tuple(out.stride()) == tuple(a.stride()) and not storage_offset:
         return g.val(a)
-    raise ExportError("as_strided depends on memory layout, which ONNX does not have. Use view, unfold or slicing.")
+    raise ExportError(
+        "as_strided depends on memory layout, which ONNX does not have. Use view, unfold or slicing."
+    )
