@@ -460,6 +460,30 @@ def test_attention_without_a_mask_and_other_transposes() -> None:
     applies(attention.attention, parse(text), ["Transpose", "Transpose", "Attention"], feed)
 
 
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_rows_that_are_masked_whole(kind: str) -> None:
+    text = """g (float[B, H, L, D] q, float[B, H, S, D] k0, float[B, H, S, E] v, MASK[B, 1, L, S] m)
+        => (float[B, H, L, E] y) {
+        k = Transpose <perm = [0, 1, 3, 2]> (k0) axes = Constant <value = int64[1] {-1}> ()
+        low = Constant <value = float {-1.7e38}> () zero = Constant <value = float {0}> ()
+        inf = Constant <value = float {-inf}> () PREPARE
+        t = MatMul (q, k) a = Add (t, bias) p = Softmax (a) o = MatMul (p, v) y = Mul (o, live) }"""
+    feed = {**qkv(2, 3, 4, 5, 8, 6), "m": RNG.random((2, 1, 4, 5)) < 0.5}
+    feed["m"][1, 0, 2] = False
+    if kind == "bool":
+        prepare = "bias = Where (m, zero, low) f = Cast <to = 1> (m) live = ReduceMax (f, axes)"
+    else:
+        feed["m"] = np.where(feed["m"], f32(2, 1, 4, 5), -np.inf).astype(np.float32)
+        prepare = """bias = Max (m, low) h = ReduceMax (m, axes) e = Equal (h, inf) n = Not (e)
+                     live = Cast <to = 1> (n)"""
+    model = parse(text.replace("MASK", kind).replace("PREPARE", prepare))
+    keeps_function(model, attention.attention, [feed])
+    applies(attention.masked_rows_are_zero, model, ["Attention"], feed)
+    higher = parse(text.replace("MASK", kind).replace("PREPARE", prepare).replace("-1.7e38", "-100"))
+    attention.attention(higher)
+    refuses(attention.masked_rows_are_zero, higher, "low number")
+
+
 BODY = "t = MatMul (q, k) u = Mul (t, c) a = Add (u, m) p = Softmax (a) y = MatMul (p, v)"
 
 

@@ -8,12 +8,13 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
 from ingot.ops.elementwise import Elementwise, Variadic
-from ingot.ops.registry import attr_int, attr_ints, find
+from ingot.ops.registry import attr_int, attr_ints, operators
 from ingot.passes.edit import constant_of, constant_shape, ints_of
 
 #: An int, a symbol's name, or a tuple (operator, keys …).
@@ -103,8 +104,7 @@ class Dims:
         rule = _RULES.get(node.op_type)
         if rule is not None:
             return rule(self, node, value)
-        op = find("", node.op_type, node) if node.op_type in _ELEMENTWISE else None
-        if op is not None:
+        if node.op_type in _elementwise_names():
             shapes = [self.of(v) for v in node.inputs]
             return broadcast_keys([s for s in shapes if s is not None]) if None not in shapes else None
         return None
@@ -405,11 +405,7 @@ _RULES: dict[str, Callable[[Dims, ir.Node, ir.Value], Keys | None]] = {
 }
 
 
+@cache
 def _elementwise_names() -> frozenset[str]:
-    from ingot.ops.registry import operators
-
     names = {op.name for op in operators() if isinstance(op, Elementwise | Variadic) and op.domain == ""}
     return frozenset(names | {"Where"})
-
-
-_ELEMENTWISE = _elementwise_names()

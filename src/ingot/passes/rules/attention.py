@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from ingot.ops.registry import attr_int, attr_ints
 from ingot.passes.dims import fits
-from ingot.passes.edit import constant_of, scalar_of
+from ingot.passes.edit import constant_of, ints_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, either_way, made_by, only_use, rule
 
 
@@ -46,7 +48,7 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
     """Softmax(c · q @ kᵀ + mask) @ v == Attention(q, k, v, mask; scale=c), for q, k, v of rank 4.
 
     A row whose scores are all -inf is 0 in Attention, as it is there when guarded; without a guard it is NaN
-    there: then a session gets ingot.SoftmaxAttention, and a file keeps the pattern unless the mask is a constant that
+    there: then a session gets ingot.SoftmaxAttention, and a file keeps the pattern unless the mask surely
     leaves every row something.
     """
     weights, v = node.inputs
@@ -120,7 +122,14 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
 
 
 def _leaves_every_row_something(mask: ir.Value) -> bool:
-    """Whether it is a constant in which no row is masked whole."""
+    """Whether no row of it is -inf (or False) everywhere: such a constant, or one kept above a number."""
+    node = made_by(mask, "Expand", "Where", "Max")
+    if node is not None and node.op_type == "Expand" and node.inputs[0] is not None:
+        return _leaves_every_row_something(node.inputs[0])
+    if node is not None:
+        numbers = [scalar_of(value) for value in node.inputs[1 if node.op_type == "Where" else 0 :]]
+        finite = [number is not None and math.isfinite(number) for number in numbers]
+        return all(finite) if node.op_type == "Where" else any(finite)
     array = constant_of(mask)
     if array is None or not array.ndim:
         return False
@@ -135,4 +144,52 @@ def _key_transpose(value: ir.Value | None) -> list[int] | None:
     return None if perm is None or len(perm) != 4 else [perm[0], perm[1], perm[3], perm[2]]
 
 
-RULES = (attention,)
+def _live_rows(value: ir.Value) -> ir.Value | None:
+    """The mask whose rows this says to be 1 where a key is left, 0 where none is."""
+    node = made_by(value, "ReduceMax", "Cast")
+    if node is not None and node.op_type == "Cast":
+        unequal = made_by(node.inputs[0], "Not")
+        equal = None if unequal is None else made_by(unequal.inputs[0], "Equal")
+        if equal is None or scalar_of(equal.inputs[1]) != -math.inf:
+            return None
+        node = made_by(equal.inputs[0], "ReduceMax")
+    if (
+        node is None
+        or not attr_int(node, "keepdims", 1)
+        or len(node.inputs) < 2
+        or ints_of(node.inputs[1]) != (-1,)
+    ):
+        return None
+    cast = made_by(node.inputs[0], "Cast")
+    return node.inputs[0] if cast is None else cast.inputs[0]
+
+
+@rule("Mul", since=23)
+def masked_rows_are_zero(g: Rewriting, node: ir.Node) -> Result:
+    """Attention(q, k, v, m or low) · (is any of m left) == Attention(q, k, v, m).
+
+    A masked key has a low number for its bias, at most -1e30, which no score makes up for.
+    """
+    for y, live in either_way(node):
+        found = made_by(y, "Attention")
+        mask = _live_rows(live)
+        if found is None or mask is None or len(found.inputs) != 4 or len(found.outputs) > 1:
+            continue
+        if not only_use(y):
+            return "the rows are used elsewhere, too"
+        given = found.inputs[3]
+        expansion = made_by(given, "Expand")
+        inner = made_by(given if expansion is None else expansion.inputs[0], "Where", "Max")
+        if inner is None or inner.inputs[0] is not mask:
+            return "the mask is another"
+        low = scalar_of(inner.inputs[-1])
+        if low is None or low > -1e30 or (inner.op_type == "Where" and scalar_of(inner.inputs[1]) != 0):
+            return "what is masked does not get a low number"
+        if expansion is not None:
+            mask = g.op("Expand", mask, expansion.inputs[1])
+        attributes = {key: attribute.value for key, attribute in found.attributes.items()}
+        return [g.op("Attention", *found.inputs[:3], mask, **attributes)]
+    return None
+
+
+RULES = (attention, masked_rows_are_zero)
