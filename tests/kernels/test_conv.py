@@ -197,13 +197,14 @@ def test_refusals() -> None:
 
 @pytest.mark.parametrize("machine", [*machines(), host()], ids=lambda m: f"{m.cpu}-v{m.vector_bytes}")
 @pytest.mark.parametrize(
-    ("size", "channels", "order"), [(7, 32, LAST), (28, 32, LAST), (5, 32, LAST), (28, 3, FIRST)]
+    ("size", "channels", "outputs", "order"),
+    [(7, 32, 64, LAST), (28, 32, 64, LAST), (5, 32, 64, LAST), (28, 3, 64, FIRST), (56, 32, 4, LAST)],
 )
-def test_no_spills(machine: Machine, size: int, channels: int, order: tuple[int, ...]) -> None:
+def test_no_spills(machine: Machine, size: int, channels: int, outputs: int, order: tuple[int, ...]) -> None:
     """Register tiles over one and over several rows, of packed blocks and of lines, stay in registers."""
-    weights = pack_conv_weights(np.ones((64, channels, 3, 3), np.float32), machine)
+    weights = pack_conv_weights(np.ones((outputs, channels, 3, 3), np.float32), machine)
     x = new((1, channels, size, size), strides=strides_in_order((1, channels, size, size), order))
-    out = new((1, 64, size, size), strides=strides_in_order((1, 64, size, size), LAST))
+    out = new((1, outputs, size, size), strides=strides_in_order((1, outputs, size, size), LAST))
     (call,) = conv2d(x, weights, out, pads=(1, 1, 1, 1), machine=machine)
     for kernel in {k for k in call.args if isinstance(k, Kernel) and k.generator.endswith("tile")}:
         p = dict(kernel.params)

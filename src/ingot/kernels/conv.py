@@ -28,6 +28,7 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     fetches,
+    name_of,
     operand_names,
     partial_sums,
     reach_of,
@@ -182,10 +183,12 @@ def _pack_lines(
     with k.loop(0, arg["planes"]) as plane, k.loop(0, rows) as r:
         y = k.add(top, k.mul(r, arg["rows_step"]))
         target = k.at(packed, k.add(k.mul(plane, arg["plane"]), k.mul(r, arg["line"])), F32)
-        with k.loop(0, arg["line"], lanes) as i:
-            k.store(zero, target, i)
-        inside = k.ir.icmp_unsigned("<", y, arg["height"])
-        with k.when(k.ir.and_(inside, k.compare(">", arg["inner"], 0))):
+        inner = k.choose(k.ir.icmp_unsigned("<", y, arg["height"]), arg["inner"], 0)
+        right = k.mul(k.div(k.add(left, inner), lanes), lanes)
+        for first, last in ((0, left), (right, arg["line"])):
+            with k.loop(first, last, lanes) as i:
+                k.store(zero, target, i)
+        with k.when(k.compare(">", inner, 0)):
             start = k.add(source, k.mul(plane, arg["x_plane"]), k.mul(y, arg["x_row"]))
             packing.set("source", k.add(start, offset))
             packing.set("target", k.at(target, left, F32))
@@ -368,19 +371,14 @@ def _call(
     )  # fmt: skip
     b = w.panels(order)
 
-    shape = register_tile(machine)
-    # One vector of outputs leaves registers for twice the pixels.
-    most, breadth = (shape.pixels, shape.vectors) if outputs > lanes else (shape.pixels * shape.vectors, 1)
-    tile_rows, tile_columns = tile_shape(out_rows, out_columns, most, breadth, _ROWS)
+    shape = register_tile(machine, outputs)
+    tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)
     fitting = max(1, machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))
     others = images * w.groups * b.panels
     bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
-    most_rows = max(
-        sum(low + (i < tall) for i in range(band * row_groups // bands, (band + 1) * row_groups // bands))
-        for band in range(bands)
-    )
+    most_rows = -(-row_groups // bands) * (low + (tall > 0))  # of the output, in a band
     packed_rows = (most_rows - 1) * g.advance + g.extra_rows + 1
 
     reaches = [reach_of(v, v.strides[1], v.strides[2:], outputs) for v in views]
@@ -393,7 +391,8 @@ def _call(
         return tile(
             rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
             vectors=-(-last // lanes) if last_panel else width, fetch=fetch,
-            sums=partial_sums(rows * columns, most, g.unroll), masked=last_panel and last % lanes != 0,
+            sums=partial_sums(rows * columns, shape.pixels, g.unroll),
+            masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip
@@ -425,7 +424,7 @@ def _call(
         w.groups, bands, b.panels, b.panel, outputs, steps, steps.size,
         row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
         strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
-        pack(mode=mode, width=1, dtype=x.dtype.name), pitch, inner, -(-inner // lanes),
+        pack(mode=mode, width=1, dtype=name_of(x.dtype)), pitch, inner, -(-inner // lanes),
         g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits,
         *codes, *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip

@@ -29,6 +29,7 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     fetches,
+    name_of,
     offsets_table,
     operand_names,
     partial_sums,
@@ -276,7 +277,7 @@ def _call(
     machine: Machine,
 ) -> Call:
     """One call over at most two dimensions of batch. views: a, out and the epilogue's operands."""
-    lanes, shape = machine.lanes, register_tile(machine)
+    lanes, shape = machine.lanes, register_tile(machine, b.n)
     outer, batch = dims
     tiles, tall, height = split(row.size, shape.pixels)
     panels, depth_blocks = b.panels, max(1, -(-b.k // lanes))
@@ -289,7 +290,7 @@ def _call(
         for j, (v, column) in enumerate(zip(views, columns, strict=True))
     ]
     a = views[0]
-    reading = _reading(a.dtype.name, row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
+    reading = _reading(name_of(a.dtype), row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
     width = b.panel // lanes
     last = b.n - (panels - 1) * b.panel
     tile_of = functools.partial(
@@ -320,7 +321,7 @@ def _call(
         *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
         batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
         b.n, b.k, depth_blocks, reading.table, steps,
-        pack(mode=mode, width=1, dtype=a.dtype.name), tall_tile, low_tile, tall_last, low_last,
+        pack(mode=mode, width=1, dtype=name_of(a.dtype)), tall_tile, low_tile, tall_last, low_last,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     matrices = outer.size * batch.size
