@@ -104,7 +104,7 @@ def elementwise(
             expression=expression,
             grid=walk.grid,
             lanes=lanes,
-            unroll=4 if weight < 12 else 2,
+            unroll=4 if weight < 12 else 1,  # long ones fill the pipeline by themselves
         ),
         list(walk.args),
         tiles=walk.tiles,

@@ -84,10 +84,12 @@ def plan(
     args: list[int | View] = [n, n_block, n_blocks, m, m_block, m_blocks, *outer]
     for view, kind, steps in zip((*inputs, *outputs), classes, strides, strict=True):
         args.append(view)
+        *places, step = steps
+        row = places.pop() if places else 0
         if kind != "u":
-            args += [steps[-2] if len(steps) > 1 else 0, *steps[:-2]]
+            args += [row, *places]
         if kind == "s":
-            args.append(steps[-1])
+            args.append(step)
     tiles = math.prod(outer) * m_blocks * n_blocks if size else 0
     return GridPlan(Grid(classes, len(outer)), args, tiles)
 

@@ -168,7 +168,8 @@ def normalize(
     views = [v.broadcast_to(x.shape) for v in (x, *operands, *extras)]
     stores = [out] if total is None else [total, out]
     widest = max(prologue.widest, epilogue.widest)
-    walk = plan([*views, *stores], x.shape, axes, machine.vector_bytes, widest)
+    weight = prologue.weight + epilogue.weight + len(views) + len(stores)
+    walk = plan([*views, *stores], x.shape, axes, machine, widest, weight)
     return Call(
         _normalize(
             operands=walk.layout.slots(),

@@ -168,7 +168,8 @@ def reduce(
     whole = out.with_dims(shape, [0 if d in axes else next(kept) for d in range(len(shape))])
     views = [v.broadcast_to(shape) for v in inputs]
     widest = max(prologue.widest, epilogue.widest)
-    walk = plan([*views, whole], shape, axes, machine.vector_bytes, widest)
+    weight = prologue.weight + 2 * len(views) + (20 if op == "ReduceLogSumExp" else 0)
+    walk = plan([*views, whole], shape, axes, machine, widest, weight)
     return Call(
         _reduce(
             operands=walk.layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=walk.layout

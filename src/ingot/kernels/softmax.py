@@ -118,7 +118,8 @@ def softmax(
     if not is_float(dtype) or out.dtype.name != epilogue.result_dtypes[0]:
         raise ValueError(f"softmax of {dtype} into {out.dtype.name}: want floats of one dtype")
     views = [v.broadcast_to(x.shape) for v in (x, *operands, *extras)]
-    walk = plan([*views, out], x.shape, (axis,), machine.vector_bytes, max(prologue.widest, epilogue.widest))
+    widest, weight = max(prologue.widest, epilogue.widest), 20 + prologue.weight
+    walk = plan([*views, out], x.shape, (axis,), machine, widest, weight)
     return Call(
         _softmax(
             operands=walk.layout.slots(), prologue=prologue, epilogue=epilogue, layout=walk.layout, log=log

@@ -24,6 +24,7 @@ from ingot.codegen.elements import (
     store_element,
 )
 from ingot.codegen.lanes import Lanes
+from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
 from ingot.kernels.iteration import TILES, Space, collapse, round_up
 
@@ -64,10 +65,20 @@ class Plan:
 
 
 def plan(
-    views: Sequence[View], shape: Sequence[int], axes: Sequence[int], vector_bytes: int, widest: int
+    views: Sequence[View],
+    shape: Sequence[int],
+    axes: Sequence[int],
+    machine: Machine,
+    widest: int,
+    weight: int,
 ) -> Plan:
-    """Plan a walk over `shape`, reduced along `axes`. All views have that shape; results stride 0 there."""
-    lanes = vector_bytes // widest
+    """Plan a walk over `shape`, reduced along `axes`. All views have that shape; results stride 0 there.
+
+    widest: bytes of the largest register element. weight: instructions on a vector, roughly: long formulas
+    fill the pipeline with fewer vectors at a time, and would spill with more.
+    """
+    lanes = machine.vector_bytes // widest
+    ways = 4 if weight < (12 if machine.registers > 16 else 6) else 2
     steps = [v.strides for v in views]
     inner = [d for d in range(len(shape)) if d in set(axes)]
     outer = [d for d in range(len(shape)) if d not in set(axes)]
@@ -81,11 +92,10 @@ def plan(
     count, items = math.prod(reduced.sizes), math.prod(kept.sizes)
     nearness = [abs(s.strides[0][-1]) or 1 << 60 for s in (kept, reduced)]
     across = (nearness[0] < nearness[1] or reduced.sizes[-1] * 2 <= lanes) and kept.sizes[-1] * 2 > lanes
-    ways = 4
     vectors = kept if across else reduced
     n = vectors.sizes[-1]
     if across:
-        ways = max(1, min(4, -(-n // lanes)))
+        ways = max(1, min(ways, -(-n // lanes)))
         items = math.prod(kept.sizes[:-1]) * -(-n // (ways * lanes))
         kept_dims, reduced_dims = len(kept.sizes) - 1, len(reduced.sizes)
         held = count * ways * lanes
