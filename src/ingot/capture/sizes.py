@@ -305,7 +305,9 @@ class SizeEnv(ShapeEnv):
 
 
 def _as_bound(equation: Any) -> Any:
-    """min(n, s) == s says s <= n."""
+    """min(n, s) == s says s <= n; an equation that its definitions made true or false stays."""
+    if not isinstance(equation, sympy.Eq):
+        return equation
     for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
         if isinstance(side, (sympy.Min, _functions().Min)) and other in side.args:
             rest = [a for a in side.args if a != other]
