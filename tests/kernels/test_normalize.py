@@ -33,7 +33,12 @@ def test_any_axes_of_any_layout(data: st.DataObject) -> None:
     out = new(shape, strides=strides_in_order(shape, data.draw(st.permutations(range(len(shape))))))
     call = normalize(kind, put(x), out, axes, machine, eps=1e-3)
     (got,) = run_calls(call, out, machine=machine)
-    np.testing.assert_allclose(got, evaluate_normalize(kind, x, axes, 1e-3), rtol=2e-6, atol=2e-6)
+    want = evaluate_normalize(kind, x, axes, 1e-3)
+    # The mean is a float32: where a row's values are nearly equal, their deviations from it lose digits.
+    with np.errstate(all="ignore"):
+        spread = np.sqrt(x.var(axes, keepdims=True) + 1e-3)
+        condition = 1 + (np.abs(x.mean(axes, keepdims=True)) / spread if kind == "variance" else 0)
+    assert (np.abs(got - want) <= 2e-6 * (1 + np.abs(want)) * condition).all()
 
 
 @each_machine
