@@ -98,6 +98,7 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
     assert isinstance(model, ir.Model)
+    _decode(model)
     for name, tensor in _external(model):
         if directory is None:
             raise ModelError(
@@ -107,6 +108,17 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
         tensor.base_dir = directory
         _check_external(subject, name, tensor, directory)
     return model
+
+
+def _decode(model: ir.Model) -> None:
+    """Weights become arrays now: a TensorProto would copy its bytes at every look, and keep the file alive."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
+                value.const_value = ir.Tensor(
+                    tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
+                )
 
 
 def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:

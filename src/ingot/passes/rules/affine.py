@@ -60,21 +60,21 @@ class _Weighted:
             channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[-1]
         return cls(node, weight, bias, channels)
 
-    def scaled(self, factor: Array) -> Array:
-        """The weight with each output channel multiplied; factor [channels], in float64."""
-        weight = self.weight.astype(np.float64)
+    def scaled(self, factor: Array) -> Array | None:
+        """The weight with each output channel multiplied; factor [channels]. None: it overflows."""
+        weight = self.weight
         if self.node.op_type == "ConvTranspose":
             groups = attr_int(self.node, "group", 1)
             split = weight.reshape(groups, -1, *weight.shape[1:])
-            column = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-            return (split * column).reshape(weight.shape)
+            product = _product(split, factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2)))
+            return None if product is None else product.reshape(weight.shape)
         if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and attr_int(self.node, "transB", 0)):
-            return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-        return weight * factor
+            factor = factor.reshape(-1, *[1] * (weight.ndim - 1))
+        return _product(weight, factor)
 
     def rewritten(self, g: Rewriting, factor: Array | None, shift: Array | None) -> Result:
         """The node with factor and shift [channels] (in float64) in its constants."""
-        weight = self.weight if factor is None else _rounded(self.scaled(factor), self.weight)
+        weight = self.weight if factor is None else self.scaled(factor)
         bias = None if self.bias is None else self.bias.astype(np.float64)
         if bias is not None and factor is not None:
             bias = bias * factor
@@ -107,6 +107,16 @@ class _Weighted:
         """The graph of the node, which the new weights join."""
         assert self.node.graph is not None
         return self.node.graph
+
+
+def _product(weight: Array, factor: Array) -> Array | None:
+    """weight · factor, computed in float64 block by block; None where it overflows the weight's dtype."""
+    if weight.dtype.isbuiltin != 1:
+        return _rounded(weight.astype(np.float64) * factor, weight)
+    result = np.empty_like(weight, order="C")
+    with np.errstate(over="ignore"):
+        np.multiply(weight, factor, out=result, dtype=np.float64, casting="unsafe")
+    return result if bool(np.isfinite(result).all()) else None
 
 
 def _rounded(array: Array, like: Array) -> Array | None:
