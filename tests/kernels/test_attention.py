@@ -145,3 +145,23 @@ def test_no_spills(machine: Machine, depth: int) -> None:
         spills_in_loops(cache.native_assembly(call.kernel, machine), 18 if machine.registers > 16 else 13)
         == 0
     )
+
+
+@each_machine
+@pytest.mark.parametrize("depth", [3, 64, 100])
+@pytest.mark.parametrize("kind", ["none", "float", "turned", "bool"])
+def test_few_queries(machine: Machine, depth: int, kind: str) -> None:
+    """As in generating text: many keys for one query, or a few."""
+    for queries, keys, causal in ((1, 77, 40), (1, 3, None), (3, 200, None), (4, 33, 0)):
+        mask = np.random.default_rng(2).standard_normal((2, 1, queries, keys)).astype(np.float32)
+        mask[mask < -1] = -np.inf
+        if kind == "turned":
+            mask = np.ascontiguousarray(mask.swapaxes(2, 3)).swapaxes(2, 3)
+        chosen = {"none": None, "bool": np.isfinite(mask)}.get(kind, mask)
+        check(
+            machine,
+            (2, 6, 2, queries, keys, depth, depth + 1),
+            chosen,
+            causal,
+            softcap=0.5 if causal else 0.0,
+        )
