@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.ops.create import tensor_array
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
 
@@ -111,13 +112,14 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
 
 
 def _decode(model: ir.Model) -> None:
-    """Weights become arrays now: a TensorProto would copy its bytes at every look, and keep the file alive."""
+    """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
                 value.const_value = ir.Tensor(
-                    tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
+                    tensor_array(tensor), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
                 )
 
 

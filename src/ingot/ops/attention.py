@@ -226,7 +226,7 @@ def _split_heads(view: Memory, shape: tuple[int, int, int, int]) -> Memory:
 
 def _softmax(scores: Array) -> Array:
     """Along the last axis; a row of nothing but -inf is 0."""
-    largest = scores.max(-1, keepdims=True, initial=-np.inf)
+    largest: Array = scores.max(-1, keepdims=True, initial=-np.inf)
     e = np.exp(scores - np.where(np.isneginf(largest), 0.0, largest))
     total = e.sum(-1, keepdims=True)
     return e / np.where(total == 0, 1.0, total)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import STRING
+from ingot.ops.numeric import STRING, is_native
 from ingot.ops.registry import (
     Array,
     DType,
@@ -51,7 +51,7 @@ def convert(x: Array, dtype: DType) -> Array | None:
 
 
 def _plain(dtype: DType) -> bool:
-    return (dtype.isbuiltin == 1 and dtype != STRING) or dtype == ml_dtypes.bfloat16
+    return (is_native(dtype) and dtype != STRING) or dtype == ml_dtypes.bfloat16
 
 
 @register("Cast", since=28)

@@ -43,7 +43,10 @@ def tensor_array(tensor: ir.TensorProtocol) -> Array:
         strings = np.empty(len(flat), STRING)
         strings[:] = flat
         return strings.reshape(array.shape)
-    return array
+    # With the byte order of a file in its dtype it would be another type than every other array's.
+    return (
+        array if array.dtype.isbuiltin or not array.dtype.isnative else array.view(np.dtype(array.dtype.char))
+    )
 
 
 def constant_array(node: ir.Node) -> Array:

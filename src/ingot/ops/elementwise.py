@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import BOOL, FLOAT64, is_integer, rounded, widen
+from ingot.ops.numeric import BOOL, FLOAT64, is_integer, is_native, rounded, widen
 from ingot.ops.registry import (
     Array,
     DType,
@@ -68,7 +68,7 @@ class Elementwise(Op):
         """The row's function, computed in float64 unless it is exact."""
         arrays = [present(inputs, i) for i in range(self.arity)]
         dtype = arrays[0].dtype
-        if not (self.exact and dtype.isbuiltin == 1):
+        if not (self.exact and is_native(dtype)):
             arrays = [widen(a) for a in arrays]
         with np.errstate(all="ignore"):
             result = type(self).function(*arrays, **self.attributes(node))

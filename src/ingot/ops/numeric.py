@@ -44,6 +44,11 @@ def is_integer(dtype: DType) -> bool:
     return dtype.kind in "iu" or dtype in _SMALL_INTS
 
 
+def is_native(dtype: DType) -> bool:
+    """True for NumPy's own types, False for ml_dtypes'. (`isbuiltin` differs for an explicit byte order.)"""
+    return dtype.num < 256
+
+
 def widen(x: Array) -> Array:
     """Floats as float64; anything else unchanged."""
     return x.astype(np.float64) if is_float(x.dtype) and x.dtype != FLOAT64 else x
@@ -54,4 +59,4 @@ def rounded(x: Any, dtype: DType) -> Array:
     return np.asarray(x).astype(dtype, copy=False)
 
 
-__all__ = ["BOOL", "FLOAT64", "INT64", "STRING", "is_float", "is_integer", "rounded", "widen"]
+__all__ = ["BOOL", "FLOAT64", "INT64", "STRING", "is_float", "is_integer", "is_native", "rounded", "widen"]

@@ -13,7 +13,7 @@ from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import INT64, is_float, rounded, widen
+from ingot.ops.numeric import INT64, is_float, is_native, rounded, widen
 from ingot.ops.reduce import reduction
 from ingot.ops.registry import (
     Array,
@@ -119,7 +119,7 @@ class MaxPool(Pool):
         window = self.window(node, x.shape)
         rank = len(window.kernel)
         lowest = -np.inf if is_float(x.dtype) else np.iinfo(x.dtype).min
-        windows = window.windows(x if x.dtype.isbuiltin == 1 else widen(x), lowest)
+        windows = window.windows(x if is_native(x.dtype) else widen(x), lowest)
         flat = windows.reshape(*windows.shape[: 2 + rank], -1)
         outputs = [rounded(flat.max(-1), x.dtype)]
         if len(node.outputs) > 1:

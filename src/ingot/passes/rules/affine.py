@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ingot.ops.numeric import is_float
+from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int
 from ingot.passes.edit import add_initializer, constant_of, constant_shape
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
@@ -111,7 +111,7 @@ class _Weighted:
 
 def _product(weight: Array, factor: Array) -> Array | None:
     """weight · factor, computed in float64 block by block; None where it overflows the weight's dtype."""
-    if weight.dtype.isbuiltin != 1:
+    if not is_native(weight.dtype):
         return _rounded(weight.astype(np.float64) * factor, weight)
     result = np.empty_like(weight, order="C")
     with np.errstate(over="ignore"):
