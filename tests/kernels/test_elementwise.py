@@ -161,6 +161,14 @@ def test_a_float64_is_rounded_to_half_precision_once() -> None:
     np.testing.assert_array_equal(got, want)
 
 
+@each_machine
+@pytest.mark.parametrize("exponent", [0.5, -0.5, 1.0, 2.0, -2.0, 3.0, -1.0, 4.0, 2.5])
+def test_known_powers(machine: Machine, exponent: float) -> None:
+    x = sample(np.random.default_rng(0), "float32", 50)
+    steps = (Step("Constant", (), "float32", (("value", exponent),)), Step("Pow", (0, 1), "float32"))
+    check(Expression(("float32",), steps, (2,)), [x], machine)
+
+
 CHAIN = Expression(
     ("float32", "float32", "bool"),
     (

@@ -15,7 +15,7 @@ import numpy as np
 
 from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import DTYPES, is_float, register_type
-from ingot.kernels.operations import OPERATIONS
+from ingot.kernels.operations import OPERATIONS, power_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,12 @@ def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.nd
         return [values[i].astype(_numpy(expression.dtype(i))) for i in expression.results]
 
 
+def _constant(expression: Expression, value: int) -> float | None:
+    """The number that a value of the expression always is, if it is known."""
+    step = expression.steps[value - len(expression.leaves)] if value >= len(expression.leaves) else None
+    return dict(step.attrs)["value"] if step is not None and step.op == "Constant" else None
+
+
 def emit(k: Builder, expression: Expression, leaves: Sequence[Value], lanes: int) -> list[Value]:
     """Code for one vector: `leaves` and the results are register values (see codegen.elements)."""
     values = list(leaves)
@@ -117,5 +123,10 @@ def emit(k: Builder, expression: Expression, leaves: Sequence[Value], lanes: int
         if step.op == "Constant":
             values.append(k.splat(dict(step.attrs)["value"], register_type(step.dtype, lanes)))
             continue
+        if step.op == "Pow" and (exponent := _constant(expression, step.operands[1])) is not None:
+            short = power_of(k, values[step.operands[0]], exponent)
+            if short is not None:
+                values.append(short)
+                continue
         values.append(OPERATIONS[step.op].emit(k, operands, dtypes, step.dtype, dict(step.attrs)))
     return [values[i] for i in expression.results]

@@ -176,6 +176,23 @@ def _power(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _at
     return math.pow(k, xs[0], cast(k, xs[1], dtypes[1], "float64" if dtype == "float64" else "float32"))
 
 
+def power_of(k: Builder, x: Value, exponent: float) -> Value | None:
+    """x to a known power in a few instructions, with pow's zeros and infinities; None for most powers."""
+    v = Lanes(k, x)
+    size = abs(exponent)
+    if size in (1.0, 2.0, 3.0, 4.0):
+        square = v * v
+        y = {1.0: v, 2.0: square, 3.0: square * v, 4.0: square * square}[size]
+    elif exponent == 0.5:
+        y = v.intrinsic("sqrt")  # NaN of -Inf, as in NumPy and PyTorch
+    elif exponent == -0.5:
+        # pow takes -0 and -Inf for +0 and +Inf, unlike the root.
+        y = v.constant(scalar.inf).where(v.equals(-scalar.inf), (v + 0.0).intrinsic("sqrt"))
+    else:
+        return None
+    return (1.0 / y if exponent < 0 else y).value
+
+
 def _round(name: str) -> Emit:
     return lambda k, xs, _dtypes, _dtype, _attrs: k.intrinsic(name, xs[0])
 
