@@ -1,4 +1,5 @@
-"""Every exception Ingot raises on purpose. Each message names its subject, what was found, what was wanted, what to do.
+"""Every exception Ingot raises on purpose. Each message names its subject, what was found, what was wanted,
+what to do.
 
     IngotError
     ├── ExportError                  a PyTorch model cannot be captured as it is

@@ -25,7 +25,7 @@ def session_of(text: str, threads: int = 2) -> tuple[ingot.InferenceSession, onn
 
 
 def check(text: str, *feeds: dict[str, np.ndarray]) -> ingot.InferenceSession:
-    """Equal to onnxruntime on every feed, which may have different shapes; twice, since memory is used again."""
+    """Equal to onnxruntime on every feed, of different shapes maybe; twice, since memory is used again."""
     session, model = session_of(text)
     peer = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for feed in (*feeds, *feeds):
@@ -255,8 +255,11 @@ def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
 
 
 def test_a_row_masked_whole_stays_nan() -> None:
-    """What a plain softmax gives, also where the nodes became one streaming kernel; and 0 where the graph guards it."""
-    text = """g (float[1, 2, 3, 8] q, float[1, 2, 5, 8] k, float[1, 2, 5, 8] v, float[3, 5] m) => (float[1, 2, 3, 8] y) {
+    """What a plain softmax gives, also where the nodes became one streaming kernel; and 0 where the graph
+    guards it.
+    """
+    text = """g (float[1, 2, 3, 8] q, float[1, 2, 5, 8] k, float[1, 2, 5, 8] v, float[3, 5] m)
+            => (float[1, 2, 3, 8] y) {
         t = Transpose<perm=[0, 1, 3, 2]>(k)
         s = MatMul(q, t)
         a = Add(s, m)

@@ -1,4 +1,5 @@
-"""ONNX's node suite through the session: everything fed while running, and again with all but the first input constant.
+"""ONNX's node suite through the session: everything fed while running, and again with all but the first input
+constant.
 
 The second form is how weights, shapes and axes come in real files, and what most generated kernels ask for.
 """

@@ -7,11 +7,12 @@ folded while emitting.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingTypeArgument=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeArgument=false, reportMissingTypeStubs=false
+# pyright: reportOptionalMemberAccess=false
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -150,7 +151,7 @@ class Builder:
         step: Int = 1,
         carry: list[Value] | None = None,
         at_least_once: bool = False,
-    ) -> Iterator[Value]:
+    ) -> Generator[Value]:
         """for index in range(start, stop, step). The values in `carry` live in registers from one turn to the
         next: the body replaces them in the list, and after the loop the list has the last ones.
         """
@@ -192,7 +193,7 @@ class Builder:
         carry[:] = last
 
     @contextmanager
-    def when(self, condition: Any) -> Iterator[None]:
+    def when(self, condition: Any) -> Generator[None]:
         """The body runs if `condition` holds. It may not define values that are used after it."""
         if isinstance(condition, bool):
             if condition:
@@ -241,8 +242,8 @@ class Builder:
     # ---- memory --------------------------------------------------------------------------------------------
 
     def at(self, pointer: Value, index: Int, element: Any) -> Value:
-        """pointer + index elements. A sum's constant part is best given last, by a second at(): it then folds
-        into the displacement of the instruction.
+        """The address `index` elements after `pointer`. A sum's constant part is best given last, by a second
+        at(): it then folds into the displacement of the instruction.
         """
         if isinstance(index, int) and index == 0:
             return pointer

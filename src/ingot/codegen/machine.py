@@ -2,6 +2,9 @@
 an ISA by name.
 """
 
+# llvmlite has no type information.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import functools

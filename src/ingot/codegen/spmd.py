@@ -1,12 +1,14 @@
-"""The native loop that runs a plan: every thread walks the same steps and claims tiles of each until none is left.
+"""The native loop that runs a plan: every thread walks the same steps and claims tiles of each until none is
+left.
 
-Tiles are claimed in shrinking portions of what remains, so a thread that is late, slow or pushed aside by another
-process costs only what it has claimed; one that never comes costs nothing. A thread goes on to the next step when all
-tiles of this one are done. Which thread computes a tile changes no result.
+Tiles are claimed in shrinking portions of what remains, so a thread that is late, slow or pushed aside by
+another process costs only what it has claimed; one that never comes costs nothing. A thread goes on to the
+next step when all tiles of this one are done. Which thread computes a tile changes no result.
 
-Steps are rows of five 8-byte words: code, args, tiles, threads that are worth it, and the address of the step's
-counters (a cache line: tiles claimed, tiles done). Counters need no reset: each carries the number of the run it
-counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a later run's leaves.
+Steps are rows of five 8-byte words: code, args, tiles, threads that are worth it, and the address of the
+step's counters (a cache line: tiles claimed, tiles done). Counters need no reset: each carries the number of
+the run it counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a
+later run's leaves.
 
 The team's state is an array of 8-byte words:
 
@@ -19,6 +21,7 @@ The team's state is an array of 8-byte words:
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -325,7 +328,9 @@ class Runner:
 def runner(machine: Machine) -> Runner:
     """Compile the loop for this machine (some milliseconds, once a process)."""
     name = platform.machine().lower()
-    kind = "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
+    kind = (
+        "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
+    )
     body = _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("TURNS", str(TURNS_BEFORE_YIELD))
     module = llvm.parse_assembly(_DECLARATIONS[kind] + body)
     module.verify()

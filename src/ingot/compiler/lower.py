@@ -247,7 +247,9 @@ class Lowering:
         )
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
-        """A value that only this node reads, as an expression of what lies in memory; the first leaf has all elements."""
+        """A value that only this node reads, as an expression of what lies in memory; the first leaf has all
+        elements.
+        """
         shape = self._facts[value].shape
         waits = self._waiting.get(value)
         alone = self._uses.get(value) == [self._position] and value not in self._output_buffers
@@ -451,7 +453,9 @@ class Lowering:
         anchor: ir.Value | None,
         first: Sequence[ir.Value] = (),
     ) -> tuple[Expression, list[ir.Value]]:
-        """The group as an expression; leaf 0 is the anchor's result where there is one, then those of `first`."""
+        """The group as an expression; leaf 0 is the anchor's result where there is one, then those of
+        `first`.
+        """
         ordered = sorted(members.items(), key=lambda item: item[1].turn)
         leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
         for leaf in first:

@@ -40,9 +40,9 @@ class Patch:
 class Plan:
     """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
 
-    words: argument words; those at `arena_words` are offsets into the arena.
-    rows: a row for each native step (see codegen/spmd.py); arguments are counted in words, counters come later.
-    parts: what happens in order: a range of rows, or a node for the host.
+    words: argument words; those at `arena_words` are offsets into the arena. rows: a row for each native step
+    (see codegen/spmd.py); arguments are counted in words, counters come later. parts: what happens in order:
+    a range of rows, or a node for the host.
     """
 
     words: np.ndarray
@@ -94,7 +94,8 @@ def make_plan(
             continue
         if step.tiles > spmd.MOST_TILES:
             raise ShapeError(
-                f"{step.label or step.kernel.generator}: {step.tiles} tiles of work are more than one step can have; split the input"
+                f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
+                f"step, which can have {spmd.MOST_TILES}; split the input"
             )
         rows[row] = (code[step.kernel], len(words), step.tiles, _sharers(step, threads), 0)
         row += 1
@@ -139,7 +140,7 @@ def make_plan(
 
 
 def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buffer, int, int]]:
-    """For each buffer of the arena its first and last step. Flags live always: they are read after the run."""
+    """For each buffer of the arena its first and last step. Flags live to the end: the run reads them."""
     lives: dict[Buffer, tuple[int, int]] = {check.flag.buffer: (0, len(steps)) for check in checks}
     for number, step in enumerate(steps):
         if isinstance(step, HostStep):

@@ -119,7 +119,7 @@ def strides_in_order(shape: Sequence[int], order: Sequence[int]) -> tuple[int, .
 
 
 def memory_order(view: View) -> tuple[int, ...]:
-    """The dimensions from the largest stride to the smallest; those of size 1 stay with their left neighbour."""
+    """The dimensions from the largest stride down; those of size 1 stay with their left neighbour."""
     keys: list[int] = []
     for n, s in zip(view.shape, view.strides, strict=True):
         keys.append(abs(s) if n > 1 else (keys[-1] if keys else 1 << 62))

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -46,7 +46,7 @@ class Resources:
     _team_made: bool = False
 
     def acquire(self) -> tuple[Memory, Team]:
-        """Memory and threads for one run. A run that finds the team busy works alone; the answer is the same."""
+        """Memory and threads for one run. A run that finds the team busy works alone, to the same answer."""
         memory = self._memories.pop() if self._memories else Memory()
         with self.lock:
             if not self._team_made:
@@ -278,7 +278,7 @@ class Driver:
 
 def _plain(value: Any) -> Any:
     """An array as plans want it. Sequences are lists; they go from node to node as they are."""
-    return value if isinstance(value, list) else np.asarray(value, order="C")
+    return cast(Any, value) if isinstance(value, list) else np.asarray(value, order="C")
 
 
 def _facts(value: Any) -> Facts:

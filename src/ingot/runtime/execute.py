@@ -29,7 +29,7 @@ def aligned_bytes(size: int) -> Array:
 
 
 class Memory:
-    """An arena and scratch for each thread, as large as the largest plan that ran in it. One run at a time."""
+    """An arena, and scratch for each thread, as large as the largest plan needs. One run at a time."""
 
     def __init__(self) -> None:
         self.arena = aligned_bytes(0)

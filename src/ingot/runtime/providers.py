@@ -44,7 +44,7 @@ def choose(
     if provider_options is not None and (providers is None or len(provider_options) != len(providers)):
         count = 0 if providers is None else len(providers)
         raise ProviderError(
-            f"provider_options has {len(provider_options)} entries and providers has {count}; give one for each"
+            f"provider_options has {len(provider_options)} entries, providers has {count}; give one for each"
         )
     if providers is None:
         return get_available_providers()

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -156,8 +156,7 @@ class InferenceSession:
             self._refuse_names(feed)
         arrays: list[Array] = []
         for arg, dtype in zip(self._inputs, self._dtypes, strict=True):
-            given = feed[arg.name]
-            array = given if isinstance(given, np.ndarray) else _as_array(arg, given, dtype)
+            array = _as_array(arg, feed[arg.name], dtype)
             if array.dtype != dtype:
                 raise InputError(
                     f"input {arg.name!r} has dtype {array.dtype}; the model wants {dtype}. "
@@ -171,7 +170,8 @@ class InferenceSession:
             for wanted, size in zip(arg.shape, array.shape, strict=True):
                 if isinstance(wanted, int) and wanted != size:
                     raise InputError(
-                        f"input {arg.name!r} has shape {list(array.shape)}; the model wants {_show(arg.shape)}"
+                        f"input {arg.name!r} has shape {list(array.shape)}; "
+                        f"the model wants {_show(arg.shape)}"
                     )
             arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
         return arrays
@@ -188,7 +188,7 @@ class InferenceSession:
 
 
 class _Progress:
-    """A line on stderr while kernels are compiled for the first time, once that takes longer than a second."""
+    """A line on stderr while kernels are compiled, once that takes longer than a second."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -249,10 +249,11 @@ def _node_arg(value: ir.Value) -> NodeArg:
 
 def _as_array(arg: NodeArg, given: Any, dtype: np.dtype[Any]) -> Array:
     """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
+    if isinstance(given, np.ndarray):
+        return cast(Array, given)
     try:
-        if isinstance(given, (list, tuple, int, float, bool, str)):
-            return np.asarray(given, dtype)
-        return np.asarray(given)
+        wanted = dtype if isinstance(given, (list, tuple, int, float, bool, str)) else None
+        return np.asarray(cast(Any, given), wanted)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}"

@@ -1,4 +1,6 @@
-"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond when idle."""
+"""A team of threads that runs plans: hosted by Python, working in native code, parked within a millisecond
+when idle.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +67,11 @@ class Team:
                 threading.Thread(target=_worker, args=arguments, name=f"ingot-{me}", daemon=True).start()
 
     def run(self, table: int, steps: int, scratches: int, owner: object, wake: bool = True) -> None:
-        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each thread.
+        """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each
+        thread.
 
-        owner: whatever keeps those tables alive. A worker that woke too late may still look at them after the run.
-        wake: whether the run is long enough for waking parked workers.
+        owner: whatever keeps those tables alive. A worker that woke too late may still look at them after the
+        run. wake: whether the run is long enough for waking parked workers.
         """
         if self.threads > 1:
             if not self._words[spmd.BUSY_WORD]:
@@ -93,7 +96,12 @@ def _dismiss(stop: threading.Event, wake: list[threading.Lock]) -> None:
 
 
 def _worker(
-    serve: int, words: np.ndarray, me: int, wake: threading.Lock, stop: threading.Event, held: list[object]
+    serve: int,
+    words: np.ndarray,
+    me: int,
+    wake: threading.Lock,
+    stop: threading.Event,
+    held: list[object],  # noqa: ARG001  (only to keep it)
 ) -> None:
     """A worker's life: sleep in Python, serve in native code.
 
