@@ -272,6 +272,6 @@ def test_a_row_masked_whole_stays_nan() -> None:
     mask[2, 1:] = -np.inf
     feed = {"q": floats(1, 2, 3, 8), "k": floats(1, 2, 5, 8), "v": floats(1, 2, 5, 8), "m": mask}
     session = check(text.replace("GUARD", "p = Identity(w)"), feed)
-    assert "attend" in kernels(session)
+    assert any(name.startswith("attend") for name in kernels(session))
     guard = "n = IsNaN(w)\n zero = Constant<value_float=0.0>()\n p = Where(n, zero, w)"
     check(text.replace("GUARD", guard), feed)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -249,11 +249,11 @@ def _node_arg(value: ir.Value) -> NodeArg:
 
 def _as_array(arg: NodeArg, given: Any, dtype: np.dtype[Any]) -> Array:
     """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
-    if isinstance(given, np.ndarray):
-        return cast(Array, given)
+    kind = type(given)
+    if kind is np.ndarray:
+        return given
     try:
-        wanted = dtype if isinstance(given, (list, tuple, int, float, bool, str)) else None
-        return np.asarray(cast(Any, given), wanted)
+        return np.asarray(given, dtype if issubclass(kind, (list, tuple, int, float, bool, str)) else None)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}"
