@@ -69,7 +69,7 @@ def put(array: np.ndarray) -> View:
 def new(
     shape: Sequence[int], dtype: str | np.dtype = "float32", strides: Sequence[int] | None = None
 ) -> View:
-    """A view of fresh arena memory; dense and row-major unless strides (elements, may be negative) are given."""
+    """A view of fresh arena memory; row-major unless strides (in elements, may be negative) are given."""
     dtype = np.dtype(dtype)
     strides = row_major(shape) if strides is None else tuple(strides)
     if math.prod(shape) == 0:

@@ -237,6 +237,14 @@ def test_fill(machine: Machine, dtype: str) -> None:
     assert (got == numpy_dtype(dtype).type(1)).all()
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e-45, -0.0, 3.1415926535])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_fill_with_special_numbers(value: float, dtype: str) -> None:
+    out = new((3,), dtype)
+    (got,) = run_calls(fill(value, out, host()), out)
+    assert got.tobytes() == np.full(3, value, dtype).tobytes()
+
+
 def test_large_tensors_are_cut_into_tiles() -> None:
     x = np.random.default_rng(0).normal(size=(3, 40001)).astype(np.float32)
     out = new(x.shape, strides=(40002, 1))

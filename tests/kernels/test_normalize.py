@@ -14,6 +14,9 @@ from ingot.kernels.call import strides_in_order
 from ingot.kernels.normalize import Kind, evaluate_normalize, group_norm, layer_norm, normalize
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
+# NumPy's, of empty rows.
+pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty", "ignore:Degrees of freedom")
+
 
 def numbers(shape: tuple[int, ...], seed: int = 0, mean: float = 0.5) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, 1.5, shape).astype(np.float32)

@@ -45,6 +45,11 @@ def evaluate_normalize(kind: Kind, x: np.ndarray, axes: Sequence[int], eps: floa
         return np.where(norm == 0, 0.0, x / norm)
 
 
+def _reads_again(prologue: Expression) -> bool:
+    """Whether later passes read the row from where it was, instead of from scratch memory."""
+    return prologue.results == (0,) and prologue.leaves[0] in ("float32", "float64")
+
+
 @kernel("count")
 def _normalize(
     k: Builder,
@@ -63,7 +68,7 @@ def _normalize(
     inputs, extras = len(prologue.leaves), len(epilogue.leaves) - 1
     element = register_element(dtype)
     total = accumulator(k, "sum", dtype, lanes)
-    direct = not prologue.steps and dtype in ("float32", "float64")
+    direct = _reads_again(prologue)
     count = k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes)
 
     def first_visit(place: Place) -> Lanes:
@@ -184,7 +189,7 @@ def normalize(
         tiles=walk.tiles if x.size else 0,
         reads=[x, *operands, *extras],
         writes=stores,
-        scratch=walk.scratch,
+        scratch=0 if _reads_again(prologue) else walk.scratch,
         flops=x.size * (8 + prologue.weight + epilogue.weight),
         label=label or f"normalize {kind}",
     )

@@ -96,6 +96,8 @@ def plan(
     n = vectors.sizes[-1]
     if across:
         ways = max(1, min(ways, -(-n // lanes)))
+        if count * ways * lanes * widest > machine.l2_bytes // 2:
+            ways = 1  # so that what a kernel keeps of an item stays in the cache, or at least small
         items = math.prod(kept.sizes[:-1]) * -(-n // (ways * lanes))
         kept_dims, reduced_dims = len(kept.sizes) - 1, len(reduced.sizes)
         held = count * ways * lanes
