@@ -42,18 +42,9 @@ from ingot.kernels.call import View, constant
 from ingot.kernels.expression import Expression
 
 TILE_SLOTS = (
-    "a",
-    "b",
-    "out",
-    "table",
-    "steps",
-    "count",
-    "a_row",
-    "out_column",
-    "out_row",
-    "out_channel",
-    "valid",
-)
+    "a", "b", "out", "table", "steps", "count", "a_row", "out_column", "out_row", "out_channel", "valid",
+    "next", "next_step", "next_tile",
+)  # fmt: skip
 
 UNROLL = 4  # values of the contraction in a step, where nothing else decides
 
@@ -64,11 +55,6 @@ PANEL_VECTORS = 2  # vectors in a row of packed weights
 FRAME_BYTES = 1024
 SUMS_BYTES = 2048
 PACKED_AT = 2 * FRAME_BYTES + SUMS_BYTES
-
-# Weights are fetched into L2 so many floats ahead of their use: 10 to 35 % faster where they come from
-# memory, 1 to 3 % slower where they are in L2 anyway. Tiles of fewer pixels wait for memory whatever they do.
-_AHEAD = 2048
-_PREFETCH_FROM = 4
 
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
 _SHORT_EPILOGUE = 6
@@ -177,6 +163,31 @@ class Frame:
         self._k.store(self._k.int(value), self.pointer, self._index[slot])
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Which weights tiles fetch into L2 before they are needed, and how much of them at a time.
+
+    Where several tiles share a panel, each fetches its part of the next panel: memory then works all the
+    time, not only while the first tile waits for it. Fewer tiles fetch what they will need themselves,
+    `near` bytes ahead. One pixel or a few wait for memory whatever they do.
+    """
+
+    lines: int  # of 64 bytes in each step
+    near: int  # bytes, or 0 for the next panel
+    step: int  # bytes from what one step fetches to what the next one does
+    tile: int  # bytes from tile to tile
+
+    @staticmethod
+    def of(tiles: int, pixels: int, steps: int, step_bytes: int) -> Ahead:
+        """For `tiles` tiles that share a panel of `steps` steps."""
+        if pixels < 4:
+            return Ahead(0, 0, 0, 0)
+        if tiles < 4:
+            return Ahead(-(-step_bytes // 64), 8192, step_bytes, 0)
+        step = -(-step_bytes // tiles)
+        return Ahead(-(-step_bytes // 256), 0, step, step * steps)
+
+
 @kernel(*TILE_SLOTS)
 def tile(
     k: Builder,
@@ -190,6 +201,7 @@ def tile(
     sums: int,
     masked: bool,
     fetch: bool,
+    fetched: int,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -198,16 +210,20 @@ def tile(
     """`count` tiles side by side. Pointers are of the first; strides of `out` and operands are in bytes, of
     a in floats.
 
-    `panel` vectors lie in a row of weights, of which `vectors` are computed and `valid` channels stored.
+    Each step fetches `fetched` lines of weights from `next` on, and each tile, with `fetch`, its output and
+    operands. `panel` vectors lie in a row of weights, of which `vectors` are computed and `valid` channels
+    stored.
     """
     del operands  # they are in the slots already
     lanes = k.machine.lanes
     type_ = vector(F32, lanes)
     a, b, table, steps = k.pointer("a"), k.pointer("b"), k.pointer("table"), k.arg("steps")
     a_row = k.arg("a_row") if rows > 1 else 0
+    next_step = k.arg("next_step")
     pixels = rows * columns
     with k.loop(0, k.arg("count"), at_least_once=True) as number:
         corner = k.at(a, k.mul(number, columns * pitch), F32)
+        following = k.at(k.pointer("next"), k.mul(number, k.arg("next_tile")), I8)
         if fetch:
             _fetch_ends(k, number, rows, columns, vectors, out, reaches)
         total = [k.zero(type_) for _ in range(sums * pixels * vectors)]
@@ -215,9 +231,10 @@ def tile(
             here = k.at(corner, k.ir.sext(k.load(table, I32, step), I64), F32)
             lines = [k.at(here, k.mul(a_row, row), F32) for row in range(rows)]
             weights = k.at(b, k.mul(step, unroll * panel * lanes), F32)
-            if pixels >= _PREFETCH_FROM:
-                for line in range(0, unroll * panel * lanes, 16):
-                    k.prefetch(weights, _AHEAD + line, F32, locality=2)
+            if fetched:
+                ahead = k.at(following, k.mul(step, next_step), I8)
+                for line in range(fetched):
+                    k.prefetch(ahead, line * 64, I8, locality=2)
             for c in range(unroll):
                 if c:
                     # Emits nothing, but keeps LLVM from loading weights early or holding pixels for later:

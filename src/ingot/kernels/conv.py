@@ -25,6 +25,7 @@ from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
     TILE_SLOTS,
+    Ahead,
     Epilogue,
     Frame,
     fetches,
@@ -58,7 +59,7 @@ CONV_SLOTS = (
     "b", "b_group", "b_panel", "out", *(f"out{part}" for part in _ARRAYS[1:]),
     "groups", "bands", "panels", "panel_width", "n", "table", "steps",
     "row_groups", "tall", "row_tile", "wide", "narrow", "wide_columns",
-    "step", "rows_step", "extra_rows", "a_row", "a_column",
+    "near", "next_step", "next_tile", "step", "rows_step", "extra_rows", "a_row", "a_column",
     "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges",
     *(f"{h}_{w}{part}" for part in ("", "_last") for h in _HEIGHTS for w in _WIDTHS),
 )  # fmt: skip
@@ -84,7 +85,7 @@ def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
         arg[n] for n in ("panels", "bands", "groups", "row_tile", "tall")
     )
 
-    for slot in ("table", "steps", "a_row"):
+    for slot in ("table", "steps", "a_row", "next_step", "next_tile"):
         frame.set(slot, arg[slot])
     for name in names:
         for part in ("column", "row", "channel"):
@@ -119,7 +120,14 @@ def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
             band_start, band_row = k.ir.inttoptr(image_start, PTR), 0
 
         channel = k.mul(panel, arg["panel_width"])
-        frame.set("b", k.add(arg["b"], k.mul(group, arg["b_group"]), k.mul(panel, arg["b_panel"])))
+        first_panel = k.add(arg["b"], k.mul(group, arg["b_group"]))
+        weights = k.add(first_panel, k.mul(panel, arg["b_panel"]))
+        frame.set("b", weights)
+        # Behind the last panel of a group lies the first one of the next.
+        again = k.ir.and_(k.compare("==", panel, k.sub(panels, 1)), k.compare("<", band, k.sub(bands, 1)))
+        far = k.choose(again, first_panel, k.add(weights, arg["b_panel"]))
+        following = k.choose(k.compare(">", arg["near"], 0), k.add(weights, arg["near"]), far)
+        columns = k.add(arg["wide"], arg["narrow"])
         frame.set("valid", k.min(k.sub(arg["n"], channel), arg["panel_width"]))
         is_last = k.compare("==", panel, k.sub(panels, 1))
         code = {
@@ -139,6 +147,9 @@ def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
                 with k.when(k.compare(">", arg[w], 0)):
                     frame.set("a", k.at(line, k.mul(before, arg["a_column"]), F32))
                     frame.set("count", arg[w])
+                    done = k.mul(k.sub(row_group, first), columns)
+                    done = k.add(done, 0 if w == "wide" else arg["wide"])
+                    frame.set("next", k.add(following, k.mul(done, arg["next_tile"])))
                     for name in names:
                         offset = k.add(k.mul(row, arg[f"{name}_row"]), k.mul(before, arg[f"{name}_column"]))
                         frame.set(name, k.add(corners[name], offset))
@@ -385,12 +396,15 @@ def _call(
     width, last = b.panel // lanes, outputs - (b.panels - 1) * b.panel
     fetch = fetches(views[1:], machine)
 
+    pixels = (low + (tall > 0)) * (narrow + (wide > 0))
+    ahead = Ahead.of(row_groups * column_tiles // bands, pixels, b.rows // g.unroll, g.unroll * b.panel * 4)
+
     def kernel_of(height: str, breadth: str, last_panel: bool) -> Kernel:
         rows = low + (height == "tall" and tall > 0)
         columns = narrow + (breadth == "wide" and wide > 0)
         return tile(
             rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
-            vectors=-(-last // lanes) if last_panel else width, fetch=fetch,
+            vectors=-(-last // lanes) if last_panel else width, fetch=fetch, fetched=ahead.lines,
             sums=partial_sums(rows * columns, shape.pixels, g.unroll),
             masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
@@ -423,7 +437,7 @@ def _call(
         b.view, b.matrix * 4, b.rows * b.panel * 4, *arrays[1],
         w.groups, bands, b.panels, b.panel, outputs, steps, steps.size,
         row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
-        strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
+        ahead.near, ahead.step, ahead.tile, strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
         pack(mode=mode, width=1, dtype=name_of(x.dtype)), pitch, inner, -(-inner // lanes),
         g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits,
         *codes, *itertools.chain.from_iterable(arrays[2:]),

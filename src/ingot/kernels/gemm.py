@@ -26,6 +26,7 @@ from ingot.kernels.contract import (
     PACKED_AT,
     TILE_SLOTS,
     UNROLL,
+    Ahead,
     Epilogue,
     Frame,
     fetches,
@@ -49,7 +50,7 @@ GEMM_SLOTS = (
     *(f"out{part}" for part in _ARRAYS),
     "batches", "bands", "tiles", "tall", "height", "pitch", "panels", "panel_width",
     "n", "k", "k_blocks", "table", "steps",
-    "pack", "tall_tile", "low_tile", "tall_last", "low_last",
+    "near", "next_step", "next_tile", "pack", "tall_tile", "low_tile", "tall_last", "low_last",
 )  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
     arg = {name: k.arg(name) for name in (*GEMM_SLOTS, *operands)}
     height, tall, panels, bands = (arg[name] for name in ("height", "tall", "panels", "bands"))
 
-    for slot in ("table", "steps"):
+    for slot in ("table", "steps", "next_step", "next_tile"):
         frame.set(slot, arg[slot])
     frame.set("a_row", 0)
     for name in names:
@@ -110,7 +111,12 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
             packed[:] = [source, band]
 
         column = k.mul(panel, arg["panel_width"])
-        frame.set("b", k.add(start("b"), k.mul(panel, arg["b_panel"])))
+        weights = k.add(start("b"), k.mul(panel, arg["b_panel"]))
+        frame.set("b", weights)
+        # Behind the last panel of a matrix lies the first one of the next.
+        again = k.ir.and_(k.compare("==", panel, k.sub(panels, 1)), k.compare("<", band, k.sub(bands, 1)))
+        far = k.choose(again, start("b"), k.add(weights, arg["b_panel"]))
+        following = k.choose(k.compare(">", arg["near"], 0), k.add(weights, arg["near"]), far)
         frame.set("valid", k.min(k.sub(arg["n"], column), arg["panel_width"]))
         last = k.compare("==", panel, k.sub(panels, 1))
         corners = {name: k.add(start(name), k.mul(column, arg[f"{name}_column"])) for name in names}
@@ -120,6 +126,8 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
                 within = k.at(band_memory, k.mul(before, lanes), F32)
                 frame.set("a", k.add(source, k.mul(before, arg["a_row"])) if in_place else within)
                 frame.set("count", count)
+                done = 0 if kind == "tall" else tall_tiles
+                frame.set("next", k.add(following, k.mul(done, arg["next_tile"])))
                 for name in names:
                     frame.set(name, k.add(corners[name], k.mul(before, arg[f"{name}_row"])))
                 code = k.choose(last, arg[f"{kind}_last"], arg[f"{kind}_tile"])
@@ -293,10 +301,12 @@ def _call(
     reading = _reading(name_of(a.dtype), row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
     width = b.panel // lanes
     last = b.n - (panels - 1) * b.panel
+    steps = -(-b.k // reading.unroll)
+    ahead = Ahead.of(tiles // bands, height + (tall > 0), steps, reading.unroll * b.panel * 4)
     tile_of = functools.partial(
         tile,
-        rows=1, fetch=fetches(views[1:], machine), pitch=reading.pitch, unroll=reading.unroll,
-        panel=width, out=reaches[1],
+        rows=1, fetch=fetches(views[1:], machine), fetched=ahead.lines,
+        pitch=reading.pitch, unroll=reading.unroll, panel=width, out=reaches[1],
         epilogue=epilogue.expression if epilogue else None,
         reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
     )  # fmt: skip
@@ -316,12 +326,12 @@ def _call(
         size = view.dtype.itemsize
         arrays.append([view, *(d.strides[j] * size for d in (outer, batch, row)), columns[j] * size])
     mode = pack_mode((row.size, b.k), row.strides[0], columns[0])
-    steps = -(-b.k // reading.unroll)
     args: list[int | View | Kernel] = [
         *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
         batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
         b.n, b.k, depth_blocks, reading.table, steps,
-        pack(mode=mode, width=1, dtype=name_of(a.dtype)), tall_tile, low_tile, tall_last, low_last,
+        ahead.near, ahead.step, ahead.tile, pack(mode=mode, width=1, dtype=name_of(a.dtype)),
+        tall_tile, low_tile, tall_last, low_last,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     matrices = outer.size * batch.size
