@@ -201,7 +201,7 @@ def _compare(
         except VerificationError as error:
             from ingot.capture.bisect import first_difference
 
-            found = first_difference(captured, module, runner, inputs, feeds)
+            found = first_difference(captured, module, runner, inputs, feeds, _differs)
             raise VerificationError(f"{error}{found}") from error
     report.cases.append(Case(sizes, differences))
 
@@ -255,6 +255,11 @@ def _check(
         "values reach "
         f"{scale:.3g} and {tolerance * scale:.3g} is allowed."
     )
+
+
+def _differs(want: Array, got: Array) -> bool:
+    difference, scale = distance(want, got)
+    return difference > TOLERANCE.get(str(want.dtype), 0.0) * scale
 
 
 def distance(want: Array, got: Array) -> tuple[float, float]:

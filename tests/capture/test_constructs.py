@@ -121,6 +121,22 @@ def test_equal_example_sizes_are_not_one_dimension() -> None:
     assert dims(captured) == {"x": ["x_batch", "x_dim1", "x_dim2"]}
 
 
+def test_sizes_equal_by_chance_stay_apart() -> None:
+    """Batch and length of the two inputs agree in the example; the model needs only the batch to."""
+
+    def f(x: T, y: T) -> T:
+        return torch.cat([x, y], 1) * x.shape[1] + (x.sum(1) * y.sum(1))[:, None]
+
+    captured = parity(f, (torch.randn(3, 3), torch.randn(3, 3)), (torch.randn(2, 5), torch.randn(2, 4)))
+    assert dims(captured) == {"x": ["x_batch", "x_dim1"], "y": ["x_batch", "y_dim1"]}
+
+
+def test_a_module_on_another_device_is_refused() -> None:
+    """The message names the tensor and the remedy."""
+    with pytest.raises(ExportError, match=r"'weight' is on meta; wanted the CPU"):
+        capture(nn.Linear(4, 4, device="meta"), (X,))
+
+
 def test_dimensions_that_must_agree_are_unified() -> None:
     """x + y: the second input's dims take the first one's names."""
     captured = parity(lambda x, y: x + y, (X, torch.randn(3, 4)), (torch.randn(2, 5), torch.randn(2, 5)))

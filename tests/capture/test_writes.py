@@ -136,7 +136,8 @@ def written_twice(x: T) -> T:
 
 WRITES: list[Callable[..., object]] = [
     add_in_place, through_row, row_after_base, column, slice_of_slice, strided, transposed, reshaped, pieces,
-    unbound, masked, gathered, constant_buffer, constant_then_input, empty_then_filled, symbolic_place, written_twice,
+    unbound, masked, gathered, constant_buffer, constant_then_input, empty_then_filled, symbolic_place,
+    written_twice,
 ]  # fmt: skip
 
 

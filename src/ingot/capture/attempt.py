@@ -69,6 +69,7 @@ def capture(
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise ExportError("model is a ScriptModule. Export the module it was made from.")
+    _require_cpu(model)
     arguments = arguments_of(model, args, kwargs, input_names)
     if not arguments.names:
         raise ExportError("the call has no tensor arguments. Pass an example: args=(torch.zeros(2, 3),).")
@@ -77,8 +78,19 @@ def capture(
     def attempt(hints: dict[str, int]) -> Recording:
         return record(model, arguments, specs, hints, output_names, opset)
 
-    recording = _with_raised_hints(attempt, table)
+    recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table))
+    recording = _with_unequal_sizes(attempt, recording)
     return Capture(model, arguments, specs, table, recording, _assumptions(arguments, recording, table))
+
+
+def _require_cpu(model: Any) -> None:
+    if isinstance(model, torch.nn.Module):
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.device.type != "cpu":
+                raise ExportError(
+                    f"{name!r} is on {tensor.device}; wanted the CPU. Move the model and the example "
+                    "with .cpu() first."
+                )
 
 
 def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
@@ -110,13 +122,50 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
     return recording
 
 
+def _with_larger_sizes(attempt: Any, recording: Recording) -> Recording:
+    """An example so small that its feature maps end at size 1 is recorded again with larger sizes."""
+    env = recording.env
+    if not env.small:
+        return recording
+    hints = {name: int(env.hints[s]) * (4 if s in env.small else 1) for s, name in env.names.items()}
+    try:
+        larger: Recording = attempt(hints)
+    except Exception:
+        return recording
+    better = len(larger.env.small) < len(env.small) and len(larger.env.fixed) <= len(env.fixed)
+    return larger if better else recording
+
+
+def _with_unequal_sizes(attempt: Any, recording: Recording) -> Recording:
+    """Dimensions that were found equal may be so by chance in the example: try whether the model works
+    without.
+
+    Only where torch asked; what the model's own Python asked is its own branch.
+    """
+    env = recording.env
+    pairs = [drop for drop, (_, _, by_user) in env.unified.items() if not by_user]
+    trials = [pairs, *([p] for p in pairs)] if len(pairs) > 1 else [pairs]
+    base = {env.names[s]: int(hint) for s, hint in env.hints.items() if s in env.names}
+    for changed in trials if pairs else []:
+        hints = base | {env.names[s]: base[env.names[s]] * 2 for s in changed}
+        try:
+            other: Recording = attempt(hints)
+        except Exception:
+            continue
+        if len(other.env.unified) < len(recording.env.unified) and len(other.env.fixed) <= len(env.fixed):
+            recording = other
+            if changed is pairs:
+                break
+    return recording
+
+
 def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) -> list[Assumption]:
     env = recording.env
     found: list[Assumption] = []
     for symbol, fixed in env.fixed.items():
         name = env.names[symbol]
         found.append(Assumption("narrowed", fixed.where, f"dimension {name!r} is {fixed.size}", "fixed"))
-    for symbol, (kept, where) in env.unified.items():
+    for symbol, (kept, where, _) in env.unified.items():
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
         found.append(Assumption("unified", where, what, "fixed"))
     for guard in env.held.values():

@@ -2,7 +2,7 @@
 
 # torch's modes are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ingot.capture.aten import WHOLE
 from ingot.capture.intercept import python_functions_run_as_they_are
 from ingot.capture.run import unchanged
+from ingot.capture.tensors import zero_copy
 
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
+
+Differs = Callable[[npt.NDArray[Any], npt.NDArray[Any]], bool]
 
 AT_ONCE = 24  # values looked at in one run of the model
 
@@ -45,9 +48,8 @@ class _Replay:
                 self.lost = True
                 return
             if self.at in self.wanted:
-                self.kept[self.at] = (
-                    r.detach().clone().numpy() if r.dtype != torch.bfloat16 else r.float().numpy()
-                )
+                with _disable_current_modes():
+                    self.kept[self.at] = zero_copy(r.clone())
             self.at += 1
 
 
@@ -92,6 +94,7 @@ def first_difference(
     runner: Callable[[ir.Model], Any],
     inputs: Sequence[torch.Tensor],
     feeds: Mapping[str, npt.NDArray[Any]],
+    differs: Differs,
 ) -> str:
     """A sentence naming the node, its operator and the user's line; empty when it cannot be found."""
     calls = captured.recording.recorder.calls
@@ -104,7 +107,7 @@ def first_difference(
         chosen = places[low:high:step]
         if places[high - 1] not in chosen:
             chosen.append(places[high - 1])
-        bad = _first_bad(captured, module, runner, inputs, feeds, chosen)
+        bad = _first_bad(captured, module, runner, inputs, feeds, chosen, differs)
         if bad is None:
             break
         found = bad
@@ -131,9 +134,8 @@ def _first_bad(
     inputs: Sequence[torch.Tensor],
     feeds: Mapping[str, npt.NDArray[Any]],
     chosen: Sequence[int],
+    differs: Differs,
 ) -> int | None:
-    from ingot.verify import TOLERANCE, distance
-
     calls = captured.recording.recorder.calls
     replay = _Replay(calls, set(chosen))
     args, kwargs = captured.arguments.with_tensors([x.clone() for x in inputs])
@@ -147,10 +149,7 @@ def _first_bad(
     results = _with_outputs(captured.model, values, runner, feeds)
     for i, got in zip(seen, results, strict=True):
         want = replay.kept[i]
-        if got.shape != want.shape:
-            return i
-        difference, scale = distance(want, got)
-        if difference > TOLERANCE.get(str(want.dtype), 0.0) * scale:
+        if got.shape != want.shape or differs(want, got):
             return i
     return None
 

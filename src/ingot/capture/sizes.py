@@ -71,7 +71,7 @@ class SizeEnv(ShapeEnv):
             sympy.Symbol, Any
         ] = {}  # sizes computed from others that have a symbol of their own
         self.fixed: dict[sympy.Symbol, Fixed] = {}
-        self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str]] = {}
+        self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str, bool]] = {}  # kept, line, asked by the user
         self.held: dict[Any, Guard] = {}
         self.small: set[sympy.Symbol] = (
             set()
@@ -280,7 +280,7 @@ class SizeEnv(ShapeEnv):
         order = list(self.names)
         if left in self.names and right in self.names:
             keep, drop = sorted((left, right), key=order.index)
-            self.unified[drop] = (keep, source_line())
+            self.unified[drop] = (keep, source_line(), asked_by_user())
             self._put(drop, keep)
             return
         equation = sympy.Eq(self.expand(left), self.expand(right))

@@ -1,0 +1,177 @@
+"""ingot.export as a user calls it: save, run, verify, messages on stderr, and what happens without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.errors import ExportError, InputError, VerificationError
+from ingot.program import save_model
+from ingot.verify import verify_capture
+from tests.capture.support import ort_runner
+
+
+class Net(nn.Module):
+    """Two inputs, a dict out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Scores and their softmax."""
+        y = self.second(self.first(x).relu())
+        if scale is not None:
+            y = y * scale
+        return {"scores": y, "parts": y.softmax(-1)}
+
+
+def test_export_saves_verifies_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One call: a file that onnxruntime opens, and a Program that is called like the module."""
+    module = Net().train()
+    path = tmp_path / "net.onnx"
+    program = ingot.export(module, (torch.randn(1, 6),), path, kwargs={"scale": torch.randn(1, 3)})
+    assert module.training
+    assert "dimension 'x_dim1' is 6, fixed by test_export.py:" in capsys.readouterr().err.replace(
+        "tests/", ""
+    )
+    onnx.checker.check_model(str(path), full_check=True)
+    session = ort.InferenceSession(path)
+    assert [i.name for i in session.get_inputs()] == ["x", "scale"]
+    assert [o.name for o in session.get_outputs()] == ["scores", "parts"]
+    x, scale = torch.randn(5, 6), torch.randn(5, 3)
+    ours = program(x, scale=scale.numpy())
+    theirs = session.run(None, {"x": x.numpy(), "scale": scale.numpy()})
+    want = module.eval()(x, scale)
+    for got in (ours, dict(zip(("scores", "parts"), theirs, strict=True))):
+        for name in ("scores", "parts"):
+            np.testing.assert_allclose(got[name], want[name].detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_program_refuses_another_call() -> None:
+    """The structure of the call is the exported one."""
+    program = ingot.export(Net(), (torch.randn(2, 6),))
+    with pytest.raises(InputError, match=r"the call has tensors \['x', 'scale'\]"):
+        program(torch.randn(2, 6), torch.randn(2, 3))
+
+
+def test_large_weights_go_to_a_file_beside_the_model(tmp_path: Path) -> None:
+    """And both files read back as the same model."""
+    program = ingot.export(Net(), (torch.randn(2, 6),), verify=False)
+    path = tmp_path / "net.onnx"
+    save_model(program.model, path, external_above=100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
+    x = np.ones((3, 6), np.float32)
+    got = ort.InferenceSession(path).run(None, {"x": x})
+    want = ort_runner(program.model)({"x": x}, program.output_names)
+    np.testing.assert_array_equal(got[0], want[0])
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No half-written model, no file left over."""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"old")
+    program = ingot.export(Net(), (torch.randn(2, 6),), verify=False)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ir, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        program.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+    assert path.read_bytes() == b"old"
+
+
+def test_verification_names_output_sizes_and_node() -> None:
+    """A wrong node deep in the graph is found by name, with the line that made it."""
+    captured = capture(nn.Sequential(*[nn.Linear(6, 6), nn.Tanh()] * 4), (torch.randn(2, 6),))
+    node = [n for n in captured.model.graph if n.op_type == "Gemm"][2]
+    node.attributes["alpha"] = ir.AttrFloat32("alpha", 1.01)
+    with pytest.raises(VerificationError) as error:
+        verify_capture(captured, runner=ort_runner)
+    message = str(error.value)
+    assert "output 'output' at input_batch=2" in message
+    assert f"first node that differs is {node.name!r} (Gemm), written for linear" in message
+
+
+def test_verification_of_other_sizes_finds_what_the_example_hides() -> None:
+    """A size baked into the graph is right for the example alone."""
+    captured = capture(lambda x: x.cumsum(0) / x.shape[0], (torch.randn(3, 2),))
+    graph = captured.model.graph
+    for node in list(graph):
+        if node.op_type == "Shape":
+            three = ir.Value(name="three", const_value=ir.tensor(np.array([3]), name="three"))
+            graph.initializers["three"] = three
+            node.outputs[0].replace_all_uses_with(three)
+    with pytest.raises(VerificationError, match="differs from the module"):
+        verify_capture(captured, runner=ort_runner)
+
+
+def test_sizes_the_module_refuses_are_skipped_and_reported() -> None:
+    """The module's own limits are no fault of the export."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return x
+        table = torch.arange(8.0)
+        return x + table[torch.arange(x.shape[0]) * 2].unsqueeze(1)
+
+    report = verify_capture(capture(f, (torch.randn(3, 2),)), runner=ort_runner)
+    assert len(report.cases) == 4
+    assert all(c.sizes["x_batch"] <= 4 for c in report.cases)
+    assert report.refused
+    assert all(r["x_batch"] > 4 for r in report.refused)
+
+
+def test_nan_and_infinity_must_stand_in_the_same_places() -> None:
+    """They count as equal only where the module has them too."""
+    x = torch.tensor([[1.0, -1.0, 0.0]])
+    assert verify_capture(capture(lambda x: x.log() / x, (x,)), runner=ort_runner).cases
+    captured = capture(lambda x: x.log(), (x,))
+    (node,) = captured.model.graph
+    node.op_type = "Sqrt"
+    with pytest.raises(VerificationError, match="differs from the module by inf"):
+        verify_capture(captured, runner=ort_runner)
+
+
+def test_verify_of_a_file_and_of_a_program(tmp_path: Path) -> None:
+    """ingot.verify takes either."""
+    module = Net()
+    program = ingot.export(module, (torch.randn(2, 6),), tmp_path / "net.onnx", verify=False)
+    assert ingot.verify(program, module).worst < 1e-4
+    assert ingot.verify(tmp_path / "net.onnx", module, (torch.randn(4, 6),)).worst < 1e-4
+    with pytest.raises(VerificationError, match="output 'scores'"):
+        ingot.verify(tmp_path / "net.onnx", Net(), (torch.randn(4, 6),))
+
+
+def test_errors_come_before_a_file_is_written(tmp_path: Path) -> None:
+    """Nothing is left behind by an export that is refused."""
+    with pytest.raises(ExportError):
+        ingot.export(lambda x: x * 2 if x.sum() > 0 else x, (torch.ones(2),), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_torch_the_message_has_the_pip_command() -> None:
+    """export without the extra is one clear error; Program and verify import without it."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import ingot, ingot.program, ingot.verify\n"
+        "from ingot.capture.signature import Input\n"
+        "try:\n    ingot.export(print, (1,))\n"
+        "except ingot.MissingExtraError as e:\n    print(e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'ingot[torch]'" in done.stdout
