@@ -249,11 +249,9 @@ def _node_arg(value: ir.Value) -> NodeArg:
 
 def _as_array(arg: NodeArg, given: Any, dtype: np.dtype[Any]) -> Array:
     """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
-    kind = type(given)
-    if kind is np.ndarray:
-        return given
     try:
-        return np.asarray(given, dtype if issubclass(kind, (list, tuple, int, float, bool, str)) else None)
+        own = dtype if issubclass(type(given), (list, tuple, int, float, bool, str)) else None
+        return np.asarray(given, own)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}"
