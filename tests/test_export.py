@@ -60,6 +60,23 @@ def test_export_saves_verifies_and_runs(tmp_path: Path, capsys: pytest.CaptureFi
             np.testing.assert_allclose(got[name], want[name].detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_specs_are_enough_for_an_export_and_its_verification() -> None:
+    """Inputs drawn for the check; the report says what was compared."""
+    program = ingot.export(nn.Embedding(10, 4), (ingot.Input("int64", ["batch", "length"]),))
+    report = program.verification
+    assert report is not None
+    assert len(report.cases) == 4
+    assert report.worst == 0
+    assert program(np.ones((2, 3), np.int64)).shape == (2, 3, 4)
+
+
+def test_refused_sizes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """A module that refuses some of the drawn sizes: the export says which."""
+    table = torch.arange(8.0)
+    ingot.export(lambda x: x + table[torch.arange(x.shape[0]) * 2].unsqueeze(1), (torch.randn(3, 2),))
+    assert "the module itself refused" in capsys.readouterr().err
+
+
 def test_a_program_refuses_another_call() -> None:
     """The structure of the call is the exported one."""
     program = ingot.export(Net(), (torch.randn(2, 6),))

@@ -16,6 +16,7 @@ from ingot.program import TENSOR, Program
 
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
+    from ingot.verify import Report
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
 
@@ -85,7 +86,8 @@ def export(
     if verify:
         from ingot.verify import verify_capture
 
-        verify_capture(captured)
+        program.verification = verify_capture(captured)
+        announce_verification(program.verification)
     if f is not None:
         program.save(f)
     return program
@@ -96,3 +98,14 @@ def announce(assumptions: Sequence[Assumption]) -> None:
     for a in assumptions:
         if a.kind == "narrowed":
             print(f"ingot export: {a.what}, fixed by {a.where}", file=sys.stderr)
+
+
+def announce_verification(report: Report) -> None:
+    """Say on stderr which drawn sizes the module itself refused, so that nobody takes them for verified."""
+    if report.refused:
+        tried = "; ".join(", ".join(f"{k}={v}" for k, v in sizes.items()) for sizes in report.refused[:3])
+        print(
+            f"ingot export: verified on {len(report.cases)} shapes; the module itself refused "
+            f"{len(report.refused)} more ({tried})",
+            file=sys.stderr,
+        )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
+    from ingot.verify import Report
 
 EXTERNAL_ABOVE = (
     2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
@@ -40,6 +41,7 @@ class Program:
     output: Any
     output_names: list[str]
     capture: Capture | None = field(default=None, repr=False)  # how it was made, for verification
+    verification: Report | None = field(default=None, repr=False)  # what verify=True compared
     _session: Any = field(default=None, repr=False)
 
     @property
