@@ -165,3 +165,11 @@ def test_few_queries(machine: Machine, depth: int, kind: str) -> None:
             causal,
             softcap=0.5 if causal else 0.0,
         )
+
+
+@pytest.mark.parametrize("queries", [2, 20])
+def test_a_row_masked_by_the_lowest_number_is_a_mean(queries: int) -> None:
+    """Masks made with finfo.min are numbers, not -inf: a row of nothing else weighs all keys alike."""
+    mask = np.zeros((1, 1, queries, 40), np.float32)
+    mask[..., 30:] = mask[..., 1, :] = np.finfo(np.float32).min
+    check(machines()[0], (1, 2, 2, queries, 40, 16, 16), mask)
