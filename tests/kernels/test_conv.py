@@ -17,8 +17,8 @@ from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, definition, pack_conv_weights
 from ingot.kernels.expression import Expression, Step, evaluate
+from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
-from tests.kernels.test_gemm import innermost_spills
 
 LAST, FIRST = (0, 2, 3, 1), (0, 1, 2, 3)  # where channels lie in memory
 
@@ -209,4 +209,4 @@ def test_no_spills(machine: Machine, size: int, channels: int, outputs: int, ord
     for kernel in {k for k in call.args if isinstance(k, Kernel) and k.generator.endswith("tile")}:
         p = dict(kernel.params)
         count = p["columns"] * p["rows"] * p["vectors"] * p["unroll"]
-        assert innermost_spills(cache.native_assembly(kernel, machine), count) == 0, kernel
+        assert spills_in_loops(cache.native_assembly(kernel, machine), count) == 0, kernel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.expression import Expression, Step, evaluate
 from ingot.kernels.gemm import definition, matmul
 from ingot.kernels.pack import pack_weights
+from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 SIZES = st.one_of(st.sampled_from([0, 1, 2, 3]), st.integers(1, 70))
@@ -184,14 +184,6 @@ def test_refusals() -> None:
         matmul(constant(np.ones((3, 5))), b, new((3, 6)), None, machine)
 
 
-def innermost_spills(assembly: str, multiplications: int) -> int:
-    """Stack references of vector registers in the basic blocks that multiply."""
-    blocks = re.split(r"\n\.L\w+:", assembly)
-    hot = [b for b in blocks if len(re.findall(r"vfmadd|mulps", b)) >= multiplications]
-    assert hot, "no block multiplies"
-    return sum(len(re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", block)) for block in hot)
-
-
 @pytest.mark.parametrize("machine", [*machines(), host()], ids=lambda m: f"{m.cpu}-v{m.vector_bytes}")
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("turned", [False, True])
@@ -203,4 +195,4 @@ def test_no_spills(machine: Machine, dtype: type, turned: bool) -> None:
     for kernel in {k for k in call.args if isinstance(k, Kernel) and k.generator.endswith("tile")}:
         params = dict(kernel.params)
         count = params["columns"] * params["vectors"] * params["unroll"]
-        assert innermost_spills(cache.native_assembly(kernel, machine), count) == 0, kernel
+        assert spills_in_loops(cache.native_assembly(kernel, machine), count) == 0, kernel

@@ -1,9 +1,8 @@
-"""Matrix multiplication: bands of rows are packed into a thread's own memory and multiplied with panels of
-columns.
+"""Matrix multiplication: bands of rows, read in place where they lie well, times packed panels of columns.
 
-A tile of work is (matrix of the batch, band of rows, panel of columns), in this order: a thread packs a
-band when it comes to it and walks the panels with it. The whole contraction happens in registers
-(contract.py), so how the work is cut changes no result.
+A tile of work is (matrix of the batch, band of rows, panel of columns), in this order: a band stays in a
+thread's cache, or packed in its own memory, while the panels go by. The whole contraction happens in
+registers (contract.py), so how the work is cut changes no result.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -61,9 +60,7 @@ def gemm_operands(count: int) -> tuple[str, ...]:
 
 @kernel(*GEMM_SLOTS)
 def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
-    """out[b, m, n] = epilogue(Σ_k a[b, m, k] · b[b, k, n]) for tiles begin..end of (b, band of m, panel of
-    n).
-    """
+    """out[b, m, n] = epilogue(Σ_k a[b, m, k] · b[b, k, n]) for tiles begin..end of (b, band of m, panel)."""
     lanes = k.machine.lanes
     names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
     frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))

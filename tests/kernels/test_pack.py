@@ -1,0 +1,71 @@
+"""Packing against its definition: where each value of a matrix lies in the panels."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ingot.codegen.machine import Machine
+from ingot.kernels.pack import PackedWeights, pack_calls, pack_ordered, pack_weights
+from tests.kernels.run import each_machine, put, run_calls
+
+
+def panels(matrix: np.ndarray, packed: PackedWeights) -> np.ndarray:
+    """[batch..., K, N] as [batch..., panels, rows, panel], zero-padded."""
+    *batch, depth, columns = matrix.shape
+    padded = np.zeros((*batch, packed.rows, packed.panels * packed.panel), np.float32)
+    padded[..., :depth, :columns] = matrix
+    return np.moveaxis(padded.reshape(*batch, packed.rows, packed.panels, packed.panel), -2, -3)
+
+
+def layouts(rng: np.random.Generator, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The same shape with neighbours along the rows, along the columns, and apart."""
+    turned = (*shape[:-2], shape[-1], shape[-2])
+    return [
+        rng.standard_normal(shape).astype(np.float32),
+        rng.standard_normal(turned).astype(np.float32).swapaxes(-1, -2),
+        rng.standard_normal((*shape[:-1], shape[-1] * 3)).astype(np.float32)[..., ::3],
+    ]
+
+
+@each_machine
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (64, 100), (2, 3, 5, 17), (0, 4)])
+def test_constant_and_runtime_matrices(machine: Machine, shape: tuple[int, ...]) -> None:
+    """Every layout, packed at once and by a call, gives the panels of the definition."""
+    for matrix in layouts(np.random.default_rng(0), shape):
+        packed = pack_weights(matrix, machine)
+        wanted = panels(matrix, packed)
+        memory = packed.view.buffer.array
+        assert memory is not None
+        np.testing.assert_array_equal(memory, wanted.reshape(-1))
+        calls, runtime = pack_calls(put(matrix), machine)
+        if calls:
+            (found,) = run_calls(calls, runtime.view, machine=machine)
+            np.testing.assert_array_equal(found, wanted.reshape(-1))
+
+
+@each_machine
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_widened(machine: Machine, dtype: type) -> None:
+    """Values of half precision are exact in the panels."""
+    for matrix in layouts(np.random.default_rng(1), (21, 40)):
+        half = matrix.astype(dtype)
+        packed = pack_weights(half, machine)
+        memory = packed.view.buffer.array
+        assert memory is not None
+        np.testing.assert_array_equal(memory, panels(half.astype(np.float32), packed).reshape(-1))
+
+
+@each_machine
+def test_ordered_rows(machine: Machine) -> None:
+    """Row k of the contraction goes to the row its order says; rows that nothing goes to are zero."""
+    rng = np.random.default_rng(2)
+    matrices = rng.standard_normal((2, 35, 19)).astype(np.float32)  # [batch, N, K]
+    order = rng.permutation(24)[:19]
+    packed = pack_ordered(matrices, order, 24, machine)
+    ordered = np.zeros((2, 24, 35), np.float32)
+    ordered[:, order] = matrices.swapaxes(1, 2)
+    memory = packed.view.buffer.array
+    assert memory is not None
+    np.testing.assert_array_equal(memory, panels(ordered, packed).reshape(-1))
