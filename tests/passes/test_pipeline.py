@@ -226,6 +226,12 @@ def test_deep_graphs() -> None:
     assert Dims().of(model.graph[-2].outputs[0]) == ("N", 4)
 
 
+def test_terms_do_not_grow_with_the_graph() -> None:
+    body = " ".join(f"v{i + 1} = Add (v{i}, v{max(i - 1, 0)})" for i in range(200))
+    model = parse(f"g (float[N, 4] a, float[M, 4] b) => (float[K, 4] v200) {{ v0 = Add (a, b) {body} }}")
+    assert Dims().of(model.graph.outputs[0]) == (("broadcast", "'M'", "'N'"), 4)
+
+
 # ---- random graphs --------------------------------------------------------------------------------------
 
 UNARY = ("Neg", "Relu", "Sigmoid", "Identity", "Transpose <perm = [1, 0]>", "Transpose <perm = [0, 1]>")

@@ -192,8 +192,16 @@ def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
         else:
             # A number other than 1 decides: what meets it is equal to it, or 1.
             number = next((key for key in others if isinstance(key, int)), None)
-            result.append(number if number is not None else ("broadcast", *sorted(map(repr, others))))
+            result.append(number if number is not None else _either(others))
     return tuple(result)
+
+
+def _either(keys: Sequence[Key]) -> Key:
+    """The term for what several dims broadcast to. A term of terms is flat, or it would grow for ever."""
+    members = set[str]()
+    for key in keys:
+        members.update(key[1:] if isinstance(key, tuple) and key[0] == "broadcast" else [repr(key)])
+    return ("broadcast", *sorted(members))
 
 
 def fits(inner: Keys, outer: Keys) -> bool:
