@@ -70,6 +70,25 @@ def test_specs_are_enough_for_an_export_and_its_verification() -> None:
     assert program(np.ones((2, 3), np.int64)).shape == (2, 3, 4)
 
 
+def test_a_shortcut_for_one_size_does_not_fix_it() -> None:
+    """The general way is exported where it is right for the example as well, else the example's."""
+
+    def shortcut(x: torch.Tensor) -> torch.Tensor:
+        return x * 4 if x.shape[0] == 4 else x * x.shape[0]
+
+    def matters(x: torch.Tensor) -> torch.Tensor:
+        return x * 5 if x.shape[0] == 4 else x * x.shape[0]
+
+    example = (torch.randn(4, 3),)
+    general, special = ingot.export(shortcut, example), ingot.export(matters, example)
+    assert general(torch.ones(6, 3)).tolist() == torch.full((6, 3), 6.0).tolist()
+    assert [d if isinstance(d, int) else d.value for d in special.model.graph.inputs[0].shape or ()] == [
+        4,
+        "x_dim1",
+    ]
+    assert [a.kind for a in special.assumptions] == ["narrowed"]
+
+
 def test_refused_sizes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     """A module that refuses some of the drawn sizes: the export says which."""
     table = torch.arange(8.0)

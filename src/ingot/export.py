@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ingot.errors import MissingExtraError
+from ingot.errors import MissingExtraError, VerificationError
 from ingot.program import TENSOR, Program
 
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
+    from ingot.capture.attempt import Capture
     from ingot.verify import Report
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
@@ -74,6 +75,11 @@ def export(
         dynamic_shapes=dynamic_shapes,
         opset=DEFAULT_OPSET if opset_version is None else opset_version,
     )
+    report = None
+    if verify:
+        captured, report = _verified(captured)
+        announce_verification(report)
+    announce(captured.assumptions)
     program = Program(
         captured.model,
         captured.assumptions,
@@ -81,16 +87,25 @@ def export(
         captured.output_structure(TENSOR),
         captured.output_names,
         captured,
+        report,
     )
-    announce(captured.assumptions)
-    if verify:
-        from ingot.verify import verify_capture
-
-        program.verification = verify_capture(captured)
-        announce_verification(program.verification)
     if f is not None:
         program.save(f)
     return program
+
+
+def _verified(captured: Capture) -> tuple[Capture, Report]:
+    """The capture that was verified: the one with more dynamic dimensions where that one is right as well."""
+    from ingot.capture.attempt import without_branches_of_the_example
+    from ingot.verify import verify_capture
+
+    wider = without_branches_of_the_example(captured)
+    if wider is not None:
+        try:
+            return wider, verify_capture(wider)
+        except VerificationError:
+            pass  # the branch that the example took matters
+    return captured, verify_capture(captured)
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:

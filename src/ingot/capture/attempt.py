@@ -7,8 +7,8 @@ assumed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -33,6 +33,7 @@ class Capture:
     table: DimTable
     recording: Recording
     assumptions: list[Assumption]
+    attempt: Callable[[dict[str, int]], Recording]  # records again with other example sizes
 
     @property
     def model(self) -> ir.Model:
@@ -80,7 +81,30 @@ def capture(
 
     recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table))
     recording = _with_unequal_sizes(attempt, recording)
-    return Capture(model, arguments, specs, table, recording, _assumptions(arguments, recording, table))
+    return Capture(
+        model, arguments, specs, table, recording, _assumptions(arguments, recording, table), attempt
+    )
+
+
+def without_branches_of_the_example(captured: Capture) -> Capture | None:
+    """The capture with those dimensions free that the model's own `if size == number:` fixed, if it works so.
+
+    The other way through such an `if` is often the general one: position embeddings that are interpolated unless
+    the image has the size of the training images. Whether it is right for the example too is for verification.
+    """
+    env = captured.recording.env
+    asked = {s for s, fixed in env.fixed.items() if fixed.by_user}
+    if not asked:
+        return None
+    hints = {env.names[s]: int(n) * (2 if s in asked else 1) for s, n in env.hints.items() if s in env.names}
+    try:
+        recording = captured.attempt(hints)
+    except Exception:
+        return None
+    if len(recording.env.fixed) >= len(env.fixed):
+        return None
+    assumptions = _assumptions(captured.arguments, recording, captured.table)
+    return replace(captured, recording=recording, assumptions=assumptions)
 
 
 def _require_cpu(model: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
@@ -60,14 +61,14 @@ def record(
 ) -> Recording:
     """Run `function` on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 
-    It runs once; and once more for each Python module that calls `int()` on a size, with an `int` that lets
-    sizes be.
+    It runs once; and once more for each other Python module that calls `int()` on a size, with an `int` that
+    lets sizes be.
 
     Raises:
         DataDependentError, MissingOperatorError, ExportError: with the user's line.
         Exception: whatever the model raises for these sizes.
     """
-    symbolic_int: list[dict[str, Any]] = []
+    symbolic_int = _globals_of(function)
     while True:
         try:
             return _record(function, arguments, specs, hints, output_names, opset, symbolic_int)
@@ -226,6 +227,15 @@ def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | Non
 
 
 # -- int(size)
+
+
+def _globals_of(function: Any) -> list[dict[str, Any]]:
+    """Globals of the Python modules that a model's classes come from: `int` is theirs to call on sizes."""
+    if not isinstance(function, torch.nn.Module):
+        return []
+    names = {type(m).__module__ for m in function.modules()}
+    own = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
+    return [vars(sys.modules[n]) for n in sorted(own) if "int" not in vars(sys.modules[n])]
 
 
 def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> None:
