@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import IngotError
-from ingot.ops.create import constant_array, tensor_array
+from ingot.ops.create import constant_array
 from ingot.ops.registry import Array, Facts, find
 from ingot.passes.dims import Dims
 from ingot.passes.edit import add_initializer, constant_of, constant_shape, replace
@@ -127,6 +127,3 @@ def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
 
 def _bytes(facts: Facts | None) -> int:
     return 0 if facts is None else int(np.prod(facts.shape, dtype=np.float64)) * facts.dtype.itemsize
-
-
-_ = tensor_array

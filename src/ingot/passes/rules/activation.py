@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 
 from ingot.passes.edit import constant_of, constant_shape, scalar_of
@@ -148,4 +147,3 @@ def _power(value: ir.Value, x: ir.Value) -> tuple[float, int]:
 
 
 RULES = (gelu_erf, gelu_tanh)
-_ = np

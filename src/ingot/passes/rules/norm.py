@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ingot.ops.registry import attr_float, attr_int
+from ingot.ops.registry import attr_int
 from ingot.passes.edit import constant_of, constant_shape, ints_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, either_way, made_by, only_use, rule
 
@@ -141,4 +141,3 @@ def rms_norm(g: Rewriting, node: ir.Node) -> Result:
 
 
 RULES = (layer_norm, layer_norm_bias, rms_norm)
-_ = attr_float

@@ -26,13 +26,11 @@ def identity(g: Rewriting, node: ir.Node) -> Result:
         x.is_graph_input() or x.is_graph_output() or x.is_initializer() or x.graph is not y.graph
     ):
         # A graph output must be the result of a node of its own.
-        return (
-            None if node.op_type == "Identity" else [g_identity(node, x), *[None] * (len(node.outputs) - 1)]
-        )
+        return None if node.op_type == "Identity" else [_copy(node, x), *[None] * (len(node.outputs) - 1)]
     return [x, *[None] * (len(node.outputs) - 1)]
 
 
-def g_identity(node: ir.Node, x: ir.Value) -> ir.Value:
+def _copy(node: ir.Node, x: ir.Value) -> ir.Value:
     """A copy of `x` before `node`."""
     from ingot.passes.edit import Editor
 
