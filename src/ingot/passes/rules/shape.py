@@ -12,7 +12,6 @@ from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 @rule("Identity", "Dropout")
 def identity(g: Rewriting, node: ir.Node) -> Result:
     """Identity(x) == Dropout(x) == x."""
-    del g
     if node.op_type == "Dropout":
         training = node.inputs[2] if len(node.inputs) > 2 else None
         flag = constant_of(training)
@@ -26,15 +25,10 @@ def identity(g: Rewriting, node: ir.Node) -> Result:
         x.is_graph_input() or x.is_graph_output() or x.is_initializer() or x.graph is not y.graph
     ):
         # A graph output must be the result of a node of its own.
-        return None if node.op_type == "Identity" else [_copy(node, x), *[None] * (len(node.outputs) - 1)]
+        return (
+            None if node.op_type == "Identity" else [g.op("Identity", x), *[None] * (len(node.outputs) - 1)]
+        )
     return [x, *[None] * (len(node.outputs) - 1)]
-
-
-def _copy(node: ir.Node, x: ir.Value) -> ir.Value:
-    """A copy of `x` before `node`."""
-    from ingot.passes.edit import Editor
-
-    return Editor(node).op("Identity", x)
 
 
 @rule("Cast", "CastLike")
