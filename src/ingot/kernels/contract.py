@@ -48,6 +48,10 @@ UNROLL = 4  # values of the contraction in a step, where nothing else decides
 
 PANEL_VECTORS = 2  # vectors in a row of packed weights
 
+# Tiles that should share a panel, even where their input takes more than its part of the cache: the panel
+# comes from memory, and is used that often. Measured: 10 to 20 % at 3072 rows of weights.
+SHARING = 6
+
 # Scratch memory of a thread: arguments for the tile, arguments for the packing, one tile's sums, then what
 # is packed.
 FRAME_BYTES = 1024

@@ -24,6 +24,7 @@ from ingot.kernels.call import Call, View
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
+    SHARING,
     TILE_SLOTS,
     Ahead,
     Epilogue,
@@ -386,7 +387,7 @@ def _call(
     tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)
-    fitting = max(1, machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))
+    fitting = max(-(-SHARING // column_tiles), machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))
     others = images * w.groups * b.panels
     bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
     most_rows = -(-row_groups // bands) * (low + (tall > 0))  # of the output, in a band

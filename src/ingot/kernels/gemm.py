@@ -23,6 +23,7 @@ from ingot.kernels.call import Call, View, row_major
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
+    SHARING,
     TILE_SLOTS,
     UNROLL,
     Ahead,
@@ -345,6 +346,6 @@ def _call(
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:
-    """Bands of rows: each fits in a quarter of L2, and there is work to share out."""
-    fitting = max(1, machine.l2_bytes // 4 // max(tile_bytes, 1))
+    """Bands of rows: each fits in a quarter of L2 or is a few tiles, and there is work to share out."""
+    fitting = max(SHARING, machine.l2_bytes // 4 // max(tile_bytes, 1))
     return min(tiles, max(-(-tiles // fitting), -(-_TILES // others)))
