@@ -89,19 +89,29 @@ def capture(
 def without_branches_of_the_example(captured: Capture) -> Capture | None:
     """The capture with those dimensions free that the model's own `if size == number:` fixed, if it works so.
 
-    The other way through such an `if` is often the general one: position embeddings that are interpolated unless
-    the image has the size of the training images. Whether it is right for the example too is for verification.
+    The other way through such an `if` is often the general one: position embeddings that are interpolated
+    unless
+    the image has the size of the training images. Whether it is right for the example too is for
+    verification.
     """
     env = captured.recording.env
-    asked = {s for s, fixed in env.fixed.items() if fixed.by_user}
-    if not asked:
-        return None
-    hints = {env.names[s]: int(n) * (2 if s in asked else 1) for s, n in env.hints.items() if s in env.names}
-    try:
-        recording = captured.attempt(hints)
-    except Exception:
-        return None
-    if len(recording.env.fixed) >= len(env.fixed):
+    lines: dict[
+        str, list[str]
+    ] = {}  # dimensions by the line that fixed them: a check that raises stays a check
+    for s, fixed in env.fixed.items():
+        if fixed.by_user:
+            lines.setdefault(fixed.where, []).append(env.names[s])
+    hints = {env.names[s]: int(n) for s, n in env.hints.items() if s in env.names}
+    recording = captured.recording
+    for names in lines.values():
+        trial = hints | {name: hints[name] * 2 for name in names}
+        try:
+            other = captured.attempt(trial)
+        except Exception:
+            continue
+        if len(other.env.fixed) < len(recording.env.fixed):
+            recording, hints = other, trial
+    if recording is captured.recording:
         return None
     assumptions = _assumptions(captured.arguments, recording, captured.table)
     return replace(captured, recording=recording, assumptions=assumptions)
