@@ -439,7 +439,9 @@ class ScatterElements(Op):
 
 
 def _combine(node: ir.Node, plan: Lowering, x: ir.Value, indices: ir.Value) -> Combine | None:
-    """The node's reduction, None where no kernel knows it for these dtypes (or x has no elements to write to)."""
+    """The node's reduction, None where no kernel knows it for these dtypes (or x has no elements to write
+    to).
+    """
     reduction, facts = attr_str(node, "reduction", "none"), plan.facts(x)
     name = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max"}.get(reduction)
     dtype = facts.dtype.name

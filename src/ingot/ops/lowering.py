@@ -89,8 +89,9 @@ class Lowering(Protocol):
         ...
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
-        """How to compute an operand while reading it, if only this node reads it and elementwise nodes make it; else the
-        identity and where it lies. The first of the views has all the elements, each broadcasts to the operand's shape.
+        """How to compute an operand while reading it, if only this node reads it and elementwise nodes make
+        it; else the identity and where it lies. The first of the views has all the elements, each broadcasts
+        to the operand's shape.
         """
         ...
 
