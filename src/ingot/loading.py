@@ -112,7 +112,53 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
 
 
 def _decode(model: ir.Model) -> None:
-    """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""Writes an ONNX file; a reader sees the old file or the new one, never half of one.
+    """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
+                value.const_value = ir.Tensor(
+                    tensor_array(tensor), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
+                )
+
+
+def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield name, value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.ExternalTensor
+                ):
+                    yield node.name or node.op_type, attribute.value
+
+
+def _check_external(subject: str, name: str, tensor: ir.ExternalTensor, directory: Path) -> None:
+    path = Path(tensor.path)
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ModelError(
+            f"{subject}: weight {name!r} points outside the model's directory, to {str(tensor.location)!r}. "
+            "That is not allowed in ONNX; do not trust this file."
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"{subject}: the weights file {str(tensor.location)!r} is missing (weight {name!r} is in it). "
+            f"Put it next to the model, into {directory.resolve()}."
+        )
+    needed = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+    found = path.stat().st_size
+    if needed > found:
+        raise ModelError(
+            f"{subject}: the weights file {str(tensor.location)!r} has {found:,} bytes, "
+            f"and weight {name!r} ends at "
+            f"byte {needed:,}. It is truncated: copy or download it again."
+        )
+
+
+def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+    """Writes an ONNX file; a reader sees the old file or the new one, never half of one.
 
     external_data: weights into `<path>.data` beside it; by default only where they exceed what one file can
     hold (2 GiB). Raises `ModelError` when the place cannot be written to.
