@@ -170,6 +170,9 @@ def notes(results: Results) -> list[str]:
         if row.foreign_cores is not None and row.foreign_cores > 0.1:
             text = "measured while other processes kept 0.1 cores or more busy"
             found.setdefault(text, []).append(f"{row.title} ({row.threads}): {row.foreign_cores:.1f}")
+    for row in results.exports:
+        if row.reason:
+            found.setdefault(f"not exported by {row.reason}", []).append(row.title)
     return [f"{reason} – {', '.join(dict.fromkeys(models))}" for reason, models in found.items()]
 
 
@@ -205,7 +208,7 @@ def export_table(exports: Sequence[ExportRow]) -> list[list[str]]:
     """Return the header and one line of text per export."""
     lines = [["model", "ingot.export", "torch.onnx.export(dynamo=True)", "ratio"]]
     for row in exports:
-        ratio = f"{row.torch / row.ingot:.1f}×" if row.ingot and row.torch else row.reason
+        ratio = f"{row.torch / row.ingot:.1f}×" if row.ingot and row.torch else "–"
         lines.append([row.title, *(f"{t:.2f}" if t else "–" for t in (row.ingot, row.torch)), ratio])
     return lines
 

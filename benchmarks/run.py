@@ -151,6 +151,8 @@ def measure(
 def time_exports(name: str, module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportRow:
     """Export one model both ways, each once, in memory: writing the weights is the disk's time."""
     row = ExportRow(name, ZOO[name].title)
+    # torch.export takes a dimension of size 1 for a constant.
+    inputs = {key: torch.cat([value, value]) for key, value in inputs.items()}
     for attribute, export in EXPORTERS.items():
         with console.status(f"{row.title}: exporting with {attribute}"):
             try:

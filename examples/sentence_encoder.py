@@ -97,7 +97,7 @@ def nearest_pairs(embeddings: np.ndarray, count: int) -> list[tuple[float, int, 
 
 
 def side_by_side(
-    path: Path, feed: dict[str, np.ndarray], model: nn.Module, threads: int, rounds: int
+    path: Path, feed: dict[str, np.ndarray], model: nn.Module, threads: int, rounds: int, caption: str
 ) -> Table:
     """Time the three runtimes on `feed` in turns; returns the table."""
     torch.set_num_threads(threads)
@@ -135,6 +135,8 @@ def side_by_side(
     table = Table(
         title=f"{counted(batch, 'sentence')} of {length} tokens, {counted(threads, 'thread')}",
         title_justify="left",
+        caption=caption,
+        caption_justify="left",
     )
     for heading in ("", "median ms", "p95 ms", "speed-up", "max difference", "load s"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -180,7 +182,8 @@ def main() -> int:
             start = time.perf_counter()
             ingot.verify(program, model)
             verified = time.perf_counter() - start
-        console.print(f"exported in {exported:.2f} s, {path.stat().st_size / 1e6:.1f} MB")
+        caption = f"exported in {exported:.2f} s, {path.stat().st_size / 1e6:.1f} MB"
+        console.print(caption)
         console.print(f"verified against PyTorch on other batch sizes and lengths in {verified:.2f} s")
 
         session = ingot.InferenceSession(str(path))
@@ -195,7 +198,7 @@ def main() -> int:
 
         for sentences in (SENTENCES[:1], SENTENCES):
             feed = tokenize(tokenizer, sentences)
-            console.print(side_by_side(path, feed, model, chosen.threads, chosen.rounds))
+            console.print(side_by_side(path, feed, model, chosen.threads, chosen.rounds, caption))
     return 0
 
 

@@ -11,6 +11,7 @@ it. Peers are imported when asked for; one that is not installed raises MissingE
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 from ingot.errors import IngotError, MissingExtraError, ProviderError
 
 Arrays = list[NDArray[Any]]
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def complaint(error: Exception) -> str:
     """Return what an error says on one line of at most 300 characters; OpenVINO's own source lines are left
     out.
     """
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(("Exception from src", "Check '")))
     text = text or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"
