@@ -372,7 +372,7 @@ class Recorder:
             if all(a is b for a, b in zip(sizes, out.shape, strict=True)):
                 return out
             with self.pause():
-                return _like(out, sizes)
+                return _like(self.mode, out, sizes)
         if isinstance(out, (list, tuple)):
             tidied = [self._tidy(o) for o in out]
             return (
@@ -670,7 +670,7 @@ def _static(tensor: torch.Tensor) -> bool:
     return not any(isinstance(d, torch.SymInt) for d in tensor.shape)
 
 
-def _like(tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
+def _like(mode: FakeTensorMode, tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
     """A fake tensor of these sizes with the other's order of strides, as far as it says what is
     contiguous.
     """
@@ -678,9 +678,9 @@ def _like(tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
         range(len(sizes)), key=lambda d: -_hint(tensor.stride(d)) if _hint(tensor.stride(d)) else -(1 << 62)
     )
     repeated = [_hint(tensor.stride(d)) == 0 for d in range(len(sizes))]
-    base = torch.empty(
-        [1 if repeated[d] else sizes[d] for d in order], dtype=tensor.dtype, device=tensor.device
-    )
+    base = fakes.fresh(mode, [1 if repeated[d] else sizes[d] for d in order], tensor.dtype, tensor.device)
+    if order == list(range(len(sizes))) and not any(repeated):
+        return base
     back = [order.index(d) for d in range(len(sizes))]
     made = base.permute(back)
     return made.expand(list(sizes)) if any(repeated) else made
