@@ -1,0 +1,288 @@
+"""The two ends of Winograd's F(4×4, 3×3): tiles of the image to 36 points, and products at the points to tiles
+of the output.
+
+A 3×3 convolution of a 6×6 tile is a product of polynomials. Evaluated at the points 0, 1, −1, ½, −2 and
+infinity, along rows and columns, it is 36 products for 16 outputs, where the definition has 144.
+Points and their order: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), with 2
+replaced by ½, which loses less precision.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Value, vector
+from ingot.codegen.elements import gather_element, load_element, scatter_element, store_element
+from ingot.codegen.kernel import kernel
+from ingot.kernels import expression as expressions
+from ingot.kernels.contract import Reach
+from ingot.kernels.expression import Expression
+
+OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
+SIDE = OUTPUTS + TAPS - 1
+POINTS = SIDE * SIDE
+AXES = ("image", "channel", "row", "column")
+
+INPUT_SLOTS = (
+    "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
+    "across", "per_image", "v", "v_point", "v_block", "zeros", "first", "count",
+)  # fmt: skip
+OUTPUT_SLOTS = (
+    "m", "out", *(f"out_{axis}" for axis in AXES), "height", "width", "across", "per_image",
+    "first", "count", "valid",
+)  # fmt: skip
+
+_FINITE = (0.0, 1.0, -1.0, 0.5, -2.0)
+
+
+def weights_matrix() -> np.ndarray:
+    """G [6, 3] in float64: row i evaluates a filter at point i, over the point's differences from the
+    others.
+    """
+    rows = [
+        [a**j / np.prod([a - other for other in _FINITE if other != a]) for j in range(TAPS)] for a in _FINITE
+    ]
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
+def operand_slots(count: int) -> tuple[str, ...]:
+    """The slots of `count` operands of the epilogue: address, and bytes along each axis."""
+    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in AXES)))
+
+
+def _to_points(k: Builder, d: Sequence[Value]) -> list[Value]:
+    """Bᵀ d for 6 vectors; what the polynomials of the points share is computed once."""
+    type_ = d[0].type
+
+    def times(number: float, a: Value, b: Value) -> Value:
+        return k.fma(k.splat(number, type_), a, b)
+
+    # (x − ½)(x + 2) = x² + 1.5 x − 1
+    q0, q1, q2, q3 = (k.ir.fsub(times(1.5, d[i + 1], d[i + 2]), d[i]) for i in range(4))
+    p, q = k.ir.fsub(d[4], d[2]), k.ir.fsub(d[3], d[1])
+    return [
+        k.ir.fsub(q2, q0), k.ir.fadd(q2, q1), k.ir.fsub(q2, q1),
+        times(2.0, q, p), times(-0.5, q, p), k.ir.fsub(q3, q1),
+    ]  # fmt: skip
+
+
+def _from_points(k: Builder, m: Sequence[Value]) -> list[Value]:
+    """Aᵀ m for 6 vectors: output j weighs the point a by a^j."""
+    type_ = m[0].type
+
+    def times(number: float, a: Value, b: Value) -> Value:
+        return k.fma(k.splat(number, type_), a, b)
+
+    both, apart = k.ir.fadd(m[1], m[2]), k.ir.fsub(m[1], m[2])
+    return [
+        k.ir.fadd(k.ir.fadd(m[0], both), k.ir.fadd(m[3], m[4])),
+        times(-2.0, m[4], times(0.5, m[3], apart)),
+        times(4.0, m[4], times(0.25, m[3], both)),
+        k.ir.fadd(times(-8.0, m[4], times(0.125, m[3], apart)), m[5]),
+    ]
+
+
+def _two_sided(
+    k: Builder,
+    transform: Callable[[Builder, Sequence[Value]], list[Value]],
+    read: Callable[[int, int], Value],
+    write: Callable[[int, int, Value], None],
+    rows: int,
+    in_registers: bool,
+) -> None:
+    """`transform` on each of 6 columns, then on each of the `rows` rows that result.
+
+    Between the two the vectors wait in registers, or in scratch memory, which stays in L1.
+    """
+    lanes = k.machine.lanes
+    kept: dict[tuple[int, int], Value] = {}
+    for column in range(SIDE):
+        for row, value in enumerate(transform(k, [read(row, column) for row in range(SIDE)])):
+            if in_registers:
+                kept[row, column] = value
+            else:
+                k.store(value, k.scratch, (row * SIDE + column) * lanes)
+    type_ = vector(F32, lanes)
+    for row in range(rows):
+        line = [
+            kept[row, column] if in_registers else k.load(k.scratch, type_, (row * SIDE + column) * lanes)
+            for column in range(SIDE)
+        ]
+        for column, value in enumerate(transform(k, line)):
+            write(row, column, value)
+
+
+def _place(k: Builder, tile: Value) -> tuple[Value, Value, Value]:
+    """Image, and first row and column of the output, of a tile."""
+    per_image, across = k.arg("per_image"), k.arg("across")
+    image, within = k.div(tile, per_image), k.rem(tile, per_image)
+    return image, k.mul(k.div(within, across), OUTPUTS), k.mul(k.rem(within, across), OUTPUTS)
+
+
+@kernel(*INPUT_SLOTS)
+def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
+    """Tiles first .. first + count of x at the points: v [block of channels][point][tile][lanes].
+
+    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 36 addresses. `zeros` are read where a tile
+    reaches over the image; as many as there are channels.
+    """
+    lanes = k.machine.lanes
+    addresses = k.at(k.scratch, POINTS * lanes, F32)
+    type_ = vector(F32, lanes)
+    strides = {axis: k.arg(f"x_{axis}") for axis in AXES}
+    channels, first, v_point, v_block = (k.arg(n) for n in ("channels", "first", "v_point", "v_block"))
+    zeros = 0 if gather else k.arg("zeros")
+    with k.loop(0, k.arg("count")) as number:
+        image, row, column = _place(k, k.add(first, number))
+        start = k.add(k.arg("x"), k.mul(image, strides["image"]))
+        lines: list[tuple[Value, Value]] = []
+        columns: list[tuple[Value, Value]] = []
+        for ends, at, pad, size in (
+            (lines, row, "top", "height"),
+            (columns, column, "left", "width"),
+        ):
+            step = strides["row" if size == "height" else "column"]
+            begin, limit = k.sub(at, k.arg(pad)), k.arg(size)
+            for i in range(SIDE):
+                here = k.add(begin, i)
+                ends.append((k.ir.icmp_unsigned("<", here, limit), k.mul(here, step)))
+        for i, (down, line) in enumerate(lines):
+            line_start = k.add(start, line)
+            for j, (right, across) in enumerate(columns):
+                inside = k.ir.and_(down, right)
+                k.store(k.choose(inside, k.add(line_start, across), zeros), addresses, i * SIDE + j)
+        target = k.at(k.pointer("v"), k.mul(number, lanes), F32)
+
+        def transform(block: Value, masked: bool, target: Value = target) -> None:
+            left = k.sub(channels, k.mul(block, lanes))
+            mask = k.lanes_below(left, lanes) if masked else None
+            further = k.mul(k.mul(block, lanes), strides["channel"])
+
+            def read(i: int, j: int) -> Value:
+                address = k.load(addresses, I64, i * SIDE + j)
+                pointer = k.ir.inttoptr(k.add(address, further), PTR)
+                if gather:
+                    count = k.choose(k.compare("==", address, 0), 0, left)
+                    return gather_element(
+                        k, pointer, "float32", lanes, k.ir.ashr(strides["channel"], I64(2)), count
+                    )
+                return k.load(pointer, type_, mask=mask)
+
+            point = [k.at(target, k.mul(block, v_block), I8)]
+
+            def write(i: int, j: int, value: Value) -> None:
+                del i, j  # they come in order
+                k.store(value, point[0])
+                point[0] = k.at(point[0], v_point, I8)
+
+            _two_sided(k, _to_points, read, write, SIDE, in_registers=False)
+
+        whole = k.div(channels, lanes)
+        with k.loop(0, whole) as block:
+            transform(block, masked=False)
+        if tail:
+            transform(whole, masked=True)
+
+
+@kernel(*OUTPUT_SLOTS)
+def from_points(
+    k: Builder,
+    *,
+    vectors: int,
+    panel: int,
+    masked: bool,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    operands: tuple[str, ...],
+) -> None:
+    """Tiles first .. first + count of out from m [tile][point][panel of channels], through the epilogue.
+
+    Of the `panel` vectors `vectors` are there; `out` and operands point to the panel's first channel, of
+    which `valid` are stored. Strides are in bytes. Scratch: 24 vectors, then 16 · vectors.
+    """
+    del operands  # they are in the slots already
+    lanes, type_ = k.machine.lanes, vector(F32, k.machine.lanes)
+    results = k.at(k.scratch, OUTPUTS * SIDE * lanes, F32)
+    names = {"out": out, **{f"x{i}": reach for i, reach in enumerate(reaches)}}
+    pointers = {name: k.pointer(name) for name in names}
+    strides = {name: {axis: k.arg(f"{name}_{axis}") for axis in AXES} for name in names}
+    first, valid = k.arg("first"), k.arg("valid")
+    height, width = k.arg("height"), k.arg("width")
+    masks = [k.lanes_below(k.sub(valid, v * lanes), lanes) if masked else None for v in range(vectors)]
+
+    def elements(name: str) -> Value:
+        """The stride along channels, perhaps negative, in elements."""
+        size = {"float64": 8, "float32": 4}.get(names[name].dtype, 2)
+        return k.ir.ashr(strides[name]["channel"], I64(size.bit_length() - 1))
+
+    def vector_at(name: str, pointer: Value, v: int) -> Value:
+        """The address of vector v of the channels at `pointer`, where they are strided."""
+        return k.at(pointer, k.mul(strides[name]["channel"], v * lanes), I8)
+
+    def read(name: str, pointer: Value, v: int) -> Value:
+        reach = names[name]
+        if reach.channels == "contiguous":
+            return load_element(k, pointer, reach.dtype, lanes, v * lanes, masks[v])
+        if reach.channels == "repeated":
+            return k.broadcast(load_element(k, pointer, reach.dtype, 1), lanes)
+        left = k.sub(valid, v * lanes)
+        return gather_element(k, vector_at(name, pointer, v), reach.dtype, lanes, elements(name), left)
+
+    with k.loop(0, k.arg("count")) as number:
+        image, row, column = _place(k, k.add(first, number))
+        source = k.at(k.pointer("m"), k.mul(number, POINTS * panel * lanes), F32)
+        for v in range(vectors):
+            _two_sided(
+                k,
+                _from_points,
+                lambda i, j, v=v: k.load(source, type_, ((i * SIDE + j) * panel + v) * lanes),
+                lambda i, j, value, v=v: k.store(value, results, ((i * OUTPUTS + j) * vectors + v) * lanes),
+                OUTPUTS,
+                in_registers=k.machine.registers >= 32,
+            )
+
+        def corner(name: str, image: Value = image, row: Value = row, column: Value = column) -> Value:
+            within = k.add(k.mul(row, strides[name]["row"]), k.mul(column, strides[name]["column"]))
+            return k.at(pointers[name], k.add(k.mul(image, strides[name]["image"]), within), I8)
+
+        corners = {name: corner(name) for name in names}
+        fixed = {
+            (name, v): read(name, corners[name], v)
+            for name, reach in names.items()
+            if name != "out" and not reach.per_pixel
+            for v in range(vectors)
+        }
+
+        rows, columns = (k.min(k.sub(a, b), OUTPUTS) for a, b in ((height, row), (width, column)))
+        with k.loop(0, rows) as i, k.loop(0, columns) as j:
+            here = {
+                name: k.at(
+                    corners[name],
+                    k.add(k.mul(i, strides[name]["row"]), k.mul(j, strides[name]["column"])),
+                    I8,
+                )
+                for name, reach in names.items()
+                if name == "out" or reach.per_pixel
+            }
+            found = k.at(results, k.mul(k.add(k.mul(i, OUTPUTS), j), vectors * lanes), F32)
+            for v, mask in enumerate(masks):
+                value = k.load(found, type_, v * lanes)
+                if epilogue is not None:
+                    leaves = [
+                        fixed[name, v] if (name, v) in fixed else read(name, here[name], v)
+                        for name in itertools.islice(names, 1, None)
+                    ]
+                    (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
+                if out.channels == "contiguous":
+                    store_element(k, value, here["out"], out.dtype, v * lanes, mask)
+                else:
+                    left = k.sub(valid, v * lanes)
+                    where = vector_at("out", here["out"], v)
+                    scatter_element(k, value, where, out.dtype, elements("out"), left)
