@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.codegen import cache
-from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
-from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
-from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import definition
-from ingot.kernels.expression import Expression, Step, evaluate
 from ingot.kernels.winograd import pack_winograd, winograd_conv2d
-from tests.kernels.assembly import spills_in_loops
-from tests.kernels.run import each_machine, machines, new, put, run_calls
+from tests.kernels.run import machines, new, put, run_calls
 from tests.kernels.test_conv import FIRST, LAST, image
 
 BOUND = 2e-5  # of the largest output; measured 2 to 6e-6

@@ -27,6 +27,7 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, identity, supports
+from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
@@ -100,8 +101,9 @@ class Lowering:
         outputs: Sequence[ir.Value],
         machine: Machine,
         packed: dict[Hashable, Any],
+        options: PlanOptions,
     ) -> None:
-        self.machine = machine
+        self.machine, self.options = machine, options
         self._index, self._facts, self._packed = index, known.facts, packed
         self._start, self._stop = known.start, known.stop
         self._outputs = list(outputs)

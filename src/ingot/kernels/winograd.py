@@ -18,7 +18,6 @@ The result differs from the definition's by 2 to 6e-6 of the largest output (a d
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +58,11 @@ from ingot.kernels.winograd_tile import (
 )
 
 _TILES = 16  # of work, at least, where the problem has them
+_STRIP = 24  # tiles that should share a panel of weights, even where v and m take more than their part of L2
+_FEWEST_CHANNELS = 16  # below, most of a vector's lanes or of the time goes to the transforms
+_TRANSFORM_CYCLES = 200  # for a vector of a tile, on each side
+_BYTES_A_CYCLE = 8  # from beyond L2
+_MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
 _FRAME_BYTES = 2048
 _LOCAL_BYTES = 8192  # of the transforms
 _FIXED_BYTES = 3 * _FRAME_BYTES + SUMS_BYTES + _LOCAL_BYTES
@@ -225,7 +229,7 @@ def winograd_conv2d(
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
     across, down = -(-width // OUTPUTS), -(-height // OUTPUTS)
     tiles = images * across * down
-    columns, strip, groups = _blocking(tiles, w, machine)
+    columns, strip, groups = _blocking(tiles, w.rows, w.panel, w.panels, machine)
     strips = -(-tiles // strip)
 
     last = w.outputs - (w.panels - 1) * w.panel
@@ -302,21 +306,46 @@ def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue
         )
 
 
-def _blocking(tiles: int, w: WinogradWeights, machine: Machine) -> tuple[int, int, int]:
+def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) -> tuple[int, int, int]:
     """Pixels of the register tile, tiles of a strip, and groups of panels.
 
-    A strip is some register tiles, as many as leave half of L2 to v and m. Register tiles are made equal, so
-    that one kernel serves; the last may compute pixels that nobody reads.
+    Register tiles are made equal, so that one kernel serves; the last may compute pixels that nobody reads. A
+    strip is some register tiles, as many as leave three quarters of L2 to the weights.
     """
-    most = register_tile(machine).pixels
-    columns = -(-tiles // -(-tiles // most))
-    all_tiles = -(-tiles // columns)
-    each = columns * POINTS * 4 * (w.rows + w.panel)
+    columns = -(-tiles // -(-tiles // register_tile(machine).pixels))
+    register_tiles = -(-tiles // columns)
+    each = columns * POINTS * 4 * (rows + panel)
     fitting = max(1, -(-_STRIP // columns), machine.l2_bytes // 4 // each)
-    strips = -(-all_tiles // fitting)
-    strip = -(-all_tiles // strips) * columns
-    groups = min(w.panels, math.ceil(_TILES / strips))
-    return columns, strip, groups
+    strips = -(-register_tiles // fitting)
+    strip = -(-register_tiles // strips) * columns
+    return columns, strip, min(panels, -(-_TILES // strips))
 
 
-_STRIP = 24
+def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
+    """Whether Winograd's algorithm is faster than the direct one for this many input channels and an output
+    [N, O, Ho, Wo], by a count of cycles.
+
+    Both multiply two vectors a cycle. Winograd transforms a vector of a tile's channels in so many cycles on
+    each side. Weights that leave no room in L2 come from beyond it, four times as many for Winograd, and
+    again for each strip.
+    """
+    images, outputs, height, width = out_shape
+    lanes, panel = machine.lanes, PANEL_VECTORS * machine.lanes
+    if min(inputs, outputs) < _FEWEST_CHANNELS or not images:
+        return False
+    vectors, panels = -(-outputs // lanes), -(-outputs // panel)
+    rows = -(-inputs // UNROLL) * UNROLL
+    tiles = images * -(-height // OUTPUTS) * -(-width // OUTPUTS)
+    columns, strip, _ = _blocking(tiles, rows, panel, panels, machine)
+
+    def cycles(multiplications: int, weight_bytes: int) -> float:
+        waiting = weight_bytes / _BYTES_A_CYCLE if weight_bytes > machine.l2_bytes // 2 else 0.0
+        return multiplications / 2 + waiting
+
+    taps, pixels, strips = TAPS * TAPS, images * height * width, -(-tiles // strip)
+    direct = cycles(pixels * taps * rows * vectors, taps * rows * panels * panel * 4)
+    padded = -(-tiles // columns) * columns
+    products = cycles(padded * POINTS * rows * vectors, POINTS * rows * panels * panel * 4)
+    again = (strips - 1) * (products - cycles(padded * POINTS * rows * vectors, 0))
+    transforms = tiles * (-(-inputs // lanes) + vectors) * _TRANSFORM_CYCLES
+    return (products + again + transforms) * _MARGIN < direct

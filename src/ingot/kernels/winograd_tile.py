@@ -1,4 +1,4 @@
-"""The two ends of Winograd's F(4×4, 3×3): tiles of the image to 36 points, and products at the points to tiles
+"""The two ends of Winograd's F(4×4, 3×3): tiles of the image to 36 points, and what the points give to tiles
 of the output.
 
 A 3×3 convolution of a 6×6 tile is a product of polynomials. Evaluated at the points 0, 1, −1, ½, −2 and

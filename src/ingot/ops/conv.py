@@ -15,6 +15,7 @@ from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise
+from ingot.kernels.winograd import pack_winograd, pays, winograd_conv2d
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -116,6 +117,12 @@ class Conv(Op):
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return _depthwise(source, own, out, window, epilogue, machine)
 
+        elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
+            points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights, machine))
+
+            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+                return winograd_conv2d(source, points, out, pads, epilogue, machine)
+
         else:
             packed = plan.pack(_key("conv", w, group), lambda: pack_conv_weights(weights, machine, group))
 
@@ -124,6 +131,18 @@ class Conv(Op):
 
         plan.anchor(value, emit, channels_last(rank))
         return True
+
+
+def _suits_winograd(x: Memory, weights: Array, window: Window, machine: Machine) -> bool:
+    """Whether Winograd's algorithm can compute it, and faster; the others are for the direct one."""
+    return (
+        weights.shape[2:] == (3, 3)
+        and set(window.strides) == set(window.dilations) == {1}
+        and weights.shape[1] == x.shape[1]
+        and x.dtype == weights.dtype == np.float32
+        and x.strides[1] == 1
+        and pays(x.shape[1], (x.shape[0], weights.shape[0], *window.output), machine)
+    )
 
 
 def _key(kind: str, w: ir.Value, *more: object) -> Hashable:

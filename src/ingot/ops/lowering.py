@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the user of a session decides about its plans.
+
+    winograd: convolutions may use Winograd's algorithm where it is faster; its rounding errors are a few
+    times larger.
+    """
+
+    winograd: bool = True
+
+
 class Lowering(Protocol):
     """A plan under construction, for one set of shapes. Values are strided views of memory
     (`kernels.call.View`).
@@ -26,6 +38,11 @@ class Lowering(Protocol):
     @property
     def machine(self) -> Machine:
         """The CPU that code is generated for."""
+        ...
+
+    @property
+    def options(self) -> PlanOptions:
+        """What the session was told about its plans."""
         ...
 
     def facts(self, value: ir.Value) -> Facts:

@@ -24,6 +24,7 @@ from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
 from ingot.compiler.plan import Plan, make_plan
 from ingot.ops.control import Control
+from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.threads import Team
@@ -34,10 +35,11 @@ MOST_PLANS = 64
 
 @dataclass(slots=True)
 class Resources:
-    """What all graphs of a session share: the CPU, packed weights, memory, threads."""
+    """What all graphs of a session share: the CPU, options, packed weights, memory, threads."""
 
     machine: Machine
     threads: int
+    options: PlanOptions
     packed: dict[Hashable, Any] = field(default_factory=dict[Hashable, Any])
     lock: threading.RLock = field(default_factory=threading.RLock)
     progress: Callable[[int, int], None] | None = None
@@ -208,7 +210,9 @@ class Driver:
         is_whole = not known.cut and len(outputs) == len(self.index.outputs)
         resources = self.resources
         used = [v for v in values if known.facts[v].dtype != object]
-        lowering = Lowering(self.index, known, used, outputs, resources.machine, resources.packed)
+        lowering = Lowering(
+            self.index, known, used, outputs, resources.machine, resources.packed, resources.options
+        )
         plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
         if len(used) != len(values):
             numbers = {n: values.index(v) for n, v in enumerate(used)}

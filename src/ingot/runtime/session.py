@@ -15,6 +15,7 @@ from ingot.codegen import machine
 from ingot.compiler.index import index_graph
 from ingot.errors import InputError, ModelError
 from ingot.loading import load
+from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
@@ -86,7 +87,9 @@ class InferenceSession:
         threads = self._options.intra_op_num_threads or _cores()
         if threads < 0:
             raise InputError(f"intra_op_num_threads is {threads}; it must be 0 (all cores) or more")
-        self._resources = Resources(machine.host(), threads, progress=_Progress())
+        self._resources = Resources(
+            machine.host(), threads, PlanOptions(self._options.enable_winograd), progress=_Progress()
+        )
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
 
