@@ -17,8 +17,7 @@ from torch import nn
 
 import ingot
 from ingot.capture.attempt import capture
-from ingot.errors import ExportError, InputError, VerificationError
-from ingot.program import save_model
+from ingot.errors import ExportError, InputError, ModelError, VerificationError
 from ingot.verify import verify_capture
 from tests.capture.support import ort_runner
 
@@ -105,11 +104,12 @@ def test_a_program_refuses_another_call() -> None:
         program(torch.randn(2, 6), torch.randn(2, 3))
 
 
-def test_large_weights_go_to_a_file_beside_the_model(tmp_path: Path) -> None:
-    """And both files read back as the same model."""
+def test_large_weights_go_to_a_file_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself; and both files read back as the same model."""
+    monkeypatch.setattr("ingot.loading.EXTERNAL_ABOVE", 100)
     program = ingot.export(Net(), (torch.randn(2, 6),), verify=False)
     path = tmp_path / "net.onnx"
-    save_model(program.model, path, external_above=100)
+    program.save(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
     x = np.ones((3, 6), np.float32)
     got = ort.InferenceSession(path).run(None, {"x": x})
@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("disk full")
 
     monkeypatch.setattr(ir, "save", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ModelError, match=r"net\.onnx: cannot be written: disk full"):
         program.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
     assert path.read_bytes() == b"old"

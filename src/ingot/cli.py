@@ -124,7 +124,8 @@ def export(
     for assumption in program.assumptions:
         if assumption.kind != "narrowed":  # export() itself has said which dims the model fixed
             messages.print(f"{assumption}", markup=False, soft_wrap=True)
-    size = sum(file.stat().st_size for file in output.parent.glob(output.name + "*")) / 1e6
+    written = output, output.with_name(f"{output.name}.data")
+    size = sum(file.stat().st_size for file in written if file.exists()) / 1e6
     messages.print(f"{output}: {size:.1f} MB in {time.perf_counter() - start:.1f} s", markup=False)
 
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ingot.loading import save
+
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
     from ingot.verify import Report
-
-EXTERNAL_ABOVE = (
-    2_000_000_000  # protobuf ends at 2 GiB; weights of larger models go to a file beside the model
-)
 
 
 @dataclass
@@ -52,9 +48,9 @@ class Program:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the `.onnx` file, and `<name>.data` beside it for weights of more than 2 GB.
 
-        Either both files are replaced or none is: they are written next to their places first.
+        A reader sees the old file or the new one. Raises `ModelError` when the place cannot be written to.
         """
-        save_model(self.model, path)
+        save(self.model, path)
 
     def session(self, **options: Any) -> Any:
         """A new `ingot.InferenceSession` on this model; options as its own."""
@@ -102,16 +98,3 @@ def as_array(tensor: Any) -> npt.NDArray[Any]:
             return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
     return np.asarray(tensor)
-
-
-def save_model(model: ir.Model, path: str | os.PathLike[str], external_above: int = EXTERNAL_ABOVE) -> None:
-    """Write a model so that a reader sees the old file or the whole new one, never half of it."""
-    target = Path(path)
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        written = Path(folder) / target.name
-        data = f"{target.name}.data" if size > external_above else None
-        ir.save(model, written, external_data=data)  # pyright: ignore[reportUnknownMemberType]
-        if data is not None:
-            (Path(folder) / data).replace(target.with_name(data))
-        written.replace(target)

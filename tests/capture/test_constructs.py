@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import onnx_ir as ir
 import pytest
@@ -234,6 +234,8 @@ def test_dynamic_shapes_in_the_style_of_torch() -> None:
         ({"x": {0: 1.5}}, "found 1.5"),
         ({"x": {0: "n", 1: "n"}}, "is 3 in one input and 4"),
         ("all", "wanted 'auto'"),
+        (3, "dynamic_shapes is 3"),
+        ({"x": {2: "n"}}, r"names the axes \[2\]; the tensor's axes are 0 to 1"),
     ],
 )
 def test_wrong_dynamic_shapes(dynamic: Any, message: str) -> None:
@@ -249,6 +251,8 @@ def test_input_specs_instead_of_tensors() -> None:
     assert dims(captured) == {"input": ["batch", 3, "height", "input_dim3"]}
     with pytest.raises(ExportError, match="dtype 'float99'"):
         capture(module, (Input("float99", [1]),))
+    with pytest.raises(ExportError, match="axis 0 has size -3"):
+        capture(module, (Input("float32", [-3, 3, 8, 8]),))
 
 
 # -- arguments and outputs
@@ -303,6 +307,18 @@ def test_given_names_replace_derived_ones() -> None:
         capture(lambda x, y: x + y, (X, X), input_names=["a", "b", "c"])
     with pytest.raises(ExportError, match="output_names has 2 names, the model returns 1"):
         capture(lambda x: x, (X,), output_names=["a", "b"])
+
+
+def test_no_two_values_have_one_name() -> None:
+    """Derived names are numbered; given ones that are taken, empty or no list are refused."""
+    captured = capture(lambda x, y: {"x": x + y, "a.b": x, "a_b": y, "a_b_1": x}, (X, X))
+    assert captured.arguments.names == ["x", "y"]
+    assert captured.output_names == ["x_1", "a_b", "a_b_2", "a_b_1"]
+    for wrong in (["a", "a"], ["", "b"], [1], "ab"):
+        with pytest.raises(ExportError, match=r"^input_names (has|is) "):
+            capture(lambda x, y: x + y, (X, X), input_names=cast("Any", wrong))
+    with pytest.raises(ExportError, match=r"output_names has \['y'\], which another"):
+        capture(lambda x, y: x + y, (X, X), output_names=["y"])
 
 
 def test_outputs_that_are_inputs_constants_or_repeated() -> None:
@@ -391,6 +407,23 @@ def test_weights_are_shared_and_not_copied() -> None:
     assert set(tensors) == {"embed.weight", "mix.weight.T", "mix.bias"}
     starts = {p.data_ptr() for p in module.parameters()}
     assert {t.numpy().__array_interface__["data"][0] for t in tensors.values() if t is not None} == starts
+
+
+def test_a_weight_used_in_both_directions_is_stored_once() -> None:
+    """However the transposed one comes about: by the module, by `.T`, as an output of its own."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(50, 8)
+
+        def forward(self, ids: T) -> tuple[T, T, T]:
+            w = self.embed.weight
+            x = self.embed(ids)
+            return x @ w.T, nn.functional.linear(x, w), w.T.detach()
+
+    captured = parity(Both(), (torch.randint(0, 50, (2, 3)),), (torch.randint(0, 50, (1, 7)),))
+    assert list(captured.model.graph.initializers) == ["embed.weight"]
 
 
 def test_names_and_lines() -> None:

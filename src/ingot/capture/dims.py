@@ -85,10 +85,22 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     if isinstance(tensor, Input):
         declared = tensor.shape[axis]
         if isinstance(declared, int):
+            if declared < 0:
+                raise ExportError(
+                    f"input {spec.name!r}: axis {axis} has size {declared}; wanted a size of at least 0, a "
+                    "name, or None for a dynamic size."
+                )
             return
         wanted = declared if declared is not None else "auto"
     elif isinstance(dims, Mapping):
-        wanted = dims.get(axis, dims.get(axis - len(spec.sizes)))
+        rank = len(spec.sizes)
+        beyond = [a for a in dims if not isinstance(a, int) or not -rank <= a < rank]
+        if beyond:
+            raise ExportError(
+                f"dynamic_shapes of input {spec.name!r} names the axes {beyond}; the tensor's axes are 0 to "
+                f"{rank - 1}."
+            )
+        wanted = dims.get(axis, dims.get(axis - rank))
     elif isinstance(dims, (list, tuple)):
         if len(dims) != len(spec.sizes):
             raise ExportError(
@@ -155,6 +167,11 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
         for name, value in arguments.kwargs.items():
             _pair(value, dynamic_shapes.get(name), found)
         return found
+    if not isinstance(dynamic_shapes, (list, tuple)):
+        raise ExportError(
+            f"dynamic_shapes is {dynamic_shapes!r}; wanted 'auto', None, or dims for each argument: a dict "
+            "by name or a sequence in the order of the call."
+        )
     entries = list(dynamic_shapes)
     values = [*arguments.args, *arguments.kwargs.values()]
     if len(entries) != len(values):

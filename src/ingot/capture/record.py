@@ -22,7 +22,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
 from ingot.capture.sizes import SizeEnv, SizeWriter
-from ingot.capture.tensors import DTYPES, dtype_of, zero_copy
+from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
@@ -137,10 +137,10 @@ class Recorder:
         self.modules: list[str] = []
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
-        self._transposed: dict[int, tuple[ir.Value, ir.Value | None]] = {}
+        self._transposed: dict[int, ir.Value] = {}
         self.memo: dict[Any, Any] = {}  # rows' own values, shared between calls
         self.input_entries: list[Entry] = []
-        self._by_memory: dict[tuple[Any, ...], ir.Value] = {}
+        self._by_memory: dict[Memory, ir.Value] = {}
         self.op: Callable[..., ir.Value] = self.graph.op
         self.ops: Callable[..., Sequence[ir.Value]] = self.graph.ops
         self.shape = self.sizes.shape
@@ -219,16 +219,14 @@ class Recorder:
         if e.group.owned or (real.numel() <= 64 and e.name == "const"):  # small, and may be written to later
             array = zero_copy(real).copy()
             return self.graph.const(array, dtype_of(real.dtype))
-        memory = (
-            real.data_ptr(),
-            real.dtype,
-            tuple(real.shape),
-            real.stride(),
-        )  # tied weights have one memory
+        return self._stored(e.name, real, zero_copy(real), Memory.of(real))
+
+    def _stored(self, name: str, real: torch.Tensor, array: npt.NDArray[Any], memory: Memory) -> ir.Value:
+        """The initializer of what lies in this memory, read in this way: tied weights have one."""
         found = self._by_memory.get(memory) if real.numel() else None
         if found is None:
-            tensor = ir.Tensor(zero_copy(real), dtype=dtype_of(real.dtype))
-            found = self._by_memory[memory] = self.graph.initializer(e.name, tensor)
+            tensor = ir.Tensor(array, dtype=dtype_of(real.dtype))
+            found = self._by_memory[memory] = self.graph.initializer(name, tensor)
         return found
 
     def contents(self, real: torch.Tensor) -> npt.NDArray[Any]:
@@ -245,34 +243,28 @@ class Recorder:
         """
         e = self.entry(weight)
         if e.real is None or e.group.owned or e.value is not None:
-            return self._transpose_node(e)
-        key = id(e.real)
-        if key not in self._transposed:
-            name = f"{e.name}.T" if e.name != "const" else "const"
-            made = self.graph.initializer(name, ir.Tensor(zero_copy(e.real).T, dtype=dtype_of(weight.dtype)))
-            self._transposed[key] = (made, None)
-        return self._transposed[key][0]
-
-    def _transpose_node(self, e: Entry) -> ir.Value:
-        key = id(e)
-        if key not in self._transposed:
-            self._transposed[key] = (self.op("Transpose", self._get(e), perm=[1, 0]), None)
-        return self._transposed[key][0]
+            key = id(e)
+            if key not in self._transposed:
+                self._transposed[key] = self.op("Transpose", self._get(e), perm=[1, 0])
+            return self._transposed[key]
+        name = f"{e.name}.T" if e.name != "const" else "const"
+        return self._stored(name, e.real, zero_copy(e.real).T, Memory.of(e.real).transposed())
 
     def untie_transposed(self) -> None:
         """A weight that is used both as it is and transposed is stored once: the latter becomes a Transpose
         node.
         """
-        for e in self._entries.values():
-            if e.real is None or e.value is None or id(e.real) not in self._transposed:
+        for memory, constant in list(self._by_memory.items()):
+            plain = self._by_memory.get(memory.transposed())
+            if len(memory.shape) != 2 or plain is None or memory.strides[0] >= memory.strides[1]:
                 continue
-            constant, _ = self._transposed.pop(id(e.real))
-            node = ir.node("Transpose", [e.value], {"perm": [1, 0]}, name=self.graph.unique("Transpose"))
+            node = ir.node("Transpose", [plain], {"perm": [1, 0]}, name=self.graph.unique("Transpose"))
             node.outputs[0].name = node.name
             node.outputs[0].type, node.outputs[0].shape = constant.type, constant.shape
             self.graph.nodes.insert(0, node)
             constant.replace_all_uses_with(node.outputs[0])
             del self.graph.initializers[str(constant.name)]
+            del self._by_memory[memory]
 
     def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's contents when they do not depend on any input."""

@@ -25,7 +25,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.dims import InputSpec
 from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
 from ingot.capture.record import Dispatch, Recorder
-from ingot.capture.signature import Arguments, Leaf, leaves, unique_names
+from ingot.capture.signature import Arguments, Leaf, check_names, leaves, unique_names
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
@@ -117,8 +117,8 @@ def _record(
             ):
                 output = function(*args, **kwargs)
             recorder.missing.raise_if_any()
+            outputs, names = _outputs(recorder, output, arguments.names, output_names)
             recorder.untie_transposed()
-            outputs, names = _outputs(recorder, output, output_names)
         for value, fake in zip(inputs, fakes, strict=True):
             value.shape = ir.Shape([recorder.dim_label(d) for d in fake.shape])
         model = _model(recorder, inputs, outputs)
@@ -127,7 +127,7 @@ def _record(
 
 
 def _outputs(
-    recorder: Recorder, output: Any, names: Sequence[str] | None
+    recorder: Recorder, output: Any, inputs: Sequence[str], names: Sequence[str] | None
 ) -> tuple[list[ir.Value], list[str]]:
     """Name the tensors the model returned and put an Identity under those that are an input, a constant or
     repeated.
@@ -151,13 +151,10 @@ def _outputs(
     named = [leaf.name if leaf.path else "output" for leaf in found]
     named = [f"output_{n}" if n.isdigit() else n for n in named]
     if names is not None:
-        if len(names) > len(named):
-            raise ExportError(
-                f"output_names has {len(names)} names, the model returns {len(named)} tensors: {named}."
-            )
+        check_names("output_names", names, named, inputs)
         named[: len(names)] = names
     taken = {v.name for v in recorder.graph.initializers.values()}
-    named = unique_names(named)
+    named = unique_names(named, inputs)
     recorder.graph.scope = ""
     outputs: list[ir.Value] = []
     for leaf in found:

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ def arguments_of(
     """Name the tensors of a call of `function` (a module's `forward`, or any callable).
 
     Raises:
-        ExportError: when the call does not fit the signature, or `input_names` has the wrong length.
+        ExportError: when the call does not fit the signature, or `input_names` cannot be its names.
     """
     positional: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
     keywords = dict(kwargs or {})
@@ -198,11 +199,7 @@ def arguments_of(
     call = Arguments(positional, keywords, [], signature)
     names = [leaf.name for leaf in _labelled(signature, positional, keywords) if is_tensor(leaf.value)]
     if input_names is not None:
-        if len(input_names) > len(names):
-            raise ExportError(
-                f"input_names has {len(input_names)} names, the call has {len(names)} tensors: {names}. "
-                "Give at most one name for each tensor, in the order of the call."
-            )
+        check_names("input_names", input_names, names)
         names[: len(input_names)] = input_names
     call.names = unique_names(names)
     return call
@@ -225,12 +222,35 @@ def _takes_keywords(function: Any, positional: tuple[Any, ...]) -> bool:
     return bool(positional[-1]) and len(bound.arguments) > len(signature.parameters)
 
 
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Names with numbers put behind repeated ones."""
-    seen: dict[str, int] = {}
+def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Names with numbers put behind repeated ones, and behind those that are `taken` or asked for later."""
+    used, asked = set(taken), set(names)
     made: list[str] = []
     for name in names:
-        n = seen.get(name, 0)
-        seen[name] = n + 1
-        made.append(name if n == 0 else f"{name}_{n}")
+        numbered = (f"{name}_{n}" for n in count(1))
+        free = name if name not in used else next(n for n in numbered if n not in used | asked)
+        used.add(free)
+        made.append(free)
     return made
+
+
+def check_names(what: str, given: Sequence[Any], derived: Sequence[str], taken: Sequence[str] = ()) -> None:
+    """Raise ExportError unless the names that the caller gave (`what` says by which argument) can be written.
+
+    They may be fewer than the `derived` ones that they replace; each must be a word of its own, in none of
+    the names `taken`.
+    """
+    if isinstance(given, str) or not all(isinstance(n, str) and n for n in given):
+        raise ExportError(f"{what} is {given!r}; wanted a list of names, none of them empty.")
+    if len(given) > len(derived):
+        whose = "the call has" if what == "input_names" else "the model returns"
+        raise ExportError(
+            f"{what} has {len(given)} names, {whose} {len(derived)} tensors: {list(derived)}. "
+            "Give at most one name for each tensor, in their order."
+        )
+    again = sorted({n for n in given if list(given).count(n) > 1 or n in taken})
+    if again:
+        raise ExportError(
+            f"{what} has {again}, which another input or output is called already. Give each a name of its "
+            "own."
+        )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -40,6 +41,25 @@ def dtype_of(dtype: torch.dtype) -> ir.DataType:
             f"{dtype} has no ONNX dtype Ingot writes; found in the model, wanted one of {sorted(BY_NAME)}."
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a tensor's elements lie and in which order: tensors alike in this are one weight."""
+
+    address: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Memory:
+        """The memory of a real tensor."""
+        return cls(tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+    def transposed(self) -> Memory:
+        """The same memory read with all axes in reverse."""
+        return Memory(self.address, self.dtype, self.shape[::-1], self.strides[::-1])
 
 
 def zero_copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
