@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class Taps:
     """A table for one axis: output i is Σ_t weight[i, t] · input[index[i, t]].
 
     index: int32 [outputs, taps]; -1 in the first tap says that the place lies outside of the input, and takes
-    the extrapolation value. weight: float32 [outputs, taps]; None where each output is one element,
+    the extrapolation value. weight: float64 [outputs, taps]; None where each output is one element,
     unchanged.
     """
 
@@ -59,7 +58,7 @@ def identity_taps(size: int) -> Taps:
 
 
 def taps(
-    mode: Literal["nearest", "linear", "cubic"],
+    mode: str,
     size: int,
     out_size: int,
     scale: float,
@@ -73,9 +72,12 @@ def taps(
 ) -> Taps:
     """The table of ONNX's Resize for one axis, from `size` to `out_size` elements.
 
-    scale: the node's, or out_size / size where it gives sizes. roi: start and end, of "tf_crop_and_resize".
-    Raises UnsupportedOperatorError for a mode or coordinate transformation that the operator does not have.
+    mode: nearest, linear or cubic. scale: the node's, or out_size / size where it gives sizes. roi: start and
+    end, of "tf_crop_and_resize". Raises UnsupportedOperatorError for a mode or coordinate transformation that
+    the operator does not have, and for elements to be made from none.
     """
+    if out_size == 0:
+        return Taps(np.zeros((0, 1), np.int32), None)
     if size == 0:
         raise UnsupportedOperatorError("Resize: found an empty axis to resize, wanted at least one element")
     x = _coordinates(coordinates, size, out_size, scale, roi)
@@ -120,7 +122,7 @@ def taps(
     used[0] |= not used.any()
     index, weight = np.clip(index, 0, size - 1)[:, used], weight[:, used]
     index[outside, 0] = -1
-    return Taps(index.astype(np.int32), weight.astype(np.float32))
+    return Taps(index.astype(np.int32), weight)
 
 
 def _coordinates(
@@ -425,9 +427,12 @@ def _call(
         extrapolate=extrapolate,
         dtype=x.dtype.name,
     )
+    row_weight, column_weight = (
+        None if table.weight is None else table.weight.astype(np.float32) for table in (rows, columns)
+    )
     # The kernel of columns loads the table of neighbouring columns: there a tap's numbers lie side by side.
-    tables = [_table(rows.index), _table(rows.weight)]
-    tables += [_table(a if across_channels or a is None else a.T) for a in (columns.index, columns.weight)]
+    tables = [_table(rows.index), _table(row_weight)]
+    tables += [_table(a if across_channels or a is None else a.T) for a in (columns.index, column_weight)]
     arguments: list[int | View | Kernel] = [
         x, *x.strides, out, *out.strides, images, channels, x.shape[3], out_height, out_width,
         *tables, int(np.float32(extrapolation).view(np.int32)),

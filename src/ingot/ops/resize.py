@@ -1,8 +1,8 @@
 """Resize: interpolation is separable, so each axis is a short list of weighted neighbours for each output
 position.
 
-`Resize.axes` resolves a node for concrete sizes; `Axis.taps` gives the neighbours and weights that every
-user works from.
+`Resize.axes` resolves a node for concrete sizes; `kernels/resize.py` makes the neighbours and weights of it
+that both the plain definition and the kernels work from.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
+from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.kernels.call import memory_order
-from ingot.kernels.resize import Taps, resize
+from ingot.kernels.resize import Taps, definition, resize, taps
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import is_float, rounded, widen
 from ingot.ops.registry import (
@@ -53,41 +53,6 @@ class Axis:
     scale: float
     start: float = 0.0
     end: float = 1.0
-
-    def source(self, mode: str) -> Array:
-        """For each output position, its coordinate in the input (coordinate_transformation_mode `mode`)."""
-        y = np.arange(self.output, dtype=np.float64)
-        length = self.scale * self.size  # the output's size before it was rounded
-        if mode == "half_pixel":
-            return (y + 0.5) / self.scale - 0.5
-        if mode == "asymmetric":
-            return y / self.scale
-        if mode == "align_corners":
-            return y * 0.0 if length == 1 else y * (self.size - 1) / (length - 1)
-        if mode == "pytorch_half_pixel":
-            return y * 0.0 - 0.5 if length == 1 else (y + 0.5) / self.scale - 0.5
-        if mode == "half_pixel_symmetric":
-            return self.size / 2 * (1 - self.output / length) + (y + 0.5) / self.scale - 0.5
-        span = (self.end - self.start) * (self.size - 1)  # tf_crop_and_resize
-        return self.start * (self.size - 1) + (y * 0.0 + span / 2 if length == 1 else y * span / (length - 1))
-
-
-def _cubic(distance: Array, a: float) -> Array:
-    """Keys' cubic convolution kernel."""
-    d = np.abs(distance)
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-
-
-_COORDINATES = (
-    "half_pixel",
-    "asymmetric",
-    "align_corners",
-    "pytorch_half_pixel",
-    "half_pixel_symmetric",
-    "tf_crop_and_resize",
-)
 
 
 @register("Resize", since=19)
@@ -148,55 +113,36 @@ class Resize(Op):
                 result.append(Axis(axis, shape[axis], n, factor, start, end))
         return result
 
-    def taps(self, node: ir.Node, axis: Axis) -> tuple[Array, Array, Array | None]:
-        """(neighbours [output, n] as indices into the input, their weights, which positions lie outside or
-        None).
-        """
-        coordinates = attr_str(node, "coordinate_transformation_mode", "half_pixel")
-        if coordinates not in _COORDINATES:
-            raise ModelError(f"{label(node)}: coordinate_transformation_mode {coordinates!r} is unknown.")
-        x = axis.source(coordinates)
-        outside = (x < 0) | (x > axis.size - 1) if coordinates == "tf_crop_and_resize" else None
-        mode = attr_str(node, "mode", "nearest")
-        if mode == "nearest":
-            index = self._nearest(node, x)[:, None]
-            return np.clip(index, 0, axis.size - 1), np.ones(index.shape), outside
-        # Downsampling with antialias stretches the kernel over all the pixels that an output pixel covers.
-        shrink = min(axis.scale, 1.0) if attr_int(node, "antialias", 0) else 1.0
-        radius = 1 if mode == "linear" else 2
-        reach = math.floor(-radius / shrink) + 1
-        count = 2 * radius if shrink == 1.0 else (2 - 2 * reach if mode == "linear" else 2 - reach - reach)
-        # A whole coordinate counts as the right end of its cell, so that its left neighbour is the first.
-        floor = np.ceil(x).astype(np.int64) - 1
-        index = floor[:, None] + (np.arange(count) + reach)
-        distance = (index - x[:, None]) * shrink
-        if mode == "linear":
-            weights = np.clip(1.0 - np.abs(distance), 0.0, 1.0)
-        elif mode == "cubic":
-            weights = _cubic(distance, attr_float(node, "cubic_coeff_a", -0.75))
-        else:
-            raise ModelError(
-                f"{label(node)}: mode {mode!r} is not one of nearest, linear, cubic. Use one of them."
-            )
-        if attr_int(node, "exclude_outside", 0):
-            weights = np.where((index < 0) | (index >= axis.size), 0.0, weights)
-        if shrink != 1.0 or attr_int(node, "exclude_outside", 0):
-            total = weights.sum(1, keepdims=True)
-            weights = weights / np.where(total == 0, 1.0, total)
-        return np.clip(index, 0, axis.size - 1), weights, outside
+    def tables(
+        self,
+        node: ir.Node,
+        shape: tuple[int, ...],
+        roi: Array | None,
+        scales: Array | None,
+        sizes: Array | None,
+    ) -> dict[int, Taps]:
+        """By axis that changes: which neighbours make each output position, and with what weights.
 
-    @staticmethod
-    def _nearest(node: ir.Node, x: Array) -> Array:
-        mode = attr_str(node, "nearest_mode", "round_prefer_floor")
-        if mode == "round_prefer_floor":
-            return np.ceil(x - 0.5).astype(np.int64)
-        if mode == "round_prefer_ceil":
-            return np.floor(x + 0.5).astype(np.int64)
-        if mode in ("floor", "ceil"):
-            return (np.floor(x) if mode == "floor" else np.ceil(x)).astype(np.int64)
-        raise ModelError(
-            f"{label(node)}: nearest_mode {mode!r} is unknown. Use floor, ceil or a rounding mode."
-        )
+        Raises `ShapeError` as `axes` does, `ModelError` for a mode that ONNX does not have.
+        """
+        found: dict[int, Taps] = {}
+        for axis in self.axes(node, shape, roi, scales, sizes):
+            try:
+                found[axis.axis] = taps(
+                    attr_str(node, "mode", "nearest"),
+                    axis.size,
+                    axis.output,
+                    axis.scale,
+                    coordinates=attr_str(node, "coordinate_transformation_mode", "half_pixel"),
+                    nearest_mode=attr_str(node, "nearest_mode", "round_prefer_floor"),
+                    cubic_coeff_a=attr_float(node, "cubic_coeff_a", -0.75),
+                    exclude_outside=bool(attr_int(node, "exclude_outside", 0)),
+                    antialias=bool(attr_int(node, "antialias", 0)),
+                    roi=(axis.start, axis.end),
+                )
+            except UnsupportedOperatorError as error:
+                raise ModelError(f"{label(node)}: {error}") from error
+        return found
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Unknown while scales or sizes are."""
@@ -215,22 +161,8 @@ class Resize(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """One axis after the other, in float64; integers are rounded and clipped."""
         x = present(inputs, 0)
-        y = widen(x)
-        for axis in self.axes(node, x.shape, given(inputs, 1), given(inputs, 2), given(inputs, 3)):
-            index, weights, outside = self.taps(node, axis)
-            column = [-1 if i == axis.axis else 1 for i in range(x.ndim)]
-            if index.shape[1] == 1:
-                y = np.take(y, index[:, 0], axis.axis)
-            else:
-                y = sum(
-                    (
-                        np.take(y, index[:, j], axis.axis) * weights[:, j].reshape(column)
-                        for j in range(index.shape[1])
-                    ),
-                    start=np.zeros((), np.float64),
-                )
-            if outside is not None:
-                y = np.where(outside.reshape(column), attr_float(node, "extrapolation_value", 0.0), y)
+        tables = self.tables(node, x.shape, given(inputs, 1), given(inputs, 2), given(inputs, 3))
+        y = definition(widen(x), tables, attr_float(node, "extrapolation_value", 0.0))
         if not is_float(x.dtype) and y.dtype != x.dtype:
             limits = np.iinfo(x.dtype)
             y = np.clip(np.rint(y), limits.min, limits.max)
@@ -245,13 +177,7 @@ class Resize(Op):
         cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
         if facts.dtype != np.float32 and (not nearest or cropped or facts.dtype.itemsize not in (1, 2, 4, 8)):
             return False
-        tables: dict[int, Taps] = {}
-        for axis in self.axes(node, facts.shape, *settled):
-            index, weights, outside = self.taps(node, axis)
-            index = index.astype(np.int32)
-            if outside is not None:
-                index[outside, 0] = -1
-            tables[axis.axis] = Taps(index, None if nearest else weights.astype(np.float32))
+        tables = self.tables(node, facts.shape, *settled)
         if tables and all(n == 1 for d, n in enumerate(facts.shape) if d not in tables):
             return False
         view = plan.view(x)
