@@ -249,12 +249,13 @@ class Lowering:
         )
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
-        """A value that only this node reads, as an expression of what lies in memory; the first leaf has all
-        elements.
+        """A value that only this node reads, and once, as an expression of what lies in memory; the first
+        leaf has all elements.
         """
         shape = self._facts[value].shape
         waits = self._waiting.get(value)
-        alone = self._uses.get(value) == [self._position] and value not in self._output_buffers
+        once = self._index.reads[self._position].count(value) <= 1
+        alone = once and self._uses.get(value) == [self._position] and value not in self._output_buffers
         if isinstance(waits, Elementwise) and alone:
             members, anchor = self._group(value, None)
             expression, leaves = self._expression(value, members, None)

@@ -316,8 +316,9 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
 
     so_far = plan.intermediate(facts.shape, facts.dtype)
     plan.anchor(so_far, emit, memory_order(views[0]), free_order=True)
-    for op, operand in zip(("Mul", "Add"), further, strict=False):
-        target = value if operand is further[-1] else plan.intermediate(facts.shape, facts.dtype)
+    # Counted, not compared: scale and bias may be one value.
+    for left, op, operand in zip(range(len(further))[::-1], ("Mul", "Add"), further, strict=False):
+        target = plan.intermediate(facts.shape, facts.dtype) if left else value
         plan.wait(target, op, [so_far, operand])
         so_far = target
     return True
