@@ -275,3 +275,60 @@ def test_a_row_masked_whole_stays_nan() -> None:
     assert any(name.startswith("attend") for name in kernels(session))
     guard = "n = IsNaN(w)\n zero = Constant<value_float=0.0>()\n p = Where(n, zero, w)"
     check(text.replace("GUARD", guard), feed)
+
+
+def test_one_value_in_several_places_of_a_node() -> None:
+    """Scale and bias of a normalisation, or all its inputs; both factors of a product and what is added."""
+    check(
+        """g (float[n, 4] x, float[4] s, float[4, 4] z) => (float[n, 4] y, float[4] whole, float[4, 4] g) {
+            y = LayerNormalization(x, s, s)
+            a = Relu(s)
+            whole = LayerNormalization<axis=0>(a, a, a)
+            b = Relu(z)
+            g = Gemm(b, b, b)
+        }""",
+        {"x": floats(3, 4), "s": floats(4, seed=1), "z": floats(4, 4, seed=2)},
+    )
+
+
+@pytest.mark.parametrize("step", [-2, -1, 1, 2])
+def test_slices_beyond_the_ends(step: int) -> None:
+    """A start below the dimension is its first element, for a negative step too: not as in Python."""
+    check(
+        """g (float[n] x, int64[1] start, int64[1] end, int64[1] axis, int64[1] step) => (float[m] y) {
+            y = Slice(x, start, end, axis, step)
+        }""",
+        *[
+            {"x": floats(n), **{k: np.array([v]) for k, v in bounds.items()}}
+            for n in (0, 3)
+            for start in (-9, -4, -3, 0, 2, 3, 7)
+            for end in (-9, -4, -3, -1, 0, 3, 8)
+            for bounds in [{"start": start, "end": end, "axis": 0, "step": step}]
+        ],
+    )
+
+
+def test_attention_broadcasts_like_the_products_it_is_made_of() -> None:
+    """One batch of keys or of queries for all; the sizes are not known when the pattern is found."""
+    text = """g (float[a, 2, n, 8] q, float[b, 2, m, 8] k, float[c, 2, m, 8] v, float[e, f, h, m] mask)
+            => (float[o, 2, n, 8] y) {
+        t = Transpose<perm=[0, 1, 3, 2]>(k)
+        s = MatMul(q, t)
+        biased = Add(s, mask)
+        w = Softmax<axis=-1>(biased)
+        y = MatMul(w, v)
+    }"""
+    feeds = [
+        {"q": floats(a, 2, n, 8), "k": floats(b, 2, 5, 8), "v": floats(c, 2, 5, 8), "mask": floats(*mask, 5)}
+        for a, b, c, n, mask in [
+            (2, 2, 2, 3, (1, 1, 1)),
+            (1, 3, 3, 3, (1, 1, 3)),
+            (3, 1, 3, 9, (1, 2, 1)),
+            (3, 1, 1, 1, (3, 1, 1)),
+            (1, 1, 1, 3, (2, 2, 3)),
+            (1, 1, 1, 1, (2, 2, 4)),
+        ]
+    ]
+    session = check(text, *feeds)
+    for stage in session._driver._stages.values():
+        assert any("attend" in call.kernel.generator for call in stage.plan.calls)

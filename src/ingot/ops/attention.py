@@ -196,10 +196,14 @@ class Attention(Op):
         views: list[Memory] = []
         for operand, shape in zip((query, key, value), shapes, strict=True):
             views.append(_split_heads(plan.view(operand), shape))
-        q, k, v = views
-        order = (0, 2, 1, 3) if q.strides[1] < q.strides[2] else (0, 1, 2, 3)
+        order = (0, 2, 1, 3) if views[0].strides[1] < views[0].strides[2] else (0, 1, 2, 3)
         out = plan.output(y, order if len(facts[0].shape) == 4 else None)
-        out = _split_heads(out, (*shapes[0][:3], shapes[2][3]))
+        # Batches may be 1 where the others' are not; so may the heads and rows of a query under a mask.
+        size = shapes[2][3]
+        split = (out.shape[0], out.shape[-1] // max(size, 1), out.shape[1], size)
+        out = _split_heads(out, split)
+        wide = [out.shape[:3], *[(out.shape[0], *view.shape[1:3]) for view in views[1:]]]
+        q, k, v = (view.broadcast_to((*w, view.shape[3])) for view, w in zip(views, wide, strict=True))
         scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
         causal = 0 if attr_int(node, "is_causal", 0) else None
         softcap = attr_float(node, "softcap", 0.0)

@@ -67,7 +67,8 @@ class Slice(Op):
         steps: Sequence[int] | None,
     ) -> list[tuple[int, int, int]]:
         """For each dimension of x: (first, stop, step), clamped to it; stop is -1 below 0 for a negative
-        step.
+        step. A start below the dimension is its first element, also for a negative step: there ONNX differs
+        from Python.
         """
         result = [(0, size, 1) for size in shape]
         axes = normal_axes(node, axes if axes is not None else range(len(starts)), len(shape))
@@ -79,7 +80,7 @@ class Slice(Op):
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
             if step == 0:
                 raise shape_error(node, f"the step of axis {axis} is 0", "Use a step other than 0.")
-            result[axis] = slice(start, end, step).indices(shape[axis])
+            result[axis] = slice(max(start, -shape[axis]), end, step).indices(shape[axis])
         return result
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
