@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 import ingot
+from ingot.runtime import driver
 
 MODEL = """<ir_version: 10, opset_import: ["" : 20]>
 g (float[batch, 4] x, int64[batch] shift) => (float[batch, 4] y, float[batch] total) {
@@ -174,6 +175,15 @@ def test_concurrent_runs_give_the_same_bits(session: ingot.InferenceSession) -> 
     for thread in threads:
         thread.join()
     assert not wrong, wrong[:5]
+
+
+def test_plans_used_last_are_kept(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "MOST_PLANS", 2)
+    session = ingot.InferenceSession(model)
+    for rows in (1, 2, 1, 3):
+        session.run(None, feed(rows))
+    kept = [stage.results[0][0][0] for stage in session._driver._stages.values()]
+    assert kept == [1, 3], "the plan that was used before the last is gone"
 
 
 def test_every_level_of_optimisation_gives_the_same_function(model: onnx.ModelProto) -> None:

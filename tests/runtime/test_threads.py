@@ -48,6 +48,34 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
         team.close()
 
 
+def test_an_interrupt_leaves_no_run_half_done() -> None:
+    """Workers that were woken must not go on in memory that its owner took back."""
+    host = machine.host()
+    code = cache.addresses([shift()], host)[shift()]
+    a, b = np.zeros(1001), np.zeros(1001)
+    words, counters = np.array([a.ctypes.data, b.ctypes.data, 1001]), np.zeros(spmd.COUNTER_WORDS, np.int64)
+    row = np.array([code, words.ctypes.data, 1001, 2, counters.ctypes.data])
+    scratches = np.zeros(2, np.int64)
+
+    class Interrupted:
+        """A lock at which the user presses Ctrl-C."""
+
+        def locked(self) -> bool:
+            raise KeyboardInterrupt
+
+    team = Team(2, host)
+    time.sleep(PARK_AFTER_SECONDS * 20)
+    locks = list(team._wake)
+    try:
+        team._wake[1] = Interrupted()  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            team.run(row.ctypes.data, 1, scratches.ctypes.data, (row, counters, words, scratches, a, b))
+        assert (b == 1).all()
+    finally:
+        team._wake[:] = locks
+        team.close()
+
+
 def test_an_idle_team_burns_no_core() -> None:
     """Workers park: an idle team uses next to no processor time."""
     host = machine.host()

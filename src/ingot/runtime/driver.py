@@ -7,13 +7,14 @@ where it begins.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -32,6 +33,8 @@ from ingot.runtime.threads import Team
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
 MOST_PLANS = 64
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class Resources:
@@ -49,18 +52,16 @@ class Resources:
 
     def acquire(self) -> tuple[Memory, Team]:
         """Memory and threads for one run. A run that finds the team busy works alone, to the same answer."""
-        memory = self._memories.pop() if self._memories else Memory()
-        with self.lock:
-            if not self._team_made:
-                self._team_made = True
-                return memory, Team(self.threads, self.machine)
-        try:
-            return memory, self._teams.pop()
-        except IndexError:
-            return memory, Team(1, self.machine)
+        memory = _take(self._memories) or Memory()
+        if not self._team_made:  # the lock may be held for long, while another thread plans
+            with self.lock:
+                if not self._team_made:
+                    self._team_made = True
+                    return memory, Team(self.threads, self.machine)
+        return memory, _take(self._teams) or Team(1, self.machine)
 
     def release(self, memory: Memory, team: Team) -> None:
-        """Give them back. Of several teams the one with the most threads is on top."""
+        """Give them back. A team of one that stood in for the busy one is let go."""
         self._memories.append(memory)
         if team.threads == self.threads:
             self._teams.append(team)
@@ -183,6 +184,8 @@ class Driver:
         key = (tuple(values), shapes) if start else shapes
         stage = stages.get(key)
         if stage is not None:
+            with contextlib.suppress(KeyError):  # another thread may have thrown it out just now
+                stages.move_to_end(key)
             return stage
         with self.resources.lock:
             stage = stages.get(key)
@@ -240,7 +243,7 @@ class Driver:
         self, stage: Stage, arrays: Sequence[Array], times: dict[int, list[float]] | None
     ) -> list[Array]:
         outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
-        instance = stage.free.pop() if stage.free else Instance(stage.plan)
+        instance = _take(stage.free) or Instance(stage.plan)
         memory, team = self.resources.acquire()
         try:
             instance.run(arrays, outputs, memory, team, self._evaluate_step, times)
@@ -278,6 +281,14 @@ class Driver:
 
         assert isinstance(op, Control)
         return op.run(node, inputs, run_body)
+
+
+def _take(free: list[T]) -> T | None:
+    """One of those that nobody uses; another thread may take the last one between a look and a grasp."""
+    try:
+        return free.pop()
+    except IndexError:
+        return None
 
 
 def _plain(value: Any) -> Any:

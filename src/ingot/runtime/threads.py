@@ -75,13 +75,22 @@ class Team:
         """
         if self.threads > 1:
             if not self._words[spmd.BUSY_WORD]:
-                self._held.clear()
+                del self._held[
+                    :-1
+                ]  # until the next is announced, a worker may still begin to look at the last
             self._held.append(owner)
-        if self._run(self._address, table, steps, scratches, wake):
-            for lock in self._wake[1:]:
-                if lock.locked():
-                    lock.release()
-            self._work(self._address)
+        parked = self.threads > 1
+        try:
+            parked = self._run(self._address, table, steps, scratches, wake)
+            if parked:
+                for lock in self._wake[1:]:
+                    if lock.locked():
+                        lock.release()
+        finally:
+            # Also when the user interrupts: workers must not go on in memory that is given back. What is done
+            # already is not done again.
+            if parked:
+                self._work(self._address)
 
     def close(self) -> None:
         """Let the workers go."""
