@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import strides_in_order
 from ingot.kernels.conv import definition
-from ingot.kernels.winograd import pack_winograd, winograd_conv2d
+from ingot.kernels.winograd import winograd_conv2d
+from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import machines, new, put, run_calls
 from tests.kernels.test_conv import FIRST, LAST, image
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from ingot.codegen.builder import F32, I8, I64, Builder, Int, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.call import Call, View, constant
+from ingot.kernels.call import Call, View
 from ingot.kernels.contract import (
     PANEL_VECTORS,
     SUMS_BYTES,
@@ -43,7 +42,7 @@ from ingot.kernels.contract import (
     register_tile,
     tile,
 )
-from ingot.kernels.pack import aligned_floats
+from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
     INPUT_SLOTS,
@@ -54,7 +53,6 @@ from ingot.kernels.winograd_tile import (
     from_points,
     operand_slots,
     to_points,
-    weights_matrix,
 )
 
 _TILES = 16  # of work, at least, where the problem has them
@@ -74,49 +72,6 @@ SLOTS = (
     "b", "b_point", "panels", "groups", "table", "steps", "near", "next_step", "next_tile",
     "input", "product", "product_last", "output", "output_last",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class WinogradWeights:
-    """Filters [O, C, 3, 3] at the points: [panels][36][C rounded up to whole steps][panel], zero-padded."""
-
-    view: View
-    inputs: int
-    outputs: int
-    rows: int
-    panel: int
-
-    @property
-    def panels(self) -> int:
-        """Groups of output channels that are computed together."""
-        return -(-self.outputs // self.panel)
-
-
-def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
-    """Filters [O, C, 3, 3] of float32, evaluated at the points in float64 and rounded once.
-
-    Raises UnsupportedOperatorError for another dtype, ShapeError for other filters.
-    """
-    if weights.dtype != np.float32:
-        raise UnsupportedOperatorError(
-            f"Winograd weights: found {weights.dtype.name}, wanted float32; use the direct convolution"
-        )
-    if weights.ndim != 4 or weights.shape[2:] != (TAPS, TAPS):
-        raise ShapeError(f"Winograd weights: found {weights.shape}, wanted [O, C, {TAPS}, {TAPS}]")
-    outputs, inputs = weights.shape[:2]
-    panel, rows = PANEL_VECTORS * machine.lanes, -(-inputs // UNROLL) * UNROLL
-    panels = -(-outputs // panel)
-    g = weights_matrix()
-    both = np.einsum("xi,yj->xyij", g, g).reshape(POINTS, TAPS * TAPS)
-    memory = aligned_floats(panels * POINTS * rows * panel)
-    target = memory.reshape(panels, POINTS, rows * panel)
-    filters = np.zeros((TAPS * TAPS, rows, panel))
-    for number in range(panels):
-        part = weights[number * panel : (number + 1) * panel].reshape(-1, inputs, TAPS * TAPS)
-        filters[:, :, part.shape[0] :] = 0
-        filters[:, :inputs, : part.shape[0]] = part.transpose(2, 1, 0)
-        np.copyto(target[number], both @ filters.reshape(TAPS * TAPS, -1), casting="same_kind")
-    return WinogradWeights(constant(memory), inputs, outputs, rows, panel)
 
 
 @kernel(*SLOTS)

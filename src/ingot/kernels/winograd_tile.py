@@ -15,8 +15,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Value, vector
 from ingot.codegen.elements import gather_element, load_element, scatter_element, store_element
 from ingot.codegen.kernel import kernel
@@ -27,6 +25,7 @@ from ingot.kernels.expression import Expression
 OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
 SIDE = OUTPUTS + TAPS - 1
 POINTS = SIDE * SIDE
+FINITE_POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 AXES = ("image", "channel", "row", "column")
 
 INPUT_SLOTS = (
@@ -37,18 +36,6 @@ OUTPUT_SLOTS = (
     "m", "out", *(f"out_{axis}" for axis in AXES), "height", "width", "across", "per_image",
     "first", "count", "valid",
 )  # fmt: skip
-
-_FINITE = (0.0, 1.0, -1.0, 0.5, -2.0)
-
-
-def weights_matrix() -> np.ndarray:
-    """G [6, 3] in float64: row i evaluates a filter at point i, over the point's differences from the
-    others.
-    """
-    rows = [
-        [a**j / np.prod([a - other for other in _FINITE if other != a]) for j in range(TAPS)] for a in _FINITE
-    ]
-    return np.array([*rows, [0.0, 0.0, 1.0]])
 
 
 def operand_slots(count: int) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise
-from ingot.kernels.winograd import pack_winograd, pays, winograd_conv2d
+from ingot.kernels.winograd import pays, winograd_conv2d
+from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (

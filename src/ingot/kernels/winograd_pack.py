@@ -1,0 +1,115 @@
+"""Filters of Winograd's convolution: evaluated at the points in float64, rounded once, packed in panels."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingot.codegen.builder import F32, F64, Builder, Value, vector
+from ingot.codegen.kernel import kernel
+from ingot.codegen.machine import Machine
+from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.call import View, constant
+from ingot.kernels.contract import PANEL_VECTORS, UNROLL
+from ingot.kernels.pack import aligned_floats, pack_weights, run_now
+from ingot.kernels.winograd_tile import FINITE_POINTS, POINTS, SIDE, TAPS
+
+PACK_SLOTS = ("source", "source_panel", "target", "inputs", "rows")
+_FILTER = TAPS * TAPS
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradWeights:
+    """Filters [O, C, 3, 3] at the points: [panels][36][C rounded up to whole steps][panel], zero-padded."""
+
+    view: View
+    inputs: int
+    outputs: int
+    rows: int
+    panel: int
+
+    @property
+    def panels(self) -> int:
+        """Groups of output channels that are computed together."""
+        return -(-self.outputs // self.panel)
+
+
+def filter_matrix() -> np.ndarray:
+    """G [6, 3] in float64: row i evaluates a filter at point i, over the product of the point's differences
+    from the others; the last row is the point at infinity.
+    """
+    rows = [
+        [a**j / np.prod([a - other for other in FINITE_POINTS if other != a]) for j in range(TAPS)]
+        for a in FINITE_POINTS
+    ]
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
+@kernel(*PACK_SLOTS)
+def filters_to_points(k: Builder, *, panel: int) -> None:
+    """Panels begin..end: from [panel][source_panel rows][lanes], a row for each (channel, tap), to
+    [panel][point][rows][lanes]; G w Gᵀ in float64. `panel` vectors are in a row.
+    """
+    lanes, g = k.machine.lanes, filter_matrix()
+    double, width = vector(F64, lanes), panel * lanes
+    inputs, rows = k.arg("inputs"), k.arg("rows")
+    plane = k.mul(rows, width)
+
+    def dot(weights: np.ndarray, values: list[Value]) -> Value:
+        total: Value | None = None
+        for weight, value in zip(weights, values, strict=True):
+            if weight != 0:
+                factor = k.splat(float(weight), double)
+                total = k.ir.fmul(factor, value) if total is None else k.fma(factor, value, total)
+        assert total is not None
+        return total
+
+    with k.loop(k.begin, k.end) as number:
+        source = k.at(k.pointer("source"), k.mul(number, k.mul(k.arg("source_panel"), width)), F32)
+        target = k.at(k.pointer("target"), k.mul(number, k.mul(plane, POINTS)), F32)
+        with k.loop(0, inputs) as channel, k.loop(0, panel) as v:
+            here = k.at(source, k.add(k.mul(channel, _FILTER * width), k.mul(v, lanes)), F32)
+            out = k.at(target, k.add(k.mul(channel, width), k.mul(v, lanes)), F32)
+            taps = [
+                k.ir.fpext(k.load(here, vector(F32, lanes), tap * width), double) for tap in range(_FILTER)
+            ]
+            for i in range(SIDE):
+                line = [dot(g[i], taps[j::TAPS]) for j in range(TAPS)]
+                for j in range(SIDE):
+                    k.store(k.ir.fptrunc(dot(g[j], line), vector(F32, lanes)), out)
+                    out = k.at(out, plane, F32)
+        zero = k.zero(vector(F32, lanes))
+        with k.loop(0, POINTS) as point, k.loop(inputs, rows) as row:
+            rest = k.at(target, k.add(k.mul(point, plane), k.mul(row, width)), F32)
+            for v in range(panel):
+                k.store(zero, rest, v * lanes)
+
+
+def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
+    """Filters [O, C, 3, 3] of float32 for `winograd_conv2d`.
+
+    Raises UnsupportedOperatorError for another dtype, ShapeError for other filters.
+    """
+    if weights.dtype != np.float32:
+        raise UnsupportedOperatorError(
+            f"Winograd weights: found {weights.dtype.name}, wanted float32; use the direct convolution"
+        )
+    if weights.ndim != 4 or weights.shape[2:] != (TAPS, TAPS):
+        raise ShapeError(
+            f"Winograd weights: found {weights.shape}, wanted [O, C, {TAPS}, {TAPS}]; "
+            "use the direct convolution"
+        )
+    outputs, inputs = weights.shape[:2]
+    rows = -(-inputs // UNROLL) * UNROLL
+    turned = pack_weights(np.ascontiguousarray(weights).reshape(outputs, -1).T, machine)
+    memory = aligned_floats(turned.panels * POINTS * rows * turned.panel)
+    packed = WinogradWeights(constant(memory), inputs, outputs, rows, turned.panel)
+    if memory.size:
+        source = turned.view.buffer.array
+        assert source is not None
+        arguments = [source.ctypes.data, turned.rows, memory.ctypes.data, inputs, rows]
+        run_now(filters_to_points(panel=PANEL_VECTORS), arguments, turned.panels, machine)
+    return packed
