@@ -390,9 +390,11 @@ IMAGES: list[Case] = [
         lambda x: (
             F.interpolate(x, scale_factor=2, mode="bilinear"),
             F.interpolate(x, size=(5, 7), mode="bilinear", align_corners=True),
+            F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True),
+            F.interpolate(x, scale_factor=1.5, mode="bicubic", align_corners=True),
         ),
         (R(2, 3, 4, 5),),
-        (R(1, 3, 6, 3),),
+        (R(1, 3, 7, 3),),
     ),
     ("bicubic", lambda x: F.interpolate(x, size=(9, 7), mode="bicubic"), (R(2, 3, 4, 5),), (R(1, 3, 6, 3),)),
     (

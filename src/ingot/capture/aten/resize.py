@@ -27,6 +27,8 @@ def _resize(
 ) -> ir.Value:
     """Resize to sizes; by scales where torch was given scales, which then also place the samples."""
     lead = x.dim() - len(size)
+    if attributes["coordinate_transformation_mode"] == "align_corners":
+        scales = ()  # corner to corner of the result's whole size, which ONNX takes from sizes only
     fixed = all(isinstance(s, (int, float)) for s in scales)
     if fixed and len(scales) == len(size):
         factors = g.const([*[1.0] * lead, *[float(s) for s in scales]], torch.float32)
