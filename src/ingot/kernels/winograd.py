@@ -22,11 +22,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingot.codegen.builder import F32, I8, I64, Builder, Int, vector
+from ingot.codegen.builder import F32, I8, I64, Builder
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.call import Call, View
+from ingot.kernels.call import Buffer, Call, View
 from ingot.kernels.contract import (
     PANEL_VECTORS,
     SUMS_BYTES,
@@ -45,7 +45,9 @@ from ingot.kernels.contract import (
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
+    INPUT_SCRATCH_VECTORS,
     INPUT_SLOTS,
+    OUTPUT_SCRATCH_VECTORS,
     OUTPUT_SLOTS,
     OUTPUTS,
     POINTS,
@@ -62,54 +64,38 @@ _TRANSFORM_CYCLES = 200  # for a vector of a tile, on each side
 _BYTES_A_CYCLE = 8  # from beyond L2
 _MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
 _FRAME_BYTES = 2048
-_LOCAL_BYTES = 8192  # of the transforms
-_FIXED_BYTES = 3 * _FRAME_BYTES + SUMS_BYTES + _LOCAL_BYTES
 
 SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
     "out", *(f"out_{axis}" for axis in AXES), "out_height", "out_width", "outputs",
-    "across", "per_image", "tiles", "strip", "columns", "v_block", "zeros",
+    "across", "per_image", "tiles", "strip", "columns", "v", "v_strip", "v_block", "v_point",
     "b", "b_point", "panels", "groups", "table", "steps", "near", "next_step", "next_tile",
     "input", "product", "product_last", "output", "output_last",
 )  # fmt: skip
 
 
 @kernel(*SLOTS)
-def winograd(k: Builder, *, panel: int, operands: tuple[str, ...]) -> None:
-    """Tiles begin..end of (strip of the image's tiles, group of panels of output channels).
+def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...]) -> None:
+    """Tiles begin..end of (strip of the images' tiles, group of panels of output channels).
 
-    panel: vectors in one.
+    panel: vectors in one. shared: v is there already, for all strips.
     """
     lanes = k.machine.lanes
     width = panel * lanes
     arg = {name: k.arg(name) for name in (*SLOTS, *operands)}
     names = ["out", *(f"x{i}" for i in range(len(operands) // (1 + len(AXES))))]
-    start = [0]
-
-    def take(nbytes: int) -> Int:
-        """The next bytes of scratch memory."""
-        start[0] += nbytes
-        return k.at(k.scratch, start[0] - nbytes, I8)
-
-    before = Frame(k, take(_FRAME_BYTES), INPUT_SLOTS)
-    product = Frame(k, take(_FRAME_BYTES), TILE_SLOTS)
-    after = Frame(k, take(_FRAME_BYTES), (*OUTPUT_SLOTS, *operands))
-    sums, local, zeros = take(SUMS_BYTES), take(_LOCAL_BYTES), take(0)
-    m = k.at(zeros, arg["zeros"], F32)
-    v = k.at(m, k.mul(arg["strip"], POINTS * width), F32)
-    with k.loop(0, arg["zeros"], lanes) as i:
-        k.store(k.zero(vector(F32, lanes)), zeros, i)
+    frames = [k.at(k.scratch, i * _FRAME_BYTES, I8) for i in range(3)]
+    before, product = Frame(k, frames[0], INPUT_SLOTS), Frame(k, frames[1], TILE_SLOTS)
+    after = Frame(k, frames[2], (*OUTPUT_SLOTS, *operands))
+    sums = k.at(k.scratch, 3 * _FRAME_BYTES, I8)
+    m = k.at(sums, SUMS_BYTES, I8)
+    own = k.at(m, k.mul(arg["strip"], POINTS * width * 4), I8)
+    local = own if shared else k.at(own, arg["v_strip"], I8)
 
     for slot in INPUT_SLOTS:
-        if slot in arg and slot != "zeros":
+        if slot in arg:
             before.set(slot, arg[slot])
-    v_point = k.mul(arg["strip"], 4 * lanes)
-    for slot, value in (
-        ("zeros", k.ir.ptrtoint(zeros, I64)),
-        ("v", k.ir.ptrtoint(v, I64)),
-        ("v_point", v_point),
-    ):
-        before.set(slot, value)
+    before.set("v", k.ir.ptrtoint(own, I64))
     for slot in ("table", "steps", "next_step", "next_tile"):
         product.set(slot, arg[slot])
     for slot, value in (("a_row", 0), ("out_row", 0), ("out_channel", 4), ("valid", width)):
@@ -126,11 +112,13 @@ def winograd(k: Builder, *, panel: int, operands: tuple[str, ...]) -> None:
         group, strip = k.rem(work, arg["groups"]), k.div(work, arg["groups"])
         first = k.mul(strip, arg["strip"])
         count = k.min(arg["strip"], k.sub(arg["tiles"], first))
-        with k.when(k.compare("!=", strip, held[0])):
-            before.set("first", first)
-            before.set("count", count)
-            k.call(arg["input"], before.pointer, 0, 0, local)
-        held[0] = strip
+        if shared:
+            v = k.at(k.pointer("v"), k.mul(strip, arg["v_strip"]), I8)
+        else:
+            with k.when(k.compare("!=", strip, held[0])):
+                before.set("first", first)
+                k.call(arg["input"], before.pointer, 0, count, local)
+            held[0], v = strip, own
         after.set("first", first)
         after.set("count", count)
         product.set("count", k.ceil_div(count, arg["columns"]))
@@ -142,7 +130,7 @@ def winograd(k: Builder, *, panel: int, operands: tuple[str, ...]) -> None:
             code = k.choose(is_last, arg["product_last"], arg["product"])
             with k.loop(0, POINTS) as point:
                 b = k.add(weights, k.mul(point, arg["b_point"]))
-                product.set("a", k.at(v, k.mul(point, v_point), I8))
+                product.set("a", k.at(v, k.mul(point, arg["v_point"]), I8))
                 product.set("b", b)
                 product.set("next", k.add(b, arg["near"]))
                 product.set("out", k.at(m, k.mul(point, width), F32))
@@ -186,12 +174,15 @@ def winograd_conv2d(
     tiles = images * across * down
     columns, strip, groups = _blocking(tiles, w.rows, w.panel, w.panels, machine)
     strips = -(-tiles // strip)
+    blocks = -(-w.inputs // lanes)
+    v_point = strip * lanes * 4
+    v_strip = blocks * POINTS * v_point
+    v = _memory(strips * v_strip) if groups > 1 and strips * v_strip <= machine.l2_bytes // 2 else None
 
     last = w.outputs - (w.panels - 1) * w.panel
     steps = -(-w.inputs // UNROLL)
     step_bytes = UNROLL * w.panel * 4
     ahead = Ahead.of(strip // columns, columns, steps, step_bytes)
-    blocks = -(-w.inputs // lanes)
     reaches = [reach_of(v, v.strides[1], v.strides[2:], w.outputs) for v in (out, *operands)]
 
     def product(vectors: int) -> Kernel:
@@ -212,30 +203,40 @@ def winograd_conv2d(
 
     names = operand_slots(len(operands))
     table = _table(w.inputs, strip, lanes)
+    read_input = to_points(gather=x.strides[1] != 1, tail=w.inputs % lanes != 0)
     args: list[int | View | Kernel] = [
         *array(x), w.inputs, x.shape[2], x.shape[3], pads[0], pads[1],
         *array(out), height, width, w.outputs,
-        across, across * down, tiles, strip, columns, POINTS * strip * lanes * 4, blocks * lanes,
+        across, across * down, tiles, strip, columns, 0 if v is None else v, v_strip, POINTS * v_point, v_point,
         w.view, w.rows * w.panel * 4, w.panels, groups, table, steps,
         ahead.near or w.rows * w.panel * 4, ahead.step, ahead.tile,
-        to_points(gather=x.strides[1] != 1, tail=w.inputs % lanes != 0),
+        read_input,
         product(PANEL_VECTORS), product(-(-last // lanes)), output(w.panel), output(last),
     ]  # fmt: skip
     for view in operands:
         args += array(view)
-    floats = blocks * lanes + strip * POINTS * (w.panel + blocks * lanes)
-    return [
-        Call(
-            winograd(panel=PANEL_VECTORS, operands=names),
-            args,
-            tiles=strips * groups,
-            reads=[x, w.view, table, *operands],
-            writes=[out],
-            scratch=_FIXED_BYTES + floats * 4,
-            flops=2 * out.size * w.inputs * TAPS * TAPS,
-            label="winograd",
-        )
-    ]
+    local = INPUT_SCRATCH_VECTORS * machine.vector_bytes + (POINTS * 8) + blocks * machine.vector_bytes
+    memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * w.panel * 4 + (v_strip if v is None else 0)
+    main = Call(
+        winograd(panel=PANEL_VECTORS, shared=v is not None, operands=names),
+        args,
+        tiles=strips * groups,
+        reads=[x if v is None else v, w.view, table, *operands],
+        writes=[out],
+        scratch=memory + max(local, OUTPUT_SCRATCH_VECTORS * machine.vector_bytes),
+        flops=2 * out.size * w.inputs * TAPS * TAPS,
+        label="winograd",
+    )
+    if v is None:
+        return [main]
+    values = {**dict(zip(SLOTS, args, strict=False)), "first": 0}
+    slots = [values[slot] for slot in INPUT_SLOTS]
+    return [Call(read_input, slots, tiles, [x], [v], scratch=local, label="winograd"), main]
+
+
+def _memory(nbytes: int) -> View:
+    """Floats in the arena."""
+    return View(Buffer(nbytes), 0, np.dtype(np.float32), (nbytes // 4,), (1,))
 
 
 def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None) -> None:
@@ -271,9 +272,11 @@ def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) 
     register_tiles = -(-tiles // columns)
     each = columns * POINTS * 4 * (rows + panel)
     fitting = max(1, -(-_STRIP // columns), machine.l2_bytes // 4 // each)
+    if POINTS * rows * panels * panel * 4 <= machine.l2_bytes // 2:
+        fitting = min(fitting, max(1, register_tiles // _TILES))
     strips = -(-register_tiles // fitting)
     strip = -(-register_tiles // strips) * columns
-    return columns, strip, min(panels, -(-_TILES // strips))
+    return columns, strip, min(panels, max(1, _TILES // strips))
 
 
 def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:

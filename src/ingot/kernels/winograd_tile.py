@@ -26,11 +26,12 @@ OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
 SIDE = OUTPUTS + TAPS - 1
 POINTS = SIDE * SIDE
 FINITE_POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
+INPUT_SCRATCH_VECTORS, OUTPUT_SCRATCH_VECTORS = POINTS, OUTPUTS * SIDE + 2 * OUTPUTS * OUTPUTS
 AXES = ("image", "channel", "row", "column")
 
 INPUT_SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
-    "across", "per_image", "v", "v_point", "v_block", "zeros", "first", "count",
+    "across", "per_image", "v", "v_strip", "v_block", "v_point", "strip", "first",
 )  # fmt: skip
 OUTPUT_SLOTS = (
     "m", "out", *(f"out_{axis}" for axis in AXES), "height", "width", "across", "per_image",
@@ -114,18 +115,23 @@ def _place(k: Builder, tile: Value) -> tuple[Value, Value, Value]:
 
 @kernel(*INPUT_SLOTS)
 def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
-    """Tiles first .. first + count of x at the points: v [block of channels][point][tile][lanes].
+    """Tiles begin..end, counted from tile `first` on, of x at the points:
+    v [strip of tiles][block of channels][point][tile][lanes].
 
-    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 36 addresses. `zeros` are read where a tile
-    reaches over the image; as many as there are channels.
+    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 36 addresses, then as many zeros as there
+    are channels, which are read where a tile reaches over the image.
     """
     lanes = k.machine.lanes
     addresses = k.at(k.scratch, POINTS * lanes, F32)
+    nothing = k.at(addresses, POINTS, I64)
     type_ = vector(F32, lanes)
     strides = {axis: k.arg(f"x_{axis}") for axis in AXES}
     channels, first, v_point, v_block = (k.arg(n) for n in ("channels", "first", "v_point", "v_block"))
-    zeros = 0 if gather else k.arg("zeros")
-    with k.loop(0, k.arg("count")) as number:
+    zeros = 0 if gather else k.ir.ptrtoint(nothing, I64)
+    if not gather:
+        with k.loop(0, channels, lanes) as i:
+            k.store(k.zero(type_), nothing, i)
+    with k.loop(k.begin, k.end) as number:
         image, row, column = _place(k, k.add(first, number))
         start = k.add(k.arg("x"), k.mul(image, strides["image"]))
         lines: list[tuple[Value, Value]] = []
@@ -144,7 +150,9 @@ def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
             for j, (right, across) in enumerate(columns):
                 inside = k.ir.and_(down, right)
                 k.store(k.choose(inside, k.add(line_start, across), zeros), addresses, i * SIDE + j)
-        target = k.at(k.pointer("v"), k.mul(number, lanes), F32)
+        strip = k.arg("strip")
+        target = k.at(k.pointer("v"), k.mul(k.div(number, strip), k.arg("v_strip")), I8)
+        target = k.at(target, k.mul(k.rem(number, strip), lanes), F32)
 
         def transform(block: Value, masked: bool, target: Value = target) -> None:
             left = k.sub(channels, k.mul(block, lanes))
