@@ -442,3 +442,22 @@ def test_layer_returned_by_a_function_of_modules() -> None:
     """A plain function over modules works too."""
     layer = nn.Linear(4, 2)
     parity(lambda x: layer(x).softmax(-1), (X,), (torch.randn(1, 4),))
+
+
+def test_sizes_that_are_tried_may_not_change_a_branch() -> None:
+    """The model that is recorded is the one that the example shows, whatever sizes it was recorded with.
+
+    Sizes so small that a feature map ends at 1, equal ones, and a batch of 1 are tried larger or apart.
+    """
+
+    class Windows(nn.Module):
+        def forward(self, x: T) -> T:
+            y = nn.functional.avg_pool2d(x, 8)
+            if min(x.shape[2], x.shape[3]) > 8:
+                y = y * 3
+            if x.shape[0] > 1:
+                y = y + 1
+            return y if x.shape[2] == x.shape[3] else -y
+
+    for shape in ((1, 2, 8, 8), (2, 2, 8, 8), (2, 2, 8, 16), (1, 2, 24, 16)):
+        parity(Windows(), (torch.randn(shape),))

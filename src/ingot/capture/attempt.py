@@ -79,8 +79,8 @@ def capture(
     def attempt(hints: dict[str, int]) -> Recording:
         return record(model, arguments, specs, hints, output_names, opset)
 
-    recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table))
-    recording = _with_unequal_sizes(attempt, recording)
+    recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table), table)
+    recording = _with_unequal_sizes(attempt, recording, table)
     return Capture(
         model, arguments, specs, table, recording, _assumptions(arguments, recording, table), attempt
     )
@@ -134,7 +134,9 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
     hints = hints_for(table)
     changed = raised(table, hints)
     try:
-        return attempt(hints)
+        recording: Recording = attempt(hints)
+        if not changed or not _misses_the_example(recording, table):
+            return recording
     except ExportError:
         raise
     except Exception:
@@ -147,16 +149,31 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
     for name in changed:
         trial = {**kept, name: hints[name]}
         try:
-            recording = attempt(trial)
+            other: Recording = attempt(trial)
         except ExportError:
             raise
         except Exception:
             continue
-        kept = trial
+        if not _misses_the_example(other, table):
+            recording, kept = other, trial
     return recording
 
 
-def _with_larger_sizes(attempt: Any, recording: Recording) -> Recording:
+def _misses_the_example(recording: Recording, table: DimTable) -> bool:
+    """Whether the model's own Python took a branch at the sizes tried that it does not take at the example's.
+
+    Such a recording is not the function that the example shows, however well its sizes fit.
+    """
+    env = recording.env
+    example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
+    return any(
+        env.expand(guard.condition).xreplace(example) == False  # noqa: E712  (a SymPy object)
+        for guard in env.held.values()
+        if guard.by_user
+    )
+
+
+def _with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
     """An example so small that its feature maps end at size 1 is recorded again with larger sizes."""
     env = recording.env
     if not env.small:
@@ -167,10 +184,10 @@ def _with_larger_sizes(attempt: Any, recording: Recording) -> Recording:
     except Exception:
         return recording
     better = len(larger.env.small) < len(env.small) and len(larger.env.fixed) <= len(env.fixed)
-    return larger if better else recording
+    return larger if better and not _misses_the_example(larger, table) else recording
 
 
-def _with_unequal_sizes(attempt: Any, recording: Recording) -> Recording:
+def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
     """Dimensions that were found equal may be so by chance in the example: try whether the model works
     without.
 
@@ -186,7 +203,8 @@ def _with_unequal_sizes(attempt: Any, recording: Recording) -> Recording:
             other: Recording = attempt(hints)
         except Exception:
             continue
-        if len(other.env.unified) < len(recording.env.unified) and len(other.env.fixed) <= len(env.fixed):
+        freer = len(other.env.unified) < len(recording.env.unified)
+        if freer and len(other.env.fixed) <= len(env.fixed) and not _misses_the_example(other, table):
             recording = other
             if changed is pairs:
                 break
@@ -211,7 +229,7 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
         found.append(Assumption(kind, guard.where, readable(recording, condition), status))
     for name, (low, high) in table.ranges.items():
         bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
-        found.append(Assumption("range", name, bounds, "assumed"))
+        found.append(Assumption("declared", name, bounds, "assumed"))
     for name, value in arguments.fixed:
         found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
     found.extend(recording.assumptions)
