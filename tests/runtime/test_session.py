@@ -106,6 +106,29 @@ def test_sizes_that_do_not_fit_each_other(session: ingot.InferenceSession) -> No
     session.run(None, feed())
 
 
+def test_no_names_are_all_outputs(session: ingot.InferenceSession) -> None:
+    assert len(session.run([], feed())) == 2
+
+
+def test_strings_that_pass_through_are_the_callers_no_more() -> None:
+    session = ingot.InferenceSession(
+        onnx.parser.parse_model(
+            """<ir_version: 10, opset_import: ["" : 20]>
+            g (string[n] s) => (string[n] same, string[2] k) {
+                same = Identity(s)
+                k = Constant<value_strings=["a", "b"]>()
+            }"""
+        )
+    )
+    given = np.array(["x", "y"], object)
+    for _ in range(2):
+        same, constant = session.run(None, {"s": given})
+        assert same.tolist() == ["x", "y"]
+        assert constant.tolist() == ["a", "b"]
+        same[0] = constant[0] = "changed"
+    assert given.tolist() == ["x", "y"]
+
+
 def test_an_unknown_output_is_an_error(session: ingot.InferenceSession) -> None:
     with pytest.raises(ingot.errors.InputError, match="no output 'nothing'"):
         session.run(["nothing"], feed())

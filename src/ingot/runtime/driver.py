@@ -8,6 +8,7 @@ where it begins.
 from __future__ import annotations
 
 import contextlib
+import copy
 import statistics
 import threading
 import time
@@ -234,10 +235,18 @@ class Driver:
     def _with_objects(
         self, stage: Stage, outputs: list[Array], values: Sequence[ir.Value], arrays: Sequence[Array]
     ) -> list[Array]:
-        """All outputs of the graph: those of the plan, and the strings and sequences that the host made."""
-        made = dict(zip(values, arrays, strict=True)) | dict(zip(stage.outputs, outputs, strict=True))
+        """All outputs of the graph: those of the plan, and the strings and sequences that the host made.
+        Copies, where they may be the caller's own or the session's constants.
+        """
+        computed, older = (
+            dict(zip(stage.outputs, outputs, strict=True)),
+            dict(zip(values, arrays, strict=True)),
+        )
         constants = stage.known | self.index.constants
-        return [made[v] if v in made else _value(constants[v]) for v in self.index.outputs]
+        return [
+            computed[v] if v in computed else copy.copy(older[v] if v in older else _value(constants[v]))
+            for v in self.index.outputs
+        ]
 
     def _run_stage(
         self, stage: Stage, arrays: Sequence[Array], times: dict[int, list[float]] | None

@@ -32,7 +32,8 @@ class SessionOptions:
 
     intra_op_num_threads: threads that share each step; 0 takes one for each core this process may use.
     graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
-    excepted). enable_profiling: keep the time of every step; `end_profiling()` writes them.
+    excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
+    `InferenceSession.profile` for times.
     enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster. Their results then
     differ from exact ones by 2 to 6e-6 of the largest (otherwise by 0.5 to 2e-6), and an infinity or NaN
     reaches a few more pixels around it.

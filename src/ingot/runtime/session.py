@@ -101,20 +101,18 @@ class InferenceSession:
         input_feed: Mapping[str, Any],
         run_options: RunOptions | None = None,
     ) -> list[Array]:
-        """Outputs (all of them, or those named) as new NumPy arrays.
+        """Outputs (those named; all of them for None or an empty list) as new NumPy arrays.
 
         Raises InputError for an unknown or missing input, a wrong dtype, rank or size; ShapeError where the
         sizes do not fit each other inside the model. The session stays usable after either.
         """
         del run_options
+        unknown = [name for name in output_names or () if name not in self._positions]
+        if unknown:
+            names, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
+            raise InputError(f"the model has no output {names}; it has {known}. Ask for one of them.")
         outputs = self._driver.run(self._feeds(input_feed))
-        if output_names is None:
-            return outputs
-        try:
-            return [outputs[self._positions[name]] for name in output_names]
-        except KeyError as missing:
-            known = ", ".join(repr(n) for n in self._positions)
-            raise InputError(f"the model has no output {missing}; it has {known}") from None
+        return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
 
     def get_inputs(self) -> list[NodeArg]:
         """Name, type and shape of each input."""
