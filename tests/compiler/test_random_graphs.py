@@ -159,7 +159,8 @@ class Maker:
             return
         shape = self.shapes[x]
         axis = self.integer(0, len(shape) - 1)
-        fit = [n for n, s in self.shapes.items() if (*s[:axis], shape[axis], *s[axis + 1 :]) == shape]
+        around = shape[:axis], shape[axis + 1 :]
+        fit = [n for n, s in self.shapes.items() if s[axis:] and (s[:axis], s[axis + 1 :]) == around]
         parts = [x, *(self.pick(fit) for _ in range(self.integer(0, 2)))]
         if self.integer(0, 3) == 0:
             parts.append(self.floats(*shape[:axis], 2, *shape[axis + 1 :]))
