@@ -291,6 +291,18 @@ def test_one_value_in_several_places_of_a_node() -> None:
     )
 
 
+def test_a_product_of_two_vectors_is_a_number() -> None:
+    check(
+        """g (float[n] x, float[n] z) => (float y, float r) {
+            d = MatMul(x, z)
+            y = Transpose(d)
+            e = MatMul(z, z)
+            r = Relu(e)
+        }""",
+        {"x": floats(5), "z": floats(5, seed=1)},
+    )
+
+
 @pytest.mark.parametrize("step", [-2, -1, 1, 2])
 def test_slices_beyond_the_ends(step: int) -> None:
     """A start below the dimension is its first element, for a negative step too: not as in Python."""

@@ -512,7 +512,7 @@ class Lowering:
     def _order_for_transpose(self, value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The order in which the only reader, a Transpose, would find its output contiguous."""
         uses = self._uses.get(value, ())
-        if len(uses) != 1:
+        if len(uses) != 1 or not shape:
             return None
         node = self._index.nodes[uses[0]]
         if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
