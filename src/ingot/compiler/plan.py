@@ -1,6 +1,4 @@
-"""Steps to the tables that the native loop reads: code addresses, arguments, arena offsets, threads and
-barriers.
-"""
+"""Steps to the tables that the native loop reads: code addresses, arguments, arena offsets, threads."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from ingot.errors import ShapeError
 from ingot.kernels.call import Buffer, Call, View
 from ingot.ops.registry import Array
 
-#: A step shorter than this is not worth a second thread: waking, sharing the cache lines and the barrier cost
+#: A step shorter than this is not worth a second thread: waking, claiming tiles and sharing cache lines cost
 #: as much.
 SHORTEST_SHARE_NS = 2000.0
 #: A run shorter than this is over before a parked worker is awake.

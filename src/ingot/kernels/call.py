@@ -140,8 +140,8 @@ class Call:
     args: a value for each of kernel.arguments: an int, a View (its address), or a Kernel (the address of its
     code). tiles: units of work; each is computed by one thread, in the same way whichever thread that is.
     scratch: bytes of memory each thread needs for itself while it runs. reads, writes: the views whose memory
-    the call touches, for liveness. flops: the arithmetic a textbook would count, for profiles and for
-    deciding how many threads are worth it. cost: nanoseconds this call takes on one thread, roughly.
+    the call touches, for liveness. flops: the arithmetic a textbook would count, for deciding
+    how many threads are worth it.
     """
 
     kernel: Kernel
