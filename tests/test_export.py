@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 
 import ingot
 from ingot.capture.attempt import capture
@@ -88,6 +90,17 @@ def test_a_shortcut_for_one_size_does_not_fix_it() -> None:
         "x_dim1",
     ]
     assert [a.kind for a in special.assumptions] == ["narrowed"]
+
+
+def test_a_branch_on_a_size_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """With its condition and line; bounds that the caller declared are no news."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] > 2 else x * 3
+
+    ingot.export(f, (torch.ones(4, 5),), dynamic_shapes={"x": {0: "rows", 1: Dim("columns", min=2, max=9)}})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"ingot export: right only for rows > 2, assumed by \S*test_export\.py:\d+", line)
 
 
 def test_refused_sizes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,10 +206,17 @@ def test_verify_of_a_file_and_of_a_program(tmp_path: Path) -> None:
     assert ingot.verify(tmp_path / "net.onnx", module, (torch.randn(4, 6),)).worst < 1e-4
     with pytest.raises(VerificationError, match="output 'scores'"):
         ingot.verify(tmp_path / "net.onnx", Net(), (torch.randn(4, 6),))
+    for model in (program, tmp_path / "net.onnx"):
+        with pytest.raises(VerificationError, match="the module gives 1 outputs, the exported model 2"):
+            ingot.verify(model, lambda x: x, (torch.randn(4, 6),))
+    with pytest.raises(ModelError, match="no such file"):
+        ingot.verify(tmp_path / "none.onnx", module, (torch.randn(4, 6),))
 
 
 def test_errors_come_before_a_file_is_written(tmp_path: Path) -> None:
-    """Nothing is left behind by an export that is refused."""
+    """Nothing is left behind by an export that is refused; a place that is not there is refused at once."""
+    with pytest.raises(ModelError, match="there is no directory"):
+        ingot.export(lambda _: pytest.fail("ran"), (torch.ones(2),), tmp_path / "a" / "m.onnx")
     with pytest.raises(ExportError):
         ingot.export(lambda x: x * 2 if x.sum() > 0 else x, (torch.ones(2),), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

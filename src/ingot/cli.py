@@ -107,6 +107,7 @@ def export(
 ) -> None:
     """Write a PyTorch model as an ONNX file, every dim symbolic unless the model fixes it."""
     import ingot
+    from ingot.export import announced
     from ingot.feeds import check_suffix, parse_shape
     from ingot.sources import export_example, load_source
 
@@ -122,7 +123,7 @@ def export(
             made.model, made.args, str(output), kwargs=kwargs, opset_version=opset, verify=verify
         )
     for assumption in program.assumptions:
-        if assumption.kind != "narrowed":  # export() itself has said which dims the model fixed
+        if not announced(assumption):
             messages.print(f"{assumption}", markup=False, soft_wrap=True)
     written = output, output.with_name(f"{output.name}.data")
     size = sum(file.stat().st_size for file in written if file.exists()) / 1e6

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ingot.errors import MissingExtraError, VerificationError
+from ingot.loading import require_directory
 from ingot.program import TENSOR, Program
 
 if TYPE_CHECKING:
@@ -37,28 +38,28 @@ def export(
     """Turn a PyTorch module into an ONNX model that is the same function for every input size.
 
     The module's own Python runs once on tensors without contents; each operator it calls becomes an ONNX
-    node. The
-    module is left as it was: mode, buffers and attributes.
+    node. The module is left as it was: mode, buffers and attributes.
 
     Args:
         model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`.
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
-        tuples,
-            dicts and dataclasses of them. Anything else is kept at its value and recorded as an assumption.
+            tuples, dicts and dataclasses of them. Anything else is kept at its value and recorded as an
+            assumption.
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
         dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
             `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
-            says where.
+            says where; so does one for a branch on a size that the example took.
         opset_version: 18 to 25; 20 by default.
         verify: run the exported model against the module, on the example and on other sizes.
 
     Raises:
+        ModelError: `f` cannot be written to.
         DataDependentError: Python would depend on a tensor's value; has the file, line and remedy.
         MissingOperatorError: lists every ATen operator without a row.
         VerificationError: the exported model gives other numbers; names the output and the first node that
-        differs.
+            differs.
         ExportError: anything else that cannot be exported as it is.
         MissingExtraError: torch is not installed.
     """
@@ -66,6 +67,8 @@ def export(
         raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'")
     from ingot.capture.attempt import capture
 
+    if f is not None:
+        require_directory(f)
     captured = capture(
         model,
         args,
@@ -108,11 +111,16 @@ def _verified(captured: Capture) -> tuple[Capture, Report]:
     return captured, verify_capture(captured)
 
 
+def announced(a: Assumption) -> bool:
+    """Whether export() itself says so on stderr: what the model's Python decided by the example's sizes."""
+    return a.kind == "narrowed" or (a.kind in ("range", "relation") and a.status == "assumed")
+
+
 def announce(assumptions: Sequence[Assumption]) -> None:
-    """Say on stderr which dimensions the model fixed, and where."""
-    for a in assumptions:
-        if a.kind == "narrowed":
-            print(f"ingot export: {a.what}, fixed by {a.where}", file=sys.stderr)
+    """Say on stderr which dimensions the model fixed, which branches on sizes it took, and where."""
+    for a in filter(announced, assumptions):
+        how = f"{a.what}, fixed by" if a.kind == "narrowed" else f"right only for {a.what}, assumed by"
+        print(f"ingot export: {how} {a.where}", file=sys.stderr)
 
 
 def announce_verification(report: Report) -> None:

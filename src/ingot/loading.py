@@ -163,9 +163,7 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
     external_data: weights into `<path>.data` beside it; by default only where they exceed what one file can
     hold (2 GiB). Raises `ModelError` when the place cannot be written to.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
+    path = require_directory(path)
     if external_data is None:
         external_data = weight_bytes(model) > EXTERNAL_ABOVE
     try:
@@ -181,6 +179,14 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
         raise ModelError(
             f"{path}: cannot be written: {error.strerror or error}. Check space and permissions."
         ) from error
+
+
+def require_directory(path: str | os.PathLike[str]) -> Path:
+    """The place of a file that is to be written; raises `ModelError` when its directory is not there."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
+    return path
 
 
 def weight_bytes(model: ir.Model) -> int:

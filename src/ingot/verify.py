@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ingot.errors import IngotError, VerificationError
+from ingot.loading import load
 from ingot.program import Program, as_array
 
 if TYPE_CHECKING:
@@ -86,17 +87,19 @@ def verify(
         rtol: the largest difference relative to the largest reference value, instead of the dtype's.
 
     Raises:
-        VerificationError: names the worst output and, for a Program, the first node that differs.
+        VerificationError: names the worst output and, for a Program, the first node that differs; or another
+        number of outputs.
+        ModelError: no such file, or not an ONNX model.
     """
     if isinstance(model, Program):
         if model.capture is None:
             raise VerificationError(
                 "this Program has no record of its module; export it again, or give args and kwargs."
             )
-        return verify_capture(model.capture, reference or model.capture.source, runner=runner, rtol=rtol)
+        return verify_capture(model.capture, reference, runner=runner, rtol=rtol)
     from ingot.capture.signature import arguments_of
 
-    graph = model if isinstance(model, ir.Model) else ir.load(model)
+    graph = load(model)
     call = arguments_of(reference, args, kwargs, None)
     wanted = [str(v.name) for v in graph.graph.inputs]
     feeds = {n: as_array(t) for n, t in zip(call.names, call.tensors, strict=True)}
@@ -105,10 +108,19 @@ def verify(
     expected = reference_outputs(reference, *call.with_tensors(call.tensors))
     names = [str(v.name) for v in graph.graph.outputs]
     results = runner(graph)({k: v for k, v in feeds.items() if k in wanted}, names)
+    _require_as_many(expected, names)
     report = Report([Case({}, {})])
     for name, want, got in zip(names, expected, results, strict=True):
         report.cases[0].differences[name] = _check(name, want, got, rtol, lambda want=want: want, "")
     return report
+
+
+def _require_as_many(expected: Sequence[Array], names: Sequence[str]) -> None:
+    if len(expected) != len(names):
+        raise VerificationError(
+            f"the module gives {len(expected)} outputs, the exported model {len(names)}: {list(names)}. "
+            "Compare it with the module that it was exported from."
+        )
 
 
 def verify_capture(
@@ -216,6 +228,8 @@ def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
         for leaf in leaves(captured.output_structure(TENSOR))
         if leaf.value is TENSOR or isinstance(leaf.value, (int, float))
     ]
+    if len(outputs) != len(kept):
+        _require_as_many(outputs, captured.output_names)
     return [o for o, keep in zip(outputs, kept, strict=True) if keep]
 
 
@@ -249,7 +263,7 @@ def _check(
     if np.isfinite(difference) and tolerance:
         moved, _ = distance(want, shaken())
         if np.isfinite(moved) and difference <= 20 * moved:
-            return difference / scale
+            return difference / scale if scale else 0.0
     raise VerificationError(
         f"output {name!r}{at}: the exported model differs from the module by {difference:.3g}, where "
         "values reach "

@@ -430,6 +430,8 @@ def test_names_and_lines() -> None:
     """Nodes are called after their module, and know the line that made them."""
     captured = capture(nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU())), (X,))
     assert [n.name for n in captured.model.graph] == ["0/Gemm", "1.0/Relu"]
+    lines = [n.metadata_props["ingot.source"].rsplit(":")[0] for n in captured.model.graph]
+    assert lines == [f"torch/nn/modules/{n}.py" for n in ("linear", "activation")]
 
     def f(x: T) -> T:
         return x.sin()

@@ -7,7 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["narrowed", "unified", "range", "relation", "argument", "constant", "input-changed"]
+Kind = Literal[
+    "narrowed", "unified", "range", "relation", "declared", "argument", "constant", "input-changed"
+]
 Status = Literal["checked", "fixed", "assumed"]
 
 
@@ -16,11 +18,10 @@ class Assumption:
     """One thing that must hold for the exported model to be the same function as its source.
 
     kind    `narrowed`: a dimension became static; `unified`: two dimensions must be equal; `range`: bounds or
-            divisibility of sizes; `relation`: an equation between sizes; `argument`: a non-tensor argument
-            kept at
-            its value; `constant`: a Python value computed from tensors that never change (parameters,
-            buffers);
-            `input-changed`: the source writes into its input, the exported model leaves it alone
+            divisibility of sizes; `relation`: an equation between sizes; `declared`: bounds that the caller
+            gave a dimension; `argument`: a non-tensor argument kept at its value; `constant`: a Python value
+            computed from tensors that never change (parameters, buffers); `input-changed`: the source
+            writes into its input, the exported model leaves it alone
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `fixed`: visible in the declared inputs; `checked`: the graph itself fails when it does not hold;

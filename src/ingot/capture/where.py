@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
+_RECORDING = str(Path(__file__).resolve().with_name("run.py"))
 _INGOT = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
@@ -29,6 +30,12 @@ def _is_user(code: CodeType) -> bool:
     return not name.startswith((_INGOT, _torch_folder(), "<"))
 
 
+@lru_cache(maxsize=4096)
+def _is_layer(code: CodeType) -> bool:
+    file = Path(code.co_filename)
+    return file.parent == Path(_torch_folder(), "nn", "modules") and file.name != "module.py"
+
+
 @lru_cache(maxsize=1024)
 def short_path(filename: str) -> str:
     """The file's path below the import root it was found under: stable between machines."""
@@ -39,9 +46,16 @@ def short_path(filename: str) -> str:
 
 
 def user_frame(frame: FrameType | None = None) -> FrameType | None:
-    """The innermost frame that belongs neither to torch nor to Ingot, looking outwards from `frame`."""
+    """The innermost frame of the model that belongs neither to torch nor to Ingot, looking outwards from
+    `frame`; where a model is made of torch's layers alone, the innermost line of a layer.
+    """
     at = frame or sys._getframe(1)
+    layer: FrameType | None = None
     while at is not None and not _is_user(at.f_code):
+        if at.f_code.co_name == "record" and at.f_code.co_filename == _RECORDING:
+            return layer  # whoever called export is no part of the model
+        if layer is None and _is_layer(at.f_code):
+            layer = at
         at = at.f_back
     return at
 
