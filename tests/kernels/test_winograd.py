@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingot.codegen import cache
+from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
+from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
+from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import definition
-from ingot.kernels.winograd import winograd_conv2d
-from ingot.kernels.winograd_pack import pack_winograd
-from tests.kernels.run import machines, new, put, run_calls
+from ingot.kernels.expression import Expression, Step, evaluate
+from ingot.kernels.winograd import pays, winograd_conv2d
+from ingot.kernels.winograd_pack import filter_matrix, pack_winograd
+from tests.kernels.assembly import spills_in_loops
+from tests.kernels.run import each_machine, machines, new, put, run_calls
 from tests.kernels.test_conv import FIRST, LAST, image
 
 BOUND = 2e-5  # of the largest output; measured 2 to 6e-6
@@ -60,3 +67,124 @@ def test_any_size(
     if min(size[d] + pads[d] + pads[d + 2] for d in range(2)) < 3:
         pads = (1, 1, 1, 1)
     check(image(np.random.default_rng(0), (n, inner, *size), layout), outer, pads, machine, order)
+
+
+@each_machine
+@pytest.mark.parametrize(
+    ("images", "inner", "outer", "size"),
+    [
+        (1, 64, 64, (56, 56)),  # many strips, each with its own input
+        (1, 128, 96, (14, 14)),  # one strip, whose input all groups of panels share
+        (3, 32, 48, (7, 7)),  # tiles of several images in a register tile
+    ],
+)
+def test_usual_layers(machine: Machine, images: int, inner: int, outer: int, size: tuple[int, int]) -> None:
+    """Each way in which work is shared out."""
+    check(image(np.random.default_rng(2), (images, inner, *size), "last"), outer, (1, 1, 1, 1), machine)
+
+
+SHORT = (Step("Add", (0, 1), "float32"), Step("Add", (3, 2), "float32"), Step("Relu", (4,), "float32"))
+LONG = (
+    Step("Add", (0, 1), "float32"),
+    Step("Sigmoid", (3,), "float32"),
+    Step("Mul", (3, 4), "float32"),
+    Step("Mul", (5, 2), "float32"),
+)
+
+
+@each_machine
+@pytest.mark.parametrize("steps", [SHORT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("order", [LAST, FIRST], ids=["last", "first"])
+def test_epilogue(machine: Machine, steps: tuple[Step, ...], order: tuple[int, ...]) -> None:
+    """A bias of each channel, and an operand of each element (or image and channel, or one number)."""
+    rng = np.random.default_rng(0)
+    x = image(rng, (2, 20, 9, 11), "last")
+    w = rng.standard_normal((37, 20, 3, 3)).astype(np.float32)
+    sums = definition(x, w, (1, 1), (1,) * 4, (1, 1), 1)
+    bias = rng.standard_normal((37, 1, 1)).astype(np.float32)
+    expression = Expression(("float32",) * 3, steps, (len(steps) + 2,))
+    for shape in (sums.shape, (2, 37, 1, 1), (1, 1, 1, 1)):
+        other = rng.standard_normal(shape).astype(np.float32)
+        (want,) = evaluate(expression, [sums, bias, other])
+        out = new(want.shape, strides=strides_in_order(want.shape, order))
+        epilogue = Epilogue(expression, [put(bias), put(other)])
+        calls = winograd_conv2d(put(x), pack_winograd(w, machine), out, (1,) * 4, epilogue, machine)
+        (got,) = run_calls(calls, out, machine=machine)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=BOUND * np.abs(sums).max())
+
+
+@each_machine
+def test_epilogue_may_convert(machine: Machine) -> None:
+    """The output has the dtype of the epilogue's result."""
+    rng = np.random.default_rng(0)
+    x = image(rng, (1, 16, 8, 8), "last")
+    w = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    want = definition(x, w, (1, 1), (1,) * 4, (1, 1), 1)
+    expression = Expression(("float32",), (Step("Cast", (0,), "float16"),), (1,))
+    out = new(want.shape, "float16", strides_in_order(want.shape, LAST))
+    calls = winograd_conv2d(put(x), pack_winograd(w, machine), out, (1,) * 4, Epilogue(expression), machine)
+    (got,) = run_calls(calls, out, machine=machine)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+@each_machine
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (18, 33), (64, 70)])
+def test_weights_at_the_points(machine: Machine, inputs: int, outputs: int) -> None:
+    """G w Gᵀ rounded once, zero where panels and steps are not full."""
+    w = np.random.default_rng(0).standard_normal((outputs, inputs, 3, 3)).astype(np.float32)
+    packed, g = pack_winograd(w, machine), filter_matrix()
+    array = packed.view.buffer.array
+    assert array is not None
+    got = array.reshape(packed.panels, 36, packed.rows, packed.panel)
+    want = np.zeros((packed.panels * packed.panel, packed.rows, 6, 6))
+    want[:outputs, :inputs] = g @ w.astype(np.float64) @ g.T
+    want = want.reshape(packed.panels, packed.panel, packed.rows, 36).transpose(0, 3, 2, 1)
+    np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-12)
+
+
+def test_refusals() -> None:
+    """Each says what was found and what was wanted."""
+    (machine, *_) = machines()
+    ones = np.ones((16, 16, 3, 3), np.float32)
+    weights = pack_winograd(ones, machine)
+    x, out = new((1, 16, 8, 8)), new((1, 16, 8, 8))
+    with pytest.raises(UnsupportedOperatorError, match="found float64, wanted float32"):
+        pack_winograd(ones.astype(np.float64), machine)
+    with pytest.raises(ShapeError, match=r"found \(16, 16, 3, 2\)"):
+        pack_winograd(ones[..., :2], machine)
+    with pytest.raises(UnsupportedOperatorError, match="found float16, wanted float32"):
+        winograd_conv2d(new((1, 16, 8, 8), "float16"), weights, out, (1,) * 4, None, machine)
+    with pytest.raises(UnsupportedOperatorError, match="pads"):
+        winograd_conv2d(x, weights, out, (-1, 1, 1, 1), None, machine)
+    with pytest.raises(ShapeError, match="an input of"):
+        winograd_conv2d(new((1, 8, 8, 8)), weights, out, (1,) * 4, None, machine)
+    with pytest.raises(ShapeError, match="an output of"):
+        winograd_conv2d(x, weights, out, (0,) * 4, None, machine)
+
+
+@each_machine
+def test_choice(machine: Machine) -> None:
+    """Large images of many channels gain; few channels, one pixel and weights that are read once do not."""
+    assert pays(64, (1, 64, 56, 56), machine)
+    assert pays(128, (1, 128, 28, 28), machine)
+    assert not pays(8, (1, 64, 56, 56), machine)
+    assert not pays(64, (1, 8, 56, 56), machine)
+    assert not pays(64, (0, 64, 56, 56), machine)
+    assert not pays(512, (1, 512, 1, 1), machine)
+    assert not pays(1024, (1, 1024, 4, 4), machine)
+
+
+@each_machine
+def test_no_spills(machine: Machine) -> None:
+    """Sums stay in registers in products, values in the transforms (which on 16 registers go through L1)."""
+    if not machine.fma:
+        pytest.skip("this machine has no FMA")
+    x = new((1, 64, 28, 28), strides=strides_in_order((1, 64, 28, 28), LAST))
+    out = new((1, 64, 28, 28), strides=strides_in_order((1, 64, 28, 28), LAST))
+    weights = pack_winograd(np.ones((64, 64, 3, 3), np.float32), machine)
+    call = winograd_conv2d(x, weights, out, (1,) * 4, None, machine)[-1]
+    kernels = {a for a in call.args if isinstance(a, Kernel)}
+    assert {kernel.generator.split(".")[-1] for kernel in kernels} == {"tile", "to_points", "from_points"}
+    for kernel in kernels:
+        assembly = cache.native_assembly(kernel, machine)
+        assert spills_in_loops(assembly, 40) == 0, kernel.generator

@@ -61,7 +61,7 @@ _TILES = 16  # of work, at least, where the problem has them
 _STRIP = 24  # tiles that should share a panel of weights, even where v and m take more than their part of L2
 _FEWEST_CHANNELS = 16  # below, most of a vector's lanes or of the time goes to the transforms
 _TRANSFORM_CYCLES = 200  # for a vector of a tile, on each side
-_BYTES_A_CYCLE = 8  # from beyond L2
+_BYTES_A_CYCLE = 5  # from beyond L2
 _MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
 _FRAME_BYTES = 2048
 
@@ -69,7 +69,7 @@ SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
     "out", *(f"out_{axis}" for axis in AXES), "out_height", "out_width", "outputs",
     "across", "per_image", "tiles", "strip", "columns", "v", "v_strip", "v_block", "v_point",
-    "b", "b_point", "panels", "groups", "table", "steps", "near", "next_step", "next_tile",
+    "b", "b_point", "panels", "groups", "table", "steps", "b_next", "next_step", "next_tile",
     "input", "product", "product_last", "output", "output_last",
 )  # fmt: skip
 
@@ -132,7 +132,7 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
                 b = k.add(weights, k.mul(point, arg["b_point"]))
                 product.set("a", k.at(v, k.mul(point, arg["v_point"]), I8))
                 product.set("b", b)
-                product.set("next", k.add(b, arg["near"]))
+                product.set("next", k.add(b, arg["b_next"]))
                 product.set("out", k.at(m, k.mul(point, width), F32))
                 k.call(code, product.pointer, 0, 0, sums)
             for name in names:
@@ -181,8 +181,7 @@ def winograd_conv2d(
 
     last = w.outputs - (w.panels - 1) * w.panel
     steps = -(-w.inputs // UNROLL)
-    step_bytes = UNROLL * w.panel * 4
-    ahead = Ahead.of(strip // columns, columns, steps, step_bytes)
+    ahead = _ahead(strip // columns, steps, UNROLL * w.panel * 4)
     reaches = [reach_of(v, v.strides[1], v.strides[2:], w.outputs) for v in (out, *operands)]
 
     def product(vectors: int) -> Kernel:
@@ -209,7 +208,7 @@ def winograd_conv2d(
         *array(out), height, width, w.outputs,
         across, across * down, tiles, strip, columns, 0 if v is None else v, v_strip, POINTS * v_point, v_point,
         w.view, w.rows * w.panel * 4, w.panels, groups, table, steps,
-        ahead.near or w.rows * w.panel * 4, ahead.step, ahead.tile,
+        w.rows * w.panel * 4, ahead.step, ahead.tile,
         read_input,
         product(PANEL_VECTORS), product(-(-last // lanes)), output(w.panel), output(last),
     ]  # fmt: skip
@@ -232,6 +231,14 @@ def winograd_conv2d(
     values = {**dict(zip(SLOTS, args, strict=False)), "first": 0}
     slots = [values[slot] for slot in INPUT_SLOTS]
     return [Call(read_input, slots, tiles, [x], [v], scratch=local, label="winograd"), main]
+
+
+def _ahead(tiles: int, steps: int, step_bytes: int) -> Ahead:
+    """Each of the register tiles that share a panel fetches its part of the next point's, which lies behind
+    it, even if there are only two of them: they take turns so quickly that a panel is needed at once.
+    """
+    step = -(-step_bytes // tiles)
+    return Ahead(-(-step // 64), 0, step, step * steps)
 
 
 def _memory(nbytes: int) -> View:
