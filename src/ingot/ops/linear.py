@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -249,3 +251,94 @@ class Einsum(Op):
         equation = attr_str(node, "equation", "").replace(" ", "")
         with np.errstate(all="ignore"):
             return [rounded(np.einsum(equation, *[widen(a) for a in arrays], optimize=True), arrays[0].dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Matrix products, two operands at a time. The host evaluates what is none: a subscript twice in an
+        operand, one that only a single operand has and the output has not, sizes of 1 that repeat.
+        """
+        values = [value for value in node.inputs if value is not None]
+        facts = [plan.facts(value) for value in values]
+        equation = attr_str(node, "equation", "").replace(" ", "")
+        terms = einsum_terms(equation, [len(f.shape) for f in facts])
+        if terms is None or not _is_native(facts[0].dtype) or any(f.dtype != facts[0].dtype for f in facts):
+            return False
+        inputs, output = terms
+        if not _is_product(inputs, output, [f.shape for f in facts]):
+            return False
+        known = [plan.constant(value) is not None for value in values]
+        factors = [_Factor(plan.view(v), term, k) for v, term, k in zip(values, inputs, known, strict=True)]
+        for group in _pairs(equation, [f.shape for f in facts]):
+            taken = [factors[i] for i in group]
+            factors = [f for i, f in enumerate(factors) if i not in group]
+            while len(taken) > 1:
+                a, b = taken.pop(0), taken.pop(0)
+                needed = output + "".join(f.term for f in taken + factors)
+                taken.insert(0, _contract(plan, a, b, needed))
+            factors += taken
+        (result,) = factors
+        plan.alias(node.outputs[0], result.view.transpose([result.term.index(c) for c in output]))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """An operand of an Einsum, its subscripts, and whether it is a constant."""
+
+    view: Memory
+    term: str
+    constant: bool = False
+
+
+def _is_product(inputs: Sequence[str], output: str, shapes: Sequence[tuple[int, ...]]) -> bool:
+    sizes: dict[str, int] = {}
+    for term, shape in zip(inputs, shapes, strict=True):
+        if len(set(term)) != len(term):
+            return False
+        if any(sizes.setdefault(c, n) != n for c, n in zip(term, shape, strict=True)):
+            return False
+    return all(c in output or sum(c in term for term in inputs) > 1 for c in sizes)
+
+
+def _pairs(equation: str, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Which operands to contract next, in NumPy's order of least work; results go to the end of the list."""
+    if len(shapes) < 3:
+        return [tuple(range(len(shapes)))]
+    one = np.zeros(())
+    return np.einsum_path(equation, *[np.broadcast_to(one, s) for s in shapes], optimize="greedy")[0][1:]
+
+
+def _contract(plan: Lowering, a: _Factor, b: _Factor, needed: str) -> _Factor:
+    """The product of two operands, summed over their common subscripts that nobody needs any more."""
+    if a.constant and not b.constant:
+        a, b = b, a  # a thread packs its own part of the first factor, the second is packed as a whole
+    batch = [c for c in a.term if c in b.term and c in needed]
+    summed = [c for c in a.term if c in b.term and c not in needed]
+    rows = [c for c in a.term if c not in b.term]
+    columns = [c for c in b.term if c not in a.term]
+    size = dict(zip(a.term + b.term, a.view.shape + b.view.shape, strict=True))
+    left = _matrices(plan, a, batch, rows, summed)
+    right = _matrices(plan, b, batch, summed, columns)
+    letters = [*batch, *rows, *columns]
+    dense = plan.temporary([size[c] for c in letters], a.view.dtype)
+    out = _grouped(dense, len(batch), len(rows))
+    assert out is not None
+    plan.emit(matmul(left, right, out, None, plan.machine))
+    return _Factor(dense, "".join(letters))
+
+
+def _matrices(
+    plan: Lowering, factor: _Factor, batch: list[str], rows: list[str], columns: list[str]
+) -> Memory:
+    """The operand as [batch..., rows, columns], copied where its strides do not allow it."""
+    view = factor.view.transpose([factor.term.index(c) for c in [*batch, *rows, *columns]])
+    matrices = _grouped(view, len(batch), len(rows))
+    if matrices is None:
+        matrices = _grouped(plan.copied(view), len(batch), len(rows))
+    assert matrices is not None
+    return matrices
+
+
+def _grouped(view: Memory, batch: int, rows: int) -> Memory | None:
+    shape = view.shape
+    tall, wide = math.prod(shape[batch : batch + rows]), math.prod(shape[batch + rows :])
+    return view.reshape((*shape[:batch], tall, wide))
