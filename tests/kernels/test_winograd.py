@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -177,8 +179,6 @@ def test_choice(machine: Machine) -> None:
 @each_machine
 def test_no_spills(machine: Machine) -> None:
     """Sums stay in registers in products, values in the transforms (which on 16 registers go through L1)."""
-    if not machine.fma:
-        pytest.skip("this machine has no FMA")
     x = new((1, 64, 28, 28), strides=strides_in_order((1, 64, 28, 28), LAST))
     out = new((1, 64, 28, 28), strides=strides_in_order((1, 64, 28, 28), LAST))
     weights = pack_winograd(np.ones((64, 64, 3, 3), np.float32), machine)
@@ -187,4 +187,7 @@ def test_no_spills(machine: Machine) -> None:
     assert {kernel.generator.split(".")[-1] for kernel in kernels} == {"tile", "to_points", "from_points"}
     for kernel in kernels:
         assembly = cache.native_assembly(kernel, machine)
-        assert spills_in_loops(assembly, 40) == 0, kernel.generator
+        if kernel.generator.endswith("tile"):
+            assert spills_in_loops(assembly, 30) == 0
+        else:
+            assert not re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", assembly), kernel.generator

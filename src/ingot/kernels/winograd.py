@@ -206,7 +206,8 @@ def winograd_conv2d(
     args: list[int | View | Kernel] = [
         *array(x), w.inputs, x.shape[2], x.shape[3], pads[0], pads[1],
         *array(out), height, width, w.outputs,
-        across, across * down, tiles, strip, columns, 0 if v is None else v, v_strip, POINTS * v_point, v_point,
+        across, across * down, tiles, strip, columns,
+        0 if v is None else v, v_strip, POINTS * v_point, v_point,
         w.view, w.rows * w.panel * 4, w.panels, groups, table, steps,
         w.rows * w.panel * 4, ahead.step, ahead.tile,
         read_input,

@@ -1,0 +1,83 @@
+"""Which convolutions of a model take Winograd's algorithm, and the session option that turns it off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+import ingot
+from ingot.kernels.conv import definition
+
+
+def run(
+    x: np.ndarray, w: np.ndarray, enable_winograd: bool, threads: int = 1, **attributes: object
+) -> np.ndarray:
+    """Relu(Conv(Conv 1×1 identity(x), w)): the second convolution reads channels-last memory."""
+    channels = x.shape[1]
+    identity = np.eye(channels, dtype=x.dtype)[:, :, None, None]
+    dtype = helper.np_dtype_to_tensor_dtype(x.dtype)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "i"], ["a"]),
+            helper.make_node("Conv", ["a", "w"], ["b"], pads=[1, 1, 1, 1], **attributes),
+            helper.make_node("Relu", ["b"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", dtype, x.shape)],
+        [helper.make_tensor_value_info("y", dtype, None)],
+        [numpy_helper.from_array(identity, "i"), numpy_helper.from_array(w, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
+    options = ingot.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_winograd = enable_winograd
+    (y,) = ingot.InferenceSession(model, options).run(None, {"x": x})
+    return y
+
+
+def image_and_filters(
+    channels: int, outputs: int, size: int, groups: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, channels, size, size)).astype(np.float32)
+    return x, rng.standard_normal((outputs, channels // groups, 3, 3)).astype(np.float32)
+
+
+def test_on_and_off() -> None:
+    """Both are right; they round differently, and no number of threads changes a bit of either."""
+    x, w = image_and_filters(48, 40, 30)
+    want = np.maximum(definition(x, w, (1, 1), (1,) * 4, (1, 1), 1), 0)
+    on, off = run(x, w, True), run(x, w, False)
+    for got, bound in ((on, 2e-5), (off, 4e-6)):
+        assert np.abs(got - want).max() <= bound * np.abs(want).max()
+    assert not np.array_equal(on, off)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(run(x, w, True, threads), on)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups", "attributes"),
+    [
+        (48, 40, 1, {"strides": [2, 2]}),
+        (48, 40, 1, {"dilations": [2, 2]}),
+        (64, 64, 2, {"group": 2}),
+        (8, 40, 1, {}),
+        (48, 8, 1, {}),
+    ],
+    ids=["strides", "dilations", "groups", "few inputs", "few outputs"],
+)
+def test_others_are_direct(channels: int, outputs: int, groups: int, attributes: dict[str, object]) -> None:
+    """They are computed in the same way with the option on and off."""
+    x, w = image_and_filters(channels, outputs, 30, groups)
+    np.testing.assert_array_equal(run(x, w, True, **attributes), run(x, w, False, **attributes))
+
+
+def test_half_precision_is_direct() -> None:
+    x, w = image_and_filters(48, 40, 30)
+    x, w = x.astype(np.float16), w.astype(np.float16)
+    np.testing.assert_array_equal(run(x, w, True), run(x, w, False))
+
+
+def test_options_say_so() -> None:
+    assert ingot.SessionOptions().enable_winograd
