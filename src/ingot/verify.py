@@ -28,11 +28,13 @@ Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
 Runner = Callable[[ir.Model], Run]
 
 # Largest difference allowed, as a part of the largest reference value. A network's float32 sums differ by
-# 1e-6 to 2e-5
-# between libraries; integers and booleans must be equal.
+# 1e-6 to 2e-5 between libraries; integers and booleans must be equal.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OTHER_SHAPES = 3
 DRAWS = 200
+
+#: How many times its tolerance an output may differ at the most, where the module itself is that sensitive.
+MOST_SENSITIVE = 10
 
 
 @dataclass
@@ -260,7 +262,8 @@ def _check(
     tolerance = TOLERANCE.get(str(want.dtype), 0.0) if rtol is None else rtol
     if difference <= tolerance * scale:
         return difference / scale if scale else 0.0
-    if np.isfinite(difference) and tolerance:
+    if rtol is None and difference <= MOST_SENSITIVE * tolerance * scale:
+        # A module that moves this much when its inputs change in their last digits says no more than that.
         moved, _ = distance(want, shaken())
         if np.isfinite(moved) and difference <= 20 * moved:
             return difference / scale if scale else 0.0

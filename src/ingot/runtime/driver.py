@@ -7,7 +7,6 @@ where it begins.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import statistics
 import threading
@@ -185,8 +184,10 @@ class Driver:
         key = (tuple(values), shapes) if start else shapes
         stage = stages.get(key)
         if stage is not None:
-            with contextlib.suppress(KeyError):  # another thread may have thrown it out just now
+            try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
                 stages.move_to_end(key)
+            except KeyError:  # another thread has thrown it out just now
+                pass
             return stage
         with self.resources.lock:
             stage = stages.get(key)

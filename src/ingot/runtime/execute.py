@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from ingot.codegen import spmd
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan
-from ingot.errors import InputError
+from ingot.errors import InputError, ShapeError
 from ingot.kernels.call import View
 from ingot.ops.registry import Array
 from ingot.runtime.threads import Team
@@ -60,6 +61,11 @@ class Instance:
         self.plan = plan
         self._base = 0
         self._words = plan.words.copy()
+        self._cells = memoryview(cast(Any, self._words))  # the same words, quicker to write one by one
+        self._patches = [
+            [(patch.word, patch.index, patch.offset) for patch in patches]
+            for patches in (plan.input_patches, plan.output_patches)
+        ]
         self._rows = plan.rows.copy()
         self._rows[:, 1] = self._words.ctypes.data + 8 * plan.rows[:, 1]
         counters = aligned_bytes(len(self._rows) * 8 * spmd.COUNTER_WORDS)
@@ -85,15 +91,14 @@ class Instance:
 
         Raises InputError where a kernel met data that it must refuse, such as an index out of range.
         """
-        plan, words = self.plan, self._words
+        plan, cells = self.plan, self._cells
         memory.fit(plan.arena_bytes, plan.scratch_bytes, team.threads)
         if memory.base != self._base:
             self._base = memory.base
-            words[plan.arena_words] = plan.arena_offsets + self._base
-        for patch in plan.input_patches:
-            words[patch.word] = inputs[patch.index].__array_interface__["data"][0] + patch.offset
-        for patch in plan.output_patches:
-            words[patch.word] = outputs[patch.index].__array_interface__["data"][0] + patch.offset
+            self._words[plan.arena_words] = plan.arena_offsets + self._base
+        for patches, arrays in zip(self._patches, (inputs, outputs), strict=True):
+            for word, index, offset in patches:
+                cells[word] = arrays[index].__array_interface__["data"][0] + offset
         flags = [_strided(memory.arena[plan.offset(check.flag) :], check.flag) for check in plan.checks]
         for flag in flags:
             flag[...] = 0
@@ -141,6 +146,11 @@ class Instance:
         results = host(step.position, [array(v) if isinstance(v, View) else v for v in step.inputs])
         for view, result in zip(step.outputs, results, strict=False):
             if view is not None and result is not None:
+                if result.shape != view.shape:
+                    raise ShapeError(
+                        f"node {step.position} of the graph gave shape {list(result.shape)} where "
+                        f"{list(view.shape)} was planned. Please report this with the model."
+                    )
                 np.copyto(array(view), result, casting="no")
 
 

@@ -74,6 +74,10 @@ class InferenceSession:
         self._inputs = [_node_arg(value) for value in fed]
         self._outputs = [_node_arg(value) for value in graph.outputs]
         self._dtypes = [_dtype(value) for value in fed]
+        self._fixed = [
+            [(axis, size) for axis, size in enumerate(arg.shape) if isinstance(size, int)]
+            for arg in self._inputs
+        ]
         self._names = {arg.name: number for number, arg in enumerate(self._inputs)}
         optimise = self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL
         prepare(model) if optimise else normalise(model)
@@ -153,11 +157,12 @@ class InferenceSession:
         return self._driver.profile(self._feeds(input_feed), rounds)
 
     def _feeds(self, feed: Mapping[str, Any]) -> list[Array]:
-        if len(feed) != len(self._names) or any(name not in self._names for name in feed):
+        if feed.keys() != self._names.keys():
             self._refuse_names(feed)
         arrays: list[Array] = []
-        for arg, dtype in zip(self._inputs, self._dtypes, strict=True):
-            array = _as_array(arg, feed[arg.name], dtype)
+        for arg, dtype, fixed in zip(self._inputs, self._dtypes, self._fixed, strict=True):
+            given = feed[arg.name]
+            array = given if type(given) is np.ndarray else _as_array(arg, given, dtype)
             if array.dtype != dtype:
                 raise InputError(
                     f"input {arg.name!r} has dtype {array.dtype}; the model wants {dtype}. "
@@ -168,8 +173,8 @@ class InferenceSession:
                     f"input {arg.name!r} has shape {list(array.shape)} of rank {array.ndim}; "
                     f"the model wants rank {len(arg.shape)}: {_show(arg.shape)}"
                 )
-            for wanted, size in zip(arg.shape, array.shape, strict=True):
-                if isinstance(wanted, int) and wanted != size:
+            for axis, size in fixed:
+                if array.shape[axis] != size:
                     raise InputError(
                         f"input {arg.name!r} has shape {list(array.shape)}; "
                         f"the model wants {_show(arg.shape)}"
