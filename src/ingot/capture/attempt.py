@@ -90,8 +90,7 @@ def without_branches_of_the_example(captured: Capture) -> Capture | None:
     """The capture with those dimensions free that the model's own `if size == number:` fixed, if it works so.
 
     The other way through such an `if` is often the general one: position embeddings that are interpolated
-    unless
-    the image has the size of the training images. Whether it is right for the example too is for
+    unless the image has the size of the training images. Whether it is right for the example too is for
     verification.
     """
     env = captured.recording.env

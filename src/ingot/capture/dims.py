@@ -43,11 +43,10 @@ class DimTable:
 def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSpec], DimTable]:
     """Dims of every tensor input.
 
-    dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument
-    or a
-    sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or
-    sequences of
-    dims, or None for static; a dim is a torch.export.Dim, a name, None or an int for static, or Dim.AUTO.
+    dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument or
+    a sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or
+    sequences of dims, or None for static; a dim is a torch.export.Dim, a name, None or an int for static, or
+    Dim.AUTO.
 
     Raises:
         ExportError: when it does not fit the arguments.

@@ -153,8 +153,7 @@ def python_functions_run_as_they_are() -> Generator[None]:
     """`torch.nn.functional` is Python: let it run, so that the calls inside it are seen.
 
     Its functions first ask whether somebody overrides them; while a function mode is active the answer is
-    yes, and
-    the mode would not see what they call. For the time of a recording the answer is no.
+    yes, and the mode would not see what they call. For the time of a recording the answer is no.
     """
     import torch.functional
     import torch.nn.functional

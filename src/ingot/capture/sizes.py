@@ -55,12 +55,10 @@ class Fixed:
 class SizeEnv(ShapeEnv):
     """torch's shape environment with every decision taken here: static, else by hint, and then written down.
 
-    Questions that torch asks itself on the way to the same result, as it does for sizes of 1, are not
-    written down.
-    torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded with
-    the line
-    that asked; an equation with a number fixes its dimensions, an equation between two dimensions unifies
-    them.
+    Questions that torch asks itself on the way to the same result, as it does for sizes of 1, are not written
+    down. torch itself would narrow a symbol silently once a guard has been taken. Here a guard is recorded
+    with the line that asked; an equation with a number fixes its dimensions, an equation between two
+    dimensions unifies them.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,7 @@
 """`int(x.shape[0])` in a model is meant to be harmless, but Python's `int` makes a number of a symbolic size.
 
-Models write it all the time. For modules that do, a recording starts again with their global name `int`
-bound to a
-type that returns sizes as they are and is `int` in every other way.
+Models write it all the time. For modules that do, a recording starts again with their global name `int` bound
+to a type that returns sizes as they are and is `int` in every other way.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false

@@ -144,9 +144,8 @@ def avg_pool(
 def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Value:
     """Averages over windows that cut each axis into `size` nearly equal parts.
 
-    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied
-    by the
-    matrix of its windows: row i has 1 / length from floor(i n / size) to ceil((i + 1) n / size).
+    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied by
+    the matrix of its windows: row i has 1 / length from floor(i n / size) to ceil((i + 1) n / size).
     """
     sizes = size if isinstance(size, (list, tuple)) else [size]
     spatial = len(sizes)

@@ -2,10 +2,9 @@
 ONNX.
 
 A row is `row(g, out, *args, **kwargs)`: `g` the recorder, `out` what torch's fake tensors say the call
-returns (for
-shapes and dtypes), then the call's own arguments. It returns an `ir.Value`, or a list with one per output.
-Rows named without an overload serve every overload; `name.Overload` is looked up first. `op_` uses the row
-of `op`.
+returns (for shapes and dtypes), then the call's own arguments. It returns an `ir.Value`, or a list with one
+per output. Rows named without an overload serve every overload; `name.Overload` is looked up first. `op_`
+uses the row of `op`.
 """
 
 from __future__ import annotations
