@@ -34,6 +34,7 @@ _FAMILIES = (
     "norm",
     "attention",
     "resize",
+    "sample",
     "rnn",
     "quantize",
     "random",
