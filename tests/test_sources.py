@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ingot.errors import ExportError
+from ingot.errors import ExportError, MissingExtraError
 from ingot.sources import export_example, load_source
 
 CODE = """
@@ -85,6 +86,16 @@ def test_a_missing_import_inside_the_users_module_is_not_hidden(file: Path) -> N
     file.with_name("needs_more.py").write_text("import a_package_that_is_not_there\n")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         load_source("needs_more:build")
+
+
+@pytest.mark.parametrize("name", ["needs_torch:build", "needs_torch.py:build"])
+def test_without_torch_the_message_has_the_pip_command(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file.with_name("needs_torch.py").write_text("import torch\n")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ingot\[torch\]'"):
+        load_source(name)
 
 
 def test_example_is_an_array_of_sizes_or_a_spec_with_names() -> None:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ingot.errors import ExportError
+from ingot.errors import ExportError, MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def load_source(name: str) -> Source:
 
     The factory returns a torch.nn.Module, or a tuple (module, args) or (module, args, kwargs) with example
     arguments; a Module instance or class may stand in its place. The current folder is importable, as with
-    `python -m`. Raises ExportError naming the part that is wrong; what the user's own code raises comes
-    through as it is.
+    `python -m`. Raises ExportError naming the part that is wrong, MissingExtraError where it imports PyTorch
+    and that is not installed; what else the user's own code raises comes through as it is.
     """
     module_name, colon, factory_name = name.rpartition(":")
     if not colon or not module_name or not factory_name:
@@ -84,14 +84,26 @@ def _import(name: str) -> ModuleType:
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module
         sys.path.insert(0, str(path.resolve().parent))
-        specification.loader.exec_module(module)
+        try:
+            specification.loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            _needs_torch(error)
+            raise
         return module
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        _needs_torch(error)
         if error.name is not None and (name + ".").startswith(error.name + "."):
             raise ExportError(f"there is no module {name!r} here or among the installed packages") from error
         raise
+
+
+def _needs_torch(error: ModuleNotFoundError) -> None:
+    if error.name == "torch":
+        raise MissingExtraError(
+            "ingot export needs PyTorch. Install it with: pip install 'ingot[torch]'"
+        ) from error
 
 
 def _is_model(value: object) -> bool:
