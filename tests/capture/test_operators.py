@@ -322,6 +322,21 @@ LINEAR: list[Case] = [
         (R(2, 3, 4, 5), R(2, 3, 6, 5)),
         (R(1, 2, 1, 3), R(1, 2, 2, 3)),
     ),
+    (
+        "bilinear",
+        lambda a, b: F.bilinear(a, b, torch.arange(24.0).view(2, 3, 4), torch.arange(2.0)),
+        (R(2, 5, 3), R(2, 5, 4)),
+        (R(1, 3, 3), R(1, 3, 4)),
+    ),
+    *[
+        (
+            f"cdist_{p}",
+            lambda a, b, p=p: torch.cdist(a, b, p=p),
+            (R(2, 5, 3), R(2, 4, 3)),
+            (R(1, 30, 2), R(1, 27, 2)),
+        )
+        for p in (1.0, 2.0, 3.0, float("inf"))
+    ],
     ("einsum_outer", lambda a, b: torch.einsum("i,j->ij", a, b), (R(4), R(5)), (R(2), R(3))),
 ]
 

@@ -13,6 +13,7 @@ import torch
 
 from ingot.capture.aten.registry import row, whole
 from ingot.capture.fakes import checked
+from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -90,3 +91,36 @@ def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: An
     """Einsum, whole; its one-operand and two-operand forms included."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     return g.op("Einsum", *[g.operand(t, out.dtype) for t in tensors], equation=equation.replace(" ", ""))
+
+
+def _fake_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    checked(input1, -1, weight.shape[1], "the bilinear layer")
+    checked(input2, -1, weight.shape[2], "the bilinear layer")
+    return torch.empty([*input1.shape[:-1], weight.shape[0]], dtype=input1.dtype, device=input1.device)
+
+
+@whole(torch.nn.functional.bilinear, torch.bilinear, meta=_fake_bilinear)
+def bilinear(
+    g: Recorder, out: Tensor, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> ir.Value:
+    """x1' W x2 + b for each matrix of W; torch's own way fails on tensors without contents."""
+    operands = [g.val(input1), g.val(weight), g.val(input2)]
+    y = g.op("Einsum", *operands, equation="...i,oij,...j->...o")
+    return y if bias is None else g.op("Add", y, g.val(bias))
+
+
+@row("_cdist_forward")
+def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mode: Any) -> ir.Value:
+    """Distances of each row of x1 to each row of x2."""
+    apart = g.op(
+        "Sub", g.op("Unsqueeze", g.val(x1), g.const([-2])), g.op("Unsqueeze", g.val(x2), g.const([-3]))
+    )
+    if p in (1, 2):
+        return g.op(f"ReduceL{int(p)}", apart, g.const([-1]), keepdims=0)
+    if p == float("inf"):
+        return g.op("ReduceMax", g.op("Abs", apart), g.const([-1]), keepdims=0)
+    if p == 0:
+        raise ExportError("cdist with p=0 counts differences and has no row yet; write (a != b).sum(-1).")
+    powers = g.op("Pow", g.op("Abs", apart), g.const(float(p), out.dtype))
+    total = g.op("ReduceSum", powers, g.const([-1]), keepdims=0)
+    return g.op("Pow", total, g.const(1.0 / p, out.dtype))
