@@ -187,7 +187,7 @@ def test_no_spills(machine: Machine) -> None:
     assert {kernel.generator.split(".")[-1] for kernel in kernels} == {"tile", "to_points", "from_points"}
     for kernel in kernels:
         assembly = cache.native_assembly(kernel, machine)
-        if kernel.generator.endswith("tile"):
-            assert spills_in_loops(assembly, 30) == 0
+        if kernel.generator.endswith("from_points"):  # its loop is over tiles, with others in it
+            assert not re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", assembly)
         else:
-            assert not re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", assembly), kernel.generator
+            assert spills_in_loops(assembly, 30) == 0

@@ -45,6 +45,7 @@ from ingot.kernels.contract import (
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
+    INPUT_SCRATCH_BYTES,
     INPUT_SCRATCH_VECTORS,
     INPUT_SLOTS,
     OUTPUT_SCRATCH_VECTORS,
@@ -215,7 +216,7 @@ def winograd_conv2d(
     ]  # fmt: skip
     for view in operands:
         args += array(view)
-    local = INPUT_SCRATCH_VECTORS * machine.vector_bytes + (POINTS * 8) + blocks * machine.vector_bytes
+    local = INPUT_SCRATCH_BYTES + (INPUT_SCRATCH_VECTORS + blocks) * machine.vector_bytes
     memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * w.panel * 4 + (v_strip if v is None else 0)
     main = Call(
         winograd(panel=PANEL_VECTORS, shared=v is not None, operands=names),

@@ -8,14 +8,16 @@ replaced by ½, which loses less precision.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownLambdaType=false
+# pyright: reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
 
-from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Value, vector
+from llvmlite import ir
+
+from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.elements import gather_element, load_element, scatter_element, store_element
 from ingot.codegen.kernel import kernel
 from ingot.kernels import expression as expressions
@@ -26,6 +28,8 @@ OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
 SIDE = OUTPUTS + TAPS - 1
 POINTS = SIDE * SIDE
 FINITE_POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
+_LINE = 8  # addresses of a column of a tile, and two that nobody reads
+INPUT_SCRATCH_BYTES = SIDE * _LINE * 8  # and vectors:
 INPUT_SCRATCH_VECTORS, OUTPUT_SCRATCH_VECTORS = POINTS, OUTPUTS * SIDE + 2 * OUTPUTS * OUTPUTS
 AXES = ("image", "channel", "row", "column")
 
@@ -118,12 +122,12 @@ def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
     """Tiles begin..end, counted from tile `first` on, of x at the points:
     v [strip of tiles][block of channels][point][tile][lanes].
 
-    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 36 addresses, then as many zeros as there
-    are channels, which are read where a tile reaches over the image.
+    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 6 lines of addresses, then as many zeros
+    as there are channels, which are read where a tile reaches over the image.
     """
     lanes = k.machine.lanes
     addresses = k.at(k.scratch, POINTS * lanes, F32)
-    nothing = k.at(addresses, POINTS, I64)
+    nothing = k.at(addresses, SIDE * _LINE, I64)
     type_ = vector(F32, lanes)
     strides = {axis: k.arg(f"x_{axis}") for axis in AXES}
     channels, first, v_point, v_block = (k.arg(n) for n in ("channels", "first", "v_point", "v_block"))
@@ -131,25 +135,23 @@ def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
     if not gather:
         with k.loop(0, channels, lanes) as i:
             k.store(k.zero(type_), nothing, i)
+    # Rows' offsets and whether they exist are vectors: a few instructions for each column of a tile.
+    numbers = ir.Constant(vector(I64, _LINE), list(range(_LINE)))
+    rows = k.ir.mul(numbers, k.broadcast(strides["row"], _LINE))
+    height = k.broadcast(k.arg("height"), _LINE)
+    nowhere = k.broadcast(k.int(zeros), _LINE)
     with k.loop(k.begin, k.end) as number:
         image, row, column = _place(k, k.add(first, number))
         start = k.add(k.arg("x"), k.mul(image, strides["image"]))
-        lines: list[tuple[Value, Value]] = []
-        columns: list[tuple[Value, Value]] = []
-        for ends, at, pad, size in (
-            (lines, row, "top", "height"),
-            (columns, column, "left", "width"),
-        ):
-            step = strides["row" if size == "height" else "column"]
-            begin, limit = k.sub(at, k.arg(pad)), k.arg(size)
-            for i in range(SIDE):
-                here = k.add(begin, i)
-                ends.append((k.ir.icmp_unsigned("<", here, limit), k.mul(here, step)))
-        for i, (down, line) in enumerate(lines):
-            line_start = k.add(start, line)
-            for j, (right, across) in enumerate(columns):
-                inside = k.ir.and_(down, right)
-                k.store(k.choose(inside, k.add(line_start, across), zeros), addresses, i * SIDE + j)
+        top, left = k.sub(row, k.arg("top")), k.sub(column, k.arg("left"))
+        start = k.add(start, k.mul(top, strides["row"]), k.mul(left, strides["column"]))
+        down = k.ir.add(k.broadcast(start, _LINE), rows)
+        is_row = k.ir.icmp_unsigned("<", k.ir.add(k.broadcast(top, _LINE), numbers), height)
+        for j in range(SIDE):
+            is_column = k.ir.icmp_unsigned("<", k.add(left, j), k.arg("width"))
+            there = k.ir.add(down, k.broadcast(k.int(k.mul(strides["column"], j)), _LINE))
+            found = k.ir.select(k.ir.and_(is_row, k.broadcast(is_column, _LINE)), there, nowhere)
+            k.store(found, addresses, j * _LINE)
         strip = k.arg("strip")
         target = k.at(k.pointer("v"), k.mul(k.div(number, strip), k.arg("v_strip")), I8)
         target = k.at(target, k.mul(k.rem(number, strip), lanes), F32)
@@ -160,7 +162,7 @@ def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
             further = k.mul(k.mul(block, lanes), strides["channel"])
 
             def read(i: int, j: int) -> Value:
-                address = k.load(addresses, I64, i * SIDE + j)
+                address = k.load(addresses, I64, j * _LINE + i)
                 pointer = k.ir.inttoptr(k.add(address, further), PTR)
                 if gather:
                     count = k.choose(k.compare("==", address, 0), 0, left)
@@ -233,15 +235,6 @@ def from_points(
     with k.loop(0, k.arg("count")) as number:
         image, row, column = _place(k, k.add(first, number))
         source = k.at(k.pointer("m"), k.mul(number, POINTS * panel * lanes), F32)
-        for v in range(vectors):
-            _two_sided(
-                k,
-                _from_points,
-                lambda i, j, v=v: k.load(source, type_, ((i * SIDE + j) * panel + v) * lanes),
-                lambda i, j, value, v=v: k.store(value, results, ((i * OUTPUTS + j) * vectors + v) * lanes),
-                OUTPUTS,
-                in_registers=k.machine.registers >= 32,
-            )
 
         def corner(name: str, image: Value = image, row: Value = row, column: Value = column) -> Value:
             within = k.add(k.mul(row, strides[name]["row"]), k.mul(column, strides[name]["column"]))
@@ -255,29 +248,42 @@ def from_points(
             for v in range(vectors)
         }
 
-        rows, columns = (k.min(k.sub(a, b), OUTPUTS) for a, b in ((height, row), (width, column)))
-        with k.loop(0, rows) as i, k.loop(0, columns) as j:
+        def transform(v: int, source: Value = source) -> None:
+            def point(i: int, j: int) -> Value:
+                return k.load(source, type_, ((i * SIDE + j) * panel + v) * lanes)
+
+            def keep(i: int, j: int, value: Value) -> None:
+                k.store(value, results, ((i * OUTPUTS + j) * vectors + v) * lanes)
+
+            _two_sided(k, _from_points, point, keep, OUTPUTS, in_registers=k.machine.registers >= 32)
+
+        def finish(value: Value, v: int, i: Int, j: Int, corners: dict[str, Value] = corners) -> None:
+            """One pixel's vector v, through the epilogue."""
             here = {
                 name: k.at(
                     corners[name],
-                    k.add(k.mul(i, strides[name]["row"]), k.mul(j, strides[name]["column"])),
+                    k.add(k.mul(strides[name]["row"], i), k.mul(strides[name]["column"], j)),
                     I8,
                 )
                 for name, reach in names.items()
                 if name == "out" or reach.per_pixel
             }
+            if epilogue is not None:
+                leaves = [
+                    fixed[name, v] if (name, v) in fixed else read(name, here[name], v)
+                    for name in itertools.islice(names, 1, None)
+                ]
+                (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
+            if out.channels == "contiguous":
+                store_element(k, value, here["out"], out.dtype, v * lanes, masks[v])
+            else:
+                left = k.sub(valid, v * lanes)
+                scatter_element(k, value, vector_at("out", here["out"], v), out.dtype, elements("out"), left)
+
+        for v in range(vectors):
+            transform(v)
+        rows, columns = (k.min(k.sub(a, b), OUTPUTS) for a, b in ((height, row), (width, column)))
+        with k.loop(0, rows) as i, k.loop(0, columns) as j:
             found = k.at(results, k.mul(k.add(k.mul(i, OUTPUTS), j), vectors * lanes), F32)
-            for v, mask in enumerate(masks):
-                value = k.load(found, type_, v * lanes)
-                if epilogue is not None:
-                    leaves = [
-                        fixed[name, v] if (name, v) in fixed else read(name, here[name], v)
-                        for name in itertools.islice(names, 1, None)
-                    ]
-                    (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
-                if out.channels == "contiguous":
-                    store_element(k, value, here["out"], out.dtype, v * lanes, mask)
-                else:
-                    left = k.sub(valid, v * lanes)
-                    where = vector_at("out", here["out"], v)
-                    scatter_element(k, value, where, out.dtype, elements("out"), left)
+            for v in range(vectors):
+                finish(k.load(found, type_, v * lanes), v, i, j)
