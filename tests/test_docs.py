@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_readme_commands_are_make_targets() -> None:
     named = set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named
     assert named <= targets
+
+
+def test_readme_installs_what_the_package_offers() -> None:
+    commands = re.findall(r"pip install ([^#`\n]+)", (ROOT / "README.md").read_text())
+    offered = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = {extra for command in commands for extra in re.findall(r"\[(\w+)\]", command)}
+    assert extras == set(offered)
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    versions = [word for command in commands for word in command.split() if "==" in word]
+    assert versions and set(versions) <= set(pinned)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
