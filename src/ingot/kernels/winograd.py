@@ -9,8 +9,8 @@ the points to the output. Transformed input and products stay in the thread's L2
     m  [tile][point][panel]
     b  [panel][point][input channel][panel's channels]
 
-The result differs from the definition's by 2 to 6e-6 of the largest output (a direct sum in float32 by 0.5 to
-2e-6), and a value that is not finite reaches all outputs of the tiles that read it.
+The result differs from the definition's by 1 to 6e-6 of the largest output (a direct sum in float32 by 0.3 to
+3e-6), and a value that is not finite reaches all outputs of the tiles that read it.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

@@ -35,7 +35,7 @@ class SessionOptions:
     excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
     `InferenceSession.profile` for times.
     enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster. Their results then
-    differ from exact ones by 2 to 6e-6 of the largest (otherwise by 0.5 to 2e-6), and an infinity or NaN
+    differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an infinity or NaN
     reaches a few more pixels around it.
     """
 
