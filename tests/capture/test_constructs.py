@@ -463,3 +463,15 @@ def test_sizes_that_are_tried_may_not_change_a_branch() -> None:
 
     for shape in ((1, 2, 8, 8), (2, 2, 8, 8), (2, 2, 8, 16), (1, 2, 24, 16)):
         parity(Windows(), (torch.randn(shape),))
+
+
+def test_a_row_that_refuses_names_the_line() -> None:
+    """Wherever in a row the refusal is, the message begins with the user's file, line and text, once."""
+
+    def found(x: T) -> T:
+        return torch.searchsorted(x, x)
+
+    with pytest.raises(ExportError, match="take 1-D boundaries") as refused:
+        capture(found, (X,))
+    assert str(refused.value).startswith(f"{__file__}:{found.__code__.co_firstlineno + 1}: return torch.sea")
+    assert str(refused.value).count(f":{found.__code__.co_firstlineno + 1}") == 1

@@ -23,7 +23,7 @@ from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
 from ingot.capture.sizes import SizeEnv, SizeWriter
 from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
-from ingot.capture.where import quoted_line, source_line
+from ingot.capture.where import add_line, quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
 FOLD_LIMIT = (
@@ -313,7 +313,17 @@ class Recorder:
     # -- calls
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One ATen call: run it on fake tensors, emit its row, remember which value is whose."""
+        """One ATen call: run it on fake tensors, emit its row, remember which value is whose.
+
+        What refuses it names the user's line.
+        """
+        try:
+            return self._dispatch(func, args, kwargs)
+        except ExportError as error:
+            add_line(error)
+            raise
+
+    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.paused or func.namespace in ("prim", "prims", "debugprims"):
             return func(*args, **kwargs)
         plan = self._plans.get(func) or self._plan(func)
@@ -350,7 +360,11 @@ class Recorder:
         with self.pause():
             out = meta(*args, **kwargs)
         self._locate()
-        made = row(self, out, *args, **kwargs)
+        try:
+            made = row(self, out, *args, **kwargs)
+        except ExportError as error:
+            add_line(error)
+            raise
         out = self._tidy(out)
         self._bind_results(row.__name__, out, made)
         return out

@@ -75,6 +75,15 @@ def quoted_line() -> str:
     return f"{at.f_code.co_filename}:{at.f_lineno}: {text}"
 
 
+def add_line(error: Exception) -> None:
+    """Put the user's line before an error's message, unless it names that line already."""
+    at = user_frame(sys._getframe(1))
+    if at is None or f"{Path(at.f_code.co_filename).name}:{at.f_lineno}" in str(error):
+        return
+    text = linecache.getline(at.f_code.co_filename, at.f_lineno).strip()
+    error.args = (f"{at.f_code.co_filename}:{at.f_lineno}: {text}\n{error}",)
+
+
 def asked_by_user(depth: int = 2) -> bool:
     """Whether the user's own line turns a size into a bool or a number, rather than torch looking at it for
     itself.
