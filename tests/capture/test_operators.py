@@ -501,6 +501,22 @@ def test_row(function: Any, example: Any, other: Any) -> None:
     parity(function, example, other)
 
 
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])
+def test_scatter_reduce(reduce: str, dtype: torch.dtype, include_self: bool) -> None:
+    """Places written once, often and never; negative means of integers are rounded down."""
+
+    def reduced(x: torch.Tensor, index: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
+        return x.scatter_reduce(1, index, src, reduce, include_self=include_self)
+
+    def inputs(n: int, m: int, k: int) -> tuple[torch.Tensor, ...]:
+        x, src = (R(n, m) * 9).to(dtype), (R(n, k + 1) * 9).to(dtype)
+        return x, ints(n, k, high=m - 1), src
+
+    parity(reduced, inputs(3, 5, 6), inputs(2, 9, 4))
+
+
 @pytest.mark.parametrize("kind", ["causal", "bool", "float", "gqa", "none"])
 @pytest.mark.parametrize("opset", [20, 23])
 def test_attention(kind: str, opset: int) -> None:

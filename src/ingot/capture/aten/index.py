@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.elementwise import floor_div
 from ingot.capture.aten.registry import row
 from ingot.errors import ExportError
 
@@ -238,16 +240,52 @@ def scatter_reduce(
     *,
     include_self: bool = True,
 ) -> ir.Value:
-    """a reduced with elements at the index."""
-    kinds = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
-    if reduce not in kinds or not include_self:
+    """a reduced with elements at the index; without a itself, places that are written start at the identity.
+
+    A mean is the sum over the count; torch rounds those of integers down.
+    """
+    kinds = {"sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
+    if reduce not in kinds or not a.dim():
         raise ExportError(
-            f"scatter_reduce with reduce={reduce!r}, include_self={include_self} has no ONNX operator."
+            f"scatter_reduce with reduce={reduce!r} on a tensor of {a.dim()} dimensions has no ONNX form; "
+            f"wanted at least 1, and one of {', '.join(kinds)}."
         )
-    return _scatter(g, a, dim, index, src, kinds[reduce])
+    count = start = None
+    if reduce == "mean" or not include_self:
+        none = g.op("Expand", g.const(0), g.shape(a.shape))
+        axis, at = dim % a.dim(), g.val(index)
+        ones = g.op("Expand", g.const(1), g.op("Shape", at))
+        count = g.op("ScatterElements", none, at, ones, axis=axis, reduction="add")
+    if not include_self:
+        written = g.op("Greater", count, g.const(0))
+        start = g.op("Where", written, g.const(_identity(reduce, a.dtype), a.dtype), g.val(a))
+    total = _scatter(g, a, dim, index, src, kinds[reduce], start)
+    if reduce != "mean":
+        return total
+    assert count is not None
+    count = g.op("Add", count, g.const(1)) if include_self else g.op("Max", count, g.const(1))
+    count = g.cast(count, torch.int64, a.dtype)
+    return floor_div(g, total, count, a.dtype) if not a.is_floating_point() else g.op("Div", total, count)
 
 
-def _scatter(g: Recorder, a: Tensor, dim: int, index: Tensor, src: Any, reduction: str | None) -> ir.Value:
+def _identity(reduce: str, dtype: torch.dtype) -> Any:
+    """What changes nothing in a reduction."""
+    if reduce in ("sum", "mean", "prod"):
+        return int(reduce == "prod")
+    if dtype.is_floating_point:
+        return -math.inf if reduce == "amax" else math.inf
+    return torch.iinfo(dtype).min if reduce == "amax" else torch.iinfo(dtype).max
+
+
+def _scatter(
+    g: Recorder,
+    a: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any,
+    reduction: str | None,
+    start: ir.Value | None = None,
+) -> ir.Value:
     at = g.val(index)
     axis = dim % max(a.dim(), 1)
     if isinstance(src, Tensor) and src.dim():
@@ -262,7 +300,8 @@ def _scatter(g: Recorder, a: Tensor, dim: int, index: Tensor, src: Any, reductio
             )
     else:
         updates = g.op("Expand", g.operand(src, a.dtype), g.op("Shape", at))
-    return g.op("ScatterElements", g.val(a), at, updates, axis=axis, reduction=reduction)
+    start = g.val(a) if start is None else start
+    return g.op("ScatterElements", start, at, updates, axis=axis, reduction=reduction)
 
 
 @row("index_fill")
