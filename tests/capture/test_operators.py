@@ -501,6 +501,23 @@ def test_row(function: Any, example: Any, other: Any) -> None:
     parity(function, example, other)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_grid_sample_outside_of_the_image(mode: str, padding: str, align_corners: bool) -> None:
+    """Places up to twice as far from the centre as the edge, and some far away."""
+
+    def sample(x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return F.grid_sample(x, grid, mode, padding, align_corners)
+
+    def inputs(n: int, h: int, w: int, m: int) -> tuple[torch.Tensor, ...]:
+        grid = P(n, 20, m, 2) * 4 - 2
+        grid[:, 0] *= 20
+        return R(n, 3, h, w), grid
+
+    parity(sample, inputs(2, 4, 5, 6), inputs(1, 6, 3, 5), inputs(3, 2, 9, 4))
+
+
 @pytest.mark.parametrize("include_self", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 @pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])

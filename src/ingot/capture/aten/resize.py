@@ -134,11 +134,35 @@ def grid_sample(
     modes = ["linear", "nearest", "cubic"] if g.opset >= 20 else ["bilinear", "nearest", "bicubic"]
     if x.dim() == 5 and g.opset < 20:
         raise ExportError("grid_sample of volumes needs opset 20 or newer; pass opset_version=20.")
+    image, places = g.val(x), g.val(grid)
+    if mode == 2 and padding == 1:
+        image, places = _with_border(g, x, grid, align_corners)
+        padding, align_corners = 0, True
     return g.op(
         "GridSample",
-        g.val(x),
-        g.val(grid),
+        image,
+        places,
         mode=modes[mode],
         padding_mode=["zeros", "border", "reflection"][padding],
         align_corners=int(align_corners),
     )
+
+
+def _with_border(g: Recorder, x: Tensor, grid: Tensor, align_corners: bool) -> tuple[ir.Value, ir.Value]:
+    """The image with two more pixels at each edge, and the grid of the same places in it, aligned by corners.
+
+    torch moves a cubic's neighbours to the edge, ONNX the place itself: outside of the image they differ.
+    From one pixel outside on, all neighbours that count are the edge, so no place needs to lie further out.
+    """
+    dtype = grid.dtype
+    size = g.cast(g.shape([x.shape[3], x.shape[2]]), torch.int64, dtype)  # the grid's order: x, then y
+    one, half, two = g.const(1, dtype), g.const(0.5, dtype), g.const(2, dtype)
+    place = g.op("Mul", g.op("Add", g.val(grid), one), half)  # 0 to 1 over the image
+    if align_corners:
+        place = g.op("Mul", place, g.op("Sub", size, one))
+    else:
+        place = g.op("Sub", g.op("Mul", place, size), half)
+    place = g.op("Min", g.op("Max", place, g.const(-1, dtype)), size)
+    last = g.op("Add", size, g.const(3, dtype))
+    moved = g.op("Sub", g.op("Div", g.op("Mul", g.op("Add", place, two), two), last), one)
+    return g.op("Pad", g.val(x), g.const([0, 0, 2, 2, 0, 0, 2, 2]), mode="edge"), moved
