@@ -74,8 +74,14 @@ def test_read_feed(tmp_path: Path) -> None:
         read_feed([IDS, IMAGE], [str(tmp_path / "one.npy")])
     with pytest.raises(InputError, match="has 'image', and the model has no such input; it has ids"):
         read_feed([IDS], [str(tmp_path / "both.npz")])
-    with pytest.raises(InputError, match=r"is not a \.npy or \.npz file"):
-        read_feed([IDS], [str(tmp_path / "text.npy")])
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "one.npy").read_bytes()[:-1])
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "both.npz").read_bytes()[:40])
+    np.savez(tmp_path / "objects.npz", ids=np.array([{}], dtype=object))
+    for name in ("text.npy", "empty.npy", "cut.npy", "broken.npz", "objects.npz"):
+        with pytest.raises(InputError, match=r"is not a \.npy or \.npz file, or broken") as refused:
+            read_feed([IDS], [str(tmp_path / name)])
+        assert "pickle" not in str(refused.value)
     with pytest.raises(FileNotFoundError):
         read_feed([IDS], [str(tmp_path / "nowhere.npy")])
 

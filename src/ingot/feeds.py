@@ -4,10 +4,13 @@ files.
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +119,8 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
     """Read inputs from `NAME=FILE.npy`, from `FILE.npz` (an array per name) or, with one input, from
     `FILE.npy`.
 
-    Raises InputError for a name the model does not have or a file that is not NumPy's, OSError when it is
-    not there.
+    Raises InputError for a name the model does not have or a file that is not NumPy's, broken or not of
+    plain numbers, OSError when it is not there.
     """
     names = [arg.name for arg in args]
     feed: dict[str, NDArray[Any]] = {}
@@ -125,10 +128,7 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
         name, equals, file = text.partition("=")
         if not equals or name not in names:
             name, file = "", text
-        try:
-            loaded = np.load(Path(file), allow_pickle=False)
-        except ValueError as error:
-            raise InputError(f"{file} is not a .npy or .npz file: {error}") from error
+        loaded = _loaded(file)
         if isinstance(loaded, np.ndarray):
             if not name and len(names) != 1:
                 raise InputError(
@@ -136,13 +136,30 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
                 )
             feed[name or names[0]] = loaded
             continue
-        for key in loaded.files:
+        for key, array in loaded.items():
             if key not in names:
                 raise InputError(
                     f"{file} has {key!r}, and the model has no such input; it has {', '.join(names)}"
                 )
-            feed[key] = loaded[key]
+            feed[key] = array
     return feed
+
+
+def _loaded(file: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    try:
+        loaded = np.load(Path(file), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return cast("NDArray[Any]", loaded)
+        with loaded:
+            arrays: dict[str, Any] = {key: loaded[key] for key in loaded.files}
+        if all(isinstance(array, np.ndarray) for array in arrays.values()):
+            return arrays
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError):
+        pass  # what NumPy says is about its own options
+    raise InputError(
+        f"{file} is not a .npy or .npz file, or broken, or holds more than numbers; "
+        "write it with numpy.save or numpy.savez"
+    )
 
 
 def save_outputs(names: Sequence[str], outputs: Sequence[NDArray[Any]], path: Path) -> None:
