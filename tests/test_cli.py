@@ -127,6 +127,15 @@ def test_export_then_run(ingot: Terminal, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "inspect", "bench"])
+def test_a_dtype_that_is_not_the_models_is_refused(ingot: Terminal, model: Path, command: str) -> None:
+    said = ingot(command, model, "--shape", "x:2x4:int64")
+    assert said.code == 1
+    assert said.error_lines == [
+        "error: --shape x: int64 was asked for and the model takes float32; leave the dtype out"
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "inspect", "bench"])
 def test_wrong_path_is_one_line(ingot: Terminal, command: str) -> None:
     said = ingot(command, "nowhere.onnx")
     assert said.code == 1

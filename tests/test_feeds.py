@@ -62,6 +62,14 @@ def test_random_feed_refuses_unknown_names_and_strings() -> None:
         random_feed([NodeArg("words", "tensor(string)", [1])], {}, {})
 
 
+def test_a_dtype_is_the_models_or_refused() -> None:
+    for dtype in ("float", "float32"):
+        feed = random_feed([IMAGE], {"image": [1, 3, 2, 2]}, {}, dtypes={"image": dtype})
+        assert feed["image"].dtype == np.float32
+    with pytest.raises(InputError, match="int64 was asked for and the model takes float32"):
+        random_feed([IMAGE], {"image": [1, 3, 2, 2]}, {}, dtypes={"image": "int64"})
+
+
 def test_read_feed(tmp_path: Path) -> None:
     one, two = np.ones((1, 2), np.int64), np.zeros(3, np.float32)
     np.save(tmp_path / "one.npy", one)

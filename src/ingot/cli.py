@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -42,7 +42,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 T = TypeVar("T")
-Sizes = tuple[dict[str, list[int | str]], dict[str, int]]  # of inputs by name, of named dims
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What --shape and --dim say: dims of inputs, sizes of named dims, dtypes of inputs."""
+
+    shapes: dict[str, list[int | str]]
+    dims: dict[str, int]
+    dtypes: dict[str, str]
+
 
 # Nothing is cut off where no terminal sets a width.
 data = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
@@ -205,7 +214,7 @@ def inspect(
     sizes_known = True
     arguments = [signature(name, dtype, dims) for name, dtype, dims in found.inputs]
     try:
-        feed = random_feed(arguments, *sizes)
+        feed = random_feed(arguments, sizes.shapes, sizes.dims, dtypes=sizes.dtypes)
     except InputError as error:
         if plan or shape or dim:
             raise
@@ -310,16 +319,18 @@ def _feed(session: Any, files: list[str] | None, sizes: Sizes, seed: int) -> dic
     arguments = session.get_inputs()
     given = read_feed(arguments, files or ())
     rest = [argument for argument in arguments if argument.name not in given]
-    return given | random_feed(rest, *sizes, seed)
+    return given | random_feed(rest, sizes.shapes, sizes.dims, seed, sizes.dtypes)
 
 
-def _sizes(
-    shape: list[str] | None, dim: list[str] | None
-) -> tuple[dict[str, list[int | str]], dict[str, int]]:
+def _sizes(shape: list[str] | None, dim: list[str] | None) -> Sizes:
     from ingot.feeds import parse_dim, parse_shape
 
-    shapes = {name: dims for name, dims, _ in (_usage(parse_shape, text) for text in shape or ())}
-    return shapes, dict(_usage(parse_dim, text) for text in dim or ())
+    specs = [_usage(parse_shape, text) for text in shape or ()]
+    return Sizes(
+        {name: dims for name, dims, _ in specs},
+        dict(_usage(parse_dim, text) for text in dim or ()),
+        {name: dtype for name, _, dtype in specs if dtype is not None},
+    )
 
 
 def _usage(parse: Callable[[str], T], text: str) -> T:

@@ -86,11 +86,13 @@ def random_feed(
     shapes: Mapping[str, Sequence[int | str]],
     dims: Mapping[str, int],
     seed: int = 0,
+    dtypes: Mapping[str, str] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Draw an array for each input: floats from the normal distribution, integers and bools 0 or 1.
 
     0 and 1 are token ids and mask values of every vocabulary. Raises InputError for an unknown name in
-    `shapes`, a size nobody gave, or a type that cannot be drawn (strings).
+    `shapes`, a size nobody gave, one of `dtypes` that is not the input's, or a type that cannot be drawn
+    (strings).
     """
     names = [arg.name for arg in args]
     for name in shapes:
@@ -108,6 +110,12 @@ def random_feed(
                 f"input {arg.name!r} is {arg.type}: give it in a file with --input {arg.name}=FILE.npy"
             )
         dtype = np.dtype(_DTYPES[onnx_name])
+        asked = (dtypes or {}).get(arg.name, dtype.name)
+        if _DTYPES.get(asked, asked) != dtype.name:
+            raise InputError(
+                f"--shape {arg.name}: {asked} was asked for and the model takes {dtype.name}; "
+                "leave the dtype out"
+            )
         if dtype.kind == "f":
             feed[arg.name] = random.standard_normal(sizes).astype(dtype)
         else:
