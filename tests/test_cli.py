@@ -135,6 +135,31 @@ def test_a_dtype_that_is_not_the_models_is_refused(ingot: Terminal, model: Path,
     ]
 
 
+def test_export_without_inputs_names_the_option(ingot: Terminal, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bare.py").write_text("import torch\ndef build():\n    return torch.nn.ReLU()\n")
+    said = ingot("export", "bare.py:build", "-o", "bare.onnx")
+    assert said.code == 1
+    assert len(said.error_lines) == 1
+    assert "the inputs (input) with --shape, as in --shape input:1x3x224x224" in said.err
+
+
+def test_export_into_no_folder_is_refused_before_the_model_is_made(ingot: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("raise RuntimeError('imported')\n")
+    said = ingot("export", "slow.py:build", "-o", "nowhere/m.onnx", "--shape", "x:1")
+    assert said.code == 1
+    assert "there is no directory nowhere" in said.err
+
+
+def test_export_help_says_which_opsets(ingot: Terminal) -> None:
+    pytest.importorskip("torch")
+    from ingot.capture.attempt import OPSETS
+    from ingot.export import DEFAULT_OPSET
+
+    said = ingot("export", "--help")
+    assert f"{OPSETS.start} to {OPSETS.stop - 1}; {DEFAULT_OPSET} without" in " ".join(said.out.split())
+
+
 @pytest.mark.parametrize("command", ["run", "inspect", "bench"])
 def test_wrong_path_is_one_line(ingot: Terminal, command: str) -> None:
     said = ingot(command, "nowhere.onnx")

@@ -108,7 +108,7 @@ def export(
             "image:batchx3x224x224 names the dims that are. ids:1x128:int64 has a dtype. Repeatable."
         ),
     ] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX opset to write;")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset to write, 18 to 25; 20 without.")] = None,
     verify: Annotated[
         bool, typer.Option(help="Compare with PyTorch on the example and on other shapes.")
     ] = True,
@@ -118,15 +118,18 @@ def export(
     import ingot
     from ingot.export import announced
     from ingot.feeds import check_suffix, parse_shape
-    from ingot.sources import export_example, load_source
+    from ingot.loading import require_directory
+    from ingot.sources import Source, export_example, load_source, require_example
 
     check_suffix(output)
+    require_directory(output)
     messages.quiet = quiet
     specs = [_usage(parse_shape, text) for text in shape or ()]
     start = time.perf_counter()
     with messages.status("importing the model"):
         made = load_source(source)
     kwargs = made.kwargs | {name: export_example(dims, dtype or "float32") for name, dims, dtype in specs}
+    require_example(source, Source(made.model, made.args, kwargs))
     with messages.status("exporting" + (" and verifying" if verify else "")):
         program = ingot.export(
             made.model, made.args, str(output), kwargs=kwargs, opset_version=opset, verify=verify

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,17 @@ def load_source(name: str) -> Source:
             f"{name} gave a {type(model).__name__}; a torch.nn.Module is wanted, or (module, args, kwargs)"
         )
     return Source(model, args, kwargs)
+
+
+def require_example(name: str, source: Source) -> None:
+    """Raise ExportError, naming the option to give, where nobody gave an example argument."""
+    if source.args or source.kwargs:
+        return
+    wanted = list(inspect.signature(source.model.forward).parameters)
+    raise ExportError(
+        f"{name} gave no example arguments; describe the inputs ({', '.join(wanted) or 'none'}) with "
+        f"--shape, as in --shape {wanted[0] if wanted else 'x'}:1x3x224x224, or return (module, args)"
+    )
 
 
 def export_example(dims: Sequence[int | str], dtype: str) -> Any:
