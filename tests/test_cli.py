@@ -160,6 +160,12 @@ def test_export_help_says_which_opsets(ingot: Terminal) -> None:
     assert f"{OPSETS.start} to {OPSETS.stop - 1}; {DEFAULT_OPSET} without" in " ".join(said.out.split())
 
 
+def test_unknown_runner_names_those_there_are(ingot: Terminal, model: Path) -> None:
+    said = ingot("bench", model, "--against", "nope")
+    assert said.code == 2
+    assert "'nope'" in said.err and "openvino" in said.err and "torch.compile" in said.err
+
+
 @pytest.mark.parametrize("command", ["run", "inspect", "bench"])
 def test_wrong_path_is_one_line(ingot: Terminal, command: str) -> None:
     said = ingot(command, "nowhere.onnx")
@@ -201,7 +207,13 @@ def test_unknown_operator_has_a_code_of_its_own(ingot: Terminal, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "arguments",
-    [("run",), ("frobnicate",), ("run", "m.onnx", "--shape", "x"), ("run", "m.onnx", "--threads", "-1")],
+    [
+        ("run",),
+        ("frobnicate",),
+        ("run", "m.onnx", "--shape", "x"),
+        ("run", "m.onnx", "--threads", "-1"),
+        ("bench", "m.onnx", "--against", "onnxruntime,nope"),
+    ],
 )
 def test_usage_errors_have_code_2(ingot: Terminal, model: Path, arguments: tuple[str, ...]) -> None:
     model.rename(model.with_name("m.onnx"))

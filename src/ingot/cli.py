@@ -261,15 +261,15 @@ def bench(
 ) -> None:
     """Time a model beside other runtimes, in turns in one process, after comparing their outputs."""
     from ingot.benchmark import side_by_side
-    from ingot.peers import Job
+    from ingot.peers import Job, parse_runners
     from ingot.sources import load_source
 
     messages.quiet = quiet
     sizes = _sizes(shape, dim)
+    runners = ["ingot", *(name for name in _usage(parse_runners, against) if name != "ingot")]
     module = load_source(source).model.eval() if source is not None else None
     cores = threads or len(os.sched_getaffinity(0))
     feed = _feed(_session(model, cores, None), inputs, sizes, 0)
-    runners = ["ingot", *(name for name in against.split(",") if name and name != "ingot")]
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=messages, transient=True, disable=quiet) as progress:
         task = progress.add_task("preparing", total=rounds)

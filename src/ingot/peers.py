@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ingot.errors import IngotError, MissingExtraError, ProviderError
+from ingot.errors import IngotError, InputError, MissingExtraError, ProviderError
 
 Arrays = list[NDArray[Any]]
 
@@ -70,6 +70,15 @@ def prepare(name: str, job: Job) -> Runner:
     except Exception as error:  # whatever a peer raises is its refusal
         raise ProviderError(f"{name} cannot take {job.path.name}: {complaint(error)}") from error
     return Runner(call, version, time.perf_counter() - start)
+
+
+def parse_runners(text: str) -> list[str]:
+    """Split `onnxruntime,openvino`; raises InputError, naming those there are, for a name that is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in PEERS:
+            raise InputError(f"no runner is called {name!r}; there are {', '.join(PEERS)}")
+    return names
 
 
 def complaint(error: Exception) -> str:
