@@ -475,3 +475,14 @@ def test_a_row_that_refuses_names_the_line() -> None:
         capture(found, (X,))
     assert str(refused.value).startswith(f"{__file__}:{found.__code__.co_firstlineno + 1}: return torch.sea")
     assert str(refused.value).count(f":{found.__code__.co_firstlineno + 1}") == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: torch.linalg.eigvals(x), lambda x: torch.fft.fft(x).abs(), lambda x: x.to(torch.complex64)],
+)
+def test_complex_numbers_are_refused_at_their_line(function: Any) -> None:
+    """With what to do instead, whether or not the operator that makes them has a row."""
+    with pytest.raises(ExportError, match=r"torch.complex64 has no ONNX dtype .*as two tensors") as refused:
+        capture(function, (torch.randn(3, 3),))
+    assert str(refused.value).startswith(f"{__file__}:{function.__code__.co_firstlineno}: ")

@@ -37,8 +37,13 @@ def dtype_of(dtype: torch.dtype) -> ir.DataType:
     """The ONNX dtype of a torch dtype."""
     found = DTYPES.get(dtype)
     if found is None:
+        remedy = (
+            "Compute with the real and the imaginary parts as two tensors, or outside of the model"
+            if dtype.is_complex
+            else "Convert it to one of these first"
+        )
         raise ExportError(
-            f"{dtype} has no ONNX dtype Ingot writes; found in the model, wanted one of {sorted(BY_NAME)}."
+            f"{dtype} has no ONNX dtype Ingot writes; wanted one of {', '.join(sorted(BY_NAME))}. {remedy}."
         )
     return found
 
