@@ -5,6 +5,7 @@ A block that is only a sketch is opened with "python sketch" and does not run.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -13,6 +14,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import ingot
+from benchmarks.report import MARKS, readme_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -68,7 +72,23 @@ def test_readme_installs_what_the_package_offers() -> None:
     assert versions and set(versions) <= set(pinned)
 
 
+def test_changelog_names_what_there_is() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    named = set(re.findall(r"`ingot\.(\w+)`", text))
+    assert named
+    assert named <= set(ingot.__all__)
+    options = set(re.findall(r"`(enable_\w+)`", text))
+    assert options <= {field.name for field in dataclasses.fields(ingot.SessionOptions)}
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_local_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_readme_has_the_recorded_measurements() -> None:
+    """Its table is made from docs/benchmarks.json, not by hand."""
+    wanted = readme_table(ROOT / "docs" / "benchmarks.json")
+    found = (ROOT / "README.md").read_text().split(MARKS[0])[1].split(MARKS[1])[0]
+    assert found == wanted, "run update_readme() of benchmarks/report.py"
