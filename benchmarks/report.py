@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -244,3 +245,38 @@ def write(results: Results, stem: Path) -> tuple[Path, Path]:
     data.write_text(json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
     page.write_text("# Benchmarks\n\n" + markdown(results))
     return data, page
+
+
+PEERS_IN_README = ("torch", "onnxruntime", "openvino")
+MARKS = ("<!-- measured -->\n", "<!-- /measured -->\n")
+
+
+def readme_table(path: Path) -> str:
+    """Return the README's table of the results in a JSON file: how many times longer others take."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    titles = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    threads = sorted({row["threads"] for row in found["rows"]})
+    head = ["model", *(f"{titles[p]}, {t} thread{'s' * (t > 1)}" for t in threads for p in PEERS_IN_README)]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    every: dict[tuple[int, str], list[float]] = {}
+    for title in dict.fromkeys(row["title"] for row in found["rows"]):
+        line = [title]
+        for t in threads:
+            (row,) = (r for r in found["rows"] if (r["title"], r["threads"]) == (title, t))
+            medians = {cell["runner"]: cell["median"] for cell in row["cells"]}
+            for peer in PEERS_IN_README:
+                ratio = (medians.get(peer) or 0) / medians["ingot"]
+                line.append(f"{ratio:.2f}×" if ratio else "–")
+                if ratio:
+                    every.setdefault((t, peer), []).append(ratio)
+        lines.append(line)
+    means = [geometric_mean(every.get((t, p), [])) for t in threads for p in PEERS_IN_README]
+    lines.append(["**geometric mean**", *("–" if m is None else f"**{m:.2f}×**" for m in means)])
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{found['machine']}, {found['date']}:\n\n{table}"
+
+
+def update_readme(readme: Path, results: Path) -> None:
+    """Put the table of `results` (JSON) between the README's marks."""
+    before, rest = readme.read_text().split(MARKS[0])
+    readme.write_text(before + MARKS[0] + readme_table(results) + MARKS[1] + rest.split(MARKS[1])[1])

@@ -31,7 +31,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 import ingot
-from benchmarks.report import ExportRow, Results, Row, begin, show, write
+from benchmarks.report import ExportRow, Results, Row, begin, show, update_readme, write
 from benchmarks.zoo import CORE, ZOO, build
 from ingot.benchmark import side_by_side
 from ingot.peers import PEERS, Arrays, Job, complaint
@@ -63,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, help="write STEM.json and STEM.md (default: benchmarks/results/DATE)"
     )
+    parser.add_argument("--readme", action="store_true", help="put the ratios into the README's table")
     parser.add_argument("--json", action="store_true", help="print the JSON on stdout")
     chosen = parser.parse_args()
     chosen.models = list(ZOO) if chosen.models == "all" else chosen.models.split(",")
@@ -227,6 +228,8 @@ def main() -> int:
     stem = chosen.output or RESULTS / datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
     data, page = write(results, stem)
     console.print(f"written: {data} and {page}", highlight=False)
+    if chosen.readme:
+        update_readme(Path(__file__).resolve().parent.parent / "README.md", data)
     if chosen.json:
         sys.stdout.write(data.read_text())
     missing = [row for row in results.rows if (cell := row.cell("ingot")) is not None and cell.median is None]
