@@ -14,6 +14,25 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.definitions import (
+    celu,
+    elu,
+    erf,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    is_inf,
+    leaky_relu,
+    mish,
+    prelu,
+    relu,
+    selu,
+    sigmoid,
+    softplus,
+    softsign,
+    swish,
+    thresholded_relu,
+)
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, FLOAT64, is_float, is_integer, is_native, rounded, widen
 from ingot.ops.registry import (
@@ -112,50 +131,6 @@ def _row(
 # ---- functions that are more than one NumPy call -----------------------------------------------------------
 
 
-def erf(x: Array) -> Array:
-    """The error function, to float64's precision.
-
-    Series for |x| < 2, continued fraction beyond (Abramowitz and Stegun 7.1.6 and 7.1.14).
-    """
-    x = np.asarray(x, dtype=np.float64)
-    a = np.abs(x)
-    result = np.ones_like(a)
-    near = a < 2.5
-    z = a[near]
-    term = z.copy()
-    total = z.copy()
-    for n in range(1, 60):  # 2/sqrt(pi) · exp(-z²) · sum (2^n z^(2n+1) / (2n+1)!!): every term positive
-        term = term * (2.0 * z * z) / (2 * n + 1)
-        total = total + term
-    result[near] = 2.0 / np.sqrt(np.pi) * np.exp(-z * z) * total
-    far = (a >= 2.5) & (a < 6.0)
-    z = a[far]
-    fraction = z.copy()
-    for n in range(80, 0, -1):
-        fraction = z + (n / 2.0) / fraction
-    result[far] = 1.0 - np.exp(-z * z) / (np.sqrt(np.pi) * fraction)
-    result[np.isnan(x)] = np.nan
-    return np.copysign(result, x)
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(np.isnan(x), x, np.where(x >= 0, 1.0, e) / (1.0 + e))
-
-
-def softplus(x: Array) -> Array:
-    """log(exp(x) + 1), without overflow."""
-    return np.logaddexp(x, 0.0)
-
-
-def gelu(x: Array, approximate: str) -> Array:
-    """X · Φ(x); with approximate="tanh", Φ by its tanh formula."""
-    if approximate == "tanh":
-        return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
-
-
 def divide(a: Array, b: Array) -> Array:
     """A / b; integers are truncated towards zero."""
     if a.dtype.kind not in "iu":
@@ -171,59 +146,14 @@ def mod(a: Array, b: Array, fmod: int) -> Array:
     return np.fmod(a, b) if fmod else np.mod(a, b)
 
 
-def shrink(x: Array, lambd: float, bias: float) -> Array:
-    """0 within ±lambd; outside moved by bias towards zero."""
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
-
-
-def is_inf(x: Array, detect_negative: int, detect_positive: int) -> Array:
-    """True at the infinities asked for."""
-    return np.isinf(x) & np.where(x < 0, bool(detect_negative), bool(detect_positive))
-
-
 def bit_shift(a: Array, b: Array, direction: str) -> Array:
     """A shifted by b bits."""
     return np.left_shift(a, b) if direction == "LEFT" else np.right_shift(a, b)
 
 
-def celu(x: Array, alpha: float) -> Array:
-    """max(0, x) + min(0, alpha · (exp(x / alpha) - 1))."""
-    return np.maximum(0.0, x) + np.minimum(0.0, alpha * np.expm1(x / alpha))
-
-
-def elu(x: Array, alpha: float) -> Array:
-    """alpha · (exp(x) - 1) below 0."""
-    return np.where(x > 0, x, alpha * np.expm1(x))
-
-
-def selu(x: Array, alpha: float, gamma: float) -> Array:
-    """gamma · elu(x)."""
-    return gamma * elu(x, alpha)
-
-
-def hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
-    """alpha · x + beta, within 0 … 1."""
-    return np.clip(alpha * x + beta, 0.0, 1.0)
-
-
-def hard_swish(x: Array) -> Array:
-    """x · hard_sigmoid(x) with alpha 1/6 and beta 1/2."""
-    return x * np.clip(x / 6.0 + 0.5, 0.0, 1.0)
-
-
-def leaky_relu(x: Array, alpha: float) -> Array:
-    """alpha · x below 0."""
-    return np.where(x < 0, alpha * x, x)
-
-
-def prelu(x: Array, slope: Array) -> Array:
-    """slope · x below 0."""
-    return np.where(x < 0, x * slope, x)
-
-
-def mish(x: Array) -> Array:
-    """x · tanh(softplus(x))."""
-    return x * np.tanh(softplus(x))
+def shrink(x: Array, lambd: float, bias: float) -> Array:
+    """0 within ±lambd; outside moved by bias towards zero."""
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
 
 
 def reciprocal(x: Array) -> Array:
@@ -231,29 +161,9 @@ def reciprocal(x: Array) -> Array:
     return 1.0 / x
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0), in any dtype."""
-    return np.maximum(x, np.zeros((), x.dtype))
-
-
-def softsign(x: Array) -> Array:
-    """x / (1 + |x|)."""
-    return x / (1.0 + np.abs(x))
-
-
-def swish(x: Array, alpha: float) -> Array:
-    """x · sigmoid(alpha · x)."""
-    return x * sigmoid(alpha * x)
-
-
 def swiglu(a: Array, b: Array, alpha: float) -> Array:
     """swish(a) · b."""
     return swish(a, alpha) * b
-
-
-def thresholded_relu(x: Array, alpha: float) -> Array:
-    """x above alpha, else 0."""
-    return np.where(x > alpha, x, np.zeros_like(x))
 
 
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View
+from ingot.kernels.definitions import sigmoid, softplus
 from ingot.kernels.recurrent import Kind, RecurrentWeights, pack_recurrent, recurrent, supports
-from ingot.ops.elementwise import sigmoid, softplus
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
