@@ -124,6 +124,9 @@ class Driver:
 
         record: what was done and how long it took is noted there.
         """
+        known = self._stages.get(tuple([() if isinstance(a, list) else a.shape for a in feeds]))
+        if known is not None and known.is_whole and record is None and len(self._stages) == 1:
+            return self._run_stage(known, feeds, None)  # the usual case: the same shapes as ever
         values, arrays, stages = self._feeds, list(feeds), self._stages
         start, given = 0, dict[ir.Value, Facts]()
         while True:
