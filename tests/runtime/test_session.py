@@ -57,6 +57,15 @@ def test_inputs_and_outputs_are_described(session: ingot.InferenceSession) -> No
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
+def test_a_size_of_minus_one_in_the_file_is_any_size(model: onnx.ModelProto) -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    other.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    session = ingot.InferenceSession(other)
+    assert session.get_inputs()[0].shape == [None, 4]
+    assert session.run(None, feed(5))[0].shape == (5, 4)
+
+
 def test_outputs_are_chosen_by_name_and_are_new_arrays(session: ingot.InferenceSession) -> None:
     (total,) = session.run(["total"], feed())
     again = session.run(["total", "y"], feed())

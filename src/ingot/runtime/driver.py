@@ -8,7 +8,6 @@ where it begins.
 from __future__ import annotations
 
 import copy
-import statistics
 import threading
 import time
 from collections import OrderedDict
@@ -22,12 +21,14 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
-from ingot.compiler.lower import Lowering
+from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.plan import Plan, make_plan
+from ingot.kernels.call import Call
 from ingot.ops.control import Control
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts
 from ingot.runtime.execute import Instance, Memory
+from ingot.runtime.profile import Record
 from ingot.runtime.threads import Team
 
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
@@ -84,27 +85,6 @@ class Stage:
     next: OrderedDict[Hashable, Stage] = field(default_factory=OrderedDict[Hashable, "Stage"])
 
 
-@dataclass(frozen=True, slots=True)
-class NodeProfile:
-    """How one node is computed: by generated code ("native"), by NumPy ("host"), by looking at memory another
-    way ("view"), or not at all at run time ("folded": known from the shapes). A fused kernel's time stands at
-    the node it grew from; the others of the group have None.
-    """
-
-    name: str
-    op_type: str
-    kind: str
-    milliseconds: float | None = None
-
-
-@dataclass(slots=True)
-class Record:
-    """What one run did: the kind of each node, and seconds of each kernel by the node's position."""
-
-    kinds: dict[int, str] = field(default_factory=dict[int, str])
-    seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
-
-
 class Driver:
     """A graph that can be run. Thread-safe."""
 
@@ -131,9 +111,11 @@ class Driver:
         start, given = 0, dict[ir.Value, Facts]()
         while True:
             stage = self._stage(stages, start, values, arrays, given)
-            outputs = self._run_stage(stage, arrays, None if record is None else record.seconds)
+            times: list[tuple[Call | HostStep, float]] = []
+            outputs = self._run_stage(stage, arrays, None if record is None else times)
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
+                record.add(self.index, times)
             if stage.is_last:
                 return outputs if stage.is_whole else self._with_objects(stage, outputs, values, arrays)
             alive = dict(zip(stage.outputs, outputs, strict=True))
@@ -141,37 +123,29 @@ class Driver:
                 (v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop
             )
             node = self.index.nodes[stage.stop]
-            began = time.perf_counter()
-            made = self._evaluate(stage.stop, alive, stage.known)
-            if record is not None:
+            began, inner = time.perf_counter(), None if record is None else Record()
+            made = self._evaluate(stage.stop, alive, stage.known, inner)
+            if record is not None and inner is not None:
+                seconds = time.perf_counter() - began
                 record.kinds[stage.stop] = "host"
-                record.seconds.setdefault(stage.stop, []).append(time.perf_counter() - began)
+                record.seconds.setdefault(stage.stop, []).append(seconds)
+                # The steps of its bodies stand for themselves; the node keeps what is left.
+                own = seconds - sum(step.milliseconds for step in inner.steps) / 1e3
+                record.add_host(self.index, stage.stop, own)
+                record.steps.extend(inner.steps)
             start = stage.stop + 1
             alive.update(zip(node.outputs, made, strict=False))
             values = [v for v in alive if self._last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
 
-    def profile(self, feeds: Sequence[Array], rounds: int) -> list[NodeProfile]:
-        """How each node was computed, and the median over `rounds` runs of the time its kernels took."""
+    def profile(self, feeds: Sequence[Array], rounds: int) -> list[Record]:
+        """What each of `rounds` runs did and how long that took, after one that plans."""
         self.run(feeds)
-        kinds: dict[int, str] = {}
-        totals: dict[int, list[float]] = {}
-        for _ in range(rounds):
-            record = Record()
+        records = [Record() for _ in range(rounds)]
+        for record in records:
             self.run(feeds, record)
-            kinds = record.kinds
-            for position, seconds in record.seconds.items():
-                totals.setdefault(position, []).append(sum(seconds))
-        return [
-            NodeProfile(
-                node.name or "",
-                node.op_type,
-                kinds.get(position, "folded"),
-                statistics.median(totals[position]) * 1e3 if position in totals else None,
-            )
-            for position, node in enumerate(self.index.nodes)
-        ]
+        return records
 
     # ---- stages --------------------------------------------------------------------------------------------
 
@@ -253,7 +227,7 @@ class Driver:
         ]
 
     def _run_stage(
-        self, stage: Stage, arrays: Sequence[Array], times: dict[int, list[float]] | None
+        self, stage: Stage, arrays: Sequence[Array], times: list[tuple[Call | HostStep, float]] | None
     ) -> list[Array]:
         outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
         instance = _take(stage.free) or Instance(stage.plan)
@@ -271,9 +245,13 @@ class Driver:
         return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
 
     def _evaluate(
-        self, position: int, alive: dict[ir.Value, Array], known: dict[ir.Value, Facts]
+        self,
+        position: int,
+        alive: dict[ir.Value, Array],
+        known: dict[ir.Value, Facts],
+        record: Record | None,
     ) -> Sequence[Array]:
-        """The node that ended a stage, on arrays."""
+        """The node that ended a stage, on arrays. What its bodies do is noted in `record`."""
 
         def array(value: ir.Value) -> Array:
             if value in alive:
@@ -290,7 +268,12 @@ class Driver:
             if body is None:
                 body = self._bodies[graph] = Driver(self.index.subgraphs[graph], self.resources)
             captured = [array(v) for v in body.index.captured]
-            return body.run([_plain(a) for a in (*feeds, *captured)])
+            if record is None:
+                return body.run([_plain(a) for a in (*feeds, *captured)])
+            turn = Record()
+            made = body.run([_plain(a) for a in (*feeds, *captured)], turn)
+            record.steps.extend(turn.steps)
+            return made
 
         assert isinstance(op, Control)
         return op.run(node, inputs, run_body)

@@ -14,7 +14,7 @@ from ingot.codegen import spmd
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan
 from ingot.errors import InputError, ShapeError
-from ingot.kernels.call import View
+from ingot.kernels.call import Call, View
 from ingot.ops.registry import Array
 from ingot.runtime.threads import Team
 
@@ -84,12 +84,11 @@ class Instance:
         memory: Memory,
         team: Team,
         host: HostEvaluate,
-        times: dict[int, list[float]] | None = None,
+        times: list[tuple[Call | HostStep, float]] | None = None,
     ) -> None:
         """Compute `outputs` (contiguous arrays of the planned shapes) from `inputs` (likewise).
 
-        times: seconds of each step are appended under the position of its (first) node; steps then run one by
-        one.
+        times: each step and its seconds are appended; steps then run one by one.
 
         Raises InputError where a kernel met data that it must refuse, such as an index out of range.
         """
@@ -114,7 +113,7 @@ class Instance:
             if isinstance(part, HostStep):
                 self._evaluate(part, inputs, outputs, memory, host)
                 if times is not None:
-                    times.setdefault(part.position, []).append(time.perf_counter() - began)
+                    times.append((part, time.perf_counter() - began))
                 continue
             begin, end = part
             if times is None:
@@ -125,7 +124,7 @@ class Instance:
                 began = time.perf_counter()
                 table = self._rows_address + row * self._row_bytes
                 team.run(table, 1, memory.scratches_address, owner, plan.is_long)
-                times.setdefault(plan.calls[row].origin[0], []).append(time.perf_counter() - began)
+                times.append((plan.calls[row], time.perf_counter() - began))
         for flag, check in zip(flags, plan.checks, strict=True):
             if flag[()]:
                 raise InputError(check.message)

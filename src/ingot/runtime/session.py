@@ -20,8 +20,9 @@ from ingot.ops.registry import Array
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
 from ingot.runtime import providers as provider_choice
-from ingot.runtime.driver import Driver, NodeProfile, Resources
+from ingot.runtime.driver import Driver, Resources
 from ingot.runtime.options import GraphOptimizationLevel, ModelMetadata, NodeArg, RunOptions, SessionOptions
+from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -154,7 +155,13 @@ class InferenceSession:
 
         A fused kernel's time stands at the node it grew from; the others of the group have None.
         """
-        return self._driver.profile(self._feeds(input_feed), rounds)
+        return nodes_of(self._driver.index, self._driver.profile(self._feeds(input_feed), rounds))
+
+    def profile_kernels(self, input_feed: Mapping[str, Any], rounds: int = 10) -> list[KernelProfile]:
+        """Every kernel call of a run in order, with its arithmetic, the memory it moves and the median time
+        it took over `rounds` runs. Calls run one by one for this, so their sum is longer than a run.
+        """
+        return kernels_of(self._driver.profile(self._feeds(input_feed), rounds))
 
     def _feeds(self, feed: Mapping[str, Any]) -> list[Array]:
         if feed.keys() != self._names.keys():
@@ -249,7 +256,8 @@ def _node_arg(value: ir.Value) -> NodeArg:
     )
     shape: list[int | str | None] = []
     for dim in value.shape or ():
-        shape.append(dim if isinstance(dim, int) else dim.value)
+        # Some exporters write -1 for a size that is not known.
+        shape.append((dim if dim >= 0 else None) if isinstance(dim, int) else dim.value)
     return NodeArg(value.name or "", f"tensor({dtype})", shape)
 
 

@@ -1,0 +1,56 @@
+"""profile() and profile_kernels(): every step is there, with what it moves and computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx.parser
+
+import ingot
+from ingot.kernels.call import Buffer, View
+from ingot.runtime.profile import moved_bytes
+
+IF = """<ir_version: 10, opset_import: ["" : 20]>
+g (bool which, float[n, 4] x, float[4, 4] w) => (float[n, 4] y) {
+    y = If(which) <
+        then_branch = a () => (float[n, 4] p) { p = MatMul(x, w) },
+        else_branch = b () => (float[n, 4] q) { q = Relu(x) }
+    >
+}"""
+
+
+def test_kernels_name_what_they_cost() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[n, 8] x, float[8, 16] w, float[n, 16] z) => (float[n, 16] y) {
+        p = MatMul(x, w)
+        y = Add(p, z)
+    }"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    arrays = {"x": np.ones((64, 8), "f"), "w": np.ones((8, 16), "f"), "z": np.ones((64, 16), "f")}
+    kernels = session.profile_kernels(arrays, rounds=3)
+    product = max(kernels, key=lambda kernel: kernel.flops)
+    assert product.flops >= 2 * 64 * 8 * 16
+    assert product.nbytes >= 4 * 64 * (8 + 16)
+    assert all(kernel.milliseconds > 0 and kernel.kernel != "host" for kernel in kernels)
+    nodes = session.profile(arrays, rounds=3)
+    assert [node.op_type for node in nodes] == ["MatMul", "Add"]
+    assert nodes[0].kind == "native"
+
+
+def test_bodies_of_control_flow_show_their_steps() -> None:
+    session = ingot.InferenceSession(onnx.parser.parse_model(IF))
+    feed = {"which": np.array(True), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
+    steps = session.profile_kernels(feed, rounds=2)
+    assert steps[0].kernel == "host"
+    assert steps[0].label == "If"
+    assert any(step.flops >= 2 * 64 * 16 for step in steps[1:])
+    (node,) = session.profile(feed, rounds=2)
+    assert node.kind == "host"
+    assert node.milliseconds is not None
+
+
+def test_moved_bytes_count_each_element_once() -> None:
+    buffer, f32 = Buffer(4096), np.dtype(np.float32)
+    whole = View(buffer, 0, f32, (8, 16), (16, 1))
+    row = View(buffer, 512, f32, (8, 16), (0, 1))  # one row, repeated
+    assert moved_bytes([whole, whole, row]) == 4 * (8 * 16 + 16)
+    assert moved_bytes([View(buffer, 0, f32, (0, 16), (16, 1))]) == 0
