@@ -1,4 +1,6 @@
-"""Models from files and to files: `load` and `save`. Weights in external files stay there, memory-mapped."""
+"""Models from files and to files: `load` and `save`. Weights stay in the file, memory-mapped, until somebody
+reads them.
+"""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # onnx_ir annotates paths as os.PathLike without its parameter.
@@ -6,18 +8,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import mmap
 import os
+import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
+from itertools import starmap
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import google.protobuf.message
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.create import tensor_array
+from ingot.passes.edit import graphs_of
+from ingot.wire import split
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
 
@@ -29,6 +38,9 @@ def load(source: Source) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is.
 
+    The file's weights are views of the file, mapped into memory: do not write into it while the model is in
+    use (replacing it by another, as `save` does, is safe).
+
     Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, weights in a file that is
     missing or too short; `UnsupportedOperatorError`: an opset that is newer than the installed onnx package
     knows.
@@ -38,7 +50,7 @@ def load(source: Source) -> ir.Model:
     if isinstance(source, onnx.ModelProto):
         return _model(source, "the ModelProto", None)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _model(_parse(bytes(source), "the bytes given"), "the bytes given", None)
+        return _serialised(memoryview(source), "the bytes given", None)
     path = Path(source)
     if not path.exists():
         raise ModelError(
@@ -47,15 +59,76 @@ def load(source: Source) -> ir.Model:
     if path.is_dir():
         raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
     try:
-        content = path.read_bytes()
+        content = _mapped(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
-    return _model(_parse(content, str(path)), str(path), path.parent)
+    return _serialised(content, str(path), path.parent)
+
+
+def _mapped(path: Path) -> memoryview:
+    """The bytes of a file, read when they are looked at. Pipes and the like are read now."""
+    with path.open("rb") as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (ValueError, OSError):  # empty, or nothing that can be mapped
+            return memoryview(file.read())
+
+
+def _serialised(content: memoryview, subject: str, directory: Path | None) -> ir.Model:
+    """The model in these bytes; its large weights are views of them."""
+    if not content.nbytes:
+        raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
+    content = content.cast("B")
+    pieces = split(content) if sys.byteorder == "little" else None
+    if pieces is None:
+        return _model(_parse(bytes(content), subject), subject, directory)
+    proto, weights = _parse(pieces[0], subject), dict[str, tuple[onnx.TensorProto, memoryview]]()
+    for number, data in pieces[1].items():
+        tensor = proto.graph.initializer[number]
+        weights[tensor.name] = tensor, data
+    names = {tensor.name for tensor in proto.graph.initializer}
+    if len(names) < len(proto.graph.initializer) or not all(starmap(_is_plain, weights.values())):
+        return _model(_parse(bytes(content), subject), subject, directory)
+    model = _model(proto, subject, directory, weights.keys())
+    for name, (tensor, data) in weights.items():
+        dtype = ir.DataType(tensor.data_type)
+        array = np.frombuffer(data, dtype.numpy()).reshape(tuple(tensor.dims))
+        value = model.graph.initializers[name]
+        value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(tensor.dims), name=name)
+    return model
+
+
+def _is_plain(tensor: onnx.TensorProto, data: memoryview) -> bool:
+    """Whether `data` is the tensor's array as it lies in memory; anything else is for onnx_ir to decode or to
+    refuse.
+    """
+    try:
+        dtype = ir.DataType(tensor.data_type)
+        size = math.prod(tensor.dims) * dtype.itemsize
+    except (ValueError, TypeError, KeyError):
+        return False
+    return (
+        dtype.bitwidth >= 8
+        and min(tensor.dims, default=0) >= 0
+        and size == data.nbytes
+        and tensor.data_location != onnx.TensorProto.EXTERNAL
+    )
+
+
+def forget_pages(array: np.ndarray[Any, Any]) -> None:
+    """Lets go of the memory behind an array that is a view of a mapped file: it is read again when it is
+    looked at. Does nothing to other arrays, nor where the system has no such call.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _parse(content: bytes, subject: str) -> onnx.ModelProto:
-    if not content:
-        raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
@@ -81,7 +154,10 @@ def _kind(content: bytes) -> str | None:
     return next((kind for start, kind in starts.items() if content.startswith(start)), None)
 
 
-def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.Model:
+def _model(
+    proto: onnx.ModelProto, subject: str, directory: Path | None, elsewhere: Collection[str] = ()
+) -> ir.Model:
+    """The proto as a model. elsewhere: initializers whose data the caller has."""
     if not proto.ir_version or not proto.HasField("graph"):
         raise ModelError(
             f"{subject}: not an ONNX model: it has no graph. Give a file that an ONNX exporter wrote."
@@ -99,7 +175,7 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
     assert isinstance(model, ir.Model)
-    _decode(model)
+    _decode(model, elsewhere)
     for name, tensor in _external(model):
         if directory is None:
             raise ModelError(
@@ -111,10 +187,12 @@ def _model(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.M
     return model
 
 
-def _decode(model: ir.Model) -> None:
+def _decode(model: ir.Model, elsewhere: Collection[str]) -> None:
     """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
+    for graph in graphs_of(model):
+        for name, value in graph.initializers.items():
+            if graph is model.graph and name in elsewhere:
+                continue
             tensor = value.const_value
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
                 value.const_value = ir.Tensor(
@@ -123,7 +201,7 @@ def _decode(model: ir.Model) -> None:
 
 
 def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         for name, value in graph.initializers.items():
             if isinstance(value.const_value, ir.ExternalTensor):
                 yield name, value.const_value
@@ -191,7 +269,7 @@ def require_directory(path: str | os.PathLike[str]) -> Path:
 
 def weight_bytes(model: ir.Model) -> int:
     """The size of all initializers, each tensor counted once."""
-    tensors = {id(v.const_value): v.const_value for g in model.graphs() for v in g.initializers.values()}
+    tensors = {id(v.const_value): v.const_value for g in graphs_of(model) for v in g.initializers.values()}
     return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
 
 
@@ -200,7 +278,7 @@ def _embedded(model: ir.Model) -> Generator[None, None, None]:
     """While writing one file, weights that were read from an external file are written into it."""
     replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
     try:
-        for graph in model.graphs():
+        for graph in graphs_of(model):
             for value in graph.initializers.values():
                 tensor = value.const_value
                 if isinstance(tensor, ir.ExternalTensor):

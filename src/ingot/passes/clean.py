@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ingot.ops.registry import find
-from ingot.passes.edit import replace
+from ingot.passes.edit import graphs_of, replace
 
 #: Larger initializers are compared by where they lie in memory, not by their bytes.
 _COMPARED = 1 << 20
@@ -20,7 +20,7 @@ def remove_dead(model: ir.Model) -> int:
     too.
     """
     count = 0
-    for graph in reversed(list(model.graphs())):
+    for graph in reversed(graphs_of(model)):
         for node in reversed(list(graph)):
             if not any(value.uses() or value.is_graph_output() for value in node.outputs):
                 graph.remove(node, safe=True)
@@ -34,7 +34,7 @@ def remove_unused_initializers(model: ir.Model) -> int:
     requires: nothing. ensures: what is said.
     """
     count = 0
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         for name, value in list(graph.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del graph.initializers[name]
@@ -48,7 +48,7 @@ def merge_initializers(model: ir.Model) -> int:
     requires: nothing. ensures: no two initializers of a graph are the same tensor, or small and equal.
     """
     count = 0
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         seen: dict[Any, ir.Value] = {}
         for name, value in list(graph.initializers.items()):
             tensor = value.const_value
@@ -79,7 +79,7 @@ def merge_equal_nodes(model: ir.Model) -> int:
     attributes, but those that draw random numbers, have subgraphs, or compute a graph output.
     """
     count = 0
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         seen: dict[Any, ir.Node] = {}
         for node in list(graph):
             key = _node_key(node)

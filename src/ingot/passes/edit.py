@@ -9,7 +9,7 @@ import itertools
 import re
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -45,11 +45,11 @@ class Editor:
         while inputs and inputs[-1] is None:
             inputs.pop()
         name = fresh(f"{self.node.name or self.node.op_type}/{op_type}")
-        node = ir.node(
+        node = ir.Node(
+            domain,
             op_type,
             inputs,
-            attributes={key: value for key, value in attributes.items() if value is not None},
-            domain=domain,
+            [attribute(key, value) for key, value in attributes.items() if value is not None],
             num_outputs=outputs,
             name=name,
         )
@@ -70,6 +70,48 @@ class Editor:
         return self.constant(list(values), np.int64)
 
 
+_ATTRIBUTE_TYPES: dict[type, tuple[ir.AttributeType, ir.AttributeType]] = {
+    int: (ir.AttributeType.INT, ir.AttributeType.INTS),
+    float: (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS),
+    str: (ir.AttributeType.STRING, ir.AttributeType.STRINGS),
+}
+
+
+def attribute(name: str, value: object) -> ir.Attr:
+    """An attribute of a node; one that is an attribute already is shared.
+
+    onnx_ir can be asked for the type of any value, which takes it a tenth of a millisecond each time; so the
+    usual types are known here.
+    """
+    if isinstance(value, ir.Attr):
+        return value
+    types = _ATTRIBUTE_TYPES.get(type(value))
+    if types is not None:
+        return ir.Attr(name, types[0], value)
+    if isinstance(value, (list, tuple)):
+        items = cast("Sequence[object]", value)
+        kinds = {type(item) for item in items}
+        types = _ATTRIBUTE_TYPES.get(kinds.pop()) if len(kinds) == 1 else None
+        if types is not None:
+            return ir.Attr(name, types[1], tuple(items))
+    if isinstance(value, ir.Tensor):
+        return ir.Attr(name, ir.AttributeType.TENSOR, value)
+    return ir.convenience.convert_attribute(name, cast("Any", value))
+
+
+def graphs_of(model: ir.Model) -> list[ir.Graph]:
+    """The model's graph and all graphs in attributes of its nodes, outer ones first."""
+    found = [model.graph]
+    for graph in found:
+        for node in graph:
+            for given in node.attributes.data.values():
+                if given.type == ir.AttributeType.GRAPH:
+                    found.append(given.as_graph())
+                elif given.type == ir.AttributeType.GRAPHS:
+                    found.extend(given.as_graphs())
+    return found
+
+
 def fresh(stem: str) -> str:
     """A name that nothing else has, once `reserve_names` has seen the model."""
     numbers: itertools.count[int] = getattr(_names, "numbers", None) or itertools.count(1 << 20)
@@ -80,14 +122,14 @@ def fresh(stem: str) -> str:
 def reserve_names(model: ir.Model) -> None:
     """Lets `fresh` begin above every number in use here; the same model always gets the same names."""
     highest = 0
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         names = [*graph.initializers, *(v.name for v in graph.inputs)]
         for node in graph:
             names += [node.name, *(v.name for v in node.outputs)]
         for name in names:
-            found = re.search(r"#(\d+)", name or "")
-            if found:
-                highest = max(highest, int(found.group(1)))
+            if name and "#" in name:
+                found = re.search(r"#(\d+)", name)
+                highest = max(highest, int(found.group(1))) if found else highest
     _names.numbers = itertools.count(highest + 1)
 
 

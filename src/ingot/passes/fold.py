@@ -9,7 +9,7 @@ from ingot.errors import IngotError
 from ingot.ops.create import constant_array
 from ingot.ops.registry import Array, Facts, find
 from ingot.passes.dims import Dims
-from ingot.passes.edit import add_initializer, constant_of, constant_shape, replace
+from ingot.passes.edit import add_initializer, constant_of, constant_shape, graphs_of, replace
 from ingot.passes.rewrite import remove_unused
 
 #: A file must not grow by folding: results up to this many bytes, or as large as what they replace.
@@ -27,7 +27,7 @@ def fold(model: ir.Model, limit: int = FILE_LIMIT) -> int:
     requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws
     random numbers less often than before; initializers grow by at most `limit` bytes for each node.
     """
-    return sum(_fold_graph(graph, limit) for graph in list(model.graphs()))
+    return sum(_fold_graph(graph, limit) for graph in graphs_of(model))
 
 
 def lift_constants(model: ir.Model) -> int:
@@ -36,7 +36,7 @@ def lift_constants(model: ir.Model) -> int:
     requires: nothing. ensures: no Constant node with a dense value is left, but those of graph outputs.
     """
     count = 0
-    for graph in list(model.graphs()):
+    for graph in graphs_of(model):
         for node in list(graph):
             if node.op_type != "Constant" or node.domain != "" or "sparse_value" in node.attributes:
                 continue

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
-from ingot.passes.edit import Editor, replace, reserve_names
+from ingot.passes.edit import Editor, graphs_of, replace, reserve_names
 from ingot.passes.upgrades import UPGRADES
 
 #: The opset that everything behind the door speaks.
@@ -26,7 +26,7 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
         common.InlinePass()(model)
     declared = model.opset_imports.get("")
     if declared is None:
-        if any(node.domain == "" for graph in model.graphs() for node in graph):
+        if any(node.domain == "" for graph in graphs_of(model) for node in graph):
             raise ModelError(
                 "The model does not say which opset its operators are of. Add an opset_import for ai.onnx."
             )
@@ -34,7 +34,7 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     if declared >= target:
         return model
     reserve_names(model)
-    nodes = [node for graph in list(model.graphs()) for node in list(graph) if node.domain == ""]
+    nodes = [node for graph in graphs_of(model) for node in list(graph) if node.domain == ""]
     if any(u.types and declared < u.to <= target for node in nodes for u in UPGRADES.get(node.op_type, ())):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     for node in nodes:
@@ -42,7 +42,7 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
         if version < 6:
             node.attributes.pop("consumed_inputs", None)
         _upgrade(node, version, target)
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         graph.opset_imports[""] = target
         for node in graph:
             if node.domain == "":

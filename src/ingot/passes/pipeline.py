@@ -15,7 +15,7 @@ import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
 from ingot.passes import clean, fold
-from ingot.passes.edit import reserve_names
+from ingot.passes.edit import graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
 from ingot.passes.rules import RULES
@@ -84,7 +84,7 @@ def run(
         result = stage(model)
         if explain is not None:
             done = f": {result}" if isinstance(result, int) else ""
-            explain(f"[{name}]{done}, {sum(len(graph) for graph in model.graphs())} nodes")
+            explain(f"[{name}]{done}, {sum(map(len, graphs_of(model)))} nodes")
         if debug:
             check(model, name)
     return model

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ingot.ops.registry import label
 from ingot.passes.dims import Dims
-from ingot.passes.edit import Editor, replace
+from ingot.passes.edit import Editor, graphs_of, replace
 
 Result: TypeAlias = "Sequence[ir.Value | None] | str | None"
 Apply: TypeAlias = "Callable[[Rewriting, ir.Node], Result]"
@@ -80,7 +80,7 @@ def rewrite(
                 table.setdefault(root, []).append(entry)
     total, dims = 0, Dims()
     for _ in range(16):  # each round applies at least one rule; rules make graphs smaller, so a few rounds do
-        applied = sum(_round(graph, table, dims, standard, explain) for graph in list(model.graphs()))
+        applied = sum(_round(graph, table, dims, standard, explain) for graph in graphs_of(model))
         total += applied
         if not applied:
             break
@@ -98,9 +98,13 @@ def _round(
     for node in list(graph):
         if node.graph is not graph or node.domain != "":
             continue
-        for entry in table.get(node.op_type, ()):
+        entries = table.get(node.op_type)
+        if entries is None:
+            continue
+        rewriting = Rewriting(node, dims, standard)
+        for entry in entries:
             name = label(node) if explain is not None else ""
-            result = entry.apply(Rewriting(node, dims, standard), node)
+            result = entry.apply(rewriting, node)
             if isinstance(result, str):
                 if explain is not None:
                     explain(f"{entry.name}: {name}: {result}")

@@ -6,6 +6,7 @@ New weights are computed in float64 and rounded once; the old ones stay for whoe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -96,11 +97,10 @@ class _Weighted:
             b = add_initializer(
                 self.node_graph, f"{(w.name or 'weight').split('#')[0]}.bias", ir.Tensor(new_bias)
             )
-        attributes = {key: attribute.value for key, attribute in self.node.attributes.items()}
         if self.node.op_type == "MatMul":
             y = g.op("MatMul", x, w)
             return [g.op("Add", y, b) if b is not None else y]
-        return [g.op(self.node.op_type, x, w, b, **attributes)]
+        return [g.op(self.node.op_type, x, w, b, **dict[str, Any](self.node.attributes))]
 
     @property
     def node_graph(self) -> ir.Graph:
