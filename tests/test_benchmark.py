@@ -27,6 +27,7 @@ def runners(monkeypatch: pytest.MonkeyPatch) -> None:
             raise MissingExtraError("absent is not installed; `pip install absent` installs it")
         answers: dict[str, Callable[[], Arrays]] = {
             "right": lambda: [right],
+            "onnxruntime": lambda: [right * np.float32(1 - 1e-5)],
             "ingot": lambda: [right * np.float32(1 + 1e-6)],
             "wrong": lambda: [right * np.float32(1.01)],
             "nan": lambda: [right * np.float32("nan")],
@@ -62,6 +63,17 @@ def test_a_given_reference_is_the_measure() -> None:
     )
     assert results[0].median is None
     assert results[1].median is not None
+
+
+@pytest.mark.usefixtures("runners")
+def test_the_difference_to_onnxruntime_is_told_apart() -> None:
+    results, _ = benchmark.side_by_side(
+        JOB, ["ingot", "right", "onnxruntime"], reference=[np.array([1.0, 2.0], np.float32)], rounds=1
+    )
+    found = {result.runner: result for result in results}
+    assert found["ingot"].to_onnxruntime == pytest.approx(1.1e-5, rel=0.1)
+    assert found["ingot"].difference == pytest.approx(1e-6, rel=0.2)
+    assert found["onnxruntime"].to_onnxruntime is None
 
 
 @pytest.mark.usefixtures("runners")

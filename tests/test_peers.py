@@ -80,3 +80,10 @@ def test_a_peers_complaint_becomes_one_line(job: Job) -> None:
 
 def test_symbolic_dims_come_from_the_inputs(job: Job) -> None:
     assert symbolic_dims(job) == {"batch": 2}
+
+
+def test_a_name_for_different_sizes_is_no_size(job: Job) -> None:
+    model = onnx.load(job.path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "batch"
+    onnx.save(model, job.path)
+    assert symbolic_dims(job) == {}

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from ingot.timing import MachineLoad, Timing, interleave, worst_difference
+from ingot.timing import MachineLoad, Timing, interleave, uncertainty, worst_difference
 
 
 def test_median_and_p95_are_samples_in_seconds() -> None:
@@ -44,6 +44,22 @@ def test_rounds_end_when_time_is_up() -> None:
         progress=lambda count, total: done.append(count + 0 * total),
     )
     assert done == [1, 2, 3]
+
+
+def test_rounds_end_when_medians_are_steady() -> None:
+    done: list[int] = []
+    interleave(
+        {"a": lambda: time.sleep(0.001)},
+        rounds=50,
+        steady=10.0,
+        progress=lambda count, total: done.append(count + 0 * total),
+    )
+    assert done == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_uncertainty_of_a_median() -> None:
+    assert uncertainty([2.0] * 9) == 0.0
+    assert uncertainty([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1.57 * 1.5 / 2 / 2.5)
 
 
 @pytest.mark.parametrize(

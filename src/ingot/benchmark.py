@@ -19,7 +19,8 @@ TOLERANCE = 1e-4  # of the largest value of an output, for float32
 class Measured:
     """One runner on one job: times in seconds, or the reason why there are none.
 
-    `difference` is the worst over all outputs of max|a - b| / max|b| against the reference.
+    `difference` is the worst over all outputs of max|a - b| / max|b| against the reference,
+    `to_onnxruntime` the same against ONNX Runtime's outputs, where it took part.
     """
 
     runner: str
@@ -30,6 +31,7 @@ class Measured:
     load: float | None = None
     first_run: float | None = None
     difference: float | None = None
+    to_onnxruntime: float | None = None
     reason: str = ""
 
 
@@ -41,6 +43,7 @@ def side_by_side(
     tolerance: float = TOLERANCE,
     rounds: int = 20,
     seconds: float = 30.0,
+    steady: float = 0.0,
     status: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Measured], float | None]:
@@ -48,11 +51,13 @@ def side_by_side(
 
     reference: the outputs to compare with; without it, those of the first runner other than Ingot that
     works. A runner beyond `tolerance` is not timed. `status(text)` says what is being prepared,
-    `progress(done, rounds)` how far the rounds are. Returns a result per runner, and how many cores other
-    processes kept busy meanwhile.
+    `progress(done, rounds)` how far the rounds are. `rounds`, `seconds` and `steady`: when
+    timing.interleave ends. Returns a result per runner, and how many cores other processes kept busy
+    meanwhile.
     """
     results = {name: Measured(name) for name in runners}
-    ready: dict[str, tuple[Runner, Arrays]] = {}
+    ready: dict[str, Runner] = {}
+    given: dict[str, Arrays] = {}
     # The one whose numbers are the measure comes first, Ingot after it.
     for name in sorted(runners, key=lambda name: name == "ingot"):
         if status is not None:
@@ -70,13 +75,20 @@ def side_by_side(
         if reference is None:
             reference = outputs
         result.difference = worst_difference(outputs, reference)
+        given[name] = outputs
         if result.difference <= tolerance:
-            ready[name] = prepared, outputs
+            ready[name] = prepared
         else:
             result.reason = f"not timed: its outputs differ by {result.difference:.1e} of the largest value"
+    if (theirs := given.get("onnxruntime")) is not None:
+        for name, outputs in given.items():
+            if name != "onnxruntime":
+                results[name].to_onnxruntime = worst_difference(outputs, theirs)
+    given.clear()
     load = MachineLoad()
-    calls = {name: ready[name][0].call for name in runners if name in ready}
-    for name, timing in interleave(calls, rounds=rounds, seconds=seconds, progress=progress).items():
+    calls = {name: ready[name].call for name in runners if name in ready}
+    timings = interleave(calls, rounds=rounds, seconds=seconds, steady=steady, progress=progress)
+    for name, timing in timings.items():
         result = results[name]
         result.median, result.p95, result.samples = timing.median, timing.p95, len(timing.samples)
     return list(results.values()), load.foreign_cores()

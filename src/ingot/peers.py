@@ -232,17 +232,21 @@ def _output_names(path: Path) -> list[str]:
 
 
 def symbolic_dims(job: Job) -> dict[str, int]:
-    """Return the size that the job's inputs give to each named dimension of the file's inputs."""
+    """Return the size that the job's inputs give to each named dimension of the file's inputs.
+
+    A name that stands for different sizes (some exporters call every dimension "?") is left out.
+    """
     model = onnx.load(str(job.path), load_external_data=False)
     sizes: dict[str, int] = {}
+    ambiguous: set[str] = set()
     for value in model.graph.input:
         array = job.inputs.get(value.name)
         if array is None:
             continue
         for dim, size in zip(value.type.tensor_type.shape.dim, array.shape, strict=False):
-            if dim.dim_param:
-                sizes[dim.dim_param] = size
-    return sizes
+            if dim.dim_param and sizes.setdefault(dim.dim_param, size) != size:
+                ambiguous.add(dim.dim_param)
+    return {name: size for name, size in sizes.items() if name not in ambiguous}
 
 
 PEERS: dict[str, Callable[[Job], tuple[Callable[[], Arrays], str]]] = {

@@ -24,6 +24,10 @@ TURN_SECONDS = 0.03
 # Thread pools of other runtimes spin for some milliseconds after a call; a rest lets them park before the
 # next turn.
 REST_SECONDS = 0.01
+# A call this long pays for refilling its caches by itself: it needs no untimed call before it.
+LONG_SECONDS = 0.25
+# Fewer rounds than this say nothing about how steady they are.
+STEADY_ROUNDS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +57,25 @@ def interleave(
     *,
     rounds: int = 20,
     seconds: float = math.inf,
+    steady: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Time all candidates in turns, round by round, and return a Timing for each.
 
     A round gives each candidate one turn, in an order that moves on by one each round. A turn calls the
-    candidate once untimed, to refill the caches that the others emptied, then at least once timed. Rounds
-    end after `rounds` of them, or, once there are three, when `seconds` have passed. `progress(done,
-    rounds)` is called after each round.
+    candidate once untimed, to refill the caches that the others emptied (not where a call takes longer than
+    a quarter of a second), then at least once timed. Rounds end after `rounds` of them; once there are
+    three, when `seconds` have passed; once there are seven, when every median is known to within the
+    fraction `steady` of itself. `progress(done, rounds)` is called after each round.
     """
-    calls: dict[str, int] = {}
+    took: dict[str, float] = {}
     for name, call in candidates.items():
         call()  # first calls compile, plan and allocate
         start = time.perf_counter()
         call()
-        calls[name] = max(1, min(100, int(TURN_SECONDS / max(time.perf_counter() - start, 1e-6))))
+        took[name] = max(time.perf_counter() - start, 1e-6)
+    calls = {name: max(1, min(100, int(TURN_SECONDS / took[name]))) for name in candidates}
+    medians: dict[str, list[float]] = {name: [] for name in candidates}
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
     began = time.perf_counter()
@@ -75,17 +83,34 @@ def interleave(
         for name in order:
             call = candidates[name]
             time.sleep(REST_SECONDS)
-            call()
+            if took[name] < LONG_SECONDS:
+                call()
             for _ in range(calls[name]):
                 start = time.perf_counter()
                 call()
                 samples[name].append(time.perf_counter() - start)
+            medians[name].append(float(np.median(samples[name][-calls[name] :])))
         order.append(order.pop(0))
         if progress is not None:
             progress(done + 1, rounds)
         if done >= 2 and time.perf_counter() - began > seconds:
             break
+        if (
+            steady
+            and done + 1 >= STEADY_ROUNDS
+            and max(map(uncertainty, medians.values()), default=0.0) <= steady
+        ):
+            break
     return {name: Timing(tuple(values)) for name, values in samples.items()}
+
+
+def uncertainty(values: Sequence[float]) -> float:
+    """Return how far the median of `values` may be off, as a fraction of it: the notch of a box plot.
+
+    McGill, Tukey and Larsen, Variations of Box Plots, 1978: 1.57 × interquartile range / √n.
+    """
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float(1.57 * (high - low) / math.sqrt(len(values)) / middle)
 
 
 def worst_difference(outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]) -> float:
