@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,12 @@ from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels import expression as expressions
+from ingot.kernels.block import SLOTS as BLOCK_SLOTS
+from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, View, constant
 from ingot.kernels.contract import Epilogue, Reach, reach_of
 from ingot.kernels.expression import Expression
+from ingot.kernels.pack import aligned_floats
 from ingot.kernels.window import (
     SLOTS,
     Place,
@@ -51,7 +54,8 @@ def pack_depthwise(weights: np.ndarray, machine: Machine) -> DepthwiseWeights:
     blocks = -(-channels // lanes)
     padded = np.zeros((blocks * lanes, rows, columns), np.float32)
     padded[:channels] = weights[:, 0]
-    packed = np.ascontiguousarray(padded.reshape(blocks, lanes, rows, columns).transpose(0, 2, 3, 1))
+    packed = aligned_floats(padded.size).reshape(blocks, rows, columns, lanes)
+    packed[...] = padded.reshape(blocks, lanes, rows, columns).transpose(0, 2, 3, 1)
     return DepthwiseWeights(constant(packed), channels, (rows, columns))
 
 
@@ -78,6 +82,52 @@ def definition(
             columns = slice(j * dw, j * dw + (width - 1) * sw + 1, sw)
             y += padded[:, :, rows, columns] * weights[:, 0, i, j].astype(np.float64)[:, None, None]
     return y
+
+
+def _finisher(
+    k: Builder, epilogue: Expression | None, reaches: tuple[Reach, ...]
+) -> tuple[Callable[[Place], list[Value]], Callable[[Value, Place, list[Value]], Value]]:
+    """What the loops call to prepare the epilogue's operands of a channel block, and to apply it."""
+    lanes = k.machine.lanes
+    pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
+    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+
+    def read(i: int, pointer: Value, place: Place) -> Value:
+        """A vector of operand i of the epilogue."""
+        dtype = reaches[i].dtype
+        if reaches[i].channels == "contiguous":
+            return load_element(k, pointer, dtype, lanes, mask=place.mask)
+        if reaches[i].channels == "repeated":
+            return k.broadcast(load_element(k, pointer, dtype, 1), lanes)
+        left = k.sub(k.arg("channels"), place.channel)
+        return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
+
+    def prepare(place: Place) -> list[Value]:
+        """Operands that are the same for all pixels; of the others their address."""
+        prepared: list[Value] = []
+        for i, reach in enumerate(reaches):
+            offset = k.add(
+                k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
+            )
+            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
+            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
+        return prepared
+
+    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
+        if epilogue is None:
+            return value
+        leaves = list(prepared)
+        for i, reach in enumerate(reaches):
+            if reach.per_pixel:
+                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
+                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
+        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
+
+    return prepare, finish
+
+
+def _is_short(epilogue: Expression | None) -> bool:
+    return epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
 
 
 @kernel(*SLOTS, "weights")
@@ -119,42 +169,29 @@ def depthwise(
         if window.columns % held:
             taps(window.columns // held * held, window.columns % held)
 
-    pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
-    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+    prepare, finish = _finisher(k, epilogue, reaches)
+    emit_windows(
+        k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=_is_short(epilogue)
+    )
 
-    def read(i: int, pointer: Value, place: Place) -> Value:
-        """A vector of operand i of the epilogue."""
-        dtype = reaches[i].dtype
-        if reaches[i].channels == "contiguous":
-            return load_element(k, pointer, dtype, lanes, mask=place.mask)
-        if reaches[i].channels == "repeated":
-            return k.broadcast(load_element(k, pointer, dtype, 1), lanes)
-        left = k.sub(k.arg("channels"), place.channel)
-        return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
 
-    def prepare(place: Place) -> list[Value]:
-        """Operands that are the same for all pixels; of the others their address."""
-        prepared: list[Value] = []
-        for i, reach in enumerate(reaches):
-            offset = k.add(
-                k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
-            )
-            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
-            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
-        return prepared
+@kernel(*BLOCK_SLOTS, "weights")
+def depthwise_block(
+    k: Builder,
+    *,
+    block: Block,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    operands: tuple[str, ...],
+) -> None:
+    """The same for small windows: see kernels/block.py."""
+    del operands  # they are in the slots already
 
-    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
-        if epilogue is None:
-            return value
-        leaves = list(prepared)
-        for i, reach in enumerate(reaches):
-            if reach.per_pixel:
-                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
-                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
-        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
+    def join(so_far: Value, value: Value, weight: Value) -> Value:
+        return k.fma(value, weight, so_far)
 
-    short = epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
-    emit_windows(k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=short)
+    prepare, finish = _finisher(k, epilogue, reaches)
+    emit_blocks(k, block, 0.0, k.pointer("weights"), join, prepare, finish, unroll_finish=_is_short(epilogue))
 
 
 def depthwise_conv2d(
@@ -178,32 +215,33 @@ def depthwise_conv2d(
     extra = [view.broadcast_to(out.shape) for view in extra]
     rows, columns = weights.kernel
     multiplier = weights.channels // max(x.shape[1], 1)
-    pixels = pixels_in_turn(out.shape[3])
-    window = Window(
-        columns=columns,
-        stride=strides[1],
-        dilation=dilations[1],
-        pixels=pixels,
-        gather=x.strides[1] != 1 or multiplier != 1,
-        scatter=out.strides[1] != 1,
-        out=out.dtype.name,
-        masked=weights.channels % machine.lanes != 0,
+    gather, scatter = x.strides[1] != 1 or multiplier != 1, out.strides[1] != 1
+    masked = weights.channels % machine.lanes != 0
+    reaches = tuple(reach_of(v, v.strides[1], v.strides[2:], out.shape[1]) for v in extra)
+    operands = tuple(
+        f"x{i}{part}" for i in range(len(extra)) for part in ("", *(f"_{axis}" for axis in _AXES))
     )
-    arguments, tiles = window_arguments(
-        x, out, rows, strides[0], dilations[0], pads[0], pads[1], max(multiplier, 1), machine
-    )
-    # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly equal.
-    most = max(machine.registers - pixels - 2, 1)
-    held = -(-columns // -(-columns // most))
-    code = depthwise(
-        window=window,
-        held=held,
-        epilogue=expression,
-        reaches=tuple(reach_of(v, v.strides[1], v.strides[2:], out.shape[1]) for v in extra),
-        operands=tuple(
-            f"x{i}{part}" for i in range(len(extra)) for part in ("", *(f"_{axis}" for axis in _AXES))
-        ),
-    )
+    # One register for the input vector, and without FMA another for the product.
+    registers = machine.registers - (1 if machine.fma else 2)
+    turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True)
+    if turn is not None:
+        block = Block((rows, columns), strides, dilations, *turn, gather, scatter, out.dtype.name, masked)
+        arguments, tiles, scratch = block_arguments(
+            x, out, block, pads[0], pads[1], max(multiplier, 1), machine
+        )
+        code = depthwise_block(block=block, epilogue=expression, reaches=reaches, operands=operands)
+    else:
+        pixels = pixels_in_turn(out.shape[3])
+        window = Window(columns, strides[1], dilations[1], pixels, gather, scatter, out.dtype.name, masked)
+        arguments, tiles = window_arguments(
+            x, out, rows, strides[0], dilations[0], pads[0], pads[1], max(multiplier, 1), machine
+        )
+        # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly
+        # equal.
+        most = max(machine.registers - pixels - 2, 1)
+        held = -(-columns // -(-columns // most))
+        code = depthwise(window=window, held=held, epilogue=expression, reaches=reaches, operands=operands)
+        scratch = (pixels + 1) * machine.vector_bytes
     slots: list[int | View] = []
     for view in extra:
         slots += [view, *view.strides]
@@ -214,7 +252,7 @@ def depthwise_conv2d(
             tiles=tiles,
             reads=[x, weights.view, *extra],
             writes=[out],
-            scratch=(pixels + 1) * machine.vector_bytes,
+            scratch=scratch,
             flops=2 * out.size * rows * columns,
             label="depthwise",
         )

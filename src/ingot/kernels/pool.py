@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +21,8 @@ from ingot.codegen.builder import F32, Builder, Int, Value, vector
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.block import SLOTS as BLOCK_SLOTS
+from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Buffer, Call, View, constant, strides_in_order
 from ingot.kernels.window import (
     SLOTS,
@@ -36,6 +38,7 @@ from ingot.kernels.window import (
 
 Op = Literal["max", "average", "l1", "l2"]
 
+_UNROLL_BLOCK = 49  # places of a window whose code is written out for a block of outputs
 _UNROLL = 16  # columns of a window that are written out; more of them are a loop
 _ONE = constant(np.ones(1, np.float32))
 
@@ -81,17 +84,11 @@ def _maximum(k: Builder, a: Value, b: Value) -> Value:
     return k.ir.select(k.ir.fcmp_unordered("uno", a, a), a, larger)
 
 
-@kernel(*SLOTS, "row_scales", "row_scale_step", "column_scales", "column_scale_step")
-def pool(k: Builder, *, window: Window, op: Op) -> None:
-    """out[n, c, y, x] = op over i, j of x[n, c, y·s + i·d − top, x·s + j·d − left], the places inside of the
-    image.
+_SCALES = ("row_scales", "row_scale_step", "column_scales", "column_scale_step")
 
-    A mean is the sum times row_scales[y] · column_scales[x]; a step of 0 means one scale for all of them.
-    """
-    type_ = vector(F32, k.machine.lanes)
-    row_scales, column_scales = k.pointer("row_scales"), k.pointer("column_scales")
-    row_step, column_step = k.arg("row_scale_step"), k.arg("column_scale_step")
-    neutral = -math.inf if op == "max" else 0.0
+
+def _joiner(k: Builder, op: Op) -> Callable[[Value, Value], Value]:
+    """One more element of a window."""
 
     def join(so_far: Value, value: Value) -> Value:
         if op == "max":
@@ -99,6 +96,42 @@ def pool(k: Builder, *, window: Window, op: Op) -> None:
         if op == "l2":
             return k.fma(value, value, so_far)
         return k.ir.fadd(so_far, k.intrinsic("fabs", value) if op == "l1" else value)
+
+    return join
+
+
+def _finisher(k: Builder, op: Op) -> Callable[[Value, Place, None], Value]:
+    """What a window's maximum or sum becomes."""
+    row_scales, column_scales = k.pointer("row_scales"), k.pointer("column_scales")
+    row_step, column_step = k.arg("row_scale_step"), k.arg("column_scale_step")
+
+    def finish(value: Value, place: Place, _prepared: None) -> Value:
+        if op == "average":
+            of_row = k.load(row_scales, F32, k.mul(place.row, row_step))
+            of_column = k.load(column_scales, F32, k.mul(place.column, column_step))
+            return k.ir.fmul(value, k.broadcast(k.ir.fmul(of_row, of_column), k.machine.lanes))
+        return k.intrinsic("sqrt", value) if op == "l2" else value
+
+    return finish
+
+
+def _neutral(op: Op) -> float:
+    return -math.inf if op == "max" else 0.0
+
+
+def _nothing(_place: Place) -> None:
+    return None
+
+
+@kernel(*SLOTS, *_SCALES)
+def pool(k: Builder, *, window: Window, op: Op) -> None:
+    """out[n, c, y, x] = op over i, j of x[n, c, y·s + i·d − top, x·s + j·d − left], the places inside of the
+    image.
+
+    A mean is the sum times row_scales[y] · column_scales[x]; a step of 0 means one scale for all of them.
+    """
+    type_, neutral = vector(F32, k.machine.lanes), _neutral(op)
+    join = _joiner(k, op)
 
     def accumulate(results: list[Value], _line: Int, _channel: Int, reader: Reader) -> None:
         def taps(first: Int, count: int) -> None:
@@ -114,19 +147,20 @@ def pool(k: Builder, *, window: Window, op: Op) -> None:
         if window.columns > whole:
             taps(whole, window.columns - whole)
 
-    def finish(value: Value, place: Place, _prepared: None) -> Value:
-        if op == "average":
-            of_row = k.load(row_scales, F32, k.mul(place.row, row_step))
-            of_column = k.load(column_scales, F32, k.mul(place.column, column_step))
-            return k.ir.fmul(value, k.broadcast(k.ir.fmul(of_row, of_column), k.machine.lanes))
-        return k.intrinsic("sqrt", value) if op == "l2" else value
-
-    def prepare(_place: Place) -> None:
-        return None
-
+    finish = _finisher(k, op)
     emit_windows(
-        k, window, neutral, lambda: k.splat(neutral, type_), accumulate, prepare, finish, unroll_finish=True
+        k, window, neutral, lambda: k.splat(neutral, type_), accumulate, _nothing, finish, unroll_finish=True
     )
+
+
+@kernel(*BLOCK_SLOTS, *_SCALES)
+def pool_block(k: Builder, *, block: Block, op: Op) -> None:
+    """The same for small windows: see kernels/block.py."""
+    join, finish = _joiner(k, op), _finisher(k, op)
+    emit_blocks(
+        k, block, _neutral(op), None, lambda so_far, value, _: join(so_far, value), _nothing, finish,
+        unroll_finish=True,
+    )  # fmt: skip
 
 
 def max_pool(
@@ -274,27 +308,35 @@ def _pass(
 
 def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Machine) -> Call:
     """x [N, C, H, W], out [N, C, Ho, Wo]."""
-    pixels = pixels_in_turn(out.shape[3])
-    window = Window(
-        columns=columns.window,
-        stride=columns.stride,
-        dilation=columns.dilation,
-        pixels=pixels,
-        gather=x.strides[1] != 1 and x.shape[1] > 1,
-        scatter=out.strides[1] != 1 and x.shape[1] > 1,
-        out="float32",
-        masked=x.shape[1] % machine.lanes != 0,
-    )
-    arguments, tiles = window_arguments(
-        x, out, rows.window, rows.stride, rows.dilation, rows.begin, columns.begin, 1, machine
-    )
+    gather = x.strides[1] != 1 and x.shape[1] > 1
+    scatter = out.strides[1] != 1 and x.shape[1] > 1
+    masked = x.shape[1] % machine.lanes != 0
+    kernel, strides = (rows.window, columns.window), (rows.stride, columns.stride)
+    dilations, turn = (rows.dilation, columns.dilation), None
+    if math.prod(kernel) <= _UNROLL_BLOCK:
+        # Beside the results: an input vector, and what a maximum takes to keep NaN.
+        turn = choose(kernel, strides, dilations, out.shape[2:], machine.registers - 3, weights=False)
+    if turn is not None:
+        block = Block(kernel, strides, dilations, *turn, gather, scatter, "float32", masked)
+        arguments, tiles, scratch = block_arguments(x, out, block, rows.begin, columns.begin, 1, machine)
+        code = pool_block(block=block, op=op)
+    else:
+        pixels = pixels_in_turn(out.shape[3])
+        window = Window(
+            columns.window, columns.stride, columns.dilation, pixels, gather, scatter, "float32", masked
+        )
+        arguments, tiles = window_arguments(
+            x, out, rows.window, rows.stride, rows.dilation, rows.begin, columns.begin, 1, machine
+        )
+        code = pool(window=window, op=op)
+        scratch = (pixels + 1) * machine.vector_bytes
     return Call(
-        pool(window=window, op=op),
+        code,
         [*arguments, rows.scales, int(rows.scales.size > 1), columns.scales, int(columns.scales.size > 1)],
         tiles=tiles,
         reads=[x, rows.scales, columns.scales],
         writes=[out],
-        scratch=(pixels + 1) * machine.vector_bytes,
+        scratch=scratch,
         flops=out.size * rows.window * columns.window,
         label=f"{op} pool",
     )

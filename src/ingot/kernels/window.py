@@ -1,4 +1,5 @@
-"""Windows sliding over images: the loops, borders and tails that depthwise convolution and pooling share.
+"""Large windows sliding over images: the loops, borders and tails that depthwise convolution and pooling
+share (block.py has those of small windows).
 
 A vector holds neighbouring channels of one pixel. A turn computes `pixels` neighbouring pixels of an output
 row, whose sums stay in registers over the whole window; an input vector is loaded once for all the pixels it

@@ -1,0 +1,332 @@
+"""Small windows over images: blocks of output rows and pixels in registers, channels innermost.
+
+A vector holds neighbouring channels of one pixel. A turn computes `rows` × `pixels` outputs of one vector of
+channels: an input vector is loaded once for all outputs that it reaches, in both directions. The channels
+are the innermost loop, so memory is read along its lines. A turn whose inputs lie partly outside of the
+image takes a second version of the same code, in which the address of such a place is replaced by that of a
+vector of neutral elements. Inputs whose channels do not lie side by side are gathered into scratch memory
+first.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingot.codegen.builder import F32, I64, Builder, Int, Value, vector
+from ingot.codegen.elements import memory_element, scatter_element, store_element
+from ingot.codegen.lanes import index_lanes
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import View
+from ingot.kernels.iteration import TILES
+from ingot.kernels.window import Place
+
+SLOTS = (
+    "x", "x_image", "x_channel", "x_row", "x_column",
+    "out", "out_image", "out_channel", "out_row", "out_column",
+    "channels", "multiplier", "height", "width", "out_height", "out_width",
+    "top", "left", "bands", "band_rows", "groups", "group_channels",
+)  # fmt: skip
+
+#: Lines of L1 that the inputs of one turn may take over all channels of a tile, as a part of the cache.
+_PART_OF_L1 = 2
+#: What a turn costs beside its arithmetic, in vector instructions.
+_TURN = 16.0
+
+#: join(result so far, input vector, weights of that place of the window, if there are any)
+Join = Callable[[Value, Value, Value], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What of a window and its block changes the code."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    rows: int  # of output in a turn
+    pixels: int  # of output in a turn, in each row
+    gather: bool  # the input's channels do not lie side by side, or one of them feeds several output channels
+    scatter: bool  # the output's channels do not lie side by side
+    out: str  # the output's dtype
+    masked: bool  # the channels are no multiple of the vector
+
+    @property
+    def lines(self) -> int:
+        """Input rows that a turn reads."""
+        return (self.rows - 1) * self.strides[0] + self.kernel[0]
+
+    @property
+    def columns(self) -> int:
+        """Input columns that a turn spans."""
+        return (self.pixels - 1) * self.strides[1] + (self.kernel[1] - 1) * self.dilations[1] + 1
+
+    def users(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """For each column that the window reaches: the pixels that use it, and which column of the window it
+        is for them.
+        """
+        width, stride, dilation = self.kernel[1], self.strides[1], self.dilations[1]
+        for column in range(self.columns):
+            pairs = [(pixel, column - pixel * stride) for pixel in range(self.pixels)]
+            users = [(p, d // dilation) for p, d in pairs if d % dilation == 0 and 0 <= d < width * dilation]
+            if users:
+                yield column, users
+
+
+def choose(
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    out: Sequence[int],
+    registers: int,
+    weights: bool,
+) -> tuple[int, int] | None:
+    """Rows and pixels of a turn that take the fewest instructions for an output of `out` pixels, or None.
+
+    registers: how many the results, an input vector and, with `weights`, the weights of the rows of the
+    window that an input row meets may take.
+    """
+    best: tuple[float, int, int] | None = None
+    for rows in range(1, (5 if dilations[0] == 1 else 2)):
+        meets = min(rows, -(-kernel[0] // strides[0])) * kernel[1] if weights else 0
+        for pixels in range(1, 15):
+            if rows * pixels + meets + 1 > registers:
+                break
+            turns = -(-out[0] // rows) * -(-out[1] // pixels)
+            lines = (rows - 1) * strides[0] + kernel[0]
+            columns = (pixels - 1) * strides[1] + min((kernel[1] - 1) * dilations[1] + 1, kernel[1] * pixels)
+            # A loaded vector weighs as much as a product and a half: much of it comes from L2.
+            work = rows * pixels * math.prod(kernel) + 1.5 * lines * columns + 2 * rows * pixels + _TURN
+            # Fewer results than an FMA's latency hides are no gain.
+            work *= max(1.0, 8 / (rows * pixels))
+            if best is None or turns * work < best[0]:
+                best = (turns * work, rows, pixels)
+    return best and best[1:]
+
+
+def emit_blocks(
+    k: Builder,
+    block: Block,
+    neutral: float,
+    weights: Value | None,
+    join: Join,
+    prepare: Callable[[Place], Any],
+    finish: Callable[[Value, Place, Any], Value],
+    unroll_finish: bool,
+) -> None:
+    """The loops over tiles, blocks of rows, blocks of pixels and channels.
+
+    weights: [channels / lanes][rows][columns][lanes], or None. prepare(place of channel): values that
+    finish(sum, place, prepared) uses. With `unroll_finish` it is emitted for each output of a whole block and
+    stays in registers; without, once, in a loop over sums that went through scratch memory (for long
+    epilogues).
+    """
+    lanes, rows, pixels = k.machine.lanes, block.rows, block.pixels
+    type_, stored = vector(F32, lanes), memory_element(block.out)
+    height, width = block.kernel
+    size = {name: k.arg(name) for name in SLOTS if name not in ("x", "out")}
+    x, out = k.pointer("x"), k.pointer("out")
+    outside, spilled = k.scratch, k.at(k.scratch, lanes, F32)
+    patch = k.at(k.scratch, (1 + rows * pixels) * lanes, F32)
+    k.store(k.splat(neutral, type_), outside)
+    image_line_step = k.mul(size["x_row"], block.dilations[0])
+
+    def pack(source: Value, top: Int, left: Int, offsets: Value, mask: Value | None) -> None:
+        """Copy the inputs of a turn to the patch; `source` is where the first of them would lie."""
+        with k.loop(0, block.lines) as line:
+            y = k.add(top, k.mul(line, block.dilations[0]))
+            row_exists = k.ir.icmp_unsigned("<", k.int(y), size["height"])
+            pointer = k.at(source, k.mul(line, image_line_step), F32)
+            target = k.at(patch, k.mul(line, block.columns * lanes), F32)
+            for column in range(block.columns):
+                if column:
+                    pointer = k.at(pointer, size["x_column"], F32)
+                exists = k.ir.icmp_unsigned("<", k.int(k.add(left, column)), size["width"])
+                exists = k.ir.and_(exists, row_exists)
+                lanes_on = k.broadcast(exists, lanes)
+                lanes_on = lanes_on if mask is None else k.ir.and_(lanes_on, mask)
+                value = k.gather_at(pointer, offsets, type_, lanes_on)
+                value = k.ir.select(exists, value, k.splat(neutral, type_))
+                k.store(value, target, column * lanes)
+
+    def accumulate(
+        corner: Value, top: Int, left: Int, filters: Value | None, mask: Value | None, inside: bool
+    ) -> list[Value]:
+        """The results of a turn from what lies at `corner`: the patch, or the image's memory, of which a part
+        may be missing unless it is `inside`.
+        """
+        results = [k.splat(neutral, type_) for _ in range(rows * pixels)]
+        dilation = block.dilations[0]
+        users = list(block.users())
+        packed = block.gather
+        line_step = block.columns * lanes if packed else image_line_step
+        exist: dict[int, Value] = {}
+        if not inside:
+            for column, _ in users:
+                place = k.int(k.add(left, column))
+                exist[column] = k.ir.icmp_unsigned("<", place, size["width"])
+
+        def line(y: Int, meets: list[int]) -> None:
+            """Add input row y to the results of the output rows `meets`."""
+            pointer, at = k.at(corner, k.mul(line_step, y), F32), 0
+            column_step: Int = lanes if packed else size["x_column"]
+            if not inside:
+                position = k.add(top, k.mul(y, dilation))
+                exists = k.ir.icmp_unsigned("<", k.int(position), size["height"])
+                pointer = k.ir.select(exists, pointer, outside)
+                column_step = k.choose(exists, column_step, 0)
+            weights: dict[tuple[int, int], Value] = {}
+
+            def weight(r: int, j: int) -> Value:
+                if filters is None:
+                    return None
+                if (r, j) not in weights:
+                    own = k.at(filters, k.mul(k.sub(y, r * block.strides[0]), width * lanes), F32)
+                    weights[r, j] = k.load(own, type_, j * lanes)
+                return weights[r, j]
+
+            for column, reached in users:
+                while at < column:
+                    pointer, at = k.at(pointer, column_step, F32), at + 1
+                place = pointer if inside else k.ir.select(exist[column], pointer, outside)
+                value = k.load(place, type_, mask=mask)
+                for r in meets:
+                    for pixel, j in reached:
+                        i = r * pixels + pixel
+                        results[i] = join(results[i], value, weight(r, j))
+
+        # Rows between `first` and `last` meet every output row of the block; the others some of them.
+        first, last = (rows - 1) * block.strides[0], height
+        looped = last - first >= 3 or (rows == 1 and last - first > 1 and height * width * pixels > 100)
+        y = 0
+        while y < block.lines:
+            if looped and y == first:
+                start: Int = first
+                stop: Int = last
+                if not inside and dilation == 1:  # rows outside of the image are left out
+                    start, stop = k.max(first, k.sub(0, top)), k.min(last, k.sub(size["height"], top))
+                with k.loop(start, stop, carry=results) as index:
+                    line(index, list(range(rows)))
+                y = last
+                continue
+            meets = [r for r in range(rows) if 0 <= y - r * block.strides[0] < height]
+            if meets:
+                line(y, meets)
+            y += 1
+        return results
+
+    with k.loop(k.begin, k.end) as tile:
+        group, others = k.rem(tile, size["groups"]), k.div(tile, size["groups"])
+        band, image = k.rem(others, size["bands"]), k.div(others, size["bands"])
+        first_row = k.mul(band, size["band_rows"])
+        last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
+        first_channel = k.mul(group, size["group_channels"])
+        last_channel = k.min(k.add(first_channel, size["group_channels"]), size["channels"])
+        source = k.at(x, k.mul(image, size["x_image"]), F32)
+        target = k.at(out, k.mul(image, size["out_image"]), stored)
+        with (
+            k.loop(first_row, last_row, rows) as row,
+            k.loop(0, size["out_width"], pixels) as column,
+        ):
+            row_count = k.min(k.sub(last_row, row), rows)
+            count = k.min(k.sub(size["out_width"], column), pixels)
+            top = k.sub(k.mul(row, block.strides[0]), size["top"])
+            left = k.sub(k.mul(column, block.strides[1]), size["left"])
+            bottom = k.add(top, (block.lines - 1) * block.dilations[0])
+            whole = k.ir.and_(k.compare("==", row_count, rows), k.compare("==", count, pixels))
+            # As unsigned numbers, places before the image lie far behind it.
+            inside = k.ir.and_(
+                k.ir.and_(k.compare(">=", top, 0), k.compare("<", bottom, size["height"])),
+                k.ir.and_(
+                    k.compare(">=", left, 0), k.compare("<", k.add(left, block.columns - 1), size["width"])
+                ),
+            )
+            corner = k.at(source, k.add(k.mul(top, size["x_row"]), k.mul(left, size["x_column"])), F32)
+            here = k.at(target, k.add(k.mul(row, size["out_row"]), k.mul(column, size["out_column"])), stored)
+            with k.loop(first_channel, last_channel, lanes) as channel:
+                mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if block.masked else None
+                if block.gather:
+                    numbers = k.ir.add(k.broadcast(k.int(channel), lanes), index_lanes(lanes, I64))
+                    sources = k.ir.udiv(numbers, k.broadcast(size["multiplier"], lanes))
+                    offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
+                    pack(corner, top, left, offsets, mask)
+                # A block of weights is as many vectors as the window has places.
+                filters = None if weights is None else k.at(weights, k.mul(channel, height * width), F32)
+                if block.gather:
+                    results = accumulate(patch, top, left, filters, mask, True)
+                else:
+                    own = k.at(corner, channel, F32)
+                    results = k.either(
+                        inside,
+                        lambda: accumulate(own, top, left, filters, mask, True),
+                        lambda: accumulate(own, top, left, filters, mask, False),
+                    )
+                first = k.at(here, k.mul(channel, size["out_channel"]), stored)
+                prepared = prepare(Place(image, channel, row, column, mask))
+
+                def store(
+                    value: Value, r: Int, p: Int, mask: Value | None = mask, first: Value = first,
+                    channel: Int = channel, prepared: Any = prepared,
+                ) -> None:  # fmt: skip
+                    place = Place(image, channel, k.add(row, r), k.add(column, p), mask)
+                    value = finish(value, place, prepared)
+                    pointer = k.at(
+                        first, k.add(k.mul(size["out_row"], r), k.mul(size["out_column"], p)), stored
+                    )
+                    if block.scatter:
+                        left_over = k.sub(size["channels"], channel) if block.masked else None
+                        scatter_element(k, value, pointer, block.out, size["out_channel"], left_over)
+                    else:
+                        store_element(k, value, pointer, block.out, mask=mask)
+
+                def through_scratch(results: list[Value]) -> None:
+                    for i, value in enumerate(results):
+                        k.store(value, spilled, i * lanes)
+                    with (
+                        k.loop(0, row_count, at_least_once=True) as r,
+                        k.loop(0, count, at_least_once=True) as p,
+                    ):
+                        number = k.add(k.mul(r, pixels), p)
+                        store(k.load(spilled, type_, k.mul(number, lanes)), r, p)
+
+                if unroll_finish:
+                    with k.when(whole):
+                        for i, value in enumerate(results):
+                            store(value, *divmod(i, pixels))
+                    with k.when(k.ir.not_(whole)):
+                        through_scratch(results)
+                else:
+                    through_scratch(results)
+
+
+def block_arguments(
+    x: View, out: View, block: Block, top: int, left: int, multiplier: int, machine: Machine
+) -> tuple[list[int | View], int, int]:
+    """The values of SLOTS for x [N, C, H, W] and out [N, C * multiplier, Ho, Wo], the number of tiles, and
+    the bytes of scratch memory.
+
+    A tile is a band of output rows of some channels: as many as leave the inputs of a turn in L1 from one
+    block of pixels to the next.
+    """
+    images, channels, out_height, out_width = out.shape
+    vectors = -(-channels // machine.lanes)
+    turn = block.lines * block.columns * machine.vector_bytes
+    most = max(1, machine.l1_bytes // _PART_OF_L1 // turn)
+    groups = -(-vectors // most)
+    group_channels = -(-vectors // max(groups, 1)) * machine.lanes
+    groups = -(-channels // max(group_channels, 1))
+    # Higher bands read less twice; there should be tiles enough to share out.
+    steps = -(-out_height // block.rows)
+    band_rows = block.rows * max(1, min(4, steps * images * max(groups, 1) // TILES))
+    bands = -(-out_height // band_rows)
+    arguments: list[int | View] = [
+        x, *x.strides, out, *out.strides,
+        channels, multiplier, x.shape[2], x.shape[3], out_height, out_width,
+        top, left, bands, band_rows, groups, group_channels,
+    ]  # fmt: skip
+    scratch = turn + (1 + block.rows * block.pixels) * machine.vector_bytes
+    return arguments, images * bands * groups if out.size else 0, scratch
