@@ -45,8 +45,8 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
             return Known(facts, start, position, cut=True)
         if (
             not op.random
-            and all(f is None or f.value is not None for f in inputs)
-            and any(f is not None and f.value is None for f in outputs)
+            and all(f is None or f.is_known for f in inputs)
+            and any(f is not None and not f.is_known for f in outputs)
             and sum(math.prod(f.shape) for f in outputs if f is not None) <= KNOWN_ELEMENTS
         ):
             arrays = op.evaluate(node, [None if f is None else f.value for f in inputs])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.ops.registry import Facts, Op, find
+from ingot.ops.registry import Facts, LazyFacts, Op, find
 
 
 @dataclass(slots=True)
@@ -79,5 +79,7 @@ def _facts_of_initializer(value: ir.Value) -> Facts:
         raise ModelError(
             f"initializer {value.name!r} has no data; the file is incomplete. Save the model again."
         )
+    if isinstance(tensor, ir.LazyTensor):
+        return LazyFacts(tensor.dtype.numpy(), tuple(tensor.shape.numpy()), tensor.numpy)
     array: np.ndarray[Any, Any] = tensor.numpy()
     return Facts(array.dtype, array.shape, array)

@@ -27,11 +27,15 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, identity, supports
+from ingot.loading import forget_pages
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, Facts, facts_of
+from ingot.ops.registry import Array, Facts, LazyFacts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
 MOST_STEPS, MOST_LEAVES = 48, 16
+
+#: Weights of more bytes are let go of as soon as they are packed.
+LARGE_WEIGHT = 1 << 20
 
 T = TypeVar("T")
 
@@ -111,6 +115,7 @@ class Lowering:
         self._views: dict[ir.Value, View] = {}
         self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+        self._large: list[tuple[Facts, Array]] = []
         self._turns = itertools.count()
         self._steps: list[Call | HostStep] = []
         self._checks: list[Check] = []
@@ -155,19 +160,22 @@ class Lowering:
 
     def constant(self, value: ir.Value | None) -> Array | None:
         """The value's array if it is known while planning."""
-        return None if value is None else self._facts[value].value
+        return None if value is None else self._read(self._facts[value])
 
     def view(self, value: ir.Value) -> View:
         """Where the value lies; computes it if it is still waiting."""
         view = self._views.get(value)
         if view is not None:
             return view
-        known = self._facts[value].value
-        if known is not None:
-            view = self.pack(
-                ("constant", value, known.shape) if value in self._index.constants else None,
-                lambda: constant(_contiguous(known)),
-            )
+        facts = self._facts[value]
+        if facts.is_known:
+
+            def make() -> View:
+                assert facts.value is not None
+                return constant(_contiguous(facts.value))
+
+            key = ("constant", value, facts.shape) if value in self._index.constants else None
+            view = self.pack(key, make)
             self._views[value] = view
             return view
         return self._compute(value, None)
@@ -348,7 +356,7 @@ class Lowering:
 
     def _find_uses(self) -> tuple[set[int], dict[ir.Value, list[int]]]:
         """The nodes that must run, and for each value which of them read it."""
-        needed = {value for value in self._outputs if self._facts[value].value is None}
+        needed = {value for value in self._outputs if not self._facts[value].is_known}
         live: set[int] = set()
         uses: dict[ir.Value, list[int]] = {}
         for position in range(self._stop - 1, self._start - 1, -1):
@@ -357,7 +365,7 @@ class Lowering:
                 continue
             live.add(position)
             for value in dict.fromkeys(self._index.reads[position]):
-                if self._facts[value].value is None:
+                if not self._facts[value].is_known:
                     needed.add(value)
                     uses.setdefault(value, []).insert(0, position)
         return live, uses
@@ -399,6 +407,25 @@ class Lowering:
         for call in calls:
             call.origin.extend(positions)
             self._steps.append(call)
+        self._release()
+
+    # ---- weights -------------------------------------------------------------------------------------------
+
+    def _read(self, facts: Facts) -> Array | None:
+        """A known value; a large one only until the calls that it was packed for are there."""
+        array = facts.value
+        if array is not None and array.nbytes >= LARGE_WEIGHT:
+            self._large.append((facts, array))
+        return array
+
+    def _release(self) -> None:
+        """Memory behind large weights: their pages are read from the file again if somebody does look."""
+        for facts, array in self._large:
+            if isinstance(facts, LazyFacts):
+                facts.release()
+            else:
+                forget_pages(array)
+        self._large.clear()
 
     def _group(
         self, root: ir.Value, target: View | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -52,6 +52,39 @@ class Facts:
     dtype: DType
     shape: tuple[int, ...]
     value: Array | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value; does not compute it."""
+        return self.value is not None
+
+
+class LazyFacts(Facts):
+    """Facts of a weight that is computed when it is asked for, and let go when it was packed."""
+
+    __slots__ = ("_array", "_make")
+
+    def __init__(self, dtype: DType, shape: tuple[int, ...], make: Callable[[], Array]) -> None:
+        for name, value in (("dtype", dtype), ("shape", shape), ("_make", make), ("_array", None)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def value(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]  (read like the field)
+        """The array, computed now if nobody asked since `release`."""
+        kept = cast("Array | None", self._array)
+        array = self._make() if kept is None else kept
+        if kept is None:
+            object.__setattr__(self, "_array", array)
+        return array
+
+    @property
+    def is_known(self) -> bool:
+        """Always."""
+        return True
+
+    def release(self) -> None:
+        """Lets the array go; whoever still needs it keeps it, or asks again."""
+        object.__setattr__(self, "_array", None)
 
 
 def facts_of(array: Array) -> Facts:

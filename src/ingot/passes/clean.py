@@ -49,18 +49,30 @@ def merge_initializers(model: ir.Model) -> int:
     """
     count = 0
     for graph in graphs_of(model):
-        seen: dict[Any, ir.Value] = {}
-        for name, value in list(graph.initializers.items()):
+        alike: dict[Any, list[ir.Value]] = {}
+        for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or value.is_graph_input() or value.is_graph_output():
-                continue
-            key = _tensor_key(tensor)
-            first = seen.setdefault(key, value)
-            if first is not value:
-                value.replace_all_uses_with(first)
-                del graph.initializers[name]
-                count += 1
+            if tensor is not None and not value.is_graph_input() and not value.is_graph_output():
+                alike.setdefault(_tensor_sample(tensor), []).append(value)
+        for values in alike.values():
+            seen: dict[Any, ir.Value] = {}
+            for value in values if len(values) > 1 else ():
+                assert value.const_value is not None
+                first = seen.setdefault(_tensor_key(value.const_value), value)
+                if first is not value:
+                    value.replace_all_uses_with(first)
+                    del graph.initializers[value.name or ""]
+                    count += 1
     return count
+
+
+def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
+    """Equal for tensors that may be equal. A few bytes tell most of them apart, and need not all be read."""
+    shape = tuple(tensor.shape.numpy())
+    if tensor.nbytes > _COMPARED or tensor.dtype == ir.DataType.STRING:
+        return tensor.dtype, shape
+    ends = tensor.numpy().flat
+    return tensor.dtype, shape, ends[:8].tobytes(), ends[-8:].tobytes()
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Any:

@@ -179,6 +179,14 @@ def constant_of(value: ir.Value | None) -> Array | None:
     return None
 
 
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Like `constant_of`, without reading its elements: large ones may be computed when they are read."""
+    if value is not None and value.producer() is None:
+        return value.const_value if value.is_initializer() and not value.is_graph_input() else None
+    array = constant_of(value)
+    return None if array is None or array.dtype == object else ir.Tensor(array)
+
+
 def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of a constant, without reading its elements; None where the value is no constant."""
     if value is None:

@@ -185,7 +185,7 @@ class Driver:
             outputs = [
                 v
                 for v, f in known.facts.items()
-                if f.value is None and v not in fed and self._last_use.get(v, -1) >= known.stop
+                if not f.is_known and v not in fed and self._last_use.get(v, -1) >= known.stop
             ]
         else:
             outputs = [v for v in self.index.outputs if known.facts[v].dtype != object]
@@ -204,9 +204,7 @@ class Driver:
         later = {
             v: f
             for v, f in known.facts.items()
-            if f.value is not None
-            and v not in self.index.constants
-            and self._last_use.get(v, -1) >= known.stop
+            if f.is_known and v not in self.index.constants and self._last_use.get(v, -1) >= known.stop
         }
         return Stage(plan, results, list(outputs), known.stop, not known.cut, is_whole, later)
 

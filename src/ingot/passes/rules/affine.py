@@ -1,6 +1,9 @@
 """Constant factors, constant sums and BatchNormalization go into the weights before them.
 
-New weights are computed in float64 and rounded once; the old ones stay for whoever else uses them.
+New weights are computed in float64 and rounded once; the old ones stay for whoever else uses them. In a
+session large ones are computed when they are read, which is when a kernel packs them: until then they are a
+view of the file and a factor for each channel. The factor is then rounded to the weight's dtype first, since
+float64 takes several times as long.
 """
 
 from __future__ import annotations
@@ -11,13 +14,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.create import tensor_array
 from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int
-from ingot.passes.edit import add_initializer, constant_of, constant_shape
+from ingot.passes.edit import add_initializer, constant_of, constant_shape, constant_tensor
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 
 #: A weight with other uses is copied only up to this size, in bytes.
 _COPIED = 1 << 20
+#: Smaller weights are computed at once, in bytes.
+_LAZY = 1 << 16
+#: Elements that are looked at together: they stay in the cache from one look to the next.
+_BLOCK = 1 << 18
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -27,7 +35,9 @@ class _Weighted:
     """A node y = x ∘ w (+ b) with constant w and b, and how a factor for each output channel goes into w."""
 
     node: ir.Node
-    weight: Array
+    weight: ir.TensorProtocol
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     bias: Array | None
     channels: int
 
@@ -35,8 +45,8 @@ class _Weighted:
     def of(cls, node: ir.Node) -> _Weighted | str:
         """The node's constants, or why they are none."""
         shape = constant_shape(node.inputs[1])
-        weight = None if shape is None else constant_of(node.inputs[1])
-        if weight is None or not is_float(weight.dtype):
+        weight = None if shape is None else constant_tensor(node.inputs[1])
+        if weight is None or shape is None or not is_float(weight.dtype.numpy()):
             return "its weight is not a float constant"
         bias_value = node.inputs[2] if len(node.inputs) > 2 else None
         bias = constant_of(bias_value)
@@ -45,37 +55,53 @@ class _Weighted:
         shared = node.inputs[1] is not None and len(node.inputs[1].uses()) > 1
         if shared and weight.nbytes > _COPIED:
             return "its weight is used elsewhere, too, and large"
-        if node.op_type == "MatMul" and weight.ndim != 2:
+        if node.op_type == "MatMul" and len(shape) != 2:
             return "its weight is not a matrix"
         if node.op_type == "Gemm":
             if attr_float(node, "alpha", 1.0) != 1.0 or (
                 bias is not None and attr_float(node, "beta", 1.0) != 1.0
             ):
                 return "it has factors of its own"
-            channels = weight.shape[0 if attr_int(node, "transB", 0) else 1]
+            channels = shape[0 if attr_int(node, "transB", 0) else 1]
             if bias is not None and bias.shape not in ((channels,), (1, channels), (1,), ()):
                 return "its bias is not one number for each column"
         elif node.op_type == "ConvTranspose":
-            channels = weight.shape[1] * attr_int(node, "group", 1)
+            channels = shape[1] * attr_int(node, "group", 1)
         else:
-            channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[-1]
-        return cls(node, weight, bias, channels)
+            channels = shape[0] if node.op_type == "Conv" else shape[-1]
+        return cls(node, weight, shape, weight.dtype.numpy(), bias, channels)
 
-    def scaled(self, factor: Array) -> Array | None:
+    def scaled(self, factor: Array, lazy: bool) -> ir.TensorProtocol | None:
         """The weight with each output channel multiplied; factor [channels]. None: it overflows."""
         weight = self.weight
+        if lazy and weight.nbytes > _LAZY and is_native(self.dtype):
+            if not _fits(tensor_array(weight), float(np.abs(factor).max(initial=0.0))):
+                return None
+
+            def compute() -> ir.TensorProtocol:
+                array = tensor_array(weight)
+                with np.errstate(all="ignore"):
+                    return ir.Tensor(array * self._spread(factor.astype(array.dtype)))
+
+            return ir.LazyTensor(compute, weight.dtype, ir.Shape(self.shape))
+        scaled = _product(tensor_array(weight), self._spread(factor))
+        return None if scaled is None else ir.Tensor(scaled)
+
+    def _spread(self, factor: Array) -> Array:
+        """A factor for each output channel as one that broadcasts to the weight."""
+        rank = len(self.shape)
         if self.node.op_type == "ConvTranspose":
             groups = attr_int(self.node, "group", 1)
-            split = weight.reshape(groups, -1, *weight.shape[1:])
-            product = _product(split, factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2)))
-            return None if product is None else product.reshape(weight.shape)
+            rows = factor.reshape(groups, 1, -1)  # those of a group's input channels are alike
+            rows = np.broadcast_to(rows, (groups, self.shape[0] // groups, self.shape[1]))
+            return rows.reshape(*self.shape[:2], *[1] * (rank - 2))
         if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and attr_int(self.node, "transB", 0)):
-            factor = factor.reshape(-1, *[1] * (weight.ndim - 1))
-        return _product(weight, factor)
+            return factor.reshape(-1, *[1] * (rank - 1))
+        return factor
 
     def rewritten(self, g: Rewriting, factor: Array | None, shift: Array | None) -> Result:
         """The node with factor and shift [channels] (in float64) in its constants."""
-        weight = self.weight if factor is None else self.scaled(factor)
+        weight = self.weight if factor is None else self.scaled(factor, lazy=not g.standard)
         bias = None if self.bias is None else self.bias.astype(np.float64)
         if bias is not None and factor is not None:
             bias = bias * factor
@@ -84,14 +110,14 @@ class _Weighted:
         new_bias = (
             None
             if bias is None
-            else _rounded(np.broadcast_to(bias.reshape(-1), (self.channels,)), self.weight)
+            else _rounded(np.broadcast_to(bias.reshape(-1), (self.channels,)), self.dtype)
         )
         if weight is None or (bias is not None and new_bias is None):
             return "the new weights would overflow"
         x, w = self.node.inputs[0], self.node.inputs[1]
         assert w is not None
-        if weight is not self.weight:
-            w = add_initializer(self.node_graph, w.name or "weight", ir.Tensor(weight))
+        if factor is not None:
+            w = add_initializer(self.node_graph, w.name or "weight", weight)
         b = None
         if new_bias is not None:
             b = add_initializer(
@@ -112,16 +138,29 @@ class _Weighted:
 def _product(weight: Array, factor: Array) -> Array | None:
     """weight · factor, computed in float64 block by block; None where it overflows the weight's dtype."""
     if not is_native(weight.dtype):
-        return _rounded(weight.astype(np.float64) * factor, weight)
+        return _rounded(weight.astype(np.float64) * factor, weight.dtype)
     result = np.empty_like(weight, order="C")
     with np.errstate(over="ignore"):
         np.multiply(weight, factor, out=result, dtype=np.float64, casting="unsafe")
     return result if bool(np.isfinite(result).all()) else None
 
 
-def _rounded(array: Array, like: Array) -> Array | None:
+def _fits(weight: Array, factor: float) -> bool:
+    """Whether no product of the weight with a factor up to this one overflows the weight's dtype."""
+    if factor <= 1.0:
+        return True  # what is infinite in the result was so before
+    most = float(np.finfo(weight.dtype).max) * 0.99 / factor  # the factor may be rounded up
+    flat = weight.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        if not (block.max() <= most and block.min() >= -most):
+            return False
+    return True
+
+
+def _rounded(array: Array, dtype: np.dtype[Any]) -> Array | None:
     with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(array).astype(like.dtype)
+        result = np.ascontiguousarray(array).astype(dtype)
     return result if bool(np.isfinite(result.astype(np.float64)).all()) else None
 
 
@@ -132,7 +171,7 @@ def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
     if shape is None or array is None or not is_float(array.dtype):
         return "the other operand is not a float constant"
     if weighted.node.op_type in ("Conv", "ConvTranspose"):
-        rank = weighted.weight.ndim
+        rank = len(weighted.shape)
         if len(shape) > rank:
             return "the constant has more dimensions than the output"
         shape = (1,) * (rank - len(shape)) + shape
