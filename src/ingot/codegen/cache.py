@@ -55,6 +55,22 @@ def _key(kernel: Kernel, machine: Machine) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+def engine_of(assembly: str, machine: Machine) -> Any:
+    """An engine with the functions of a module in LLVM's language, compiled if it was never before."""
+    text = f"{llvmlite.__version__}|{machine.fingerprint}|{assembly}"
+    path = directory() / "objects" / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.o"
+    data = _read(path)
+    if data is None:
+        module = llvm.parse_assembly(assembly)
+        module.verify()
+        data = machine.target().emit_object(module)
+        _write(path, data)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine.target())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+    engine.finalize_object()
+    return engine
+
+
 def compile_object(kernel: Kernel, machine: Machine, symbol: str = "kernel") -> bytes:
     """Emit and compile one kernel; the object file's bytes."""
     module = llvm.parse_assembly(kernel.assembly(machine, symbol))

@@ -19,9 +19,6 @@ The team's state is an array of 8-byte words:
     word 32  workers that may be looking at words 3 to 5, or at the tables they point to
     word 64 + 8 t             1 while worker t is parked, or about to be
 """
-# llvmlite has no type information.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -30,8 +27,7 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding as llvm
-
+from ingot.codegen.cache import engine_of
 from ingot.codegen.machine import Machine
 
 WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
@@ -326,15 +322,12 @@ class Runner:
 
 @functools.cache
 def runner(machine: Machine) -> Runner:
-    """Compile the loop for this machine (some milliseconds, once a process)."""
+    """The loop for this machine, made once a process."""
     name = platform.machine().lower()
     kind = (
         "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
     )
     body = _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("TURNS", str(TURNS_BEFORE_YIELD))
-    module = llvm.parse_assembly(_DECLARATIONS[kind] + body)
-    module.verify()
-    engine = llvm.create_mcjit_compiler(module, machine.target())
-    engine.finalize_object()
+    engine = engine_of(_DECLARATIONS[kind] + body, machine)
     addresses = (engine.get_function_address(n) for n in ("run", "work", "serve", "idle"))
     return Runner(*addresses, engine=engine)

@@ -12,7 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.ops.registry import Facts, LazyFacts, Op, find
+from ingot.ops.registry import Facts, LazyFacts, Op, find, load_families
+
+# Now rather than when the first model is opened: what is imported with the session is not waited for later.
+load_families()
 
 
 @dataclass(slots=True)
