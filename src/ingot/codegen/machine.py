@@ -7,9 +7,11 @@ an ISA by name.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from ingot.errors import IngotError
 # Each level switches off what is newer. INGOT_ISA=avx2 runs (and tests) the narrower kernels on a wider
 # machine.
 _MASKED = {
-    "avx512": (),
+    "amx": (),
+    "avx512": ("amx",),
     "avx2": ("avx512", "evex512", "avx10", "amx"),
     "sse": ("avx512", "evex512", "avx10", "amx", "avx", "fma", "f16c", "xop", "vaes", "vpclmulqdq"),
 }
@@ -38,6 +41,8 @@ class Machine:
     fma: bool
     l1_bytes: int
     l2_bytes: int
+    #: whether 8-bit integers can be multiplied in tile registers (Intel AMX), by this process
+    tiles: bool = False
 
     @property
     def lanes(self) -> int:
@@ -70,6 +75,15 @@ def _cache_bytes(level: int, otherwise: int) -> int:
     return otherwise
 
 
+@functools.cache
+def _tiles_allowed() -> bool:
+    """Ask Linux to let this process use tile registers: their state is large, so it is not kept unasked."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # Linux, Documentation/arch/x86/xstate.rst
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+
+
 def _start_llvm() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -77,7 +91,8 @@ def _start_llvm() -> None:
 
 @functools.cache
 def host(isa: str | None = None) -> Machine:
-    """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks features: "avx512", "avx2", "sse".
+    """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks what is newer: "amx", "avx512",
+    "avx2", "sse".
 
     Raises IngotError for another name, or where the CPU lacks what was asked for.
     """
@@ -101,17 +116,21 @@ def host(isa: str | None = None) -> Machine:
         vector_bytes, registers, fma = 32, 16, True
     else:
         vector_bytes, registers, fma = 16, 16, False
+    tiles = {"amx-tile", "amx-int8"} <= enabled and vector_bytes == 64 and _tiles_allowed()
+    if level == "amx" and not tiles:
+        raise IngotError("INGOT_ISA is 'amx', and this CPU or system has no AMX; unset it or say avx512")
     marks = [f"+{name}" if name in enabled else f"-{name}" for name in sorted(llvm.get_host_cpu_features())]
     if vector_bytes == 64:
         marks.append("-prefer-256-bit")  # LLVM's tuning would split every 512-bit vector in two
     return Machine(
         triple=triple,
         # Under a mask the host's name would bring the masked features back.
-        cpu=llvm.get_host_cpu_name() if level is None else ("x86-64" if is_x86 else "generic"),
+        cpu=llvm.get_host_cpu_name() if level in (None, "amx") else ("x86-64" if is_x86 else "generic"),
         features=",".join(marks),
         vector_bytes=vector_bytes,
         registers=registers,
         fma=fma,
         l1_bytes=_cache_bytes(1, 32 << 10),
         l2_bytes=_cache_bytes(2, 512 << 10),
+        tiles=tiles,
     )

@@ -18,7 +18,7 @@ stored.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -308,15 +308,40 @@ def _finish(
 ) -> None:
     """Apply the epilogue to a tile's sums and store them."""
     lanes = k.machine.lanes
+    pixel = finisher(k, vectors, masked, out, epilogue, reaches, k.mul(number, columns))
+    if epilogue is None or epilogue.weight <= _SHORT_EPILOGUE:
+        for p in range(rows * columns):
+            pixel(p // columns, p % columns, total[p * vectors : (p + 1) * vectors])
+        return
+    for i, value in enumerate(total):
+        k.store(value, k.scratch, i * lanes)
+    with k.loop(0, rows) as row, k.loop(0, columns) as column:
+        saved = k.at(k.scratch, k.mul(k.add(k.mul(row, columns), column), vectors * lanes), F32)
+        pixel(row, column, [k.load(saved, vector(F32, lanes), v * lanes) for v in range(vectors)])
+
+
+def finisher(
+    k: Builder,
+    vectors: int,
+    masked: bool,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    first_column: Int = 0,
+) -> Callable[[Int, Int, Sequence[Value]], None]:
+    """What emits `pixel(row, column, sums)`: apply the epilogue to one pixel's vectors of sums and store
+    them, in slots "out", "x0" … and their strides; columns count from `first_column` on.
+    """
+    lanes = k.machine.lanes
     valid = k.arg("valid") if masked or out.channels == "strided" else vectors * lanes
     masks = [k.lanes_below(k.sub(valid, v * lanes), lanes) if masked else None for v in range(vectors)]
     out_column, out_row = k.arg("out_column"), k.arg("out_row")
-    corner = k.at(k.pointer("out"), k.mul(number, k.mul(out_column, columns)), I8)
+    corner = k.at(k.pointer("out"), k.mul(out_column, first_column), I8)
     out_channel = _elements(k, k.arg("out_channel"), out.dtype) if out.channels == "strided" else 1
     readers: list[_Reader] = []
     for i, reach in enumerate(reaches):
         column, row = (k.arg(f"x{i}_{d}") if reach.per_pixel else 0 for d in ("column", "row"))
-        start = k.at(k.pointer(f"x{i}"), k.mul(number, k.mul(column, columns)), I8)
+        start = k.at(k.pointer(f"x{i}"), k.mul(column, first_column), I8)
         channel = _elements(k, k.arg(f"x{i}_channel"), reach.dtype) if reach.channels == "strided" else 1
         readers.append(_Reader(reach, start, column, row, channel))
 
@@ -352,12 +377,4 @@ def _finish(
                 first = k.at(where, k.mul(out_channel, v * lanes), memory_element(out.dtype))
                 scatter_element(k, value, first, out.dtype, out_channel, k.sub(valid, v * lanes))
 
-    if epilogue is None or epilogue.weight <= _SHORT_EPILOGUE:
-        for p in range(rows * columns):
-            pixel(p // columns, p % columns, total[p * vectors : (p + 1) * vectors])
-        return
-    for i, value in enumerate(total):
-        k.store(value, k.scratch, i * lanes)
-    with k.loop(0, rows) as row, k.loop(0, columns) as column:
-        saved = k.at(k.scratch, k.mul(k.add(k.mul(row, columns), column), vectors * lanes), F32)
-        pixel(row, column, [k.load(saved, vector(F32, lanes), v * lanes) for v in range(vectors)])
+    return pixel

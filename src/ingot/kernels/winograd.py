@@ -290,7 +290,16 @@ def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) 
 
 def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
     """Whether Winograd's algorithm is faster than the direct one for this many input channels and an output
-    [N, O, Ho, Wo], by a count of cycles.
+    [N, O, Ho, Wo].
+    """
+    if min(inputs, out_shape[1]) < _FEWEST_CHANNELS or not out_shape[0]:
+        return False
+    ours, direct = cycles(inputs, out_shape, machine)
+    return ours * _MARGIN < direct
+
+
+def cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> tuple[float, float]:
+    """A count of cycles for one thread, of Winograd's algorithm and of the direct one.
 
     Both multiply two vectors a cycle. Winograd transforms a vector of a tile's channels in so many cycles on
     each side. Weights that leave no room in L2 come from beyond it, four times as many for Winograd, and
@@ -298,21 +307,19 @@ def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
     """
     images, outputs, height, width = out_shape
     lanes, panel = machine.lanes, PANEL_VECTORS * machine.lanes
-    if min(inputs, outputs) < _FEWEST_CHANNELS or not images:
-        return False
     vectors, panels = -(-outputs // lanes), -(-outputs // panel)
     rows = -(-inputs // UNROLL) * UNROLL
     tiles = images * -(-height // OUTPUTS) * -(-width // OUTPUTS)
     columns, strip, _ = _blocking(tiles, rows, panel, panels, machine)
 
-    def cycles(multiplications: int, weight_bytes: int) -> float:
+    def time(multiplications: int, weight_bytes: int) -> float:
         waiting = weight_bytes / _BYTES_A_CYCLE if weight_bytes > machine.l2_bytes // 2 else 0.0
         return multiplications / 2 + waiting
 
     taps, pixels, strips = TAPS * TAPS, images * height * width, -(-tiles // strip)
-    direct = cycles(pixels * taps * rows * vectors, taps * rows * panels * panel * 4)
+    direct = time(pixels * taps * rows * vectors, taps * rows * panels * panel * 4)
     padded = -(-tiles // columns) * columns
-    products = cycles(padded * POINTS * rows * vectors, POINTS * rows * panels * panel * 4)
-    again = (strips - 1) * (products - cycles(padded * POINTS * rows * vectors, 0))
+    products = time(padded * POINTS * rows * vectors, POINTS * rows * panels * panel * 4)
+    again = (strips - 1) * (products - time(padded * POINTS * rows * vectors, 0))
     transforms = tiles * (-(-inputs // lanes) + vectors) * _TRANSFORM_CYCLES
-    return (products + again + transforms) * _MARGIN < direct
+    return products + again + transforms, direct

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise
+from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
+from ingot.kernels.winograd import cycles as winograd_cycles
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.lowering import Lowering
@@ -118,6 +121,11 @@ class Conv(Op):
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return _depthwise(source, own, out, window, epilogue, machine)
 
+        elif (slices := _slices(plan, node, source, window)) is not None:
+
+            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+                return sliced_conv2d(source, slices, out, pads, epilogue, machine)
+
         elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
             points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights, machine))
 
@@ -132,6 +140,35 @@ class Conv(Op):
 
         plan.anchor(value, emit, channels_last(rank))
         return True
+
+
+def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedConvWeights | None:
+    """The filters in slices, where tile registers are faster than vectors."""
+    w, machine = node.inputs[1], plan.machine
+    weights = plan.constant(w)
+    if weights is None or w is None or not (plan.options.amx and machine.tiles):
+        return None
+    if (
+        x.dtype != np.float32
+        or weights.dtype != np.float32
+        or x.strides[1] != 1
+        or weights.shape[1] != x.shape[1]
+    ):
+        return None
+    out_shape = (x.shape[0], weights.shape[0], *window.output)
+    if not math.prod(out_shape):
+        return None
+    others = direct_cycles(out_shape, math.prod(weights.shape[1:]), machine)
+    if plan.options.winograd and _suits_winograd(x, weights, window, machine):
+        # No faster than tile registers where the two are close, and less exact.
+        others = min(others, 1.1 * winograd_cycles(x.shape[1], out_shape, machine)[0])
+    if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations) > others:
+        return None
+    strides, dilations = window.strides, window.dilations
+    packed = plan.pack(
+        _key("slices", w, strides, dilations), lambda: SlicedConvWeights(weights, strides, dilations, machine)
+    )
+    return packed if packed.packed is not None else None
 
 
 def _suits_winograd(x: Memory, weights: Array, window: Window, machine: Machine) -> bool:

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
+from ingot.kernels.contract import Epilogue
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
+from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
+from ingot.kernels.slices import SlicedWeights
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -75,7 +79,7 @@ class MatMul(Op):
             return False
         a_rank, b_rank = len(plan.facts(a).shape), len(plan.facts(b).shape)
         if a_rank > 1 and b_rank > 1:
-            product(plan, value, plan.view(a), factor(plan, b))
+            product(plan, value, plan.view(a), b)
             return True
         left, right = plan.view(a), plan.view(b)
         if a_rank == 1:
@@ -148,11 +152,9 @@ class Gemm(Op):
         left = plan.view(a)
         if attr_int(node, "transA", 0):
             left = left.transpose((1, 0))
-        right = factor(
-            plan, b, transposed=bool(attr_int(node, "transB", 0)), scale=alpha if constant else 1.0
-        )
         so_far = value if not steps else plan.intermediate(facts.shape, facts.dtype)
-        product(plan, so_far, left, right)
+        transposed = bool(attr_int(node, "transB", 0))
+        product(plan, so_far, left, b, transposed=transposed, scale=alpha if constant else 1.0)
         for i, (op, operand) in enumerate(steps, 1):
             target = value if i == len(steps) else plan.intermediate(facts.shape, facts.dtype)
             plan.wait(target, op, [so_far, operand])
@@ -164,27 +166,65 @@ def _is_native(dtype: np.dtype[Any]) -> bool:
     return dtype.name in ("float32", "float16", "bfloat16")
 
 
-def factor(
-    plan: Lowering, b: ir.Value, *, transposed: bool = False, scale: float = 1.0
-) -> PackedWeights | Memory:
+def product(
+    plan: Lowering,
+    value: ir.Value,
+    a: Memory,
+    b: ir.Value,
+    *,
+    transposed: bool = False,
+    scale: float = 1.0,
+) -> None:
+    """`value` = a @ b, waiting for what follows it; b, if constant, transposed and scaled."""
+    machine = plan.machine
+    slices = _slices(plan, a, b, transposed, scale)
+    if slices is None:
+        right = _factor(plan, b, transposed, scale)
+        plan.anchor(value, lambda out, epilogue: matmul(a, right, out, epilogue, machine))
+        return
+
+    def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+        calls = sliced_matmul(a, slices, out, epilogue, machine)
+        return (
+            matmul(a, _factor(plan, b, transposed, scale), out, epilogue, machine) if calls is None else calls
+        )
+
+    plan.anchor(value, emit)
+
+
+def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> PackedWeights | Memory:
     """The second factor of a product: packed once for the session where it is constant."""
     array = plan.constant(b)
     if array is None:
         view = plan.view(b)
         return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2)) if transposed else view
-
-    def make() -> PackedWeights:
-        matrix = np.swapaxes(array, -1, -2) if transposed else array
-        scaled = matrix if scale == 1.0 else matrix * array.dtype.type(scale)
-        return pack_weights(scaled, plan.machine)
-
-    return plan.pack(("factor", b, transposed, scale) if b.is_initializer() else None, make)
+    return plan.pack(
+        ("factor", b, transposed, scale) if b.is_initializer() else None,
+        lambda: pack_weights(_scaled(array, transposed, scale), plan.machine),
+    )
 
 
-def product(plan: Lowering, value: ir.Value, a: Memory, b: PackedWeights | Memory) -> None:
-    """`value` = a @ b, waiting for what follows it."""
-    machine = plan.machine
-    plan.anchor(value, lambda out, epilogue: matmul(a, b, out, epilogue, machine))
+def _scaled(array: Array, transposed: bool, scale: float) -> Array:
+    matrix = np.swapaxes(array, -1, -2) if transposed else array
+    return matrix if scale == 1.0 else matrix * array.dtype.type(scale)
+
+
+def _slices(plan: Lowering, a: Memory, b: ir.Value, transposed: bool, scale: float) -> SlicedWeights | None:
+    """The constant second factor in slices, where tile registers are faster than vectors."""
+    array, machine = plan.constant(b), plan.machine
+    if array is None or not (plan.options.amx and machine.tiles) or a.dtype != np.float32:
+        return None
+    if array.dtype != np.float32 or array.size != math.prod(array.shape[-2:]) or a.strides[-1] != 1:
+        return None
+    depth, columns = array.shape[-2:][::-1] if transposed else array.shape[-2:]
+    rows = math.prod(a.shape[:-1])
+    out_shape = (1, columns, rows, 1)
+    if rows < FEWEST_ROWS or cycles(out_shape, depth) > direct_cycles(out_shape, depth, machine):
+        return None
+    return plan.pack(
+        ("slices", b, transposed, scale) if b.is_initializer() else None,
+        lambda: slice_matrix(_scaled(array.reshape(array.shape[-2:]), transposed, scale), machine),
+    )
 
 
 def einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:

@@ -25,9 +25,12 @@ class PlanOptions:
 
     winograd: convolutions may use Winograd's algorithm where it is faster; its rounding errors are a few
     times larger.
+    amx: products of float32 may be computed from slices of 8 bits where the CPU multiplies those in tile
+    registers.
     """
 
     winograd: bool = True
+    amx: bool = True
 
 
 class Lowering(Protocol):

@@ -93,7 +93,10 @@ class InferenceSession:
         if threads < 0:
             raise InputError(f"intra_op_num_threads is {threads}; it must be 0 (all cores) or more")
         self._resources = Resources(
-            machine.host(), threads, PlanOptions(self._options.enable_winograd), progress=_Progress()
+            machine.host(),
+            threads,
+            PlanOptions(self._options.enable_winograd, self._options.enable_amx),
+            progress=_Progress(),
         )
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
