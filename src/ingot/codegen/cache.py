@@ -31,6 +31,8 @@ from ingot.codegen.machine import Machine
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
+#: The same by kernel, without making the key again.
+_found: dict[tuple[Kernel, Machine], int] = {}
 _engine: Any = None
 
 
@@ -126,7 +128,11 @@ def addresses(
     """The address of each kernel's code, compiled if it was never before (on all cores; `progress(done,
     total)`).
     """
-    keys = {kernel: _key(kernel, machine) for kernel in kernels}
+    wanted = list(kernels)
+    found = {kernel: _found.get((kernel, machine), 0) for kernel in wanted}
+    if all(found.values()):
+        return found
+    keys = {kernel: _key(kernel, machine) for kernel in wanted}
     with _lock:
         missing = {key: kernel for kernel, key in keys.items() if key not in _addresses}
         if missing:
@@ -142,4 +148,6 @@ def addresses(
                         if progress is not None:
                             progress(done, len(todo))
             _link((key, data) for key, data in objects.items() if data is not None)
-        return {kernel: _addresses[key] for kernel, key in keys.items()}
+        found = {kernel: _addresses[key] for kernel, key in keys.items()}
+        _found.update(((kernel, machine), address) for kernel, address in found.items())
+        return found

@@ -5,13 +5,15 @@ yet code.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ingot.codegen.builder import Builder
 from ingot.codegen.machine import Machine
 
 _GENERATORS: dict[str, Generator] = {}
+#: Every kernel that was ever named, by its generator and parameters: a plan names the same ones many times.
+_KERNELS: dict[tuple[str, tuple[tuple[str, Any], ...]], Kernel] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,11 @@ class Generator:
     emit: Callable[..., None]
 
     def __call__(self, **params: Hashable) -> Kernel:
-        return Kernel(self.name, tuple(sorted(params.items())))
+        key = (self.name, tuple(params.items()))
+        kernel = _KERNELS.get(key)
+        if kernel is None:
+            kernel = _KERNELS[key] = Kernel(self.name, tuple(sorted(params.items())))
+        return kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,17 @@ class Kernel:
 
     generator: str
     params: tuple[tuple[str, Any], ...]
+    #: the names of the slots of `args`, in order
+    arguments: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The names of the slots of `args`, in order."""
-        return _GENERATORS[self.generator].arguments + dict(self.params).get("operands", ())
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __post_init__(self) -> None:
+        own = _GENERATORS[self.generator].arguments
+        object.__setattr__(self, "arguments", own + dict(self.params).get("operands", ()))
+        object.__setattr__(self, "_hash", hash((self.generator, self.params)))
 
     def assembly(self, machine: Machine, symbol: str = "kernel") -> str:
         """Emit it: a module in LLVM's assembly language with one external function, `symbol`."""

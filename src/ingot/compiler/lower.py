@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,10 +24,10 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.kernels.call import Buffer, Call, View, constant, memory_order, row_major, strides_in_order
-from ingot.kernels.contract import Epilogue
+from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, identity, supports
+from ingot.kernels.expression import Expression, Step, expression_of, identity, supports
 from ingot.loading import forget_pages
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts, LazyFacts, facts_of
@@ -199,7 +200,7 @@ class Lowering:
         """Memory in the arena, for as long as calls read or write it."""
         shape, dtype = tuple(shape), np.dtype(dtype)
         strides = row_major(shape) if order is None else strides_in_order(shape, order)
-        return View(Buffer(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize), 0, dtype, shape, strides)
+        return View(Buffer(math.prod(shape) * dtype.itemsize), 0, dtype, shape, strides)
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
         """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or
@@ -234,8 +235,8 @@ class Lowering:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
         these dtypes.
         """
-        dtypes = [self._facts[o].dtype.name for o in operands]
-        result = self._facts[value].dtype.name
+        dtypes = [name_of(self._facts[o].dtype) for o in operands]
+        result = name_of(self._facts[value].dtype)
         if not supports(op, dtypes, result, dict(attrs)):
             return False
         self._waiting[value] = Elementwise(
@@ -276,7 +277,7 @@ class Lowering:
                     del self._waiting[member]
                     self._kinds[self._position] = "native"
                 return expression, views
-        return identity(self._facts[value].dtype.name), [self.view(value)]
+        return identity(name_of(self._facts[value].dtype)), [self.view(value)]
 
     def emit(self, calls: Call | Sequence[Call]) -> None:
         """Append calls. They belong to the node that is being lowered."""
@@ -500,8 +501,8 @@ class Lowering:
             ids = tuple(numbers[o] for o in member.operands)
             numbers[value] = len(leaves) + len(steps)
             steps.append(Step(member.op, ids, member.dtype, member.attrs))
-        dtypes = tuple(self._facts[leaf].dtype.name for leaf in leaves)
-        expression = Expression(dtypes, tuple(steps), (numbers[root],))
+        dtypes = tuple([name_of(self._facts[leaf].dtype) for leaf in leaves])
+        expression = expression_of(dtypes, tuple(steps), (numbers[root],))
         return expression, [leaf for leaf in leaves if leaf is not anchor]
 
     def _dominant_order(self, shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, ...]:
@@ -556,7 +557,7 @@ class Lowering:
 
 
 def _nbytes(facts: Facts) -> int:
-    return int(np.prod(facts.shape, dtype=np.int64)) * facts.dtype.itemsize
+    return math.prod(facts.shape) * facts.dtype.itemsize
 
 
 def _dense(facts: Facts, buffer: Buffer) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -80,7 +81,8 @@ def make_plan(
     inputs: list[Patch] = []
     outputs: list[Patch] = []
     keep: list[Array] = []
-    rows = np.zeros((len(calls), spmd.STEP_WORDS), np.int64)
+    table: list[tuple[int, int, int, int, int]] = []
+    total_time = 0.0
     parts: list[tuple[int, int] | HostStep] = []
     row, begun = 0, 0
     for step in steps:
@@ -95,7 +97,9 @@ def make_plan(
                 f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
-        rows[row] = (code[step.kernel], len(words), step.tiles, _sharers(step, threads), 0)
+        time = _nanoseconds(step)
+        total_time += time
+        table.append((code[step.kernel], len(words), step.tiles, _sharers(step, time, threads), 0))
         row += 1
         for arg in step.args:
             if isinstance(arg, Kernel):
@@ -124,7 +128,7 @@ def make_plan(
         arena_offsets=places[:, 1].copy(),
         input_patches=inputs,
         output_patches=outputs,
-        rows=rows,
+        rows=np.array(table, np.int64).reshape(-1, spmd.STEP_WORDS),
         parts=parts,
         arena_bytes=arena_bytes,
         scratch_bytes=max([call.scratch for call in calls], default=0),
@@ -133,7 +137,7 @@ def make_plan(
         calls=calls,
         kinds=lowered.kinds,
         keep=keep,
-        is_long=sum(map(_nanoseconds, calls)) > SHORTEST_WAKE_NS,
+        is_long=total_time > SHORTEST_WAKE_NS,
     )
 
 
@@ -154,10 +158,13 @@ def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buff
 
 def _nanoseconds(call: Call) -> float:
     """How long a step takes one thread, roughly."""
-    moved = sum(v.size * v.dtype.itemsize for v in (*call.reads, *call.writes))
+    moved = 0
+    for views in (call.reads, call.writes):
+        for view in views:
+            moved += math.prod(view.shape) * view.dtype.itemsize
     return call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
 
 
-def _sharers(call: Call, threads: int) -> int:
-    """How many threads are worth it for this step."""
-    return int(max(1, min(threads, call.tiles, _nanoseconds(call) // SHORTEST_SHARE_NS)))
+def _sharers(call: Call, time: float, threads: int) -> int:
+    """How many threads are worth it for a step of so many nanoseconds."""
+    return int(max(1, min(threads, call.tiles, time // SHORTEST_SHARE_NS)))

@@ -19,6 +19,7 @@ from ingot.codegen.elements import (
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
+from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, Step, emit
 from ingot.kernels.grid import Grid, Rows, plan
 
@@ -86,9 +87,9 @@ def elementwise(
     for each result, no element twice. Raises ValueError where dtypes or shapes do not fit the expression.
     """
     shape = outputs[0].shape
-    if tuple(v.dtype.name for v in inputs) != expression.leaves:
+    if tuple([name_of(v.dtype) for v in inputs]) != expression.leaves:
         raise ValueError(f"inputs have dtypes {[v.dtype.name for v in inputs]}, want {expression.leaves}")
-    if tuple(v.dtype.name for v in outputs) != expression.result_dtypes or any(
+    if tuple([name_of(v.dtype) for v in outputs]) != expression.result_dtypes or any(
         v.shape != shape for v in outputs
     ):
         raise ValueError(

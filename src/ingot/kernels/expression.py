@@ -6,8 +6,9 @@ same into a kernel, on vectors in registers. It knows the operators of `operatio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -39,8 +40,14 @@ class Expression:
     leaves: tuple[str, ...]
     steps: tuple[Step, ...]
     results: tuple[int, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __post_init__(self) -> None:
+        # Known once: plans look expressions up again and again.
+        object.__setattr__(self, "_hash", hash((self.leaves, self.steps, self.results)))
         for i, step in enumerate(self.steps):
             if not all(0 <= operand < len(self.leaves) + i for operand in step.operands):
                 raise ValueError(
@@ -73,6 +80,13 @@ class Expression:
         return sum(OPERATIONS[step.op].weight for step in self.steps)
 
 
+@functools.lru_cache(4096)
+def expression_of(leaves: tuple[str, ...], steps: tuple[Step, ...], results: tuple[int, ...]) -> Expression:
+    """The expression, checked once for all plans that have it."""
+    return Expression(leaves, steps, results)
+
+
+@functools.cache
 def identity(dtype: str) -> Expression:
     """x -> x."""
     return Expression((dtype,), (), (0,))
@@ -82,10 +96,17 @@ def supports(
     op: str, dtypes: Sequence[str], dtype: str | None = None, attrs: dict[str, Any] | None = None
 ) -> bool:
     """Whether an expression can compute `op` on operands of `dtypes`; `dtype` is the result's, or theirs."""
+    return _supports(op, tuple(dtypes), dtype, tuple(attrs.items()) if attrs else ())
+
+
+@functools.lru_cache(4096)
+def _supports(
+    op: str, dtypes: tuple[str, ...], dtype: str | None, attrs: tuple[tuple[str, Any], ...]
+) -> bool:
     operation = OPERATIONS.get(op)
     if operation is None or not all(d in DTYPES for d in (*dtypes, *([dtype] if dtype else []))):
         return False
-    return operation.accepts(tuple(dtypes), dtype or dtypes[0], attrs or {})
+    return operation.accepts(dtypes, dtype or dtypes[0], dict(attrs))
 
 
 def _numpy(dtype: str) -> np.dtype[Any]:

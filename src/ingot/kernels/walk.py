@@ -26,6 +26,7 @@ from ingot.codegen.elements import (
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
+from ingot.kernels.contract import name_of
 from ingot.kernels.iteration import TILES, Space, collapse, round_up
 
 _BLOCK = 256  # steps of a loop whose sums are added up before they join the total
@@ -107,7 +108,9 @@ def plan(
     classes = tuple({1: "c", 0: "b"}.get(s[-1], "s") for s in vectors.strides)
     work = max(1, count * (ways * lanes if across else 1))
     per_tile = max(1, min(-(-items // TILES), max(1, 8192 // work)), -(-items // (4 * TILES)))
-    layout = Layout(tuple(v.dtype.name for v in views), classes, kept_dims, reduced_dims, across, lanes, ways)
+    layout = Layout(
+        tuple([name_of(v.dtype) for v in views]), classes, kept_dims, reduced_dims, across, lanes, ways
+    )
     args: list[int | View] = [n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims]]
     for i, view in enumerate(views):
         args += [
