@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test demo bench soak format clean
+.PHONY: test demo bench bench-check soak format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -17,6 +17,9 @@ demo: $(VENV)/.demo
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-check: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks.check $(ARGS)
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,217 +1,183 @@
-"""What a benchmark run found, as JSON, as a Markdown table and on the terminal. Prints recorded facts,
-measures nothing.
-"""
+"""Results as Markdown pages, on the terminal and in the README. Prints recorded facts, measures nothing."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
-import shlex
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ingot.benchmark import Measured
+from benchmarks.results import Results, Row, geometric_mean, save
+from benchmarks.tables import (
+    Lines,
+    at,
+    efficiency_table,
+    export_table,
+    load_table,
+    ops_table,
+    peaks_table,
+    settings,
+    summary,
+    table,
+    wins,
+)
+from ingot.benchmark import TOLERANCE
 
-
-@dataclass
-class Row:
-    """One model at one number of threads."""
-
-    model: str
-    title: str
-    threads: int
-    batch: int
-    gflop: float | None
-    foreign_cores: float | None = None
-    cells: list[Measured] = field(default_factory=list)
-
-    @property
-    def on(self) -> str:
-        """`1 thread`, `2 threads`."""
-        return f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-
-    def cell(self, runner: str) -> Measured | None:
-        """Return the cell of a runner, None when it did not take part."""
-        return next((cell for cell in self.cells if cell.runner == runner), None)
-
-    def ratio(self, runner: str, base: str = "ingot") -> float | None:
-        """Return how many times longer than `base` the runner took; None when either has no time."""
-        ours, theirs = self.cell(base), self.cell(runner)
-        if ours is None or theirs is None or not ours.median or not theirs.median:
-            return None
-        return theirs.median / ours.median
-
-
-@dataclass
-class ExportRow:
-    """How long one model took to become ONNX, in seconds, each way, or the reason why it did not."""
-
-    model: str
-    title: str
-    ingot: float | None = None
-    torch: float | None = None
-    reason: str = ""
-
-
-@dataclass
-class Results:
-    """One run: where, when, how, and all that it found."""
-
-    command: str
-    date: str
-    machine: str
-    python: str
-    rows: list[Row] = field(default_factory=list)
-    exports: list[ExportRow] = field(default_factory=list)
-
-
-def begin() -> Results:
-    """Return empty results that name this machine, the time in UTC and the command line."""
-    return Results(
-        command=f"make bench ARGS={shlex.quote(' '.join(sys.argv[1:]))}" if sys.argv[1:] else "make bench",
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        machine=machine(),
-        python=platform.python_version(),
-    )
-
-
-def machine() -> str:
-    """Return the processor, its vector instructions, the cores this process may use, and the system."""
-    name, flags = platform.processor() or platform.machine(), set[str]()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "flags":
-                flags = set(value.split())
-                break
-    vectors = [
-        label
-        for label, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_tile"))
-        if flag in flags
-    ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name} ({', '.join(vectors) or platform.machine()}), {cores} cores, {platform.system()}"
-
-
-def geometric_mean(values: Iterable[float]) -> float | None:
-    """Return the geometric mean; None of nothing."""
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs)) if logs else None
-
-
-def runners_of(rows: Sequence[Row]) -> list[str]:
-    """Return the runners of all rows, in the order of their first appearance."""
-    return list(dict.fromkeys(cell.runner for row in rows for cell in row.cells))
-
-
-def _milliseconds(seconds: float) -> str:
-    value = seconds * 1e3
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 0.1
-        else f"{value:.3f}"
-    )
-
-
-def _text(row: Row, runner: str) -> str:
-    cell = row.cell(runner)
-    if cell is None or cell.median is None:
-        return "–"
-    ratio = row.ratio(runner)
-    text = _milliseconds(cell.median)
-    return text if ratio is None or runner == "ingot" else f"{text} ({ratio:.2f}×)"
-
-
-def table(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the header and one line of text per row, and the geometric means of the ratios per thread
-    count.
-    """
-    runners = runners_of(rows)
-    lines = [["model", "threads", *runners]]
-    lines += [[row.title, str(row.threads), *(_text(row, runner) for runner in runners)] for row in rows]
-    for threads in sorted({row.threads for row in rows}):
-        means = [
-            geometric_mean(ratio for row in rows if row.threads == threads and (ratio := row.ratio(runner)))
-            for runner in runners
-        ]
-        if any(mean is not None for mean in means):
-            texts = [
-                "" if mean is None or name == "ingot" else f"{mean:.2f}×"
-                for name, mean in zip(runners, means, strict=True)
-            ]
-            lines.append(["**geometric mean**", str(threads), *texts])
-    return lines
+BUSY_CORES = 0.1  # other processes' load from which a row is marked
 
 
 def notes(results: Results) -> list[str]:
-    """Return one sentence per runner that has no time or other numbers, and per row measured on a busy
-    machine.
+    """Return one sentence for all that has no time or other numbers, is slower than a peer, or was measured
+    on a busy machine. A setting stands as batch×threads.
     """
-    found: dict[str, list[str]] = {}
+    found = _Notes(len(settings(results.rows)))
     for row in results.rows:
+        if row.reason:
+            found.add(row.reason, row)
         for cell in row.cells:
             if cell.reason:
-                found.setdefault(f"{cell.runner}: {cell.reason}", []).append(f"{row.title} ({row.threads})")
-        if row.foreign_cores is not None and row.foreign_cores > 0.1:
-            text = "measured while other processes kept 0.1 cores or more busy"
-            found.setdefault(text, []).append(f"{row.title} ({row.threads}): {row.foreign_cores:.1f}")
-    for row in results.exports:
-        if row.reason:
-            found.setdefault(f"not exported by {row.reason}", []).append(row.title)
-    return [f"{reason} – {', '.join(dict.fromkeys(models))}" for reason, models in found.items()]
+                reason, value = f"{cell.runner}: {cell.reason}", ""
+                if cell.difference is not None:
+                    reason = f"{cell.runner}: not timed, its outputs differ by more than {TOLERANCE:.0e}"
+                    value = f"{cell.difference:.1e}"
+                found.add(reason, row, value)
+            if cell.runner == "ingot" and (cell.to_onnxruntime or 0.0) > TOLERANCE:
+                text = f"ingot differs from onnxruntime by more than {TOLERANCE:.0e} of the largest value"
+                found.add(text, row, f"{cell.to_onnxruntime:.1e}")
+        fastest = row.fastest_peer()
+        if fastest is not None and fastest[1] < 1:
+            found.add("slower than the fastest peer", row, f"{fastest[0]} {fastest[1]:.2f}×")
+        if row.foreign_cores is not None and row.foreign_cores > BUSY_CORES:
+            text = f"measured while other processes kept {BUSY_CORES} cores or more busy"
+            found.add(text, row, f"{row.foreign_cores:.1f}")
+    sentences = found.sentences()
+    apart: dict[str, list[str]] = {}
+    for export in results.exports:
+        if export.reason:
+            apart.setdefault(f"not exported by {export.reason}", []).append(export.title)
+    for load in results.loads:
+        for cell in load.cells:
+            if cell.reason:
+                apart.setdefault(f"{cell.runner} did not open it: {cell.reason}", []).append(load.title)
+    return sentences + [f"{reason} – {', '.join(titles)}" for reason, titles in apart.items()]
+
+
+class _Notes:
+    """Reasons, each with the models and settings it holds for; all settings of a model go without saying."""
+
+    def __init__(self, settings_there_are: int) -> None:
+        self._all = settings_there_are
+        self._found: dict[str, dict[str, list[str]]] = {}
+
+    def add(self, reason: str, row: Row, value: str = "") -> None:
+        where = self._found.setdefault(reason, {}).setdefault(row.title, [])
+        where.append(f"{row.batch}×{row.threads}" + (f": {value}" if value else ""))
+
+    def sentences(self) -> list[str]:
+        return [
+            f"{reason} – {', '.join(starmap(self._place, models.items()))}"
+            for reason, models in self._found.items()
+        ]
+
+    def _place(self, title: str, where: list[str]) -> str:
+        plain = len(where) == self._all and not any(":" in each for each in where)
+        return title if plain else f"{title} ({', '.join(where)})"
+
+
+def _agreement(rows: Sequence[Row]) -> str:
+    """Return the sentence about how far outputs lie apart."""
+    cells = [cell for row in rows for cell in row.cells if cell.median is not None]
+    worst = max((cell.difference or 0.0 for cell in cells), default=0.0)
+    ours = [
+        cell.to_onnxruntime for cell in cells if cell.runner == "ingot" and cell.to_onnxruntime is not None
+    ]
+    text = f"Every output agrees with the reference's within {worst:.1e} of its largest value"
+    return text + (f", Ingot's with ONNX Runtime's within {max(ours):.1e}." if ours else ".")
+
+
+def sections(results: Results) -> Iterator[tuple[str, str, Lines]]:
+    """Yield (title, text, table) of all there is to show, in order."""
+    rows = results.rows
+    if rows:
+        intro = (
+            "How many times longer the peers take than Ingot, as geometric means, and on how many models "
+            f"Ingot is the slower one. {_agreement(rows)}"
+        )
+        yield "Summary", intro, summary(rows)
+        yield "", "On how many models each is the fastest:", wins(rows)
+        text = (
+            "Milliseconds per call, float32: the median of interleaved rounds in one process, and in "
+            "brackets how many times longer than Ingot."
+        )
+        for number, (batch, threads) in enumerate(settings(rows)):
+            here = at(rows, (batch, threads))
+            yield here[0].on.capitalize(), "" if number else text, table(here)
+    if results.peaks:
+        text = (
+            "What this machine reaches at best, measured in the same run: multiply-adds in registers, "
+            "reads of each core's own L2, reads and copies of memory (a copy counts both ways)."
+        )
+        yield "Efficiency", text, peaks_table(results.peaks)
+    if results.peaks and rows:
+        text = (
+            "What Ingot reaches: operations as a textbook counts them (products, convolutions, attention "
+            "and recurrent cells; a multiply-add is two) per second, as a fraction of the multiply-add "
+            "peak; which part of the time goes to kernels that arithmetic bounds rather than memory, and "
+            "what these reach of the peak. More than 100 % is possible: Winograd multiplies less than "
+            "the textbook, and tile registers are faster than multiply-adds."
+        )
+        yield "", text, efficiency_table(results)
+    if results.loads:
+        text = (
+            "Each in a new process, medians of three: seconds to create the session + what the first run "
+            "takes longer than later ones (planning, packing, allocating). Cold: no kernel was compiled "
+            "before. Memory: the most that the process held until then, beyond what it held after its "
+            "imports."
+        )
+        yield "Opening a model", text, load_table(results.loads)
+    if results.exports:
+        yield (
+            "Export",
+            "Seconds to export to ONNX in memory, without verification:",
+            export_table(results.exports),
+        )
 
 
 def markdown(results: Results) -> str:
-    """Return the page: machine, versions, command, the table, the exports and the notes."""
+    """Return the page: machine, versions, command, the tables and the notes."""
     versions = {cell.runner: cell.version for row in results.rows for cell in row.cells if cell.version}
-    parts = [
-        f"Measured {results.date} on {results.machine}; Python {results.python}.",
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-        f"Command: `{results.command}`.",
-    ]
-    if results.rows:
-        batches = sorted({row.batch for row in results.rows})
-        worst = max(
-            (c.difference for r in results.rows for c in r.cells if c.difference and c.median), default=0.0
-        )
-        lines = table(results.rows)
+    parts = [f"Measured {results.date} on {results.machine}; Python {results.python}."]
+    if versions:
         parts.append(
-            f"Milliseconds per call, batch {', '.join(map(str, batches))}, float32: the median of "
-            "interleaved rounds in one process, and in brackets how many times longer than Ingot. "
-            f"Every output agrees with PyTorch's within {worst:.1e} of its largest value."
+            "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
         )
-        parts.append(_markdown_table(lines))
-    if results.exports:
-        parts.append("Export to ONNX in memory, seconds, without verification:")
-        parts.append(_markdown_table(export_table(results.exports)))
+    parts.append(f"Command: `{results.command}`.")
+    for title, text, lines in sections(results):
+        parts += [f"## {title}"] * bool(title) + [text] * bool(text) + [_markdown_table(lines)]
     if found := notes(results):
-        parts.append("Notes:\n\n" + "\n".join(f"- {note}" for note in found))
+        listed = "\n".join(f"- {note}" for note in found)
+        parts.append(f"## Notes\n\nIn brackets: batch × threads.\n\n{listed}")
     return "\n\n".join(parts) + "\n"
 
 
-def export_table(exports: Sequence[ExportRow]) -> list[list[str]]:
-    """Return the header and one line of text per export."""
-    lines = [["model", "ingot.export", "torch.onnx.export(dynamo=True)", "ratio"]]
-    for row in exports:
-        ratio = f"{row.torch / row.ingot:.1f}×" if row.ingot and row.torch else "–"
-        lines.append([row.title, *(f"{t:.2f}" if t else "–" for t in (row.ingot, row.torch)), ratio])
-    return lines
+def ops_page(results: Results) -> str:
+    """Return a page with the kernels of each model and setting."""
+    parts = [
+        "# Kernels\n",
+        f"Measured {results.date} on {results.machine}. Ingot's kernel calls one by one, by kernel and "
+        "label: share of the time, arithmetic as a textbook counts it, the bytes that must be moved at "
+        "least, the roofline over these calls (the smaller of the multiply-add peak and intensity × "
+        "bandwidth) and how much of that bound they reach.\n",
+        _markdown_table(peaks_table(results.peaks)) + "\n",
+    ]
+    for row in results.rows:
+        if row.groups:
+            parts += [f"## {row.title}, {row.on}\n", _markdown_table(ops_table(row.groups)) + "\n"]
+    return "\n".join(parts)
 
 
 def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -220,58 +186,77 @@ def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([texts[0], rule, *texts[1:]])
 
 
-def show(results: Results, console: Console) -> None:
-    """Print the tables and the notes on the terminal."""
-    for title, lines in (
-        ("ms per call", table(results.rows)),
-        ("seconds to export", export_table(results.exports)),
-    ):
-        if len(lines) == 1:
-            continue
-        grid = Table(title=title, title_justify="left")
-        for index, heading in enumerate(lines[0]):
-            grid.add_column(heading, justify="left" if index == 0 else "right")
-        for line in lines[1:]:
-            grid.add_row(*(text.strip("*") for text in line))
-        console.print(grid)
+def show(results: Results, console: Console, ops: bool = False) -> None:
+    """Print the tables and the notes on the terminal; with `ops` each model's kernels too."""
+    for title, _, lines in sections(results):
+        show_table(title, lines, console)
+    for row in results.rows if ops else ():
+        if row.groups:
+            show_table(f"{row.title}, {row.on}", ops_table(row.groups), console)
     for note in notes(results):
         console.print(f"• {note}", highlight=False)
 
 
-def write(results: Results, stem: Path) -> tuple[Path, Path]:
-    """Write stem.json and stem.md; returns both paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+def show_table(title: str, lines: Lines, console: Console) -> None:
+    """Print one table on the terminal."""
+    grid = Table(title=title or None, title_justify="left")
+    for index, heading in enumerate(lines[0]):
+        grid.add_column(heading, justify="left" if index == 0 else "right")
+    for line in lines[1:]:
+        grid.add_row(*(text.strip("*") for text in line))
+    console.print(grid)
+
+
+def write(results: Results, stem: Path, ops: bool = False) -> list[Path]:
+    """Write stem.json and stem.md, with `ops` also stem-kernels.md; returns their paths."""
     data, page = stem.with_suffix(".json"), stem.with_suffix(".md")
-    data.write_text(json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
+    save(results, data)
     page.write_text("# Benchmarks\n\n" + markdown(results))
-    return data, page
+    written = [data, page]
+    if ops:
+        written.append(stem.with_name(f"{stem.name}-kernels.md"))
+        written[-1].write_text(ops_page(results))
+    return written
 
 
-PEERS_IN_README = ("torch", "onnxruntime", "openvino")
+PEERS_IN_README = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+MODELS_IN_README = (
+    *("resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_s16", "yolov8n"),
+    *("bert_base_128", "depth_anything_s"),
+)
 MARKS = ("<!-- measured -->\n", "<!-- /measured -->\n")
 
 
 def readme_table(path: Path) -> str:
-    """Return the README's table of the results in a JSON file: how many times longer others take."""
+    """Return the README's table of the results in a JSON file: how many times longer others take, batch 1.
+
+    It shows a choice of the models; the means are those of all.
+    """
     found: dict[str, Any] = json.loads(path.read_text())
-    titles = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-    threads = sorted({row["threads"] for row in found["rows"]})
-    head = ["model", *(f"{titles[p]}, {t} thread{'s' * (t > 1)}" for t in threads for p in PEERS_IN_README)]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    every: dict[tuple[int, str], list[float]] = {}
-    for title in dict.fromkeys(row["title"] for row in found["rows"]):
-        line = [title]
-        for t in threads:
-            (row,) = (r for r in found["rows"] if (r["title"], r["threads"]) == (title, t))
-            medians = {cell["runner"]: cell["median"] for cell in row["cells"]}
-            for peer in PEERS_IN_README:
-                ratio = (medians.get(peer) or 0) / medians["ingot"]
-                line.append(f"{ratio:.2f}×" if ratio else "–")
-                if ratio:
-                    every.setdefault((t, peer), []).append(ratio)
-        lines.append(line)
-    means = [geometric_mean(every.get((t, p), [])) for t in threads for p in PEERS_IN_README]
-    lines.append(["**geometric mean**", *("–" if m is None else f"**{m:.2f}×**" for m in means)])
+    rows = [row for row in found["rows"] if row["batch"] == 1]
+    threads = sorted({row["threads"] for row in rows})
+    columns = [(t, peer) for t in threads for peer in PEERS_IN_README]
+    ratios: dict[str, dict[tuple[int, str], float]] = {}
+    titles: dict[str, str] = {}
+    for row in rows:
+        titles[row["model"]] = row["title"]
+        medians = {cell["runner"]: cell["median"] for cell in row["cells"] if cell["median"]}
+        for peer in PEERS_IN_README:
+            if peer in medians and "ingot" in medians:
+                ratio = medians[peer] / medians["ingot"]
+                ratios.setdefault(row["model"], {})[row["threads"], peer] = ratio
+    lines = [
+        ["model", *(f"{PEERS_IN_README[p]}, {t} thread{'s' * (t > 1)}" for t, p in columns)],
+        ["---"] + ["---:"] * len(columns),
+    ]
+    for model in MODELS_IN_README:
+        if model in ratios:
+            texts = [f"{r:.2f}×" if (r := ratios[model].get(column)) else "–" for column in columns]
+            lines.append([titles[model], *texts])
+    means = [geometric_mean(each[c] for each in ratios.values() if c in each) for c in columns]
+    shown = len(lines) - 2
+    mean = "geometric mean" if shown == len(ratios) else f"geometric mean of {len(ratios)} models"
+    lines.append([f"**{mean}**", *("–" if m is None else f"**{m:.2f}×**" for m in means)])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{found['machine']}, {found['date']}:\n\n{table}"
 

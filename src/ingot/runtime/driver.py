@@ -130,8 +130,8 @@ class Driver:
                 record.kinds[stage.stop] = "host"
                 record.seconds.setdefault(stage.stop, []).append(seconds)
                 # The steps of its bodies stand for themselves; the node keeps what is left.
-                own = seconds - sum(step.milliseconds for step in inner.steps) / 1e3
-                record.add_host(self.index, stage.stop, own)
+                own = seconds - sum(part for *_, part in inner.steps)
+                record.steps.append((self.index, stage.stop, own))
                 record.steps.extend(inner.steps)
             start = stage.stop + 1
             alive.update(zip(node.outputs, made, strict=False))

@@ -45,32 +45,34 @@ class KernelProfile:
 @dataclass(slots=True)
 class Record:
     """What one run did: the kind of each node, seconds of each by its position, and every step in order,
-    those of the bodies of If, Loop and Scan included.
+    those of the bodies of If, Loop and Scan included. Noting a step takes as little time as can be: it counts
+    for the node whose body the step is in.
     """
 
     kinds: dict[int, str] = field(default_factory=dict[int, str])
     seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
-    steps: list[KernelProfile] = field(default_factory=list[KernelProfile])
+    #: the graph, its step or the position of a node on the host, and seconds
+    steps: list[tuple[Index, Call | int, float]] = field(
+        default_factory=list["tuple[Index, Call | int, float]"]
+    )
 
     def add(self, index: Index, steps: Sequence[tuple[Call | HostStep, float]]) -> None:
         """Note the steps of one stage and how many seconds each took."""
         for step, seconds in steps:
-            if isinstance(step, Call):
-                first = step.origin[0]
-                # A copy into an output, after all nodes, belongs to none.
-                name = (index.nodes[first].name or "") if first < len(index.nodes) else ""
-                moved = moved_bytes([*step.reads, *step.writes])
-                kernel, label = step.kernel.generator, step.label
-                self.steps.append(KernelProfile(kernel, label, name, step.flops, moved, seconds * 1e3))
-            else:
-                first = step.position
-                self.add_host(index, first, seconds)
-            self.seconds.setdefault(first, []).append(seconds)
+            is_call = isinstance(step, Call)
+            position = step.origin[0] if is_call else step.position
+            self.steps.append((index, step if is_call else position, seconds))
+            self.seconds.setdefault(position, []).append(seconds)
 
-    def add_host(self, index: Index, position: int, seconds: float) -> None:
-        """Note a node that the host evaluated."""
-        node = index.nodes[position]
-        self.steps.append(KernelProfile("host", node.op_type, node.name or "", 0, 0, seconds * 1e3))
+
+def _kernel(index: Index, step: Call | int, seconds: float) -> KernelProfile:
+    if isinstance(step, int):
+        node = index.nodes[step]
+        return KernelProfile("host", node.op_type, node.name or "", 0, 0, seconds * 1e3)
+    # A copy into an output, after all nodes, belongs to none.
+    name = (index.nodes[step.origin[0]].name or "") if step.origin[0] < len(index.nodes) else ""
+    moved = moved_bytes([*step.reads, *step.writes])
+    return KernelProfile(step.kernel.generator, step.label, name, step.flops, moved, seconds * 1e3)
 
 
 def moved_bytes(views: Sequence[View]) -> int:
@@ -108,7 +110,6 @@ def kernels_of(records: Sequence[Record]) -> list[KernelProfile]:
     """
     merged: list[KernelProfile] = []
     for same in zip(*(record.steps for record in records), strict=True):
-        step = same[0]
-        middle = statistics.median(each.milliseconds for each in same)
-        merged.append(KernelProfile(step.kernel, step.label, step.node, step.flops, step.nbytes, middle))
+        index, step, _ = same[0]
+        merged.append(_kernel(index, step, statistics.median([seconds for *_, seconds in same])))
     return merged

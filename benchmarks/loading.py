@@ -1,0 +1,73 @@
+"""How long a runner takes to open a model, and how much memory it takes: each time in a new process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.results import LoadCell, LoadRow
+
+TRIES = 3
+COLD = "ingot, cold"
+
+
+def measure_load(
+    row: LoadRow,
+    path: Path,
+    inputs: Mapping[str, NDArray[Any]],
+    runners: Sequence[str],
+    threads: int = 1,
+    tries: int = TRIES,
+) -> None:
+    """Add a cell to `row` for each runner (keys of opening.RUNNERS): medians of `tries` new processes.
+
+    Ingot comes twice, without compiled kernels and with those that the first left behind.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "inputs.npz"
+        np.savez(arrays, **inputs)
+        for runner in runners:
+            cache = Path(folder) / "cache"
+            if runner == "ingot":
+                empty = [Path(folder) / f"empty{turn}" for turn in range(tries)]
+                found = [_open(runner, path, arrays, threads, each) for each in empty]
+                row.cells.append(_cell(COLD, found))
+                cache = empty[0]
+            found = [_open(runner, path, arrays, threads, cache) for _ in range(tries)]
+            row.cells.append(_cell(runner, found))
+
+
+def _cell(name: str, found: Sequence[dict[str, Any]]) -> LoadCell:
+    """Return the medians of several processes, or the reason of the first that failed."""
+    failed = [each["reason"] for each in found if "reason" in each]
+    if failed:
+        return LoadCell(name, reason=failed[0])
+    peaks = [each["peak_bytes"] for each in found if each["peak_bytes"] is not None]
+    create, first, later = (
+        float(np.median([each[k] for each in found])) for k in ("create", "first", "later")
+    )
+    return LoadCell(name, create, first, later, int(np.median(peaks)) if peaks else None)
+
+
+def _open(runner: str, path: Path, arrays: Path, threads: int, cache: Path) -> dict[str, Any]:
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.opening", runner, str(path), str(arrays), str(threads)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parent.parent,
+        env=os.environ | {"INGOT_CACHE_DIR": str(cache)},
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        return {"reason": lines[-1] if lines else f"exit status {result.returncode}"}
+    return json.loads(result.stdout.splitlines()[-1])
