@@ -4,25 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
-from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
-from ingot.kernels import expression as expressions
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, View, constant
-from ingot.kernels.contract import Epilogue, Reach, reach_of
+from ingot.kernels.contract import Epilogue, Reach
+from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import aligned_floats
 from ingot.kernels.window import (
     SLOTS,
-    Place,
     Reader,
     Window,
     emit_windows,
@@ -30,10 +28,6 @@ from ingot.kernels.window import (
     refuse_non_float32,
     window_arguments,
 )
-
-# An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
-_SHORT_EPILOGUE = 16
-_AXES = ("image", "channel", "row", "column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,52 +78,6 @@ def definition(
     return y
 
 
-def _finisher(
-    k: Builder, epilogue: Expression | None, reaches: tuple[Reach, ...]
-) -> tuple[Callable[[Place], list[Value]], Callable[[Value, Place, list[Value]], Value]]:
-    """What the loops call to prepare the epilogue's operands of a channel block, and to apply it."""
-    lanes = k.machine.lanes
-    pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
-    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
-
-    def read(i: int, pointer: Value, place: Place) -> Value:
-        """A vector of operand i of the epilogue."""
-        dtype = reaches[i].dtype
-        if reaches[i].channels == "contiguous":
-            return load_element(k, pointer, dtype, lanes, mask=place.mask)
-        if reaches[i].channels == "repeated":
-            return k.broadcast(load_element(k, pointer, dtype, 1), lanes)
-        left = k.sub(k.arg("channels"), place.channel)
-        return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
-
-    def prepare(place: Place) -> list[Value]:
-        """Operands that are the same for all pixels; of the others their address."""
-        prepared: list[Value] = []
-        for i, reach in enumerate(reaches):
-            offset = k.add(
-                k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
-            )
-            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
-            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
-        return prepared
-
-    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
-        if epilogue is None:
-            return value
-        leaves = list(prepared)
-        for i, reach in enumerate(reaches):
-            if reach.per_pixel:
-                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
-                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
-        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
-
-    return prepare, finish
-
-
-def _is_short(epilogue: Expression | None) -> bool:
-    return epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
-
-
 @kernel(*SLOTS, "weights")
 def depthwise(
     k: Builder,
@@ -169,9 +117,9 @@ def depthwise(
         if window.columns % held:
             taps(window.columns // held * held, window.columns % held)
 
-    prepare, finish = _finisher(k, epilogue, reaches)
+    prepare, finish = finisher(k, epilogue, reaches)
     emit_windows(
-        k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=_is_short(epilogue)
+        k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=is_short(epilogue)
     )
 
 
@@ -190,8 +138,8 @@ def depthwise_block(
     def join(so_far: Value, value: Value, weight: Value) -> Value:
         return k.fma(value, weight, so_far)
 
-    prepare, finish = _finisher(k, epilogue, reaches)
-    emit_blocks(k, block, 0.0, k.pointer("weights"), join, prepare, finish, unroll_finish=_is_short(epilogue))
+    prepare, finish = finisher(k, epilogue, reaches)
+    emit_blocks(k, block, 0.0, k.pointer("weights"), join, prepare, finish, unroll_finish=is_short(epilogue))
 
 
 def depthwise_conv2d(
@@ -212,15 +160,11 @@ def depthwise_conv2d(
     """
     expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
     refuse_non_float32("depthwise convolution", x, *([] if expression else [out]))
-    extra = [view.broadcast_to(out.shape) for view in extra]
     rows, columns = weights.kernel
     multiplier = weights.channels // max(x.shape[1], 1)
     gather, scatter = x.strides[1] != 1 or multiplier != 1, out.strides[1] != 1
     masked = weights.channels % machine.lanes != 0
-    reaches = tuple(reach_of(v, v.strides[1], v.strides[2:], out.shape[1]) for v in extra)
-    operands = tuple(
-        f"x{i}{part}" for i in range(len(extra)) for part in ("", *(f"_{axis}" for axis in _AXES))
-    )
+    reaches, operands, slots = operands_of(extra, out.shape)
     # One register for the input vector, and without FMA another for the product.
     registers = machine.registers - (1 if machine.fma else 2)
     turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True)
@@ -242,9 +186,6 @@ def depthwise_conv2d(
         held = -(-columns // -(-columns // most))
         code = depthwise(window=window, held=held, epilogue=expression, reaches=reaches, operands=operands)
         scratch = (pixels + 1) * machine.vector_bytes
-    slots: list[int | View] = []
-    for view in extra:
-        slots += [view, *view.strides]
     return [
         Call(
             code,

@@ -181,6 +181,9 @@ class Resize(Op):
         if tables and all(n == 1 for d, n in enumerate(facts.shape) if d not in tables):
             return False
         view = plan.view(x)
+        if not tables:
+            plan.alias(value, view)
+            return True
         out = plan.output(value, memory_order(view), free_order=True)
         beyond = attr_float(node, "extrapolation_value", 0.0)
         plan.emit(resize(view, out, tables, plan.machine, beyond))

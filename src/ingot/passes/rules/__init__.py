@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ingot.passes.rules import activation, affine, attention, norm, shape
+from ingot.passes.rules import activation, affine, attention, norm, resize, shape
 
-RULES = (*shape.RULES, *affine.RULES, *activation.RULES, *norm.RULES, *attention.RULES)
+RULES = (*shape.RULES, *affine.RULES, *activation.RULES, *norm.RULES, *attention.RULES, *resize.RULES)

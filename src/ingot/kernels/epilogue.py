@@ -1,0 +1,86 @@
+"""Epilogues of kernels that compute vectors of neighbouring channels of one pixel, one after the other."""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ingot.codegen.builder import Builder, Value
+from ingot.codegen.elements import gather_element, load_element, memory_element
+from ingot.kernels import expression as expressions
+from ingot.kernels.call import View
+from ingot.kernels.contract import Reach, reach_of
+from ingot.kernels.expression import Expression
+from ingot.kernels.window import Place
+
+_AXES = ("image", "channel", "row", "column")
+
+# An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
+_SHORT_EPILOGUE = 16
+
+
+def is_short(epilogue: Expression | None) -> bool:
+    """Whether it may be written out for every result of a block."""
+    return epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
+
+
+def operands_of(
+    views: Sequence[View], shape: Sequence[int]
+) -> tuple[tuple[Reach, ...], tuple[str, ...], list[int | View]]:
+    """How operands, broadcast to the output's shape [N, C, H, W], are reached; their slots, and what goes
+    there.
+    """
+    views = [view.broadcast_to(shape) for view in views]
+    reaches = tuple(reach_of(v, v.strides[1], v.strides[2:], shape[1]) for v in views)
+    names = tuple(f"x{i}{part}" for i in range(len(views)) for part in ("", *(f"_{axis}" for axis in _AXES)))
+    slots: list[int | View] = []
+    for view in views:
+        slots += [view, *view.strides]
+    return reaches, names, slots
+
+
+def finisher(
+    k: Builder, epilogue: Expression | None, reaches: tuple[Reach, ...]
+) -> tuple[Callable[[Place], list[Value]], Callable[[Value, Place, list[Value]], Value]]:
+    """What the loops call to prepare the operands of a vector of channels, and to apply the epilogue to a
+    pixel.
+
+    The kernel has the slots of `operands_of` and one named "channels", how many there are.
+    """
+    lanes = k.machine.lanes
+    pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
+    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+
+    def read(i: int, pointer: Value, place: Place) -> Value:
+        """A vector of operand i of the epilogue."""
+        dtype = reaches[i].dtype
+        if reaches[i].channels == "contiguous":
+            return load_element(k, pointer, dtype, lanes, mask=place.mask)
+        if reaches[i].channels == "repeated":
+            return k.broadcast(load_element(k, pointer, dtype, 1), lanes)
+        left = k.sub(k.arg("channels"), place.channel)
+        return gather_element(k, pointer, dtype, lanes, strides[i]["channel"], left)
+
+    def prepare(place: Place) -> list[Value]:
+        """Operands that are the same for all pixels; of the others their address."""
+        prepared: list[Value] = []
+        for i, reach in enumerate(reaches):
+            offset = k.add(
+                k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
+            )
+            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
+            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
+        return prepared
+
+    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
+        if epilogue is None:
+            return value
+        leaves = list(prepared)
+        for i, reach in enumerate(reaches):
+            if reach.per_pixel:
+                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
+                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
+        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
+
+    return prepare, finish
