@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -64,6 +64,8 @@ class LazyFacts(Facts):
     """Facts of a weight that is computed when it is asked for, and let go when it was packed."""
 
     __slots__ = ("_array", "_make")
+    _array: Array | None
+    _make: Callable[[], Array]
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], make: Callable[[], Array]) -> None:
         for name, value in (("dtype", dtype), ("shape", shape), ("_make", make), ("_array", None)):
@@ -72,9 +74,9 @@ class LazyFacts(Facts):
     @property
     def value(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]  (read like the field)
         """The array, computed now if nobody asked since `release`."""
-        kept = cast("Array | None", self._array)
-        array = self._make() if kept is None else kept
-        if kept is None:
+        array = self._array
+        if array is None:
+            array = self._make()
             object.__setattr__(self, "_array", array)
         return array
 
@@ -163,7 +165,7 @@ def find(domain: str, op_type: str, node: ir.Node | None = None) -> Op:
     op = _table.get((domain, op_type))
     if op is not None:
         return op
-    _load_families()
+    load_families()
     op = _table.get((domain, op_type))
     if op is None:
         from ingot.ops.generic import generic_op
@@ -181,11 +183,12 @@ def find(domain: str, op_type: str, node: ir.Node | None = None) -> Op:
 
 def operators() -> Iterator[Op]:
     """Every operator that has a class of its own, in the order of the families."""
-    _load_families()
+    load_families()
     yield from list(_table.values())
 
 
-def _load_families() -> None:
+def load_families() -> None:
+    """Fills the table."""
     global _loaded
     if not _loaded:
         for family in _FAMILIES:
