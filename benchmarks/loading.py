@@ -55,7 +55,8 @@ def _cell(name: str, found: Sequence[dict[str, Any]]) -> LoadCell:
     create, first, later = (
         float(np.median([each[k] for each in found])) for k in ("create", "first", "later")
     )
-    return LoadCell(name, create, first, later, int(np.median(peaks)) if peaks else None)
+    peak = int(np.median(peaks)) if peaks else None
+    return LoadCell(name, create, first, later, peak, found[0]["version"])
 
 
 def _open(runner: str, path: Path, arrays: Path, threads: int, cache: Path) -> dict[str, Any]:

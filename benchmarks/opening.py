@@ -95,8 +95,10 @@ def main() -> int:
         start = time.perf_counter()
         call()
         later.append(time.perf_counter() - start)
+    version = getattr(sys.modules[runner], "__version__", "").split("-")[0]
     grown = None if before is None or peak is None else peak - before
-    print(json.dumps({"create": create, "first": first, "later": min(later), "peak_bytes": grown}))
+    times = {"create": create, "first": first, "later": min(later)}
+    print(json.dumps({**times, "peak_bytes": grown, "version": version}))
     return 0
 
 

@@ -149,7 +149,8 @@ def sections(results: Results) -> Iterator[tuple[str, str, Lines]]:
 
 def markdown(results: Results) -> str:
     """Return the page: machine, versions, command, the tables and the notes."""
-    versions = {cell.runner: cell.version for row in results.rows for cell in row.cells if cell.version}
+    every = [cell for row in (*results.rows, *results.loads) for cell in row.cells]
+    versions = {cell.runner.removesuffix(", cold"): cell.version for cell in every if cell.version}
     parts = [f"Measured {results.date} on {results.machine}; Python {results.python}."]
     if versions:
         parts.append(

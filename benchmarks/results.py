@@ -93,7 +93,13 @@ class LoadCell:
     first: float | None = None
     later: float | None = None
     peak_bytes: int | None = None
+    version: str = ""
     reason: str = ""
+
+    @property
+    def beyond(self) -> float:
+        """Seconds that the first run took longer than later ones."""
+        return max(0.0, (self.first or 0.0) - (self.later or 0.0))
 
 
 @dataclass

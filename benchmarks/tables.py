@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks.efficiency import Group, arithmetic_part
 from benchmarks.peaks import Peaks
-from benchmarks.results import ExportRow, LoadRow, Results, Row, geometric_mean
+from benchmarks.results import ExportRow, LoadCell, LoadRow, Results, Row, geometric_mean
 
 Lines = list[list[str]]
 
@@ -177,17 +178,47 @@ def export_table(exports: Sequence[ExportRow]) -> Lines:
 
 
 def load_table(loads: Sequence[LoadRow]) -> Lines:
-    """Return seconds to create a session + of the first run beyond later ones, and peak memory in MB."""
+    """Return seconds to create a session + what the first run takes beyond later ones, and peak memory in MB;
+    then Ingot's share of ONNX Runtime's, and the medians of these shares.
+    """
     runners = list(dict.fromkeys(cell.runner for row in loads for cell in row.cells))
-    lines = [["model", "file MB", *runners, *(f"{runner}, MB" for runner in runners if "cold" not in runner)]]
+    warm = [runner for runner in runners if "cold" not in runner]
+    lines = [["model", "file MB", *runners, *(f"{runner}, MB" for runner in warm)]]
+    compared = {"ingot", "onnxruntime"} <= set(warm)
+    shares: list[tuple[float | None, ...]] = []
+    if compared:
+        lines[0] += [f"of onnxruntime's: {what}" for what in ("session", "with first run", "memory")]
     for row in loads:
-        cells = [row.cell(runner) for runner in runners]
-        times = ["–" if c is None or c.create is None else _start(c.create, c.first, c.later) for c in cells]
-        warm = [row.cell(runner) for runner in runners if "cold" not in runner]
-        sizes = ["–" if c is None or c.peak_bytes is None else f"{c.peak_bytes / 1e6:.0f}" for c in warm]
-        lines.append([row.title, f"{row.file_bytes / 1e6:.1f}", *times, *sizes])
+        cells = {runner: row.cell(runner) for runner in runners}
+        line = [row.title, f"{row.file_bytes / 1e6:.1f}", *(_start(cells[runner]) for runner in runners)]
+        for runner in warm:
+            cell = cells[runner]
+            line.append("–" if cell is None or cell.peak_bytes is None else f"{cell.peak_bytes / 1e6:.0f}")
+        if compared:
+            shares.append(_shares(cells["ingot"], cells["onnxruntime"]))
+            line += [_share(value) for value in shares[-1]]
+        lines.append(line)
+    if compared:
+        known = [[value for value in column if value is not None] for column in zip(*shares, strict=True)]
+        medians = [f"**{statistics.median(column):.2f}×**" if column else "" for column in known]
+        lines.append(["**median**", *[""] * (len(lines[0]) - 1 - len(medians)), *medians])
     return lines
 
 
-def _start(create: float, first: float | None, later: float | None) -> str:
-    return f"{create:.2f} + {max(0.0, (first or 0.0) - (later or 0.0)):.2f}"
+def _start(cell: LoadCell | None) -> str:
+    if cell is None or cell.create is None:
+        return "–"
+    return f"{cell.create:.3f} + {cell.beyond:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}×"
+
+
+def _shares(ours: LoadCell | None, theirs: LoadCell | None) -> tuple[float | None, ...]:
+    """Return what share of their time to create, of that with the first run, and of their memory ours is."""
+    if ours is None or theirs is None or not ours.create or not theirs.create:
+        return None, None, None
+    both = (ours.create + ours.beyond) / (theirs.create + theirs.beyond)
+    memory = ours.peak_bytes / theirs.peak_bytes if ours.peak_bytes and theirs.peak_bytes else None
+    return ours.create / theirs.create, both, memory

@@ -146,8 +146,18 @@ def test_efficiency_is_a_fraction_of_the_peak(results: Results) -> None:
 def test_opening_shows_what_the_first_run_costs_beyond_later_ones(results: Results) -> None:
     assert load_table(results.loads) == [
         ["model", "file MB", "ingot, cold", "ingot", "other", "ingot, MB", "other, MB"],
-        ["One", "10.0", "0.50 + 0.20", "0.25 + 0.05", "–", "20", "–"],
+        ["One", "10.0", "0.500 + 0.200", "0.250 + 0.050", "–", "20", "–"],
     ]
+
+
+def test_opening_beside_onnxruntime_has_shares_and_their_medians() -> None:
+    cells = [LoadCell("ingot", 0.1, 0.2, 0.1, 30_000_000), LoadCell("onnxruntime", 0.4, 0.1, 0.1, 20_000_000)]
+    one, two = LoadRow("one", "One", 0, cells), LoadRow("two", "Two", 0, [LoadCell("ingot", reason="broken")])
+    lines = load_table([one, two])
+    assert lines[0][-3:] == [f"of onnxruntime's: {t}" for t in ("session", "with first run", "memory")]
+    assert lines[1][-3:] == ["0.25×", "0.50×", "1.50×"]
+    assert lines[2][-3:] == ["–", "–", "–"]
+    assert lines[3] == ["**median**", *[""] * 5, "**0.25×**", "**0.50×**", "**1.50×**"]
 
 
 def test_kernels_of_a_model(results: Results) -> None:
