@@ -5,6 +5,7 @@ constants.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,6 +16,26 @@ from ingot.ops.registry import Facts, facts_of
 #: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
 #: run time. Larger constants were folded when the session was made.
 KNOWN_ELEMENTS = 4096
+
+
+def _has_objects(facts: Iterable[Facts | None]) -> bool:
+    # A loop: generator expressions take twice as long, and this runs for each node of each plan.
+    for fact in facts:  # noqa: SIM110
+        if fact is not None and fact.dtype.kind == "O":
+            return True
+    return False
+
+
+def _all_known(facts: Iterable[Facts | None]) -> bool:
+    for fact in facts:  # noqa: SIM110
+        if fact is not None and not fact.is_known:
+            return False
+    return True
+
+
+def _worth_knowing(outputs: Sequence[Facts | None]) -> bool:
+    there = [fact for fact in outputs if fact is not None]
+    return not _all_known(there) and sum(math.prod(fact.shape) for fact in there) <= KNOWN_ELEMENTS
 
 
 @dataclass(slots=True)
@@ -41,14 +62,9 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
         inputs = [None if value is None else facts[value] for value in node.inputs]
         outputs = None if op.subgraphs else op.infer(node, inputs)
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
-        if outputs is None or any(f is not None and f.dtype == object for f in (*inputs, *outputs)):
+        if outputs is None or _has_objects(inputs) or _has_objects(outputs):
             return Known(facts, start, position, cut=True)
-        if (
-            not op.random
-            and all(f is None or f.is_known for f in inputs)
-            and any(f is not None and not f.is_known for f in outputs)
-            and sum(math.prod(f.shape) for f in outputs if f is not None) <= KNOWN_ELEMENTS
-        ):
+        if not op.random and _all_known(inputs) and _worth_knowing(outputs):
             arrays = op.evaluate(node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]
         for value, fact in zip(node.outputs, outputs, strict=False):

@@ -81,6 +81,7 @@ def make_plan(
     inputs: list[Patch] = []
     outputs: list[Patch] = []
     keep: list[Array] = []
+    addresses: dict[Buffer, int] = {}  # of constants
     table: list[tuple[int, int, int, int, int]] = []
     total_time = 0.0
     parts: list[tuple[int, int] | HostStep] = []
@@ -102,23 +103,26 @@ def make_plan(
         table.append((code[step.kernel], len(words), step.tiles, _sharers(step, time, threads), 0))
         row += 1
         for arg in step.args:
-            if isinstance(arg, Kernel):
-                words.append(code[arg])
+            if isinstance(arg, int):
+                words.append(arg)
             elif isinstance(arg, View):
                 buffer = arg.buffer
-                if buffer.kind == "constant":
-                    assert buffer.array is not None
-                    keep.append(buffer.array)
-                    words.append(buffer.array.ctypes.data + arg.offset)
-                    continue
                 if buffer.kind == "arena":
                     arena.append((len(words), offsets[buffer] + arg.offset))
+                    words.append(0)
+                elif buffer.kind == "constant":
+                    address = addresses.get(buffer)
+                    if address is None:
+                        assert buffer.array is not None
+                        keep.append(buffer.array)
+                        address = addresses[buffer] = buffer.array.ctypes.data
+                    words.append(address + arg.offset)
                 else:
                     patches = inputs if buffer.kind == "input" else outputs
                     patches.append(Patch(len(words), buffer.index, arg.offset))
-                words.append(0)
+                    words.append(0)
             else:
-                words.append(arg)
+                words.append(code[arg])
     if row > begun:
         parts.append((begun, row))
     places = np.array(arena, np.int64).reshape(-1, 2)

@@ -40,14 +40,18 @@ class Expression:
     leaves: tuple[str, ...]
     steps: tuple[Step, ...]
     results: tuple[int, ...]
+    #: the dtypes of what it returns
+    result_dtypes: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    #: bytes of its largest register element
+    widest: int = field(init=False, repr=False, compare=False)
+    #: its instructions on one vector, roughly
+    weight: int = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __post_init__(self) -> None:
-        # Known once: plans look expressions up again and again.
-        object.__setattr__(self, "_hash", hash((self.leaves, self.steps, self.results)))
         for i, step in enumerate(self.steps):
             if not all(0 <= operand < len(self.leaves) + i for operand in step.operands):
                 raise ValueError(
@@ -57,27 +61,22 @@ class Expression:
                 raise ValueError(f"step {i}: no expression computes {step.op}; ask supports() first")
         if not all(0 <= result < len(self.leaves) + len(self.steps) for result in self.results):
             raise ValueError(f"results {self.results} are not all values of the expression")
+        # Computed once: plans ask for these again and again.
+        dtypes = [*self.leaves, *(step.dtype for step in self.steps)]
+        widest = max([8 if d in ("float64", "int64", "uint64") else 4 for d in dtypes], default=4)
+        weight = sum(OPERATIONS[step.op].weight for step in self.steps)
+        for name, value in (
+            ("result_dtypes", tuple(self.dtype(i) for i in self.results)),
+            ("widest", widest),
+            ("weight", weight),
+            ("_hash", hash((self.leaves, self.steps, self.results))),
+        ):
+            object.__setattr__(self, name, value)
 
     def dtype(self, identity: int) -> str:
         """The dtype of a value by its id."""
         leaves = len(self.leaves)
         return self.leaves[identity] if identity < leaves else self.steps[identity - leaves].dtype
-
-    @property
-    def result_dtypes(self) -> tuple[str, ...]:
-        """The dtypes of what it returns."""
-        return tuple(self.dtype(i) for i in self.results)
-
-    @property
-    def widest(self) -> int:
-        """Bytes of its largest register element."""
-        dtypes = [*self.leaves, *(step.dtype for step in self.steps)]
-        return max(8 if d in ("float64", "int64", "uint64") else 4 for d in dtypes)
-
-    @property
-    def weight(self) -> int:
-        """Its instructions on one vector, roughly."""
-        return sum(OPERATIONS[step.op].weight for step in self.steps)
 
 
 @functools.lru_cache(4096)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -60,15 +61,31 @@ def plan(
 
     weight: instructions on a vector, roughly.
     """
-    views = (*outputs, *inputs)
-    space = _arrange(collapse(shape, [v.strides for v in views]), lanes)
-    count = len(outputs)
+    grid, sizes, steps, tiles = _loops(
+        tuple(shape), tuple([v.strides for v in (*outputs, *inputs)]), len(outputs), lanes, weight
+    )
+    args: list[int | View] = [*sizes]
+    for view, own in zip((*inputs, *outputs), steps, strict=True):
+        args.append(view)
+        args += own
+    return GridPlan(grid, args, tiles)
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _loops(
+    shape: tuple[int, ...], views: tuple[tuple[int, ...], ...], count: int, lanes: int, weight: int
+) -> tuple[Grid, tuple[int, ...], tuple[tuple[int, ...], ...], int]:
+    """The grid, the sizes of its loops, each operand's further arguments, and the tiles.
+
+    views: strides, of the `count` outputs first; operands are numbered inputs first.
+    """
+    space = _arrange(collapse(shape, views), lanes)
     sizes: tuple[int, ...] = space.sizes or (1,)
     strides: tuple[tuple[int, ...], ...] = (*space.strides[count:], *space.strides[:count])
     if not space.sizes:
         strides = ((1,),) * len(views)
     classes = tuple(
-        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(inputs) else "b" if any(s) else "u"
+        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(views) - count else "b" if any(s) else "u"
         for i, s in enumerate(strides)
     )
     n, m, outer = sizes[-1], (sizes[-2] if len(sizes) > 1 else 1), sizes[:-2]
@@ -81,17 +98,14 @@ def plan(
     n_block = max(1, n_block)
     m_block = max(1, min(m, elements // n_block))
     n_blocks, m_blocks = -(-n // n_block), -(-m // m_block)
-    args: list[int | View] = [n, n_block, n_blocks, m, m_block, m_blocks, *outer]
-    for view, kind, steps in zip((*inputs, *outputs), classes, strides, strict=True):
-        args.append(view)
+    further: list[tuple[int, ...]] = []
+    for kind, steps in zip(classes, strides, strict=True):
         *places, step = steps
         row = places.pop() if places else 0
-        if kind != "u":
-            args += [row, *places]
-        if kind == "s":
-            args.append(step)
+        further.append((*((row, *places) if kind != "u" else ()), *((step,) if kind == "s" else ())))
     tiles = math.prod(outer) * m_blocks * n_blocks if size else 0
-    return GridPlan(Grid(classes, len(outer)), args, tiles)
+    loops = (n, n_block, n_blocks, m, m_block, m_blocks, *outer)
+    return Grid(classes, len(outer)), loops, tuple(further), tiles
 
 
 def _arrange(space: Space, lanes: int) -> Space:

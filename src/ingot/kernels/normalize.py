@@ -20,6 +20,7 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
+from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, Step, emit, identity
 from ingot.kernels.reduce import accumulator
 from ingot.kernels.walk import Layout, Place, Walk, plan
@@ -162,11 +163,11 @@ def normalize(
     default the result. operands and extras broadcast to x's shape.
     """
     if prologue is None:
-        prologue = identity(x.dtype.name)
+        prologue = identity(name_of(x.dtype))
     dtype = prologue.result_dtypes[0]
     if epilogue is None:
         epilogue = identity(dtype)
-    if not is_float(dtype) or out.dtype.name != epilogue.result_dtypes[0]:
+    if not is_float(dtype) or name_of(out.dtype) != epilogue.result_dtypes[0]:
         raise ValueError(
             f"normalisation of {dtype} into {out.dtype.name}: want floats, and the epilogue's dtype"
         )
@@ -228,10 +229,10 @@ def layer_norm(
 
     scale and bias broadcast to x's shape. total: where x + residual is stored too.
     """
-    dtype = x.dtype.name
+    dtype = name_of(x.dtype)
     prologue = None if residual is None else Expression((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
     given = [v for v in (scale, bias) if v is not None]
-    names = [None if v is None else v.dtype.name for v in (scale, bias)]
+    names = [None if v is None else name_of(v.dtype) for v in (scale, bias)]
     return normalize(
         "rms" if rms else "variance",
         x,

@@ -10,6 +10,7 @@ compensated, so their error does not grow with their length.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -78,16 +79,38 @@ def plan(
     widest: bytes of the largest register element. weight: instructions on a vector, roughly: long formulas
     fill the pipeline with fewer vectors at a time, and would spill with more.
     """
+    dtypes = tuple([name_of(v.dtype) for v in views])
+    steps = tuple([v.strides for v in views])
+    layout, sizes, further, tiles, count, held = _loops(
+        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight
+    )
+    args: list[int | View] = [*sizes]
+    for view, own in zip(views, further, strict=True):
+        args.append(view)
+        args += own
+    return Plan(layout, args, tiles, count, held)
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _loops(
+    dtypes: tuple[str, ...],
+    steps: tuple[tuple[int, ...], ...],
+    shape: tuple[int, ...],
+    axes: frozenset[int],
+    machine: Machine,
+    widest: int,
+    weight: int,
+) -> tuple[Layout, tuple[int, ...], tuple[tuple[int, ...], ...], int, int, int]:
+    """The layout, the sizes of its loops, each view's strides in them, and the rest of a Plan."""
     lanes = machine.vector_bytes // widest
     ways = 4 if weight < (12 if machine.registers > 16 else 6) else 2
-    steps = [v.strides for v in views]
-    inner = [d for d in range(len(shape)) if d in set(axes)]
-    outer = [d for d in range(len(shape)) if d not in set(axes)]
+    inner = [d for d in range(len(shape)) if d in axes]
+    outer = [d for d in range(len(shape)) if d not in axes]
     spaces: list[Space] = []
     for dims in (outer, inner):
         space = collapse([shape[d] for d in dims], [[s[d] for d in dims] for s in steps])
         if not space.sizes:
-            space = Space((1,), tuple((1 if dims is inner else 0,) for _ in views))
+            space = Space((1,), tuple((1 if dims is inner else 0,) for _ in steps))
         spaces.append(space)
     kept, reduced = spaces
     count, items = math.prod(reduced.sizes), math.prod(kept.sizes)
@@ -108,18 +131,13 @@ def plan(
     classes = tuple({1: "c", 0: "b"}.get(s[-1], "s") for s in vectors.strides)
     work = max(1, count * (ways * lanes if across else 1))
     per_tile = max(1, min(-(-items // TILES), max(1, 8192 // work)), -(-items // (4 * TILES)))
-    layout = Layout(
-        tuple([name_of(v.dtype) for v in views]), classes, kept_dims, reduced_dims, across, lanes, ways
+    layout = Layout(dtypes, classes, kept_dims, reduced_dims, across, lanes, ways)
+    sizes = (n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims])
+    further = tuple(
+        (vectors.strides[i][-1], *kept.strides[i][:kept_dims], *reduced.strides[i][:reduced_dims])
+        for i in range(len(steps))
     )
-    args: list[int | View] = [n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims]]
-    for i, view in enumerate(views):
-        args += [
-            view,
-            vectors.strides[i][-1],
-            *kept.strides[i][:kept_dims],
-            *reduced.strides[i][:reduced_dims],
-        ]
-    return Plan(layout, args, -(-items // per_tile), count, held * max(4, widest))
+    return layout, sizes, further, -(-items // per_tile), count, held * max(4, widest)
 
 
 class Place:
