@@ -52,7 +52,7 @@ SLOTS = (
     "bands", "groups", "unit", "out_rows", "extra_rows", "panels", "n",
     "b", "b_panel", "column_scales", "table", "steps", "rows", "config",
     "slice", "plane", "line", "columns", "width", "phase_rows", "phase_columns", "residues", "ranges",
-    "row_scale", "scales_bytes", "next_step", "slicer", "block", "half", "block_last", "half_last",
+    "row_scale", "scales_bytes", "slicer", "block", "half", "block_last", "half_last",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
     arg = {name: k.arg(name) for name in (*SLOTS, *operands)}
     tiles = Tiles(k)
 
-    for slot in ("slice", "width", "table", "steps", "rows", "line", "columns", "row_scale", "next_step"):
+    for slot in ("slice", "width", "table", "steps", "rows", "line", "columns", "row_scale"):
         frame.set(slot, arg[slot])
     for slot, value in (("row_scales", scales), ("special", special)):
         frame.set(slot, value)
@@ -113,13 +113,9 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
             frame.set(name, k.add(arg[name], at, k.mul(channel, arg[f"{name}_channel"])))
         positions = k.add(k.mul(k.sub(out_rows, 1), arg["line"]), arg["columns"])
         frame.set("positions", positions)
-        together = k.mul(arg["rows"], 2)
-        following = k.choose(is_last, arg["b"], k.add(weights, arg["b_panel"]))
-        with k.loop(0, positions, together) as first:
+        with k.loop(0, positions, k.mul(arg["rows"], 2)) as first:
             frame.set("a", k.at(packed, k.mul(first, arg["width"]), I8))
             frame.set("first", first)
-            done = k.div(first, together)
-            frame.set("next", k.add(following, k.mul(done, k.mul(arg["next_step"], arg["steps"]))))
             code = k.choose(k.compare("<=", k.sub(positions, first), arg["rows"]), half, block)
             k.call(code, frame.pointer, 0, 0, sums)
     tiles.release()
@@ -372,13 +368,15 @@ def _call(
     unit = 2 * MOST_ROWS if line == 1 else 1  # rows that stay together
     groups = -(-out_rows // unit)
     row_bytes = SLICES * phases * line * width * unit
+    # A third of L2 is for the band; more where weights would have to come again from memory for the next one.
     fitting = max(1, machine.l2_bytes // 3 // max(row_bytes, 1))
+    if b.panels * b.steps * STEP_BYTES > machine.l2_bytes // 2:
+        fitting = max(fitting, machine.l2_bytes * 2 // 3 // max(row_bytes, 1))
     others = images * b.panels
     bands = min(groups, max(-(-groups // fitting), -(-_TILES // others)))
     most_rows = min(-(-groups // bands) * unit, out_rows)
     positions = (most_rows - 1) * line + columns
     rows = _rows(positions)
-    blocks = -(-positions // (2 * rows))
     plane = (most_rows + extra_rows) * line * width
     # A register may read to the end of a block and of a step, and storing goes on to the end of 64 bytes.
     slack = 2 * MOST_ROWS * width + 2 * DEPTH
@@ -387,14 +385,13 @@ def _call(
     pixel_bytes = x.strides[3] * x.dtype.itemsize
     table, residues, ranges = _geometry(window, channels, width, line, plane, image_width, pixel_bytes)
 
-    fetched_bytes = -(-STEP_BYTES // blocks // 64) * 64
     last = n - (b.panels - 1) * PANEL
     reaches = [reach_of(v, v.strides[1], v.strides[2:], n) for v in views]
 
     def kernel_of(tall: int, last_panel: bool) -> Kernel:
         valid = last if last_panel else PANEL
         return sliced_tile(
-            tall=tall, wide=-(-valid // LANES), fetched=fetched_bytes // 64, masked=valid % LANES != 0,
+            tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0,
             matrix=line == 1,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
@@ -411,7 +408,7 @@ def _call(
         bands, groups, unit, out_rows, extra_rows, b.panels, n,
         b.view, b.steps * STEP_BYTES, b.scales, table, b.steps, rows, _config(rows),
         slice_bytes, plane, line, columns, width, len(window.residues(0)), len(window.residues(1)),
-        residues, ranges, 8 if each else 0, scales_bytes, fetched_bytes,
+        residues, ranges, 8 if each else 0, scales_bytes,
         slice_pixels(dtype=name_of(x.dtype), each=each), *codes,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip

@@ -37,7 +37,7 @@ TILE_SLOTS = (
     "b", "table", "steps", "rows",  # of pixels in a register
     "first", "positions", "line", "columns",  # of the block, the band; from row to row, and of them valid
     "row_scales", "row_scale", "column_scales", "special",
-    "out", "out_column", "out_row", "out_channel", "valid", "next", "next_step",
+    "out", "out_column", "out_row", "out_channel", "valid",
 )  # fmt: skip
 
 #: Which slices of the pixels and of the weights are multiplied for each sum.
@@ -91,7 +91,6 @@ def sliced_tile(
     *,
     tall: int,
     wide: int,
-    fetched: int,
     masked: bool,
     matrix: bool,
     out: Reach,
@@ -102,7 +101,7 @@ def sliced_tile(
     """A block of `tall` registers of pixels and `wide` of channels. Strides of out and operands are in bytes.
 
     The table holds for each step where it begins, in bytes, and how many values of the contraction it has.
-    Each step fetches `fetched` lines of weights from `next` on. The calling kernel has configured the
+    The calling kernel has configured the
     registers: `rows` rows of 64 bytes for sums and pixels, 16 for weights. matrix: positions are rows of the
     output, which has one column.
     """
@@ -110,19 +109,16 @@ def sliced_tile(
     tiles = Tiles(k)
     rows, steps, table = k.arg("rows"), k.arg("steps"), k.pointer("table")
     a, b, width, slice_ = k.pointer("a"), k.pointer("b"), k.arg("width"), k.arg("slice")
-    following, next_step = k.pointer("next"), k.arg("next_step")
     below = k.mul(rows, width)  # from one register's pixels to the next one's
     row_bytes = wide * LANES * 4
-    for level, products in enumerate(LEVELS):
+    # The lowest sum reads all of the weights in the order in which they lie: from memory the hardware's
+    # prefetcher brings them faster than instructions could, and the other sums find them in the cache.
+    for level, products in reversed(list(enumerate(LEVELS))):
         for number in range(tall * wide):
             tiles.zero(_SUMS + number)
         with k.loop(0, steps, at_least_once=True) as step:
             here = k.at(a, k.ir.sext(k.load(table, I32, k.mul(step, 2)), I64), I8)
             weights = k.at(b, k.mul(step, STEP_BYTES), I8)
-            if level == len(LEVELS) - 1 and fetched:
-                ahead = k.at(following, k.mul(step, next_step), I8)
-                for line in range(fetched):
-                    k.prefetch(ahead, line * 64, I8, locality=2)
             for of_pixels, of_weights in products:
                 start = k.at(here, k.mul(slice_, of_pixels), I8)
                 for i in range(tall):
