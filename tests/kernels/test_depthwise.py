@@ -14,7 +14,7 @@ from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
-from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise
+from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.expression import Expression, Step, evaluate
 from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
@@ -33,6 +33,7 @@ def check(
     shape: tuple[int, int, int, int],
     kernel: tuple[int, int],
     multiplier: int = 1,
+    group: int = 1,
     strides: tuple[int, int] = (1, 1),
     pads: tuple[int, int, int, int] = (0, 0, 0, 0),
     dilations: tuple[int, int] = (1, 1),
@@ -41,12 +42,12 @@ def check(
 ) -> None:
     rng = np.random.default_rng(0)
     x = random_image(rng, shape, order)
-    w = rng.standard_normal((shape[1] * multiplier, 1, *kernel)).astype(np.float32)
+    w = rng.standard_normal((shape[1] * multiplier, group, *kernel)).astype(np.float32)
     want = definition(x, w, strides, pads, dilations)
     out = new(want.shape, strides=strides_in_order(want.shape, out_order))
     calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, strides, pads, dilations, None, machine)
     (got,) = run_calls(calls, out, machine=machine)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(1, kernel[0] * kernel[1]) ** 0.5)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(1, group * kernel[0] * kernel[1]) ** 0.5)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -72,6 +73,36 @@ def test_random_shapes(data: st.DataObject) -> None:
         order=data.draw(orders),
         out_order=data.draw(orders),
     )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_narrow_groups(data: st.DataObject) -> None:
+    """Groups of 2, 4 and 8 channels that share a vector."""
+    machine = data.draw(st.sampled_from([m for m in machines() if m.permutes]))
+    width = data.draw(st.sampled_from([w for w in (2, 4, 8) if w < machine.lanes]))
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 7)))
+    orders = st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])
+    check(
+        machine,
+        (data.draw(st.integers(1, 2)), width * data.draw(st.integers(2, 8)), 12, 13),
+        kernel,
+        group=width,
+        strides=data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        pads=data.draw(st.tuples(*(st.integers(0, 3) for _ in range(4)))),
+        dilations=data.draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)])),
+        order=data.draw(orders),
+        out_order=data.draw(orders),
+    )
+
+
+def test_which_groups_suit() -> None:
+    machine = next(m for m in machines() if m.permutes)
+    assert suits_groups((48, 4, 3, 3), 12, machine)
+    assert not suits_groups((48, 3, 3, 3), 16, machine)  # not a part of a vector
+    assert not suits_groups((96, 4, 3, 3), 12, machine)  # two outputs for each input
+    assert not suits_groups((48, machine.lanes, 3, 3), 48 // machine.lanes, machine)  # a whole vector
+    assert not suits_groups((48, 4, 3, 9), 12, machine)
 
 
 @each_machine

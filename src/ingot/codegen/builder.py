@@ -380,6 +380,12 @@ class Builder:
             else ir.Function(self.module, ir.FunctionType(result, list(arguments)), name)
         )
 
+    def permute(self, value: Value, lanes: Value) -> Value:
+        """Lane i of the result is lane lanes[i] of the float32 vector `value`; see `Machine.permutes`."""
+        name = {16: "avx512.permvar.sf.512", 8: "avx2.permps"}[lanes_of(value.type)]
+        function = self.declare(f"llvm.x86.{name}", value.type, [value.type, lanes.type])
+        return self.ir.call(function, [value, lanes])
+
     def reduce_lanes(self, combine: Callable[[Value, Value], Value], value: Value) -> Value:
         """Combine the lanes of a vector pairwise, always in the same order; returns a scalar."""
         lanes = lanes_of(value.type)

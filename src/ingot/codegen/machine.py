@@ -50,6 +50,12 @@ class Machine:
         return self.vector_bytes // 4
 
     @property
+    def permutes(self) -> bool:
+        """Whether one instruction permutes the float32 lanes of a vector by an index vector."""
+        wanted = {16: "+avx512f", 8: "+avx2"}.get(self.lanes)
+        return wanted is not None and wanted in self.features.split(",")
+
+    @property
     def fingerprint(self) -> str:
         """Equal for machines that may share object code."""
         return f"{self.triple}|{self.cpu}|{self.features}|{self.vector_bytes}|{self.l1_bytes}|{self.l2_bytes}"

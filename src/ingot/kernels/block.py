@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingot.codegen.builder import F32, I64, Builder, Int, Value, vector
+from ingot.codegen.builder import F32, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import memory_element, scatter_element, store_element
 from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
@@ -54,6 +54,7 @@ class Block:
     scatter: bool  # the output's channels do not lie side by side
     out: str  # the output's dtype
     masked: bool  # the channels are no multiple of the vector
+    group: int = 1  # neighbouring input channels that make each output channel, the same ones for so many
 
     @property
     def lines(self) -> int:
@@ -84,11 +85,13 @@ def choose(
     out: Sequence[int],
     registers: int,
     weights: bool,
+    load_cost: float = 1.5,
 ) -> tuple[int, int] | None:
     """Rows and pixels of a turn that take the fewest instructions for an output of `out` pixels, or None.
 
     registers: how many the results, an input vector and, with `weights`, the weights of the rows of the
-    window that an input row meets may take.
+    window that an input row meets may take. load_cost: instructions that an input vector is worth; by
+    default a product and a half, as much of it comes from L2.
     """
     best: tuple[float, int, int] | None = None
     for rows in range(1, (5 if dilations[0] == 1 else 2)):
@@ -99,8 +102,8 @@ def choose(
             turns = -(-out[0] // rows) * -(-out[1] // pixels)
             lines = (rows - 1) * strides[0] + kernel[0]
             columns = (pixels - 1) * strides[1] + min((kernel[1] - 1) * dilations[1] + 1, kernel[1] * pixels)
-            # A loaded vector weighs as much as a product and a half: much of it comes from L2.
-            work = rows * pixels * math.prod(kernel) + 1.5 * lines * columns + 2 * rows * pixels + _TURN
+            work = rows * pixels * math.prod(kernel) + load_cost * lines * columns
+            work += 2 * rows * pixels + _TURN
             # Fewer results than an FMA's latency hides are no gain.
             work *= max(1.0, 8 / (rows * pixels))
             if best is None or turns * work < best[0]:
@@ -117,13 +120,15 @@ def emit_blocks(
     prepare: Callable[[Place], Any],
     finish: Callable[[Value, Place, Any], Value],
     unroll_finish: bool,
+    patterns: Value | None = None,
 ) -> None:
     """The loops over tiles, blocks of rows, blocks of pixels and channels.
 
     weights: [channels / lanes][rows][columns][lanes], or None. prepare(place of channel): values that
     finish(sum, place, prepared) uses. With `unroll_finish` it is emitted for each output of a whole block and
     stays in registers; without, once, in a loop over sums that went through scratch memory (for long
-    epilogues).
+    epilogues). patterns: with groups, for each channel of a group the lanes that take its value, int32
+    [group][lanes]; weights are [channels / lanes][group][rows][columns][lanes] then.
     """
     lanes, rows, pixels = k.machine.lanes, block.rows, block.pixels
     type_, stored = vector(F32, lanes), memory_element(block.out)
@@ -170,7 +175,7 @@ def emit_blocks(
                 place = k.int(k.add(left, column))
                 exist[column] = k.ir.icmp_unsigned("<", place, size["width"])
 
-        def line(y: Int, meets: list[int]) -> None:
+        def line(y: Int, meets: list[int], own_filters: Value | None, pattern: Value | None) -> None:
             """Add input row y to the results of the output rows `meets`."""
             pointer, at = k.at(corner, k.mul(line_step, y), F32), 0
             column_step: Int = lanes if packed else size["x_column"]
@@ -182,10 +187,10 @@ def emit_blocks(
             weights: dict[tuple[int, int], Value] = {}
 
             def weight(r: int, j: int) -> Value:
-                if filters is None:
+                if own_filters is None:
                     return None
                 if (r, j) not in weights:
-                    own = k.at(filters, k.mul(k.sub(y, r * block.strides[0]), width * lanes), F32)
+                    own = k.at(own_filters, k.mul(k.sub(y, r * block.strides[0]), width * lanes), F32)
                     weights[r, j] = k.load(own, type_, j * lanes)
                 return weights[r, j]
 
@@ -194,6 +199,8 @@ def emit_blocks(
                     pointer, at = k.at(pointer, column_step, F32), at + 1
                 place = pointer if inside else k.ir.select(exist[column], pointer, outside)
                 value = k.load(place, type_, mask=mask)
+                if pattern is not None:
+                    value = k.permute(value, pattern)
                 for r in meets:
                     for pixel, j in reached:
                         i = r * pixels + pixel
@@ -202,21 +209,31 @@ def emit_blocks(
         # Rows between `first` and `last` meet every output row of the block; the others some of them.
         first, last = (rows - 1) * block.strides[0], height
         looped = last - first >= 3 or (rows == 1 and last - first > 1 and height * width * pixels > 100)
-        y = 0
-        while y < block.lines:
-            if looped and y == first:
-                start: Int = first
-                stop: Int = last
-                if not inside and dilation == 1:  # rows outside of the image are left out
-                    start, stop = k.max(first, k.sub(0, top)), k.min(last, k.sub(size["height"], top))
-                with k.loop(start, stop, carry=results) as index:
-                    line(index, list(range(rows)))
-                y = last
-                continue
-            meets = [r for r in range(rows) if 0 <= y - r * block.strides[0] < height]
-            if meets:
-                line(y, meets)
-            y += 1
+
+        def part(own_filters: Value | None, pattern: Value | None) -> None:
+            """Add all rows; with groups, of one of their channels."""
+            y = 0
+            while y < block.lines:
+                if looped and y == first:
+                    start: Int = first
+                    stop: Int = last
+                    if not inside and dilation == 1:  # rows outside of the image are left out
+                        start, stop = k.max(first, k.sub(0, top)), k.min(last, k.sub(size["height"], top))
+                    with k.loop(start, stop, carry=results) as index:
+                        line(index, list(range(rows)), own_filters, pattern)
+                    y = last
+                    continue
+                meets = [r for r in range(rows) if 0 <= y - r * block.strides[0] < height]
+                if meets:
+                    line(y, meets, own_filters, pattern)
+                y += 1
+
+        if patterns is None:
+            part(filters, None)
+        else:
+            with k.loop(0, block.group, carry=results) as number:
+                pattern = k.load(k.at(patterns, k.mul(number, lanes), I32), vector(I32, lanes))
+                part(k.at(filters, k.mul(number, height * width * lanes), F32), pattern)
         return results
 
     with k.loop(k.begin, k.end) as tile:
@@ -255,7 +272,11 @@ def emit_blocks(
                     offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
                     pack(corner, top, left, offsets, mask)
                 # A block of weights is as many vectors as the window has places.
-                filters = None if weights is None else k.at(weights, k.mul(channel, height * width), F32)
+                filters = (
+                    None
+                    if weights is None
+                    else k.at(weights, k.mul(channel, block.group * height * width), F32)
+                )
                 if block.gather:
                     results = accumulate(patch, top, left, filters, mask, True)
                 else:

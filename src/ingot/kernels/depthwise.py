@@ -1,9 +1,14 @@
-"""Depthwise convolution: each output channel is the convolution of one input channel with its own filter."""
+"""Depthwise convolution: each output channel is the convolution of one input channel with its own filter.
+
+Groups of a few channels, less than a vector, are computed by the same loops: a permutation of the loaded
+vector gives every lane the value of its group's first channel, then of its second …
+"""
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,28 +34,46 @@ from ingot.kernels.window import (
     window_arguments,
 )
 
+#: With more columns the weights of a group's filters would not fit the registers.
+_MOST_COLUMNS = 7
+
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseWeights:
-    """Filters in the order in which the kernel reads them: [channels / lanes][kh][kw][lanes], zero-padded."""
+    """Filters in the order in which the kernel reads them: [channels / lanes][group][kh][kw][lanes],
+    zero-padded. group: input channels that make an output channel.
+    """
 
     view: View
     channels: int
     kernel: tuple[int, int]
+    group: int = 1
+
+
+def suits_groups(weights: Sequence[int], groups: int, machine: Machine) -> bool:
+    """Whether filters of shape [M, C / groups, kh, kw] are of groups that share a vector with others."""
+    width = weights[1]
+    return (
+        weights[0] == groups * width
+        and width in (2, 4, 8)
+        and width < machine.lanes
+        and machine.permutes
+        and weights[-1] <= _MOST_COLUMNS
+    )
 
 
 def pack_depthwise(weights: np.ndarray, machine: Machine) -> DepthwiseWeights:
-    """Pack filters [C, 1, kh, kw] (or [C, 1, k] for one dimension) for `machine`."""
+    """Pack filters [C, group, kh, kw] (or [C, group, k] for one dimension) for `machine`."""
     if weights.ndim == 3:
         weights = weights[:, :, None, :]
-    channels, _, rows, columns = weights.shape
+    channels, group, rows, columns = weights.shape
     lanes = machine.lanes
     blocks = -(-channels // lanes)
-    padded = np.zeros((blocks * lanes, rows, columns), np.float32)
-    padded[:channels] = weights[:, 0]
-    packed = aligned_floats(padded.size).reshape(blocks, rows, columns, lanes)
-    packed[...] = padded.reshape(blocks, lanes, rows, columns).transpose(0, 2, 3, 1)
-    return DepthwiseWeights(constant(packed), channels, (rows, columns))
+    padded = np.zeros((blocks * lanes, group, rows, columns), np.float32)
+    padded[:channels] = weights
+    packed = aligned_floats(padded.size).reshape(blocks, group, rows, columns, lanes)
+    packed[...] = padded.reshape(blocks, lanes, group, rows, columns).transpose(0, 2, 3, 4, 1)
+    return DepthwiseWeights(constant(packed), channels, (rows, columns), group)
 
 
 def definition(
@@ -60,12 +83,19 @@ def definition(
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> np.ndarray:
-    """The plain meaning: x [N, C, H, W], weights [C * m, 1, kh, kw], pads (top, left, bottom, right), in
-    float64.
+    """The plain meaning: x [N, C, H, W], weights [C * m, 1, kh, kw] (or [C, group, kh, kw]), pads (top, left,
+    bottom, right), in float64.
     """
+    group = weights.shape[1]
     multiplier = weights.shape[0] // max(x.shape[1], 1)
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     padded = padded.repeat(multiplier, axis=1)
+    if group > 1:  # one channel of each group at a time, as depthwise filters
+        total = 0.0
+        for c in range(group):
+            taken = x[:, np.arange(weights.shape[0]) // group * group + c]
+            total = total + definition(taken, weights[:, c : c + 1], strides, pads, dilations)
+        return np.asarray(total)
     (kh, kw), (sh, sw), (dh, dw) = weights.shape[2:], strides, dilations
     height = (padded.shape[2] - (kh - 1) * dh - 1) // sh + 1
     width = (padded.shape[3] - (kw - 1) * dw - 1) // sw + 1
@@ -123,7 +153,7 @@ def depthwise(
     )
 
 
-@kernel(*BLOCK_SLOTS, "weights")
+@kernel(*BLOCK_SLOTS, "weights", "patterns")
 def depthwise_block(
     k: Builder,
     *,
@@ -139,7 +169,15 @@ def depthwise_block(
         return k.fma(value, weight, so_far)
 
     prepare, finish = finisher(k, epilogue, reaches)
-    emit_blocks(k, block, 0.0, k.pointer("weights"), join, prepare, finish, unroll_finish=is_short(epilogue))
+    patterns = None if block.group == 1 else k.pointer("patterns")
+    weights, short = k.pointer("weights"), is_short(epilogue)
+    emit_blocks(k, block, 0.0, weights, join, prepare, finish, unroll_finish=short, patterns=patterns)
+
+
+@functools.cache
+def _patterns(group: int, lanes: int) -> np.ndarray:
+    """For each channel of a group: in which lane every lane finds its own group's."""
+    return (np.arange(lanes) // group * group + np.arange(group)[:, None]).astype(np.int32)
 
 
 def depthwise_conv2d(
@@ -152,8 +190,8 @@ def depthwise_conv2d(
     epilogue: Epilogue | None,
     machine: Machine,
 ) -> list[Call]:
-    """x [N, C, H, W] of float32 and out [N, C * multiplier, Ho, Wo], any strides; fast where channels lie
-    side by side.
+    """x [N, C, H, W] of float32 and out [N, C * multiplier, Ho, Wo] (with groups: [N, C, Ho, Wo]), any
+    strides; fast where channels lie side by side.
 
     pads: top, left, bottom, right; what lies beyond the bottom and the right follows from out's shape.
     Raises UnsupportedOperatorError if x, or out where no epilogue converts to its dtype, is not float32.
@@ -165,11 +203,16 @@ def depthwise_conv2d(
     gather, scatter = x.strides[1] != 1 or multiplier != 1, out.strides[1] != 1
     masked = weights.channels % machine.lanes != 0
     reaches, operands, slots = operands_of(extra, out.shape)
-    # One register for the input vector, and without FMA another for the product.
-    registers = machine.registers - (1 if machine.fma else 2)
-    turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True)
+    # One register for the input vector, and without FMA another for the product, or for the permutation.
+    group, further = weights.group, list[View]()
+    registers = machine.registers - (1 if machine.fma and group == 1 else 2)
+    cost = 1.5 if group == 1 else 2.0
+    turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True, load_cost=cost)
     if turn is not None:
-        block = Block((rows, columns), strides, dilations, *turn, gather, scatter, out.dtype.name, masked)
+        block = Block(
+            (rows, columns), strides, dilations, *turn, gather, scatter, out.dtype.name, masked, group
+        )
+        further = [constant(_patterns(group, machine.lanes))]
         arguments, tiles, scratch = block_arguments(
             x, out, block, pads[0], pads[1], max(multiplier, 1), machine
         )
@@ -189,12 +232,12 @@ def depthwise_conv2d(
     return [
         Call(
             code,
-            [*arguments, weights.view, *slots],
+            [*arguments, weights.view, *further, *slots],
             tiles=tiles,
-            reads=[x, weights.view, *extra],
+            reads=[x, weights.view, *further, *extra],
             writes=[out],
             scratch=scratch,
-            flops=2 * out.size * rows * columns,
-            label="depthwise",
+            flops=2 * out.size * group * rows * columns,
+            label="depthwise" if group == 1 else "grouped",
         )
     ]

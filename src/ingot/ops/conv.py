@@ -15,7 +15,7 @@ from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
-from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise
+from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
 from ingot.kernels.winograd import cycles as winograd_cycles
 from ingot.kernels.winograd import pays, winograd_conv2d
@@ -115,7 +115,9 @@ class Conv(Op):
         if min(pads) < 0:
             return False
         value = _with_bias(plan, node, rank)
-        if group == facts.shape[1] and weights.shape[1] == 1 and facts.dtype == np.float32 and group > 1:
+        depthwise = group == facts.shape[1] and weights.shape[1] == 1
+        narrow = depthwise or suits_groups(weights.shape, group, machine)
+        if group > 1 and narrow and facts.dtype == np.float32:
             own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights), machine))
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
@@ -209,7 +211,7 @@ def _as_images(weights: Array) -> Array:
 def _depthwise(
     x: Memory, w: DepthwiseWeights, out: Memory, window: Window, epilogue: Epilogue | None, machine: Machine
 ) -> list[Call]:
-    """The depthwise kernel, with one spatial dimension as an image of one row."""
+    """The depthwise kernel (of narrow groups, too), with one spatial dimension as an image of one row."""
     strides, dilations = window.strides, window.dilations
     pads = (*window.before, *window.after)
     if x.rank == 3:
