@@ -392,7 +392,7 @@ def _call(
         valid = last if last_panel else PANEL
         return sliced_tile(
             tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0,
-            matrix=line == 1,
+            matrix=line == 1, each=each,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip

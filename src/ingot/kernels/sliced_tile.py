@@ -44,7 +44,8 @@ TILE_SLOTS = (
 LEVELS = (((0, 0),), ((0, 1), (1, 0)), ((0, 2), (1, 1), (2, 0)))
 MOST_ROWS = 16  # of a tile register
 
-_LEVEL_BYTES = 2 * MOST_ROWS * PANEL * 4
+# Not a multiple of 4096: loads would wait for stores to addresses that look alike.
+_LEVEL_BYTES = 2 * MOST_ROWS * PANEL * 4 + 192
 #: Scratch memory: the integer sums, then one position's sums.
 SUMS_BYTES = len(LEVELS) * _LEVEL_BYTES + PANEL * 4
 _SUMS, _PIXELS, _WEIGHTS = 0, 4, 6  # tile registers
@@ -93,6 +94,7 @@ def sliced_tile(
     wide: int,
     masked: bool,
     matrix: bool,
+    each: bool,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -103,7 +105,7 @@ def sliced_tile(
     The table holds for each step where it begins, in bytes, and how many values of the contraction it has.
     The calling kernel has configured the
     registers: `rows` rows of 64 bytes for sums and pixels, 16 for weights. matrix: positions are rows of the
-    output, which has one column.
+    output, which has one column. each: every position has a scale of its own.
     """
     del operands  # they are in the slots already
     tiles = Tiles(k)
@@ -134,7 +136,7 @@ def sliced_tile(
             start = k.at(sums, k.mul(rows, row_bytes), I8) if i else sums
             for j in range(wide):
                 tiles.store(_SUMS + i * wide + j, k.at(start, j * LANES * 4, I8), row_bytes)
-    _finish(k, tall, wide, masked, matrix, out, epilogue, reaches)
+    _finish(k, tall, wide, masked, matrix, each, out, epilogue, reaches)
 
 
 def _finish(
@@ -143,6 +145,7 @@ def _finish(
     wide: int,
     masked: bool,
     matrix: bool,
+    each: bool,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -152,7 +155,7 @@ def _finish(
     count = k.min(k.mul(k.arg("rows"), tall), k.sub(k.arg("positions"), first))
     scales = k.at(k.pointer("row_scales"), k.mul(first, k.arg("row_scale")), I8)
     pixel = finisher(k, wide, masked, out, epilogue, reaches)
-    total = _totals(k, wide, scales)
+    total = _totals(k, wide, scales, each)
     if matrix:
         with k.loop(0, count, at_least_once=True) as number:
             pixel(k.add(first, number), 0, total(number))
@@ -166,7 +169,7 @@ def _finish(
         place[:] = [k.choose(ends, 0, k.add(column, 1)), k.choose(ends, k.add(row, 1), row)]
 
 
-def _totals(k: Builder, wide: int, scales: Value) -> Callable[[Value], list[Value]]:
+def _totals(k: Builder, wide: int, scales: Value, each: bool) -> Callable[[Value], list[Value]]:
     """What emits a position's sums in float32, from the integers in scratch memory."""
     ints, type_ = vector(I32, LANES), vector(F32, LANES)
     own = [k.load(k.pointer("column_scales"), type_, v * LANES) for v in range(wide)]
@@ -174,10 +177,16 @@ def _totals(k: Builder, wide: int, scales: Value) -> Callable[[Value], list[Valu
     row_scale = k.arg("row_scale")
     whole = k.at(k.scratch, len(LEVELS) * _LEVEL_BYTES, I8)
 
+    def scaled(scale: Value) -> list[Value]:
+        back = k.broadcast(k.load(scale, F32), LANES)
+        return [k.ir.fmul(back, column) for column in own]
+
+    same = [] if each else scaled(scales)
+
     def total(number: Value) -> list[Value]:
         here = k.at(k.scratch, k.mul(number, wide * LANES * 4), I8)
         scale = k.at(scales, k.mul(number, row_scale), I8)
-        back, power = (k.broadcast(k.load(scale, F32, i), LANES) for i in range(2))
+        factors = scaled(scale) if each else same
         usual: list[Value] = []
         for v in range(wide):
             high, middle, low = (
@@ -185,11 +194,12 @@ def _totals(k: Builder, wide: int, scales: Value) -> Callable[[Value], list[Valu
                 for level in range(len(LEVELS))
             )
             value = k.fma(high, k.splat(65536.0, type_), k.fma(middle, k.splat(256.0, type_), low))
-            usual.append(k.ir.fmul(k.ir.fmul(value, k.ir.fmul(back, own[v])), power))
+            usual.append(k.ir.fmul(value, factors[v]))
 
         def corrected() -> list[Value]:
+            power = k.broadcast(k.load(scale, F32, 1), LANES)
             for v, value in enumerate(usual):
-                k.store(value, whole, v * LANES)
+                k.store(k.ir.fmul(value, power), whole, v * LANES)
             _add_special(k, number, wide, whole)
             return [k.load(whole, type_, v * LANES) for v in range(wide)]
 

@@ -45,6 +45,8 @@ LARGEST = 8355000.0
 #: Codes of the fourth slice.
 INFINITY, MINUS_INFINITY, NOT_A_NUMBER = 1, 2, 3
 
+#: Largest values between 2 to the minus and plus this have a scale that one factor expresses.
+_USUAL = 60
 _MAGNITUDE, _EXPONENT, _INFINITE = 0x7FFFFFFF, 0x7F800000, 0x7F800000
 _I32S, _F32S = vector(I32, LANES), vector(F32, LANES)
 
@@ -92,15 +94,21 @@ class _Scale:
         is_zero = k.ir.icmp_signed("==", largest, I32(0))
         self._k, self.power = k, power
         self.factor = k.ir.select(is_zero, F32(0.0), k.ir.fdiv(F32(LARGEST), mantissa))
-        self.back = k.ir.fdiv(mantissa, F32(LARGEST))
-        self.back_power = k.ir.bitcast(exponent, F32)
+        back, back_power = k.ir.fdiv(mantissa, F32(LARGEST)), k.ir.bitcast(exponent, F32)
+        small = k.ir.icmp_signed("<", exponent, I32((127 - _USUAL) << 23))
+        large = k.ir.icmp_signed(">", exponent, I32((127 + _USUAL) << 23))
+        self._extreme = k.ir.and_(k.ir.or_(small, large), k.ir.not_(is_zero))
+        self._back = k.ir.select(self._extreme, back, k.ir.fmul(back, back_power))
+        self._back_power = k.ir.select(self._extreme, back_power, F32(1.0))
 
-    def keep(self, number: Int) -> None:
-        """Store what the position's sums are to be multiplied by."""
+    def keep(self, number: Int, special: Value) -> None:
+        """Store what the position's sums are to be multiplied by; by the second only if it is special."""
         k = self._k
         here = k.at(k.pointer("scales"), k.mul(number, 2), F32)
-        k.store(self.back, here)
-        k.store(self.back_power, here, 1)
+        k.store(self._back, here)
+        k.store(self._back_power, here, 1)
+        with k.when(self._extreme):
+            k.store(I64(1), special)
 
 
 @kernel(*PIXEL_SLOTS)
@@ -108,7 +116,8 @@ def slice_pixels(k: Builder, *, dtype: str, each: bool) -> None:
     """Slice a band of an image [height, columns, channels] with channels side by side.
 
     each: a scale for each position, not one for the band. `scales` gets two float32 for each: the whole is
-    (the slices) · first · second. `special` (i64) becomes whether a value is not finite.
+    (the slices) · first · second. `special` (i64) becomes whether a value is not finite or a scale extreme;
+    if not, every second factor is 1.
     """
     band, special = _Band(k, dtype), k.pointer("special")
     k.store(I64(0), special)
@@ -124,7 +133,7 @@ def slice_pixels(k: Builder, *, dtype: str, each: bool) -> None:
             with band.pixels(carry=number) as (source, target):
                 finite = functools.partial(band.largest, source, none, finite=True)
                 scale = band.scale(band.largest(source, none), finite, special)
-                scale.keep(number[0])
+                scale.keep(number[0], special)
                 band.slice(source, target, scale, marked)
                 number[0] = k.add(number[0], 1)
 
@@ -140,7 +149,7 @@ def slice_pixels(k: Builder, *, dtype: str, each: bool) -> None:
         return found[0]
 
     scale = band.scale(largest(False), lambda: largest(True), special)
-    scale.keep(0)
+    scale.keep(0, special)
     for marked in (False, True):
         wanted = is_special() if marked else k.ir.not_(is_special())
         with k.when(wanted), band.pixels(fill=True) as (source, target):
