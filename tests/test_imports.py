@@ -127,10 +127,19 @@ def test_import_ingot_imports_no_heavy_library() -> None:
 def test_a_session_imports_no_torch() -> None:
     code = (
         "import json, sys, ingot; ingot.InferenceSession; ingot.SessionOptions;"
-        "heavy = ['torch', 'onnxruntime', 'transformers'];"  # onnx_ir brings sympy
+        "heavy = ['torch', 'onnxruntime', 'transformers', 'sympy.core'];"
         "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     assert in_fresh_python(code) == []
+
+
+def test_sympy_is_there_when_it_is_used() -> None:
+    code = (
+        "import json, ingot; ingot.InferenceSession; import onnx_ir;"
+        "size = onnx_ir.SymbolicDim('n') + 1; import sympy.core.add; from sympy import Max, Symbol;"
+        "n = Symbol('n'); print(json.dumps([str(size), str(Max(n, 2) - n), 2 * n == sympy.Add(n, n)]))"
+    )
+    assert in_fresh_python(code) == ["n + 1", "-n + Max(2, n)", True]
 
 
 @pytest.mark.parametrize("name", ["export", "verify"])

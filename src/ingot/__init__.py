@@ -11,6 +11,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ingot.later import import_later
+
 if TYPE_CHECKING:
     from ingot.capture.signature import Input as Input
     from ingot.errors import DataDependentError as DataDependentError
@@ -84,6 +86,7 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+import_later()
 
 
 def __getattr__(name: str) -> object:
