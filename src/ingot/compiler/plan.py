@@ -81,7 +81,6 @@ def make_plan(
     inputs: list[Patch] = []
     outputs: list[Patch] = []
     keep: list[Array] = []
-    addresses: dict[Buffer, int] = {}  # of constants
     table: list[tuple[int, int, int, int, int]] = []
     total_time = 0.0
     parts: list[tuple[int, int] | HostStep] = []
@@ -111,12 +110,9 @@ def make_plan(
                     arena.append((len(words), offsets[buffer] + arg.offset))
                     words.append(0)
                 elif buffer.kind == "constant":
-                    address = addresses.get(buffer)
-                    if address is None:
-                        assert buffer.array is not None
-                        keep.append(buffer.array)
-                        address = addresses[buffer] = buffer.array.ctypes.data
-                    words.append(address + arg.offset)
+                    assert buffer.array is not None
+                    keep.append(buffer.array)
+                    words.append(buffer.address + arg.offset)
                 else:
                     patches = inputs if buffer.kind == "input" else outputs
                     patches.append(Patch(len(words), buffer.index, arg.offset))

@@ -22,6 +22,15 @@ class Buffer:
     kind: Literal["arena", "input", "output", "constant"] = "arena"
     array: np.ndarray | None = None  # of a constant
     index: int = 0  # which input or output
+    _address: int = field(default=0, init=False)
+
+    @property
+    def address(self) -> int:
+        """Where a constant lies."""
+        if not self._address:
+            assert self.array is not None
+            self._address = self.array.ctypes.data
+        return self._address
 
 
 @dataclass(slots=True, unsafe_hash=True)

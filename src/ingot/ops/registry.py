@@ -253,33 +253,34 @@ def known_ints(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> tup
     return None if value is None else tuple(value.ravel().tolist())
 
 
+# `.data`: the dictionary inside of onnx_ir's; going through its own methods takes five times as long.
 def attr_int(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else attribute.value
 
 
 def attr_float(node: ir.Node, name: str, default: float) -> float:
     """A float attribute."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else attribute.value
 
 
 def attr_str(node: ir.Node, name: str, default: str) -> str:
     """A string attribute."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else attribute.as_string()
 
 
 def attr_ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
     """A list of integers, None where the node does not have it."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return None if attribute is None else tuple(attribute.value)
 
 
 def attr_floats(node: ir.Node, name: str) -> tuple[float, ...] | None:
     """A list of floats, None where the node does not have it."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return None if attribute is None else tuple(attribute.value)
 
 
