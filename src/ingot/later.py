@@ -6,18 +6,20 @@ MB for each process. Nothing else is changed for sympy's other users: whoever to
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 #: sympy, and the module of onnx_ir that takes functions out of it.
 LATER = ("sympy", "onnx_ir._symbolic_shapes")
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds each of the modules once, as one that loads itself at the first look at an attribute."""
 
     def __init__(self) -> None:
