@@ -1,10 +1,10 @@
 """Matrix products and convolutions on tile registers: float32 in, float32 out, bytes in between.
 
-A tile of work is (image, band of output rows, panel of output channels), in this order: a thread slices a
-band's input into its own memory when it comes to it (slices.py), and walks the panels with it
-(sliced_tile.py). Positions are numbered through the band, the ends of lines included, so that a register of
-pixels may go on in the next row; outputs of positions behind the end of a line are not stored. A matrix is an
-image with one column.
+A tile of work is (image, band of output rows, share of the panels of output channels), in this order: a
+thread slices a band's input into its own memory when it comes to it (slices.py), and walks the panels of its
+share with each block of positions (sliced_tile.py). Positions are numbered through the band, the ends of
+lines included, so that a register of pixels may go on in the next row; outputs of positions behind the end of
+a line are not stored. A matrix is an image with one column.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -49,7 +49,7 @@ _ARRAYS = ("", "_image", "_row", "_column", "_channel")  # an address; bytes alo
 SLOTS = (
     "x", "x_image", "x_row", "x_column", "channels", "height", "top", "stride",
     "out", *(f"out{part}" for part in _ARRAYS[1:]),
-    "bands", "groups", "unit", "out_rows", "extra_rows", "panels", "n",
+    "bands", "groups", "unit", "out_rows", "extra_rows", "panels", "shares", "n",
     "b", "b_panel", "column_scales", "table", "steps", "rows", "config",
     "slice", "plane", "line", "columns", "width", "phase_rows", "phase_columns", "residues", "ranges",
     "row_scale", "scales_bytes", "slicer", "block", "half", "block_last", "half_last",
@@ -58,7 +58,7 @@ SLOTS = (
 
 @kernel(*SLOTS)
 def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
-    """Tiles begin..end of (image, band of output rows, panel of output channels)."""
+    """Tiles begin..end of (image, band of output rows, share of the panels of output channels)."""
     names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
     frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))
     slicing = Frame(k, k.at(k.scratch, _FRAME_BYTES, I8), PIXEL_SLOTS)
@@ -89,7 +89,7 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
     tiles.configure(k.pointer("config"))
     held = [I64(-1)]  # the band that is sliced
     with k.loop(k.begin, k.end, carry=held) as work:
-        panel, place = k.rem(work, arg["panels"]), k.div(work, arg["panels"])
+        share, place = k.rem(work, arg["shares"]), k.div(work, arg["shares"])
         band, image = k.rem(place, arg["bands"]), k.div(place, arg["bands"])
         groups = (k.div(k.mul(k.add(band, i), arg["groups"]), arg["bands"]) for i in (0, 1))
         first_row, last_row = (k.min(k.mul(g, arg["unit"]), arg["out_rows"]) for g in groups)
@@ -101,23 +101,29 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
             k.call(arg["slicer"], slicing.pointer, 0, 0, k.scratch)
         held[0] = place
 
-        channel = k.mul(panel, PANEL)
-        weights = k.add(arg["b"], k.mul(panel, arg["b_panel"]))
-        frame.set("b", weights)
-        frame.set("column_scales", k.add(arg["column_scales"], k.mul(channel, 4)))
-        frame.set("valid", k.min(k.sub(arg["n"], channel), PANEL))
-        is_last = k.compare("==", panel, k.sub(arg["panels"], 1))
-        block, half = (k.choose(is_last, arg[f"{name}_last"], arg[name]) for name in ("block", "half"))
-        for name in names:
-            at = k.add(k.mul(image, arg[f"{name}_image"]), k.mul(first_row, arg[f"{name}_row"]))
-            frame.set(name, k.add(arg[name], at, k.mul(channel, arg[f"{name}_channel"])))
         positions = k.add(k.mul(k.sub(out_rows, 1), arg["line"]), arg["columns"])
         frame.set("positions", positions)
+        corners = {
+            name: k.add(arg[name], k.mul(image, arg[f"{name}_image"]), k.mul(first_row, arg[f"{name}_row"]))
+            for name in names
+        }
+        first_panel, last_panel = (
+            k.div(k.mul(k.add(share, i), arg["panels"]), arg["shares"]) for i in (0, 1)
+        )
         with k.loop(0, positions, k.mul(arg["rows"], 2)) as first:
             frame.set("a", k.at(packed, k.mul(first, arg["width"]), I8))
             frame.set("first", first)
-            code = k.choose(k.compare("<=", k.sub(positions, first), arg["rows"]), half, block)
-            k.call(code, frame.pointer, 0, 0, sums)
+            is_half = k.compare("<=", k.sub(positions, first), arg["rows"])
+            usual, last = (k.choose(is_half, arg[f"half{e}"], arg[f"block{e}"]) for e in ("", "_last"))
+            with k.loop(first_panel, last_panel) as panel:
+                channel = k.mul(panel, PANEL)
+                frame.set("b", k.add(arg["b"], k.mul(panel, arg["b_panel"])))
+                frame.set("column_scales", k.add(arg["column_scales"], k.mul(channel, 4)))
+                frame.set("valid", k.min(k.sub(arg["n"], channel), PANEL))
+                for name in names:
+                    frame.set(name, k.add(corners[name], k.mul(channel, arg[f"{name}_channel"])))
+                code = k.choose(k.compare("==", panel, k.sub(arg["panels"], 1)), last, usual)
+                k.call(code, frame.pointer, 0, 0, sums)
     tiles.release()
 
 
@@ -368,12 +374,16 @@ def _call(
     unit = 2 * MOST_ROWS if line == 1 else 1  # rows that stay together
     groups = -(-out_rows // unit)
     row_bytes = SLICES * phases * line * width * unit
+    weight_bytes = b.panels * b.steps * STEP_BYTES
     # A third of L2 is for the band; more where weights would have to come again from memory for the next one.
     fitting = max(1, machine.l2_bytes // 3 // max(row_bytes, 1))
-    if b.panels * b.steps * STEP_BYTES > machine.l2_bytes // 2:
+    if weight_bytes > machine.l2_bytes // 2:
         fitting = max(fitting, machine.l2_bytes * 2 // 3 // max(row_bytes, 1))
-    others = images * b.panels
-    bands = min(groups, max(-(-groups // fitting), -(-_TILES // others)))
+    # Weights that stay in L2 go by for each block, which writes whole rows of its output; others once a band.
+    shares = 1 if weight_bytes <= machine.l2_bytes // 4 else b.panels
+    if images * groups * shares < _TILES:
+        shares = min(b.panels, -(-_TILES // (images * groups)))
+    bands = min(groups, max(-(-groups // fitting), -(-_TILES // (images * shares))))
     most_rows = min(-(-groups // bands) * unit, out_rows)
     positions = (most_rows - 1) * line + columns
     rows = _rows(positions)
@@ -405,7 +415,7 @@ def _call(
     args: list[int | View | Kernel] = [
         x, *arrays[0][1:3], window.strides[1] * pixel_bytes,
         channels, x.shape[2], window.pads[0], window.strides[0], *arrays[1],
-        bands, groups, unit, out_rows, extra_rows, b.panels, n,
+        bands, groups, unit, out_rows, extra_rows, b.panels, shares, n,
         b.view, b.steps * STEP_BYTES, b.scales, table, b.steps, rows, _config(rows),
         slice_bytes, plane, line, columns, width, len(window.residues(0)), len(window.residues(1)),
         residues, ranges, 8 if each else 0, scales_bytes,
@@ -416,7 +426,7 @@ def _call(
     return Call(
         sliced_product(operands=tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)),
         args,
-        tiles=images * bands * b.panels,
+        tiles=images * bands * shares,
         reads=[x, b.view, b.scales, table, residues, ranges, *views[2:]],
         writes=[out],
         scratch=_HEADER + scales_bytes + (SLICES + 1) * slice_bytes,
