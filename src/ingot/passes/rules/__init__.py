@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from ingot.passes.rules import activation, affine, attention, norm, resize, shape
+from ingot.passes.rules import activation, affine, attention, move, norm, resize, shape
 
-RULES = (*shape.RULES, *affine.RULES, *activation.RULES, *norm.RULES, *attention.RULES, *resize.RULES)
+RULES = (
+    *shape.RULES,
+    *affine.RULES,
+    *activation.RULES,
+    *norm.RULES,
+    *attention.RULES,
+    *resize.RULES,
+    *move.RULES,
+)
