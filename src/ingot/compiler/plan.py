@@ -12,7 +12,7 @@ from ingot.codegen import cache, spmd
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.compiler.lower import Check, HostStep, Lowered
-from ingot.compiler.memory import place
+from ingot.compiler.memory import Lives, merge, place
 from ingot.errors import ShapeError
 from ingot.kernels.call import Buffer, Call, View
 from ingot.ops.registry import Array
@@ -70,7 +70,10 @@ def make_plan(
 ) -> Plan:
     """Place buffers, compile what was never compiled before, lay out the tables."""
     steps = lowered.steps
-    offsets, arena_bytes = place(_lives(steps, lowered.checks))
+    lives = _lives(steps, lowered.checks)
+    merged = merge(steps, lives)
+    offsets, arena_bytes = place((buffer, first, last) for buffer, (first, last) in lives.items())
+    offsets.update((buffer, offsets[root]) for buffer, root in merged.items())
     calls = [step for step in steps if isinstance(step, Call)]
     kernels = {call.kernel for call in calls}
     kernels.update(arg for call in calls for arg in call.args if isinstance(arg, Kernel))
@@ -141,9 +144,9 @@ def make_plan(
     )
 
 
-def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buffer, int, int]]:
+def _lives(steps: list[Call | HostStep], checks: list[Check]) -> Lives:
     """For each buffer of the arena its first and last step. Flags live to the end: the run reads them."""
-    lives: dict[Buffer, tuple[int, int]] = {check.flag.buffer: (0, len(steps)) for check in checks}
+    lives: Lives = {check.flag.buffer: (0, len(steps)) for check in checks}
     for number, step in enumerate(steps):
         if isinstance(step, HostStep):
             views = [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
@@ -153,7 +156,7 @@ def _lives(steps: list[Call | HostStep], checks: list[Check]) -> list[tuple[Buff
             if view.buffer.kind == "arena":
                 first, last = lives.get(view.buffer, (number, number))
                 lives[view.buffer] = (first, max(last, number))
-    return [(buffer, first, last) for buffer, (first, last) in lives.items()]
+    return lives
 
 
 def _nanoseconds(call: Call) -> float:

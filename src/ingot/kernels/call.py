@@ -160,7 +160,8 @@ class Call:
     code). tiles: units of work; each is computed by one thread, in the same way whichever thread that is.
     scratch: bytes of memory each thread needs for itself while it runs. reads, writes: the views whose memory
     the call touches, for liveness. flops: the arithmetic a textbook would count, for deciding
-    how many threads are worth it.
+    how many threads are worth it. in_place: whether what is written may be exactly the memory of something
+    read: every element is read before it is written, and by the thread that writes it.
     """
 
     kernel: Kernel
@@ -171,6 +172,7 @@ class Call:
     scratch: int = 0
     flops: int = 0
     label: str = ""
+    in_place: bool = False
     origin: list[int] = field(default_factory=list[int])  # which nodes it computes; the plan fills it in
 
     def __post_init__(self) -> None:

@@ -113,6 +113,7 @@ def elementwise(
         writes=list(outputs),
         flops=outputs[0].size * expression.weight,
         label=label or "elementwise",
+        in_place=True,
     )
 
 
