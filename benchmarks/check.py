@@ -36,7 +36,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(CORE_NAMES), help="names, or `all` (default: core)")
     parser.add_argument("--batch", default="1", help="batch sizes, or `all` (default: 1)")
     parser.add_argument("--threads", default="all", help="numbers of threads (default: all)")
-    parser.add_argument("--runners", default="all", help="peers (default: all)")
+    quick = "torch,onnxruntime,openvino"  # preparing the others takes longer than all the rest
+    parser.add_argument("--runners", default=quick, help=f"peers, or `all` (default: {quick})")
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ it. Peers are imported when asked for; one that is not installed raises MissingE
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import subprocess
@@ -177,34 +178,17 @@ def _openvino(job: Job) -> tuple[Callable[[], Arrays], str]:
 
 def _mnn(job: Job) -> tuple[Callable[[], Arrays], str]:
     mnn = _import("MNN", "pip install MNN")
-    numpy_names, output_names = list(job.inputs), _output_names(job.path)
-    with tempfile.TemporaryDirectory() as folder:
-        converted = Path(folder) / "model.mnn"
-        arguments = [
-            "-f",
-            "ONNX",
-            "--modelFile",
-            str(job.path),
-            "--MNNModel",
-            str(converted),
-            "--bizCode",
-            "bench",
-        ]
-        result = subprocess.run(
-            [sys.executable, "-c", "from MNN.tools.mnnconvert import main; main()", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not converted.exists():
-            raise ProviderError(
-                f"MNN cannot convert {job.path.name}: {_last_line(result.stdout + result.stderr)}"
-            )
-        config = {"backend": "CPU", "precision": "high", "numThread": job.threads}
-        runtime = mnn.nn.create_runtime_manager((config,))
-        module = mnn.nn.load_module_from_file(
-            str(converted), numpy_names, output_names, runtime_manager=runtime, shape_mutable=False
-        )
+    names, output_names = list(job.inputs), _output_names(job.path)
+    folder = _mnn_folder(job.path, job.path.stat().st_mtime_ns)
+    config = {"backend": "CPU", "precision": "high", "numThread": job.threads}
+    runtime = mnn.nn.create_runtime_manager((config,))
+    module = mnn.nn.load_module_from_file(
+        str(Path(folder.name) / "model.mnn"),
+        names,
+        output_names,
+        runtime_manager=runtime,
+        shape_mutable=False,
+    )
     expr = mnn.expr
     # MNN has no 64-bit integers; token ids fit 32.
     arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in job.inputs.values()]
@@ -219,6 +203,26 @@ def _mnn(job: Job) -> tuple[Callable[[], Arrays], str]:
 
     call()
     return call, mnn.version()
+
+
+@functools.lru_cache(maxsize=1)
+def _mnn_folder(path: Path, modified: int) -> tempfile.TemporaryDirectory[str]:
+    """A folder with `model.mnn`, converted from the file. Kept for the next number of threads or batch size:
+    converting takes far longer than anything else that is done here.
+    """
+    del modified  # another file may come to stand at the same path
+    folder = tempfile.TemporaryDirectory()
+    converted = Path(folder.name) / "model.mnn"
+    arguments = ["-f", "ONNX", "--modelFile", str(path), "--MNNModel", str(converted), "--bizCode", "bench"]
+    result = subprocess.run(
+        [sys.executable, "-c", "from MNN.tools.mnnconvert import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not converted.exists():
+        raise ProviderError(f"MNN cannot convert {path.name}: {_last_line(result.stdout + result.stderr)}")
+    return folder
 
 
 def _last_line(text: str) -> str:

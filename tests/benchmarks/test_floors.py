@@ -87,7 +87,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(check, "read", lambda: read(path))
     monkeypatch.setattr(check, "cpu_class", lambda: "avx2")
     monkeypatch.setattr(check, "open_case", lambda model, *_: argparse.Namespace(name=model))
-    monkeypatch.setattr("sys.argv", ["check", "--models", "one", "--batch", "all"])
+    monkeypatch.setattr("sys.argv", ["check", "--models", "one", "--batch", "all", "--runners", "all"])
     return path
 
 
