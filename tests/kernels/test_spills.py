@@ -76,3 +76,23 @@ def test_transposes(machine: Machine) -> None:
     call = copy(new((96, 160)).transpose((1, 0)), new((160, 96)), machine)
     assert "transpose" in call.kernel.generator
     assert spills(call.kernel, machine) == 0
+
+
+@each_machine
+@pytest.mark.parametrize("vectors", [1, 2, 4, 12, 16])
+def test_short_rows(vectors: int, machine: Machine) -> None:
+    """Rows that stay in registers: one loop over rows, and nothing in it is stored on the stack.
+
+    Softmax of more than eight vectors spills a few, and is faster than three passes all the same.
+    """
+    if vectors > 4 and machine.registers == 16:
+        pytest.skip("these rows go through memory on this machine")
+    x, weight = new((64, vectors * machine.lanes)), new((vectors * machine.lanes,))
+    calls = [
+        softmax(x, new(x.shape), 1, machine),
+        layer_norm(x, weight, weight, new(x.shape), 1, 1e-5, machine),
+    ]
+    for call in calls:
+        assert len(innermost_loops(call.kernel, machine)) == 1
+        few = 4 if machine.registers == 16 else 24 if vectors > 8 and call is calls[0] else 0
+        assert spills(call.kernel, machine) <= few

@@ -63,7 +63,9 @@ def _normalize(
     eps: float,
     keeps: bool,
 ) -> None:
-    """Two or three passes over a row, which stays in scratch memory: mean, deviations, quotients."""
+    """Two or three passes over a row, which stays where it is, in scratch memory or (a short one) in
+    registers: mean, deviations, quotients.
+    """
     walk = Walk(k, layout)
     dtype, lanes = prologue.result_dtypes[0], layout.lanes
     inputs, extras = len(prologue.leaves), len(epilogue.leaves) - 1
@@ -97,6 +99,18 @@ def _normalize(
         (found,) = walk.sweep(term, [total])
         return [Lanes(k, v) for v in walk.lanes_of(found, total.combine)]
 
+    def size(x: Lanes) -> Lanes:
+        """What of an element the norm adds up."""
+        return x.abs() if kind == "l1" else x * x
+
+    def factor(s: Lanes) -> Lanes:
+        """What the elements are multiplied by, from the sum."""
+        if kind == "l1":
+            return s.constant(0.0).where(s.equals(0.0), 1.0 / s)
+        if kind == "l2":
+            return s.constant(0.0).where(s.equals(0.0), 1.0 / s.intrinsic("sqrt"))
+        return 1.0 / (s / Lanes(k, count) + eps).intrinsic("sqrt")
+
     def item() -> None:
         mean: list[Lanes] = []
         if kind == "variance":
@@ -106,22 +120,9 @@ def _normalize(
                 d = later_visit(place) - mean[way % len(mean)]
                 return d * d
 
-            scale = [1.0 / (s / Lanes(k, count) + eps).intrinsic("sqrt") for s in sums(deviation)]
-        elif kind == "l1":
-            norms = sums(lambda place, _: first_visit(place).abs())
-            scale = [s.constant(0.0).where(s.equals(0.0), 1.0 / s) for s in norms]
+            scale = [factor(s) for s in sums(deviation)]
         else:
-
-            def square(place: Place, _: int) -> Lanes:
-                x = first_visit(place)
-                return x * x
-
-            squares = sums(square)
-            if kind == "rms":
-                squares = [s / Lanes(k, count) + eps for s in squares]
-            scale = [1.0 / s.intrinsic("sqrt") for s in squares]
-            if kind == "l2":
-                scale = [r.constant(0.0).where(s.equals(0.0), r) for r, s in zip(scale, squares, strict=True)]
+            scale = [factor(s) for s in sums(lambda place, _: size(first_visit(place)))]
         way = 0
 
         def quotient(place: Place, _values: list[Value]) -> list[Value]:
@@ -137,7 +138,24 @@ def _normalize(
 
         walk.sweep(quotient)
 
-    walk.each(item)
+    def short_item() -> None:
+        """The row in registers."""
+        places = walk.row()
+        values: list[Lanes] = []
+        for place in places:
+            x = emit(k, prologue, [place.load(i) for i in range(inputs)], lanes)[0]
+            if keeps:
+                place.store(inputs + extras, x)
+            values.append(Lanes(k, x))
+        if kind == "variance":
+            mean = Lanes(k, walk.gathered(total, places, [x.value for x in values])) / Lanes(k, count)
+            values = [x - mean for x in values]
+        scale = factor(Lanes(k, walk.gathered(total, places, [size(x).value for x in values])))
+        for place, x in zip(places, values, strict=True):
+            leaves = [(x * scale).value, *(place.load(inputs + i) for i in range(extras))]
+            place.store(inputs + extras + int(keeps), emit(k, epilogue, leaves, lanes)[0])
+
+    walk.each(short_item if layout.short else item)
 
 
 def normalize(
@@ -175,7 +193,8 @@ def normalize(
     stores = [out] if total is None else [total, out]
     widest = max(prologue.widest, epilogue.widest)
     weight = prologue.weight + epilogue.weight + len(views) + len(stores)
-    walk = plan([*views, *stores], x.shape, axes, machine, widest, weight)
+    most = machine.registers - 8  # the others take operands and what the row's mean and scale come from
+    walk = plan([*views, *stores], x.shape, axes, machine, widest, weight, most)
     return Call(
         _normalize(
             operands=walk.layout.slots(),

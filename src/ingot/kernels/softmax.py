@@ -18,7 +18,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.expression import Expression, emit, identity
 from ingot.kernels.reduce import accumulator
-from ingot.kernels.walk import Layout, Place, Walk, plan
+from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
 
 
 def evaluate_softmax(x: np.ndarray, axis: int, log: bool = False) -> np.ndarray:
@@ -40,7 +40,9 @@ def _softmax(
     layout: Layout,
     log: bool,
 ) -> None:
-    """Three passes over a row, which stays in scratch memory meanwhile: maximum, sum, quotients."""
+    """Three passes over a row, which stays in scratch memory (a short one in registers) meanwhile: maximum,
+    sum, quotients.
+    """
     walk = Walk(k, layout)
     dtype, lanes = prologue.result_dtypes[0], layout.lanes
     inputs, extras = len(prologue.leaves), len(epilogue.leaves) - 1
@@ -89,7 +91,22 @@ def _softmax(
 
         walk.sweep(quotient)
 
-    walk.each(item)
+    def short_item() -> None:
+        """The row in registers."""
+        places = walk.row()
+        values = [emit(k, prologue, [p.load(i) for i in range(inputs)], lanes)[0] for p in places]
+        largest = Accumulator(top.start, lambda a, b: Lanes(k, a).at_least(Lanes(k, b)).value, is_sum=False)
+        best = walk.gathered(largest, places, values)
+        shifted = [k.ir.fsub(x, best) for x in values]
+        powers = [math.exp(k, x) for x in shifted]
+        whole = walk.gathered(total, places, powers)
+        factor = Lanes(k, math.log(k, whole)) if log else 1.0 / Lanes(k, whole)
+        for place, x, e in zip(places, shifted, powers, strict=True):
+            y = Lanes(k, x) - factor if log else Lanes(k, e) * factor
+            leaves = [y.value, *(place.load(inputs + i) for i in range(extras))]
+            place.store(inputs + extras, emit(k, epilogue, leaves, lanes)[0])
+
+    walk.each(short_item if layout.short else item)
 
 
 def softmax(
@@ -119,7 +136,8 @@ def softmax(
         raise ValueError(f"softmax of {dtype} into {out.dtype.name}: want floats of one dtype")
     views = [v.broadcast_to(x.shape) for v in (x, *operands, *extras)]
     widest, weight = max(prologue.widest, epilogue.widest), 20 + prologue.weight
-    walk = plan([*views, out], x.shape, (axis,), machine, widest, weight)
+    most = machine.registers * 3 // 4 - 8  # the others are for exponentials and their constants
+    walk = plan([*views, out], x.shape, (axis,), machine, widest, weight, most)
     return Call(
         _softmax(
             operands=walk.layout.slots(), prologue=prologue, epilogue=epilogue, layout=walk.layout, log=log

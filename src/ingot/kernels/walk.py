@@ -44,6 +44,8 @@ class Layout:
     across: bool
     lanes: int
     ways: int  # vectors at a time
+    short: int = 0  # vectors of an item that stays in registers; 0: it has more
+    whole: bool = True  # of a short item: its last vector has all lanes
 
     def slots(self) -> tuple[str, ...]:
         """The names of the argument slots."""
@@ -73,16 +75,18 @@ def plan(
     machine: Machine,
     widest: int,
     weight: int,
+    most_held: int = 0,
 ) -> Plan:
     """Plan a walk over `shape`, reduced along `axes`. All views have that shape; results stride 0 there.
 
     widest: bytes of the largest register element. weight: instructions on a vector, roughly: long formulas
-    fill the pipeline with fewer vectors at a time, and would spill with more.
+    fill the pipeline with fewer vectors at a time, and would spill with more. most_held: the most vectors of
+    an item that the kernel can hold in registers; those are visited by `Walk.row`.
     """
     dtypes = tuple([name_of(v.dtype) for v in views])
     steps = tuple([v.strides for v in views])
     layout, sizes, further, tiles, count, held = _loops(
-        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight
+        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight, most_held
     )
     args: list[int | View] = [*sizes]
     for view, own in zip(views, further, strict=True):
@@ -100,6 +104,7 @@ def _loops(
     machine: Machine,
     widest: int,
     weight: int,
+    most_held: int,
 ) -> tuple[Layout, tuple[int, ...], tuple[tuple[int, ...], ...], int, int, int]:
     """The layout, the sizes of its loops, each view's strides in them, and the rest of a Plan."""
     lanes = machine.vector_bytes // widest
@@ -118,7 +123,12 @@ def _loops(
     across = (nearness[0] < nearness[1] or reduced.sizes[-1] * 2 <= lanes) and kept.sizes[-1] * 2 > lanes
     vectors = kept if across else reduced
     n = vectors.sizes[-1]
+    short = 0
+    if len(reduced.sizes) == 1 and count * widest > 0:
+        short = count if across else -(-n // lanes)
+        short = short if short <= most_held else 0
     if across:
+        ways = 1 if short else ways
         ways = max(1, min(ways, -(-n // lanes)))
         if count * ways * lanes * widest > machine.l2_bytes // 2:
             ways = 1  # so that what a kernel keeps of an item stays in the cache, or at least small
@@ -131,7 +141,8 @@ def _loops(
     classes = tuple({1: "c", 0: "b"}.get(s[-1], "s") for s in vectors.strides)
     work = max(1, count * (ways * lanes if across else 1))
     per_tile = max(1, min(-(-items // TILES), max(1, 8192 // work)), -(-items // (4 * TILES)))
-    layout = Layout(dtypes, classes, kept_dims, reduced_dims, across, lanes, ways)
+    whole = across or n % lanes == 0
+    layout = Layout(dtypes, classes, kept_dims, reduced_dims, across, lanes, ways, short, not short or whole)
     sizes = (n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims])
     further = tuple(
         (vectors.strides[i][-1], *kept.strides[i][:kept_dims], *reduced.strides[i][:reduced_dims])
@@ -332,6 +343,34 @@ class Walk:
                 finals = [(Lanes(k, t) - Lanes(k, c)).value for t, c in zip(finals, lost, strict=True)]
             results.append(finals)
         return results
+
+    def row(self) -> list[Place]:
+        """The vectors of a short item, in order."""
+        k, layout = self.k, self.layout
+        places: list[Place] = []
+        for u in range(layout.short):
+            if layout.across:
+                pointers = [
+                    k.at(p, k.mul(s[0], u), e)
+                    for p, s, e in zip(self.base, self.reduced_steps, self.elements, strict=True)
+                ]
+                places.append(Place(self, pointers, 0, self.lefts[0], 0))
+                continue
+            column = u * layout.lanes
+            partial = u == layout.short - 1 and not layout.whole
+            places.append(Place(self, self.base, column, k.sub(self.n, column) if partial else None, 0))
+        return places
+
+    def gathered(self, accumulator: Accumulator, places: Sequence[Place], values: Sequence[Value]) -> Value:
+        """`values` of a short item's places combined pairwise, as every vector of the item needs them."""
+        parts = [
+            v if p.mask is None or self.layout.across else self.k.ir.select(p.mask, v, accumulator.start)
+            for p, v in zip(places, values, strict=True)
+        ]
+        while len(parts) > 1:
+            pairs = [accumulator.combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+            parts = pairs + parts[len(parts) // 2 * 2 :]
+        return self.lanes_of(parts, accumulator.combine)[0]
 
     def lanes_of(self, values: Sequence[Value], combine: Callable[[Value, Value], Value]) -> list[Value]:
         """What vectors of elements need of a result: itself if `across`, else all lanes combined."""
