@@ -35,7 +35,7 @@ from benchmarks.files import NotAvailableError
 from benchmarks.loading import measure_load
 from benchmarks.measure import Effort, measure, profile, time_exports
 from benchmarks.opening import RUNNERS as OPENING
-from benchmarks.report import show, update_readme, write
+from benchmarks.report import BUSY_CORES, show, update_readme, write
 from benchmarks.results import LoadRow, Results, Row, begin, geometric_mean, save
 from ingot.peers import PEERS, complaint
 from ingot.runtime.profile import KernelProfile
@@ -199,7 +199,7 @@ def tell(row: Row) -> None:
     console.print(f"{row.title}, {row.on}: {', '.join(ratios) or 'no ratios'}", highlight=False)
     for fault in row.faults():
         console.print(f"  {fault}", style="red", highlight=False, markup=False)
-    if row.foreign_cores is not None and row.foreign_cores > 0.1:
+    if row.foreign_cores is not None and row.foreign_cores > BUSY_CORES:
         console.print(f"  warning: other processes kept {row.foreign_cores:.1f} cores busy", style="yellow")
 
 
@@ -229,6 +229,12 @@ def record_floors(results: Results) -> None:
         + (f", their geometric mean is {mean:.2f}×" if mean else ""),
         highlight=False,
     )
+    busiest = max((row.foreign_cores or 0.0 for row in results.rows), default=0.0)
+    if busiest > BUSY_CORES:
+        console.print(
+            f"warning: other processes kept up to {busiest:.1f} cores busy: floors want a quiet machine",
+            style="yellow",
+        )
 
 
 def main() -> int:
