@@ -22,7 +22,7 @@ TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-14}
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_axis_of_any_layout(data: st.DataObject) -> None:
-    shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 16, 33, 70, 200, 500]), min_size=1, max_size=4)))
+    shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 16, 33, 70, 500]), min_size=1, max_size=4)))
     while math.prod(shape) > 40000:
         shape = shape[1:]
     dtype = data.draw(st.sampled_from(["float32", "float32", "float16", "float64"]))
