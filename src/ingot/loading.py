@@ -115,17 +115,23 @@ def _is_plain(tensor: onnx.TensorProto, data: memoryview) -> bool:
     )
 
 
-def forget_pages(array: np.ndarray[Any, Any]) -> None:
-    """Lets go of the memory behind an array that is a view of a mapped file: it is read again when it is
-    looked at. Does nothing to other arrays, nor where the system has no such call.
-    """
+def mapping_of(array: np.ndarray[Any, Any]) -> mmap.mmap | None:
+    """The mapped file that an array is a view of, if it is one."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base  # pyright: ignore[reportUnknownVariableType]
     if isinstance(base, memoryview):
         base = base.obj
-    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def forget_pages(array: np.ndarray[Any, Any]) -> None:
+    """Lets go of the memory behind the file that an array is a view of: it is read again when it is looked
+    at. Does nothing to other arrays, nor where the system has no such call.
+    """
+    mapping = mapping_of(array)
+    if mapping is not None and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _parse(content: bytes, subject: str) -> onnx.ModelProto:

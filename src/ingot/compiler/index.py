@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.ops.registry import Facts, LazyFacts, Op, find, load_families
+from ingot.loading import mapping_of
+from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 
 # Now rather than when the first model is opened: what is imported with the session is not waited for later.
 load_families()
@@ -31,6 +32,8 @@ class Index:
     captured: list[ir.Value]
     #: for each node, what it reads at run time, the captures of its subgraphs included
     reads: list[list[ir.Value]]
+    #: for each file that weights are mapped from, one of the arrays in it
+    mapped: list[Array]
     subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
 
 
@@ -55,7 +58,7 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
             constants[value] = _facts_of_initializer(value)
     made: set[ir.Value] = {*graph.inputs, *constants}
     captured: dict[ir.Value, None] = {}
-    index = Index([], [], list(graph.inputs), list(graph.outputs), constants, [], [])
+    index = Index([], [], list(graph.inputs), list(graph.outputs), constants, [], [], _mapped(constants))
     for node in graph:
         op = find(node.domain, node.op_type, node)
         reads = [value for value in node.inputs if value is not None]
@@ -74,6 +77,16 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
             captured[value] = None
     index.captured = list(captured)
     return index
+
+
+def _mapped(constants: dict[ir.Value, Facts]) -> list[Array]:
+    found: dict[int, Array] = {}
+    for facts in constants.values():
+        if not isinstance(facts, LazyFacts) and facts.value is not None:
+            mapping = mapping_of(facts.value)
+            if mapping is not None:
+                found.setdefault(id(mapping), facts.value)
+    return list(found.values())
 
 
 def _facts_of_initializer(value: ir.Value) -> Facts:

@@ -23,20 +23,26 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
-from ingot.kernels.call import Buffer, Call, View, constant, memory_order, row_major, strides_in_order
+from ingot.kernels.call import (
+    Buffer,
+    Call,
+    View,
+    Weights,
+    constant,
+    memory_order,
+    row_major,
+    strides_in_order,
+)
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, expression_of, identity, supports
 from ingot.loading import forget_pages
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, Facts, LazyFacts, facts_of
+from ingot.ops.registry import Array, Facts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
 MOST_STEPS, MOST_LEAVES = 48, 16
-
-#: Weights of more bytes are let go of as soon as they are packed.
-LARGE_WEIGHT = 1 << 20
 
 T = TypeVar("T")
 
@@ -116,7 +122,7 @@ class Lowering:
         self._views: dict[ir.Value, View] = {}
         self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
-        self._large: list[tuple[Facts, Array]] = []
+        self._has_packed = False
         self._turns = itertools.count()
         self._steps: list[Call | HostStep] = []
         self._checks: list[Check] = []
@@ -144,6 +150,8 @@ class Lowering:
             if not op.lower(node, self):
                 self._kinds[position] = "host"
                 self._evaluate_on_host(node)
+        if self._has_packed:
+            self._forget()  # some weights are packed when it is known how a kernel reads them
         self._position = self._stop
         for value, target in zip(self._outputs, self._targets, strict=True):
             view = self.view(value)
@@ -161,7 +169,19 @@ class Lowering:
 
     def constant(self, value: ir.Value | None) -> Array | None:
         """The value's array if it is known while planning."""
-        return None if value is None else self._read(self._facts[value])
+        return None if value is None else self._facts[value].value
+
+    def weights(self, value: ir.Value) -> Weights | None:
+        """Like `constant`, for what a kernel packs: the array is read only where it is."""
+        facts = self._facts[value]
+        if not facts.is_known:
+            return None
+
+        def read() -> Array:
+            assert facts.value is not None
+            return facts.value
+
+        return Weights(facts.shape, facts.dtype, read)
 
     def view(self, value: ir.Value) -> View:
         """Where the value lies; computes it if it is still waiting."""
@@ -299,6 +319,8 @@ class Lowering:
             return make()
         if key not in self._packed:
             self._packed[key] = make()
+            self._has_packed = True
+            self._forget()
         return self._packed[key]
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
@@ -332,6 +354,11 @@ class Lowering:
                 self._compute(source, part)
             else:
                 self.emit(copy(self.view(source), part, self.machine))
+
+    def _forget(self) -> None:
+        """Let go of the pages of files that weights were read from."""
+        for array in self._index.mapped:
+            forget_pages(array)
 
     def known(self, array: Array) -> ir.Value:
         """A new value that is this constant."""
@@ -408,25 +435,6 @@ class Lowering:
         for call in calls:
             call.origin.extend(positions)
             self._steps.append(call)
-        self._release()
-
-    # ---- weights -------------------------------------------------------------------------------------------
-
-    def _read(self, facts: Facts) -> Array | None:
-        """A known value; a large one only until the calls that it was packed for are there."""
-        array = facts.value
-        if array is not None and array.nbytes >= LARGE_WEIGHT:
-            self._large.append((facts, array))
-        return array
-
-    def _release(self) -> None:
-        """Memory behind large weights: their pages are read from the file again if somebody does look."""
-        for facts, array in self._large:
-            if isinstance(facts, LazyFacts):
-                facts.release()
-            else:
-                forget_pages(array)
-        self._large.clear()
 
     def _group(
         self, root: ir.Value, target: View | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -115,6 +115,22 @@ class View:
             if runs[-1][0] == 1:
                 runs.pop()
         return self.with_dims(shape, strides[::-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A constant array that is read when a kernel packs it, and let go again: it may lie in a file, or be
+    computed from what does.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Weights:
+        """An array that is there."""
+        return cls(array.shape, array.dtype, lambda: array)
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:

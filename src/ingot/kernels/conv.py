@@ -20,7 +20,7 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.call import Call, View
+from ingot.kernels.call import Call, View, Weights
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
@@ -214,13 +214,12 @@ class PackedConvWeights:
     Which order that is depends on how the input lies; the same filters used on two layouts are packed twice.
     """
 
-    def __init__(self, array: np.ndarray, groups: int, machine: Machine) -> None:
-        if array.ndim == 3:
-            array = array[:, :, None, :]
-        check_packable("convolution weights", array.dtype)
-        self.outputs, self.inputs = array.shape[0], array.shape[1]  # inputs of one group
-        self.kernel: tuple[int, int] = (array.shape[2], array.shape[3])
-        self.groups, self._array, self._machine = groups, array, machine
+    def __init__(self, weights: Weights, groups: int, machine: Machine) -> None:
+        check_packable("convolution weights", weights.dtype)
+        self.outputs, self.inputs = weights.shape[:2]  # inputs of one group
+        *rows, columns = weights.shape[2:]
+        self.kernel: tuple[int, int] = (rows[0] if rows else 1, columns)
+        self.groups, self._weights, self._machine = groups, weights, machine
         self._packed: dict[Order, PackedWeights] = {}
 
     def panels(self, order: Order) -> PackedWeights:
@@ -230,28 +229,31 @@ class PackedConvWeights:
             order = "blocks"  # they are all the same then, but for this one's rows of zeros
         if order not in self._packed:
             rows, count = weight_rows(order, self.inputs, taps, self._machine.lanes)
-            flat = np.ascontiguousarray(self._array).reshape(self.groups, self.outputs // self.groups, -1)
+            filters = np.ascontiguousarray(self._weights.read())
+            flat = filters.reshape(self.groups, self.outputs // self.groups, -1)
             self._packed[order] = pack_ordered(flat, rows, count, self._machine)
         return self._packed[order]
 
 
-def pack_conv_weights(array: np.ndarray, machine: Machine, groups: int = 1) -> PackedConvWeights:
+def pack_conv_weights(array: np.ndarray | Weights, machine: Machine, groups: int = 1) -> PackedConvWeights:
     """Filters [O, C / groups, kh, kw] or [O, C / groups, k] of float32, float16 or bfloat16, for `conv2d`.
 
     Raises UnsupportedOperatorError for another dtype or more spatial dimensions, ShapeError where O is no
     multiple of `groups`.
     """
-    if array.ndim not in (3, 4):
+    weights = array if isinstance(array, Weights) else Weights.of(array)
+    dimensions = len(weights.shape) - 2
+    if dimensions not in (1, 2):
         raise UnsupportedOperatorError(
-            f"convolution weights: found {array.ndim - 2} spatial dimensions, generated kernels want 1 or 2; "
+            f"convolution weights: found {dimensions} spatial dimensions, generated kernels want 1 or 2; "
             "let the host compute it"
         )
-    if groups < 1 or array.shape[0] % groups:
+    if groups < 1 or weights.shape[0] % groups:
         raise ShapeError(
-            f"convolution weights: found {array.shape[0]} output channels in {groups} groups; "
+            f"convolution weights: found {weights.shape[0]} output channels in {groups} groups; "
             "wanted a multiple"
         )
-    return PackedConvWeights(array, groups, machine)
+    return PackedConvWeights(weights, groups, machine)
 
 
 def definition(

@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call
+from ingot.kernels.call import Call, Weights
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
@@ -106,7 +107,7 @@ class Conv(Op):
         """
         x, w = first_input(node), node.inputs[1]
         assert w is not None
-        facts, weights = plan.facts(x), plan.constant(w)
+        facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
         if weights is None or not supports(facts.dtype.name, rank):
             return False
@@ -118,7 +119,7 @@ class Conv(Op):
         depthwise = group == facts.shape[1] and weights.shape[1] == 1
         narrow = depthwise or suits_groups(weights.shape, group, machine)
         if group > 1 and narrow and facts.dtype == np.float32:
-            own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights), machine))
+            own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights.read()), machine))
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return _depthwise(source, own, out, window, epilogue, machine)
@@ -129,7 +130,7 @@ class Conv(Op):
                 return sliced_conv2d(source, slices, out, pads, epilogue, machine)
 
         elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
-            points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights, machine))
+            points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return winograd_conv2d(source, points, out, pads, epilogue, machine)
@@ -147,7 +148,7 @@ class Conv(Op):
 def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedConvWeights | None:
     """The filters in slices, where tile registers are faster than vectors."""
     w, machine = node.inputs[1], plan.machine
-    weights = plan.constant(w)
+    weights = None if w is None else plan.weights(w)
     if weights is None or w is None or not (plan.options.amx and machine.tiles):
         return None
     if (
@@ -168,12 +169,13 @@ def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedC
         return None
     strides, dilations = window.strides, window.dilations
     packed = plan.pack(
-        _key("slices", w, strides, dilations), lambda: SlicedConvWeights(weights, strides, dilations, machine)
+        _key("slices", w, strides, dilations),
+        lambda: SlicedConvWeights(weights.read(), strides, dilations, machine),
     )
     return packed if packed.packed is not None else None
 
 
-def _suits_winograd(x: Memory, weights: Array, window: Window, machine: Machine) -> bool:
+def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machine) -> bool:
     """Whether Winograd's algorithm can compute it, and faster; the others are for the direct one."""
     return (
         weights.shape[2:] == (3, 3)
@@ -325,7 +327,7 @@ class ConvTranspose(Op):
         """
         x, w = first_input(node), node.inputs[1]
         assert w is not None
-        facts, weights = plan.facts(x), plan.constant(w)
+        facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
         if weights is None or not supports(facts.dtype.name, rank):
             return False
@@ -336,18 +338,11 @@ class ConvTranspose(Op):
         ]
         if any(not phase.taps for axis in axes for phase in axis):
             return False  # some pixels are reached by no tap at all
-        channels = weights.shape[1] * group
-        grouped = weights.reshape(group, -1, *weights.shape[1:]).swapaxes(1, 2)
-        filters = grouped.reshape(channels, -1, *weights.shape[2:])
         phases = list(itertools.product(*axes))
         packed = [
             plan.pack(
                 _key("phase", w, group, *(phase.taps for phase in parts)),
-                lambda parts=parts: pack_conv_weights(
-                    filters[(slice(None), slice(None), *np.ix_(*(phase.taps for phase in parts)))],
-                    machine,
-                    group,
-                ),
+                partial(pack_conv_weights, _filters(weights, group, parts), machine, group),
             )
             for parts in phases
         ]
@@ -400,6 +395,19 @@ def _phase(window: Window, axis: int, size: int, first: int) -> _Phase:
     lowest = steps[-1] if steps else 0
     after = (lowest + count - 1 + apart * (len(steps) - 1)) - (size - 1)
     return _Phase(first, count, tuple(reversed(reached)), apart, -lowest, after)
+
+
+def _filters(weights: Weights, group: int, parts: Sequence[_Phase]) -> Weights:
+    """The taps of a phase as filters of an ordinary convolution."""
+    inputs, outputs = weights.shape[:2]
+    taps = [phase.taps for phase in parts]
+
+    def read() -> Array:
+        grouped = weights.read().reshape(group, -1, *weights.shape[1:]).swapaxes(1, 2)
+        filters = grouped.reshape(outputs * group, -1, *weights.shape[2:])
+        return filters[(slice(None), slice(None), *np.ix_(*taps))]
+
+    return Weights((outputs * group, inputs // group, *map(len, taps)), weights.dtype, read)
 
 
 def _every(view: Memory, parts: Sequence[_Phase], strides: Sequence[int]) -> Memory:

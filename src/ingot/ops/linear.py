@@ -140,7 +140,7 @@ class Gemm(Op):
             return False
         alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
         steps: list[tuple[str, ir.Value]] = []  # what follows the product
-        constant = plan.constant(b) is not None
+        constant = plan.facts(b).is_known
         if alpha != 1.0 and not constant:
             steps.append(("Mul", plan.known(np.array(alpha, facts.dtype))))
         if c is not None and beta != 0.0:
@@ -194,13 +194,13 @@ def product(
 
 def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> PackedWeights | Memory:
     """The second factor of a product: packed once for the session where it is constant."""
-    array = plan.constant(b)
-    if array is None:
+    weights = plan.weights(b)
+    if weights is None:
         view = plan.view(b)
         return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2)) if transposed else view
     return plan.pack(
         ("factor", b, transposed, scale) if b.is_initializer() else None,
-        lambda: pack_weights(_scaled(array, transposed, scale), plan.machine),
+        lambda: pack_weights(_scaled(weights.read(), transposed, scale), plan.machine),
     )
 
 
@@ -211,19 +211,20 @@ def _scaled(array: Array, transposed: bool, scale: float) -> Array:
 
 def _slices(plan: Lowering, a: Memory, b: ir.Value, transposed: bool, scale: float) -> SlicedWeights | None:
     """The constant second factor in slices, where tile registers are faster than vectors."""
-    array, machine = plan.constant(b), plan.machine
-    if array is None or not (plan.options.amx and machine.tiles) or a.dtype != np.float32:
+    weights, machine = plan.weights(b), plan.machine
+    if weights is None or not (plan.options.amx and machine.tiles) or a.dtype != np.float32:
         return None
-    if array.dtype != np.float32 or array.size != math.prod(array.shape[-2:]) or a.strides[-1] != 1:
+    matrix = weights.shape[-2:]
+    if weights.dtype != np.float32 or math.prod(weights.shape[:-2]) != 1 or a.strides[-1] != 1:
         return None
-    depth, columns = array.shape[-2:][::-1] if transposed else array.shape[-2:]
+    depth, columns = matrix[::-1] if transposed else matrix
     rows = math.prod(a.shape[:-1])
     out_shape = (1, columns, rows, 1)
     if rows < FEWEST_ROWS or cycles(out_shape, depth) > direct_cycles(out_shape, depth, machine):
         return None
     return plan.pack(
         ("slices", b, transposed, scale) if b.is_initializer() else None,
-        lambda: slice_matrix(_scaled(array.reshape(array.shape[-2:]), transposed, scale), machine),
+        lambda: slice_matrix(_scaled(weights.read().reshape(matrix), transposed, scale), machine),
     )
 
 

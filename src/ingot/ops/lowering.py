@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 if TYPE_CHECKING:
     from ingot.codegen.machine import Machine
-    from ingot.kernels.call import Call, View
+    from ingot.kernels.call import Call, View, Weights
     from ingot.kernels.contract import Epilogue
     from ingot.kernels.expression import Expression
     from ingot.ops.registry import Facts
@@ -54,6 +54,10 @@ class Lowering(Protocol):
 
     def constant(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         """The value's array if it is known while planning; None otherwise, and for no value."""
+        ...
+
+    def weights(self, value: ir.Value) -> Weights | None:
+        """Like `constant`, for what a kernel packs: the array is read only where it is."""
         ...
 
     def view(self, value: ir.Value) -> View:

@@ -61,33 +61,24 @@ class Facts:
 
 
 class LazyFacts(Facts):
-    """Facts of a weight that is computed when it is asked for, and let go when it was packed."""
+    """Facts of a weight that is computed whenever it is asked for: once, when a kernel packs it."""
 
-    __slots__ = ("_array", "_make")
-    _array: Array | None
+    __slots__ = ("_make",)
     _make: Callable[[], Array]
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], make: Callable[[], Array]) -> None:
-        for name, value in (("dtype", dtype), ("shape", shape), ("_make", make), ("_array", None)):
+        for name, value in (("dtype", dtype), ("shape", shape), ("_make", make)):
             object.__setattr__(self, name, value)
 
     @property
     def value(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]  (read like the field)
-        """The array, computed now if nobody asked since `release`."""
-        array = self._array
-        if array is None:
-            array = self._make()
-            object.__setattr__(self, "_array", array)
-        return array
+        """The array, computed now."""
+        return self._make()
 
     @property
     def is_known(self) -> bool:
         """Always."""
         return True
-
-    def release(self) -> None:
-        """Lets the array go; whoever still needs it keeps it, or asks again."""
-        object.__setattr__(self, "_array", None)
 
 
 def facts_of(array: Array) -> Facts:

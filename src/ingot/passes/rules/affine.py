@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.loading import forget_pages
 from ingot.ops.create import tensor_array
 from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int
@@ -81,7 +82,9 @@ class _Weighted:
             def compute() -> ir.TensorProtocol:
                 array = tensor_array(weight)
                 with np.errstate(all="ignore"):
-                    return ir.Tensor(array * self._spread(factor.astype(array.dtype)))
+                    product = array * self._spread(factor.astype(array.dtype))
+                forget_pages(array)
+                return ir.Tensor(product)
 
             return ir.LazyTensor(compute, weight.dtype, ir.Shape(self.shape))
         scaled = _product(tensor_array(weight), self._spread(factor))
