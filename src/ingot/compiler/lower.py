@@ -72,6 +72,8 @@ class Anchor:
     emit: Callable[[View, Epilogue | None], list[Call]]
     order: tuple[int, ...]
     free_order: bool
+    #: rows(out, epilogue, image, first): the same for some rows of one image, where the kernel can
+    rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None
 
 
 @dataclass(slots=True)
@@ -270,12 +272,49 @@ class Lowering:
         emit: Callable[[View, Epilogue | None], list[Call]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
+        rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
         rank = len(self._facts[value].shape)
         self._waiting[value] = Anchor(
-            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order
+            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order, rows
         )
+
+    def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:
+        """How to compute some rows of one image [N, C, H, W] of a value that only this node reads: a function
+        of where they go [1, C, rows, W], the image and the first row. None if nothing that waits can.
+        """
+        waits = self._waiting.get(value)
+        once = self._index.reads[self._position].count(value) <= 1
+        if not once or self._uses.get(value) != [self._position] or value in self._output_buffers:
+            return None
+        members: dict[ir.Value, Elementwise] = {}
+        anchor: ir.Value | None = value
+        if isinstance(waits, Elementwise):
+            members, anchor = self._group(value, None)
+        found = None if anchor is None else self._waiting.get(anchor)
+        if anchor is None or not isinstance(found, Anchor) or found.rows is None:
+            return None
+        expression: Expression | None = None
+        leaves: list[ir.Value] = []
+        if members:
+            expression, leaves = self._expression(value, members, anchor)
+        views = [self.view(leaf).broadcast_to(self._facts[value].shape) for leaf in leaves]
+        positions = [found.position, *(member.position for member in members.values())]
+        for member in (anchor, *members):
+            del self._waiting[member]
+        emit = found.rows
+
+        def compute(out: View, image: int, first: int) -> list[Call]:
+            operands = [
+                v.with_dims(out.shape, v.strides, image * v.strides[0] + first * v.strides[2]) for v in views
+            ]
+            calls = emit(out, None if expression is None else Epilogue(expression, operands), image, first)
+            for call in calls:
+                call.origin.extend(positions)
+            return calls
+
+        return compute
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
         """A value that only this node reads, and once, as an expression of what lies in memory; the first

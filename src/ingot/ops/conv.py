@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, slice
 from ingot.kernels.winograd import cycles as winograd_cycles
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
+from ingot.ops.bands import band, is_cut, lines, rows_in_band
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -111,23 +112,28 @@ class Conv(Op):
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
         if weights is None or not supports(facts.dtype.name, rank):
             return False
-        window, source, machine = self.window(node, facts.shape, weights.shape), plan.view(x), plan.machine
+        window, machine = self.window(node, facts.shape, weights.shape), plan.machine
         pads = (*window.before, *window.after)
         if min(pads) < 0:
             return False
-        value = _with_bias(plan, node, rank)
         depthwise = group == facts.shape[1] and weights.shape[1] == 1
         narrow = depthwise or suits_groups(weights.shape, group, machine)
         if group > 1 and narrow and facts.dtype == np.float32:
             own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights.read()), machine))
-
-            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
-                return _depthwise(source, own, out, window, epilogue, machine)
-
-        elif (slices := _slices(plan, node, source, window)) is not None:
+            value, emit = _with_bias(plan, node, rank), _narrow(plan, x, own, window)
+            plan.anchor(value, emit, channels_last(rank))
+            return True
+        source = plan.view(x)
+        value = _with_bias(plan, node, rank)
+        rows: Callable[[Memory, Epilogue | None, int, int], list[Call]] | None = None
+        if (slices := _slices(plan, node, source, window)) is not None:
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return sliced_conv2d(source, slices, out, pads, epilogue, machine)
+
+            def rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
+                part, around = band(source, window, image, first, out.shape[2])
+                return sliced_conv2d(part, slices, out, around, epilogue, machine)
 
         elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
             points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
@@ -137,11 +143,16 @@ class Conv(Op):
 
         else:
             packed = plan.pack(_key("conv", w, group), lambda: pack_conv_weights(weights, machine, group))
+            strides, dilations = window.strides, window.dilations
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
-                return conv2d(source, packed, out, window.strides, pads, window.dilations, epilogue, machine)
+                return conv2d(source, packed, out, strides, pads, dilations, epilogue, machine)
 
-        plan.anchor(value, emit, channels_last(rank))
+            def rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
+                part, around = band(source, window, image, first, out.shape[2])
+                return conv2d(part, packed, out, strides, around, dilations, epilogue, machine)
+
+        plan.anchor(value, emit, channels_last(rank), rows=rows if rank == 2 and is_cut(window) else None)
         return True
 
 
@@ -208,6 +219,48 @@ def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
 
 def _as_images(weights: Array) -> Array:
     return weights if weights.ndim == 4 else weights[:, :, None]
+
+
+def _narrow(
+    plan: Lowering, x: ir.Value, w: DepthwiseWeights, window: Window
+) -> Callable[[Memory, Epilogue | None], list[Call]]:
+    """How to emit a convolution of narrow groups: in bands of rows, each after the rows of input that it
+    needs, where the whole input would not stay in the cache.
+    """
+    facts, machine = plan.facts(x), plan.machine
+    count = rows_in_band(facts.shape, window, machine)
+    made = None if count is None else plan.by_rows(x)
+    if count is None or made is None:
+        source = plan.view(x)
+
+        def whole(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            return _depthwise(source, w, out, window, epilogue, machine)
+
+        return whole
+    compute, height = made, count
+    (a, b), (c, d) = window.strides, window.dilations
+
+    def banded(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+        images, _, rows, width = out.shape
+        extra = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
+        calls: list[Call] = []
+        for image, first in itertools.product(range(images), range(0, rows, height)):
+            shape = (1, out.shape[1], min(height, rows - first), width)
+            target, *operands = [
+                v.with_dims(shape, v.strides, image * v.strides[0] + first * v.strides[2])
+                for v in (out, *extra)
+            ]
+            begin, end, (top, left, bottom, right) = lines(facts.shape[2], window, first, shape[2])
+            source = plan.temporary(
+                (1, facts.shape[1], end - begin, facts.shape[3]), facts.dtype, channels_last(2)
+            )
+            calls += compute(source, image, begin)
+            after = None if epilogue is None else Epilogue(epilogue.expression, operands)
+            around = (top, left, bottom, right)
+            calls += depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
+        return calls
+
+    return banded
 
 
 def _depthwise(

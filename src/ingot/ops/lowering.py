@@ -105,10 +105,20 @@ class Lowering(Protocol):
         emit: Callable[[View, Epilogue | None], list[Call]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
+        rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)`
         returns the calls; take the views of the inputs before, not in it. The last of `order` is contiguous
         in `out`, in the other dimensions any strides may come unless free_order, when all may.
+        rows(out, epilogue, image, first): for images, the same for `out` [1, C, rows, W], the rows of one
+        image from `first` on.
+        """
+        ...
+
+    def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:
+        """How to compute some rows of one image [N, C, H, W] of a value that only this node reads: a function
+        of where they go [1, C, rows, W], the image and the first row; the node must use it for all rows that
+        it needs. None if nothing that waits can.
         """
         ...
 

@@ -1,0 +1,64 @@
+"""Bands of rows: an image is computed a few rows at a time, and used while they are in the cache.
+
+A convolution of narrow groups reads more than it computes. Where its input is large, and only it reads it,
+the rows that make a band of its output are computed just before, into memory that the next band takes again.
+Rows that two bands need are computed twice.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ingot.codegen.machine import Machine
+from ingot.kernels.call import View
+from ingot.ops.window import Window
+
+#: The part of L2 that a band of the input may take: the rest is for its own input, weights and the output.
+_PART_OF_L2 = 0.375
+#: A smaller input, as a part of L2, stays there by itself.
+_LARGE = 0.5
+#: At most so many rows are computed for one that is needed.
+_MOST_TWICE = 1.25
+
+
+def is_cut(window: Window) -> bool:
+    """Whether every row of output reaches a row of the image, so that bands of it have inputs."""
+    reach = (window.kernel[0] - 1) * window.dilations[0] + 1
+    return window.before[0] < reach and window.after[0] < reach
+
+
+def lines(height: int, window: Window, first: int, count: int) -> tuple[int, int, tuple[int, int, int, int]]:
+    """The rows begin..end of an image of `height` that `count` rows of output from `first` on reach, and the
+    padding around them (top, left, bottom, right).
+    """
+    stride, reach = window.strides[0], (window.kernel[0] - 1) * window.dilations[0] + 1
+    low = first * stride - window.before[0]
+    high = low + (count - 1) * stride + reach
+    begin, end = max(0, low), min(height, high)
+    return begin, end, (begin - low, window.before[1], high - end, window.after[1])
+
+
+def band(
+    x: View, window: Window, image: int, first: int, count: int
+) -> tuple[View, tuple[int, int, int, int]]:
+    """The part of x [N, C, H, W] for `count` rows of output of one image, and the padding around it."""
+    begin, end, pads = lines(x.shape[2], window, first, count)
+    shape = (1, x.shape[1], end - begin, x.shape[3])
+    return x.with_dims(shape, x.strides, image * x.strides[0] + begin * x.strides[2]), pads
+
+
+def rows_in_band(x: tuple[int, ...], window: Window, machine: Machine) -> int | None:
+    """Rows of output for each band of an input [N, C, H, W] of float32; None where bands do not pay."""
+    if len(x) != 4 or not math.prod(x) or not is_cut(window) or not window.output[0]:
+        return None
+    row = x[1] * x[3] * 4
+    if math.prod(x) * 4 < _LARGE * machine.l2_bytes:
+        return None
+    stride, reach = window.strides[0], (window.kernel[0] - 1) * window.dilations[0] + 1
+    most = (int(_PART_OF_L2 * machine.l2_bytes) // row - reach) // stride + 1
+    if most < 1:
+        return None
+    bands = -(-window.output[0] // most)
+    count = -(-window.output[0] // bands)
+    needed = (count - 1) * stride + reach
+    return count if bands == 1 or needed <= _MOST_TWICE * count * stride else None

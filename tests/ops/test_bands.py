@@ -1,0 +1,97 @@
+"""Convolutions of narrow groups in bands of rows, after the rows that they need."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import ingot
+from ingot.codegen.machine import host
+from ingot.ops import bands
+from ingot.ops.interpreter import interpret
+from ingot.ops.window import Window
+from tests.passes.graphs import parse, with_weights
+
+RNG = np.random.default_rng(3)
+
+
+def f32(*sizes: int) -> np.ndarray:
+    return RNG.standard_normal(sizes).astype(np.float32)
+
+
+def network(first: str, second: str, groups: int = 24) -> ir.Model:
+    """A convolution with an epilogue that has an operand of each pixel, and one of narrow groups after it."""
+    text = f"""
+    g (float[N, 5, H, W] x, float[N, 24, P, Q] r, float[N, 1, 1, 1] s, float[24, 5, 3, 3] w, float[24] b,
+       float[24, {24 // groups}, 3, 3] v, float[24] c) => (float[N, 24, Y, Z] y) {{
+      a = Conv <{first}> (x, w, b)
+      t = Add (a, r)
+      h = Relu (t)
+      d = Conv <{second}, group = {groups}> (h, v, c)
+      e = Mul (d, s)
+      y = HardSwish (e)
+    }}
+    """
+    weights = {"w": f32(24, 5, 3, 3), "b": f32(24), "v": f32(24, 24 // groups, 3, 3), "c": f32(24)}
+    return with_weights(parse(text), **weights)
+
+
+CASES = [
+    ("pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1]"),
+    ("pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1], strides = [2, 2]"),
+    ("pads = [1, 1, 1, 1], strides = [2, 2]", "pads = [0, 1, 2, 1]"),
+    ("pads = [2, 0, 0, 1]", "pads = [2, 2, 2, 2], dilations = [2, 2]"),
+    ("pads = [0, 0, 0, 0]", "pads = [0, 0, 0, 0], strides = [3, 1]"),
+]
+
+
+@pytest.mark.parametrize("groups", [24, 6])
+@pytest.mark.parametrize(("first", "second"), CASES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bands_are_the_whole(
+    first: str, second: str, groups: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of very few rows, and the last one of fewer."""
+    model = network(first, second, groups)
+    sizes = {"x": f32(2, 5, 23, 9), "s": f32(2, 1, 1, 1)}
+    (conv, *_) = [node for node in model.graph if node.op_type == "Conv"]
+    window = Window.of(conv, (23, 9), (3, 3))
+    feed = {**sizes, "r": f32(2, 24, *window.output)}
+    want = interpret(model, feed)["y"]
+    row = 24 * window.output[1] * 4
+    monkeypatch.setattr(bands, "_LARGE", 0.0)
+    monkeypatch.setattr(bands, "_MOST_TWICE", 9.0)
+    monkeypatch.setattr(bands, "_PART_OF_L2", 8.5 * row / host().l2_bytes)
+    options = ingot.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ingot.InferenceSession(ir.to_proto(model), options)
+    (got,) = session.run(None, feed)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    assert len(session.profile_kernels(feed)) > 8  # bands there were
+
+
+def test_a_value_that_others_read_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1]")
+    h = next(node.outputs[0] for node in model.graph if node.op_type == "Relu")
+    h.shape, h.type = ir.Shape(["N", 24, "P", "Q"]), ir.TensorType(ir.DataType.FLOAT)
+    model.graph.outputs.append(h)
+    feed = {"x": f32(1, 5, 23, 9), "s": f32(1, 1, 1, 1), "r": f32(1, 24, 23, 9)}
+    want = interpret(model, feed)
+    monkeypatch.setattr(bands, "_LARGE", 0.0)
+    monkeypatch.setattr(bands, "_PART_OF_L2", 0.005)
+    session = ingot.InferenceSession(ir.to_proto(model))
+    for got, name in zip(session.run(None, feed), want, strict=True):
+        np.testing.assert_allclose(got, want[name], rtol=1e-5, atol=1e-5 * np.abs(want[name]).max())
+
+
+def test_when_bands_pay() -> None:
+    machine = host()
+    same = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1), (112, 112))
+    wide = machine.l2_bytes // (112 * 112 * 4)
+    assert bands.rows_in_band((1, wide // 4, 112, 112), same, machine) is None  # it stays in the cache
+    count = bands.rows_in_band((1, wide, 112, 112), same, machine)
+    assert count is not None and 1 < count < 112
+    assert bands.rows_in_band((1, wide * 40, 112, 112), same, machine) is None  # not even a band would
+    far = Window((3, 3), (1, 1), (1, 1), (5, 1), (1, 1), (116, 112))
+    assert bands.rows_in_band((1, wide, 112, 112), far, machine) is None  # a row of padding alone
