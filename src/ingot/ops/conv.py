@@ -125,15 +125,17 @@ class Conv(Op):
             return True
         source = plan.view(x)
         value = _with_bias(plan, node, rank)
-        rows: Callable[[Memory, Epilogue | None, int, int], list[Call]] | None = None
+        by_rows: Callable[[Memory, Epilogue | None, int, int], list[Call]] | None = None
         if (slices := _slices(plan, node, source, window)) is not None:
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return sliced_conv2d(source, slices, out, pads, epilogue, machine)
 
-            def rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
+            def sliced_rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
                 part, around = band(source, window, image, first, out.shape[2])
                 return sliced_conv2d(part, slices, out, around, epilogue, machine)
+
+            by_rows = sliced_rows
 
         elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
             points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
@@ -148,11 +150,14 @@ class Conv(Op):
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return conv2d(source, packed, out, strides, pads, dilations, epilogue, machine)
 
-            def rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
+            def direct_rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
                 part, around = band(source, window, image, first, out.shape[2])
                 return conv2d(part, packed, out, strides, around, dilations, epilogue, machine)
 
-        plan.anchor(value, emit, channels_last(rank), rows=rows if rank == 2 and is_cut(window) else None)
+            by_rows = direct_rows
+
+        cut = rank == 2 and is_cut(window)
+        plan.anchor(value, emit, channels_last(rank), rows=by_rows if cut else None)
         return True
 
 
