@@ -180,8 +180,9 @@ class Lowering:
             return None
 
         def read() -> Array:
-            assert facts.value is not None
-            return facts.value
+            array = facts.value  # once: it may be computed
+            assert array is not None
+            return array
 
         return Weights(facts.shape, facts.dtype, read)
 
@@ -194,8 +195,9 @@ class Lowering:
         if facts.is_known:
 
             def make() -> View:
-                assert facts.value is not None
-                return constant(_contiguous(facts.value))
+                array = facts.value
+                assert array is not None
+                return constant(_contiguous(array))
 
             key = ("constant", value, facts.shape) if value in self._index.constants else None
             view = self.pack(key, make)

@@ -24,6 +24,7 @@ from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.plan import Plan, make_plan
 from ingot.kernels.call import Call
+from ingot.loading import collector_paused
 from ingot.ops.control import Control
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts
@@ -174,6 +175,7 @@ class Driver:
                     stages.popitem(last=False)
         return stage
 
+    @collector_paused()
     def _make_stage(
         self, start: int, values: Sequence[ir.Value], arrays: Sequence[Array], given: dict[ir.Value, Facts]
     ) -> Stage:
@@ -296,5 +298,6 @@ def _facts(value: Any) -> Facts:
 
 
 def _value(facts: Facts) -> Array:
-    assert facts.value is not None
-    return facts.value
+    array = facts.value  # once: it may be computed
+    assert array is not None
+    return array

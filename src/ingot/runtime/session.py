@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ingot.codegen import machine
 from ingot.compiler.index import index_graph
 from ingot.errors import InputError, ModelError
-from ingot.loading import load
+from ingot.loading import collector_paused, load
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array
 from ingot.passes.opset import normalise
@@ -60,7 +60,11 @@ class InferenceSession:
             raise TypeError(f"InferenceSession has no option {', '.join(map(repr, unknown))}")
         self._options = sess_options or SessionOptions()
         self._providers = provider_choice.choose(providers, provider_options)
-        model = _load(path_or_bytes)
+        with collector_paused():
+            self._open(path_or_bytes)
+
+    def _open(self, source: Any) -> None:
+        model = _load(source)
         graph = model.graph
         self._metadata = ModelMetadata(
             producer_name=model.producer_name or "",
