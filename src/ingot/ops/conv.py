@@ -120,8 +120,8 @@ class Conv(Op):
         narrow = depthwise or suits_groups(weights.shape, group, machine)
         if group > 1 and narrow and facts.dtype == np.float32:
             own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights.read()), machine))
-            value, emit = _with_bias(plan, node, rank), _narrow(plan, x, own, window)
-            plan.anchor(value, emit, channels_last(rank))
+            value = _with_bias(plan, node, rank)
+            plan.anchor(value, _narrow(plan, x, own, window), channels_last(rank))
             return True
         source = plan.view(x)
         value = _with_bias(plan, node, rank)

@@ -103,7 +103,7 @@ class ConvOfResized(Op):
         value, bias = node.outputs[0], node.inputs[0]
         facts = plan.facts(value)
         branches = list(_branches(node.inputs))
-        if facts.dtype != np.float32 or any(plan.constant(b.w) is None for b in branches):
+        if facts.dtype != np.float32 or any(plan.weights(b.w) is None for b in branches):
             return False
         terms: list[ir.Value] = []
         enlarged: list[Source] = []
