@@ -1,4 +1,4 @@
-"""Elementwise operators that pass what only moves elements."""
+"""Elementwise operators that pass what only moves elements, and parts that are joined again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 import ingot
 from ingot.passes.rules.move import function_of_moved, sum_with_transposed
+from ingot.passes.rules.shape import concat_of_split
 from tests.passes.graphs import parse, with_weights
 from tests.passes.test_rules import applies, does_not_match, f32, refuses
 
@@ -76,3 +77,22 @@ def test_the_product_takes_them() -> None:
     want = (feed["x"].astype(np.float64) @ weight.numpy()).transpose(2, 0, 1) + feed["r"]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     assert len(session.profile_kernels(feed)) <= 2
+
+
+SPLIT = "a, b = Split <axis = 1, num_outputs = 2> (x)\n"
+
+
+def test_parts_in_their_order_are_the_whole() -> None:
+    text = "g (float[N, 4, 3] x, float[N, 2, 3] z) => (float[N, P, 3] y, float[N, 2, 3] w) {\n"
+    body = SPLIT + "y = Concat <axis = -2> (z, a, b, z, a)\n w = Neg (b)\n}"
+    model = parse(text + body)
+    applies(concat_of_split, model, ["Split", "Concat", "Neg"], {"x": f32(2, 4, 3), "z": f32(2, 2, 3)})
+    (concat,) = [node for node in model.graph if node.op_type == "Concat"]
+    assert len(concat.inputs) == 4
+
+
+def test_other_parts_stay() -> None:
+    text = "g (float[N, 4, 4] x) => (float[N, P, Q] y) {\n" + SPLIT
+    does_not_match(concat_of_split, parse(text + "y = Concat <axis = 1> (b, a)\n}"))
+    does_not_match(concat_of_split, parse(text + "y = Concat <axis = 1> (a, a)\n}"))
+    refuses(concat_of_split, parse(text + "y = Concat <axis = 2> (a, b)\n}"), "another axis")

@@ -115,6 +115,34 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
     return [x] if after is not None and after == before else None
 
 
+@rule("Concat")
+def concat_of_split(g: Rewriting, node: ir.Node) -> Result:
+    """Concat(Split(x)₀, Split(x)₁, y) == Concat(x, y), for all parts in their order, along one axis.
+
+    Whoever makes x can write it into the result then; its parts would be copied.
+    """
+    axis, inputs = attr_int(node, "axis", 0), list(node.inputs)
+    joined: list[ir.Value | None] = []
+    refusal: str | None = None
+    while inputs:
+        split = made_by(inputs[0], "Split")
+        parts = [] if split is None else list(split.outputs)
+        if split is None or inputs[: len(parts)] != parts:
+            joined.append(inputs.pop(0))
+            continue
+        dims = g.dims.of(split.inputs[0])
+        axes = {axis, attr_int(split, "axis", 0)}
+        if len({a % len(dims) for a in axes} if dims is not None else axes) > 1:
+            refusal = "it was split along another axis"
+            joined.append(inputs.pop(0))
+            continue
+        joined.append(split.inputs[0])
+        del inputs[: len(parts)]
+    if len(joined) == len(node.inputs):
+        return refusal
+    return [g.op("Concat", *joined, axis=axis)]
+
+
 @rule("Mul", "Div")
 def times_one(g: Rewriting, node: ir.Node) -> Result:
     """x · 1 == x / 1 == x."""
@@ -180,6 +208,7 @@ RULES = (
     transposes,
     reshapes,
     no_operation,
+    concat_of_split,
     times_one,
     pad_into_conv,
     mean_over_image,
