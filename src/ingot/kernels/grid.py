@@ -31,14 +31,19 @@ class Grid:
 
     def slots(self) -> tuple[str, ...]:
         """The names of the argument slots."""
-        names = [*_SIZES, *(f"o{d}" for d in range(self.rank))]
-        for i, kind in enumerate(self.classes):
-            names.append(f"p{i}")
-            if kind != "u":
-                names += [f"m{i}", *(f"o{d}_{i}" for d in range(self.rank))]
-            if kind == "s":
-                names.append(f"n{i}")
-        return tuple(names)
+        return _slots(self)
+
+
+@functools.lru_cache(1024)
+def _slots(grid: Grid) -> tuple[str, ...]:
+    names = [*_SIZES, *(f"o{d}" for d in range(grid.rank))]
+    for i, kind in enumerate(grid.classes):
+        names.append(f"p{i}")
+        if kind != "u":
+            names += [f"m{i}", *(f"o{d}_{i}" for d in range(grid.rank))]
+        if kind == "s":
+            names.append(f"n{i}")
+    return tuple(names)
 
 
 @dataclass(slots=True)

@@ -49,12 +49,17 @@ class Layout:
 
     def slots(self) -> tuple[str, ...]:
         """The names of the argument slots."""
-        names = ["n", "items", "per_tile", *(f"k{d}" for d in range(self.kept))]
-        names += [f"r{d}" for d in range(self.reduced)]
-        for i in range(len(self.classes)):
-            names += [f"p{i}", f"n{i}", *(f"k{d}_{i}" for d in range(self.kept))]
-            names += [f"r{d}_{i}" for d in range(self.reduced)]
-        return tuple(names)
+        return _slots(self)
+
+
+@functools.lru_cache(1024)
+def _slots(layout: Layout) -> tuple[str, ...]:
+    names = ["n", "items", "per_tile", *(f"k{d}" for d in range(layout.kept))]
+    names += [f"r{d}" for d in range(layout.reduced)]
+    for i in range(len(layout.classes)):
+        names += [f"p{i}", f"n{i}", *(f"k{d}_{i}" for d in range(layout.kept))]
+        names += [f"r{d}_{i}" for d in range(layout.reduced)]
+    return tuple(names)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
-from ingot.kernels.contract import Epilogue
+from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
@@ -163,7 +165,7 @@ class Gemm(Op):
 
 
 def _is_native(dtype: np.dtype[Any]) -> bool:
-    return dtype.name in ("float32", "float16", "bfloat16")
+    return name_of(dtype) in ("float32", "float16", "bfloat16")
 
 
 def product(
@@ -218,14 +220,18 @@ def _slices(plan: Lowering, a: Memory, b: ir.Value, transposed: bool, scale: flo
     if weights.dtype != np.float32 or math.prod(weights.shape[:-2]) != 1 or a.strides[-1] != 1:
         return None
     depth, columns = matrix[::-1] if transposed else matrix
-    rows = math.prod(a.shape[:-1])
-    out_shape = (1, columns, rows, 1)
-    if rows < FEWEST_ROWS or cycles(out_shape, depth) > direct_cycles(out_shape, depth, machine):
+    if not _slices_pay(math.prod(a.shape[:-1]), depth, columns, machine):
         return None
     return plan.pack(
         ("slices", b, transposed, scale) if b.is_initializer() else None,
         lambda: slice_matrix(_scaled(weights.read().reshape(matrix), transposed, scale), machine),
     )
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _slices_pay(rows: int, depth: int, columns: int, machine: Machine) -> bool:
+    out_shape = (1, columns, rows, 1)
+    return rows >= FEWEST_ROWS and cycles(out_shape, depth) <= direct_cycles(out_shape, depth, machine)
 
 
 def einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:

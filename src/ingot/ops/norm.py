@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.kernels.call import Call, View, memory_order
-from ingot.kernels.contract import Epilogue
+from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.expression import identity
 from ingot.kernels.normalize import group_norm, normalize
 from ingot.kernels.softmax import softmax
@@ -93,7 +93,7 @@ def _lower_softmax(node: ir.Node, plan: Lowering, *, log: bool) -> bool:
     prologue, views = plan.inline(x)
 
     def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
-        after = epilogue or Epilogue(identity(facts.dtype.name), ())
+        after = epilogue or Epilogue(identity(name_of(facts.dtype)), ())
         call = softmax(
             views[0],
             out,
@@ -299,7 +299,7 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
     prologue, views = plan.inline(x)
 
     def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
-        after = epilogue or Epilogue(identity(facts.dtype.name), ())
+        after = epilogue or Epilogue(identity(name_of(facts.dtype)), ())
         call = normalize(
             kind,
             views[0],
