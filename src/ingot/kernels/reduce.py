@@ -99,6 +99,26 @@ def _reduce(
     def value_at(place: Place) -> Value:
         return emit(k, prologue, [place.load(i) for i in range(inputs)], lanes)[0]
 
+    def term(x: Lanes) -> Lanes:
+        """What of an element is combined."""
+        if op == "ReduceL1" and (is_float(dtype) or is_signed(dtype)):
+            return x.abs()
+        return x * x if op in ("ReduceL2", "ReduceSumSquare") else x
+
+    def finish(results: Sequence[Value], tops: Sequence[Value]) -> None:
+        """Store what becomes of the combined elements."""
+        for i, (place, result) in enumerate(zip(walk.outputs(), results, strict=True)):
+            y = Lanes(k, result)
+            if op == "ReduceMean":
+                y = y / Lanes(k, k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes))
+            elif op == "ReduceL2":
+                y = y.intrinsic("sqrt")
+            elif op == "ReduceLogSum":
+                y = Lanes(k, math.log(k, y.value))
+            elif op == "ReduceLogSumExp":
+                y = Lanes(k, math.log(k, y.value)) + Lanes(k, tops[i])
+            place.store(inputs, emit(k, epilogue, [y.value], lanes)[0])
+
     def item() -> None:
         tops: list[Value] = []
         if op == "ReduceLogSumExp":
@@ -115,27 +135,18 @@ def _reduce(
             if op == "ReduceLogSumExp":
                 x = Lanes(k, math.exp(k, (x - Lanes(k, tops[way % len(tops)])).value))
                 way += 1
-            elif op == "ReduceL1" and (is_float(dtype) or is_signed(dtype)):
-                x = x.abs()
-            elif op in ("ReduceL2", "ReduceSumSquare"):
-                x = x * x
-            return [total.combine(values[0], x.value)]
+            return [total.combine(values[0], term(x).value)]
 
         (found,) = walk.sweep(visit, [total])
-        results = walk.lanes_of(found, total.combine)
-        for i, (place, result) in enumerate(zip(walk.outputs(), results, strict=True)):
-            y = Lanes(k, result)
-            if op == "ReduceMean":
-                y = y / Lanes(k, k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes))
-            elif op == "ReduceL2":
-                y = y.intrinsic("sqrt")
-            elif op == "ReduceLogSum":
-                y = Lanes(k, math.log(k, y.value))
-            elif op == "ReduceLogSumExp":
-                y = Lanes(k, math.log(k, y.value)) + Lanes(k, tops[i])
-            place.store(inputs, emit(k, epilogue, [y.value], lanes)[0])
+        finish(walk.lanes_of(found, total.combine), tops)
 
-    walk.each(item)
+    def short_item() -> None:
+        """The row in registers."""
+        places = walk.row()
+        terms = [term(Lanes(k, value_at(place))).value for place in places]
+        finish([walk.gathered(total, places, terms)], [])
+
+    walk.each(short_item if layout.short else item)
 
 
 def reduce(
@@ -169,7 +180,8 @@ def reduce(
     views = [v.broadcast_to(shape) for v in inputs]
     widest = max(prologue.widest, epilogue.widest)
     weight = prologue.weight + 2 * len(views) + (20 if op == "ReduceLogSumExp" else 0)
-    walk = plan([*views, whole], shape, axes, machine, widest, weight)
+    most = 0 if op == "ReduceLogSumExp" else machine.registers // 2
+    walk = plan([*views, whole], shape, axes, machine, widest, weight, most)
     return Call(
         _reduce(
             operands=walk.layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=walk.layout
