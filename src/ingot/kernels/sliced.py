@@ -221,20 +221,22 @@ def cycles(
 ) -> float:
     """About how long a convolution to [N, O, …] takes one thread; a product's rows are pixels of one image.
 
-    Measured: a multiplication of all slices of a step, two registers by one, takes 190 cycles with what it
-    loads; slicing a value half a cycle; a position's 32 sums 35 cycles until they are stored.
+    Measured: a multiplication of all slices of a step, one register by one, takes 190 cycles with what it
+    loads, 250 with the fourth sum; slicing a value half a cycle; a position's 32 sums 35 cycles until they
+    are stored.
     """
     images, outputs = out_shape[:2]
     window = _window(kernel, strides, dilations)
     columns = out_shape[-1]
-    line = 1 if window == _MATRIX else columns + window.extra(1)
+    is_matrix = window == _MATRIX
+    line = 1 if is_matrix else columns + window.extra(1)
     rows = math.prod(out_shape[2:]) if line == 1 else math.prod(out_shape[2:-1])
     width = position_bytes(channels)
     steps = sum(-(-len(run.taps) * width // DEPTH) for run in _runs(window, 0))
     phases = len(window.residues(0)) * len(window.residues(1))
     positions = rows * line
-    products = -(-positions // MOST_ROWS) * -(-outputs // LANES) * steps * 190.0
-    slicing = positions * phases * max(width, DEPTH / 2) * (0.5 if window.kernel == (1, 1) else 0.7)
+    products = -(-positions // MOST_ROWS) * -(-outputs // LANES) * steps * (190.0 if is_matrix else 250.0)
+    slicing = positions * phases * max(width, DEPTH / 2) * (0.5 if is_matrix else 0.7)
     return images * (products + slicing + positions * -(-outputs // PANEL) * 35.0)
 
 
@@ -402,7 +404,7 @@ def _call(
         valid = last if last_panel else PANEL
         return sliced_tile(
             tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0,
-            matrix=line == 1, each=each,
+            matrix=line == 1, each=each, fine=not each,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip

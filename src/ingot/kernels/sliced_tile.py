@@ -8,7 +8,10 @@ slices have five weights; those of the three highest are computed, one weight at
     sums[2] = high · low + middle · middle + low · high
 
 and go through memory to become (sums[0] · 2¹⁶ + sums[1] · 2⁸ + sums[2]) · scales in float32. What is left
-out is below 2⁻²⁴ of the product of the two largest values.
+out is below 2⁻²⁴ of the product of the two largest values, which is enough where each position has a scale of
+its own. Where a band has one scale, most values are far below its largest, and a fourth sum is added:
+
+    sums[3] = middle · low + low · middle
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -42,12 +45,13 @@ TILE_SLOTS = (
 
 #: Which slices of the pixels and of the weights are multiplied for each sum.
 LEVELS = (((0, 0),), ((0, 1), (1, 0)), ((0, 2), (1, 1), (2, 0)))
+FINE_LEVELS = (*LEVELS, ((1, 2), (2, 1)))
 MOST_ROWS = 16  # of a tile register
 
 # Not a multiple of 4096: loads would wait for stores to addresses that look alike.
 _LEVEL_BYTES = 2 * MOST_ROWS * PANEL * 4 + 192
 #: Scratch memory: the integer sums, then one position's sums.
-SUMS_BYTES = len(LEVELS) * _LEVEL_BYTES + PANEL * 4
+SUMS_BYTES = len(FINE_LEVELS) * _LEVEL_BYTES + PANEL * 4
 _SUMS, _PIXELS, _WEIGHTS = 0, 4, 6  # tile registers
 
 
@@ -95,6 +99,7 @@ def sliced_tile(
     masked: bool,
     matrix: bool,
     each: bool,
+    fine: bool,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -105,7 +110,7 @@ def sliced_tile(
     The table holds for each step where it begins, in bytes, and how many values of the contraction it has.
     The calling kernel has configured the
     registers: `rows` rows of 64 bytes for sums and pixels, 16 for weights. matrix: positions are rows of the
-    output, which has one column. each: every position has a scale of its own.
+    output, which has one column. each: every position has a scale of its own. fine: the fourth sum too.
     """
     del operands  # they are in the slots already
     tiles = Tiles(k)
@@ -115,7 +120,7 @@ def sliced_tile(
     row_bytes = wide * LANES * 4
     # The lowest sum reads all of the weights in the order in which they lie: from memory the hardware's
     # prefetcher brings them faster than instructions could, and the other sums find them in the cache.
-    for level, products in reversed(list(enumerate(LEVELS))):
+    for level, products in reversed(list(enumerate(FINE_LEVELS if fine else LEVELS))):
         for number in range(tall * wide):
             tiles.zero(_SUMS + number)
         with k.loop(0, steps, at_least_once=True) as step:
@@ -136,7 +141,7 @@ def sliced_tile(
             start = k.at(sums, k.mul(rows, row_bytes), I8) if i else sums
             for j in range(wide):
                 tiles.store(_SUMS + i * wide + j, k.at(start, j * LANES * 4, I8), row_bytes)
-    _finish(k, tall, wide, masked, matrix, each, out, epilogue, reaches)
+    _finish(k, tall, wide, masked, matrix, each, fine, out, epilogue, reaches)
 
 
 def _finish(
@@ -146,6 +151,7 @@ def _finish(
     masked: bool,
     matrix: bool,
     each: bool,
+    fine: bool,
     out: Reach,
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
@@ -155,7 +161,7 @@ def _finish(
     count = k.min(k.mul(k.arg("rows"), tall), k.sub(k.arg("positions"), first))
     scales = k.at(k.pointer("row_scales"), k.mul(first, k.arg("row_scale")), I8)
     pixel = finisher(k, wide, masked, out, epilogue, reaches)
-    total = _totals(k, wide, scales, each)
+    total = _totals(k, wide, scales, each, fine)
     if matrix:
         with k.loop(0, count, at_least_once=True) as number:
             pixel(k.add(first, number), 0, total(number))
@@ -169,13 +175,13 @@ def _finish(
         place[:] = [k.choose(ends, 0, k.add(column, 1)), k.choose(ends, k.add(row, 1), row)]
 
 
-def _totals(k: Builder, wide: int, scales: Value, each: bool) -> Callable[[Value], list[Value]]:
+def _totals(k: Builder, wide: int, scales: Value, each: bool, fine: bool) -> Callable[[Value], list[Value]]:
     """What emits a position's sums in float32, from the integers in scratch memory."""
     ints, type_ = vector(I32, LANES), vector(F32, LANES)
     own = [k.load(k.pointer("column_scales"), type_, v * LANES) for v in range(wide)]
     is_special = k.ir.icmp_signed("!=", k.load(k.pointer("special"), I64), I64(0))
     row_scale = k.arg("row_scale")
-    whole = k.at(k.scratch, len(LEVELS) * _LEVEL_BYTES, I8)
+    whole = k.at(k.scratch, len(FINE_LEVELS) * _LEVEL_BYTES, I8)
 
     def scaled(scale: Value) -> list[Value]:
         back = k.broadcast(k.load(scale, F32), LANES)
@@ -189,11 +195,13 @@ def _totals(k: Builder, wide: int, scales: Value, each: bool) -> Callable[[Value
         factors = scaled(scale) if each else same
         usual: list[Value] = []
         for v in range(wide):
-            high, middle, low = (
+            sums = [
                 k.ir.sitofp(k.load(k.at(here, level * _LEVEL_BYTES, I8), ints, v * LANES), type_)
-                for level in range(len(LEVELS))
-            )
-            value = k.fma(high, k.splat(65536.0, type_), k.fma(middle, k.splat(256.0, type_), low))
+                for level in range(len(FINE_LEVELS) if fine else len(LEVELS))
+            ]
+            value = sums[2]
+            for level in (3, 1, 0) if fine else (1, 0):  # the small ones first
+                value = k.fma(sums[level], k.splat(256.0 ** (2 - level), type_), value)
             usual.append(k.ir.fmul(value, factors[v]))
 
         def corrected() -> list[Value]:

@@ -180,7 +180,7 @@ def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedC
     others = direct_cycles(out_shape, math.prod(weights.shape[1:]), machine)
     if plan.options.winograd and _suits_winograd(x, weights, window, machine):
         # No faster than tile registers where the two are close, and less exact.
-        others = min(others, 1.1 * winograd_cycles(x.shape[1], out_shape, machine)[0])
+        others = min(others, 1.2 * winograd_cycles(x.shape[1], out_shape, machine)[0])
     if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations) > others:
         return None
     strides, dilations = window.strides, window.dilations
