@@ -35,6 +35,10 @@ def test_short_calls_are_repeated_within_a_turn() -> None:
     assert len(interleave({"nothing": lambda: None}, rounds=2)["nothing"].samples) == 200
 
 
+def test_nobody_to_time() -> None:
+    assert interleave({}, steady=0.1) == {}
+
+
 def test_rounds_end_when_time_is_up() -> None:
     done: list[int] = []
     interleave(

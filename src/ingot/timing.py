@@ -78,6 +78,8 @@ def interleave(
     medians: dict[str, list[float]] = {name: [] for name in candidates}
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     order = list(candidates)
+    if not order:
+        return {}
     began = time.perf_counter()
     for done in range(rounds):
         for name in order:
@@ -95,11 +97,7 @@ def interleave(
             progress(done + 1, rounds)
         if done >= 2 and time.perf_counter() - began > seconds:
             break
-        if (
-            steady
-            and done + 1 >= STEADY_ROUNDS
-            and max(map(uncertainty, medians.values()), default=0.0) <= steady
-        ):
+        if steady and done + 1 >= STEADY_ROUNDS and max(map(uncertainty, medians.values())) <= steady:
             break
     return {name: Timing(tuple(values)) for name, values in samples.items()}
 
