@@ -28,6 +28,8 @@ from ingot.kernels.copy import copy
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
+from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
+from ingot.kernels.slices import SlicedWeights
 
 Kind = Literal["LSTM", "GRU", "RNN"]
 
@@ -70,6 +72,7 @@ class RecurrentWeights:
     activations: tuple[str, ...]
     linear_before_reset: bool
     inputs: PackedWeights
+    input_slices: SlicedWeights | None
     bias: View
     weights: View
     late_weights: View
@@ -101,10 +104,11 @@ def pack_recurrent(
     *,
     linear_before_reset: bool = False,
     activations: Sequence[str] | None = None,
+    tiles: bool = False,
 ) -> RecurrentWeights:
     """Pack constants of ONNX's LSTM, GRU or RNN: w [D, gates * H, I], r [D, gates * H, H], b [D, 2 * gates *
-    H], p [D, 3 * H] (LSTM's peepholes), for D directions. Raises UnsupportedOperatorError for what `supports`
-    denies.
+    H], p [D, 3 * H] (LSTM's peepholes), for D directions. tiles: the inputs of long sequences are multiplied
+    on tile registers. Raises UnsupportedOperatorError for what `supports` denies.
     """
     if not supports(kind, activations):
         raise UnsupportedOperatorError(
@@ -132,13 +136,15 @@ def pack_recurrent(
     panels = panels.reshape(directions, gates, blocks, lanes, hidden).transpose(0, 2, 4, 1, 3)
     first = 2 if kind == "GRU" and not linear_before_reset else gates
     names = [name.capitalize() for name in activations or []][: len(_DEFAULT_ACTIVATIONS[kind])]
+    inputs = np.asarray(w, np.float32).reshape(directions * rows, -1).T
     return RecurrentWeights(
         kind,
         hidden,
         directions,
         tuple(names) or _DEFAULT_ACTIVATIONS[kind],
         linear_before_reset,
-        pack_weights(np.asarray(w, np.float32).reshape(directions * rows, -1).T, machine),
+        pack_weights(inputs, machine),
+        slice_matrix(inputs, machine) if tiles else None,
         constant(np.ascontiguousarray(early.reshape(-1))),
         constant(np.ascontiguousarray(panels[:, :, :, :first])),
         constant(np.ascontiguousarray(panels[:, :, :, first:])),
@@ -464,7 +470,7 @@ def recurrent(
     width = directions * gates * hidden
     products = _dense((steps, batch, width))
     add = Expression(("float32", "float32"), (Step("Add", (0, 1), "float32"),), (2,))
-    calls = matmul(x, weights.inputs, products, Epilogue(add, [weights.bias]), machine) if steps else []
+    calls = _input_products(x, weights, products, Epilogue(add, [weights.bias]), machine) if steps else []
 
     before: list[Call] = []
     after: list[Call] = []
@@ -527,6 +533,16 @@ def recurrent(
         label=kind,
     )
     return [*before, *calls, call, *after]
+
+
+def _input_products(
+    x: View, weights: RecurrentWeights, out: View, epilogue: Epilogue, machine: Machine
+) -> list[Call]:
+    """What the inputs of all steps contribute to the gates."""
+    slices, shape = weights.input_slices, (1, out.shape[-1], x.shape[0] * x.shape[1], 1)
+    pays = shape[2] >= FEWEST_ROWS and cycles(shape, x.shape[2]) < direct_cycles(shape, x.shape[2], machine)
+    calls = sliced_matmul(x, slices, out, epilogue, machine) if slices is not None and pays else None
+    return matmul(x, weights.inputs, out, epilogue, machine) if calls is None else calls
 
 
 def _dense(shape: Sequence[int]) -> View:

@@ -202,9 +202,11 @@ class Recurrent(Op):
         late = bool(attr_int(node, "linear_before_reset", 0))
 
         def make() -> RecurrentWeights:
+            tiles = plan.options.amx and plan.machine.tiles
             return pack_recurrent(
-                kind, first, second, b, p, plan.machine, linear_before_reset=late, activations=names
-            )
+                kind, first, second, b, p, plan.machine,
+                linear_before_reset=late, activations=names, tiles=tiles,
+            )  # fmt: skip
 
         own = w is not None and w.is_initializer() and r is not None and r.is_initializer()
         weights = plan.pack(
