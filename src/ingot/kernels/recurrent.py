@@ -27,7 +27,7 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.copy import copy
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gemm import matmul
-from ingot.kernels.pack import PackedWeights, pack_weights
+from ingot.kernels.pack import PackedWeights, aligned_floats, pack_weights
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
 
@@ -145,9 +145,16 @@ def pack_recurrent(
         linear_before_reset,
         pack_weights(inputs, machine),
         slice_matrix(inputs, machine) if tiles else None,
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy from whose lines vectors are loaded whole: across two of them, a step took half as long again."""
+    memory = aligned_floats(array.size).reshape(array.shape)
+    memory[...] = array
+    return memory
         constant(np.ascontiguousarray(early.reshape(-1))),
-        constant(np.ascontiguousarray(panels[:, :, :, :first])),
-        constant(np.ascontiguousarray(panels[:, :, :, first:])),
+        constant(_aligned(panels[:, :, :, :first])),
+        constant(_aligned(panels[:, :, :, first:])),
         constant(np.ascontiguousarray(late_bias)),
         None if p is None else constant(np.ascontiguousarray(p, np.float32)),
     )
