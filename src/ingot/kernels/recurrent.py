@@ -145,19 +145,19 @@ def pack_recurrent(
         linear_before_reset,
         pack_weights(inputs, machine),
         slice_matrix(inputs, machine) if tiles else None,
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy from whose lines vectors are loaded whole: across two of them, a step took half as long again."""
-    memory = aligned_floats(array.size).reshape(array.shape)
-    memory[...] = array
-    return memory
         constant(np.ascontiguousarray(early.reshape(-1))),
         constant(_aligned(panels[:, :, :, :first])),
         constant(_aligned(panels[:, :, :, first:])),
         constant(np.ascontiguousarray(late_bias)),
         None if p is None else constant(np.ascontiguousarray(p, np.float32)),
     )
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy from whose lines vectors are loaded whole: across two of them, a step took half as long more."""
+    memory = aligned_floats(array.size).reshape(array.shape)
+    memory[...] = array
+    return memory
 
 
 def definition(
