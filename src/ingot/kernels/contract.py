@@ -150,6 +150,7 @@ def offsets_table(offsets: np.ndarray) -> View:
     return constant(np.ascontiguousarray(offsets, np.int32))
 
 
+@functools.cache
 def operand_names(count: int) -> tuple[str, ...]:
     """The slots of an epilogue's operands: address, and bytes to the next column, row and channel."""
     if count > MOST_OPERANDS:

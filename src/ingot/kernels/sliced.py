@@ -136,14 +136,18 @@ class _Window:
     dilations: tuple[int, int]
     pads: tuple[int, int]  # above, on the left
 
-    def residues(self, axis: int) -> list[int]:
+    def residues(self, axis: int) -> tuple[int, ...]:
         """Which positions, modulo the stride, are read."""
-        step, dilation = self.strides[axis], self.dilations[axis]
-        return sorted({i * dilation % step for i in range(self.kernel[axis])})
+        return _residues(self.kernel[axis], self.strides[axis], self.dilations[axis])
 
     def extra(self, axis: int) -> int:
         """Positions of a phase that outputs read beyond their number."""
         return (self.kernel[axis] - 1) * self.dilations[axis] // self.strides[axis]
+
+
+@functools.lru_cache(256)
+def _residues(taps: int, stride: int, dilation: int) -> tuple[int, ...]:
+    return tuple(sorted({i * dilation % stride for i in range(taps)}))
 
 
 _MATRIX = _Window((1, 1), (1, 1), (1, 1), (0, 0))
@@ -347,6 +351,7 @@ def _geometry(
     return constant(np.array(entries, np.int32)), residues, constant(np.array(limits, np.int64))
 
 
+@functools.lru_cache(4096)
 def _rows(positions: int) -> int:
     """Rows of a register, so that few of them compute what is thrown away."""
 
