@@ -225,9 +225,9 @@ def build(name: str, batch: int = 1) -> tuple[nn.Module, dict[str, Tensor]]:
         raise KeyError(f"no model {name!r} in the zoo; there are {', '.join(ZOO)}")
     model = ZOO[name]
     seed = zlib.crc32(name.encode())
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # what constructors draw
-        module = model.module()
     generator = torch.Generator().manual_seed(seed)
-    settle(module, model.inputs(4, generator), generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # what constructors draw, and paths that training drops at random
+        module = model.module()
+        settle(module, model.inputs(4, generator), generator)
     return module, model.inputs(batch, generator)
