@@ -6,8 +6,10 @@ import threading
 import warnings
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.parser
 import onnx_ir as ir
 import pytest
@@ -225,3 +227,50 @@ def test_every_level_of_optimisation_gives_the_same_function(model: onnx.ModelPr
         options.intra_op_num_threads = 1
         y, _ = ingot.InferenceSession(model, options).run(None, feed())
         np.testing.assert_array_equal(y, feed()["x"] + feed()["shift"][:, None].astype(np.float32))
+
+
+def test_inputs_whose_memory_is_not_writable_or_not_there(session: ingot.InferenceSession) -> None:
+    """Read-only arrays, arrays of no elements, and dtypes that Python's buffers do not know."""
+    given = feed()
+    want = session.run(None, given)
+    for array in given.values():
+        array.setflags(write=False)
+    for got, other in zip(session.run(None, given), want, strict=True):
+        np.testing.assert_array_equal(got, other)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (bfloat16[n] x) => (bfloat16[n] y) { y = Add(x, x) }""")
+    doubling = ingot.InferenceSession(model)
+    for size in (0, 5):
+        x = np.arange(size).astype(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(doubling.run(None, {"x": x})[0], x + x)
+
+
+def test_folded_weights_are_the_same_function_for_every_shape(tmp_path: Path) -> None:
+    """BatchNormalization's factors wait with the weights in the file until a kernel packs them; a later shape
+    that packs them in another way reads them again.
+    """
+    generator = np.random.default_rng(0)
+    arrays = {
+        "w": generator.standard_normal((96, 64, 3, 3)) / 24,
+        "v": generator.standard_normal((96, 32, 2, 2)) / 10,
+        **{name: generator.uniform(0.5, 3.0, 96) for name in ("s", "b", "m", "var")},
+        **{f"{name}2": generator.uniform(0.5, 3.0, 32) for name in ("s", "b", "m", "var")},
+    }
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[n, 64, h, k] x) => (float[n, 32, p, q] y) {
+            a = Conv<pads=[1, 1, 1, 1]>(x, w)
+            c = BatchNormalization(a, s, b, m, var)
+            d = ConvTranspose<strides=[2, 2]>(c, v)
+            y = BatchNormalization(d, s2, b2, m2, var2)
+        }""")
+    for name, array in arrays.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    plain = ingot.SessionOptions()
+    plain.graph_optimization_level = ingot.GraphOptimizationLevel.ORT_DISABLE_ALL
+    folded, direct = ingot.InferenceSession(path), ingot.InferenceSession(path, plain)
+    for shape in ((1, 64, 5, 7), (2, 64, 40, 40), (1, 64, 1, 1), (1, 64, 64, 64)):
+        x = generator.standard_normal(shape).astype(np.float32)
+        (got,), (want,) = folded.run(None, {"x": x}), direct.run(None, {"x": x})
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())

@@ -15,6 +15,9 @@ from ingot.errors import ModelError
 from ingot.loading import mapping_of
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 
+#: Smaller weights are computed now, in bytes; larger ones when a kernel packs them.
+LEAST_LAZY = 1 << 16
+
 # Now rather than when the first model is opened: what is imported with the session is not waited for later.
 load_families()
 
@@ -95,7 +98,8 @@ def _facts_of_initializer(value: ir.Value) -> Facts:
         raise ModelError(
             f"initializer {value.name!r} has no data; the file is incomplete. Save the model again."
         )
-    if isinstance(tensor, ir.LazyTensor):
+    is_string = tensor.dtype == ir.DataType.STRING
+    if isinstance(tensor, ir.LazyTensor) and not is_string and tensor.nbytes > LEAST_LAZY:
         return LazyFacts(tensor.dtype.numpy(), tuple(tensor.shape.numpy()), tensor.numpy)
     array: np.ndarray[Any, Any] = tensor.numpy()
     return Facts(array.dtype, array.shape, array)
