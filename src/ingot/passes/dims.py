@@ -51,6 +51,8 @@ class Dims:
         """The key of each dim, None where not even the rank is known."""
         if value is None:
             return None
+        if value in self._shapes:
+            return self._shapes[value]
         # From the inputs on, without recursion: graphs are deeper than Python's stack.
         waiting, seen = [value], set[ir.Value]()
         while waiting:
