@@ -36,7 +36,7 @@ from ingot.kernels.call import (
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, expression_of, identity, supports
+from ingot.kernels.expression import Expression, Step, expression_of, identity, supports_step
 from ingot.loading import forget_pages
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts, facts_of
@@ -236,9 +236,12 @@ class Lowering:
         facts = self._facts[value]
         rank = len(facts.shape)
         order = tuple(range(rank)) if order is None else tuple(order)
-        is_plain = _same_order(order, tuple(range(rank)), facts.shape)
         slot = self._slot(value, order, free_order)
-        if slot is None and value in self._output_buffers and (is_plain or free_order):
+        if (
+            slot is None
+            and value in self._output_buffers
+            and (free_order or _same_order(order, tuple(range(rank)), facts.shape))
+        ):
             slot = self._output_buffers[value]
         if slot is None:
             wanted = self._order_for_transpose(value, facts.shape)
@@ -259,9 +262,10 @@ class Lowering:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
         these dtypes.
         """
-        dtypes = [name_of(self._facts[o].dtype) for o in operands]
-        result = name_of(self._facts[value].dtype)
-        if not supports(op, dtypes, result, dict(attrs)):
+        facts = self._facts
+        dtypes = tuple([name_of(facts[operand].dtype) for operand in operands])
+        result = name_of(facts[value].dtype)
+        if not supports_step(op, dtypes, result, attrs):
             return False
         self._waiting[value] = Elementwise(
             self._position, next(self._turns), op, tuple(operands), result, attrs

@@ -95,13 +95,14 @@ def supports(
     op: str, dtypes: Sequence[str], dtype: str | None = None, attrs: dict[str, Any] | None = None
 ) -> bool:
     """Whether an expression can compute `op` on operands of `dtypes`; `dtype` is the result's, or theirs."""
-    return _supports(op, tuple(dtypes), dtype, tuple(attrs.items()) if attrs else ())
+    return supports_step(op, tuple(dtypes), dtype, tuple(attrs.items()) if attrs else ())
 
 
 @functools.lru_cache(4096)
-def _supports(
+def supports_step(
     op: str, dtypes: tuple[str, ...], dtype: str | None, attrs: tuple[tuple[str, Any], ...]
 ) -> bool:
+    """Like `supports`, for attributes as a step has them: asked once for all steps that are alike."""
     operation = OPERATIONS.get(op)
     if operation is None or not all(d in DTYPES for d in (*dtypes, *([dtype] if dtype else []))):
         return False
