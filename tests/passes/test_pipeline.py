@@ -171,7 +171,7 @@ def test_a_session_gets_the_newest() -> None:
     keeps_function(model, lambda m: prepare(m, debug=True), encoder_feeds())
     assert model.opset_imports[""] == NEWEST
     assert {"SoftmaxAttention", "Gelu", "LayerNormalization"} <= set(ops(model))
-    assert len(ops(model)) == 16
+    assert len(ops(model)) == 15
 
 
 def test_optimize_leaves_its_argument_alone() -> None:

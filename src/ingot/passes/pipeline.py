@@ -18,7 +18,7 @@ from ingot.passes import clean, fold
 from ingot.passes.edit import graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
-from ingot.passes.rules import RULES
+from ingot.passes.rules import RULES, join
 
 #: A stage changes a model in place and says how much it did.
 Stage: TypeAlias = "tuple[str, Callable[[ir.Model], object]]"
@@ -37,7 +37,8 @@ def prepare(
     named.
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
-    stages: list[Stage] = [("normalise", normalise), *_stages(rules, fold.SESSION_LIMIT)]
+    joins = partial(rewrite, rules=join.RULES, standard=False, explain=explain)
+    stages: list[Stage] = [("normalise", normalise), *_stages(fold.SESSION_LIMIT, rules, joins)]
     return run(model, stages, debug=debug, explain=explain)
 
 
@@ -51,11 +52,11 @@ def optimise(
     """
     target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
     rules = partial(rewrite, rules=RULES, standard=True, explain=explain)
-    stages: list[Stage] = [("normalise", partial(normalise, target=target)), *_stages(rules, fold.FILE_LIMIT)]
+    stages: list[Stage] = [("normalise", partial(normalise, target=target)), *_stages(fold.FILE_LIMIT, rules)]
     return run(model, stages, debug=debug, explain=explain)
 
 
-def _stages(rules: Callable[[ir.Model], object], limit: int) -> list[Stage]:
+def _stages(limit: int, *rules: Callable[[ir.Model], object]) -> list[Stage]:
     return [
         ("reserve names", reserve_names),
         ("remove dead nodes", clean.remove_dead),
@@ -63,7 +64,7 @@ def _stages(rules: Callable[[ir.Model], object], limit: int) -> list[Stage]:
         ("fold", partial(fold.fold, limit=limit)),
         ("merge initializers", clean.merge_initializers),
         ("merge equal nodes", clean.merge_equal_nodes),
-        ("rules", rules),
+        *(("rules", stage) for stage in rules),
         ("lift new constants", fold.lift_constants),
         ("fold again", partial(fold.fold, limit=limit)),
         ("merge again", clean.merge_equal_nodes),

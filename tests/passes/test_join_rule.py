@@ -1,0 +1,67 @@
+"""Products of one left side become one product: where that is right, and where it is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ingot.passes.rules.join import shared_left_side
+from tests.passes.graphs import keeps_function, ops, parse, with_weights
+
+RNG = np.random.default_rng(11)
+INPUTS = "float[N, 6, 8] x, float[8, 12] a, float[8, 12] b, float[8, 4] c, float[12] p, float[4] q"
+WEIGHTS = {
+    name: RNG.standard_normal(shape).astype(np.float32)
+    for name, shape in {"a": (8, 12), "b": (8, 12), "c": (8, 4), "p": (12,), "q": (4,)}.items()
+}
+FEEDS = [{"x": RNG.standard_normal((n, 6, 8)).astype(np.float32)} for n in (1, 3)]
+
+
+def attention(first: str, last: str) -> str:
+    """Queries, keys and values, each with or without a bias, into transposes."""
+    return f"""agraph ({INPUTS}) => (float[N, 12, 6] r, float[N, 12, 6] s, float[N, 4, 6] t) {{
+        {first}
+        r = Transpose <perm = [0, 2, 1]> (k)
+        v = MatMul (x, b)
+        s = Transpose <perm = [0, 2, 1]> (v)
+        {last}
+        t = Transpose <perm = [0, 2, 1]> (z)
+    }}"""
+
+
+@pytest.mark.parametrize("first", ["k = MatMul (x, a)", "k0 = MatMul (x, a) \n k = Add (k0, p)"])
+@pytest.mark.parametrize("last", ["z = MatMul (x, c)", "z0 = MatMul (x, c) \n z = Add (q, z0)"])
+def test_three_products_become_one(first: str, last: str) -> None:
+    """With biases on some, on all and on none."""
+    model = with_weights(parse(attention(first, last)), **WEIGHTS)
+    assert keeps_function(model, lambda m: shared_left_side(m, standard=False), FEEDS)
+    kinds = ops(model)
+    assert kinds.count("MatMul") == 1
+    assert kinds.count("Split") == 1
+    assert kinds.count("Add") == ("Add" in first or "Add" in last)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # What computes with a product is better off as its epilogue.
+        "k = MatMul (x, a) \n v = MatMul (x, b) \n g = Sigmoid (k) \n h = Mul (g, v) \n y = Reshape (h, n)",
+        # A product that the caller sees, and one alone.
+        "k = MatMul (x, a) \n y = Reshape (k, n)",
+        # A sum with something that is no bias.
+        "k = MatMul (x, a) \n v = MatMul (x, b) \n h = Add (k, v) \n y = Reshape (h, n)",
+    ],
+)
+def test_others_stay(body: str) -> None:
+    """No change where the pattern is not there."""
+    text = f"agraph ({INPUTS}, int64[2] n) => (float[L, 12] y) {{ {body} }}"
+    model = with_weights(parse(text), **WEIGHTS, n=np.array([-1, 12]))
+    before = ops(model)
+    assert shared_left_side(model, standard=False) == 0
+    assert ops(model) == before
+
+
+def test_files_stay_as_they_are() -> None:
+    """A file would hold the weights twice for runtimes that gain nothing."""
+    model = with_weights(parse(attention("k = MatMul (x, a)", "z = MatMul (x, c)")), **WEIGHTS)
+    assert shared_left_side(model, standard=True) == 0
