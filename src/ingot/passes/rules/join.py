@@ -53,7 +53,7 @@ def _branch(node: ir.Node, x: ir.Value) -> _Branch | None:
     readers = [use.node for use in result.uses()]
     if result.is_graph_output() or not readers or any(r.op_type not in _READERS for r in readers):
         return None
-    return _Branch(node, last, tensor, *shape, bias)
+    return _Branch(node, last, tensor, shape[0], shape[1], bias)
 
 
 @rule("MatMul", since=18)
