@@ -23,6 +23,7 @@ from ingot.kernels.sliced import (
     sliced_conv2d,
     sliced_matmul,
 )
+from ingot.kernels.slices import MOST_DEPTH
 from ingot.timing import worst_difference
 from tests.kernels.run import new, put, run_calls
 
@@ -133,7 +134,8 @@ def test_special_values_reach_what_they_should() -> None:
 
 
 def test_weights_that_cannot_be_sliced() -> None:
-    """Infinite ones, and columns whose scale could overflow, are left to others."""
+    """Infinite ones, columns whose scale could overflow, and sums that could, are left to others."""
+    assert slice_matrix(np.ones((MOST_DEPTH + 4, 1), np.float32), machine) is None
     for value in (np.inf, np.nan, 1e30, 1e-30):
         b = np.ones((8, 8), np.float32)
         b[:, 3] = value
@@ -211,3 +213,11 @@ def test_estimates_follow_what_was_measured() -> None:
         assert (cycles(shape, depth) < direct_cycles(shape, depth, machine)) is faster, (shape, depth)
     square = (1, 128, 28, 28)
     assert cycles(square, 128, (3, 3)) < direct_cycles(square, 128 * 9, machine)
+
+
+def test_the_longest_sums() -> None:
+    """Sums of the largest digits do not overflow."""
+    a = np.full((1, MOST_DEPTH // 64 * 64), -1, np.float32)
+    b = np.full((a.shape[1], 1), -1, np.float32)
+    a[0, ::3], b[::5] = 128.5 / 127, 32896.5 / 8355000  # digits of -128, too
+    near(product(a, b), gemm.definition(a, b), a, b)

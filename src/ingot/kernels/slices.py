@@ -40,6 +40,8 @@ TILE_BYTES = 1024
 PANEL = 2 * LANES  # output channels in a panel of weights
 STEP_BYTES = SLICES * 2 * TILE_BYTES  # of a panel: [slice][half of its channels][quad of depth][channel][4]
 
+#: A longer contraction could overflow the sum of three products of bytes.
+MOST_DEPTH = 2**31 // (3 * 2**14)
 #: What the largest value of a scale becomes: below 127 · (2¹⁶ + 2⁸ + 1), with room for rounding.
 LARGEST = 8355000.0
 #: Codes of the fourth slice.
@@ -390,9 +392,11 @@ def _nonzero(k: Builder, value: Value, factor: Value) -> Value:
 
 
 def sliced(weights: PackedWeights, machine: Machine) -> SlicedWeights | None:
-    """Slice weights packed as one matrix; None where one is not finite, or a column's largest is so large or
-    small that its products with a scale could overflow.
+    """Slice weights packed as one matrix; None where one is not finite, a column's largest is so large or
+    small that its products with a scale could overflow, or the contraction is longer than MOST_DEPTH.
     """
+    if weights.rows > MOST_DEPTH:
+        return None
     if weights.batch and math.prod(weights.batch) != 1:
         raise ValueError(f"slices of a batch of matrices {weights.batch} were asked for; they are of one")
     steps = max(1, -(-weights.rows // DEPTH))
