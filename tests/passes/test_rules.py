@@ -134,6 +134,41 @@ def test_factor_that_does_not_belong_to_channels(c: np.ndarray, words: str) -> N
     refuses(affine.factor_into_weights, model, words)
 
 
+@pytest.mark.parametrize(
+    ("node", "size"),
+    [
+        ("Conv (x, w)", (96, 64, 3, 3)),
+        ("ConvTranspose (x, w)", (64, 96, 3, 3)),
+        ("ConvTranspose <group = 2> (x, w)", (64, 48, 3, 3)),
+        ("Gemm (x, w)", (200, 96)),
+        ("Gemm <transB = 1> (x, w)", (96, 200)),
+    ],
+)
+def test_large_weights_of_a_session_are_computed_when_they_are_read(node: str, size: tuple[int, ...]) -> None:
+    """Not before, and to the weight's own precision."""
+    channels = "96" if "Gemm" in node else "96, 1, 1"
+    text = f"g (float x, float w, float[{channels}] c) => (float y) {{ t = {node} y = Mul (t, c) }}"
+    weight, factor = f32(*size), 3 * f32(*map(int, channels.split(",")))
+    model = with_weights(parse(text), w=weight, c=factor)
+    assert affine.factor_into_weights(model, standard=False) == 1
+    tensor = model.graph[0].inputs[1].const_value  # type: ignore[union-attr]
+    assert isinstance(tensor, ir.LazyTensor)
+    exact = with_weights(parse(text), w=weight, c=factor)
+    assert affine.factor_into_weights(exact, standard=True) == 1
+    want = exact.graph[0].inputs[1].const_value  # type: ignore[union-attr]
+    assert isinstance(want, ir.Tensor)
+    np.testing.assert_allclose(tensor.numpy(), want.numpy(), rtol=2**-22)
+
+
+@pytest.mark.parametrize(("largest", "factor"), [(2.0, 3e38), (3e38, 2.0), (-3e38, 1.5), (np.nan, 2.0)])
+def test_large_weights_that_would_overflow(largest: float, factor: float) -> None:
+    text = "g (float[N, 200] x, float w, float c) => (float y) { t = MatMul (x, w) y = Mul (t, c) }"
+    weight = f32(200, 3000)
+    weight[137, 2000] = largest
+    model = with_weights(parse(text), w=weight, c=np.array(factor, np.float32))
+    refuses(affine.factor_into_weights, model, "overflow", standard=False)
+
+
 @pytest.mark.parametrize("c", [f32(), f32(5), f32(1)])
 def test_factor_into_matmul(c: np.ndarray) -> None:
     text = (
