@@ -389,7 +389,8 @@ class Lowering:
             size = self._facts[source].shape[axis]
             part = _slice(target, axis, start, size)
             start += size
-            if size == 0 or self._views.get(source) == part:
+            known = self._views.get(source)
+            if size == 0 or (known is not None and _lies_at(known, part)):
                 continue
             waits = self._waiting.get(source)
             writes_anywhere = isinstance(waits, Elementwise) or (
@@ -568,9 +569,12 @@ class Lowering:
     # ---- places --------------------------------------------------------------------------------------------
 
     def _slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
-        """The part of a concat that `value` may be written to directly."""
+        """The part of a concat that `value` may be written to directly, perhaps moved on the way there."""
         if value in self._output_buffers:
             return None
+        moved = self._moved_slot(value, order, free_order)
+        if moved is not None:
+            return moved
         for position in self._uses.get(value, ()):
             node = self._index.nodes[position]
             if node.op_type != "Concat" or node.domain not in ("", "ai.onnx") or position <= self._position:
@@ -589,6 +593,29 @@ class Lowering:
                     return part if free_order or part.strides[order[-1]] == 1 else None
                 start += self._facts[source].shape[axis]
         return None
+
+    def _moved_slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
+        """The part of a concat that will read `value` through the only node that does, a Transpose or
+        Reshape: as `value` lies in it.
+        """
+        uses = self._uses.get(value, ())
+        node = self._index.nodes[uses[0]] if len(uses) == 1 and uses[0] >= self._position else None
+        if node is None or node.op_type not in ("Transpose", "Reshape") or node.domain not in ("", "ai.onnx"):
+            return None
+        facts, result = self._facts[value], node.outputs[0]
+        after = self._facts.get(result)
+        if node.inputs[0] is not value or after is None or not facts.shape:
+            return None
+        dense = View(Buffer(0), 0, facts.dtype, facts.shape, strides_in_order(facts.shape, order))
+        if node.op_type == "Reshape":
+            moved = dense.reshape(after.shape)
+            part = None if moved is None else self._slot(result, memory_order(moved), free_order)
+            part = None if part is None else part.reshape(facts.shape)
+        else:
+            perm = node.attributes.get_ints("perm", list(range(len(facts.shape)))[::-1])
+            part = self._slot(result, memory_order(dense.transpose(perm)), free_order)
+            part = None if part is None else part.transpose([perm.index(d) for d in range(len(perm))])
+        return part if part is not None and (free_order or part.strides[order[-1]] == 1) else None
 
     def _order_for_transpose(self, value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The order in which the only reader, a Transpose, would find its output contiguous."""
@@ -624,6 +651,13 @@ def _contiguous(array: Array) -> Array:
 def _slice(view: View, axis: int, start: int, size: int) -> View:
     shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
     return view.with_dims(shape, view.strides, start * view.strides[axis])
+
+
+def _lies_at(view: View, part: View) -> bool:
+    """Whether they are the same elements; strides along dimensions of size 1 do not matter."""
+    steps = [[s for n, s in zip(v.shape, v.strides, strict=True) if n > 1] for v in (view, part)]
+    same = view.buffer is part.buffer and view.offset == part.offset and view.shape == part.shape
+    return same and view.dtype == part.dtype and steps[0] == steps[1]
 
 
 def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:
