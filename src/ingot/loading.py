@@ -160,6 +160,12 @@ def _parse(content: bytes, subject: str) -> onnx.ModelProto:
         raise ModelError(
             f"{subject}: {what} ({len(content):,} bytes do not parse). Export or download the model again."
         ) from error
+    # Initializers say themselves what type and shape they have; onnx_ir would take its time to compare.
+    names = {tensor.name for tensor in proto.graph.initializer}
+    kept = [info for info in proto.graph.value_info if info.name not in names]
+    if len(kept) < len(proto.graph.value_info):
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(kept)
     return proto
 
 
