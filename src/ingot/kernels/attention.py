@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from ingot.codegen.kernel import Kernel
@@ -12,9 +15,17 @@ from ingot.kernels.attention_tile import Form, attend, rows_at_once
 from ingot.kernels.call import Buffer, Call, View, row_major
 from ingot.kernels.copy import copy
 from ingot.kernels.scores import LOG2E, Mask
+from ingot.kernels.sliced_attention import MORE_SLOTS, SlicedForm, attend_sliced, config, cycles, places
+from ingot.kernels.slices import DEPTH
 
 _FEW = 4  # queries that are taken one by one
 _MOST_PACKED = 16 << 20  # bytes of keys and values a thread copies; more of them are read where they are
+
+
+_KEY_BLOCK = 1024  # keys whose scores are in memory at once, of the kernel on tile registers
+# Slicing a head's keys and values takes as long as 45 queries: heads are divided among threads, and their
+# queries only where there are few heads, in parts of at least so many.
+_PART, _HEADS = 384, 16
 
 
 def definition(
@@ -62,6 +73,7 @@ def attention(
     causal_offset: int | None = None,
     softcap: float = 0.0,
     empty_is_zero: bool = True,
+    amx: bool = False,
 ) -> list[Call]:
     """out = softmax(softcap(scale · q kᵀ) + mask) v, all of float32.
 
@@ -70,7 +82,8 @@ def attention(
     out, last). mask: broadcastable to [B, H, N, L], added to the scores, or boolean (where False, a score is
     -inf). causal_offset: query i sees keys up to i + causal_offset; None: all. softcap c: c · tanh(score /
     c), if not 0. Rows without any finite score are 0 (Attention of ONNX opset 23), or, without
-    `empty_is_zero`, NaN as of a Softmax. Raises UnsupportedOperatorError for other dtypes, ShapeError where
+    `empty_is_zero`, NaN as of a Softmax. amx: tile registers may be used, where the machine has them and they
+    are faster. Raises UnsupportedOperatorError for other dtypes, ShapeError where
     heads do not divide.
     """
     for name, view in (("q", q), ("k", k), ("v", v), ("out", out), *([("mask", mask)] if mask else [])):
@@ -113,6 +126,12 @@ def attention(
         form = RowForm(depth, depth_v, reach, is_causal, softcap != 0, empty_is_zero)
         code, sizes = attend_row(form=form), [*sizes, 0, 0, *numbers, 0]
         tiles, scratch = batch * heads * queries, keys + machine.lanes
+    elif amx and machine.tiles and _fits_tiles(q_scale, q, k, v):
+        code, more, tiles, scratch = _sliced(
+            (q, k, v), mask, is_causal, softcap != 0, empty_is_zero, q_scale, machine
+        )
+        more = [*more[:2], *numbers, *more[2:]]
+        sizes = [*sizes, *more]
     else:
         code, more, scratch = _tile(q, k, v, mask, is_causal, softcap != 0, empty_is_zero, machine)
         sizes = [*sizes, *more, *numbers, scratch]
@@ -175,6 +194,61 @@ def _tile(
     )
     scores = (block_keys + height) * (2 if reach and reach.reach == "rows" else 1) + lanes
     return attend(form=form), (-(-queries // width), block_keys), width * (depth + depth_v + 1 + scores)
+
+
+def _direct_cycles(queries: int, keys: int, depth: int, depth_v: int) -> float:
+    """About how long a head takes by vectors, measured with 32 to 128 elements in a head."""
+    return queries * keys * (1.0 + 0.037 * (depth + depth_v))
+
+
+def _fits_tiles(q_scale: float, q: View, k: View, v: View) -> bool:
+    """Whether tile registers are faster, and can take scores of this scale."""
+    (batch, heads, queries, depth), (key_heads, keys), depth_v = q.shape, k.shape[1:3], v.shape[3]
+    if not (2.0**-30 < q_scale < 2.0**30 and keys and depth) or keys * (depth + depth_v) * 3 > _MOST_PACKED:
+        return False
+    sharing = heads / key_heads / _parts(batch * heads, queries)
+    return cycles(queries, keys, depth, depth_v, sharing) < _direct_cycles(queries, keys, depth, depth_v)
+
+
+def _parts(heads: int, queries: int) -> int:
+    """Into how many tiles of work a head's queries are divided."""
+    return max(1, min(queries // _PART, -(-_HEADS // heads)))
+
+
+def _sliced(
+    qkv: tuple[View, View, View],
+    mask: View | None,
+    is_causal: bool,
+    softcap: bool,
+    empty_is_zero: bool,
+    q_scale: float,
+    machine: Machine,
+) -> tuple[Kernel, list[int | View | Kernel], int, int]:
+    """The kernel on tile registers; its arguments from the number of blocks on, without the numbers; tiles;
+    floats of scratch.
+    """
+    q, k, v = qkv
+    (batch, heads, queries, depth), keys, depth_v = q.shape, k.shape[2], v.shape[3]
+    # What is not finite goes to the kernel of vectors.
+    code, (blocks, block_keys), floats = _tile(q, k, v, mask, is_causal, softcap, empty_is_zero, machine)
+    exact = attend(form=replace(dict(code.params)["form"], packed=False, pitch=k.strides[2]))
+    parts = _parts(batch * heads, queries)
+    # Registers of as few rows as it takes; parts begin where blocks of vectors do.
+    rows = -(-queries // (2 * blocks)) if parts == 1 else machine.lanes
+    key_blocks = -(-keys // _KEY_BLOCK)
+    key_block = -(-keys // (key_blocks * DEPTH)) * DEPTH
+    reach = None if mask is None else Mask(mask.dtype.name, "rows" if mask.strides[3] == 1 else "strided")
+    form = SlicedForm(depth, depth_v, reach, is_causal, softcap, empty_is_zero, key_block >= keys)
+    offsets, scratch = places(form, keys, key_block, 4 * floats)
+    # Scores beyond 2²² are for vectors: near the largest of them a float32 has no place for a difference.
+    large = min(2.0**40, math.sqrt(2.0**22 / (q_scale * depth)))
+    more = {
+        "parts": parts, "rows": rows, "query_blocks": blocks, "key_block": key_block,
+        "score_config": config(rows, form.steps.words), "value_config": config(rows, DEPTH // 4),
+        **offsets, "large": _bits(large), "exact": exact,
+    }  # fmt: skip
+    arguments = [blocks, block_keys, 0, *(more[slot] for slot in MORE_SLOTS)]
+    return attend_sliced(form=form), arguments, batch * heads * parts, scratch // 4
 
 
 def _bits(number: float) -> int:

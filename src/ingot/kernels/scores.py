@@ -32,8 +32,7 @@ _EXP2 = (
     *(0.6931470036506653, 0.24022242426872253, 0.05550733581185341),
     *(0.009671512991189957, 0.001326472731307149),
 )
-# 1.5 · 2^23: adding it leaves the integer part, and the exponent's bias, in the low bits.
-_ROUND = 12582912.0 + 127.0
+_ROUND = 12582912.0  # 1.5 · 2^23: adding it leaves the integer part in the low bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,12 @@ def number(k: Builder, name: str) -> Value:
     return k.ir.bitcast(k.ir.trunc(k.arg(name), I32), F32)
 
 
-def _exp2(k: Builder, x: Value) -> Value:
-    """2^x for x <= 0, exactly 0 below 2^-127; NaN stays NaN. Within 3 ULP."""
-    y = Lanes(k, x).at_least(-127.0)
-    shifted = y + _ROUND
-    fraction = y - (shifted - _ROUND)
+def exp2(k: Builder, x: Value, bits: int = 0) -> Value:
+    """2^(x + bits) for x <= 0, exactly 0 below 2^-127; NaN stays NaN. Within 3 ULP."""
+    bias = 127.0 + bits
+    y = Lanes(k, x).at_least(-bias)
+    shifted = y + (_ROUND + bias)
+    fraction = y - (shifted - (_ROUND + bias))
     power = (shifted.bits() << 23).floats()
     return (fraction.polynomial((1.0, *_EXP2)) * power).value
 
@@ -76,4 +76,4 @@ def _exp2(k: Builder, x: Value) -> Value:
 def weight_of(k: Builder, score: Value, shift: Value, is_binary: bool) -> Value:
     """exp(score - shift) for a shift that is at least the score; `is_binary`: both are times log2(e)."""
     below: Value = k.ir.fsub(score, shift)
-    return _exp2(k, below if is_binary else k.ir.fmul(below, k.splat(LOG2E, below.type)))
+    return exp2(k, below if is_binary else k.ir.fmul(below, k.splat(LOG2E, below.type)))

@@ -208,7 +208,8 @@ class Attention(Op):
         causal = 0 if attr_int(node, "is_causal", 0) else None
         softcap = attr_float(node, "softcap", 0.0)
         zero = self.empty_row_is_zero
-        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, zero))
+        amx = plan.options.amx
+        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, zero, amx))
         return True
 
 
