@@ -111,7 +111,7 @@ def _node_key(node: ir.Node) -> Any:
     if op.random or op.subgraphs:
         return None
     attributes: list[Any] = []
-    for name, attribute in sorted(node.attributes.items()):
+    for name, attribute in sorted(node.attributes.data.items()):
         value: Any = attribute.value
         if attribute.type == ir.AttributeType.TENSOR:
             value = _tensor_key(attribute.as_tensor())
