@@ -64,7 +64,7 @@ def test_peaks_are_measured(isa: str | None, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(measured, "MEMORY_BYTES", 1 << 20)
     found = measured.measure(2, host(isa))
     assert found.threads == 2
-    assert min(found.fma, found.cache, found.read, found.copy) > 0.01
+    assert min(found.fma, found.cache, found.read, found.copy) > 0
     assert (found.tiles is not None) == host(isa).tiles
 
 
