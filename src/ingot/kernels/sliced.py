@@ -222,8 +222,11 @@ def cycles(
     kernel: Sequence[int] = (1, 1),
     strides: Sequence[int] = (1, 1),
     dilations: Sequence[int] = (1, 1),
+    *,
+    fine: bool = False,
 ) -> float:
-    """About how long a convolution to [N, O, …] takes one thread; a product's rows are pixels of one image.
+    """About how long a convolution to [N, O, …] takes one thread, in cycles; a product's rows are pixels of
+    one image. fine: with the fourth sum.
 
     Measured: a multiplication of all slices of a step, one register by one, takes 190 cycles with what it
     loads, 250 with the fourth sum; slicing a value half a cycle; a position's 32 sums 35 cycles until they
@@ -239,7 +242,7 @@ def cycles(
     steps = sum(-(-len(run.taps) * width // DEPTH) for run in _runs(window, 0))
     phases = len(window.residues(0)) * len(window.residues(1))
     positions = rows * line
-    products = -(-positions // MOST_ROWS) * -(-outputs // LANES) * steps * (190.0 if is_matrix else 250.0)
+    products = -(-positions // MOST_ROWS) * -(-outputs // LANES) * steps * (250.0 if fine else 190.0)
     slicing = positions * phases * max(width, DEPTH / 2) * (0.5 if is_matrix else 0.7)
     return images * (products + slicing + positions * -(-outputs // PANEL) * 35.0)
 
@@ -285,7 +288,7 @@ def sliced_matmul(
         )
         for i, v in enumerate(views)
     ]
-    return [_call(images, b, _MATRIX, epilogue, machine, "matmul")]
+    return [_call(images, b, _MATRIX, epilogue, machine, "matmul", fine=False)]
 
 
 def sliced_conv2d(
@@ -315,7 +318,7 @@ def sliced_conv2d(
             v.with_dims((*v.shape[:2], v.shape[2] * v.shape[3], 1), (*v.strides[:2], v.strides[3], 0))
             for v in views
         ]
-    return [_call(views, w.packed, window, epilogue, machine, "conv")]
+    return [_call(views, w.packed, window, epilogue, machine, "conv", fine=True)]
 
 
 @functools.cache
@@ -368,6 +371,8 @@ def _call(
     epilogue: Epilogue | None,
     machine: Machine,
     label: str,
+    *,
+    fine: bool,
 ) -> Call:
     """One call over all images. views: x, out and the epilogue's operands, all [N, channels, H, W]."""
     x, out = views[:2]
@@ -409,7 +414,7 @@ def _call(
         valid = last if last_panel else PANEL
         return sliced_tile(
             tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0,
-            matrix=line == 1, each=each, fine=not each,
+            matrix=line == 1, each=each, fine=fine,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
         )  # fmt: skip

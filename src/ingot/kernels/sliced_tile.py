@@ -8,8 +8,8 @@ slices have five weights; those of the three highest are computed, one weight at
     sums[2] = high · low + middle · middle + low · high
 
 and go through memory to become (sums[0] · 2¹⁶ + sums[1] · 2⁸ + sums[2]) · scales in float32. What is left
-out is below 2⁻²⁴ of the product of the two largest values, which is enough where each position has a scale of
-its own. Where a band has one scale, most values are far below its largest, and a fourth sum is added:
+out is below 2⁻²⁴ of the product of the two largest values. Convolutions add a fourth sum: a band has one
+scale, most of its values are far below the largest, and networks have fifty of them in a row:
 
     sums[3] = middle · low + low · middle
 """

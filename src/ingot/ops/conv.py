@@ -43,6 +43,9 @@ from ingot.ops.window import Window, channels_last
 
 Outputs = list[Facts | None] | None
 
+#: How much faster than tile registers Winograd's algorithm has to be.
+_WINOGRAD_MARGIN = 1.4
+
 
 def _bias_fits(node: ir.Node, bias: Facts | None, channels: int) -> None:
     if bias is not None and bias.shape != (channels,):
@@ -179,9 +182,9 @@ def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedC
         return None
     others = direct_cycles(out_shape, math.prod(weights.shape[1:]), machine)
     if plan.options.winograd and _suits_winograd(x, weights, window, machine):
-        # No faster than tile registers where the two are close, and less exact.
-        others = min(others, 1.2 * winograd_cycles(x.shape[1], out_shape, machine)[0])
-    if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations) > others:
+        # Which is less exact, so that it has to be clearly faster.
+        others = min(others, _WINOGRAD_MARGIN * winograd_cycles(x.shape[1], out_shape, machine)[0])
+    if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations, fine=True) > others:
         return None
     strides, dilations = window.strides, window.dilations
     packed = plan.pack(
