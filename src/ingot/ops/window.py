@@ -6,6 +6,7 @@ user of them.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,49 +39,18 @@ class Window:
         Raises `ShapeError` where it does not fit once.
         """
         rank = len(sizes)
-        strides = attr_ints(node, "strides") or (1,) * rank
-        dilations = attr_ints(node, "dilations") or (1,) * rank
-        pads = attr_ints(node, "pads") or (0,) * (2 * rank)
-        if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
-            raise shape_error(
-                node,
-                f"kernel {show(kernel)}, strides {show(strides)}, dilations "
-                f"{show(dilations)} and pads {show(pads)} "
-                f"do not all belong to {rank} spatial dimensions",
-            )
-        if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
-            raise shape_error(
-                node, f"strides {show(strides)} and dilations {show(dilations)} must be positive"
-            )
-        extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        auto = attr_str(node, "auto_pad", "NOTSET")
-        if auto in ("SAME_UPPER", "SAME_LOWER"):
-            output = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
-            total = [
-                max((o - 1) * s + e - n, 0)
-                for o, s, e, n in zip(output, strides, extents, sizes, strict=True)
-            ]
-            small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-            before, after = (small, large) if auto == "SAME_UPPER" else (large, small)
-        else:
-            before, after = ([0] * rank, [0] * rank) if auto == "VALID" else (pads[:rank], pads[rank:])
-            ceil = attr_int(node, "ceil_mode", 0)
-            output = list[int]()
-            for n, s, e, b, a in zip(sizes, strides, extents, before, after, strict=True):
-                space = n + b + a - e
-                count = (-(-space // s) if ceil else space // s) + 1
-                # A last window that would start in the padding after, or beyond it, does not count.
-                if ceil and (count - 1) * s >= n + b:
-                    count -= 1
-                output.append(count)
-        if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
-            raise shape_error(
-                node,
-                f"a window of {show(extents)} does not fit into {show(sizes)} padded by "
-                f"{show((*before, *after))}",
-                "Use a larger input, more padding, or a smaller kernel.",
-            )
-        return cls(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))
+        fitted = _fit(
+            sizes,
+            kernel,
+            attr_ints(node, "strides") or (1,) * rank,
+            attr_ints(node, "dilations") or (1,) * rank,
+            attr_ints(node, "pads") or (0,) * (2 * rank),
+            attr_str(node, "auto_pad", "NOTSET"),
+            bool(attr_int(node, "ceil_mode", 0)),
+        )
+        if isinstance(fitted, str):
+            raise shape_error(node, fitted, "Use a larger input, more padding, or a smaller kernel.")
+        return fitted
 
     def windows(self, x: Array, fill: Any) -> Array:
         """A view [N, C, *output, *kernel] of x [N, C, *sizes], with `fill` in the padding."""
@@ -100,6 +70,50 @@ class Window:
         positions = [slice(0, (o - 1) * s + 1, s) for o, s in zip(self.output, self.strides, strict=True)]
         inside = [slice(None, None, d) for d in self.dilations]
         return view[(slice(None), slice(None), *positions, *inside)]
+
+
+@functools.lru_cache(4096)  # inferring and lowering, layers that are alike, shapes that come again
+def _fit(
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    auto: str,
+    ceil: bool,
+) -> Window | str:
+    """See `Window.of`; a sentence where it does not fit."""
+    rank = len(sizes)
+    if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
+        return (
+            f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads "
+            f"{show(pads)} do not all belong to {rank} spatial dimensions"
+        )
+    if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
+        return f"strides {show(strides)} and dilations {show(dilations)} must be positive"
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        output = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
+        total = [
+            max((o - 1) * s + e - n, 0) for o, s, e, n in zip(output, strides, extents, sizes, strict=True)
+        ]
+        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+        before, after = (small, large) if auto == "SAME_UPPER" else (large, small)
+    else:
+        before, after = ([0] * rank, [0] * rank) if auto == "VALID" else (pads[:rank], pads[rank:])
+        output = list[int]()
+        for n, s, e, b, a in zip(sizes, strides, extents, before, after, strict=True):
+            space = n + b + a - e
+            count = (-(-space // s) if ceil else space // s) + 1
+            # A last window that would start in the padding after, or beyond it, does not count.
+            if ceil and (count - 1) * s >= n + b:
+                count -= 1
+            output.append(count)
+    if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
+        return (
+            f"a window of {show(extents)} does not fit into {show(sizes)} padded by {show((*before, *after))}"
+        )
+    return Window(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))
 
 
 def kernel_shape(node: ir.Node) -> tuple[int, ...]:
