@@ -48,9 +48,9 @@ class Window:
             attr_str(node, "auto_pad", "NOTSET"),
             bool(attr_int(node, "ceil_mode", 0)),
         )
-        if isinstance(fitted, str):
-            raise shape_error(node, fitted, "Use a larger input, more padding, or a smaller kernel.")
-        return fitted
+        if isinstance(fitted, Window):
+            return fitted
+        raise shape_error(node, *fitted)
 
     def windows(self, x: Array, fill: Any) -> Array:
         """A view [N, C, *output, *kernel] of x [N, C, *sizes], with `fill` in the padding."""
@@ -72,6 +72,9 @@ class Window:
         return view[(slice(None), slice(None), *positions, *inside)]
 
 
+_CHECK = "Check the node's attributes and the shapes that feed it."
+
+
 @functools.lru_cache(4096)  # inferring and lowering, layers that are alike, shapes that come again
 def _fit(
     sizes: tuple[int, ...],
@@ -81,16 +84,14 @@ def _fit(
     pads: tuple[int, ...],
     auto: str,
     ceil: bool,
-) -> Window | str:
-    """See `Window.of`; a sentence where it does not fit."""
+) -> Window | tuple[str, str]:
+    """See `Window.of`; what was found and what to do where it does not fit."""
     rank = len(sizes)
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
-        return (
-            f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads "
-            f"{show(pads)} do not all belong to {rank} spatial dimensions"
-        )
+        found = f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads"
+        return f"{found} {show(pads)} do not all belong to {rank} spatial dimensions", _CHECK
     if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
-        return f"strides {show(strides)} and dilations {show(dilations)} must be positive"
+        return f"strides {show(strides)} and dilations {show(dilations)} must be positive", _CHECK
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         output = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
@@ -110,9 +111,8 @@ def _fit(
                 count -= 1
             output.append(count)
     if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
-        return (
-            f"a window of {show(extents)} does not fit into {show(sizes)} padded by {show((*before, *after))}"
-        )
+        found = f"a window of {show(extents)} does not fit into {show(sizes)} padded by"
+        return f"{found} {show((*before, *after))}", "Use a larger input, more padding, or a smaller kernel."
     return Window(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))
 
 
