@@ -10,12 +10,13 @@ import numpy as np
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.attention_block import SlicedForm
 from ingot.kernels.attention_row import RowForm, attend_row
 from ingot.kernels.attention_tile import Form, attend, rows_at_once
 from ingot.kernels.call import Buffer, Call, View, row_major
 from ingot.kernels.copy import copy
 from ingot.kernels.scores import LOG2E, Mask
-from ingot.kernels.sliced_attention import MORE_SLOTS, SlicedForm, attend_sliced, config, cycles, places
+from ingot.kernels.sliced_attention import MORE_SLOTS, attend_sliced, config, cycles, places
 from ingot.kernels.slices import DEPTH
 
 _FEW = 4  # queries that are taken one by one
