@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.pack import PackedWeights, pack_calls, pack_ordered, pack_weights
+from ingot.kernels.pack import PackedWeights, pack_calls, pack_ordered, pack_weights, without_denormals
 from tests.kernels.run import each_machine, put, run_calls
 
 
@@ -69,3 +69,31 @@ def test_ordered_rows(machine: Machine) -> None:
     memory = packed.view.buffer.array
     assert memory is not None
     np.testing.assert_array_equal(memory, panels(ordered, packed).reshape(-1))
+
+
+@each_machine
+def test_denormal_weights_are_flushed(machine: Machine) -> None:
+    """In every layout, and from rows in an order of their own; their signs stay."""
+    rng = np.random.default_rng(3)
+    for matrix in layouts(rng, (19, 40)):
+        matrix[rng.random(matrix.shape) < 0.4] *= np.float32(1e-39)
+        wanted = without_denormals(matrix)
+        assert np.count_nonzero(wanted) < np.count_nonzero(matrix)
+        np.testing.assert_array_equal(wanted[np.abs(matrix) > 1e-30], matrix[np.abs(matrix) > 1e-30])
+        packed = pack_weights(matrix, machine)
+        memory = packed.view.buffer.array
+        assert memory is not None
+        np.testing.assert_array_equal(memory, panels(wanted, packed).reshape(-1))
+        np.testing.assert_array_equal(np.signbit(memory), np.signbit(panels(matrix, packed).reshape(-1)))
+        turned = np.ascontiguousarray(matrix.T)[None]
+        ordered = pack_ordered(turned, np.arange(19), packed.rows, machine).view.buffer.array
+        np.testing.assert_array_equal(ordered, memory)
+
+
+@each_machine
+def test_small_weights_of_small_tensors_stay(machine: Machine) -> None:
+    """A tensor without a large number is packed as it is, denormal numbers included."""
+    matrix = (np.random.default_rng(4).standard_normal((19, 40)) * 1e-38).astype(np.float32)
+    assert without_denormals(matrix) is matrix
+    packed = pack_weights(matrix, machine)
+    np.testing.assert_array_equal(packed.view.buffer.array, panels(matrix, packed).reshape(-1))

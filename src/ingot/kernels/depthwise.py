@@ -23,7 +23,7 @@ from ingot.kernels.call import Call, View, constant
 from ingot.kernels.contract import Epilogue, Reach
 from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
-from ingot.kernels.pack import aligned_floats
+from ingot.kernels.pack import aligned_floats, without_denormals
 from ingot.kernels.window import (
     SLOTS,
     Reader,
@@ -63,14 +63,16 @@ def suits_groups(weights: Sequence[int], groups: int, machine: Machine) -> bool:
 
 
 def pack_depthwise(weights: np.ndarray, machine: Machine) -> DepthwiseWeights:
-    """Pack filters [C, group, kh, kw] (or [C, group, k] for one dimension) for `machine`."""
+    """Pack filters [C, group, kh, kw] (or [C, group, k] for one dimension) for `machine`, without denormal
+    numbers.
+    """
     if weights.ndim == 3:
         weights = weights[:, :, None, :]
     channels, group, rows, columns = weights.shape
     lanes = machine.lanes
     blocks = -(-channels // lanes)
     padded = np.zeros((blocks * lanes, group, rows, columns), np.float32)
-    padded[:channels] = weights
+    padded[:channels] = without_denormals(weights)
     packed = aligned_floats(padded.size).reshape(blocks, group, rows, columns, lanes)
     packed[...] = padded.reshape(blocks, lanes, group, rows, columns).transpose(0, 2, 3, 4, 1)
     return DepthwiseWeights(constant(packed), channels, (rows, columns), group)
