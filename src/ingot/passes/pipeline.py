@@ -15,6 +15,7 @@ import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
 from ingot.passes import clean, fold
+from ingot.passes.denormal import flush_biases
 from ingot.passes.edit import graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
@@ -38,7 +39,8 @@ def prepare(
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
     joins = partial(rewrite, rules=join.RULES, standard=False, explain=explain)
-    stages: list[Stage] = [("normalise", normalise), *_stages(fold.SESSION_LIMIT, rules, joins)]
+    changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
+    stages: list[Stage] = [("normalise", normalise), *changes]
     return run(model, stages, debug=debug, explain=explain)
 
 
