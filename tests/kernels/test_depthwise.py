@@ -16,7 +16,6 @@ from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import definition, depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.expression import Expression, Step, evaluate
-from tests.kernels.assembly import spills_in_loops
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 CHANNELS_LAST, PLAIN = (0, 2, 3, 1), (0, 1, 2, 3)
@@ -193,8 +192,6 @@ def test_no_spills(machine: Machine, columns: int, stride: int) -> None:
     products = len(re.findall(r"\tv?(?:vfmadd|mulps)", assembly))
     assert products >= 8 * columns
     assert len(re.findall(r"[xyz]mm.*rsp|rsp.*[xyz]mm", assembly)) < products / 2
-    if columns > 3:  # these have a loop over the rows of the filter
-        assert spills_in_loops(assembly, columns) <= (20 if machine.registers > 16 else 8)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -18,7 +18,7 @@ from ingot.kernels.attention import attention, definition
 from ingot.kernels.call import Call
 from tests.kernels.run import new, put, run_calls
 from tests.kernels.test_attention import heads_last
-from tests.kernels.test_spills import spills
+from tests.kernels.test_spills import stores
 
 try:
     machine = host("amx")
@@ -249,4 +249,4 @@ def test_no_spills(depth: int) -> None:
     """Scores and weights are computed in registers."""
     q = new((1, 12, 256, depth))
     (call,) = attention(q, q, q, None, q, 0.1, machine, amx=True)
-    assert spills(call.kernel, machine) == 0
+    assert stores(call.kernel, machine) == 0

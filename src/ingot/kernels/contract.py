@@ -99,6 +99,8 @@ def register_tile(machine: Machine, channels: int | None = None) -> Shape:
     """
     single = channels is not None and channels <= machine.lanes
     if machine.registers >= 32:
+        if machine.vector_bytes == 16:  # AArch64, whose FMA reads no pixel from memory by itself
+            return Shape(24, 1) if single else Shape(12, 2)
         return Shape(28, 1) if single else Shape(14, 2)
     if single:
         return Shape(8, 1)
