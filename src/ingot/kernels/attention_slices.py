@@ -250,7 +250,8 @@ def slice_values(
         k.store(_back(k, top, UNIT), scales, c * LANES)
     factors = [_factor(k, top) for top in largest]
     groups = k.ceil_div(keys, DEPTH)
-    with k.loop(0, groups) as group, k.loop(0, LANES) as word:
+    # Words of none but keys beyond the last stay what they were: all weights there are 0.
+    with k.loop(0, groups) as group, k.loop(0, k.min(k.sub(keys, k.mul(group, DEPTH)), LANES)) as word:
         first = k.add(k.mul(group, DEPTH), word)
         lines = [
             k.at(source, k.mul(k.min(k.add(first, j * LANES), k.sub(keys, 1)), row), F32) for j in range(4)
