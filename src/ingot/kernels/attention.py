@@ -24,9 +24,11 @@ _MOST_PACKED = 16 << 20  # bytes of keys and values a thread copies; more of the
 
 
 _KEY_BLOCK = 1024  # keys whose scores are in memory at once, of the kernel on tile registers
-# Slicing a head's keys and values takes as long as 45 queries: heads are divided among threads, and their
-# queries only where there are few heads, in parts of at least so many.
+# Slicing a head's keys and values takes as long as 50 queries: heads are divided among threads, and their
+# queries only where there are few heads, into parts of at least so many; into smaller ones only where a few
+# threads would not all have work.
 _PART, _HEADS = 384, 16
+_SMALLEST_PART, _FEWEST_HEADS = 96, 4
 
 
 def definition(
@@ -213,7 +215,8 @@ def _fits_tiles(q_scale: float, q: View, k: View, v: View) -> bool:
 
 def _parts(heads: int, queries: int) -> int:
     """Into how many tiles of work a head's queries are divided."""
-    return max(1, min(queries // _PART, -(-_HEADS // heads)))
+    large = min(queries // _PART, -(-_HEADS // heads))
+    return max(1, large, min(queries // _SMALLEST_PART, -(-_FEWEST_HEADS // heads)))
 
 
 def _sliced(
