@@ -10,7 +10,9 @@ from ingot.kernels.call import Buffer, View
 from ingot.runtime.profile import moved_bytes
 
 IF = """<ir_version: 10, opset_import: ["" : 20]>
-g (bool which, float[n, 4] x, float[4, 4] w) => (float[n, 4] y) {
+g (float size, float[n, 4] x, float[4, 4] w) => (float[n, 4] y) {
+    one = Constant<value_float = 1.0>()
+    which = Greater(size, one)
     y = If(which) <
         then_branch = a () => (float[n, 4] p) { p = MatMul(x, w) },
         else_branch = b () => (float[n, 4] q) { q = Relu(x) }
@@ -38,14 +40,26 @@ def test_kernels_name_what_they_cost() -> None:
 
 def test_bodies_of_control_flow_show_their_steps() -> None:
     session = ingot.InferenceSession(onnx.parser.parse_model(IF))
-    feed = {"which": np.array(True), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
+    feed = {"size": np.array(2, "f"), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
     steps = session.profile_kernels(feed, rounds=2)
-    assert steps[0].kernel == "host"
-    assert steps[0].label == "If"
-    assert any(step.flops >= 2 * 64 * 16 for step in steps[1:])
-    (node,) = session.profile(feed, rounds=2)
+    assert [step.label for step in steps if step.kernel == "host"] == ["If"]
+    assert any(step.flops >= 2 * 64 * 16 for step in steps)
+    *_, node = session.profile(feed, rounds=2)
+    assert node.op_type == "If"
     assert node.kind == "host"
     assert node.milliseconds is not None
+
+
+def test_branches_that_are_part_of_the_plan_show_their_nodes() -> None:
+    text = IF.replace("float size", "bool which").replace("which = Greater(size, one)", "")
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    feed = {"which": np.array(True), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
+    assert "host" not in {step.kernel for step in session.profile_kernels(feed, rounds=2)}
+    kinds = [(node.op_type, node.kind) for node in session.profile(feed, rounds=2)]
+    assert kinds[0] == ("MatMul", "native")
+    feed["which"] = np.array(False)
+    kinds = [(node.op_type, node.kind) for node in session.profile(feed, rounds=2)]
+    assert kinds[0] == ("Relu", "native")
 
 
 def test_moved_bytes_count_each_element_once() -> None:

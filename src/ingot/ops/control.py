@@ -50,8 +50,11 @@ class If(Control):
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """Only the branch taken is run."""
-        branch = "then_branch" if bool(np.asarray(inputs[0]).reshape(())) else "else_branch"
-        return run_graph(_graph(node, branch), ())
+        return run_graph(self.branch(node, inputs[0]), ())
+
+    def branch(self, node: ir.Node, condition: Any) -> ir.Graph:
+        """The branch for a condition of one element."""
+        return _graph(node, "then_branch" if bool(np.asarray(condition).reshape(())) else "else_branch")
 
 
 @register("Loop", since=25)

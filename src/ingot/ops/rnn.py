@@ -208,7 +208,8 @@ class Recurrent(Op):
                 linear_before_reset=late, activations=names, tiles=tiles,
             )  # fmt: skip
 
-        own = w is not None and w.is_initializer() and r is not None and r.is_initializer()
+        # All of them: what is computed while planning may be another array in the next plan.
+        own = all(v is None or v.is_initializer() for v in (w, r, bias, peepholes))
         weights = plan.pack(
             ("recurrent", kind, w, r, bias, peepholes, late, str(names)) if own else None, make
         )

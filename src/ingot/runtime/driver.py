@@ -2,7 +2,8 @@
 depend on data.
 
 A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive
-where it begins.
+where it begins, and to the branches taken where Ifs depend on no more than shapes and small inputs: such an
+If is no such node, its branch is part of the plan (`compiler/branches.py`).
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.compiler.facts import infer_facts
+from ingot.compiler.branches import Question, question_of, with_branch
+from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.plan import Plan, make_plan
 from ingot.kernels.call import Call
 from ingot.loading import collector_paused
-from ingot.ops.control import Control
+from ingot.ops.control import Control, If
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts
 from ingot.runtime.execute import Instance, Memory
@@ -34,6 +36,8 @@ from ingot.runtime.threads import Team
 
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
 MOST_PLANS = 64
+#: Conditions that one plan may depend on; each may double the plans for the same shapes.
+MOST_QUESTIONS = 4
 
 T = TypeVar("T")
 
@@ -73,6 +77,9 @@ class Resources:
 class Stage:
     """One plan and what comes after it."""
 
+    #: the graph as this plan has it, and the last position that reads each value
+    index: Index
+    last_use: dict[ir.Value, int]
     plan: Plan
     results: list[tuple[tuple[int, ...], np.dtype[Any]]]
     #: values whose arrays the plan computes: the graph's outputs, or what is alive after the stage
@@ -83,7 +90,14 @@ class Stage:
     is_whole: bool
     known: dict[ir.Value, Facts]
     free: list[Instance] = field(default_factory=list[Instance])
-    next: OrderedDict[Hashable, Stage] = field(default_factory=OrderedDict[Hashable, "Stage"])
+    next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
+
+    def evaluate(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
+        """A node of the plan that NumPy computes."""
+        return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
+
+
+Stages: TypeAlias = "OrderedDict[Hashable, Stage | Question]"
 
 
 class Driver:
@@ -91,52 +105,51 @@ class Driver:
 
     def __init__(self, index: Index, resources: Resources) -> None:
         self.index, self.resources = index, resources
-        self._stages: OrderedDict[Hashable, Stage] = OrderedDict()
+        self._stages: Stages = OrderedDict()
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
-        last = {value: len(index.nodes) for value in index.outputs}
-        for position in range(len(index.nodes) - 1, -1, -1):
-            for value in index.reads[position]:
-                last.setdefault(value, position)
-        self._last_use = last
+        self._last_use = _last_uses(index)
 
     def run(self, feeds: Sequence[Array], record: Record | None = None) -> list[Array]:
         """Outputs for contiguous arrays of the inputs, then of the captured values.
 
         record: what was done and how long it took is noted there.
         """
-        known = self._stages.get(tuple([() if isinstance(a, list) else a.shape for a in feeds]))
+        shapes = tuple([() if isinstance(a, list) else a.shape for a in feeds])
+        known = _planned(self._stages.get(shapes), feeds)
         if known is not None and known.is_whole and record is None and len(self._stages) == 1:
             return self._run_stage(known, feeds, None)  # the usual case: the same shapes as ever
         values, arrays, stages = self._feeds, list(feeds), self._stages
+        index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
         while True:
-            stage = self._stage(stages, start, values, arrays, given)
+            stage = self._stage(stages, start, values, arrays, given, index, last_use)
+            index, last_use = stage.index, stage.last_use
             times: list[tuple[Call | HostStep, float]] = []
             outputs = self._run_stage(stage, arrays, None if record is None else times)
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
-                record.add(self.index, times)
+                record.add(index, times)
             if stage.is_last:
                 return outputs if stage.is_whole else self._with_objects(stage, outputs, values, arrays)
             alive = dict(zip(stage.outputs, outputs, strict=True))
             alive.update(
-                (v, a) for v, a in zip(values, arrays, strict=True) if self._last_use.get(v, -1) >= stage.stop
+                (v, a) for v, a in zip(values, arrays, strict=True) if last_use.get(v, -1) >= stage.stop
             )
-            node = self.index.nodes[stage.stop]
+            node = index.nodes[stage.stop]
             began, inner = time.perf_counter(), None if record is None else Record()
-            made = self._evaluate(stage.stop, alive, stage.known, inner)
+            made = self._evaluate(index, stage.stop, alive, stage.known, inner)
             if record is not None and inner is not None:
                 seconds = time.perf_counter() - began
                 record.kinds[stage.stop] = "host"
                 record.seconds.setdefault(stage.stop, []).append(seconds)
                 # The steps of its bodies stand for themselves; the node keeps what is left.
                 own = seconds - sum(part for *_, part in inner.steps)
-                record.steps.append((self.index, stage.stop, own))
+                record.steps.append((index, stage.stop, own))
                 record.steps.extend(inner.steps)
             start = stage.stop + 1
             alive.update(zip(node.outputs, made, strict=False))
-            values = [v for v in alive if self._last_use.get(v, -1) >= start]
+            values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
 
@@ -152,15 +165,17 @@ class Driver:
 
     def _stage(
         self,
-        stages: OrderedDict[Hashable, Stage],
+        stages: Stages,
         start: int,
         values: Sequence[ir.Value],
         arrays: Sequence[Array],
         given: dict[ir.Value, Facts],
+        index: Index,
+        last_use: dict[ir.Value, int],
     ) -> Stage:
         shapes = tuple([() if isinstance(a, list) else a.shape for a in arrays])
         key = (tuple(values), shapes) if start else shapes
-        stage = stages.get(key)
+        stage = _planned(stages.get(key), arrays)
         if stage is not None:
             try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
                 stages.move_to_end(key)
@@ -168,34 +183,60 @@ class Driver:
                 pass
             return stage
         with self.resources.lock:
-            stage = stages.get(key)
+            root = stages.get(key)
+            stage = _planned(root, arrays)
             if stage is None:
-                stage = stages[key] = self._make_stage(start, values, arrays, given)
+                assert root is None or isinstance(root, Question)
+                asked, stage = self._make_stage(start, values, arrays, given, index, last_use, root)
+                grown: Stage | Question = stage
+                for question, answer in reversed(asked):
+                    question.next[answer] = grown
+                    grown = question
+                stages[key] = grown
                 while len(stages) > MOST_PLANS:
                     stages.popitem(last=False)
         return stage
 
     @collector_paused()
     def _make_stage(
-        self, start: int, values: Sequence[ir.Value], arrays: Sequence[Array], given: dict[ir.Value, Facts]
-    ) -> Stage:
+        self,
+        start: int,
+        values: Sequence[ir.Value],
+        arrays: Sequence[Array],
+        given: dict[ir.Value, Facts],
+        index: Index,
+        last_use: dict[ir.Value, int],
+        tree: Question | None,
+    ) -> tuple[list[tuple[Question, bool]], Stage]:
+        """A plan for these arrays, and the questions that it depends on with their answers. tree: what was
+        asked already for arrays of these shapes.
+        """
         facts = dict(given)
         facts.update((v, _facts(a)) for v, a in zip(values, arrays, strict=True))
-        known = infer_facts(self.index, start, facts)
+        known = infer_facts(index, start, facts)
+        asked: list[tuple[Question, bool]] = []
+        while known.cut:
+            branch = self._branch(index, known, values, arrays, asked, tree)
+            if branch is None:
+                break
+            index = with_branch(index, known.stop, branch)
+            known = replace(infer_facts(index, known.stop, known.facts), start=start)
+        if index is not self.index:
+            last_use = _last_uses(index)
         if known.cut:
             fed = set(values)
             outputs = [
                 v
                 for v, f in known.facts.items()
-                if not f.is_known and v not in fed and self._last_use.get(v, -1) >= known.stop
+                if not f.is_known and v not in fed and last_use.get(v, -1) >= known.stop
             ]
         else:
-            outputs = [v for v in self.index.outputs if known.facts[v].dtype != object]
-        is_whole = not known.cut and len(outputs) == len(self.index.outputs)
+            outputs = [v for v in index.outputs if known.facts[v].dtype != object]
+        is_whole = not known.cut and len(outputs) == len(index.outputs)
         resources = self.resources
         used = [v for v in values if known.facts[v].dtype != object]
         lowering = Lowering(
-            self.index, known, used, outputs, resources.machine, resources.packed, resources.options
+            index, known, used, outputs, resources.machine, resources.packed, resources.options
         )
         plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
         if len(used) != len(values):
@@ -206,9 +247,40 @@ class Driver:
         later = {
             v: f
             for v, f in known.facts.items()
-            if f.is_known and v not in self.index.constants and self._last_use.get(v, -1) >= known.stop
+            if f.is_known and v not in index.constants and last_use.get(v, -1) >= known.stop
         }
-        return Stage(plan, results, list(outputs), known.stop, not known.cut, is_whole, later)
+        stop, is_last = known.stop, not known.cut
+        return asked, Stage(index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later)
+
+    def _branch(
+        self,
+        index: Index,
+        known: Known,
+        values: Sequence[ir.Value],
+        arrays: Sequence[Array],
+        asked: list[tuple[Question, bool]],
+        tree: Question | None,
+    ) -> ir.Graph | None:
+        """The branch that the node at `known.stop` takes, if it is an If and that is known, or found out by a
+        question, which is added to `asked`.
+        """
+        node, op = index.nodes[known.stop], index.ops[known.stop]
+        condition = node.inputs[0] if node.inputs else None
+        if not isinstance(op, If) or condition is None:
+            return None
+        facts = known.facts[condition]
+        if facts.is_known:
+            return op.branch(node, facts.value)
+        if len(asked) == MOST_QUESTIONS:
+            return None
+        # For these shapes the same questions follow the same answers: one that was asked is asked again.
+        before = asked[-1][0].next.get(asked[-1][1]) if asked else tree
+        question = before if isinstance(before, Question) else question_of(index, known, condition, values)
+        if question is None:
+            return None
+        answer = question.answer(arrays)
+        asked.append((question, answer))
+        return op.branch(node, answer)
 
     def _with_objects(
         self, stage: Stage, outputs: list[Array], values: Sequence[ir.Value], arrays: Sequence[Array]
@@ -220,10 +292,10 @@ class Driver:
             dict(zip(stage.outputs, outputs, strict=True)),
             dict(zip(values, arrays, strict=True)),
         )
-        constants = stage.known | self.index.constants
+        constants = stage.known | stage.index.constants
         return [
             computed[v] if v in computed else copy.copy(older[v] if v in older else _value(constants[v]))
-            for v in self.index.outputs
+            for v in stage.index.outputs
         ]
 
     def _run_stage(
@@ -233,7 +305,7 @@ class Driver:
         instance = _take(stage.free) or Instance(stage.plan)
         memory, team = self.resources.acquire()
         try:
-            instance.run(arrays, outputs, memory, team, self._evaluate_step, times)
+            instance.run(arrays, outputs, memory, team, stage.evaluate, times)
         finally:
             self.resources.release(memory, team)
             stage.free.append(instance)
@@ -241,11 +313,9 @@ class Driver:
 
     # ---- the host ------------------------------------------------------------------------------------------
 
-    def _evaluate_step(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
-        return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
-
     def _evaluate(
         self,
+        index: Index,
         position: int,
         alive: dict[ir.Value, Array],
         known: dict[ir.Value, Facts],
@@ -256,9 +326,9 @@ class Driver:
         def array(value: ir.Value) -> Array:
             if value in alive:
                 return alive[value]
-            return _value(known.get(value) or self.index.constants[value])
+            return _value(known.get(value) or index.constants[value])
 
-        node, op = self.index.nodes[position], self.index.ops[position]
+        node, op = index.nodes[position], index.ops[position]
         inputs = [None if v is None else array(v) for v in node.inputs]
         if not op.subgraphs:
             return op.evaluate(node, inputs)
@@ -266,7 +336,7 @@ class Driver:
         def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
             body = self._bodies.get(graph)
             if body is None:
-                body = self._bodies[graph] = Driver(self.index.subgraphs[graph], self.resources)
+                body = self._bodies[graph] = Driver(index.subgraphs[graph], self.resources)
             captured = [array(v) for v in body.index.captured]
             if record is None:
                 return body.run([_plain(a) for a in (*feeds, *captured)])
@@ -277,6 +347,22 @@ class Driver:
 
         assert isinstance(op, Control)
         return op.run(node, inputs, run_body)
+
+
+def _last_uses(index: Index) -> dict[ir.Value, int]:
+    """The position of the last node that reads each value; for outputs, one beyond all nodes."""
+    last = {value: len(index.nodes) for value in index.outputs}
+    for position in range(len(index.nodes) - 1, -1, -1):
+        for value in index.reads[position]:
+            last.setdefault(value, position)
+    return last
+
+
+def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:
+    """The stage that the answers for these arrays lead to, if it was made already."""
+    while isinstance(tree, Question):
+        tree = cast("Stage | Question | None", tree.next.get(tree.answer(arrays)))
+    return tree
 
 
 def _take(free: list[T]) -> T | None:

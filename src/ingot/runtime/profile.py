@@ -50,6 +50,8 @@ class Record:
     """
 
     kinds: dict[int, str] = field(default_factory=dict[int, str])
+    #: the graph that was run; the nodes of branches that became part of a plan stand in it
+    index: Index | None = None
     seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     #: the graph, its step or the position of a node on the host, and seconds
     steps: list[tuple[Index, Call | int, float]] = field(
@@ -58,6 +60,7 @@ class Record:
 
     def add(self, index: Index, steps: Sequence[tuple[Call | HostStep, float]]) -> None:
         """Note the steps of one stage and how many seconds each took."""
+        self.index = index
         for step, seconds in steps:
             is_call = isinstance(step, Call)
             position = step.origin[0] if is_call else step.position
@@ -86,12 +89,16 @@ def moved_bytes(views: Sequence[View]) -> int:
     )
 
 
-def nodes_of(index: Index, records: Sequence[Record]) -> list[NodeProfile]:
-    """How each node was computed, and the median over the records of the time it took."""
+def nodes_of(records: Sequence[Record]) -> list[NodeProfile]:
+    """How each node was computed, and the median over the records (of runs of equal inputs) of the time it
+    took.
+    """
     totals: dict[int, list[float]] = {}
     for record in records:
         for position, seconds in record.seconds.items():
             totals.setdefault(position, []).append(sum(seconds))
+    index = records[-1].index
+    assert index is not None  # every run has a stage
     return [
         NodeProfile(
             node.name or "",

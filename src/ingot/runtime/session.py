@@ -162,7 +162,7 @@ class InferenceSession:
 
         A fused kernel's time stands at the node it grew from; the others of the group have None.
         """
-        return nodes_of(self._driver.index, self._driver.profile(self._feeds(input_feed), rounds))
+        return nodes_of(self._driver.profile(self._feeds(input_feed), rounds))
 
     def profile_kernels(self, input_feed: Mapping[str, Any], rounds: int = 10) -> list[KernelProfile]:
         """Every kernel call of a run in order, with its arithmetic, the memory it moves and the median time

@@ -1,0 +1,154 @@
+"""An If whose condition is known before the run: its branch stands among the nodes of the graph around it,
+and becomes part of the same plan.
+
+A condition is known where it follows from shapes and constants, or, with a Question, from small inputs of
+integers and truth values. (Those are exact on the host; what a comparison of floats says could hang on a
+kernel's last bit.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.compiler.facts import KNOWN_ELEMENTS, Known
+from ingot.compiler.index import Index
+from ingot.loading import mapping_of
+from ingot.ops.registry import Array, Op, find
+
+#: Inputs that a Question looks at have at most so many elements: their bytes are compared in every run.
+SMALL = 16
+#: A condition that takes more nodes than this to work out is left to a kernel.
+MOST_NODES = 32
+#: Answers that are remembered, by the bytes of the inputs; then it starts anew.
+MOST_ANSWERS = 256
+
+
+class _Joined(ir.Node):
+    """Identity from what a branch computes to what the If gives, as planning reads it: part of no graph, so
+    the values keep the producers and uses that they have in theirs. Nobody sets its ends.
+    """
+
+    def __init__(self, name: str | None, source: ir.Value, target: ir.Value) -> None:
+        super().__init__("", "Identity", (), num_outputs=0, name=name)
+        self._ends = ((source,), (target,))
+
+    @property
+    def inputs(self) -> tuple[ir.Value | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What the branch computes."""
+        return self._ends[0]
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What the If gives."""
+        return self._ends[1]
+
+
+def with_branch(index: Index, position: int, branch: ir.Graph) -> Index:
+    """The same graph, with the nodes of one of its branches in place of the If at `position`."""
+    inner, node = index.subgraphs[branch], index.nodes[position]
+    ends = dict(zip(node.outputs, branch.outputs, strict=False))
+    joins: list[ir.Node] = [_Joined(node.name, source, target) for target, source in ends.items()]
+    identity, after = find("", "Identity"), position + 1
+    files = {id(mapping_of(array)): array for array in (*index.mapped, *inner.mapped)}
+    return Index(
+        nodes=[*index.nodes[:position], *inner.nodes, *joins, *index.nodes[after:]],
+        ops=[*index.ops[:position], *inner.ops, *[identity] * len(joins), *index.ops[after:]],
+        inputs=index.inputs,
+        # The branch writes what the caller gets: there is nothing to copy.
+        outputs=[ends.get(value, value) for value in index.outputs],
+        constants=index.constants | inner.constants,
+        captured=index.captured,
+        reads=[
+            *index.reads[:position],
+            *inner.reads,
+            *([source] for source in ends.values()),
+            *index.reads[after:],
+        ],
+        mapped=list(files.values()),
+        subgraphs=index.subgraphs | inner.subgraphs,
+    )
+
+
+@dataclass(slots=True)
+class Question:
+    """A condition that depends on small inputs, and what comes after each answer to it.
+
+    leaves: the inputs by number. steps: what computes the condition from them and from `known`.
+    """
+
+    leaves: list[tuple[int, ir.Value]]
+    steps: list[tuple[Op, ir.Node]]
+    known: dict[ir.Value, Array]
+    condition: ir.Value
+    #: plans (of a type that is not known here), or the next question
+    next: dict[bool, Any] = field(default_factory=dict[bool, Any])
+    _answers: dict[bytes, bool] = field(default_factory=dict[bytes, bool])
+
+    def answer(self, arrays: Sequence[Any]) -> bool:
+        """What the condition is for these inputs, of the shapes and dtypes that it was made for."""
+        key = b"".join([arrays[number].tobytes() for number, _ in self.leaves])
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._evaluate(arrays)
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = answer
+        return answer
+
+    def _evaluate(self, arrays: Sequence[Any]) -> bool:
+        values = dict(self.known)
+        values.update((value, arrays[number]) for number, value in self.leaves)
+        for op, node in self.steps:
+            made = op.evaluate(node, [None if v is None else values[v] for v in node.inputs])
+            values.update(zip(node.outputs, made, strict=False))
+        return bool(np.asarray(values[self.condition]).reshape(()))
+
+
+def question_of(
+    index: Index, known: Known, condition: ir.Value, values: Sequence[ir.Value]
+) -> Question | None:
+    """How to work out `condition` from small inputs among `values`; None where it takes more than those."""
+    makers = {v: p for p in range(known.start, known.stop) for v in index.nodes[p].outputs}
+    numbers = {value: number for number, value in enumerate(values)}
+    leaves: dict[ir.Value, int] = {}
+    constants: dict[ir.Value, Array] = {}
+    steps: set[int] = set()
+    waiting, seen = [condition], set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        facts = known.facts[value]
+        count = math.prod(facts.shape)
+        if facts.dtype.kind not in "biu" or count > KNOWN_ELEMENTS:
+            return None
+        if facts.is_known:
+            array = facts.value
+            assert array is not None
+            constants[value] = array
+        elif value in numbers:
+            if count > SMALL:
+                return None
+            leaves[value] = numbers[value]
+        else:
+            position = makers.get(value)
+            if position is None or len(steps) >= MOST_NODES:
+                return None
+            op = index.ops[position]
+            if op.random or op.subgraphs:
+                return None
+            steps.add(position)
+            waiting += index.reads[position]
+    return Question(
+        [(number, value) for value, number in leaves.items()],
+        [(index.ops[p], index.nodes[p]) for p in sorted(steps)],
+        constants,
+        condition,
+    )
