@@ -213,3 +213,25 @@ def test_every_block(data: st.DataObject) -> None:
             pads=data.draw(st.tuples(*(st.integers(0, 4) for _ in range(4)))),
             dilations=(dilation, dilation),
         )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_rows_of_any_window(data: st.DataObject) -> None:
+    """The kernel of large windows, of these and of small ones, which the cost model would give to blocks."""
+    kernel = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 40)))
+    dilations = data.draw(st.sampled_from([(1, 1), (1, 2), (2, 1)]))
+    reach = [(n - 1) * d + 1 for n, d in zip(kernel, dilations, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingot.kernels.depthwise.choose", lambda *_, **__: None)
+        check(
+            data.draw(st.sampled_from(machines())),
+            (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 40)), 6 + reach[0], 9 + reach[1]),
+            kernel,
+            multiplier=data.draw(st.sampled_from([1, 1, 2])),
+            strides=data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+            pads=data.draw(st.tuples(*(st.integers(0, 4) for _ in range(4)))),
+            dilations=dilations,
+            order=data.draw(st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])),
+            out_order=data.draw(st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])),
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ingot.codegen.machine import Machine
 from ingot.kernels.pack import PackedWeights, pack_calls, pack_ordered, pack_weights, without_denormals
-from tests.kernels.run import each_machine, put, run_calls
+from tests.kernels.run import each_machine, machines, put, run_calls
 
 
 def panels(matrix: np.ndarray, packed: PackedWeights) -> np.ndarray:
@@ -43,6 +45,31 @@ def test_constant_and_runtime_matrices(machine: Machine, shape: tuple[int, ...])
         if calls:
             (found,) = run_calls(calls, runtime.view, machine=machine)
             np.testing.assert_array_equal(found, wanted.reshape(-1))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    batch=st.lists(st.integers(1, 3), max_size=2),
+    rows=st.integers(0, 70),
+    columns=st.integers(1, 70),
+    which=st.integers(0, 2),
+    dtype=st.sampled_from([np.float32, np.float16, ml_dtypes.bfloat16]),
+    machine=st.sampled_from(machines()),
+)
+def test_any_matrix(
+    batch: list[int], rows: int, columns: int, which: int, dtype: type, machine: Machine
+) -> None:
+    """Random sizes in each layout and dtype, packed at once and by a call."""
+    matrix = layouts(np.random.default_rng(rows), (*batch, rows, columns))[which].astype(dtype, order="K")
+    packed = pack_weights(matrix, machine)
+    wanted = panels(matrix.astype(np.float32), packed).reshape(-1)
+    memory = packed.view.buffer.array
+    assert memory is not None
+    np.testing.assert_array_equal(memory, wanted)
+    calls, runtime = pack_calls(put(matrix), machine)
+    if calls:
+        (found,) = run_calls(calls, runtime.view, machine=machine)
+        np.testing.assert_array_equal(found, wanted)
 
 
 @each_machine

@@ -56,6 +56,20 @@ def channels_last(x: np.ndarray) -> np.ndarray:
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_windows(data: st.DataObject) -> None:
+    draw_and_check(data)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_windows_in_rows(data: st.DataObject) -> None:
+    """The kernel of large windows, on those that the cost model would give to blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingot.kernels.pool.choose", lambda *_, **__: None)
+        draw_and_check(data)
+
+
+def draw_and_check(data: st.DataObject) -> None:
+    """One pooling of random geometry against its definition."""
     rank = data.draw(st.sampled_from([1, 2, 2, 2, 3]))
     kernel, strides, dilations, begins, ends, sizes, outs = ([] for _ in range(7))
     for _ in range(rank):
