@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from ingot.passes.edit import add_initializer, constant_of, graphs_of
 
-#: The operators whose third input is a bias.
+#: The operators whose third input is a bias, and those whose result may have one added.
 _BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_PRODUCTS = _BIASED | {"MatMul"}
 #: Denormal numbers (below 2^-126) count as zero where the largest of a bias is at least this.
 _LEAST_LARGEST = 2.0**-100
 
@@ -26,15 +27,29 @@ def flush_biases(model: ir.Model) -> int:
     count = 0
     for graph in graphs_of(model):
         for node in graph:
-            if node.op_type not in _BIASED or node.domain != "" or len(node.inputs) < 3:
-                continue
-            bias = constant_of(node.inputs[2])
-            if bias is None or bias.dtype != np.float32 or bias.size == 0:
+            place = _place_of_bias(node)
+            bias = None if place is None else constant_of(node.inputs[place])
+            if place is None or bias is None or bias.dtype != np.float32 or bias.size == 0:
                 continue
             sizes = np.abs(bias)
             is_denormal = (sizes > 0) & (sizes < np.finfo(np.float32).tiny)
             if is_denormal.any() and sizes.max() >= _LEAST_LARGEST:
                 flushed = ir.Tensor(np.where(is_denormal, np.float32(0), bias))
-                node.replace_input_with(2, add_initializer(graph, "bias", flushed))
+                node.replace_input_with(place, add_initializer(graph, "bias", flushed))
                 count += 1
     return count
+
+
+def _place_of_bias(node: ir.Node) -> int | None:
+    """Which input is added to a product: the node's own, or one that it gets."""
+    if node.domain != "":
+        return None
+    if node.op_type in _BIASED and len(node.inputs) > 2:
+        return 2
+    if node.op_type == "Add":
+        for place in (0, 1):
+            product = node.inputs[1 - place]
+            maker = None if product is None else product.producer()
+            if maker is not None and maker.op_type in _PRODUCTS and maker.domain == "":
+                return place
+    return None
