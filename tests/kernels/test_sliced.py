@@ -13,7 +13,7 @@ from ingot.codegen.machine import host
 from ingot.errors import IngotError
 from ingot.kernels import conv, gemm
 from ingot.kernels.call import strides_in_order
-from ingot.kernels.contract import Epilogue
+from ingot.kernels.contract import MOST_OPERANDS, Epilogue
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.sliced import (
     SlicedConvWeights,
@@ -188,6 +188,55 @@ def _as_matrices(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Factors whose norms bound a window's and a filter's: all taps on the largest pixels."""
     pixels = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
     return np.tile(pixels, (1, w[0, 0].size)), w.reshape(w.shape[0], -1).T
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 2, 3), (1, 0, 0, 0)])
+@pytest.mark.parametrize("size", [(5, 7), (9, 1), (1, 9)])
+def test_single_taps_with_padding(pads: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """A 1×1 convolution is a product only where every output has its pixel."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((2, *size, 70)).astype(np.float32).transpose(0, 3, 1, 2)
+    w = rng.standard_normal((40, 70, 1, 1)).astype(np.float32)
+    wanted = conv.definition(x, w, (1, 1), pads, (1, 1), 1)
+    out = new(wanted.shape, strides=strides_in_order(wanted.shape, (0, 2, 3, 1)))
+    calls = sliced_conv2d(put(x), SlicedConvWeights(w, (1, 1), (1, 1), machine), out, pads, None, machine)
+    (y,) = run_calls(calls, out, machine=machine)
+    near(y, wanted, *_as_matrices(x, w))
+
+
+def test_weights_with_more_dimensions_than_rows() -> None:
+    """[M, K] times [1, K, N] is [1, M, N]."""
+    rng = np.random.default_rng(7)
+    a, b = rng.standard_normal((30, 40)).astype(np.float32), rng.standard_normal((40, 20)).astype(np.float32)
+    weights, out = slice_matrix(b, machine), new((1, 1, 30, 20))
+    assert weights is not None
+    calls = sliced_matmul(put(a), weights, out, None, machine)
+    assert calls is not None
+    (y,) = run_calls(calls, out, machine=machine)
+    near(y[0, 0], gemm.definition(a, b), a, b)
+
+
+def test_most_operands() -> None:
+    """An epilogue of as many operands as any tile takes."""
+    rng = np.random.default_rng(8)
+    a, b = rng.standard_normal((40, 70)).astype(np.float32), rng.standard_normal((70, 45)).astype(np.float32)
+    more = [rng.standard_normal((40, 45)).astype(np.float32) for _ in range(MOST_OPERANDS)]
+    f, count = "float32", MOST_OPERANDS
+    steps = [Step("Add", (0, 1), f)] + [Step("Add", (count + i, i + 1), f) for i in range(1, count)]
+    expression = Expression((f,) * (1 + count), tuple(steps), (2 * count,))
+    y = product(a, b, Epilogue(expression, [put(x) for x in more]))
+    near(y, gemm.definition(a, b) + np.sum(more, axis=0), a, b)
+
+
+def test_small_rows_times_small_columns() -> None:
+    """Scales whose product would be denormal keep their precision, or the weights are refused."""
+    rng = np.random.default_rng(9)
+    a, b = rng.standard_normal((20, 64)).astype(np.float32), rng.standard_normal((64, 20)).astype(np.float32)
+    for row, column in ((-59, -31), (-100, -20), (50, 50)):
+        x, w = np.ldexp(a, row), np.ldexp(b, column)
+        near(np.ldexp(product(x, w), -row - column), gemm.definition(a, b), a, b)
+    for column in (-40, -130, -145):
+        assert slice_matrix(np.ldexp(b, column).astype(np.float32), machine) is None
 
 
 def test_one_spatial_dimension() -> None:

@@ -32,6 +32,7 @@ def run(
     options = ingot.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_winograd = enable_winograd
+    options.enable_amx = False  # which Winograd's algorithm is not used beside
     (y,) = ingot.InferenceSession(model, options).run(None, {"x": x})
     return y
 

@@ -42,7 +42,7 @@ from ingot.kernels.slices import (
 _TILES = 16  # of work, at least, where the problem has them
 #: Rows of a matrix below which reading the weights takes longest, whoever multiplies.
 FEWEST_ROWS = 12
-_FRAME_BYTES = 1024
+_FRAME_BYTES = 2048
 _HEADER = 2 * _FRAME_BYTES + SUMS_BYTES + 64  # frames, sums, the special flag; then scales, then slices
 _ARRAYS = ("", "_image", "_row", "_column", "_channel")  # an address; bytes along each dimension
 
@@ -265,6 +265,8 @@ def sliced_matmul(
     it wants the last dimension contiguous, and at most two dimensions of steps before it.
     """
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    missing = out.rank - a.rank  # the weights' own dimensions of size 1
+    a = a.with_dims((*[1] * missing, *a.shape), (*[0] * missing, *a.strides))
     views = [a, out, *operands]
     if a.shape != (*out.shape[:-1], b.k) or out.shape[-1] != b.n:
         raise ShapeError(f"matrix product: found {a.shape} · [{b.k}, {b.n}] -> {out.shape}")
@@ -313,7 +315,8 @@ def sliced_conv2d(
     if out.size == 0:
         return []
     window = _Window(w.window.kernel, w.window.strides, w.window.dilations, (top, left))
-    if window == _MATRIX and all(v.strides[2] == v.shape[3] * v.strides[3] or v.shape[2] == 1 for v in views):
+    rows_follow = all(v.strides[2] == v.shape[3] * v.strides[3] or v.shape[2] == 1 for v in views)
+    if window == _MATRIX and views[0].shape[2:] == views[1].shape[2:] and rows_follow:
         views = [
             v.with_dims((*v.shape[:2], v.shape[2] * v.shape[3], 1), (*v.strides[:2], v.strides[3], 0))
             for v in views
@@ -381,7 +384,7 @@ def _call(
     line, extra_rows = columns + window.extra(1), window.extra(0)
     phases = len(window.residues(0)) * len(window.residues(1))
     width = position_bytes(channels)
-    each = window.kernel == (1, 1) and image_width == 1 and window.strides == (1, 1) and not any(window.pads)
+    each = window == _MATRIX and image_width == columns == 1 and x.shape[2] == out_rows
 
     unit = 2 * MOST_ROWS if line == 1 else 1  # rows that stay together
     groups = -(-out_rows // unit)

@@ -8,7 +8,7 @@ slices have five weights; those of the three highest are computed, one weight at
     sums[2] = high · low + middle · middle + low · high
 
 and go through memory to become (sums[0] · 2¹⁶ + sums[1] · 2⁸ + sums[2]) · scales in float32. What is left
-out is below 2⁻²⁴ of the product of the two largest values. Convolutions add a fourth sum: a band has one
+out is below 2⁻²³ of the product of the two largest values. Convolutions add a fourth sum: a band has one
 scale, most of its values are far below the largest, and networks have fifty of them in a row:
 
     sums[3] = middle · low + low · middle
@@ -108,9 +108,9 @@ def sliced_tile(
     """A block of `tall` registers of pixels and `wide` of channels. Strides of out and operands are in bytes.
 
     The table holds for each step where it begins, in bytes, and how many values of the contraction it has.
-    The calling kernel has configured the
-    registers: `rows` rows of 64 bytes for sums and pixels, 16 for weights. matrix: positions are rows of the
-    output, which has one column. each: every position has a scale of its own. fine: the fourth sum too.
+    The calling kernel has configured the registers: `rows` rows of 64 bytes for sums and pixels, 16 for
+    weights. matrix: positions are rows of the output, which has one column. each: every position has a scale
+    of its own. fine: the fourth sum too.
     """
     del operands  # they are in the slots already
     tiles = Tiles(k)

@@ -361,6 +361,10 @@ def slice_weights(k: Builder) -> None:
             factor = k.ir.fdiv(k.splat(LARGEST, _F32S), value)
             factors.append(k.ir.select(is_zero, k.splat(0.0, _F32S), factor))
             scale = k.ir.fmul(k.ir.fdiv(value, k.splat(LARGEST, _F32S)), k.splat(65536.0, _F32S))
+            scale = k.intrinsic(
+                "maxnum", scale, k.splat(2.0**-126, _F32S)
+            )  # not that of zeros: refused below
+            scale = k.ir.select(is_zero, k.splat(0.0, _F32S), scale)
             k.store(scale, k.at(k.pointer("scales"), k.mul(panel, PANEL), F32), v * LANES)
         with k.loop(0, k.mul(steps, DEPTH // 4)) as quad:
             step, within = k.div(quad, DEPTH // 4), k.rem(quad, DEPTH // 4)
@@ -410,6 +414,6 @@ def sliced(weights: PackedWeights, machine: Machine) -> SlicedWeights | None:
     arguments = [source, weights.rows, memory.ctypes.data, steps, scales.ctypes.data]
     run_now(slice_weights(), arguments, panels, machine)
     used = scales[scales != 0]
-    if used.size and not (np.isfinite(used).all() and used.max() < 2.0**60 and used.min() > 2.0**-60):
+    if used.size and not (np.isfinite(used).all() and used.max() < 2.0**60 and used.min() > 2.0**-40):
         return None
     return SlicedWeights(constant(memory), constant(scales), weights.k, weights.n, steps)

@@ -294,11 +294,11 @@ def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
     """
     if min(inputs, out_shape[1]) < _FEWEST_CHANNELS or not out_shape[0]:
         return False
-    ours, direct = cycles(inputs, out_shape, machine)
+    ours, direct = _cycles(inputs, out_shape, machine)
     return ours * _MARGIN < direct
 
 
-def cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> tuple[float, float]:
+def _cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> tuple[float, float]:
     """A count of cycles for one thread, of Winograd's algorithm and of the direct one.
 
     Both multiply two vectors a cycle. Winograd transforms a vector of a tile's channels in so many cycles on

@@ -18,7 +18,6 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
-from ingot.kernels.winograd import cycles as winograd_cycles
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.bands import band, is_cut, lines, rows_in_band
@@ -42,9 +41,6 @@ from ingot.ops.registry import (
 from ingot.ops.window import Window, channels_last
 
 Outputs = list[Facts | None] | None
-
-#: How much faster than tile registers Winograd's algorithm has to be.
-_WINOGRAD_MARGIN = 1.4
 
 
 def _bias_fits(node: ir.Node, bias: Facts | None, channels: int) -> None:
@@ -140,7 +136,7 @@ class Conv(Op):
 
             by_rows = sliced_rows
 
-        elif plan.options.winograd and _suits_winograd(source, weights, window, machine):
+        elif _allows_winograd(plan) and _suits_winograd(source, weights, window, machine):
             points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
@@ -180,11 +176,8 @@ def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedC
     out_shape = (x.shape[0], weights.shape[0], *window.output)
     if not math.prod(out_shape):
         return None
-    others = direct_cycles(out_shape, math.prod(weights.shape[1:]), machine)
-    if plan.options.winograd and _suits_winograd(x, weights, window, machine):
-        # Which is less exact, so that it has to be clearly faster.
-        others = min(others, _WINOGRAD_MARGIN * winograd_cycles(x.shape[1], out_shape, machine)[0])
-    if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations, fine=True) > others:
+    direct = direct_cycles(out_shape, math.prod(weights.shape[1:]), machine)
+    if cycles(out_shape, x.shape[1], window.kernel, window.strides, window.dilations, fine=True) > direct:
         return None
     strides, dilations = window.strides, window.dilations
     packed = plan.pack(
@@ -192,6 +185,11 @@ def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedC
         lambda: SlicedConvWeights(weights.read(), strides, dilations, machine),
     )
     return packed if packed.packed is not None else None
+
+
+def _allows_winograd(plan: Lowering) -> bool:
+    """Tile registers come close to Winograd's speed with a fraction of its error."""
+    return plan.options.winograd and not (plan.options.amx and plan.machine.tiles)
 
 
 def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machine) -> bool:

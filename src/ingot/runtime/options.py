@@ -34,12 +34,13 @@ class SessionOptions:
     graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
     excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
     `InferenceSession.profile` for times.
-    enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster. Their results then
-    differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an infinity or NaN
-    reaches a few more pixels around it.
+    enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster and AMX is not used.
+    Their results then differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an
+    infinity or NaN reaches a few more pixels around it.
     enable_amx: where the CPU has AMX, float32 matrices are multiplied there as three slices of 8 bits with
-    common scales. Results are as exact as float32 sums (0.2 to 0.6e-6 of the largest); what is smaller than
-    2⁻²⁴ of the largest in its row of a matrix, or its part of an image, is lost.
+    a common scale for a row, or for a part of an image. Results differ from exact ones by 0.2 to 0.6e-6 of
+    the largest, like float32 sums, where values are of a size; by more where one value in a row is hundreds
+    of times larger than the others and has next to no weight (see docs/kernels/sliced.md).
     """
 
     intra_op_num_threads: int = 0
