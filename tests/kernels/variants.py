@@ -1,0 +1,121 @@
+"""A catalogue of kernels as plans name them: those of the calls in families.py, for five kinds of CPU.
+
+Nothing is run, so that the machines need not be this one. Where each generator is held to its plain
+definition over odd shapes stands in HELD_BY.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+import pytest
+
+import ingot.kernels
+from ingot.codegen.kernel import Kernel
+from ingot.codegen.machine import Machine
+from tests.kernels.families import FAMILIES
+
+for module in pkgutil.iter_modules(ingot.kernels.__path__):
+    importlib.import_module(f"ingot.kernels.{module.name}")
+
+#: The test, under tests/kernels, that compares a generator's results with its plain definition over random
+#: or odd shapes.
+HELD_BY = {
+    "argreduce._argreduce": "test_argreduce.py::test_any_axis_of_any_layout",
+    "arrange._running_sum": "test_arrange.py::test_cumsum",
+    "attention_row.attend_row": "test_attention.py::test_random_shapes_and_masks",
+    "attention_tile.attend": "test_attention.py::test_random_shapes_and_masks",
+    "contract.tile": "test_gemm.py::test_any_shape_and_strides",
+    "conv.conv": "test_conv.py::test_any_convolution",
+    "copy._transpose": "test_copy.py::test_any_order_of_dimensions",
+    "depthwise.depthwise": "test_depthwise.py::test_rows_of_any_window",
+    "depthwise.depthwise_block": "test_depthwise.py::test_every_block",
+    "elementwise._elementwise": "test_elementwise.py::test_strides_broadcasting_and_sizes",
+    "gather._indexed": "test_gather.py::test_gather",
+    "gemm.gemm": "test_gemm.py::test_any_shape_and_strides",
+    "interpolate.interpolate": "test_interpolate.py::test_random_shapes",
+    "normalize._normalize": "test_normalize.py::test_any_axes_of_any_layout",
+    "pack.pack": "test_pack.py::test_any_matrix",
+    "pool.pool": "test_pool.py::test_random_windows_in_rows",
+    "pool.pool_block": "test_pool.py::test_random_windows",
+    "recurrent.step_through": "test_recurrent.py::test_random_layers",
+    "reduce._reduce": "test_reduce.py::test_any_axes_of_any_layout",
+    "resize.resize_channels": "test_resize.py::test_random_images",
+    "resize.resize_columns": "test_resize.py::test_random_images",
+    "sliced.sliced_product": "test_sliced.py::test_any_product",
+    "sliced_attention.attend_sliced": "test_sliced_attention.py::test_any_shape_and_mask",
+    "sliced_tile.sliced_tile": "test_sliced.py::test_any_convolution",
+    "slices.slice_pixels": "test_sliced.py::test_any_convolution",
+    "slices.slice_weights": "test_sliced.py::test_any_product",
+    "softmax._softmax": "test_softmax.py::test_any_axis_of_any_layout",
+    "winograd.winograd": "test_winograd.py::test_any_size",
+    "winograd_pack.filters_to_points": "test_winograd.py::test_any_size",
+    "winograd_tile.from_points": "test_winograd.py::test_any_size",
+    "winograd_tile.to_points": "test_winograd.py::test_any_size",
+}
+
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+_WIDE = "-prefer-256-bit"  # as codegen.machine has it
+_CACHES = (32 << 10, 1 << 20)
+#: One CPU of each kind, the same ones wherever the tests run. What they have of features follows from their
+#: names.
+MACHINES = {
+    "amx": Machine(_X86, "sapphirerapids", f"+avx512f,{_WIDE}", 64, 32, True, 48 << 10, 2 << 20, True),
+    "avx512": Machine(_X86, "skylake-avx512", f"+avx512f,{_WIDE}", 64, 32, True, *_CACHES),
+    "avx2": Machine(_X86, "haswell", "+avx2,+fma,+f16c", 32, 16, True, *_CACHES),
+    "sse": Machine(_X86, "x86-64-v2", "", 16, 16, False, *_CACHES),
+    "neon": Machine(_ARM, "neoverse-n1", "", 16, 32, True, *_CACHES),
+}
+
+
+def lacks(machine: Machine) -> str | None:
+    """Why this LLVM cannot emit code for a machine; None: it can."""
+    try:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        machine.target()
+    except RuntimeError as error:
+        return f"this LLVM emits no code for {machine.triple}: {error}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A kernel, and the family whose calls name it."""
+
+    family: str
+    kernel: Kernel
+
+
+def variants(machine: Machine) -> list[Variant]:
+    """All of the catalogue's kernels for a machine, each once."""
+    found: dict[Kernel, Variant] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, family in FAMILIES.items():
+            packing: list[Kernel] = []
+            _pack_nothing(patch, packing)
+            for call in family(machine):
+                for kernel in (call.kernel, *(a for a in call.args if isinstance(a, Kernel))):
+                    found.setdefault(kernel, Variant(name, kernel))
+            for kernel in packing:
+                found.setdefault(kernel, Variant(name, kernel))
+    return list(found.values())
+
+
+def _pack_nothing(patch: pytest.MonkeyPatch, kernels: list[Kernel]) -> None:
+    """Constants are not packed: the machine may be another one. What would pack them joins `kernels`."""
+
+    def run_now(kernel: Kernel, arguments: Sequence[int], tiles: int, machine: Machine) -> None:
+        del machine
+        kernels.append(kernel)
+        if kernel.generator.endswith("slice_weights"):  # its scales are looked at
+            scales = (ctypes.c_float * (tiles * 32)).from_address(arguments[-1])
+            scales[:] = [1.0] * len(scales)
+
+    for module in pkgutil.iter_modules(ingot.kernels.__path__):
+        patch.setattr(f"ingot.kernels.{module.name}.run_now", run_now, raising=False)
