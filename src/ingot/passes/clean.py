@@ -114,7 +114,7 @@ def _node_key(node: ir.Node) -> Any:
     for name, attribute in sorted(node.attributes.data.items()):
         value: Any = attribute.value
         if attribute.type == ir.AttributeType.TENSOR:
-            value = _tensor_key(attribute.as_tensor())
+            value = _tensor_key(value)
         elif attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
             value = tuple(value)
         elif attribute.type not in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
