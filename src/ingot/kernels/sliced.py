@@ -24,7 +24,8 @@ from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError
 from ingot.kernels.call import Call, View, constant
-from ingot.kernels.contract import Epilogue, Frame, name_of, operand_names, reach_of
+from ingot.kernels.contract import Epilogue, Frame, Reach, name_of, operand_names, reach_of
+from ingot.kernels.expression import Expression
 from ingot.kernels.pack import pack_ordered, pack_weights
 from ingot.kernels.sliced_tile import MOST_ROWS, SUMS_BYTES, TILE_SLOTS, Tiles, sliced_tile
 from ingot.kernels.slices import (
@@ -367,6 +368,86 @@ def _rows(positions: int) -> int:
     return min(range(1, MOST_ROWS + 1), key=lambda rows: (time(rows), -rows))
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a call's work is cut and how its bands lie, in positions, bytes and pieces."""
+
+    line: int
+    extra_rows: int
+    width: int
+    each: bool
+    unit: int  # rows that stay together
+    groups: int
+    bands: int
+    shares: int
+    rows: int  # of a register
+    plane: int
+    slice_bytes: int
+    scales_bytes: int
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _layout(
+    out_shape: tuple[int, ...],
+    x_shape: tuple[int, ...],
+    window: _Window,
+    panels: int,
+    steps: int,
+    l2_bytes: int,
+) -> _Layout:
+    images, _, out_rows, columns = out_shape
+    line, extra_rows = columns + window.extra(1), window.extra(0)
+    phases = len(window.residues(0)) * len(window.residues(1))
+    width = position_bytes(x_shape[1])
+    unit = 2 * MOST_ROWS if line == 1 else 1
+    groups = -(-out_rows // unit)
+    row_bytes = SLICES * phases * line * width * unit
+    weight_bytes = panels * steps * STEP_BYTES
+    # A third of L2 is for the band; more where weights would have to come again from memory for the next one.
+    fitting = max(1, l2_bytes // 3 // max(row_bytes, 1))
+    if weight_bytes > l2_bytes // 2:
+        fitting = max(fitting, l2_bytes * 2 // 3 // max(row_bytes, 1))
+    # Weights that stay in L2 go by for each block, which writes whole rows of its output; others once a band.
+    shares = 1 if weight_bytes <= l2_bytes // 4 else panels
+    if images * groups * shares < _TILES:
+        shares = min(panels, -(-_TILES // (images * groups)))
+    bands = min(groups, max(-(-groups // fitting), -(-_TILES // (images * shares))))
+    most_rows = min(-(-groups // bands) * unit, out_rows)
+    plane = (most_rows + extra_rows) * line * width
+    # A register may read to the end of a block and of a step, and storing goes on to the end of 64 bytes.
+    slack = 2 * MOST_ROWS * width + 2 * DEPTH
+    each = window == _MATRIX and x_shape[3] == columns == 1 and x_shape[2] == out_rows
+    return _Layout(
+        line=line, extra_rows=extra_rows, width=width, each=each, unit=unit, groups=groups, bands=bands,
+        shares=shares, rows=_rows((most_rows - 1) * line + columns), plane=plane,
+        slice_bytes=-(-(phases * plane + slack) // 64) * 64,
+        scales_bytes=-(-(8 * (most_rows if each else 1)) // 64) * 64,
+    )  # fmt: skip
+
+
+@functools.lru_cache(4096)
+def _tiles_of(
+    n: int,
+    matrix: bool,
+    each: bool,
+    fine: bool,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+) -> tuple[Kernel, ...]:
+    """The kernels of whole and of half blocks, for panels and for the last one. reaches: out's first."""
+    panels = -(-n // PANEL)
+
+    def kernel_of(tall: int, is_last: bool) -> Kernel:
+        valid = n - (panels - 1) * PANEL if is_last or panels == 1 else PANEL
+        return sliced_tile(
+            tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0, matrix=matrix, each=each,
+            fine=fine, out=reaches[0], epilogue=epilogue, reaches=reaches[1:],
+            operands=operand_names(len(reaches) - 1),
+        )  # fmt: skip
+
+    return tuple(kernel_of(tall, is_last) for is_last in (False, True) for tall in (2, 1))
+
+
 def _call(
     views: list[View],
     b: SlicedWeights,
@@ -380,71 +461,43 @@ def _call(
     """One call over all images. views: x, out and the epilogue's operands, all [N, channels, H, W]."""
     x, out = views[:2]
     images, n, out_rows, columns = out.shape
-    channels, image_width = x.shape[1], x.shape[3]
-    line, extra_rows = columns + window.extra(1), window.extra(0)
-    phases = len(window.residues(0)) * len(window.residues(1))
-    width = position_bytes(channels)
-    each = window == _MATRIX and image_width == columns == 1 and x.shape[2] == out_rows
-
-    unit = 2 * MOST_ROWS if line == 1 else 1  # rows that stay together
-    groups = -(-out_rows // unit)
-    row_bytes = SLICES * phases * line * width * unit
-    weight_bytes = b.panels * b.steps * STEP_BYTES
-    # A third of L2 is for the band; more where weights would have to come again from memory for the next one.
-    fitting = max(1, machine.l2_bytes // 3 // max(row_bytes, 1))
-    if weight_bytes > machine.l2_bytes // 2:
-        fitting = max(fitting, machine.l2_bytes * 2 // 3 // max(row_bytes, 1))
-    # Weights that stay in L2 go by for each block, which writes whole rows of its output; others once a band.
-    shares = 1 if weight_bytes <= machine.l2_bytes // 4 else b.panels
-    if images * groups * shares < _TILES:
-        shares = min(b.panels, -(-_TILES // (images * groups)))
-    bands = min(groups, max(-(-groups // fitting), -(-_TILES // (images * shares))))
-    most_rows = min(-(-groups // bands) * unit, out_rows)
-    positions = (most_rows - 1) * line + columns
-    rows = _rows(positions)
-    plane = (most_rows + extra_rows) * line * width
-    # A register may read to the end of a block and of a step, and storing goes on to the end of 64 bytes.
-    slack = 2 * MOST_ROWS * width + 2 * DEPTH
-    slice_bytes = -(-(phases * plane + slack) // 64) * 64
-    scales_bytes = -(-(8 * (most_rows if each else 1)) // 64) * 64
+    channels, height, image_width = x.shape[1:]
+    cut = _layout(out.shape, x.shape, window, b.panels, b.steps, machine.l2_bytes)
     pixel_bytes = x.strides[3] * x.dtype.itemsize
-    table, residues, ranges = _geometry(window, channels, width, line, plane, image_width, pixel_bytes)
-
-    last = n - (b.panels - 1) * PANEL
-    reaches = [reach_of(v, v.strides[1], v.strides[2:], n) for v in views]
-
-    def kernel_of(tall: int, last_panel: bool) -> Kernel:
-        valid = last if last_panel else PANEL
-        return sliced_tile(
-            tall=tall, wide=-(-valid // LANES), masked=valid % LANES != 0,
-            matrix=line == 1, each=each, fine=fine,
-            out=reaches[1], epilogue=epilogue.expression if epilogue else None,
-            reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
-        )  # fmt: skip
-
-    codes = [kernel_of(tall, is_last or b.panels == 1) for is_last in (False, True) for tall in (2, 1)]
+    table, residues, ranges = _geometry(
+        window, channels, cut.width, cut.line, cut.plane, image_width, pixel_bytes
+    )
+    reaches = tuple([reach_of(v, v.strides[1], v.strides[2:], n) for v in views[1:]])
+    codes = _tiles_of(n, cut.line == 1, cut.each, fine, epilogue.expression if epilogue else None, reaches)
+    config = _config(cut.rows)
     arrays: list[list[int | View | Kernel]] = []
     for v in views:
         sn, sc, sh, sw = (s * v.dtype.itemsize for s in v.strides)
         arrays.append([v, sn, sh, sw, sc])
     args: list[int | View | Kernel] = [
         x, *arrays[0][1:3], window.strides[1] * pixel_bytes,
-        channels, x.shape[2], window.pads[0], window.strides[0], *arrays[1],
-        bands, groups, unit, out_rows, extra_rows, b.panels, shares, n,
-        b.view, b.steps * STEP_BYTES, b.scales, table, b.steps, rows, _config(rows),
-        slice_bytes, plane, line, columns, width, len(window.residues(0)), len(window.residues(1)),
-        residues, ranges, 8 if each else 0, scales_bytes,
-        slice_pixels(dtype=name_of(x.dtype), each=each), *codes,
+        channels, height, window.pads[0], window.strides[0], *arrays[1],
+        cut.bands, cut.groups, cut.unit, out_rows, cut.extra_rows, b.panels, cut.shares, n,
+        b.view, b.steps * STEP_BYTES, b.scales, table, b.steps, cut.rows, config,
+        cut.slice_bytes, cut.plane, cut.line, columns, cut.width,
+        len(window.residues(0)), len(window.residues(1)), residues, ranges,
+        8 if cut.each else 0, cut.scales_bytes,
+        slice_pixels(dtype=name_of(x.dtype), each=cut.each), *codes,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
-    taps = window.kernel[0] * window.kernel[1]
     return Call(
-        sliced_product(operands=tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)),
+        sliced_product(operands=_operands(len(views) - 2)),
         args,
-        tiles=images * bands * shares,
-        reads=[x, b.view, b.scales, table, residues, ranges, *views[2:]],
+        tiles=images * cut.bands * cut.shares,
+        reads=[x, b.view, b.scales, table, residues, ranges, config, *views[2:]],
         writes=[out],
-        scratch=_HEADER + scales_bytes + (SLICES + 1) * slice_bytes,
-        flops=2 * out.size * channels * taps,
+        scratch=_HEADER + cut.scales_bytes + (SLICES + 1) * cut.slice_bytes,
+        flops=2 * out.size * channels * window.kernel[0] * window.kernel[1],
         label=label,
     )
+
+
+@functools.cache
+def _operands(count: int) -> tuple[str, ...]:
+    """The slots of the epilogue's operands."""
+    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
