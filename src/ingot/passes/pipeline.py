@@ -19,7 +19,7 @@ from ingot.passes.denormal import flush_biases
 from ingot.passes.edit import graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
-from ingot.passes.rules import RULES, join
+from ingot.passes.rules import RULES, join, upsample
 
 #: A stage changes a model in place and says how much it did.
 Stage: TypeAlias = "tuple[str, Callable[[ir.Model], object]]"
@@ -38,7 +38,7 @@ def prepare(
     named.
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
-    joins = partial(rewrite, rules=join.RULES, standard=False, explain=explain)
+    joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
     changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
     stages: list[Stage] = [("normalise", normalise), *changes]
     return run(model, stages, debug=debug, explain=explain)
