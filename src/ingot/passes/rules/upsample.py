@@ -15,8 +15,8 @@ from ingot.passes.edit import add_initializer, constant_of, constant_shape
 from ingot.passes.rewrite import Result, Rewriting, rule
 
 #: Up to here it takes 0.42 to 0.72 of the time (24 and 64 channels, 2 × 2, AVX2 and AVX-512, the sigmoid
-#: after it included); with four filters 0.7 to 1.3, with eight 0.75 to 1.5: the phases' own products fill their vectors
-#: then, and putting the pixels in their places costs what is saved.
+#: after it included); with four filters 0.7 to 1.3, with eight 0.75 to 1.5: the phases' own products fill
+#: their vectors then, and putting the pixels in their places costs what is saved.
 _MOST_FILTERS = 2
 
 
