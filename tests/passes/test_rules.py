@@ -259,6 +259,7 @@ def test_reshapes() -> None:
         "Tile (a, ones)",
         "Expand (a, ones)",
         "Slice (a, starts, ends)",
+        "Slice (a, starts, ends32)",
         "Reshape (a, same)",
         "Identity (a)",
         "Dropout (a)",
@@ -273,6 +274,7 @@ def test_nothing_done(node: str) -> None:
         zeros = Constant <value = int64[4] {{0, 0, 0, 0}}> () ones = Constant <value = int64[2] {{1, 1}}> ()
         starts = Constant <value = int64[2] {{0, 0}}> () same = Constant <value = int64[2] {{2, 3}}> ()
         ends = Constant <value = int64[2] {{9223372036854775807, 9223372036854775807}}> ()
+        ends32 = Constant <value = int32[2] {{2147483647, 2147483647}}> ()
         one = Constant <value = float {{1}}> ()
         a = Abs (x) t = {node} y = Neg (t) }}"""
     model = parse(text)

@@ -95,7 +95,8 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
         steps = ints_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else ()
         if starts is None or ends is None or steps is None:
             return None
-        whole = not any(starts) and all(n >= 1 << 31 for n in ends) and all(n == 1 for n in steps)
+        # The largest int32 says "to the end", too: that is how the standard has it.
+        whole = not any(starts) and all(n >= (1 << 31) - 1 for n in ends) and all(n == 1 for n in steps)
         return [x] if whole else None
     if before is None:
         return None
