@@ -270,3 +270,47 @@ def test_the_longest_sums() -> None:
     b = np.full((a.shape[1], 1), -1, np.float32)
     a[0, ::3], b[::5] = 128.5 / 127, 32896.5 / 8355000  # digits of -128, too
     near(product(a, b), gemm.definition(a, b), a, b)
+
+
+@pytest.mark.parametrize("size", [3e1, 3e2, 3e3, 1e6, 1e20, 3e38])
+def test_one_large_value_in_a_row(size: float) -> None:
+    """What it has no weight in stays as exact as if it were not there; bits are lost for a small one only."""
+    rng = np.random.default_rng(10)
+    a, b = (
+        rng.standard_normal((40, 768)).astype(np.float32),
+        rng.standard_normal((768, 50)).astype(np.float32),
+    )
+    b[100] = 0
+    wanted = gemm.definition(a, b)
+    a[::3, 100] = -size
+    y = product(a, b)
+    error = np.abs(y - wanted).max() / np.abs(wanted).max()
+    assert error <= (3e-5 if size < 400 else 1e-6)
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e20])
+def test_one_large_pixel(size: float) -> None:
+    """Outputs that do not see it are what they would be without it, and those that see it are right, too."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((1, 28, 28, 64)).astype(np.float32).transpose(0, 3, 1, 2)
+    w = rng.standard_normal((40, 64, 3, 3)).astype(np.float32)
+    x[0, 7, 14, 14] = size
+    wanted = conv.definition(x, w, (1, 1), (1, 1, 1, 1), (1, 1), 1)
+    out = new(wanted.shape, strides=strides_in_order(wanted.shape, (0, 2, 3, 1)))
+    calls = sliced_conv2d(put(x), SlicedConvWeights(w, (1, 1), (1, 1), machine), out, (1,) * 4, None, machine)
+    (y,) = run_calls(calls, out, machine=machine)
+    sees = np.zeros((28, 28), bool)
+    sees[13:16, 13:16] = True
+    for part in (sees, ~sees):
+        error = np.abs(y[..., part] - wanted[..., part]).max() / np.abs(wanted[..., part]).max()
+        assert error <= 1e-6
+
+
+def test_mostly_zeros() -> None:
+    """Rows with a single value, and few: what stands out are the zeros, not they."""
+    rng = np.random.default_rng(12)
+    a = np.zeros((40, 768), np.float32)
+    a[np.arange(40), rng.integers(0, 768, 40)] = rng.standard_normal(40)
+    a[7, ::50] = rng.standard_normal(16)
+    b = rng.standard_normal((768, 50)).astype(np.float32)
+    near(product(a, b), gemm.definition(a, b), a, b)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingot.codegen.builder import I8, I64, Builder
+from ingot.codegen.builder import F32, I8, I64, Builder
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError
@@ -44,7 +44,9 @@ _TILES = 16  # of work, at least, where the problem has them
 #: Rows of a matrix below which reading the weights takes longest, whoever multiplies.
 FEWEST_ROWS = 12
 _FRAME_BYTES = 2048
-_HEADER = 2 * _FRAME_BYTES + SUMS_BYTES + 64  # frames, sums, the special flag; then scales, then slices
+_HEADER = (
+    2 * _FRAME_BYTES + SUMS_BYTES + 64
+)  # frames, sums, the special flag; then scales, slices, values apart
 _ARRAYS = ("", "_image", "_row", "_column", "_channel")  # an address; bytes along each dimension
 
 SLOTS = (
@@ -67,6 +69,7 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
     special = k.at(sums, SUMS_BYTES, I8)
     scales = k.at(k.scratch, _HEADER, I8)
     packed = k.at(scales, k.arg("scales_bytes"), I8)
+    apart = k.at(packed, k.mul(k.arg("slice"), SLICES), I8)
     arg = {name: k.arg(name) for name in (*SLOTS, *operands)}
     tiles = Tiles(k)
 
@@ -83,7 +86,7 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
         slicing.set(slot, arg[slot])
     for slot, value in (
         ("row", arg["x_row"]), ("column", arg["x_column"]), ("target", packed), ("scales", scales),
-        ("special", special),
+        ("special", special), ("apart", apart),
     ):  # fmt: skip
         slicing.set(slot, value)
 
@@ -113,6 +116,7 @@ def sliced_product(k: Builder, *, operands: tuple[str, ...]) -> None:
         )
         with k.loop(0, positions, k.mul(arg["rows"], 2)) as first:
             frame.set("a", k.at(packed, k.mul(first, arg["width"]), I8))
+            frame.set("apart", k.at(apart, k.mul(first, arg["width"]), F32))
             frame.set("first", first)
             is_half = k.compare("<=", k.sub(positions, first), arg["rows"])
             usual, last = (k.choose(is_half, arg[f"half{e}"], arg[f"block{e}"]) for e in ("", "_last"))
@@ -491,7 +495,7 @@ def _call(
         tiles=images * cut.bands * cut.shares,
         reads=[x, b.view, b.scales, table, residues, ranges, config, *views[2:]],
         writes=[out],
-        scratch=_HEADER + cut.scales_bytes + (SLICES + 1) * cut.slice_bytes,
+        scratch=_HEADER + cut.scales_bytes + (SLICES + 4) * cut.slice_bytes,
         flops=2 * out.size * channels * window.kernel[0] * window.kernel[1],
         label=label,
     )

@@ -21,14 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ingot.codegen.builder import F32, I8, I32, I64, VOID, Builder, Int, Value, vector
+from ingot.codegen.elements import I16
 from ingot.codegen.kernel import kernel
 from ingot.kernels.contract import Reach, finisher
 from ingot.kernels.expression import Expression
 from ingot.kernels.slices import (
     DEPTH,
-    INFINITY,
     LANES,
-    MINUS_INFINITY,
     PANEL,
     SLICES,
     STEP_BYTES,
@@ -39,7 +38,7 @@ TILE_SLOTS = (
     "a", "slice", "width",  # bytes from slice to slice, from position to position
     "b", "table", "steps", "rows",  # of pixels in a register
     "first", "positions", "line", "columns",  # of the block, the band; from row to row, and of them valid
-    "row_scales", "row_scale", "column_scales", "special",
+    "row_scales", "row_scale", "column_scales", "special", "apart",
     "out", "out_column", "out_row", "out_channel", "valid",
 )  # fmt: skip
 
@@ -217,35 +216,38 @@ def _totals(k: Builder, wide: int, scales: Value, each: bool, fine: bool) -> Cal
 
 
 def _add_special(k: Builder, number: Value, wide: int, whole: Value) -> None:
-    """Add to one position's sums the products of its values that are infinite or no number."""
-    width, slice_ = k.arg("width"), k.arg("slice")
-    start = k.at(k.pointer("a"), k.add(k.mul(number, width), k.mul(slice_, SLICES)), I8)
-    table = k.pointer("table")
+    """Add to one position's sums the products, in float32, of its values that stand apart."""
+    start, table = k.at(k.pointer("apart"), k.mul(number, k.arg("width")), F32), k.pointer("table")
     with k.loop(0, k.arg("steps")) as step:
         entry = k.at(table, k.mul(step, 2), I32)
         offset, depths = (k.ir.sext(k.load(entry, I32, i), I64) for i in range(2))
-        _add_special_step(k, start, offset, depths, step, wide, whole)
+        here = k.at(start, offset, F32)
+        with k.loop(0, depths, LANES) as first:
+            left = k.sub(depths, first)
+            values = k.load(k.at(here, first, F32), vector(F32, LANES), mask=k.lanes_below(left, LANES))
+            found = k.ir.bitcast(k.ir.fcmp_unordered("!=", values, k.zero(values.type)), I16)
+            with (
+                k.when(k.ir.icmp_signed("!=", found, I16(0))),
+                k.loop(first, k.add(first, k.min(left, LANES))) as depth,
+            ):
+                value = k.load(k.at(here, depth, F32), F32)
+                with k.when(k.ir.fcmp_unordered("!=", value, F32(0.0))):
+                    _add_product(k, value, step, depth, wide, whole)
 
 
-def _add_special_step(
-    k: Builder, start: Value, offset: Value, depths: Value, step: Value, wide: int, whole: Value
-) -> None:
-    with k.loop(0, depths) as depth:
-        code = k.load(k.at(start, k.add(offset, depth), I8), I8)
-        with k.when(k.ir.icmp_signed("!=", code, I8(0))):
-            value = F32(float("nan"))
-            for kind, meaning in ((INFINITY, float("inf")), (MINUS_INFINITY, float("-inf"))):
-                value = k.ir.select(k.ir.icmp_signed("==", code, I8(kind)), F32(meaning), value)
-            quad, byte = k.div(depth, 4), k.rem(depth, 4)
-            shift = k.ir.trunc(k.sub(24, k.mul(byte, 8)), I32)
-            weights = k.at(k.pointer("b"), k.add(k.mul(step, STEP_BYTES), k.mul(quad, DEPTH)), I8)
-            for v in range(wide):
-                weight = k.splat(0, vector(I32, LANES))
-                for number_ in range(SLICES):
-                    word = k.load(k.at(weights, (number_ * 2 + v) * TILE_BYTES, I8), vector(I32, LANES))
-                    digit = k.ir.ashr(
-                        k.ir.shl(word, k.broadcast(shift, LANES)), k.splat(24, vector(I32, LANES))
-                    )
-                    weight = k.ir.add(k.ir.shl(weight, k.splat(8, vector(I32, LANES))), digit)
-                product = k.ir.fmul(k.broadcast(value, LANES), k.ir.sitofp(weight, vector(F32, LANES)))
-                k.store(k.ir.fadd(k.load(whole, vector(F32, LANES), v * LANES), product), whole, v * LANES)
+def _add_product(k: Builder, value: Value, step: Value, depth: Value, wide: int, whole: Value) -> None:
+    """Add value · the weights of this step and depth, put together from their slices."""
+    ints, type_ = vector(I32, LANES), vector(F32, LANES)
+    quad, byte = k.div(depth, 4), k.rem(depth, 4)
+    shift = k.broadcast(k.ir.trunc(k.sub(24, k.mul(byte, 8)), I32), LANES)
+    weights = k.at(k.pointer("b"), k.add(k.mul(step, STEP_BYTES), k.mul(quad, DEPTH)), I8)
+    for v in range(wide):
+        weight = k.splat(0, ints)
+        for number in range(SLICES):
+            word = k.load(k.at(weights, (number * 2 + v) * TILE_BYTES, I8), ints)
+            digit = k.ir.ashr(k.ir.shl(word, shift), k.splat(24, ints))
+            weight = k.ir.add(k.ir.shl(weight, k.splat(8, ints)), digit)
+        scale = k.load(k.pointer("column_scales"), type_, v * LANES)  # of the lowest sum: 2¹⁶ times theirs
+        real = k.ir.fmul(k.ir.sitofp(weight, type_), k.ir.fmul(scale, k.splat(2.0**-16, type_)))
+        before = k.load(whole, type_, v * LANES)
+        k.store(k.fma(k.broadcast(value, LANES), real, before), whole, v * LANES)

@@ -9,7 +9,8 @@ three slices for float32.)
 
 Pixels are sliced where a thread needs them, into [slice][phase][row][column][channel]: positions whose column
 and row agree modulo the convolution's stride lie together, so that neighbouring outputs read neighbours.
-Values that are not finite become 0, and a fourth slice, written only then, tells them apart.
+Values that are not finite, or far larger than the others, become 0; they stand apart as float32, in memory
+that is written only where there are any.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -17,7 +18,6 @@ Values that are not finite become 0, and a fourth slice, written only then, tell
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -44,9 +44,10 @@ STEP_BYTES = SLICES * 2 * TILE_BYTES  # of a panel: [slice][half of its channels
 MOST_DEPTH = 2**31 // (3 * 2**14)
 #: What the largest value of a scale becomes: below 127 · (2¹⁶ + 2⁸ + 1), with room for rounding.
 LARGEST = 8355000.0
-#: Codes of the fourth slice.
-INFINITY, MINUS_INFINITY, NOT_A_NUMBER = 1, 2, 3
 
+#: How many times larger than the mean of those that are not 0 a value is special, in a row and in a band: it
+#: would take more than its share of the bits that all have in common.
+_ROW_RATIO, _BAND_RATIO = 128.0, 512.0
 #: Largest values between 2 to the minus and plus this have a scale that one factor expresses.
 _USUAL = 60
 _MAGNITUDE, _EXPONENT, _INFINITE = 0x7FFFFFFF, 0x7F800000, 0x7F800000
@@ -56,7 +57,7 @@ PIXEL_SLOTS = (
     "source", "row", "column", "channels", "height", "top", "stride",  # bytes; rows of the image
     "target", "slice", "plane", "line", "width",  # bytes between slices, phases; positions; bytes of one
     "rows", "phase_rows", "phase_columns", "residues", "ranges",
-    "scales", "special",
+    "scales", "special", "apart",
 )  # fmt: skip
 
 
@@ -85,8 +86,9 @@ class _Scale:
     LARGEST. In two steps, since one factor could overflow.
     """
 
-    def __init__(self, k: Builder, largest: Value) -> None:
-        """largest: the bits of a float32, as i32; finite."""
+    def __init__(self, k: Builder, largest: Value, limit: Value) -> None:
+        """largest: the bits of a float32, as i32; finite. limit: those of what is special."""
+        self.limit = limit
         first, last = I32(1 << 23), I32(253 << 23)
         exponent = k.ir.and_(largest, I32(_EXPONENT))
         exponent = k.ir.select(k.ir.icmp_signed("<", exponent, first), first, exponent)
@@ -118,23 +120,32 @@ def slice_pixels(k: Builder, *, dtype: str, each: bool) -> None:
     """Slice a band of an image [height, columns, channels] with channels side by side.
 
     each: a scale for each position, not one for the band. `scales` gets two float32 for each: the whole is
-    (the slices) · first · second. `special` (i64) becomes whether a value is not finite or a scale extreme;
-    if not, every second factor is 1.
+    (the slices) · first · second. `special` (i64) becomes whether a value stands apart or a scale is extreme;
+    if not, every second factor is 1. `apart` has [position][channel] as the slices, in float32.
     """
     band, special = _Band(k, dtype), k.pointer("special")
     k.store(I64(0), special)
-    none = k.splat(0, _I32S)
 
     def is_special() -> Value:
         return k.ir.icmp_signed("!=", k.load(special, I64), I64(0))
+
+    def nothing(count: int) -> list[Value]:
+        return [k.splat(0, _I32S), *[k.splat(0.0, _F32S)] * (count - 1)]
 
     if each:
 
         def positions(marked: bool) -> None:
             number = [I64(0)]
             with band.pixels(carry=number) as (source, target):
-                finite = functools.partial(band.largest, source, none, finite=True)
-                scale = band.scale(band.largest(source, none), finite, special)
+                found = nothing(2)
+                band.survey(source, found)
+
+                def below(limit: Value, source: Value = source) -> list[Value]:
+                    seen = nothing(3)
+                    band.survey_below(source, limit, seen)
+                    return seen
+
+                scale = band.scale(found, band.channels, _ROW_RATIO, below, special)
                 scale.keep(number[0], special)
                 band.slice(source, target, scale, marked)
                 number[0] = k.add(number[0], 1)
@@ -144,17 +155,24 @@ def slice_pixels(k: Builder, *, dtype: str, each: bool) -> None:
             positions(marked=True)
         return
 
-    def largest(finite: bool) -> Value:
-        found = [none]
-        with band.pixels(carry=found) as (source, _):
-            found[0] = band.largest(source, found[0], finite)
-        return found[0]
+    found = [*nothing(2), I64(0)]
+    with band.pixels(carry=found) as (source, _):
+        own = found[:2]
+        band.survey(source, own)
+        found[:] = [*own, k.add(found[2], 1)]
 
-    scale = band.scale(largest(False), lambda: largest(True), special)
+    def below(limit: Value) -> list[Value]:
+        seen = nothing(3)
+        with band.pixels(carry=seen) as (source, _):
+            band.survey_below(source, limit, seen)
+        return seen
+
+    count = k.max(k.mul(found[2], band.channels), 1)
+    scale = band.scale(found[:2], count, _BAND_RATIO, below, special)
     scale.keep(0, special)
     for marked in (False, True):
         wanted = is_special() if marked else k.ir.not_(is_special())
-        with k.when(wanted), band.pixels(fill=True) as (source, target):
+        with k.when(wanted), band.pixels(fill=True, marked=marked) as (source, target):
             band.slice(source, target, scale, marked)
 
 
@@ -169,7 +187,9 @@ class _Band:
         self.whole = k.mul(k.div(self.channels, DEPTH), DEPTH)
 
     @contextmanager
-    def pixels(self, carry: list[Value] | None = None, fill: bool = False) -> Generator[tuple[Value, Value]]:
+    def pixels(
+        self, carry: list[Value] | None = None, fill: bool = False, marked: bool = False
+    ) -> Generator[tuple[Value, Value]]:
         """The body runs for each position that lies in the image, with the addresses of its channels and of
         its first slice; with `fill`, the others become zeros. Memory is written upwards, so what a position
         writes past its own end is overwritten.
@@ -192,33 +212,60 @@ class _Band:
             target = k.at(goal, k.add(k.mul(phase, arg["plane"]), k.mul(k.mul(row, line), width)), I8)
             source = k.at(start, k.add(k.mul(y, arg["row"]), k.load(limits, I64, 2)), I8)
             if fill:
-                self._zeros(target, 0, low)
+                self._zeros(target, 0, low, marked)
             with k.loop(low, high, carry=carry) as column:
                 here = k.at(source, k.mul(k.sub(column, low), arg["column"]), I8)
                 yield here, k.at(target, k.mul(column, width), I8)
             if fill:
-                self._zeros(target, high, line)
+                self._zeros(target, high, line, marked)
 
-    def _zeros(self, target: Value, first: Int, last: Int) -> None:
+    def _zeros(self, target: Value, first: Int, last: Int, marked: bool) -> None:
         k, zero = self.k, self.k.zero(vector(I8, DEPTH))
         width = self.arg["width"]
-        with k.loop(0, SLICES + 1) as number:
+        with k.loop(0, SLICES) as number:
             plane = k.at(target, k.mul(number, self.arg["slice"]), I8)
             with k.loop(k.mul(first, width), k.mul(last, width), DEPTH) as byte:
                 k.store(zero, k.at(plane, byte, I8))
+        if marked:
+            with k.loop(k.mul(first, width), k.mul(last, width), LANES) as value:
+                k.store(k.zero(_F32S), self._apart(target, value))
 
-    def largest(self, source: Value, so_far: Value, finite: bool = False) -> Value:
-        """The largest magnitude of each lane of a position's channels and `so_far`."""
+    def _apart(self, target: Value, channel: Int) -> Value:
+        """Where the special values of a position lie."""
         k = self.k
-        found = [so_far]
+        offset = k.ir.sub(k.ir.ptrtoint(target, I64), self.arg["target"])
+        return k.at(k.pointer("apart"), k.add(offset, channel), F32)
+
+    def survey(self, source: Value, found: list[Value]) -> None:
+        """Bring `found` up to date with a position's channels: the largest magnitude, and their sum, of each
+        lane.
+        """
+        k = self.k
 
         def take(value: Value) -> None:
             bits = _magnitudes(k, value)
-            if finite:
-                is_finite = k.ir.icmp_signed("<", bits, k.splat(_INFINITE, _I32S))
-                bits = k.ir.select(is_finite, bits, k.splat(0, _I32S))
             found[0] = _greater(k, bits, found[0])
+            found[1] = k.ir.fadd(found[1], k.ir.bitcast(bits, _F32S))
 
+        self._each_vector(source, found, take)
+
+    def survey_below(self, source: Value, limit: Value, found: list[Value]) -> None:
+        """The same for values whose magnitude has bits below `limit`, and how many of them are not 0."""
+        k, zero = self.k, self.k.splat(0, _I32S)
+        below = k.broadcast(limit, LANES)
+
+        def take(value: Value) -> None:
+            bits = _magnitudes(k, value)
+            bits = k.ir.select(k.ir.icmp_signed("<", bits, below), bits, zero)
+            found[0] = _greater(k, bits, found[0])
+            found[1] = k.ir.fadd(found[1], k.ir.bitcast(bits, _F32S))
+            one = k.ir.select(k.ir.icmp_signed("!=", bits, zero), k.splat(1.0, _F32S), k.splat(0.0, _F32S))
+            found[2] = k.ir.fadd(found[2], one)
+
+        self._each_vector(source, found, take)
+
+    def _each_vector(self, source: Value, found: list[Value], take: Callable[[Value], None]) -> None:
+        k = self.k
         with k.loop(0, self.whole, DEPTH, carry=found) as channel:
             for value in self._load(source, channel, None):
                 take(value)
@@ -226,19 +273,50 @@ class _Band:
             left = k.sub(self.channels, channel)
             here = k.at(source, k.mul(channel, self.size), I8)
             take(load_element(k, here, self.dtype, LANES, 0, k.lanes_below(left, LANES)))
-        return found[0]
 
-    def scale(self, lanes: Value, of_finite: Callable[[], Value], special: Value) -> _Scale:
-        """The scale for these largest magnitudes. `of_finite()` finds them again, if one is not finite."""
+    def scale(
+        self,
+        found: list[Value],
+        count: Value,
+        ratio: float,
+        below: Callable[[Value], list[Value]],
+        special: Value,
+    ) -> _Scale:
+        """The scale for `count` values of which `survey` found this. `below(limit)` looks at those below a
+        limit. Values that are not finite, or `ratio` times the mean of those that are not 0, have no part in
+        the scale: they are special.
+        """
         k = self.k
-        bits = k.reduce_lanes(lambda a, b: _greater(k, a, b), lanes)
 
-        def again() -> list[Value]:
-            k.store(I64(1), special)
-            return [k.reduce_lanes(lambda a, b: _greater(k, a, b), of_finite())]
+        def largest(value: Value) -> Value:
+            return k.reduce_lanes(lambda a, b: _greater(k, a, b), value)
 
-        (bits,) = k.either(k.ir.icmp_signed(">=", bits, I32(_INFINITE)), again, lambda: [bits])
-        return _Scale(k, bits)
+        def total(value: Value) -> Value:
+            return k.reduce_lanes(lambda a, b: k.ir.fadd(a, b), value)
+
+        bits, infinite = largest(found[0]), I32(_INFINITE)
+        mean = k.ir.fdiv(total(found[1]), k.ir.sitofp(count, F32))
+        stands_out = k.ir.fcmp_unordered(">", k.ir.bitcast(bits, F32), k.ir.fmul(mean, F32(ratio)))
+
+        def look_closer() -> list[Value]:
+            state = [infinite, infinite, bits]  # the next limit, this one, and the largest below it
+            with k.loop(0, 3, carry=state):
+                largest_, sum_, number = below(state[0])
+                top = largest(largest_)
+                some = k.intrinsic("maxnum", total(number), F32(1.0))
+                limit = k.ir.fmul(k.ir.fdiv(total(sum_), some), F32(ratio))
+                above = k.ir.fcmp_ordered(">", k.ir.bitcast(top, F32), limit)
+                state[:] = [k.ir.select(above, k.ir.bitcast(limit, I32), state[0]), state[0], top]
+            _, limit, top = state
+            is_finite = k.ir.icmp_signed("<", bits, infinite)
+            none = k.ir.and_(is_finite, k.ir.icmp_signed("==", limit, infinite))
+            with k.when(k.ir.not_(none)):
+                k.store(I64(1), special)
+            return [top, limit]
+
+        closer = k.ir.or_(stands_out, k.ir.icmp_signed(">=", bits, infinite))
+        top, limit = k.either(closer, look_closer, lambda: [bits, infinite])
+        return _Scale(k, top, limit)
 
     def _load(self, source: Value, channel: Int, left: Int | None) -> list[Value]:
         """64 channels from `channel` on, of which `left` exist."""
@@ -251,41 +329,29 @@ class _Band:
         return values
 
     def slice(self, source: Value, target: Value, scale: _Scale, marked: bool) -> None:
-        """A position's channels become bytes; up to 63 zeros follow them. marked: the fourth slice too."""
+        """A position's channels become bytes; up to 63 zeros follow them. marked: special values go apart."""
         k = self.k
-        power, factor = (k.broadcast(x, LANES) for x in (scale.power, scale.factor))
         with k.loop(0, self.whole, DEPTH) as channel:
-            self._store(self._load(source, channel, None), target, channel, power, factor, marked)
+            self._store(self._load(source, channel, None), target, channel, scale, marked)
         with k.when(k.compare("<", self.whole, self.channels)):
             values = self._load(source, self.whole, k.sub(self.channels, self.whole))
-            self._store(values, target, self.whole, power, factor, marked)
+            self._store(values, target, self.whole, scale, marked)
 
-    def _store(
-        self, values: list[Value], target: Value, channel: Int, power: Value, factor: Value, marked: bool
-    ) -> None:
-        k = self.k
+    def _store(self, values: list[Value], target: Value, channel: Int, scale: _Scale, marked: bool) -> None:
+        k, zero = self.k, self.k.zero(_F32S)
+        power, factor, limit = (k.broadcast(x, LANES) for x in (scale.power, scale.factor, scale.limit))
         lanes: list[Value] = []
-        for value in values:
-            bits = _magnitudes(k, value)
-            is_finite = k.ir.icmp_signed("<", bits, k.splat(_INFINITE, _I32S))
-            usual = k.ir.select(is_finite, value, k.splat(0.0, _F32S)) if marked else value
-            digits = _digits(k, _round(k, k.ir.fmul(k.ir.fmul(usual, power), factor)))
+        for v, value in enumerate(values):
+            usual = value
             if marked:
-                codes = k.ir.select(
-                    _is_negative(k, value), k.splat(MINUS_INFINITY, _I32S), k.splat(INFINITY, _I32S)
-                )
-                is_nan = k.ir.icmp_signed(">", bits, k.splat(_INFINITE, _I32S))
-                codes = k.ir.select(is_nan, k.splat(NOT_A_NUMBER, _I32S), codes)
-                codes = k.ir.select(is_finite, k.splat(0, _I32S), codes)
-                digits = k.ir.or_(
-                    k.ir.and_(digits, k.splat(0xFFFFFF, _I32S)), k.ir.shl(codes, k.splat(24, _I32S))
-                )
-            lanes.append(digits)
+                is_usual = k.ir.icmp_signed("<", _magnitudes(k, value), limit)
+                usual = k.ir.select(is_usual, value, zero)
+                k.store(k.ir.select(is_usual, zero, value), self._apart(target, k.add(channel, v * LANES)))
+            lanes.append(_digits(k, _round(k, k.ir.fmul(k.ir.fmul(usual, power), factor))))
         here = k.at(target, channel, I8)
-        for number, bytes_ in enumerate(_by_byte(k, lanes, SLICES + marked)):
-            # Byte 0 is the lowest digit, slice 0 the highest; codes come last.
-            at = SLICES - 1 - number if number < SLICES else number
-            k.store(bytes_, k.at(here, k.mul(self.arg["slice"], at), I8))
+        for number, bytes_ in enumerate(_by_byte(k, lanes, SLICES)):
+            # Byte 0 is the lowest digit, slice 0 the highest.
+            k.store(bytes_, k.at(here, k.mul(self.arg["slice"], SLICES - 1 - number), I8))
 
 
 def _is_negative(k: Builder, value: Value) -> Value:
