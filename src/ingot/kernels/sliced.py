@@ -44,9 +44,8 @@ _TILES = 16  # of work, at least, where the problem has them
 #: Rows of a matrix below which reading the weights takes longest, whoever multiplies.
 FEWEST_ROWS = 12
 _FRAME_BYTES = 2048
-_HEADER = (
-    2 * _FRAME_BYTES + SUMS_BYTES + 64
-)  # frames, sums, the special flag; then scales, slices, values apart
+# Scratch memory: frames, sums, the special flag; then scales, slices, and values that stand apart.
+_HEADER = 2 * _FRAME_BYTES + SUMS_BYTES + 64
 _ARRAYS = ("", "_image", "_row", "_column", "_channel")  # an address; bytes along each dimension
 
 SLOTS = (
@@ -274,7 +273,10 @@ def sliced_matmul(
     a = a.with_dims((*[1] * missing, *a.shape), (*[0] * missing, *a.strides))
     views = [a, out, *operands]
     if a.shape != (*out.shape[:-1], b.k) or out.shape[-1] != b.n:
-        raise ShapeError(f"matrix product: found {a.shape} · [{b.k}, {b.n}] -> {out.shape}")
+        raise ShapeError(
+            f"matrix product: found {a.shape} · [{b.k}, {b.n}] -> {out.shape}; the inner sizes must be equal "
+            "and the result [..., rows of the first, columns of the second]"
+        )
     dims: list[list[int]] = []  # of pixels: size, then a stride for each view
     for d in range(a.rank - 1):
         size, strides = out.shape[d], [v.strides[d] for v in views]

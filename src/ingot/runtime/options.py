@@ -39,7 +39,7 @@ class SessionOptions:
     infinity or NaN reaches a few more pixels around it.
     enable_amx: where the CPU has AMX, float32 matrices are multiplied there as three slices of 8 bits with
     a common scale for a row, or for a part of an image. Results differ from exact ones by 0.2 to 0.6e-6 of
-    the largest, like float32 sums, where values are of a size, and by up to 3e-5 where one of a row is a
+    the largest, like float32 sums, where values are of a size, and by up to 1.1e-5 where one of a row is a
     hundred times larger than the others and has no weight (see docs/kernels/sliced.md).
     """
 
