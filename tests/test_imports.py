@@ -27,6 +27,7 @@ PUBLIC = [
     "MissingOperatorError",
     "ModelError",
     "NodeArg",
+    "OperatorError",
     "Program",
     "ProviderError",
     "RunOptions",
@@ -39,6 +40,7 @@ PUBLIC = [
     "get_available_providers",
     "load",
     "optimize",
+    "register_op",
     "save",
     "verify",
 ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingot.errors import MissingExtraError as MissingExtraError
     from ingot.errors import MissingOperatorError as MissingOperatorError
     from ingot.errors import ModelError as ModelError
+    from ingot.errors import OperatorError as OperatorError
     from ingot.errors import ProviderError as ProviderError
     from ingot.errors import ShapeError as ShapeError
     from ingot.errors import UnsupportedOperatorError as UnsupportedOperatorError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ingot.export import export as export
     from ingot.loading import load as load
     from ingot.loading import save as save
+    from ingot.ops.user import register_op as register_op
     from ingot.optimize import optimize as optimize
     from ingot.program import Program as Program
     from ingot.runtime.options import ExecutionMode as ExecutionMode
@@ -53,6 +55,7 @@ _HOME = {
     "MissingOperatorError": "ingot.errors",
     "ModelError": "ingot.errors",
     "NodeArg": "ingot.runtime.options",
+    "OperatorError": "ingot.errors",
     "Program": "ingot.program",
     "ProviderError": "ingot.errors",
     "RunOptions": "ingot.runtime.options",
@@ -64,6 +67,7 @@ _HOME = {
     "get_available_providers": "ingot.runtime.providers",
     "load": "ingot.loading",
     "optimize": "ingot.optimize",
+    "register_op": "ingot.ops.user",
     "save": "ingot.loading",
     "verify": "ingot.verify",
 }

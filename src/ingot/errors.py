@@ -9,6 +9,7 @@ what to do.
     ├── ModelError                   a file or graph that is not a valid model
     │   └── UnsupportedOperatorError an operator, opset or dtype that no provider here can run
     ├── InputError (ValueError)      what was given to run(): name, dtype, rank, shape
+    ├── OperatorError (ValueError)   an operator of the user's: its registration, or what it answered
     ├── ShapeError                   shapes inside the graph do not fit each other
     ├── ProviderError                an execution provider that is not available
     └── MissingExtraError            an optional dependency is not installed
@@ -47,6 +48,10 @@ class UnsupportedOperatorError(ModelError):
 
 class InputError(IngotError, ValueError):
     """Bad input to a session: an unknown or missing name, a wrong dtype, rank or shape."""
+
+
+class OperatorError(IngotError, ValueError):
+    """An operator given to register_op(): it cannot be registered so, or its function broke its word."""
 
 
 class ShapeError(IngotError):

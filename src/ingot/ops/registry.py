@@ -143,8 +143,19 @@ def add(cls: type[Op], name: str, since: int, domain: str = "") -> Op:
     """Enters an instance of `cls` under a name; for families that build their classes from a table."""
     cls.name, cls.since, cls.domain = name, since, domain
     op = cls()
-    _table[domain, name] = op
+    enter_op(op)
     return op
+
+
+def enter_op(op: Op) -> None:
+    """Enters an operator under its own domain and name, in the place of the one there is."""
+    _table[op.domain, op.name] = op
+
+
+def registered(domain: str, op_type: str) -> Op | None:
+    """The operator that the table has under these names; None where it has none (`find` may make one)."""
+    load_families()
+    return _table.get((domain, op_type))
 
 
 def find(domain: str, op_type: str, node: ir.Node | None = None) -> Op:
