@@ -47,7 +47,7 @@ def test_code_blocks_run(page: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,
-        env=os.environ,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},  # this checkout, wherever it is installed
         capture_output=True,
         text=True,
         check=False,
