@@ -33,6 +33,7 @@ PUBLIC = [
     "RunOptions",
     "SessionOptions",
     "ShapeError",
+    "Stateful",
     "UnsupportedOperatorError",
     "VerificationError",
     "__version__",

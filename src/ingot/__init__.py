@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ingot.runtime.options import SessionOptions as SessionOptions
     from ingot.runtime.providers import get_available_providers as get_available_providers
     from ingot.runtime.session import InferenceSession as InferenceSession
+    from ingot.stateful import Stateful as Stateful
     from ingot.verify import verify as verify
 
 _HOME = {
@@ -61,6 +62,7 @@ _HOME = {
     "RunOptions": "ingot.runtime.options",
     "SessionOptions": "ingot.runtime.options",
     "ShapeError": "ingot.errors",
+    "Stateful": "ingot.stateful",
     "UnsupportedOperatorError": "ingot.errors",
     "VerificationError": "ingot.errors",
     "export": "ingot.export",

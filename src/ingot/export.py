@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ingot.errors import MissingExtraError, VerificationError
 from ingot.loading import require_directory
-from ingot.program import TENSOR, Program
+from ingot.program import TENSOR, Program, as_array
+from ingot.stateful import State, write_states
 
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
@@ -34,6 +35,7 @@ def export(
     dynamic_shapes: Any = "auto",
     opset_version: int | None = None,
     verify: bool = True,
+    state: Literal["refuse", "inputs"] = "refuse",
 ) -> Program:
     """Turn a PyTorch module into an ONNX model that is the same function for every input size.
 
@@ -53,6 +55,10 @@ def export(
             says where; so does one for a branch on a size that the example took.
         opset_version: 18 to 25; 20 by default.
         verify: run the exported model against the module, on the example and on other sizes.
+        state: what becomes of buffers and attributes that `forward` changes and a later call reads.
+            `"refuse"`: an ExportError with the line; `"inputs"`: each becomes an input `state.NAME` and an
+            output `next.NAME`, which `ingot.Stateful` carries from call to call. BatchNorm layers in training
+            mode then stay in it.
 
     Raises:
         ModelError: `f` cannot be written to.
@@ -77,12 +83,15 @@ def export(
         output_names=output_names,
         dynamic_shapes=dynamic_shapes,
         opset=DEFAULT_OPSET if opset_version is None else opset_version,
+        state=state,
     )
     report = None
     if verify:
         captured, report = _verified(captured)
         announce_verification(report)
     announce(captured.assumptions)
+    if captured.recording.states:
+        write_states(captured.model, initial_states(captured))
     program = Program(
         captured.model,
         captured.assumptions,
@@ -95,6 +104,13 @@ def export(
     if f is not None:
         program.save(f)
     return program
+
+
+def initial_states(captured: Capture) -> list[State]:
+    """The state that a model was exported with."""
+    return [
+        State(spec.input_name, spec.output_name, as_array(spec.initial)) for spec in captured.recording.states
+    ]
 
 
 def _verified(captured: Capture) -> tuple[Capture, Report]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ingot.loading import save
+from ingot.stateful import KEY, Stateful
 
 if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
@@ -60,14 +61,22 @@ class Program:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with the module's own arguments: torch or NumPy in, NumPy out in the module's
-        structure.
+        structure. State goes from each call to the next.
         """
         if self._session is None:
-            self._session = self.session()
+            self._session = Stateful(self) if KEY in self.model.metadata_props else self.session()
+        return self.call(self._session, args, kwargs)
+
+    def call(self, session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a session of this model with the module's own arguments."""
         feeds = {name: as_array(t) for name, t in self.arguments.feeds(args, kwargs).items()}
         wanted = {v.name for v in self.model.graph.inputs}
-        results = self._session.run(self.output_names, {k: v for k, v in feeds.items() if k in wanted})
+        results = session.run(self.output_names, {k: v for k, v in feeds.items() if k in wanted})
         return self.structured(results)
+
+    def reset(self) -> None:
+        """Let calls of this Program begin with the initial state again."""
+        self._session = None
 
     def structured(self, results: Sequence[npt.NDArray[Any]]) -> Any:
         """Output arrays in the structure the module returns."""

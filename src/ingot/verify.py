@@ -32,6 +32,7 @@ Runner = Callable[[ir.Model], Run]
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OTHER_SHAPES = 3
 DRAWS = 200
+CALLS_IN_A_ROW = 3  # compared where the model has state
 
 #: How many times its tolerance an output may differ at the most, where the module itself is that sensitive.
 MOST_SENSITIVE = 10
@@ -145,7 +146,9 @@ def verify_capture(
     report = Report()
     rng = np.random.default_rng(seed)
     inputs, sizes = example_inputs(captured, rng)
-    _compare(captured, module, run, runner, inputs, sizes, report, rtol)
+    later = CALLS_IN_A_ROW - 1 if captured.recording.states else 0
+    rows = [inputs, *(sampled_inputs(captured, sizes, rng) for _ in range(later))]
+    _compare(captured, module, run, runner, rows, sizes, report, rtol)
     tested = {tuple(sizes.items())}
     for drawn in other_sizes(captured, rng, DRAWS):
         if len(report.cases) > OTHER_SHAPES:
@@ -153,8 +156,8 @@ def verify_capture(
         if tuple(drawn.items()) in tested:
             continue
         tested.add(tuple(drawn.items()))
-        inputs = sampled_inputs(captured, drawn, rng)
-        _compare(captured, module, run, runner, inputs, drawn, report, rtol)
+        rows = [sampled_inputs(captured, drawn, rng) for _ in range(1 + later)]
+        _compare(captured, module, run, runner, rows, drawn, report, rtol)
     return report
 
 
@@ -163,10 +166,14 @@ def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     import torch
 
     from ingot.capture.run import unchanged
-    from ingot.capture.signature import is_tensor, leaves
 
     with torch.no_grad(), unchanged(module):
-        output = module(*args, **kwargs)
+        return _arrays(module(*args, **kwargs))
+
+
+def _arrays(output: Any) -> list[Array]:
+    from ingot.capture.signature import is_tensor, leaves
+
     numbers = (int, float)
     return [
         as_array(leaf.value)
@@ -175,48 +182,98 @@ def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ]
 
 
+def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) -> list[list[Array]]:
+    """The module's outputs and state for calls in a row, as many as it takes."""
+    import torch
+
+    from ingot.capture.run import unchanged
+
+    recording = captured.recording
+    found: list[list[Array]] = []
+    with torch.no_grad(), unchanged(module, bool(recording.states)) as held:
+        for state in recording.touched:  # a copy of its own, so that the caller's is not written to
+            initial = state.initial.clone() if isinstance(state.initial, torch.Tensor) else state.initial
+            for label in state.labels:
+                held.places[label].set(initial)
+        for inputs in rows:
+            args, kwargs = captured.arguments.with_tensors([x.clone() for x in inputs])
+            try:
+                outputs = _tensors_only(captured, _arrays(module(*args, **kwargs)))
+            except Exception:  # whatever the module's own Python says to sizes that are none of its own
+                if not found:
+                    raise
+                break  # full: a cache of fixed size, say
+            after = [as_array(held.places[s.label].get()) for s in recording.states]
+            found.append([*outputs, *(a.copy() for a in after)])
+    return found
+
+
+def _exported_calls(
+    captured: Capture, run: Run, rows: Sequence[list[Any]], count: int
+) -> list[Sequence[Array]]:
+    """The same of the exported model."""
+    states = captured.recording.states
+    names = [*captured.output_names, *(s.output_name for s in states)]
+    state = {s.input_name: as_array(s.initial) for s in states}
+    used = {str(v.name) for v in captured.model.graph.inputs}
+    found: list[Sequence[Array]] = []
+    for inputs in rows[:count]:
+        feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, inputs, strict=True) if n in used}
+        found.append(run({**feeds, **state}, names))
+        state = {
+            s.input_name: a for s, a in zip(states, found[-1][len(captured.output_names) :], strict=True)
+        }
+    return found
+
+
 def _compare(
     captured: Capture,
     module: Any,
     run: Run,
     runner: Runner,
-    inputs: list[Any],
+    rows: Sequence[list[Any]],
     sizes: dict[str, int],
     report: Report,
     rtol: float | None,
 ) -> None:
+    """Compare calls in a row: one, or several where the model has state."""
     try:
-        want = reference_outputs(module, *captured.arguments.with_tensors([x.clone() for x in inputs]))
-    except Exception:
+        wanted = _reference_calls(captured, module, rows)
+    except Exception:  # whatever the module's own Python says to sizes that are none of its own
         if not report.cases:
             raise
         report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
         return
-    names = captured.output_names
-    feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, inputs, strict=True)}
-    feeds = {v.name: feeds[v.name] for v in captured.model.graph.inputs if v.name in feeds}
+    states = captured.recording.states
+    names = [*captured.output_names, *(s.output_name for s in states)]
     where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
     try:
-        got = run(feeds, names)
+        got = _exported_calls(captured, run, rows, len(wanted))
     except IngotError as error:
         raise VerificationError(
             f"the exported model fails for {where}, where the module gives a result: {error}"
         ) from error
-    wanted = _tensors_only(captured, want)
 
-    def shaken() -> list[Array]:
-        moved = [_nudged(x) for x in inputs]
-        return _tensors_only(captured, reference_outputs(module, *captured.arguments.with_tensors(moved)))
+    def shaken(call: int, output: int) -> Array:
+        moved = [[_nudged(x) for x in inputs] for inputs in rows[: call + 1]]
+        return _reference_calls(captured, module, moved)[call][output]
 
     differences: dict[str, float] = {}
-    for i, (name, expected, result) in enumerate(zip(names, wanted, got, strict=True)):
-        try:
-            differences[name] = _check(name, expected, result, rtol, lambda i=i: shaken()[i], where)
-        except VerificationError as error:
-            from ingot.capture.bisect import first_difference
+    for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
+        at = f"{where}, call {call + 1} in a row" if states else where
+        for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
+            try:
+                found = _check(name, want, result, rtol, lambda c=call, i=i: shaken(c, i), at)
+            except VerificationError as error:
+                if captured.recording.touched:
+                    raise
+                from ingot.capture.bisect import first_difference
 
-            found = first_difference(captured, module, runner, inputs, feeds, _differs)
-            raise VerificationError(f"{error}{found}") from error
+                feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, rows[0], strict=True)}
+                feeds = {str(v.name): feeds[str(v.name)] for v in captured.model.graph.inputs}
+                node = first_difference(captured, module, runner, rows[0], feeds, _differs)
+                raise VerificationError(f"{error}{node}") from error
+            differences[name] = max(differences.get(name, 0.0), found)
     report.cases.append(Case(sizes, differences))
 
 

@@ -69,7 +69,13 @@ def _between(g: Recorder, parent: Entry, dim: int, start: Any, size: Any, value:
     parts.append(value)
     if not g.same_size(start + size, length):
         parts.append(g.op("Slice", whole, g.sizes.dim(start + size), g.const([END]), axes))
-    return parts[0] if len(parts) == 1 else g.op("Concat", *parts, axis=dim)
+    if len(parts) == 1:
+        return parts[0]
+    joined = g.op("Concat", *parts, axis=dim)
+    if g.env.of_inputs(start):
+        return joined
+    # Only the run knows where the part lies: one that does not lie within the whole fails here.
+    return g.op("Reshape", joined, g.op("Shape", whole))
 
 
 def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:

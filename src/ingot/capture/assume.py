@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "narrowed", "unified", "range", "relation", "declared", "argument", "constant", "input-changed"
+    "narrowed",
+    "unified",
+    "range",
+    "relation",
+    "declared",
+    "argument",
+    "constant",
+    "input-changed",
+    "state",
 ]
-Status = Literal["checked", "fixed", "assumed"]
+Status = Literal["proved", "checked", "fixed", "assumed"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,12 @@ class Assumption:
             divisibility of sizes; `relation`: an equation between sizes; `declared`: bounds that the caller
             gave a dimension; `argument`: a non-tensor argument kept at its value; `constant`: a Python value
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
-            writes into its input, the exported model leaves it alone
+            writes into its input, the exported model leaves it alone; `state`: forward changes something that
+            outlives the call
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
-    status  `fixed`: visible in the declared inputs; `checked`: the graph itself fails when it does not hold;
-            `assumed`: holds for the inputs in range, by declaration
+    status  `proved`: holds for every input; `fixed`: visible in the declared inputs; `checked`: the graph
+            itself fails when it does not hold; `assumed`: holds for the inputs in range, by declaration
     """
 
     kind: Kind

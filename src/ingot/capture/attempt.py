@@ -15,9 +15,10 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.assume import Assumption
-from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised
-from ingot.capture.run import Recording, record
+from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
+from ingot.capture.run import Call, Recording, record
 from ingot.capture.signature import Arguments, arguments_of, rebuild
+from ingot.capture.state import StateFound, StateSpec
 from ingot.errors import ExportError
 
 OPSETS = range(18, 26)
@@ -60,6 +61,7 @@ def capture(
     output_names: Sequence[str] | None = None,
     dynamic_shapes: Any = "auto",
     opset: int = 20,
+    state: str = "refuse",
 ) -> Capture:
     """Record the model; see `ingot.export` for the arguments."""
     if opset not in OPSETS:
@@ -74,16 +76,36 @@ def capture(
     arguments = arguments_of(model, args, kwargs, input_names)
     if not arguments.names:
         raise ExportError("the call has no tensor arguments. Pass an example: args=(torch.zeros(2, 3),).")
-    specs, table = input_specs(arguments, dynamic_shapes)
+    if state not in ("refuse", "inputs"):
+        raise ExportError(f"state is {state!r}; wanted 'refuse' or 'inputs'.")
+    states: list[StateSpec] = []
+    while True:
+        specs, table = input_specs(arguments, dynamic_shapes)
+        call = Call(
+            model,
+            arguments,
+            specs,
+            output_names,
+            opset,
+            list(states),
+            state_specs(states, table),
+            state == "inputs",
+        )
+        try:
+            return _captured(call, table)
+        except StateFound as found:
+            states.extend(found.states)
 
+
+def _captured(call: Call, table: DimTable) -> Capture:
     def attempt(hints: dict[str, int]) -> Recording:
-        return record(model, arguments, specs, hints, output_names, opset)
+        return record(call, hints)
 
     recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table), table)
     recording = _with_unequal_sizes(attempt, recording, table)
-    return Capture(
-        model, arguments, specs, table, recording, _assumptions(arguments, recording, table), attempt
-    )
+    assumptions = _assumptions(call.arguments, recording, table)
+    specs = list(call.specs)
+    return Capture(call.function, call.arguments, specs, table, recording, assumptions, attempt)
 
 
 def without_branches_of_the_example(captured: Capture) -> Capture | None:
@@ -100,7 +122,7 @@ def without_branches_of_the_example(captured: Capture) -> Capture | None:
     for s, fixed in env.fixed.items():
         if fixed.by_user:
             lines.setdefault(fixed.where, []).append(env.names[s])
-    hints = {env.names[s]: int(n) for s, n in env.hints.items() if s in env.names}
+    hints = env.hints_by_name()
     recording = captured.recording
     for names in lines.values():
         trial = hints | {name: hints[name] * 2 for name in names}
@@ -141,7 +163,7 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
     except Exception:
         if not changed:
             raise
-    kept = dict(table.sizes)
+    kept = table.sizes | table.numbers
     recording = attempt(kept)  # the example's own sizes: if these fail too, the error is the model's
     if len(changed) == 1:
         return recording
@@ -165,6 +187,7 @@ def _misses_the_example(recording: Recording, table: DimTable) -> bool:
     """
     env = recording.env
     example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
+    example |= {s: table.numbers[name] for s, name in env.numbers.items()}
     return any(
         env.expand(guard.condition).xreplace(example) == False  # noqa: E712  (a SymPy object)
         for guard in env.held.values()
@@ -177,7 +200,8 @@ def _with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> R
     env = recording.env
     if not env.small:
         return recording
-    hints = {name: int(env.hints[s]) * (4 if s in env.small else 1) for s, name in env.names.items()}
+    small = {env.names[s] for s in env.small if s in env.names}
+    hints = {name: hint * 4 if name in small else hint for name, hint in env.hints_by_name().items()}
     try:
         larger: Recording = attempt(hints)
     except Exception:
@@ -195,7 +219,7 @@ def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> 
     env = recording.env
     pairs = [drop for drop, (_, _, by_user) in env.unified.items() if not by_user]
     trials = [pairs, *([p] for p in pairs)] if len(pairs) > 1 else [pairs]
-    base = {env.names[s]: int(hint) for s, hint in env.hints.items() if s in env.names}
+    base = env.hints_by_name()
     for changed in trials if pairs else []:
         hints = base | {env.names[s]: base[env.names[s]] * 2 for s in changed}
         try:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ingot.capture.signature import Arguments, Input, children, is_tensor, leaves
+from ingot.capture.state import StateSpec
 from ingot.capture.tensors import BY_NAME
 from ingot.errors import ExportError
 
@@ -30,6 +31,7 @@ class InputSpec:
     dims: list[int | str]
     example: torch.Tensor | None
     sizes: list[int]  # the example's, or what stands for them
+    number: type | None = None  # a Python number to the model: bool, int or float
 
 
 @dataclass
@@ -38,6 +40,10 @@ class DimTable:
 
     sizes: dict[str, int] = field(default_factory=dict[str, int])
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
+    numbers: dict[str, Any] = field(
+        default_factory=dict[str, Any]
+    )  # example values of inputs that are numbers
+    of_state: set[str] = field(default_factory=set[str])  # the dims whose first size the state's own is
 
 
 def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSpec], DimTable]:
@@ -72,6 +78,28 @@ def _describe(name: str, tensor: Any) -> InputSpec:
     example = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
     sizes = [int(n) for n in example.shape]
     return InputSpec(name, example.dtype, list(sizes), example, sizes)
+
+
+def state_specs(states: Sequence[StateSpec], table: DimTable) -> list[InputSpec]:
+    """Inputs for what outlives a call; every dimension of a tensor is symbolic until the model fixes it."""
+    specs: list[InputSpec] = []
+    for state in states:
+        name, initial = state.input_name, state.initial
+        if not isinstance(initial, torch.Tensor):
+            table.numbers[name] = initial
+            specs.append(_number(name, type(initial)))
+            continue
+        sizes = [int(n) for n in initial.shape]
+        labels: list[int | str] = [default_name(name, axis) for axis in range(len(sizes))]
+        table.sizes.update((str(label), n) for label, n in zip(labels, sizes, strict=True))
+        table.of_state.update(map(str, labels))
+        specs.append(InputSpec(name, initial.dtype, labels, initial, sizes))
+    return specs
+
+
+def _number(name: str, kind: type) -> InputSpec:
+    dtype = {bool: torch.bool, int: torch.int64, float: torch.float64}[kind]
+    return InputSpec(name, dtype, [], None, [], number=kind)
 
 
 def default_name(argument: str, axis: int) -> str:
@@ -215,12 +243,15 @@ def hints_for(table: DimTable) -> dict[str, int]:
             raised[size] = next(spare)
         hint = max(raised[size], low)
         hints[name] = hint if high is None or hint <= high else size
+    for name, number in table.numbers.items():
+        plain = isinstance(number, bool) or number not in (0, 1)
+        hints[name] = number if plain else type(number)(raised.setdefault(int(number), next(spare)))
     return hints
 
 
 def raised(table: DimTable, hints: Mapping[str, int]) -> list[str]:
-    """The dims whose hint is not the example's size."""
-    return [name for name, size in table.sizes.items() if hints[name] != size]
+    """The dims and numbers whose hint is not the example's."""
+    return [name for name, size in (table.sizes | table.numbers).items() if hints[name] != size]
 
 
 def names_of(specs: Sequence[InputSpec]) -> list[str]:

@@ -21,8 +21,8 @@ from ingot.capture import alias, fakes
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
-from ingot.capture.sizes import SizeEnv, SizeWriter
-from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
+from ingot.capture.sizes import SizeEnv, SizeWriter, StaleRead
+from ingot.capture.tensors import DTYPES, NUMBERS, Memory, dtype_of, zero_copy
 from ingot.capture.where import add_line, quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
@@ -140,6 +140,9 @@ class Recorder:
         self._transposed: dict[int, ir.Value] = {}
         self.memo: dict[Any, Any] = {}  # rows' own values, shared between calls
         self.input_entries: list[Entry] = []
+        self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
+        self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
+        self._stale: dict[int, tuple[str, torch.Tensor]] = {}
         self._by_memory: dict[Memory, ir.Value] = {}
         self.op: Callable[..., ir.Value] = self.graph.op
         self.ops: Callable[..., Sequence[ir.Value]] = self.graph.ops
@@ -153,6 +156,8 @@ class Recorder:
         if found is not None:
             return found
         real = tensor.constant if isinstance(tensor, FakeTensor) else tensor
+        if id(tensor) in self._stale:
+            raise StaleRead(self._stale[id(tensor)][0])
         if real is None:
             raise ExportError(
                 f"a tensor of unknown origin is used at {quoted_line()}\n"
@@ -171,6 +176,19 @@ class Recorder:
         """Say that `value` is the tensor's value."""
         self._new(tensor, Group(owned=True), value=value)
         self.annotate(value, tensor)
+
+    def value_of(self, x: Any) -> ir.Value | None:
+        """The value of a tensor or number that this recording made, if it is no constant."""
+        found = self._entries.get(id(x)) if isinstance(x, torch.Tensor) else None
+        if found is not None:
+            return self._get(found) if found.real is None else None
+        return self.scalar(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else None
+
+    def stale_tensor(self, label: str, like: torch.Tensor) -> torch.Tensor:
+        """A tensor that an earlier call left behind: whoever reads it raises StaleRead."""
+        made = fakes.fresh(self.mode, [_hint(n) for n in like.shape], like.dtype, like.device)
+        self._stale[id(made)] = label, made
+        return made
 
     def annotate(self, value: ir.Value, tensor: torch.Tensor) -> None:
         """Write dtype and shape on the value."""
@@ -343,8 +361,9 @@ class Recorder:
         known = all(r is not None for r in reals)
         if plan.name in ("lift_fresh", "lift"):
             return self._lift(func, args[0])
-        if plan.in_place:
-            self._refuse_outside(func, self.entry(args[0]))
+        if plan.in_place and self._is_outside(func, self.entry(args[0])):
+            self._in_place(func, plan, args, kwargs, False)  # not by torch, which would write into the tensor
+            return args[0]
         out = None if known else fakes.quick(self, plan.name, args, kwargs)
         if out is None:
             out = func(*args, **kwargs)
@@ -577,10 +596,22 @@ class Recorder:
 
     # -- writes
 
-    def _refuse_outside(self, func: Any, target: Entry) -> None:
-        """Before torch runs it: a write into something that is there after the call."""
-        if target.group.owned or target.real is None:
-            return
+    def _is_outside(self, func: Any, target: Entry) -> bool:
+        """Before torch runs it: a write into something that is there after the call.
+
+        What the model holds is noted, and is this recording's own from then on; anything else is refused.
+        """
+        if target.group.owned:
+            return False
+        base = target
+        while base.view is not None:
+            base = base.view.parent
+        labels = self.labels_of(base.tensor)
+        if labels:
+            self.written.setdefault(labels[0], quoted_line())
+            self._release(target.group)
+            target.group.owned = True
+            return True
         name = target.name if target.name != "const" else "a tensor made outside of forward"
         raise ExportError(
             f"{func} writes into {name!r} at {quoted_line()}\n"
@@ -640,11 +671,31 @@ class Recorder:
         for e, v in chain:
             e.value, e.version = v, group.version
 
-    def add_input(self, tensor: torch.Tensor, value: ir.Value) -> None:
-        """An input of the model."""
+    def overwrite(self, tensor: torch.Tensor, value: ir.Value) -> None:
+        """Give a tensor a new value, for an operator that writes to it without saying so."""
+        target = self.entry(tensor)
+        if not self._is_outside("the operator", target):
+            self._release(target.group)
+        self._write(target, value)
+        self.annotate(value, tensor)
+
+    def add_input(self, tensor: torch.Tensor, value: ir.Value, *, of_caller: bool = True) -> None:
+        """An input of the model: the caller's own tensor, or state."""
         self.bind(tensor, value)
         self._note_dims(tensor, value)
-        self.input_entries.append(self.entry(tensor))
+        if of_caller:
+            self.input_entries.append(self.entry(tensor))
+
+    def add_number(self, value: ir.Value, hint: Any, kind: type) -> Any:
+        """An input that is a Python number to the model."""
+        made = self.env.new_number(str(value.name), hint, kind)
+        value.type, value.shape = ir.TensorType(NUMBERS[kind]), ir.Shape([])
+        one = self.op("Unsqueeze", value, self.graph.const([0]))
+        if kind is bool:
+            one = self.op("Cast", one, to=ir.DataType.INT64)
+        (symbol,) = made.node.expr.free_symbols
+        self.sizes.sources[symbol] = one, -1
+        return made
 
 
 class Dispatch(TorchDispatchMode):

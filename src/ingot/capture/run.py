@@ -12,21 +12,22 @@ import contextlib
 import logging
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import InputSpec
 from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
 from ingot.capture.record import Dispatch, Recorder
 from ingot.capture.signature import Arguments, Leaf, check_names, leaves, unique_names
-from ingot.capture.sizes import SizeEnv
+from ingot.capture.sizes import SizeEnv, StaleRead
+from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateSpec
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import asked_by_user, converting_frame
@@ -47,83 +48,310 @@ class Recording:
     env: SizeEnv
     recorder: Recorder
     output: Any  # the structure the model returned, with fake tensors as leaves
-    output_names: list[str]
+    output_names: list[str]  # of what the model returns; states come after them
     assumptions: list[Assumption]
+    states: list[StateSpec]  # inputs and outputs of the model
+    touched: list[StateSpec]  # everything that a call writes to and a later call could see
 
 
-def record(
-    function: Any,
-    arguments: Arguments,
-    specs: Sequence[InputSpec],
-    hints: dict[str, int],
-    output_names: Sequence[str] | None,
-    opset: int,
-) -> Recording:
-    """Run `function` on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
+@dataclass
+class Call:
+    """What to record: one call of a function, and what is known to outlive it."""
+
+    function: Any
+    arguments: Arguments
+    specs: Sequence[InputSpec]
+    output_names: Sequence[str] | None
+    opset: int
+    states: Sequence[StateSpec] = ()
+    state_specs: Sequence[InputSpec] = ()
+    keep_states: bool = False  # as inputs and outputs; else they may not matter
+
+
+def record(call: Call, hints: dict[str, int]) -> Recording:
+    """Run the function on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 
     It runs once; and once more for each other Python module that calls `int()` on a size, with an `int` that
     lets sizes be.
 
     Raises:
         DataDependentError, MissingOperatorError, ExportError: with the user's line.
+        StateFound: the call changes what outlives it, and `call.states` does not have it yet.
         Exception: whatever the model raises for these sizes.
     """
-    symbolic_int = _globals_of(function)
+    symbolic_int = _globals_of(call.function)
     while True:
         try:
-            return _record(function, arguments, specs, hints, output_names, opset, symbolic_int)
+            return _record(call, hints, symbolic_int)
         except KeepSymbolic as found:
             symbolic_int.append(found.module_globals)
 
 
-def _record(
-    function: Any,
-    arguments: Arguments,
-    specs: Sequence[InputSpec],
-    hints: dict[str, int],
-    output_names: Sequence[str] | None,
-    opset: int,
-    symbolic_int: list[dict[str, Any]],
-) -> Recording:
-    with _LOCK, unchanged(function) as state, shadowed_int(symbolic_int), quiet_torch():
-        env = SizeEnv()
-        recorder = Recorder(env, opset)
-        env.on_int = lambda: _before_number(symbolic_int, recorder)
-        if isinstance(function, torch.nn.Module):
-            for name, tensor in [
-                *function.named_parameters(remove_duplicate=False),
-                *function.named_buffers(),
-            ]:
-                recorder.parameter_names.setdefault(id(tensor), name)
-        symbols = {name: env.new_dim(name, hint) for name, hint in hints.items()}
-        inputs: list[ir.Value] = []
-        with torch.no_grad(), recorder.mode:
-            fakes: list[Any] = []
-            for spec in specs:
-                shape = [symbols[d] if isinstance(d, str) else d for d in spec.dims]
-                fake = torch.empty(shape, dtype=spec.dtype)
-                value = ir.Value(
-                    name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(spec.dtype))
-                )
-                recorder.add_input(fake, value)
-                fakes.append(fake)
-                inputs.append(value)
-            args, kwargs = arguments.with_tensors(fakes)
-            with (
-                module_paths(function, recorder),
-                python_functions_run_as_they_are(),
-                Intercept(recorder),
-                Dispatch(recorder),
-            ):
-                output = function(*args, **kwargs)
-            recorder.missing.raise_if_any()
-            outputs, names = _outputs(recorder, output, arguments.names, output_names)
-            recorder.untie_transposed()
-        for value, fake in zip(inputs, fakes, strict=True):
-            value.shape = ir.Shape([recorder.dim_label(d) for d in fake.shape])
+@dataclass
+class _Run:
+    """A model that has run on fake tensors."""
+
+    recorder: Recorder
+    inputs: list[ir.Value]
+    fakes: list[Any]
+    output: Any
+
+
+def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]]) -> Recording:
+    with _LOCK, unchanged(call.function, call.keep_states) as snapshot, shadowed_int(symbolic_int):
+        with quiet_torch():
+            run = _run(call, hints, symbolic_int, snapshot)
+            recorder = run.recorder
+            known = {label for s in call.states for label in s.labels}
+            changes = [c for c in snapshot.changes() if c.label not in known]
+            _require_known(recorder, snapshot, changes)
+            with torch.no_grad(), recorder.mode:
+                outputs, names = _outputs(recorder, run.output, call.arguments.names, call.output_names)
+                following = _next_states(call, run, snapshot, outputs)
+            others = _leftovers(call, hints, symbolic_int, snapshot, run, changes)
+        matter = _mattering(call, run, outputs, following)
+        if matter and not call.keep_states:
+            raise ExportError(refusal(matter[0]))
+        inputs, kept = run.inputs, list(call.states)
+        if call.keep_states:
+            outputs.extend(following)
+        else:
+            inputs, kept = inputs[: len(call.specs)], []
+        recorder.untie_transposed()
+        for value, fake in zip(run.inputs, run.fakes, strict=True):
+            shape = fake.shape if isinstance(fake, torch.Tensor) else ()
+            value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
         model = _model(recorder, inputs, outputs)
-        assumptions = [*recorder.assumptions, *state.assumptions()]
-        return Recording(model, env, recorder, output, names, assumptions)
+        assumptions = [*recorder.assumptions, *_noted(call), *others]
+        return Recording(
+            model, recorder.env, recorder, run.output, names, assumptions, kept, list(call.states)
+        )
+
+
+def _run(
+    call: Call,
+    hints: dict[str, int],
+    symbolic_int: list[dict[str, Any]],
+    snapshot: Snapshot,
+    prepare: Callable[[Recorder], None] | None = None,
+) -> _Run:
+    """Run the function once, with inputs in the place of its arguments' tensors and of its state."""
+    env = SizeEnv()
+    recorder = Recorder(env, call.opset)
+    env.on_int = lambda: _before_number(symbolic_int, recorder)
+    recorder.labels_of = snapshot.labels_of
+    function = call.function
+    if isinstance(function, torch.nn.Module):
+        named = [*function.named_parameters(remove_duplicate=False), *function.named_buffers()]
+        for name, tensor in named:
+            recorder.parameter_names.setdefault(id(tensor), name)
+    symbols: dict[str, torch.SymInt] = {}
+    inputs: list[ir.Value] = []
+    fakes: list[Any] = []
+    with torch.no_grad(), recorder.mode:
+        for spec in (*call.specs, *call.state_specs):
+            value = ir.Value(name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(spec.dtype)))
+            inputs.append(value)
+            if spec.number is not None:
+                fakes.append(recorder.add_number(value, hints[spec.name], spec.number))
+                continue
+            for d in spec.dims:
+                if isinstance(d, str) and d not in symbols:
+                    symbols[d] = env.new_dim(d, hints[d])
+            fake = torch.empty([symbols[d] if isinstance(d, str) else d for d in spec.dims], dtype=spec.dtype)
+            recorder.add_input(fake, value, of_caller=len(fakes) < len(call.specs))
+            fakes.append(fake)
+        for state, fake in zip(call.states, fakes[len(call.specs) :], strict=True):
+            for label in state.labels:
+                snapshot.places[label].set(fake)
+        if prepare is not None:
+            prepare(recorder)
+        args, kwargs = call.arguments.with_tensors(fakes[: len(call.specs)])
+        with (
+            module_paths(function, recorder),
+            python_functions_run_as_they_are(),
+            Intercept(recorder),
+            Dispatch(recorder),
+        ):
+            output = function(*args, **kwargs)
+        recorder.missing.raise_if_any()
+    return _Run(recorder, inputs, fakes, output)
+
+
+# -- state
+
+
+def refusal(state: StateSpec) -> str:
+    """What is said of state where the caller did not ask for it."""
+    return (
+        f"{state.where}\n"
+        f"forward changes {state.label!r} here, and a later call reads it: state, which outlives the call; "
+        'an ONNX model keeps none. Export with state="inputs": it becomes an input and an output of the '
+        "model, and ingot.Stateful(session) carries it from call to call."
+    )
+
+
+def _require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Change]) -> None:
+    """Start again with an input for what the call turned out to change."""
+    found: dict[str, StateSpec] = {}
+    for label, where in recorder.written.items():
+        before = snapshot.before[label]
+        found[label] = StateSpec(label, before, where, tuple(snapshot.labels_of(before)))
+    taken = {label for s in found.values() for label in s.labels}
+    for c in changes:
+        if c.is_state and c.label not in taken:
+            found[c.label] = StateSpec(c.label, c.before, snapshot.line_of(c.label), (c.label,))
+    if found:
+        raise StateFound(list(found.values()))
+
+
+def _next_states(call: Call, run: _Run, snapshot: Snapshot, outputs: list[ir.Value]) -> list[ir.Value]:
+    """The value of each state after the call, as an output of the graph.
+
+    Raises:
+        ExportError: it has another dtype or shape than before the call, so no input can have it.
+    """
+    made: list[ir.Value] = []
+    for state, before in zip(call.states, run.fakes[len(call.specs) :], strict=True):
+        after = snapshot.places[state.label].get()
+        if isinstance(before, torch.Tensor):
+            _require_alike(run.recorder, state, before, after)
+        value = _as_output(run.recorder, after, [*outputs, *made])
+        value.name = run.recorder.graph.unique(state.output_name)
+        made.append(value)
+    return made
+
+
+def _require_alike(recorder: Recorder, state: StateSpec, before: torch.Tensor, after: Any) -> None:
+    fits = isinstance(after, torch.Tensor) and after.dtype == before.dtype and after.dim() == before.dim()
+    if fits:
+        sizes = zip(before.shape, after.shape, strict=True)
+        fits = all(recorder.sizes.number(b) is None or recorder.same_size(a, b) for b, a in sizes)
+    if fits:
+        return
+    shapes = [
+        f"{x.dtype} {[recorder.dim_label(d) for d in x.shape]}" if isinstance(x, torch.Tensor) else repr(x)
+        for x in (before, after)
+    ]
+    raise ExportError(
+        f"{state.where}\n"
+        f"{state.label!r} is {shapes[0]} before the call and {shapes[1]} after it; an input of the model has "
+        "one dtype and the sizes it declares. Give the state its dtype and shape before the export."
+    )
+
+
+def _leftovers(
+    call: Call,
+    hints: dict[str, int],
+    symbolic_int: list[dict[str, Any]],
+    snapshot: Snapshot,
+    run: _Run,
+    changes: Sequence[Change],
+) -> list[Assumption]:
+    """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
+    it there, is the same function without reading it.
+
+    Raises:
+        ExportError: the next call reads what the inputs decided.
+    """
+    if not changes:
+        return []
+    where = {c.label: snapshot.line_of(c.label) for c in changes}
+    read: str | None = None
+    try:
+        second = _run(call, hints, symbolic_int, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
+        if [name for name, _ in second.recorder.calls] != [name for name, _ in run.recorder.calls]:
+            read = changes[0].label
+    except StaleRead as stale:
+        read = stale.label
+    except Exception:  # whatever the model's own Python makes of what the first call left
+        read = changes[0].label
+    if read is None:
+        what = "{!r} is written in forward before it is read; the exported model does not keep it"
+        return [Assumption("state", where[c.label], what.format(c.label), "proved") for c in changes]
+    for c in changes:
+        value = run.recorder.value_of(c.after)
+        if value is not None and _depends_on_data(value, run.inputs):
+            before = "nothing" if c.before is ABSENT else repr(c.before)
+            raise ExportError(
+                f"{where[c.label]}\n"
+                f"forward leaves a tensor in {c.label!r}, where {before} stood before the call, and a later "
+                "call reads it: state that outlives the call, and no input of the model can be both. Make it "
+                'a tensor of its dtype and shape before the export, and export with state="inputs".'
+            )
+    what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
+    return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
+
+
+def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:
+    """Let stand what the first call left, with tensors and sizes that raise where they are read."""
+    for c in changes:
+        if isinstance(c.after, torch.Tensor):
+            real = first.real(c.after)
+            c.place.set(recorder.stale_tensor(c.label, c.after) if real is None else real)
+        elif isinstance(c.after, (torch.SymInt, torch.SymFloat)):
+            c.place.set(recorder.env.stale_number(c.label))
+
+
+def _uses(node: ir.Node) -> Generator[ir.Value]:
+    """What a node reads, its subgraphs included."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from (v for inner in attribute.as_graph() for v in _uses(inner))
+            yield from attribute.as_graph().outputs
+
+
+def _depends_on_data(value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
+    """Whether the elements of an input decide a value; its sizes alone may."""
+    wanted, seen, todo = set(map(id, inputs)), set[int](), [value]
+    while todo:
+        v = todo.pop()
+        if id(v) in wanted:
+            return True
+        node = v.producer()
+        if node is not None and id(node) not in seen and node.op_type != "Shape":
+            seen.add(id(node))
+            todo.extend(_uses(node))
+    return False
+
+
+def _mattering(
+    call: Call, run: _Run, outputs: Sequence[ir.Value], following: Sequence[ir.Value]
+) -> list[StateSpec]:
+    """The states that decide an output of this call or, through other states, of a later one."""
+    held = [*run.recorder.env.held.values()]
+    asked = {
+        str(name) for g in held for s in g.condition.free_symbols if (name := run.recorder.env.numbers.get(s))
+    }
+    before = run.inputs[len(call.specs) :]
+    found: set[int] = {i for i, v in enumerate(before) if v.name in asked}
+    reached: set[int] = set()
+    seen: set[int] = set()
+    todo = [*outputs, *(following[i] for i in found)]
+    while todo:
+        v = todo.pop()
+        if id(v) in reached:
+            continue
+        reached.add(id(v))
+        for i, state in enumerate(before):
+            if state is v and i not in found:
+                found.add(i)
+                todo.append(following[i])
+        node = v.producer()
+        if node is not None and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(_uses(node))
+    return [s for i, s in enumerate(call.states) if i in found]
+
+
+def _noted(call: Call) -> list[Assumption]:
+    """What is to be known of the states."""
+    if call.keep_states:
+        what = "{!r} is an input and an output of the model: state that forward changes"
+        return [Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states]
+    what = "{!r} is changed in forward, and no output depends on it; the exported model leaves it alone"
+    return [Assumption("state", s.where, what.format(s.label), "proved") for s in call.states]
 
 
 def _outputs(
@@ -158,22 +386,27 @@ def _outputs(
     recorder.graph.scope = ""
     outputs: list[ir.Value] = []
     for leaf in found:
-        v = leaf.value
-        value = recorder.val(v)
-        if value.producer() is None or value in outputs or value.is_graph_output():
-            shape, dtype = value.shape, value.type
-            value = recorder.op("Identity", value)
-            value.shape, value.type = shape, dtype
-        if isinstance(v, torch.Tensor):
-            value.type, value.shape = ir.TensorType(dtype_of(v.dtype)), None
-            recorder.annotate(value, v)
-        else:
-            kind = ir.DataType.INT64 if isinstance(v, torch.SymInt) else ir.DataType.DOUBLE
-            value.type, value.shape = ir.TensorType(kind), ir.Shape([])
-        outputs.append(value)
+        outputs.append(_as_output(recorder, leaf.value, outputs))
     for name, value in zip(named, outputs, strict=True):
         value.name = recorder.graph.unique(name) if name in taken else name
     return outputs, [str(v.name) for v in outputs]
+
+
+def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:
+    """The value of a tensor or number, one that no other output is."""
+    kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
+    kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
+    value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)
+    if value.producer() is None or value in outputs or value.is_graph_output():
+        shape, dtype = value.shape, value.type
+        value = recorder.op("Identity", value)
+        value.shape, value.type = shape, dtype
+    if isinstance(v, torch.Tensor):
+        value.type, value.shape = ir.TensorType(dtype_of(v.dtype)), None
+        recorder.annotate(value, v)
+    else:
+        value.type, value.shape = ir.TensorType(kind), ir.Shape([])
+    return value
 
 
 def _model(recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value]) -> ir.Model:
@@ -296,76 +529,22 @@ def module_paths(function: Any, recorder: Recorder) -> Generator[None]:
         last.remove()
 
 
-class _State:
-    """Attributes of every submodule before the run, and what the run did to them."""
-
-    def __init__(self, modules: Sequence[tuple[str, torch.nn.Module]]) -> None:
-        self.modules = modules
-        self.before = [dict(m.__dict__) for _, m in modules]
-        self.containers = [
-            _contents(m) for _, m in modules
-        ]  # hooks are put into dicts that stay the same object
-        self.buffers = [dict(m._buffers) for _, m in modules]
-        self.parameters = [dict(m._parameters) for _, m in modules]
-
-    def assumptions(self) -> list[Assumption]:
-        """Attributes the model wrote; a rewritten buffer is refused."""
-        found: list[Assumption] = []
-        for (path, m), before, buffers in zip(self.modules, self.before, self.buffers, strict=True):
-            for name, value in m._buffers.items():
-                if value is not buffers.get(name):
-                    raise ExportError(
-                        f"buffer {_join(path, name)!r} is replaced in forward: state that outlives the "
-                        "call, which an ONNX "
-                        "model does not have. Take it as an input and return it as an output."
-                    )
-            for name, value in m.__dict__.items():
-                if name not in before or before[name] is not value:
-                    whose = _join(path, name)
-                    what = f"attribute {whose!r} is written in forward; the exported model does not keep it"
-                    found.append(Assumption("constant", whose, what, "assumed"))
-        return found
-
-    def restore(self) -> None:
-        """Put every attribute back, so that no fake tensor stays behind."""
-        rows = zip(self.modules, self.before, self.buffers, self.parameters, strict=True)
-        for (_, m), before, buffers, parameters in rows:
-            m.__dict__.clear()
-            m.__dict__.update(before)
-            tables: Any = ((m._buffers, buffers), (m._parameters, parameters))
-            for mine, old in tables:
-                mine.clear()
-                mine.update(old)
-        for saved in self.containers:
-            for container, contents in saved:
-                if isinstance(container, list):
-                    container[:] = contents
-                else:
-                    container.clear()
-                    container.update(contents)
-
-
-def _contents(module: torch.nn.Module) -> list[tuple[Any, Any]]:
-    return [(v, type(v)(v)) for v in module.__dict__.values() if type(v) in (dict, list, set, OrderedDict)]
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 @contextlib.contextmanager
-def unchanged(function: Any) -> Generator[_State]:
-    """eval() for the time of the run; every submodule's mode and attributes as before afterwards."""
-    modules = list(function.named_modules()) if isinstance(function, torch.nn.Module) else []
-    modes = [m.training for _, m in modules]
-    for _, m in modules:
-        m.training = False
-    state = _State(modules)
+def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapshot]:
+    """eval() for the time of the run; mode and everything the model holds as before afterwards.
+
+    With `keep_batch_norm`, BatchNorm layers in training mode stay in it.
+    """
+    modules = list(function.modules()) if isinstance(function, torch.nn.Module) else []
+    modes = [m.training for m in modules]
+    for m in modules:
+        m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)
+    snapshot = Snapshot(function)
     try:
-        yield state
+        yield snapshot
     finally:
-        state.restore()
-        for (_, m), mode in zip(modules, modes, strict=True):
+        snapshot.restore()
+        for m, mode in zip(modules, modes, strict=True):
             m.training = mode
 
 

@@ -40,7 +40,11 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
     env, table = captured.recording.env, captured.table
     guards = [env.expand(g.condition) for g in env.held.values()]
     free = [s for s in env.names if env.canon_dims(s) == s]
-    if not free:
+    own = [
+        s for s in env.names if env.names[s] in table.of_state
+    ]  # as large as the state is before the first call
+    pinned = {env.canon_dims(s): table.sizes[env.names[s]] for s in own}
+    if all(s in pinned for s in free):
         return
     for attempt in range(draws):
         picked: dict[Any, Any] = {}
@@ -48,6 +52,9 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
             tuple[int, int], int
         ] = {}  # one size for an axis that all inputs have alike: batches that agree
         for s in free:
+            if s in pinned:
+                picked[s] = sympy.Integer(pinned[s])
+                continue
             name, hint = env.names[s], int(table.sizes[env.names[s]])
             low, high = table.ranges.get(name, (1, None))
             axis = _axis(captured, name)

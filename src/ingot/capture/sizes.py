@@ -23,8 +23,8 @@ from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from ingot.capture.graph import GraphWriter
-from ingot.capture.where import asked_by_user, source_line, torch_expects
-from ingot.errors import ExportError
+from ingot.capture.where import asked_by_user, quoted_line, source_line, torch_expects
+from ingot.errors import DataDependentError, ExportError
 
 Size = int | torch.SymInt
 
@@ -32,6 +32,14 @@ Size = int | torch.SymInt
 # nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
 _INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
+
+
+class StaleRead(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
+    """The model reads what an earlier call of it left behind."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.label = label
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class SizeEnv(ShapeEnv):
     def __init__(self) -> None:
         super().__init__(specialize_zero_one=False, duck_shape=False)
         self.names: dict[sympy.Symbol, str] = {}
+        self.numbers: dict[sympy.Symbol, str] = {}  # inputs that are Python numbers to the model
+        self.stale: dict[sympy.Symbol, str] = {}  # numbers that an earlier call left behind
         self.hints: dict[sympy.Symbol, Any] = {}
         self.definitions: dict[
             sympy.Symbol, Any
@@ -90,6 +100,20 @@ class SizeEnv(ShapeEnv):
         size: Any = self.create_symintnode(symbol, hint=hint, source=source)
         return size
 
+    def new_number(self, name: str, hint: Any, kind: type) -> Any:
+        """A symbolic number, of any sign, that stands for an input: an int, a float or a bool."""
+        made: Any = self.create_unbacked_symfloat() if kind is float else self.create_unbacked_symint()
+        symbol = made.node.expr
+        self.numbers[symbol] = name
+        self.hints[symbol] = sympy.Float(hint) if kind is float else sympy.Integer(int(hint))
+        return made == 1 if kind is bool else made
+
+    def stale_number(self, label: str) -> torch.SymInt:
+        """A number that an earlier call left behind."""
+        made: Any = self.create_unbacked_symint()
+        self.stale[made.node.expr] = label
+        return made
+
     def canon(self, expression: Any) -> Any:
         """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""
         return expression.xreplace(self._replace) if self._replace else expression
@@ -104,6 +128,10 @@ class SizeEnv(ShapeEnv):
         """Fixed and unified dimensions put in."""
         known = {s: v for s, v in self._replace.items() if s in self.names}
         return expression.xreplace(known) if known else expression
+
+    def of_inputs(self, size: Any) -> bool:
+        """Whether the sizes of the inputs decide a size, and no element of them."""
+        return all(s in self.names for s in self.expand(self.expr(size)).free_symbols)
 
     def derive(self, size: torch.SymInt) -> torch.SymInt:
         """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay
@@ -136,11 +164,18 @@ class SizeEnv(ShapeEnv):
 
     def hint(self, symbol: sympy.Symbol) -> Any:
         """The number that stands for the symbol where recording has to take a decision."""
+        if symbol in self.stale:
+            raise StaleRead(self.stale[symbol])
         found = self.hints.get(symbol)
         if found is None:
             found = sympy.Float(1.5) if not symbol.is_integer else sympy.Integer(next(self._unknown_hints))
             self.hints[symbol] = found
         return found
+
+    def hints_by_name(self) -> dict[str, Any]:
+        """The number that stands for each dimension and number of the inputs."""
+        named = [(name, self.hints[s]) for s, name in (self.names | self.numbers).items()]
+        return {name: int(n) if n.is_Integer else float(n) for name, n in named}
 
     def value(self, expression: Any) -> Any:
         """The formula's number under the hints."""
@@ -201,6 +236,13 @@ class SizeEnv(ShapeEnv):
     def _decide(self, e: Any, expected: bool = False) -> Any:
         """True or false by the hints, written down if it matters."""
         by_user = asked_by_user(depth=4)
+        if by_user and not e.free_symbols.isdisjoint(self.numbers):
+            asked = ", ".join(sorted(self.numbers[s] for s in e.free_symbols if s in self.numbers))
+            raise DataDependentError(
+                f"{quoted_line()}\n"
+                f"This line decides by the number {asked!r}, which is an input of the model. Choose with "
+                "torch.where, or keep the number fixed: pass its value instead of ingot.Input."
+            )
         matters = by_user or expected or torch_expects()
         if not matters and e in self._decided:
             return self._decided[e]
@@ -395,6 +437,8 @@ class SizeWriter:
     def _lower(self, e: Any) -> ir.Value:
         g, f = self.graph, _functions()
         if e.is_Symbol:
+            if e in self.env.stale:
+                raise StaleRead(self.env.stale[e])
             if e not in self.sources:
                 raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
             value, axis = self.sources[e]

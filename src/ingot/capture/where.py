@@ -13,19 +13,20 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
-_RECORDING = str(Path(__file__).resolve().with_name("run.py"))
-_INGOT = str(Path(__file__).resolve().parents[1]) + os.sep
+_RECORDING = str(Path(__file__).with_name("run.py"))
+_INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
 @lru_cache(maxsize=1)
 def _torch_folder() -> str:
     import torch
 
-    return str(Path(torch.__file__).resolve().parent) + os.sep
+    return str(Path(torch.__file__).parent) + os.sep
 
 
 @lru_cache(maxsize=4096)
-def _is_user(code: CodeType) -> bool:
+def is_user_code(code: CodeType) -> bool:
+    """Whether a function belongs neither to torch nor to Ingot."""
     name = code.co_filename
     return not name.startswith((_INGOT, _torch_folder(), "<"))
 
@@ -51,7 +52,7 @@ def user_frame(frame: FrameType | None = None) -> FrameType | None:
     """
     at = frame or sys._getframe(1)
     layer: FrameType | None = None
-    while at is not None and not _is_user(at.f_code):
+    while at is not None and not is_user_code(at.f_code):
         if at.f_code.co_name == "record" and at.f_code.co_filename == _RECORDING:
             return layer  # whoever called export is no part of the model
         if layer is None and _is_layer(at.f_code):
@@ -105,7 +106,7 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
         if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
             caller = at.f_back
             wanted = conversion is None or at.f_code.co_name == conversion
-            return caller if wanted and caller is not None and _is_user(caller.f_code) else None
+            return caller if wanted and caller is not None and is_user_code(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
             return None
         at = at.f_back

@@ -155,7 +155,9 @@ def batch_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> ir.Value:
-    """BatchNormalization with the running statistics, or with the batch's own where there are none."""
+    """BatchNormalization with the running statistics, or with the batch's own where there are none, or in
+    training; then the running ones move towards them.
+    """
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)
@@ -171,7 +173,18 @@ def batch_norm(
         )
     axes = [0, *range(2, input.dim())]
     variance, mean = deviation(g, input, axes, 0, False)
+    if running_mean is not None and running_var is not None:
+        count = g.cast(g.sizes.scalar(input.numel() // input.shape[1]), torch.int64, input.dtype)
+        bessel = g.op("Div", count, g.op("Sub", count, g.const(1, input.dtype)))
+        _move(g, running_mean, mean, momentum)
+        _move(g, running_var, g.op("Mul", variance, bessel), momentum)
     return g.op("BatchNormalization", g.val(input), scale, shift, mean, variance, epsilon=float(eps))
+
+
+def _move(g: Recorder, running: Tensor, value: ir.Value, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * value, in its place."""
+    old = g.op("Mul", g.val(running), g.const(1 - momentum, running.dtype))
+    g.overwrite(running, g.op("Add", old, g.op("Mul", value, g.const(momentum, running.dtype))))
 
 
 @whole(torch.instance_norm, meta=_fake_channels)
@@ -191,6 +204,11 @@ def instance_norm(
     """InstanceNormalization, or batch normalisation where running statistics are kept."""
     if not use_input_stats:
         return batch_norm(g, out, input, weight, bias, running_mean, running_var, False, momentum, eps)
+    if running_mean is not None:
+        raise ExportError(
+            "instance_norm with statistics of its input moves its running statistics, which Ingot does not "
+            "write. Call .eval() before the export, or make the layer with track_running_stats=False."
+        )
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)

@@ -1,0 +1,351 @@
+"""What outlives a call: everything a model holds, as it was before the call and as the call left it.
+
+A model's own Python may keep tensors and numbers in buffers, attributes, lists, dicts and plain objects. They
+are looked at before and after a recording; what changed is state, and everything is put back.
+"""
+
+# A model may hold anything.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import linecache
+import sys
+import textwrap
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+
+from ingot.capture.where import is_user_code
+
+_NUMBERS = (bool, int, float)
+_LISTS = (list, deque)
+_CONTAINERS = (dict, list, deque, set, OrderedDict)
+# What torch keeps in a module for itself.
+_OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
+# Objects of these are looked at as a whole: a logger knows all other loggers.
+_LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse"}) | {"torch", "numpy", "sympy"}
+ABSENT: Any = object()  # stands where nothing is
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSpec:
+    """One thing that outlives a call: what it is called, and what it is before the first."""
+
+    label: str  # "bn.running_mean", "cache.0"
+    initial: Any  # a tensor or a Python number
+    where: str  # the line that changes it
+    labels: tuple[str, ...]  # every place that holds it
+
+    @property
+    def input_name(self) -> str:
+        """The model's input for it."""
+        return f"state.{self.label}"
+
+    @property
+    def output_name(self) -> str:
+        """The model's output that is the next call's input."""
+        return f"next.{self.label}"
+
+
+class StateFound(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
+    """Carries what a call was seen to change: the recording starts again with inputs in its place."""
+
+    def __init__(self, states: Sequence[StateSpec]) -> None:
+        super().__init__(", ".join(s.label for s in states))
+        self.states = list(states)
+
+
+def _kind(x: Any) -> type | None:
+    """bool, int or float, also of a symbolic number."""
+    if isinstance(x, (bool, torch.SymBool)):
+        return bool
+    if isinstance(x, (int, torch.SymInt)):
+        return int
+    return float if isinstance(x, (float, torch.SymFloat)) else None
+
+
+class _Variable:
+    """A variable of an enclosing function or of a Python module, as a dict of one."""
+
+    def __init__(self, name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> None:
+        self.name, self._get, self._put = name, get, put
+
+    def __getitem__(self, key: str) -> Any:
+        return self._get()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._put(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a value is: an entry of a root (a module's or object's dict, a variable), and keys from there."""
+
+    root: Any
+    key: Any
+    path: tuple[Any, ...] = ()
+
+    def get(self) -> Any:
+        """What is there now."""
+        try:
+            return functools.reduce(_step, self.path, self.root[self.key])
+        except (KeyError, IndexError, AttributeError, TypeError):
+            return ABSENT
+
+    def set(self, value: Any) -> None:
+        """Put a value there; tuples on the way are made anew."""
+        if not self.path:
+            self.root[self.key] = value
+            return
+        parent = Place(self.root, self.key, self.path[:-1])
+        container, last = parent.get(), self.path[-1]
+        if isinstance(container, tuple):
+            parts = [value if i == last else v for i, v in enumerate(container)]
+            parent.set(type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts))
+        elif isinstance(container, (dict, *_LISTS)):
+            container[last] = value
+        else:
+            vars(container)[last] = value
+
+
+def _step(container: Any, key: Any) -> Any:
+    return container[key] if isinstance(container, (dict, tuple, *_LISTS)) else vars(container)[key]
+
+
+def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
+    """What a container or a plain object holds; None for what is looked at as a whole."""
+    if isinstance(x, dict):
+        return iter(list(x.items()))
+    if isinstance(x, (tuple, *_LISTS)):
+        return enumerate(list(x))
+    whole = (torch.Tensor, torch.nn.Module, type, FunctionType, MethodType, functools.partial)
+    if isinstance(x, whole) or not hasattr(x, "__dict__") or type(x).__module__.split(".")[0] in _LIBRARIES:
+        return None
+    return iter(list(vars(x).items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing that a call changed."""
+
+    label: str
+    before: Any
+    after: Any
+    place: Place
+
+    @property
+    def is_state(self) -> bool:
+        """Whether one tensor or number stands where another one stood: an input can take its place."""
+        if isinstance(self.before, torch.Tensor):
+            return isinstance(self.after, torch.Tensor)
+        return _kind(self.before) is not None and _kind(self.before) == _kind(self.after)
+
+
+class Snapshot:
+    """Everything that a model holds, before a run."""
+
+    def __init__(self, function: Any) -> None:
+        self.places: dict[str, Place] = {}
+        self.before: dict[str, Any] = {}
+        self._saved: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+        self._roots = list(_roots(function))
+        for label, root in self._roots:
+            for container in (root, *_hooks(root)):
+                self._save(container)
+            self.before.update(self._look(label, root, self.places))
+        self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
+
+    def _look(self, label: str, root: Any, places: dict[str, Place]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in list(_entries(root)):
+            self._visit(f"{label}.{key}" if label else str(key), Place(root, key), value, found, places)
+        return found
+
+    def _visit(
+        self, label: str, place: Place, value: Any, found: dict[str, Any], places: dict[str, Place]
+    ) -> None:
+        parts = _parts(value)
+        if parts is None:
+            if label not in found:
+                found[label], places[label] = value, place
+            return
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if not isinstance(value, tuple):
+            self._save(value if isinstance(value, _CONTAINERS) else vars(value))
+        for key, part in parts:
+            inner = Place(place.root, place.key, (*place.path, key))
+            self._visit(f"{label}.{key}", inner, part, found, places)
+
+    def _save(self, container: Any) -> None:
+        if isinstance(container, _Variable):
+            self._saved.append((container, container[container.name]))
+        else:
+            self._saved.append((container, container.copy()))
+
+    def changes(self) -> list[Change]:
+        """What is not as it was."""
+        saved, self._saved = self._saved, []  # a second look saves nothing
+        self._seen = set()
+        after: dict[str, Any] = {}
+        places: dict[str, Place] = {}
+        try:
+            for label, root in self._roots:
+                for name, value in self._look(label, root, places).items():
+                    after.setdefault(name, value)
+        finally:
+            self._saved = saved
+        labels = [*self.before, *(label for label in after if label not in self.before)]
+        both = [(n, self.before.get(n, ABSENT), after.get(n, ABSENT)) for n in labels]
+        places = self.places | places
+        return [Change(n, a, b, places[n]) for n, a, b in both if not _same(a, b)]
+
+    def labels_of(self, tensor: torch.Tensor) -> list[str]:
+        """Every place where the model holds this tensor."""
+        return [label for label, value in self.before.items() if value is tensor]
+
+    def line_of(self, label: str) -> str:
+        """The line of a method that assigns what the label names, as the source has it."""
+        path, _, rest = label.rpartition(".")
+        names = [rest]
+        while path not in self._owners and path:
+            path, _, name = path.rpartition(".")
+            names.append(name)
+        owner = self._owners.get(path)
+        found = _assignment(type(owner), names[-1]) if owner is not None else None
+        return found or "the model's forward"
+
+    def restore(self) -> None:
+        """Put everything back, so that no fake tensor stays behind."""
+        for container, contents in self._saved:
+            if isinstance(container, _Variable):
+                container[container.name] = contents
+            elif isinstance(container, list):
+                container[:] = contents
+            elif isinstance(container, deque):
+                container.clear()
+                container.extend(contents)
+            else:
+                container.clear()
+                container.update(contents)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    plain = (str, bytes, *_NUMBERS)
+    return type(a) is type(b) and isinstance(a, plain) and bool(a == b or (a != a and b != b))
+
+
+def _entries(root: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(root, _Variable):
+        yield root.name, root[root.name]
+        return
+    yield from ((k, v) for k, v in list(root.items()) if k not in _OF_TORCH)
+
+
+def _roots(function: Any) -> Iterator[tuple[str, Any]]:
+    """The dicts and variables where a model's own things begin, and what they are called."""
+    seen: set[int] = set()
+    if isinstance(function, torch.nn.Module):
+        yield from _module_roots(function)
+        for m in function.modules():
+            yield from _global_roots(getattr(type(m), "forward", None), seen)
+        return
+    while isinstance(function, functools.partial):
+        function = function.func
+    owner = getattr(function, "__self__", None)
+    code = getattr(function, "__func__", function)
+    if isinstance(owner, torch.nn.Module):
+        yield from _module_roots(owner)
+    elif _parts(owner) is not None:
+        yield "", vars(owner)
+    if not isinstance(code, FunctionType):
+        return
+    for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+        if isinstance(value, torch.nn.Module):
+            yield from ((f"{name}.{label}" if label else name, root) for label, root in _module_roots(value))
+        else:
+            yield "", _Variable(name, lambda c=cell: c.cell_contents, functools.partial(_set_cell, cell))
+    yield from _global_roots(code, seen)
+
+
+def _set_cell(cell: Any, value: Any) -> None:
+    cell.cell_contents = value
+
+
+def _module_roots(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, m in module.named_modules():
+        for root in (m._buffers, m._parameters, m.__dict__):
+            yield path, root
+
+
+def _global_roots(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Module-level numbers, tensors and containers that a function of the user's names."""
+    code = getattr(function, "__code__", None)
+    if code is None or not is_user_code(code) or id(code) in seen:
+        return
+    seen.add(id(code))
+    names = function.__globals__
+    for name in sorted(set(code.co_names)):
+        if isinstance(names.get(name), (torch.Tensor, *_NUMBERS, *_CONTAINERS)):
+            yield "", _Variable(name, lambda n=name: names[n], functools.partial(names.__setitem__, name))
+
+
+def _hooks(root: Any) -> list[Any]:
+    """A module's dicts and sets of torch's, which stay the same objects when hooks are put into them."""
+    if not isinstance(root, dict) or "_parameters" not in root:
+        return []
+    return [v for k, v in root.items() if k in _OF_TORCH and isinstance(v, _CONTAINERS)]
+
+
+def _assignment(kind: type, name: str) -> str | None:
+    """The line in a class's methods, `__init__` aside, that assigns `self.name` or an item of it."""
+    for cls in kind.__mro__:
+        for method in vars(cls).values():
+            if not isinstance(method, FunctionType) or method.__name__ == "__init__":
+                continue
+            if not is_user_code(method.__code__):
+                continue
+            try:
+                lines, first = inspect.getsourcelines(method)
+                tree = ast.parse(textwrap.dedent("".join(lines)))
+            except (OSError, SyntaxError, TypeError):
+                continue
+            for node in ast.walk(tree):
+                if _assigns(node, name):
+                    at = first + getattr(node, "lineno", 1) - 1
+                    text = linecache.getline(method.__code__.co_filename, at).strip()
+                    return f"{method.__code__.co_filename}:{at}: {text}"
+    return None
+
+
+def _assigns(node: ast.AST, name: str) -> bool:
+    """Whether a statement writes to `….name`, to an item of it, or calls a method of it."""
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
+    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        targets = [node.target]
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        targets = [node.value.func.value] if isinstance(node.value.func, ast.Attribute) else []
+    for target in targets:
+        at = target.value if isinstance(target, ast.Subscript) else target
+        if isinstance(at, ast.Attribute) and at.attr == name:
+            return True
+    return False

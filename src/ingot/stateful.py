@@ -1,0 +1,148 @@
+"""Stateful: calls in a row of a model whose state is among its inputs and outputs. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ingot.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from ingot.program import Program
+
+Array = npt.NDArray[Any]
+
+#: The entry of a model's metadata that says which of its inputs and outputs are state.
+KEY = "ingot.state"
+
+
+@dataclass(frozen=True)
+class State:
+    """One input whose next value is one output, and its value before the first call."""
+
+    input: str
+    output: str
+    initial: Array
+
+
+def write_states(model: ir.Model, states: Sequence[State]) -> None:
+    """Put the states into the model's metadata: names, dtype, shape, and the initial elements compressed."""
+    rows = [
+        {
+            "input": s.input,
+            "output": s.output,
+            "dtype": str(s.initial.dtype),
+            "shape": list(s.initial.shape),
+            "zlib": base64.b64encode(zlib.compress(np.ascontiguousarray(s.initial).tobytes())).decode(),
+        }
+        for s in states
+    ]
+    model.metadata_props[KEY] = json.dumps(rows)
+
+
+def read_states(metadata: Mapping[str, str]) -> list[State]:
+    """The states that a model's metadata names; none where it names none.
+
+    Raises:
+        ModelError: the entry is damaged.
+    """
+    try:
+        rows = json.loads(metadata.get(KEY, "[]"))
+        found: list[State] = []
+        for row in rows:
+            raw = zlib.decompress(base64.b64decode(row["zlib"]))
+            array = np.frombuffer(bytearray(raw), _dtype(row["dtype"])).reshape(row["shape"])
+            found.append(State(row["input"], row["output"], array))
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise ModelError(
+            f"the model's metadata entry {KEY!r} cannot be read ({error}); export the model again."
+        ) from error
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name) if name == "bfloat16" else name)
+
+
+class Stateful:
+    """A session that carries the model's state from each call to the next. Not for concurrent calls.
+
+    source: an `InferenceSession` (Ingot's or onnxruntime's), a `Program`, or what a session opens.
+    options: for the session where one is opened.
+
+    Raises ModelError where the model has no state: it was not exported with `state="inputs"`.
+    """
+
+    def __init__(self, source: Any, **options: Any) -> None:
+        from ingot.program import Program
+
+        self._program: Program | None = source if isinstance(source, Program) else None
+        self.session: Any = _session(source, options)
+        self.states = read_states(self.session.get_modelmeta().custom_metadata_map)
+        if not self.states:
+            raise ModelError(
+                'the model has no state that ingot.Stateful could carry; export it with state="inputs".'
+            )
+        self._inputs = {s.input for s in self.states}
+        self._outputs = {s.output for s in self.states}
+        self.state: dict[str, Array] = {}
+        self.reset()
+
+    def reset(self, state: Mapping[str, Any] | None = None) -> None:
+        """Begin anew: with the values that the model was exported with, or with these in their places.
+
+        state: arrays by the name of the input.
+
+        Raises InputError for a name that is no state.
+        """
+        given = dict(state or {})
+        unknown = sorted(set(given) - self._inputs)
+        if unknown:
+            raise InputError(f"the model has no state {unknown}; it has {sorted(self._inputs)}.")
+        self.state = {s.input: np.array(given.get(s.input, s.initial), s.initial.dtype) for s in self.states}
+
+    def get_inputs(self) -> list[Any]:
+        """The session's inputs without the state."""
+        return [v for v in self.session.get_inputs() if v.name not in self._inputs]
+
+    def get_outputs(self) -> list[Any]:
+        """The session's outputs without the state."""
+        return [v for v in self.session.get_outputs() if v.name not in self._outputs]
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], *rest: Any) -> list[Any]:
+        """As the session's `run`, with the state put in; afterwards the state is that after the call.
+
+        A call that fails leaves the state as it was.
+        """
+        both = sorted(set(input_feed) & self._inputs)
+        if both:
+            raise InputError(f"{both} are state, which ingot.Stateful puts in itself; give them to reset().")
+        wanted = list(output_names) if output_names else [v.name for v in self.get_outputs()]
+        names = [*wanted, *(s.output for s in self.states)]
+        results = self.session.run(names, {**input_feed, **self.state}, *rest)
+        self.state = {s.input: a for s, a in zip(self.states, results[len(wanted) :], strict=True)}
+        return list(results[: len(wanted)])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model with the module's own arguments, as a `Program` can be called."""
+        if self._program is None:
+            raise InputError("only the state of an ingot.Program can be called; use run() with a session.")
+        return self._program.call(self, args, kwargs)
+
+
+def _session(source: Any, options: dict[str, Any]) -> Any:
+    if hasattr(source, "get_modelmeta"):
+        return source
+    from ingot.program import Program
+    from ingot.runtime.session import InferenceSession
+
+    return InferenceSession(source.model if isinstance(source, Program) else source, **options)

@@ -1,0 +1,252 @@
+"""State: what forward changes and a later call reads becomes inputs and outputs, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.errors import ExportError, IngotError, InputError, ModelError
+
+T = torch.Tensor
+
+
+class Counter(nn.Module):
+    """A step counter that scales the output, a running sum in a buffer, and one that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(4))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.step = 0
+
+    def forward(self, x: T) -> T:
+        self.step += 1
+        self.seen.add_(x.shape[0])
+        self.total = self.total + x.sum(0)
+        return x * self.step + self.total
+
+
+class Cache(nn.Module):
+    """Keys kept from call to call: a list of tensors that grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 8)
+        self.kept = [torch.zeros(1, 0, 4), torch.zeros(1, 0, 4)]
+
+    def forward(self, x: T) -> T:
+        k, v = self.project(x).chunk(2, -1)
+        self.kept[0] = torch.cat([self.kept[0], k], 1)
+        self.kept[1] = torch.cat([self.kept[1], v], 1)
+        return torch.softmax(x @ self.kept[0].mT, -1) @ self.kept[1]
+
+
+class Ring(nn.Module):
+    """A cache of fixed size that is written at a position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(2, 16, 4))
+        self.position = 0
+
+    def forward(self, x: T) -> T:
+        n = x.shape[1]
+        self.kept[:, self.position : self.position + n] = x
+        self.position += n
+        return self.kept.cumsum(1)
+
+
+class Recurrent(nn.Module):
+    """Streaming: the state of an LSTM in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 6, batch_first=True)
+        self.state = (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6))
+
+    def forward(self, x: T) -> T:
+        y, self.state = self.rnn(x, self.state)
+        return y
+
+
+class Normalised(nn.Module):
+    """BatchNorm that is still being trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: T) -> T:
+        return self.norm(x).relu()
+
+
+def test_each_kind_of_state(tmp_path: Path) -> None:
+    """Exported, verified over calls in a row, saved, and run from the file by Ingot and by onnxruntime."""
+    cases: list[tuple[Any, T, int]] = [
+        (Counter(), torch.randn(3, 4), 3),
+        (Cache(), torch.randn(1, 2, 4), 2),
+        (Ring(), torch.randn(2, 3, 4), 2),
+        (Recurrent(), torch.randn(2, 5, 4), 2),
+        (Normalised(), torch.randn(2, 3, 5, 6), 3),
+    ]
+    for module, example, count in cases:
+        file = tmp_path / f"{type(module).__name__}.onnx"
+        program = ingot.export(module, (example,), file, state="inputs")
+        assert program.verification is not None
+        assert len([a for a in program.assumptions if a.kind == "state"]) == count, program.assumptions
+        mine = ingot.Stateful(ingot.InferenceSession(file))
+        theirs = ingot.Stateful(ort.InferenceSession(str(file)))
+        assert [v.name for v in mine.get_inputs()] == ["x"]
+        assert [v.name for v in mine.get_outputs()] == ["output"]
+        for _ in range(3):
+            x = torch.randn(*example.shape)
+            with torch.no_grad():
+                want = module(x)
+            for session in (mine, theirs):
+                (got,) = session.run(None, {"x": x.numpy()})
+                np.testing.assert_allclose(got, want.numpy(), atol=2e-5)
+        mine.reset()
+        theirs.reset()
+        first = [s.run(None, {"x": example.numpy()})[0] for s in (mine, theirs)]
+        np.testing.assert_allclose(first[0], np.asarray(program(example)), atol=2e-5)
+        np.testing.assert_allclose(first[0], first[1], atol=2e-5)
+
+
+def test_the_default_refuses_with_the_line_and_the_remedy() -> None:
+    """And leaves the module as it was."""
+    for module, name, text in [
+        (Counter(), "total", "self.total = self.total + x.sum(0)"),
+        (Ring(), "kept", "self.kept[:, self.position : self.position + n] = x"),
+    ]:
+        with pytest.raises(ExportError) as error:
+            ingot.export(module, (torch.randn(2, 4) if name == "total" else torch.randn(2, 3, 4),))
+        message = str(error.value)
+        assert __file__ in message and text in message, message
+        assert 'state="inputs"' in message and "ingot.Stateful" in message
+        assert float(getattr(module, name).abs().sum()) == 0
+
+
+def test_what_no_output_depends_on_is_proved_harmless() -> None:
+    """Counters for statistics, and what is left behind for somebody to look at."""
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("hits", torch.zeros(()))
+            self.calls = 0
+            self.seen: dict[str, T] = {}
+
+        def forward(self, x: T) -> T:
+            self.hits += 1
+            self.calls += 1
+            self.seen["x"] = x * 2
+            self.last = self.seen["x"] + 1
+            return self.last * 3
+
+    module = Watched()
+    program = ingot.export(module, (torch.randn(3),))
+    noted = {a.what.split()[0]: a.status for a in program.assumptions if a.kind == "state"}
+    assert noted == {"'hits'": "proved", "'calls'": "proved", "'seen.x'": "proved", "'last'": "proved"}
+    assert module.hits.item() == 0 and module.calls == 0 and not module.seen
+    assert [v.name for v in program.model.graph.inputs] == ["x"]
+
+
+def test_state_that_no_input_can_be_is_refused() -> None:
+    """None before, a tensor after; a list that grows; a shape that changes."""
+
+    class Lazy(nn.Module):
+        memory: T | None = None
+
+        def forward(self, x: T) -> T:
+            self.memory = x if self.memory is None else self.memory + x
+            return self.memory
+
+    class History(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.past: list[T] = []
+
+        def forward(self, x: T) -> T:
+            self.past.append(x)
+            return torch.stack(self.past).sum(0)
+
+    class Widens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = torch.zeros(1, 4)
+
+        def forward(self, x: T) -> T:
+            self.memory = torch.cat([self.memory, x]).sum(0)
+            return self.memory
+
+    for module in (Lazy(), History(), Widens()):
+        for state in ("refuse", "inputs"):
+            with pytest.raises(ExportError, match="before the call") as error:
+                ingot.export(module, (torch.randn(2, 4),), state=state)  # pyright: ignore[reportArgumentType]
+            assert __file__ in str(error.value)
+
+
+def test_a_table_made_at_the_first_call_is_no_state() -> None:
+    """What a later call would find is what it would make itself."""
+
+    class Positions(nn.Module):
+        table: T | None = None
+
+        def forward(self, x: T) -> T:
+            if self.table is None or self.table.shape[0] < x.shape[0]:
+                self.table = torch.arange(x.shape[0], dtype=x.dtype)[:, None]
+            return x + self.table[: x.shape[0]]
+
+    program = ingot.export(Positions(), (torch.randn(3, 4),))
+    assert [a.status for a in program.assumptions if a.kind == "state"] == ["assumed"]
+    np.testing.assert_array_equal(program(torch.zeros(5, 1))[:, 0], np.arange(5))
+
+
+def test_variables_outside_of_the_model_are_state_too() -> None:
+    """A variable of an enclosing function that is counted up."""
+    calls = 0
+
+    def f(x: T) -> T:
+        nonlocal calls
+        calls += 1
+        return x * calls
+
+    with pytest.raises(ExportError, match="forward changes 'calls'"):
+        ingot.export(f, (torch.randn(3),))
+    assert calls == 0
+    program = ingot.export(f, (torch.randn(3),), state="inputs")
+    x = np.ones(3, np.float32)
+    assert [float(program(x)[0]) for _ in range(3)] == [1, 2, 3]
+    program.reset()
+    assert float(program(x)[0]) == 1
+    assert calls == 0
+
+
+def test_stateful_says_what_is_wrong() -> None:
+    """A model without state, a name that is none, state given as an input; a failed call costs nothing."""
+    plain = ingot.export(nn.Linear(4, 2), (torch.randn(3, 4),))
+    with pytest.raises(ModelError, match='state="inputs"'):
+        ingot.Stateful(plain)
+    session = ingot.Stateful(ingot.export(Counter(), (torch.randn(3, 4),), state="inputs"))
+    with pytest.raises(InputError, match=r"no state \['nothing'\]"):
+        session.reset({"nothing": 1})
+    with pytest.raises(InputError, match="give them to reset"):
+        session.run(None, {"x": np.ones((2, 4), np.float32), "state.step": 3})
+    before = dict(session.state)
+    with pytest.raises(IngotError):
+        session.run(None, {"x": np.ones((2, 5), np.float32)})
+    assert session.state is not None and all(before[k] is v for k, v in session.state.items())
+    session.reset({"state.step": 9})
+    (got,) = session.run(None, {"x": np.ones((1, 4), np.float32)})
+    np.testing.assert_allclose(got, 11)
+    damaged = ingot.export(Counter(), (torch.randn(3, 4),), state="inputs").model
+    damaged.metadata_props["ingot.state"] = "{"
+    with pytest.raises(ModelError, match="export the model again"):
+        ingot.Stateful(damaged)
