@@ -30,9 +30,9 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
     a, b = np.zeros(1001), np.zeros(1001)
     words = np.array([[a.ctypes.data, b.ctypes.data, 1001], [b.ctypes.data, a.ctypes.data, 1001]], np.int64)
     steps = 200
-    counters = np.zeros((steps, spmd.COUNTER_WORDS), np.int64)
+    counters = np.zeros((steps, threads * spmd.COUNTER_WORDS), np.int64)
     rows = np.array(
-        [[code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data] for i in range(steps)],
+        [[code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data, 1001] for i in range(steps)],
         np.int64,
     )
     scratches = np.zeros(threads, np.int64)
@@ -48,13 +48,49 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
         team.close()
 
 
+@kernel("table", "wave")
+def mirror(k: Builder) -> None:
+    """table[w + 1][i] = table[w][wave - 1 - i] + 1 for tiles w * wave + i, in rows of `wave`."""
+    table, wave = k.pointer("table"), k.arg("wave")
+    with k.loop(k.begin, k.end) as tile:
+        row, i = k.div(tile, wave), k.rem(tile, wave)
+        source = k.add(k.mul(row, wave), k.sub(k.sub(wave, 1), i))
+        value = k.load(table, F64, source)
+        k.store(k.ir.fadd(value, k.splat(1.0, F64)), table, k.add(tile, wave))
+
+
+@pytest.mark.parametrize("wave", [1, 2, 7, 64])
+@pytest.mark.parametrize(("threads", "sharers"), [(1, 1), (2, 2), (3, 2), (5, 5)])
+def test_a_wave_begins_when_the_one_before_it_is_done(threads: int, sharers: int, wave: int) -> None:
+    """300 waves, each reading what the one before it wrote, mirrored."""
+    host, waves = machine.host(), 300
+    code = cache.addresses([mirror()], host)[mirror()]
+    table = np.zeros((waves + 1, wave))
+    words = np.array([table.ctypes.data, wave])
+    counters = np.zeros(sharers * spmd.COUNTER_WORDS, np.int64)
+    row = np.array([code, words.ctypes.data, waves * wave, sharers, counters.ctypes.data, wave])
+    scratches = np.zeros(threads, np.int64)
+    team = Team(threads, host)
+    try:
+        for turn in range(1, 21):
+            table[0] = turn
+            table[1:] = -1.0
+            owner = (row, counters, words, scratches, table)
+            team.run(row.ctypes.data, 1, scratches.ctypes.data, owner, wake=turn % 3 != 0)
+            wanted = turn + np.arange(waves + 1.0)
+            assert (table == wanted[:, None]).all(), f"run {turn} with {threads} threads, waves of {wave}"
+    finally:
+        team.close()
+
+
 def test_an_interrupt_leaves_no_run_half_done() -> None:
     """Workers that were woken must not go on in memory that its owner took back."""
     host = machine.host()
     code = cache.addresses([shift()], host)[shift()]
     a, b = np.zeros(1001), np.zeros(1001)
-    words, counters = np.array([a.ctypes.data, b.ctypes.data, 1001]), np.zeros(spmd.COUNTER_WORDS, np.int64)
-    row = np.array([code, words.ctypes.data, 1001, 2, counters.ctypes.data])
+    words = np.array([a.ctypes.data, b.ctypes.data, 1001])
+    counters = np.zeros(2 * spmd.COUNTER_WORDS, np.int64)
+    row = np.array([code, words.ctypes.data, 1001, 2, counters.ctypes.data, 1001])
     scratches = np.zeros(2, np.int64)
 
     class Interrupted:

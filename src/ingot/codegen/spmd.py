@@ -1,12 +1,18 @@
 """The native loop that runs a plan: every thread walks the same steps and claims tiles of each until none is
 left.
 
-Tiles are claimed in shrinking portions of what remains, so a thread that is late, slow or pushed aside by
-another process costs only what it has claimed; one that never comes costs nothing. A thread goes on to the
-next step when all tiles of this one are done. Which thread computes a tile changes no result.
+A step's tiles lie in as many shares as threads are worth it. Each thread claims its own share first, in
+halves of what remains of it, so that what a core wrote in one step is there when it reads it in the next;
+then it helps with the others' shares. So a thread that is late, slow or pushed aside by another process costs
+only what it has claimed; one that never comes costs nothing. A thread goes on to the next step when all tiles
+of this one are done. Which thread computes a tile changes no result.
 
-Steps are rows of five 8-byte words: code, args, tiles, threads that are worth it, and the address of the
-step's counters (a cache line: tiles claimed, tiles done). Counters need no reset: each carries the number of
+A step may come in waves: so many tiles at a time, and none of a wave begins before all of the one before it
+are done. A thread claims its share of a wave at once: waves are short.
+
+Steps are rows of six 8-byte words: code, args, tiles, threads that are worth it, the address of the step's
+counters, and the tiles of a wave (all of them, for most steps). Counters are a cache line for each share:
+tiles claimed of it; in the first one also tiles done of all. They need no reset: each carries the number of
 the run it counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a
 later run's leaves.
 
@@ -32,8 +38,8 @@ from ingot.codegen.machine import Machine
 
 WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
 BUSY_WORD = 32
-STEP_WORDS = 5
-COUNTER_WORDS = 8  # a cache line for each step
+STEP_WORDS = 6
+COUNTER_WORDS = 8  # a cache line for each share of a step
 MOST_TILES = (1 << 24) - 1
 TURNS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has a core we wait for
 
@@ -71,7 +77,7 @@ define internal void @alone(ptr %table, i64 %n, ptr %scratch) {
   br i1 %any, label %step, label %exit
 step:
   %i = phi i64 [0, %0], [%i1, %step]
-  %row = getelementptr [5 x i64], ptr %table, i64 %i
+  %row = getelementptr [6 x i64], ptr %table, i64 %i
   %code = load ptr, ptr %row
   %a1 = getelementptr i64, ptr %row, i64 1
   %args = load ptr, ptr %a1
@@ -85,14 +91,15 @@ exit:
   ret void
 }
 
-; Help with the steps of run number %run until all are done, or until a later run has begun.
-define internal void @help(ptr %team, i64 %run, ptr %table, i64 %n, ptr %scratch) {
+; Thread %me helps with the steps of run number %run until all are done, or until a later run has begun.
+define internal void @help(ptr %team, i64 %me, i64 %run, ptr %table, i64 %n, ptr %scratch) {
   %stamp = shl i64 %run, 24
+  %me.short = trunc i64 %me to i32
   %any = icmp sgt i64 %n, 0
   br i1 %any, label %step, label %exit
 step:
   %i = phi i64 [0, %0], [%i1, %next]
-  %row = getelementptr [5 x i64], ptr %table, i64 %i
+  %row = getelementptr [6 x i64], ptr %table, i64 %i
   %code = load ptr, ptr %row
   %a1 = getelementptr i64, ptr %row, i64 1
   %args = load ptr, ptr %a1
@@ -101,11 +108,47 @@ step:
   %a3 = getelementptr i64, ptr %row, i64 3
   %sharers = load i64, ptr %a3
   %a4 = getelementptr i64, ptr %row, i64 4
-  %claimed = load ptr, ptr %a4
-  %finished = getelementptr i64, ptr %claimed, i64 1
+  %counters = load ptr, ptr %a4
+  %a5 = getelementptr i64, ptr %row, i64 5
+  %wave = load i64, ptr %a5
+  %finished = getelementptr i64, ptr %counters, i64 1
+  %shares = trunc i64 %sharers to i32
+  %own = urem i32 %me.short, %shares
+  %wave.short = trunc i64 %wave to i32
   %shared = icmp sgt i64 %sharers, 1
-  %twice = shl i64 %sharers, 1
-  %portions = select i1 %shared, i64 %twice, i64 1
+  %alike = icmp eq i64 %wave, %tiles
+  %by.halves = and i1 %shared, %alike
+  %halving = zext i1 %by.halves to i64
+  %nothing = icmp sle i64 %tiles, 0
+  br i1 %nothing, label %next, label %begin.wave
+begin.wave:
+  %before = phi i64 [0, %step], [%after, %wave.done]
+  %w = phi i64 [0, %step], [%w1, %wave.done]
+  %w1 = add i64 %w, 1
+  %after = add i64 %before, %wave
+  br label %visit
+visit:
+  %v = phi i32 [0, %begin.wave], [%v1, %visited]
+  %v1 = add i32 %v, 1
+  %round = add i32 %own, %v
+  %over = icmp uge i32 %round, %shares
+  %wrapped = sub i32 %round, %shares
+  %share = select i1 %over, i32 %wrapped, i32 %round
+  %share1 = add i32 %share, 1
+  %low.n = mul i32 %share, %wave.short
+  %low = udiv i32 %low.n, %shares
+  %high.n = mul i32 %share1, %wave.short
+  %high = udiv i32 %high.n, %shares
+  %length.short = sub i32 %high, %low
+  %length = zext i32 %length.short to i64
+  %low.long = zext i32 %low to i64
+  %earlier = mul i64 %w, %length
+  %limit = add i64 %earlier, %length
+  %first.n = add i64 %before, %low.long
+  %first = sub i64 %first.n, %earlier
+  %share.long = zext i32 %share to i64
+  %place = shl i64 %share.long, 3
+  %claimed = getelementptr i64, ptr %counters, i64 %place
   br label %claim
 claim:
   %c = load atomic i64, ptr %claimed acquire, align 8
@@ -116,20 +159,22 @@ claim:
   br i1 %c.later, label %exit, label %portion
 portion:
   %c.tiles = and i64 %c, 16777215
-  %begin = select i1 %c.same, i64 %c.tiles, i64 0
-  %left = sub i64 %tiles, %begin
+  %used = select i1 %c.same, i64 %c.tiles, i64 0
+  %left = sub i64 %limit, %used
   %none = icmp sle i64 %left, 0
-  br i1 %none, label %await, label %take
+  br i1 %none, label %visited, label %take
 take:
-  %part = sdiv i64 %left, %portions
+  %part = lshr i64 %left, %halving
   %small = icmp slt i64 %part, 1
   %size = select i1 %small, i64 1, i64 %part
-  %end = add i64 %begin, %size
-  %wanted = or i64 %stamp, %end
+  %taken = add i64 %used, %size
+  %wanted = or i64 %stamp, %taken
   %pair = cmpxchg ptr %claimed, i64 %c, i64 %wanted acq_rel acquire
   %won = extractvalue { i64, i1 } %pair, 1
   br i1 %won, label %work, label %claim
 work:
+  %begin = add i64 %first, %used
+  %end = add i64 %begin, %size
   call void %code(ptr %args, i64 %begin, i64 %end, ptr %scratch)
   br label %count
 count:
@@ -141,27 +186,29 @@ count:
   %d.pair = cmpxchg ptr %finished, i64 %d, i64 %d.new acq_rel acquire
   %counted = extractvalue { i64, i1 } %d.pair, 1
   br i1 %counted, label %claim, label %count
+visited:
+  %more.shares = icmp ult i32 %v1, %shares
+  br i1 %more.shares, label %visit, label %await
 await:
-  %goal = or i64 %stamp, %tiles
+  %goal = or i64 %stamp, %after
   br label %spin
 spin:
   %turn = phi i64 [0, %await], [%turn1, %again]
   %now = load atomic i64, ptr %finished acquire, align 8
-  %all = icmp eq i64 %now, %goal
-  br i1 %all, label %next, label %waiting
-waiting:
   %now.stamp = and i64 %now, -16777216
   %now.difference = sub i64 %now.stamp, %stamp
   %now.later = icmp sgt i64 %now.difference, 0
-  %nothing = icmp eq i64 %tiles, 0
-  %leave = or i1 %now.later, %nothing
-  br i1 %leave, label %later, label %again
-later:
-  br i1 %now.later, label %exit, label %next
+  br i1 %now.later, label %exit, label %compare
+compare:
+  %all = icmp sge i64 %now, %goal
+  br i1 %all, label %wave.done, label %again
 again:
   call void @relax(ptr %team, i64 %turn)
   %turn1 = add i64 %turn, 1
   br label %spin
+wave.done:
+  %more.waves = icmp slt i64 %after, %tiles
+  br i1 %more.waves, label %begin.wave, label %next
 next:
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i1, %n
@@ -188,7 +235,7 @@ one:
 many:
   %g = getelementptr i64, ptr %team, i64 16
   %run = load atomic i64, ptr %g acquire, align 8
-  call void @help(ptr %team, i64 %run, ptr %table, i64 %n, ptr %scratch)
+  call void @help(ptr %team, i64 0, i64 %run, ptr %table, i64 %n, ptr %scratch)
   ret void
 }
 
@@ -274,7 +321,7 @@ enter:
 helping:
   %mine = getelementptr ptr, ptr %scratches, i64 %me
   %scratch = load ptr, ptr %mine
-  call void @help(ptr %team, i64 %now, ptr %table, i64 %n, ptr %scratch)
+  call void @help(ptr %team, i64 %me, i64 %now, ptr %table, i64 %n, ptr %scratch)
   br label %left
 left:
   %b1 = atomicrmw sub ptr %busy, i64 1 seq_cst

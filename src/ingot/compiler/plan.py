@@ -84,7 +84,7 @@ def make_plan(
     inputs: list[Patch] = []
     outputs: list[Patch] = []
     keep: list[Array] = []
-    table: list[tuple[int, int, int, int, int]] = []
+    table: list[tuple[int, ...]] = []
     total_time = 0.0
     parts: list[tuple[int, int] | HostStep] = []
     row, begun = 0, 0
@@ -102,7 +102,7 @@ def make_plan(
             )
         time = _nanoseconds(step)
         total_time += time
-        table.append((code[step.kernel], len(words), step.tiles, _sharers(step, time, threads), 0))
+        table.append((code[step.kernel], len(words), step.tiles, _sharers(step, time, threads), 0, step.tiles // step.waves))
         row += 1
         for arg in step.args:
             if isinstance(arg, int):
@@ -170,4 +170,4 @@ def _nanoseconds(call: Call) -> float:
 
 def _sharers(call: Call, time: float, threads: int) -> int:
     """How many threads are worth it for a step of so many nanoseconds."""
-    return int(max(1, min(threads, call.tiles, time // SHORTEST_SHARE_NS)))
+    return int(max(1, min(threads, call.tiles // call.waves, time / call.waves // SHORTEST_SHARE_NS)))

@@ -177,7 +177,8 @@ class Call:
     scratch: bytes of memory each thread needs for itself while it runs. reads, writes: the views whose memory
     the call touches, for liveness. flops: the arithmetic a textbook would count, for deciding
     how many threads are worth it. in_place: whether what is written may be exactly the memory of something
-    read: every element is read before it is written, and by the thread that writes it.
+    read: every element is read before it is written, and by the thread that writes it. waves: of so many
+    equal parts of the tiles none begins before all of the one before it are done.
     """
 
     kernel: Kernel
@@ -189,6 +190,7 @@ class Call:
     flops: int = 0
     label: str = ""
     in_place: bool = False
+    waves: int = 1
     origin: list[int] = field(default_factory=list[int])  # which nodes it computes; the plan fills it in
 
     def __post_init__(self) -> None:

@@ -78,9 +78,11 @@ class Instance:
         )
         self._rows = plan.rows.copy()
         self._rows[:, 1] = self._words.ctypes.data + 8 * plan.rows[:, 1]
-        counters = aligned_bytes(len(self._rows) * 8 * spmd.COUNTER_WORDS)
+        line = 8 * spmd.COUNTER_WORDS
+        ends = np.cumsum(plan.rows[:, 3])  # a line for each of the threads that share a step
+        counters = aligned_bytes(line * int(ends[-1]) if len(ends) else 0)
         counters[:] = 0
-        self._rows[:, 4] = counters.ctypes.data + 8 * spmd.COUNTER_WORDS * np.arange(len(self._rows))
+        self._rows[:, 4] = counters.ctypes.data + line * (ends - plan.rows[:, 3])
         self._counters = counters
         self._rows_address = self._rows.ctypes.data
         self._row_bytes = self._rows.strides[0]
