@@ -164,8 +164,10 @@ def run_once(calls: Sequence[Call], machine: Machine, threads: int = 1) -> Memor
                 args[i] = code[arg] if isinstance(arg, Kernel) else arg
         for view in (*call.reads, *call.writes):
             memory.bytes(view.buffer)
-        for thread in range(threads):
-            begin, end = call.tiles * thread // threads, call.tiles * (thread + 1) // threads
+        wave = call.tiles // call.waves
+        for turn in range(call.waves * threads):
+            first, thread = turn // threads * wave, turn % threads
+            begin, end = first + wave * thread // threads, first + wave * (thread + 1) // threads
             scratch = _aligned(call.scratch)
             guard = scratch[call.scratch :].copy()
             FUNCTION(code[call.kernel])(args.ctypes.data, begin, end, scratch.ctypes.data)
