@@ -32,7 +32,10 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
     steps = 200
     counters = np.zeros((steps, threads * spmd.COUNTER_WORDS), np.int64)
     rows = np.array(
-        [[code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data, 1001] for i in range(steps)],
+        [
+            [code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data, 1001]
+            for i in range(steps)
+        ],
         np.int64,
     )
     scratches = np.zeros(threads, np.int64)

@@ -102,7 +102,16 @@ def make_plan(
             )
         time = _nanoseconds(step)
         total_time += time
-        table.append((code[step.kernel], len(words), step.tiles, _sharers(step, time, threads), 0, step.tiles // step.waves))
+        table.append(
+            (
+                code[step.kernel],
+                len(words),
+                step.tiles,
+                _sharers(step, time, threads),
+                0,
+                step.tiles // step.waves,
+            )
+        )
         row += 1
         for arg in step.args:
             if isinstance(arg, int):
