@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx.parser
 import pytest
 
 import ingot
+from ingot.codegen import linker
 
 PACKAGE = Path(ingot.__file__).parent
 
@@ -101,8 +104,10 @@ def folder_of(path: Path) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
-def in_fresh_python(code: str) -> object:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def in_fresh_python(code: str, **variables: str) -> object:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | variables
+    )
     return json.loads(result.stdout)
 
 
@@ -134,6 +139,25 @@ def test_a_session_imports_no_torch() -> None:
         "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     assert in_fresh_python(code) == []
+
+
+@pytest.mark.skipif(not linker.IS_KNOWN, reason="LLVM's linker is used on this system")
+def test_llvm_is_loaded_only_to_compile(tmp_path: Path) -> None:
+    """It is 40 MB. Neither does a plain model need onnx's reference operators, 12 MB."""
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[n] x) => (float[n] y) { y = Exp(x) }'
+    )
+    onnx.save(graph, tmp_path / "exp.onnx")
+    code = (
+        "import json, sys, ingot, numpy as np;"
+        f"session = ingot.InferenceSession({str(tmp_path / 'exp.onnx')!r});"
+        "y, = session.run(None, {'x': np.zeros(3, np.float32)}); assert (y == 1).all();"
+        "heavy = ['llvmlite.binding', 'onnx.reference', 'sympy.core', 'rich', 'typer'];"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
+    cache = str(tmp_path / "cache")
+    assert in_fresh_python(code, INGOT_CACHE_DIR=cache) == ["llvmlite.binding"], "compiled without LLVM?"
+    assert in_fresh_python(code, INGOT_CACHE_DIR=cache) == []
 
 
 def test_sympy_is_there_when_it_is_used() -> None:

@@ -1,7 +1,7 @@
 """The C library's mathematics, callable from generated code: slow, right, for float64 and for rare functions.
 
-A kernel names them as external functions; their addresses are told to LLVM before objects are linked, so
-cached objects stay valid in another process.
+A kernel names them as external functions; their addresses are put in when objects are linked, so cached
+objects stay valid in another process.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -13,7 +13,6 @@ import ctypes
 import sys
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
 from ingot.codegen.builder import F64, I64, PTR, Builder, Callee, Value, lanes_of
@@ -25,12 +24,13 @@ ONE_ARGUMENT = (
 TWO_ARGUMENTS = ("pow", "fmod")
 
 
-def register() -> None:
-    """Tell LLVM where the functions are in this process."""
+NAMES = (*ONE_ARGUMENT, *TWO_ARGUMENTS)
+
+
+def address_of(name: str) -> int:
+    """Where a function of the C library is in this process; AttributeError where it has none of the name."""
     library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
-    for name in (*ONE_ARGUMENT, *TWO_ARGUMENTS):
-        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-        llvm.add_symbol(name, address)
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
 
 
 def call(k: Builder, name: str, *operands: Value) -> Value:

@@ -2,9 +2,6 @@
 an ISA by name.
 """
 
-# llvmlite has no type information.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-
 from __future__ import annotations
 
 import ctypes
@@ -14,10 +11,13 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
+from ingot.codegen.cpu import this_cpu
 from ingot.errors import IngotError
+
+if TYPE_CHECKING:
+    from llvmlite.binding import TargetMachine  # pyright: ignore[reportMissingTypeStubs]
 
 # Each level switches off what is newer. INGOT_ISA=avx2 runs (and tests) the narrower kernels on a wider
 # machine.
@@ -60,11 +60,11 @@ class Machine:
         """Equal for machines that may share object code."""
         return f"{self.triple}|{self.cpu}|{self.features}|{self.vector_bytes}|{self.l1_bytes}|{self.l2_bytes}"
 
-    def target(self) -> llvm.TargetMachine:
-        """LLVM's target machine for this CPU, set up for position-independent objects."""
-        return llvm.Target.from_triple(self.triple).create_target_machine(
-            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="small", jit=True
-        )
+    def target(self) -> TargetMachine:
+        """LLVM's target machine for this CPU."""
+        from ingot.codegen import llvm
+
+        return llvm.target(self.triple, self.cpu, self.features)
 
 
 def _cache_bytes(level: int, otherwise: int) -> int:
@@ -90,11 +90,6 @@ def _tiles_allowed() -> bool:
     return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
-def _start_llvm() -> None:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-
-
 @functools.cache
 def host(isa: str | None = None) -> Machine:
     """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks what is newer: "amx", "avx512",
@@ -102,13 +97,12 @@ def host(isa: str | None = None) -> Machine:
 
     Raises IngotError for another name, or where the CPU lacks what was asked for.
     """
-    _start_llvm()
     level = isa or os.environ.get("INGOT_ISA")
     if level is not None and level not in _MASKED:
         raise IngotError(f"INGOT_ISA is {level!r}; it may be one of {', '.join(_MASKED)}")
-    available = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    cpu = this_cpu()
+    available = {name for name, on in cpu.features.items() if on}
     enabled = {name for name in available if not name.startswith(_MASKED[level] if level else ())}
-    triple = llvm.get_process_triple()
     is_x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
     if is_x86 and level == "avx512" and "avx512f" not in enabled:
         raise IngotError("INGOT_ISA is 'avx512', and this CPU has no AVX-512; unset it or say avx2")
@@ -125,13 +119,13 @@ def host(isa: str | None = None) -> Machine:
     tiles = {"amx-tile", "amx-int8"} <= enabled and vector_bytes == 64 and _tiles_allowed()
     if level == "amx" and not tiles:
         raise IngotError("INGOT_ISA is 'amx', and this CPU or system has no AMX; unset it or say avx512")
-    marks = [f"+{name}" if name in enabled else f"-{name}" for name in sorted(llvm.get_host_cpu_features())]
+    marks = [f"+{name}" if name in enabled else f"-{name}" for name in sorted(cpu.features)]
     if vector_bytes == 64:
         marks.append("-prefer-256-bit")  # LLVM's tuning would split every 512-bit vector in two
     return Machine(
-        triple=triple,
+        triple=cpu.triple,
         # Under a mask the host's name would bring the masked features back.
-        cpu=llvm.get_host_cpu_name() if level in (None, "amx") else ("x86-64" if is_x86 else "generic"),
+        cpu=cpu.name if level in (None, "amx") else ("x86-64" if is_x86 else "generic"),
         features=",".join(marks),
         vector_bytes=vector_bytes,
         registers=registers,

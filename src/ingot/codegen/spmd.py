@@ -31,9 +31,8 @@ from __future__ import annotations
 import functools
 import platform
 from dataclasses import dataclass
-from typing import Any
 
-from ingot.codegen.cache import engine_of
+from ingot.codegen.cache import functions
 from ingot.codegen.machine import Machine
 
 WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
@@ -364,7 +363,6 @@ class Runner:
     work: int
     serve: int
     idle: int
-    engine: Any  # keeps the code alive
 
 
 @functools.cache
@@ -375,6 +373,4 @@ def runner(machine: Machine) -> Runner:
         "x86" if name in ("x86_64", "amd64", "i686") else "arm" if name in ("aarch64", "arm64") else "other"
     )
     body = _SOURCE.replace("PAUSE", _PAUSE[kind]).replace("TURNS", str(TURNS_BEFORE_YIELD))
-    engine = engine_of(_DECLARATIONS[kind] + body, machine)
-    addresses = (engine.get_function_address(n) for n in ("run", "work", "serve", "idle"))
-    return Runner(*addresses, engine=engine)
+    return Runner(*functions(_DECLARATIONS[kind] + body, ("run", "work", "serve", "idle"), machine))

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import Op, label
+
+if TYPE_CHECKING:
+    from onnx.reference import ReferenceEvaluator
 
 _CACHE = "ingot.ops.reference"
 _STRING = onnx.TensorProto.STRING
@@ -34,6 +36,8 @@ def reference_evaluate(node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
     cache: dict[Any, ReferenceEvaluator] = node.meta.setdefault(_CACHE, {})
     runner = cache.get(key)
     if runner is None:
+        from onnx.reference import ReferenceEvaluator
+
         try:
             runner = cache[key] = ReferenceEvaluator(_one_node_model(node, inputs))
         except (NotImplementedError, RuntimeError, TypeError, onnx.defs.SchemaError) as error:

@@ -1,0 +1,78 @@
+"""LLVM behind one door: text to object code, what it knows of this CPU, and its own linker.
+
+Import this module inside functions, where there is something to compile: it brings in 40 MB of LLVM, and a
+session whose kernels are in the cache needs none of it.
+"""
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from ingot.codegen import library
+
+llvm.initialize_native_target()
+llvm.initialize_native_asmparser()  # for inline assembly
+llvm.initialize_native_asmprinter()
+
+#: They keep the code that they linked.
+_engines: list[Any] = []
+
+
+def target(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
+    """LLVM's target machine, set up for position-independent objects."""
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small", jit=True
+    )
+
+
+def emit_object(assembly: str, target_machine: llvm.TargetMachine) -> bytes:
+    """The object file of a module in LLVM's assembly language."""
+    return target_machine.emit_object(_parsed(assembly))
+
+
+def emit_assembly(assembly: str, target_machine: llvm.TargetMachine) -> str:
+    """The machine's assembly text of such a module."""
+    return target_machine.emit_assembly(_parsed(assembly))
+
+
+def _parsed(assembly: str) -> Any:
+    module = llvm.parse_assembly(assembly)
+    module.verify()
+    return module
+
+
+def triple() -> str:
+    """What this process runs on, as LLVM spells it."""
+    return llvm.get_process_triple()
+
+
+def host_name() -> str:
+    """LLVM's name of this CPU."""
+    return llvm.get_host_cpu_name()
+
+
+def host_features() -> dict[str, bool]:
+    """LLVM's features of this kind of CPU, and which this one has."""
+    return {str(name): bool(on) for name, on in llvm.get_host_cpu_features().items()}
+
+
+def link(objects: Sequence[bytes], resolve: Callable[[str], int], wanted: Iterable[str]) -> dict[str, int]:
+    """Where the functions `wanted` of these objects lie now; for good. What they use of the C library,
+    `resolve` finds.
+    """
+    for name in library.NAMES:
+        llvm.add_symbol(name, resolve(name))
+    engine = llvm.create_mcjit_compiler(
+        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine()
+    )
+    for data in objects:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+    engine.finalize_object()
+    _engines.append(engine)
+    return {name: engine.get_function_address(name) for name in wanted}
