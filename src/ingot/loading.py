@@ -27,6 +27,7 @@ import onnx_ir as ir
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.create import tensor_array
 from ingot.passes.edit import graphs_of
+from ingot.proto import TYPE_KEY, readable, restore
 from ingot.wire import split
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
@@ -198,11 +199,7 @@ def _model(
                 f"{onnx.__version__} knows opsets up "
                 f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
             )
-    try:
-        model = ir.from_proto(proto)
-    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
-    assert isinstance(model, ir.Model)
+    model = _read(proto, subject)
     _decode(model, elsewhere)
     for name, tensor in _external(model):
         if directory is None:
@@ -212,6 +209,24 @@ def _model(
             )
         tensor.base_dir = directory
         _check_external(subject, name, tensor, directory)
+    return model
+
+
+def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
+    """The proto as onnx_ir reads it; what it cannot read is brought into another form first."""
+    try:
+        model: Any = None
+        if not proto.graph.sparse_initializer:
+            with contextlib.suppress(NotImplementedError, ir.serde.SerdeError):
+                model = ir.from_proto(proto)
+        # onnx_ir passes over sparse initializers, which a subgraph may have as well.
+        if model is None or len(graphs_of(model)) > 1:
+            plainer = readable(proto)
+            if model is None or plainer is not None:
+                model = ir.from_proto(proto if plainer is None else plainer)
+    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
+    assert isinstance(model, ir.Model)
     return model
 
 
@@ -277,6 +292,10 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
             file, data = Path(scratch) / path.name, f"{path.name}.data"
             with _embedded(model) if not external_data else contextlib.nullcontext():
                 ir.save(model, file, format="protobuf", external_data=data if external_data else None)
+            if _has_map_types(model):
+                written = onnx.load_model(file, load_external_data=False)
+                if restore(written):
+                    onnx.save_model(written, file)
             # The data first: the new model must never lie beside the old data.
             if (file.parent / data).exists():
                 (file.parent / data).replace(path.parent / data)
@@ -285,6 +304,15 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
         raise ModelError(
             f"{path}: cannot be written: {error.strerror or error}. Check space and permissions."
         ) from error
+
+
+def _has_map_types(model: ir.Model) -> bool:
+    return any(
+        TYPE_KEY in value.metadata_props
+        for graph in graphs_of(model)
+        for values in (graph.inputs, *(node.outputs for node in graph))
+        for value in values
+    )
 
 
 def require_directory(path: str | os.PathLike[str]) -> Path:

@@ -93,11 +93,11 @@ def _tiles_allowed() -> bool:
 @functools.cache
 def host(isa: str | None = None) -> Machine:
     """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks what is newer: "amx", "avx512",
-    "avx2", "sse".
+    "avx2", "sse", in small letters or capitals.
 
     Raises IngotError for another name, or where the CPU lacks what was asked for.
     """
-    level = isa or os.environ.get("INGOT_ISA")
+    level = (isa or os.environ.get("INGOT_ISA", "")).strip().lower() or None  # set to nothing: not set
     if level is not None and level not in _MASKED:
         raise IngotError(f"INGOT_ISA is {level!r}; it may be one of {', '.join(_MASKED)}")
     cpu = this_cpu()

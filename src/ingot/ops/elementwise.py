@@ -8,7 +8,7 @@ for one node.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -513,8 +513,8 @@ class Identity(Op):
         return [need(node, inputs, 0)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """The same array."""
-        return [present(inputs, 0)]
+        """The same array, sequence or map; None is an absent optional."""
+        return cast("list[Array]", [inputs[0]])
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """The same memory."""

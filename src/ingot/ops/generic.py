@@ -78,7 +78,7 @@ def _one_node_model(node: ir.Node, inputs: Sequence[Any]) -> onnx.ModelProto:
         [proto],
         "one_node",
         [
-            onnx.helper.make_value_info(name, _type_of(value))
+            onnx.helper.make_value_info(name, type_proto_of(value))
             for name, value in zip(names, inputs, strict=False)
             if name
         ],
@@ -93,11 +93,12 @@ def _one_node_model(node: ir.Node, inputs: Sequence[Any]) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=opsets)
 
 
-def _type_of(value: Any) -> onnx.TypeProto:
+def type_proto_of(value: Any) -> onnx.TypeProto:
+    """The type of an array, a list of arrays, or of None, of which nothing is known."""
     if value is None:
         return onnx.TypeProto()
     if isinstance(value, list):
-        element = _type_of(value[0]) if value else onnx.TypeProto()
+        element = type_proto_of(value[0]) if value else onnx.TypeProto()
         return onnx.helper.make_sequence_type_proto(element)
     return onnx.helper.make_tensor_type_proto(element_type(value.dtype), value.shape)
 

@@ -23,6 +23,7 @@ from ingot.ops.registry import (
     Op,
     attr_int,
     attr_str,
+    facts_of,
     first_input,
     given,
     known_ints,
@@ -146,15 +147,20 @@ class Pad(Op):
             return None
         amounts = self.amounts(node, len(x.shape), pads, axes)
         shape = tuple([size + before + after for size, (before, after) in zip(x.shape, amounts, strict=True)])
-        if any(size < 0 for size in shape):
+        left = [
+            size + min(0, before) + min(0, after)
+            for size, (before, after) in zip(x.shape, amounts, strict=True)
+        ]
+        if any(size < 0 for size in left):
             raise shape_error(node, f"pads {show(pads)} remove more than {show(x.shape)} has")
         mode = attr_str(node, "mode", "constant")
-        if mode != "constant" and any(old == 0 and new > 0 for old, new in zip(x.shape, shape, strict=True)):
+        if mode != "constant" and any(old == 0 and new > 0 for old, new in zip(left, shape, strict=True)):
             raise shape_error(node, f"mode {mode!r} has nothing to copy from in {show(x.shape)}")
         return [Facts(x.dtype, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """np.pad, after removing what negative amounts remove."""
+        self.infer(node, [None if array is None else facts_of(array) for array in inputs])
         x, value = present(inputs, 0), given(inputs, 2)
         pads = _ints(present(inputs, 1))
         assert pads is not None
@@ -186,11 +192,10 @@ class Pad(Op):
         fill_with = node.inputs[2] if len(node.inputs) > 2 else None
         axes = _ints(plan.constant(node.inputs[3] if len(node.inputs) > 3 else None))
         amounts = self.amounts(node, x.rank, pads, axes)
-        if any(
-            (mode == "reflect" and max(pair) > size - 1) or (mode == "wrap" and max(pair) > size)
-            for pair, size in zip(amounts, x.shape, strict=True)
-        ):
-            return False  # borders wider than the input are reflected more than once
+        for (before, after), size in zip(amounts, x.shape, strict=True):
+            left = size + min(0, before) + min(0, after)  # what negative amounts leave is what is reflected
+            if max(before, after) > {"reflect": left - 1, "wrap": left}.get(mode, max(before, after)):
+                return False  # a border wider than that is reflected more than once
         number = plan.constant(fill_with)
         if fill_with is not None and number is None:
             return False

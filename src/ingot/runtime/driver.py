@@ -41,6 +41,8 @@ MOST_QUESTIONS = 4
 
 T = TypeVar("T")
 
+_NDARRAY: type = np.ndarray
+
 
 @dataclass(slots=True)
 class Resources:
@@ -115,7 +117,7 @@ class Driver:
 
         record: what was done and how long it took is noted there.
         """
-        shapes = tuple([() if isinstance(a, list) else a.shape for a in feeds])
+        shapes = _shapes(feeds)
         known = _planned(self._stages.get(shapes), feeds)
         if known is not None and known.is_whole and record is None and len(self._stages) == 1:
             return self._run_stage(known, feeds, None)  # the usual case: the same shapes as ever
@@ -173,7 +175,7 @@ class Driver:
         index: Index,
         last_use: dict[ir.Value, int],
     ) -> Stage:
-        shapes = tuple([() if isinstance(a, list) else a.shape for a in arrays])
+        shapes = _shapes(arrays)
         key = (tuple(values), shapes) if start else shapes
         stage = _planned(stages.get(key), arrays)
         if stage is not None:
@@ -373,14 +375,28 @@ def _take(free: list[T]) -> T | None:
         return None
 
 
+def _is_object(value: Any) -> bool:
+    """Sequences are lists, maps are dicts, an absent optional is None."""
+    return value is None or isinstance(value, (list, dict))
+
+
+def _kind(value: Any) -> Hashable:
+    return cast(Hashable, type(value)) if _is_object(value) else value.shape
+
+
+def _shapes(values: Sequence[Any]) -> tuple[Hashable, ...]:
+    """What plans are looked up by: the shape of an array, what kind of object anything else is."""
+    return tuple([v.shape if type(v) is _NDARRAY else _kind(v) for v in values])
+
+
 def _plain(value: Any) -> Any:
-    """An array as plans want it. Sequences are lists; they go from node to node as they are."""
-    return cast(Any, value) if isinstance(value, list) else np.asarray(value, order="C")
+    """An array as plans want it. Sequences and the like go from node to node as they are."""
+    return value if _is_object(value) else np.asarray(value, order="C")
 
 
 def _facts(value: Any) -> Facts:
     """A sequence counts as a Python object, like a string: only the host touches it."""
-    return Facts(np.dtype(object), ()) if isinstance(value, list) else Facts(value.dtype, value.shape)
+    return Facts(np.dtype(object), ()) if _is_object(value) else Facts(value.dtype, value.shape)
 
 
 def _value(facts: Facts) -> Array:

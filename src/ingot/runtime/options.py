@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ingot.errors import InputError
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -63,6 +66,55 @@ class SessionOptions:
     def get_session_config_entry(self, key: str) -> str:
         """A configuration entry; KeyError if it was never added."""
         return self._config[key]
+
+
+def options_of(given: Any) -> SessionOptions:
+    """Options for a session: the defaults for None, and from another runtime's options what we have too.
+
+    Raises InputError for an option whose value is none of its type, TypeError for something else altogether.
+    """
+    if given is None:
+        return SessionOptions()
+    if isinstance(given, SessionOptions):
+        options = given
+    elif hasattr(given, "intra_op_num_threads") and hasattr(given, "graph_optimization_level"):
+        options = SessionOptions()
+        for each in fields(SessionOptions):
+            value = getattr(given, each.name, None)
+            if value is not None:
+                # Enumerations of other libraries are no integers, but have one.
+                setattr(options, each.name, getattr(value, "value", value))
+    else:
+        raise TypeError(f"sess_options is a {type(given).__name__}; give ingot.SessionOptions()")
+    for each in fields(SessionOptions):
+        _check(each.name, getattr(options, each.name), getattr(_DEFAULTS, each.name))
+    if options.intra_op_num_threads < 0:
+        raise InputError(
+            f"intra_op_num_threads is {options.intra_op_num_threads}; it must be 0 (all cores) or more"
+        )
+    return options
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    levels = _LEVELS.get(name)
+    if levels is not None:
+        if isinstance(value, bool) or value not in [int(level) for level in levels]:
+            raise InputError(
+                f"{name} is {value!r}; it may be one of {', '.join(level.name for level in levels)}"
+            )
+        return
+    wanted = next(kind for kind in _ARTICLES if isinstance(default, kind))
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise InputError(f"{name} is {value!r}; it must be {_ARTICLES[wanted]}")
+
+
+_DEFAULTS = SessionOptions()
+#: bool before int, which it is too
+_ARTICLES: dict[type, str] = {bool: "True or False", int: "an integer", str: "a string", dict: "a dict"}
+_LEVELS: dict[str, list[enum.IntEnum]] = {
+    "graph_optimization_level": list(GraphOptimizationLevel),
+    "execution_mode": list(ExecutionMode),
+}
 
 
 @dataclass(slots=True)

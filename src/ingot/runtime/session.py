@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -21,20 +21,23 @@ from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
 from ingot.runtime import providers as provider_choice
 from ingot.runtime.driver import Driver, Resources
-from ingot.runtime.options import GraphOptimizationLevel, ModelMetadata, NodeArg, RunOptions, SessionOptions
+from ingot.runtime.options import (
+    GraphOptimizationLevel,
+    ModelMetadata,
+    NodeArg,
+    RunOptions,
+    SessionOptions,
+    options_of,
+)
 from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
+from ingot.runtime.values import ValueType, type_of
 
 if TYPE_CHECKING:
     import onnx
 
     from ingot.program import Program
 
-_TYPE_NAMES = {
-    "float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16", "int8": "int8",
-    "int16": "int16", "int32": "int32", "int64": "int64", "uint8": "uint8", "uint16": "uint16",
-    "uint32": "uint32", "uint64": "uint64", "bool": "bool", "object": "string", "complex64": "complex64",
-    "complex128": "complex128",
-}  # fmt: skip
+_NDARRAY: type = np.ndarray
 
 
 class InferenceSession:
@@ -58,14 +61,20 @@ class InferenceSession:
     ) -> None:
         if unknown:
             raise TypeError(f"InferenceSession has no option {', '.join(map(repr, unknown))}")
-        self._options = sess_options or SessionOptions()
+        self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
         with collector_paused():
-            self._open(path_or_bytes)
+            self._open(_load(path_or_bytes))
 
-    def _open(self, source: Any) -> None:
-        model = _load(source)
+    def _open(self, model: ir.Model) -> None:
         graph = model.graph
+        defaults = [value for value in graph.inputs if value.name in graph.initializers]
+        #: the model as it came, where initializers may be fed other values, and sessions with those as inputs
+        self._original = model.clone() if defaults else None
+        self._variants: dict[frozenset[str], InferenceSession] = {}
+        self._defaults = {value.name or "": _node_arg(value) for value in defaults}
+        for value in defaults:  # constants, until a run says otherwise
+            graph.inputs.remove(value)
         self._metadata = ModelMetadata(
             producer_name=model.producer_name or "",
             graph_name=graph.name or "",
@@ -75,10 +84,11 @@ class InferenceSession:
             version=model.model_version or 0,
             custom_metadata_map=dict(model.metadata_props),
         )
-        fed = [value for value in graph.inputs if value.name not in graph.initializers]
-        self._inputs = [_node_arg(value) for value in fed]
+        self._inputs = [_node_arg(value) for value in graph.inputs]
         self._outputs = [_node_arg(value) for value in graph.outputs]
-        self._dtypes = [_dtype(value) for value in fed]
+        self._types = [_input_type(value) for value in graph.inputs]
+        self._dtypes = [type_.dtype if type_.is_tensor else None for type_ in self._types]
+        self._ranks = [None if value.shape is None else len(value.shape) for value in graph.inputs]
         self._fixed = [
             [(axis, size) for axis, size in enumerate(arg.shape) if isinstance(size, int)]
             for arg in self._inputs
@@ -92,10 +102,7 @@ class InferenceSession:
             raise ModelError(
                 f"the graph uses {names}, and no node, input or initializer makes it; the file is damaged"
             )
-        index.inputs = [value for value in index.inputs if value not in index.constants]
         threads = self._options.intra_op_num_threads or _cores()
-        if threads < 0:
-            raise InputError(f"intra_op_num_threads is {threads}; it must be 0 (all cores) or more")
         self._resources = Resources(
             machine.host(),
             threads,
@@ -115,15 +122,21 @@ class InferenceSession:
     ) -> list[Array]:
         """Outputs (those named; all of them for None or an empty list) as new NumPy arrays.
 
+        An initializer that is an input as well may be given another value for this run
+        (`get_overridable_initializers`).
+
         Raises InputError for an unknown or missing input, a wrong dtype, rank or size; ShapeError where the
         sizes do not fit each other inside the model. The session stays usable after either.
         """
         del run_options
+        if isinstance(output_names, str):
+            raise InputError(f"output_names is the string {output_names!r}; give a list of names, or None")
         unknown = [name for name in output_names or () if name not in self._positions]
         if unknown:
             names, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
             raise InputError(f"the model has no output {names}; it has {known}. Ask for one of them.")
-        outputs = self._driver.run(self._feeds(input_feed))
+        session = self._for(input_feed)
+        outputs = session._driver.run(session._feeds(input_feed))
         return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
 
     def get_inputs(self) -> list[NodeArg]:
@@ -133,6 +146,10 @@ class InferenceSession:
     def get_outputs(self) -> list[NodeArg]:
         """Name, type and shape of each output."""
         return list(self._outputs)
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """Name, type and shape of each initializer that run() may be given another value for."""
+        return list(self._defaults.values())
 
     def get_providers(self) -> list[str]:
         """The providers that run this model, in order."""
@@ -162,30 +179,61 @@ class InferenceSession:
 
         A fused kernel's time stands at the node it grew from; the others of the group have None.
         """
-        return nodes_of(self._driver.profile(self._feeds(input_feed), rounds))
+        session = self._for(input_feed)
+        return nodes_of(session._driver.profile(session._feeds(input_feed), rounds))
 
     def profile_kernels(self, input_feed: Mapping[str, Any], rounds: int = 10) -> list[KernelProfile]:
         """Every kernel call of a run in order, with its arithmetic, the memory it moves and the median time
         it took over `rounds` runs. Calls run one by one for this, so their sum is longer than a run.
         """
-        return kernels_of(self._driver.profile(self._feeds(input_feed), rounds))
+        session = self._for(input_feed)
+        return kernels_of(session._driver.profile(session._feeds(input_feed), rounds))
+
+    def _for(self, feed: Any) -> InferenceSession:
+        """The session that runs this feed: itself, or one with some initializers as inputs."""
+        if not isinstance(feed, Mapping):
+            raise InputError(
+                f"input_feed is of type {type(feed).__name__}; give a dict of arrays by input name"
+                f" ({self._wanted()}), an empty one for a model without inputs"
+            )
+        named = cast("Mapping[str, Any]", feed)
+        if named.keys() == self._names.keys():
+            return self
+        names = frozenset(self._defaults.keys() & named.keys())
+        if not names:
+            self._refuse_names(named)
+        with self._resources.lock:
+            if names not in self._variants:
+                self._variants[names] = self._with_inputs(names)
+        return self._variants[names]._for(named)
+
+    def _with_inputs(self, names: frozenset[str]) -> InferenceSession:
+        """A session on the same model, in which these initializers are inputs and nothing else."""
+        assert self._original is not None
+        model = self._original.clone()
+        for name in names:
+            model.graph.initializers.pop(name).const_value = None
+        session = InferenceSession.__new__(InferenceSession)
+        session._options, session._providers = self._options, self._providers
+        with collector_paused():
+            session._open(model)
+        return session
 
     def _feeds(self, feed: Mapping[str, Any]) -> list[Array]:
-        if feed.keys() != self._names.keys():
-            self._refuse_names(feed)
-        arrays: list[Array] = []
-        for arg, dtype, fixed in zip(self._inputs, self._dtypes, self._fixed, strict=True):
-            given = feed[arg.name]
-            array = given if type(given) is np.ndarray else _as_array(arg, given, dtype)
-            if array.dtype != dtype:
-                raise InputError(
-                    f"input {arg.name!r} has dtype {array.dtype}; the model wants {dtype}. "
-                    f"Convert it with .astype({str(dtype)!r})."
-                )
-            if len(arg.shape) != array.ndim:
+        arrays: list[Any] = []
+        inputs = zip(self._inputs, self._types, self._dtypes, self._ranks, self._fixed, strict=True)
+        for arg, type_, dtype, rank, fixed in inputs:
+            array: Any = feed[arg.name]
+            # The usual case first, with as little as possible to look at.
+            if type(array) is not _NDARRAY or array.dtype != dtype or not array.flags.c_contiguous:
+                array = type_.accept(f"input {arg.name!r}", array)
+                if array is None or type(array) in (list, dict):
+                    arrays.append(array)
+                    continue
+            if rank is not None and rank != array.ndim:
                 raise InputError(
                     f"input {arg.name!r} has shape {list(array.shape)} of rank {array.ndim}; "
-                    f"the model wants rank {len(arg.shape)}: {_show(arg.shape)}"
+                    f"the model wants rank {rank}: {_show(arg.shape)}"
                 )
             for axis, size in fixed:
                 if array.shape[axis] != size:
@@ -193,11 +241,14 @@ class InferenceSession:
                         f"input {arg.name!r} has shape {list(array.shape)}; "
                         f"the model wants {_show(arg.shape)}"
                     )
-            arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
+            arrays.append(array)
         return arrays
 
-    def _refuse_names(self, feed: Mapping[str, Any]) -> None:
-        wanted = ", ".join(f"{a.name!r} {a.type} {_show(a.shape)}" for a in self._inputs) or "none"
+    def _wanted(self) -> str:
+        return ", ".join(f"{a.name!r} {a.type} {_show(a.shape)}" for a in self._inputs) or "none"
+
+    def _refuse_names(self, feed: Mapping[str, Any]) -> NoReturn:
+        wanted = self._wanted()
         unknown = [name for name in feed if name not in self._names]
         if unknown:
             raise InputError(
@@ -242,41 +293,23 @@ def _cores() -> int:
     return len(available(0)) if available is not None else os.cpu_count() or 1
 
 
-def _dtype(value: ir.Value) -> np.dtype[Any]:
-    if value.dtype is None:
+def _input_type(value: ir.Value) -> ValueType:
+    found = type_of(value)
+    if found is None:
         raise ModelError(
-            f"input {value.name!r} has no dtype in the file; run onnx.shape_inference or export it again"
+            f"input {value.name!r} has no type in the file; run onnx.shape_inference or export it again"
         )
-    if value.dtype == ir.DataType.STRING:
-        return np.dtype(object)
-    return np.dtype(value.dtype.numpy())
+    return found
 
 
 def _node_arg(value: ir.Value) -> NodeArg:
-    dtype = (
-        "undefined"
-        if value.dtype is None
-        else _TYPE_NAMES.get(
-            "object" if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy()).name,
-            value.dtype.name.lower(),
-        )
-    )
+    type_ = type_of(value)
     shape: list[int | str | None] = []
-    for dim in value.shape or ():
-        # Some exporters write -1 for a size that is not known.
-        shape.append((dim if dim >= 0 else None) if isinstance(dim, int) else dim.value)
-    return NodeArg(value.name or "", f"tensor({dtype})", shape)
-
-
-def _as_array(arg: NodeArg, given: Any, dtype: np.dtype[Any]) -> Array:
-    """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
-    try:
-        own = dtype if issubclass(type(given), (list, tuple, int, float, bool, str)) else None
-        return np.asarray(given, own)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"input {arg.name!r} is a {type(given).__name__} that is no array: {error}"
-        ) from None
+    if type_ is None or type_.kind not in ("seq", "map"):
+        for dim in value.shape or ():
+            # Some exporters write -1 for a size that is not known.
+            shape.append((dim if dim >= 0 else None) if isinstance(dim, int) else dim.value)
+    return NodeArg(value.name or "", "tensor(undefined)" if type_ is None else str(type_), shape)
 
 
 def _show(shape: Sequence[int | str | None]) -> str:

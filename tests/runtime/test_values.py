@@ -1,0 +1,169 @@
+"""What goes in and comes out of a session beside plain arrays: sequences, optionals, maps; defaults of
+inputs; and options of its own and of other runtimes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as h
+import onnxruntime
+import pytest
+
+import ingot
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+TENSOR = h.make_tensor_type_proto(onnx.TensorProto.FLOAT, [2, "n"])
+STRINGS = h.make_tensor_type_proto(onnx.TensorProto.STRING, ["n"])
+SEQUENCE = h.make_sequence_type_proto(TENSOR)
+
+
+def map_type(key: int) -> onnx.TypeProto:
+    result = onnx.TypeProto()
+    result.map_type.key_type = key
+    result.map_type.value_type.CopyFrom(h.make_tensor_type_proto(onnx.TensorProto.FLOAT, []))
+    return result
+
+
+MAP = map_type(onnx.TensorProto.INT64)
+
+
+def through(type_: onnx.TypeProto) -> ingot.InferenceSession:
+    """A session that gives what it takes."""
+    graph = h.make_graph(
+        [h.make_node("Identity", ["x"], ["y"])],
+        "through",
+        [h.make_value_info("x", type_)],
+        [h.make_value_info("y", type_)],
+    )
+    return ingot.InferenceSession(h.make_model(graph, opset_imports=[h.make_opsetid("", 22)]))
+
+
+@pytest.mark.parametrize(
+    ("type_", "spelling", "value"),
+    [
+        (TENSOR, "tensor(float)", A),
+        (SEQUENCE, "seq(tensor(float))", [A, A[:, :1]]),
+        (SEQUENCE, "seq(tensor(float))", []),
+        (h.make_sequence_type_proto(STRINGS), "seq(tensor(string))", [np.array(["a", "b"], object)]),
+        (h.make_optional_type_proto(TENSOR), "optional(tensor(float))", A),
+        (h.make_optional_type_proto(TENSOR), "optional(tensor(float))", None),
+        (h.make_optional_type_proto(SEQUENCE), "optional(seq(tensor(float)))", [A]),
+        (h.make_optional_type_proto(SEQUENCE), "optional(seq(tensor(float)))", None),
+        (MAP, "map(int64,tensor(float))", {3: np.float32(2)}),
+        (map_type(onnx.TensorProto.STRING), "map(string,tensor(float))", {"a": np.float32(2)}),
+        (h.make_sequence_type_proto(MAP), "seq(map(int64,tensor(float)))", [{3: np.float32(2)}, {}]),
+    ],
+)
+def test_objects_go_through(type_: onnx.TypeProto, spelling: str, value: Any) -> None:
+    session = through(type_)
+    assert session.get_inputs()[0].type == session.get_outputs()[0].type == spelling
+    for _ in range(2):
+        (got,) = session.run(None, {"x": value})
+        assert type(got) is type(value)
+        np.testing.assert_equal(got, value)
+
+
+def test_an_optional_may_be_there_in_one_run_and_not_in_the_next() -> None:
+    """A scalar has the shape of nothing: the two must not share a plan."""
+    session = through(h.make_optional_type_proto(h.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])))
+    for value in (None, np.array(3, np.float32), None, np.array(4, np.float32)):
+        np.testing.assert_equal(session.run(None, {"x": value})[0], value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "words"),
+    [
+        (SEQUENCE, 3, ["'x'", "int", "seq(tensor(float))", "list"]),
+        (SEQUENCE, [A, A.astype(np.int64)], ["'x'", "item 1", "int64", "float32"]),
+        (h.make_optional_type_proto(TENSOR), A[0], ["'x'", "rank 1", "rank 2"]),
+        (MAP, {"a": 1.0}, ["'x'", "'a'", "map(int64,tensor(float))"]),
+        (MAP, A, ["'x'", "ndarray", "dict"]),
+        (TENSOR, None, ["'x'"]),
+    ],
+)
+def test_wrong_objects(type_: onnx.TypeProto, value: Any, words: list[str]) -> None:
+    with pytest.raises(ingot.InputError) as caught:
+        through(type_).run(None, {"x": value})
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_input_of_unknown_rank_takes_any() -> None:
+    session = through(h.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+    for array in (A, A[0], A[0, 0]):
+        np.testing.assert_array_equal(session.run(None, {"x": np.asarray(array)})[0], array)
+
+
+# ---- initializers that are inputs ------------------------------------------------------------------------
+
+
+def defaults() -> onnx.ModelProto:
+    """y = (x + a) · b; a and b have defaults."""
+    return h.make_model(
+        h.make_graph(
+            [h.make_node("Add", ["x", "a"], ["t"]), h.make_node("Mul", ["t", "b"], ["y"])],
+            "defaults",
+            [h.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2]) for n in ("x", "a", "b")],
+            [h.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])],
+            [onnx.numpy_helper.from_array(np.full(2, v, np.float32), n) for n, v in (("a", 1), ("b", 3))],
+        ),
+        opset_imports=[h.make_opsetid("", 22)],
+    )
+
+
+def test_a_default_may_be_fed_another_value_for_one_run() -> None:
+    model = defaults()
+    session, peer = ingot.InferenceSession(model), onnxruntime.InferenceSession(model.SerializeToString())
+    x, other = np.array([1, 2], np.float32), np.array([5, -7], np.float32)
+    assert [v.name for v in session.get_inputs()] == ["x"]
+    assert [v.name for v in session.get_overridable_initializers()] == ["a", "b"]
+    for extra in ({}, {"a": other}, {"b": other}, {}, {"b": other, "a": x}, {"a": x}):
+        feed = {"x": x, **extra}
+        np.testing.assert_array_equal(session.run(None, feed)[0], peer.run(None, feed)[0])
+    with pytest.raises(ingot.InputError, match="'a' has dtype int64"):
+        session.run(None, {"x": x, "a": np.array([1, 2])})
+    with pytest.raises(ingot.InputError, match="'x' is missing"):
+        session.run(None, {"a": x})
+
+
+# ---- options and names -----------------------------------------------------------------------------------
+
+
+def test_options_of_onnxruntime_are_understood() -> None:
+    theirs = onnxruntime.SessionOptions()
+    theirs.intra_op_num_threads = 1
+    theirs.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ingot.InferenceSession(defaults(), theirs)
+    assert session.threads == 1
+    assert session.get_session_options().graph_optimization_level == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("enable_amx", "no"),
+        ("enable_winograd", 1),
+        ("intra_op_num_threads", "2"),
+        ("intra_op_num_threads", -1),
+        ("intra_op_num_threads", True),
+        ("graph_optimization_level", 7),
+        ("graph_optimization_level", "all"),
+    ],
+)
+def test_options_of_the_wrong_type(name: str, value: Any) -> None:
+    options = ingot.SessionOptions()
+    setattr(options, name, value)
+    with pytest.raises(ingot.InputError, match=f"{name} is {value!r}"):
+        ingot.InferenceSession(defaults(), options)
+    with pytest.raises(TypeError, match="dict"):
+        ingot.InferenceSession(defaults(), {name: value})
+
+
+@pytest.mark.parametrize("arguments", [(None, None), (None, [A]), ("y", {"x": A[0, :2]})])
+def test_feeds_and_names_of_the_wrong_type(arguments: tuple[Any, Any]) -> None:
+    session = ingot.InferenceSession(defaults())
+    with pytest.raises(ingot.InputError, match=r"input_feed is of type|output_names is the string"):
+        session.run(*arguments)
