@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "runtime": {"compiler", "passes", "ops", "kernels", "codegen"},
     "capture": {"passes", "ops"},
 }
-BELOW_ALL = {"errors", "loading"}
+BELOW_ALL = {"errors", "loading", "proto"}
 
 
 def modules() -> list[Path]:
