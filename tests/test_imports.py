@@ -19,6 +19,7 @@ PACKAGE = Path(ingot.__file__).parent
 
 PUBLIC = [
     "DataDependentError",
+    "Dim",
     "ExecutionMode",
     "ExportError",
     "GraphOptimizationLevel",

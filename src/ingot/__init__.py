@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ingot.later import import_later
 
 if TYPE_CHECKING:
+    from ingot.capture.signature import Dim as Dim
     from ingot.capture.signature import Input as Input
     from ingot.errors import DataDependentError as DataDependentError
     from ingot.errors import ExportError as ExportError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataDependentError": "ingot.errors",
+    "Dim": "ingot.capture.signature",
     "ExecutionMode": "ingot.runtime.options",
     "ExportError": "ingot.errors",
     "GraphOptimizationLevel": "ingot.runtime.options",

@@ -196,7 +196,7 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
             for label in state.labels:
                 held.places[label].set(initial)
         for inputs in rows:
-            args, kwargs = captured.arguments.with_tensors([x.clone() for x in inputs])
+            args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
             try:
                 outputs = _tensors_only(captured, _arrays(module(*args, **kwargs)))
             except Exception:  # whatever the module's own Python says to sizes that are none of its own
@@ -215,11 +215,9 @@ def _exported_calls(
     states = captured.recording.states
     names = [*captured.output_names, *(s.output_name for s in states)]
     state = {s.input_name: as_array(s.initial) for s in states}
-    used = {str(v.name) for v in captured.model.graph.inputs}
     found: list[Sequence[Array]] = []
     for inputs in rows[:count]:
-        feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, inputs, strict=True) if n in used}
-        found.append(run({**feeds, **state}, names))
+        found.append(run({**captured.feeds(inputs), **state}, names))
         state = {
             s.input_name: a for s, a in zip(states, found[-1][len(captured.output_names) :], strict=True)
         }
@@ -269,8 +267,7 @@ def _compare(
                     raise
                 from ingot.capture.bisect import first_difference
 
-                feeds = {n: as_array(x) for n, x in zip(captured.arguments.names, rows[0], strict=True)}
-                feeds = {str(v.name): feeds[str(v.name)] for v in captured.model.graph.inputs}
+                feeds = captured.feeds(rows[0])
                 node = first_difference(captured, module, runner, rows[0], feeds, _differs)
                 raise VerificationError(f"{error}{node}") from error
             differences[name] = max(differences.get(name, 0.0), found)
@@ -296,7 +293,11 @@ def _nudged(x: Any) -> Any:
     """The input moved by its own rounding: how far the reference moves is how well its numbers are
     defined.
     """
-    return x * (1 + 1e-6) if x.dtype.is_floating_point else x
+    return x * (1 + 1e-6) if hasattr(x, "dtype") and x.dtype.is_floating_point else x
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if hasattr(x, "clone") else x
 
 
 def _check(

@@ -11,17 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
+from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.run import Call, Recording, record
 from ingot.capture.signature import Arguments, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateSpec
+from ingot.capture.tensors import zero_copy
 from ingot.errors import ExportError
 
 OPSETS = range(18, 26)
+CHOSEN_SIZES = ((64, 96, 128), (224,))  # tried in turn where no example gives sizes and small ones do not do
 
 
 @dataclass
@@ -45,6 +49,16 @@ class Capture:
     def output_names(self) -> list[str]:
         """Names of the outputs."""
         return self.recording.output_names
+
+    def feeds(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Arrays by the names of the inputs that the model has."""
+        used = {str(v.name) for v in self.model.graph.inputs}
+        rows = zip(self.specs, inputs, strict=True)
+        return {
+            s.name: np.asarray(x, str(s.dtype).removeprefix("torch.")) if s.number else zero_copy(x)
+            for s, x in rows
+            if s.name in used
+        }
 
     def output_structure(self, mark: Any) -> Any:
         """The model's output with `mark` in the place of every tensor."""
@@ -73,9 +87,14 @@ def capture(
     if isinstance(model, torch.jit.ScriptModule):
         raise ExportError("model is a ScriptModule. Export the module it was made from.")
     _require_cpu(model)
+    if isinstance(args, tuple) and not args and not kwargs:
+        args, kwargs = annotated_inputs(model)
     arguments = arguments_of(model, args, kwargs, input_names)
     if not arguments.names:
-        raise ExportError("the call has no tensor arguments. Pass an example: args=(torch.zeros(2, 3),).")
+        raise ExportError(
+            "the call has no tensor arguments. Pass an example, args=(torch.zeros(2, 3),), or say what they "
+            'are: args=(ingot.Input("float32", ["batch", 3]),), or so annotated in forward.'
+        )
     if state not in ("refuse", "inputs"):
         raise ExportError(f"state is {state!r}; wanted 'refuse' or 'inputs'.")
     states: list[StateSpec] = []
@@ -101,7 +120,7 @@ def _captured(call: Call, table: DimTable) -> Capture:
     def attempt(hints: dict[str, int]) -> Recording:
         return record(call, hints)
 
-    recording = _with_larger_sizes(attempt, _with_raised_hints(attempt, table), table)
+    recording = _with_larger_sizes(attempt, _with_chosen_sizes(attempt, table), table)
     recording = _with_unequal_sizes(attempt, recording, table)
     assumptions = _assumptions(call.arguments, recording, table)
     specs = list(call.specs)
@@ -146,6 +165,44 @@ def _require_cpu(model: Any) -> None:
                     f"{name!r} is on {tensor.device}; wanted the CPU. Move the model and the example "
                     "with .cpu() first."
                 )
+
+
+def _with_chosen_sizes(attempt: Any, table: DimTable) -> Recording:
+    """Where no example gave sizes, small ones first: then those that images and long texts have.
+
+    A network that halves its feature maps five times has nothing left of a small one.
+    """
+    try:
+        recording = _with_raised_hints(attempt, table)
+        if not table.chosen or not _ends_small(recording, table):
+            return recording
+    except Exception:  # whatever the model makes of a size that is none of its own
+        if not table.chosen:
+            raise
+    for sizes in CHOSEN_SIZES:
+        larger = replace(table, sizes=table.sizes | _within(table, sizes))
+        try:
+            recording = _with_raised_hints(attempt, larger)
+        except Exception:  # as above
+            continue
+        table.sizes.update(larger.sizes)
+        return recording
+    return _with_raised_hints(attempt, table)
+
+
+def _ends_small(recording: Recording, table: DimTable) -> bool:
+    env = recording.env
+    return any(env.names.get(s) in table.chosen for s in (*env.small, *env.fixed))
+
+
+def _within(table: DimTable, sizes: Sequence[int]) -> dict[str, int]:
+    """Other sizes for the dimensions that no example gave, inside their ranges."""
+    made: dict[str, int] = {}
+    for i, name in enumerate(sorted(table.chosen)):
+        low, high = table.ranges.get(name, (0, None))
+        size = max(sizes[i % len(sizes)], low)
+        made[name] = size if high is None else min(size, high)
+    return made
 
 
 def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:

@@ -92,7 +92,7 @@ def first_difference(
     captured: Capture,
     module: Any,
     runner: Callable[[ir.Model], Any],
-    inputs: Sequence[torch.Tensor],
+    inputs: Sequence[Any],
     feeds: Mapping[str, npt.NDArray[Any]],
     differs: Differs,
 ) -> str:
@@ -131,14 +131,16 @@ def _first_bad(
     captured: Capture,
     module: Any,
     runner: Callable[[ir.Model], Any],
-    inputs: Sequence[torch.Tensor],
+    inputs: Sequence[Any],
     feeds: Mapping[str, npt.NDArray[Any]],
     chosen: Sequence[int],
     differs: Differs,
 ) -> int | None:
     calls = captured.recording.recorder.calls
     replay = _Replay(calls, set(chosen))
-    args, kwargs = captured.arguments.with_tensors([x.clone() for x in inputs])
+    args, kwargs = captured.arguments.with_tensors(
+        [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
+    )
     quiet = (torch.no_grad(), unchanged(module), python_functions_run_as_they_are())
     with contextlib.ExitStack() as stack:
         for context in (*quiet, _Functions(replay), _Operators(replay)):

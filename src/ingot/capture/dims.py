@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingot.capture.signature import Arguments, Input, children, is_tensor, leaves
+from ingot.capture.signature import Arguments, Dim, Input, children, is_tensor, leaves
 from ingot.capture.state import StateSpec
 from ingot.capture.tensors import BY_NAME
 from ingot.errors import ExportError
@@ -43,6 +43,7 @@ class DimTable:
     numbers: dict[str, Any] = field(
         default_factory=dict[str, Any]
     )  # example values of inputs that are numbers
+    chosen: set[str] = field(default_factory=set[str])  # dims whose size no example gave
     of_state: set[str] = field(default_factory=set[str])  # the dims whose first size the state's own is
 
 
@@ -61,8 +62,10 @@ def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSp
     wanted = _dims_of_leaves(arguments, dynamic_shapes)
     table = DimTable()
     specs: list[InputSpec] = []
-    for name, tensor, dims in zip(arguments.names, tensors, wanted, strict=True):
+    for name, tensor, dims, kind in zip(arguments.names, tensors, wanted, arguments.numbers, strict=True):
         spec = _describe(name, tensor)
+        if kind is not None:
+            _set_number(spec, tensor, kind, table)
         for axis in range(len(spec.sizes)):
             _set_dim(spec, axis, tensor, dims, table)
         specs.append(spec)
@@ -97,9 +100,23 @@ def state_specs(states: Sequence[StateSpec], table: DimTable) -> list[InputSpec]
     return specs
 
 
+_KINDS = {bool: torch.bool, int: torch.int64, float: torch.float64}
+_EXAMPLES = {bool: True, int: 3, float: 1.5}
+
+
+def _set_number(spec: InputSpec, wanted: Input, kind: type, table: DimTable) -> None:
+    fits = {bool: spec.dtype == torch.bool, float: spec.dtype.is_floating_point}
+    if not fits.get(kind, not spec.dtype.is_floating_point and spec.dtype != torch.bool):
+        raise ExportError(
+            f"input {spec.name!r} stands for a Python {kind.__name__} and has dtype {wanted.dtype!r}; wanted "
+            f"{str(_KINDS[kind]).removeprefix('torch.')!r}."
+        )
+    spec.number = kind
+    table.numbers[spec.name] = _EXAMPLES[kind] if wanted.example is None else kind(wanted.example)
+
+
 def _number(name: str, kind: type) -> InputSpec:
-    dtype = {bool: torch.bool, int: torch.int64, float: torch.float64}[kind]
-    return InputSpec(name, dtype, [], None, [], number=kind)
+    return InputSpec(name, _KINDS[kind], [], None, [], number=kind)
 
 
 def default_name(argument: str, axis: int) -> str:
@@ -111,6 +128,11 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     wanted: Any = dims
     if isinstance(tensor, Input):
         declared = tensor.shape[axis]
+        if isinstance(declared, Dim):
+            table.ranges[declared.name] = declared.min, declared.max
+            size = max(spec.sizes[axis], declared.min)
+            spec.sizes[axis] = size if declared.max is None else min(size, declared.max)
+            declared = declared.name
         if isinstance(declared, int):
             if declared < 0:
                 raise ExportError(
@@ -157,6 +179,8 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
         )
     known = table.sizes.get(label)
     size = spec.sizes[axis]
+    if known is not None and label in table.chosen and spec.example is not None:
+        known = None  # the example's size is better than the one that was chosen
     if known is not None and spec.example is not None and known != size:
         raise ExportError(
             f"dimension {label!r} is {known} in one input and {size} in axis {axis} of {spec.name!r}. "
@@ -165,6 +189,10 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     if known is not None:
         spec.sizes[axis] = known
     table.sizes[label] = spec.sizes[axis]
+    if spec.example is None and known is None:
+        table.chosen.add(label)
+    elif spec.example is not None:
+        table.chosen.discard(label)
     spec.dims[axis] = label
 
 

@@ -22,7 +22,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
 from ingot.capture.sizes import SizeEnv, SizeWriter, StaleRead
-from ingot.capture.tensors import DTYPES, NUMBERS, Memory, dtype_of, zero_copy
+from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
 from ingot.capture.where import add_line, quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
@@ -689,10 +689,11 @@ class Recorder:
     def add_number(self, value: ir.Value, hint: Any, kind: type) -> Any:
         """An input that is a Python number to the model."""
         made = self.env.new_number(str(value.name), hint, kind)
-        value.type, value.shape = ir.TensorType(NUMBERS[kind]), ir.Shape([])
+        value.shape = ir.Shape([])
         one = self.op("Unsqueeze", value, self.graph.const([0]))
-        if kind is bool:
-            one = self.op("Cast", one, to=ir.DataType.INT64)
+        wanted = ir.DataType.DOUBLE if kind is float else ir.DataType.INT64
+        if value.dtype != wanted:
+            one = self.op("Cast", one, to=wanted)
         (symbol,) = made.node.expr.free_symbols
         self.sizes.sources[symbol] = one, -1
         return made

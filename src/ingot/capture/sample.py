@@ -23,15 +23,21 @@ _SMALL = (1, 2, 3, 5, 7)
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
 
-def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[torch.Tensor], dict[str, int]]:
+def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[Any], dict[str, int]]:
     """The tensors of the export call; those given as specs are drawn."""
     sizes = {name: int(n) for name, n in captured.table.sizes.items()}
     env = captured.recording.env
     for symbol, fixed in env.fixed.items():
         if env.names[symbol] in sizes and any(s.example is None for s in captured.specs):
             sizes[env.names[symbol]] = fixed.size
+    numbers = captured.table.numbers
     return [
-        s.example if s.example is not None else _draw(s, _shape(s, sizes), rng) for s in captured.specs
+        numbers[s.name]
+        if s.number
+        else s.example
+        if s.example is not None
+        else _draw(s, _shape(s, sizes), rng)
+        for s in captured.specs
     ], sizes
 
 
@@ -59,7 +65,9 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
             low, high = table.ranges.get(name, (1, None))
             axis = _axis(captured, name)
             n = by_hint.get((hint, axis))
-            if n is None:
+            if n is None and name in table.ranges and attempt % 2:
+                n = int(rng.integers(low, max(low, 4 * hint if high is None else min(high, 4 * hint)) + 1))
+            elif n is None:
                 n = _pick(hint, attempt, rng)
             by_hint[hint, axis] = n
             picked[s] = sympy.Integer(max(low, 1, n if high is None else min(n, high)))
@@ -85,9 +93,22 @@ def _axis(captured: Capture, name: str) -> int:
     return 0
 
 
-def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Generator) -> list[torch.Tensor]:
+def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Generator) -> list[Any]:
     """Tensors of these sizes, with elements like the example's."""
-    return [_draw(s, _shape(s, sizes), rng) for s in captured.specs]
+    numbers = captured.table.numbers
+    return [
+        _number(s.number, numbers[s.name], rng) if s.number else _draw(s, _shape(s, sizes), rng)
+        for s in captured.specs
+    ]
+
+
+def _number(kind: type, example: Any, rng: np.random.Generator) -> Any:
+    """Another value of an input that is a Python number."""
+    if kind is bool:
+        return bool(rng.integers(2))
+    # In float32 as in float64: the input may be either.
+    scale = float(np.float32(rng.uniform(0.25, 2)))
+    return max(int(example * scale), min(example, 1)) if kind is int else float(np.float32(example * scale))
 
 
 def _shape(spec: InputSpec, sizes: dict[str, int]) -> list[int]:

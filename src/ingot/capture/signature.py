@@ -20,16 +20,33 @@ from ingot.errors import ExportError, InputError
 
 
 @dataclasses.dataclass(frozen=True)
+class Dim:
+    """A dynamic size with a name and bounds: `Dim("len", min=1, max=512)`. No max is no bound."""
+
+    name: str
+    min: int = 0
+    max: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that no size keeps."""
+        if not self.name or self.min < 0 or (self.max is not None and self.max < self.min):
+            raise ExportError(f"{self!r}: wanted a name and 0 <= min <= max.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Input:
     """An example given by its dtype and shape instead of a tensor: `Input("float32", ["batch", 3, "h",
     "w"])`.
 
-    An int is a static size, a str names a dynamic one, None leaves the name to Ingot. The same name twice
-    means the same size.
+    An int is a static size, a str names a dynamic one, a `Dim` gives it bounds too, None leaves the name to
+    Ingot. The same name twice means the same size. `Input("int64", [])` in the place of a Python number (the
+    parameter is annotated int, float or bool, or has a default that is one) makes that number an input of the
+    model; `example` is the value that verification begins with.
     """
 
     dtype: str
-    shape: Sequence[int | str | None]
+    shape: Sequence[int | str | Dim | None]
+    example: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +121,7 @@ class Arguments:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     names: list[str]  # of the tensor leaves, in order
+    signature: inspect.Signature | None = None
 
     @property
     def tensors(self) -> list[Any]:
@@ -118,7 +136,11 @@ class Arguments:
             (leaf.name, leaf.value) for leaf in named if not is_tensor(leaf.value) and leaf.value is not None
         ]
 
-    signature: inspect.Signature | None = None
+    @property
+    def numbers(self) -> list[type | None]:
+        """For each tensor leaf, the kind of Python number that the function takes in its place, if any."""
+        named = [leaf for leaf in _labelled(self.signature, self.args, self.kwargs) if is_tensor(leaf.value)]
+        return [_number_kind(self.signature, leaf) for leaf in named]
 
     def with_tensors(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call with other tensors in the same places."""
@@ -131,9 +153,17 @@ class Arguments:
         Raises:
             InputError: when its structure is not the exported one's.
         """
-        given = [leaf.value for leaf in _labelled(self.signature, args, kwargs) if is_tensor(leaf.value)]
         wanted = [leaf for leaf in _labelled(self.signature, self.args, self.kwargs) if is_tensor(leaf.value)]
-        found = [leaf.name for leaf in _labelled(self.signature, args, kwargs) if is_tensor(leaf.value)]
+        kinds = {leaf.name: leaf.value.dtype for leaf, kind in zip(wanted, self.numbers, strict=True) if kind}
+        made = [
+            Leaf(leaf.path, np.asarray(leaf.value, kinds[leaf.name]))
+            if leaf.name in kinds and not is_tensor(leaf.value)
+            else leaf
+            for leaf in _labelled(self.signature, args, kwargs)
+        ]
+        self._require_fixed(args, kwargs)
+        given = [leaf.value for leaf in made if is_tensor(leaf.value)]
+        found = [leaf.name for leaf in made if is_tensor(leaf.value)]
         if len(given) != len(wanted) or sorted(found) != sorted(leaf.name for leaf in wanted):
             raise InputError(
                 f"the call has tensors {found}, the exported model takes {[leaf.name for leaf in wanted]}. "
@@ -141,6 +171,48 @@ class Arguments:
             )
         by_label = dict(zip(found, given, strict=True))
         return {name: by_label[leaf.name] for name, leaf in zip(self.names, wanted, strict=True)}
+
+    def _require_fixed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse another value of an argument that was kept at its value."""
+        plain = (bool, int, float, str)
+        before = dict(_with_defaults(self.signature, self.args, self.kwargs))
+        for name, value in _with_defaults(self.signature, args, kwargs):
+            kept = before.get(name, value)
+            if isinstance(kept, plain) and isinstance(value, plain) and kept != value:
+                raise InputError(
+                    f"argument {name!r} is {value!r}; the model was exported with {kept!r}, which it keeps. "
+                    'Export again with that value, or with ingot.Input("int64", []) in its place.'
+                )
+
+
+def _with_defaults(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """Leaves by name, with the values of the parameters that the call leaves out."""
+    if signature is None:
+        return [(leaf.name, leaf.value) for leaf in _labelled(signature, args, kwargs)]
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"the call does not fit the model's {signature}: {error}.") from error
+    bound.apply_defaults()
+    return [(leaf.name, leaf.value) for leaf in leaves(dict(bound.arguments))]
+
+
+def _number_kind(signature: inspect.Signature | None, leaf: Leaf) -> type | None:
+    """bool, int or float where the parameter is a Python number and an Input without axes stands for it."""
+    if not isinstance(leaf.value, Input) or len(leaf.value.shape) or len(leaf.path) != 1 or not signature:
+        return None
+    parameter = signature.parameters.get(str(leaf.path[0]))
+    if parameter is None:
+        return None
+    said = parameter.annotation
+    words = said if isinstance(said, str) else getattr(said, "__name__", str(said))
+    alternatives = {w.strip() for w in re.sub(r"Optional\[(.*)\]", r"\1", words).split("|")} - {"None"}
+    kinds = {"bool": bool, "int": int, "float": float}
+    if len(alternatives) == 1 and (word := next(iter(alternatives))) in kinds:
+        return kinds[word]
+    return type(parameter.default) if type(parameter.default) in (bool, int, float) else None
 
 
 def _labelled(
@@ -191,6 +263,12 @@ def arguments_of(
         try:
             signature.bind(*positional, **keywords)
         except TypeError as error:
+            if not positional and not keywords:
+                raise ExportError(
+                    f"{type(function).__name__}.forward{signature} was given nothing ({error}), and no "
+                    "annotation says what it takes. Pass an example, args=(torch.zeros(2, 3),), or a "
+                    'description, args=(ingot.Input("float32", ["batch", 3]),).'
+                ) from error
             raise ExportError(
                 f"{type(function).__name__}.forward{signature} was given {len(positional)} positional "
                 "argument(s) and "

@@ -30,12 +30,6 @@ DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.uint32: ir.DataType.UINT32,
     torch.uint64: ir.DataType.UINT64,
 }
-# What a Python number is as an input or output of a model.
-NUMBERS: dict[type, ir.DataType] = {
-    bool: ir.DataType.BOOL,
-    int: ir.DataType.INT64,
-    float: ir.DataType.DOUBLE,
-}
 BY_NAME: dict[str, torch.dtype] = {str(d).removeprefix("torch."): d for d in DTYPES}
 
 

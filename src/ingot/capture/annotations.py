@@ -1,0 +1,140 @@
+"""Inputs from annotations: `Annotated[Tensor, Input(...)]`, and jaxtyping's `Float32[Tensor, "batch 3 h w"]`.
+
+jaxtyping need not be installed: where an annotation is text, its text is read.
+"""
+
+# Annotations may be anything.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ingot.capture.signature import Input
+from ingot.errors import ExportError
+
+# jaxtyping's names; those of several dtypes stand for torch's default of the kind.
+_DTYPES = {
+    "Float": "float32", "Inexact": "float32", "Num": "float32", "Real": "float32", "Shaped": "float32",
+    "Int": "int64", "Integer": "int64", "UInt": "uint8", "Bool": "bool", "BFloat16": "bfloat16",
+    **{f"Float{n}": f"float{n}" for n in (16, 32, 64)},
+    **{f"Int{n}": f"int{n}" for n in (8, 16, 32, 64)},
+    **{f"UInt{n}": f"uint{n}" for n in (8, 16, 32, 64)},
+}  # fmt: skip
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def annotated_inputs(model: Any) -> tuple[tuple[Input, ...], dict[str, Input]]:
+    """The positional and keyword arguments of a call, an Input for each parameter without a default.
+
+    Both are empty where no parameter is annotated.
+
+    Raises:
+        ExportError: some parameters say what they are and others do not, or a shape cannot be read.
+    """
+    function = getattr(model, "forward", model)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return (), {}
+    parameter = inspect.Parameter
+    kinds = (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    wanted = [p for p in signature.parameters.values() if p.default is p.empty and p.kind in kinds]
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    found = {p.name: spec for p in wanted if (spec := _spec(p.annotation, names, p.name)) is not None}
+    missing = [p.name for p in wanted if p.name not in found]
+    if found and missing:
+        raise ExportError(
+            f"the arguments {missing} have no shape in their annotations. Annotate them as the others, "
+            'Annotated[Tensor, ingot.Input("float32", ["batch", 8])] for example, or pass args.'
+        )
+    if not found:
+        return (), {}
+    by_name = {p.name for p in wanted if p.kind is parameter.KEYWORD_ONLY}
+    return (
+        tuple(found[p.name] for p in wanted if p.name not in by_name),
+        {name: found[name] for name in by_name},
+    )
+
+
+def _spec(annotation: Any, names: Mapping[str, Any], parameter: str) -> Input | None:
+    if isinstance(annotation, str):
+        return _from_text(annotation, names, parameter)
+    if typing.get_origin(annotation) is typing.Annotated:
+        inputs = [m for m in annotation.__metadata__ if isinstance(m, Input)]
+        return inputs[0] if inputs else _spec(typing.get_args(annotation)[0], names, parameter)
+    if typing.get_origin(annotation) in _UNIONS:
+        parts = [_spec(part, names, parameter) for part in typing.get_args(annotation)]
+        return next((part for part in parts if part is not None), None)
+    shape, dtypes = getattr(annotation, "dim_str", None), getattr(annotation, "dtypes", None)
+    if not isinstance(shape, str):
+        return None
+    kind = annotation.__name__.partition("[")[0]  # "Float32[Tensor, 'batch 3']"
+    known = _DTYPES.get(kind) or (str(dtypes[0]) if isinstance(dtypes, (list, tuple)) and dtypes else None)
+    return Input(known, read_shape(shape, parameter)) if known else None
+
+
+def _from_text(text: str, names: Mapping[str, Any], parameter: str) -> Input | None:
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+    for part in _alternatives(node):
+        if not isinstance(part, ast.Subscript) or not isinstance(part.slice, ast.Tuple):
+            continue
+        kind = _last_name(part.value)
+        last = part.slice.elts[-1]
+        if kind in _DTYPES and isinstance(last, ast.Constant) and isinstance(last.value, str):
+            return Input(_DTYPES[kind], read_shape(last.value, parameter))
+        if kind == "Annotated":
+            try:
+                made = eval(ast.unparse(part), dict(names))
+            except NameError as error:
+                raise ExportError(
+                    f"the annotation of argument {parameter!r}, {text!r}, cannot be read: {error}. Import "
+                    "the name in the module that defines the model."
+                ) from error
+            return _spec(made, names, parameter)
+    return None
+
+
+def _alternatives(node: ast.expr) -> list[ast.expr]:
+    """The parts of `A | B`, `Optional[A]` and `Union[A, B]`."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [*_alternatives(node.left), *_alternatives(node.right)]
+    if isinstance(node, ast.Subscript) and _last_name(node.value) in ("Optional", "Union"):
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return [alternative for part in parts for alternative in _alternatives(part)]
+    return [node]
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def read_shape(text: str, parameter: str) -> list[int | str | None]:
+    """The dims of a jaxtyping shape: `"batch 3 h w"`; `_` has no name, `rows=4` is 4.
+
+    Raises:
+        ExportError: it says that the number of axes varies, or has an expression.
+    """
+    dims: list[int | str | None] = []
+    for token in text.split():
+        word = token.lstrip("#?").rpartition("=")[2]
+        if word == "_" or word.startswith("_"):
+            dims.append(None)
+        elif word.isdigit():
+            dims.append(int(word))
+        elif word.isidentifier():
+            dims.append(word)
+        else:
+            raise ExportError(
+                f"the annotation of argument {parameter!r} has {token!r} in its shape {text!r}; an input of "
+                "a model has a fixed number of axes, each a size or a name. Pass args=(ingot.Input(…),)."
+            )
+    return dims

@@ -1,0 +1,157 @@
+"""Exports without example values: specs, bounds and annotations; Python arguments kept and asked for."""
+
+# Annotations here are read as text, as jaxtyping's would be.
+# ruff: noqa: F722, F821
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.capture.annotations import annotated_inputs, read_shape
+from ingot.errors import ExportError, InputError
+from tests.capture.test_constructs import dims
+
+T = torch.Tensor
+
+
+def test_specs_with_bounds() -> None:
+    """Sizes keep to the range in the recording, in verification and in what the file declares."""
+
+    def f(ids: T, x: T) -> T:
+        return x.softmax(-1) * ids[:, None]
+
+    spec = ingot.Input("float32", ["batch", ingot.Dim("len", min=20, max=24)])
+    program = ingot.export(f, (ingot.Input("int64", ["batch"]), spec))
+    assert dims(program) == {"ids": ["batch"], "x": ["batch", "len"]}
+    assert [str(a) for a in program.assumptions if a.kind == "declared"] == [
+        "20 <= len <= 24 (declared, assumed; len)"
+    ]
+    assert program.verification is not None
+    seen = {case.sizes["len"] for case in program.verification.cases}
+    assert len(seen) > 1 and min(seen) >= 20 and max(seen) <= 24
+    for bad in ({"min": 3, "max": 2}, {"min": -1}):
+        with pytest.raises(ExportError, match="0 <= min <= max"):
+            ingot.Dim("n", **bad)
+
+
+def test_sizes_are_chosen_so_that_the_model_works() -> None:
+    """Five halvings need more than the smallest sizes; a model of one size only gets that one."""
+    convolutions = [nn.Conv2d(3 if i == 0 else 4, 4, 3, 2, 1) for i in range(5)]
+    net = nn.Sequential(*convolutions, nn.AvgPool2d(2), nn.Flatten())
+    program = ingot.export(nn.Sequential(*net[:-1]), (ingot.Input("float32", ["batch", 3, "h", "w"]),))
+    assert dims(program) == {"input": ["batch", 3, "h", "w"]}
+
+    class Fixed(nn.Module):
+        def forward(self, x: T) -> T:
+            if x.shape[2] != 224:
+                raise ValueError("wanted 224 rows")
+            return x.mean(2)
+
+    program = ingot.export(Fixed(), (ingot.Input("float32", ["batch", 3, "h"]),))
+    assert dims(program) == {"x": ["batch", 3, 224]}
+
+
+class Annotated_(nn.Module):
+    """Annotations of both kinds; a parameter with a default is left at it."""
+
+    def forward(
+        self,
+        image: Float32[T, "batch 3 h w"],
+        scale: Annotated[T, ingot.Input("float32", ["batch"])],
+        ids: Int64[T, "batch _"] | None,
+        *,
+        mask: Bool[T, "batch h w"] | None,
+        power: int = 2,
+    ) -> T:
+        assert ids is not None and mask is not None
+        return ((image * scale[:, None, None, None]) ** power).sum(1) * mask + ids.sum()
+
+
+def test_nothing_but_annotations() -> None:
+    """Every parameter without a default has its dtype and shape from its annotation."""
+    program = ingot.export(Annotated_())
+    assert dims(program) == {
+        "image": ["batch", 3, "h", "w"],
+        "scale": ["batch"],
+        "ids": ["batch", "ids_dim1"],
+        "mask": ["batch", "h", "w"],
+    }
+    dtypes = [str(v.dtype) for v in program.model.graph.inputs]
+    assert dtypes == ["FLOAT", "FLOAT", "INT64", "BOOL"]
+
+
+def test_annotations_that_are_objects() -> None:
+    """As without `from __future__ import annotations`, and as jaxtyping's own classes are."""
+
+    class Float16:
+        dim_str, dtypes = "n 4", ["float16"]
+
+    def f(x: Any, y: Any) -> Any:
+        return x + y
+
+    f.__annotations__ = {"x": Annotated[T, ingot.Input("int32", [5])], "y": Float16}
+    (x, y), _ = annotated_inputs(f)
+    assert (x.dtype, list(x.shape), y.dtype, list(y.shape)) == ("int32", [5], "float16", ["n", 4])
+
+
+def test_annotations_that_say_too_little() -> None:
+    """Some annotated and some not; a varying number of axes."""
+
+    def half(x: Float[T, "n 2"], y: T) -> T:
+        return x + y
+
+    with pytest.raises(ExportError, match=r"the arguments \['y'\] have no shape"):
+        ingot.export(half)
+    assert read_shape("#batch rows=4 _ n", "x") == ["batch", 4, None, "n"]
+    for text in ("*batch 3", "... 3", "n+1"):
+        with pytest.raises(ExportError, match="a fixed number of axes"):
+            read_shape(text, "x")
+    with pytest.raises(ExportError, match="no annotation says what it takes"):
+        ingot.export(nn.Linear(2, 2))
+
+
+class Numbers(nn.Module):
+    """Numbers that feed arithmetic and sizes, and some that are only looked at."""
+
+    def forward(self, x: T, n: int, scale: float = 0.5, shift: bool = False, mode: str = "a") -> T:  # noqa: ARG002
+        if mode == "b":
+            x = -x
+        y = x[:, :n].sum(1, keepdim=True) * scale / math.sqrt(4) + n
+        return torch.cat([y, torch.zeros(x.shape[0], n)], 1) + x.new_full((1,), scale)
+
+
+def test_numbers_that_are_asked_for_become_inputs() -> None:
+    """An Input without axes in the place of a number; each value of it is right."""
+    x = torch.randn(3, 9)
+    number = ingot.Input("int64", []), ingot.Input("float32", [], example=0.25)
+    program = ingot.export(Numbers(), (x, *number))
+    assert program.input_names == ["x", "n", "scale"]
+    for n, scale in [(4, 2.0), (0, 0.5), (1, -1.0), (9, 0.0)]:
+        want = Numbers()(x, n, scale)
+        np.testing.assert_allclose(program(x, n, scale), want.numpy(), atol=1e-5)
+
+
+def test_other_numbers_are_fixed_and_said_to_be() -> None:
+    """They are in the assumptions, and a call with others is refused."""
+    x = torch.randn(3, 9)
+    program = ingot.export(Numbers(), (x, 4))
+    assert [str(a) for a in program.assumptions if a.kind == "argument"] == [
+        "argument 'n' is 4 (argument, fixed; n)"
+    ]
+    assert np.asarray(program(x, 4)).shape == (3, 5)
+    for call in [(x, 5), (x, 4, 0.25), (x, 4, 0.5, False, "b")]:
+        with pytest.raises(InputError, match="exported with"):
+            program(*call)
+
+
+def test_wrong_dtypes_of_numbers() -> None:
+    """A float for an int."""
+    with pytest.raises(ExportError, match="stands for a Python int and has dtype 'float32'; wanted 'int64'"):
+        ingot.export(Numbers(), (torch.randn(3, 9), ingot.Input("float32", [])))
