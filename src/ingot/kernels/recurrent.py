@@ -1,16 +1,19 @@
 """LSTM, GRU and plain recurrent layers: what the inputs contribute is one matrix product over all steps; then
-a kernel goes through the steps of a direction for a few sequences at a time.
+a kernel goes through the steps in waves.
 
-Vectors hold neighbouring hidden units, and a unit's gates are computed together, so that a step's state never
-leaves the thread: sequences and directions are shared out among threads, and no barrier is needed. The
-weights of a block of units lie together, in the order in which they are read: [direction][block][unit of the
-state][gate][lanes].
+A wave is a step: its tiles are (direction, share of the hidden units, a few sequences), and none begins
+before the step before it is done. So a single sequence is shared out among threads as well, and each of them
+keeps the recurrent weights of its units in its own cache. (A GRU whose reset gate comes before its last
+product takes two waves for a step.) Vectors hold neighbouring hidden units, and a unit's gates are computed
+together. The weights of a block of units lie together, in the order in which they are read:
+[direction][block][unit of the state][gate][lanes].
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -34,15 +37,17 @@ from ingot.kernels.slices import SlicedWeights
 Kind = Literal["LSTM", "GRU", "RNN"]
 
 _SLOTS = (
-    "steps", "batch", "blocks", "hidden", "reverse",
+    "batch", "blocks", "shares", "directions", "hidden", "reverse",
     "inputs", "inputs_row", "weights", "late_weights", "late_bias", "peepholes", "lengths",
+    "states", "cells", "updates",
     "h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row",
     "y", "y_step", "y_direction", "y_row",
-    "yh", "yh_direction", "yh_row", "yc", "yc_direction", "yc_row",
 )  # fmt: skip
 
 _DEFAULT_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _UNROLL = 4
+#: Arithmetic of a tile, at least: some 0.5 µs, for which claiming it is a few percent.
+_LEAST_FLOPS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,7 @@ class Form:
     late: Literal["none", "before", "after"]
     masked: bool
     peepholes: bool
-    initial: tuple[bool, bool]  # of h, of c
-    outputs: tuple[bool, bool, bool]  # y, the last h, the last c
+    every: bool  # whether the states of all steps are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,107 +222,104 @@ def definition(
 
 @kernel(*_SLOTS)
 def step_through(k: Builder, *, form: Form) -> None:
-    """A tile is a direction of up to `rows` sequences, through all steps."""
-    _Sequences(k, form).emit()
+    """Tiles begin..end of (step, direction, share of the units, up to `rows` sequences); steps are waves."""
+    _Steps(k, form).emit()
 
 
-class _Sequences:
-    """The code that takes some sequences through their steps."""
+class _Steps:
+    """The code that takes some units of some sequences through a step."""
 
     def __init__(self, k: Builder, form: Form) -> None:
         self.k, self.form, self.lanes = k, form, k.machine.lanes
         self.type = vector(F32, self.lanes)
-        self.size = {name: k.arg(name) for name in ("steps", "batch", "blocks", "hidden")}
-        self.padded = k.mul(k.ceil_div(self.size["hidden"], self.lanes), self.lanes)
+        self.size = {name: k.arg(name) for name in ("batch", "blocks", "shares", "directions", "hidden")}
+        self.unit_blocks = k.ceil_div(self.size["hidden"], self.lanes)
+        self.padded = k.mul(self.unit_blocks, self.lanes)
         self.gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[form.kind]
         self.early = 2 if form.late == "before" else self.gates
-        # Scratch: the state before and after a step, the cell, and what waits for the GRU's last product.
-        area = k.mul(self.padded, form.rows)
-        self.states = [k.scratch, k.at(k.scratch, area, F32)]
-        self.cell = k.at(k.scratch, k.mul(area, 2), F32)
-        self.update = k.at(k.scratch, k.mul(area, 3), F32)
 
     def emit(self) -> None:
         k, size = self.k, self.size
+        tiles_of_wave = k.mul(k.mul(size["directions"], size["shares"]), size["blocks"])
         with k.loop(k.begin, k.end) as tile:
-            direction, block = k.div(tile, size["blocks"]), k.rem(tile, size["blocks"])
+            wave, rest = k.div(tile, tiles_of_wave), k.rem(tile, tiles_of_wave)
+            block, rest = k.rem(rest, size["blocks"]), k.div(rest, size["blocks"])
+            share, direction = k.rem(rest, size["shares"]), k.div(rest, size["shares"])
+            units = [
+                k.mul(k.div(k.mul(k.add(share, i), self.unit_blocks), size["shares"]), self.lanes)
+                for i in (0, 1)
+            ]
             last = k.sub(size["batch"], 1)
             # A row beyond the last sequence computes that one again, and writes the same.
             rows = [k.min(k.add(k.mul(block, self.form.rows), p), last) for p in range(self.form.rows)]
-            lengths = [k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64) for row in rows]
-            backwards = k.compare("!=", k.ir.and_(k.ir.lshr(k.arg("reverse"), direction), I64(1)), 0)
-            self._start(direction, rows)
-            with k.loop(0, size["steps"]) as step:
-                odd = k.compare("==", k.rem(step, 2), 1)
-                even_state, odd_state = self.states
-                old, new = k.ir.select(odd, odd_state, even_state), k.ir.select(odd, even_state, odd_state)
-                live = [k.compare("<", step, length) for length in lengths]
-                times = [
-                    k.choose(k.ir.and_(backwards, alive), k.sub(k.sub(length, 1), step), step)
-                    for alive, length in zip(live, lengths, strict=True)
-                ]
-                self._step(direction, rows, times, live, old, new)
-            odd = k.compare("==", k.rem(size["steps"], 2), 1)
-            self._finish(direction, rows, k.ir.select(odd, self.states[1], self.states[0]))
+            phases = 2 if self.form.late == "before" else 1
+            _Tile(self, k.div(wave, phases), direction, rows, (units[0], units[1])).emit(k.rem(wave, phases))
 
-    def _mask(self, unit: Int) -> Value | None:
-        return (
-            self.k.lanes_below(self.k.sub(self.size["hidden"], unit), self.lanes)
-            if self.form.masked
-            else None
-        )
 
-    def _row(self, name: str, direction: Int, row: Int) -> Value:
-        """The address of a sequence's vector in an array [direction, sequence, unit]."""
+class _Tile:
+    """One tile: some units (`units`: from, to) of some sequences (`rows`) of a direction, in one step."""
+
+    def __init__(
+        self, layer: _Steps, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]
+    ) -> None:
+        self.layer, self.step, self.direction, self.rows, self.units = layer, step, direction, rows, units
+        self.k, self.form, self.size, self.type = layer.k, layer.form, layer.size, layer.type
         k = self.k
-        offset = k.add(k.mul(direction, k.arg(f"{name}_direction")), k.mul(row, k.arg(f"{name}_row")))
+        lengths = [k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64) for row in rows]
+        backwards = k.compare("!=", k.ir.and_(k.ir.lshr(k.arg("reverse"), direction), I64(1)), 0)
+        self.live = [k.compare("<", step, length) for length in lengths]
+        self.times = [
+            k.choose(k.ir.and_(backwards, alive), k.sub(k.sub(length, 1), step), step)
+            for alive, length in zip(self.live, lengths, strict=True)
+        ]
+        first, odd = k.compare("==", step, 0), k.rem(step, 2)
+        # Even and odd steps take turns: a row may be computed twice, from the same old state. The first step
+        # reads what was there before it.
+        even = k.sub(1, odd)
+
+        def before(given: str, held: str) -> list[Value]:
+            return [k.ir.select(first, self._given(given, row), self._held(held, row, odd)) for row in rows]
+
+        self.old = before("h0", "states")
+        self.old_cell = before("c0", "cells") if self.form.kind == "LSTM" else []
+        self.new = [self._held("states", row, even) for row in rows]
+        self.cell = [self._held("cells", row, even) for row in rows]
+
+    def _given(self, name: str, row: Int) -> Value:
+        """The address of a sequence's vector in an array [direction, sequence, unit] with strides."""
+        k = self.k
+        offset = k.add(k.mul(self.direction, k.arg(f"{name}_direction")), k.mul(row, k.arg(f"{name}_row")))
         return k.at(k.pointer(name), offset, F32)
 
-    def _start(self, direction: Int, rows: list[Int]) -> None:
-        """The state before the first step."""
+    def _held(self, name: str, row: Int, which: Int = 0) -> Value:
+        """The address of a sequence's vector in arrays [which][direction][sequence][unit] of the layer."""
         k = self.k
-        with k.loop(0, self.size["hidden"], self.lanes) as unit:
-            mask = self._mask(unit)
-            for p, row in enumerate(rows):
-                here = k.add(unit, k.mul(self.padded, p))
-                for name, given, target in zip(
-                    ("h0", "c0"), self.form.initial, (self.states[0], self.cell), strict=True
-                ):
-                    value = k.zero(self.type)
-                    if given:
-                        value = k.load(self._row(name, direction, row), self.type, unit, mask=mask)
-                    k.store(value, target, here)
+        place = k.add(k.mul(which, self.size["directions"]), self.direction)
+        place = k.mul(k.add(k.mul(place, self.size["batch"]), row), self.layer.padded)
+        return k.at(k.pointer(name), place, F32)
 
-    def _finish(self, direction: Int, rows: list[Int], state: Value) -> None:
-        """The state after the last step."""
-        k = self.k
-        _, wants_h, wants_c = self.form.outputs
-        with k.loop(0, self.size["hidden"], self.lanes) as unit:
-            mask = self._mask(unit)
-            for p, row in enumerate(rows):
-                here = k.add(unit, k.mul(self.padded, p))
-                for name, wanted, source in (("yh", wants_h, state), ("yc", wants_c, self.cell)):
-                    if wanted:
-                        value = k.load(source, self.type, here)
-                        k.store(value, self._row(name, direction, row), unit, mask=mask)
+    def _mask(self, unit: Int) -> Value | None:
+        if not self.form.masked:
+            return None
+        return self.k.lanes_below(self.k.sub(self.size["hidden"], unit), self.layer.lanes)
 
-    def _product(self, weights: Value, gates: int, state: Value, sums: list[list[Value]]) -> None:
-        """sums[row][gate] += Σ_j weights[j][gate] · state[row][j], for the block of units that `weights`
+    def _product(self, weights: Value, gates: int, states: list[Value], sums: list[list[Value]]) -> None:
+        """sums[row][gate] += Σ_j weights[j][gate] · states[row][j], for the block of units that `weights`
         points to.
         """
-        k, rows = self.k, self.form.rows
+        k, rows, lanes = self.k, self.form.rows, self.layer.lanes
         # Few sums would wait for each other: then each is split in several, by the unit's number.
         parts = max(1, min(_UNROLL, 8 // (rows * gates)))
         flat = [value for row in sums for value in row]
         flat += [k.zero(self.type)] * (len(flat) * (parts - 1))
 
         def multiply(unit: Int, count: int) -> None:
-            here = k.at(weights, k.mul(unit, gates * self.lanes), F32)
-            lines = [k.at(k.at(state, k.mul(self.padded, p), F32), unit, F32) for p in range(rows)]
+            here = k.at(weights, k.mul(unit, gates * lanes), F32)
+            lines = [k.at(state, unit, F32) for state in states]
             for j in range(count):
-                held = [k.load(here, self.type, (j * gates + g) * self.lanes) for g in range(gates)]
+                held = [k.load(here, self.type, (j * gates + g) * lanes) for g in range(gates)]
                 for p in range(rows):
-                    element = k.broadcast(k.load(lines[p], F32, j), self.lanes)
+                    element = k.broadcast(k.load(lines[p], F32, j), lanes)
                     for g in range(gates):
                         at = ((j % parts) * rows + p) * gates + g
                         flat[at] = k.fma(element, held[g], flat[at])
@@ -341,101 +342,112 @@ class _Sequences:
             return k.ir.select(k.ir.fcmp_unordered("<", value, k.zero(self.type)), k.zero(self.type), value)
         return vector_math.sigmoid(k, value) if name == "Sigmoid" else vector_math.tanh(k, value)
 
-    def _step(
-        self, direction: Int, rows: list[Int], times: list[Int], live: list[Value], old: Value, new: Value
-    ) -> None:
-        k, form, size = self.k, self.form, self.size
-        width = k.mul(size["hidden"], self.gates)
-        all_directions = k.arg("inputs_row")
-        inputs = [
-            k.at(
-                k.pointer("inputs"),
-                k.add(k.mul(k.add(k.mul(time, size["batch"]), row), all_directions), k.mul(direction, width)),
-                F32,
-            )
-            for time, row in zip(times, rows, strict=True)
-        ]
-        units, padded = size["hidden"], self.padded
-        weights = k.at(k.pointer("weights"), k.mul(k.mul(direction, padded), k.mul(units, self.early)), F32)
-
-        def given(p: int, gate: int, unit: Int, mask: Value | None) -> Value:
-            """What the inputs contribute to a gate."""
-            return k.load(k.at(inputs[p], k.mul(units, gate), F32), self.type, unit, mask=mask)
-
-        def hidden_bias(unit: Int, mask: Value | None) -> Value:
-            return k.load(
-                k.at(k.pointer("late_bias"), k.mul(direction, units), F32), self.type, unit, mask=mask
-            )
-
-        def store(p: int, unit: Int, mask: Value | None, value: Value) -> None:
-            """Keep a sequence's new state, or, after its end, the one before."""
-            here = k.add(unit, k.mul(padded, p))
-            value_or_old = k.ir.select(live[p], value, k.load(old, self.type, here))
-            k.store(value_or_old, new, here)
-            if form.outputs[0]:
-                offset = k.add(k.mul(times[p], k.arg("y_step")), k.mul(direction, k.arg("y_direction")))
-                target = k.at(k.pointer("y"), k.add(offset, k.mul(rows[p], k.arg("y_row"))), F32)
-                k.store(k.ir.select(live[p], value, k.zero(self.type)), target, unit, mask=mask)
-
-        with k.loop(0, units, self.lanes) as unit:
-            mask = self._mask(unit)
-            gates = range(self.early)
-            separate = form.late == "after"
-            sums = [
-                [hidden_bias(unit, mask) if separate and g == 2 else given(p, g, unit, mask) for g in gates]
-                for p in range(form.rows)
-            ]
-            self._product(k.at(weights, k.mul(unit, k.mul(units, self.early)), F32), self.early, old, sums)
-            for p in range(form.rows):
-                here = k.add(unit, k.mul(padded, p))
-                if form.kind == "RNN":
-                    store(p, unit, mask, self._activate(0, sums[p][0]))
-                elif form.kind == "LSTM":
-                    store(p, unit, mask, self._lstm(direction, unit, here, mask, sums[p], live[p]))
-                else:
-                    z, reset = (self._activate(0, sums[p][g]) for g in range(2))
-                    state = k.load(old, self.type, here)
-                    if form.late == "before":
-                        k.store(z, self.update, here)
-                        k.store(
-                            k.ir.fmul(reset, state), self.cell, here
-                        )  # a GRU has no cell; it holds what follows
-                        continue
-                    candidate = self._activate(1, k.fma(reset, sums[p][2], given(p, 2, unit, mask)))
-                    store(p, unit, mask, k.fma(z, k.ir.fsub(state, candidate), candidate))
+    def emit(self, phase: Value) -> None:
+        """All units of the tile; `phase` 0 or 1 of a step that takes two waves."""
+        k, form = self.k, self.form
         if form.late != "before":
+            self._each_unit(self._whole)
             return
-        weights = k.at(k.pointer("late_weights"), k.mul(k.mul(direction, padded), units), F32)
-        with k.loop(0, units, self.lanes) as unit:
-            mask = self._mask(unit)
-            sums = [[given(p, 2, unit, mask)] for p in range(form.rows)]
-            self._product(k.at(weights, k.mul(unit, units), F32), 1, self.cell, sums)
-            for p in range(form.rows):
-                here = k.add(unit, k.mul(padded, p))
-                z, state = k.load(self.update, self.type, here), k.load(old, self.type, here)
-                candidate = self._activate(1, sums[p][0])
-                store(p, unit, mask, k.fma(z, k.ir.fsub(state, candidate), candidate))
+        with k.when(k.compare("==", phase, 0)):
+            self._each_unit(self._gates_first)
+        with k.when(k.compare("==", phase, 1)):
+            self._each_unit(self._candidate_last)
 
-    def _lstm(
-        self, direction: Int, unit: Int, here: Int, mask: Value | None, sums: list[Value], live: Value
-    ) -> Value:
+    def _each_unit(self, emit: Callable[[Value, Value | None], None]) -> None:
+        with self.k.loop(*self.units, self.layer.lanes) as unit:
+            emit(unit, self._mask(unit))
+
+    def _from_input(self, p: int, gate: int, unit: Int, mask: Value | None) -> Value:
+        """What the inputs contribute to a gate."""
+        k, units = self.k, self.size["hidden"]
+        row = k.add(k.mul(self.times[p], self.size["batch"]), self.rows[p])
+        width = k.mul(units, self.layer.gates)
+        offset = k.add(k.mul(row, k.arg("inputs_row")), k.mul(self.direction, width), k.mul(units, gate))
+        return k.load(k.at(k.pointer("inputs"), offset, F32), self.type, unit, mask=mask)
+
+    def _weights(self, name: str, gates: int, unit: Int) -> Value:
+        """The recurrent weights of the block of units that begins at `unit`."""
+        k, units = self.k, self.size["hidden"]
+        block = k.add(k.mul(self.direction, self.layer.padded), unit)
+        return k.at(k.pointer(name), k.mul(block, k.mul(units, gates)), F32)
+
+    def _store(self, p: int, unit: Int, mask: Value | None, value: Value) -> None:
+        """Keep a sequence's new state, or, after its end, the one before."""
+        k = self.k
+        old = k.load(self.old[p], self.type, unit, mask=mask)
+        k.store(k.ir.select(self.live[p], value, old), self.new[p], unit)
+        if self.form.every:
+            offset = k.add(k.mul(self.times[p], k.arg("y_step")), k.mul(self.direction, k.arg("y_direction")))
+            target = k.at(k.pointer("y"), k.add(offset, k.mul(self.rows[p], k.arg("y_row"))), F32)
+            k.store(k.ir.select(self.live[p], value, k.zero(self.type)), target, unit, mask=mask)
+
+    def _whole(self, unit: Value, mask: Value | None) -> None:
+        """A step in one wave."""
+        k, form = self.k, self.form
+        separate = form.late == "after"
+
+        def start(p: int, gate: int) -> Value:
+            if not (separate and gate == 2):
+                return self._from_input(p, gate, unit, mask)
+            bias = k.at(k.pointer("late_bias"), k.mul(self.direction, self.size["hidden"]), F32)
+            return k.load(bias, self.type, unit, mask=mask)
+
+        sums = [[start(p, gate) for gate in range(self.layer.gates)] for p in range(form.rows)]
+        self._product(self._weights("weights", self.layer.gates, unit), self.layer.gates, self.old, sums)
+        for p in range(form.rows):
+            if form.kind == "RNN":
+                self._store(p, unit, mask, self._activate(0, sums[p][0]))
+            elif form.kind == "LSTM":
+                self._store(p, unit, mask, self._lstm(p, unit, mask, sums[p]))
+            else:
+                z, reset = (self._activate(0, sums[p][g]) for g in range(2))
+                added = self._from_input(p, 2, unit, mask)
+                candidate = self._activate(1, k.fma(reset, sums[p][2], added))
+                self._store(p, unit, mask, self._mixed(p, unit, mask, z, candidate))
+
+    def _mixed(self, p: int, unit: Value, mask: Value | None, z: Value, candidate: Value) -> Value:
+        """(1 - z) · candidate + z · the state before."""
+        state = self.k.load(self.old[p], self.type, unit, mask=mask)
+        return self.k.fma(z, self.k.ir.fsub(state, candidate), candidate)
+
+    def _gates_first(self, unit: Value, mask: Value | None) -> None:
+        """A GRU's gates: keeps z, and the reset gate times the state, which the last product needs whole."""
+        k, early = self.k, self.layer.early
+        sums = [[self._from_input(p, g, unit, mask) for g in range(early)] for p in range(self.form.rows)]
+        self._product(self._weights("weights", early, unit), early, self.old, sums)
+        for p, row in enumerate(self.rows):
+            z, reset = (self._activate(0, sums[p][g]) for g in range(2))
+            state = k.load(self.old[p], self.type, unit, mask=mask)
+            k.store(z, self._held("updates", row), unit)
+            k.store(k.ir.fmul(reset, state), self.cell[p], unit)
+
+    def _candidate_last(self, unit: Value, mask: Value | None) -> None:
+        """A GRU's last product, and its new state."""
+        k = self.k
+        sums = [[self._from_input(p, 2, unit, mask)] for p in range(self.form.rows)]
+        self._product(self._weights("late_weights", 1, unit), 1, self.cell, sums)
+        for p, row in enumerate(self.rows):
+            z = k.load(self._held("updates", row), self.type, unit)
+            self._store(p, unit, mask, self._mixed(p, unit, mask, z, self._activate(1, sums[p][0])))
+
+    def _lstm(self, p: int, unit: Value, mask: Value | None, sums: list[Value]) -> Value:
         """The new state; the new cell goes to its memory. Gates are in ONNX's order: input, output, forget,
         cell.
         """
         k = self.k
         i, o, f, g = sums
-        old = k.load(self.cell, self.type, here)
+        old = k.load(self.old_cell[p], self.type, unit, mask=mask)
 
         def peep(gate: int, cell: Value, value: Value) -> Value:
             if not self.form.peepholes:
                 return value
-            first = k.mul(k.add(k.mul(direction, 3), gate), self.size["hidden"])
+            first = k.mul(k.add(k.mul(self.direction, 3), gate), self.size["hidden"])
             weight = k.load(k.at(k.pointer("peepholes"), first, F32), self.type, unit, mask=mask)
             return k.fma(weight, cell, value)
 
         admitted = k.ir.fmul(self._activate(0, peep(0, old, i)), self._activate(1, g))
         cell = k.fma(self._activate(0, peep(2, old, f)), old, admitted)
-        k.store(k.ir.select(live, cell, old), self.cell, here)
+        k.store(k.ir.select(self.live[p], cell, old), self.cell[p], unit)
         return k.ir.fmul(self._activate(0, peep(1, cell, o)), self._activate(2, cell))
 
 
@@ -496,17 +508,51 @@ def recurrent(
         after.append(copy(dense, view, machine))
         return dense
 
-    start, outs = [source(v) for v in (h0, c0)], [target(v) for v in (y, last_h, last_c)]
+    h, c = (source(v) for v in (h0, c0))
+    every = target(y)
     if lengths is None:
         lengths = constant(np.full(batch, steps, np.int32))
     elif lengths.strides[0] != 1 and batch > 1:
         dense = View(Buffer(4 * batch), 0, lengths.dtype, lengths.shape, (1,))
         before.append(copy(lengths, dense, machine))
         lengths = dense
+    padded = -(-hidden // machine.lanes) * machine.lanes
+    nothing = View(_zeros(padded), 0, np.dtype(np.float32), (directions, batch, hidden), (0, 0, 1))
+    h, c = h or nothing, c or nothing
+    states, cells = (_dense((2, directions, batch, padded)) for _ in range(2))
+    updates = _dense((directions, batch, padded))
+    if steps:
+        held = (states, cells, updates)
+        calls.append(_steps_call(weights, products, lengths, h, c, every, held, machine, reverse))
+    for state, given, wanted in ((states, h, last_h), (cells, c, last_c)):
+        if wanted is not None:
+            last = state.with_dims(wanted.shape, state.strides[1:], steps % 2 * state.strides[0])
+            after.append(copy(last if steps else given, wanted, machine))
+    return [*before, *calls, *after]
+
+
+def _steps_call(
+    weights: RecurrentWeights,
+    products: View,
+    lengths: View,
+    h: View,
+    c: View,
+    y: View | None,
+    held: tuple[View, View, View],
+    machine: Machine,
+    reverse: Sequence[bool],
+) -> Call:
+    """The steps of a layer. products [T, B, D * gates * H]; held: memory for states and cells [2, D, B,
+    padded H] and updates [D, B, padded H].
+    """
+    steps, batch, width = products.shape
+    kind, hidden, directions = weights.kind, weights.hidden, weights.directions
+    gates = width // (directions * hidden)
     # Sums of all gates of the rows, one unit's weights and a state must fit in the registers.
     most = max(1, (machine.registers - 2) // gates - 1)
     blocks = -(-batch // most)
     rows = -(-batch // blocks)
+    blocks = -(-batch // rows)
     late: Literal["none", "before", "after"] = "none"
     if kind == "GRU":
         late = "after" if weights.linear_before_reset else "before"
@@ -517,29 +563,30 @@ def recurrent(
         late=late,
         masked=hidden % machine.lanes != 0,
         peepholes=weights.peepholes is not None,
-        initial=(start[0] is not None, start[1] is not None),
-        outputs=(outs[0] is not None, outs[1] is not None, outs[2] is not None),
+        every=y is not None,
     )
+    flops = 2 * batch * directions * gates * hidden * hidden  # of a step
+    of_block, shares = flops // (directions * blocks), 1
+    while 2 * shares <= -(-hidden // machine.lanes) and of_block >= 2 * shares * _LEAST_FLOPS:
+        shares *= 2
+    waves = steps * (2 if late == "before" else 1)
     arguments: list[int | View | Kernel] = [
-        steps, batch, -(-batch // rows), hidden, sum(bit << d for d, bit in enumerate(reverse)),
+        batch, blocks, shares, directions, hidden, sum(bit << d for d, bit in enumerate(reverse)),
         products, width, weights.weights, weights.late_weights, weights.late_bias, weights.peepholes or 0,
-        lengths,
+        lengths, *held, h, *h.strides[:2], c, *c.strides[:2],
     ]  # fmt: skip
-    for view, count in zip([*start, *outs], (2, 2, 3, 2, 2), strict=True):
-        arguments += [0] * (count + 1) if view is None else [view, *view.strides[:count]]
+    arguments += [0] * 4 if y is None else [y, *y.strides[:3]]
     constants = [weights.weights, weights.late_weights, weights.late_bias, weights.peepholes]
-    padded = -(-hidden // machine.lanes) * machine.lanes
-    call = Call(
+    return Call(
         step_through(form=form),
         arguments,
-        tiles=directions * -(-batch // rows),
-        reads=[v for v in (products, lengths, *constants, *start) if v is not None],
-        writes=[v for v in outs if v is not None],
-        scratch=4 * 4 * rows * padded,
-        flops=2 * steps * batch * directions * gates * hidden * hidden,
+        tiles=waves * directions * shares * blocks,
+        reads=[v for v in (products, lengths, *constants, h, c) if v is not None],
+        writes=[v for v in (y, *held) if v is not None],
+        flops=steps * flops,
         label=kind,
+        waves=waves,
     )
-    return [*before, *calls, call, *after]
 
 
 def _input_products(
@@ -550,6 +597,14 @@ def _input_products(
     pays = shape[2] >= FEWEST_ROWS and cycles(shape, x.shape[2]) < direct_cycles(shape, x.shape[2], machine)
     calls = sliced_matmul(x, slices, out, epilogue, machine) if slices is not None and pays else None
     return matmul(x, weights.inputs, out, epilogue, machine) if calls is None else calls
+
+
+@functools.lru_cache(64)
+def _zeros(count: int) -> Buffer:
+    """Memory of `count` zeros, for states that are not given."""
+    memory = aligned_floats(count)
+    memory[:] = 0
+    return constant(memory).buffer
 
 
 def _dense(shape: Sequence[int]) -> View:
