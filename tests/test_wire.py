@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from ingot.errors import ModelError
-from ingot.loading import forget_pages, load
-from ingot.wire import LEAST_CUT, split
+from ingot.loading import LEAST_VIEW, forget_pages, load
+from ingot.wire import split
 
-LARGE = np.arange(LEAST_CUT, dtype=np.float32).reshape(256, -1)
+LARGE = np.arange(LEAST_VIEW, dtype=np.float32).reshape(256, -1)
 
 
 def model(*weights: np.ndarray) -> onnx.ModelProto:
@@ -97,7 +97,7 @@ def test_a_size_that_is_not_the_shapes_is_refused() -> None:
 
 
 def test_four_bit_weights_are_decoded() -> None:
-    values = np.arange(LEAST_CUT * 4) % 8
+    values = np.arange(LEAST_VIEW * 4) % 8
     tensor = onnx.helper.make_tensor("w0", onnx.TensorProto.INT4, values.shape, values)
     proto = model(LARGE)
     proto.graph.initializer[0].CopyFrom(tensor)

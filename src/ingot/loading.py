@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Generator, Iterator
-from itertools import starmap
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,10 +26,14 @@ from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.create import tensor_array
 from ingot.passes.edit import graphs_of
 from ingot.proto import TYPE_KEY, readable, restore
+from ingot.reader import layout_of
+from ingot.reader import read as read_plain
 from ingot.wire import split
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
 
+#: Weights of fewer bytes are copied out of the file, to an aligned place.
+LEAST_VIEW = 1 << 16
 #: Protobuf refuses messages of 2 GiB and more; what is not weights gets the rest.
 EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
 
@@ -65,7 +67,7 @@ def load(source: Source) -> ir.Model:
     if isinstance(source, ir.Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        return _model(source, "the ModelProto", None)
+        return _whole(source, "the ModelProto", None)
     if isinstance(source, bytes | bytearray | memoryview):
         return _serialised(memoryview(source), "the bytes given", None)
     path = Path(source)
@@ -97,39 +99,37 @@ def _serialised(content: memoryview, subject: str, directory: Path | None) -> ir
         raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
     content = content.cast("B")
     pieces = split(content) if sys.byteorder == "little" else None
-    if pieces is None:
-        return _model(_parse(bytes(content), subject), subject, directory)
-    proto, weights = _parse(pieces[0], subject), dict[str, tuple[onnx.TensorProto, memoryview]]()
-    for number, data in pieces[1].items():
-        tensor = proto.graph.initializer[number]
-        weights[tensor.name] = tensor, data
-    names = {tensor.name for tensor in proto.graph.initializer}
-    if len(names) < len(proto.graph.initializer) or not all(starmap(_is_plain, weights.values())):
-        return _model(_parse(bytes(content), subject), subject, directory)
-    model = _model(proto, subject, directory, weights.keys())
-    for name, (tensor, data) in weights.items():
-        dtype = ir.DataType(tensor.data_type)
-        array = np.frombuffer(data, dtype.numpy()).reshape(tuple(tensor.dims))
-        value = model.graph.initializers[name]
-        value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(tensor.dims), name=name)
+    if pieces is not None:
+        proto = _parse(pieces[0], subject)
+        arrays = _arrays(proto, pieces[1])
+        model = None if arrays is None else _model(proto, subject, directory, arrays)
+        if model is not None:
+            return model
+    return _whole(_parse(bytes(content), subject), subject, directory)
+
+
+def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.Model:
+    """A proto that lacks nothing as a model."""
+    model = _model(proto, subject, directory)
+    assert model is not None
     return model
 
 
-def _is_plain(tensor: onnx.TensorProto, data: memoryview) -> bool:
-    """Whether `data` is the tensor's array as it lies in memory; anything else is for onnx_ir to decode or to
-    refuse.
+def _arrays(
+    proto: onnx.ModelProto, pieces: Mapping[int, memoryview]
+) -> dict[int, np.ndarray[Any, Any]] | None:
+    """The contents of initializers by number: views of the file, small ones copied to an aligned place. None
+    where they are not arrays as they lie in memory: that is for onnx_ir to decode or to refuse.
     """
-    try:
-        dtype = ir.DataType(tensor.data_type)
-        size = math.prod(tensor.dims) * dtype.itemsize
-    except (ValueError, TypeError, KeyError):
-        return False
-    return (
-        dtype.bitwidth >= 8
-        and min(tensor.dims, default=0) >= 0
-        and size == data.nbytes
-        and tensor.data_location != onnx.TensorProto.EXTERNAL
-    )
+    arrays: dict[int, np.ndarray[Any, Any]] = {}
+    for number, data in pieces.items():
+        tensor = proto.graph.initializer[number]
+        layout = layout_of(tensor)
+        if layout is None or layout[1] != data.nbytes:
+            return None
+        content = data if data.nbytes >= LEAST_VIEW else bytes(data)
+        arrays[number] = np.frombuffer(content, layout[0]).reshape(tuple(tensor.dims))
+    return arrays
 
 
 def mapping_of(array: np.ndarray[Any, Any]) -> mmap.mmap | None:
@@ -161,12 +161,6 @@ def _parse(content: bytes, subject: str) -> onnx.ModelProto:
         raise ModelError(
             f"{subject}: {what} ({len(content):,} bytes do not parse). Export or download the model again."
         ) from error
-    # Initializers say themselves what type and shape they have; onnx_ir would take its time to compare.
-    names = {tensor.name for tensor in proto.graph.initializer}
-    kept = [info for info in proto.graph.value_info if info.name not in names]
-    if len(kept) < len(proto.graph.value_info):
-        del proto.graph.value_info[:]
-        proto.graph.value_info.extend(kept)
     return proto
 
 
@@ -184,9 +178,14 @@ def _kind(content: bytes) -> str | None:
 
 
 def _model(
-    proto: onnx.ModelProto, subject: str, directory: Path | None, elsewhere: Collection[str] = ()
-) -> ir.Model:
-    """The proto as a model. elsewhere: initializers whose data the caller has."""
+    proto: onnx.ModelProto,
+    subject: str,
+    directory: Path | None,
+    arrays: Mapping[int, np.ndarray[Any, Any]] | None = None,
+) -> ir.Model | None:
+    """The proto as a model. arrays: contents of initializers that the proto lacks; None if it must be read
+    with them in it.
+    """
     if not proto.ir_version or not proto.HasField("graph"):
         raise ModelError(
             f"{subject}: not an ONNX model: it has no graph. Give a file that an ONNX exporter wrote."
@@ -199,9 +198,16 @@ def _model(
                 f"{onnx.__version__} knows opsets up "
                 f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
             )
-    model = _read(proto, subject)
-    _decode(model, elsewhere)
-    for name, tensor in _external(model):
+    read = read_plain(proto, arrays)
+    if read is not None:
+        model, external = read.model, read.external
+    elif arrays is not None:
+        return None
+    else:
+        model = _read(proto, subject)
+        _decode(model)
+        external = list(_external(model))
+    for name, tensor in external:
         if directory is None:
             raise ModelError(
                 f"{subject}: weight {name!r} is in another file, {str(tensor.location)!r}, and its place is "
@@ -213,7 +219,9 @@ def _model(
 
 
 def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
-    """The proto as onnx_ir reads it; what it cannot read is brought into another form first."""
+    """A proto with something unusual in it, as onnx_ir reads it; what it cannot read is brought into another
+    form first.
+    """
     try:
         model: Any = None
         if not proto.graph.sparse_initializer:
@@ -225,17 +233,18 @@ def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
             if model is None or plainer is not None:
                 model = ir.from_proto(proto if plainer is None else plainer)
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{subject}: not a valid ONNX graph: {error}. Run onnx.checker on it.") from error
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # onnx_ir wraps it once for each part it lies in
+            reason = reason.__cause__
+        raise ModelError(f"{subject}: not a valid ONNX graph: {reason}. Run onnx.checker on it.") from error
     assert isinstance(model, ir.Model)
     return model
 
 
-def _decode(model: ir.Model, elsewhere: Collection[str]) -> None:
+def _decode(model: ir.Model) -> None:
     """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""
     for graph in graphs_of(model):
-        for name, value in graph.initializers.items():
-            if graph is model.graph and name in elsewhere:
-                continue
+        for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
                 value.const_value = ir.Tensor(

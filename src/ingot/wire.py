@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: Raw data of fewer bytes is left in: protobuf copies it, to an aligned place.
-LEAST_CUT = 1 << 16
+#: Raw data of fewer bytes is left in: finding it takes longer than protobuf takes to copy it.
+LEAST_CUT = 1 << 8
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # fields of ModelProto, GraphProto and TensorProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -92,8 +92,18 @@ def merge_equal_nodes(model: ir.Model) -> int:
     """
     count = 0
     for graph in graphs_of(model):
+        # The first node of an operator on the same inputs; None once there is a second one, and keys matter.
+        alone: dict[Any, ir.Node | None] = {}
         seen: dict[Any, ir.Node] = {}
         for node in list(graph):
+            sample = (node.op_type, node.inputs)
+            if sample not in alone:
+                alone[sample] = node
+                continue
+            first = alone[sample]
+            if first is not None:
+                alone[sample] = None
+                seen.setdefault(_node_key(first), first)
             key = _node_key(node)
             if key is None:
                 continue

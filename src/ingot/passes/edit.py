@@ -105,9 +105,10 @@ def graphs_of(model: ir.Model) -> list[ir.Graph]:
     for graph in found:
         for node in graph:
             for given in node.attributes.data.values():
-                if given.type == ir.AttributeType.GRAPH:
-                    found.append(given.as_graph())
-                elif given.type == ir.AttributeType.GRAPHS:
+                value = given.value
+                if type(value) is ir.Graph:
+                    found.append(value)
+                elif type(value) is tuple and value and type(cast(Any, value[0])) is ir.Graph:
                     found.extend(given.as_graphs())
     return found
 
@@ -193,7 +194,8 @@ def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
         return None
     if value.producer() is None and value.is_initializer() and not value.is_graph_input():
         tensor = value.const_value
-        return None if tensor is None else tuple(tensor.shape.numpy())
+        # A tensor's sizes are numbers: dims has them without the time that numpy() takes to see that.
+        return None if tensor is None else cast("tuple[int, ...]", tuple(tensor.shape.dims))
     array = constant_of(value)
     return None if array is None else array.shape
 

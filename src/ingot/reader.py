@@ -1,0 +1,255 @@
+"""From onnx's protos to a model: what onnx_ir's reader makes, in half of its time.
+
+Most of a session's creation is reading. Here types and shapes that are alike are read once, tensors become
+arrays at once (a TensorProto copies its bytes at every look, and keeps the file alive), and nothing is
+wrapped for the sake of an error's text. Whatever is unusual (local functions, annotations, names that are
+missing or declared twice, anything that is wrong) is left to onnx_ir.
+"""
+
+# pyright: reportUnknownMemberType=false
+# onnx_ir annotates paths as os.PathLike without its parameter.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir import serde
+
+from ingot.ops.create import tensor_array
+
+Array = np.ndarray[Any, Any]
+Scope = dict[str, ir.Value]
+
+_KINDS = {int(kind): kind for kind in ir.AttributeType}
+_DTYPES = {int(dtype): dtype for dtype in ir.DataType}
+#: What lies in memory as NumPy has it: dtypes of whole bytes.
+_ARRAYS = {
+    int(dtype): dtype.numpy()
+    for dtype in ir.DataType
+    if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and dtype.bitwidth >= 8
+}
+_GRAPH, _GRAPHS = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
+_TENSOR, _EXTERNAL = onnx.AttributeProto.TENSOR, onnx.TensorProto.EXTERNAL
+#: The attribute's field of each plain type.
+_FIELDS = {
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INTS: "ints",
+    onnx.AttributeProto.FLOATS: "floats",
+}
+
+
+class _UnusualError(Exception):
+    """Something that onnx_ir shall read, or refuse."""
+
+
+@dataclass(slots=True)
+class Read:
+    """A model, and its tensors whose data are in other files, with the name of the weight or node."""
+
+    model: ir.Model
+    external: list[tuple[str, ir.ExternalTensor]]
+
+
+def read(proto: onnx.ModelProto, arrays: Mapping[int, Array] | None = None) -> Read | None:
+    """The model of a proto; None where onnx_ir shall read it.
+
+    arrays: the contents of initializers of the (outermost) graph by number, where the proto has them not.
+    """
+    if proto.functions or proto.configuration:
+        return None
+    reader = _Reader(arrays or {})
+    try:
+        model = reader.model(proto)
+    except Exception:
+        return None
+    return Read(model, reader.external)
+
+
+def layout_of(tensor: onnx.TensorProto) -> tuple[np.dtype[Any], int] | None:
+    """The dtype of a tensor, and its bytes, if those are its array as it lies in memory."""
+    dtype = _ARRAYS.get(tensor.data_type)
+    if dtype is None or tensor.data_location == _EXTERNAL:
+        return None
+    count = 1
+    for size in tensor.dims:
+        if size < 0:
+            return None
+        count *= size
+    return dtype, count * dtype.itemsize
+
+
+@dataclass(slots=True)
+class _Reader:
+    arrays: Mapping[int, Array]
+    external: list[tuple[str, ir.ExternalTensor]] = field(default_factory=list[tuple[str, ir.ExternalTensor]])
+    _types: dict[bytes, tuple[Any, ir.Shape | None]] = field(
+        default_factory=dict[bytes, "tuple[Any, ir.Shape | None]"]
+    )
+    _shapes: dict[tuple[int, ...], ir.Shape] = field(default_factory=dict[tuple[int, ...], ir.Shape])
+
+    def model(self, proto: onnx.ModelProto) -> ir.Model:
+        graph = self._graph(proto.graph, (), self.arrays)
+        graph.opset_imports.update((opset.domain, opset.version) for opset in proto.opset_import)
+        return ir.Model(
+            graph,
+            ir_version=proto.ir_version,
+            producer_name=_given(proto, "producer_name"),
+            producer_version=_given(proto, "producer_version"),
+            domain=_given(proto, "domain"),
+            model_version=_given(proto, "model_version"),
+            doc_string=_given(proto, "doc_string"),
+            metadata_props=_properties(proto),
+        )
+
+    def _graph(self, proto: onnx.GraphProto, outer: Sequence[Scope], arrays: Mapping[int, Array]) -> ir.Graph:
+        if proto.quantization_annotation or proto.sparse_initializer:
+            raise _UnusualError
+        scope: Scope = {}
+        inputs = [self._described(ir.Value(name=info.name), info) for info in proto.input]
+        for value in inputs:
+            _declare(scope, value)
+        initializers = [
+            self._initializer(tensor, scope, arrays.get(number))
+            for number, tensor in enumerate(proto.initializer)
+        ]
+        infos = {info.name: info for info in proto.value_info}
+        # Before the nodes: one that stands in a subgraph may use what comes later out here.
+        for node in proto.node:
+            for name in node.output:
+                if name:
+                    value, info = ir.Value(name=name), infos.get(name)
+                    _declare(scope, value if info is None else self._described(value, info))
+        scopes = [scope, *outer]
+        nodes = [self._node(node, scopes) for node in proto.node]
+        outputs = [self._described(scope[info.name], info) for info in proto.output]
+        return ir.Graph(
+            inputs,
+            outputs,
+            nodes=nodes,
+            initializers=initializers,
+            doc_string=_given(proto, "doc_string"),
+            name=_given(proto, "name"),
+            metadata_props=_properties(proto),
+        )
+
+    def _described(self, value: ir.Value, info: onnx.ValueInfoProto) -> ir.Value:
+        """The value, with the type, shape and remarks of `info`."""
+        key = info.type.SerializeToString()
+        known = self._types.get(key)
+        if known is None:
+            type_ = serde.deserialize_type_proto_for_type(info.type)
+            known = self._types[key] = type_, serde.deserialize_type_proto_for_shape(info.type)
+        type_, value.shape = known
+        if type(type_) is ir.TensorType:  # each value its own: a type can be changed, a frozen shape cannot
+            value.type = ir.TensorType(type_.dtype, denotation=type_.denotation)
+        else:
+            value.type = None if type_ is None else serde.deserialize_type_proto_for_type(info.type)
+        if info.metadata_props:
+            value.metadata_props.update(_properties(info) or {})
+        value.doc_string = _given(info, "doc_string")
+        return value
+
+    def _initializer(self, proto: onnx.TensorProto, scope: Scope, array: Array | None) -> ir.Value:
+        name = proto.name
+        tensor = self._tensor(proto, name, array)
+        value = scope.get(name)
+        if value is not None:
+            if value.const_value is not None:
+                raise _UnusualError  # two initializers of one name
+            value.const_value = tensor
+            return value
+        shape: Any = tensor.shape
+        value = ir.Value(
+            None, index=None, name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor
+        )
+        _declare(scope, value)
+        return value
+
+    def _node(self, proto: onnx.NodeProto, scopes: Sequence[Scope]) -> ir.Node:
+        if proto.device_configurations:
+            raise _UnusualError
+        own = scopes[0]
+        inputs = [_find(name, scopes) if name else None for name in proto.input]
+        outputs = [own[name] if name else ir.Value(name="") for name in proto.output]
+        name = proto.name
+        return ir.Node(
+            proto.domain,
+            proto.op_type,
+            inputs,
+            [self._attribute(attribute, name or proto.op_type, scopes) for attribute in proto.attribute],
+            overload=proto.overload,
+            outputs=outputs,
+            name=name,
+            doc_string=_given(proto, "doc_string"),
+            metadata_props=_properties(proto),
+        )
+
+    def _attribute(self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope]) -> ir.Attr:
+        kind = proto.type
+        if proto.ref_attr_name or kind == _GRAPHS:
+            raise _UnusualError
+        value: Any
+        if kind in _FIELDS:
+            value = getattr(proto, _FIELDS[kind])
+        elif kind == _TENSOR:
+            value = self._tensor(proto.t, owner, None)
+        elif kind == _GRAPH:
+            value = self._graph(proto.g, scopes, {})
+        else:
+            return serde.deserialize_attribute(proto)
+        return ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
+
+    def _tensor(self, proto: onnx.TensorProto, owner: str, array: Array | None) -> ir.TensorProtocol:
+        if proto.data_location == _EXTERNAL or proto.data_type == onnx.TensorProto.STRING:
+            tensor = serde.deserialize_tensor(proto)
+            if isinstance(tensor, ir.ExternalTensor):
+                self.external.append((owner, tensor))
+            return tensor
+        if array is None:
+            layout = layout_of(proto) if proto.HasField("raw_data") else None
+            if layout is not None and layout[1] == len(proto.raw_data):
+                array = np.frombuffer(proto.raw_data, layout[0]).reshape(tuple(proto.dims))
+            else:
+                array = tensor_array(ir.TensorProtoTensor(proto))
+        dims = tuple(proto.dims)
+        shape = self._shapes.get(dims)
+        if shape is None:
+            shape = self._shapes[dims] = ir.Shape(dims, frozen=True)
+        return ir.Tensor(
+            array,
+            dtype=_DTYPES[proto.data_type],
+            shape=shape,
+            name=_given(proto, "name"),
+            doc_string=_given(proto, "doc_string"),
+            metadata_props=_properties(proto),
+        )
+
+
+def _declare(scope: Scope, value: ir.Value) -> None:
+    name = value.name
+    if not name or name in scope:
+        raise _UnusualError
+    scope[name] = value
+
+
+def _find(name: str, scopes: Sequence[Scope]) -> ir.Value:
+    for scope in scopes:
+        value = scope.get(name)
+        if value is not None:
+            return value
+    raise _UnusualError
+
+
+def _given(proto: Any, name: str) -> Any:
+    return getattr(proto, name) if proto.HasField(name) else None
+
+
+def _properties(proto: Any) -> dict[str, str] | None:
+    entries = proto.metadata_props
+    return {entry.key: entry.value for entry in entries} if len(entries) else None

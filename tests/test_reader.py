@@ -1,0 +1,147 @@
+"""The session's own reader of protos against onnx_ir's: the same models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from ingot.errors import ModelError
+from ingot.loading import load
+from ingot.reader import read
+
+
+def plain(model: ir.Model) -> onnx.ModelProto:
+    """The model's proto, with every tensor's contents in one form."""
+    proto = ir.to_proto(model)
+    for graph in graphs(proto.graph):
+        for tensor in graph.initializer:
+            _in_one_form(tensor)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    _in_one_form(attribute.t)
+    return proto
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs(attribute.g)
+
+
+def _in_one_form(tensor: onnx.TensorProto) -> None:
+    if tensor.data_location != TensorProto.EXTERNAL and tensor.data_type != TensorProto.STRING:
+        content, name = numpy_helper.to_array(tensor).tobytes(), tensor.name
+        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            tensor.ClearField(field)
+        tensor.raw_data, tensor.name = content, name
+
+
+@pytest.mark.parametrize("kind", ["node", "simple", "pytorch-converted", "pytorch-operator"])
+def test_onnxs_own_models(kind: str) -> None:
+    """A fifth of the models of each suite that onnx brings along."""
+    read_here = 0
+    for case in load_model_tests(kind=kind)[::5]:
+        proto = case.model or onnx.load(f"{case.model_dir}/model.onnx")
+        found = read(proto)
+        if found is not None:
+            read_here += 1
+            assert plain(found.model) == plain(ir.from_proto(proto)), case.name
+    assert read_here > 2, "nearly all of them are left to onnx_ir"
+
+
+def weight(name: str, value: Any, dtype: Any = np.float32) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, dtype), name)
+
+
+def model(**changes: Any) -> onnx.ModelProto:
+    """A graph with what a file may say of its parts."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21, "com.example": 3], producer_name: "p",
+            producer_version: "2", model_version: 7, domain: "d", doc_string: "of the model">
+        g (float[n, 3] x, bool c) => (float[n, m] y) {
+            a = Identity(x)
+            y = If <then_branch = t () => (float[n, 3] r) {
+                        b = Add(a, w)
+                        r = com.example.Odd <k = 3, f = 1.5, s = "z", ks = [1, 2], fs = [0.5],
+                                             ss = ["u", "v"]> (b, , x) },
+                else_branch = e () => (float[n, 3] q) { q = Constant <value = float[1, 3] {1, 2, 3}> () }> (c)
+        }"""
+    )
+    graph = proto.graph
+    graph.initializer.append(weight("w", [1.0, 2.0, 3.0]))
+    graph.initializer.append(weight("empty", np.zeros((0, 4))))
+    graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT16, [2], [1.5, -2.0]))
+    graph.initializer.append(helper.make_tensor("nibbles", TensorProto.INT4, [3], [1, -2, 3]))
+    graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"one", b"two"]))
+    graph.initializer.append(helper.make_tensor("number", TensorProto.INT64, [], [5]))
+    graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 3]))
+    graph.value_info[0].doc_string = "of a value"
+    graph.value_info.append(helper.make_value_info("z", helper.make_sequence_type_proto(graph.input[0].type)))
+    for where in (proto, graph, graph.node[0], graph.value_info[0], graph.input[0]):
+        entry = where.metadata_props.add()
+        entry.key, entry.value = "where", type(where).__name__
+    graph.node[0].doc_string, graph.node[0].name = "of a node", "first"
+    graph.node.append(helper.make_node("SequenceConstruct", ["x"], ["z"]))
+    graph.input[0].type.denotation = "IMAGE"
+    graph.input[0].type.tensor_type.shape.dim[1].denotation = "DATA_CHANNEL"
+    for name, value in changes.items():
+        getattr(graph, name).append(value)
+    return proto
+
+
+def test_everything_that_a_file_says() -> None:
+    proto = model()
+    found = read(proto)
+    assert found is not None
+    assert plain(found.model) == plain(ir.from_proto(proto))
+    a, x = found.model.graph[0].outputs[0], found.model.graph.inputs[0]
+    assert a.type is not x.type, "changing the type of one value would change that of another"
+
+
+def test_initializers_that_are_inputs() -> None:
+    proto = model(input=helper.make_tensor_value_info("w", TensorProto.FLOAT, [3]))
+    found = read(proto)
+    assert found is not None
+    assert plain(found.model) == plain(ir.from_proto(proto))
+    assert found.model.graph.initializers["w"].is_graph_input()
+
+
+def test_external_tensors_are_listed() -> None:
+    outside = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[2])
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="w.data")
+    found = read(model(initializer=outside))
+    assert found is not None
+    assert [(name, str(tensor.location)) for name, tensor in found.external] == [("outside", "w.data")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"initializer": weight("w", [9.0, 9.0, 9.0])},
+        {"node": helper.make_node("Relu", ["nowhere"], ["out"])},
+        {"node": helper.make_node("Relu", ["x"], ["a"])},
+        {"output": helper.make_tensor_value_info("nobody", TensorProto.FLOAT, None)},
+        {"quantization_annotation": onnx.TensorAnnotation(tensor_name="x")},
+        {"initializer": TensorProto(name="short", data_type=TensorProto.FLOAT, dims=[2], raw_data=b"1234")},
+    ],
+    ids=["twice", "missing", "redeclared", "unmade", "annotated", "short"],
+)
+def test_what_is_unusual_is_left_to_onnx_ir(changes: dict[str, Any]) -> None:
+    assert read(model(**changes)) is None
+
+
+def test_errors_are_onnx_irs() -> None:
+    with pytest.raises(ModelError, match="'a' is redeclared"):
+        load(model(node=helper.make_node("Relu", ["x"], ["a"])))
