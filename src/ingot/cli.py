@@ -95,9 +95,10 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="MODULE:FACTORY",
-            help="What makes the model: package.module:function or file.py:function, called without "
-            "arguments. It returns a torch.nn.Module, or (module, args, kwargs) with example arguments.",
+            metavar="MODEL",
+            help="MODULE:FACTORY, what makes the model: package.module:function or file.py:function, called "
+            "without arguments. It returns a torch.nn.Module, or (module, args, kwargs) with example "
+            "arguments. Or a file: an exported program (.pt2).",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
@@ -119,7 +120,7 @@ def export(
     from ingot.export import announced
     from ingot.feeds import check_suffix, parse_shape
     from ingot.loading import require_directory
-    from ingot.sources import Source, export_example, load_source, require_example
+    from ingot.sources import Source, export_example, is_model_file, load_source, require_example
 
     check_suffix(output)
     require_directory(output)
@@ -127,7 +128,7 @@ def export(
     specs = [_usage(parse_shape, text) for text in shape or ()]
     start = time.perf_counter()
     with messages.status("importing the model"):
-        made = load_source(source)
+        made = Source(Path(source)) if is_model_file(source) else load_source(source)
     kwargs = made.kwargs | {name: export_example(dims, dtype or "float32") for name, dims, dtype in specs}
     require_example(source, Source(made.model, made.args, kwargs))
     with messages.status("exporting" + (" and verifying" if verify else "")):

@@ -43,10 +43,11 @@ def export(
     node. The module is left as it was: mode, buffers and attributes.
 
     Args:
-        model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`.
+        model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`. Also a
+            `torch.fx.GraphModule`, a `torch.export.ExportedProgram`, or the path of its `.pt2` file.
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
             tuples, dicts and dataclasses of them. Anything else is kept at its value and recorded as an
-            assumption.
+            assumption. Nothing, where the model's annotations or an exported program say what it takes.
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.

@@ -20,6 +20,9 @@ import numpy as np
 
 from ingot.errors import ExportError, MissingExtraError
 
+#: What PyTorch's exported programs and TorchScript modules are called.
+MODEL_SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -59,9 +62,15 @@ def load_source(name: str) -> Source:
     return Source(model, args, kwargs)
 
 
+def is_model_file(name: str) -> bool:
+    """Whether a name on the command line is a model that PyTorch wrote, not MODULE:FACTORY."""
+    path = Path(name)
+    return path.suffix in MODEL_SUFFIXES or (path.is_file() and path.suffix != ".py")
+
+
 def require_example(name: str, source: Source) -> None:
     """Raise ExportError, naming the option to give, where nobody gave an example argument."""
-    if source.args or source.kwargs:
+    if source.args or source.kwargs or isinstance(source.model, Path):
         return
     wanted = list(inspect.signature(source.model.forward).parameters)
     raise ExportError(

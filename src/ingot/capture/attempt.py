@@ -18,6 +18,7 @@ import torch
 from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
+from ingot.capture.formats import opened
 from ingot.capture.run import Call, Recording, record
 from ingot.capture.signature import Arguments, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateSpec
@@ -80,6 +81,7 @@ def capture(
     """Record the model; see `ingot.export` for the arguments."""
     if opset not in OPSETS:
         raise ExportError(f"opset_version is {opset}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}.")
+    model, args, kwargs = opened(model, args, kwargs)
     if not callable(model):
         raise ExportError(
             f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors."

@@ -77,7 +77,18 @@ def _describe(name: str, tensor: Any) -> InputSpec:
         if tensor.dtype not in BY_NAME:
             raise ExportError(f"input {name!r}: dtype {tensor.dtype!r} is not one of {sorted(BY_NAME)}.")
         sizes = [d if isinstance(d, int) else DEFAULT_SIZE + i for i, d in enumerate(tensor.shape)]
-        return InputSpec(name, BY_NAME[tensor.dtype], list(sizes), None, sizes)
+        if tensor.example is None or not sizes:
+            return InputSpec(name, BY_NAME[tensor.dtype], list(sizes), None, sizes)
+        example = torch.as_tensor(tensor.example)
+        fits = example.dim() == len(sizes) and example.dtype == BY_NAME[tensor.dtype]
+        declared = zip(example.shape, tensor.shape, strict=False)
+        if not fits or any(isinstance(d, int) and n != d for n, d in declared):
+            raise ExportError(
+                f"input {name!r}: the example is {example.dtype} {list(example.shape)}, its Input says "
+                f"{tensor.dtype} {list(tensor.shape)}."
+            )
+        sizes = [int(n) for n in example.shape]
+        return InputSpec(name, example.dtype, list(sizes), example, sizes)
     example = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
     sizes = [int(n) for n in example.shape]
     return InputSpec(name, example.dtype, list(sizes), example, sizes)
@@ -130,8 +141,9 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
         declared = tensor.shape[axis]
         if isinstance(declared, Dim):
             table.ranges[declared.name] = declared.min, declared.max
-            size = max(spec.sizes[axis], declared.min)
-            spec.sizes[axis] = size if declared.max is None else min(size, declared.max)
+            if spec.example is None:
+                size = max(spec.sizes[axis], declared.min)
+                spec.sizes[axis] = size if declared.max is None else min(size, declared.max)
             declared = declared.name
         if isinstance(declared, int):
             if declared < 0:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture.aten import WHOLE
+from ingot.capture.aten import whole_row
 from ingot.capture.record import Recorder
 
 _Tensor: Any = torch.Tensor
@@ -64,7 +64,7 @@ class Intercept(TorchFunctionMode):
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
             select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
             return None
-        found = WHOLE.get(func)
+        found = whole_row(func)
         call: Any = _INSTEAD.get(func, func) if _plain(args) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
             call = functools.partial(g.whole, *found)

@@ -41,12 +41,12 @@ class Input:
     An int is a static size, a str names a dynamic one, a `Dim` gives it bounds too, None leaves the name to
     Ingot. The same name twice means the same size. `Input("int64", [])` in the place of a Python number (the
     parameter is annotated int, float or bool, or has a default that is one) makes that number an input of the
-    model; `example` is the value that verification begins with.
+    model. `example` is the tensor or number that verification begins with, drawn where there is none.
     """
 
     dtype: str
     shape: Sequence[int | str | Dim | None]
-    example: float | None = None
+    example: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

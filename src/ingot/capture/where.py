@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
+import re
 import sys
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -15,6 +18,26 @@ from types import CodeType, FrameType
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RECORDING = str(Path(__file__).with_name("run.py"))
 _INGOT = str(Path(__file__).parents[1]) + os.sep
+
+
+# Where a graph that was made from Python is run, the lines it came from, innermost last.
+_standing: list[tuple[str, int]] = []
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+@contextlib.contextmanager
+def standing_at(trace: str | None) -> Generator[None]:
+    """Whatever runs now comes from the last user's line of a printed stack trace."""
+    found = [(file, int(line)) for file, line in _FRAME.findall(trace or "")]
+    users = [at for at in found if not at[0].startswith((_INGOT, _torch_folder(), "torch/", "<"))]
+    if not found:
+        yield
+        return
+    _standing.append((users or found)[-1])
+    try:
+        yield
+    finally:
+        _standing.pop()
 
 
 @lru_cache(maxsize=1)
@@ -63,26 +86,33 @@ def user_frame(frame: FrameType | None = None) -> FrameType | None:
 
 def source_line(frame: FrameType | None = None) -> str:
     """`package/file.py:12` of the user's innermost frame, or `<unknown>`."""
+    if _standing:
+        return f"{short_path(_standing[-1][0])}:{_standing[-1][1]}"
     at = user_frame(frame or sys._getframe(1))
     return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else "<unknown>"
 
 
 def quoted_line() -> str:
     """`file.py:12: the line's own text`, with the full path, for error messages."""
-    at = user_frame(sys._getframe(1))
-    if at is None:
-        return "<unknown>"
-    text = linecache.getline(at.f_code.co_filename, at.f_lineno).strip()
-    return f"{at.f_code.co_filename}:{at.f_lineno}: {text}"
+    file, line = _place(sys._getframe(1))
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else "<unknown>"
+
+
+def _place(frame: FrameType) -> tuple[str, int]:
+    """File and line of what is running; no file where it cannot be told."""
+    if _standing:
+        return _standing[-1]
+    at = user_frame(frame)
+    return (at.f_code.co_filename, at.f_lineno) if at is not None else ("", 0)
 
 
 def add_line(error: Exception) -> None:
     """Put the user's line before an error's message, unless it names that line already."""
-    at = user_frame(sys._getframe(1))
-    if at is None or f"{Path(at.f_code.co_filename).name}:{at.f_lineno}" in str(error):
+    file, line = _place(sys._getframe(1))
+    if not file or f"{Path(file).name}:{line}" in str(error):
         return
-    text = linecache.getline(at.f_code.co_filename, at.f_lineno).strip()
-    error.args = (f"{at.f_code.co_filename}:{at.f_lineno}: {text}\n{error}",)
+    text = linecache.getline(file, line).strip()
+    error.args = (f"{file}:{line}: {text}\n{error}",)
 
 
 def asked_by_user(depth: int = 2) -> bool:

@@ -14,7 +14,7 @@ from ingot.capture.aten import (
     rnn,
     shape,
 )
-from ingot.capture.aten.registry import ROWS, WHOLE, Row
+from ingot.capture.aten.registry import ROWS, WHOLE, Row, whole_row
 
 __all__ = [
     "ROWS",
@@ -32,4 +32,5 @@ __all__ = [
     "resize",
     "rnn",
     "shape",
+    "whole_row",
 ]

@@ -10,12 +10,14 @@ uses the row of `op`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any
 
 Row = Callable[..., Any]
 
 ROWS: dict[str, Row] = {}
 WHOLE: dict[Any, tuple[Row, Row]] = {}
+WHOLE_BY_NAME: dict[str, tuple[Row, Row]] = {}  # by the name of the ATen operator with the same arguments
 
 
 def row(*names: str) -> Callable[[Row], Row]:
@@ -40,6 +42,16 @@ def whole(*functions: Any, meta: Row | None = None) -> Callable[[Row], Row]:
     def register(function: Row) -> Row:
         for f in functions:
             WHOLE[f] = (function, meta or f)
+            if isinstance(f, BuiltinFunctionType):
+                WHOLE_BY_NAME[f.__name__] = WHOLE[f]
         return function
 
     return register
+
+
+def whole_row(function: Any) -> tuple[Row, Row] | None:
+    """The row of a torch function, or of the ATen operator that it is, which must stay whole."""
+    found = WHOLE.get(function)
+    if found is None and getattr(function, "namespace", "") == "aten":
+        found = WHOLE_BY_NAME.get(function.__name__.partition(".")[0])
+    return found

@@ -1,0 +1,182 @@
+"""PyTorch's other forms of a model, exported programs, graph modules, scripted modules and their files, as
+modules whose Python a recording can run.
+"""
+
+# What torch makes of a graph is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import inspect
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from ingot.capture import where
+from ingot.capture.dims import default_name
+from ingot.capture.signature import Dim, Input, rebuild
+from ingot.errors import ExportError
+
+_NO_BOUND = 1 << 40  # torch's "infinity" is larger
+
+
+def opened(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[Any, Any, Any]:
+    """A module, and the arguments of one call where the model itself has them and the caller gave none.
+
+    Raises:
+        ExportError: a file that is no model.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = read(Path(model))
+    none_given = isinstance(args, tuple) and not args and not kwargs
+    if isinstance(model, torch.export.ExportedProgram):
+        return _program(model, args, kwargs, none_given)
+    if isinstance(model, GraphModule):
+        described = _described(model, args, kwargs, none_given)
+        return (_running(model), *described)
+    return model, args, kwargs
+
+
+def read(path: Path) -> Any:
+    """The model in a file that torch wrote: an exported program (`.pt2`) or a scripted module.
+
+    Raises:
+        ExportError: there is no such file, or it holds no model.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file. Give a .pt2 file or a TorchScript file.")
+    try:
+        names = zipfile.ZipFile(path).namelist()
+    except zipfile.BadZipFile:
+        names = []
+    inside = {name.partition("/")[2] for name in names}
+    if any(name.startswith("code/") for name in inside):
+        return torch.jit.load(str(path), map_location="cpu")
+    if path.suffix == ".pt2" or any(
+        "serialized_exported_program" in n or n.startswith("models/") for n in inside
+    ):
+        return torch.export.load(str(path))
+    found = "pickled Python objects" if any(n.endswith("data.pkl") for n in inside) else "something else"
+    raise ExportError(
+        f"{path} holds {found}; wanted an exported program (torch.export.save) or a TorchScript module "
+        "(torch.jit.save). Make the module in Python, load the weights into it, and export that."
+    )
+
+
+class _AtLine(Interpreter):
+    """Runs a graph node by node, each as if at the line of the Python that it came from."""
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node."""
+        with where.standing_at(n.meta.get("stack_trace") or n.stack_trace):
+            return super().run_node(n)
+
+
+class Graph(torch.nn.Module):
+    """A graph module that is run node by node, with the same parameters, buffers and submodules."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__()
+        object.__setattr__(self, "_graph_module", module)
+        for name in ("_parameters", "_buffers", "_modules"):
+            object.__setattr__(self, name, getattr(module, name))
+        self.training = module.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph."""
+        module: Any = self.__dict__["_graph_module"]
+        run = _AtLine(module).run
+        if isinstance(module.graph._codegen, torch.fx.graph._PyTreeCodeGen):
+            flat = torch.fx._pytree.tree_flatten_spec((list(args), kwargs), module._in_spec)
+            out = run(*flat, enable_io_processing=False)
+            return pytree.tree_unflatten(out, module._out_spec)
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        return run(*bound.args, *bound.kwargs.values())
+
+
+def _running(module: GraphModule) -> Graph:
+    def forward(self: Graph, *args: Any, **kwargs: Any) -> Any:
+        return Graph.forward(self, *args, **kwargs)
+
+    mine = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    theirs = inspect.signature(module.forward).parameters.values()
+    forward.__signature__ = inspect.Signature([mine, *theirs])  # pyright: ignore[reportFunctionMemberAccess]
+    return type(type(module).__name__, (Graph,), {"forward": forward})(module)
+
+
+def _program(
+    program: Any, args: Any, kwargs: Mapping[str, Any] | None, none_given: bool
+) -> tuple[Any, Any, Any]:
+    """An exported program takes the sizes it was exported for; its graph may have others' in it."""
+    if none_given and program.example_inputs is not None:
+        args, kwargs = program.example_inputs
+    module = program.module()
+    kinds = torch.export.graph_signature.InputKind
+    wanted = {s.arg.name for s in program.graph_signature.input_specs if s.kind == kinds.USER_INPUT}
+    places = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    values = [n.meta.get("val") for n in places]
+    spec = program.call_spec.in_spec
+    if none_given and program.example_inputs is None:
+        args, kwargs = pytree.tree_unflatten(values, spec)
+    return (_running(module), *_with_sizes(args, kwargs, places, program.range_constraints, spec))
+
+
+def _described(
+    module: GraphModule, args: Any, kwargs: Mapping[str, Any] | None, none_given: bool
+) -> tuple[Any, Any]:
+    """A graph of ATen calls has the sizes of its own example in it; one that was traced in Python has not."""
+    places = [n for n in module.graph.nodes if n.op == "placeholder"]
+    values = [n.meta.get("val") for n in places]
+    low = any(isinstance(n.target, torch._ops.OpOverload) for n in module.graph.nodes)
+    if not low or not all(isinstance(v, torch.Tensor) for v in values):
+        return args, kwargs
+    if none_given:
+        args = tuple(values)
+    return _with_sizes(args, kwargs, places, {}, None)
+
+
+def _with_sizes(
+    args: Any, kwargs: Mapping[str, Any] | None, places: list[Node], ranges: Mapping[Any, Any], spec: Any
+) -> tuple[Any, Any]:
+    """The arguments with an Input, example included, in the place of each tensor."""
+    positional = args if isinstance(args, tuple) else (args,)
+    given = (positional, dict(kwargs or {}))
+    flat = (
+        torch.fx._pytree.tree_flatten_spec((list(positional), given[1]), spec)
+        if spec
+        else pytree.tree_leaves(given)
+    )
+    names: dict[str, str] = {}
+    described = {
+        id(example): Input(
+            str(example.dtype).removeprefix("torch."),
+            [_dim(d, ranges, names, default_name(place.name, axis)) for axis, d in enumerate(value.shape)],
+            None if isinstance(example, torch._subclasses.FakeTensor) else example,
+        )
+        for example, place in zip(flat, places, strict=False)
+        if isinstance(example, torch.Tensor) and isinstance(value := place.meta.get("val"), torch.Tensor)
+    }
+    return rebuild(given, lambda leaf: described.get(id(leaf), leaf))
+
+
+def _dim(size: Any, ranges: Mapping[Any, Any], names: dict[str, str], name: str) -> int | Dim | None:
+    if isinstance(size, int):
+        return size
+    e = size.node.expr
+    if not e.is_Symbol:
+        return None
+    name = names.setdefault(str(e), name)  # one symbol is one dimension, wherever it stands
+    bounds = ranges.get(e)
+    if bounds is None:
+        return Dim(name)
+    low, high = bounds.lower, bounds.upper
+    bounded = isinstance(high, sympy.Integer) and int(high) < _NO_BOUND
+    return Dim(name, max(int(low), 0), int(high) if bounded else None)

@@ -1,0 +1,129 @@
+"""Other forms of a model: exported programs, graph modules, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import ingot
+from ingot.errors import ExportError, MissingOperatorError
+from tests.capture.support import parity
+from tests.capture.test_constructs import dims
+
+T = torch.Tensor
+
+
+class Net(nn.Module):
+    """Operators that must stay whole, nested arguments, a keyword, and a size among the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.LayerNorm(4)
+        self.rnn = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, image: T, more: dict[str, T], *, scale: T) -> dict[str, Any]:
+        y = self.last(self.norm(self.convolve(image)).flatten(2).mT)
+        y, _ = self.rnn(y)
+        y = nn.functional.scaled_dot_product_attention(y, y, y)
+        return {"y": y * scale + more["shift"].sum(), "n": image.shape[0]}
+
+
+def program(**dynamic: Any) -> Any:
+    example = (torch.randn(2, 3, 6, 7), {"other": torch.zeros(1), "shift": torch.randn(4, 2)})
+    dims = {"image": {0: Dim("batch", max=9)}, "more": {"shift": {0: Dim.AUTO}, "other": None}, "scale": None}
+    return torch.export.export(
+        Net().eval(), example, {"scale": torch.ones(5)}, dynamic_shapes=dims | dynamic, strict=False
+    )
+
+
+def test_exported_program_and_its_file(tmp_path: Path) -> None:
+    """Without arguments; its ranges of sizes; whole operators; what was static stays static."""
+    made = program()
+    torch.export.save(made, tmp_path / "net.pt2")
+    for model in (made, tmp_path / "net.pt2", str(tmp_path / "net.pt2")):
+        exported = ingot.export(model)
+        assert dims(exported) == {
+            "image": ["image_batch", 3, 6, 7],
+            "more_other": [1],
+            "more_shift": ["more_shift_batch", 2],
+            "scale": [5],
+        }
+        assert any(a.what == "0 <= image_batch <= 9" for a in exported.assumptions)
+        kinds = [node.op_type for node in exported.model.graph]
+        assert {"BatchNormalization", "LayerNormalization", "LSTM"} <= set(kinds)
+        assert "convolve.weight" in exported.model.graph.initializers
+    with torch.no_grad():
+        image, shift = torch.randn(5, 3, 6, 7), torch.randn(3, 2)
+        want = made.module()(image, {"other": torch.zeros(1), "shift": shift}, scale=torch.ones(5))
+    got = exported(image, {"other": torch.zeros(1), "shift": shift}, scale=torch.ones(5))
+    np.testing.assert_allclose(got["y"], want["y"].numpy(), atol=2e-5)
+    assert got["n"] == 5
+
+
+def test_a_baked_size_does_not_become_dynamic() -> None:
+    """A program that was exported for one size has it in its graph; another must not be taken."""
+
+    class Baked(nn.Module):
+        def forward(self, x: T) -> T:
+            return x * x.shape[0]
+
+    exported = ingot.export(torch.export.export(Baked(), (torch.randn(4, 3),)))
+    assert dims(exported) == {"x": [4, 3]}
+    exported = ingot.export(torch.fx.experimental.proxy_tensor.make_fx(Baked())(torch.randn(4, 3)))
+    assert list(dims(exported).values()) == [[4, 3]]
+
+
+def test_graph_module_traced_in_python() -> None:
+    """Its sizes are as dynamic as those of the module it came from."""
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    captured = parity(torch.fx.symbolic_trace(module), (torch.randn(3, 4),), (torch.randn(6, 4),))
+    assert dims(captured) == {"input": ["input_batch", 4]}
+
+
+def test_errors_name_the_line_the_program_came_from() -> None:
+    """Missing operators and state: the user's Python, not the graph's."""
+
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: T) -> T:
+            self.calls.add_(1)
+            return x * self.calls
+
+    made = torch.export.export(Sorted(), (torch.randn(4),))
+    with pytest.raises(ExportError) as error:
+        ingot.export(made)
+    assert f"{__file__}:" in str(error.value) and "self.calls.add_(1)" in str(error.value)
+    exported = ingot.export(made, state="inputs")
+    x = np.ones(4, np.float32)
+    assert [float(exported(x)[0]) for _ in range(2)] == [1, 2]
+
+    class Missing(nn.Module):
+        def forward(self, x: T) -> T:
+            return torch.special.airy_ai(x)
+
+    with pytest.raises(MissingOperatorError) as error:
+        ingot.export(torch.export.export(Missing(), (torch.randn(4),)))
+    assert f"{__file__}:" in str(error.value) and "airy_ai(x)" in str(error.value)
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    """Weights alone, no file, and some other file."""
+    torch.save({"w": torch.zeros(2)}, tmp_path / "weights.pt")
+    with pytest.raises(ExportError, match="holds pickled Python objects; wanted"):
+        ingot.export(tmp_path / "weights.pt")
+    (tmp_path / "text.pt").write_text("no")
+    with pytest.raises(ExportError, match="holds something else; wanted"):
+        ingot.export(tmp_path / "text.pt")
+    with pytest.raises(ExportError, match="no such file"):
+        ingot.export(tmp_path / "nothing.pt2")
