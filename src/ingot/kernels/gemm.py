@@ -346,6 +346,6 @@ def _call(
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:
-    """Bands of rows: each fits in a quarter of L2 or is a few tiles, and there is work to share out."""
-    fitting = max(SHARING, machine.l2_bytes // 4 // max(tile_bytes, 1))
+    """Bands of rows: each fits in half of L2 or is a few tiles, and there is work to share out."""
+    fitting = max(SHARING, machine.l2_bytes // 2 // max(tile_bytes, 1))
     return min(tiles, max(-(-tiles // fitting), -(-_TILES // others)))
