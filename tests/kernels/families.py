@@ -13,7 +13,7 @@ import numpy as np
 
 from ingot.codegen.machine import Machine
 from ingot.kernels.argreduce import argreduce
-from ingot.kernels.arrange import cumsum, one_hot, tile, trilu
+from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
 from ingot.kernels.call import Call, View, strides_in_order
 from ingot.kernels.contract import Epilogue
@@ -26,6 +26,7 @@ from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_ele
 from ingot.kernels.gemm import matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
+from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.kernels.recurrent import pack_recurrent, recurrent
@@ -392,7 +393,8 @@ def reductions(machine: Machine) -> Iterator[Call]:
     for axis, exclusive, reverse in itertools.product((0, 1), (False, True), (False, True)):
         for dtype in (F, "int64", "float16"):
             x, out = new((40, 50), dtype), new((40, 50), dtype)
-            yield cumsum(x, out, axis, machine, exclusive=exclusive, reverse=reverse)
+            yield cumulative(x, out, axis, machine, exclusive=exclusive, reverse=reverse)
+        yield cumulative(x, out, axis, machine, product=True)
 
 
 def copies(machine: Machine) -> Iterator[Call]:
@@ -491,10 +493,20 @@ def layers(machine: Machine) -> Iterator[Call]:
                 yield from recurrent(x, weights, y, state[0], last_c if full else None, machine, **given)
 
 
+def ordered(machine: Machine) -> Iterator[Call]:
+    """Selections along rows and across them, of short keys and long ones."""
+    for dtype, (shape, axis), largest in itertools.product(
+        (F, "float16", "float64", "int64", "uint8"), (((6, 1000), 1), ((1000, 6), 0)), (True, False)
+    ):
+        kept = [5 if d == axis else n for d, n in enumerate(shape)]
+        outs = new(kept, dtype), new(kept, "int64")
+        yield topk(new(shape, dtype), 5, axis, *outs, machine, largest=largest)
+
+
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-        copies, indexed, resizes, layers,
+        copies, indexed, resizes, layers, ordered,
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""OneHot, Trilu, Tile and CumSum against NumPy."""
+"""OneHot, Trilu, Tile, CumSum and CumProd against NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.arrange import cumsum, one_hot, tile, trilu
+from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 
@@ -50,7 +50,7 @@ def test_trilu(machine: Machine, upper: bool, k: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_cumsum(data: st.DataObject) -> None:
+def test_cumulative(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 5, 17, 40]), min_size=1, max_size=3)))
     axis = data.draw(st.integers(0, len(shape) - 1))
     exclusive, reverse = data.draw(st.booleans()), data.draw(st.booleans())
@@ -60,11 +60,15 @@ def test_cumsum(data: st.DataObject) -> None:
     x = np.random.default_rng(0).integers(-9, 9, [shape[d] for d in order]).astype(dtype)
     x = x.transpose(np.argsort(order))
     flipped = np.flip(x, axis) if reverse else x
-    want = np.cumsum(flipped, axis, dtype=dtype)
-    if exclusive:
-        want = want - flipped
+    product = data.draw(st.booleans())
+    if exclusive and flipped.shape[axis]:
+        ahead = np.full_like(np.take(flipped, [0], axis), int(product))
+        flipped = np.concatenate([ahead, np.take(flipped, range(shape[axis] - 1), axis)], axis)
+    with np.errstate(over="ignore"):
+        want = (np.cumprod if product else np.cumsum)(flipped, axis, dtype=dtype)
     want = np.flip(want, axis) if reverse else want
     out = new(shape, dtype)
-    call = cumsum(put(x), out, axis, machine, exclusive=exclusive, reverse=reverse)
+    options = {"product": product, "exclusive": exclusive, "reverse": reverse}
+    call = cumulative(put(x), out, axis, machine, **options)
     (got,) = run_calls(call, out, machine=machine)
     np.testing.assert_array_equal(got, want)

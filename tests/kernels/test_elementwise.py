@@ -21,7 +21,7 @@ from tests.kernels.run import each_machine, machines, new, put, run_calls
 ARITY = {
     **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "PRelu", "Sum", "BitShift"], 2),
     **dict.fromkeys(["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"], 2),
-    **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], 2),
+    **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor", "SwiGLU"], 2),
     "Clip": 3,
     "Where": 3,
     "Constant": 0,
@@ -35,6 +35,8 @@ ATTRS: dict[str, list[dict[str, Any]]] = {
     "Elu": [{"alpha": 2.0}],
     "Celu": [{"alpha": 1.5}],
     "Swish": [{"alpha": 1.7}],
+    "SwiGLU": [{}, {"alpha": 1.7}],
+    "Shrink": [{}, {"lambd": 1.25, "bias": 0.75}],
     "HardSigmoid": [{"alpha": 0.3, "beta": 0.4}],
     "Constant": [{"value": 1}],
 }

@@ -193,6 +193,29 @@ class Builder:
         carry[:] = last
 
     @contextmanager
+    def repeat(self, condition: Callable[[], Value], carry: list[Value]) -> Generator[None]:
+        """while condition(): the body. The values in `carry` are as in `loop`; the condition, which is
+        straight-line code, may use them.
+        """
+        before = self.ir.block
+        top, body, after = (self.function.append_basic_block(n) for n in ("while", "do", "done"))
+        self.ir.branch(top)
+        self.ir.position_at_end(top)
+        phis = [self.ir.phi(value.type) for value in carry]
+        for phi, value in zip(phis, carry, strict=True):
+            phi.add_incoming(value, before)
+        carry[:] = phis
+        self.ir.cbranch(condition(), body, after)
+        self.ir.position_at_end(body)
+        yield
+        bottom = self.ir.block
+        for phi, value in zip(phis, carry, strict=True):
+            phi.add_incoming(value, bottom)
+        self.ir.branch(top)
+        self.ir.position_at_end(after)
+        carry[:] = phis
+
+    @contextmanager
     def when(self, condition: Any) -> Generator[None]:
         """The body runs if `condition` holds. It may not define values that are used after it."""
         if isinstance(condition, bool):

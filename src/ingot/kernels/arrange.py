@@ -1,4 +1,4 @@
-"""OneHot, Trilu, Tile and CumSum: tensors made from positions, repetitions and running sums."""
+"""OneHot, Trilu, Tile, CumSum and CumProd: tensors made from positions, repetitions and running sums."""
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -84,16 +84,17 @@ def trilu(x: View, out: View, k: int, upper: bool, machine: Machine) -> Call:
 
 
 @kernel("length", "source_step", "target_step")
-def _running_sum(
+def _running(
     k: Builder,
     *,
     operands: tuple[str, ...],  # noqa: ARG001  (the names of the slots)
     dtype: str,
     grid: Grid,
+    product: bool,
     exclusive: bool,
     lanes: int,
 ) -> None:
-    """A vector of running sums at a time: the grid is that of the other dimensions."""
+    """A vector of running sums (or products) at a time: the grid is that of the other dimensions."""
     element = memory_element(dtype)
     rows = Rows(k, grid, [element, element])
     length, source_step, target_step = (k.arg(n) for n in ("length", "source_step", "target_step"))
@@ -114,18 +115,28 @@ def _running_sum(
         source, target = (
             k.at(p, k.mul(column, s), element) for p, s in zip(pointers, rows.steps, strict=True)
         )
-        total = [k.zero(register_type(dtype, lanes))]
+        total = [k.splat(int(product), register_type(dtype, lanes))]
         with k.loop(0, length, carry=total) as i:
             x = read(k.at(source, k.mul(i, source_step), element), left)
-            after = (Lanes(k, total[0]) + Lanes(k, x)).value
+            so_far = Lanes(k, total[0])
+            after = (so_far * Lanes(k, x) if product else so_far + Lanes(k, x)).value
             write(k.at(target, k.mul(i, target_step), element), total[0] if exclusive else after, left)
             total[0] = after
 
 
-def cumsum(
-    x: View, out: View, axis: int, machine: Machine, *, exclusive: bool = False, reverse: bool = False
+def cumulative(
+    x: View,
+    out: View,
+    axis: int,
+    machine: Machine,
+    *,
+    product: bool = False,
+    exclusive: bool = False,
+    reverse: bool = False,
 ) -> Call:
-    """ONNX CumSum along `axis` (not negative), in the dtype's own arithmetic (half precision in float32)."""
+    """ONNX CumSum (or CumProd, `product`) along `axis` (not negative), in the dtype's own arithmetic (half
+    precision in float32).
+    """
     dtype = x.dtype.name
     length = x.shape[axis]
 
@@ -142,13 +153,18 @@ def cumsum(
     # Each place of the grid is `length` elements of work.
     walk = plan([target], [source], target.shape, lanes, 2 * max(1, length))
     return Call(
-        _running_sum(
-            operands=walk.grid.slots(), dtype=dtype, grid=walk.grid, exclusive=exclusive, lanes=lanes
+        _running(
+            operands=walk.grid.slots(),
+            dtype=dtype,
+            grid=walk.grid,
+            product=product,
+            exclusive=exclusive,
+            lanes=lanes,
         ),
         [length, source_step, target_step, *walk.args],
         tiles=walk.tiles if x.size else 0,
         reads=[x],
         writes=[out],
         flops=x.size,
-        label="CumSum",
+        label="CumProd" if product else "CumSum",
     )

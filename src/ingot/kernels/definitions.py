@@ -58,8 +58,13 @@ def modulo(a: Array, b: Array, fmod: int = 0) -> Array:
 
 
 def power(a: Array, b: Array) -> Array:
-    """C's pow on floats."""
-    return np.power(a, b.astype(np.float64))
+    """C's pow on floats; integers exactly, in their own type."""
+    if a.dtype.kind == "f" or b.dtype.kind == "f":
+        return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+    b = b.astype(a.dtype)
+    whole = np.power(a, np.where(b < 0, 0, b))
+    small = np.where(a * a == 1, np.where(b % 2 != 0, a, 1), 0)
+    return np.where(b < 0, small, whole).astype(a.dtype)
 
 
 def _series(x: Array) -> Array:
@@ -175,14 +180,26 @@ def swish(x: Array, alpha: float = 1.0) -> Array:
     return x * sigmoid(alpha * x)
 
 
+def shrink(x: Array, lambd: float = 0.5, bias: float = 0.0) -> Array:
+    """0 within ±lambd; outside moved by bias towards zero."""
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
+
+
+def swiglu(a: Array, b: Array, alpha: float = 1.0) -> Array:
+    """swish(a) · b."""
+    return swish(a, alpha) * b
+
+
 def is_inf(x: Array, detect_negative: int = 1, detect_positive: int = 1) -> Array:
     """Whether x is an infinity of a wanted sign."""
     return (np.isneginf(x) & bool(detect_negative)) | (np.isposinf(x) & bool(detect_positive))
 
 
 def bit_shift(x: Array, count: Array, direction: str = "LEFT") -> Array:
-    """x shifted by `count` bits, LEFT or RIGHT; 0 where that is its width or more."""
+    """x shifted by `count` bits, LEFT or RIGHT; 0 (or all sign) where that is its width or more."""
     width = x.dtype.itemsize * 8
-    safe = np.minimum(count, width - 1).astype(x.dtype)
+    inside = (count >= 0) & (count < width)
+    safe = np.where(inside, count, width - 1).astype(x.dtype)
     moved = np.left_shift(x, safe) if direction == "LEFT" else np.right_shift(x, safe)
-    return np.where(count < width, moved, 0).astype(x.dtype)
+    beyond = moved if direction == "RIGHT" and x.dtype.kind == "i" else 0
+    return np.where(inside, moved, beyond).astype(x.dtype)

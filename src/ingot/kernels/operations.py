@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ingot.codegen import math
-from ingot.codegen.builder import I1, Builder, Value, lanes_of, vector
+from ingot.codegen.builder import I1, Builder, Value, element_of, lanes_of, vector
 from ingot.codegen.elements import FLOATS, INTEGERS, cast, is_float, is_signed
 from ingot.codegen.lanes import Lanes
 from ingot.kernels import definitions as plain
@@ -120,8 +120,14 @@ def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
 def _modulo(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
     if is_float(dtype):
         a, b = (x if dtype == "float64" else Lanes(k, x).double().value for x in xs)
-        result = math.library.call(k, "fmod", a, b)
-        return result if dtype == "float64" else Lanes(k, result).single().value
+        result = Lanes(k, math.library.call(k, "fmod", a, b))
+        if not attrs.get("fmod", 0):  # the remainder takes the divisor's sign
+            divisor = Lanes(k, b)
+            opposite = k.ir.xor(result < 0.0, divisor < 0.0)
+            differs = k.ir.and_(opposite, result.compare("!=", 0.0))
+            zero = Lanes(k, k.intrinsic("copysign", result.constant(0.0).value, b))
+            result = zero.where(result.equals(0.0), (result + divisor).where(differs, result))
+        return result.value if dtype == "float64" else result.single().value
     a, b = Lanes(k, xs[0]), Lanes(k, xs[1])
     rest = Lanes(k, _quotient(k, xs, dtype, "rem"))
     if attrs.get("fmod", 0) or not is_signed(dtype):
@@ -172,7 +178,29 @@ def _absolute(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str,
     return Lanes(k, xs[0]).abs().value if is_float(dtype) or is_signed(dtype) else xs[0]
 
 
+def _whole_power(k: Builder, x: Value, exponent: Value, dtype: str) -> Value:
+    """Integers by squaring, a bit of the exponent in each turn; a negative one leaves 1, -1 or nothing."""
+    base, bits = Lanes(k, x), Lanes(k, exponent)
+    carry = [base.constant(1).value, x, exponent]
+    with k.loop(0, element_of(x.type).width, carry=carry):
+        product, square, rest = (Lanes(k, v) for v in carry)
+        odd = (rest & 1).compare("!=", 0)
+        carry[:] = [(product * square).where(odd, product).value, (square * square).value]
+        carry.append(rest.shift_down(1).value)
+    result = Lanes(k, carry[0])
+    if not is_signed(dtype):
+        return result.value
+    turned = base.where((bits & 1).compare("!=", 0), 1)
+    small = turned.where((base * base).equals(1), 0)
+    return small.where(bits < 0, result).value
+
+
 def _power(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    if not is_float(dtype):
+        if is_float(dtypes[1]):
+            base, exponent = (cast(k, x, d, "float64") for x, d in zip(xs, dtypes, strict=True))
+            return cast(k, math.pow(k, base, exponent), "float64", dtype)
+        return _whole_power(k, xs[0], cast(k, xs[1], dtypes[1], dtype), dtype)
     return math.pow(k, xs[0], cast(k, xs[1], dtypes[1], "float64" if dtype == "float64" else "float32"))
 
 
@@ -229,7 +257,7 @@ _add(
     "Mod",
     plain.modulo,
     _modulo,
-    lambda ts, t, at: _NUMBER(ts, t, at) and (t in INTEGERS or bool(at.get("fmod"))),
+    _NUMBER,
     20,
 )
 _add("Neg", np.negative, _lanes(_negative), _NUMBER)
@@ -247,7 +275,7 @@ _add(
     "Pow",
     plain.power,
     _power,
-    lambda ts, t, _at: t in FLOATS and ts[0] == t and ts[1] in (*FLOATS, *INTEGERS),
+    lambda ts, t, _at: t != "bool" and ts[0] == t and ts[1] in (*FLOATS, *INTEGERS),
     90,
 )
 
@@ -303,6 +331,17 @@ def _softsign(x: Lanes) -> Lanes:
     return x / (x.abs() + 1.0)
 
 
+def _shrink(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    x = Lanes(k, xs[0] if is_float(dtype) else cast(k, xs[0], dtype, "float64"))
+    lambd, bias = attrs.get("lambd", 0.5), attrs.get("bias", 0.0)
+    y = (x + bias).where(x < -lambd, (x - bias).where(x > lambd, 0.0)).value
+    return y if is_float(dtype) else cast(k, y, "float64", dtype)
+
+
+def _swiglu(a: Lanes, b: Lanes, alpha: float = 1.0) -> Lanes:
+    return _swish(a, alpha) * b
+
+
 def _prelu(x: Lanes, slope: Lanes) -> Lanes:
     return (x * slope).where(x < 0.0, x)
 
@@ -322,6 +361,8 @@ for _name, _define, _function_, _weight in (
 for _name in ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"):
     _definition = getattr(np, _name.lower().replace("as", "arcs").replace("ac", "arcc").replace("at", "arct"))
     _add(_name, _definition, _function(math.through_double(_name.lower())), _FLOAT, 300)
+_SHORT = [dtype for dtype in INTEGERS if not dtype.endswith("64")]  # what float64 holds exactly
+_add("Shrink", plain.shrink, _shrink, _same(*FLOATS, *_SHORT), 5)
 _add("Gelu", plain.gelu, _gelu, _FLOAT, 45)
 _add("Relu", plain.relu, _lanes(_relu), _same(*FLOATS, "int8", "int16", "int32", "int64"))
 for _name, _define, _formula, _weight in (
@@ -335,6 +376,7 @@ for _name, _define, _formula, _weight in (
     ("HardSigmoid", plain.hard_sigmoid, _hard_sigmoid, 4),
     ("HardSwish", plain.hard_swish, _hard_swish, 5),
     ("Swish", plain.swish, _swish, 30),
+    ("SwiGLU", plain.swiglu, _swiglu, 31),
 ):
     _add(_name, _define, _lanes(_formula), _FLOAT, _weight)
 
@@ -357,13 +399,16 @@ def _is_inf(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, 
     return k.ir.or_(low, high)
 
 
-def _bit_shift(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, attrs: Attrs) -> Value:
+def _bit_shift(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
     x, count = Lanes(k, xs[0]), Lanes(k, xs[1])
     width = x.type.element.width if lanes_of(x.type) > 1 else x.type.width
-    safe = count & (width - 1)
-    moved = x << safe if attrs.get("direction", "LEFT") == "LEFT" else x.shift_down(safe)
-    # A shift by the width or more leaves nothing; in LLVM it would be undefined.
-    return moved.where(count.compare("<", width, signed=False), 0).value
+    safe, inside = count & (width - 1), count.compare("<", width, signed=False)
+    # A shift by the width or more leaves nothing but the sign; in LLVM it would be undefined.
+    if attrs.get("direction", "LEFT") == "LEFT":
+        return (x << safe).where(inside, 0).value
+    if is_signed(dtype):
+        return (x >> safe).where(inside, x >> (width - 1)).value
+    return x.shift_down(safe).where(inside, 0).value
 
 
 def _cast(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
@@ -386,7 +431,7 @@ for _name, _define in (("And", np.logical_and), ("Or", np.logical_or), ("Xor", n
     _add(f"Bitwise{_name}", getattr(np, f"bitwise_{_name.lower()}"), _instruction(_code), _INTEGER)
 _add("Not", np.logical_not, _not, _BOOL)
 _add("BitwiseNot", np.invert, _not, _INTEGER)
-_add("BitShift", plain.bit_shift, _bit_shift, _same("uint8", "uint16", "uint32", "uint64"), 4)
+_add("BitShift", plain.bit_shift, _bit_shift, _INTEGER, 4)
 _add("Where", np.where, _where, lambda ts, t, _at: ts[0] == "bool" and ts[1] == ts[2] == t)
 _add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _predicate(*FLOATS))
 _add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)

@@ -9,9 +9,16 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import FLOATS
 from ingot.errors import ModelError
 from ingot.kernels.attention import attention
 from ingot.kernels.call import View as Memory
+from ingot.kernels.contract import name_of
+from ingot.kernels.copy import copy
+from ingot.kernels.elementwise import elementwise
+from ingot.kernels.expression import Expression, Step, expression_of
+from ingot.kernels.gather import gather
+from ingot.ops.index import checked_indices
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -21,6 +28,7 @@ from ingot.ops.registry import (
     attr_float,
     attr_int,
     broadcast,
+    first_input,
     given,
     label,
     need,
@@ -260,6 +268,7 @@ class RotaryEmbedding(Op):
         x = widen(_heads(node, source, attr_int(node, "num_heads", 0)))
         cos, sin = (widen(present(inputs, i)) for i in (1, 2))
         if positions is not None:
+            positions = checked_indices(node, positions, len(cos))
             cos, sin = cos[positions], sin[positions]
         cos, sin = cos[:, None], sin[:, None]
         width = attr_int(node, "rotary_embedding_dim", 0) or x.shape[-1]
@@ -274,3 +283,57 @@ class RotaryEmbedding(Op):
         if source.ndim == 3:
             y = y.transpose(0, 2, 1, 3).reshape(source.shape)
         return [rounded(y, source.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Both halves of the pairs from one kernel; the angles of the positions are gathered before."""
+        x, value, machine = first_input(node), node.outputs[0], plan.machine
+        facts = plan.facts(x)
+        dtype = name_of(facts.dtype)
+        tables = [v for v in node.inputs[1:3] if v is not None]
+        positions = node.inputs[3] if len(node.inputs) > 3 else None
+        if dtype not in FLOATS or any(plan.facts(v).dtype != facts.dtype for v in tables):
+            return False
+        angles = [plan.view(v) for v in tables]
+        if positions is not None:
+            where = plan.view(positions)
+            message = f"{label(node)}: a position is outside the table of angles. Check position_ids."
+            for i, table in enumerate(angles):
+                angles[i] = plan.temporary((*where.shape, table.shape[-1]), facts.dtype)
+                plan.emit(gather(table, where, 0, angles[i], plan.check(message), machine))
+        out = plan.output(value)
+        view, target = (_by_heads(node, v, attr_int(node, "num_heads", 0)) for v in (plan.plain(x), out))
+        width = attr_int(node, "rotary_embedding_dim", 0) or view.shape[-1]
+        half, own = width // 2, view.shape[:-1]
+        step, start = (2, 1) if attr_int(node, "interleaved", 0) else (1, half)
+
+        def pair(v: Memory) -> list[Memory]:
+            strides = (*v.strides[:-1], step * v.strides[-1])
+            return [v.with_dims((*own, half), strides, i * start * v.strides[-1]) for i in (0, 1)]
+
+        spread = [a.with_dims((own[0], 1, own[2], half), (a.strides[0], 0, *a.strides[1:])) for a in angles]
+        plan.emit(elementwise(_rotation(dtype), [*pair(view), *spread], pair(target), machine, "rotate"))
+        if width < view.shape[-1]:
+            source, rest = (
+                v.with_dims((*own, v.shape[-1] - width), v.strides, width * v.strides[-1])
+                for v in (view, target)
+            )
+            plan.emit(copy(source, rest, machine))
+        return True
+
+
+def _by_heads(node: ir.Node, view: Memory, heads: int) -> Memory:
+    """[B, H, S, D] or [B, S, H · D] as [B, H, S, D]."""
+    if view.rank == 4:
+        return view
+    batch, length, width = view.shape
+    if width % heads:
+        raise shape_error(node, f"{width} elements are not {heads} heads of one size")
+    own, (outer, middle, step) = width // heads, view.strides
+    return view.with_dims((batch, heads, length, own), (outer, own * step, middle, step))
+
+
+def _rotation(dtype: str) -> Expression:
+    """(a, b, cos, sin) to (a cos - b sin, a sin + b cos)."""
+    products = [Step("Mul", pair, dtype) for pair in ((0, 2), (1, 3), (0, 3), (1, 2))]
+    sums = [Step("Sub", (4, 5), dtype), Step("Add", (6, 7), dtype)]
+    return expression_of((dtype,) * 4, (*products, *sums), (8, 9))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import View
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import STRING, is_native
 from ingot.ops.registry import (
@@ -106,3 +107,13 @@ class BitCast(Op):
                 "BitCast keeps the number of bits.",
             )
         return [Facts(dtype, x.shape)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The same memory, read as the other type."""
+        return [present(inputs, 0).view(target_dtype(node))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The same memory."""
+        view, value = plan.view(first_input(node)), node.outputs[0]
+        plan.alias(value, View(view.buffer, view.offset, plan.facts(value).dtype, view.shape, view.strides))
+        return True

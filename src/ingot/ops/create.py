@@ -11,10 +11,11 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import DTYPES
 from ingot.errors import ModelError
 from ingot.kernels.call import constant
 from ingot.ops.cast import target_dtype
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import STRING
 from ingot.ops.registry import (
     Array,
@@ -174,6 +175,19 @@ class EyeLike(Op):
         """np.eye."""
         x = present(inputs, 0)
         return [np.eye(x.shape[0], x.shape[1], attr_int(node, "k", 0)).astype(self._dtype(node, x.dtype))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A step that compares columns with rows."""
+        value = node.outputs[0]
+        facts = plan.facts(value)
+        if facts.dtype.name not in DTYPES:
+            return False
+        rows, columns = facts.shape
+        steps = Steps(plan, facts.shape)
+        diagonal = plan.known(np.arange(rows)[:, None] + attr_int(node, "k", 0))
+        on = steps("Equal", plan.known(np.arange(columns)), diagonal, dtype="bool")
+        steps.cast(on, facts.dtype.name, value)
+        return True
 
 
 __all__ = [

@@ -24,12 +24,15 @@ from ingot.kernels.definitions import (
     is_inf,
     leaky_relu,
     mish,
+    power,
     prelu,
     relu,
     selu,
+    shrink,
     sigmoid,
     softplus,
     softsign,
+    swiglu,
     swish,
     thresholded_relu,
 )
@@ -151,19 +154,9 @@ def bit_shift(a: Array, b: Array, direction: str) -> Array:
     return np.left_shift(a, b) if direction == "LEFT" else np.right_shift(a, b)
 
 
-def shrink(x: Array, lambd: float, bias: float) -> Array:
-    """0 within ±lambd; outside moved by bias towards zero."""
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
-
-
 def reciprocal(x: Array) -> Array:
     """1 / x."""
     return 1.0 / x
-
-
-def swiglu(a: Array, b: Array, alpha: float) -> Array:
-    """swish(a) · b."""
-    return swish(a, alpha) * b
 
 
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
@@ -248,11 +241,11 @@ class Pow(Elementwise):
         return [Facts(base.dtype, broadcast(node, base.shape, exponent.shape))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """Integers stay exact where the exponent is not negative."""
+        """Integers to integers are exact; a negative exponent leaves 1, -1 or 0."""
         base, exponent = present(inputs, 0), present(inputs, 1)
         with np.errstate(all="ignore"):
-            if is_integer(base.dtype) and is_integer(exponent.dtype) and not (exponent < 0).any():
-                result = np.power(base, exponent.astype(base.dtype))
+            if is_integer(base.dtype) and is_integer(exponent.dtype):
+                result = power(base, exponent)
             else:
                 result = np.power(base.astype(FLOAT64), exponent.astype(FLOAT64))
         return [rounded(result, base.dtype)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import FLOATS, INTEGERS
 from ingot.errors import InputError, ModelError
 from ingot.kernels.arrange import one_hot
 from ingot.kernels.call import View as Memory
@@ -15,7 +16,8 @@ from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
 from ingot.kernels.expression import supports
 from ingot.kernels.gather import Combine, gather, gather_elements, gather_nd, scatter_elements, scatter_nd
-from ingot.ops.lowering import Lowering
+from ingot.kernels.order import topk
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
     Array,
@@ -526,6 +528,22 @@ class TopK(Op):
         outputs = [np.take_along_axis(x, order, axis), order.astype(INT64)]
         return outputs[: len(node.outputs)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel for numbers."""
+        x = first_input(node)
+        facts = plan.facts(x)
+        if facts.dtype.name not in (*FLOATS, *INTEGERS):
+            return False
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+        view, shape = plan.view(x), plan.facts(node.outputs[0]).shape
+        values, places = (
+            plan.output(node.outputs[i]) if i < len(node.outputs) else plan.temporary(shape, dtype)
+            for i, dtype in enumerate((facts.dtype, INT64))
+        )
+        largest = bool(attr_int(node, "largest", 1))
+        plan.emit(topk(view, shape[axis], axis, values, places, plan.machine, largest=largest))
+        return True
+
 
 @register("OneHot", since=28)
 class OneHot(Op):
@@ -584,6 +602,30 @@ class ReverseSequence(Op):
         for row, length in zip(view, lengths.tolist(), strict=True):
             row[:length] = row[:length][::-1].copy()
         return [y]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Where each element comes from, as steps; then a gather along time."""
+        x, lengths, value = first_input(node), node.inputs[1], node.outputs[0]
+        assert lengths is not None
+        facts = plan.facts(x)
+        if not supports("Identity", [facts.dtype.name]):
+            return False
+        time, batch = (
+            normal_axis(node, attr_int(node, name, default), len(facts.shape))
+            for name, default in (("time_axis", 0), ("batch_axis", 1))
+        )
+        own = [n if d in (time, batch) else 1 for d, n in enumerate(facts.shape)]
+        source = plan.view(lengths)
+        length = plan.located(
+            source.with_dims(own, [source.strides[0] if d == batch else 0 for d in range(len(own))])
+        )
+        now = plan.known(np.arange(own[time]).reshape([n if d == time else 1 for d, n in enumerate(own)]))
+        steps = Steps(plan, own)
+        back = steps("Sub", steps("Sub", length, now), 1)
+        from_ = steps("Where", steps("Less", now, length, dtype="bool"), back, now, dtype="int64")
+        data, places, out = plan.view(x), plan.view(from_).broadcast_to(facts.shape), plan.output(value)
+        plan.emit(gather_elements(data, places, time, out, _index_flag(node, plan), plan.machine))
+        return True
 
 
 @register("NonZero", since=13)

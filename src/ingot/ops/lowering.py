@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -31,6 +32,64 @@ class PlanOptions:
 
     winograd: bool = True
     amx: bool = True
+
+
+class Steps:
+    """Elementwise steps of one node, all of one shape: `steps("Add", a, b)` is a value that waits.
+
+    Operands broadcast to the shape; a number among them becomes a constant of the first operand's dtype.
+    """
+
+    def __init__(self, plan: Lowering, shape: Sequence[int]) -> None:
+        self._plan, self._shape = plan, tuple(shape)
+
+    def __call__(
+        self,
+        op: str,
+        *operands: ir.Value | float | int | bool,
+        dtype: str | None = None,
+        into: ir.Value | None = None,
+        **attrs: float | int | str,
+    ) -> ir.Value:
+        """The result, of `dtype` (default: the first operand's); `into`: the value that it is."""
+        first = operands[0]
+        assert isinstance(first, ir.Value)
+        own = self._plan.facts(first).dtype.name
+        given = [v if isinstance(v, ir.Value) else self.number(v, own) for v in operands]
+        return self._wait(op, given, dtype or own, into, tuple(attrs.items()))
+
+    def number(self, value: float | int | bool, dtype: str) -> ir.Value:
+        """A constant in every place."""
+        return self._wait("Constant", [], dtype, None, (("value", value),))
+
+    def cast(self, value: ir.Value, dtype: str, into: ir.Value | None = None) -> ir.Value:
+        """`value` in another dtype; itself where it has that already."""
+        if into is None and self._plan.facts(value).dtype.name == dtype:
+            return value
+        return self("Cast", value, dtype=dtype, into=into)
+
+    def _wait(
+        self,
+        op: str,
+        operands: list[ir.Value],
+        dtype: str,
+        into: ir.Value | None,
+        attrs: tuple[tuple[str, Any], ...],
+    ) -> ir.Value:
+        value = self._plan.intermediate(self._shape, dtype_of(dtype)) if into is None else into
+        if not self._plan.wait(value, op, operands, attrs):
+            raise TypeError(f"no kernel computes {op} to {dtype}; ask before the first step")
+        return value
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The dtype of that name, bfloat16 included."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def wide_of(dtype: str) -> str:
+    """In which dtype a kernel computes with floats of `dtype`."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 class Lowering(Protocol):

@@ -9,12 +9,16 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import FLOATS
+from ingot.kernels.argreduce import argreduce
 from ingot.kernels.call import Call, View, memory_order
 from ingot.kernels.contract import Epilogue, name_of
-from ingot.kernels.expression import identity
+from ingot.kernels.elementwise import elementwise, fill
+from ingot.kernels.expression import Step, expression_of, identity
 from ingot.kernels.normalize import group_norm, normalize
+from ingot.kernels.reduce import reduce
 from ingot.kernels.softmax import softmax
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps, wide_of
 from ingot.ops.numeric import is_float, rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -135,6 +139,25 @@ class Hardmax(_AlongAxis):
         np.put_along_axis(y, np.expand_dims(np.argmax(x, axis), axis), 1, axis)
         return y
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Where the largest is, and a step that compares each place with it."""
+        x, value, machine = first_input(node), node.outputs[0], plan.machine
+        facts = plan.facts(x)
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+        if not is_float(facts.dtype) or name_of(facts.dtype) not in FLOATS or not facts.shape[axis]:
+            return False
+        view = plan.view(x)
+        rest = [d for d in range(view.rank) if d != axis]
+        found = plan.temporary([view.shape[d] for d in rest], np.int64)
+        plan.emit(argreduce(view, axis, found, machine))
+        strides = [0 if d == axis else found.strides[rest.index(d)] for d in range(view.rank)]
+        size = facts.shape[axis]
+        along = np.arange(size).reshape([size if d == axis else 1 for d in range(view.rank)])
+        steps = Steps(plan, facts.shape)
+        place = plan.located(found.with_dims(facts.shape, strides))
+        steps.cast(steps("Equal", plan.known(along), place, dtype="bool"), name_of(facts.dtype), value)
+        return True
+
 
 @register("LpNormalization", since=22)
 class LpNormalization(_AlongAxis):
@@ -147,6 +170,27 @@ class LpNormalization(_AlongAxis):
         wide = widen(x)
         norm = (np.abs(wide) ** p).sum(axis, keepdims=True) ** (1.0 / p)
         return [rounded(np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0), x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """The norms, and steps that divide by them."""
+        x, value = first_input(node), node.outputs[0]
+        facts = plan.facts(x)
+        dtype, p = name_of(facts.dtype), attr_int(node, "p", 2)
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+        if dtype not in FLOATS or p not in (1, 2):
+            return False
+        view, wide = plan.view(x), wide_of(dtype)
+        rest = [d for d in range(view.rank) if d != axis]
+        norms = plan.temporary([view.shape[d] for d in rest], wide)
+        prologue = expression_of((dtype,), (Step("Cast", (0,), wide),), (1,))
+        plan.emit(reduce(f"ReduceL{p}", [view], (axis,), norms, plan.machine, prologue))
+        strides = [0 if d == axis else norms.strides[rest.index(d)] for d in range(view.rank)]
+        norm, steps = plan.located(norms.with_dims(facts.shape, strides)), Steps(plan, facts.shape)
+        zero = steps.number(0.0, wide)
+        quotient = steps("Div", steps.cast(x, wide), norm)
+        is_zero = steps("Equal", norm, zero, dtype="bool")
+        steps.cast(steps("Where", is_zero, zero, quotient, dtype=wide), dtype, value)
+        return True
 
 
 @register("BatchNormalization", since=15)
@@ -407,6 +451,34 @@ class MeanVarianceNormalization(SameShape):
         var = np.maximum((wide * wide).mean(axes, keepdims=True) - mean * mean, 0.0)
         return [rounded((wide - mean) / (np.sqrt(var) + 1e-9), x.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A standardisation: sqrt(var + 1e-18) is the same number, but where both are next to nothing."""
+        x, value, machine = first_input(node), node.outputs[0], plan.machine
+        facts = plan.facts(x)
+        if name_of(facts.dtype) not in FLOATS:
+            return False
+        axes = normal_axes(node, attr_ints(node, "axes") or (0, 2, 3), len(facts.shape))
+        prologue, views = plan.inline(x)
+
+        def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
+            after = epilogue or Epilogue(identity(name_of(facts.dtype)), ())
+            call = normalize(
+                "variance",
+                views[0],
+                out,
+                axes,
+                machine,
+                eps=1e-18,
+                operands=views[1:],
+                prologue=prologue,
+                extras=after.operands,
+                epilogue=after.expression,
+            )
+            return [call]
+
+        plan.anchor(value, emit, memory_order(views[0]), free_order=True)
+        return True
+
 
 @register("LRN", since=13)
 class LRN(SameShape):
@@ -423,3 +495,34 @@ class LRN(SameShape):
             total[:, channel] = (part * part).sum(1)
         alpha, beta = attr_float(node, "alpha", 1e-4), attr_float(node, "beta", 0.75)
         return [rounded(wide / (attr_float(node, "bias", 1.0) + alpha / size * total) ** beta, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Squares among channels of zeros, and steps that add shifted views of them."""
+        x, value, machine = first_input(node), node.outputs[0], plan.machine
+        facts, size = plan.facts(x), attr_int(node, "size", 1)
+        dtype = name_of(facts.dtype)
+        if dtype not in FLOATS or size < 1:
+            return False
+        view, wide = plan.view(x), wide_of(dtype)
+        before, channels = (size - 1) // 2, facts.shape[1]
+        shape = (facts.shape[0], channels + size - 1, *facts.shape[2:])
+        padded = plan.temporary(shape, wide, memory_order(view))
+
+        def part(first: int, count: int) -> View:
+            own = (shape[0], count, *shape[2:])
+            return padded.with_dims(own, padded.strides, first * padded.strides[1])
+
+        for first, count in ((0, before), (before + channels, size - 1 - before)):
+            if count:
+                plan.emit(fill(0.0, part(first, count), machine))
+        square = expression_of((dtype,), (Step("Cast", (0,), wide), Step("Mul", (1, 1), wide)), (2,))
+        plan.emit(elementwise(square, [view], [part(before, channels)], machine))
+        steps = Steps(plan, facts.shape)
+        total = plan.located(part(0, channels))
+        for shift in range(1, size):
+            total = steps("Add", total, plan.located(part(shift, channels)))
+        scaled = steps("Mul", total, attr_float(node, "alpha", 1e-4) / size)
+        base = steps("Add", scaled, attr_float(node, "bias", 1.0))
+        power = steps("Pow", base, attr_float(node, "beta", 0.75))
+        steps.cast(steps("Div", steps.cast(x, wide), power), dtype, value)
+        return True

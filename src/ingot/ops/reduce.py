@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.kernels.argreduce import argreduce
-from ingot.kernels.arrange import cumsum
+from ingot.kernels.arrange import cumulative
+from ingot.kernels.call import View
 from ingot.kernels.reduce import reduce, supports
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
@@ -98,9 +99,12 @@ def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value)
     dtype.
     """
     facts = plan.facts(x)
-    if not supports(op, facts.dtype.name):
+    truth = facts.dtype == np.bool_ and op in ("ReduceMax", "ReduceMin")
+    if not truth and not supports(op, facts.dtype.name):
         return False
     view, out = plan.view(x), plan.output(value)
+    if truth:  # as bytes of 0 and 1
+        view, out = (View(v.buffer, v.offset, np.dtype(np.uint8), v.shape, v.strides) for v in (view, out))
     kept = [d for d in range(view.rank) if d not in axes]
     if out.rank == view.rank:
         out = out.with_dims([out.shape[d] for d in kept], [out.strides[d] for d in kept])
@@ -240,6 +244,21 @@ class _Cumulative(Op):
             y = y[::-1]
         return [rounded(np.moveaxis(y, 0, axis), x.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel for numbers."""
+        x, axis = first_input(node), plan.constant(node.inputs[1])
+        facts = plan.facts(x)
+        if axis is None or not supports("ReduceSum", facts.dtype.name):
+            return False
+        at = normal_axis(node, int(axis.reshape(())), len(facts.shape))
+        exclusive, reverse = (bool(attr_int(node, name, 0)) for name in ("exclusive", "reverse"))
+        view, out = plan.view(x), plan.output(node.outputs[0])
+        call = cumulative(
+            view, out, at, plan.machine, product=self.start == 1, exclusive=exclusive, reverse=reverse
+        )
+        plan.emit(call)
+        return True
+
 
 @register("CumSum", since=14)
 class CumSum(_Cumulative):
@@ -250,18 +269,6 @@ class CumSum(_Cumulative):
     def run(self, x: Array, axis: int) -> Array:
         """np.cumsum."""
         return np.cumsum(x, axis)
-
-    def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One kernel for numbers."""
-        x, axis = first_input(node), plan.constant(node.inputs[1])
-        facts = plan.facts(x)
-        if axis is None or not supports("ReduceSum", facts.dtype.name):
-            return False
-        at = normal_axis(node, int(axis.reshape(())), len(facts.shape))
-        exclusive, reverse = (bool(attr_int(node, name, 0)) for name in ("exclusive", "reverse"))
-        view, out = plan.view(x), plan.output(node.outputs[0])
-        plan.emit(cumsum(view, out, at, plan.machine, exclusive=exclusive, reverse=reverse))
-        return True
 
 
 @register("CumProd", since=26)

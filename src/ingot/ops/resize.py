@@ -178,8 +178,6 @@ class Resize(Op):
         if facts.dtype != np.float32 and (not nearest or cropped or facts.dtype.itemsize not in (1, 2, 4, 8)):
             return False
         tables = self.tables(node, facts.shape, *settled)
-        if tables and all(n == 1 for d, n in enumerate(facts.shape) if d not in tables):
-            return False
         view = plan.view(x)
         if not tables:
             plan.alias(value, view)

@@ -1,0 +1,127 @@
+"""Operators that become several kernels and views: over shapes and dtypes that ONNX's own suite does not
+have.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import ingot
+from tests.ops.native import native, one_node
+
+HALVES = ("float16", "bfloat16")
+FLOATS = ("float32", "float64", *HALVES)
+
+
+def values(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    kind = np.dtype(getattr(ml_dtypes, dtype)) if dtype == "bfloat16" else np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    if kind.kind == "b":
+        return rng.random(shape) < 0.5
+    if kind.kind in "iu":
+        return rng.integers(0 if kind.kind == "u" else -20, 20, shape).astype(kind)
+    return rng.normal(0, 1, shape).astype(kind)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "int8", "uint16", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_topk(dtype: str, axis: int) -> None:
+    x = values(5, 7, 9, dtype=dtype)
+    for k in (0, 1, x.shape[axis]):
+        for largest in (0, 1):
+            native("TopK", [x, np.array([k])], outputs=2, axis=axis, largest=largest)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS])
+def test_norms(dtype: str) -> None:
+    x = values(3, 4, 5, 6, dtype=dtype)
+    x[0, 0] = 0
+    for axis in (0, 1, -1):
+        native("Hardmax", [x], axis=axis)
+        for p in (1, 2):
+            native("LpNormalization", [x], axis=axis, p=p)
+    native("MeanVarianceNormalization", [x], tolerance=2e-2 if dtype in HALVES else 1e-5)
+    native("MeanVarianceNormalization", [x], axes=[1, 3], tolerance=2e-2 if dtype in HALVES else 1e-5)
+    for size in (1, 2, 3, 4, 5, 19):
+        native("LRN", [x], size=size, alpha=0.7, beta=0.6, bias=1.5)
+    native("LRN", [values(2, 1, 3)], size=5)
+    native("LRN", [values(0, 3, 3)], size=5)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_rotary(dtype: str, interleaved: int) -> None:
+    cos, sin = values(50, 4, dtype=dtype, seed=1), values(50, 4, dtype=dtype, seed=2)
+    places = np.random.default_rng(3).integers(0, 50, (2, 6))
+    x = values(2, 3, 6, 8, dtype=dtype)
+    native("RotaryEmbedding", [x, cos, sin, places], fed=(0, 3), interleaved=interleaved)
+    flat = x.transpose(0, 2, 1, 3).reshape(2, 6, 24)
+    native("RotaryEmbedding", [flat, cos, sin, places], interleaved=interleaved, num_heads=3)
+    wide = values(2, 3, 6, 13, dtype=dtype)
+    options: dict[str, Any] = {"interleaved": interleaved, "rotary_embedding_dim": 8}
+    native("RotaryEmbedding", [wide, cos[places], sin[places]], fed=(0, 1, 2), **options)
+
+
+def test_a_position_outside_the_table_is_refused() -> None:
+    inputs = [values(1, 1, 2, 4), values(5, 2), values(5, 2), np.array([[0, 5]])]
+    model, feed = one_node("RotaryEmbedding", inputs, fed=(0, 3))
+    with pytest.raises(ingot.InputError, match="position"):
+        ingot.InferenceSession(model).run(None, feed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16", "bool", "float16"])
+def test_reverse_sequence(dtype: str) -> None:
+    x = values(4, 5, 3, dtype=dtype)
+    native("ReverseSequence", [x, np.array([0, 1, 3, 4, 2])], fed=(0, 1), time_axis=0, batch_axis=1)
+    native("ReverseSequence", [x, np.array([5, 2, 1, 4])], fed=(0, 1), time_axis=1, batch_axis=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint32"])
+def test_running_products(dtype: str) -> None:
+    x = values(4, 5, dtype=dtype)
+    for axis in (0, 1):
+        for exclusive, reverse in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            native("CumProd", [x, np.array(axis)], exclusive=exclusive, reverse=reverse)
+
+
+@pytest.mark.parametrize(("dtype", "to"), [("float32", 6), ("int64", 11), ("bfloat16", 10), ("uint8", 3)])
+def test_bitcast(dtype: str, to: int) -> None:
+    native("BitCast", [values(3, 5, dtype=dtype)], to=to)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "int8", "uint8", "int32", "int64", "uint64"])
+def test_powers_and_remainders(dtype: str) -> None:
+    a, b = values(37, dtype=dtype), values(37, dtype=dtype, seed=1)
+    b[b == 0] = 1
+    native("Mod", [a, b], fed=(0, 1), fmod=int(dtype in FLOATS))
+    if dtype in ("float32", "float64"):
+        native("Mod", [a, b], fed=(0, 1))
+    native("Pow", [np.abs(a), np.abs(b)], fed=(0, 1))
+    if dtype in ("int8", "int32", "int64"):
+        native("BitShift", [a, np.abs(b)], fed=(0, 1), direction="RIGHT")
+    if dtype in ("int32", "int64"):
+        native("Pow", [a, np.abs(values(37, seed=4))], fed=(0, 1))
+
+
+@pytest.mark.parametrize("dtype", [1, 6, 7, 9, 10, 11, 16])
+def test_eye_like(dtype: int) -> None:
+    for shape, k in (((3, 7), 0), ((7, 3), 2), ((4, 4), -3), ((1, 1), 0), ((0, 3), 0)):
+        native("EyeLike", [values(*shape)], dtype=dtype, k=k)
+
+
+@pytest.mark.parametrize("name", ["ReduceMax", "ReduceMin"])
+def test_truth_values_are_reduced(name: str) -> None:
+    for axes in ([0], [1], [0, 1]):
+        native(name, [values(5, 9, dtype="bool"), np.array(axes)])
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_of_one_channel(mode: str) -> None:
+    for shape in ((1, 1, 5, 7), (5, 7), (7,), (1, 7)):
+        scales = np.array([1.0] * (len(shape) - 1) + [2.5] if len(shape) < 2 else [2.0, 1.5])
+        scales = np.concatenate([np.ones(len(shape) - len(scales)), scales]).astype(np.float32)
+        native("Resize", [values(*shape), None, scales], mode=mode)
