@@ -15,6 +15,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
+from ingot.kernels.boxes import roi_align, suppress
 from ingot.kernels.call import Call, View, strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import conv2d, pack_conv_weights
@@ -32,6 +33,7 @@ from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.kernels.recurrent import pack_recurrent, recurrent
 from ingot.kernels.reduce import ANY_NUMBER, FLOAT_ONLY, reduce
 from ingot.kernels.resize import identity_taps, resize, taps
+from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
 from ingot.kernels.winograd import winograd_conv2d
@@ -494,13 +496,29 @@ def layers(machine: Machine) -> Iterator[Call]:
 
 
 def ordered(machine: Machine) -> Iterator[Call]:
-    """Selections along rows and across them, of short keys and long ones."""
+    """Selections along rows and across them, of short keys and long ones; by what elements are; of boxes."""
     for dtype, (shape, axis), largest in itertools.product(
         (F, "float16", "float64", "int64", "uint8"), (((6, 1000), 1), ((1000, 6), 0)), (True, False)
     ):
         kept = [5 if d == axis else n for d, n in enumerate(shape)]
         outs = new(kept, dtype), new(kept, "int64")
         yield topk(new(shape, dtype), 5, axis, *outs, machine, largest=largest)
+    count = new((), "int64")
+    for dtype, rank in itertools.product((F, "float16", "float64", "bool", "int64"), (1, 2, 4)):
+        shape = (40,) * rank
+        yield from nonzero(new(shape, dtype), new((rank, 40**rank), "int64"), count, machine)
+        yield from compress(new(shape, dtype), new((40,), "bool"), 0, new(shape, dtype), count, machine)
+    boxes, scores, one = new((2, 100, 4)), new((2, 3, 100)), new((1,))
+    for centred, least in itertools.product((False, True), (None, one)):
+        kept = new((600, 3), "int64")
+        yield from suppress(boxes, scores, count, one, least, 100, kept, count, machine, centred=centred)
+    for dtype, channels, order, mode in itertools.product(
+        (F, "float16", "float64"), (3, 64), (FIRST, LAST), ("avg", "max")
+    ):
+        x, y = image((2, channels, 14, 14), order, dtype), image((5, channels, 7, 7), order, dtype)
+        scale = new((), "float64" if dtype == "float64" else F)
+        places = new((5, 4), dtype), new((5,), "int64")
+        yield roi_align(x, *places, y, mode, 2, scale, count, machine, half_pixel=True)
 
 
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {

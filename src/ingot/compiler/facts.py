@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.ops.registry import Facts, facts_of
+from ingot.ops.registry import Bound, Facts, facts_of
 
 #: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
 #: run time. Larger constants were folded when the session was made.
@@ -40,14 +40,21 @@ def _worth_knowing(outputs: Sequence[Facts | None]) -> bool:
 
 @dataclass(slots=True)
 class Known:
-    """Facts of every value from node `start` on; `cut` is the first node whose outputs depend on data, if
-    there is one.
+    """Facts of every value from node `start` on. `cut`: there is a node whose outputs' shapes depend on data,
+    and the first is at `stop`. bounds: the most that its outputs can be, where kernels count them; then it
+    belongs to this stage as well, and `facts` has that as their shapes.
     """
 
     facts: dict[ir.Value, Facts]
     start: int
     stop: int
     cut: bool
+    bounds: dict[ir.Value, Bound] = field(default_factory=dict[ir.Value, Bound])
+
+    @property
+    def end(self) -> int:
+        """One beyond the last node of the stage."""
+        return self.stop + bool(self.bounds)
 
 
 def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known:
@@ -63,7 +70,12 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
         outputs = None if op.subgraphs else op.infer(node, inputs)
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
         if outputs is None or _has_objects(inputs) or _has_objects(outputs):
-            return Known(facts, start, position, cut=True)
+            bounds: dict[ir.Value, Bound] = {}
+            if outputs is None and not op.subgraphs and not _has_objects(inputs):
+                found = zip(node.outputs, op.bound(node, inputs) or (), strict=False)
+                bounds = {value: bound for value, bound in found if bound is not None}
+                facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
+            return Known(facts, start, position, cut=True, bounds=bounds)
         if not op.random and _all_known(inputs) and _worth_knowing(outputs):
             arrays = op.evaluate(node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]

@@ -118,8 +118,12 @@ class Lowering:
     ) -> None:
         self.machine, self.options = machine, options
         self._index, self._facts, self._packed = index, known.facts, packed
-        self._start, self._stop = known.start, known.stop
+        self._start, self._stop = known.start, known.end
         self._outputs = list(outputs)
+        self._counted: ir.Value | None = None
+        if known.bounds:
+            self._counted = self._count_value(known)
+            self._outputs.append(self._counted)
         self._output_buffers: dict[ir.Value, View] = {}
         self._views: dict[ir.Value, View] = {}
         self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
@@ -156,7 +160,7 @@ class Lowering:
             self._forget()  # some weights are packed when it is known how a kernel reads them
         self._position = self._stop
         for value, target in zip(self._outputs, self._targets, strict=True):
-            view = self.view(value)
+            view = target if value is self._counted else self.view(value)
             if view != target:
                 self.emit(copy(view, target, self.machine))
         for position in range(self._start, self._stop):
@@ -356,6 +360,11 @@ class Lowering:
         self._checks.append(Check(flag, message))
         return flag
 
+    @property
+    def count(self) -> View:
+        """Where the kernels of a node with a `Bound` put the count: the last of the plan's outputs."""
+        return self._targets[-1]
+
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept for all plans of the session under `key` (None: not kept). For weights in a kernel's
         own order.
@@ -424,6 +433,11 @@ class Lowering:
         value = ir.Value(name=None)
         self._facts[value] = Facts(view.dtype, view.shape)
         self._views[value] = view
+        return value
+
+    def _count_value(self, known: Known) -> ir.Value:
+        value = ir.Value(name=None)
+        known.facts[value] = Facts(np.dtype(np.int64), ())
         return value
 
     # ---- uses ----------------------------------------------------------------------------------------------

@@ -626,15 +626,3 @@ class ReverseSequence(Op):
         data, places, out = plan.view(x), plan.view(from_).broadcast_to(facts.shape), plan.output(value)
         plan.emit(gather_elements(data, places, time, out, _index_flag(node, plan), plan.machine))
         return True
-
-
-@register("NonZero", since=13)
-class NonZero(Op):
-    """The coordinates of the elements that are not 0: [rank, count]; count depends on the data."""
-
-    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """np.nonzero; a scalar counts as one element with no coordinates."""
-        x = present(inputs, 0)
-        if x.ndim == 0:
-            return [np.zeros((0, int(x != 0)), INT64)]
-        return [np.array(np.nonzero(x), INT64).reshape(x.ndim, -1)]

@@ -198,6 +198,11 @@ class Lowering(Protocol):
         """
         ...
 
+    @property
+    def count(self) -> View:
+        """Where the kernels of a node with a `Bound` put the count: an int64."""
+        ...
+
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept for all plans of the session under `key` (None: not kept)."""
         ...

@@ -8,6 +8,7 @@ imports them on first use. Nothing here knows a particular operator. `generic.py
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -26,6 +27,8 @@ _FAMILIES = (
     "cast",
     "shape",
     "index",
+    "select",
+    "boxes",
     "create",
     "reduce",
     "linear",
@@ -86,6 +89,23 @@ def facts_of(array: Array) -> Facts:
     return Facts(array.dtype, array.shape, array)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An output whose dimension `axis` a kernel counts, up to what `shape` has; None: all of it is known."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    axis: int | None
+
+    def cut(self, array: Array, count: int) -> Array:
+        """The output: the front of its memory in its true shape."""
+        if self.axis is None or count == self.shape[self.axis]:
+            return array
+        shape = (*self.shape[: self.axis], count, *self.shape[self.axis + 1 :])
+        found = array.reshape(-1)[: math.prod(shape)].reshape(shape)
+        return found.copy() if 2 * found.size < array.size else found  # so that the rest is given back
+
+
 class Op:
     """One operator's meaning at the newest opset: what it infers, computes and lowers to. One stateless
     instance each.
@@ -105,6 +125,15 @@ class Op:
 
         Raises `ShapeError` when the inputs' shapes do not fit each other, `ModelError` when their dtypes do
         not.
+        """
+        del node, inputs
+        return None
+
+    def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Bound | None] | None:
+        """The most that the outputs can be, where `infer` cannot say and `lower` has kernels that count.
+
+        Those fill the front of each output's memory, as it lies there when it is contiguous with its true
+        sizes, and put the count where `plan.count` says.
         """
         del node, inputs
         return None

@@ -29,7 +29,7 @@ from ingot.kernels.call import Call
 from ingot.loading import collector_paused
 from ingot.ops.control import Control, If
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, Facts
+from ingot.ops.registry import Array, Bound, Facts
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.profile import Record
 from ingot.runtime.threads import Team
@@ -91,6 +91,8 @@ class Stage:
     #: whether `outputs` are all of the graph's: a plan computes no strings and sequences
     is_whole: bool
     known: dict[ir.Value, Facts]
+    #: of the node at `stop`, where the plan computes it too: its outputs, and after them their count
+    bounds: dict[ir.Value, Bound]
     free: list[Instance] = field(default_factory=list[Instance])
     next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
 
@@ -134,23 +136,17 @@ class Driver:
                 record.add(index, times)
             if stage.is_last:
                 return outputs if stage.is_whole else self._with_objects(stage, outputs, values, arrays)
-            alive = dict(zip(stage.outputs, outputs, strict=True))
+            alive = dict(zip(stage.outputs, outputs, strict=False))
             alive.update(
                 (v, a) for v, a in zip(values, arrays, strict=True) if last_use.get(v, -1) >= stage.stop
             )
-            node = index.nodes[stage.stop]
-            began, inner = time.perf_counter(), None if record is None else Record()
-            made = self._evaluate(index, stage.stop, alive, stage.known, inner)
-            if record is not None and inner is not None:
-                seconds = time.perf_counter() - began
-                record.kinds[stage.stop] = "host"
-                record.seconds.setdefault(stage.stop, []).append(seconds)
-                # The steps of its bodies stand for themselves; the node keeps what is left.
-                own = seconds - sum(part for *_, part in inner.steps)
-                record.steps.append((index, stage.stop, own))
-                record.steps.extend(inner.steps)
+            if stage.bounds:
+                count = int(outputs[-1])
+                alive.update((v, bound.cut(alive[v], count)) for v, bound in stage.bounds.items())
+            else:
+                made = self._stop(stage, alive, record)
+                alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
             start = stage.stop + 1
-            alive.update(zip(node.outputs, made, strict=False))
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
@@ -227,10 +223,11 @@ class Driver:
             last_use = _last_uses(index)
         if known.cut:
             fed = set(values)
+            known.bounds = {v: b for v, b in known.bounds.items() if last_use.get(v, -1) > known.stop}
             outputs = [
                 v
                 for v, f in known.facts.items()
-                if not f.is_known and v not in fed and last_use.get(v, -1) >= known.stop
+                if not f.is_known and v not in fed and last_use.get(v, -1) >= known.end
             ]
         else:
             outputs = [v for v in index.outputs if known.facts[v].dtype != object]
@@ -246,13 +243,18 @@ class Driver:
             for patch in plan.input_patches:
                 patch.index = numbers[patch.index]
         results = [(known.facts[v].shape, known.facts[v].dtype) for v in outputs]
+        if known.bounds:
+            results.append(((), np.dtype(np.int64)))
         later = {
             v: f
             for v, f in known.facts.items()
             if f.is_known and v not in index.constants and last_use.get(v, -1) >= known.stop
         }
         stop, is_last = known.stop, not known.cut
-        return asked, Stage(index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later)
+        stage = Stage(
+            index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds
+        )
+        return asked, stage
 
     def _branch(
         self,
@@ -312,6 +314,21 @@ class Driver:
             self.resources.release(memory, team)
             stage.free.append(instance)
         return outputs
+
+    def _stop(self, stage: Stage, alive: dict[ir.Value, Array], record: Record | None) -> Sequence[Array]:
+        """What the node that ended the stage makes on the host; how long it took is noted in `record`."""
+        if record is None:
+            return self._evaluate(stage.index, stage.stop, alive, stage.known, None)
+        began, inner = time.perf_counter(), Record()
+        made = self._evaluate(stage.index, stage.stop, alive, stage.known, inner)
+        seconds = time.perf_counter() - began
+        record.kinds[stage.stop] = "host"
+        record.seconds.setdefault(stage.stop, []).append(seconds)
+        # The steps of its bodies stand for themselves; the node keeps what is left.
+        own = seconds - sum(part for *_, part in inner.steps)
+        record.steps.append((stage.index, stage.stop, own))
+        record.steps.extend(inner.steps)
+        return made
 
     # ---- the host ------------------------------------------------------------------------------------------
 

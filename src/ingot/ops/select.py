@@ -1,0 +1,94 @@
+"""Operators that keep as many elements as the data says: NonZero, Compress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.codegen.elements import DTYPES
+from ingot.kernels.select import compress, nonzero
+from ingot.ops.lowering import Lowering
+from ingot.ops.numeric import INT64
+from ingot.ops.registry import (
+    Array,
+    Bound,
+    Facts,
+    Op,
+    attr_int,
+    first_input,
+    need,
+    normal_axis,
+    present,
+    register,
+    shape_error,
+    show,
+)
+
+Bounds = list[Bound | None] | None
+
+
+@register("NonZero", since=13)
+class NonZero(Op):
+    """The coordinates of the elements that are not 0: [rank, count]; count depends on the data."""
+
+    def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Bounds:
+        """All elements."""
+        x = need(node, inputs, 0)
+        if x.dtype.name not in DTYPES:
+            return None
+        return [Bound(INT64, (len(x.shape), math.prod(x.shape)), 1)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.nonzero; a scalar counts as one element with no coordinates."""
+        x = present(inputs, 0)
+        if x.ndim == 0:
+            return [np.zeros((0, int(x != 0)), INT64)]
+        return [np.array(np.nonzero(x), INT64).reshape(x.ndim, -1)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Kernels that count and write."""
+        x, out = plan.plain(first_input(node)), plan.output(node.outputs[0])
+        plan.emit(nonzero(x, out, plan.count, plan.machine))
+        return True
+
+
+@register("Compress", since=11)
+class Compress(Op):
+    """The slices of x along `axis` (without one: its elements) whose place in a list of bools is true."""
+
+    def _axis(self, node: ir.Node, x: tuple[int, ...], picks: tuple[int, ...]) -> int | None:
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(x)) if "axis" in node.attributes else None
+        length = math.prod(x) if axis is None else x[axis]
+        if len(picks) != 1 or picks[0] > length:
+            raise shape_error(node, f"the condition has shape {show(picks)} for {length} places of {show(x)}")
+        return axis
+
+    def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Bounds:
+        """As many as the condition has."""
+        x, picks = need(node, inputs, 0), need(node, inputs, 1)
+        axis = self._axis(node, x.shape, picks.shape)
+        if x.dtype.itemsize not in (1, 2, 4, 8):
+            return None
+        if axis is None:
+            return [Bound(x.dtype, picks.shape, 0)]
+        return [Bound(x.dtype, (*x.shape[:axis], picks.shape[0], *x.shape[axis + 1 :]), axis)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.compress."""
+        x, picks = present(inputs, 0), present(inputs, 1)
+        return [np.compress(picks, x, self._axis(node, x.shape, picks.shape))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Kernels that count and move slices."""
+        x, picks = first_input(node), node.inputs[1]
+        assert picks is not None
+        condition, data = plan.plain(picks), plan.plain(x)
+        axis = self._axis(node, data.shape, condition.shape)
+        if axis is None:
+            axis, data = 0, data.with_dims((data.size,), (1,))
+        out = plan.output(node.outputs[0])
+        plan.emit(compress(data, condition, axis, out, plan.count, plan.machine))
+        return True
