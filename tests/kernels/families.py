@@ -33,6 +33,7 @@ from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.kernels.recurrent import pack_recurrent, recurrent
 from ingot.kernels.reduce import ANY_NUMBER, FLOAT_ONLY, reduce
 from ingot.kernels.resize import identity_taps, resize, taps
+from ingot.kernels.sample import deformed_columns, grid_sample
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
@@ -495,6 +496,23 @@ def layers(machine: Machine) -> Iterator[Call]:
                 yield from recurrent(x, weights, y, state[0], last_c if full else None, machine, **given)
 
 
+def samples(machine: Machine) -> Iterator[Call]:
+    """Images between their pixels: every mode and padding; columns of deformed convolutions."""
+    for mode, padding, dims in itertools.product(
+        ("nearest", "linear", "cubic"), ("zeros", "border", "reflection"), (1, 2, 3)
+    ):
+        for dtype in (F, "float16", "float64"):
+            x, grid = new((2, 3, *(9,) * dims), dtype), new((2, *(11,) * dims, dims), F)
+            out = new((2, 3, 11**dims), dtype)
+            yield grid_sample(x, grid, out, mode, padding, machine, corners=dims == 2)
+    for dtype, order, masked in itertools.product((F, "float16"), (FIRST, LAST), (False, True)):
+        x, offsets = image((1, 32, 14, 14), order, dtype), new((1, 18, 12, 12), dtype)
+        mask = new((1, 9, 12, 12), dtype) if masked else None
+        out = new((1, 1, 12, 12, 9, 32), dtype)
+        pairs = (3, 3), (1, 1), (1, 1), (0, 0)
+        yield deformed_columns(x, offsets, mask, out, (1, 1), *pairs, machine)
+
+
 def ordered(machine: Machine) -> Iterator[Call]:
     """Selections along rows and across them, of short keys and long ones; by what elements are; of boxes."""
     for dtype, (shape, axis), largest in itertools.product(
@@ -525,6 +543,6 @@ FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-        copies, indexed, resizes, layers, ordered,
+        copies, indexed, resizes, layers, ordered, samples,
     )
 }  # fmt: skip

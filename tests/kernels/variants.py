@@ -43,6 +43,8 @@ HELD_BY = {
     "boxes._list_picks": "test_boxes.py::test_suppression",
     "boxes._roi_align": "test_boxes.py::test_roi_align",
     "boxes._suppress": "test_boxes.py::test_suppression",
+    "sample._deformed_columns": "test_sample.py::test_deformed_columns",
+    "sample._grid_sample": "test_sample.py::test_grid_sample",
     "select._add_up": "test_select.py::test_nonzero",
     "select._coordinates": "test_select.py::test_nonzero",
     "select._count": "test_select.py::test_nonzero",

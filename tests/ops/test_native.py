@@ -181,3 +181,30 @@ def test_boxes() -> None:
     model, feed = one_node("RoiAlign", [x, rois, images + 1], fed=(0, 1, 2))
     with pytest.raises(ingot.InputError, match="names an image"):
         ingot.InferenceSession(model).run(None, feed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_affine_grid_and_sample(dtype: str) -> None:
+    for size in ([2, 1, 5, 6], [2, 1, 1, 4], [1, 2, 3, 4, 5]):
+        dims = len(size) - 2
+        theta = values(size[0], dims, dims + 1, dtype=dtype)
+        for corners in (0, 1):
+            native("AffineGrid", [theta, np.array(size)], align_corners=corners)
+    x, grid = values(2, 3, 5, 6, dtype=dtype), values(2, 4, 7, 2, dtype="float32", seed=1)
+    for mode in ("nearest", "linear", "cubic"):
+        native("GridSample", [x, grid], fed=(0, 1), mode=mode, tolerance=3e-3 if dtype == "float16" else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_deformed_convolutions(dtype: str) -> None:
+    window = {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 1, 2]}
+    sizes = ((1, 1, 3, 4), (2, 1, 4, 6), (1, 2, 4, 4), (4, 2, 8, 8), (1, 1, 40, 33))
+    bound = 5e-3 if dtype == "float16" else 1e-5
+    for group, many, channels, outputs in sizes:
+        x, w = values(2, channels, 7, 8, dtype=dtype), values(outputs, channels // group, 3, 2, dtype=dtype)
+        offset, mask = values(2, many * 12, 4, 8, dtype=dtype), values(2, many * 6, 4, 8, dtype=dtype)
+        bias = values(outputs, dtype=dtype)
+        for inputs in ([x, w, offset], [x, w, offset, bias, mask], [x, w, offset, None, mask]):
+            for fed in ((0, 2), (0, 1, 2, 3, 4)):
+                options: dict[str, Any] = {"group": group, "offset_group": many, **window}
+                native("DeformConv", inputs, fed=fed, tolerance=bound, **options)

@@ -100,6 +100,13 @@ def gather_element(
     return _widen(k, k.gather(pointer, vector(memory_element(dtype), lanes), stride, count), dtype)
 
 
+def gather_element_at(
+    k: Builder, pointer: Value, dtype: str, lanes: int, offsets: Value, mask: Value | None = None
+) -> Value:
+    """Lanes pointer[offsets[i]] for a vector of i64 `offsets`; lanes off `mask` are not read and are 0."""
+    return _widen(k, k.gather_at(pointer, offsets, vector(memory_element(dtype), lanes), mask), dtype)
+
+
 def scatter_element(
     k: Builder, value: Value, pointer: Value, dtype: str, stride: Int, count: Int | None = None
 ) -> None:

@@ -265,7 +265,7 @@ def evaluate_roi_align(
             for j in (0, 1)
         ]
         if mode == "avg":
-            out[r] = sum(corners).mean((2, 4))
+            out[r] = np.sum(corners, 0).mean((2, 4))
         else:
             out[r] = np.max(corners, 0).max((2, 4))
     return out

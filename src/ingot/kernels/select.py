@@ -150,7 +150,8 @@ class _Counted:
         per_tile = block_of(size, max(64, (1 << 16) >> work.bit_length()), lanes)
         tiles = -(-size // per_tile)
         counts = View(Buffer(8 * max(1, tiles)), 0, np.dtype(np.int64), (max(1, tiles),), (1,))
-        kernel, args = _count(dtype=picks.dtype.name, lanes=lanes), [picks, size, per_tile, counts]
+        args: list[int | View | Kernel] = [picks, size, per_tile, counts]
+        kernel = _count(dtype=picks.dtype.name, lanes=lanes)
         first = Call(kernel, args, tiles, [picks], [counts], flops=size, label="count")
         return cls([first, add_up(counts, tiles, count)], counts, [*args, count], tiles, lanes)
 
@@ -169,7 +170,7 @@ def nonzero(x: View, out: View, count: View, machine: Machine) -> list[Call]:
     kernel = _coordinates(
         operands=tuple(f"n{d}" for d in range(x.rank)), dtype=x.dtype.name, rank=x.rank, lanes=counted.lanes
     )
-    args = [*counted.args, out, *x.shape]
+    args: list[int | View | Kernel] = [*counted.args, out, *x.shape]
     reads = [x, counted.counts, count]
     return [*counted.calls, Call(kernel, args, counted.tiles, reads, [out], flops=x.size, label="NonZero")]
 
@@ -188,7 +189,7 @@ def compress(data: View, picks: View, axis: int, out: View, count: View, machine
         lanes=counted.lanes,
         wide=machine.vector_bytes // data.dtype.itemsize if inner > 1 else 1,
     )
-    args = [*counted.args, data, outer, inner, data.shape[axis], out]
+    args: list[int | View | Kernel] = [*counted.args, data, outer, inner, data.shape[axis], out]
     reads = [picks, counted.counts, count, data]
     return [*counted.calls, Call(kernel, args, counted.tiles, reads, [out], label="Compress")]
 

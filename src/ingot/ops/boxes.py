@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -118,7 +117,7 @@ class RoiAlign(Op):
                 f"{label(node)}: found mode {mode!r} with coordinates {coordinates!r}. Use avg or max, and "
                 "half_pixel or output_half_pixel."
             )
-        return cast(Pooling, mode), coordinates == "half_pixel"
+        return mode, coordinates == "half_pixel"
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """A bin for each part of each box."""
