@@ -37,7 +37,8 @@ class Control(Op):
         )
 
 
-def _graph(node: ir.Node, name: str) -> ir.Graph:
+def body_of(node: ir.Node, name: str) -> ir.Graph:
+    """The graph in an attribute."""
     attribute = node.attributes.get(name)
     if attribute is None:
         raise ModelError(f"{label(node)}: attribute {name} is missing. Run onnx.checker on the file.")
@@ -54,7 +55,7 @@ class If(Control):
 
     def branch(self, node: ir.Node, condition: Any) -> ir.Graph:
         """The branch for a condition of one element."""
-        return _graph(node, "then_branch" if bool(np.asarray(condition).reshape(())) else "else_branch")
+        return body_of(node, "then_branch" if bool(np.asarray(condition).reshape(())) else "else_branch")
 
 
 @register("Loop", since=25)
@@ -69,7 +70,7 @@ class Loop(Control):
         """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where
         symbolic).
         """
-        body = _graph(node, "body")
+        body = body_of(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
         trips = None if limit is None else int(np.asarray(limit).reshape(()))
         live = condition is None or bool(np.asarray(condition).reshape(()))
@@ -93,7 +94,7 @@ class Scan(Control):
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """One trip for each slice along the scan axes; directions by attribute."""
-        body = _graph(node, "body")
+        body = body_of(node, "body")
         count = attr_int(node, "num_scan_inputs", 1)
         states, sequences = list(inputs[:-count]), [np.asarray(x) for x in inputs[len(inputs) - count :]]
         rows: list[list[Any]] = [[] for _ in body.outputs[len(states) :]]

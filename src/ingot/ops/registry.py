@@ -43,6 +43,8 @@ _FAMILIES = (
     "quantize",
     "random",
     "control",
+    "sequence",
+    "image",
 )
 
 
