@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
-from ingot.passes.edit import Editor, constant_of, dtype_of, rank_of
+from ingot.passes.edit import Editor, attribute, constant_of, dtype_of, fresh, rank_of
 
 Replacement: TypeAlias = "Sequence[ir.Value | None] | None"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"
@@ -317,9 +317,51 @@ def _recurrent(g: Editor, node: ir.Node) -> Replacement:
 
 @upgrade("Scan", to=9)
 def _scan(g: Editor, node: ir.Node) -> Replacement:
-    """It ran over a batch."""
-    del g
-    raise refuse(node, "the batched Scan of opset 8 has no counterpart in newer opsets")
+    """It ran over a batch, each sequence as far as its length said: a Scan over the batch, of a Scan over one
+    sequence, whose outputs are filled up with zeros.
+    """
+    count = attr_int(node, "num_scan_inputs", 1)
+    lengths, values = node.inputs[0], list(node.inputs[1:])
+    inner_nodes: list[ir.Node] = []
+
+    def op(op_type: str, *inputs: ir.Value | None, outputs: int = 1, **attributes: Any) -> Sequence[ir.Value]:
+        given = [attribute(key, value) for key, value in attributes.items()]
+        made = ir.Node("", op_type, inputs, given, num_outputs=outputs, name=fresh(f"{node.name}/{op_type}"))
+        for value in made.outputs:
+            value.name = fresh(f"{node.name}/{op_type}_out")
+        inner_nodes.append(made)
+        return made.outputs
+
+    slices = [ir.Value(name=fresh(f"{node.name}/of_one")) for _ in values]
+    states, scanned = slices[: len(values) - count], slices[len(values) - count :]
+    (zero,) = op("Constant", value=ir.Tensor(np.zeros(1, np.int64)))
+    (total,) = op("Shape", scanned[0], start=0, end=1)
+    length = total
+    if lengths is not None:
+        slices.append(ir.Value(name=fresh(f"{node.name}/length")))
+        (length,) = op("Unsqueeze", slices[-1], zero)
+        scanned = [op("Slice", value, zero, length, zero)[0] for value in scanned]
+    results = list(
+        op(
+            "Scan",
+            *states,
+            *scanned,
+            outputs=len(node.outputs),
+            body=node.attributes["body"],
+            num_scan_inputs=count,
+            scan_input_directions=attr_ints(node, "directions") or (0,) * count,
+        )
+    )
+    if lengths is not None:
+        (missing,) = op("Sub", total, length)
+        (pads,) = op("Concat", zero, missing, axis=0)
+        padded = [op("Pad", value, pads, None, zero)[0] for value in results[len(states) :]]
+        results[len(states) :] = padded
+    opsets = dict(g.graph.opset_imports)
+    outer = ir.Graph(slices, results, nodes=inner_nodes, opset_imports=opsets, name=f"{node.name}_of_batch")
+    every = values if lengths is None else [*values, lengths]
+    outputs = len(node.outputs)
+    return g.ops("Scan", every, outputs, body=ir.AttrGraph("body", outer), num_scan_inputs=len(every))
 
 
 @upgrade("DFT", to=20)
