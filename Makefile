@@ -7,10 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test demo bench bench-check soak format clean
+.PHONY: test conformance demo bench bench-check soak format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
+
+conformance: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 tests/conformance $(ARGS)
+	@$(BIN)/python -m tests.conformance.report
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/sentence_encoder.py

@@ -16,10 +16,6 @@ from ingot.passes.opset import normalise
 from tests.ops.onnx_cases import assert_same, plain
 
 RANDOM = "draws random numbers"
-NOT_SUPPORTED = {
-    "test_scan_sum": "the batched Scan of opset 8 is refused",
-    "test_if_opt": "an optional sequence as the result of a branch",
-}
 
 
 @cache
@@ -34,9 +30,7 @@ def suite() -> dict[str, Any]:
 def reason(name: str) -> str | None:
     if "bernoulli" in name or "training_dropout" in name:
         return RANDOM
-    if "image_decoder" in name:
-        return "onnx.reference needs Pillow for it"
-    return NOT_SUPPORTED.get(name)
+    return None
 
 
 @pytest.mark.parametrize("part", range(8))

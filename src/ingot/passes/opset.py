@@ -7,6 +7,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
+from ingot.passes import gradient
 from ingot.passes.edit import Editor, graphs_of, replace, reserve_names
 from ingot.passes.upgrades import UPGRADES
 
@@ -24,15 +25,22 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     """
     if model.functions:
         common.InlinePass()(model)
+    _upgrade_all(model, target)
+    if gradient.DOMAIN in model.opset_imports:
+        gradient.expand_gradients(model)
+    return model
+
+
+def _upgrade_all(model: ir.Model, target: int) -> None:
     declared = model.opset_imports.get("")
     if declared is None:
         if any(node.domain == "" for graph in graphs_of(model) for node in graph):
             raise ModelError(
                 "The model does not say which opset its operators are of. Add an opset_import for ai.onnx."
             )
-        return model
+        return
     if declared >= target:
-        return model
+        return
     reserve_names(model)
     nodes = [node for graph in graphs_of(model) for node in list(graph) if node.domain == ""]
     if any(u.types and declared < u.to <= target for node in nodes for u in UPGRADES.get(node.op_type, ())):
@@ -48,7 +56,6 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
             if node.domain == "":
                 node.version = None
     model.opset_imports[""] = target
-    return model
 
 
 def _upgrade(node: ir.Node, version: int, target: int) -> None:

@@ -40,7 +40,8 @@ def cast_to_itself(g: Rewriting, node: ir.Node) -> Result:
         target = ir.DataType(attr_int(node, "to", 0))
         same = source is not None and target != ir.DataType.STRING and target.numpy() == source
     else:
-        same = source is not None and dtype_of(node.inputs[1]) == source
+        wanted = dtype_of(node.inputs[1])  # None equals float64 in NumPy's eyes
+        same = source is not None and wanted is not None and wanted == source
     return [node.inputs[0]] if same else None
 
 
