@@ -208,3 +208,91 @@ def test_deformed_convolutions(dtype: str) -> None:
             for fed in ((0, 2), (0, 1, 2, 3, 4)):
                 options: dict[str, Any] = {"group": group, "offset_group": many, **window}
                 native("DeformConv", inputs, fed=fed, tolerance=bound, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_losses(dtype: str) -> None:
+    rng, bound = np.random.default_rng(0), {"float16": 3e-3, "float32": 1e-5}.get(dtype)
+    for shape in ((4, 5), (2, 5, 3, 4)):
+        x, weight = values(*shape, dtype=dtype), np.abs(values(5, dtype=dtype)) + 1
+        rows = (("int64", "none", None), ("int32", "mean", 2), ("int64", "sum", -100))
+        for index, reduction, ignored in rows:
+            target = rng.integers(0, 5, (shape[0], *shape[2:])).astype(index)
+            options: dict[str, Any] = {"reduction": reduction}
+            if ignored is not None:
+                target.flat[:2], options["ignore_index"] = ignored, ignored
+            for inputs in ([x, target], [x, target, weight.astype(dtype)]):
+                native("NegativeLogLikelihoodLoss", inputs, fed=(0, 1), tolerance=bound, **options)
+                for outputs in (1, 2):
+                    more: dict[str, Any] = {"outputs": outputs, "tolerance": bound, **options}
+                    native("SoftmaxCrossEntropyLoss", inputs, fed=(0, 1), **more)
+    model, feed = one_node("NegativeLogLikelihoodLoss", [values(2, 3), np.array([0, 3])], fed=(0, 1))
+    with pytest.raises(ingot.InputError, match="no class"):
+        ingot.InferenceSession(model).run(None, feed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+def test_blocks_become_an_image(dtype: str) -> None:
+    for sizes, block, more in (
+        ([5, 6], [2, 3], {}),
+        ([5, 6], [2, 3], {"strides": [2, 2], "pads": [1, 0, 2, 1]}),
+        ([5, 6], [2, 2], {"dilations": [2, 1], "pads": [0, 1, 1, 0]}),
+        ([7], [3], {"pads": [2, 2]}),
+        ([4, 5, 6], [1, 2, 3], {}),
+    ):
+        rank = len(sizes)
+        strides, dilations = more.get("strides", [1] * rank), more.get("dilations", [1] * rank)
+        pads, count = more.get("pads", [0] * 2 * rank), 1
+        for d in range(rank):
+            reach = dilations[d] * (block[d] - 1) + 1
+            count *= (sizes[d] + pads[d] + pads[rank + d] - reach) // strides[d] + 1
+        x = values(2, 3 * int(np.prod(block)), count, dtype=dtype)
+        options: dict[str, Any] = {"tolerance": 3e-3 if dtype == "float16" else None, **more}
+        native("Col2Im", [x, np.array(sizes), np.array(block)], **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+def test_elements_are_placed(dtype: str) -> None:
+    x = values(2, 3, 4, 5, dtype=dtype)
+    where = np.random.default_rng(0).permutation(2 * 3 * 8 * 10)[: x.size].reshape(x.shape)
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    native("MaxUnpool", [x, where], fed=(0, 1), **pool)
+    native("MaxUnpool", [x, where, np.array([2, 3, 9, 12])], fed=(0, 1), **pool)
+    x = values(5, 6, 3, dtype=dtype)
+    for sizes in ([3, 3, 3], [8, 9, 4], [2, 9, 3], [6, 5, 3]):
+        native("CenterCropPad", [x, np.array(sizes)])
+    native("CenterCropPad", [x, np.array([1, 9])], axes=[2, 0])
+    cache, update = values(3, 2, 7, 4, dtype=dtype), values(3, 2, 3, 4, dtype=dtype, seed=1)
+    native("TensorScatter", [cache, update], fed=(0, 1))
+    native("TensorScatter", [cache, update, np.array([0, 4, 2])], fed=(0, 1, 2))
+    native("TensorScatter", [cache, update, np.array([0, 6, 5])], fed=(0, 1, 2), mode="circular")
+    for first in ([0, 5, 0], [0, -1, 0]):
+        model, feed = one_node("TensorScatter", [cache, update, np.array(first)], fed=(0, 1, 2))
+        with pytest.raises(ingot.InputError, match="beyond the cache"):
+            ingot.InferenceSession(model).run(None, feed)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 16, 100, 512, 521, 600, 1024, 4096])
+def test_transforms(length: int) -> None:
+    for parts in (1, 2):
+        x = values(2, length, 3, parts)
+        less = length - 4 if length > 1000 else max(1, length - 1)
+        for axis, size in ((1, None), (1, less), (-3, length + 2)):
+            if size is not None and size > 2048:
+                continue
+            taken = None if size is None else np.array(size)
+            for inverse in (0, 1):
+                native("DFT", [x, taken, np.array(axis)], inverse=inverse, tolerance=3e-6)
+        native("DFT", [x, None, np.array(1)], onesided=1, tolerance=3e-6)
+        if 1 < length < 2000:
+            native("DFT", [x, None, np.array(1)], onesided=1, inverse=1, tolerance=3e-6)
+
+
+@pytest.mark.parametrize(("length", "parts", "step"), [(16, 1, 4), (400, 1, 160), (1024, 1, 256), (60, 2, 7)])
+def test_frames_are_transformed(length: int, parts: int, step: int) -> None:
+    x, window = values(2, 2500, parts), values(length)
+    for onesided in (0, 1) if parts == 1 else (0,):
+        options: dict[str, Any] = {"onesided": onesided, "tolerance": 3e-6}
+        for fed in ((0,), (0, 2)):
+            native("STFT", [x, np.array(step), window], fed=fed, **options)
+        native("STFT", [x, np.array(step), None, np.array(length)], **options)

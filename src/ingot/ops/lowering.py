@@ -37,7 +37,8 @@ class PlanOptions:
 class Steps:
     """Elementwise steps of one node, all of one shape: `steps("Add", a, b)` is a value that waits.
 
-    Operands broadcast to the shape; a number among them becomes a constant of the first operand's dtype.
+    Operands broadcast to the shape; a number among them becomes a constant of the last operand's dtype that
+    is a value. What two kernels need is to be `stored` before the first of them.
     """
 
     def __init__(self, plan: Lowering, shape: Sequence[int]) -> None:
@@ -55,8 +56,13 @@ class Steps:
         first = operands[0]
         assert isinstance(first, ir.Value)
         own = self._plan.facts(first).dtype.name
-        given = [v if isinstance(v, ir.Value) else self.number(v, own) for v in operands]
+        kinds = [self._plan.facts(v).dtype.name for v in operands if isinstance(v, ir.Value)]
+        given = [v if isinstance(v, ir.Value) else self.number(v, kinds[-1]) for v in operands]
         return self._wait(op, given, dtype or own, into, tuple(attrs.items()))
+
+    def stored(self, value: ir.Value) -> ir.Value:
+        """`value`, computed now."""
+        return self._plan.located(self._plan.view(value))
 
     def number(self, value: float | int | bool, dtype: str) -> ir.Value:
         """A constant in every place."""

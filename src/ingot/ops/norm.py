@@ -186,10 +186,9 @@ class LpNormalization(_AlongAxis):
         plan.emit(reduce(f"ReduceL{p}", [view], (axis,), norms, plan.machine, prologue))
         strides = [0 if d == axis else norms.strides[rest.index(d)] for d in range(view.rank)]
         norm, steps = plan.located(norms.with_dims(facts.shape, strides)), Steps(plan, facts.shape)
-        zero = steps.number(0.0, wide)
         quotient = steps("Div", steps.cast(x, wide), norm)
-        is_zero = steps("Equal", norm, zero, dtype="bool")
-        steps.cast(steps("Where", is_zero, zero, quotient, dtype=wide), dtype, value)
+        is_zero = steps("Equal", norm, 0.0, dtype="bool")
+        steps.cast(steps("Where", is_zero, 0.0, quotient, dtype=wide), dtype, value)
         return True
 
 
