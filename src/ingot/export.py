@@ -44,7 +44,8 @@ def export(
 
     Args:
         model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`. Also a
-            `torch.fx.GraphModule`, a `torch.export.ExportedProgram`, or the path of its `.pt2` file.
+            `torch.fx.GraphModule`, a `torch.export.ExportedProgram`, a scripted or traced module, or the path
+            of a file of one of the last two.
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
             tuples, dicts and dataclasses of them. Anything else is kept at its value and recorded as an
             assumption. Nothing, where the model's annotations or an exported program say what it takes.

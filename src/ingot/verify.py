@@ -141,7 +141,7 @@ def verify_capture(
     """
     from ingot.capture.sample import example_inputs, other_sizes, sampled_inputs
 
-    module = captured.source if source is None else source
+    module = captured.original if source is None else source
     run = runner(captured.model)
     report = Report()
     rng = np.random.default_rng(seed)
@@ -190,11 +190,14 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
 
     recording = captured.recording
     found: list[list[Array]] = []
+    if isinstance(module, torch.jit.ScriptModule) and recording.touched:
+        module = captured.source  # its graph run by Ingot, which can begin anew
     with torch.no_grad(), unchanged(module, bool(recording.states)) as held:
         for state in recording.touched:  # a copy of its own, so that the caller's is not written to
-            initial = state.initial.clone() if isinstance(state.initial, torch.Tensor) else state.initial
             for label in state.labels:
-                held.places[label].set(initial)
+                if label in held.places:
+                    held.places[label].set(_copy(held.before[label]))
+        places = held.places | {label: begin.place for label, begin in recording.begins.items()}
         for inputs in rows:
             args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
             try:
@@ -203,7 +206,7 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
                 if not found:
                     raise
                 break  # full: a cache of fixed size, say
-            after = [as_array(held.places[s.label].get()) for s in recording.states]
+            after = [as_array(places[s.label].get()) for s in recording.states]
             found.append([*outputs, *(a.copy() for a in after)])
     return found
 
@@ -268,7 +271,7 @@ def _compare(
                 from ingot.capture.bisect import first_difference
 
                 feeds = captured.feeds(rows[0])
-                node = first_difference(captured, module, runner, rows[0], feeds, _differs)
+                node = first_difference(captured, captured.source, runner, rows[0], feeds, _differs)
                 raise VerificationError(f"{error}{node}") from error
             differences[name] = max(differences.get(name, 0.0), found)
     report.cases.append(Case(sizes, differences))

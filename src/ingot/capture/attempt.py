@@ -7,8 +7,10 @@ assumed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,13 @@ import torch
 from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
-from ingot.capture.formats import opened
+from ingot.capture.formats import opened, read
 from ingot.capture.run import Call, Recording, record
 from ingot.capture.signature import Arguments, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateSpec
 from ingot.capture.tensors import zero_copy
-from ingot.errors import ExportError
+from ingot.capture.warm import Begin, begins
+from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
 CHOSEN_SIZES = ((64, 96, 128), (224,))  # tried in turn where no example gives sizes and small ones do not do
@@ -40,6 +43,7 @@ class Capture:
     recording: Recording
     assumptions: list[Assumption]
     attempt: Callable[[dict[str, int]], Recording]  # records again with other example sizes
+    original: Any = None  # what verification compares with: a scripted module itself, not its graph run here
 
     @property
     def model(self) -> ir.Model:
@@ -81,13 +85,16 @@ def capture(
     """Record the model; see `ingot.export` for the arguments."""
     if opset not in OPSETS:
         raise ExportError(f"opset_version is {opset}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}.")
-    model, args, kwargs = opened(model, args, kwargs)
+    if isinstance(model, (str, os.PathLike)):
+        model = read(Path(model))
+    scripted = isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
+    original, (model, args, kwargs) = model, opened(model, args, kwargs)
+    if not scripted:
+        original = model
     if not callable(model):
         raise ExportError(
             f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors."
         )
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ExportError("model is a ScriptModule. Export the module it was made from.")
     _require_cpu(model)
     if isinstance(args, tuple) and not args and not kwargs:
         args, kwargs = annotated_inputs(model)
@@ -99,23 +106,47 @@ def capture(
         )
     if state not in ("refuse", "inputs"):
         raise ExportError(f"state is {state!r}; wanted 'refuse' or 'inputs'.")
-    states: list[StateSpec] = []
+    states: dict[str, StateSpec] = {}
+    first: dict[str, Begin] = {}
+    pinned: dict[str, str] = {}
     while True:
         specs, table = input_specs(arguments, dynamic_shapes)
+        narrowed = [pin(specs, table, name, where) for name, where in pinned.items()]
         call = Call(
             model,
             arguments,
             specs,
             output_names,
             opset,
-            list(states),
-            state_specs(states, table),
+            list(states.values()),
+            state_specs(list(states.values()), table),
             state == "inputs",
+            first,
         )
         try:
-            return _captured(call, table)
+            found = _captured(call, table)
+            return replace(found, original=original, assumptions=[*narrowed, *found.assumptions])
         except StateFound as found:
-            states.extend(found.states)
+            states |= {s.label: s for s in found.states}
+        except ExportError as error:
+            sizes = {s.size: s.where for s in states.values() if s.size is not None}
+            if isinstance(error, DataDependentError) and sizes and not pinned:
+                pinned, states = sizes, {}  # the model compares a size with the last call's: one size for all
+                continue
+            if not call.keep_states or first:
+                raise
+            first = begins(call, table)
+            if not first:
+                raise
+            states = {}
+
+
+def pin(specs: Sequence[InputSpec], table: DimTable, name: str, where: str) -> Assumption:
+    """Make a dimension of the inputs static at the example's size."""
+    size = table.sizes.pop(name)
+    for spec in specs:
+        spec.dims = [size if d == name else d for d in spec.dims]
+    return Assumption("narrowed", where, f"dimension {name!r} is {size}", "fixed")
 
 
 def _captured(call: Call, table: DimTable) -> Capture:
@@ -298,6 +329,8 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
     found: list[Assumption] = []
     for symbol, fixed in env.fixed.items():
         name = env.names[symbol]
+        if name in table.of_state:
+            continue  # nobody but the model itself chooses these
         found.append(Assumption("narrowed", fixed.where, f"dimension {name!r} is {fixed.size}", "fixed"))
     for symbol, (kept, where, _) in env.unified.items():
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"

@@ -104,9 +104,12 @@ def state_specs(states: Sequence[StateSpec], table: DimTable) -> list[InputSpec]
             specs.append(_number(name, type(initial)))
             continue
         sizes = [int(n) for n in initial.shape]
-        labels: list[int | str] = [default_name(name, axis) for axis in range(len(sizes))]
-        table.sizes.update((str(label), n) for label, n in zip(labels, sizes, strict=True))
-        table.of_state.update(map(str, labels))
+        labels: list[int | str] = [
+            n if axis in state.static else default_name(name, axis) for axis, n in enumerate(sizes)
+        ]
+        dynamic = {d: n for d, n in zip(labels, sizes, strict=True) if isinstance(d, str)}
+        table.sizes.update(dynamic)
+        table.of_state.update(dynamic)
         specs.append(InputSpec(name, initial.dtype, labels, initial, sizes))
     return specs
 

@@ -9,7 +9,6 @@ modules whose Python a recording can run.
 from __future__ import annotations
 
 import inspect
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,19 +22,18 @@ from torch.utils import _pytree as pytree
 from ingot.capture import where
 from ingot.capture.dims import default_name
 from ingot.capture.signature import Dim, Input, rebuild
+from ingot.capture.torchscript import as_module
 from ingot.errors import ExportError
 
 _NO_BOUND = 1 << 40  # torch's "infinity" is larger
 
 
 def opened(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[Any, Any, Any]:
-    """A module, and the arguments of one call where the model itself has them and the caller gave none.
-
-    Raises:
-        ExportError: a file that is no model.
+    """A module that a recording can run, and the arguments of one call: the model's own where it has them and
+    the caller gave none.
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = read(Path(model))
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return as_module(model), args, kwargs
     none_given = isinstance(args, tuple) and not args and not kwargs
     if isinstance(model, torch.export.ExportedProgram):
         return _program(model, args, kwargs, none_given)

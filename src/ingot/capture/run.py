@@ -12,9 +12,9 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
@@ -32,6 +32,9 @@ from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import asked_by_user, converting_frame
 from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.warm import Begin
 
 # Recording patches torch for its duration, so one at a time in a process.
 _LOCK = threading.RLock()
@@ -52,6 +55,7 @@ class Recording:
     assumptions: list[Assumption]
     states: list[StateSpec]  # inputs and outputs of the model
     touched: list[StateSpec]  # everything that a call writes to and a later call could see
+    begins: Mapping[str, Begin]  # where the module begins otherwise
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Call:
     states: Sequence[StateSpec] = ()
     state_specs: Sequence[InputSpec] = ()
     keep_states: bool = False  # as inputs and outputs; else they may not matter
+    begins: Mapping[str, Begin] = field(default_factory=dict[str, "Begin"])  # for what the first call makes
 
 
 def record(call: Call, hints: dict[str, int]) -> Recording:
@@ -100,6 +105,8 @@ class _Run:
 def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]]) -> Recording:
     with _LOCK, unchanged(call.function, call.keep_states) as snapshot, shadowed_int(symbolic_int):
         with quiet_torch():
+            for label, begin in call.begins.items():
+                snapshot.begin(label, begin.place, begin.value)
             run = _run(call, hints, symbolic_int, snapshot)
             recorder = run.recorder
             known = {label for s in call.states for label in s.labels}
@@ -124,7 +131,15 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
         model = _model(recorder, inputs, outputs)
         assumptions = [*recorder.assumptions, *_noted(call), *others]
         return Recording(
-            model, recorder.env, recorder, run.output, names, assumptions, kept, list(call.states)
+            model,
+            recorder.env,
+            recorder,
+            run.output,
+            names,
+            assumptions,
+            kept,
+            list(call.states),
+            call.begins,
         )
 
 
@@ -200,7 +215,9 @@ def _require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Cha
     taken = {label for s in found.values() for label in s.labels}
     for c in changes:
         if c.is_state and c.label not in taken:
-            found[c.label] = StateSpec(c.label, c.before, snapshot.line_of(c.label), (c.label,))
+            size = recorder.dim_label(c.after) if isinstance(c.after, torch.SymInt) else None
+            named = size if isinstance(size, str) and size in recorder.env.names.values() else None
+            found[c.label] = StateSpec(c.label, c.before, snapshot.line_of(c.label), (c.label,), named)
     if found:
         raise StateFound(list(found.values()))
 
@@ -212,13 +229,21 @@ def _next_states(call: Call, run: _Run, snapshot: Snapshot, outputs: list[ir.Val
         ExportError: it has another dtype or shape than before the call, so no input can have it.
     """
     made: list[ir.Value] = []
+    settled: list[StateSpec] = []
     for state, before in zip(call.states, run.fakes[len(call.specs) :], strict=True):
         after = snapshot.places[state.label].get()
         if isinstance(before, torch.Tensor):
             _require_alike(run.recorder, state, before, after)
+            sizes = enumerate(zip(before.shape, after.shape, state.initial.shape, strict=True))
+            number = run.recorder.sizes.number
+            static = {i for i, (b, a, n) in sizes if number(a) == n and type(b) is not int}
+            if static:
+                settled.append(replace(state, static=state.static | static))
         value = _as_output(run.recorder, after, [*outputs, *made])
         value.name = run.recorder.graph.unique(state.output_name)
         made.append(value)
+    if settled and call.keep_states:
+        raise StateFound(settled)
     return made
 
 
@@ -272,7 +297,7 @@ def _leftovers(
     for c in changes:
         value = run.recorder.value_of(c.after)
         if value is not None and _depends_on_data(value, run.inputs):
-            before = "nothing" if c.before is ABSENT else repr(c.before)
+            before = _in_words(c.before)
             raise ExportError(
                 f"{where[c.label]}\n"
                 f"forward leaves a tensor in {c.label!r}, where {before} stood before the call, and a later "
@@ -281,6 +306,12 @@ def _leftovers(
             )
     what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
     return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
+
+
+def _in_words(x: Any) -> str:
+    if isinstance(x, torch.Tensor):
+        return f"{x.dtype} {list(x.shape)}"
+    return "nothing" if x is ABSENT else repr(x)
 
 
 def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:
@@ -349,7 +380,14 @@ def _noted(call: Call) -> list[Assumption]:
     """What is to be known of the states."""
     if call.keep_states:
         what = "{!r} is an input and an output of the model: state that forward changes"
-        return [Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states]
+        begin = (
+            "{!r} is {} before the first call; the model begins with {}, on which the module gives the same"
+        )
+        found = [
+            Assumption("state", label, begin.format(label, _in_words(b.before), b), "assumed")
+            for label, b in call.begins.items()
+        ]
+        return [*found, *(Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states)]
     what = "{!r} is changed in forward, and no output depends on it; the exported model leaves it alone"
     return [Assumption("state", s.where, what.format(s.label), "proved") for s in call.states]
 
@@ -539,7 +577,8 @@ def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsho
     modes = [m.training for m in modules]
     for m in modules:
         m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)
-    snapshot = Snapshot(function)
+    script = isinstance(function, torch.jit.ScriptModule)  # what it holds is not Python's
+    snapshot = Snapshot(None if script else function)
     try:
         yield snapshot
     finally:

@@ -111,6 +111,11 @@ def _number(kind: type, example: Any, rng: np.random.Generator) -> Any:
     return max(int(example * scale), min(example, 1)) if kind is int else float(np.float32(example * scale))
 
 
+def drawn(spec: InputSpec, sizes: dict[str, int], rng: np.random.Generator) -> torch.Tensor:
+    """One input of these sizes."""
+    return _draw(spec, _shape(spec, sizes), rng)
+
+
 def _shape(spec: InputSpec, sizes: dict[str, int]) -> list[int]:
     return [sizes[d] if isinstance(d, str) else d for d in spec.dims]
 

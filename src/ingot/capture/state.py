@@ -32,7 +32,12 @@ _CONTAINERS = (dict, list, deque, set, OrderedDict)
 # What torch keeps in a module for itself.
 _OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
 # Objects of these are looked at as a whole: a logger knows all other loggers.
-_LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse"}) | {"torch", "numpy", "sympy"}
+_LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse"}) | {
+    "torch",
+    "numpy",
+    "sympy",
+    "ingot",
+}
 ABSENT: Any = object()  # stands where nothing is
 
 
@@ -44,6 +49,8 @@ class StateSpec:
     initial: Any  # a tensor or a Python number
     where: str  # the line that changes it
     labels: tuple[str, ...]  # every place that holds it
+    size: str | None = None  # the dimension of an input whose size it is after a call
+    static: frozenset[int] = frozenset()  # axes that have the same size after every call
 
     @property
     def input_name(self) -> str:
@@ -193,6 +200,12 @@ class Snapshot:
             self._saved.append((container, container[container.name]))
         else:
             self._saved.append((container, container.copy()))
+
+    def begin(self, label: str, place: Place, value: Any) -> None:
+        """Let the model hold another value from the start."""
+        place.set(value)
+        self.before[label] = value
+        self.places.setdefault(label, place)
 
     def changes(self) -> list[Change]:
         """What is not as it was."""

@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RECORDING = str(Path(__file__).with_name("run.py"))
+_SCRIPT = str(Path(__file__).with_name("torchscript.py"))
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -52,6 +53,11 @@ def is_user_code(code: CodeType) -> bool:
     """Whether a function belongs neither to torch nor to Ingot."""
     name = code.co_filename
     return not name.startswith((_INGOT, _torch_folder(), "<"))
+
+
+def _decides(code: CodeType) -> bool:
+    """Whether what a function asks of a size, the model's own Python (or script) asks."""
+    return is_user_code(code) or code.co_filename == _SCRIPT
 
 
 @lru_cache(maxsize=4096)
@@ -136,7 +142,7 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
         if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
             caller = at.f_back
             wanted = conversion is None or at.f_code.co_name == conversion
-            return caller if wanted and caller is not None and is_user_code(caller.f_code) else None
+            return caller if wanted and caller is not None and _decides(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
             return None
         at = at.f_back

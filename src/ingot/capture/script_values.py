@@ -1,0 +1,154 @@
+"""TorchScript's operators on numbers, lists and dicts, as Python has them: sizes may stay symbolic."""
+
+# Values of a script may be anything.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode == "floor":
+        return a // b
+    quotient = a / b
+    return quotient if rounding_mode is None else _int(quotient)
+
+
+def _int(x: Any) -> Any:
+    if isinstance(x, torch.SymBool):
+        return torch.sym_ite(x, 1, 0)
+    return torch.sym_int(x) if isinstance(x, torch.SymFloat) else x if isinstance(x, torch.SymInt) else int(x)
+
+
+def _float(x: Any) -> Any:
+    return torch.sym_float(x) if isinstance(x, SYMBOLIC) else float(x)
+
+
+def _bool(x: Any) -> Any:
+    return x if isinstance(x, torch.SymBool) else x != 0 if isinstance(x, SYMBOLIC) else bool(x)
+
+
+def _not(x: Any) -> Any:
+    return torch.sym_not(_bool(x)) if isinstance(x, SYMBOLIC) else not x
+
+
+def _range_length(low: Any, high: Any, step: Any) -> Any:
+    if step == 1:
+        return torch.sym_max(high - low, 0)
+    return torch.sym_max((high - low + step - (1 if step > 0 else -1)) // step, 0)
+
+
+def _round_to(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: x if isinstance(x, (int, torch.SymInt)) else function(x)
+
+
+#: On numbers alone, symbolic ones among them; also where a traced graph has numbers as tensors of no axes.
+NUMBERS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b, alpha=1: a + b if alpha == 1 else a + alpha * b,
+    "sub": lambda a, b, alpha=1: a - b if alpha == 1 else a - alpha * b,
+    "mul": operator.mul,
+    "div": _div,
+    "true_divide": operator.truediv,
+    "floordiv": operator.floordiv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "neg": operator.neg,
+    "pow": operator.pow,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "__not__": _not,
+    "__and__": operator.and_,
+    "__or__": operator.or_,
+    "__xor__": operator.xor,
+    "Int": _int,
+    "IntImplicit": _int,
+    "Float": _float,
+    "FloatImplicit": _float,
+    "Bool": _bool,
+    "ScalarImplicit": lambda x: x,
+    "item": lambda x: x,
+    "ceil": _round_to(math.ceil),
+    "floor": _round_to(math.floor),
+    "sqrt": lambda x: torch.sym_sqrt(x),
+    "abs": abs,
+    "min": torch.sym_min,
+    "max": torch.sym_max,
+    "__range_length": _range_length,
+    "__derive_index": lambda i, start, step: start + i * step,
+}
+
+
+def _slice(x: Any, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    return x[start:end:step]
+
+
+def _set_item(x: Any, key: Any, value: Any) -> Any:
+    x[key] = value
+    return x
+
+
+def _returning(change: Callable[..., Any]) -> Callable[..., Any]:
+    """A change in place that gives the container back, as TorchScript's do."""
+
+    def changed(x: Any, *rest: Any) -> Any:
+        change(x, *rest)
+        return x
+
+    return changed
+
+
+def _delete(x: Any, key: Any) -> None:
+    del x[key]
+
+
+#: On lists, dicts and tuples, which are changed in place.
+CONTAINERS: dict[str, Callable[..., Any]] = {
+    "append": _returning(lambda x, v: x.append(v)),
+    "extend": _returning(lambda x, v: x.extend(v)),
+    "insert": _returning(lambda x, i, v: x.insert(i, v)),
+    "remove": _returning(lambda x, v: x.remove(v)),
+    "reverse": _returning(lambda x: x.reverse()),
+    "clear": _returning(lambda x: x.clear()),
+    "sort": _returning(lambda x, reverse=False: x.sort(reverse=reverse)),
+    "sorted": sorted,
+    "pop": lambda x, *i: x.pop(*i),
+    "popitem": lambda x: x.popitem(),
+    "copy": lambda x: x.copy(),
+    "list": list,
+    "dict": dict,
+    "index": lambda x, v: x.index(v),
+    "count": lambda x, v: x.count(v),
+    "len": len,
+    "add": operator.add,
+    "add_": _returning(lambda x, v: x.extend(v)),
+    "mul": operator.mul,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "slice": _slice,
+    "__getitem__": operator.getitem,
+    "_set_item": _set_item,
+    "Delete": _delete,
+    "__contains__": lambda x, v: v in x,
+    "keys": lambda x: list(x.keys()),
+    "values": lambda x: list(x.values()),
+    "items": lambda x: list(x.items()),
+    "get": lambda x, key, default=None: x.get(key, default),
+    "setdefault": lambda x, key, default: x.setdefault(key, default),
+    "update": _returning(lambda x, v: x.update(v)),
+    "min": min,
+    "max": max,
+    "sum": sum,
+}

@@ -1,0 +1,378 @@
+"""TorchScript: the graph of a scripted or traced module, run as a module of Python's would be.
+
+The graph's operators are ATen's, so a recording sees the same calls; its numbers, lists, dicts and strings
+are Python's own. Parameters, buffers and attributes are those of the scripted module.
+"""
+
+# TorchScript's graphs are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ingot.capture import where
+from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC
+from ingot.errors import ExportError
+
+# TorchScript's numbers for dtypes, in their order.
+_DTYPES = (
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
+    torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
+    torch.quint8, torch.qint32, torch.bfloat16,
+)  # fmt: skip
+_KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
+
+
+class Scripted(torch.nn.Module):
+    """A scripted module's parameters, buffers, attributes and submodules."""
+
+    def script(self, *args: Any) -> Any:
+        """Run the graph."""
+        graph: Graph = self.__dict__["_script"]
+        return graph.run([self, *args] if graph.has_self else list(args))
+
+
+def as_module(script: Any) -> Scripted:
+    """A scripted module (or function) as a module that a recording can run.
+
+    Raises:
+        ExportError: it has no forward.
+    """
+    if isinstance(script, torch.jit.ScriptFunction):
+        graph, schema, root = script.inlined_graph, script.schema, Scripted()
+    else:
+        forward = getattr(script, "forward", None)
+        if forward is None or not hasattr(forward, "schema"):
+            raise ExportError(f"the scripted module {script.original_name} has no forward to export.")
+        graph, schema, root = script.inlined_graph, forward.schema, _copied(script)
+    kind = type(getattr(script, "original_name", "Script"), (Scripted,), {"forward": _forward(schema)})
+    root.__class__ = kind
+    root.__dict__["_script"] = made = Graph(graph)
+    if made.has_self:
+        _copy_attributes(script, root, graph)
+    return root
+
+
+def _forward(schema: Any) -> Callable[..., Any]:
+    """A forward with the script's own signature, its defaults among it."""
+    parameter = inspect.Parameter
+    found = [parameter("self", parameter.POSITIONAL_ONLY)]
+    for a in schema.arguments:
+        if a.name == "self":
+            continue
+        default = a.default_value if a.has_default_value() else parameter.empty
+        annotation = _KINDS.get(str(a.type), parameter.empty)
+        found.append(
+            parameter(a.name, parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+        )
+    signature = inspect.Signature(found)
+
+    def forward(self: Scripted, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        return self.script(*list(bound.arguments.values())[1:])
+
+    forward.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    return forward
+
+
+def _copied(script: Any) -> Scripted:
+    """The tree of modules with the same tensors."""
+    made = Scripted()
+    made.training = script.training
+    for name, value in script.named_parameters(recurse=False):
+        made._parameters[name] = value  # a plain tensor where the script comes from a file
+    for name, value in script.named_buffers(recurse=False):
+        made.register_buffer(name, value)
+    for name, child in script.named_children():
+        made.add_module(name, _copied(child))
+    return made
+
+
+def _copy_attributes(script: Any, root: Scripted, graph: Any) -> None:
+    """Whatever else the graph reads from a module or writes to it: numbers, lists, other tensors."""
+    owners: dict[int, tuple[Any, Scripted]] = {next(iter(graph.inputs())).unique(): (script, root)}
+    for node in _nodes(graph):
+        if node.kind() not in ("prim::GetAttr", "prim::SetAttr"):
+            continue
+        owner = owners.get(next(iter(node.inputs())).unique())
+        if owner is None:
+            continue
+        name = node.s("name")
+        theirs, ours = owner
+        value = getattr(theirs, name)
+        if isinstance(value, torch.jit.ScriptModule):
+            if node.kind() == "prim::GetAttr":
+                owners[node.output().unique()] = value, getattr(ours, name)
+        elif name != "training" and not hasattr(ours, name):
+            setattr(ours, name, value)
+
+
+def _nodes(block: Any) -> Any:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+@dataclass(frozen=True)
+class _Argument:
+    name: str
+    by_keyword: bool
+    tensor: bool
+    convert: Callable[[Any], Any] | None
+
+
+@functools.cache
+def _schema(text: str) -> tuple[str, Any, list[_Argument]]:
+    """Of an operator: its name, torch's own form of it, and its arguments."""
+    parsed = torch._C.parse_schema(text)
+    space, _, name = parsed.name.partition("::")
+    packet = getattr(getattr(torch.ops, space), name)
+    operator = getattr(packet, parsed.overload_name or "default")
+    arguments = [
+        _Argument(a.name, a.kwarg_only, "Tensor" in str(a.type), _conversion(str(a.real_type)))
+        for a in parsed.arguments
+    ]
+    return name, operator, arguments
+
+
+def _conversion(kind: str) -> Callable[[Any], Any] | None:
+    """TorchScript writes dtypes, layouts and memory formats as numbers."""
+    if "ScalarType" in kind:
+        return lambda x: _DTYPES[x] if isinstance(x, int) else x
+    if "Layout" in kind or "MemoryFormat" in kind:
+        return lambda x: None if isinstance(x, int) else x
+    return None
+
+
+class Graph:
+    """Runs a graph: every value is a Python object, a tensor or a symbolic size."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.inputs = list(graph.inputs())
+        self.has_self = bool(self.inputs) and self.inputs[0].type().kind() == "ClassType"
+        self.constants: dict[int, Any] = {}
+
+    def run(self, arguments: Sequence[Any]) -> Any:
+        """The value the graph returns for these arguments."""
+        values = {v.unique(): a for v, a in zip(self.inputs, arguments, strict=True)}
+        results = self.block(self.graph, values)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def block(self, block: Any, values: dict[int, Any]) -> list[Any]:
+        """Run the nodes of a block, and return what it gives."""
+        for node in block.nodes():
+            kind = node.kind()
+            if kind == "prim::Constant":
+                self._set(node, values, self._constant(node))
+                continue
+            with where.standing_at(node.sourceRange()):
+                made = self.node(node, kind, values)
+            self._set(node, values, made)
+        return [values[v.unique()] for v in block.outputs()]
+
+    @staticmethod
+    def _set(node: Any, values: dict[int, Any], made: Any) -> None:
+        outputs = list(node.outputs())
+        if len(outputs) == 1 and node.kind() not in _GIVE_LISTS:
+            values[outputs[0].unique()] = made
+        elif outputs:
+            for v, one in zip(outputs, made, strict=True):
+                values[v.unique()] = one
+
+    def _constant(self, node: Any) -> Any:
+        key = node.output().unique()
+        if key not in self.constants:
+            with _disable_current_modes():
+                self.constants[key] = node.output().toIValue()
+        return self.constants[key]
+
+    def node(self, node: Any, kind: str, values: dict[int, Any]) -> Any:
+        """What one node gives."""
+        inputs = [values[v.unique()] for v in node.inputs()]
+        if kind == "prim::If":
+            return self.choose(node, inputs[0], values)
+        if kind == "prim::Loop":
+            return self.loop(node, inputs, values)
+        special = _SPECIAL.get(kind)
+        if special is not None:
+            return special(node, *inputs)
+        schema = node.schema()
+        if schema == "(no schema)":
+            raise ExportError(
+                f"{where.quoted_line()}\nThe scripted module uses {kind}, which Ingot does not read. Export "
+                "the Python module it was made from."
+            )
+        return call(schema, inputs)
+
+    def choose(self, node: Any, condition: Any, values: dict[int, Any]) -> list[Any]:
+        """The block for a condition."""
+        blocks = list(node.blocks())
+        return self.block(blocks[0] if condition else blocks[1], values)
+
+    def loop(self, node: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any]:
+        """The block again and again, while its condition holds, as often as the count says at most."""
+        count, condition, *carried = inputs
+        (block,) = node.blocks()
+        places = [v.unique() for v in block.inputs()]
+        for i in range(count):
+            if not condition:
+                break
+            values.update(zip(places, (i, *carried), strict=True))
+            condition, *carried = self.block(block, values)
+        return carried
+
+
+def call(schema: str, inputs: list[Any]) -> Any:
+    """One operator on these arguments."""
+    name, operator, arguments = _schema(schema)
+    first = inputs[0] if inputs else None
+    if isinstance(first, (list, dict, tuple)) and name in CONTAINERS:
+        return CONTAINERS[name](*inputs)
+    if isinstance(first, torch.Tensor) and name in _OF_TENSORS:
+        return _OF_TENSORS[name](*inputs)
+    as_numbers = any(
+        isinstance(x, SYMBOLIC) or (a.tensor and isinstance(x, (int, float)))
+        for a, x in zip(arguments, inputs, strict=True)
+    )
+    if as_numbers and name in NUMBERS and all(_is_number(x) for x in inputs):
+        return NUMBERS[name](*(_number(x) for x in inputs))
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument, value in zip(arguments, inputs, strict=True):
+        given = argument.convert(value) if argument.convert is not None else value
+        if argument.tensor and isinstance(given, (*SYMBOLIC, int, float)):
+            number: Any = given
+            given = torch.scalar_tensor(number, dtype=_dtype(number))
+        if argument.by_keyword:
+            named[argument.name] = given
+        else:
+            positional.append(given)
+    return operator(*positional, **{k: v for k, v in named.items() if v is not None})
+
+
+def _dtype(number: Any) -> torch.dtype:
+    if isinstance(number, (bool, torch.SymBool)):
+        return torch.bool
+    return torch.int64 if isinstance(number, (int, torch.SymInt)) else torch.float32
+
+
+def _is_number(x: Any) -> bool:
+    """A number, or a tensor without axes that the graph has as a constant beside numbers."""
+    plain = isinstance(x, torch.Tensor) and type(x) is torch.Tensor and x.dim() == 0
+    return plain or x is None or isinstance(x, (*SYMBOLIC, int, float, str))
+
+
+def _number(x: Any) -> Any:
+    if isinstance(x, torch.Tensor):
+        with _disable_current_modes():
+            return x.item()
+    return x
+
+
+def _tensor(_: Any, data: Any, dtype: Any = None, *__: Any) -> torch.Tensor:
+    """aten::tensor: numbers in nested lists, symbolic ones among them."""
+    kind = _DTYPES[dtype] if dtype is not None else None
+    flat = list(_flat(data))
+    if not any(isinstance(x, (*SYMBOLIC, torch.Tensor)) for x in flat):
+        return torch.tensor(data, dtype=kind)
+    if not isinstance(data, list):
+        made = data if isinstance(data, torch.Tensor) else torch.scalar_tensor(data, dtype=_dtype(data))
+        return made.to(kind) if kind is not None else made
+    return torch.stack([_tensor(None, x, dtype) for x in data])
+
+
+def _flat(x: Any) -> Any:
+    if isinstance(x, list):
+        for part in x:
+            yield from _flat(part)
+    else:
+        yield x
+
+
+def _raise(_: Any, message: Any = "", *__: Any) -> Any:
+    raise RuntimeError(f"the scripted module raises: {message}")
+
+
+def _get(node: Any, owner: Any) -> Any:
+    return getattr(owner, node.s("name"))
+
+
+def _put(node: Any, owner: Any, value: Any) -> tuple[()]:
+    setattr(owner, node.s("name"), value)
+    return ()
+
+
+def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
+    return dict(zip(inputs[::2], inputs[1::2], strict=True))
+
+
+def _same(_: Any, x: Any, *__: Any) -> Any:
+    return x
+
+
+_SPECIAL: dict[str, Callable[..., Any]] = {
+    "prim::GetAttr": _get,
+    "prim::SetAttr": _put,
+    "prim::ListConstruct": lambda _, *inputs: list(inputs),
+    "prim::TupleConstruct": lambda _, *inputs: tuple(inputs),
+    "prim::DictConstruct": _pairs,
+    "prim::ListUnpack": lambda _, x: list(x),
+    "prim::TupleUnpack": lambda _, x: list(x),
+    "prim::TupleIndex": lambda _, x, i: x[i],
+    "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
+    "prim::Uninitialized": lambda _: None,
+    "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
+    "prim::unchecked_cast": _same,
+    "prim::unchecked_unwrap_optional": _same,
+    "aten::_unwrap_optional": _same,
+    "prim::data": lambda _, x: x.detach(),
+    "prim::dtype": lambda _, x: _DTYPES.index(x.dtype),
+    "prim::device": lambda _, x: x.device,
+    "prim::layout": lambda *_: 0,
+    "prim::is_cuda": lambda _, x: x.is_cuda,
+    "prim::requires_grad": lambda *_: False,
+    "prim::min": lambda _, *inputs: NUMBERS["min"](*inputs) if len(inputs) == 2 else min(inputs[0]),
+    "prim::max": lambda _, *inputs: NUMBERS["max"](*inputs) if len(inputs) == 2 else max(inputs[0]),
+    "prim::abs": lambda _, x: abs(x),
+    "prim::RaiseException": _raise,
+    "aten::format": lambda _, text, *rest: text.format(*rest),
+    "prim::Print": lambda *_: (),
+    "aten::warn": lambda *_: (),
+    "aten::__is__": lambda _, a, b: a is b,
+    "aten::__isnot__": lambda _, a, b: a is not b,
+    "aten::einsum": lambda _, equation, operands, *__: torch.einsum(equation, operands),
+    "aten::tensor": _tensor,
+    "aten::as_tensor": _tensor,
+    "aten::is_scripting": lambda *_: True,
+}
+_GIVE_LISTS = ("prim::If", "prim::Loop", "prim::ListUnpack", "prim::TupleUnpack")
+# What is asked of a tensor and answered with numbers.
+_OF_TENSORS: dict[str, Callable[..., Any]] = {
+    "size": lambda x, *d: x.shape[d[0]] if d else list(x.shape),
+    "dim": lambda x: x.dim(),
+    "len": lambda x: x.shape[0],
+    "numel": lambda x: x.numel(),
+    "stride": lambda x, *d: x.stride(*d) if d else list(x.stride()),
+    "is_floating_point": lambda x: x.is_floating_point(),
+    "is_complex": lambda x: x.is_complex(),
+    "Int": int,
+    "IntImplicit": int,
+    "Float": float,
+    "FloatImplicit": float,
+    "Bool": bool,
+    "ScalarImplicit": lambda x: x.item(),
+    "item": lambda x: x.item(),
+}

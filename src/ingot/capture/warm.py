@@ -1,0 +1,148 @@
+"""State that a first call makes: None, or nothing, before it, and a tensor ever after.
+
+An input of the model has one dtype and rank, so such state needs a value to begin with that is as good as
+none: zeros of the shape it gets, or of no size along the axis that grows. Whether it is as good, the module
+itself says: it is run from both, on the example and on other numbers.
+"""
+
+# What a model holds may be anything.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ingot.capture.run import unchanged
+from ingot.capture.sample import drawn
+from ingot.capture.signature import leaves
+from ingot.capture.state import ABSENT, Place, Snapshot
+
+if TYPE_CHECKING:
+    from ingot.capture.dims import DimTable
+    from ingot.capture.run import Call
+
+_CLOSE = 1e-5  # of the largest value: the two runs do the same arithmetic, up to sums with zeros
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What state is before the first call, and what the exported model begins with in its place."""
+
+    place: Place
+    before: Any
+    value: Any
+
+    def __str__(self) -> str:
+        """The model's value, in words."""
+        v = self.value
+        return f"zeros {list(v.shape)}" if isinstance(v, torch.Tensor) else repr(v)
+
+
+@dataclass
+class _Calls:
+    outputs: list[list[Any]]
+    after: list[dict[str, Any]]  # what each call left, by label
+    before: dict[str, Any]
+    places: dict[str, Place]
+
+
+def begins(call: Call, table: DimTable) -> dict[str, Begin]:
+    """A value to begin with for each state that only the first call makes; none where nothing serves."""
+    rng = np.random.default_rng(0)
+    rows = [[_example(s, table, rng, first) for s in call.specs] for first in (True, False)]
+    try:
+        own = _run(call, rows, {})
+    except Exception:  # whatever the module's own Python says to numbers that are not the example's
+        return {}
+    found: dict[str, Begin] = {}
+    for label in own.after[0]:
+        before = own.before.get(label, ABSENT)
+        value = _value(before, own.after[0][label], own.after[1].get(label, ABSENT))
+        if value is not None:
+            found[label] = Begin(own.places[label], before, value)
+    if not found:
+        return {}
+    try:
+        same = _alike(own, _run(call, rows, found))
+    except Exception:  # whatever the module's own Python says to what it never held
+        return {}
+    return found if same else {}
+
+
+def _example(spec: Any, table: DimTable, rng: np.random.Generator, first: bool) -> Any:
+    if spec.number is not None:
+        return table.numbers[spec.name]
+    if first and spec.example is not None:
+        return spec.example
+    return drawn(spec, table.sizes, rng)
+
+
+def _run(call: Call, rows: Sequence[Sequence[Any]], begin: Mapping[str, Begin]) -> _Calls:
+    """The module's own calls in a row, on copies of what it holds."""
+    outputs: list[list[Any]] = []
+    after: list[dict[str, Any]] = []
+    with torch.no_grad(), unchanged(call.function, True) as held:
+        before, places = dict(held.before), dict(held.places)
+        _copy_tensors(held)
+        for b in begin.values():
+            b.place.set(_copy(b.value))
+        for inputs in rows:
+            args, kwargs = call.arguments.with_tensors([_copy(x) for x in inputs])
+            outputs.append([_copy(leaf.value) for leaf in leaves(call.function(*args, **kwargs))])
+            changed = {c.label: c for c in held.changes()}
+            places |= {label: c.place for label, c in changed.items()}
+            after.append({label: _copy(places[label].get()) for label in [*changed, *begin]})
+    return _Calls(outputs, after, before, places)
+
+
+def _copy_tensors(held: Snapshot) -> None:
+    """Give the module copies to write to, its weights aside."""
+    for label, value in list(held.before.items()):
+        if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+            held.begin(label, held.places[label], value.clone())
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if isinstance(x, torch.Tensor) else x
+
+
+def _value(before: Any, first: Any, second: Any) -> Any:
+    """What the state could be before the first call, by what it is after the first and the second."""
+    numbers = (bool, int, float)
+    if isinstance(first, numbers) and isinstance(second, numbers):
+        if isinstance(before, numbers):
+            return first if first == second else None
+        return type(first)(0) if before is None or before is ABSENT else None
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        return None
+    if first.dim() != second.dim():
+        return None
+    if isinstance(before, torch.Tensor):
+        if before.shape == first.shape or (before.dim() == first.dim() and first.shape != second.shape):
+            return None
+    elif before is not None and before is not ABSENT:
+        return None
+    sizes = [2 * a - b for a, b in zip(first.shape, second.shape, strict=True)]
+    return torch.zeros(sizes, dtype=first.dtype) if min(sizes, default=0) >= 0 else None
+
+
+def _alike(a: _Calls, b: _Calls) -> bool:
+    """Whether both gave the same, and left the same behind."""
+    rows = zip(a.outputs, b.outputs, strict=True)
+    if not all(len(x) == len(y) and all(map(_same, x, y)) for x, y in rows):
+        return False
+    return all(_same(x[n], y[n]) for x, y in zip(a.after, b.after, strict=True) for n in x if n in y)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return bool(a is b or (type(a) is type(b) and a == b))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    scale = float(a.abs().max()) if a.numel() and a.dtype.is_floating_point else 0.0
+    return bool(torch.allclose(a, b, rtol=0, atol=_CLOSE * scale, equal_nan=True))
