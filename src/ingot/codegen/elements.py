@@ -1,8 +1,8 @@
 """Element types in memory and in registers: loads, stores, gathers and casts for every numeric dtype.
 
-In registers float16 and bfloat16 are float32, bool is i1, and every other dtype is itself; so arithmetic on
-half precision is float32 arithmetic, rounded once when it is stored. Dtypes are NumPy's names ("float32",
-"bfloat16" …).
+In registers the floats narrower than 32 bits are float32, bool is i1, integers narrower than 8 bits are i8,
+and every other dtype is itself; so arithmetic on half precision is float32 arithmetic, rounded once when it
+is stored. Dtypes are NumPy's and ml_dtypes' names ("float32", "bfloat16", "int4" …).
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -29,31 +29,37 @@ from ingot.codegen.builder import (
     suffix,
     vector,
 )
+from ingot.codegen.narrow import FORMATS, SCALE, decode, decode_scale, encode, encode_scale
 
 I16 = ir.IntType(16)
 _SIGNED = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 _UNSIGNED = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = (*_SIGNED, *_UNSIGNED)
-DTYPES = (*FLOATS, *INTEGERS, "bool")
+#: Stored, cast, quantised and moved; ONNX has no arithmetic on them.
+NARROW_FLOATS = (*FORMATS, SCALE)
+NARROW_INTEGERS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
+DTYPES = (*FLOATS, *INTEGERS, "bool", *NARROW_FLOATS, *NARROW_INTEGERS)
 
 
 def is_float(dtype: str) -> bool:
     """Whether a dtype's name is one of the floating-point types."""
-    return dtype in FLOATS
+    return dtype in FLOATS or dtype in NARROW_FLOATS
 
 
 def is_signed(dtype: str) -> bool:
     """Whether a dtype's name is one of the signed integers."""
-    return dtype in _SIGNED
+    return dtype in _SIGNED or dtype in ("int4", "int2")
 
 
 def register_element(dtype: str) -> Any:
     """The LLVM type of one element in a register."""
-    if dtype in ("float16", "bfloat16", "float32"):
-        return F32
     if dtype == "float64":
         return F64
+    if is_float(dtype):
+        return F32
+    if dtype in NARROW_INTEGERS:
+        return I8
     return I1 if dtype == "bool" else ir.IntType((_SIGNED | _UNSIGNED)[dtype])
 
 
@@ -66,14 +72,14 @@ def bytes_of(dtype: str) -> int:
     """Bytes of one element in memory."""
     if dtype in FLOATS:
         return {"float64": 8, "float32": 4}.get(dtype, 2)
-    return 1 if dtype == "bool" else (_SIGNED | _UNSIGNED)[dtype] // 8
+    return (_SIGNED | _UNSIGNED).get(dtype, 8) // 8
 
 
 def memory_element(dtype: str) -> Any:
     """The LLVM type of one element in memory; half precision travels as its bits."""
     if dtype in ("float16", "bfloat16"):
         return I16
-    return I8 if dtype == "bool" else register_element(dtype)
+    return I8 if dtype == "bool" or dtype in NARROW_FLOATS else register_element(dtype)
 
 
 # ---- loads and stores --------------------------------------------------------------------------------------
@@ -121,7 +127,18 @@ def _widen(k: Builder, value: Value, dtype: str) -> Value:
     if dtype == "bfloat16":
         bits = k.ir.zext(value, vector(I32, lanes_of(value.type)))
         return k.ir.bitcast(k.ir.shl(bits, k.splat(16, bits.type)), vector(F32, lanes_of(value.type)))
+    if dtype in NARROW_INTEGERS:
+        return _wrapped(k, value, dtype)
+    if dtype in NARROW_FLOATS:
+        return decode_scale(k, value) if dtype == SCALE else decode(k, value, FORMATS[dtype])
     return _from_half(k, value) if dtype == "float16" else value
+
+
+def _wrapped(k: Builder, value: Value, dtype: str) -> Value:
+    """The lowest bits of an i8 as a number of this dtype."""
+    unused = k.splat(8 - NARROW_INTEGERS[dtype], value.type)
+    shift = k.ir.ashr if is_signed(dtype) else k.ir.lshr
+    return shift(k.ir.shl(value, unused), unused)
 
 
 def _narrow(k: Builder, value: Value, dtype: str) -> Value:
@@ -130,7 +147,17 @@ def _narrow(k: Builder, value: Value, dtype: str) -> Value:
         return k.ir.zext(value, vector(I8, lanes_of(value.type)))
     if dtype == "bfloat16":
         return _to_bfloat(k, value)
+    if dtype in NARROW_INTEGERS:
+        return k.ir.and_(value, k.splat((1 << NARROW_INTEGERS[dtype]) - 1, value.type))
+    if dtype in NARROW_FLOATS:  # values of the format already: `cast` has rounded them
+        return _to_narrow(k, value, dtype, saturate=False, round_mode="down")
     return _to_half(k, value) if dtype == "float16" else value
+
+
+def _to_narrow(k: Builder, value: Value, dtype: str, saturate: bool, round_mode: str) -> Value:
+    if dtype == SCALE:
+        return encode_scale(k, value, saturate, round_mode)
+    return encode(k, value, FORMATS[dtype], saturate)
 
 
 def _converts_half(k: Builder) -> bool:
@@ -194,11 +221,14 @@ def is_nan(k: Builder, value: Value) -> Value:
 # ---- casts -------------------------------------------------------------------------------------------------
 
 
-def cast(k: Builder, value: Value, source: str, target: str) -> Value:
+def cast(
+    k: Builder, value: Value, source: str, target: str, saturate: bool = True, round_mode: str = "up"
+) -> Value:
     """A register value of dtype `source` as one of dtype `target`.
 
     Floats are rounded to nearest even. A float outside of an integer type's range (undefined in ONNX and in
-    NumPy) gives its nearest bound, and NaN gives 0. Integers wrap.
+    NumPy) gives its nearest bound, and NaN gives 0; of types narrower than 8 bits its lowest bits. Integers
+    wrap. saturate, round_mode: ONNX's attributes of casts to narrow floats.
     """
     if source == target:
         return value
@@ -209,7 +239,13 @@ def cast(k: Builder, value: Value, source: str, target: str) -> Value:
             return k.ir.fcmp_unordered("une", value, k.zero(value.type))
         return k.ir.icmp_signed("!=", value, k.zero(value.type))
     if is_float(target):
-        return _cast_to_float(k, value, source, target, type_)
+        value = _cast_to_float(k, value, source, target, type_)
+        if target in NARROW_FLOATS:
+            value = _widen(k, _to_narrow(k, value, target, saturate, round_mode), target)
+        return value
+    if target in NARROW_INTEGERS:
+        whole = "int32" if is_float(source) else "int8"
+        return _wrapped(k, cast(k, cast(k, value, source, whole), whole, "int8"), target)
     if is_float(source):
         sign = "s" if is_signed(target) else "u"
         name = f"llvm.fpto{sign}i.sat.{suffix(type_)}.{suffix(value.type)}"
@@ -220,7 +256,8 @@ def cast(k: Builder, value: Value, source: str, target: str) -> Value:
 
 
 def _cast_to_float(k: Builder, value: Value, source: str, target: str, type_: Any) -> Value:
-    if source == "float64" and target in ("float16", "bfloat16"):
+    """As the register's float, rounded to half precision where that is the target."""
+    if source == "float64" and target != "float32" and target != SCALE:
         value = _round_to_odd(k, value)  # so that the second rounding is that of the exact value
     elif source == "float64":
         value = k.ir.fptrunc(value, type_)

@@ -11,11 +11,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.ops.registry import Bound, Facts, facts_of
-
-#: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
-#: run time. Larger constants were folded when the session was made.
-KNOWN_ELEMENTS = 4096
+from ingot.ops.registry import KNOWN_ELEMENTS, Bound, Facts, facts_of
 
 
 def _has_objects(facts: Iterable[Facts | None]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 Array = Any  # floats come as float64, integers in their own type
@@ -14,9 +15,114 @@ Array = Any  # floats come as float64, integers in their own type
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of this name, or ml_dtypes'."""
+    return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)
+
+
 def same(value: Array) -> Array:
     """Itself; a cast's conversion is that of the result's dtype."""
     return value
+
+
+def cast(
+    x: Array, *, dtypes: tuple[str, ...], dtype: str, saturate: int = 1, round_mode: str = "up"
+) -> Array:
+    """`x`, of dtypes[0], in another dtype: to nearest even, and once."""
+    if dtype == dtypes[0]:
+        return x.astype(numpy_dtype(dtype))
+    if dtype == "float8_e8m0fnu":
+        return _powers(x.astype(np.float32), bool(saturate), round_mode)
+    target = numpy_dtype(dtype)
+    if hasattr(ml_dtypes, dtype) or hasattr(ml_dtypes, x.dtype.name):
+        if dtype in ("int4", "uint4", "int2", "uint2"):
+            whole = np.trunc(x.astype(np.float64)) if x.dtype.kind == "f" else x
+            return whole.astype(np.int64).astype(target)
+        if dtype.startswith("float8") and saturate:
+            largest = float(ml_dtypes.finfo(target).max)
+            x = np.clip(x.astype(np.float64), -largest, largest)
+        x = _to_odd(x.astype(np.float64)) if dtype in _NARROW_FLOATS else x.astype(np.int64)
+    return x.astype(target)
+
+
+_NARROW_FLOATS = (
+    "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+    "float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn",
+)  # fmt: skip
+
+
+def _to_odd(x: Array) -> Array:
+    """Float64 to float32; where inexact, the neighbour with an odd last bit, so that rounding the result once
+    more is rounding `x`.
+    """
+    near = x.astype(np.float32)
+    other = np.nextafter(near, np.where(x > near, np.inf, -np.inf).astype(np.float32))
+    keep = (near == x) | (near.view(np.uint32) & 1 == 1) | ~np.isfinite(x)
+    return np.where(keep, near, other)
+
+
+def _powers(x: Array, saturate: bool, round_mode: str) -> Array:
+    """Float32's exponents as float8_e8m0fnu, whatever the sign; infinities and NaN become NaN."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    exponent, fraction = bits >> 23 & 255, bits & 0x7FFFFF
+    up = {
+        "up": fraction > 0,
+        "down": np.zeros_like(fraction, bool),
+        "nearest": (fraction > 1 << 22) | ((fraction == 1 << 22) & (exponent > 0)),
+    }[round_mode]
+    if saturate:
+        up = up & (exponent != 254)
+    code = np.where(exponent == 255, 255, exponent + up)
+    return code.astype(np.uint8).view(ml_dtypes.float8_e8m0fnu).reshape(x.shape)
+
+
+def bounds_of(dtype: str) -> tuple[int, int]:
+    """The lowest and the highest value of an integer dtype."""
+    bounds = ml_dtypes.iinfo(numpy_dtype(dtype))
+    return int(bounds.min), int(bounds.max)
+
+
+def quantizing_dtype(dtypes: tuple[str, ...], precision: str | None) -> str:
+    """In which dtype QuantizeLinear divides: the one that is named, or what NumPy makes of x and scale."""
+    if precision is not None:
+        return precision
+    x, scale = dtypes[:2]
+    if x == "int32":
+        return "float64"
+    return x if x == scale else "float32"
+
+
+def quantize(
+    x: Array,
+    scale: Array,
+    zero: Array | None = None,
+    *,
+    dtypes: tuple[str, ...],
+    dtype: str,
+    saturate: int = 1,
+    precision: str | None = None,
+) -> Array:
+    """Saturate(round(x / scale) + zero), the quotient rounded to its dtype; NaN takes the lower bound."""
+    divide_in = numpy_dtype(quantizing_dtype(dtypes, precision))
+    ratio = (x.astype(divide_in) / scale.astype(divide_in)).astype(np.float64)
+    if not dtype.lstrip("u").startswith("int"):
+        return cast(ratio, dtypes=("float64",), dtype=dtype, saturate=saturate)
+    low, high = bounds_of(dtype)
+    shift = 0.0 if zero is None else zero.astype(np.float64)
+    whole = np.clip(np.rint(ratio), low - shift, high - shift) + shift
+    return np.where(np.isnan(ratio), low, whole).astype(np.int64).astype(numpy_dtype(dtype))
+
+
+def dequantize(
+    x: Array, scale: Array, zero: Array | None = None, *, dtypes: tuple[str, ...], dtype: str
+) -> Array:
+    """(x - zero) · scale in float32, rounded to the result's dtype; narrow floats have no zero point."""
+    if dtypes[0].startswith("float"):
+        difference = x
+    else:
+        difference = x.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+    product = difference.astype(np.float32) * scale.astype(np.float32)
+    return product.astype(numpy_dtype(dtype))
 
 
 def add(*xs: Array) -> Array:

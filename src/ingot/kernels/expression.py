@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import DTYPES, is_float, register_type
+from ingot.kernels.definitions import numpy_dtype
 from ingot.kernels.operations import OPERATIONS, power_of
 
 
@@ -109,10 +109,6 @@ def supports_step(
     return operation.accepts(dtypes, dtype or dtypes[0], dict(attrs))
 
 
-def _numpy(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
-
-
 def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The plain definition: floats in float64 throughout, rounded to the results' dtypes at the end."""
     values = [
@@ -122,11 +118,13 @@ def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.nd
     with np.errstate(all="ignore"):
         for step in expression.steps:
             operands = [values[i] for i in step.operands]
-            result = np.asarray(OPERATIONS[step.op].define(*operands, **dict(step.attrs)))
-            if step.op == "Cast":
-                result = result.astype(_numpy(step.dtype))  # the one step whose meaning is a rounding
-            values.append(result.astype(np.float64 if is_float(step.dtype) else _numpy(step.dtype)))
-        return [values[i].astype(_numpy(expression.dtype(i))) for i in expression.results]
+            operation, attrs = OPERATIONS[step.op], dict(step.attrs)
+            if operation.typed:
+                dtypes = tuple(expression.dtype(i) for i in step.operands)
+                attrs |= {"dtypes": dtypes, "dtype": step.dtype}
+            result = np.asarray(operation.define(*operands, **attrs))
+            values.append(result.astype(np.float64 if is_float(step.dtype) else numpy_dtype(step.dtype)))
+        return [values[i].astype(numpy_dtype(expression.dtype(i))) for i in expression.results]
 
 
 def _constant(expression: Expression, value: int) -> float | None:

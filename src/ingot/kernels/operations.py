@@ -1,6 +1,7 @@
 """The operators that expressions are made of: for each its plain definition in NumPy and the code it emits.
 
-`define` gets floats as float64 and integers as they are. `emit` gets register values (see codegen.elements),
+`define` gets floats as float64 and integers as they are; of an operator that changes types ("typed") also the
+dtypes of its operands and result. `emit` gets register values (see codegen.elements),
 the operands' dtypes, the result's, and the attributes that differ from ONNX's defaults.
 """
 # llvmlite has no type information.
@@ -16,9 +17,18 @@ from typing import Any
 import numpy as np
 
 from ingot.codegen import math
-from ingot.codegen.builder import I1, Builder, Value, element_of, lanes_of, vector
-from ingot.codegen.elements import FLOATS, INTEGERS, cast, is_float, is_signed
+from ingot.codegen.builder import F32, I1, I32, Builder, Value, element_of, lanes_of, vector
+from ingot.codegen.elements import (
+    FLOATS,
+    INTEGERS,
+    NARROW_FLOATS,
+    NARROW_INTEGERS,
+    cast,
+    is_float,
+    is_signed,
+)
 from ingot.codegen.lanes import Lanes
+from ingot.codegen.narrow import SCALE
 from ingot.kernels import definitions as plain
 
 Attrs = dict[str, Any]
@@ -34,6 +44,7 @@ class Operation:
     emit: Emit
     accepts: Accepts
     weight: int
+    typed: bool = False
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -55,8 +66,15 @@ _FLOAT, _INTEGER, _BOOL = _same(*FLOATS), _same(*INTEGERS), _same("bool")
 _NUMBER = _same(*FLOATS, *INTEGERS)
 
 
-def _add(name: str, define: Callable[..., Any], emit: Emit, accepts: Accepts, weight: int = 1) -> None:
-    OPERATIONS[name] = Operation(define, emit, accepts, weight)
+def _add(
+    name: str,
+    define: Callable[..., Any],
+    emit: Emit,
+    accepts: Accepts,
+    weight: int = 1,
+    typed: bool = False,
+) -> None:
+    OPERATIONS[name] = Operation(define, emit, accepts, weight, typed)
 
 
 # ---- ways to emit ------------------------------------------------------------------------------------------
@@ -411,8 +429,68 @@ def _bit_shift(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str
     return x.shift_down(safe).where(inside, 0).value
 
 
-def _cast(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
-    return cast(k, xs[0], dtypes[0], dtype)
+def _cast(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    saturate, mode = bool(attrs.get("saturate", 1)), attrs.get("round_mode", "up")
+    return cast(k, xs[0], dtypes[0], dtype, saturate, mode)
+
+
+def _quantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    precision = plain.quantizing_dtype(dtypes, attrs.get("precision"))
+    x, scale = (cast(k, v, d, precision) for v, d in zip(xs[:2], dtypes, strict=False))
+    ratio = k.ir.fdiv(x, scale)
+    if precision in ("float16", "bfloat16"):
+        ratio = cast(k, cast(k, ratio, "float32", precision), precision, "float32")
+        precision = "float32"
+    if is_float(dtype):
+        return cast(k, ratio, precision, dtype, bool(attrs.get("saturate", 1)))
+    whole, zero = Lanes(k, k.intrinsic("rint", ratio)), None
+    low, high = (whole.constant(bound) for bound in plain.bounds_of(dtype))
+    wide = vector(I32, lanes_of(whole.type))
+    if len(xs) > 2:
+        zero = cast(k, xs[2], dtypes[2], "int32")
+        real = Lanes(k, k.ir.sitofp(zero, whole.type))
+        low, high = low - real, high - real
+    # NaN takes the lower bound.
+    whole = whole.where(whole > low, low)
+    bounded = k.ir.fptosi(whole.where(whole < high, high).value, wide)
+    return cast(k, bounded if zero is None else k.ir.add(bounded, zero), "int32", dtype)
+
+
+def _dequantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    x = xs[0]
+    if is_float(dtypes[0]):
+        x = cast(k, x, dtypes[0], "float32")
+    else:
+        x = cast(k, x, dtypes[0], "int32")
+        if len(xs) > 2:
+            x = k.ir.sub(x, cast(k, xs[2], dtypes[2], "int32"))
+        x = k.ir.sitofp(x, vector(F32, lanes_of(x.type)))
+    product = k.ir.fmul(x, cast(k, xs[1], dtypes[1], "float32"))
+    return cast(k, product, "float32", dtype)
+
+
+_QUANTIZED = ("int8", "uint8", "int16", "uint16", *NARROW_INTEGERS, *NARROW_FLOATS)
+_SCALES = ("float32", "float16", "bfloat16", SCALE)
+
+
+def _accepts_quantize(dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> bool:
+    zero = dtypes[2:]
+    return (
+        dtypes[0] in ("float32", "float16", "bfloat16", "int32")
+        and dtypes[1] in _SCALES
+        and dtype in _QUANTIZED
+        and (not zero or zero == (dtype,))
+        and attrs.get("precision") in (None, "float32", "float16", "bfloat16")
+    )
+
+
+def _accepts_dequantize(dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> bool:
+    return (
+        dtypes[0] in (*_QUANTIZED, "int32")
+        and dtypes[1] in _SCALES
+        and dtype in ("float32", "float16", "bfloat16")
+        and (len(dtypes) == 2 or is_float(dtypes[0]) or dtypes[2] == dtypes[0])
+    )
 
 
 def _constant(_k: Builder, _xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
@@ -435,6 +513,8 @@ _add("BitShift", plain.bit_shift, _bit_shift, _INTEGER, 4)
 _add("Where", np.where, _where, lambda ts, t, _at: ts[0] == "bool" and ts[1] == ts[2] == t)
 _add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _predicate(*FLOATS))
 _add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
-_add("Cast", plain.same, _cast, lambda _ts, _t, _at: True, 2)
+_add("Cast", plain.cast, _cast, lambda _ts, _t, _at: True, 2, typed=True)
+_add("QuantizeLinear", plain.quantize, _quantize, _accepts_quantize, 12, typed=True)
+_add("DequantizeLinear", plain.dequantize, _dequantize, _accepts_dequantize, 4, typed=True)
 _add("Identity", plain.same, lambda _k, xs, _ts, _t, _at: xs[0], lambda ts, t, _at: ts[0] == t, 0)
 _add("Constant", plain.same, _constant, lambda ts, _t, _at: not ts, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,6 +19,7 @@ from ingot.ops.registry import (
     Facts,
     Op,
     attr_int,
+    attr_str,
     first_input,
     label,
     need,
@@ -55,6 +57,12 @@ def _plain(dtype: DType) -> bool:
     return (is_native(dtype) and dtype != STRING) or dtype == ml_dtypes.bfloat16
 
 
+def _attributes(node: ir.Node) -> tuple[tuple[str, Any], ...]:
+    """How casts to narrow floats round, where it is not the default."""
+    saturate, mode = attr_int(node, "saturate", 1), attr_str(node, "round_mode", "up")
+    return (*(() if saturate else (("saturate", 0),)), *(() if mode == "up" else (("round_mode", mode),)))
+
+
 @register("Cast", since=28)
 class Cast(Op):
     """x in the type that `to` names."""
@@ -72,7 +80,7 @@ class Cast(Op):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
-        return plan.wait(node.outputs[0], "Cast", [first_input(node)])
+        return plan.wait(node.outputs[0], "Cast", [first_input(node)], _attributes(node))
 
 
 @register("CastLike", since=25)
@@ -90,7 +98,7 @@ class CastLike(Op):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
-        return plan.wait(node.outputs[0], "Cast", [first_input(node)])
+        return plan.wait(node.outputs[0], "Cast", [first_input(node)], _attributes(node))
 
 
 @register("BitCast", since=26)

@@ -51,6 +51,11 @@ _FAMILIES = (
 )
 
 
+#: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
+#: run time. Larger constants were folded when the session was made, or wait for the kernel that packs them.
+KNOWN_ELEMENTS = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a value at planning time: concrete dims, and the value itself where it is known.
