@@ -323,17 +323,22 @@ class Builder:
         load = self.declare(name, type_, [pointers.type, I32, mask.type, type_])
         return self.ir.call(load, [pointers, I32(size_of(element)), mask, ir.Constant(type_, None)])
 
-    def gather_at(self, pointer: Value, offsets: Value, type_: Any, mask: Value | None = None) -> Value:
-        """Lanes pointer[offsets[i]] for a vector of i64 `offsets` in elements; lanes off `mask` are not read
-        and are 0.
+    def gather_at(
+        self, pointer: Value, offsets: Value, type_: Any, mask: Value | None = None, step: Any = None
+    ) -> Value:
+        """Lanes pointer[offsets[i]] for a vector of i64 `offsets` in elements (or in elements of type
+        `step`); lanes off `mask` are not read and are 0.
         """
         lanes, element = lanes_of(type_), element_of(type_)
-        pointers = self.ir.gep(self.broadcast(pointer, lanes), [offsets], source_etype=element)
+        pointers = self.ir.gep(
+            self.broadcast(pointer, lanes), [offsets], source_etype=element if step is None else step
+        )
         if mask is None:
             mask = ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
         name = f"llvm.masked.gather.{suffix(type_)}.v{lanes}p0"
         load = self.declare(name, type_, [pointers.type, I32, mask.type, type_])
-        return self.ir.call(load, [pointers, I32(size_of(element)), mask, ir.Constant(type_, None)])
+        align = size_of(element if step is None else step)
+        return self.ir.call(load, [pointers, I32(align), mask, ir.Constant(type_, None)])
 
     def scatter(self, value: Value, pointer: Value, stride: Int, count: Int | None = None) -> None:
         """Store lanes at pointer[0], pointer[stride], …; only the first `count` of them."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MASKED = {
     "amx": (),
     "avx512": ("amx",),
-    "avx2": ("avx512", "evex512", "avx10", "amx"),
+    "avx2": ("avx512", "evex512", "avx10", "amx", "avxvnni"),
     "sse": ("avx512", "evex512", "avx10", "amx", "avx", "fma", "f16c", "xop", "vaes", "vpclmulqdq"),
 }
 
@@ -54,6 +54,14 @@ class Machine:
         """Whether one instruction permutes the float32 lanes of a vector by an index vector."""
         wanted = {16: "+avx512f", 8: "+avx2"}.get(self.lanes)
         return wanted is not None and wanted in self.features.split(",")
+
+    @property
+    def byte_products(self) -> bool:
+        """Whether one instruction adds the products of four unsigned and four signed bytes to each 32-bit
+        lane (Intel's VNNI; it does the same with pairs of 16-bit integers).
+        """
+        wanted = {64: ("+avx512vnni",), 32: ("+avx512vnni", "+avxvnni")}.get(self.vector_bytes, ())
+        return any(feature in self.features.split(",") for feature in wanted)
 
     @property
     def fingerprint(self) -> str:

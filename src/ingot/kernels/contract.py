@@ -35,6 +35,7 @@ from ingot.codegen.elements import (
 )
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
+from ingot.codegen.products import add_bytes, add_pairs
 from ingot.kernels import expression as expressions
 from ingot.kernels.call import View, constant
 from ingot.kernels.expression import Expression
@@ -43,6 +44,10 @@ TILE_SLOTS = (
     "a", "b", "out", "table", "steps", "count", "a_row", "out_column", "out_row", "out_channel", "valid",
     "next", "next_step", "next_tile",
 )  # fmt: skip
+
+#: What every 32 bits of a tile's factors are: a float, four bytes (unsigned ones of pixels, signed ones of
+#: weights), or two signed 16-bit integers.
+Numbers = Literal["float32", "bytes", "words"]
 
 UNROLL = 4  # values of the contraction in a step, where nothing else decides
 
@@ -92,12 +97,16 @@ class Shape:
     vectors: int
 
 
-def register_tile(machine: Machine, channels: int | None = None) -> Shape:
+def register_tile(machine: Machine, channels: int | None = None, numbers: Numbers = "float32") -> Shape:
     """The largest tile whose sums, one step's weights and a temporary fit in the registers.
 
     Up to one vector of `channels` leaves registers for more pixels; 8 sums hide the latency of an FMA.
     """
     single = channels is not None and channels <= machine.lanes
+    if numbers == "words" and not machine.byte_products:  # each product needs a register of its own
+        if machine.registers >= 32:
+            return Shape(24, 1) if single else Shape(12, 2)
+        return Shape(8, 1) if single else Shape(4, 2)
     if machine.registers >= 32:
         if machine.vector_bytes == 16:  # AArch64, whose FMA reads no pixel from memory by itself
             return Shape(24, 1) if single else Shape(12, 2)
@@ -217,17 +226,19 @@ def tile(
     epilogue: Expression | None,
     reaches: tuple[Reach, ...],
     operands: tuple[str, ...],
+    numbers: Numbers = "float32",
 ) -> None:
     """`count` tiles side by side. Pointers are of the first; strides of `out` and operands are in bytes, of
     a in floats.
 
     Each step fetches `fetched` lines of weights from `next` on, and each tile, with `fetch`, its output and
     operands. `panel` vectors lie in a row of weights, of which `vectors` are computed and `valid` channels
-    stored.
+    stored. numbers: what every 32 bits of pixels and weights are; sums of integers are int32.
     """
     del operands  # they are in the slots already
     lanes = k.machine.lanes
-    type_ = vector(F32, lanes)
+    unit = F32 if numbers == "float32" else I32
+    type_ = vector(unit, lanes)
     a, b, table, steps = k.pointer("a"), k.pointer("b"), k.pointer("table"), k.arg("steps")
     a_row = k.arg("a_row") if rows > 1 else 0
     next_step = k.arg("next_step")
@@ -253,15 +264,23 @@ def tile(
                     k.ir.fence("seq_cst", "singlethread")
                 held = [k.load(weights, type_, (c * panel + v) * lanes) for v in range(vectors)]
                 for p in range(pixels):
-                    value = k.load(lines[p // columns], F32, p % columns * pitch + c)
+                    value = k.load(lines[p // columns], unit, p % columns * pitch + c)
                     value = k.broadcast(value, lanes)
                     for v in range(vectors):
                         at = ((c % sums) * pixels + p) * vectors + v
-                        total[at] = k.fma(value, held[v], total[at])
+                        total[at] = _multiply(k, numbers, value, held[v], total[at])
+        add = k.ir.fadd if numbers == "float32" else k.ir.add
         while len(total) > pixels * vectors:
             half = len(total) // 2
-            total = [k.ir.fadd(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
+            total = [add(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
         _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
+
+
+def _multiply(k: Builder, numbers: Numbers, value: Value, weights: Value, total: Value) -> Value:
+    """total + value · weights, lane by lane."""
+    if numbers == "float32":
+        return k.fma(value, weights, total)
+    return (add_bytes if numbers == "bytes" else add_pairs)(k, total, value, weights)
 
 
 def _fetch_ends(
@@ -320,7 +339,7 @@ def _finish(
         k.store(value, k.scratch, i * lanes)
     with k.loop(0, rows) as row, k.loop(0, columns) as column:
         saved = k.at(k.scratch, k.mul(k.add(k.mul(row, columns), column), vectors * lanes), F32)
-        pixel(row, column, [k.load(saved, vector(F32, lanes), v * lanes) for v in range(vectors)])
+        pixel(row, column, [k.load(saved, total[0].type, v * lanes) for v in range(vectors)])
 
 
 def finisher(

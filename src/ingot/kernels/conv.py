@@ -20,15 +20,17 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.call import Call, View, Weights
+from ingot.kernels.call import Call, View, Weights, constant
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
     SHARING,
     TILE_SLOTS,
+    UNROLL,
     Ahead,
     Epilogue,
     Frame,
+    Numbers,
     fetches,
     name_of,
     operand_names,
@@ -38,7 +40,7 @@ from ingot.kernels.contract import (
     split,
     tile,
 )
-from ingot.kernels.gemm import matmul
+from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.pack import (
     DTYPES,
     PACK_SLOTS,
@@ -49,6 +51,7 @@ from ingot.kernels.pack import (
     pack_ordered,
 )
 from ingot.kernels.reading import Geometry, Order, choose, ranges, table, tile_shape, weight_rows
+from ingot.kernels.units import VALUES, check_bytes, pack_integers, pack_units, repeated, steps_of
 
 _TILES = 16  # of work, at least, where the problem has them
 _ROWS = 4  # of the output in a register tile, at most: each needs an address register
@@ -61,7 +64,7 @@ CONV_SLOTS = (
     "groups", "bands", "panels", "panel_width", "n", "table", "steps",
     "row_groups", "tall", "row_tile", "wide", "narrow", "wide_columns",
     "near", "next_step", "next_tile", "step", "rows_step", "extra_rows", "a_row", "a_column",
-    "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges",
+    "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges", "zero",
     *(f"{h}_{w}{part}" for part in ("", "_last") for h in _HEIGHTS for w in _WIDTHS),
 )  # fmt: skip
 
@@ -72,10 +75,13 @@ def supports(dtype: str, spatial: int) -> bool:
 
 
 @kernel(*CONV_SLOTS)
-def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
+def conv(
+    k: Builder, *, source: str, operands: tuple[str, ...], fill: tuple[str, Numbers] | None = None
+) -> None:
     """Tiles begin..end of (image, group, band of output rows, panel of output channels).
 
-    source: what tiles read, "place" (the image), "blocks" or "lines" (of a packed band).
+    source: what tiles read, "place" (the image), "blocks" or "lines" (of a packed band). fill: the dtype of
+    the byte at "zero" that padding is made of, and what its units are; None: zeros.
     """
     names = ["out", *(f"x{i}" for i in range(len(operands) // len(_ARRAYS)))]
     frame = Frame(k, k.scratch, (*TILE_SLOTS, *operand_names(len(names) - 1)))
@@ -113,8 +119,11 @@ def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
                 top = k.sub(k.mul(top_row, arg["step"]), arg["top"])
                 turns = k.mul(k.sub(k.sub(bottom_row, top_row), 1), k.div(arg["step"], arg["rows_step"]))
                 rows = k.add(turns, arg["extra_rows"], 1)
-                emit = _pack_blocks if source == "blocks" else _pack_lines
-                emit(k, arg, packing, image_start, packed, top, rows)
+                if source == "blocks":
+                    zero = _padding(k, arg["zero"], fill)
+                    _pack_blocks(k, arg, packing, image_start, packed, top, rows, zero)
+                else:
+                    _pack_lines(k, arg, packing, image_start, packed, top, rows)
             held[0] = place
             band_start, band_row = packed, top_row
         else:
@@ -157,12 +166,28 @@ def conv(k: Builder, *, source: str, operands: tuple[str, ...]) -> None:
                     k.call(k.choose(is_tall, code["tall", w], code["low", w]), frame.pointer, 0, 0, sums)
 
 
+def _padding(k: Builder, zero: Value, fill: tuple[str, Numbers] | None) -> Value:
+    """A vector of what lies outside of the image."""
+    lanes = k.machine.lanes
+    if fill is None:
+        return k.zero(vector(F32, lanes))
+    return k.broadcast(repeated(k, k.ir.inttoptr(zero, PTR), *fill), lanes)
+
+
 def _pack_blocks(
-    k: Builder, arg: dict[str, Value], packing: Frame, source: Value, packed: Value, top: Int, rows: Int
+    k: Builder,
+    arg: dict[str, Value],
+    packing: Frame,
+    source: Value,
+    packed: Value,
+    top: Int,
+    rows: Int,
+    zero: Value,
 ) -> None:
-    """`rows` rows from input row `top` on, as blocks of channels with their columns sorted by phase."""
+    """`rows` rows from input row `top` on, as blocks of channels with their columns sorted by phase; `zero`
+    stands outside of the image.
+    """
     lanes, columns = k.machine.lanes, arg["columns"]
-    zero = k.zero(vector(F32, lanes))
     with k.loop(0, rows) as r, k.loop(0, arg["phases"]) as phase:
         y = k.add(top, k.mul(r, arg["rows_step"]))
         target = k.at(packed, k.add(k.mul(r, arg["line"]), k.mul(k.mul(phase, columns), lanes)), F32)
@@ -235,6 +260,46 @@ class PackedConvWeights:
         return self._packed[order]
 
 
+class IntegerConvWeights:
+    """Filters [O, C / groups, kh, kw] (or [O, C / groups, k]) of int8 or uint8 with one zero point, or one
+    for each of O, as units.
+    """
+
+    def __init__(
+        self, weights: Weights, zero: np.ndarray | None, groups: int, numbers: Numbers, machine: Machine
+    ) -> None:
+        check_bytes("convolution weights", weights.dtype)
+        self.outputs, self.inputs = weights.shape[:2]  # inputs of one group
+        *rows, columns = weights.shape[2:]
+        self.kernel: tuple[int, int] = (rows[0] if rows else 1, columns)
+        self.groups, self.numbers, values = groups, numbers, VALUES[numbers]
+        self.units = -(-self.inputs // values)
+        self.step = steps_of(self.units)
+        taps, each = self.kernel[0] * self.kernel[1], self.outputs // groups
+        order, count = weight_rows("blocks", self.units, taps, machine.lanes, self.step)
+        filters = weights.read().reshape(groups, each, self.inputs, taps)
+        neutral = np.zeros((self.outputs, 1), np.int32) if zero is None else zero.reshape(-1, 1)
+        neutral = np.broadcast_to(neutral, (self.outputs, 1)).reshape(groups, 1, each).astype(filters.dtype)
+        # Places behind the last channel hold the zero point, so that nothing of them is left.
+        spread = np.empty((groups, count * values, each), filters.dtype)
+        spread[...] = neutral if numbers == "words" else 128 if filters.dtype == np.uint8 else 0
+        for tap, unit in np.ndindex(taps, self.units):
+            first, row = unit * values, order[unit * taps + tap] * values
+            part = filters[:, :, first : first + values, tap]
+            spread[:, row : row + part.shape[2]] = part.swapaxes(1, 2)
+        packed = pack_integers(spread, neutral if numbers == "words" else None, numbers, machine)
+        self.packed = replace(packed, batch=(groups, 1) if groups > 1 else ())
+
+    @property
+    def sums(self) -> View:
+        """Σ of each filter's weights as they are packed: int32 [O]."""
+        view, each = self.packed.sums, self.outputs // self.groups
+        step = self.packed.panels * self.packed.panel
+        if self.groups > 1:
+            return view.with_dims((self.groups, each), (step, 1))
+        return view.with_dims((each,), (1,))
+
+
 def pack_conv_weights(array: np.ndarray | Weights, machine: Machine, groups: int = 1) -> PackedConvWeights:
     """Filters [O, C / groups, kh, kw] or [O, C / groups, k] of float32, float16 or bfloat16, for `conv2d`.
 
@@ -304,6 +369,7 @@ def conv2d(
         views = [v.with_dims((*v.shape[:2], 1, v.shape[2]), (*v.strides[:2], 0, v.strides[2])) for v in views]
         strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
     kernel_size = w.kernel
+    check_packable("convolution", x.dtype)
     _check(views[0], w, views[1], strides, pads, dilations)
     if out.size == 0:
         return []
@@ -317,15 +383,44 @@ def conv2d(
     return [_call(views, w, kernel_size, strides, pads, dilations, epilogue, machine)]
 
 
+def integer_conv2d(
+    x: View,
+    zero: View | None,
+    w: IntegerConvWeights,
+    out: View,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    epilogue: Epilogue | None,
+    machine: Machine,
+) -> list[Call]:
+    """`conv2d` for int8 or uint8 x of any strides, in int32, padded with the byte at `zero` (0 if None).
+
+    The sums that the epilogue gets still hold x's zero point, as those of `gemm.integer_matmul` do.
+    """
+    check_bytes("convolution", x.dtype)
+    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    views = [x, out, *operands]
+    if x.rank == 3:
+        views = [v.with_dims((*v.shape[:2], 1, v.shape[2]), (*v.strides[:2], 0, v.strides[2])) for v in views]
+        strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+    _check(views[0], w, views[1], strides, pads, dilations)
+    if out.size == 0:
+        return []
+    if w.kernel == (1, 1) and tuple(strides) == (1, 1) and not any(pads):
+        return _pointwise(views, w, epilogue, machine)
+    zero = constant(np.zeros((), x.dtype)) if zero is None else zero
+    return [_call(views, w, w.kernel, strides, pads, dilations, epilogue, machine, zero)]
+
+
 def _check(
     x: View,
-    w: PackedConvWeights,
+    w: PackedConvWeights | IntegerConvWeights,
     out: View,
     strides: Sequence[int],
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> None:
-    check_packable("convolution", x.dtype)
     wanted = [x.shape[0], w.outputs]
     for d in range(2):
         padded = x.shape[2 + d] + pads[d] + pads[d + 2]
@@ -346,7 +441,7 @@ def _check(
 
 
 def _pointwise(
-    views: list[View], w: PackedConvWeights, epilogue: Epilogue | None, machine: Machine
+    views: list[View], w: PackedConvWeights | IntegerConvWeights, epilogue: Epilogue | None, machine: Machine
 ) -> list[Call]:
     """A 1×1 convolution: a product of matrices [pixels, channels] for each image and group."""
     matrices: list[View] = []
@@ -355,37 +450,45 @@ def _pointwise(
         sn, sc, sh, sw = v.strides
         inner = c // w.groups
         matrices.append(v.with_dims((n, w.groups, h, width, inner), (sn, inner * sc, sh, sw, sc)))
-    panels = w.panels("blocks")
-    panels = replace(panels, batch=(w.groups, 1) if w.groups > 1 else ())
     after = replace(epilogue, operands=matrices[2:]) if epilogue else None
-    calls = matmul(matrices[0], panels, matrices[1], after, machine)
+    if isinstance(w, IntegerConvWeights):
+        panels = replace(w.packed, depth=w.inputs)
+        calls = integer_matmul(matrices[0], panels, matrices[1], after, machine)
+    else:
+        panels = replace(w.panels("blocks"), batch=(w.groups, 1) if w.groups > 1 else ())
+        calls = matmul(matrices[0], panels, matrices[1], after, machine)
     return [replace(call, label="conv") for call in calls]
 
 
 def _call(
     views: list[View],
-    w: PackedConvWeights,
+    w: PackedConvWeights | IntegerConvWeights,
     kernel_size: tuple[int, int],
     strides: Sequence[int],
     pads: Sequence[int],
     dilations: Sequence[int],
     epilogue: Epilogue | None,
     machine: Machine,
+    zero: View | None = None,
 ) -> Call:
     """One call over all images and groups. views: x, out and the epilogue's operands, all [N, channels, H,
-    W].
+    W]. zero: what integers are padded with.
     """
     x, out, lanes = views[0], views[1], machine.lanes
     images, _, out_rows, out_columns = out.shape
     outputs = w.outputs // w.groups
-    in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], lanes)
+    integers = w.numbers if isinstance(w, IntegerConvWeights) else None
+    if isinstance(w, IntegerConvWeights):
+        in_place, order, channels, step, b = False, "blocks", w.units, w.step, w.packed
+    else:
+        in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], lanes)
+        channels, step, b = w.inputs, UNROLL, w.panels(order)
     g = Geometry(
-        in_place, order, w.inputs, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
-        pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]),
+        in_place, order, channels, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
+        pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]), step,
     )  # fmt: skip
-    b = w.panels(order)
 
-    shape = register_tile(machine, outputs)
+    shape = register_tile(machine, outputs, integers or "float32")
     tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)
@@ -412,6 +515,7 @@ def _call(
             masked=last_panel and last % lanes != 0,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
+            **({} if integers is None else {"numbers": integers}),
         )  # fmt: skip
 
     codes = [
@@ -434,6 +538,10 @@ def _call(
         inner, pitch, x_pixel, x_inner = w.inputs, packed_rows * g.line // lanes, sw * strides[1], sc
     elif not in_place:
         inner = max(0, min(x.shape[3], g.columns // g.values - pads[1])) * g.values
+    dtype = name_of(x.dtype)
+    packing = pack(mode=mode, width=1, dtype=dtype)
+    if integers is not None:
+        packing = pack_units(mode=mode, dtype=dtype, numbers=integers)
     memory = 0 if in_place else g.planes * packed_rows * g.line + 2 * lanes
     args: list[int | View | Kernel] = [
         x, sn, w.inputs * sc, sc, sh, x_pixel, x_inner, x.shape[2], pads[0],
@@ -441,17 +549,20 @@ def _call(
         w.groups, bands, b.panels, b.panel, outputs, steps, steps.size,
         row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
         ahead.near, ahead.step, ahead.tile, strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
-        pack(mode=mode, width=1, dtype=name_of(x.dtype)), pitch, inner, -(-inner // lanes),
-        g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits,
+        packing, pitch, inner, -(-(inner if integers is None else channels) // lanes),
+        g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits, zero or 0,
         *codes, *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     operands = tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)
     source = "place" if in_place else "blocks" if order == "blocks" else "lines"
+    code = conv(source=source, operands=operands)
+    if integers is not None:
+        code = conv(source=source, operands=operands, fill=(dtype, integers))
     return Call(
-        conv(source=source, operands=operands),
+        code,
         args,
         tiles=images * w.groups * bands * b.panels,
-        reads=[x, b.view, steps, limits, *views[2:]],
+        reads=[x, b.view, steps, limits, *views[2:], *([] if zero is None else [zero])],
         writes=[out],
         scratch=PACKED_AT + memory * 4,
         flops=2 * out.size * w.inputs * kernel_size[0] * kernel_size[1],

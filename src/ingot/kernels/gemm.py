@@ -29,6 +29,7 @@ from ingot.kernels.contract import (
     Ahead,
     Epilogue,
     Frame,
+    Numbers,
     fetches,
     name_of,
     offsets_table,
@@ -40,6 +41,7 @@ from ingot.kernels.contract import (
     tile,
 )
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
+from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units, steps_of
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
 _ARRAYS = ("", "_outer", "_batch", "_row", "_column")  # an address; bytes along each dimension
@@ -163,6 +165,29 @@ def _reading(
     return _Reading(False, lanes, UNROLL, offsets_table(offsets))
 
 
+@functools.lru_cache(1024)
+def _unit_reading(
+    dtype: str,
+    numbers: Numbers,
+    row: int,
+    inner: int,
+    rows: int,
+    depth: int,
+    step: int,
+    rows_in_band: int,
+    lanes: int,
+) -> _Reading:
+    """The same for bytes: in place where they are unsigned and make whole units."""
+    units = -(-depth // VALUES[numbers])
+    aligned = depth % 4 == 0 and (row % 4 == 0 or rows == 1) and units % step == 0
+    if numbers == "bytes" and dtype == "uint8" and inner == 1 and aligned and abs(row) * rows < 2**30:
+        pitch = row // 4 if rows > 1 else 0
+        return _Reading(True, pitch, step, offsets_table(np.arange(0, units, step)))
+    steps, each = np.arange(-(-units // step)), lanes // step
+    offsets = steps // each * (rows_in_band * lanes) + steps % each * step
+    return _Reading(False, lanes, step, offsets_table(offsets))
+
+
 def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The plain meaning, in float64."""
     with np.errstate(all="ignore"):
@@ -187,7 +212,7 @@ def matmul(
     """
     machine = machine or host()
     depth, n = (b.k, b.n) if isinstance(b, PackedWeights) else b.shape[-2:]
-    batch, m = out.shape[:-2], out.shape[-2]
+    m = out.shape[-2]
     if a.shape[-2:] != (m, depth) or out.shape[-1] != n:
         raise ShapeError(
             f"matrix product: found {a.shape} · [..., {depth}, {n}] -> {out.shape}; "
@@ -196,13 +221,23 @@ def matmul(
     check_packable("first factor of a matrix product", a.dtype)
     if out.size == 0:
         return []
-    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
     calls: list[Call] = []
     if isinstance(b, View):
+        operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
         if out.strides[-1] != 1 and n > 1 and out.strides[-2] == 1:
             turned = Epilogue(epilogue.expression, [_turn(v) for v in operands]) if epilogue else None
             return matmul(_turn(b), _turn(a), _turn(out), turned, machine)
         calls, b = pack_calls(b, machine)
+    return calls + product_calls(a, b, out, epilogue, machine)
+
+
+def product_calls(
+    a: View, b: PackedWeights, out: View, epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """Calls for panels that are packed already, of floats or of integers; see `matmul`."""
+    calls: list[Call] = []
+    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    batch, m = out.shape[:-2], out.shape[-2]
     missing = len(batch) - len(b.batch)
     b_strides = [0] * missing
     for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
@@ -212,7 +247,7 @@ def matmul(
                 "they must be equal or 1"
             )
         b_strides.append(0 if size == 1 else stride * b.matrix)
-    views = [a.broadcast_to((*batch, m, depth)), out, *operands]
+    views = [a.broadcast_to((*batch, m, a.shape[-1])), out, *operands]
     dims = [
         _Dim(size, sb, [v.strides[i] for v in views])
         for i, (size, sb) in enumerate(zip(batch, b_strides, strict=True))
@@ -234,6 +269,23 @@ def matmul(
         )
         calls.append(_call(moved, replace(b, view=weights), inner, row, epilogue, machine))
     return calls
+
+
+def integer_matmul(
+    a: View, b: IntegerWeights, out: View, epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """Calls that compute out[..., M, N] = epilogue(a' · b') in int32, with units as `kernels.units` says.
+
+    a: int8 or uint8 of any strides. The sums that the epilogue gets still hold the pixels' zero point:
+    `zero_terms` says what to subtract.
+    """
+    check_bytes("first factor of a product of integers", a.dtype)
+    if a.shape[-2:] != (out.shape[-2], b.depth) or out.shape[-1] != b.n:
+        raise ShapeError(
+            f"product of integers: found {a.shape} · [..., {b.depth}, {b.n}] -> {out.shape}; "
+            "the inner sizes must be equal and the result [..., rows of the first, columns of the second]"
+        )
+    return product_calls(a, b, out, epilogue, machine) if out.size else []
 
 
 def _turn(view: View) -> View:
@@ -283,7 +335,8 @@ def _call(
     machine: Machine,
 ) -> Call:
     """One call over at most two dimensions of batch. views: a, out and the epilogue's operands."""
-    lanes, shape = machine.lanes, register_tile(machine, b.n)
+    numbers: Numbers = b.numbers if isinstance(b, IntegerWeights) else "float32"
+    lanes, shape = machine.lanes, register_tile(machine, b.n, numbers)
     outer, batch = dims
     tiles, tall, height = split(row.size, shape.pixels)
     panels, depth_blocks = b.panels, max(1, -(-b.k // lanes))
@@ -295,8 +348,18 @@ def _call(
         reach_of(v, column, [row.strides[j]], b.n)
         for j, (v, column) in enumerate(zip(views, columns, strict=True))
     ]
-    a = views[0]
-    reading = _reading(name_of(a.dtype), row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
+    a, dtype = views[0], name_of(views[0].dtype)
+    depth = b.depth if isinstance(b, IntegerWeights) else b.k
+    mode = pack_mode((row.size, depth), row.strides[0], columns[0])
+    if numbers == "float32":
+        reading = _reading(dtype, row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
+        packing = pack(mode=mode, width=1, dtype=dtype)
+    else:
+        step = steps_of(b.k)
+        reading = _unit_reading(
+            dtype, numbers, row.strides[0], columns[0], row.size, depth, step, rows_in_band, lanes
+        )
+        packing = pack_units(mode=mode, dtype=dtype, numbers=numbers)
     width = b.panel // lanes
     last = b.n - (panels - 1) * b.panel
     steps = -(-b.k // reading.unroll)
@@ -307,6 +370,7 @@ def _call(
         pitch=reading.pitch, unroll=reading.unroll, panel=width, out=reaches[1],
         epilogue=epilogue.expression if epilogue else None,
         reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
+        **({} if numbers == "float32" else {"numbers": numbers}),
     )  # fmt: skip
 
     def kernel_of(pixels: int, last_panel: bool) -> Kernel:
@@ -323,12 +387,11 @@ def _call(
     for j, view in enumerate(views):
         size = view.dtype.itemsize
         arrays.append([view, *(d.strides[j] * size for d in (outer, batch, row)), columns[j] * size])
-    mode = pack_mode((row.size, b.k), row.strides[0], columns[0])
     args: list[int | View | Kernel] = [
         *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
         batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
-        b.n, b.k, depth_blocks, reading.table, steps,
-        ahead.near, ahead.step, ahead.tile, pack(mode=mode, width=1, dtype=name_of(a.dtype)),
+        b.n, depth, depth_blocks, reading.table, steps,
+        ahead.near, ahead.step, ahead.tile, packing,
         tall_tile, low_tile, tall_last, low_last,
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
@@ -340,7 +403,7 @@ def _call(
         reads=[a, b.view, reading.table, *views[2:]],
         writes=[views[1]],
         scratch=PACKED_AT + (0 if reading.in_place else depth_blocks * rows_in_band * lanes * 4),
-        flops=2 * matrices * row.size * b.n * b.k,
+        flops=2 * matrices * row.size * b.n * depth,
         label="matmul",
     )
 

@@ -47,6 +47,7 @@ class Geometry:
     out_width: int
     lanes: int
     steps: tuple[int, int, int]  # of the input, in elements: to the next channel, row, column
+    step: int = UNROLL  # values of a block of channels in a step
 
     @property
     def reach(self) -> int:
@@ -113,7 +114,7 @@ class Geometry:
     def unroll(self) -> int:
         """Values of the contraction in a step: a divisor of the runs in which they lie side by side."""
         if self.order == "blocks":
-            return UNROLL
+            return self.step
         dense = self.dilations[1] == 1 and (not self.in_place or self.steps[2] == self.values)
         if self.order == "planes":
             runs = self.kernel[1] if dense else 1
@@ -173,7 +174,7 @@ def table(g: Geometry, rows: int) -> View:
     j = ((phase * g.columns + column // g.strides[1]) * g.lanes)[None, :, None]
     parts: list[np.ndarray] = []
     for block in range(g.planes):
-        channels = np.arange(0, min(g.lanes, g.channels - block * g.lanes), UNROLL)
+        channels = np.arange(0, min(g.lanes, g.channels - block * g.lanes), g.step)
         parts.append((block * plane + i + j + channels).reshape(-1))
     return offsets_table(np.concatenate(parts))
 
@@ -195,7 +196,9 @@ def ranges(g: Geometry, pixel_bytes: int) -> View:
     return constant(np.array(rows, np.int64))
 
 
-def weight_rows(order: Order, channels: int, taps: int, lanes: int) -> tuple[np.ndarray, int]:
+def weight_rows(
+    order: Order, channels: int, taps: int, lanes: int, step: int = UNROLL
+) -> tuple[np.ndarray, int]:
     """Which row of a panel the weight of (channel, tap) is, flat, and how many rows the panel has."""
     channel = np.arange(channels)[:, None]
     tap = np.arange(taps)
@@ -204,9 +207,9 @@ def weight_rows(order: Order, channels: int, taps: int, lanes: int) -> tuple[np.
     if order == "pixels":
         return (tap * channels + channel).reshape(-1), channels * taps
     block = channel // lanes
-    width = -(-np.minimum(lanes, channels - block * lanes) // UNROLL) * UNROLL
+    width = -(-np.minimum(lanes, channels - block * lanes) // step) * step
     rows = block * lanes * taps + tap * width + channel % lanes
-    return rows.reshape(-1), taps * -(-channels // UNROLL) * UNROLL
+    return rows.reshape(-1), taps * -(-channels // step) * step
 
 
 def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: int) -> tuple[int, int]:
