@@ -74,6 +74,8 @@ class Anchor:
     free_order: bool
     #: rows(out, epilogue, image, first): the same for some rows of one image, where the kernel can
     rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None
+    #: the epilogue gets the value itself, of its own dtype
+    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -283,12 +285,18 @@ class Lowering:
         order: Sequence[int] | None = None,
         free_order: bool = False,
         rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
+        exact: bool = False,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
         rank = len(self._facts[value].shape)
         self._waiting[value] = Anchor(
-            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order, rows
+            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order, rows, exact
         )
+
+    def waits_as(self, value: ir.Value) -> str | None:
+        """The elementwise operator as whose result a value waits."""
+        waits = self._waiting.get(value)
+        return waits.op if isinstance(waits, Elementwise) else None
 
     def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:
         """How to compute some rows of one image [N, C, H, W] of a value that only this node reads: a function
@@ -311,8 +319,8 @@ class Lowering:
             expression, leaves = self._expression(value, members, anchor)
         views = [self.view(leaf).broadcast_to(self._facts[value].shape) for leaf in leaves]
         positions = [found.position, *(member.position for member in members.values())]
-        for member in (anchor, *members):
-            del self._waiting[member]
+        del self._waiting[anchor]
+        self._done(value, members)
         emit = found.rows
 
         def compute(out: View, image: int, first: int) -> list[Call]:
@@ -342,9 +350,8 @@ class Lowering:
                 leaves.insert(0, leaves.pop(whole[0]))
                 expression, _ = self._expression(value, members, None, leaves)
                 views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
-                for member in members:
-                    del self._waiting[member]
-                    self._kinds[self._position] = "native"
+                self._done(value, members)
+                self._kinds[self._position] = "native"
                 return expression, views
         return identity(name_of(self._facts[value].dtype)), [self.view(value)]
 
@@ -476,8 +483,7 @@ class Lowering:
         shape = self._facts[value].shape
         views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
         positions = [member.position for member in members.values()]
-        for member in members:
-            self._waiting.pop(member, None)
+        self._done(value, members)
         if anchor is not None:
             waiting = self._waiting.pop(anchor)
             assert isinstance(waiting, Anchor)
@@ -490,6 +496,12 @@ class Lowering:
         self._views[value] = out
         self._append([elementwise(expression, views, [out], self.machine)], positions)
         return out
+
+    def _done(self, root: ir.Value, members: dict[ir.Value, Elementwise]) -> None:
+        """The members wait no more, but for those that others may repeat."""
+        for value, waits in members.items():
+            if value is root or not _is_repeated(waits):
+                self._waiting.pop(value, None)
 
     def _append(self, calls: Sequence[Call], positions: list[int]) -> None:
         for call in calls:
@@ -527,13 +539,14 @@ class Lowering:
             if (
                 value in self._output_buffers
                 or self._facts[value].shape != shape
-                or not inside.issuperset(self._uses[value])
+                or not (inside.issuperset(self._uses[value]) or _is_repeated(waits))
             ):
                 continue
             if isinstance(waits, Anchor):
                 fits = target is None or waits.free_order or target.strides[waits.order[-1]] == 1
                 floats = self._facts[value].dtype == self._facts[root].dtype == np.float32
-                if anchor is None and fits and floats:
+                narrow = waits.exact and self._facts[root].dtype.itemsize <= 4
+                if anchor is None and fits and (floats or narrow):
                     anchor = value
                 continue
             grown = (leaves - {value}) | set(waits.operands)
@@ -541,8 +554,9 @@ class Lowering:
                 continue
             leaves = grown
             members[value] = waits
-            inside.add(waits.position)
-            consider(waits.operands)
+            if inside.issuperset(self._uses[value]):  # else others will read its operands too
+                inside.add(waits.position)
+                consider(waits.operands)
         return members, anchor
 
     def _expression(
@@ -648,6 +662,11 @@ class Lowering:
             inputs.append(None if value is None else known if known is not None else self.view(value))
         outputs = [self.output(v) if v in self._facts else None for v in node.outputs]
         self._steps.append(HostStep(self._position, inputs, outputs))
+
+
+def _is_repeated(waits: Elementwise | Anchor) -> bool:
+    """Whether each reader computes it anew: small integers are read sooner than the floats they become."""
+    return isinstance(waits, Elementwise) and waits.op == "DequantizeLinear"
 
 
 def _nbytes(facts: Facts) -> int:

@@ -113,6 +113,16 @@ def quantize(
     return np.where(np.isnan(ratio), low, whole).astype(np.int64).astype(numpy_dtype(dtype))
 
 
+def requantize(x: Array, factor: Array, zero: Array, *, dtypes: tuple[str, ...], dtype: str) -> Array:
+    """Saturate(round(x · factor) + zero), both float32 and their product rounded to it."""
+    del dtypes
+    low, high = bounds_of(dtype)
+    product = (x.astype(np.float32) * factor.astype(np.float32)).astype(np.float64)
+    shift = zero.astype(np.float64)
+    whole = np.clip(np.rint(product), low - shift, high - shift) + shift
+    return np.where(np.isnan(product), low, whole).astype(np.int64).astype(numpy_dtype(dtype))
+
+
 def dequantize(
     x: Array, scale: Array, zero: Array | None = None, *, dtypes: tuple[str, ...], dtype: str
 ) -> Array:

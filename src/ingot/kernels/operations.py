@@ -443,17 +443,25 @@ def _quantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, 
         precision = "float32"
     if is_float(dtype):
         return cast(k, ratio, precision, dtype, bool(attrs.get("saturate", 1)))
-    whole, zero = Lanes(k, k.intrinsic("rint", ratio)), None
+    return _saturated(k, ratio, cast(k, xs[2], dtypes[2], "int32") if len(xs) > 2 else None, dtype)
+
+
+def _saturated(k: Builder, real: Value, zero: Value | None, dtype: str) -> Value:
+    """round(real) + zero (int32), within an integer dtype of at most 16 bits; NaN takes the lower bound."""
+    whole = Lanes(k, k.intrinsic("rint", real))
     low, high = (whole.constant(bound) for bound in plain.bounds_of(dtype))
     wide = vector(I32, lanes_of(whole.type))
-    if len(xs) > 2:
-        zero = cast(k, xs[2], dtypes[2], "int32")
-        real = Lanes(k, k.ir.sitofp(zero, whole.type))
-        low, high = low - real, high - real
-    # NaN takes the lower bound.
+    if zero is not None:
+        shift = Lanes(k, k.ir.sitofp(zero, whole.type))
+        low, high = low - shift, high - shift
     whole = whole.where(whole > low, low)
     bounded = k.ir.fptosi(whole.where(whole < high, high).value, wide)
     return cast(k, bounded if zero is None else k.ir.add(bounded, zero), "int32", dtype)
+
+
+def _requantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    product = k.ir.fmul(cast(k, xs[0], dtypes[0], "float32"), xs[1])
+    return _saturated(k, product, cast(k, xs[2], dtypes[2], "int32"), dtype)
 
 
 def _dequantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
@@ -515,6 +523,16 @@ _add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _p
 _add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
 _add("Cast", plain.cast, _cast, lambda _ts, _t, _at: True, 2, typed=True)
 _add("QuantizeLinear", plain.quantize, _quantize, _accepts_quantize, 12, typed=True)
+_add(
+    "Requantize",  # sums of products of integers, times a factor, to small integers
+    plain.requantize,
+    _requantize,
+    lambda ts, t, _at: (
+        ts == (ts[0], "float32", t) and ts[0] in ("int32", "float32") and t in ("int8", "uint8")
+    ),
+    8,
+    typed=True,
+)
 _add("DequantizeLinear", plain.dequantize, _dequantize, _accepts_dequantize, 4, typed=True)
 _add("Identity", plain.same, lambda _k, xs, _ts, _t, _at: xs[0], lambda ts, t, _at: ts[0] == t, 0)
 _add("Constant", plain.same, _constant, lambda ts, _t, _at: not ts, 0)

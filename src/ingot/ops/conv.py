@@ -32,12 +32,14 @@ from ingot.ops.registry import (
     attr_str,
     first_input,
     given,
+    is_weight,
     need,
     present,
     register,
     shape_error,
     show,
 )
+from ingot.ops.sums import dequantized_conv, placed
 from ingot.ops.window import Window, channels_last
 
 Outputs = list[Facts | None] | None
@@ -121,6 +123,8 @@ class Conv(Op):
             own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(_as_images(weights.read()), machine))
             value = _with_bias(plan, node, rank)
             plan.anchor(value, _narrow(plan, x, own, window), channels_last(rank))
+            return True
+        if _from_integers(plan, node, window, group):
             return True
         source = plan.view(x)
         value = _with_bias(plan, node, rank)
@@ -206,7 +210,7 @@ def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machin
 
 def _key(kind: str, w: ir.Value, *more: object) -> Hashable:
     """Under which packed weights are kept: those of initializers only, the others belong to one plan."""
-    return (kind, w, *more) if w.is_initializer() else None
+    return (kind, w, *more) if is_weight(w) else None
 
 
 def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
@@ -221,6 +225,19 @@ def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
     product = plan.intermediate(facts.shape, facts.dtype)
     plan.wait(value, "Add", [product, column])
     return product
+
+
+def _from_integers(plan: Lowering, node: ir.Node, window: Window, group: int) -> bool:
+    """A convolution of dequantised integers; False where it is none, or no kernel computes it."""
+    x, w, value = first_input(node), node.inputs[1], node.outputs[0]
+    assert w is not None
+    bias, facts = node.inputs[2] if len(node.inputs) > 2 else None, plan.facts(value)
+    product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
+    if not dequantized_conv(plan, product, x, w, window, group):
+        return False
+    if bias is not None:
+        plan.wait(value, "Add", [product, placed(plan, bias, 1, len(facts.shape))])
+    return True
 
 
 def _as_images(weights: Array) -> Array:

@@ -31,12 +31,14 @@ from ingot.ops.registry import (
     broadcast,
     first_input,
     given,
+    is_weight,
     need,
     present,
     register,
     shape_error,
     show,
 )
+from ingot.ops.sums import dequantized_matmul
 
 Outputs = list[Facts | None] | None
 
@@ -80,6 +82,8 @@ class MatMul(Op):
         if not _is_native(plan.facts(a).dtype):
             return False
         a_rank, b_rank = len(plan.facts(a).shape), len(plan.facts(b).shape)
+        if dequantized_matmul(plan, value, a, b):
+            return True
         if a_rank > 1 and b_rank > 1:
             product(plan, value, plan.view(a), b)
             return True
@@ -141,27 +145,41 @@ class Gemm(Op):
         if not _is_native(facts.dtype):
             return False
         alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
+        transposed_a, transposed = (bool(attr_int(node, name, 0)) for name in ("transA", "transB"))
+        whole = value if c is None or beta == 0.0 else plan.intermediate(facts.shape, facts.dtype)
+        if dequantized_matmul(
+            plan, whole, a, b, transposed_a=transposed_a, transposed=transposed, alpha=alpha
+        ):
+            if whole is not value:
+                assert c is not None
+                plan.wait(value, "Add", [whole, _times(plan, c, beta)])
+            return True
         steps: list[tuple[str, ir.Value]] = []  # what follows the product
         constant = plan.facts(b).is_known
         if alpha != 1.0 and not constant:
             steps.append(("Mul", plan.known(np.array(alpha, facts.dtype))))
         if c is not None and beta != 0.0:
-            if beta != 1.0:
-                scaled = plan.intermediate(plan.facts(c).shape, facts.dtype)
-                plan.wait(scaled, "Mul", [c, plan.known(np.array(beta, facts.dtype))])
-                c = scaled
-            steps.append(("Add", c))
+            steps.append(("Add", _times(plan, c, beta)))
         left = plan.view(a)
-        if attr_int(node, "transA", 0):
+        if transposed_a:
             left = left.transpose((1, 0))
         so_far = value if not steps else plan.intermediate(facts.shape, facts.dtype)
-        transposed = bool(attr_int(node, "transB", 0))
         product(plan, so_far, left, b, transposed=transposed, scale=alpha if constant else 1.0)
         for i, (op, operand) in enumerate(steps, 1):
             target = value if i == len(steps) else plan.intermediate(facts.shape, facts.dtype)
             plan.wait(target, op, [so_far, operand])
             so_far = target
         return True
+
+
+def _times(plan: Lowering, value: ir.Value, number: float) -> ir.Value:
+    """`value` · number."""
+    if number == 1.0:
+        return value
+    facts = plan.facts(value)
+    result = plan.intermediate(facts.shape, facts.dtype)
+    plan.wait(result, "Mul", [value, plan.known(np.array(number, facts.dtype))])
+    return result
 
 
 def _is_native(dtype: np.dtype[Any]) -> bool:
@@ -201,7 +219,7 @@ def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Pack
         view = plan.view(b)
         return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2)) if transposed else view
     return plan.pack(
-        ("factor", b, transposed, scale) if b.is_initializer() else None,
+        ("factor", b, transposed, scale) if is_weight(b) else None,
         lambda: pack_weights(_scaled(weights.read(), transposed, scale), plan.machine),
     )
 
@@ -223,7 +241,7 @@ def _slices(plan: Lowering, a: Memory, b: ir.Value, transposed: bool, scale: flo
     if not _slices_pay(math.prod(a.shape[:-1]), depth, columns, machine):
         return None
     return plan.pack(
-        ("slices", b, transposed, scale) if b.is_initializer() else None,
+        ("slices", b, transposed, scale) if is_weight(b) else None,
         lambda: slice_matrix(_scaled(weights.read().reshape(matrix), transposed, scale), machine),
     )
 

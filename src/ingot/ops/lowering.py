@@ -171,13 +171,19 @@ class Lowering(Protocol):
         order: Sequence[int] | None = None,
         free_order: bool = False,
         rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
+        exact: bool = False,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)`
         returns the calls; take the views of the inputs before, not in it. The last of `order` is contiguous
-        in `out`, in the other dimensions any strides may come unless free_order, when all may.
+        in `out`, in the other dimensions any strides may come unless free_order, when all may. exact: what
+        the epilogue gets is the value itself, of its dtype, and may become one of another dtype.
         rows(out, epilogue, image, first): for images, the same for `out` [1, C, rows, W], the rows of one
         image from `first` on.
         """
+        ...
+
+    def waits_as(self, value: ir.Value) -> str | None:
+        """The elementwise operator as whose result a value of this plan waits; None: it does not."""
         ...
 
     def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:

@@ -44,6 +44,7 @@ _FAMILIES = (
     "sample",
     "rnn",
     "quantize",
+    "integer",
     "random",
     "control",
     "sequence",
@@ -272,6 +273,14 @@ def need(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> Facts:
 def given(inputs: Sequence[Any], index: int) -> Any:
     """An optional input, or None."""
     return inputs[index] if index < len(inputs) else None
+
+
+def is_weight(value: ir.Value) -> bool:
+    """Whether it is the same in every plan: an initializer, or integers of the file dequantised."""
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return value.is_initializer()
+    return all(v is None or v.is_initializer() for v in node.inputs)
 
 
 def first_input(node: ir.Node) -> ir.Value:
