@@ -50,6 +50,8 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx2", "contract.tile epilogue masked"): Bound(Spills(2, 7)),
     ("sse", "contract.tile epilogue masked"): Bound(Spills(10, 10)),
     ("neon", "contract.tile epilogue masked"): Bound(Spills(2, 7)),
+    # What padding is made of, kept across the call that packs.
+    ("sse", "conv.conv"): Bound(Spills(1, 0)),
     # The masked squares at the edges.
     ("avx2", "copy._transpose"): Bound(Spills(1, 1)),
     # Rows of large windows: LLVM moves loads of the next inputs up.

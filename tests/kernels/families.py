@@ -16,15 +16,15 @@ from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
 from ingot.kernels.boxes import roi_align, suppress
-from ingot.kernels.call import Call, View, strides_in_order
-from ingot.kernels.contract import Epilogue
-from ingot.kernels.conv import conv2d, pack_conv_weights
+from ingot.kernels.call import Call, View, Weights, strides_in_order
+from ingot.kernels.contract import Epilogue, Numbers
+from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
 from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
-from ingot.kernels.gemm import matmul
+from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
@@ -37,6 +37,7 @@ from ingot.kernels.sample import deformed_columns, grid_sample
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
+from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import new
@@ -476,6 +477,38 @@ def resizes(machine: Machine) -> Iterator[Call]:
             yield from interpolate_sum(sources[:count], out, end, machine)
 
 
+def integers(machine: Machine) -> Iterator[Call]:
+    """Products and convolutions of bytes, as four or two to a unit: heights, widths, signs, layouts."""
+    lanes, scalar = machine.lanes, new(())
+    kinds: list[Numbers] = ["words", "bytes"] if machine.byte_products else ["words"]
+    quantised = (Step("Cast", (0,), F), Step("Mul", (3, 1), F), Step("Requantize", (4, 1, 2), "uint8"))
+    expression = Expression(("int32", F, "uint8"), quantised, (5,))
+    end = Epilogue(expression, [new((1, 1)), new((1, 1), "uint8")])
+    for numbers, dtype in itertools.product(kinds, ("int8", "uint8")):
+        zero = np.ones((), dtype) if numbers == "words" else None
+        for n in (lanes, 2 * lanes, 3 * lanes + 1):
+            weights = pack_integers(np.ones((24, n), dtype), zero, numbers, machine)
+            for m, epilogue in itertools.product((*range(1, 15), 57), (None, end)):
+                out = new((m, n), "int32" if epilogue is None else "uint8")
+                yield from integer_matmul(new((m, 24), dtype), weights, out, epilogue, machine)
+        for strides in ((1, 57), (80, 3)):
+            a = new((57, 24), dtype, strides)
+            yield from integer_matmul(a, weights, new((57, n), "int32"), None, machine)
+        for strides in ((48, 1), (1, 24), (200, 3)):
+            source = new((2, 24, 48), dtype, (4800, *strides))
+            yield from pack_factor_calls(source, scalar if numbers == "words" else None, numbers, machine)[0]
+        for channels, o, order in itertools.product((3, 24, 64), (lanes - 1, 48), (LAST, FIRST)):
+            filters = Weights.of(np.ones((o, channels, 3, 3), dtype))
+            packed = IntegerConvWeights(filters, zero, 1, numbers, machine)
+            for stride in (1, 2):
+                size = (14 - 1) // stride + 1
+                out = image((1, o, size, size), dtype="int32")
+                yield from integer_conv2d(
+                    image((1, channels, 14, 14), order, dtype), None, packed, out,
+                    (stride, stride), (1, 1, 1, 1), (1, 1), None, machine,
+                )  # fmt: skip
+
+
 def layers(machine: Machine) -> Iterator[Call]:
     """LSTM, GRU and RNN over numbers of sequences, with what they may be given and asked for."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -543,6 +576,6 @@ FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-        copies, indexed, resizes, layers, ordered, samples,
+        copies, indexed, resizes, layers, ordered, samples, integers,
     )
 }  # fmt: skip

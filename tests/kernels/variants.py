@@ -63,6 +63,8 @@ HELD_BY = {
     "slices.slice_pixels": "test_sliced.py::test_any_convolution",
     "slices.slice_weights": "test_sliced.py::test_any_product",
     "softmax._softmax": "test_softmax.py::test_any_axis_of_any_layout",
+    "units.pack_factor": "test_integers.py::test_any_product",
+    "units.pack_units": "test_integers.py::test_any_product",
     "winograd.winograd": "test_winograd.py::test_any_size",
     "winograd_pack.filters_to_points": "test_winograd.py::test_any_size",
     "winograd_tile.from_points": "test_winograd.py::test_any_size",
@@ -75,7 +77,9 @@ _CACHES = (32 << 10, 1 << 20)
 #: One CPU of each kind, the same ones wherever the tests run. What they have of features follows from their
 #: names.
 MACHINES = {
-    "amx": Machine(_X86, "sapphirerapids", f"+avx512f,{_WIDE}", 64, 32, True, 48 << 10, 2 << 20, True),
+    "amx": Machine(
+        _X86, "sapphirerapids", f"+avx512f,+avx512vnni,{_WIDE}", 64, 32, True, 48 << 10, 2 << 20, True
+    ),
     "avx512": Machine(_X86, "skylake-avx512", f"+avx512f,{_WIDE}", 64, 32, True, *_CACHES),
     "avx2": Machine(_X86, "haswell", "+avx2,+fma,+f16c", 32, 16, True, *_CACHES),
     "sse": Machine(_X86, "x86-64-v2", "", 16, 16, False, *_CACHES),

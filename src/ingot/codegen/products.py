@@ -32,6 +32,6 @@ def add_pairs(k: Builder, sums: Value, a: Value, b: Value) -> Value:
         function = k.declare(f"llvm.x86.{name}", sums.type, [halves, halves])
         return k.ir.add(sums, k.ir.call(function, [k.ir.bitcast(x, halves) for x in (a, b)]))
     half = k.splat(16, vector(I32, lanes))
-    low = [k.ir.ashr(k.ir.shl(x, half), half) for x in (a, b)]
-    high = [k.ir.ashr(x, half) for x in (a, b)]
-    return k.ir.add(k.ir.add(sums, k.ir.mul(*low)), k.ir.mul(*high))
+    for left, right in ((a, b), (k.ir.shl(a, half), k.ir.shl(b, half))):
+        sums = k.ir.add(sums, k.ir.mul(k.ir.ashr(left, half), k.ir.ashr(right, half)))
+    return sums

@@ -272,9 +272,10 @@ class IntegerConvWeights:
         self.outputs, self.inputs = weights.shape[:2]  # inputs of one group
         *rows, columns = weights.shape[2:]
         self.kernel: tuple[int, int] = (rows[0] if rows else 1, columns)
-        self.groups, self.numbers, values = groups, numbers, VALUES[numbers]
+        self.numbers: Numbers = numbers
+        self.groups, values = groups, VALUES[numbers]
         self.units = -(-self.inputs // values)
-        self.step = steps_of(self.units)
+        self.step = steps_of(self.units, numbers, machine)
         taps, each = self.kernel[0] * self.kernel[1], self.outputs // groups
         order, count = weight_rows("blocks", self.units, taps, machine.lanes, self.step)
         filters = weights.read().reshape(groups, each, self.inputs, taps)
@@ -288,7 +289,7 @@ class IntegerConvWeights:
             part = filters[:, :, first : first + values, tap]
             spread[:, row : row + part.shape[2]] = part.swapaxes(1, 2)
         packed = pack_integers(spread, neutral if numbers == "words" else None, numbers, machine)
-        self.packed = replace(packed, batch=(groups, 1) if groups > 1 else ())
+        self.packed = replace(packed, batch=(groups, 1) if groups > 1 else (), step=self.step)
 
     @property
     def sums(self) -> View:
@@ -477,9 +478,10 @@ def _call(
     x, out, lanes = views[0], views[1], machine.lanes
     images, _, out_rows, out_columns = out.shape
     outputs = w.outputs // w.groups
-    integers = w.numbers if isinstance(w, IntegerConvWeights) else None
+    integers: Numbers | None = None
+    in_place, order = False, "blocks"
     if isinstance(w, IntegerConvWeights):
-        in_place, order, channels, step, b = False, "blocks", w.units, w.step, w.packed
+        integers, channels, step, b = w.numbers, w.units, w.step, w.packed
     else:
         in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], lanes)
         channels, step, b = w.inputs, UNROLL, w.panels(order)
@@ -488,7 +490,7 @@ def _call(
         pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]), step,
     )  # fmt: skip
 
-    shape = register_tile(machine, outputs, integers or "float32")
+    shape = register_tile(machine, outputs, "float32" if integers is None else integers)
     tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)

@@ -41,7 +41,7 @@ from ingot.kernels.contract import (
     tile,
 )
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
-from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units, steps_of
+from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
 _ARRAYS = ("", "_outer", "_batch", "_row", "_column")  # an address; bytes along each dimension
@@ -335,7 +335,8 @@ def _call(
     machine: Machine,
 ) -> Call:
     """One call over at most two dimensions of batch. views: a, out and the epilogue's operands."""
-    numbers: Numbers = b.numbers if isinstance(b, IntegerWeights) else "float32"
+    units = b if isinstance(b, IntegerWeights) else None
+    numbers: Numbers = "float32" if units is None else units.numbers
     lanes, shape = machine.lanes, register_tile(machine, b.n, numbers)
     outer, batch = dims
     tiles, tall, height = split(row.size, shape.pixels)
@@ -349,15 +350,14 @@ def _call(
         for j, (v, column) in enumerate(zip(views, columns, strict=True))
     ]
     a, dtype = views[0], name_of(views[0].dtype)
-    depth = b.depth if isinstance(b, IntegerWeights) else b.k
+    depth = b.k if units is None else units.depth
     mode = pack_mode((row.size, depth), row.strides[0], columns[0])
-    if numbers == "float32":
+    if units is None:
         reading = _reading(dtype, row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
         packing = pack(mode=mode, width=1, dtype=dtype)
     else:
-        step = steps_of(b.k)
         reading = _unit_reading(
-            dtype, numbers, row.strides[0], columns[0], row.size, depth, step, rows_in_band, lanes
+            dtype, numbers, row.strides[0], columns[0], row.size, depth, units.step, rows_in_band, lanes
         )
         packing = pack_units(mode=mode, dtype=dtype, numbers=numbers)
     width = b.panel // lanes

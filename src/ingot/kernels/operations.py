@@ -471,7 +471,7 @@ def _dequantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str
     else:
         x = cast(k, x, dtypes[0], "int32")
         if len(xs) > 2:
-            x = k.ir.sub(x, cast(k, xs[2], dtypes[2], "int32"))
+            x = (Lanes(k, x) - Lanes(k, cast(k, xs[2], dtypes[2], "int32"))).value
         x = k.ir.sitofp(x, vector(F32, lanes_of(x.type)))
     product = k.ir.fmul(x, cast(k, xs[1], dtypes[1], "float32"))
     return cast(k, product, "float32", dtype)

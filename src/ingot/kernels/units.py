@@ -20,6 +20,7 @@ and on other machines, words.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -43,8 +44,14 @@ VALUES: dict[str, int] = {"bytes": 4, "words": 2}
 DTYPES = ("int8", "uint8")
 
 
-def steps_of(units: int) -> int:
-    """Units in a step of the tile: few of them are not rounded up to many."""
+def steps_of(units: int, numbers: Numbers, machine: Machine) -> int:
+    """Units in a step of the tile: few of them are not rounded up to many.
+
+    One where products and sums are instructions of their own: LLVM adds up the products of a step first, and
+    spills them.
+    """
+    if numbers == "words" and not machine.byte_products:
+        return 1
     return UNROLL if units % UNROLL == 0 or units > 2 * UNROLL else 2 if units % 2 == 0 else 1
 
 
@@ -79,15 +86,15 @@ class _Units:
     def joined(self, values: Sequence[Value]) -> Value:
         """One unit of each lane, from bytes that lie apart."""
         k, width = self.k, 32 // self.values
-        total: Value = None
+        parts: list[Value] = []
         for i, value in enumerate(values):
             if self._flip:
                 value = k.ir.xor(value, k.splat(-128, value.type))
-            wide = _widened(k, value, I32, self.signed and self.numbers == "words")
-            wide = k.ir.and_(wide, k.splat((1 << width) - 1, wide.type))
-            wide = k.ir.shl(wide, k.splat(i * width, wide.type))
-            total = wide if total is None else k.ir.or_(total, wide)
-        return total
+            wide: Value = _widened(k, value, I32, self.signed and self.numbers == "words")
+            if self.signed and self.numbers == "words":
+                wide = k.ir.and_(wide, k.splat((1 << width) - 1, wide.type))
+            parts.append(k.ir.shl(wide, k.splat(i * width, wide.type)))
+        return functools.reduce(k.ir.or_, parts)
 
 
 def repeated(k: Builder, pointer: Value, dtype: str, numbers: Numbers) -> Value:
@@ -285,6 +292,7 @@ class IntegerWeights(PackedWeights):
     numbers: Numbers
     depth: int
     sums: View
+    step: int  # units in a step of the tile
 
     def columns(self) -> View:
         """The sums [*batch, 1, n]."""
@@ -320,14 +328,14 @@ def _weights(source: View, numbers: Numbers, machine: Machine) -> IntegerWeights
     depth, n = source.shape[-2:]
     batch = tuple(1 if s == 0 else m for m, s in zip(source.shape[:-2], source.strides[:-2], strict=True))
     units, panel = -(-depth // VALUES[numbers]), PANEL_VECTORS * machine.lanes
-    step = steps_of(units)
+    step = steps_of(units, numbers, machine)
     rows, panels = -(-units // step) * step, -(-n // panel)
     count = math.prod(batch)
     buffers = Buffer(count * panels * rows * panel * 4), Buffer(count * panels * panel * 4)
     view = View(buffers[0], 0, np.dtype(np.int32), (buffers[0].nbytes // 4,), (1,))
     sums = View(buffers[1], 0, np.dtype(np.int32), (*batch, panels * panel), (0,) * (len(batch) + 1))
     sums = sums.with_dims(sums.shape, row_major(sums.shape))
-    return IntegerWeights(view, units, n, batch, rows, panel, numbers, depth, sums)
+    return IntegerWeights(view, units, n, batch, rows, panel, numbers, depth, sums, step)
 
 
 def pack_factor_calls(

@@ -218,8 +218,9 @@ class DequantizeLinear(_Linear):
         return _named(node, "output_dtype", need(node, inputs, 1).dtype)
 
 
-for _cls in (QuantizeLinear, DequantizeLinear):  # of the same meaning, for more types at older opsets
-    add(type(_cls.__name__, (_cls,), {"__doc__": _cls.__doc__}), _cls.__name__, 1, "com.microsoft")
+# ONNX Runtime's, of the same meaning, had more types at older opsets.
+add(type("MicrosoftQuantizeLinear", (QuantizeLinear,), {}), "QuantizeLinear", 1, "com.microsoft")
+add(type("MicrosoftDequantizeLinear", (DequantizeLinear,), {}), "DequantizeLinear", 1, "com.microsoft")
 
 
 @register("DynamicQuantizeLinear", since=11)
