@@ -159,6 +159,22 @@ def test_quantisation_there_and_back(dtype: str, machine: Machine) -> None:
             np.testing.assert_array_equal(bits(h), bits(w))
 
 
+@each_machine
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_sums_are_requantised(dtype: str, machine: Machine) -> None:
+    rng = np.random.default_rng(5)
+    sums = rng.integers(-(2**20), 2**20, (3, 77)).astype(np.int32)
+    sums[0, :4] = [2**31 - 1, -(2**31), 0, 1]
+    factor = np.array([[2.0**-12], [1e-5], [0.5]], np.float32)
+    for zero in (0, 1, bounds_of(dtype)[0], bounds_of(dtype)[1]):
+        arrays = [sums, factor, np.full((1, 1), zero, dtype)]
+        expression = Expression(("int32", "float32", dtype), (Step("Requantize", (0, 1, 2), dtype),), (3,))
+        (got,), (want,) = compute(expression, arrays, machine), evaluate(expression, arrays)
+        np.testing.assert_array_equal(got, want)
+        wide = np.rint(sums.astype(np.float32) * factor) + np.float32(zero)
+        np.testing.assert_array_equal(got, np.clip(wide, *bounds_of(dtype)).astype(dtype))
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_quantisation_agrees_with_onnx(data: st.DataObject) -> None:

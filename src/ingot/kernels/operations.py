@@ -484,7 +484,8 @@ _SCALES = ("float32", "float16", "bfloat16", SCALE)
 def _accepts_quantize(dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> bool:
     zero = dtypes[2:]
     return (
-        dtypes[0] in ("float32", "float16", "bfloat16", "int32")
+        len(dtypes) > 1
+        and dtypes[0] in ("float32", "float16", "bfloat16", "int32")
         and dtypes[1] in _SCALES
         and dtype in _QUANTIZED
         and (not zero or zero == (dtype,))
@@ -494,7 +495,8 @@ def _accepts_quantize(dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> bool
 
 def _accepts_dequantize(dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> bool:
     return (
-        dtypes[0] in (*_QUANTIZED, "int32")
+        len(dtypes) > 1
+        and dtypes[0] in (*_QUANTIZED, "int32")
         and dtypes[1] in _SCALES
         and dtype in ("float32", "float16", "bfloat16")
         and (len(dtypes) == 2 or is_float(dtypes[0]) or dtypes[2] == dtypes[0])
