@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ingot.codegen.builder import Builder, Int, Value
 from ingot.codegen.elements import (
     gather_element,
+    is_float,
     load_element,
     memory_element,
     scatter_element,
@@ -120,12 +119,6 @@ def elementwise(
 def fill(value: float | int | bool, out: View, machine: Machine) -> Call:
     """A call that stores `value` in every element of `out`."""
     dtype = out.dtype.name
-    number = (
-        bool(value)
-        if dtype == "bool"
-        else int(value)
-        if np.issubdtype(out.dtype, np.integer)
-        else float(value)
-    )
+    number = bool(value) if dtype == "bool" else float(value) if is_float(dtype) else int(value)
     expression = Expression((), (Step("Constant", (), dtype, (("value", number),)),), (0,))
     return elementwise(expression, [], [out], machine, label="fill")
