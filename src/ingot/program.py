@@ -97,9 +97,14 @@ TENSOR = _Tensor()
 
 
 def as_array(tensor: Any) -> npt.NDArray[Any]:
-    """A torch tensor or anything NumPy takes, as an array."""
+    """A torch tensor or anything NumPy takes, as an array; complex numbers as pairs of real ones."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
+        if tensor.is_complex():  # an ONNX model has real numbers: the parts lie along a last axis
+            import torch
+
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        tensor = tensor.resolve_neg()
         if str(tensor.dtype) == "torch.bfloat16":
             import ml_dtypes
             import torch

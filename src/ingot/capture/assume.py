@@ -17,6 +17,7 @@ Kind = Literal[
     "constant",
     "input-changed",
     "state",
+    "random",
 ]
 Status = Literal["proved", "checked", "fixed", "assumed"]
 
@@ -30,7 +31,8 @@ class Assumption:
             gave a dimension; `argument`: a non-tensor argument kept at its value; `constant`: a Python value
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
             writes into its input, the exported model leaves it alone; `state`: forward changes something that
-            outlives the call
+            outlives the call; `random`: each run of the exported model draws numbers of its own, which no
+            seed of PyTorch's repeats
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `fixed`: visible in the declared inputs; `checked`: the graph

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture.aten import whole_row
+from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.record import Recorder
 
 _Tensor: Any = torch.Tensor
@@ -65,7 +65,7 @@ class Intercept(TorchFunctionMode):
             select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
             return None
         found = whole_row(func)
-        call: Any = _INSTEAD.get(func, func) if _plain(args) else func
+        call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
             call = functools.partial(g.whole, *found)
         try:
@@ -83,14 +83,14 @@ class Intercept(TorchFunctionMode):
                 g.in_python = False
 
 
-def _plain(args: Any) -> bool:
-    """No tensor is one of vmap's, whose batch axis is out of sight."""
+def _plain(args: Any, complex_too: bool = False) -> bool:
+    """No tensor is one of vmap's, whose batch axis is out of sight; nor complex, where it must have a value."""
     wrapped: Any = _functorch.is_functorch_wrapped_tensor
     for a in args:
         if isinstance(a, torch.Tensor):
-            if wrapped(a):
+            if wrapped(a) or (a.is_complex() and not complex_too):
                 return False
-        elif isinstance(a, (list, tuple)) and not _plain(a):
+        elif isinstance(a, (list, tuple)) and not _plain(a, complex_too):
             return False
     return True
 

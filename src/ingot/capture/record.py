@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ingot.capture import alias, fakes
+from ingot.capture import alias, complex_numbers, fakes
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
@@ -56,12 +56,14 @@ class Entry:
     view: View | None = None
     version: int = 0
     name: str = "const"
+    parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
 
 
 @dataclass(eq=False)
 class View:
     """How a view was made, so that it can be made again after its base was written to."""
 
+    func: Any
     parent: Entry
     op: str
     row: Row
@@ -105,9 +107,12 @@ class Missing:
         )
 
 
+# Drawn when the model runs, never while recording: no result of theirs is a constant.
 _RANDOM = {
     "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "uniform",
-    "multinomial", "randperm", "native_dropout", "exponential", "random", "poisson",
+    "normal_functional", "multinomial", "randperm", "native_dropout", "exponential", "random", "poisson",
+    "cauchy", "geometric", "log_normal", "binomial", "rrelu_with_noise", "_standard_gamma",
+    "_sample_dirichlet", "fractional_max_pool2d", "fractional_max_pool3d", "rrelu_with_noise_functional",
 }  # fmt: skip
 _IN_PLACE_ONLY = {"set", "resize", "resize_as"}
 # Aliases in memory that are no view operators to torch, and the other way round.
@@ -350,15 +355,9 @@ class Recorder:
             return self.python_number(args[0])
         if plan.name == "equal":
             return self._equal(args[0], args[1])
-        if plan.name in _RANDOM and func.overloadpacket is not torch.ops.aten.normal_:
-            raise ExportError(
-                f"{func} draws random numbers at {quoted_line()}\n"
-                "An ONNX file must give the same outputs for the same inputs. Pass the numbers in as an "
-                "input, "
-                "or draw them from a generator outside of forward."
-            )
         reals = [self.real(t) for t in tensors]
-        known = all(r is not None for r in reals)
+        known = all(r is not None for r in reals) and plan.name not in _RANDOM
+        is_complex = complex_numbers.concern(plan.name, tensors, kwargs)
         if plan.name in ("lift_fresh", "lift"):
             return self._lift(func, args[0])
         if plan.in_place and self._is_outside(func, self.entry(args[0])):
@@ -372,6 +371,8 @@ class Recorder:
             return args[0]
         if known and plan.foldable and self._fold(func, plan, args, kwargs, out, bool(tensors)):
             return out
+        if is_complex:
+            return complex_numbers.dispatch(self, func, plan.name, args, kwargs, out)
         return self._emit(func, plan, args, kwargs, out)
 
     def whole(self, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:
@@ -447,6 +448,7 @@ class Recorder:
                 zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)
             ):
                 view = View(
+                    func,
                     parent,
                     plan.name,
                     plan.row,
@@ -464,6 +466,8 @@ class Recorder:
         return tidy
 
     def _bind_results(self, name: str, out: Any, made: Any) -> None:
+        if out is None:  # a check that returns nothing
+            return
         if isinstance(out, torch.Tensor):
             out, made = [out], [made]
         for o, v in zip(out, made, strict=False):
@@ -484,8 +488,7 @@ class Recorder:
         """Take an operator without a row apart; when torch cannot, note it and go on to find the others."""
         parts = _decomposition(func)
         if parts is not None:
-            with self.mode, Dispatch(self):
-                again = parts(*args, **kwargs)
+            again = self.recorded(parts, *args, **kwargs)
             results = again if isinstance(again, (list, tuple)) else [again]
             if any(isinstance(r, torch.Tensor) and id(r) not in self._entries for r in results):
                 self._note_missing(func, out)  # it came apart into something that has no row either
@@ -494,15 +497,60 @@ class Recorder:
             flat_again = list(again) if isinstance(again, (list, tuple)) else [again]
             for o, a in zip(flat_out, flat_again, strict=True):
                 if isinstance(o, torch.Tensor):
-                    value = self.operand(a, o.dtype)
-                    self.bind(o, value)
-                    self._note_dims(o, value)
+                    self.adopt(o, a)
             return
         self._note_missing(func, out)
 
+    def adopt(self, out: torch.Tensor, made: Any) -> None:
+        """Say that `out` has the value of `made`, which another call gave."""
+        if out.is_complex():
+            self.bind_complex(out, *complex_numbers.parts(self, made))
+            return
+        value = self.operand(made, out.dtype)
+        self.bind(out, value)
+        self._note_dims(out, value)
+
+    def bind_complex(self, out: torch.Tensor, re: torch.Tensor, im: torch.Tensor) -> None:
+        """Say which real tensors a complex one consists of."""
+        self._new(out, Group(owned=True), parts=(re, im))
+
+    def constant(self, tensor: torch.Tensor, like: Entry) -> torch.Tensor:
+        """A real tensor as a constant that may be written to if `like` may."""
+        self._new(tensor, Group(owned=like.group.owned), real=tensor, name=like.name)
+        return tensor
+
+    def recorded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call Python over torch operators from within a row, and record what it calls."""
+        with self.mode, Dispatch(self):
+            return function(*args, **kwargs)
+
+    def traced(self, function: Callable[..., Any], out: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a row returns, for an operator that is written as Python over other torch operators."""
+        again = self.recorded(function, *args, **kwargs)
+        if isinstance(out, torch.Tensor):
+            return self._as_dtype(again, out)
+        return [self._as_dtype(a, o) for a, o in zip(again, out, strict=True)]
+
+    def _as_dtype(self, made: Any, out: Any) -> ir.Value | None:
+        if not isinstance(out, torch.Tensor) or made is None:
+            return None
+        return self.operand(made, out.dtype)
+
+    def _functional(self, func: Any) -> Row | None:
+        """`op_` without a row of its own as `op`, taken apart."""
+        name = func._schema.name.split("::")[1]
+        packet: Any = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
+        overload = getattr(packet, func._overloadname, None)
+        if overload is None:
+            return None
+        return lambda g, out, *args, **kwargs: g.traced(overload, out, *args, **kwargs)
+
     def _note_missing(self, func: Any, out: Any) -> None:
         self.missing.add(str(func), quoted_line())
-        for o in out if isinstance(out, (list, tuple)) else [out]:
+        outs = list(out) if isinstance(out, (list, tuple)) else [out]
+        if any(isinstance(o, torch.Tensor) and o.is_complex() for o in outs):
+            self.missing.raise_if_any()  # nothing can stand for it
+        for o in outs:
             if isinstance(o, torch.Tensor):
                 value = ir.Value(name=self.graph.unique("missing"))
                 self.bind(o, value)
@@ -528,10 +576,10 @@ class Recorder:
                 continue
             if parent is not None and plan.row is not None:
                 index = i if isinstance(out, (list, tuple)) else None
-                view = View(parent, plan.name, plan.row, out, args, kwargs, index)
+                view = View(func, parent, plan.name, plan.row, out, args, kwargs, index)
                 self._new(o, parent.group, real=r, view=view)
             else:
-                self._new(o, Group(owned=True), real=r)
+                self._new(o, Group(owned=not plan.view), real=r)
             self.calls.append((_name(func), None))
         return True
 
@@ -636,14 +684,20 @@ class Recorder:
             with _disable_current_modes(), torch.no_grad():
                 func(*self._reals(args), **{k: self._reals(v) for k, v in kwargs.items()})
             group.version += 1
+            for e in group.entries:
+                e.parts = None
             self.calls.append((_name(func), None))
             return
         self._release(group)
-        if plan.row is None:
-            self.missing.add(str(func), quoted_line())
+        if complex_numbers.concern(plan.name, _tensors(args, kwargs), kwargs):
+            complex_numbers.write(self, func, plan.name, args, kwargs)
             return
         self._locate()
-        made = plan.row(self, args[0], *args, **kwargs)
+        row = plan.row or self._functional(func)
+        if row is None:
+            self.missing.add(str(func), quoted_line())
+            return
+        made = row(self, args[0], *args, **kwargs)
         value = made[0] if isinstance(made, (list, tuple)) else made
         self._write(target, value)
         self.annotate(value, args[0])
@@ -652,9 +706,14 @@ class Recorder:
     def _release(self, group: Group) -> None:
         """A constant that is about to receive what an input decides stops being one."""
         for e in group.entries:
+            if e.real is not None and e.tensor.is_complex():
+                complex_numbers.parts(self, e.tensor)
+        for e in group.entries:
             if e.real is None:
                 continue
-            if e.view is None:
+            if e.tensor.is_complex():
+                pass
+            elif e.view is None:
                 self._get(e)
             else:
                 e.value, e.version = None, -1

@@ -21,6 +21,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ingot.capture import complex_numbers
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import InputSpec
 from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
@@ -127,6 +128,8 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
         recorder.untie_transposed()
         for value, fake in zip(run.inputs, run.fakes, strict=True):
             shape = fake.shape if isinstance(fake, torch.Tensor) else ()
+            if isinstance(fake, torch.Tensor) and fake.is_complex():
+                shape = (*shape, 2)
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
         model = _model(recorder, inputs, outputs)
         assumptions = [*recorder.assumptions, *_noted(call), *others]
@@ -165,7 +168,8 @@ def _run(
     fakes: list[Any] = []
     with torch.no_grad(), recorder.mode:
         for spec in (*call.specs, *call.state_specs):
-            value = ir.Value(name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(spec.dtype)))
+            dtype = complex_numbers.REAL.get(spec.dtype, spec.dtype)
+            value = ir.Value(name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(dtype)))
             inputs.append(value)
             if spec.number is not None:
                 fakes.append(recorder.add_number(value, hints[spec.name], spec.number))
@@ -173,9 +177,11 @@ def _run(
             for d in spec.dims:
                 if isinstance(d, str) and d not in symbols:
                     symbols[d] = env.new_dim(d, hints[d])
-            fake = torch.empty([symbols[d] if isinstance(d, str) else d for d in spec.dims], dtype=spec.dtype)
+            sizes = [symbols[d] if isinstance(d, str) else d for d in spec.dims]
+            is_complex = spec.dtype.is_complex  # pairs of real numbers in the model's file
+            fake = torch.empty([*sizes, 2] if is_complex else sizes, dtype=dtype)
             recorder.add_input(fake, value, of_caller=len(fakes) < len(call.specs))
-            fakes.append(fake)
+            fakes.append(recorder.recorded(torch.view_as_complex, fake) if is_complex else fake)
         for state, fake in zip(call.states, fakes[len(call.specs) :], strict=True):
             for label in state.labels:
                 snapshot.places[label].set(fake)

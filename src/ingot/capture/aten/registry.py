@@ -18,6 +18,7 @@ Row = Callable[..., Any]
 ROWS: dict[str, Row] = {}
 WHOLE: dict[Any, tuple[Row, Row]] = {}
 WHOLE_BY_NAME: dict[str, tuple[Row, Row]] = {}  # by the name of the ATen operator with the same arguments
+INSTEAD: dict[Any, Row] = {}
 
 
 def row(*names: str) -> Callable[[Row], Row]:
@@ -55,3 +56,24 @@ def whole_row(function: Any) -> tuple[Row, Row] | None:
     if found is None and getattr(function, "namespace", "") == "aten":
         found = WHOLE_BY_NAME.get(function.__name__.partition(".")[0])
     return found
+
+
+def composed(*names: str) -> Callable[[Row], Row]:
+    """Register an ATen operator that is written as Python over other torch operators, with its own arguments."""
+
+    def register(function: Row) -> Row:
+        row(*names)(lambda g, out, *args, **kwargs: g.traced(function, out, *args, **kwargs))
+        return function
+
+    return register
+
+
+def instead(*functions: Any) -> Callable[[Row], Row]:
+    """Register Python over other torch functions that is called instead of these ones, with their arguments."""
+
+    def register(function: Row) -> Row:
+        for f in functions:
+            INSTEAD[f] = function
+        return function
+
+    return register
