@@ -368,10 +368,10 @@ def _conj(g: Recorder, func: Any, a: Any) -> Pair:
 
 @rule("abs")
 def _abs(g: Recorder, func: Any, a: Any) -> Tensor:
-    return _modulus(*parts(g, a))
+    return modulus(*parts(g, a))
 
 
-def _modulus(re: Tensor, im: Tensor) -> Tensor:
+def modulus(re: Tensor, im: Tensor) -> Tensor:
     """sqrt(re² + im²), scaled by the larger so that neither square overflows."""
     x, y = torch.abs(re), torch.abs(im)
     large = torch.maximum(x, y)
@@ -389,7 +389,7 @@ def _angle(g: Recorder, func: Any, a: Any) -> Tensor:
 @rule("sgn")
 def _sgn(g: Recorder, func: Any, a: Any) -> Pair:
     re, im = parts(g, a)
-    length = _modulus(re, im)
+    length = modulus(re, im)
     safe = torch.where(length == 0, torch.ones_like(length), length)
     return Pair((re / safe, im / safe))
 
@@ -437,7 +437,7 @@ def _exp(g: Recorder, func: Any, a: Any) -> Pair:
 @rule("log")
 def _log(g: Recorder, func: Any, a: Any) -> Pair:
     re, im = a if isinstance(a, Pair) else parts(g, a)
-    return Pair((torch.log(_modulus(re, im)), torch.atan2(im, re)))
+    return Pair((torch.log(modulus(re, im)), torch.atan2(im, re)))
 
 
 def _scaled_log(base: float) -> Rule:
@@ -454,7 +454,7 @@ RULES["log2"], RULES["log10"] = _scaled_log(2.0), _scaled_log(10.0)
 @rule("sqrt")
 def _sqrt(g: Recorder, func: Any, a: Any) -> Pair:
     re, im = parts(g, a)
-    length = _modulus(re, im)
+    length = modulus(re, im)
     x = torch.sqrt(torch.clamp_min((length + re) / 2, 0))
     y = torch.sqrt(torch.clamp_min((length - re) / 2, 0))
     return Pair((x, torch.where(im < 0, -y, y)))
@@ -577,7 +577,7 @@ def _logical(g: Recorder, func: Any, a: Any, b: Any) -> Any:
 @rule("linalg_vector_norm", "norm")
 def _norm(g: Recorder, func: Any, a: Any, *args: Any, **kwargs: Any) -> Any:
     kwargs.pop("dtype", None)
-    return func(_modulus(*parts(g, a)), *args, **kwargs)
+    return func(modulus(*parts(g, a)), *args, **kwargs)
 
 
 @rule("var", "std")

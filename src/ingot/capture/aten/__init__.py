@@ -17,6 +17,7 @@ from ingot.capture.aten import (
     resize,
     rnn,
     shape,
+    special,
 )
 from ingot.capture.aten.registry import INSTEAD, ROWS, WHOLE, Row, whole_row
 
@@ -41,5 +42,5 @@ __all__ = [
     "resize",
     "rnn",
     "shape",
-    "whole_row",
+    "special",
 ]
