@@ -98,7 +98,7 @@ class Own:
 
 def _lacks_kernel(error: Exception) -> bool:
     text = str(error)
-    return "NOT_IMPLEMENTED" in text or "Could not find an implementation" in text
+    return "NOT_IMPLEMENTED" in text or "No corresponding Numpy type" in text or "Could not find an implementation" in text
 
 
 def outcome(

@@ -57,6 +57,7 @@ class Entry:
     version: int = 0
     name: str = "const"
     parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
+    refusal: ExportError | None = None  # raised when something wants the value
 
 
 @dataclass(eq=False)
@@ -112,9 +113,11 @@ _RANDOM = {
     "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "uniform",
     "normal_functional", "multinomial", "randperm", "native_dropout", "exponential", "random", "poisson",
     "cauchy", "geometric", "log_normal", "binomial", "rrelu_with_noise", "_standard_gamma",
-    "_sample_dirichlet", "fractional_max_pool2d", "fractional_max_pool3d", "rrelu_with_noise_functional",
+    "_sample_dirichlet", "rrelu_with_noise_functional",
 }  # fmt: skip
 _IN_PLACE_ONLY = {"set", "resize", "resize_as"}
+# What these write besides their result, nobody reads.
+_SCRATCH = {"rrelu_with_noise"}
 # Aliases in memory that are no view operators to torch, and the other way round.
 _NOT_FOLDED = {"_local_scalar_dense"}
 
@@ -232,6 +235,8 @@ class Recorder:
                 made = view.row(self, view.out, *view.args, **view.kwargs)
                 e.value = made if view.index is None else made[view.index]
         if e.value is None:
+            if e.refusal is not None:
+                raise e.refusal
             assert e.real is not None
             e.value = self._initializer(e)
         return e.value
@@ -428,7 +433,7 @@ class Recorder:
             elif in_place:
                 in_place = True
         row = ROWS.get(f"{base}.{func._overloadname}") or ROWS.get(base)
-        if (writes and not in_place) or base in _IN_PLACE_ONLY:
+        if (writes and not in_place and base not in _SCRATCH) or base in _IN_PLACE_ONLY:
             row = None
         made = Plan(base, row, in_place, bool(func.is_view), name not in _NOT_FOLDED and not writes)
         self._plans[func] = made
@@ -470,12 +475,16 @@ class Recorder:
             return
         if isinstance(out, torch.Tensor):
             out, made = [out], [made]
-        for o, v in zip(out, made, strict=False):
-            if isinstance(o, torch.Tensor):
-                self.calls.append((name, v))
-                if v is not None:
-                    self.bind(o, v)
-                    self._note_dims(o, v)
+        for i, (o, v) in enumerate(zip(out, made, strict=False)):
+            if not isinstance(o, torch.Tensor):
+                continue
+            self.calls.append((name, v if isinstance(v, ir.Value) else None))
+            if isinstance(v, ir.Value):
+                self.bind(o, v)
+                self._note_dims(o, v)
+            else:
+                refusal = v or ExportError(f"result {i} of {name} has no ONNX form; use the others alone.")
+                self._new(o, Group(owned=True), refusal=refusal)
 
     def _note_dims(self, tensor: torch.Tensor, value: ir.Value) -> None:
         for axis, size in enumerate(tensor.shape):

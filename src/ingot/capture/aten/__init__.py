@@ -11,6 +11,7 @@ from ingot.capture.aten import (
     linalg,
     linear,
     norm,
+    order,
     pool,
     random,
     reduce,
@@ -18,6 +19,7 @@ from ingot.capture.aten import (
     rnn,
     shape,
     special,
+    spectral,
 )
 from ingot.capture.aten.registry import INSTEAD, ROWS, WHOLE, Row, whole_row
 
@@ -36,6 +38,7 @@ __all__ = [
     "linalg",
     "linear",
     "norm",
+    "order",
     "pool",
     "random",
     "reduce",
@@ -43,4 +46,5 @@ __all__ = [
     "rnn",
     "shape",
     "special",
+    "spectral",
 ]

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.elementwise import floor_div
-from ingot.capture.aten.registry import row
+from ingot.capture.aten.registry import composed, row
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ def embedding(
 @row("index_select")
 def index_select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor) -> ir.Value:
     """Positions of an axis."""
-    axis = dim % max(a.dim(), 1)
+    if a.dim() == 0:  # the only position there is, as often as it is asked for
+        return g.val(a) if out.dim() == 0 else g.op("Expand", g.val(a), g.shape(out.shape))
     at = g.val(index) if index.dim() else g.op("Unsqueeze", g.val(index), g.const([0]))
-    return g.op("Gather", g.val(a), at, axis=axis)
+    return g.op("Gather", g.val(a), at, axis=dim % a.dim())
 
 
 @row("gather")
@@ -139,6 +140,9 @@ def masked_select(g: Recorder, out: Tensor, a: Tensor, mask: Tensor) -> ir.Value
 @row("nonzero")
 def nonzero(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """Positions of what is not zero, one row each."""
+    if a.dim() == 0:  # no coordinates: a row without any if it is there
+        found = g.op("NonZero", g.op("Reshape", g.val(a), g.const([1])))
+        return g.op("Slice", g.op("Transpose", found, perm=[1, 0]), g.const([0]), g.const([0]), g.const([1]))
     return g.op("Transpose", g.op("NonZero", g.val(a)), perm=[1, 0])
 
 
@@ -304,38 +308,77 @@ def _scatter(
     return g.op("ScatterElements", start, at, updates, axis=axis, reduction=reduction)
 
 
-@row("index_fill")
-def index_fill(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, value: Any) -> ir.Value:
+@composed("index_fill")
+def index_fill(a: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """a with whole positions of an axis set to a value."""
-    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], _number(g, a, value))
+    if a.dim() == 0:
+        filled = value.to(a.dtype) if isinstance(value, Tensor) else torch.full_like(a, value)
+        return filled if index.numel() else a.clone()
+    if not isinstance(value, Tensor):
+        value = torch.full([], value, dtype=a.dtype)
+    return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], value.to(a.dtype))
 
 
-def _number(g: Recorder, a: Tensor, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    with g.pause():
-        made = torch.empty((), dtype=a.dtype)
-    g.bind(made, g.const(value, a.dtype))
-    return made
-
-
-@row("index_copy")
-def index_copy(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor) -> ir.Value:
+@composed("index_copy")
+def index_copy(a: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """a with whole positions of an axis replaced."""
-    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], source)
+    if a.dim() == 0:
+        return source.reshape([]) if index.numel() else a.clone()
+    source = source if source.dim() else source.reshape([1] * a.dim())
+    return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], source)
 
 
-@row("index_add")
-def index_add(
-    g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1
-) -> ir.Value:
+@composed("index_add")
+def index_add(a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """a with whole positions of an axis added to."""
-    if alpha != 1:
-        with g.pause():
-            scaled = torch.empty_like(source)
-        g.bind(scaled, g.op("Mul", g.val(source), g.operand(alpha, source.dtype)))
-        source = scaled
-    return index_put(g, out, a, [None] * (dim % a.dim()) + [index], source, True)
+    source = source if alpha == 1 else source * alpha
+    if a.dim() == 0:
+        return a + source.reshape([]) if index.numel() else a.clone()
+    source = source if source.dim() else source.reshape([1] * a.dim())
+    return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], source, True)
+
+
+@composed("index_reduce")
+def index_reduce(
+    a: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """a reduced with whole positions of an axis."""
+    if a.dim() == 0:
+        return index_reduce(
+            a.reshape(1), 0, index.reshape(-1), source.reshape(-1), reduce, include_self=include_self
+        ).reshape([])
+    axis = dim % a.dim()
+    shape = [-1 if d == axis else 1 for d in range(a.dim())]
+    at = index.reshape(shape).expand_as(source)
+    return torch.scatter_reduce(a, axis, at, source, reduce, include_self=include_self)
+
+
+@composed("put")
+def put(a: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """a with elements replaced (or added to), counted along all axes."""
+    flat = a.reshape(-1).index_put([index.reshape(-1)], source.reshape(-1), accumulate)
+    return flat.reshape(a.shape)
+
+
+@composed("masked_scatter")
+def masked_scatter(a: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """Where the mask holds, the source's elements one after the other."""
+    a, mask = torch.broadcast_tensors(a, mask)
+    if source.numel() == 0:
+        return a.clone()
+    place = torch.cumsum(mask.reshape(-1).long(), 0) - 1
+    taken = source.reshape(-1).index_select(0, torch.clamp(place, 0, source.numel() - 1))
+    return torch.where(mask, taken.reshape(a.shape), a)
+
+
+@row("nonzero_static")
+def nonzero_static(g: Recorder, out: Tensor, a: Tensor, *, size: int, fill_value: int = -1) -> ir.Value:
+    """The first `size` positions of what is not zero, filled up."""
+    found = nonzero(g, out, a)
+    found = g.op("Slice", found, g.const([0]), g.const([size]), g.const([0]))
+    rest = g.op("Sub", g.const([size]), g.op("Shape", found, start=0, end=1))
+    more = g.op("Expand", g.const(fill_value), g.op("Concat", rest, g.const([a.dim()]), axis=0))
+    return g.op("Concat", found, more, axis=0)
 
 
 @row("select_scatter")
@@ -349,31 +392,3 @@ def select_scatter(g: Recorder, out: Tensor, a: Tensor, src: Tensor, dim: int, i
     return g.op(
         "ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis
     )
-
-
-@row("searchsorted")
-def searchsorted(
-    g: Recorder,
-    out: Tensor,
-    bounds: Tensor,
-    values: Any,
-    *,
-    out_int32: bool = False,
-    right: bool = False,
-    **kwargs: Any,
-) -> ir.Value:
-    """Where values belong among sorted boundaries: how many boundaries are below them."""
-    if not isinstance(values, Tensor) or bounds.dim() != 1 or any(v is not None for v in kwargs.values()):
-        raise ExportError("searchsorted and bucketize take 1-D boundaries and a tensor of values here.")
-    dtype = torch.promote_types(bounds.dtype, values.dtype)
-    x = g.op("Unsqueeze", g.operand(values, dtype), g.const([-1]))
-    below = g.op("LessOrEqual" if right else "Less", g.operand(bounds, dtype), x)
-    return g.op("ReduceSum", g.cast(below, torch.bool, out.dtype), g.const([-1]), keepdims=0)
-
-
-@row("bucketize")
-def bucketize(
-    g: Recorder, out: Tensor, values: Any, bounds: Tensor, *, out_int32: bool = False, right: bool = False
-) -> ir.Value:
-    """searchsorted with its operands the other way round."""
-    return searchsorted(g, out, bounds, values, right=right)

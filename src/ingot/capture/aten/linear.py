@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import row, whole
+from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.fakes import checked
-from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -120,7 +119,28 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
     if p == float("inf"):
         return g.op("ReduceMax", g.op("Abs", apart), g.const([-1]), keepdims=0)
     if p == 0:
-        raise ExportError("cdist with p=0 counts differences and has no row yet; write (a != b).sum(-1).")
+        differ = g.cast(g.op("Not", g.op("Equal", apart, g.const(0, out.dtype))), torch.bool, out.dtype)
+        return g.op("ReduceSum", differ, g.const([-1]), keepdims=0)
     powers = g.op("Pow", g.op("Abs", apart), g.const(float(p), out.dtype))
     total = g.op("ReduceSum", powers, g.const([-1]), keepdims=0)
     return g.op("Pow", total, g.const(1.0 / p, out.dtype))
+
+
+@composed("_pdist_forward")
+def pdist(a: Tensor, p: float = 2.0) -> Tensor:
+    """Distances of each row to every later one."""
+    first, second = torch.triu_indices(a.shape[0], a.shape[0], 1).unbind(0)
+    apart = a.index_select(0, first) - a.index_select(0, second)
+    if p == 0:
+        return (apart != 0).sum(-1).to(a.dtype)
+    return torch.linalg.vector_norm(apart, p, -1)
+
+
+@composed("addbmm")
+def addbmm(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta c + alpha Σ a b over the batch."""
+    product = torch.matmul(a, b).sum(0)
+    product = product if alpha == 1 else product * alpha
+    if beta == 0:
+        return product
+    return product + (c if beta == 1 else c * beta)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import Row, row, whole
+from ingot.capture.aten.registry import Row, composed, row, whole
+from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -47,23 +48,27 @@ def max_pool(
     padding: Any = 0,
     dilation: Any = 1,
     ceil_mode: bool = False,
+    spatial: int = 0,
 ) -> Any:
-    """MaxPool; the positions of the maxima are refused when something uses them."""
-    spatial = len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x)
+    """MaxPool; the positions of the maxima, within one plane, by a node of their own."""
+    spatial = spatial or (len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x))
     window = _each(kernel, spatial)
     pads = _each(padding, spatial)
     value, added = _batched(g, x, spatial)
-    y = g.op(
-        "MaxPool",
-        value,
-        kernel_shape=window,
-        strides=_each(stride, spatial) if stride not in ((), [], None) else window,
-        pads=pads + pads,
-        dilations=_each(dilation, spatial),
-        ceil_mode=int(ceil_mode),
-    )
-    y = _unbatched(g, y, added)
-    return [y, None] if isinstance(out, (list, tuple)) else y
+    attributes: dict[str, Any] = {
+        "kernel_shape": window,
+        "strides": _each(stride, spatial) if stride not in ((), [], None) else window,
+        "pads": pads + pads,
+        "dilations": _each(dilation, spatial),
+        "ceil_mode": int(ceil_mode),
+    }
+    y = _unbatched(g, g.op("MaxPool", value, **attributes), added)
+    if not isinstance(out, (list, tuple)):
+        return y
+    # ONNX counts through batch and channels. Whoever does not use the positions loses this node.
+    at = g.ops("MaxPool", value, n=2, **attributes)[1]
+    plane = g.operand(product(x.shape[-spatial:]), torch.int64)
+    return [y, _unbatched(g, g.op("Mod", at, plane), added)]
 
 
 def _spatial(out: Any, x: Tensor) -> int:
@@ -120,9 +125,17 @@ def avg_pool(
     """AveragePool; another divisor is a multiplication after it."""
     spatial = len(kernel)
     window, pads = _each(kernel, spatial), _each(padding, spatial)
-    if ceil_mode and any(pads) and divisor_override is not None:
-        raise ExportError("avg_pool with ceil_mode, padding and divisor_override together has no ONNX form.")
     value, added = _batched(g, x, spatial)
+    if ceil_mode and divisor_override is not None:
+        # Zeros all round, as many as the last window reaches over: then every window is whole.
+        steps = _each(stride, spatial) if stride not in ((), [], None) else window
+        results, sizes = out.shape[-spatial:], x.shape[-spatial:]
+        reach = [
+            torch.sym_max((r - 1) * s + k - n - p, 0)
+            for r, s, k, n, p in zip(results, steps, window, sizes, pads, strict=True)
+        ]
+        widths = g.shape([0, 0, *pads, 0, 0, *reach])
+        value, pads, ceil_mode = g.op("Pad", value, widths), [0] * spatial, False
     y = g.op(
         "AveragePool",
         value,
@@ -201,18 +214,70 @@ for _function, _axes in (
 
 @row("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
-    """Maxima over windows; only one part, or static parts of equal length."""
-    sizes = size if isinstance(size, (list, tuple)) else [size]
+    """Maxima over windows that cut each axis into nearly equal parts, and where they are in their plane."""
+    sizes = list(size) if isinstance(size, (list, tuple)) else [size]
     spatial = len(sizes)
-    value, added = _batched(g, x, spatial)
-    if all(s == 1 for s in sizes):
-        return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
     lengths = [g.sizes.number(n) for n in x.shape[-spatial:]]
-    if any(n is None or n % s for n, s in zip(lengths, sizes, strict=True)):
+    if all(n is not None and s and n % s == 0 for n, s in zip(lengths, sizes, strict=True)):
+        window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
+        return max_pool(g, out, x, window, spatial=spatial)
+    starts, ends = [], []
+    for n, s in zip(x.shape[-spatial:], sizes, strict=True):
+        starts.append([i * n // s for i in range(s)])
+        ends.append([-((i + 1) * n // -s) for i in range(s)])
+    if any(not isinstance(v, int) for row in (*starts, *ends) for v in row):
+        if all(s == 1 for s in sizes):
+            value, added = _batched(g, x, spatial)
+            return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
         raise ExportError(
-            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {list(sizes)} needs windows of "
-            "different lengths, "
-            "which MaxPool does not have. Use a size that divides a static input size, or 1."
+            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {sizes}: windows over a dynamic size have no "
+            "fixed number of elements. Make these dimensions static with dynamic_shapes, or pool to size 1."
         )
-    window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
-    return [_unbatched(g, g.op("MaxPool", value, kernel_shape=window, strides=window), added), None]
+    return [g.val(v) for v in g.recorded(windowed_max, x, starts, ends)]
+
+
+def windowed_max(x: Tensor, starts: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Maxima over the windows [start, end) of the last axes, and where they are in their plane; axis by axis, the
+    last one first, which finds the first of equal ones.
+    """
+    spatial = len(starts)
+    at = torch.arange(product(x.shape[-spatial:])).reshape(x.shape[-spatial:]).expand(x.shape)
+    for i in reversed(range(spatial)):
+        axis = x.dim() - spatial + i
+        longest = max(e - s for s, e in zip(starts[i], ends[i], strict=True))
+        places = [[min(s + k, e - 1) for k in range(longest)] for s, e in zip(starts[i], ends[i], strict=True)]
+        index = torch.tensor(places).reshape(-1)
+        shape = [*x.shape[:axis], len(places), longest, *x.shape[axis + 1 :]]
+        x = x.index_select(axis, index).reshape(shape)
+        at = at.index_select(axis, index).reshape(shape)
+        x, where = torch.max(x, dim=axis + 1, keepdim=True)
+        at = torch.gather(at, axis + 1, where).squeeze(axis + 1)
+        x = x.squeeze(axis + 1)
+    return x, at
+
+
+@composed("fractional_max_pool2d", "fractional_max_pool3d")
+def fractional_max_pool(x: Tensor, kernel: Sequence[int], size: Sequence[int], samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Maxima over windows at random steps (Graham 2014): start i is ⌊(i + u) a⌋ - ⌊u a⌋, the last ends at the edge."""
+    spatial = len(kernel)
+    batched = x.dim() == spatial + 2
+    x = x if batched else x.unsqueeze(0)
+    n, c = x.shape[:2]
+    at = torch.arange(product(x.shape[2:])).reshape(x.shape[2:]).expand(x.shape)
+    for i in reversed(range(spatial)):
+        axis, length, k, parts = 2 + i, x.shape[2 + i], kernel[i], size[i]
+        # torch keeps the sample of the last axis first in two dimensions, of the first axis in three.
+        u = samples.select(-1, i if spatial == 3 else spatial - 1 - i).unsqueeze(-1)
+        steps = torch.arange(parts, dtype=x.dtype)
+        a = (length - k) / (parts - 1) if parts > 1 else 0.0
+        starts = torch.floor((steps + u) * a) - torch.floor(u * a)
+        starts = torch.where(steps == parts - 1, float(length - k), starts).long()
+        index = starts.unsqueeze(-1) + torch.arange(k)
+        lead = [n, c, *[1] * i, parts * k, *[1] * (spatial - 1 - i)]
+        whole = [*x.shape[:axis], parts * k, *x.shape[axis + 1 :]]
+        index = index.reshape(lead).expand(whole)
+        shape = [*x.shape[:axis], parts, k, *x.shape[axis + 1 :]]
+        x, at = torch.gather(x, axis, index).reshape(shape), torch.gather(at, axis, index).reshape(shape)
+        x, where = torch.max(x, dim=axis + 1, keepdim=True)
+        at, x = torch.gather(at, axis + 1, where).squeeze(axis + 1), x.squeeze(axis + 1)
+    return (x, at) if batched else (x.squeeze(0), at.squeeze(0))

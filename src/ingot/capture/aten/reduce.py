@@ -13,7 +13,6 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, row
-from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -132,6 +131,8 @@ def _arg(op_type: str) -> Row:
             flat = g.op("Reshape", x, g.const([-1]))
             found = g.op(op_type, flat, axis=0, keepdims=0)
             return g.op("Reshape", found, g.const([1] * a.dim())) if keepdim else found
+        if a.dim() == 0:
+            return g.const(0)
         return g.op(op_type, x, axis=dim % a.dim(), keepdims=int(keepdim))
 
     return emit
@@ -294,11 +295,3 @@ def safe_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, dtype: Any = Non
     highest = g.op("ReduceMax", x, g.const([axis]), keepdims=1)
     empty = g.op("Equal", highest, g.const(-math.inf, out.dtype))
     return g.op("Where", empty, g.const(0.0, out.dtype), y)
-
-
-@row("median.dim", "median", "nanmedian", "mode", "kthvalue")
-def refuse_order_statistic(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> Any:
-    """Order statistics have no ONNX operator with torch's choice among equal elements."""
-    raise ExportError(
-        "median, mode and kthvalue have no ONNX operator; use sort or topk and pick the element."
-    )

@@ -82,13 +82,13 @@ def flatten(g: Recorder, out: Tensor, a: Tensor, *dims: Any) -> ir.Value:
     return reshape_to(g, g.val(a), a.shape, out.shape)
 
 
-@row("t", "numpy_T", "transpose_copy")
+@row("t", "numpy_T", "t_copy")
 def t(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """A matrix transposed."""
     return g.op("Transpose", g.val(a), perm=list(range(a.dim()))[::-1]) if a.dim() > 1 else g.val(a)
 
 
-@row("transpose")
+@row("transpose", "transpose_copy")
 def transpose(g: Recorder, out: Tensor, a: Tensor, dim0: int, dim1: int) -> ir.Value:
     """Two axes swapped."""
     rank = a.dim()
@@ -106,13 +106,13 @@ def permute(g: Recorder, out: Tensor, a: Tensor, dims: Sequence[int]) -> ir.Valu
     return g.val(a) if perm == list(range(a.dim())) else g.op("Transpose", g.val(a), perm=perm)
 
 
-@row("unsqueeze")
+@row("unsqueeze", "unsqueeze_copy")
 def unsqueeze(g: Recorder, out: Tensor, a: Tensor, dim: int) -> ir.Value:
     """A new axis of size 1."""
     return g.op("Unsqueeze", g.val(a), g.const([dim % out.dim()]))
 
 
-@row("squeeze")
+@row("squeeze", "squeeze_copy")
 def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
     """Axes of size 1 dropped; a symbolic size is never 1 here."""
     if a.dim() == out.dim():
@@ -201,7 +201,7 @@ def narrow(g: Recorder, out: Tensor, a: Tensor, dim: int, start: Any, length: An
     return slice_values(g, g.val(a), dim % a.dim(), start, start + length)
 
 
-@row("select")
+@row("select", "select_copy")
 def select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Any) -> ir.Value:
     """One position of an axis, the axis dropped."""
     return g.op("Gather", g.val(a), g.scalar(index), axis=dim % a.dim())
@@ -320,24 +320,27 @@ def replication_pad(g: Recorder, out: Tensor, a: Tensor, pad: Sequence[Any]) -> 
     return padded(g, g.val(a), a.dim(), pad, "edge")
 
 
-def _fake_shuffle(a: Tensor, factor: int) -> Tensor:
-    *lead, c, h, w = a.shape
-    return a.new_empty([*lead, c // factor**2, h * factor, w * factor])
+def _fake_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    *lead, c, h, w = input.shape
+    r = upscale_factor
+    return input.new_empty([*lead, c // r**2, h * r, w * r])
 
 
-def _fake_unshuffle(a: Tensor, factor: int) -> Tensor:
-    *lead, c, h, w = a.shape
-    return a.new_empty([*lead, c * factor**2, h // factor, w // factor])
+def _fake_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
+    *lead, c, h, w = input.shape
+    r = downscale_factor
+    return input.new_empty([*lead, c * r**2, h // r, w // r])
 
 
-def _fake_channels(a: Tensor, groups: int) -> Tensor:
-    return a.detach()
+def _fake_channels(input: Tensor, groups: int) -> Tensor:
+    return input.detach()
 
 
 @whole(torch.pixel_shuffle, meta=_fake_shuffle)
 @row("pixel_shuffle")
-def pixel_shuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
+def pixel_shuffle(g: Recorder, out: Tensor, input: Tensor, upscale_factor: int) -> ir.Value:
     """Channels to space: [.., c r², h, w] to [.., c, h r, w r]."""
+    a, factor = input, upscale_factor
     if a.dim() == 4:
         return g.op("DepthToSpace", g.val(a), blocksize=factor, mode="CRD")
     *lead, c, h, w = a.shape
@@ -350,8 +353,9 @@ def pixel_shuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
 
 @whole(torch.pixel_unshuffle, meta=_fake_unshuffle)
 @row("pixel_unshuffle")
-def pixel_unshuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Value:
+def pixel_unshuffle(g: Recorder, out: Tensor, input: Tensor, downscale_factor: int) -> ir.Value:
     """Space to channels, the inverse of pixel_shuffle."""
+    a, factor = input, downscale_factor
     *lead, c, h, w = a.shape
     n = len(lead)
     x = reshape_to(g, g.val(a), a.shape, [*lead, c, h // factor, factor, w // factor, factor])
@@ -361,8 +365,9 @@ def pixel_unshuffle(g: Recorder, out: Tensor, a: Tensor, factor: int) -> ir.Valu
 
 @whole(torch.channel_shuffle, meta=_fake_channels)
 @row("channel_shuffle", "native_channel_shuffle")
-def channel_shuffle(g: Recorder, out: Tensor, a: Tensor, groups: int) -> ir.Value:
+def channel_shuffle(g: Recorder, out: Tensor, input: Tensor, groups: int) -> ir.Value:
     """Channels of the groups interleaved."""
+    a = input
     n, c, *rest = a.shape
     parted = [n, groups, c // groups, *rest]
     x = reshape_to(g, g.val(a), a.shape, parted)
@@ -377,9 +382,11 @@ def window_indices(g: Recorder, count: Any, step: int, size: int, spread: int) -
     return g.op("Add", g.op("Unsqueeze", starts, g.const([1])), offsets)
 
 
-@row("unfold")
+@row("unfold", "unfold_copy")
 def unfold(g: Recorder, out: Tensor, a: Tensor, dim: int, size: int, step: int) -> ir.Value:
     """Sliding windows along dim, as a new last axis."""
+    if a.dim() == 0:
+        return g.op("Reshape", g.val(a), g.const([1])) if size else g.op("Expand", g.val(a), g.const([0]))
     dim, rank = dim % a.dim(), a.dim()
     x = g.op("Gather", g.val(a), window_indices(g, out.shape[dim], step, size, 1), axis=dim)
     perm = [i for i in range(rank + 1) if i != dim + 1] + [dim + 1]
@@ -412,7 +419,7 @@ def im2col(
     return g.op("Reshape", x, g.shape([n, out.shape[1], out.shape[2]]))
 
 
-@row("diagonal")
+@row("diagonal", "diagonal_copy")
 def diagonal(g: Recorder, out: Tensor, a: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> ir.Value:
     """The elements [i, i + offset] of two axes, as a last axis."""
     rank = a.dim()

@@ -1,0 +1,264 @@
+"""Order and counts: medians, modes, the k-th value, unique values, histograms, and where values belong."""
+
+# Rows take whatever the ATen call was given, needed or not; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.aten.registry import composed, row
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Tensor = torch.Tensor
+
+
+def _with_dim(a: Tensor, dim: int) -> tuple[Tensor, int]:
+    """At least one axis."""
+    return (a.reshape(1), 0) if a.dim() == 0 else (a, dim % a.dim())
+
+
+def _shaped(a: Tensor, found: Tensor, dim: int, keepdim: bool) -> Tensor:
+    if a.dim() == 0:
+        return found.reshape([])
+    return found if keepdim else found.squeeze(dim)
+
+
+@composed("kthvalue")
+def kthvalue(a: Tensor, k: Any, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The k-th smallest along dim."""
+    x, axis = _with_dim(a, dim)
+    values, order = torch.topk(x, k, axis, largest=False, sorted=True)
+    return tuple(_shaped(a, v.narrow(axis, k - 1, 1), axis, keepdim) for v in (values, order))  # pyright: ignore[reportReturnType]
+
+
+def _nan_first(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Whether there is a NaN along the axis, and where the first is."""
+    nan = torch.isnan(x)
+    return nan.any(axis, keepdim=True), torch.argmax(nan.int(), axis, keepdim=True)
+
+
+@composed("median.dim")
+def median_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower of the two in the middle; NaN where there is one."""
+    x, axis = _with_dim(a, dim)
+    value, at = kthvalue(x, (x.shape[axis] + 1) // 2, axis, True)
+    if x.dtype.is_floating_point:
+        found, where = _nan_first(x, axis)
+        value, at = torch.where(found, math.nan, value).to(x.dtype), torch.where(found, where, at)
+    return _shaped(a, value, axis, keepdim), _shaped(a, at, axis, keepdim)
+
+
+@composed("median")
+def median(a: Tensor) -> Tensor:
+    """Of all elements."""
+    if a.numel() == 0:
+        return torch.full([], math.nan, dtype=a.dtype)
+    return median_dim(a.reshape(-1), 0)[0]
+
+
+@composed("nanmedian.dim")
+def nanmedian_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower middle one of those that are numbers."""
+    x, axis = _with_dim(a, dim)
+    if not x.dtype.is_floating_point:
+        return median_dim(a, dim, keepdim)
+    nan = torch.isnan(x)
+    values, order = torch.sort(torch.where(nan, math.inf, x).to(x.dtype), dim=axis, stable=True)
+    count = torch.logical_not(nan).sum(axis, keepdim=True)
+    at = torch.clamp_min((count - 1).div(2, rounding_mode="floor"), 0)
+    value, where = torch.gather(values, axis, at), torch.gather(order, axis, at)
+    value = torch.where(count == 0, math.nan, value).to(x.dtype)
+    return _shaped(a, value, axis, keepdim), _shaped(a, where, axis, keepdim)
+
+
+@composed("nanmedian")
+def nanmedian(a: Tensor) -> Tensor:
+    """Of all elements that are numbers."""
+    if a.numel() == 0:
+        return torch.full([], math.nan, dtype=a.dtype)
+    return nanmedian_dim(a.reshape(-1), 0)[0]
+
+
+@composed("mode")
+def mode(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The value that occurs most, the smallest of several; and the last place that it stands at."""
+    x, axis = _with_dim(a, dim)
+    line = x.movedim(axis, -1)
+    same = line.unsqueeze(-1) == line.unsqueeze(-2)
+    count = same.sum(-1)
+    most = count == count.amax(-1, keepdim=True)
+    limit = math.inf if x.dtype.is_floating_point else torch.iinfo(x.dtype).max
+    value = torch.where(most, line, limit).to(x.dtype).amin(-1, keepdim=True)
+    places = torch.arange(line.shape[-1]).expand_as(line)
+    at = torch.where(line == value, places, -1).amax(-1, keepdim=True)
+    return tuple(_shaped(a, v.movedim(-1, axis), axis, keepdim) for v in (value, at))  # pyright: ignore[reportReturnType]
+
+
+# -- unique
+
+
+_UNIQUE = (torch.float32, torch.float64, torch.int64, torch.int8)
+
+
+def _unique(g: Recorder, out: Any, a: Tensor, x: ir.Value, axis: int | None) -> list[ir.Value]:
+    wanted = a.dtype if a.dtype in _UNIQUE else (torch.float32 if a.dtype.is_floating_point else torch.int64)
+    y, _, inverse, counts = g.ops("Unique", g.cast(x, a.dtype, wanted), n=4, axis=axis, sorted=1)
+    return [g.cast(y, wanted, a.dtype), inverse, counts]
+
+
+@row("_unique2")
+def unique2(
+    g: Recorder,
+    out: Any,
+    a: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+) -> list[ir.Value]:
+    """Each value once, sorted."""
+    values, inverse, counts = _unique(g, out, a, g.op("Reshape", g.val(a), g.const([-1])), None)
+    return [values, g.op("Reshape", inverse, g.shape(a.shape), allowzero=1), counts]
+
+
+@row("unique_dim")
+def unique_dim(g: Recorder, out: Any, a: Tensor, dim: int, *args: Any, **kwargs: Any) -> list[ir.Value]:
+    """Each slice once, sorted."""
+    return _unique(g, out, a, g.val(a), dim % a.dim())
+
+
+@row("unique_consecutive")
+def unique_consecutive(
+    g: Recorder,
+    out: Any,
+    a: Tensor,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> list[ir.Value]:
+    """Each run of equal values (or slices) once."""
+    axis = 0 if dim is None else dim % a.dim()
+
+    def changes() -> Tensor:
+        x = a.reshape(-1) if dim is None else a.movedim(axis, 0).reshape(a.shape[axis], -1)
+        n = x.shape[0]
+        differ = x.narrow(0, 1, n - 1) != x.narrow(0, 0, n - 1)
+        if dim is not None:
+            differ = differ.any(-1)
+        return torch.cat([torch.ones(1, dtype=torch.bool), differ])
+
+    x = g.op("Reshape", g.val(a), g.const([-1])) if dim is None else g.val(a)
+    if any(g.sizes.number(n) == 0 for n in a.shape):
+        none = g.op("Expand", g.const(0), g.const([0]))
+        return [x, g.op("Expand", g.const(0), g.shape(a.shape)), none]
+    begins = g.val(g.recorded(changes))
+    values = g.op("Compress", x, begins, axis=axis)
+    running = g.op("CumSum", g.cast(begins, torch.bool, torch.int64), g.const(0))
+    inverse = g.op("Sub", running, g.const(1))
+    starts = g.op("Squeeze", g.op("NonZero", begins), g.const([0]))
+    end = g.op("Shape", begins)
+    later = g.op("Concat", g.op("Slice", starts, g.const([1]), g.const([1 << 62])), end, axis=0)
+    if dim is None:
+        inverse = g.op("Reshape", inverse, g.shape(a.shape))
+    return [values, inverse, g.op("Sub", later, starts)]
+
+
+# -- histograms
+
+
+@composed("histc")
+def histc(a: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
+    """How many elements fall into each of equal bins; between the extremes where no bounds are given."""
+    x = a.reshape(-1)
+    if x.shape[0] == 0:
+        return torch.zeros(bins, dtype=a.dtype)
+    low, high = (torch.full([], float(v), dtype=x.dtype) for v in (min, max))
+    if min == max:
+        low, high = x.amin(), x.amax()
+        same = low == high
+        low, high = torch.where(same, low - 1, low), torch.where(same, high + 1, high)
+    inside = (x >= low) & (x <= high)
+    at = torch.floor((torch.where(inside, x, low) - low) * bins / (high - low))
+    at = torch.clamp(at, 0, bins - 1).long()
+    return torch.zeros(bins, dtype=a.dtype).index_add(0, at, inside.to(a.dtype))
+
+
+def _histogram(
+    x: Tensor, edges: Tensor, weight: Tensor | None, density: bool
+) -> tuple[Tensor, Tensor]:
+    flat = x.reshape(-1)
+    n = edges.shape[0] - 1
+    amount = torch.ones_like(flat) if weight is None else weight.reshape(-1)
+    inside = (flat >= edges[0]) & (flat <= edges[n])
+    at = torch.clamp(torch.searchsorted(edges, flat, right=True) - 1, 0, n - 1)
+    total = torch.zeros(n, dtype=x.dtype).index_add(0, at, torch.where(inside, amount, 0.0).to(x.dtype))
+    if density:
+        total = total / total.sum() / (edges.narrow(0, 1, n) - edges.narrow(0, 0, n))
+    return total, edges
+
+
+@composed("histogram.bins_tensor")
+def histogram(a: Tensor, bins: Tensor, *, weight: Any = None, density: bool = False) -> tuple[Tensor, Tensor]:
+    """Counts between the given edges."""
+    return _histogram(a, bins, weight, density)
+
+
+@composed("histogram.bin_ct")
+def histogram_count(
+    a: Tensor, bins: int = 100, *, range: Sequence[float] | None = None, weight: Any = None, density: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Counts in equal bins."""
+    steps = torch.arange(bins + 1, dtype=torch.float64) / bins
+    if range is not None:
+        low, high = (torch.full([], float(v), dtype=torch.float64) for v in range)
+    elif a.numel() == 0:
+        low, high = torch.zeros([], dtype=torch.float64), torch.ones([], dtype=torch.float64)
+    else:
+        low, high = a.min().double(), a.max().double()
+    same = low == high
+    low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
+    edges = (low + (high - low) * steps).to(a.dtype)
+    # The ends are what was given, not what arithmetic makes of them.
+    edges = torch.where(torch.arange(bins + 1) == bins, high.to(a.dtype), edges)
+    return _histogram(a, edges, weight, density)
+
+
+@row("searchsorted", "searchsorted.Scalar")
+def searchsorted(
+    g: Recorder,
+    out: Tensor,
+    bounds: Tensor,
+    values: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> ir.Value:
+    """Where values belong among sorted boundaries: how many boundaries are below them."""
+    dtype = torch.promote_types(bounds.dtype, values.dtype) if isinstance(values, Tensor) else bounds.dtype
+    edges = g.operand(bounds, dtype)
+    if sorter is not None:
+        edges = g.op("GatherElements", edges, g.operand(sorter, torch.int64), axis=-1)
+    if bounds.dim() > 1:
+        edges = g.op("Unsqueeze", edges, g.const([-2]))
+    x = g.operand(values, dtype)
+    x = g.op("Unsqueeze", x, g.const([-1])) if isinstance(values, Tensor) else x
+    below = g.op("LessOrEqual" if right or side == "right" else "Less", edges, x)
+    return g.op("ReduceSum", g.cast(below, torch.bool, out.dtype), g.const([-1]), keepdims=0)
+
+
+@row("bucketize", "bucketize.Scalar")
+def bucketize(
+    g: Recorder, out: Tensor, values: Any, bounds: Tensor, *, out_int32: bool = False, right: bool = False
+) -> ir.Value:
+    """searchsorted with its operands the other way round."""
+    return searchsorted(g, out, bounds, values, right=right)
