@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-check soak format clean
+.PHONY: test conformance demo bench bench-check opinfo soak format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -24,6 +24,9 @@ bench: $(VENV)/.bench
 
 bench-check: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.check $(ARGS)
+
+opinfo: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.opinfo.run $(ARGS)
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)

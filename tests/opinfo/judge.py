@@ -1,4 +1,6 @@
-"""One sampled call: exported with its own sizes, run by somebody else's runtime, compared with eager PyTorch."""
+"""One sampled call: exported with its own sizes, run by somebody else's runtime, compared with eager
+PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,11 @@ class Own:
 
 def _lacks_kernel(error: Exception) -> bool:
     text = str(error)
-    return "NOT_IMPLEMENTED" in text or "No corresponding Numpy type" in text or "Could not find an implementation" in text
+    return (
+        "NOT_IMPLEMENTED" in text
+        or "No corresponding Numpy type" in text
+        or "Could not find an implementation" in text
+    )
 
 
 def outcome(

@@ -34,7 +34,9 @@ def main() -> int:
     """Run, print a summary, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", default="", help="a regular expression over entry names")
-    parser.add_argument("--failing", action="store_true", help="only entries that do not pass in results.json")
+    parser.add_argument(
+        "--failing", action="store_true", help="only entries that do not pass in results.json"
+    )
     parser.add_argument("--samples", type=int, default=0, help="samples for each entry; 0 for all")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--judge", choices=("other", "ingot"), default="other")
@@ -97,9 +99,7 @@ def _child(name: str, path: Path, options: Any) -> None:
                 judge = Own() if options.judge == "ingot" else Judge()
                 try:
                     with _limited(SAMPLE_SECONDS):
-                        found = outcome(
-                            function, args, kwargs, undefined=op.name in UNDEFINED, judge=judge
-                        )
+                        found = outcome(function, args, kwargs, undefined=op.name in UNDEFINED, judge=judge)
                 except TimeoutError:
                     found = Outcome("crash", f"takes longer than {SAMPLE_SECONDS} s")
                 sink.write(json.dumps([found.status, found.reason, found.judge]) + "\n")

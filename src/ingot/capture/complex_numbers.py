@@ -1,8 +1,10 @@
-"""Complex tensors as two real ones: an ATen call on them becomes calls on their parts, which are recorded as any.
+"""Complex tensors as two real ones: an ATen call on them becomes calls on their parts, which are recorded as
+any.
 
-ONNX has no complex dtypes. A complex tensor of the recording has an entry with two parts instead of a value; at
-the model's edge it is one real tensor with an axis of 2 at its end, as `torch.view_as_real` has it. Structure is
-done to both parts alike, so that views of a complex tensor are views of its parts and writes find their way.
+ONNX has no complex dtypes. A complex tensor of the recording has an entry with two parts instead of a value;
+at the model's edge it is one real tensor with an axis of 2 at its end, as `torch.view_as_real` has it.
+Structure is done to both parts alike, so that views of a complex tensor are views of its parts and writes
+find their way.
 """
 
 # Rules take whatever the ATen call was given; torch is untyped.
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import fakes
 from ingot.capture.where import quoted_line
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
-Rule = Callable[..., Any]  # (recorder, ATen function, *args, **kwargs) to a real tensor, a Pair, or a list of them
+Rule = Callable[
+    ..., Any
+]  # (recorder, ATen function, *args, **kwargs) to a real tensor, a Pair, or a list of them
 
 REAL: dict[torch.dtype, torch.dtype] = {
     torch.complex32: torch.float16,
@@ -85,10 +90,11 @@ def parts(g: Recorder, tensor: Any) -> tuple[Tensor, Tensor]:
             re, im = made if view.index is None else (m[view.index] for m in made)
         else:
             assert e.real is not None
-            with torch.utils._python_dispatch._disable_current_modes():
+            with _disable_current_modes():
                 plain = e.real.resolve_conj().resolve_neg()
                 re, im = plain.real.clone(), plain.imag.clone()
-            g.constant(re, e), g.constant(im, e)
+            for p in (re, im):
+                g.constant(p, e)
         e.parts = (re, im)
     return e.parts
 
@@ -197,20 +203,16 @@ def write(g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict
 
 # -- rules: the same thing to both parts
 
-_LINEAR: dict[str, tuple[int, ...]] = {  # the arguments that have parts
-    **dict.fromkeys(
-        (
-            "slice", "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "permute", "transpose", "t",
-            "unsqueeze", "squeeze", "select", "clone", "contiguous", "detach", "alias", "lift_fresh", "repeat",
-            "flip", "roll", "index", "_unsafe_index", "index_select", "gather", "split", "split_with_sizes",
-            "unbind", "unfold", "diagonal", "diag_embed", "tril", "triu", "sum", "mean", "cumsum", "neg", "cat",
-            "stack", "masked_select", "take", "trace", "positive", "resolve_conj", "resolve_neg", "nansum",
-            "slice_copy", "view_copy", "expand_copy", "permute_copy", "transpose_copy", "t_copy", "detach_copy",
-            "unsqueeze_copy", "squeeze_copy", "select_copy", "alias_copy", "unfold_copy", "diagonal_copy",
-            "lift_fresh_copy", "zero", "rot90", "_neg_view",
-        ),
-        (0,),
-    ),
+_OF_THE_FIRST = """
+    slice view _unsafe_view reshape _reshape_alias expand permute transpose t unsqueeze squeeze select clone
+    contiguous detach alias lift_fresh repeat flip roll index _unsafe_index index_select gather split
+    split_with_sizes unbind unfold diagonal diag_embed tril triu sum mean cumsum neg cat stack masked_select
+    take trace positive resolve_conj resolve_neg nansum slice_copy view_copy expand_copy permute_copy
+    transpose_copy t_copy detach_copy unsqueeze_copy squeeze_copy select_copy alias_copy unfold_copy
+    diagonal_copy lift_fresh_copy zero rot90 _neg_view
+"""
+_LINEAR: dict[str, tuple[int, ...]] = {  # which arguments have parts
+    **dict.fromkeys(_OF_THE_FIRST.split(), (0,)),
     "masked_fill": (0, 2),
     "where": (1, 2),
     "index_put": (0, 2),
@@ -228,8 +230,7 @@ _LINEAR: dict[str, tuple[int, ...]] = {  # the arguments that have parts
     "slice_scatter": (0, 1),
     "select_scatter": (0, 1),
     "diagonal_scatter": (0, 1),
-    "lerp": (0, 1),
-}  # fmt: skip
+}
 
 
 def _functional(func: Any) -> Any:
@@ -588,7 +589,9 @@ def _var(g: Recorder, func: Any, a: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 @rule("prod")
-def _prod(g: Recorder, func: Any, a: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Pair:
+def _prod(
+    g: Recorder, func: Any, a: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Pair:
     flat = a.reshape(-1) if dim is None else a.movedim(dim, 0)
     total: Any = Pair((torch.ones_like(parts(g, flat)[0][0]), None))
     for row in flat.unbind(0):
@@ -613,7 +616,7 @@ def _like(number: float) -> Rule:
     return apply
 
 
-def _full(sizes: list[Any], number: Any, dtype: torch.dtype) -> Any:
+def _full(sizes: list[Any], number: Any, dtype: Any) -> Any:
     if not dtype.is_complex:
         return torch.full(sizes, number, dtype=dtype)
     z = complex(number)
@@ -638,7 +641,9 @@ def _full_like(g: Recorder, func: Any, a: Any, value: Any, *, dtype: Any = None,
 
 
 @rule("new_full")
-def _new_full(g: Recorder, func: Any, a: Any, size: Any, value: Any, *, dtype: Any = None, **kwargs: Any) -> Any:
+def _new_full(
+    g: Recorder, func: Any, a: Any, size: Any, value: Any, *, dtype: Any = None, **kwargs: Any
+) -> Any:
     return _full(list(size), value, dtype or a.dtype)
 
 

@@ -84,7 +84,9 @@ class Intercept(TorchFunctionMode):
 
 
 def _plain(args: Any, complex_too: bool = False) -> bool:
-    """No tensor is one of vmap's, whose batch axis is out of sight; nor complex, where it must have a value."""
+    """No tensor is one of vmap's, whose batch axis is out of sight; nor complex, where it must have a
+    value.
+    """
     wrapped: Any = _functorch.is_functorch_wrapped_tensor
     for a in args:
         if isinstance(a, torch.Tensor):

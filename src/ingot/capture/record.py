@@ -552,7 +552,11 @@ class Recorder:
         overload = getattr(packet, func._overloadname, None)
         if overload is None:
             return None
-        return lambda g, out, *args, **kwargs: g.traced(overload, out, *args, **kwargs)
+
+        def emit(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> Any:
+            return g.traced(overload, out, *args, **kwargs)
+
+        return emit
 
     def _note_missing(self, func: Any, out: Any) -> None:
         self.missing.add(str(func), quoted_line())

@@ -73,9 +73,7 @@ def _extreme(compare: str, worst: str) -> Row:
         x, axis, kind = g.operand(a, dtype), dim % a.dim(), dtype_of(dtype)
         integer = ir.DataType.INT64
 
-        def body(
-            b: GraphWriter, best: ir.Value, at: ir.Value, i: ir.Value, item: ir.Value
-        ) -> list[ir.Value]:
+        def body(b: GraphWriter, best: ir.Value, at: ir.Value, i: ir.Value, item: ir.Value) -> list[ir.Value]:
             better = b.op(compare, item, best)
             if dtype.is_floating_point:  # a NaN is taken, and kept but for the next NaN
                 better = b.op("And", better, b.op("Not", b.op("IsNaN", best)))

@@ -33,10 +33,7 @@ def _dft(g: Recorder, x: ir.Value, axis: int, *, inverse: bool = False, onesided
     first = axis == 0
     if first:
         x, axis = g.op("Unsqueeze", x, g.const([0])), 1
-    if g.opset >= 20:
-        y = g.op("DFT", x, None, g.const(axis), **flags)
-    else:
-        y = g.op("DFT", x, axis=axis, **flags)
+    y = g.op("DFT", x, None, g.const(axis), **flags) if g.opset >= 20 else g.op("DFT", x, axis=axis, **flags)
     return g.op("Squeeze", y, g.const([0])) if first else y
 
 
@@ -68,7 +65,9 @@ def real_to_complex(g: Recorder, func: Any, a: Tensor, dim: Sequence[int], mode:
 
 
 @rule("_fft_c2c")
-def complex_to_complex(g: Recorder, func: Any, a: Tensor, dim: Sequence[int], mode: int, forward: bool) -> Pair:
+def complex_to_complex(
+    g: Recorder, func: Any, a: Tensor, dim: Sequence[int], mode: int, forward: bool
+) -> Pair:
     """Every axis in turn."""
     pairs = as_pairs(g, a)
     x, axes = g.val(pairs), [d % a.dim() for d in dim]
@@ -134,7 +133,9 @@ def stft(
     """torch.stft after its padding: windows of the signal, each transformed; [.., frequencies, frames]."""
     hop = n_fft // 4 if hop_length is None else hop_length
     length = n_fft if win_length is None else win_length
-    taper = torch.ones(length, dtype=x.real.dtype if x.is_complex() else x.dtype) if window is None else window
+    taper = (
+        torch.ones(length, dtype=x.real.dtype if x.is_complex() else x.dtype) if window is None else window
+    )
     if length < n_fft:
         left = (n_fft - length) // 2
         taper = torch.constant_pad_nd(taper, [left, n_fft - length - left])

@@ -5,7 +5,7 @@ Matrices of any batch are worked on together as [b, n, m]; a turn of the loop up
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _BOOL = ir.DataType.BOOL
 
 def relies_on_success(g: Recorder, what: str) -> None:
     """torch raises where a decomposition fails; the exported model gives NaN or infinity there."""
-    g.assume("values", f"{what}: PyTorch raises where not, the exported model gives NaN or infinity", "assumed")
+    g.assume(
+        "values", f"{what}: PyTorch raises where not, the exported model gives NaN or infinity", "assumed"
+    )
 
 
 def _batched(g: Recorder, x: ir.Value, a: Tensor) -> ir.Value:
@@ -38,6 +40,11 @@ def _batched(g: Recorder, x: ir.Value, a: Tensor) -> ir.Value:
     if a.dim() == 3:
         return x
     return g.op("Reshape", x, g.shape([_count(a), *a.shape[-2:]]), allowzero=1)
+
+
+def smaller(n: Any, m: Any) -> Any:
+    """The smaller of two sizes."""
+    return torch.sym_min(n, m)
 
 
 def _count(a: Tensor) -> Any:
@@ -117,14 +124,16 @@ def lu_packed(g: Recorder, a: Tensor, pivot: bool = True) -> tuple[ir.Value, ir.
         first = b.op("And", below, b.op("Equal", j, k))
         return [b.op("Where", first, factor, x), order, sign, pivots]
 
-    steps = g.operand(torch.sym_min(n, m), torch.int64)
+    steps = g.operand(smaller(n, m), torch.int64)
     kinds = [dtype, _INT, dtype, _INT]
     made = loop(g, steps, [x, order, sign, order], kinds, [3, 2, 1, 2], body)
     known = g.memo[key] = (made[0], made[1], made[2], made[3])
     return known
 
 
-def triangular(g: Recorder, a: ir.Value, rhs: ir.Value, n: Any, dtype: torch.dtype, upper: bool, unit: bool) -> ir.Value:
+def triangular(
+    g: Recorder, a: ir.Value, rhs: ir.Value, n: Any, dtype: torch.dtype, upper: bool, unit: bool
+) -> ir.Value:
     """x with a x = rhs, for triangles [b, n, n] and right sides [b, n, k]; the other triangle is not read."""
     kind = dtype_of(dtype)
 
@@ -267,7 +276,7 @@ def lu_factor_ex(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True, check_
     if _is_empty(g, a):
         return _nothing(g, out)
     packed, _, _, steps = lu_packed(g, a, pivot)
-    count = torch.sym_min(a.shape[-2], a.shape[-1])
+    count = smaller(a.shape[-2], a.shape[-1])
     used = g.op("Slice", steps, g.const([0]), g.sizes.dim(count), g.const([1]))
     pivots = g.cast(g.op("Add", used, g.const(1)), torch.int64, torch.int32)
     square = g.same_size(a.shape[-2], a.shape[-1])
@@ -295,7 +304,7 @@ def lu(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True) -> list[ir.Value
 def _triangles(packed: Tensor) -> tuple[Tensor, Tensor]:
     """L with ones on its diagonal, and U."""
     n, m = packed.shape[-2], packed.shape[-1]
-    k = torch.sym_min(n, m)
+    k = smaller(n, m)
     eye = torch.eye(n, k, dtype=packed.dtype)
     return packed.narrow(-1, 0, k).tril(-1) + eye, packed.narrow(-2, 0, k).triu()
 
@@ -320,7 +329,12 @@ def _order_of(g: Recorder, pivots: Tensor, n: Any) -> ir.Value:
 
 @row("lu_unpack")
 def lu_unpack(
-    g: Recorder, out: Any, packed: Tensor, pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True
+    g: Recorder,
+    out: Any,
+    packed: Tensor,
+    pivots: Tensor,
+    unpack_data: bool = True,
+    unpack_pivots: bool = True,
 ) -> list[ir.Value]:
     """P, L and U of a packed factorisation."""
     n = packed.shape[-2]
@@ -378,7 +392,14 @@ def lu_solve(
 
 @row("linalg_solve_triangular")
 def solve_triangular(
-    g: Recorder, out: Tensor, a: Tensor, rhs: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    rhs: Tensor,
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
 ) -> ir.Value:
     """x with a x = rhs or x a = rhs, for a triangle a."""
     if _is_empty(g, a) or _is_empty(g, rhs):
@@ -484,8 +505,12 @@ def _reflected(g: Recorder, a: Tensor) -> tuple[ir.Value, ir.Value]:
         return known
     dtype = dtype_of(a.dtype)
     x = _batched(g, g.val(a), a)
-    count = torch.sym_min(a.shape[-2], a.shape[-1])
-    taus = g.op("Expand", g.const(0.0, a.dtype), g.op("Concat", g.op("Shape", x, start=0, end=1), g.sizes.dim(count), axis=0))
+    count = smaller(a.shape[-2], a.shape[-1])
+    taus = g.op(
+        "Expand",
+        g.const(0.0, a.dtype),
+        g.op("Concat", g.op("Shape", x, start=0, end=1), g.sizes.dim(count), axis=0),
+    )
 
     def body(b: GraphWriter, k: ir.Value, x: ir.Value, taus: ir.Value) -> list[ir.Value]:
         i, j = _positions(b, x, 1), _positions(b, x, 2)
@@ -519,7 +544,13 @@ def _reflected(g: Recorder, a: Tensor) -> tuple[ir.Value, ir.Value]:
 
 
 def _applied(
-    g: Recorder, packed: ir.Value, taus: ir.Value, count: Any, target: ir.Value, dtype: torch.dtype, forward: bool
+    g: Recorder,
+    packed: ir.Value,
+    taus: ir.Value,
+    count: Any,
+    target: ir.Value,
+    dtype: torch.dtype,
+    forward: bool,
 ) -> ir.Value:
     """Q target (reflections from the last to the first) or Qᵀ target, target being [b, n, k]."""
     kind = dtype_of(dtype)
@@ -555,11 +586,16 @@ def qr(g: Recorder, out: Any, a: Tensor, mode: str = "reduced") -> list[ir.Value
     """Q with orthonormal columns and R."""
     if _is_empty(g, a):
         made = g.recorded(
-            lambda: [torch.eye(*o.shape[-2:], dtype=o.dtype).expand(o.shape) if i == 0 and o.dim() > 1 else torch.zeros(o.shape, dtype=o.dtype) for i, o in enumerate(out)]
+            lambda: [
+                torch.eye(*o.shape[-2:], dtype=o.dtype).expand(o.shape)
+                if i == 0 and o.dim() > 1
+                else torch.zeros(o.shape, dtype=o.dtype)
+                for i, o in enumerate(out)
+            ]
         )
         return [g.val(m) for m in made]
     packed, taus = _reflected(g, a)
-    n, count = a.shape[-2], torch.sym_min(a.shape[-2], a.shape[-1])
+    n, count = a.shape[-2], smaller(a.shape[-2], a.shape[-1])
     whole = bound(g, a.shape, a.dtype, _like(g, packed, a.shape))
     rows = n if mode == "complete" else count
     upper = g.val(g.recorded(lambda: whole.narrow(-2, 0, rows).triu()))
@@ -589,7 +625,13 @@ def householder_product(g: Recorder, out: Tensor, a: Tensor, tau: Tensor) -> ir.
 
 @row("ormqr")
 def ormqr(
-    g: Recorder, out: Tensor, a: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    tau: Tensor,
+    other: Tensor,
+    left: bool = True,
+    transpose: bool = False,
 ) -> ir.Value:
     """Q c, Qᵀ c, c Q or c Qᵀ for Q given by its reflections."""
     if _is_empty(g, a) or _is_empty(g, other):
@@ -608,7 +650,9 @@ def ormqr(
 
 @composed("linalg_matrix_exp", "matrix_exp")
 def matrix_exp(a: Tensor) -> Tensor:
-    """exp(a): a / 2^s by Taylor's series, squared s times; s is chosen so that any norm up to 2^12 is small."""
+    """exp(a): a / 2^s by Taylor's series, squared s times; s is chosen so that any norm up to 2^12 is
+    small.
+    """
     scale = 2.0**-16
     wide = a.double() * scale
     eye = torch.eye(a.shape[-1], dtype=wide.dtype)

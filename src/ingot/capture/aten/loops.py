@@ -54,10 +54,11 @@ def scan(
     body: Body,
     results: int,
 ) -> Sequence[ir.Value]:
-    """Scan over `axis` of the sequences; the body takes states and slices, returns states and `results` slices.
+    """Scan over `axis` of the sequences; the body takes states and slices, returns states and `results`
+    slices.
 
-    `dtypes` are those of the states and then of the slices; all of them have rank `rank`. Returns the last states
-    and then the results, stacked along `axis`.
+    `dtypes` are those of the states and then of the slices; all of them have rank `rank`. Returns the last
+    states and then the results, stacked along `axis`.
     """
     graph = _graph(g, dtypes, [rank] * len(dtypes), body)
     return g.ops(

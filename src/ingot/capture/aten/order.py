@@ -191,9 +191,7 @@ def histc(a: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
     return torch.zeros(bins, dtype=a.dtype).index_add(0, at, inside.to(a.dtype))
 
 
-def _histogram(
-    x: Tensor, edges: Tensor, weight: Tensor | None, density: bool
-) -> tuple[Tensor, Tensor]:
+def _histogram(x: Tensor, edges: Tensor, weight: Tensor | None, density: bool) -> tuple[Tensor, Tensor]:
     flat = x.reshape(-1)
     n = edges.shape[0] - 1
     amount = torch.ones_like(flat) if weight is None else weight.reshape(-1)
@@ -213,7 +211,12 @@ def histogram(a: Tensor, bins: Tensor, *, weight: Any = None, density: bool = Fa
 
 @composed("histogram.bin_ct")
 def histogram_count(
-    a: Tensor, bins: int = 100, *, range: Sequence[float] | None = None, weight: Any = None, density: bool = False
+    a: Tensor,
+    bins: int = 100,
+    *,
+    range: Sequence[float] | None = None,
+    weight: Any = None,
+    density: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Counts in equal bins."""
     steps = torch.arange(bins + 1, dtype=torch.float64) / bins

@@ -51,7 +51,9 @@ def max_pool(
     spatial: int = 0,
 ) -> Any:
     """MaxPool; the positions of the maxima, within one plane, by a node of their own."""
-    spatial = spatial or (len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x))
+    spatial = spatial or (
+        len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x)
+    )
     window = _each(kernel, spatial)
     pads = _each(padding, spatial)
     value, added = _batched(g, x, spatial)
@@ -230,22 +232,27 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
             value, added = _batched(g, x, spatial)
             return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
         raise ExportError(
-            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {sizes}: windows over a dynamic size have no "
+            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {sizes}: windows over a dynamic size "
+            f"have no "
             "fixed number of elements. Make these dimensions static with dynamic_shapes, or pool to size 1."
         )
     return [g.val(v) for v in g.recorded(windowed_max, x, starts, ends)]
 
 
-def windowed_max(x: Tensor, starts: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Maxima over the windows [start, end) of the last axes, and where they are in their plane; axis by axis, the
-    last one first, which finds the first of equal ones.
+def windowed_max(
+    x: Tensor, starts: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """Maxima over the windows [start, end) of the last axes, and where they are in their plane; axis by
+    axis, the last one first, which finds the first of equal ones.
     """
     spatial = len(starts)
     at = torch.arange(product(x.shape[-spatial:])).reshape(x.shape[-spatial:]).expand(x.shape)
     for i in reversed(range(spatial)):
         axis = x.dim() - spatial + i
         longest = max(e - s for s, e in zip(starts[i], ends[i], strict=True))
-        places = [[min(s + k, e - 1) for k in range(longest)] for s, e in zip(starts[i], ends[i], strict=True)]
+        places = [
+            [min(s + k, e - 1) for k in range(longest)] for s, e in zip(starts[i], ends[i], strict=True)
+        ]
         index = torch.tensor(places).reshape(-1)
         shape = [*x.shape[:axis], len(places), longest, *x.shape[axis + 1 :]]
         x = x.index_select(axis, index).reshape(shape)
@@ -257,8 +264,12 @@ def windowed_max(x: Tensor, starts: Sequence[Sequence[int]], ends: Sequence[Sequ
 
 
 @composed("fractional_max_pool2d", "fractional_max_pool3d")
-def fractional_max_pool(x: Tensor, kernel: Sequence[int], size: Sequence[int], samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima over windows at random steps (Graham 2014): start i is ⌊(i + u) a⌋ - ⌊u a⌋, the last ends at the edge."""
+def fractional_max_pool(
+    x: Tensor, kernel: Sequence[int], size: Sequence[int], samples: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Maxima over windows at random steps (Graham 2014): start i is ⌊(i + u) a⌋ - ⌊u a⌋, the last ends at
+    the edge.
+    """
     spatial = len(kernel)
     batched = x.dim() == spatial + 2
     x = x if batched else x.unsqueeze(0)

@@ -143,7 +143,9 @@ def normal_(g: Recorder, out: Tensor, a: Tensor, mean: Any = 0.0, std: Any = 1.0
 
 
 @row("normal.Tensor_float", "normal.float_Tensor", "normal.Tensor_Tensor", "normal.float_float")
-def normal_of(g: Recorder, out: Tensor, mean: Any = 0.0, std: Any = 1.0, *args: Any, **kwargs: Any) -> ir.Value:
+def normal_of(
+    g: Recorder, out: Tensor, mean: Any = 0.0, std: Any = 1.0, *args: Any, **kwargs: Any
+) -> ir.Value:
     """`torch.normal(mean, std)` of tensors or numbers."""
     _note(g, "normal")
     return _spread(g, out, mean, std)
@@ -192,17 +194,23 @@ def geometric(g: Recorder, out: Tensor, a: Tensor, p: float, **kwargs: Any) -> i
 
 
 @row("cauchy")
-def cauchy(g: Recorder, out: Tensor, a: Tensor, median: float = 0.0, sigma: float = 1.0, **kwargs: Any) -> Any:
+def cauchy(
+    g: Recorder, out: Tensor, a: Tensor, median: float = 0.0, sigma: float = 1.0, **kwargs: Any
+) -> Any:
     """median + sigma tan(π (u - 1/2))."""
     _note(g, "cauchy")
     single = torch.float32
-    turn = g.op("Mul", g.op("Sub", open_uniform(g, out.shape), g.const(0.5, single)), g.const(math.pi, single))
+    turn = g.op(
+        "Mul", g.op("Sub", open_uniform(g, out.shape), g.const(0.5, single)), g.const(math.pi, single)
+    )
     y = g.op("Mul", g.op("Tan", turn), g.operand(sigma, single))
     return _to(g, g.op("Add", y, g.operand(median, single)), out)
 
 
 @row("log_normal")
-def log_normal(g: Recorder, out: Tensor, a: Tensor, mean: float = 1.0, std: float = 2.0, **kwargs: Any) -> Any:
+def log_normal(
+    g: Recorder, out: Tensor, a: Tensor, mean: float = 1.0, std: float = 2.0, **kwargs: Any
+) -> Any:
     """exp of a normal distribution."""
     _note(g, "log_normal")
     return g.op("Exp", _spread(g, out, mean, std))
@@ -212,8 +220,8 @@ def log_normal(g: Recorder, out: Tensor, a: Tensor, mean: float = 1.0, std: floa
 def multinomial(
     g: Recorder, out: Tensor, a: Tensor, count: int, replacement: bool = False, **kwargs: Any
 ) -> ir.Value:
-    """Indices drawn by weight: with replacement where a number falls among the running sums; without, those of
-    the largest log(weight) - log(-log u).
+    """Indices drawn by weight: with replacement where a number falls among the running sums; without, those
+    of the largest log(weight) - log(-log u).
     """
     _note(g, "multinomial")
     wide = torch.float32
@@ -234,7 +242,8 @@ def multinomial(
 def refuse(g: Recorder, out: Tensor, *args: Any, **kwargs: Any) -> ir.Value:
     """Distributions that are drawn by rejection, which takes a loop of unknown length for each element."""
     raise ExportError(
-        "this distribution is drawn by rejection, which ONNX's generators cannot do. Draw the numbers outside of "
+        "this distribution is drawn by rejection, which ONNX's generators cannot do. Draw the numbers "
+        "outside of "
         "the model and pass them in as an input."
     )
 

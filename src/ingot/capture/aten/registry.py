@@ -59,17 +59,24 @@ def whole_row(function: Any) -> tuple[Row, Row] | None:
 
 
 def composed(*names: str) -> Callable[[Row], Row]:
-    """Register an ATen operator that is written as Python over other torch operators, with its own arguments."""
+    """Register an ATen operator that is written as Python over other torch operators, with its own
+    arguments.
+    """
 
     def register(function: Row) -> Row:
-        row(*names)(lambda g, out, *args, **kwargs: g.traced(function, out, *args, **kwargs))
+        def emit(g: Any, out: Any, *args: Any, **kwargs: Any) -> Any:
+            return g.traced(function, out, *args, **kwargs)
+
+        row(*names)(emit)
         return function
 
     return register
 
 
 def instead(*functions: Any) -> Callable[[Row], Row]:
-    """Register Python over other torch functions that is called instead of these ones, with their arguments."""
+    """Register Python over other torch functions that is called instead of these ones, with their
+    arguments.
+    """
 
     def register(function: Row) -> Row:
         for f in functions:

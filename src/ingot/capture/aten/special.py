@@ -1,6 +1,7 @@
 """Special functions from operators that ONNX has: series, asymptotic expansions and recurrences, in float64.
 
-Formulas are those of Abramowitz and Stegun, Handbook of Mathematical Functions (A&S), where nothing else is said.
+Formulas are those of Abramowitz and Stegun, Handbook of Mathematical Functions (A&S), where nothing else is
+said.
 """
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
@@ -119,7 +120,11 @@ def _zeta(g: Recorder, s: Tensor, q: Tensor) -> Tensor:
 
     s, q = torch.broadcast_tensors(s, q)
     finite = torch.where(torch.isfinite(q), q, torch.zeros_like(q))
-    turns = torch.ceil(10 - torch.clamp_max(torch.amin(finite), 0)) if q.dim() else 10 - torch.clamp_max(finite, 0)
+    turns = (
+        torch.ceil(10 - torch.clamp_max(torch.amin(finite), 0))
+        if q.dim()
+        else 10 - torch.clamp_max(finite, 0)
+    )
     count = g.op("Cast", g.val(torch.ceil(turns)), to=ir.DataType.INT64)
     states = [g.val(x) for x in (s, q, torch.zeros_like(q))]
     made = loop(g, count, states, [double] * 3, [q.dim()] * 3, body)
@@ -144,7 +149,9 @@ def zeta(g: Recorder, out: Tensor, s: Any, q: Any) -> ir.Value:
     """Hurwitz' zeta function."""
 
     def call() -> Tensor:
-        both = [x.double() if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64) for x in (s, q)]
+        both = [
+            x.double() if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64) for x in (s, q)
+        ]
         return _zeta(g, *both)
 
     return g.operand(g.recorded(call), out.dtype)
@@ -235,7 +242,9 @@ row("igammac", "special_gammaincc")(_incomplete(True))
 
 @composed("erfinv", "special_erfinv")
 def erfinv(x: Tensor) -> Tensor:
-    """Giles' polynomials for single precision (GPU Computing Gems, 2011); two steps of Newton's in float64."""
+    """Giles' polynomials for single precision (GPU Computing Gems, 2011); two steps of Newton's in
+    float64.
+    """
     x = x if x.dtype.is_floating_point else x.to(torch.get_default_dtype())
     w = -torch.log((1 - x) * (1 + x))
     near = [1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087, -4.39150654e-06]
@@ -266,7 +275,14 @@ def ndtri(p: Tensor) -> Tensor:
     """The normal distribution's quantile: Acklam's rational functions, within 1.2e-9."""
     a = [2.506628277459239, -30.66479806614716, 138.3577518672690, -275.9285104469687, 220.9460984245205]
     a += [-39.69683028665376]
-    b = [1.0, -13.28068155288572, 66.80131188771972, -155.6989798598866, 161.5858368580409, -54.47609879822406]
+    b = [
+        1.0,
+        -13.28068155288572,
+        66.80131188771972,
+        -155.6989798598866,
+        161.5858368580409,
+        -54.47609879822406,
+    ]
     c = [2.938163982698783, 4.374664141464968, -2.549732539343734, -2.400758277161838, -0.3223964580411365]
     c += [-0.007784894002430293]
     d = [1.0, 3.754408661907416, 2.445134137142996, 0.3224671290700398, 0.007784695709041462]
@@ -328,7 +344,11 @@ def _parted(x: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
     """|x| < limit, and |x| for either way, kept harmless where the other is taken."""
     size = torch.abs(x)
     near = size < limit
-    return near, torch.where(near, size, torch.ones_like(x)), torch.where(near, torch.full_like(x, limit), size)
+    return (
+        near,
+        torch.where(near, size, torch.ones_like(x)),
+        torch.where(near, torch.full_like(x, limit), size),
+    )
 
 
 @_unary("special_bessel_j0")
@@ -546,7 +566,8 @@ def _polynomial(start: Callable[[Tensor], Tensor], step: _Step, shifted: bool = 
 
         def call() -> Tensor:
             z, degree = (
-                v.double() if isinstance(v, Tensor) else torch.full((), v, dtype=torch.float64) for v in (x, n)
+                v.double() if isinstance(v, Tensor) else torch.full((), v, dtype=torch.float64)
+                for v in (x, n)
             )
             z, degree = torch.broadcast_tensors(2 * z - 1 if shifted else z, degree)
             whole = degree.long()
@@ -598,8 +619,7 @@ def copysign(a: Tensor, b: Any) -> Tensor:
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
     size = torch.abs(a.to(dtype))
     if not isinstance(b, Tensor):
-        made = -size if math.copysign(1.0, b) < 0 else size
-        return made
+        return -size if math.copysign(1.0, b) < 0 else size
     return torch.where(signbit(b), -size, size)
 
 
@@ -654,7 +674,9 @@ def hypot(a: Tensor, b: Tensor) -> Tensor:
 @composed("angle")
 def angle(x: Tensor) -> Tensor:
     """0, or π below zero."""
-    y = torch.where(x < 0, math.pi, 0.0).to(x.dtype if x.dtype.is_floating_point else torch.get_default_dtype())
+    y = torch.where(x < 0, math.pi, 0.0).to(
+        x.dtype if x.dtype.is_floating_point else torch.get_default_dtype()
+    )
     return torch.where(torch.isnan(x), x, y) if x.dtype.is_floating_point else y
 
 

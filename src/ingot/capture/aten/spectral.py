@@ -1,7 +1,8 @@
-"""Singular values, and what is unique about them: norms, ranks, pseudo-inverses; eigenvalues of symmetric matrices.
+"""Singular values, and what is unique about them: norms, ranks, pseudo-inverses; eigenvalues of symmetric
+matrices.
 
-By one-sided Jacobi rotations in float64. Singular vectors and eigenvectors are defined up to sign (and more where
-values repeat), so no other library's can be reproduced; they are used here only where signs cancel.
+By one-sided Jacobi rotations in float64. Singular vectors and eigenvectors are defined up to sign (and more
+where values repeat), so no other library's can be reproduced; they are used here only where signs cancel.
 """
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
@@ -31,8 +32,8 @@ _DOUBLE = ir.DataType.DOUBLE
 
 
 def _rounds(m: int) -> tuple[np.ndarray, np.ndarray]:
-    """A tournament of m columns (m even): in each of m - 1 rounds every column meets another; and the order that
-    puts [first of each pair, second of each pair] back.
+    """A tournament of m columns (m even): in each of m - 1 rounds every column meets another; and the order
+    that puts [first of each pair, second of each pair] back.
     """
     circle, rows, back = list(range(m)), [], []
     for _ in range(m - 1):
@@ -49,7 +50,8 @@ def decomposed(g: Recorder, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     m = g.sizes.number(a.shape[2])
     if m is None:
         raise ExportError(
-            "singular values of a matrix whose smaller dimension is dynamic: the rotations are laid out for a "
+            "singular values of a matrix whose smaller dimension is dynamic: the rotations are laid out for "
+            "a "
             "number of columns. Make that dimension static with dynamic_shapes."
         )
     batch, n = a.shape[0], a.shape[1]
@@ -85,7 +87,9 @@ def _rotated(g: Recorder, wide: Tensor, turned: Tensor, m: int) -> tuple[Tensor,
             b.op("ReduceSum", b.op("Mul", *pair), down, keepdims=1) for pair in ((p, p), (q, q), (p, q))
         )
         zero, one = b.const(0.0, _DOUBLE), b.const(1.0, _DOUBLE)
-        still = b.op("LessOrEqual", b.op("Mul", pq, pq), b.op("Mul", b.op("Mul", pp, qq), b.const(1e-34, _DOUBLE)))
+        still = b.op(
+            "LessOrEqual", b.op("Mul", pq, pq), b.op("Mul", b.op("Mul", pp, qq), b.const(1e-34, _DOUBLE))
+        )
         safe = b.op("Where", still, one, pq)
         zeta = b.op("Div", b.op("Sub", qq, pp), b.op("Add", safe, safe))
         sign = b.op("Where", b.op("Less", zeta, zero), b.const(-1.0, _DOUBLE), one)
@@ -123,8 +127,10 @@ def singular_values(g: Recorder, a: Tensor) -> Tensor:
 
 def _refuse_vectors(what: str) -> ExportError:
     return ExportError(
-        f"{what} are defined up to their signs, and which ones PyTorch's library picks cannot be reproduced. Take "
-        "the values alone (torch.linalg.svdvals, eigvalsh) or what does not depend on the signs (torch.linalg.pinv)."
+        f"{what} are defined up to their signs, and which ones PyTorch's library picks cannot be "
+        f"reproduced. Take "
+        "the values alone (torch.linalg.svdvals, eigvalsh) or what does not depend on the signs "
+        "(torch.linalg.pinv)."
     )
 
 
@@ -150,10 +156,13 @@ def _unit(o: Tensor) -> Tensor:
 def eigh(
     g: Recorder, out: Any, a: Tensor, uplo: str = "L", compute_v: bool = True
 ) -> list[ir.Value | ExportError]:
-    """Eigenvalues of a symmetric matrix: singular values of it moved to where all are positive, moved back."""
+    """Eigenvalues of a symmetric matrix: singular values of it moved to where all are positive, moved
+    back.
+    """
     if any(g.sizes.number(n) == 0 for n in a.shape):
         made = g.recorded(lambda: [_unit(o) for o in out])
         return [g.val(m) for m in made]
+
     def call() -> Tensor:
         whole = symmetric(a, uplo == "L").double()
         size = torch.linalg.vector_norm(whole, dim=(-2, -1), keepdim=True)
