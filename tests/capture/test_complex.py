@@ -1,4 +1,6 @@
-"""Complex numbers as pairs of real ones: at the model's edge, through views and writes, with dynamic sizes."""
+"""Complex numbers as pairs of real ones: at the model's edge, through views and writes, with dynamic
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "edges": (lambda z: (z * 2 + 1j, z.conj(), z.abs(), z.angle(), z.real, z.imag), (Z(3, 4),)),
     "structure": (lambda z: torch.cat([z.transpose(0, 1), z.mT], 0)[1:, ::2].sum(-1), (Z(3, 4),)),
     "products": (lambda a, b: a @ b - (a * 1j) @ b.conj(), (Z(3, 4), Z(4, 3))),
-    "functions": (lambda z: torch.exp(z) + torch.sqrt(z) + 1 / (z * z.conj() + 1) + torch.tanh(z), (Z(3, 4),)),
+    "functions": (
+        lambda z: torch.exp(z) + torch.sqrt(z) + 1 / (z * z.conj() + 1) + torch.tanh(z),
+        (Z(3, 4),),
+    ),
     "constants": (lambda x: x * torch.tensor([1 + 2j, 3.0]), (R(3, 2),)),
     "fourier_2d": (lambda x: torch.fft.ifft2(torch.fft.fftshift(torch.fft.fft2(x))).real, (R(2, 4, 6),)),
 }
@@ -121,7 +126,11 @@ def test_random_numbers_are_drawn_by_the_model() -> None:
         (lambda x: torch.randint(0, 10, (100, 100)).float() + x * 0, 4.5, 2.872),
         (lambda x: torch.empty_like(x).exponential_(2.0), 0.5, 0.5),
         (lambda x: torch.nn.functional.dropout(torch.ones_like(x), 0.5, training=True), 1.0, 1.0),
-        (lambda x: torch.multinomial(x[:, :2] * 0 + torch.tensor([1.0, 3.0]), 100, True).float(), 0.75, 0.433),
+        (
+            lambda x: torch.multinomial(x[:, :2] * 0 + torch.tensor([1.0, 3.0]), 100, True).float(),
+            0.75,
+            0.433,
+        ),
     ],
 )
 def test_distributions(draw: Callable[..., Any], mean: float, deviation: float) -> None:

@@ -1,6 +1,7 @@
 """One sampled call of every entry that passes in results.json: what the full run found holds still.
 
-The full run is `make opinfo`. When an entry here fails, `make opinfo ARGS="--entries '^name$'"` shows all its calls.
+The full run is `make opinfo`. When an entry here fails, `make opinfo ARGS="--entries '^name$'"` shows all
+its calls.
 """
 
 from __future__ import annotations

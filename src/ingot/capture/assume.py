@@ -33,8 +33,8 @@ class Assumption:
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
             writes into its input, the exported model leaves it alone; `state`: forward changes something that
             outlives the call; `random`: each run of the exported model draws numbers of its own, which no
-            seed of PyTorch's repeats; `values`: PyTorch
-            raises for some contents of tensors, the exported model does not
+            seed of PyTorch's repeats; `values`: PyTorch raises for some contents of tensors, the exported
+            model does not
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `fixed`: visible in the declared inputs; `checked`: the graph

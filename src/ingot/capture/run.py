@@ -438,6 +438,8 @@ def _outputs(
 
 def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:
     """The value of a tensor or number, one that no other output is."""
+    if isinstance(v, torch.Tensor) and v.is_complex():
+        v = complex_numbers.as_pairs(recorder, v)
     kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
     kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
     value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)

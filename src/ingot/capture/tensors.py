@@ -68,7 +68,7 @@ class Memory:
 
 
 def zero_copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """A CPU tensor's memory as an array, without copying."""
+    """A CPU tensor's memory as an array, without copying; complex numbers as pairs of real ones."""
     from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
     with _disable_current_modes():
@@ -76,6 +76,8 @@ def zero_copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
         if plain.device.type != "cpu":
             plain = plain.cpu()
         plain = plain.resolve_conj().resolve_neg()
+        if plain.is_complex():
+            plain = torch.view_as_real(plain)
         if plain.dtype == torch.bfloat16:
             return plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return np.asarray(plain.numpy())

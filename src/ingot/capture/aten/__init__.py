@@ -47,4 +47,5 @@ __all__ = [
     "shape",
     "special",
     "spectral",
+    "whole_row",
 ]

@@ -156,6 +156,12 @@ def _spread(g: Recorder, out: Tensor, mean: Any, std: Any) -> ir.Value:
     return g.op("Add", scaled, g.operand(mean, out.dtype))
 
 
+@row("bernoulli.float")
+def bernoulli_half(g: Recorder, out: Tensor, a: Tensor, p: float = 0.5, **kwargs: Any) -> ir.Value:
+    """`tensor.bernoulli_(p)`, whose default is a half."""
+    return bernoulli(g, out, a, p)
+
+
 @row("bernoulli")
 def bernoulli(g: Recorder, out: Tensor, a: Tensor, p: Any = None, **kwargs: Any) -> ir.Value:
     """1 with a probability that each element gives, or with one for all."""

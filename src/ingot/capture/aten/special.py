@@ -262,7 +262,9 @@ def erfinv(x: Tensor) -> Tensor:
 
 @_unary("special_erfcx")
 def erfcx(x: Tensor) -> Tensor:
-    """erfc(x) times exp(x²), by Numerical Recipes' erfcc, within 1.2e-7; 2 exp(x²) - erfcx(-x) below zero."""
+    """The complementary error function times exp(x²), by Numerical Recipes' erfcc, within 1.2e-7;
+    below zero 2 exp(x²) less that.
+    """
     t = 1 / (1 + 0.5 * torch.abs(x))
     coefficients = [-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807]
     coefficients += [-1.13520398, 1.48851587, -0.82215223, 0.17087277]
