@@ -90,6 +90,11 @@ def _describe(name: str, tensor: Any) -> InputSpec:
         sizes = [int(n) for n in example.shape]
         return InputSpec(name, example.dtype, list(sizes), example, sizes)
     example = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if example.layout != torch.strided:
+        raise ExportError(
+            f"input {name!r} has the layout {example.layout}, which ONNX has no tensors of. Pass it as "
+            ".to_dense(), or its indices and values as two tensors."
+        )
     sizes = [int(n) for n in example.shape]
     return InputSpec(name, example.dtype, list(sizes), example, sizes)
 

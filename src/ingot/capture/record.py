@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ingot.capture import alias, complex_numbers, fakes
@@ -350,6 +356,17 @@ class Recorder:
         except ExportError as error:
             add_line(error)
             raise
+        except (DynamicOutputShapeException, DataDependentOutputException) as error:
+            raise DataDependentError(
+                f"{quoted_line()}\n{func} gives a result whose shape or value depends on the contents of its "
+                "operands, and has no row. Use other operators, or compute this outside of the model."
+            ) from error
+        except (UnsupportedOperatorException, NotImplementedError) as error:
+            raise MissingOperatorError(
+                f"{quoted_line()}\n{func} cannot run without contents of its operands, and has no row. Use "
+                f"other "
+                "operators, or compute this outside of the model."
+            ) from error
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.paused or func.namespace in ("prim", "prims", "debugprims"):
@@ -368,6 +385,8 @@ class Recorder:
         if plan.in_place and self._is_outside(func, self.entry(args[0])):
             self._in_place(func, plan, args, kwargs, False)  # not by torch, which would write into the tensor
             return args[0]
+        if plan.in_place and torch.Tag.inplace_view in func.tags and not is_complex:
+            return self._in_place_view(func, plan, args, kwargs)
         out = None if known else fakes.quick(self, plan.name, args, kwargs)
         if out is None:
             out = func(*args, **kwargs)
@@ -715,6 +734,35 @@ class Recorder:
         self._write(target, value)
         self.annotate(value, args[0])
         self.calls.append((_name(func), value))
+
+    def _in_place_view(
+        self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        """`x.squeeze_()` and the like: the same tensor from now on as a view of what it was."""
+        target = args[0]
+        entry = self.entry(target)
+        functional = getattr(getattr(torch.ops.aten, plan.name, None), func._overloadname, None)
+        if plan.row is None or functional is None:
+            self.missing.add(str(func), quoted_line())
+            return func(*args, **kwargs)
+        with self.pause():
+            before = target.detach()
+        was = replace(entry, tensor=before)
+        self._entries[id(before)] = was
+        entry.group.entries[entry.group.entries.index(entry)] = was
+        func(*args, **kwargs)
+        rest = (before, *args[1:])
+        view = View(functional, was, plan.name, plan.row, target, rest, kwargs, None)
+        if was.real is None:
+            self._locate()
+            value = plan.row(self, target, *rest, **kwargs)
+            self._new(target, was.group, value=value, view=view)
+            self._note_dims(target, value)
+        else:
+            with _disable_current_modes():
+                real = functional(was.real, *args[1:], **kwargs)
+            self._new(target, was.group, real=real, view=view)
+        return target
 
     def _release(self, group: Group) -> None:
         """A constant that is about to receive what an input decides stops being one."""

@@ -31,6 +31,38 @@ def embedding(
     return g.op("Gather", g.val(weight), g.val(indices), axis=0)
 
 
+@composed("_embedding_bag_forward_only", "_embedding_bag")
+def embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Tensor | None, ...]:
+    """Sums, means or maxima of the rows of each bag; offsets say where the bags begin."""
+    bags = offsets.shape[0] - (1 if include_last_offset else 0)
+    begins = offsets.narrow(0, 0, bags)
+    places = torch.arange(indices.shape[0], dtype=offsets.dtype)
+    bag = torch.searchsorted(begins, places, right=True) - 1
+    rows = weight.index_select(0, indices)
+    kept = torch.ones_like(bag) if padding_idx < 0 else (indices != padding_idx).long()
+    count = torch.zeros(bags, dtype=torch.int64).index_add(0, bag, kept).unsqueeze(1)
+    if mode == 2:
+        low = torch.full([bags, weight.shape[1]], -math.inf, dtype=weight.dtype)
+        rows = torch.where(kept.unsqueeze(1) == 1, rows, -math.inf).to(weight.dtype)
+        most = low.scatter_reduce(0, bag.unsqueeze(1).expand_as(rows), rows, "amax")
+        return torch.where(count > 0, most, 0.0).to(weight.dtype), None, None, None
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(1)
+    rows = torch.where(kept.unsqueeze(1) == 1, rows, 0.0).to(weight.dtype)
+    total = torch.zeros(bags, weight.shape[1], dtype=weight.dtype).index_add(0, bag, rows)
+    return (total / torch.clamp_min(count, 1) if mode == 1 else total), None, None, None
+
+
 @row("index_select")
 def index_select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor) -> ir.Value:
     """Positions of an axis."""

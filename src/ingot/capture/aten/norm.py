@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.reduce import deviation
-from ingot.capture.aten.registry import row, whole
+from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.aten.shape import reshape_to
 from ingot.capture.fakes import checked
 from ingot.errors import ExportError
@@ -75,9 +75,33 @@ def _filled(g: Recorder, shape: Sequence[Any], value: float, dtype: torch.dtype)
 @row("native_layer_norm")
 def native_layer_norm(
     g: Recorder, out: Any, x: Tensor, shape: Sequence[Any], weight: Any, bias: Any, eps: float
-) -> list[ir.Value | None]:
-    """LayerNormalization; its mean and 1/deviation are made only if something uses them."""
-    return [layer_norm(g, out[0], x, shape, weight, bias, eps), None, None]
+) -> list[ir.Value]:
+    """LayerNormalization; its mean and 1/deviation by nodes of their own, for whoever uses them."""
+    axes = list(range(x.dim() - len(shape), x.dim()))
+    variance, mean = deviation(g, x, axes, 0, True)
+    return [
+        layer_norm(g, out[0], x, shape, weight, bias, eps),
+        mean,
+        _inverse_root(g, variance, eps, x.dtype),
+    ]
+
+
+def _inverse_root(g: Recorder, variance: ir.Value, eps: float, dtype: torch.dtype) -> ir.Value:
+    return g.op("Reciprocal", g.op("Sqrt", g.op("Add", variance, g.const(float(eps), dtype))))
+
+
+@composed("native_group_norm")
+def native_group_norm(
+    x: Tensor, weight: Any, bias: Any, n: Any, c: Any, rest: Any, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """group_norm, the groups' means and 1/deviations."""
+    parted = x.reshape(n, groups, -1)
+    variance, mean = torch.var_mean(parted, -1, correction=0)
+    inverse = 1 / torch.sqrt(variance + eps)
+    y = ((parted - mean.unsqueeze(-1)) * inverse.unsqueeze(-1)).reshape(x.shape)
+    per_channel = [1, -1, *[1] * (x.dim() - 2)]
+    y = y if weight is None else y * weight.reshape(per_channel)
+    return y if bias is None else y + bias.reshape(per_channel), mean, inverse
 
 
 @whole(torch.rms_norm, meta=_fake_over_last)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import Row, row
+from ingot.capture.aten.registry import Row, instead, row
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -295,3 +295,27 @@ def safe_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, dtype: Any = Non
     highest = g.op("ReduceMax", x, g.const([axis]), keepdims=1)
     empty = g.op("Equal", highest, g.const(-math.inf, out.dtype))
     return g.op("Where", empty, g.const(0.0, out.dtype), y)
+
+
+@instead(torch.cov, Tensor.cov)
+def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Tensor:
+    """Covariances of rows, without torch's look at the weights' signs."""
+    x = input.reshape(1, -1) if input.dim() < 2 else input
+    count: Any = x.shape[1]
+    weights: Any = None
+    for given in (fweights, aweights):
+        if given is not None:
+            weights = given.to(x.dtype) if weights is None else weights * given.to(x.dtype)
+    if weights is None:
+        centred = x - x.mean(1, keepdim=True)
+        factor: Any = max(count - correction, 0)
+        made = centred @ centred.mT / factor
+    else:
+        total = weights.sum()
+        centred = x - (x * weights).sum(1, keepdim=True) / total
+        if aweights is None or correction == 0:
+            factor = total - correction
+        else:
+            factor = total - correction * (weights * aweights).sum() / total
+        made = (centred * weights) @ centred.mT / torch.clamp_min(factor, 0)
+    return made.squeeze()

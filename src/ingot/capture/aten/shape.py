@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import row, whole
+from ingot.capture.aten.registry import composed, instead, row, whole
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -292,6 +292,21 @@ def padded(
         return x
     axes = [rank - 1 - i for i in range(count)]
     begins, ends = list(pad[0::2]), list(pad[1::2])
+    if mode != "constant" and any(isinstance(p, int) and p < 0 for p in pad):
+        # Only a constant border may be negative in ONNX. The nearest element is one of the whole tensor's;
+        # of a mirrored one, what is cut is cut first.
+        if mode == "edge":
+            for axis, low, high in zip(axes, begins, ends, strict=True):
+                size = g.op("Squeeze", g.op("Shape", x, start=axis, end=axis + 1), g.const([0]))
+                count = g.op("Add", size, g.operand(low + high, torch.int64))
+                at = g.op("Sub", g.op("Range", g.const(0), count, g.const(1)), g.operand(low, torch.int64))
+                last = g.op("Sub", size, g.const(1))
+                x = g.op("Gather", x, g.op("Min", g.op("Max", at, g.const(0)), last), axis=axis)
+            return x
+        for axis, low, high in zip(axes, begins, ends, strict=True):
+            if low < 0 or high < 0:
+                x = slice_values(g, x, axis, max(-low, 0), high if high < 0 else END)
+        begins, ends = ([max(p, 0) for p in ps] for ps in (begins, ends))
     return g.op(
         "Pad", x, g.shape([*begins, *ends]), value, g.const(axes), mode=mode if mode != "constant" else None
     )
@@ -452,16 +467,88 @@ def _trilu(g: Recorder, a: Tensor, diagonal: int, upper: int) -> ir.Value:
     return g.cast(y, torch.int32, torch.bool) if a.dtype == torch.bool else y
 
 
-@row("as_strided")
+def _in_memory(
+    g: Recorder, a: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any
+) -> tuple[Tensor, Tensor]:
+    """The tensor that owns a's memory, flat, and the places in it that a strided view shows."""
+    entry = g.entry(a)
+    start = a.storage_offset() if offset is None else offset
+    while entry.view is not None:
+        entry = entry.view.parent
+    root = entry.tensor
+    numbers = [g.sizes.number(n) for n in (*size, *stride, start)]
+    if None in numbers or not root.is_contiguous() or root.storage_offset() != 0:
+        raise ExportError(
+            "as_strided depends on memory layout, which ONNX does not have; it is followed for static "
+            "sizes, in "
+            "a tensor that is contiguous. Use view, unfold or slicing."
+        )
+    g.assume(
+        "values", "as_strided takes the tensor's memory to be contiguous, as it is in the export", "assumed"
+    )
+    n = len(size)
+    places = torch.full([1] * n, int(numbers[-1] or 0), dtype=torch.int64)
+    for axis in range(n):
+        steps = torch.arange(int(numbers[axis] or 0)) * int(numbers[n + axis] or 0)
+        places = places + steps.reshape([-1 if d == axis else 1 for d in range(n)])
+    return root.reshape(-1), places
+
+
+@row("as_strided", "as_strided_copy")
 def as_strided(
     g: Recorder, out: Tensor, a: Tensor, size: Any, stride: Any, storage_offset: Any = None
 ) -> ir.Value:
-    """Strides have no meaning in ONNX; only a call that changes nothing is let through."""
+    """Elements by their places in memory."""
     same = len(out.shape) == a.dim() and all(
         g.same_size(x, y) for x, y in zip(out.shape, a.shape, strict=True)
     )
     if same and tuple(out.stride()) == tuple(a.stride()) and not storage_offset:
         return g.val(a)
-    raise ExportError(
-        "as_strided depends on memory layout, which ONNX does not have. Use view, unfold or slicing."
-    )
+
+    def call() -> Tensor:
+        flat, places = _in_memory(g, a, size, stride, storage_offset)
+        return flat.index_select(0, places.reshape(-1)).reshape(out.shape)
+
+    return g.val(g.recorded(call))
+
+
+@row("as_strided_scatter")
+def as_strided_scatter(
+    g: Recorder, out: Tensor, a: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: Any = None
+) -> ir.Value:
+    """a with elements replaced, by their places in memory."""
+
+    def call() -> Tensor:
+        flat, places = _in_memory(g, a, size, stride, storage_offset)
+        return flat.index_put([places.reshape(-1)], src.reshape(-1)).reshape(a.shape)
+
+    return g.val(g.recorded(call))
+
+
+@composed("diagonal_scatter")
+def diagonal_scatter(a: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """a with a diagonal replaced."""
+    moved = a.movedim((dim1, dim2), (0, 1))
+    i = torch.arange(src.shape[-1])
+    rows, columns = i + max(-offset, 0), i + max(offset, 0)
+    return moved.index_put([rows, columns], src.movedim(-1, 0)).movedim((0, 1), (dim1, dim2))
+
+
+@instead(torch.tensor_split, Tensor.tensor_split)
+def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **kwargs: Any) -> Any:
+    """Its C++ reads a tensor of indices where there is nothing to read."""
+    names = ("tensor_indices_or_sections", "indices", "sections")
+    at = next((kwargs[n] for n in names if n in kwargs), indices_or_sections)
+    if isinstance(at, Tensor):
+        at = at.item() if at.dim() == 0 else [i.item() for i in at.unbind(0)]
+    return torch.ops.aten.tensor_split(input, at, dim)
+
+
+@instead(torch.narrow, Tensor.narrow)
+def narrow_at(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
+    """Where a tensor says from where on, positions are picked instead."""
+    if not isinstance(start, Tensor):
+        return torch.ops.aten.narrow(input, dim, start, length)
+    size = input.shape[dim]
+    first = torch.where(start < 0, start + size, start)
+    return input.index_select(dim, first.reshape(1) + torch.arange(length))
