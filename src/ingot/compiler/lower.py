@@ -23,6 +23,7 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
+from ingot.kernels.alike import remembering
 from ingot.kernels.call import (
     Buffer,
     Call,
@@ -149,6 +150,13 @@ class Lowering:
 
     def lower(self) -> Lowered:
         """Lower every node that the outputs need."""
+        with remembering():
+            self._lower_nodes()
+        for position in range(self._start, self._stop):
+            self._kinds.setdefault(position, "folded")
+        return Lowered(self._steps, self._checks, self._kinds)
+
+    def _lower_nodes(self) -> None:
         for position in range(self._start, self._stop):
             if position not in self._live:
                 continue
@@ -165,9 +173,6 @@ class Lowering:
             view = target if value is self._counted else self.view(value)
             if view != target:
                 self.emit(copy(view, target, self.machine))
-        for position in range(self._start, self._stop):
-            self._kinds.setdefault(position, "folded")
-        return Lowered(self._steps, self._checks, self._kinds)
 
     # ---- what operators ask --------------------------------------------------------------------------------
 
@@ -454,15 +459,19 @@ class Lowering:
         needed = {value for value in self._outputs if not self._facts[value].is_known}
         live: set[int] = set()
         uses: dict[ir.Value, list[int]] = {}
+        facts, nodes, reads = self._facts, self._index.nodes, self._index.reads
         for position in range(self._stop - 1, self._start - 1, -1):
-            node = self._index.nodes[position]
-            if not any(v in needed for v in node.outputs):
+            if needed.isdisjoint(nodes[position].outputs):
                 continue
             live.add(position)
-            for value in dict.fromkeys(self._index.reads[position]):
-                if not self._facts[value].is_known:
+            for value in reads[position]:
+                if not facts[value].is_known:
                     needed.add(value)
-                    uses.setdefault(value, []).insert(0, position)
+                    readers = uses.setdefault(value, [])
+                    if not readers or readers[-1] != position:
+                        readers.append(position)
+        for readers in uses.values():
+            readers.reverse()
         return live, uses
 
     # ---- waiting values become kernels ---------------------------------------------------------------------

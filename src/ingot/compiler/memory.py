@@ -4,7 +4,6 @@ reads and writes element by element.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -16,6 +15,9 @@ Life: TypeAlias = tuple[Buffer, int, int]
 Lives: TypeAlias = dict[Buffer, tuple[int, int]]
 
 ALIGNMENT = 64
+
+#: Buffers that live for fewer steps are looked for by step: most do, and few of them are alive together.
+_SHORT = 8
 
 
 #: In which order buffers get their places. No order is the best for every graph, but the first one mostly is:
@@ -65,20 +67,33 @@ def _room(buffer: Buffer) -> int:
 
 
 def _place(lives: Iterable[Life]) -> tuple[dict[Buffer, int], int]:
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last, sorted by offset
+    #: Offset and end of what lies there already: all with their lives, and the short-lived by step.
+    placed: list[tuple[int, int, int, int]] = []
+    long_lived: list[tuple[int, int, int, int]] = []
+    at_step: dict[int, list[tuple[int, int]]] = {}
     offsets: dict[Buffer, int] = {}
     size = 0
     for buffer, first, last in lives:
-        need = _room(buffer)
+        need, is_short = _room(buffer), last - first < _SHORT
+        others = long_lived if is_short else placed
+        near = {(begin, end) for begin, end, born, died in others if born <= last and died >= first}
+        if is_short:
+            for step in range(first, last + 1):
+                near.update(at_step.get(step, ()))
         offset = 0
-        for taken, end, born, died in placed:
-            if born > last or died < first or end <= offset:
+        for begin, end in sorted(near):
+            if end <= offset:
                 continue
-            if taken >= offset + need:
+            if begin >= offset + need:
                 break
             offset = end
         offsets[buffer] = offset
-        bisect.insort(placed, (offset, offset + need, first, last))
+        placed.append((offset, offset + need, first, last))
+        if is_short:
+            for step in range(first, last + 1):
+                at_step.setdefault(step, []).append((offset, offset + need))
+        else:
+            long_lived.append(placed[-1])
         size = max(size, offset + need)
     return offsets, size
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -76,14 +77,16 @@ def make_plan(
     offsets.update((buffer, offsets[root]) for buffer, root in merged.items())
     calls = [step for step in steps if isinstance(step, Call)]
     kernels = {call.kernel for call in calls}
-    kernels.update(arg for call in calls for arg in call.args if isinstance(arg, Kernel))
+    forms = {id(call.form): call for call in calls}
+    kernels.update(arg for call in forms.values() for arg in call.args if isinstance(arg, Kernel))
     code = cache.addresses(kernels, machine, progress)
 
     words: list[int] = []
-    arena: list[tuple[int, int]] = []
+    arena_words: list[int] = []
+    arena_offsets: list[int] = []
     inputs: list[Patch] = []
     outputs: list[Patch] = []
-    keep: list[Array] = []
+    keep: dict[int, Array] = {}
     table: list[tuple[int, ...]] = []
     total_time = 0.0
     parts: list[tuple[int, int] | HostStep] = []
@@ -113,31 +116,27 @@ def make_plan(
             )
         )
         row += 1
-        for arg in step.args:
-            if isinstance(arg, int):
-                words.append(arg)
-            elif isinstance(arg, View):
-                buffer = arg.buffer
-                if buffer.kind == "arena":
-                    arena.append((len(words), offsets[buffer] + arg.offset))
-                    words.append(0)
-                elif buffer.kind == "constant":
-                    assert buffer.array is not None
-                    keep.append(buffer.array)
-                    words.append(buffer.address + arg.offset)
-                else:
-                    patches = inputs if buffer.kind == "input" else outputs
-                    patches.append(Patch(len(words), buffer.index, arg.offset))
-                    words.append(0)
+        first = len(words)
+        words += _words(step, code)
+        for position in step.form.views:
+            view = cast(View, step.args[position])
+            buffer, word = view.buffer, first + position
+            if buffer.kind == "arena":
+                arena_words.append(word)
+                arena_offsets.append(offsets[buffer] + view.offset)
+            elif buffer.kind == "constant":
+                assert buffer.array is not None
+                keep[id(buffer.array)] = buffer.array
+                words[word] = buffer.address + view.offset
             else:
-                words.append(code[arg])
+                patches = inputs if buffer.kind == "input" else outputs
+                patches.append(Patch(word, buffer.index, view.offset))
     if row > begun:
         parts.append((begun, row))
-    places = np.array(arena, np.int64).reshape(-1, 2)
     return Plan(
         words=np.array(words, np.int64),
-        arena_words=places[:, 0].copy(),
-        arena_offsets=places[:, 1].copy(),
+        arena_words=np.array(arena_words, np.int64),
+        arena_offsets=np.array(arena_offsets, np.int64),
         input_patches=inputs,
         output_patches=outputs,
         rows=np.array(table, np.int64).reshape(-1, spmd.STEP_WORDS),
@@ -148,9 +147,25 @@ def make_plan(
         checks=lowered.checks,
         calls=calls,
         kinds=lowered.kinds,
-        keep=keep,
+        keep=list(keep.values()),
         is_long=total_time > SHORTEST_WAKE_NS,
     )
+
+
+def _words(call: Call, code: dict[Kernel, int]) -> list[int]:
+    """A call's arguments, 0 for each view: worked out once for all calls of a form."""
+    form = call.form
+    if form.words is None:
+        form.words = []
+        for position, arg in enumerate(call.args):
+            if isinstance(arg, int):
+                form.words.append(arg)
+            elif isinstance(arg, View):
+                form.words.append(0)
+                form.views.append(position)
+            else:
+                form.words.append(code[arg])
+    return form.words
 
 
 def _lives(steps: list[Call | HostStep], checks: list[Check]) -> Lives:

@@ -10,6 +10,7 @@ import numpy as np
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.alike import alike
 from ingot.kernels.attention_block import SlicedForm
 from ingot.kernels.attention_row import RowForm, attend_row
 from ingot.kernels.attention_tile import Form, attend, rows_at_once
@@ -65,6 +66,7 @@ def definition(
         return (weights / total) @ v.repeat(repeats, 1)
 
 
+@alike
 def attention(
     q: View,
     k: View,

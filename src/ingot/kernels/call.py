@@ -167,6 +167,16 @@ def constant(array: np.ndarray) -> View:
     return View(Buffer(array.nbytes, "constant", array), 0, array.dtype, array.shape, strides)
 
 
+@dataclass(eq=False, slots=True)
+class Form:
+    """What calls that are alike share: all their words but for addresses, which the plan fills in once."""
+
+    #: the words of the arguments, 0 where a view's address goes
+    words: list[int] | None = None
+    #: which arguments are views
+    views: list[int] = field(default_factory=list[int])
+
+
 @dataclass(slots=True)
 class Call:
     """One step of a plan: `kernel(args, begin, end, scratch)` over `tiles` tiles shared out among the
@@ -192,6 +202,7 @@ class Call:
     in_place: bool = False
     waves: int = 1
     origin: list[int] = field(default_factory=list[int])  # which nodes it computes; the plan fills it in
+    form: Form = field(default_factory=Form)
 
     def __post_init__(self) -> None:
         if len(self.args) != len(self.kernel.arguments):

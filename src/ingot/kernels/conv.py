@@ -20,6 +20,7 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.alike import alike
 from ingot.kernels.call import Call, View, Weights, constant
 from ingot.kernels.contract import (
     FRAME_BYTES,
@@ -345,6 +346,7 @@ def definition(
     return y.reshape(x.shape[0], o, height, width)
 
 
+@alike
 def conv2d(
     x: View,
     w: PackedConvWeights,

@@ -17,6 +17,7 @@ import numpy as np
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
+from ingot.kernels.alike import alike
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, View, constant
@@ -182,6 +183,7 @@ def _patterns(group: int, lanes: int) -> np.ndarray:
     return (np.arange(lanes) // group * group + np.arange(group)[:, None]).astype(np.int32)
 
 
+@alike
 def depthwise_conv2d(
     x: View,
     weights: DepthwiseWeights,

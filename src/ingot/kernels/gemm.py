@@ -19,6 +19,7 @@ from ingot.codegen.builder import F32, I8, I64, Builder, Int
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError
+from ingot.kernels.alike import alike
 from ingot.kernels.call import Call, View, row_major
 from ingot.kernels.contract import (
     FRAME_BYTES,
@@ -194,6 +195,7 @@ def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.matmul(a.astype(np.float64), b.astype(np.float64))
 
 
+@alike
 def matmul(
     a: View,
     b: PackedWeights | View,

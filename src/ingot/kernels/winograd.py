@@ -26,6 +26,7 @@ from ingot.codegen.builder import F32, I8, I64, Builder
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels.alike import alike
 from ingot.kernels.call import Buffer, Call, View
 from ingot.kernels.contract import (
     PANEL_VECTORS,
@@ -149,6 +150,7 @@ def _table(channels: int, strip: int, lanes: int) -> View:
     return offsets_table(steps // lanes * (POINTS * strip * lanes) + steps % lanes)
 
 
+@alike
 def winograd_conv2d(
     x: View,
     w: WinogradWeights,
