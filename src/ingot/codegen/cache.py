@@ -93,7 +93,7 @@ def addresses(
     kernels: Iterable[Kernel], machine: Machine, progress: Callable[[int, int], None] | None = None
 ) -> dict[Kernel, int]:
     """The address of each kernel's code, compiled if it was never before (on all cores; `progress(done,
-    total)`).
+    total)`, from 0 on).
     """
     wanted = list(kernels)
     found = {kernel: _found.get((kernel, machine), 0) for kernel in wanted}
@@ -127,6 +127,8 @@ def _compile_all(
         return key, data
 
     made: dict[str, bytes] = {}
+    if progress is not None:
+        progress(0, len(kernels))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for key, data in pool.map(compile_one, kernels.items()):
             made[key] = data

@@ -125,7 +125,7 @@ class _Arguments:
         self.offsets: list[int] = []
 
     def key(self, value: Any) -> Hashable:
-        kind: type = type(value)
+        kind = cast("type[Any]", type(value))
         if kind is View:
             buffer = value.buffer
             # By identity, and there are few.

@@ -36,7 +36,8 @@ class SessionOptions:
     intra_op_num_threads: threads that share each step; 0 takes one for each core this process may use.
     graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
     excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
-    `InferenceSession.profile` for times.
+    `InferenceSession.profile` for times. log_severity_level: above 2 nothing is said while kernels are
+    compiled, which happens once for a model and a CPU.
     enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster and AMX is not used.
     Their results then differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an
     infinity or NaN reaches a few more pixels around it.

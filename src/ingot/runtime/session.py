@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -30,6 +28,7 @@ from ingot.runtime.options import (
     options_of,
 )
 from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
+from ingot.runtime.progress import Progress
 from ingot.runtime.values import ValueType, type_of
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class InferenceSession:
             machine.host(),
             threads,
             PlanOptions(self._options.enable_winograd, self._options.enable_amx),
-            progress=_Progress(),
+            progress=Progress(self._options.log_severity_level),
         )
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
@@ -256,26 +255,6 @@ class InferenceSession:
             )
         missing = [name for name in self._names if name not in feed]
         raise InputError(f"input {', '.join(map(repr, missing))} is missing; the model's inputs are {wanted}")
-
-
-class _Progress:
-    """A line on stderr while kernels are compiled, once that takes longer than a second."""
-
-    def __init__(self) -> None:
-        self._began = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == 1:
-            self._began = now
-        if now - self._began > 1 and sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(
-                f"\ringot: compiling kernels for this CPU, {done} of {total}",
-                end=end,
-                file=sys.stderr,
-                flush=True,
-            )
 
 
 def _load(source: Any) -> ir.Model:
