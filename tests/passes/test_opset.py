@@ -159,3 +159,29 @@ def test_no_opset() -> None:
     del model.graph.opset_imports[""]
     with pytest.raises(ModelError, match="opset_import"):
         normalise(model)
+
+
+def test_types_are_inferred_only_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inferring writes the whole model and reads it again."""
+
+    class Inferred(Exception):
+        pass
+
+    def infer(*_: object, **__: object) -> None:
+        raise Inferred
+
+    monkeypatch.setattr("ingot.passes.opset.common.ShapeInferencePass", infer)
+    text = "g (float[A] x) => (float[A] y) {{ t = {first} (x)  y = {second} (t) }}"
+    clip = "Clip <min = -0.5, max = 0.5>"
+    normalise(parse(6, text.format(first="Identity", second="Softmax")))
+    normalise(parse(6, text.format(first=clip, second="Identity")))
+    with pytest.raises(Inferred):
+        normalise(parse(6, text.format(first="Identity", second=clip)))
+
+
+def test_softmax_of_unknown_rank() -> None:
+    text = "g (float[A, B, C] x) => (float[A, B, C] y) { t = Neg (x)  y = Softmax <axis = 1> (t) }"
+    flat = -X.reshape(2, 12).astype(np.float64)
+    e = np.exp(flat - flat.max(1, keepdims=True))
+    got = run(11, text, x=X)
+    np.testing.assert_allclose(got, (e / e.sum(1, keepdims=True)).reshape(X.shape), rtol=1e-6)

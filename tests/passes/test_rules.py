@@ -551,3 +551,20 @@ def test_attention_in_a_session_needs_no_proof_of_the_batch(mask: tuple[int, ...
     count = keeps_function(model, lambda m: attention.attention(m, standard=False), [feed])
     assert count == 1
     assert "Softmax" not in ops(model)
+
+
+SOFTMAX = """g (float[{x}] x) => (float[{y}] y) {{
+    f = Flatten <axis = {axis}> (x)  s = LogSoftmax <axis = -1> (f)  n = Shape (x)  y = Reshape (s, n) }}"""
+
+
+def test_softmax_of_flattened() -> None:
+    text = SOFTMAX.format(x="a, 3, 5", y="a, 3, 5", axis=2)
+    applies(shape.softmax_of_flattened, parse(text), ["LogSoftmax"], {"x": f32(2, 3, 5)}, {"x": f32(1, 3, 5)})
+    wide = parse(SOFTMAX.format(x="a, 3, 5", y="a, 3, 5", axis=1))
+    refuses(shape.softmax_of_flattened, wide, "over several dimensions")
+    moved = parse(
+        SOFTMAX.format(x="a, 5", y="b, c", axis=1).replace(
+            "n = Shape (x)", "n = Constant <value = int64[2] {5, 2}> ()"
+        )
+    )
+    refuses(shape.softmax_of_flattened, moved, "another shape")

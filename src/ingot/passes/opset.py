@@ -8,7 +8,7 @@ import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
 from ingot.passes import gradient
-from ingot.passes.edit import Editor, graphs_of, replace, reserve_names
+from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names
 from ingot.passes.upgrades import UPGRADES
 
 #: The opset that everything behind the door speaks.
@@ -43,7 +43,7 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
         return
     reserve_names(model)
     nodes = [node for graph in graphs_of(model) for node in list(graph) if node.domain == ""]
-    if any(u.types and declared < u.to <= target for node in nodes for u in UPGRADES.get(node.op_type, ())):
+    if any(_lacks_types(node, declared, target) for node in nodes):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     for node in nodes:
         version = node.version if node.version is not None else declared
@@ -56,6 +56,15 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
             if node.domain == "":
                 node.version = None
     model.opset_imports[""] = target
+
+
+def _lacks_types(node: ir.Node, declared: int, target: int) -> bool:
+    """Whether an upgrade wants to know dtypes or ranks that the file does not declare. (Inferring them means
+    to write the whole model and to read it again: half of the time that opening such a file takes.)
+    """
+    if not any(entry.types and declared < entry.to <= target for entry in UPGRADES.get(node.op_type, ())):
+        return False
+    return any(v is not None and (rank_of(v) is None or v.dtype is None) for v in node.inputs)
 
 
 def _upgrade(node: ir.Node, version: int, target: int) -> None:

@@ -241,9 +241,11 @@ def _tile(g: Editor, node: ir.Node) -> Replacement:
 # ---- layers ----------------------------------------------------------------------------------------------
 
 
-@upgrade("Softmax", "LogSoftmax", "Hardmax", to=13, types=True)
+@upgrade("Softmax", "LogSoftmax", "Hardmax", to=13)
 def _softmax(g: Editor, node: ir.Node) -> Replacement:
-    """The input was flattened to two dimensions at `axis`."""
+    """The input was flattened to two dimensions at `axis`; where the rank is not declared,
+    `rules.shape.softmax_of_flattened` may prove that nothing needs to be.
+    """
     x, axis = node.inputs[0], attr_int(node, "axis", 1)
     rank = rank_of(x)
     if rank is not None and axis in (-1, rank - 1):

@@ -204,6 +204,27 @@ def mean_over_image(g: Rewriting, node: ir.Node) -> Result:
     return [g.op("GlobalAveragePool", node.inputs[0])]
 
 
+@rule("Reshape", since=13)
+def softmax_of_flattened(g: Rewriting, node: ir.Node) -> Result:
+    """Reshape(Softmax(Flatten(x, k), -1), Shape(x)) == Softmax(x, -1) where x has k + 1 dimensions.
+
+    As the Softmax of old opsets is written where the file does not declare the rank.
+    """
+    softmax = made_by(node.inputs[0], "Softmax", "LogSoftmax", "Hardmax")
+    flatten = None if softmax is None else made_by(softmax.inputs[0], "Flatten")
+    if softmax is None or flatten is None or attr_int(softmax, "axis", -1) not in (-1, 1):
+        return None
+    x, axis = flatten.inputs[0], attr_int(flatten, "axis", 1)
+    dims = g.dims.of(x)
+    if dims is None:
+        return "the rank of what is flattened is not known"
+    if axis not in (-1, len(dims) - 1):
+        return "it is normalised over several dimensions"
+    if g.dims.content(node.inputs[1]) != dims:
+        return "it may get another shape than it had"
+    return [g.op(softmax.op_type, x, axis=-1)]
+
+
 RULES = (
     identity,
     cast_to_itself,
@@ -214,4 +235,5 @@ RULES = (
     times_one,
     pad_into_conv,
     mean_over_image,
+    softmax_of_flattened,
 )
