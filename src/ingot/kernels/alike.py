@@ -77,7 +77,8 @@ class _Calls:
 class _Memory(threading.local):
     """What was worked out for the plan that this thread is making."""
 
-    calls: dict[Hashable, _Calls] | None = None
+    #: calls as they were made, until the same are wanted again
+    calls: dict[Hashable, _Calls | tuple[_Arguments, list[Call]]] | None = None
 
 
 _memory = _Memory()
@@ -106,8 +107,10 @@ def alike(make: Callable[P, list[Call]]) -> Callable[P, list[Call]]:
         found = known.get(key)
         if found is None:
             calls = make(*args, **kwargs)
-            known[key] = arguments.pattern(calls)
+            known[key] = arguments, calls.copy()
             return calls
+        if isinstance(found, tuple):
+            found = known[key] = found[0].pattern(found[1])
         return found.again(arguments.buffers, arguments.offsets)
 
     return made_once
@@ -145,7 +148,7 @@ class _Arguments:
         return value
 
     def pattern(self, calls: list[Call]) -> _Calls:
-        """Calls that were made for these arguments. Each gets the form that those like it will share."""
+        """Calls that were made for these arguments."""
         numbers = {id(buffer): number for number, buffer in enumerate(self.buffers)}
         made: list[int] = []
         views: list[tuple[View, int | None]] = []
@@ -164,7 +167,6 @@ class _Arguments:
 
         patterns: list[_Pattern] = []
         for call in calls:
-            call.form = Form()
             places = [(at, number_of(arg)) for at, arg in enumerate(call.args) if isinstance(arg, View)]
             rest = (call.tiles, call.scratch, call.flops, call.label, call.in_place)
             reads, writes = list(map(number_of, call.reads)), list(map(number_of, call.writes))

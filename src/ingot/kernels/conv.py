@@ -10,6 +10,7 @@ arrange.py. 1×1 convolutions of stride 1 are matrix products.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -509,21 +510,21 @@ def _call(
     pixels = (low + (tall > 0)) * (narrow + (wide > 0))
     ahead = Ahead.of(row_groups * column_tiles // bands, pixels, b.rows // g.unroll, g.unroll * b.panel * 4)
 
-    def kernel_of(height: str, breadth: str, last_panel: bool) -> Kernel:
-        rows = low + (height == "tall" and tall > 0)
-        columns = narrow + (breadth == "wide" and wide > 0)
+    @functools.cache  # most of the eight are the same
+    def kernel_of(rows: int, columns: int, vectors: int, masked: bool) -> Kernel:
         return tile(
             rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
-            vectors=-(-last // lanes) if last_panel else width, fetch=fetch, fetched=ahead.lines,
-            sums=partial_sums(rows * columns, shape.pixels, g.unroll),
-            masked=last_panel and last % lanes != 0,
+            vectors=vectors, fetch=fetch, fetched=ahead.lines,
+            sums=partial_sums(rows * columns, shape.pixels, g.unroll), masked=masked,
             out=reaches[1], epilogue=epilogue.expression if epilogue else None,
             reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
             **({} if integers is None else {"numbers": integers}),
         )  # fmt: skip
 
+    sizes = {"tall": low + (tall > 0), "low": low, "wide": narrow + (wide > 0), "narrow": narrow}
+    ends = (width, False), (-(-last // lanes), last % lanes != 0)
     codes = [
-        kernel_of(height, breadth, is_last or b.panels == 1)
+        kernel_of(sizes[height], sizes[breadth], *ends[is_last or b.panels == 1])
         for is_last in (False, True)
         for height in _HEIGHTS
         for breadth in _WIDTHS

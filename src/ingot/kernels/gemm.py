@@ -375,6 +375,7 @@ def _call(
         **({} if numbers == "float32" else {"numbers": numbers}),
     )  # fmt: skip
 
+    @functools.cache  # some of the four are the same
     def kernel_of(pixels: int, last_panel: bool) -> Kernel:
         vectors = -(-last // lanes) if last_panel else width
         masked = last_panel and last % lanes != 0

@@ -68,15 +68,17 @@ def merge_initializers(model: ir.Model) -> int:
 
 def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
     """Equal for tensors that may be equal. A few bytes tell most of them apart, and need not all be read."""
-    shape = tuple(tensor.shape.numpy())
+    shape = tensor.shape.dims
     if tensor.nbytes > _COMPARED or tensor.dtype == ir.DataType.STRING:
         return tensor.dtype, shape
-    ends = tensor.numpy().flat
-    return tensor.dtype, shape, ends[:8].tobytes(), ends[-8:].tobytes()
+    array = tensor.numpy()
+    if array.size <= 16:
+        return tensor.dtype, shape, array.tobytes()
+    return tensor.dtype, shape, array.flat[:8].tobytes(), array.flat[-8:].tobytes()
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Any:
-    shape = tuple(tensor.shape.numpy())
+    shape = tensor.shape.dims
     if tensor.nbytes <= _COMPARED and tensor.dtype != ir.DataType.STRING:
         return tensor.dtype, shape, tensor.tobytes()
     if isinstance(tensor, ir.ExternalTensor):
