@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Generator, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ParamSpec, cast
 
 from ingot.codegen.kernel import Kernel
@@ -117,7 +117,8 @@ def alike(make: Callable[P, list[Call]]) -> Callable[P, list[Call]]:
 
 
 #: What is looked into for views; everything else counts as it is.
-_KINDS = frozenset((View, list, tuple, Epilogue, PackedWeights))
+_PARTS = {kind: tuple(f.name for f in fields(kind)) for kind in (Epilogue, PackedWeights)}
+_KINDS = frozenset((View, list, tuple, *_PARTS))
 
 
 class _Arguments:
@@ -141,10 +142,9 @@ class _Arguments:
             return number, value.offset - self.offsets[number], value.dtype, value.shape, value.strides
         if kind is list or kind is tuple:
             return tuple([self.key(v) if type(v) in _KINDS else v for v in cast("list[Any]", value)])
-        if kind is Epilogue:
-            return value.expression, self.key(value.operands)
-        if kind is PackedWeights:
-            return self.key(value.view), value.k, value.n, value.batch, value.rows, value.panel
+        names = _PARTS.get(kind)
+        if names is not None:
+            return kind, self.key([getattr(value, name) for name in names])
         return value
 
     def pattern(self, calls: list[Call]) -> _Calls:
