@@ -126,6 +126,31 @@ def test_external_tensors_are_listed() -> None:
     assert [(name, str(tensor.location)) for name, tensor in found.external] == [("outside", "w.data")]
 
 
+def test_constants_are_lifted_where_a_session_asks() -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]>
+        g (float[n] x, bool c) => (float[n] y, int64 out) {
+            a = Constant <value = float[2] {1, 2}> ()
+            out = Constant <value = int64 {3}> ()
+            two = Constant <value_float = 2.0> ()
+            z = Mul(x, two)
+            y = If <then_branch = t () => (float[n] r) { b = Constant <value = float {1}> ()  r = Add(a, b) },
+                    else_branch = e () => (float[n] q) { q = Identity(z) }> (c) }"""
+    proto = onnx.parser.parse_model(text)
+    kept, lifted = read(proto), read(proto, lift=True)
+    assert kept is not None
+    assert lifted is not None
+    assert plain(kept.model) == plain(ir.from_proto(proto))
+    graph = lifted.model.graph
+    assert [node.op_type for node in graph] == ["Constant", "Constant", "Mul", "If"], (
+        "only tensors are lifted"
+    )
+    inner = graph[-1].attributes["then_branch"].as_graph()
+    assert (list(graph.initializers), list(inner.initializers)) == (["a"], ["b"])
+    onnx.checker.check_model(ir.to_proto(lifted.model), full_check=True)
+    clash = onnx.parser.parse_model(text.replace("z = Mul", "a = Mul").replace("Identity(z)", "Identity(a)"))
+    assert read(clash, lift=True) is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [

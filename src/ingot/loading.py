@@ -53,9 +53,11 @@ def collector_paused() -> Generator[None, None, None]:
 
 
 @collector_paused()
-def load(source: Source) -> ir.Model:
+def load(source: Source, *, lift: bool = False) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is.
+
+    lift: Constant nodes may become initializers at once, which a session would make of them anyway.
 
     The file's weights are views of the file, mapped into memory: do not write into it while the model is in
     use (replacing it by another, as `save` does, is safe).
@@ -67,9 +69,9 @@ def load(source: Source) -> ir.Model:
     if isinstance(source, ir.Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        return _whole(source, "the ModelProto", None)
+        return _whole(source, "the ModelProto", None, lift)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _serialised(memoryview(source), "the bytes given", None)
+        return _serialised(memoryview(source), "the bytes given", None, lift)
     path = Path(source)
     if not path.exists():
         raise ModelError(
@@ -81,7 +83,7 @@ def load(source: Source) -> ir.Model:
         content = _mapped(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
-    return _serialised(content, str(path), path.parent)
+    return _serialised(content, str(path), path.parent, lift)
 
 
 def _mapped(path: Path) -> memoryview:
@@ -93,7 +95,7 @@ def _mapped(path: Path) -> memoryview:
             return memoryview(file.read())
 
 
-def _serialised(content: memoryview, subject: str, directory: Path | None) -> ir.Model:
+def _serialised(content: memoryview, subject: str, directory: Path | None, lift: bool) -> ir.Model:
     """The model in these bytes; its large weights are views of them."""
     if not content.nbytes:
         raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
@@ -102,15 +104,15 @@ def _serialised(content: memoryview, subject: str, directory: Path | None) -> ir
     if pieces is not None:
         proto = _parse(pieces[0], subject)
         arrays = _arrays(proto, pieces[1])
-        model = None if arrays is None else _model(proto, subject, directory, arrays)
+        model = None if arrays is None else _model(proto, subject, directory, lift, arrays)
         if model is not None:
             return model
-    return _whole(_parse(bytes(content), subject), subject, directory)
+    return _whole(_parse(bytes(content), subject), subject, directory, lift)
 
 
-def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None) -> ir.Model:
+def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, lift: bool) -> ir.Model:
     """A proto that lacks nothing as a model."""
-    model = _model(proto, subject, directory)
+    model = _model(proto, subject, directory, lift)
     assert model is not None
     return model
 
@@ -181,6 +183,7 @@ def _model(
     proto: onnx.ModelProto,
     subject: str,
     directory: Path | None,
+    lift: bool,
     arrays: Mapping[int, np.ndarray[Any, Any]] | None = None,
 ) -> ir.Model | None:
     """The proto as a model. arrays: contents of initializers that the proto lacks; None if it must be read
@@ -198,7 +201,7 @@ def _model(
                 f"{onnx.__version__} knows opsets up "
                 f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
             )
-    read = read_plain(proto, arrays)
+    read = read_plain(proto, arrays, lift)
     if read is not None:
         model, external = read.model, read.external
     elif arrays is not None:

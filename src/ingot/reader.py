@@ -56,14 +56,17 @@ class Read:
     external: list[tuple[str, ir.ExternalTensor]]
 
 
-def read(proto: onnx.ModelProto, arrays: Mapping[int, Array] | None = None) -> Read | None:
+def read(
+    proto: onnx.ModelProto, arrays: Mapping[int, Array] | None = None, lift: bool = False
+) -> Read | None:
     """The model of a proto; None where onnx_ir shall read it.
 
     arrays: the contents of initializers of the (outermost) graph by number, where the proto has them not.
+    lift: Constant nodes that hold a tensor become initializers.
     """
     if proto.functions or proto.configuration:
         return None
-    reader = _Reader(arrays or {})
+    reader = _Reader(arrays or {}, lift)
     try:
         model = reader.model(proto)
     except Exception:
@@ -87,6 +90,7 @@ def layout_of(tensor: onnx.TensorProto) -> tuple[np.dtype[Any], int] | None:
 @dataclass(slots=True)
 class _Reader:
     arrays: Mapping[int, Array]
+    lift: bool
     external: list[tuple[str, ir.ExternalTensor]] = field(default_factory=list[tuple[str, ir.ExternalTensor]])
     _types: dict[bytes, tuple[Any, ir.Shape | None]] = field(
         default_factory=dict[bytes, "tuple[Any, ir.Shape | None]"]
@@ -115,18 +119,27 @@ class _Reader:
         for value in inputs:
             _declare(scope, value)
         initializers = [
-            self._initializer(tensor, scope, arrays.get(number))
+            self._initializer(tensor, tensor.name, scope, arrays.get(number))
             for number, tensor in enumerate(proto.initializer)
         ]
         infos = {info.name: info for info in proto.value_info}
+        fixed = {info.name for info in proto.output} if self.lift else set[str]()
+        remaining: list[onnx.NodeProto] = []
         # Before the nodes: one that stands in a subgraph may use what comes later out here.
         for node in proto.node:
+            constant = _constant(node) if self.lift else None
+            if constant is not None and node.output[0] not in fixed:
+                if node.output[0] in scope:
+                    raise _UnusualError
+                initializers.append(self._initializer(constant, node.output[0], scope, None))
+                continue
+            remaining.append(node)
             for name in node.output:
                 if name:
                     value, info = ir.Value(name=name), infos.get(name)
                     _declare(scope, value if info is None else self._described(value, info))
         scopes = [scope, *outer]
-        nodes = [self._node(node, scopes) for node in proto.node]
+        nodes = [self._node(node, scopes) for node in remaining]
         outputs = [self._described(scope[info.name], info) for info in proto.output]
         return ir.Graph(
             inputs,
@@ -155,8 +168,7 @@ class _Reader:
         value.doc_string = _given(info, "doc_string")
         return value
 
-    def _initializer(self, proto: onnx.TensorProto, scope: Scope, array: Array | None) -> ir.Value:
-        name = proto.name
+    def _initializer(self, proto: onnx.TensorProto, name: str, scope: Scope, array: Array | None) -> ir.Value:
         tensor = self._tensor(proto, name, array)
         value = scope.get(name)
         if value is not None:
@@ -229,6 +241,17 @@ class _Reader:
             doc_string=_given(proto, "doc_string"),
             metadata_props=_properties(proto),
         )
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor of a Constant node, if it holds one."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    attributes = node.attribute
+    if len(attributes) != 1 or len(node.output) != 1 or not node.output[0]:
+        return None
+    value = attributes[0]
+    return value.t if value.type == _TENSOR and value.name == "value" and not value.ref_attr_name else None
 
 
 def _declare(scope: Scope, value: ir.Value) -> None:

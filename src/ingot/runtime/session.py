@@ -63,7 +63,7 @@ class InferenceSession:
         self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
         with collector_paused():
-            self._open(_load(path_or_bytes))
+            self._open(_load(path_or_bytes, lift=self._optimises))
 
     def _open(self, model: ir.Model) -> None:
         graph = model.graph
@@ -93,8 +93,7 @@ class InferenceSession:
             for arg in self._inputs
         ]
         self._names = {arg.name: number for number, arg in enumerate(self._inputs)}
-        optimise = self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL
-        prepare(model) if optimise else normalise(model)
+        prepare(model) if self._optimises else normalise(model)
         index = index_graph(model.graph)
         if index.captured:
             names = ", ".join(repr(v.name) for v in index.captured)
@@ -110,6 +109,10 @@ class InferenceSession:
         )
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
+
+    @property
+    def _optimises(self) -> bool:
+        return self._options.graph_optimization_level != GraphOptimizationLevel.ORT_DISABLE_ALL
 
     # ---- onnxruntime's calls -------------------------------------------------------------------------------
 
@@ -257,14 +260,14 @@ class InferenceSession:
         raise InputError(f"input {', '.join(map(repr, missing))} is missing; the model's inputs are {wanted}")
 
 
-def _load(source: Any) -> ir.Model:
+def _load(source: Any, lift: bool) -> ir.Model:
     """A model of its own: the session changes its graph."""
     if isinstance(source, ir.Model):
         return source.clone()
     model = getattr(source, "model", None)
     if isinstance(model, ir.Model):  # a Program
         return model.clone()
-    return load(source)
+    return load(source, lift=lift)
 
 
 def _cores() -> int:
