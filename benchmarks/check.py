@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.cases import CORE_NAMES, open_case, title
 from benchmarks.files import NotAvailableError
-from benchmarks.floors import Floor, Floors, FloorsError, fallen, read, require_class
+from benchmarks.floors import Floor, Floors, FloorsError, fallen, read
 from benchmarks.measure import Effort, measure
 from benchmarks.results import cores, cpu_class
 from benchmarks.run import stdout_to_stderr, tell
@@ -88,8 +88,7 @@ def main() -> int:
     chosen = arguments()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        floors = read()
-        require_class(floors, cpu_class())
+        floors = read(cpu_class())
     except FloorsError as error:
         console.print(str(error), markup=False, highlight=False)
         return 2

@@ -1,7 +1,7 @@
 """Recorded floors: the ratios that `make bench-check` holds Ingot to.
 
-A floor belongs to a class of CPU (amx, avx512, avx2): what a machine with other vectors or tiles reaches is
-another matter, and checking it there would prove nothing.
+A floor belongs to a class of CPU (amx, avx512, avx2), and each class has a file of its own: what a machine
+with other vectors or tiles reaches is another matter, and checking it there would prove nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.results import Results, Row
 
-PATH = Path(__file__).parent / "floors.json"
+FOLDER = Path(__file__).parent
 MARGIN = 0.9  # of the ratio that was measured
 
 
@@ -48,33 +48,44 @@ class FloorsError(Exception):
     """Floors that cannot be read or do not fit this machine; the text says what to do."""
 
 
-def read(path: Path = PATH) -> Floors:
-    """Read floors. Raises FloorsError where there are none, or the file is not theirs."""
+def path_of(cpu_class: str) -> Path:
+    """Return where the floors of a class of CPU are."""
+    return FOLDER / f"floors-{cpu_class}.json"
+
+
+def read(cpu_class: str) -> Floors:
+    """Read a class's floors. Raises FloorsError where there are none, or the file is not theirs."""
+    path = path_of(cpu_class)
     try:
         found = json.loads(path.read_text())
         return Floors(
             found["cpu_class"], found["machine"], found["date"], [Floor(**each) for each in found["floors"]]
         )
     except FileNotFoundError:
+        others = ", ".join(sorted(p.stem.removeprefix("floors-") for p in FOLDER.glob("floors-*.json")))
         raise FloorsError(
-            f'{path}: no floors are recorded; `make bench ARGS="--record-floors"` does it'
+            f"no floors are recorded for {cpu_class}, which this machine is"
+            + (f" (there are some for {others}, which mean nothing here)" if others else "")
+            + '; `make bench ARGS="--record-floors"` records them'
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FloorsError(f"{path}: found no floors in it ({error}); record them anew") from error
 
 
-def write(floors: Floors, path: Path = PATH) -> None:
+def write(floors: Floors) -> Path:
     """Write floors, one to a line, sorted, so that a change of one is a change of one line."""
     lines = ",\n".join("  " + json.dumps(asdict(floor)) for floor in sorted(floors.floors))
     head = {key: getattr(floors, key) for key in ("cpu_class", "machine", "date")}
     start = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+    path = path_of(floors.cpu_class)
     path.write_text(f'{start},\n "floors": [\n{lines}\n ]\n}}\n')
+    return path
 
 
 def record(results: Results, old: Floors | None, margin: float = MARGIN) -> Floors:
     """Return floors at `margin` of each ratio measured, rounded down to hundredths.
 
-    Old floors of what was not measured now stay, if they are of the same class of CPU.
+    Old floors (of the same class of CPU) of what was not measured now stay.
     """
     new = [
         Floor(row.model, row.batch, row.threads, cell.runner, math.floor(ratio * margin * 100 + 1e-9) / 100)
@@ -83,19 +94,9 @@ def record(results: Results, old: Floors | None, margin: float = MARGIN) -> Floo
         if cell.runner != "ingot" and (ratio := row.ratio(cell.runner)) is not None
     ]
     measured = {floor.key for floor in new}
-    if old is not None and old.cpu_class == results.cpu_class:
+    if old is not None:
         new += [floor for floor in old.floors if floor.key not in measured]
     return Floors(results.cpu_class, results.machine, results.date, sorted(new))
-
-
-def require_class(floors: Floors, here: str, path: Path = PATH) -> None:
-    """Raise FloorsError where the floors are of another class of CPU than `here`."""
-    if floors.cpu_class != here:
-        raise FloorsError(
-            f"the floors in {path.name} are for {floors.cpu_class} ({floors.machine}, {floors.date}); this "
-            f"machine is {here}, where they mean nothing. Check there, or record floors for this class with "
-            '`make bench ARGS="--record-floors"`'
-        )
 
 
 def fallen(floors: Iterable[Floor], rows: Sequence[Row]) -> list[str]:

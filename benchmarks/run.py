@@ -216,16 +216,16 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def record_floors(results: Results) -> None:
-    """Write benchmarks/floors.json anew from what was measured."""
+    """Write the floors of this class of CPU anew from what was measured."""
     try:
-        old = floors.read()
+        old = floors.read(results.cpu_class)
     except floors.FloorsError:
         old = None
     recorded = floors.record(results, old)
-    floors.write(recorded)
+    path = floors.write(recorded)
     mean = geometric_mean(floor.ratio for floor in recorded.floors if floor.ratio)
     console.print(
-        f"{len(recorded.floors)} floors for {recorded.cpu_class} in {floors.PATH.name}"
+        f"{len(recorded.floors)} floors for {recorded.cpu_class} in {path.name}"
         + (f", their geometric mean is {mean:.2f}×" if mean else ""),
         highlight=False,
     )

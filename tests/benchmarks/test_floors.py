@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import check, floors
-from benchmarks.floors import Floor, Floors, FloorsError, fallen, read, record, require_class, write
+from benchmarks.floors import Floor, Floors, FloorsError, fallen, path_of, read, record, write
 from benchmarks.results import Results, Row
 from ingot.benchmark import Measured
 
@@ -30,14 +30,11 @@ def test_floors_lie_below_what_was_measured() -> None:
     assert (found.cpu_class, found.machine, found.date) == ("avx2", "a machine", "2026-01-01")
 
 
-def test_old_floors_stay_if_they_are_of_this_class_and_not_measured_anew() -> None:
+def test_old_floors_stay_if_they_are_not_measured_anew() -> None:
     old = Floors("avx2", "", "", [Floor("one", 1, 1, "other", 9.0), Floor("old", 1, 2, "other", 1.1)])
     assert record(results(row("one", 1.5)), old).floors == [
         Floor("old", 1, 2, "other", 1.1),
         Floor("one", 1, 1, "other", 1.35),
-    ]
-    assert record(results(row("one", 1.5), cpu_class="amx"), old).floors == [
-        Floor("one", 1, 1, "other", 1.35)
     ]
 
 
@@ -55,45 +52,50 @@ def test_a_floor_that_is_not_reached_is_named() -> None:
     ]
 
 
-def test_floors_are_read_as_they_were_written(tmp_path: Path) -> None:
-    path = tmp_path / "floors.json"
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder of floors."""
+    monkeypatch.setattr(floors, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_floors_are_read_as_they_were_written(folder: Path) -> None:
     found = record(results(row("two", 1.5), row("one", 1.1)), None)
-    write(found, path)
-    assert read(path) == found
+    path = write(found)
+    assert path == folder / "floors-avx2.json"
+    assert read("avx2") == found
     assert path.read_text().count("\n") == 9  # a floor to a line
 
 
-def test_floors_that_are_none(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_floors_that_are_none() -> None:
     with pytest.raises(FloorsError, match="--record-floors"):
-        read(tmp_path / "absent.json")
+        read("avx2")
     for text in ("[]", "{", '{"cpu_class": "amx"}'):
-        (tmp_path / "floors.json").write_text(text)
+        path_of("avx2").write_text(text)
         with pytest.raises(FloorsError, match="record them anew"):
-            read(tmp_path / "floors.json")
+            read("avx2")
 
 
-def test_another_class_of_cpu_is_refused() -> None:
-    held = Floors("amx", "that machine", "2026-01-01")
-    require_class(held, "amx")
-    with pytest.raises(FloorsError, match=r"for amx \(that machine.*this machine is avx2"):
-        require_class(held, "avx2")
+@pytest.mark.usefixtures("folder")
+def test_floors_of_other_classes_are_named() -> None:
+    write(Floors("amx", "that machine", "2026-01-01"))
+    assert read("amx").machine == "that machine"
+    with pytest.raises(FloorsError, match=r"for avx2.*some for amx"):
+        read("avx2")
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def terminal(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """bench-check with floors of this machine's class in a file, and measurements that are made up."""
-    path = tmp_path / "floors.json"
-    monkeypatch.setattr(floors, "PATH", path)
-    monkeypatch.setattr(check, "read", lambda: read(path))
+    del folder
     monkeypatch.setattr(check, "cpu_class", lambda: "avx2")
     monkeypatch.setattr(check, "open_case", lambda model, *_: argparse.Namespace(name=model))
     monkeypatch.setattr("sys.argv", ["check", "--models", "one", "--batch", "all", "--runners", "all"])
-    return path
 
 
-def test_a_ratio_counts_as_fallen_after_a_second_measurement(
-    terminal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("terminal")
+def test_a_ratio_counts_as_fallen_after_a_second_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, object]] = []
     ratios = iter([1.0, 1.3, 1.0, 1.1])
 
@@ -105,17 +107,16 @@ def test_a_ratio_counts_as_fallen_after_a_second_measurement(
         return row(case.name, next(ratios), threads=threads)
 
     monkeypatch.setattr(check, "measure", measure)
-    write(
-        Floors("avx2", "", "", [Floor("one", 1, 1, "other", 1.2), Floor("two", 1, 1, "other", 9.0)]), terminal
-    )
+    write(Floors("avx2", "", "", [Floor("one", 1, 1, "other", 1.2), Floor("two", 1, 1, "other", 9.0)]))
     assert check.main() == 0  # 1.0, then 1.3
     assert check.main() == 1  # 1.0, then 1.1
     assert asked == [("one", check.QUICK), ("one", check.THOROUGH)] * 2
 
 
-def test_floors_for_other_machines_and_none_at_all(terminal: Path) -> None:
+@pytest.mark.usefixtures("terminal")
+def test_floors_for_other_machines_and_none_at_all() -> None:
     assert check.main() == 2
-    write(Floors("amx", "", "", [Floor("one", 1, 1, "other", 1.2)]), terminal)
+    write(Floors("amx", "", "", [Floor("one", 1, 1, "other", 1.2)]))
     assert check.main() == 2
-    write(Floors("avx2", "", "", [Floor("one", 1, 999, "other", 1.2)]), terminal)
+    write(Floors("avx2", "", "", [Floor("one", 1, 999, "other", 1.2)]))
     assert check.main() == 2  # more threads than this machine has cores

@@ -11,7 +11,6 @@ import pytest
 from benchmarks import floors, peaks, run
 from benchmarks.cases import open_case
 from benchmarks.files import NotAvailableError
-from benchmarks.floors import Floor
 from benchmarks.loading import COLD, measure_load
 from benchmarks.results import LoadRow
 
@@ -21,7 +20,7 @@ PEAKS = peaks.Peaks(threads=1, fma=100.0, cache=50.0, read=10.0, copy=12.0, near
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(peaks, "measure", lambda _: PEAKS)
-    monkeypatch.setattr(floors, "PATH", tmp_path / "floors.json")
+    monkeypatch.setattr(floors, "FOLDER", tmp_path)
 
 
 def bench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -31,9 +30,6 @@ def bench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_two_batches_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(run.floors, "read", lambda: floors.Floors("sse", "", ""))
-    written: list[floors.Floors] = []
-    monkeypatch.setattr(run.floors, "write", written.append)
     stem = str(tmp_path / "out")
     assert (
         bench(monkeypatch, "--models", "mlp", "--batch", "1,3", "--ops", "--record-floors", "--output", stem)
@@ -50,11 +46,11 @@ def test_two_batches_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert row["gflop"] > 0
         assert sum(group["flops"] for group in row["groups"]) >= row["gflop"] * 1e9
     assert "matmul" in (tmp_path / "out-kernels.md").read_text()
-    assert {(f.model, f.batch, f.threads, f.peer) for f in written[0].floors} == {
+    recorded = floors.read(found["cpu_class"])
+    assert {floor.key for floor in recorded.floors} == {
         ("mlp", 1, 1, "onnxruntime"),
         ("mlp", 3, 1, "onnxruntime"),
     }
-    assert isinstance(written[0].floors[0], Floor)
 
 
 def test_a_file_that_is_not_available_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
