@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingot.codegen import cache, library, linker, llvm, machine
+from ingot.errors import IngotError
 from tests.kernels.variants import MACHINES, Variant, lacks, variants
 
 pytestmark = pytest.mark.skipif(not linker.IS_KNOWN, reason="LLVM's own linker is used on this system")
@@ -216,3 +217,12 @@ def test_what_our_linker_refuses_llvm_links(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(linker, "link", refuse)
     text = "define i64 @twice(i64 %x) {\n  %r = shl i64 %x, 1\n  ret i64 %r\n}"
     assert _TAKES_NUMBER(cache.link([emit(text)], ["twice"])["twice"])(21) == 42
+
+
+def test_a_system_without_executable_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(linker, "_protect", refuse)
+    with pytest.raises(IngotError, match=r"refuses to execute it \(Permission denied\)"):
+        cache.link([emit("define i64 @f(i64 %x) { ret i64 %x }")], ["f"])

@@ -22,6 +22,7 @@ import llvmlite
 from ingot.codegen import library, linker, store
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
+from ingot.errors import IngotError
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
@@ -77,13 +78,21 @@ def native_assembly(kernel: Kernel, machine: Machine) -> str:
 
 
 def link(objects: Sequence[bytes], names: Iterable[str]) -> dict[str, int]:
-    """Where the functions `names` of these objects lie from now on, as long as the process."""
+    """Where the functions `names` of these objects lie from now on, as long as the process.
+
+    Raises IngotError where the system allows no memory that is written and then executed.
+    """
     if linker.IS_KNOWN:
         try:
             found = linker.link(objects, library.address_of)
             return {name: found[name] for name in names}
         except linker.UnlinkableError:
             pass
+        except OSError as error:
+            raise IngotError(
+                f"generated code: found a system that refuses to execute it ({error.strerror}); allow this "
+                "process memory that is written and then executed (SELinux calls it execmem)"
+            ) from error
     from ingot.codegen import llvm
 
     return llvm.link(objects, library.address_of, names)
