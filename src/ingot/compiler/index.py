@@ -4,7 +4,6 @@ arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ import onnx_ir as ir
 from ingot.errors import ModelError
 from ingot.loading import mapping_of
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
+from ingot.passes.edit import subgraphs_of
 
 #: Smaller weights are computed now, in bytes; larger ones when a kernel packs them.
 LEAST_LAZY = 1 << 16
@@ -38,15 +38,6 @@ class Index:
     #: for each file that weights are mapped from, one of the arrays in it
     mapped: list[Array]
     subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
-
-
-def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs in a node's attributes."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | None = None) -> Index:

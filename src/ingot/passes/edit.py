@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -97,6 +97,15 @@ def attribute(name: str, value: object) -> ir.Attr:
     if isinstance(value, ir.Tensor):
         return ir.Attr(name, ir.AttributeType.TENSOR, value)
     return ir.convenience.convert_attribute(name, cast("Any", value))
+
+
+def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 def graphs_of(model: ir.Model) -> list[ir.Graph]:

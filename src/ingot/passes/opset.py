@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from ingot.errors import ModelError
+from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.ops.registry import label
 from ingot.passes import gradient
-from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names
+from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names, subgraphs_of
 from ingot.passes.upgrades import UPGRADES
 
 #: The opset that everything behind the door speaks.
@@ -23,33 +27,65 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer
     form.
     """
+    for graph in (*graphs_of(model), *model.functions.values()):
+        if "ai.onnx" in graph.opset_imports:  # the main domain by its long name; its nodes have the short one
+            graph.opset_imports[""] = graph.opset_imports.pop("ai.onnx")
     if model.functions:
-        common.InlinePass()(model)
+        _inline(model)
     _upgrade_all(model, target)
     if gradient.DOMAIN in model.opset_imports:
         gradient.expand_gradients(model)
     return model
 
 
+def _inline(model: ir.Model) -> None:
+    """Every call of a local function becomes its nodes, each with the opset that the function declares."""
+    imports = model.opset_imports
+    for function in model.functions.values():
+        for domain, version in list(function.opset_imports.items()):
+            if imports.setdefault(domain, version) != version:
+                for node in _all_nodes(function):
+                    if node.domain == domain and node.version is None:
+                        node.version = version
+                function.opset_imports[domain] = imports[domain]
+    try:
+        common.InlinePass()(model)
+    except ValueError as error:
+        raise UnsupportedOperatorError(
+            f"A function of the model cannot be inlined: {error}. Export the model without local functions."
+        ) from error
+
+
+def _all_nodes(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
+    for node in graph:
+        yield node
+        for body in subgraphs_of(node):
+            yield from _all_nodes(body)
+
+
 def _upgrade_all(model: ir.Model, target: int) -> None:
     declared = model.opset_imports.get("")
+    nodes = [node for graph in graphs_of(model) for node in graph if node.domain == ""]
     if declared is None:
-        if any(node.domain == "" for graph in graphs_of(model) for node in graph):
+        if nodes:
             raise ModelError(
                 "The model does not say which opset its operators are of. Add an opset_import for ai.onnx."
             )
         return
-    if declared >= target:
+    versions = [declared if node.version is None else node.version for node in nodes]
+    lowest = min(versions, default=declared)
+    for node, version in zip(nodes, versions, strict=True):
+        _require_known(node, version)
+    if lowest >= target:
         return
     reserve_names(model)
-    nodes = [node for graph in graphs_of(model) for node in list(graph) if node.domain == ""]
-    if any(_lacks_types(node, declared, target) for node in nodes):
+    if any(_lacks_types(node, version, target) for node, version in zip(nodes, versions, strict=True)):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-    for node in nodes:
-        version = node.version if node.version is not None else declared
+    for node, version in zip(nodes, versions, strict=True):
         if version < 6:
             node.attributes.pop("consumed_inputs", None)
         _upgrade(node, version, target)
+    target = max(target, declared)
     for graph in graphs_of(model):
         graph.opset_imports[""] = target
         for node in graph:
@@ -65,6 +101,37 @@ def _lacks_types(node: ir.Node, declared: int, target: int) -> bool:
     if not any(entry.types and declared < entry.to <= target for entry in UPGRADES.get(node.op_type, ())):
         return False
     return any(v is not None and (rank_of(v) is None or v.dtype is None) for v in node.inputs)
+
+
+@functools.cache
+def _is_known(op_type: str, version: int) -> bool:
+    """Whether the operator has a meaning at that opset. (What onnx does not have at all is found out later.)"""
+    if op_type in _EXPERIMENTS or not onnx.defs.has(op_type):
+        return True
+    try:
+        onnx.defs.get_schema(op_type, version)
+    except onnx.defs.SchemaError:
+        return False
+    return True
+
+
+def _require_known(node: ir.Node, version: int) -> None:
+    """Raises `UnsupportedOperatorError` for an operator that its opset does not have: what it would mean
+    there, nobody has written down.
+    """
+    if _is_known(node.op_type, version):
+        return
+    every = onnx.defs.get_all_schemas_with_history()
+    first = min(s.since_version for s in every if s.domain == "" and s.name == node.op_type)
+    node.version = version
+    raise UnsupportedOperatorError(
+        f"{label(node)}: {node.op_type} came with opset {first}. Export the model again with that opset "
+        "or a newer one."
+    )
+
+
+#: Operators that opset 1 had as experiments, with the meaning that they were given later.
+_EXPERIMENTS = frozenset({"ThresholdedRelu"})
 
 
 def _upgrade(node: ir.Node, version: int, target: int) -> None:

@@ -124,6 +124,24 @@ def _clip(g: Editor, node: ir.Node) -> Replacement:
     return None
 
 
+@upgrade("Selu", to=6)
+def _selu(g: Editor, node: ir.Node) -> Replacement:
+    """The defaults had fewer digits."""
+    del g
+    _set(node, "alpha", attr_float(node, "alpha", 1.6732))
+    _set(node, "gamma", attr_float(node, "gamma", 1.0507))
+    return None
+
+
+@upgrade("Dropout", to=7)
+def _dropout_7(g: Editor, node: ir.Node) -> Replacement:
+    """It dropped elements unless is_test said that the model is only run."""
+    del g
+    if not attr_int(node, "is_test", 0):
+        raise refuse(node, "is_test is 0, which means training: elements are dropped by chance")
+    return None
+
+
 @upgrade("Dropout", to=12)
 def _dropout(g: Editor, node: ir.Node) -> Replacement:
     """The ratio was an attribute, and matters only in training, which a model that is run is not."""
@@ -180,6 +198,16 @@ def _concat(g: Editor, node: ir.Node) -> Replacement:
     return None
 
 
+@upgrade("Split", to=2)
+def _split_1(g: Editor, node: ir.Node) -> Replacement:
+    """The sizes could be an input, of the type of what is split."""
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        sizes = g.op("Cast", node.inputs[1], to=int(ir.DataType.INT64))
+        _drop(node, "split")
+        _input(node, 1, sizes)
+    return None
+
+
 @upgrade("Split", to=13)
 def _split(g: Editor, node: ir.Node) -> Replacement:
     """The sizes were an attribute."""
@@ -233,9 +261,28 @@ def _scatter(g: Editor, node: ir.Node) -> Replacement:
 
 @upgrade("Tile", to=6)
 def _tile(g: Editor, node: ir.Node) -> Replacement:
-    """One axis was repeated, both given by inputs."""
-    del g
-    raise refuse(node, "its inputs tiles and axis have no counterpart in newer opsets")
+    """One axis was repeated; how often and which were scalars, of the type of what is repeated."""
+    x = node.inputs[0]
+    tiles, axis = (g.op("Cast", v, to=int(ir.DataType.INT64)) for v in node.inputs[1:3])
+    rank = g.op("Squeeze", g.op("Shape", g.op("Shape", x)), g.ints([0]))
+    axes = g.op("Range", g.constant(0, np.int64), rank, g.constant(1, np.int64))
+    where = g.op("Reshape", axis, g.ints([1]))
+    once = g.op("Where", g.op("Less", where, g.ints([0])), g.op("Add", where, rank), where)
+    repeats = g.op("Where", g.op("Equal", axes, once), g.op("Reshape", tiles, g.ints([1])), g.ints([1]))
+    return [g.op("Tile", x, repeats)]
+
+
+@upgrade("OneHot", to=11)
+def _one_hot(g: Editor, node: ir.Node) -> Replacement:
+    """Negative indices were outside; now they count from the end."""
+    indices, depth = node.inputs[0], node.inputs[1]
+    whole = g.op("Cast", indices, to=int(ir.DataType.INT64))
+    outside = g.op("Reshape", g.op("Cast", depth, to=int(ir.DataType.INT64)), g.ints([1]))
+    # An index of `depth` is outside at both opsets.
+    is_negative = g.op("Less", whole, g.constant(0, np.int64))
+    scalar = g.op("Squeeze", outside, g.ints([0]))
+    node.replace_input_with(0, g.op("Where", is_negative, scalar, whole))
+    return None
 
 
 # ---- layers ----------------------------------------------------------------------------------------------
@@ -260,6 +307,15 @@ def _gemm(g: Editor, node: ir.Node) -> Replacement:
     """Broadcasting had to be asked for."""
     del g
     _drop(node, "broadcast")
+    return None
+
+
+@upgrade("BatchNormalization", to=7)
+def _batch_norm_7(g: Editor, node: ir.Node) -> Replacement:
+    """It normalised by the batch's own statistics unless is_test said that the model is only run."""
+    del g
+    if not attr_int(node, "is_test", 0):
+        raise refuse(node, "is_test is 0, which means training: the batch's own statistics are used")
     return None
 
 
@@ -432,12 +488,22 @@ def _resize(g: Editor, node: ir.Node, x: ir.Value | None, scales: ir.Value | Non
 
 @upgrade("Resize", to=13)
 def _resize_11(g: Editor, node: ir.Node) -> Replacement:
-    """One way of counting coordinates is gone."""
+    """One way of counting coordinates is gone: that of half_pixel and one half more, rounded down there."""
     del g
     if attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_half_pixel_for_nn":
-        raise refuse(
-            node, "coordinate_transformation_mode 'tf_half_pixel_for_nn' has no counterpart in newer opsets"
+        mode, nearest = (
+            attr_str(node, "mode", "nearest"),
+            attr_str(node, "nearest_mode", "round_prefer_floor"),
         )
+        if mode != "nearest" or nearest != "floor":
+            raise refuse(
+                node,
+                f"coordinate_transformation_mode 'tf_half_pixel_for_nn' with mode {mode!r} and nearest_mode "
+                f"{nearest!r} has no counterpart in newer opsets",
+            )
+        # floor(x + 1/2) is x rounded, halves up.
+        _set(node, "coordinate_transformation_mode", "half_pixel")
+        _set(node, "nearest_mode", "round_prefer_ceil")
     return None
 
 
