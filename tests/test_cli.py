@@ -85,8 +85,23 @@ def test_inspect(ingot: Terminal, model: Path) -> None:
     assert said.code == 0, said.err
     for text in ("opset ai.onnx 18", "batchx4", "parameters: 12", "MatMul 1", "2.4e-08 GFLOP for x 1x4"):
         assert text in said.out
+    for text in ("float32 12 in", "native: Relu 1, MatMul 1", "host: none"):
+        assert text in said.out
     found = json.loads(ingot("inspect", model, "--shape", "x:10x4", "--json").out)
     assert found["cost"]["flops"] == 2 * 10 * 4 * 3
+    assert found["computed"]["MatMul"] == {"native": 1}
+    assert found["refused"] == []
+
+
+def test_inspect_says_what_would_not_run(ingot: Terminal, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18, "of.it" : 1]>
+    g (float[2] x) => (float[2] y) { t = of.it.Unheard (x) u = Relu (t) y = of.it.Other (u) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "strange.onnx")
+    said = ingot("inspect", "strange.onnx")
+    assert said.code == 0, said.err
+    lines = [line for line in said.out.splitlines() if line.startswith("would not run: ")]
+    assert len(lines) == 2
+    assert "of.it.Unheard 't' (opset 1)" in said.out and "of.it.Other 'y' (opset 1)" in said.out
 
 
 def test_inspect_plan_names_what_the_host_evaluates(ingot: Terminal, model: Path) -> None:

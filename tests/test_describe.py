@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ingot.describe import cost, describe
+from ingot.describe import computed, cost, describe, refusals
 
 
 def model_of(
@@ -101,3 +101,35 @@ def test_cost_leaves_the_model_as_it_was() -> None:
     before = ir.to_proto(model).SerializeToString()
     cost(model, {"x": (3, 4)})
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_how_operators_are_computed() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Transpose", ["r"], ["t"]),
+        helper.make_node("RandomNormalLike", ["t"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": ["batch", 4]}, {"w": zeros(4, 5)})
+    found = computed(model, {"x": (3, 4)})
+    assert found["MatMul"] == found["Relu"] == {"native": 1}
+    assert found["Transpose"] == {"view": 1}
+    assert found["RandomNormalLike"] == {"host": 1}
+    assert refusals(model) == []
+
+
+def test_parameters_by_dtype_and_what_would_not_run() -> None:
+    nodes = [helper.make_node("Unheard", ["x", "w", "i"], ["y"], domain="of.it", name="n")]
+    weights = {"w": zeros(4, 5), "i": np.zeros(3, np.int8)}
+    model = model_of(nodes, {"x": ["batch", 4]}, weights)
+    assert describe(model).by_dtype == {"float32": (20, 80), "int8": (3, 3)}
+    (line,) = refusals(model)
+    assert "of.it.Unheard 'n'" in line
+
+
+def test_an_old_meaning_that_is_refused_would_not_run() -> None:
+    nodes = [helper.make_node("Gelu", ["x"], ["y"], name="n")]
+    model = model_of(nodes, {"x": ["batch", 4]}, {})
+    model.opset_imports[""] = 6
+    (line,) = refusals(model)
+    assert "Gelu 'n' (opset 6)" in line

@@ -233,3 +233,12 @@ def test_without_torch_the_message_has_the_pip_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'ingot[torch]'" in done.stdout
+
+
+def test_a_program_shows_itself_in_a_line() -> None:
+    program = ingot.export(nn.Linear(3, 2), (torch.zeros(4, 3),), verify=False)
+    shown = repr(program)
+    assert "\n" not in shown
+    assert len(shown) < 200
+    assert shown.startswith("Program(input -> ")
+    assert "32 bytes of weights" in shown

@@ -205,8 +205,10 @@ def inspect(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is made of: inputs, outputs, operators, parameters, and the cost of one call."""
-    from ingot.describe import cost, describe
+    """Show what a model is made of: inputs, outputs, operators and how each is computed, parameters, the cost
+    of one call, and what would not run.
+    """
+    from ingot.describe import computed, cost, describe, refusals
     from ingot.feeds import random_feed
     from ingot.loading import load
     from ingot.summary import signature
@@ -224,8 +226,13 @@ def inspect(
             raise
         sizes_known, feed = False, {}
         facts["cost"] = {"unknown": str(error)}
-    if sizes_known:
-        counted = cost(graph, {name: array.shape for name, array in feed.items()})
+    facts["refused"] = refusals(graph)
+    if sizes_known and facts["refused"]:
+        facts["cost"] = {"unknown": "not all operators are known here"}
+    elif sizes_known:
+        shapes = {name: array.shape for name, array in feed.items()}
+        facts["computed"] = computed(graph, shapes)
+        counted = cost(graph, shapes)
         facts["cost"] = {"flops": counted.total, **asdict(counted)}
         facts["cost"]["sizes"] = {name: list(array.shape) for name, array in feed.items()}
     if plan:
@@ -366,7 +373,11 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
             grid.add_row(name, dtype, "x".join(map(str, dims)) or "scalar")
         data.print()
         data.print(grid, markup=False)
-    data.print(f"\nparameters: {facts['parameters']:,} in {facts['parameter_bytes'] / 1e6:.1f} MB")
+    data.print(f"\nparameters: {facts['parameters']:,} in {facts['parameter_bytes'] / 1e6:.1f} MB", end="")
+    dtypes = (
+        f"{dtype} {count:,} in {size / 1e6:.3g} MB" for dtype, (count, size) in facts["by_dtype"].items()
+    )
+    data.print(f" ({', '.join(dtypes) or 'none'})", markup=False)
     cost = facts["cost"]
     if "flops" in cost:
         sizes = ", ".join(
@@ -378,6 +389,15 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
         data.print(f"arithmetic: depends on sizes; {cost['unknown']}", markup=False)
     operators = ", ".join(f"{name} {count}" for name, count in facts["operators"].items())
     data.print(f"operators: {operators}", markup=False)
+    if "computed" in facts:
+        kinds: dict[str, list[str]] = {}
+        for name, counts in facts["computed"].items():
+            for kind, count in counts.items():
+                kinds.setdefault(kind, []).append(f"{name} {count}")
+        for kind in ("native", "host", "depends on data"):
+            data.print(f"{kind}: {', '.join(kinds.get(kind, ['none']))}", markup=False)
+    for reason in facts["refused"]:
+        data.print(f"would not run: {reason}", markup=False)
     if "plan" in facts:
         data.print()
         grid = _table("node", "operator", "computed by", "ms")

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ingot.compiler.facts import infer_facts
-from ingot.compiler.index import index_graph, subgraphs_of
-from ingot.ops.registry import Facts
+from ingot.compiler.index import Index, index_graph
+from ingot.errors import UnsupportedOperatorError
+from ingot.ops.registry import Facts, find
+from ingot.passes.edit import graphs_of, subgraphs_of
 from ingot.passes.opset import normalise
 
 Shape = tuple[int, ...]
@@ -53,6 +55,8 @@ class Description:
     operators: dict[str, int]
     parameters: int
     parameter_bytes: int
+    #: dtype: (elements, bytes), the largest first
+    by_dtype: dict[str, tuple[int, int]]
     metadata: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -63,6 +67,10 @@ def describe(model: ir.Model) -> Description:
     _count(graph, counts)
     tensors = [value.const_value for value in graph.initializers.values()]
     held = [tensor for tensor in tensors if tensor is not None]
+    sizes: dict[str, tuple[int, int]] = {}
+    for tensor in held:
+        dtype, (elements, size) = _dtype_name(tensor.dtype), sizes.get(_dtype_name(tensor.dtype), (0, 0))
+        sizes[dtype] = elements + math.prod(tensor.shape.numpy()), size + tensor.nbytes
     return Description(
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
         ir_version=model.ir_version,
@@ -72,6 +80,7 @@ def describe(model: ir.Model) -> Description:
         operators=dict(counts.most_common()),
         parameters=sum(math.prod(tensor.shape.numpy()) for tensor in held),
         parameter_bytes=sum(tensor.nbytes for tensor in held),
+        by_dtype=dict(sorted(sizes.items(), key=lambda item: -item[1][1])),
         metadata=dict(model.metadata_props),
     )
 
@@ -81,14 +90,7 @@ def cost(model: ir.Model, sizes: Mapping[str, Shape]) -> Cost:
 
     Raises ShapeError where the sizes do not fit each other, ModelError for a damaged graph.
     """
-    model = model.clone()
-    normalise(model)
-    index = index_graph(model.graph)
-    given: dict[ir.Value, Facts] = {}
-    for value in index.inputs:
-        size = sizes.get(value.name or "")
-        if size is not None and value.dtype is not None:
-            given[value] = Facts(value.dtype.numpy(), tuple(size))
+    index, given = _indexed(model, sizes)
     known = infer_facts(index, 0, given)
     found: Counter[str] = Counter()
     complete = not known.cut
@@ -105,20 +107,73 @@ def cost(model: ir.Model, sizes: Mapping[str, Shape]) -> Cost:
     return Cost(dict(found.most_common()), complete)
 
 
+def computed(model: ir.Model, sizes: Mapping[str, Shape]) -> dict[str, dict[str, int]]:
+    """How the nodes of each operator are computed with inputs of `sizes`, and how many in each way: "native",
+    "host", "view" or "folded" (neither costs anything), "depends on data" for what only a run can tell.
+
+    Nodes of subgraphs have plans of their own and are not counted. Raises as `cost` does.
+    """
+    from ingot.codegen.machine import host
+    from ingot.compiler.kinds import kinds_of
+
+    index, given = _indexed(model, sizes)
+    counts: dict[str, Counter[str]] = {}
+    for node, kind in kinds_of(index, given, host()):
+        counts.setdefault(_operator(node), Counter())[kind] += 1
+    return {name: dict(kinds.most_common()) for name, kinds in counts.items()}
+
+
+def refusals(model: ir.Model) -> list[str]:
+    """What would not run, and why: a line for each node. Nothing else of the model is looked at."""
+    model = model.clone()
+    try:
+        normalise(model)
+    except UnsupportedOperatorError as error:
+        return [str(error)]
+    found: list[str] = []
+    for graph in graphs_of(model):
+        for node in graph:
+            try:
+                find(node.domain, node.op_type, node)
+            except UnsupportedOperatorError as error:
+                found.append(str(error))
+    return found
+
+
+def _indexed(model: ir.Model, sizes: Mapping[str, Shape]) -> tuple[Index, dict[ir.Value, Facts]]:
+    model = model.clone()
+    normalise(model)
+    index = index_graph(model.graph)
+    given: dict[ir.Value, Facts] = {}
+    for value in index.inputs:
+        size = sizes.get(value.name or "")
+        if size is not None and value.dtype is not None:
+            given[value] = Facts(value.dtype.numpy(), tuple(size))
+    return index, given
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
 def _count(graph: ir.Graph, counts: Counter[str]) -> None:
     for node in graph:
-        domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
-        counts[domain + node.op_type] += 1
+        counts[_operator(node)] += 1
         for body in subgraphs_of(node):
             _count(body, counts)
 
 
 def _signature(value: ir.Value) -> tuple[str, str, list[int | str]]:
-    dtype = "unknown" if value.dtype is None else value.dtype.name.lower()
+    dtype = "unknown" if value.dtype is None else _dtype_name(value.dtype)
     dims: list[int | str] = []
     for dim in value.shape if value.shape is not None else ():
         dims.append(dim if isinstance(dim, int) else dim.value or "?")
-    return value.name or "", {"float": "float32", "double": "float64"}.get(dtype, dtype), dims
+    return value.name or "", dtype, dims
+
+
+def _dtype_name(dtype: ir.DataType) -> str:
+    name = dtype.name.lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _matmul(node: ir.Node, inputs: Sequence[Shape], output: Shape) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ingot.loading import save
+from ingot.loading import save, weight_bytes
 from ingot.stateful import KEY, Stateful
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ingot.verify import Report
 
 
-@dataclass
+@dataclass(repr=False)
 class Program:
     """The result of an export.
 
@@ -40,6 +40,12 @@ class Program:
     capture: Capture | None = field(default=None, repr=False)  # how it was made, for verification
     verification: Report | None = field(default=None, repr=False)  # what verify=True compared
     _session: Any = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """One line: names of inputs and outputs, and how much there is of the rest."""
+        ends = f"{', '.join(self.input_names)} -> {', '.join(self.output_names)}"
+        size = f"{len(self.model.graph)} nodes, {weight_bytes(self.model):,} bytes of weights"
+        return f"Program({ends}; {size}, {len(self.assumptions)} assumptions)"
 
     @property
     def input_names(self) -> list[str]:
