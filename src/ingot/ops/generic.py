@@ -46,8 +46,20 @@ def reference_evaluate(node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
                 "Rewrite the model without this operator, or give its implementation to ingot.register_op()."
             ) from error
     feeds = {f"i{i}": value for i, value in enumerate(inputs) if _connected(node, i)}
-    with np.errstate(all="ignore"):
-        return [_strings_as_objects(value) for value in runner.run(None, feeds)]
+    try:
+        with np.errstate(all="ignore"):
+            return [_strings_as_objects(value) for value in runner.run(None, feeds)]
+    except Exception as error:  # of whatever kind: the reference checks little of what it is given
+        given = ", ".join(_shown(value) for value in inputs)
+        raise UnsupportedOperatorError(
+            f"{label(node)}: onnx.reference cannot evaluate it for {given}: {type(error).__name__}: {error}. "
+            "Check the inputs against the operator's definition."
+        ) from error
+
+
+def _shown(value: Any) -> str:
+    """`float32 [2, 3]`, and what is no array by its kind."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _strings_as_objects(value: Any) -> Any:

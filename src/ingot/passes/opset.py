@@ -74,6 +74,7 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
         return
     versions = [declared if node.version is None else node.version for node in nodes]
     lowest = min(versions, default=declared)
+    target = max([target, *versions])  # functions may be of newer opsets than the model
     for node, version in zip(nodes, versions, strict=True):
         _require_known(node, version)
     if lowest >= target:
@@ -85,7 +86,6 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
         if version < 6:
             node.attributes.pop("consumed_inputs", None)
         _upgrade(node, version, target)
-    target = max(target, declared)
     for graph in graphs_of(model):
         graph.opset_imports[""] = target
         for node in graph:
@@ -105,7 +105,7 @@ def _lacks_types(node: ir.Node, declared: int, target: int) -> bool:
 
 @functools.cache
 def _is_known(op_type: str, version: int) -> bool:
-    """Whether the operator has a meaning at that opset. (What onnx does not have at all is found out later.)"""
+    """Whether the operator has a meaning at that opset. What onnx does not have at all is found out later."""
     if op_type in _EXPERIMENTS or not onnx.defs.has(op_type):
         return True
     try:
