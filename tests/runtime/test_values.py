@@ -4,6 +4,7 @@ inputs; and options of its own and of other runtimes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,31 @@ def test_a_default_may_be_fed_another_value_for_one_run() -> None:
         session.run(None, {"x": x, "a": np.array([1, 2])})
     with pytest.raises(ingot.InputError, match="'x' is missing"):
         session.run(None, {"a": x})
+
+
+def test_a_default_of_a_file_that_has_changed_cannot_be_fed(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(defaults(), path)
+    session = ingot.InferenceSession(path)
+    feed = {"x": A[0, :2], "a": A[1, :2]}
+    np.testing.assert_array_equal(session.run(None, feed)[0], (A[0, :2] + A[1, :2]) * 3)
+    session = ingot.InferenceSession(path)
+    path.unlink()
+    onnx.save(defaults(), path)
+    with pytest.raises(ingot.InputError, match="has changed since"):
+        session.run(None, feed)
+    np.testing.assert_array_equal(session.run(None, {"x": A[0, :2]})[0], (A[0, :2] + 1) * 3)
+
+
+def test_a_model_that_its_owner_changes_is_the_one_that_was_given() -> None:
+    model = defaults()
+    for source in (model, model.SerializeToString(), ingot.load(model)):
+        session = ingot.InferenceSession(source)
+        feed = {"x": A[0, :2], "a": A[1, :2]}
+        if isinstance(source, onnx.ModelProto):
+            source.graph.node[0].op_type = "Sub"
+        np.testing.assert_array_equal(session.run(None, feed)[0], (A[0, :2] + A[1, :2]) * 3)
+        model = defaults()
 
 
 # ---- options and names -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -63,13 +64,14 @@ class InferenceSession:
         self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
         with collector_paused():
-            self._open(_load(path_or_bytes, lift=self._optimises))
+            model = _load(path_or_bytes, lift=self._optimises)
+            self._open(model, _again(path_or_bytes, model))
 
-    def _open(self, model: ir.Model) -> None:
+    def _open(self, model: ir.Model, again: Callable[[], ir.Model]) -> None:
         graph = model.graph
         defaults = [value for value in graph.inputs if value.name in graph.initializers]
-        #: the model as it came, where initializers may be fed other values, and sessions with those as inputs
-        self._original = model.clone() if defaults else None
+        #: the model as it came, for runs that feed initializers other values, and sessions made for those
+        self._again = again
         self._variants: dict[frozenset[str], InferenceSession] = {}
         self._defaults = {value.name or "": _node_arg(value) for value in defaults}
         for value in defaults:  # constants, until a run says otherwise
@@ -211,14 +213,13 @@ class InferenceSession:
 
     def _with_inputs(self, names: frozenset[str]) -> InferenceSession:
         """A session on the same model, in which these initializers are inputs and nothing else."""
-        assert self._original is not None
-        model = self._original.clone()
+        model = self._again()
         for name in names:
             model.graph.initializers.pop(name).const_value = None
         session = InferenceSession.__new__(InferenceSession)
         session._options, session._providers = self._options, self._providers
         with collector_paused():
-            session._open(model)
+            session._open(model, self._again)
         return session
 
     def _feeds(self, feed: Mapping[str, Any]) -> list[Array]:
@@ -268,6 +269,39 @@ def _load(source: Any, lift: bool) -> ir.Model:
     if isinstance(model, ir.Model):  # a Program
         return model.clone()
     return load(source, lift=lift)
+
+
+def _again(source: Any, model: ir.Model) -> Callable[[], ir.Model]:
+    """How to have the model once more, as it came. A file is read again, if it is still the same; what its
+    owner may change is copied now, if anybody can ask for it.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(cast("str | os.PathLike[str]", source))
+        stamp = _stamp(path)
+
+        def read() -> ir.Model:
+            if stamp is None or _stamp(path) != stamp:
+                raise InputError(
+                    f"{path} has changed since the session was made, so no initializer can be given another "
+                    "value. Make a new session."
+                )
+            return load(path)
+
+        return read
+    if isinstance(source, bytes):
+        return lambda: load(source)
+    if not any(value.name in model.graph.initializers for value in model.graph.inputs):
+        return lambda: model  # nobody will ask
+    copy = model.clone()
+    return copy.clone
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _cores() -> int:
