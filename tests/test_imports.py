@@ -47,6 +47,7 @@ PUBLIC = [
     "optimize",
     "register_op",
     "save",
+    "translate",
     "verify",
 ]
 

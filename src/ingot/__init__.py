@@ -16,6 +16,7 @@ from ingot.later import import_later
 if TYPE_CHECKING:
     from ingot.capture.signature import Dim as Dim
     from ingot.capture.signature import Input as Input
+    from ingot.capture.translations import translate as translate
     from ingot.errors import DataDependentError as DataDependentError
     from ingot.errors import ExportError as ExportError
     from ingot.errors import IngotError as IngotError
@@ -73,6 +74,7 @@ _HOME = {
     "optimize": "ingot.optimize",
     "register_op": "ingot.ops.user",
     "save": "ingot.loading",
+    "translate": "ingot.capture.translations",
     "verify": "ingot.verify",
 }
 

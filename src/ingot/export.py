@@ -88,7 +88,13 @@ def export(
         state=state,
     )
     report = None
-    if verify:
+    foreign = sorted({node.domain for node in captured.model.graph if node.domain})
+    if verify and foreign:
+        print(
+            f"ingot export: not verified: nodes of {', '.join(foreign)} run where somebody has them",
+            file=sys.stderr,
+        )
+    elif verify:
         captured, report = _verified(captured)
         announce_verification(report)
     announce(captured.assumptions)

@@ -63,10 +63,18 @@ _UNARY = frozenset(
     ]
 )
 _ALONG_A_DIM = frozenset(("_softmax", "_log_softmax"))
+_WITH_MASK = frozenset(
+    [
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+        "_fused_moving_avg_obs_fq_helper",
+        "fake_quantize_per_channel_affine_cachemask",
+        "fake_quantize_per_tensor_affine_cachemask",
+    ]
+)
 _BINARY = frozenset(("add", "sub", "mul", "div", "maximum", "minimum"))
 
 
-def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The fake result, or None where only torch knows."""
     if not args or not isinstance(args[0], Tensor):
         return None
@@ -75,6 +83,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
         return _viewed(g, x, args[1])
     if not x.dtype.is_floating_point or x.device.type != "cpu":
         return None
+    if name in _WITH_MASK:  # torch has no form of these without contents
+        return _alias(g, x), fresh(g.mode, list(x.shape), torch.bool, x.device)
     if name in _ALONG_A_DIM:
         return _alias(g, x) if x.dim() and len(args) > 2 and args[2] is False else None
     rest = (*args[1:], *kwargs.values())

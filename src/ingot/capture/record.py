@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ingot.capture import alias, complex_numbers, fakes
+from ingot.capture import alias, complex_numbers, fakes, translations
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import GraphWriter
@@ -110,7 +110,7 @@ class Missing:
         listing = "\n".join(f"  {name}\n      {lines[0]}" for name, lines in sorted(self.lines.items()))
         raise MissingOperatorError(
             f"{len(self.lines)} ATen operator(s) have no ONNX row yet:\n{listing}\n"
-            "Express them with other operators in the model, or add a row to ingot/capture/aten."
+            "Express them with other operators in the model, or say what they become with ingot.translate."
         )
 
 
@@ -121,11 +121,13 @@ _RANDOM = {
     "cauchy", "geometric", "log_normal", "binomial", "rrelu_with_noise", "_standard_gamma",
     "_sample_dirichlet", "rrelu_with_noise_functional",
 }  # fmt: skip
+_WRITES_IF_ASKED = {"_fused_moving_avg_obs_fq_helper"}  # its row refuses to be asked
 _IN_PLACE_ONLY = {"set", "resize", "resize_as"}
 # What these write besides their result, nobody reads.
 _SCRATCH = {"rrelu_with_noise"}
 # Aliases in memory that are no view operators to torch, and the other way round.
 _NOT_FOLDED = {"_local_scalar_dense"}
+_UNFOLDED_FAMILIES = ("quantized_decomposed::dequantize", "fake_quantize", "_fake_quantize", "_fused_moving")
 
 
 class Recorder:
@@ -371,7 +373,12 @@ class Recorder:
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.paused or func.namespace in ("prim", "prims", "debugprims"):
             return func(*args, **kwargs)
+        mapped = translations.of_operator(func)
+        if mapped is not None:
+            return self._translated(mapped, func, args, kwargs)
         plan = self._plans.get(func) or self._plan(func)
+        if plan.row is None and func.namespace != "aten" and (source := _python_source(func)) is not None:
+            return self._through(func, source, args, kwargs)
         tensors = _tensors(args, kwargs)
         if plan.name == "_local_scalar_dense":
             return self.python_number(args[0])
@@ -389,7 +396,7 @@ class Recorder:
             return self._in_place_view(func, plan, args, kwargs)
         out = None if known else fakes.quick(self, plan.name, args, kwargs)
         if out is None:
-            out = func(*args, **kwargs)
+            out = self._fake(func, plan, args, kwargs)
         if plan.in_place:
             self._in_place(func, plan, args, kwargs, known)
             return args[0]
@@ -398,6 +405,44 @@ class Recorder:
         if is_complex:
             return complex_numbers.dispatch(self, func, plan.name, args, kwargs, out)
         return self._emit(func, plan, args, kwargs, out)
+
+    def _through(self, func: Any, source: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """An operator by the Python that it is made of."""
+        try:
+            with self.mode, Dispatch(self):
+                return source(*args, **kwargs)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ExportError(
+                f"{quoted_line()}\nthe Python of {func} does not run on tensors without contents ({error}). "
+                "Say what the operator becomes with ingot.translate."
+            ) from error
+
+    def _fake(self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What torch says the call returns."""
+        try:
+            return func(*args, **kwargs)
+        except (NotImplementedError, UnsupportedOperatorException) as error:
+            if plan.row is not None or func.namespace == "aten":
+                raise
+            raise MissingOperatorError(
+                f"{quoted_line()}\n{func} is an operator that neither Ingot nor torch's tensors without "
+                "contents know. Say what it becomes with ingot.translate, and its result's shape with "
+                "torch.library.register_fake."
+            ) from error
+
+    def _translated(
+        self, t: translations.Translation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """An operator that the user said the meaning of."""
+        if not isinstance(t.to, str) and not t.writes:
+            with self.mode, Dispatch(self):
+                return t.to(*args, **kwargs)
+        names = [a.name for a in func._schema.arguments]
+
+        def row(g: Recorder, out: Any, *a: Any, **k: Any) -> Any:
+            return translations.emit(g, t, names, out, a, k)
+
+        return self.whole(row, t.like or func, *args, **kwargs)
 
     def whole(self, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:
         """One call of a torch function that is kept whole."""
@@ -452,9 +497,10 @@ class Recorder:
             elif in_place:
                 in_place = True
         row = ROWS.get(f"{base}.{func._overloadname}") or ROWS.get(base)
-        if (writes and not in_place and base not in _SCRATCH) or base in _IN_PLACE_ONLY:
+        unasked = _SCRATCH | _WRITES_IF_ASKED
+        if (writes and not in_place and base not in unasked) or base in _IN_PLACE_ONLY:
             row = None
-        made = Plan(base, row, in_place, bool(func.is_view), name not in _NOT_FOLDED and not writes)
+        made = Plan(base, row, in_place, bool(func.is_view), _is_foldable(name) and not writes)
         self._plans[func] = made
         return made
 
@@ -870,6 +916,19 @@ def _hint(stride: Any) -> int:
         if isinstance(stride, torch.SymInt)
         else int(stride)
     )
+
+
+def _python_source(func: Any) -> Callable[..., Any] | None:
+    """The Python of an operator that `torch.library.custom_op` made."""
+    from torch._library.custom_ops import OPDEFS
+
+    made: Any = OPDEFS.get(func._schema.name)
+    return made._init_fn if made is not None else None
+
+
+def _is_foldable(name: str) -> bool:
+    """Whether a result of constants is a constant: an integer weight's float form stays a node."""
+    return name not in _NOT_FOLDED and not name.startswith(_UNFOLDED_FAMILIES)
 
 
 def _has_symbol(x: Any) -> bool:

@@ -31,6 +31,7 @@ from ingot.capture.sizes import SizeEnv, StaleRead
 from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateSpec
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
+from ingot.capture.translations import translated
 from ingot.capture.where import asked_by_user, converting_frame
 from ingot.errors import ExportError
 
@@ -188,8 +189,10 @@ def _run(
         if prepare is not None:
             prepare(recorder)
         args, kwargs = call.arguments.with_tensors(fakes[: len(call.specs)])
+        modules = function.modules() if isinstance(function, torch.nn.Module) else iter(())
         with (
             module_paths(function, recorder),
+            translated(recorder, modules),
             python_functions_run_as_they_are(),
             Intercept(recorder),
             Dispatch(recorder),
@@ -482,7 +485,7 @@ def _model(recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value]) 
         outputs,
         nodes=needed,
         initializers=initializers,
-        opset_imports={"": recorder.opset},
+        opset_imports={"": recorder.opset} | {node.domain: 1 for node in needed if node.domain},
         name="main",
     )
     return ir.Model(graph, ir_version=_IR_VERSIONS.get(recorder.opset, 10), producer_name="ingot")

@@ -1,0 +1,240 @@
+"""What the user says an operator, an autograd function or a module becomes. Needs no PyTorch to be told."""
+
+# Targets are whatever PyTorch has.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.capture.signature import is_tensor, leaves, rebuild
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a target becomes: a node of another domain, nodes that a function writes, or other torch calls."""
+
+    target: Any
+    to: str | Callable[..., Any]
+    like: Callable[..., Any] | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether `to` writes nodes itself: its first parameter is called `op`."""
+        return not isinstance(self.to, str) and next(iter(inspect.signature(self.to).parameters), "") == "op"
+
+
+_OPERATORS: dict[str, Translation] = {}  # by "library::name"
+_CLASSES: dict[Any, Translation] = {}  # autograd functions, classes of modules, modules
+
+
+def translate(
+    target: Any, to: str | Callable[..., Any] | None = None, *, like: Callable[..., Any] | None = None
+) -> Any:
+    """Say what something of PyTorch's becomes in an export, from now on. Also a decorator, without `to`.
+
+    Args:
+        target: an operator of `torch.library` (`"library::name"`, `torch.ops.library.name`, or what
+            `torch.library.custom_op` gave), a `torch.autograd.Function`, a class of modules, or one module.
+        to: `"domain::Name"`: one node of a domain of your own; tensors are its inputs, in their order, other
+            arguments its attributes. A function whose first parameter is called `op`: it gets the graph's
+            values in the place of tensors and writes nodes, `op.Add(x, 1)`, `op.Name(x, domain="d",
+            outputs=2, alpha=0.5)`; for a module the module comes after `op`. Any other function: it is called
+            in the target's place, and its own torch calls are recorded.
+        like: a function of the same arguments that gives tensors of the result's dtype and shape, where
+            running the target itself without data cannot.
+
+    Raises:
+        ExportError: the target is none of these, or `to` is none of these.
+    """
+    if to is None:
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            translate(target, function, like=like)
+            return function
+
+        return decorate
+    named = isinstance(to, str) and len(to.split("::")) == 2 and all(to.split("::"))
+    if not named and not callable(to):
+        raise ExportError(f"to is {to!r}; wanted 'domain::Name' or a function.")
+    made = Translation(target, to, like)
+    name = _operator_name(target)
+    if name is not None:
+        _OPERATORS[name] = made
+    elif isinstance(target, type) or hasattr(target, "named_modules"):
+        _CLASSES[target] = made
+    else:
+        raise ExportError(
+            f"{target!r} cannot be translated; wanted an operator of torch.library, a "
+            "torch.autograd.Function, a class of modules, or a module."
+        )
+    return made
+
+
+def forget(target: Any) -> None:
+    """Take a translation back."""
+    name = _operator_name(target)
+    (_OPERATORS if name is not None else _CLASSES).pop(target if name is None else name, None)
+
+
+def _operator_name(target: Any) -> str | None:
+    if isinstance(target, str):
+        return target if "::" in target else None
+    for attribute in ("_qualified_op_name", "_qualname"):
+        name = getattr(target, attribute, None)
+        if isinstance(name, str) and "::" in name:
+            return name
+    schema = getattr(target, "_schema", None)
+    return str(schema.name) if schema is not None else None
+
+
+def of_operator(func: Any) -> Translation | None:
+    """What an operator overload becomes, if somebody said so."""
+    return _OPERATORS.get(func._schema.name) if _OPERATORS else None
+
+
+class Writer:
+    """Writes nodes under the names of ONNX's operators: `op.Add(x, y)`, `op.Split(x, outputs=2, axis=0)`.
+
+    A number has the dtype of the tensors it stands beside; a list or array becomes a constant of its own.
+    """
+
+    def __init__(self, recorder: Recorder, dtype: ir.DataType | None) -> None:
+        self._recorder = recorder
+        self._dtype = dtype  # of the first tensor that the target was given
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def write(*inputs: Any, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+            g = self._recorder
+            known = (x.dtype for x in inputs if isinstance(x, ir.Value) and x.dtype is not None)
+            beside = next(known, self._dtype)
+            values = [self._value(x, beside) for x in inputs]
+            made = g.ops(name, *values, n=outputs, domain=domain, **attributes)
+            return made[0] if outputs == 1 else tuple(made)
+
+        return write
+
+    def _value(self, x: Any, beside: ir.DataType | None) -> ir.Value | None:
+        if x is None or isinstance(x, ir.Value):
+            return x
+        if isinstance(x, (bool, int, float)) and beside is not None:
+            return self._recorder.graph.const(x, beside)
+        array = np.asarray(x)
+        if not isinstance(x, np.ndarray) and array.dtype == np.float64:
+            array = array.astype(np.float32)
+        return self._recorder.graph.const(array, ir.DataType.from_numpy(array.dtype))
+
+
+def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any, kwargs: Any) -> Any:
+    """Write the nodes of a translation, and return the values of its outputs."""
+    if isinstance(t.to, str):
+        return _node(g, t.to, names, out, args, kwargs)
+    values = rebuild((tuple(args), dict(kwargs)), lambda v: g.val(v) if is_tensor(v) else v)
+    typed = (leaf.value.dtype for leaf in leaves(values) if isinstance(leaf.value, ir.Value))
+    made = t.to(Writer(g, next(typed, None)), *values[0], **values[1])
+    wanted, found = _count(out), len(made) if isinstance(made, (list, tuple)) else 1
+    if wanted != found or not all(isinstance(v, ir.Value) for v in _listed(made)):
+        raise ExportError(
+            f"the translation of {t.target!r} returned {made!r}; wanted {wanted} value(s) of the graph, one "
+            "for each tensor that it stands for."
+        )
+    return made
+
+
+def _node(g: Recorder, to: str, names: Sequence[str], out: Any, args: Any, kwargs: Any) -> Any:
+    domain, name = to.split("::")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tensors = [leaf.value for value in given.values() for leaf in leaves(value) if is_tensor(leaf.value)]
+    attributes = {
+        key: value
+        for key, value in given.items()
+        if value is not None and not any(is_tensor(leaf.value) for leaf in leaves(value))
+    }
+    for key, value in attributes.items():
+        if not all(isinstance(leaf.value, (bool, int, float, str)) for leaf in leaves(value)):
+            raise ExportError(
+                f"the argument {key!r} of {to} is {value!r}, which no attribute of a node can be. Give it a "
+                "translation that writes its nodes: a function whose first parameter is op."
+            )
+    count = _count(out)
+    made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain, **attributes)
+    return made if isinstance(out, (list, tuple)) else made[0]
+
+
+def _count(out: Any) -> int:
+    return len(out) if isinstance(out, (list, tuple)) else 1
+
+
+def _listed(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (list, tuple)) else [x]
+
+
+def parameter_names(function: Any) -> list[str]:
+    """The names of a function's parameters, in order."""
+    try:
+        return [p for p in inspect.signature(function).parameters if p not in ("self", "ctx")]
+    except (TypeError, ValueError):
+        return []
+
+
+@contextlib.contextmanager
+def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
+    """Put translations in the place of autograd functions' `apply` and modules' `forward` for a while."""
+    saved: list[tuple[Any, Any]] = []
+    for target, t in _CLASSES.items():
+        if isinstance(target, type) and hasattr(target, "apply") and not hasattr(target, "named_modules"):
+            saved.append((target, target.__dict__.get("apply")))
+            target.apply = staticmethod(
+                _standing_in(g, t, target.apply, parameter_names(target.forward), None)
+            )  # pyright: ignore[reportAttributeAccessIssue]
+    changed: list[tuple[Any, Any]] = []
+    for m in modules if _CLASSES else ():
+        t = _CLASSES.get(m) or next((_CLASSES[c] for c in type(m).__mro__ if c in _CLASSES), None)
+        if t is not None:
+            changed.append((m, m.__dict__.get("forward")))
+            m.__dict__["forward"] = _standing_in(g, t, m.forward, parameter_names(m.forward), m)
+    try:
+        yield
+    finally:
+        for target, before in saved:
+            if before is None:
+                del target.apply
+            else:
+                target.apply = before
+        for m, before in changed:
+            if before is None:
+                del m.__dict__["forward"]
+            else:
+                m.__dict__["forward"] = before
+
+
+def _standing_in(
+    g: Recorder, t: Translation, original: Callable[..., Any], names: Sequence[str], module: Any
+) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if g.paused:
+            return original(*args, **kwargs)
+        own = (module,) if module is not None else ()
+        if not isinstance(t.to, str) and not t.writes:
+            return t.to(*own, *args, **kwargs)
+
+        def row(_: Recorder, out: Any, *a: Any, **k: Any) -> Any:
+            if isinstance(t.to, str):
+                return emit(g, t, names, out, a, k)
+            return emit(g, t, names, out, (*own, *a), k)
+
+        return g.whole(row, t.like or original, *args, **kwargs)
+
+    return call

@@ -1,0 +1,172 @@
+"""Operators, autograd functions and modules that the user says the meaning of; others are traced through."""
+
+# Arguments are what the targets take, needed or not.
+# ruff: noqa: ARG001, ARG004, ARG005
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.capture import translations
+from ingot.errors import ExportError, MissingOperatorError
+from tests.capture.support import op_types, parity
+
+T = torch.Tensor
+
+
+@torch.library.custom_op("ingot_tests::squares", mutates_args=())
+def squares(x: T, factor: float, shift: T | None = None) -> T:
+    """Its own Python, made of torch's operators."""
+    return x * x * factor + (0 if shift is None else shift)
+
+
+@squares.register_fake
+def _(x: T, factor: float, shift: T | None = None) -> T:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("ingot_tests::opaque", mutates_args=())
+def opaque(x: T) -> T:
+    """Python that torch's operators are not in."""
+    return torch.from_numpy(np.sinc(x.numpy()))
+
+
+@opaque.register_fake
+def _(x: T) -> T:
+    return torch.empty_like(x)
+
+
+class Scale(torch.autograd.Function):
+    """A function with a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: T, factor: float) -> T:
+        return x.exp() * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+class Special(nn.Module):
+    """A submodule with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: T) -> T:
+        return (x * self.weight).tanh()
+
+
+class Net(nn.Module):
+    """All of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.special = Special()
+
+    def forward(self, x: T) -> T:
+        return self.special(squares(x, 2.0)) + Scale.apply(x, 0.5)
+
+
+X, Y = torch.randn(3, 4), torch.randn(5, 4)
+
+
+@pytest.fixture
+def told() -> Iterator[list[Any]]:
+    """Targets to forget afterwards."""
+    targets: list[Any] = []
+    yield targets
+    for target in targets:
+        translations.forget(target)
+
+
+def test_unknown_ones_are_traced_through() -> None:
+    """An operator with Python of its own, an autograd function."""
+    captured = parity(Net(), (X,), (Y,))
+    assert not {n.domain for n in captured.model.graph if n.domain}
+
+
+def test_what_cannot_be_traced_names_its_line() -> None:
+    """NumPy inside an operator; an operator that torch does not know either."""
+    with pytest.raises(ExportError, match=r"opaque\(x\)(.|\n)*ingot\.translate"):
+        ingot.export(lambda x: opaque(x), (X,))
+    library = torch.library.Library("ingot_tests_2", "DEF")
+    library.define("nothing(Tensor x) -> Tensor")
+    with pytest.raises(MissingOperatorError, match=r"ingot\.translate"):
+        ingot.export(lambda x: torch.ops.ingot_tests_2.nothing(x), (X,))
+
+
+def test_to_operators_of_onnx(told: list[Any]) -> None:
+    """A function that writes nodes: values in the place of tensors, numbers as constants."""
+    told += [squares, Scale, Special, "ingot_tests::opaque"]
+
+    @ingot.translate(squares)
+    def written(op: Any, x: Any, factor: float, shift: Any = None) -> Any:
+        y = op.Mul(op.Pow(x, 2), factor)
+        return y if shift is None else op.Add(y, shift)
+
+    @ingot.translate(Special)
+    def of_module(op: Any, module: Special, x: Any) -> Any:
+        return op.Tanh(op.Mul(x, module.weight.detach().numpy()))
+
+    ingot.translate(Scale, lambda op, x, factor: op.Mul(op.Exp(x), factor))
+    captured = parity(Net(), (X,), (Y,))
+    assert op_types(captured).count("Pow") == 1
+    assert callable(written) and callable(of_module)
+    ingot.translate("ingot_tests::opaque", lambda op, x: op.Identity(x))
+    assert op_types(parity(lambda x: opaque(x) * 0, (X,)))[0] == "Identity"
+
+
+def test_to_a_node_of_another_domain(told: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Tensors are inputs, other arguments attributes; nothing here runs it, and that is said."""
+    told += [torch.ops.ingot_tests.squares, Scale, Special]
+    ingot.translate(torch.ops.ingot_tests.squares, "com.acme::Squares")
+    ingot.translate(Scale, "com.acme::Scale")
+    net = Net()
+    told.append(net.special)
+    ingot.translate(net.special, "com.acme::Special")
+    program = ingot.export(net, (X,))
+    nodes = {n.op_type: n for n in program.model.graph if n.domain == "com.acme"}
+    assert set(nodes) == {"Squares", "Scale", "Special"}
+    assert nodes["Squares"].attributes["factor"].as_float() == 2.0
+    assert nodes["Scale"].attributes["factor"].as_float() == 0.5
+    assert [d if isinstance(d, int) else d.value for d in nodes["Special"].outputs[0].shape] == ["x_batch", 4]
+    assert program.model.graph.opset_imports["com.acme"] == 1
+    assert "not verified: nodes of com.acme" in capsys.readouterr().err
+
+
+def test_to_other_torch_calls(told: list[Any]) -> None:
+    """A function of tensors in the target's place."""
+    told += [opaque, Scale, Special]
+
+    def sinc(x: T) -> T:
+        return torch.where(x == 0, 1.0, torch.sin(torch.pi * x) / (torch.pi * x))
+
+    ingot.translate(opaque, sinc)
+    x = np.array([0.0, 0.5, -1.25], np.float32)
+    program = ingot.export(lambda x: opaque(x), (torch.from_numpy(x),))
+    np.testing.assert_allclose(program(x), np.sinc(x), atol=1e-6)
+    ingot.translate(Scale, lambda x, factor: torch.exp(x) * factor)
+    ingot.translate(Special, lambda module, x: torch.tanh(x * module.weight))
+    parity(Net(), (X,), (Y,))
+
+
+def test_wrong_translations(told: list[Any]) -> None:
+    """What is no target, no translation, or returns something else than values."""
+    with pytest.raises(ExportError, match="cannot be translated"):
+        ingot.translate(3, "a::B")
+    with pytest.raises(ExportError, match="wanted 'domain::Name' or a function"):
+        ingot.translate("a::b", "NoDomain")
+    told.append(squares)
+    ingot.translate(squares, lambda op, x, factor: (x, x))
+    with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
+        ingot.export(lambda x: squares(x, 1.0), (X,))
