@@ -187,6 +187,7 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
     import torch
 
     from ingot.capture.run import unchanged
+    from ingot.capture.where import raise_if_ours
 
     recording = captured.recording
     found: list[list[Array]] = []
@@ -202,7 +203,8 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
             args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
             try:
                 outputs = _tensors_only(captured, _arrays(module(*args, **kwargs)))
-            except Exception:  # whatever the module's own Python says to sizes that are none of its own
+            except Exception as error:  # whatever the module itself says to sizes that are none of its own
+                raise_if_ours(error)
                 if not found:
                     raise
                 break  # full: a cache of fixed size, say
@@ -238,9 +240,12 @@ def _compare(
     rtol: float | None,
 ) -> None:
     """Compare calls in a row: one, or several where the model has state."""
+    from ingot.capture.where import raise_if_ours
+
     try:
         wanted = _reference_calls(captured, module, rows)
-    except Exception:  # whatever the module's own Python says to sizes that are none of its own
+    except Exception as error:  # whatever the module itself says to sizes that are none of its own
+        raise_if_ours(error)
         if not report.cases:
             raise
         report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with

@@ -281,3 +281,24 @@ def test_stateful_says_what_is_wrong() -> None:
     damaged.metadata_props["ingot.state"] = "{"
     with pytest.raises(ModelError, match="export the model again"):
         ingot.Stateful(damaged)
+
+
+def test_random_numbers_of_python_are_kept_only_where_they_do_not_matter() -> None:
+    """Drawn and not used, as layers that are dropped in training do; drawn and used."""
+    import random
+
+    def harmless(x: T) -> T:
+        skip = random.random() < 0.5 or np.random.rand() < 0.5
+        return x if skip and x.requires_grad else x * 2
+
+    def kept(x: T) -> T:
+        return x * random.uniform(1, 2)
+
+    program = ingot.export(harmless, (torch.randn(3),))
+    (noted,) = [a for a in program.assumptions if "random" in a.what]
+    assert noted.status == "proved" and "random.random()" in noted.where
+    with pytest.raises(ExportError) as error:
+        ingot.export(kept, (torch.randn(3),))
+    assert "return x * random.uniform(1, 2)" in str(error.value) and "Draw it outside" in str(error.value)
+    with pytest.raises(ExportError, match="Draw it outside"):
+        ingot.export(lambda x: x + np.random.rand(), (torch.randn(3),))

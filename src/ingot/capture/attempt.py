@@ -26,6 +26,7 @@ from ingot.capture.signature import Arguments, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins
+from ingot.capture.where import raise_if_ours
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
@@ -180,7 +181,8 @@ def without_branches_of_the_example(captured: Capture) -> Capture | None:
         trial = hints | {name: hints[name] * 2 for name in names}
         try:
             other = captured.attempt(trial)
-        except Exception:
+        except Exception as error:  # whatever the model makes of sizes that are none of its own
+            raise_if_ours(error)
             continue
         if len(other.env.fixed) < len(recording.env.fixed):
             recording, hints = other, trial
@@ -209,14 +211,16 @@ def _with_chosen_sizes(attempt: Any, table: DimTable) -> Recording:
         recording = _with_raised_hints(attempt, table)
         if not table.chosen or not _ends_small(recording, table):
             return recording
-    except Exception:  # whatever the model makes of a size that is none of its own
+    except Exception as error:  # whatever the model makes of a size that is none of its own
+        raise_if_ours(error)
         if not table.chosen:
             raise
     for sizes in CHOSEN_SIZES:
         larger = replace(table, sizes=table.sizes | _within(table, sizes))
         try:
             recording = _with_raised_hints(attempt, larger)
-        except Exception:  # as above
+        except Exception as error:  # as above
+            raise_if_ours(error)
             continue
         table.sizes.update(larger.sizes)
         return recording
@@ -250,7 +254,8 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
             return recording
     except ExportError:
         raise
-    except Exception:
+    except Exception as error:  # whatever the model makes of sizes that are none of its own
+        raise_if_ours(error)
         if not changed:
             raise
     kept = table.sizes | table.numbers
@@ -263,7 +268,8 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
             other: Recording = attempt(trial)
         except ExportError:
             raise
-        except Exception:
+        except Exception as error:  # whatever the model makes of sizes that are none of its own
+            raise_if_ours(error)
             continue
         if not _misses_the_example(other, table):
             recording, kept = other, trial
@@ -294,7 +300,8 @@ def _with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> R
     hints = {name: hint * 4 if name in small else hint for name, hint in env.hints_by_name().items()}
     try:
         larger: Recording = attempt(hints)
-    except Exception:
+    except Exception as error:  # whatever the model makes of sizes that are none of its own
+        raise_if_ours(error)
         return recording
     better = len(larger.env.small) < len(env.small) and len(larger.env.fixed) <= len(env.fixed)
     return larger if better and not _misses_the_example(larger, table) else recording
@@ -314,7 +321,8 @@ def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> 
         hints = base | {env.names[s]: base[env.names[s]] * 2 for s in changed}
         try:
             other: Recording = attempt(hints)
-        except Exception:
+        except Exception as error:  # whatever the model makes of sizes that are none of its own
+            raise_if_ours(error)
             continue
         freer = len(other.env.unified) < len(recording.env.unified)
         if freer and len(other.env.fixed) <= len(env.fixed) and not _misses_the_example(other, table):

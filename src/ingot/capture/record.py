@@ -461,10 +461,9 @@ class Recorder:
     def _tidy(self, out: Any) -> Any:
         """The same outputs with a symbol of its own for every size that is a long formula."""
         if isinstance(out, torch.Tensor):
-            if not any(isinstance(d, torch.SymInt) and not d.node.expr.is_Symbol for d in out.shape):
-                return out
-            sizes = [self.env.derive(d) if isinstance(d, torch.SymInt) else d for d in out.shape]
-            if all(a is b for a, b in zip(sizes, out.shape, strict=True)):
+            shape = list(out.shape)  # each look makes new objects
+            sizes = [self.env.derive(d) if isinstance(d, torch.SymInt) else d for d in shape]
+            if all(a is b for a, b in zip(sizes, shape, strict=True)):
                 return out
             with self.pause():
                 return _like(self.mode, out, sizes)

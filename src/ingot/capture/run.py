@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ingot.capture import complex_numbers
 from ingot.capture.assume import Assumption
+from ingot.capture.chance import drawn, watching, written
 from ingot.capture.dims import InputSpec
 from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
 from ingot.capture.record import Dispatch, Recorder
@@ -32,7 +33,7 @@ from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateSpec
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
 from ingot.capture.translations import translated
-from ingot.capture.where import asked_by_user, converting_frame
+from ingot.capture.where import asked_by_user, converting_frame, raise_if_ours
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
         with quiet_torch():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
+            before = drawn()
             run = _run(call, hints, symbolic_int, snapshot)
+            first = written(run.recorder) if drawn() != before else None
             recorder = run.recorder
             known = {label for s in call.states for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known]
@@ -118,6 +121,8 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
                 outputs, names = _outputs(recorder, run.output, call.arguments.names, call.output_names)
                 following = _next_states(call, run, snapshot, outputs)
             others = _leftovers(call, hints, symbolic_int, snapshot, run, changes)
+            if first is not None:
+                others.append(_without_chance(call, hints, symbolic_int, snapshot, first))
         matter = _mattering(call, run, outputs, following)
         if matter and not call.keep_states:
             raise ExportError(refusal(matter[0]))
@@ -298,7 +303,8 @@ def _leftovers(
             read = changes[0].label
     except StaleRead as stale:
         read = stale.label
-    except Exception:  # whatever the model's own Python makes of what the first call left
+    except Exception as error:  # whatever the model's own Python makes of what the first call left
+        raise_if_ours(error)
         read = changes[0].label
     if read is None:
         what = "{!r} is written in forward before it is read; the exported model does not keep it"
@@ -321,6 +327,41 @@ def _in_words(x: Any) -> str:
     if isinstance(x, torch.Tensor):
         return f"{x.dtype} {list(x.shape)}"
     return "nothing" if x is ABSENT else repr(x)
+
+
+def _without_chance(
+    call: Call,
+    hints: dict[str, int],
+    symbolic_int: list[dict[str, Any]],
+    snapshot: Snapshot,
+    wanted: list[str],
+) -> Assumption:
+    """Random numbers of Python's were drawn: harmless if other draws give the same model.
+
+    Raises:
+        ExportError: they do not.
+    """
+    line = "<unknown>"
+    for _ in range(2):
+        _restore_state(call, snapshot)
+        with watching() as found:
+            again = _run(call, hints, symbolic_int, snapshot)
+        line = found()
+        if written(again.recorder) != wanted:
+            raise ExportError(
+                f"{line}\nforward draws a random number here, with Python's random or NumPy's, and the "
+                "model depends on it: the export would keep one draw for ever. Draw it outside of forward "
+                "and pass it as an argument, or switch the random part off."
+            )
+    what = "random numbers are drawn in Python; three recordings with other numbers are the same model"
+    return Assumption("constant", line, what, "proved")
+
+
+def _restore_state(call: Call, snapshot: Snapshot) -> None:
+    """Let the model hold what it held before the first call."""
+    snapshot.restore()
+    for label, begin in call.begins.items():
+        snapshot.begin(label, begin.place, begin.value)
 
 
 def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:

@@ -133,14 +133,16 @@ class SizeEnv(ShapeEnv):
         """Whether the sizes of the inputs decide a size, and no element of them."""
         return all(s in self.names for s in self.expand(self.expr(size)).free_symbols)
 
-    def derive(self, size: torch.SymInt) -> torch.SymInt:
+    def derive(self, size: torch.SymInt) -> Size:
         """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay
-        short.
+        short; the number for a size that has become one.
 
         Without this, SymPy spends minutes on the nested divisions of a deep network's feature maps.
         """
         e = self.canon(size.node.expr)
-        if e.is_Symbol or e.is_number or e.is_polynomial():
+        if e.is_number:
+            return int(e)
+        if e.is_Symbol or e.is_polynomial():
             return size
         hint = int(self.value(e))
         name = f"derived{len(self.definitions)}"

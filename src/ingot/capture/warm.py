@@ -21,6 +21,7 @@ from ingot.capture.run import unchanged
 from ingot.capture.sample import drawn
 from ingot.capture.signature import leaves
 from ingot.capture.state import ABSENT, Place, Snapshot
+from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
     from ingot.capture.dims import DimTable
@@ -57,11 +58,15 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     rows = [[_example(s, table, rng, first) for s in call.specs] for first in (True, False)]
     try:
         own = _run(call, rows, {})
-    except Exception:  # whatever the module's own Python says to numbers that are not the example's
+    except Exception as error:  # whatever the module's own Python says to numbers that are not the example's
+        raise_if_ours(error)
         return {}
     found: dict[str, Begin] = {}
     for label in own.after[0]:
         before = own.before.get(label, ABSENT)
+        path = own.places[label].path
+        if before is ABSENT and path and isinstance(path[-1], int):
+            return {}  # a list that grows from call to call
         value = _value(before, own.after[0][label], own.after[1].get(label, ABSENT))
         if value is not None:
             found[label] = Begin(own.places[label], before, value)
@@ -69,7 +74,8 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
         return {}
     try:
         same = _alike(own, _run(call, rows, found))
-    except Exception:  # whatever the module's own Python says to what it never held
+    except Exception as error:  # whatever the module's own Python says to what it never held
+        raise_if_ours(error)
         return {}
     return found if same else {}
 

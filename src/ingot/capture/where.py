@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 
+from ingot.errors import IngotError
+
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RECORDING = str(Path(__file__).with_name("run.py"))
 _SCRIPT = str(Path(__file__).with_name("torchscript.py"))
@@ -102,6 +104,26 @@ def quoted_line() -> str:
     """`file.py:12: the line's own text`, with the full path, for error messages."""
     file, line = _place(sys._getframe(1))
     return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else "<unknown>"
+
+
+def quoted(frame: FrameType | None) -> str:
+    """`file.py:12: the line's own text` of a frame."""
+    if frame is None:
+        return "<unknown>"
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}"
+
+
+def raise_if_ours(error: BaseException) -> None:
+    """Raise an error again that Ingot's own code made by mistake: it says nothing about the model."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if isinstance(error, IngotError) or at is None:
+        return
+    file = at.tb_frame.f_code.co_filename
+    if file.startswith(_INGOT) and file != _SCRIPT:
+        raise error
 
 
 def _place(frame: FrameType) -> tuple[str, int]:
