@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 
-from ingot.errors import IngotError
-
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RECORDING = str(Path(__file__).with_name("run.py"))
 _SCRIPT = str(Path(__file__).with_name("torchscript.py"))
@@ -115,11 +113,17 @@ def quoted(frame: FrameType | None) -> str:
 
 
 def raise_if_ours(error: BaseException) -> None:
-    """Raise an error again that Ingot's own code made by mistake: it says nothing about the model."""
+    """Raise an error again that Ingot's own code made by mistake: it says nothing about the model.
+
+    What torch raises from C++ ends in a frame of Ingot's as well: only the kinds count that it never raises.
+    """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
-    if isinstance(error, IngotError) or at is None:
+    if (
+        not isinstance(error, (AttributeError, NameError, KeyError, AssertionError, ImportError))
+        or at is None
+    ):
         return
     file = at.tb_frame.f_code.co_filename
     if file.startswith(_INGOT) and file != _SCRIPT:
