@@ -1,0 +1,362 @@
+"""LinearRegressor, LinearClassifier, SVMRegressor and SVMClassifier of ai.onnx.ml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError
+from ingot.ops.compose import computed, settled
+from ingot.ops.features import ML, as_float, numeric
+from ingot.ops.lowering import Lowering
+from ingot.ops.registry import (
+    Array,
+    DType,
+    Facts,
+    Op,
+    attr_floats,
+    attr_int,
+    attr_ints,
+    attr_str,
+    first_input,
+    label,
+    need,
+    present,
+    register,
+    shape_error,
+    show,
+)
+from ingot.ops.scores import (
+    Classifier,
+    chosen,
+    lower_beside,
+    lower_largest,
+    lower_scores,
+    lower_second_class,
+    lower_two,
+    second_class,
+    transform_of,
+    transformed,
+)
+
+_F32: DType = np.dtype(np.float32)
+Outputs = list[Facts | None] | None
+
+
+def _floats(node: ir.Node, name: str) -> Array:
+    return np.array(attr_floats(node, name) or (), np.float32)
+
+
+def _table(node: ir.Node, x: Facts, columns: int) -> int:
+    """The rows of an input [N, columns] or [columns]."""
+    numeric(node, x)
+    if len(x.shape) not in (1, 2) or x.shape[-1] != columns:
+        raise shape_error(node, f"the input has shape {show(x.shape)}, and must be [N, {columns}]")
+    return x.shape[0] if len(x.shape) == 2 else 1
+
+
+class _Linear(Op):
+    """x · Wᵀ + b, in float32."""
+
+    def parameters(self, node: ir.Node) -> tuple[Array, Array]:
+        """W [rows, features] and b [rows]."""
+        raise NotImplementedError
+
+    def divided(self, node: ir.Node, rows: int) -> tuple[Array, Array]:
+        """The coefficients in `rows` rows, and intercepts for them."""
+        w, b = _floats(node, "coefficients"), _floats(node, "intercepts")
+        b = b if len(b) else np.zeros(rows, np.float32)
+        if not rows or not len(w) or len(w) % rows or len(b) != rows:
+            raise ModelError(
+                f"{label(node)}: {len(w)} coefficients and {len(b)} intercepts for {rows} outputs. The file is damaged."
+            )
+        return w.reshape(rows, -1), b
+
+    def scores(self, node: ir.Node, x: Array) -> Array:
+        """In float64."""
+        w, b = self.parameters(node)
+        with np.errstate(all="ignore"):
+            return np.atleast_2d(x).astype(np.float64) @ w.T.astype(np.float64) + b
+
+    def lower_product(self, node: ir.Node, plan: Lowering) -> ir.Value:
+        """[N, rows]; it waits."""
+        x = as_float(plan, first_input(node))
+        w, b = self.parameters(node)
+        view = plan.view(x)
+        if view.rank == 1:
+            x = plan.located(view.with_dims((1, *view.shape), (0, *view.strides)))
+        rows = plan.facts(x).shape[0]
+
+        def transposed() -> Array:
+            return np.ascontiguousarray(w.T)
+
+        weights = plan.known(plan.pack(("ml", id(node)), transposed))
+        product = computed(plan, "MatMul", [x, weights], (rows, len(w)), _F32)
+        return computed(plan, "Add", [product, plan.known(b)], (rows, len(w)), _F32)
+
+
+@register("LinearRegressor", since=1, domain=ML)
+class LinearRegressor(_Linear):
+    """[N, targets]: x · Wᵀ + b, then a transform of each row."""
+
+    def parameters(self, node: ir.Node) -> tuple[Array, Array]:
+        """A row for each target."""
+        return self.divided(node, attr_int(node, "targets", 1))
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """float32."""
+        w, _ = self.parameters(node)
+        return [Facts(_F32, (_table(node, need(node, inputs, 0), w.shape[1]), len(w)))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Rounded once."""
+        return [transformed(self.scores(node, present(inputs, 0)), transform_of(node)).astype(_F32)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A matrix product and what follows it."""
+        transform = transform_of(node)
+        if transform in ("PROBIT", "SOFTMAX_ZERO"):
+            return False
+        lower_scores(plan, self.lower_product(node, plan), node.outputs[0], transform)
+        return True
+
+
+@register("LinearClassifier", since=1, domain=ML)
+class LinearClassifier(_Linear, Classifier):
+    """The class of the largest x · w + b, and all of them, transformed. One score for two labels is the second's."""
+
+    def parameters(self, node: ir.Node) -> tuple[Array, Array]:
+        """A row for each intercept; without any, one for each label."""
+        return self.divided(node, len(_floats(node, "intercepts")) or max(self.classes(node), 1))
+
+    def _is_one_score(self, node: ir.Node) -> bool:
+        w, _ = self.parameters(node)
+        return len(w) == 1 and self.classes(node) == 2
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """[N] labels, [N, classes] scores."""
+        w, _ = self.parameters(node)
+        rows = _table(node, need(node, inputs, 0), w.shape[1])
+        width = 2 if self._is_one_score(node) else len(w)
+        if self.classes(node) != width:
+            raise ModelError(
+                f"{label(node)}: {self.classes(node)} labels for {width} scores. The file is damaged."
+            )
+        return [self.label_facts(node, rows), Facts(_F32, (rows, width))][: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The label is chosen before the transform."""
+        labels, transform = self.labels(node), transform_of(node)
+        assert labels is not None
+        scores = self.scores(node, present(inputs, 0))
+        if not self._is_one_score(node):
+            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(_F32)]
+        both = second_class(scores, False, transform == "LOGISTIC")
+        if transform == "PROBIT":
+            both = transformed(both, transform)
+        return [chosen(labels, (scores[:, 0] > 0).astype(np.int64)), both.astype(_F32)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A matrix product, the transform, the label."""
+        labels, transform = self.labels(node), transform_of(node)
+        assert labels is not None
+        if labels.dtype == object or transform in ("PROBIT", "SOFTMAX_ZERO"):
+            return False
+        scores = settled(plan, self.lower_product(node, plan))
+        wanted = [*node.outputs, None][:2]
+        if self._is_one_score(node):
+            if wanted[0] is not None:
+                lower_two(plan, scores, 0.0, labels.tolist(), wanted[0])
+            if wanted[1] is not None:
+                columns = lower_second_class(plan, scores, False, transform == "LOGISTIC")
+                lower_beside(plan, *columns, wanted[1])
+            return True
+        if wanted[0] is not None:
+            lower_largest(plan, scores, labels, wanted[0])
+        if wanted[1] is not None:
+            lower_scores(plan, scores, wanted[1], transform)
+        return True
+
+
+class _Machine(Op):
+    """Kernels of a support vector machine: K(x, v) for each row and each vector."""
+
+    def kernel(self, node: ir.Node, x: Array, vectors: Array) -> Array:
+        """[N, vectors], in float64."""
+        name = attr_str(node, "kernel_type", "LINEAR")
+        gamma, coefficient, degree = (*_floats(node, "kernel_params").tolist(), 0.0, 0.0, 0.0)[:3]
+        product = x @ vectors.T
+        if name == "LINEAR":
+            return product
+        if name == "POLY":
+            return (gamma * product + coefficient) ** degree
+        if name == "SIGMOID":
+            return np.tanh(gamma * product + coefficient)
+        if name == "RBF":
+            square = (x * x).sum(1)[:, None] + (vectors * vectors).sum(1) - 2 * product
+            return np.exp(-gamma * np.maximum(square, 0.0))
+        raise ModelError(f"{label(node)}: kernel_type {name!r} is none of LINEAR, POLY, RBF, SIGMOID.")
+
+    def vectors(self, node: ir.Node, count: int) -> Array:
+        """[count, features]."""
+        found = _floats(node, "support_vectors").astype(np.float64)
+        if not count or len(found) % count:
+            raise ModelError(
+                f"{label(node)}: {len(found)} numbers are no {count} support vectors. The file is damaged."
+            )
+        return found.reshape(count, -1)
+
+
+@register("SVMRegressor", since=1, domain=ML)
+class SVMRegressor(_Machine):
+    """[N, 1]: Σ coefficients · K(x, v) + rho; its sign (1 or -1) where one_class is set."""
+
+    def _parameters(self, node: ir.Node) -> tuple[Array | None, Array, float]:
+        """Support vectors (None: x · coefficients), coefficients and rho."""
+        count, rho = attr_int(node, "n_supports", 0), _floats(node, "rho")
+        coefficients = _floats(node, "coefficients").astype(np.float64)
+        if not len(rho) or not len(coefficients):
+            raise ModelError(f"{label(node)}: it has no rho or no coefficients. The file is incomplete.")
+        return (self.vectors(node, count) if count else None), coefficients, float(rho[0])
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """float32."""
+        vectors, coefficients, _ = self._parameters(node)
+        columns = len(coefficients) if vectors is None else vectors.shape[1]
+        return [Facts(_F32, (_table(node, need(node, inputs, 0), columns), 1))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """In float64, rounded once."""
+        x = np.atleast_2d(present(inputs, 0)).astype(np.float64)
+        vectors, coefficients, rho = self._parameters(node)
+        with np.errstate(all="ignore"):
+            if vectors is None:
+                products = x @ coefficients[:, None]
+            else:
+                products = self.kernel(node, x, vectors) @ coefficients[:, None]
+        y = products + rho
+        if attr_int(node, "one_class", 0):
+            y = np.where(y > 0, 1.0, -1.0)
+        return [transformed(y, transform_of(node)).astype(_F32)]
+
+
+@register("SVMClassifier", since=1, domain=ML)
+class SVMClassifier(_Machine, Classifier):
+    """Votes of a machine for each pair of classes (libsvm's SVC), with probabilities by pairwise coupling where the
+    node has prob_a and prob_b; or one score for each class, x · w (no support vectors).
+    """
+
+    def _counts(self, node: ir.Node) -> tuple[int, ...]:
+        return tuple(attr_ints(node, "vectors_per_class") or ())
+
+    def _is_linear(self, node: ir.Node) -> bool:
+        return not self._counts(node)
+
+    def _width(self, node: ir.Node) -> int:
+        """Scores of a row."""
+        classes = self.classes(node)
+        if self._is_linear(node) or len(_floats(node, "prob_a")):
+            return classes
+        return classes * (classes - 1) // 2 if classes > 2 else 2
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """[N] labels, [N, scores]."""
+        if self.labels(node) is None:
+            raise ModelError(f"{label(node)}: it has no class labels. The file is incomplete.")
+        if self._is_linear(node):
+            columns = len(_floats(node, "coefficients")) // max(self.classes(node), 1)
+        else:
+            columns = self.vectors(node, sum(self._counts(node))).shape[1]
+        rows = _table(node, need(node, inputs, 0), columns)
+        return [self.label_facts(node, rows), Facts(_F32, (rows, self._width(node)))][: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """In float64, rounded once."""
+        x = np.atleast_2d(present(inputs, 0)).astype(np.float64)
+        labels, transform = self.labels(node), transform_of(node)
+        assert labels is not None
+        rho, classes = _floats(node, "rho").astype(np.float64), len(labels)
+        coefficients = _floats(node, "coefficients").astype(np.float64)
+        if self._is_linear(node):
+            with np.errstate(all="ignore"):
+                scores = x @ coefficients.reshape(classes, -1).T + rho[0]
+            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(_F32)]
+        decisions = self._decisions(node, x, coefficients, rho)
+        a, b = (_floats(node, name).astype(np.float64) for name in ("prob_a", "prob_b"))
+        if len(a):
+            scores = transformed(coupled(decisions, a, b, classes), transform)
+        elif classes > 2:
+            scores = transformed(decisions, transform)
+        else:
+            scores = self._two_scores(node, decisions, transform)
+        votes = np.zeros((len(x), classes))
+        for number, (i, j) in enumerate(_pairs(classes)):
+            first = decisions[:, number] > 0
+            votes[:, i] += first
+            votes[:, j] += ~first
+        return [chosen(labels, votes.argmax(1)), scores.astype(_F32)]
+
+    def _two_scores(self, node: ir.Node, decisions: Array, transform: str) -> Array:
+        """The decision between two classes as a score for each."""
+        negative = bool((_floats(node, "coefficients") < 0).any()) and not transform.startswith("SOFTMAX")
+        scores = second_class(decisions, negative, transform == "LOGISTIC")
+        return transformed(scores, transform) if transform == "PROBIT" else scores
+
+    def _decisions(self, node: ir.Node, x: Array, coefficients: Array, rho: Array) -> Array:
+        """[N, pairs]: what each pair's machine says."""
+        counts = self._counts(node)
+        classes, total = len(counts), sum(counts)
+        vectors = self.vectors(node, total)
+        if len(coefficients) != (classes - 1) * total or len(rho) != classes * (classes - 1) // 2:
+            raise ModelError(
+                f"{label(node)}: {len(coefficients)} coefficients and {len(rho)} rho for {total} vectors of {classes} "
+                "classes. The file is damaged."
+            )
+        alpha = coefficients.reshape(classes - 1, total)
+        with np.errstate(all="ignore"):
+            kernels = self.kernel(node, x, vectors)
+        ends = np.cumsum(counts)
+        parts = [slice(int(end) - n, int(end)) for end, n in zip(ends, counts, strict=True)]
+        found: list[Array] = []
+        for number, (i, j) in enumerate(_pairs(classes)):
+            one = kernels[:, parts[i]] @ alpha[j - 1, parts[i]]
+            other = kernels[:, parts[j]] @ alpha[i, parts[j]]
+            found.append(one + other + rho[number])
+        return np.stack(found, 1)
+
+
+def _pairs(classes: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+
+
+def coupled(decisions: Array, a: Array, b: Array, classes: int) -> Array:
+    """Class probabilities [N, classes] from those of pairs, sigmoid(a · decision + b), by the second method of Wu,
+    Lin and Weng (2004), as libsvm computes it.
+    """
+    fitted = a * decisions + b
+    e = np.exp(-np.abs(fitted))
+    pairs = np.clip(np.where(fitted >= 0, e / (1 + e), 1 / (1 + e)), 1e-7, 1 - 1e-7)
+    r = np.zeros((len(decisions), classes, classes))
+    for number, (i, j) in enumerate(_pairs(classes)):
+        r[:, i, j], r[:, j, i] = pairs[:, number], 1 - pairs[:, number]
+    q = -r.transpose(0, 2, 1) * r
+    index = np.arange(classes)
+    q[:, index, index] = (r * r).sum(1)
+    p = np.full((len(r), classes), 1 / classes)
+    for _ in range(max(100, classes)):
+        qp = np.einsum("nij,nj->ni", q, p)
+        pqp = (p * qp).sum(1)
+        going = np.abs(qp - pqp[:, None]).max(1, initial=0.0) >= 0.005 / classes
+        if not going.any():
+            break
+        some, mine, qp, pqp = q[going], p[going], qp[going], pqp[going]
+        for t in range(classes):
+            step = (pqp - qp[:, t]) / some[:, t, t]
+            mine[:, t] += step
+            pqp = (pqp + step * (step * some[:, t, t] + 2 * qp[:, t])) / (1 + step) ** 2
+            qp = (qp + step[:, None] * some[:, t]) / (1 + step)[:, None]
+            mine = mine / (1 + step)[:, None]
+        p[going] = mine
+    return p
