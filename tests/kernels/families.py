@@ -37,7 +37,11 @@ from ingot.kernels.sample import deformed_columns, grid_sample
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
+<<<<<<< HEAD
 from ingot.kernels.units import pack_factor_calls, pack_integers
+=======
+from ingot.kernels.trees import Forest, forest
+>>>>>>> a058e76 (scikit-learn's models run: the operators of ai.onnx.ml against onnxruntime and scikit-learn, trees by a kernel of their own)
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import new
@@ -572,10 +576,23 @@ def ordered(machine: Machine) -> Iterator[Call]:
         yield roi_align(x, *places, y, mode, 2, scale, count, machine, half_pixel=True)
 
 
+def ensembles(machine: Machine) -> Iterator[Call]:
+    """Trees over tables of both dtypes, combined in each way."""
+    nodes, roots = np.zeros((1, 8), np.int32), np.zeros(8, np.int32)
+    said, weights, base = np.zeros(0, np.int32), np.zeros(0), np.zeros(3)
+    for dtype, result_, combine in itertools.product((F, "float64"), (F, "float64"), ("add", "min", "max")):
+        packed = Forest(nodes, roots, said, weights, base, 1.0, combine, np.dtype(dtype))
+        yield forest(packed, new((40, 5), dtype), new((40, 3), result_), machine)
+
+
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
+<<<<<<< HEAD
         copies, indexed, resizes, layers, ordered, samples, integers,
+=======
+        copies, indexed, resizes, layers, ordered, samples, ensembles,
+>>>>>>> a058e76 (scikit-learn's models run: the operators of ai.onnx.ml against onnxruntime and scikit-learn, trees by a kernel of their own)
     )
 }  # fmt: skip

@@ -69,6 +69,7 @@ HELD_BY = {
     "winograd_pack.filters_to_points": "test_winograd.py::test_any_size",
     "winograd_tile.from_points": "test_winograd.py::test_any_size",
     "winograd_tile.to_points": "test_winograd.py::test_any_size",
+    "trees._forest": "test_trees.py::test_any_trees",
 }
 
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"

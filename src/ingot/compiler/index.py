@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.loading import mapping_of
+from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 from ingot.passes.edit import subgraphs_of
 
@@ -92,5 +93,6 @@ def _facts_of_initializer(value: ir.Value) -> Facts:
     is_string = tensor.dtype == ir.DataType.STRING
     if isinstance(tensor, ir.LazyTensor) and not is_string and tensor.nbytes > LEAST_LAZY:
         return LazyFacts(tensor.dtype.numpy(), tuple(tensor.shape.numpy()), tensor.numpy)
-    array: np.ndarray[Any, Any] = tensor.numpy()
+    # Tensors of strings say that they are bytes.
+    array: np.ndarray[Any, Any] = tensor_array(tensor) if is_string else tensor.numpy()
     return Facts(array.dtype, array.shape, array)

@@ -1,9 +1,10 @@
-"""Ensembles of decision trees: every row of a table walks down every tree, and what its leaves say is combined.
+"""Ensembles of decision trees: every row of a table walks down every tree, and what its leaves say is
+combined.
 
-A node takes 32 bytes of one table, so each step reads one line of the cache: feature, the places to go to where x is
-larger, where it is smaller or equal and where it is NaN, the threshold, and which weights a leaf has. A leaf goes
-to itself. Several trees are walked at once without branches, until none of them moves: the processor then works on
-all of them while each waits for its own loads.
+A node takes 32 bytes of one table, so each step reads one line of the cache: feature, the places to go to
+where x is larger, where it is smaller or equal and where it is NaN, the threshold, and which weights a leaf
+has. A leaf goes to itself. Several trees are walked at once without branches, until none of them moves: the
+processor then works on all of them while each waits for its own loads.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -35,9 +36,10 @@ _START = {"add": 0.0, "min": np.inf, "max": -np.inf}
 class Forest:
     """Packed trees. Places are in words: node i is at WORDS · i.
 
-    nodes: int32 [nodes, WORDS]. roots: int32 [trees, padded to TOGETHER with a leaf that says nothing]. targets int32
-    and weights float64: what the leaves say, FIRST to LAST of each. dtype: of thresholds and of the table's elements.
-    base: float64 [targets], added at the end; divisor: what the combined weights are divided by before.
+    nodes: int32 [nodes, WORDS]. roots: int32 [trees, padded to TOGETHER with a leaf that says nothing].
+    targets int32 and weights float64: what the leaves say, FIRST to LAST of each. dtype: of thresholds and
+    of the table's elements. base: float64 [targets], added at the end; divisor: what the combined weights
+    are divided by before.
     """
 
     nodes: np.ndarray
@@ -162,11 +164,12 @@ def _forest(k: Builder, *, dtype: str, result: str, combine: Combine) -> None:
 def forest(trees: Forest, x: View, out: View, machine: Machine) -> Call:
     """A call that writes what the trees say of each row of x [rows, features] to out [rows, targets], dense.
 
-    x: of the forest's dtype, features contiguous, at least as many as the trees ask for. out: float32 or float64.
+    x: of the forest's dtype, features contiguous, at least as many as the trees ask for. out: float32 or
+    float64.
     """
     del machine
     rows, count = x.shape[0], len(trees.base)
-    if x.dtype != trees.dtype or (x.shape[1] > 1 and x.strides[1] != 1):
+    if x.dtype != trees.dtype or (x.size and x.shape[1] > 1 and x.strides[1] != 1):
         raise ValueError(
             f"the table is {x.dtype.name} with strides {x.strides}, want {trees.dtype.name} rows"
         )

@@ -21,8 +21,8 @@ def computed(
     dtype: Any,
     attributes: Sequence[ir.Attr] = (),
 ) -> ir.Value:
-    """The result of a standard operator, of this shape and dtype. It may wait to be fused with one reader; `settled`
-    is for values with several.
+    """The result of a standard operator, of this shape and dtype. It may wait to be fused with one reader;
+    `settled` is for values with several.
 
     The operator must have a kernel for these operands: UnsupportedOperatorError says where one is missing.
     """

@@ -109,8 +109,8 @@ class Scaler(_ToFloat):
 
 @register("Normalizer", since=1, domain=ML)
 class Normalizer(_ToFloat):
-    """Each row divided by its largest element (MAX), the sum of its absolute values (L1) or its length (L2); a row
-    whose divisor is 0 stays. float32.
+    """Each row divided by its largest element (MAX), the sum of its absolute values (L1) or its length (L2);
+    a row whose divisor is 0 stays. float32.
     """
 
     _REDUCE = {"MAX": "ReduceMax", "L1": "ReduceL1", "L2": "ReduceL2"}  # noqa: RUF012
@@ -239,7 +239,8 @@ class ArrayFeatureExtractor(Op):
         wrong = y[(y < 0) | (y >= x.shape[-1])]
         if wrong.size:
             raise InputError(
-                f"{label(node)}: index {wrong[0]} is outside of the {x.shape[-1]} columns. Check the second input."
+                f"{label(node)}: index {wrong[0]} is outside of the {x.shape[-1]} columns. Check the second "
+                "input."
             )
         found = np.take(x, y, -1)
         return [found[None] if x.ndim == 1 else found]
@@ -273,7 +274,8 @@ class FeatureVectorizer(Op):
         if len(rows) != 1 or (wanted and len(wanted) != len(shapes)):
             raise shape_error(
                 node,
-                f"inputs {', '.join(show(t.shape) for t in tables)} and inputdimensions {list(wanted)} do not fit",
+                f"inputs {', '.join(show(t.shape) for t in tables)} and inputdimensions {list(wanted)} do "
+                "not fit",
             )
         have = [math.prod(shape[1:]) for shape in shapes]
         return rows.pop(), have, list(wanted or have)

@@ -1,4 +1,6 @@
-"""Trees as the nodes of ai.onnx.ml spell them, packed for the kernel: every comparison becomes `x <= threshold`."""
+"""Trees as the nodes of ai.onnx.ml spell them, packed for the kernel: every comparison becomes `x <=
+threshold`.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ class Trees:
     """All trees of a node in arrays, one element for each tree node.
 
     mode: of MODES, or LEAF. yes, no: where a node leads, numbers of nodes. missing: whether NaN leads to yes.
-    roots: a node for each tree. leaf, target, weight: the entries that leaves have, in any order. members: the sets
-    of nodes that ask whether a value is in one.
+    roots: a node for each tree. leaf, target, weight: the entries that leaves have, in any order. members:
+    the sets of nodes that ask whether a value is in one.
     """
 
     feature: Array

@@ -60,7 +60,10 @@ class _Lookup(Op):
         """The first of equal keys counts; NaN is a key like others."""
         x = present(inputs, 0)
         keys, values, default = self.table(node, x.dtype)
-        kept: dict[DType, dict[Any, int]] = node.meta.setdefault(_CACHE, {})
+        found = node.meta.get(_CACHE)  # pyright: ignore[reportUnknownMemberType]
+        kept = cast("dict[DType, dict[Any, int]] | None", found)
+        if kept is None:
+            kept = node.meta[_CACHE] = dict[DType, dict[Any, int]]()
         places = kept.get(x.dtype)
         if places is None:
             places = kept[x.dtype] = {}
@@ -171,7 +174,9 @@ class DictVectorizer(Op):
 
 @register("CastMap", since=1, domain=ML)
 class CastMap(Op):
-    """A map from integers to numbers or strings as [1, n]: its values by key (DENSE), or at their places (SPARSE)."""
+    """A map from integers to numbers or strings as [1, n]: its values by key (DENSE), or at their places
+    (SPARSE).
+    """
 
     _TO = {"TO_FLOAT": _F32, "TO_INT64": INT64, "TO_STRING": STRING}  # noqa: RUF012
 
@@ -194,7 +199,7 @@ class CastMap(Op):
 
     @staticmethod
     def _cast(value: Any, dtype: DType) -> Any:
-        plain = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
+        plain: Any = value.item() if hasattr(value, "item") else value
         if dtype == STRING:
             return plain if isinstance(plain, str) else f"{plain:f}"
         return int(float(plain)) if dtype == INT64 else float(plain)

@@ -70,7 +70,8 @@ class _Linear(Op):
         b = b if len(b) else np.zeros(rows, np.float32)
         if not rows or not len(w) or len(w) % rows or len(b) != rows:
             raise ModelError(
-                f"{label(node)}: {len(w)} coefficients and {len(b)} intercepts for {rows} outputs. The file is damaged."
+                f"{label(node)}: {len(w)} coefficients and {len(b)} intercepts for {rows} outputs. The file "
+                "is damaged."
             )
         return w.reshape(rows, -1), b
 
@@ -125,7 +126,9 @@ class LinearRegressor(_Linear):
 
 @register("LinearClassifier", since=1, domain=ML)
 class LinearClassifier(_Linear, Classifier):
-    """The class of the largest x · w + b, and all of them, transformed. One score for two labels is the second's."""
+    """The class of the largest x · w + b, and all of them, transformed. One score for two labels is the
+    second's.
+    """
 
     def parameters(self, node: ir.Node) -> tuple[Array, Array]:
         """A row for each intercept; without any, one for each label."""
@@ -144,7 +147,8 @@ class LinearClassifier(_Linear, Classifier):
             raise ModelError(
                 f"{label(node)}: {self.classes(node)} labels for {width} scores. The file is damaged."
             )
-        return [self.label_facts(node, rows), Facts(_F32, (rows, width))][: len(node.outputs)]
+        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(_F32, (rows, width))]
+        return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """The label is chosen before the transform."""
@@ -244,8 +248,8 @@ class SVMRegressor(_Machine):
 
 @register("SVMClassifier", since=1, domain=ML)
 class SVMClassifier(_Machine, Classifier):
-    """Votes of a machine for each pair of classes (libsvm's SVC), with probabilities by pairwise coupling where the
-    node has prob_a and prob_b; or one score for each class, x · w (no support vectors).
+    """Votes of a machine for each pair of classes (libsvm's SVC), with probabilities by pairwise coupling
+    where the node has prob_a and prob_b; or one score for each class, x · w (no support vectors).
     """
 
     def _counts(self, node: ir.Node) -> tuple[int, ...]:
@@ -270,7 +274,8 @@ class SVMClassifier(_Machine, Classifier):
         else:
             columns = self.vectors(node, sum(self._counts(node))).shape[1]
         rows = _table(node, need(node, inputs, 0), columns)
-        return [self.label_facts(node, rows), Facts(_F32, (rows, self._width(node)))][: len(node.outputs)]
+        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(_F32, (rows, self._width(node)))]
+        return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """In float64, rounded once."""
@@ -311,7 +316,8 @@ class SVMClassifier(_Machine, Classifier):
         vectors = self.vectors(node, total)
         if len(coefficients) != (classes - 1) * total or len(rho) != classes * (classes - 1) // 2:
             raise ModelError(
-                f"{label(node)}: {len(coefficients)} coefficients and {len(rho)} rho for {total} vectors of {classes} "
+                f"{label(node)}: {len(coefficients)} coefficients and {len(rho)} rho for {total} vectors of "
+                f"{classes} "
                 "classes. The file is damaged."
             )
         alpha = coefficients.reshape(classes - 1, total)
@@ -332,8 +338,8 @@ def _pairs(classes: int) -> list[tuple[int, int]]:
 
 
 def coupled(decisions: Array, a: Array, b: Array, classes: int) -> Array:
-    """Class probabilities [N, classes] from those of pairs, sigmoid(a · decision + b), by the second method of Wu,
-    Lin and Weng (2004), as libsvm computes it.
+    """Class probabilities [N, classes] from those of pairs, sigmoid(a · decision + b), by the second method
+    of Wu, Lin and Weng (2004), as libsvm computes it.
     """
     fitted = a * decisions + b
     e = np.exp(-np.abs(fitted))

@@ -1,4 +1,6 @@
-"""What classifiers and regressors of ai.onnx.ml do with the scores of a row: transforms, a second class, labels."""
+"""What classifiers and regressors of ai.onnx.ml do with the scores of a row: transforms, a second class,
+labels.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,12 @@ def transformed(scores: Array, transform: str) -> Array:
         if transform == "PROBIT":
             return _probit(scores)
         if transform in ("SOFTMAX", "SOFTMAX_ZERO"):
-            largest = scores.max(1, keepdims=True)
-            e = np.exp(scores - largest)
+            largest: Array = scores.max(1, keepdims=True)
+            e: Array = np.exp(scores - largest)
             if transform == "SOFTMAX":
                 return e / e.sum(1, keepdims=True)
-            near = np.abs(scores) <= _ZERO
-            total = np.where(near, 0.0, e).sum(1, keepdims=True)
+            near: Array = np.abs(scores) <= _ZERO
+            total: Array = np.where(near, 0.0, e).sum(1, keepdims=True)
             return np.where(near, scores * np.exp(-largest), e) / np.where(total == 0, 1.0, total)
     return scores
 
@@ -67,7 +69,9 @@ def _probit(p: Array) -> Array:
 
 
 def lower_scores(plan: Lowering, scores: ir.Value, value: ir.Value | None, transform: str) -> ir.Value | None:
-    """`transformed` by kernels, in `value` where it is given; None where there are none for this transform."""
+    """`transformed` by kernels, in `value` where it is given; None where there are none for this
+    transform.
+    """
     facts = plan.facts(scores)
     if facts.shape[1] == 1 and transform != "PROBIT":
         transform = "NONE"
@@ -149,8 +153,8 @@ Columns = tuple[ir.Value, ir.Value]
 
 
 def lower_second_class(plan: Lowering, score: ir.Value, sign: bool, sigmoid: bool) -> Columns:
-    """The scores of two classes of which only the second has one, s [N, 1]: 1 - s and s; -s and s by `sign`; their
-    logistic functions by `sigmoid`.
+    """The scores of two classes of which only the second has one, s [N, 1]: 1 - s and s; -s and s by `sign`;
+    their logistic functions by `sigmoid`.
     """
     facts = plan.facts(score)
     score = settled(plan, score)

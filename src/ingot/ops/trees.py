@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -61,7 +61,10 @@ class _Ensemble(Op):
     def _forest(self, node: ir.Node, dtype: DType) -> Forest:
         """The packed trees for an input of this dtype; float64 is compared as it is, all else as float32."""
         dtype = _F64 if dtype == _F64 else _F32
-        kept: dict[DType, Forest] = node.meta.setdefault(_CACHE, {})
+        found = node.meta.get(_CACHE)  # pyright: ignore[reportUnknownMemberType]
+        kept = cast("dict[DType, Forest] | None", found)
+        if kept is None:
+            kept = node.meta[_CACHE] = dict[DType, Forest]()
         if dtype not in kept:
             kept[dtype] = self.packed(node, dtype)
         return kept[dtype]
@@ -148,7 +151,8 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
             return np.full(count, default, dtype)
         if len(found) != count:
             raise ModelError(
-                f"{label(node)}: {name} has {len(found)} elements, and there are {count} nodes. The file is damaged."
+                f"{label(node)}: {name} has {len(found)} elements, and there are {count} nodes. The file is "
+                "damaged."
             )
         return found
 
@@ -158,7 +162,8 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
     unknown = set(names) - set(known)
     if unknown or len(names) != count:
         raise ModelError(
-            f"{label(node)}: nodes_modes has {len(names)} elements, {sorted(unknown)} among them; there are {count} "
+            f"{label(node)}: nodes_modes has {len(names)} elements, {sorted(unknown)} among them; there are "
+            f"{count} "
             f"nodes, and modes are {', '.join(known)}."
         )
     find = _finder(tree, number)
@@ -194,13 +199,6 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
         weight[kept],
         {},
     )
-
-
-def _transform(node: ir.Node) -> str:
-    name = attr_str(node, "post_transform", "NONE")
-    if name not in SCORE_TRANSFORMS:
-        raise ModelError(f"{label(node)}: post_transform {name!r} is none of {', '.join(SCORE_TRANSFORMS)}.")
-    return name
 
 
 def _base(node: ir.Node, targets: int) -> Array:
@@ -347,7 +345,8 @@ class TreeEnsemble(_Regressor):
         sets = [part[~np.isnan(part)] for part in sets]
         if len(sets) < len(asking):
             raise ModelError(
-                f"{label(node)}: {len(asking)} nodes ask for sets, and membership_values has {len(sets)}. The file "
+                f"{label(node)}: {len(asking)} nodes ask for sets, and membership_values has {len(sets)}. "
+                "The file "
                 "is damaged."
             )
         return dict(zip(asking.tolist(), sets, strict=False))
@@ -357,9 +356,9 @@ class TreeEnsemble(_Regressor):
 class TreeEnsembleClassifier(_Ensemble, Classifier):
     """The class that the trees' leaves speak for most, and the scores of all classes.
 
-    Two classes of which the leaves name only the first are one score: it is the second class's, and what the first
-    one has depends on the weights: 1 - s where none is negative, else -s. (So onnxruntime and converters
-    understand it; where the leaves name both classes, the larger score decides, as the specification says.)
+    Two classes of which the leaves name only the first are one score: it is the second class's, and what the
+    first one has depends on the weights: 1 - s where none is negative, else -s. (So onnxruntime and
+    converters understand it; where the leaves name both, the larger score decides, by the specification.)
     """
 
     def packed(self, node: ir.Node, dtype: DType) -> Forest:
