@@ -2,6 +2,8 @@
 
 A map is a dict. Strings and maps are the host's; what has integer keys in a row is looked up by a kernel.
 """
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# onnx_ir does not say what a node's meta holds.
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ class _Lookup(Op):
         """The first of equal keys counts; NaN is a key like others."""
         x = present(inputs, 0)
         keys, values, default = self.table(node, x.dtype)
-        found = node.meta.get(_CACHE)  # pyright: ignore[reportUnknownMemberType]
+        found: Any = node.meta.get(_CACHE)
         kept = cast("dict[DType, dict[Any, int]] | None", found)
         if kept is None:
             kept = node.meta[_CACHE] = dict[DType, dict[Any, int]]()

@@ -1,4 +1,6 @@
 """Decision trees of ai.onnx.ml: TreeEnsembleRegressor, TreeEnsembleClassifier and TreeEnsemble."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# onnx_ir does not say what a node's meta holds.
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ class _Ensemble(Op):
     def _forest(self, node: ir.Node, dtype: DType) -> Forest:
         """The packed trees for an input of this dtype; float64 is compared as it is, all else as float32."""
         dtype = _F64 if dtype == _F64 else _F32
-        found = node.meta.get(_CACHE)  # pyright: ignore[reportUnknownMemberType]
+        found: Any = node.meta.get(_CACHE)
         kept = cast("dict[DType, Forest] | None", found)
         if kept is None:
             kept = node.meta[_CACHE] = dict[DType, Forest]()
