@@ -49,6 +49,7 @@ _FAMILIES = (
     "labels",
     "linear_models",
     "trees",
+    "contrib",
     "random",
     "control",
     "sequence",

@@ -12,6 +12,7 @@ import onnx_ir.passes.common as common
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.registry import label
 from ingot.passes import gradient
+from ingot.passes.contrib import DOMAIN, LOWEST, MISPLACED, expand_contrib
 from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names, subgraphs_of
 from ingot.passes.upgrades import UPGRADES
 
@@ -33,6 +34,11 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     if model.functions:
         _inline(model)
     _upgrade_all(model, target)
+    if DOMAIN in model.opset_imports or any(node.op_type in MISPLACED for node in model.graph):
+        if model.opset_imports.get("") is None:
+            model.opset_imports[""] = target
+        if model.opset_imports[""] >= LOWEST:
+            expand_contrib(model)
     if gradient.DOMAIN in model.opset_imports:
         gradient.expand_gradients(model)
     return model

@@ -1,0 +1,283 @@
+"""com.microsoft's operators against onnxruntime, over attributes and optional inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnxruntime
+import pytest
+from onnx import helper
+
+import ingot
+
+R = np.random.default_rng(7)
+B, S, N, H = 2, 5, 4, 8
+D = N * H
+
+
+def f(*shape: int) -> np.ndarray:
+    return R.standard_normal(shape).astype(np.float32)
+
+
+def model(
+    op: str,
+    feed: Sequence[np.ndarray | None],
+    outputs: int | Sequence[int],
+    domain: str = "com.microsoft",
+    fixed: bool = False,
+    **attributes: Any,
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model of the node alone, every size dynamic unless fixed. outputs: how many, or which."""
+    named = {f"i{i}": a for i, a in enumerate(feed) if a is not None}
+    inputs = [
+        helper.make_tensor_value_info(
+            name,
+            helper.np_dtype_to_tensor_dtype(a.dtype),
+            a.shape if fixed else [f"{name}_{d}" for d in range(a.ndim)],
+        )
+        for name, a in named.items()
+    ]
+    wanted = range(outputs) if isinstance(outputs, int) else outputs
+    results = [helper.make_tensor_value_info(f"o{i}", 0, None) for i in wanted]
+    for value in results:
+        value.type.Clear()
+    names = [f"i{i}" if a is not None else "" for i, a in enumerate(feed)]
+    shown = [f"o{i}" if i in wanted else "" for i in range(max(wanted) + 1)]
+    node = helper.make_node(op, names, shown, domain=domain, **attributes)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "g", inputs, results)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), named
+
+
+def compare(
+    op: str,
+    feed: Sequence[np.ndarray | None],
+    outputs: int = 1,
+    domain: str = "com.microsoft",
+    **attributes: Any,
+) -> None:
+    proto, named = model(op, feed, outputs, domain, **attributes)
+    want = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, named)
+    got = ingot.InferenceSession(proto).run(None, named)
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"output {i}"
+        if b.dtype.kind == "f":
+            assert np.abs(a - b).max(initial=0) <= 2e-5 * max(1.0, np.abs(b).max(initial=0)), f"output {i}"
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+X, BIAS, IMAGE = f(B, S, D), f(D), f(B, 3, 9, 8)
+W = f(6, 3, 3, 3)
+CASES: dict[str, tuple[str, list[np.ndarray | None], int | Sequence[int], dict[str, Any]]] = {
+    "Gelu": ("Gelu", [X], 1, {}),
+    "FastGelu": ("FastGelu", [X], 1, {}),
+    "FastGelu bias": ("FastGelu", [X, BIAS], 1, {}),
+    "QuickGelu": ("QuickGelu", [X], 1, {}),
+    "QuickGelu alpha": ("QuickGelu", [X], 1, {"alpha": 1.3}),
+    "BiasGelu": ("BiasGelu", [X, BIAS], 1, {}),
+    "SkipLayerNormalization": ("SkipLayerNormalization", [X, f(B, S, D), BIAS], 1, {}),
+    "SkipLayerNormalization all": (
+        "SkipLayerNormalization",
+        [X, f(B, S, D), BIAS, f(D), f(D)],
+        4,
+        {"epsilon": 1e-5},
+    ),
+    "SkipSimplified": ("SkipSimplifiedLayerNormalization", [X, f(B, S, D), BIAS], 1, {}),
+    "SkipSimplified all": (
+        "SkipSimplifiedLayerNormalization",
+        [X, f(B, S, D), BIAS, f(D)],
+        (0, 3),
+        {"epsilon": 1e-5},
+    ),
+    "FusedConv": ("FusedConv", [IMAGE, W, f(6)], 1, {"activation": "Relu", "pads": [1, 1, 1, 1]}),
+    "FusedConv sum": ("FusedConv", [IMAGE, W, f(6), f(B, 6, 7, 6)], 1, {"activation": "Relu"}),
+    "FusedConv leaky": (
+        "FusedConv",
+        [IMAGE, W],
+        1,
+        {"activation": "LeakyRelu", "activation_params": [0.2], "strides": [2, 1]},
+    ),
+    "FusedConv clip": ("FusedConv", [IMAGE, W], 1, {"activation": "Clip", "activation_params": [-0.5, 1.0]}),
+    "FusedConv hard": (
+        "FusedConv",
+        [IMAGE, W],
+        1,
+        {"activation": "HardSigmoid", "activation_params": [0.3, 0.4]},
+    ),
+    "FusedMatMul": ("FusedMatMul", [f(B, S, D), f(B, D, 3)], 1, {"alpha": 0.5}),
+    "FusedMatMul turned": ("FusedMatMul", [f(B, D, S), f(B, 3, D)], 1, {"transA": 1, "transB": 1}),
+    "FusedMatMul batch": ("FusedMatMul", [f(S, B, D), f(B, D, 3)], 1, {"transBatchA": 1}),
+    "FusedGemm": (
+        "FusedGemm",
+        [f(S, D), f(3, D), f(3)],
+        1,
+        {"transB": 1, "alpha": 0.5, "activation": "Relu"},
+    ),
+    "FusedGemm leaky": (
+        "FusedGemm",
+        [f(S, D), f(D, 3), f(3)],
+        1,
+        {"activation": "LeakyRelu", "activation_alpha": 0.3},
+    ),
+    "Trilu": ("Trilu", [f(4, 6), np.array(1)], 1, {"upper": 0}),
+    "CDist": ("CDist", [f(4, 6), f(3, 6)], 1, {"metric": "euclidean"}),
+    "CDist square": ("CDist", [f(4, 6), f(3, 6)], 1, {"metric": "sqeuclidean"}),
+    "Unique": ("Unique", [np.array([2, 1, 1, 3, 4, 3], np.float32)], 3, {}),
+    "ExpandDims": ("ExpandDims", [X, np.array(-1, np.int32)], 1, {}),
+    "Pad": ("Pad", [X, np.array([0, 1, 0, 0, 0, 2])], 1, {}),
+    "Inverse": ("Inverse", [f(2, 4, 4)], 1, {}),
+    "GridSample": ("GridSample", [IMAGE, np.tanh(f(B, 4, 5, 2))], 1, {"align_corners": 1}),
+    "BiasSplitGelu": ("BiasSplitGelu", [f(B, S, 2 * D), f(2 * D)], 1, {}),
+    "BiasAdd": ("BiasAdd", [X, BIAS, f(B, S, D)], 1, {}),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n not in ("BiasSplitGelu", "BiasAdd")])
+def test_operators(name: str) -> None:
+    op, feed, outputs, attributes = CASES[name]
+    compare(op, feed, outputs, **attributes)
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    import torch
+
+    return torch.erf(torch.from_numpy(x)).numpy()
+
+
+def test_operators_that_onnxruntime_has_on_gpus_alone() -> None:
+    """By the formulas of its documentation."""
+    op, feed, outputs, _ = CASES["BiasSplitGelu"]
+    x, bias = (a for a in feed if a is not None)
+    proto, named = model(op, feed, outputs)
+    first, second = np.split(x + bias, 2, -1)
+    (got,) = ingot.InferenceSession(proto).run(None, named)
+    want = first * second * 0.5 * (1 + erf(second / np.float32(np.sqrt(2))))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    op, feed, outputs, _ = CASES["BiasAdd"]
+    proto, named = model(op, feed, outputs)
+    (got,) = ingot.InferenceSession(proto).run(None, named)
+    np.testing.assert_allclose(got, sum(a for a in feed if a is not None), rtol=1e-5, atol=1e-6)
+    signal = f(3, 16)
+    proto, named = model("Rfft", [signal], 1, signal_ndim=1, normalized=0, onesided=1)
+    (got,) = ingot.InferenceSession(proto).run(None, named)
+    want = np.fft.rfft(signal)
+    np.testing.assert_allclose(got, np.stack([want.real, want.imag], -1), rtol=1e-4, atol=1e-5)
+    image = f(2, 4, 5, 8)
+    gamma, beta = f(8), f(8)
+    proto, named = model("GroupNorm", [image, gamma, beta], 1, groups=2, epsilon=1e-5, activation=1)
+    groups = image.reshape(2, 20, 2, 4)
+    mean, var = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    y = ((groups - mean) / np.sqrt(var + 1e-5)).reshape(image.shape) * gamma + beta
+    (got,) = ingot.InferenceSession(proto).run(None, named)
+    np.testing.assert_allclose(got, y / (1 + np.exp(-y)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_simplified_layer_normalization(domain: str) -> None:
+    if domain:
+        proto, named = model("SimplifiedLayerNormalization", [X, BIAS], 1, domain, epsilon=1e-6)
+        (got,) = ingot.InferenceSession(proto).run(None, named)
+        want = X / np.sqrt((X * X).mean(-1, keepdims=True) + 1e-6) * BIAS
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+        return
+    compare("SimplifiedLayerNormalization", [X, BIAS], 1, domain, epsilon=1e-6)
+    compare("SimplifiedLayerNormalization", [X, BIAS], 2, domain, stash_type=1)
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_embeddings(segments: bool, masked: bool) -> None:
+    ids = R.integers(0, 20, (B, S)).astype(np.int32)
+    kinds = R.integers(0, 2, (B, S)).astype(np.int32) if segments else None
+    mask = (np.arange(S) < np.array([[3], [5]])).astype(np.int32) if masked else None
+    feed = [ids, kinds, f(20, D), f(9, D), f(2, D) if segments else None, f(D), f(D)]
+    compare("EmbedLayerNormalization", [*feed, mask] if masked else feed, 2, fixed=True, epsilon=1e-5)
+    if masked:
+        places = np.tile(np.arange(S)[::-1], (B, 1)).astype(np.int32)
+        compare("EmbedLayerNormalization", [*feed, mask, places], 2, fixed=True)
+
+
+LENGTHS = np.array([3, 5], np.int32)
+SOME = (np.arange(S) < LENGTHS[:, None]).astype(np.int32)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("mask", ["none", "lengths", "keys", "pairs"])
+def test_attention_of_one_input(mask: str, causal: int) -> None:
+    masks = {"none": None, "lengths": LENGTHS, "keys": SOME, "pairs": np.tril(np.ones((B, S, S), np.int32))}
+    feed = [X, f(D, 3 * D) / 4, f(3 * D), masks[mask]]
+    compare("Attention", feed[: 4 if mask != "none" else 3], num_heads=N, unidirectional=causal)
+    if mask == "none":
+        compare("Attention", [*feed[:3], None, f(2, B, N, 3, H)], 2, num_heads=N, unidirectional=causal)
+        compare("Attention", [*feed[:3], None, None, f(B, N, S, S)], num_heads=N, scale=0.2)
+        sizes = {"num_heads": N, "qkv_hidden_sizes": [D, D, 2 * D]}
+        compare("Attention", [X, f(D, 4 * D) / 4, f(4 * D)], **sizes)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_of_queries_keys_and_values(causal: int) -> None:
+    q, k, v = f(B, S, D), f(B, S, D), f(B, S, D)
+    common = {"num_heads": N, "unidirectional": causal}
+    compare("MultiHeadAttention", [q, k, v], **common)
+    compare("MultiHeadAttention", [q, k, v, f(3 * D)], **common, scale=0.3)
+    compare("MultiHeadAttention", [q, k, v, None, SOME], **common)
+    compare("MultiHeadAttention", [q, k, v, None, None, f(1, N, S, S)], **common)
+    compare("MultiHeadAttention", [q, k, v, None, None, None, f(B, N, 3, H), f(B, N, 3, H)], 3, **common)
+    if not causal:
+        compare("MultiHeadAttention", [q, f(B, 7, D), f(B, 7, D)], **common)
+        compare("MultiHeadAttention", [q, f(B, N, 7, H), f(B, N, 7, H)], **common)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_rotary_embedding(interleaved: int) -> None:
+    cos, sin = np.cos(f(20, H // 2)), np.sin(f(20, H // 2))
+    places = np.array([[0, 1, 2, 3, 4], [7, 8, 9, 10, 11]])
+    common = {"interleaved": interleaved}
+    compare("RotaryEmbedding", [f(B, N, S, H), places, cos, sin], **common)
+    compare("RotaryEmbedding", [f(B, N, S, H), np.array([3]), cos, sin], **common)
+    compare("RotaryEmbedding", [f(B, S, D), places, cos, sin], **common, num_heads=N)
+    half = {"num_heads": N, "rotary_embedding_dim": H // 2}
+    compare("RotaryEmbedding", [f(B, S, D), places, cos[:, :2], sin[:, :2]], **common, **half)
+
+
+@pytest.mark.parametrize("rotary", [0, 1])
+@pytest.mark.parametrize("window", [-1, 3])
+def test_attention_of_groups(rotary: int, window: int) -> None:
+    k, h = 2, 16
+    d = N * h
+    tables: list[np.ndarray | None] = [np.cos(f(20, h // 2)), np.sin(f(20, h // 2))] if rotary else []
+    common = {"num_heads": N, "kv_num_heads": k, "do_rotary": rotary, "local_window_size": window}
+    empty = [np.zeros((B, k, 0, h), np.float32)] * 2
+    fresh = [f(B, S, d), f(B, S, k * h), f(B, S, k * h)]
+    # A prompt, then one token after what is kept.
+    prompt = [*fresh, *empty, np.array([S - 1, S - 1], np.int32), np.array(S, np.int32), *tables]
+    compare("GroupQueryAttention", prompt, 3, **common)
+    packed = [f(B, S, d + 2 * k * h), None, None, *prompt[3:]]
+    compare("GroupQueryAttention", packed, 3, **common, scale=0.4)
+    kept = [f(B, k, 6, h), f(B, k, 6, h), np.array([6, 6], np.int32), np.array(7, np.int32)]
+    token = [f(B, 1, d), f(B, 1, k * h), f(B, 1, k * h), *kept, *tables]
+    compare("GroupQueryAttention", token, 3, **common)
+    compare("GroupQueryAttention", token, 3, **common, softcap=5.0)
+
+
+def test_what_cannot_be_said_is_refused_by_name() -> None:
+    proto, _ = model("CDist", [f(4, 6), f(3, 6)], 1, metric="cityblock")
+    with pytest.raises(ingot.UnsupportedOperatorError, match=r"CDist.*'cityblock' is unknown"):
+        ingot.InferenceSession(proto)
+    proto, _ = model("NoSuchThing", [X], 1)
+    with pytest.raises(ingot.UnsupportedOperatorError, match="register_op"):
+        ingot.InferenceSession(proto)
+
+
+def test_fused_forms_are_native() -> None:
+    op, feed, outputs, attributes = CASES["FusedConv sum"]
+    proto, named = model(op, feed, outputs, **attributes)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(named.pop("i1"), "i1"))
+    del proto.graph.input[1]
+    found = ingot.InferenceSession(proto).profile(named, 1)
+    assert not [node.op_type for node in found if node.kind == "host"]
