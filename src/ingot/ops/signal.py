@@ -279,14 +279,15 @@ def _front(view: View, first: int, last: int) -> View:
 
 @register("STFT", since=17)
 class STFT(Op):
-    """The transforms of overlapping frames of signals [B, length, 1 or 2]: [B, frames, spectrum, 2]."""
+    """The transforms of overlapping frames of signals [B, length, 1 or 2]: [B, frames, spectrum, 2].
+
+    Exporters leave the last dimension of real signals off, and runtimes take them so.
+    """
 
     def _frames(self, node: ir.Node, inputs: Sequence[Facts | None]) -> tuple[int, int, int] | None:
         """Their length, step and number; None while they are not known."""
         x, step, window = need(node, inputs, 0), known_ints(node, inputs, 1), given(inputs, 2)
-        if len(x.shape) == 2:
-            raise shape_error(node, f"the signal {show(x.shape)} has no last axis for the parts of a number")
-        if len(x.shape) != 3 or x.shape[2] not in (1, 2):
+        if len(x.shape) not in (2, 3) or (len(x.shape) == 3 and x.shape[2] not in (1, 2)):
             raise shape_error(node, f"the signal {show(x.shape)} is not [B, length, 1] or [B, length, 2]")
         if step is None:
             return None
@@ -310,7 +311,7 @@ class STFT(Op):
             return None
         length, _, count = frames
         onesided = attr_int(node, "onesided", 1)
-        if onesided and x.shape[2] == 2:
+        if onesided and x.shape[2:] == (2,):
             raise ModelError(f"{label(node)}: a complex signal has no onesided spectrum. Set onesided to 0.")
         return [Facts(x.dtype, (x.shape[0], count, length // 2 + 1 if onesided else length, 2))]
 
@@ -321,8 +322,8 @@ class STFT(Op):
         frames = self._frames(node, known)
         assert frames is not None
         length, step, count = frames
-        wide = widen(x)
-        signal = wide[..., 0] if x.shape[2] == 1 else wide[..., 0] + 1j * wide[..., 1]
+        wide = widen(x if x.ndim == 3 else x[..., None])
+        signal = wide[..., 0] if wide.shape[2] == 1 else wide[..., 0] + 1j * wide[..., 1]
         at = np.arange(count)[:, None] * step + np.arange(length)
         parts = signal[:, at] * (1.0 if window is None else widen(window))
         y = np.fft.fft(parts, axis=-1)
@@ -338,7 +339,7 @@ class STFT(Op):
         length, step, count = frames
         if x.dtype.name not in ("float32", "float16", "bfloat16") or not _is_native(length) or x.size == 0:
             return False
-        batch, size, parts = x.shape
+        batch, size, parts = (*x.shape, 1)[:3]
         own = (batch, count, length * parts)
         view = x.with_dims(own, (size * parts, step * parts, 1))
         window, known = inputs[2], plan.constant(inputs[2])
