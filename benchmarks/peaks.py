@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from ingot.codegen import cache
@@ -149,7 +148,6 @@ class _Rates:
 
     def __init__(self, machine: Machine, threads: int) -> None:
         self._machine, self._threads = machine, threads
-        self._engines: list[Any] = []
 
     def __call__(self, kernel: Kernel, arguments: Sequence[Sequence[int]], work: float) -> float:
         """Return 10⁹ units of work per second: each thread does `work` of them in a turn.
@@ -170,13 +168,8 @@ class _Rates:
 
     def code(self, kernel: Kernel) -> Any:
         """Return the kernel as a function."""
-        engine = llvm.create_mcjit_compiler(
-            llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine()
-        )
-        engine.add_object_file(llvm.ObjectFileRef.from_data(cache.compile_object(kernel, self._machine)))
-        engine.finalize_object()
-        self._engines.append(engine)
-        return _FUNCTION(engine.get_function_address("kernel"))
+        code = cache.compile_object(kernel, self._machine)
+        return _FUNCTION(cache.link([code], ["kernel"])["kernel"])
 
     def _round(self, function: Any, slots: Sequence[np.ndarray]) -> float:
         """Seconds from the first start to the last end of one call in each thread."""
