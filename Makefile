@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-check opinfo soak wheels format clean
+.PHONY: test conformance demo bench bench-check opinfo architectures soak wheels format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -27,6 +27,9 @@ bench-check: $(VENV)/.bench
 
 opinfo: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.opinfo.run $(ARGS)
+
+architectures: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.architectures.run $(ARGS)
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)

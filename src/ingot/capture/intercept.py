@@ -59,6 +59,13 @@ class Intercept(TorchFunctionMode):
             return _NUMBERS[func](g.python_number(args[0]))
         if func in _LISTS and _plain(args):
             return g.python_list(args[0], _LISTS[func])
+        if (
+            func is _Tensor.__getitem__
+            and type(args[1]) is int
+            and args[1] == 0
+            and hasattr(args[0], "packed_batch")
+        ):
+            return args[0].packed_batch  # the number of sequences, which torch's layers make states for
         if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
             return select(args[0], args[1])
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):

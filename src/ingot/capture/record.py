@@ -786,7 +786,7 @@ class Recorder:
         """`x.squeeze_()` and the like: the same tensor from now on as a view of what it was."""
         target = args[0]
         entry = self.entry(target)
-        functional = getattr(getattr(torch.ops.aten, plan.name, None), func._overloadname, None)
+        functional = getattr(torch.ops.aten, plan.name, None)
         if plan.row is None or functional is None:
             self.missing.add(str(func), quoted_line())
             return func(*args, **kwargs)

@@ -551,11 +551,12 @@ def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | Non
 
 def _globals_of(function: Any) -> list[dict[str, Any]]:
     """Globals of the Python modules that a model's classes come from: `int` is theirs to call on sizes."""
+    recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
     if not isinstance(function, torch.nn.Module):
-        return []
+        return [recurrent]
     names = {type(m).__module__ for m in function.modules()}
     own = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
-    return [vars(sys.modules[n]) for n in sorted(own) if "int" not in vars(sys.modules[n])]
+    return [recurrent] + [vars(sys.modules[n]) for n in sorted(own) if "int" not in vars(sys.modules[n])]
 
 
 def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> None:

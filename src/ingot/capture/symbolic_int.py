@@ -49,15 +49,32 @@ class SymbolicInt(builtins.int, metaclass=_Meta):
     """`int`, except that a symbolic size stays one."""
 
 
+def _hash(size: Any) -> int:
+    """Sizes are keys of caches (`functools.lru_cache`): one formula of one recording is one key."""
+    return hash((id(size.node.shape_env), size.node.expr))
+
+
+@contextlib.contextmanager
+def _hashable_sizes() -> Generator[None]:
+    kind: Any = torch.SymInt
+    kept = kind.__hash__
+    kind.__hash__ = _hash
+    try:
+        yield
+    finally:
+        kind.__hash__ = kept
+
+
 @contextlib.contextmanager
 def shadowed_int(modules: Sequence[dict[str, Any]]) -> Generator[None]:
-    """Bind `int` in these modules' globals."""
+    """Bind `int` in these modules' globals, and let sizes be keys."""
     missing = object()
     saved = [(g, g.get("int", missing)) for g in modules]
     for g in modules:
         g["int"] = SymbolicInt
     try:
-        yield
+        with _hashable_sizes():
+            yield
     finally:
         for g, value in saved:
             if value is missing:

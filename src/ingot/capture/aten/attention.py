@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.random import dropped
 from ingot.capture.aten.registry import whole
 from ingot.capture.fakes import checked
-from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -38,16 +38,16 @@ def _fake_attention(
     """The result's shape, with torch's checks that the operands fit."""
     if is_causal and attn_mask is not None:
         raise RuntimeError("scaled_dot_product_attention takes attn_mask or is_causal, not both")
-    if dropout_p:
-        raise ExportError(
-            "scaled_dot_product_attention with dropout_p draws random numbers; pass 0.0 in eval mode."
-        )
     checked(key, -1, query.shape[-1], "attention")
     checked(value, -2, key.shape[-2], "attention")
     for axis in range(query.dim() - 2):
-        if not (enable_gqa and axis == query.dim() - 3):
-            checked(key, axis, query.shape[axis], "attention")
-        checked(value, axis, key.shape[axis], "attention")
+        if (enable_gqa and axis == query.dim() - 3) or key.shape[axis] is query.shape[axis]:
+            continue
+        for other in (key, value):
+            size: Any = other.shape[axis]
+            if isinstance(size, int) and size == 1:
+                continue  # one for all: batch axes broadcast
+            checked(other, axis, query.shape[axis], "attention")
     if attn_mask is not None:
         attn_mask.expand([*query.shape[:-1], key.shape[-2]][-max(attn_mask.dim(), 2) :])
     return query.new_empty([*query.shape[:-1], value.shape[-1]])
@@ -69,7 +69,13 @@ def attention(
     """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch."""
     dtype = query.dtype
     factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
-    if g.opset >= 23 and query.dim() == 4 and isinstance(factor, float) and _plain(g, attn_mask):
+    if (
+        g.opset >= 23
+        and not dropout_p
+        and query.dim() == 4
+        and isinstance(factor, float)
+        and _plain(g, attn_mask)
+    ):
         mask = None if attn_mask is None else g.val(attn_mask)
         operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
         return g.op("Attention", *operands, scale=factor, is_causal=int(is_causal))
@@ -85,7 +91,10 @@ def attention(
         scores = g.op("Add", scores, bias)
     if is_causal:
         scores = g.op("Add", scores, _causal(g, query, key, dtype))
-    result = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+    weights = g.op("Softmax", scores, axis=-1)
+    if dropout_p:
+        weights = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
+    result = g.op("MatMul", weights, v)
     return result if alive is None else g.op("Mul", result, alive)
 
 

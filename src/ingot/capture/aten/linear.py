@@ -13,6 +13,7 @@ import torch
 
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.fakes import checked
+from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -80,6 +81,46 @@ def baddbmm(
         return product
     term = g.val(c) if _is(beta, 1) else g.op("Mul", g.val(c), g.operand(beta, out.dtype))
     return g.op("Add", product, term)
+
+
+def _fake_grouped(
+    self: Tensor, mat2: Tensor, offs: Tensor | None = None, bias: Any = None, out_dtype: Any = None
+) -> Tensor:
+    if self.dim() != 2 or mat2.dim() != 3 or offs is None:
+        raise ExportError(
+            f"grouped_mm of {self.dim()} and {mat2.dim()} axes: only rows [n, k] in groups, each by a "
+            f"matrix of "
+            "its own [groups, k, m], are followed. Use torch.matmul for the others."
+        )
+    return self.new_empty([self.shape[0], mat2.shape[-1]], dtype=out_dtype or self.dtype)
+
+
+_torch: Any = torch
+
+
+@whole(_torch._grouped_mm, torch.nn.functional.grouped_mm, meta=_fake_grouped)
+def grouped_mm(
+    g: Recorder,
+    out: Tensor,
+    self: Tensor,
+    mat2: Tensor,
+    offs: Tensor | None = None,
+    bias: Any = None,
+    out_dtype: Any = None,
+) -> ir.Value:
+    """Rows up to each offset by a matrix of their own: experts' products."""
+    assert offs is not None
+    x, w, ends = g.val(self), g.val(mat2), g.operand(offs, torch.int64)
+    groups = int(mat2.shape[0])
+    parts: list[ir.Value] = []
+    start = g.const([0])
+    for i in range(groups):
+        end = g.op("Gather", ends, g.const([i]), axis=0)
+        rows = g.op("Slice", x, start, end, g.const([0]))
+        parts.append(g.op("MatMul", rows, g.op("Gather", w, g.const(i), axis=0)))
+        start = end
+    y = g.op("Concat", *parts, axis=0) if groups > 1 else parts[0]
+    return g.cast(y, self.dtype, out.dtype)
 
 
 _VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers

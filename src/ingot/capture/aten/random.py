@@ -170,6 +170,14 @@ def bernoulli(g: Recorder, out: Tensor, a: Tensor, p: Any = None, **kwargs: Any)
     return g.cast(g.op("Less", uniform(g, out.shape), chance), torch.bool, out.dtype)
 
 
+def dropped(g: Recorder, x: ir.Value, shape: Sequence[Any], p: float, dtype: torch.dtype) -> ir.Value:
+    """Elements dropped at random and the others scaled up."""
+    _note(g, "dropout")
+    kept = g.op("GreaterOrEqual", uniform(g, shape), g.const(float(p), torch.float32))
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    return g.op("Mul", g.op("Mul", x, g.cast(kept, torch.bool, dtype)), g.const(scale, dtype))
+
+
 @row("native_dropout")
 def native_dropout(g: Recorder, out: Any, a: Tensor, p: float, train: Any = True) -> list[ir.Value]:
     """Elements dropped at random and the others scaled up."""

@@ -147,6 +147,11 @@ def deviation(
 ) -> tuple[ir.Value, ir.Value]:
     """Variance and mean: sum((x - mean)²) / max(n - correction, 0)."""
     x = g.val(a)
+    if any(g.sizes.number(a.shape[d]) == 0 for d in (range(a.dim()) if axes is None else axes)):
+        whole = range(a.dim()) if axes is None else axes
+        shape = [1 if d in whole else n for d, n in enumerate(a.shape) if keepdim or d not in whole]
+        nothing = g.op("Expand", g.const(math.nan, a.dtype), g.shape(shape))
+        return nothing, nothing
     mean = reduced(g, "ReduceMean", x, axes, True)
     centred = g.op("Sub", x, mean)
     squares = g.op("Mul", centred, centred)
@@ -277,13 +282,20 @@ def argsort(g: Recorder, out: Tensor, a: Tensor, dim: int = -1, descending: bool
 @row("_softmax", "softmax")
 def softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, half_to_float: Any = False) -> ir.Value:
     """exp(x - max) / sum along dim."""
-    return g.op("Softmax", g.operand(a, out.dtype), axis=dim % max(a.dim(), 1))
+    return _along(g, "Softmax", out, a, dim)
+
+
+def _along(g: Recorder, op_type: str, out: Tensor, a: Tensor, dim: int) -> ir.Value:
+    x = g.operand(a, out.dtype)
+    if a.dim():
+        return g.op(op_type, x, axis=dim % a.dim())
+    return g.op("Reshape", g.op(op_type, g.op("Reshape", x, g.const([1])), axis=0), g.const([], torch.int64))
 
 
 @row("_log_softmax", "log_softmax")
 def log_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, half_to_float: Any = False) -> ir.Value:
     """log of softmax."""
-    return g.op("LogSoftmax", g.operand(a, out.dtype), axis=dim % max(a.dim(), 1))
+    return _along(g, "LogSoftmax", out, a, dim)
 
 
 @row("_safe_softmax")

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import whole
+from ingot.capture.aten.registry import instead, whole
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers
-
-_PACKED = "packed sequences have no ONNX form; pass padded tensors and mask the result."
 
 # Where ONNX's gates stand among torch's: torch has i f g o and r z n, ONNX i o f c and z r h.
 _GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}
@@ -63,6 +61,7 @@ def _layers(
     dropout: float,
     bidirectional: bool,
     batch_first: bool,
+    packed: Packed | None = None,
     **attributes: Any,
 ) -> list[ir.Value]:
     if train and dropout:
@@ -71,7 +70,10 @@ def _layers(
     per = 4 if has_biases else 2
     if len(params) != num_layers * directions * per:
         raise ExportError(f"{op_type} with proj_size has no ONNX operator. Use a Linear layer after it.")
-    value = g.op("Transpose", g.val(x), perm=[1, 0, 2]) if batch_first else g.val(x)
+    if packed is not None:
+        value = packed.padded(g, g.val(x), x)
+    else:
+        value = g.op("Transpose", g.val(x), perm=[1, 0, 2]) if batch_first else g.val(x)
     hidden = int(states[0].shape[-1])
     starts = [
         g.ops("Split", g.val(s), n=num_layers, axis=0, num_outputs=num_layers)
@@ -87,7 +89,7 @@ def _layers(
             op_type,
             value,
             *_weights(g, groups, op_type, has_biases),
-            None,
+            None if packed is None else packed.lengths,
             *[s[layer] for s in starts],
             n=1 + len(states),
             hidden_size=hidden,
@@ -101,21 +103,85 @@ def _layers(
             value = g.op("Reshape", value, g.const([0, 0, -1]))
         else:
             value = g.op("Squeeze", outputs[0], g.const([1]))
-    if batch_first:
+    if packed is not None:
+        value = g.op("GatherND", value, packed.places)
+    elif batch_first:
         value = g.op("Transpose", value, perm=[1, 0, 2])
     return [value, *[e[0] if len(e) == 1 else g.op("Concat", *e, axis=0) for e in ends]]
 
 
-def _fake_lstm(x: Tensor, states: Any, params: Any, *rest: Any) -> tuple[Tensor, ...]:
+# -- packed sequences: the rows of all sequences, step by step, and how many sequences have that many steps
+
+
+class Packed:
+    """The graph's view of one: which of [steps, batch] are there, and how long each sequence is."""
+
+    def __init__(self, g: Recorder, batch_sizes: Tensor, batch: Any) -> None:
+        sizes = g.val(batch_sizes)
+        self.batch = batch
+        members = g.op("Range", g.const(0), g.operand(batch, torch.int64), g.const(1))
+        there = g.op("Less", members, g.op("Unsqueeze", sizes, g.const([1])))  # [steps, batch]
+        self.steps = g.op("Shape", sizes)
+        self.places = g.op("Transpose", g.op("NonZero", there), perm=[1, 0])
+        count = g.cast(there, torch.bool, torch.int32)
+        self.lengths = g.op("ReduceSum", count, g.const([0]), keepdims=0)
+
+    def padded(self, g: Recorder, data: ir.Value, tensor: Tensor) -> ir.Value:
+        """[rows, features] as [steps, batch, features], zeros where a sequence has ended."""
+        shape = g.op("Concat", self.steps, g.sizes.dim(self.batch), g.sizes.dim(tensor.shape[-1]), axis=0)
+        zeros = g.op("Expand", g.const(0, tensor.dtype), shape)
+        return g.op("ScatterND", zeros, self.places, data)
+
+
+@instead(_VF._pack_padded_sequence)
+def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """Rows of [steps, batch, features] that belong to a sequence, and how many each step has; lengths are
+    sorted, the longest first, as torch makes sure before it comes here or else checks.
+    """
+    x = input.transpose(0, 1) if batch_first else input
+    there = torch.arange(x.shape[0]).unsqueeze(1) < lengths.unsqueeze(0)
+    sizes = there.sum(1)
+    sizes = sizes[sizes > 0]
+    sizes.packed_batch = x.shape[1]  # pyright: ignore[reportAttributeAccessIssue]  (for `sizes[0]`)
+    return x[there], sizes
+
+
+@instead(_VF._pad_packed_sequence)
+def pad(
+    data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: Any
+) -> tuple[Tensor, Tensor]:
+    """[steps, batch, features], and each sequence's length."""
+    batch = getattr(batch_sizes, "packed_batch", None)
+    if batch is None:
+        batch = int(batch_sizes[0])
+    there = torch.arange(batch).unsqueeze(0) < batch_sizes.unsqueeze(1)
+    lengths = there.sum(0)
+    if total_length is not None:
+        there = torch.arange(total_length).unsqueeze(1) < lengths.unsqueeze(0)
+    shape = [there.shape[0], batch, *data.shape[1:]]
+    padded = torch.full(shape, padding_value, dtype=data.dtype).index_put([there], data)
+    return (padded.transpose(0, 1) if batch_first else padded), lengths
+
+
+def _is_packed(args: Sequence[Any], states_too: bool) -> bool:
+    """(data, batch sizes, states, …) rather than (x, states, …)."""
+    return isinstance(args[2], (list, tuple) if states_too else Tensor) and isinstance(args[1], Tensor)
+
+
+def _fake_lstm(*args: Any) -> tuple[Tensor, ...]:
     """Outputs of the right shape: torch's own layer wants numbers for sizes."""
-    if not isinstance(states, (list, tuple)):
-        raise ExportError(_PACKED)
+    if _is_packed(args, True):
+        x, _, states, params, *rest = args
+        return (_fake_sequence(x, states[0], params, rest[4]), *[torch.empty_like(s) for s in states])
+    x, states, params, *rest = args
     return (_fake_sequence(x, states[0], params, rest[4]), *[torch.empty_like(s) for s in states])
 
 
-def _fake_single(x: Tensor, state: Tensor, params: Any, *rest: Any) -> tuple[Tensor, ...]:
-    if not isinstance(params, (list, tuple)):
-        raise ExportError(_PACKED)
+def _fake_single(*args: Any) -> tuple[Tensor, ...]:
+    if _is_packed(args, False):
+        x, _, state, params, *rest = args
+    else:
+        x, state, params, *rest = args
     return (_fake_sequence(x, state, params, rest[4]), torch.empty_like(state))
 
 
@@ -130,19 +196,28 @@ def _fake_sequence(x: Tensor, state: Tensor, params: Any, bidirectional: bool) -
 @whole(_VF.lstm, meta=_fake_lstm)
 def lstm(g: Recorder, out: Any, *args: Any) -> list[ir.Value]:
     """LSTM layers: output, last h, last c."""
+    if _is_packed(args, True):
+        x, sizes, states, params, biases, layers, dropout, train, both = args
+        packed = Packed(g, sizes, states[0].shape[1])
+        return _layers(g, "LSTM", x, states, params, biases, layers, train, dropout, both, False, packed)
     x, states, params, biases, layers, dropout, train, both, batch_first = args
     return _layers(g, "LSTM", x, states, params, biases, layers, train, dropout, both, batch_first)
 
 
 def _single_state(op_type: str, **attributes: Any) -> Any:
     def emit(g: Recorder, out: Any, *args: Any) -> list[ir.Value]:
-        x, state, params, biases, layers, dropout, train, both, batch_first = args
+        packed: Packed | None = None
+        batch_first = False
+        if _is_packed(args, False):
+            x, sizes, state, params, biases, layers, dropout, train, both = args
+            packed = Packed(g, sizes, state.shape[1])
+        else:
+            x, state, params, biases, layers, dropout, train, both, batch_first = args
         extra = dict(attributes)
         if "activations" in extra and both:
             extra["activations"] = extra["activations"] * 2
-        return _layers(
-            g, op_type, x, [state], params, biases, layers, train, dropout, both, batch_first, **extra
-        )
+        flags = (biases, layers, train, dropout, both, batch_first, packed)
+        return _layers(g, op_type, x, [state], params, *flags, **extra)
 
     return emit
 

@@ -1,0 +1,175 @@
+"""`make architectures`: every architecture of transformers that builds with a tiny configuration, exported
+with all dimensions dynamic and verified on other sizes; writes results.json and docs/architectures.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+
+from tests.architectures.build import arguments, tiny
+
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
+SECONDS = 90
+
+
+def names() -> dict[str, Any]:
+    """Model type to configuration class, of those that have a base model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    found: dict[str, Any] = {}
+    for name in CONFIG_MAPPING:
+        if name in MODEL_MAPPING_NAMES:
+            with contextlib.suppress(Exception):
+                found[name] = CONFIG_MAPPING[name]
+    return found
+
+
+def attempt(config_class: Any) -> tuple[str, str]:
+    """`(status, reason)` of one architecture: unbuilt, pass, refused, wrong or crash."""
+    import transformers
+
+    from ingot.capture.attempt import capture, without_branches_of_the_example
+    from ingot.errors import ExportError, VerificationError
+    from ingot.verify import verify_capture
+    from tests.capture.support import ort_runner
+
+    torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
+    try:
+        config = tiny(config_class)
+        model = transformers.AutoModel.from_config(config).eval().float()
+        if sum(p.numel() for p in model.parameters()) > 40e6:
+            return "unbuilt", "too large with what is made small here"
+        given = arguments(model, config)
+        with torch.no_grad():
+            model(**given)
+    except Exception as error:
+        return "unbuilt", f"{type(error).__name__}: {first_line(error)}"
+    try:
+        captured = capture(model, (), kwargs=given)
+        wider = without_branches_of_the_example(captured)
+        report = None
+        if wider is not None:
+            with contextlib.suppress(VerificationError):
+                report = verify_capture(wider, runner=ort_runner)
+                captured = wider
+        report = report or verify_capture(captured, runner=ort_runner)
+    except VerificationError as error:
+        return "wrong", first_line(error)
+    except ExportError as error:
+        return "refused", first_line(error)
+    except Exception as error:
+        return "crash", f"{type(error).__name__}: {first_line(error)}"
+    fixed = sum(a.kind == "narrowed" for a in captured.assumptions)
+    free = len({d for s in captured.specs for d in s.dims if isinstance(d, str)}) - fixed
+    return "pass", f"{len(report.cases)} sizes, {free} dimensions dynamic"
+
+
+def first_line(error: Exception) -> str:
+    """The error in one line of readable length."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]
+
+
+def main() -> int:
+    """Run those asked for, each in a process of its own, and keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--names", default="", help="a regular expression over model types")
+    parser.add_argument("--failing", action="store_true", help="only those that built and did not pass")
+    parser.add_argument("--new", action="store_true", help="only those without a result")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after this long")
+    options = parser.parse_args()
+    known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    import transformers  # noqa: F401  (loaded once, for all of the forked processes)
+
+    import ingot.capture.attempt
+    import ingot.verify  # noqa: F401
+
+    begun = time.monotonic()
+    for name, config_class in names().items():
+        if not re.search(options.names, name) or (options.new and name in known):
+            continue
+        if options.failing and known.get(name, ["unbuilt"])[0] in ("pass", "unbuilt"):
+            continue
+        if time.monotonic() - begun > options.seconds:
+            break
+        start = time.monotonic()
+        status, reason = _forked(config_class)
+        known[name] = [status, reason]
+        print(f"{status:8s} {name:32s} {time.monotonic() - start:5.1f} s  {reason[:230]}", flush=True)
+        RESULTS.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
+    counts = collections.Counter(status for status, _ in known.values())
+    print(dict(counts))
+    PAGE.write_text(page(known))
+    return 0
+
+
+def _forked(config_class: Any) -> tuple[str, str]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        signal.alarm(SECONDS)
+        quiet = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
+            warnings.simplefilter("ignore")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            result = attempt(config_class)
+        os.write(writer, json.dumps(result).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if not text:
+        return "crash", f"the process ended with status {status} ({SECONDS} s are allowed)"
+    status_, reason = json.loads(text)
+    return status_, reason
+
+
+def page(results: dict[str, Any]) -> str:
+    """docs/architectures.md."""
+    built = {n: r for n, r in sorted(results.items()) if r[0] != "unbuilt"}
+    passing = [n for n, r in built.items() if r[0] == "pass"]
+    lines = [
+        "# Architectures of transformers that Ingot exports",
+        "",
+        f"Generated by `make architectures`: {len(results)} model types of transformers tried, each built "
+        f"with its",
+        f"own configuration made small; {len(built)} build on a CPU and take the inputs that are made for "
+        f"them. Their",
+        "base models are exported with every dimension dynamic, run in onnxruntime, and compared with "
+        "PyTorch on the",
+        "example and on other sizes. What is `wrong` is refused by `ingot.export` too, which verifies.",
+        "",
+        f"**{len(passing)} of {len(built)} pass.**",
+        "",
+        "| architecture | result | |",
+        "|---|---|---|",
+    ]
+    for name, (status, reason) in built.items():
+        text = re.sub(r"\S*[/\\]", "", reason).replace("|", "\\|").replace("<", "&lt;")
+        lines.append(f"| {name} | {status} | {text[:150]} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())
