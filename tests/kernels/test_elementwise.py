@@ -24,6 +24,7 @@ ARITY = {
     **dict.fromkeys(["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"], 2),
     **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor", "SwiGLU"], 2),
     "Clip": 3,
+    "MultiplyAdd": 3,
     "Where": 3,
     "Constant": 0,
 }

@@ -145,6 +145,11 @@ def multiply(*xs: Array) -> Array:
     return functools.reduce(np.multiply, xs)
 
 
+def multiply_add(x: Array, factor: Array, term: Array) -> Array:
+    """X · factor + term."""
+    return x * factor + term
+
+
 def minimum(*xs: Array) -> Array:
     """The smallest operand, or NaN if there is one."""
     return functools.reduce(np.minimum, xs)

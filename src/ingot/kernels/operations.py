@@ -459,6 +459,10 @@ def _saturated(k: Builder, real: Value, zero: Value | None, dtype: str) -> Value
     return cast(k, bounded if zero is None else k.ir.add(bounded, zero), "int32", dtype)
 
 
+def _multiply_add(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], _dtype: str, _attrs: Attrs) -> Value:
+    return k.fma(*xs)
+
+
 def _requantize(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
     product = k.ir.fmul(cast(k, xs[0], dtypes[0], "float32"), xs[1])
     return _saturated(k, product, cast(k, xs[2], dtypes[2], "int32"), dtype)
@@ -525,6 +529,7 @@ _add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _p
 _add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
 _add("Cast", plain.cast, _cast, lambda _ts, _t, _at: True, 2, typed=True)
 _add("QuantizeLinear", plain.quantize, _quantize, _accepts_quantize, 12, typed=True)
+_add("MultiplyAdd", plain.multiply_add, _multiply_add, _same("float32"), 1)  # rounded once where FMA is there
 _add(
     "Requantize",  # sums of products of integers, times a factor, to small integers
     plain.requantize,

@@ -129,8 +129,8 @@ def _resized_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: L
     image, shape = branch.x, (out.shape[0], x.shape[1], *out.shape[2:])
     if x.shape != shape:
         inputs = [branch.x, None, branch.scales, branch.sizes]
-        image = _computed(plan, "Resize", inputs, shape, x.dtype, list(node.attributes.values()))
-    return _computed(plan, "Conv", [image, branch.w], out.shape, out.dtype)
+        image = computed(plan, "Resize", inputs, shape, x.dtype, list(node.attributes.values()))
+    return computed(plan, "Conv", [image, branch.w], out.shape, out.dtype)
 
 
 def _filtered_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: Lowering) -> Source | None:
@@ -147,7 +147,7 @@ def _filtered_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: 
     rows, columns = (tables.get(d) or identity_taps(x[d]) for d in (2, 3))
     if rows.count * columns.count > MOST_NEIGHBOURS:
         return None
-    small = _computed(plan, "Conv", [branch.x, branch.w], (x[0], channels, *x[2:]), out.dtype)
+    small = computed(plan, "Conv", [branch.x, branch.w], (x[0], channels, *x[2:]), out.dtype)
     view = plan.view(small)
     if view.strides[1] != 1:
         view = plan.copied(view, channels_last(2))
@@ -165,7 +165,7 @@ def _interpolated(sources: Sequence[Source], out: Facts, plan: Lowering) -> ir.V
     return value
 
 
-def _computed(
+def computed(
     plan: Lowering,
     op_type: str,
     inputs: Sequence[ir.Value | None],

@@ -50,6 +50,7 @@ _FAMILIES = (
     "linear_models",
     "trees",
     "contrib",
+    "contrib_quantized",
     "random",
     "control",
     "sequence",
