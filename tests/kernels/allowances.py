@@ -52,6 +52,11 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("neon", "contract.tile epilogue masked"): Bound(Spills(2, 7)),
     # What padding is made of, kept across the call that packs.
     ("sse", "conv.conv"): Bound(Spills(1, 0)),
+    # Two vectors of sums for four corners that are spread over lanes, and strides.
+    ("amx", "boxes._roi_align"): Bound(Spills(0, 11)),
+    ("avx512", "boxes._roi_align"): Bound(Spills(0, 11)),
+    ("avx2", "boxes._roi_align"): Bound(Spills(2, 7)),
+    ("sse", "boxes._roi_align"): Bound(Spills(15, 19)),
     # The masked squares at the edges.
     ("avx2", "copy._transpose"): Bound(Spills(1, 1)),
     # Rows of large windows: LLVM moves loads of the next inputs up.
@@ -165,6 +170,17 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx2", "resize.resize_channels masked"): Bound(Spills(0, 6)),
     ("sse", "resize.resize_channels masked"): Bound(Spills(0, 16)),
     ("neon", "resize.resize_channels masked"): Bound(Spills(0, 2)),
+    # Offsets (64 bits) and weights of the twelve neighbours of cubic interpolation in three dimensions.
+    ("amx", "sample._grid_sample"): Bound(Spills(278, 439)),
+    ("avx512", "sample._grid_sample"): Bound(Spills(278, 426)),
+    ("avx2", "sample._grid_sample"): Bound(Spills(316, 752)),
+    ("sse", "sample._grid_sample"): Bound(Spills(470, 857)),
+    ("neon", "sample._grid_sample"): Bound(Spills(270, 388)),
+    # Corners and their weights.
+    ("avx2", "sample._deformed_columns"): Bound(Spills(0, 2)),
+    ("avx2", "sample._deformed_columns masked"): Bound(Spills(0, 3)),
+    ("sse", "sample._deformed_columns"): Bound(Spills(0, 6)),
+    ("sse", "sample._deformed_columns masked"): Bound(Spills(0, 7)),
     # A constant of the exponential, read back.
     ("amx", "sliced_attention.attend_sliced"): Bound(Spills(0, 1)),
     # Constants of a long epilogue, read back.

@@ -21,11 +21,13 @@ from ingot.kernels.contract import Epilogue, Numbers
 from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
 from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_groups
+from ingot.kernels.determinant import determinant
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
+from ingot.kernels.linear_attention import linear_attention
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
@@ -39,6 +41,7 @@ from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d,
 from ingot.kernels.softmax import softmax
 from ingot.kernels.trees import Forest, forest
 from ingot.kernels.units import pack_factor_calls, pack_integers
+from ingot.kernels.unique import unique
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import new
@@ -547,6 +550,23 @@ def samples(machine: Machine) -> Iterator[Call]:
         yield deformed_columns(x, offsets, mask, out, (1, 1), *pairs, machine)
 
 
+def states(machine: Machine) -> Iterator[Call]:
+    """Linear attention of every rule; determinants; what is unique among elements and among rows."""
+    for dtype, starts, decays, corrects in itertools.product((F, "float16"), *[(False, True)] * 3):
+        q, k, v = new((1, 9, 4, 64), dtype), new((1, 9, 2, 64), dtype), new((1, 9, 2, 72), dtype)
+        factors = new((1, 9, 2, 64)) if decays else None
+        rates = new((1, 9, 2), dtype) if corrects else None
+        last, out = new((1, 2, 64, 72), dtype), new((1, 9, 4, 72), dtype)
+        state = new(last.shape, dtype) if starts else None
+        yield linear_attention(q, k, v, state, factors, rates, new(()), out, last, machine)
+    for dtype in (F, "float16", "float64"):
+        yield determinant(new((3, 20, 20), dtype), new((3,), dtype), machine)
+    for dtype, width, in_order in itertools.product((F, "float16", "int64", "bool"), (1, 5), (False, True)):
+        lines = [new((50,), "int64") for _ in range(3)]
+        x, out = new((50, width), dtype), new((50, width), dtype)
+        yield from unique(x, 1, width, out, *lines, new((), "int64"), machine, in_order=in_order)
+
+
 def ordered(machine: Machine) -> Iterator[Call]:
     """Selections along rows and across them, of short keys and long ones; by what elements are; of boxes."""
     for dtype, (shape, axis), largest in itertools.product(
@@ -586,6 +606,6 @@ FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-        copies, indexed, resizes, layers, ordered, samples, integers, ensembles,
+        copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
     )
 }  # fmt: skip

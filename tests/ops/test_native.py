@@ -4,6 +4,7 @@ have.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import ml_dtypes
@@ -296,3 +297,62 @@ def test_frames_are_transformed(length: int, parts: int, step: int) -> None:
         for fed in ((0,), (0, 2)):
             native("STFT", [x, np.array(step), window], fed=fed, **options)
         native("STFT", [x, np.array(step), None, np.array(length)], **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_determinants(dtype: str) -> None:
+    for shape in ((1, 1), (3, 3), (5, 2, 7, 7), (2, 20, 20), (0, 3, 3), (4, 0, 0)):
+        native("Det", [values(*shape, dtype=dtype)], tolerance={"float16": 2e-3, "float32": 1e-5}.get(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool", "uint8", "bfloat16"])
+def test_unique(dtype: str) -> None:
+    for shape in ((0,), (1,), (50,), (3, 4, 5), (6, 1)):
+        x = values(*shape, dtype=dtype)
+        if dtype == "float32" and x.size > 5:
+            x = np.round(x * 2)
+            x.flat[:4] = [np.nan, np.nan, -0.0, np.inf]
+        for in_order in (0, 1):
+            for outputs in (1, 2, 4):
+                native("Unique", [x], sorted=in_order, outputs=outputs)
+                for axis in range(-1, len(shape)):
+                    native("Unique", [x], sorted=in_order, outputs=outputs, axis=axis)
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+def test_linear_attention(rule: str) -> None:
+    for dtype, (heads, group, keys, size) in itertools.product(
+        ("float32", "float16"), ((1, 1, 1, 1), (2, 2, 8, 8), (2, 1, 5, 19))
+    ):
+        q, k, v = (
+            (values(2, 5, n, dtype="float32", seed=i) * 0.4).astype(dtype)
+            for i, n in enumerate((heads * group * keys, heads * keys, heads * size))
+        )
+        past = values(2, heads, keys, size, dtype=dtype, seed=3)
+        for own, each in ((heads, heads), (heads * keys, 1)):
+            decay = -np.abs(values(2, 5, own, dtype=dtype)) if "gated" in rule else None
+            beta = np.abs(values(2, 5, each, dtype=dtype)) / 4 if "delta" in rule else None
+            for state in (None, past):
+                inputs = [q, k, v, state, decay, None if beta is None else beta.astype(dtype)]
+                native(
+                    "LinearAttention",
+                    inputs,
+                    fed=range(6),
+                    outputs=2,
+                    tolerance=3e-5 if dtype == "float32" else 5e-3,
+                    q_num_heads=heads * group,
+                    kv_num_heads=heads,
+                    update_rule=rule,
+                )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_causal_convolutions(dtype: str) -> None:
+    bound = 5e-3 if dtype == "float16" else None
+    for taps in (1, 2, 4, 20):
+        x, w = values(2, 5, 9, dtype=dtype), values(5, 1, taps, dtype=dtype)
+        bias, past = values(5, dtype=dtype), values(2, 5, taps - 1, dtype=dtype)
+        for inputs in ([x, w], [x, w, bias, past], [x, w, None, past]):
+            for activation in ("none", "silu"):
+                options: dict[str, Any] = {"outputs": 2, "activation": activation, "tolerance": bound}
+                native("CausalConvWithState", inputs, fed=(0, 3), **options)

@@ -1,4 +1,6 @@
-"""Products of matrices: MatMul, Gemm, Einsum. Floats are multiplied in float64 and rounded once."""
+"""Products of matrices, and determinants: MatMul, Gemm, Einsum, Det. Floats are multiplied in float64 and
+rounded once.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import FLOATS
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue, name_of
+from ingot.kernels.copy import copy
+from ingot.kernels.determinant import determinant, evaluate_determinant
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
@@ -407,3 +412,32 @@ def _grouped(view: Memory, batch: int, rows: int) -> Memory | None:
     shape = view.shape
     tall, wide = math.prod(shape[batch : batch + rows]), math.prod(shape[batch + rows :])
     return view.reshape((*shape[:batch], tall, wide))
+
+
+@register("Det", since=22)
+class Det(Op):
+    """Determinants of the matrices in the last two dimensions."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """The shape without them."""
+        x = need(node, inputs, 0)
+        if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
+            raise shape_error(node, f"{show(x.shape)} are no square matrices")
+        return [Facts(x.dtype, x.shape[:-2])]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.linalg.det, in float64."""
+        x = present(inputs, 0)
+        return [rounded(evaluate_determinant(x), x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Elimination, a matrix at a time."""
+        x = plan.plain(first_input(node))
+        if x.dtype.name not in FLOATS:
+            return False
+        out = plan.output(node.outputs[0])
+        target = out if out.is_contiguous else plan.temporary(out.shape, out.dtype)
+        plan.emit(determinant(x, target, plan.machine))
+        if target is not out:
+            plan.emit(copy(target, out, plan.machine))
+        return True

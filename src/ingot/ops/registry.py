@@ -32,6 +32,7 @@ _FAMILIES = (
     "place",
     "loss",
     "signal",
+    "state",
     "create",
     "reduce",
     "linear",

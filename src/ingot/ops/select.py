@@ -1,4 +1,4 @@
-"""Operators that keep as many elements as the data says: NonZero, Compress."""
+"""Operators that keep as many elements as the data says: NonZero, Compress, Unique."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import DTYPES
 from ingot.kernels.select import compress, nonzero
+from ingot.kernels.unique import evaluate_unique, unique
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
@@ -91,4 +92,61 @@ class Compress(Op):
             axis, data = 0, data.with_dims((data.size,), (1,))
         out = plan.output(node.outputs[0])
         plan.emit(compress(data, condition, axis, out, plan.count, plan.machine))
+        return True
+
+
+@register("Unique", since=28)
+class Unique(Op):
+    """The different slices of x along `axis` (without one: elements), in order or (sorted=0) as they come;
+    where each is first, which one each of x is, and how often it is there.
+    """
+
+    def _axis(self, node: ir.Node, rank: int) -> int | None:
+        return normal_axis(node, attr_int(node, "axis", 0), rank) if "axis" in node.attributes else None
+
+    def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Bounds:
+        """All of them."""
+        x = need(node, inputs, 0)
+        axis = self._axis(node, len(x.shape))
+        if x.dtype.name not in DTYPES:
+            return None
+        shape = (math.prod(x.shape),) if axis is None else x.shape
+        n = shape[axis or 0]
+        line = Bound(INT64, (n,), 0)
+        bounds: Bounds = [Bound(x.dtype, shape, axis or 0), line, Bound(INT64, (n,), None), line]
+        return bounds[: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.unique; strings in the order of their characters."""
+        x, in_order = present(inputs, 0), bool(attr_int(node, "sorted", 1))
+        axis = self._axis(node, x.ndim)
+        if x.dtype == object:
+            _, ranks = np.unique(x.astype(str), return_inverse=True)
+            ranks = ranks.reshape(x.shape if axis is not None else -1)
+            _, *rest = evaluate_unique(ranks, axis or 0, in_order=in_order)
+            y = np.take(x if axis is not None else x.reshape(-1), rest[0], axis or 0)
+            return [y, *rest][: len(node.outputs)]
+        found = evaluate_unique(x if axis is not None else x.reshape(-1), axis or 0, in_order=in_order)
+        return list(found)[: len(node.outputs)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A sort on one thread, then the slices are taken."""
+        x = first_input(node)
+        data = plan.plain(x)
+        axis = self._axis(node, data.rank)
+        if axis is None:
+            data, axis = data.with_dims((data.size,), (1,)), 0
+        outer, inner = math.prod(data.shape[:axis]), math.prod(data.shape[axis + 1 :])
+        n = data.shape[axis]
+        if axis:
+            data = plan.copied(data.transpose((axis, *range(axis), *range(axis + 1, data.rank))))
+        rows = data.with_dims((n, outer * inner), (outer * inner, 1))
+        y, first, back, counts = (
+            plan.output(node.outputs[i]) if i < len(node.outputs) else plan.temporary((n,), INT64)
+            for i in range(4)
+        )
+        in_order = bool(attr_int(node, "sorted", 1))
+        plan.emit(
+            unique(rows, outer, inner, y, first, back, counts, plan.count, plan.machine, in_order=in_order)
+        )
         return True
