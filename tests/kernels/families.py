@@ -40,8 +40,8 @@ from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
 from ingot.kernels.trees import Forest, forest
-from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.unique import unique
+from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from tests.kernels.run import new

@@ -356,3 +356,40 @@ def test_causal_convolutions(dtype: str) -> None:
             for activation in ("none", "silu"):
                 options: dict[str, Any] = {"outputs": 2, "activation": activation, "tolerance": bound}
                 native("CausalConvWithState", inputs, fed=(0, 3), **options)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "int8", "uint8"])
+def test_pools(dtype: str) -> None:
+    windows: list[dict[str, Any]] = [
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]},
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [2, 3], "dilations": [3, 2], "pads": [2, 1, 1, 2]},
+    ]
+    for window in windows:
+        x = values(2, 3, 9, 11, dtype=dtype)
+        native("MaxPool", [x], **window)
+        for order in (0, 1):
+            native("MaxPool", [x], outputs=2, storage_order=order, **window)
+        if dtype not in FLOATS:
+            continue
+        low = np.full_like(x, -np.inf)
+        native("MaxPool", [low], outputs=2, **window)
+        for whole in (0, 1):
+            native("AveragePool", [x], count_include_pad=whole, **window)
+        for p in (1, 2, 3):
+            native("LpPool", [np.abs(x) + 1], p=p, tolerance=1e-5 if dtype == "float32" else None, **window)
+    native("MaxPool", [values(1, 2, 7, dtype=dtype)], outputs=2, kernel_shape=[3])
+    native("MaxPool", [values(1, 2, 5, 6, 7, dtype=dtype)], outputs=2, kernel_shape=[3, 2, 2], pads=[1] * 6)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_statistics_of_layers(dtype: str) -> None:
+    x, scale, bias = values(3, 4, 5, dtype=dtype), values(5, dtype=dtype), values(5, dtype=dtype)
+    bound = 2e-2 if dtype in HALVES else 1e-5
+    for outputs in (1, 2, 3):
+        native("LayerNormalization", [x, scale, bias], outputs=outputs, tolerance=bound)
+        native("LayerNormalization", [x, values(4, 5, dtype=dtype)], outputs=outputs, axis=1, tolerance=bound)
+    native("RMSNormalization", [x, scale], tolerance=bound)
+    native("RMSNormalization", [x, values(5)], tolerance=bound)
+    native("Dropout", [x], outputs=2)

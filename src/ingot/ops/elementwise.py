@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import constant
 from ingot.kernels.definitions import (
     celu,
     elu,
@@ -486,14 +487,17 @@ class Dropout(Op):
         return [x, np.ones(x.shape, BOOL)][: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """The same memory, where nobody asks for the mask and training is off."""
+        """The same memory, and a truth value that is repeated, where training is off."""
         training = node.inputs[2] if len(node.inputs) > 2 else None
         switch = plan.constant(training)
-        if len(node.outputs) > 1 or (training is not None and (switch is None or switch.any())):
+        if training is not None and (switch is None or switch.any()):
             return False
         x = node.inputs[0]
         assert x is not None
         plan.alias(node.outputs[0], plan.view(x))
+        if len(node.outputs) > 1:
+            kept = constant(np.ones((), BOOL)).broadcast_to(plan.facts(x).shape)
+            plan.alias(node.outputs[1], kept)
         return True
 
 

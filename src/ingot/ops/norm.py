@@ -299,10 +299,38 @@ class LayerNormalization(Op):
         return [rounded(y, x.dtype), rounded(mean, stash), rounded(inverse, stash)][: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """A standardisation, then scale and bias as steps after it; with more outputs, the host's."""
-        if len(node.outputs) > 1:
+        """A standardisation, then scale and bias as steps after it; mean and deviation by reductions."""
+        wanted = [plan.wants(v) for v in node.outputs[1:]]
+        if any(wanted) and not self._lower_statistics(node, plan, wanted):
             return False
         return _lower_over_axes(node, plan, "variance")
+
+    def _lower_statistics(self, node: ir.Node, plan: Lowering, wanted: list[bool]) -> bool:
+        """The mean, and 1 / sqrt(var + epsilon)."""
+        x, machine = first_input(node), plan.machine
+        facts, stash = plan.facts(x), name_of(self.stash(node))
+        if name_of(facts.dtype) not in FLOATS or stash not in FLOATS:
+            return False
+        view, dtype = plan.view(x), name_of(facts.dtype)
+        wide = "float64" if "float64" in (dtype, stash) else "float32"
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
+        kept, axes = facts.shape[:axis], range(axis, len(facts.shape))
+        shape = (*kept, *[1] * len(axes))
+        widened = expression_of((dtype,), (Step("Cast", (0,), wide),), (1,))
+        mean, variance = (plan.temporary(kept, wide) for _ in range(2))
+        plan.emit(reduce("ReduceMean", [view], axes, mean, machine, widened))
+        apart = (Step("Cast", (0,), wide), Step("Sub", (2, 1), wide), Step("Mul", (3, 3), wide))
+        squares = expression_of((dtype, wide), apart, (4,))
+        spread = mean.with_dims(shape, (*mean.strides, *[0] * len(axes)))
+        plan.emit(reduce("ReduceMean", [view, spread], axes, variance, machine, squares))
+        if wanted[0]:
+            Steps(plan, shape).cast(plan.located(spread), stash, node.outputs[1])
+        if len(wanted) > 1 and wanted[1]:
+            steps = Steps(plan, shape)
+            own = plan.located(variance.with_dims(shape, spread.strides))
+            deviation = steps("Sqrt", steps("Add", own, attr_float(node, "epsilon", 1e-5)))
+            steps.cast(steps("Reciprocal", deviation), stash, node.outputs[2])
+        return True
 
 
 @register("RMSNormalization", since=23)
@@ -335,7 +363,7 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
     x, value, machine = first_input(node), node.outputs[0], plan.machine
     facts = plan.facts(x)
     further = [v for v in node.inputs[1:3] if v is not None]
-    if not is_float(facts.dtype) or any(plan.facts(v).dtype != facts.dtype for v in further):
+    if name_of(facts.dtype) not in FLOATS or any(name_of(plan.facts(v).dtype) not in FLOATS for v in further):
         return False
     axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
     epsilon = attr_float(node, "epsilon", 1e-5)
@@ -361,6 +389,9 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
     plan.anchor(so_far, emit, memory_order(views[0]), free_order=True)
     # Counted, not compared: scale and bias may be one value.
     for left, op, operand in zip(range(len(further))[::-1], ("Mul", "Add"), further, strict=False):
+        own = plan.facts(operand)
+        if own.dtype != facts.dtype:
+            operand = Steps(plan, own.shape).cast(operand, name_of(facts.dtype))
         target = plan.intermediate(facts.shape, facts.dtype) if left else value
         plan.wait(target, op, [so_far, operand])
         so_far = target

@@ -9,10 +9,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ingot.kernels.call import Call
+from ingot.codegen.elements import FLOATS, INTEGERS
+from ingot.kernels.argreduce import argreduce
+from ingot.kernels.call import Call, row_major
 from ingot.kernels.call import View as Memory
+from ingot.kernels.copy import copy
+from ingot.kernels.elementwise import fill
+from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
-from ingot.ops.lowering import Lowering
+from ingot.kernels.reduce import reduce
+from ingot.ops.lowering import Lowering, Steps, dtype_of, wide_of
 from ingot.ops.numeric import INT64, is_float, is_native, rounded, widen
 from ingot.ops.reduce import reduction
 from ingot.ops.registry import (
@@ -52,15 +58,23 @@ class Pool(Op):
         return [Facts(x.dtype, (*x.shape[:2], *self.window(node, x.shape).output))]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Generated code for float32 and up to three spatial dimensions; the output lies channels-last."""
+        """Generated code for float32 and up to three spatial dimensions, and through it for half precision;
+        the output lies channels-last. Other dtypes are reductions of a view of all windows.
+        """
         x, value = first_input(node), node.outputs[0]
-        facts = plan.facts(x)
-        rank = len(facts.shape) - 2
-        if facts.dtype.name != "float32" or rank not in (1, 2, 3) or not self.is_native(node):
-            return False
+        facts, machine = plan.facts(x), plan.machine
+        rank, dtype = len(facts.shape) - 2, facts.dtype.name
         window = self.window(node, facts.shape)
-        out = plan.output(value, channels_last(rank), free_order=True)
-        plan.emit(self.calls(node, plan.view(x), out, window, plan))
+        if rank not in (1, 2, 3) or not self.is_native(node) or dtype not in _DIRECT:
+            return self.lower_windows(node, plan, window)
+        view, out = plan.view(x), plan.output(value, channels_last(rank), free_order=True)
+        if dtype == "float32":
+            plan.emit(self.calls(node, view, out, window, plan))
+            return True
+        wide = plan.temporary(view.shape, np.float32, channels_last(rank))
+        pooled = plan.temporary(out.shape, np.float32, channels_last(rank))
+        calls = self.calls(node, wide, pooled, window, plan)
+        plan.emit([copy(view, wide, machine), *calls, copy(pooled, out, machine)])
         return True
 
     def is_native(self, node: ir.Node) -> bool:
@@ -70,6 +84,36 @@ class Pool(Op):
     def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
         """The kernels' calls."""
         raise NotImplementedError
+
+    def lower_windows(self, node: ir.Node, plan: Lowering, window: Window) -> bool:
+        """Kernels over a view of all windows."""
+        del node, plan, window
+        return False
+
+
+_DIRECT = ("float32", "float16", "bfloat16")
+
+
+def _windows(plan: Lowering, x: Memory, window: Window, filler: float) -> Memory:
+    """All windows of x [N, C, sizes...] as a view [N, C, output..., kernel...], with `filler` in the
+    padding.
+    """
+    outer = x.shape[:2]
+    reach = [
+        (n - 1) * s + (k - 1) * d + 1
+        for n, s, k, d in zip(window.output, window.strides, window.kernel, window.dilations, strict=True)
+    ]
+    sizes = [max(r, b + n) for r, b, n in zip(reach, window.before, x.shape[2:], strict=True)]
+    if any(window.before) or tuple(sizes) != x.shape[2:]:
+        padded = plan.temporary((*outer, *sizes), x.dtype)
+        first = sum(b * s for b, s in zip(window.before, padded.strides[2:], strict=True))
+        middle = padded.with_dims(x.shape, padded.strides, first)
+        plan.emit([fill(filler, padded, plan.machine), copy(x, middle, plan.machine)])
+        x = padded
+    own = x.strides[2:]
+    steps = [*(a * b for a, b in zip(own, window.strides, strict=True))]
+    steps += [a * b for a, b in zip(own, window.dilations, strict=True)]
+    return x.with_dims((*outer, *window.output, *window.kernel), (*x.strides[:2], *steps))
 
 
 @register("AveragePool", since=22)
@@ -82,18 +126,39 @@ class AveragePool(Pool):
         window = self.window(node, x.shape)
         inner = tuple(range(-len(window.kernel), 0))
         total = window.windows(widen(x), 0).sum(inner)
-        ones = np.ones((1, 1, *x.shape[2:]))
-        if attr_int(node, "count_include_pad", 0):
-            widths = [(0, 0), (0, 0), *zip(window.before, window.after, strict=True)]
-            padded = np.pad(ones, widths, constant_values=1.0)
-            # What ceil_mode adds beyond the padding is not there, and is not counted.
-            none = (0,) * len(inner)
-            whole = Window(window.kernel, window.strides, window.dilations, none, none, window.output)
-            count = whole.windows(padded, 0).sum(inner)
-        else:
-            count = window.windows(ones, 0).sum(inner)
         with np.errstate(all="ignore"):
-            return [rounded(total / count, x.dtype)]
+            return [rounded(total / self._counts(node, window, x.shape[2:]), x.dtype)]
+
+    @staticmethod
+    def _counts(node: ir.Node, window: Window, sizes: tuple[int, ...]) -> Array:
+        """How many elements each window has: [1, 1, output...]."""
+        inner = tuple(range(-len(window.kernel), 0))
+        ones = np.ones((1, 1, *sizes))
+        if not attr_int(node, "count_include_pad", 0):
+            return window.windows(ones, 0).sum(inner)
+        widths = [(0, 0), (0, 0), *zip(window.before, window.after, strict=True)]
+        padded = np.pad(ones, widths, constant_values=1.0)
+        # What ceil_mode adds beyond the padding is not there, and is not counted.
+        none = (0,) * len(inner)
+        whole = Window(window.kernel, window.strides, window.dilations, none, none, window.output)
+        return whole.windows(padded, 0).sum(inner)
+
+    def lower_windows(self, node: ir.Node, plan: Lowering, window: Window) -> bool:
+        """Sums, and a step that divides them by how many elements there are."""
+        x, value = first_input(node), node.outputs[0]
+        facts = plan.facts(x)
+        if facts.dtype.name not in FLOATS or 0 in facts.shape:
+            return False
+        dtype, rank, wide = facts.dtype.name, len(window.kernel), wide_of(facts.dtype.name)
+        windows = _windows(plan, plan.view(x), window, 0.0)
+        total = plan.temporary(plan.facts(value).shape, dtype_of(wide))
+        widened = expression_of((dtype,), (Step("Cast", (0,), wide),), (1,))
+        axes = range(2 + rank, 2 + 2 * rank)
+        plan.emit(reduce("ReduceSum", [windows], axes, total, plan.machine, widened))
+        steps = Steps(plan, total.shape)
+        counts = plan.known(self._counts(node, window, facts.shape[2:]).astype(wide))
+        steps.cast(steps("Div", plan.located(total), counts), dtype, value)
+        return True
 
     def calls(self, node: ir.Node, x: Memory, out: Memory, window: Window, plan: Lowering) -> list[Call]:
         """A mean of each window."""
@@ -142,6 +207,53 @@ class MaxPool(Pool):
         pads = (*window.before, *window.after)
         return max_pool(x, out, window.kernel, window.strides, pads, window.dilations, plan.machine)
 
+    def lower_windows(self, node: ir.Node, plan: Lowering, window: Window) -> bool:
+        """A reduction; for positions, the place of the largest in a copy of each window, and steps."""
+        x, value, machine = first_input(node), node.outputs[0], plan.machine
+        facts = plan.facts(x)
+        if facts.dtype.name not in (*FLOATS, *INTEGERS) or 0 in facts.shape:
+            return False
+        lowest = -math.inf if is_float(facts.dtype) else int(np.iinfo(facts.dtype).min)
+        rank = len(window.kernel)
+        windows = _windows(plan, plan.view(x), window, lowest)
+        if len(node.outputs) == 1:
+            out = plan.output(value)
+            plan.emit(reduce("ReduceMax", [windows], range(2 + rank, 2 + 2 * rank), out, machine))
+            return True
+        copied = plan.copied(windows)
+        shape = plan.facts(value).shape
+        flat = (*shape, math.prod(window.kernel))
+        lines = copied.with_dims(flat, row_major(flat))
+        axis = len(shape)
+        plan.emit(reduce("ReduceMax", [lines], (axis,), plan.output(value), machine))
+        found = plan.temporary(shape, INT64)
+        plan.emit(argreduce(lines, axis, found, machine))
+        self._lower_positions(node, plan, window, plan.located(found), facts.shape)
+        return True
+
+    def _lower_positions(
+        self, node: ir.Node, plan: Lowering, window: Window, choice: ir.Value, x: tuple[int, ...]
+    ) -> None:
+        """From places in windows to places in x, as steps."""
+        rank, shape = len(window.kernel), plan.facts(node.outputs[1]).shape
+        steps, sizes = Steps(plan, shape), x[2:]
+        by_size = row_major(sizes)
+        if attr_int(node, "storage_order", 0):
+            by_size = tuple(reversed(row_major(sizes[::-1])))
+        planes = np.arange(x[0] * x[1]).reshape(*x[:2], *[1] * rank) * math.prod(sizes)
+        position = plan.known(planes)
+        inner = row_major(window.kernel)
+        for d in range(rank):
+            own = steps("Mod", steps("Div", choice, inner[d]), window.kernel[d])
+            start = np.arange(shape[2 + d]) * window.strides[d] - window.before[d]
+            first = plan.known(start.reshape([-1 if i == 2 + d else 1 for i in range(2 + rank)]))
+            at = steps("Add", steps("Mul", own, window.dilations[d]), first)
+            # Where nothing is larger than the padding, the first element is meant.
+            inside = steps("Mod", at, window.dilations[d])
+            at = steps("Where", steps("Less", at, 0, dtype="bool"), inside, at, dtype="int64")
+            into = node.outputs[1] if d == rank - 1 else None
+            position = steps("Add", steps("Mul", at, by_size[d]), position, into=into)
+
 
 @register("LpPool", since=22)
 class LpPool(Pool):
@@ -162,6 +274,35 @@ class LpPool(Pool):
         """A norm of each window."""
         pads, p = (*window.before, *window.after), attr_int(node, "p", 2)
         return lp_pool(x, out, p, window.kernel, window.strides, pads, window.dilations, plan.machine)
+
+    def lower_windows(self, node: ir.Node, plan: Lowering, window: Window) -> bool:
+        """Sums of powers, and their roots."""
+        x, value, p = first_input(node), node.outputs[0], float(attr_int(node, "p", 2))
+        facts = plan.facts(x)
+        dtype, rank, wide = facts.dtype.name, len(window.kernel), wide_of(facts.dtype.name)
+        if dtype not in FLOATS or 0 in facts.shape:
+            return False
+
+        def power(first: tuple[Step, ...], exponent: float, last: str) -> tuple[Step, ...]:
+            count = len(first)
+            constant = Step("Constant", (), wide, (("value", exponent),))
+            return (*first, constant, Step("Pow", (count, count + 1), wide), Step("Cast", (count + 2,), last))
+
+        term = power((Step("Cast", (0,), wide), Step("Abs", (1,), wide)), p, wide)
+        root = power((Step("Identity", (0,), wide),), 1.0 / p, dtype)
+        windows, out = _windows(plan, plan.view(x), window, 0.0), plan.output(value)
+        plan.emit(
+            reduce(
+                "ReduceSum",
+                [windows],
+                range(2 + rank, 2 + 2 * rank),
+                out,
+                plan.machine,
+                expression_of((dtype,), term, (len(term),)),
+                expression_of((wide,), root, (len(root),)),
+            )
+        )
+        return True
 
 
 class GlobalPool(Op):
