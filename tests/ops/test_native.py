@@ -393,3 +393,33 @@ def test_statistics_of_layers(dtype: str) -> None:
     native("RMSNormalization", [x, scale], tolerance=bound)
     native("RMSNormalization", [x, values(5)], tolerance=bound)
     native("Dropout", [x], outputs=2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_attention(dtype: str) -> None:
+    bound = {"float32": 1e-5, "float16": 3e-3, "bfloat16": 2e-2}[dtype]
+    q, k, v = (values(2, h, n, 8, dtype=dtype, seed=i) for i, (h, n) in enumerate(((4, 5), (2, 7), (2, 7))))
+    past = [values(2, 2, 3, 8, dtype=dtype, seed=i) for i in (4, 5)]
+    lengths = np.array([4, 7])
+    truth, numbers = values(5, 7, dtype="bool"), values(2, 1, 5, 7, dtype=dtype, seed=6)
+    truth[:, 0] = True
+    rules: list[dict[str, Any]] = [
+        {},
+        {"is_causal": 1},
+        {"left_window_size": 2},
+        {"left_window_size": 1, "right_window_size": 2, "softcap": 2.0},
+        {"right_window_size": 0, "is_causal": 1, "scale": 0.3},
+    ]
+    for rule in rules:
+        options: dict[str, Any] = {"fed": range(7), "tolerance": bound, **rule}
+        for mask in (None, truth, numbers, truth[:, :4], numbers[..., :5]):
+            native("Attention", [q, k, v, mask], **options)
+            native("Attention", [q, k, v, mask, None, None, lengths], **options)
+            if mask is None:
+                for outputs in (1, 3):
+                    native("Attention", [q, k, v, None, *past], outputs=outputs, **options)
+            elif mask.shape[-1] == 7:
+                wide = np.concatenate([mask, mask[..., :3]], -1)
+                native("Attention", [q, k, v, wide, *past], outputs=3, **options)
+        flat = [a.transpose(0, 2, 1, 3).reshape(2, a.shape[2], -1) for a in (q, k, v)]
+        native("Attention", [*flat, None, *past], outputs=3, q_num_heads=4, kv_num_heads=2, **options)

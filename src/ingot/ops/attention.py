@@ -15,11 +15,11 @@ from ingot.kernels.attention import attention
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
-from ingot.kernels.elementwise import elementwise
+from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Expression, Step, expression_of
 from ingot.kernels.gather import gather
 from ingot.ops.index import checked_indices
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -175,50 +175,141 @@ class Attention(Op):
         return allowed, bias
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One streaming pass for float32, with or without a mask; caches and windows are the host's."""
+        """One streaming pass in float32. What was before is put before keys and values, windows and lengths
+        become a mask; the scores themselves are the host's.
+        """
         operands = [*node.inputs, *[None] * 7][:7]
         query, key, value, mask = operands[:4]
         assert query is not None
         assert key is not None
         assert value is not None
-        y = node.outputs[0]
+        y, machine = node.outputs[0], plan.machine
         facts = [plan.facts(v) for v in (query, key, value)]
-        windows = (attr_int(node, name, -1) for name in ("left_window_size", "right_window_size"))
+        given_mask = None if mask is None else plan.facts(mask)
         if (
-            any(f.dtype.name != "float32" for f in facts)
-            or any(v is not None for v in operands[4:])
-            or len(node.outputs) > 1
-            or any(size >= 0 for size in windows)
+            any(f.dtype.name not in _COMPUTED for f in facts)
+            or (given_mask is not None and given_mask.dtype.name not in (*_COMPUTED, "bool"))
+            or any(plan.wants(v) for v in node.outputs[3:])
         ):
             return False
         heads, kv_heads = attr_int(node, "q_num_heads", 0), attr_int(node, "kv_num_heads", 0)
         shapes = [_head_shape(node, f, h) for f, h in zip(facts, (heads, kv_heads, kv_heads), strict=True)]
-        keys = shapes[1][2]
-        where: Memory | None = None
-        if mask is not None:
-            given_mask = plan.facts(mask)
-            short = bool(given_mask.shape) and given_mask.shape[-1] not in (1, keys)
-            if short or given_mask.dtype.name not in ("float32", "bool"):
-                return False
-            where = plan.view(mask)
-        views: list[Memory] = []
-        for operand, shape in zip((query, key, value), shapes, strict=True):
-            views.append(_split_heads(plan.view(operand), shape))
+        views = [
+            _split_heads(plan.view(operand), shape)
+            for operand, shape in zip((query, key, value), shapes, strict=True)
+        ]
+        for i, past in ((1, operands[4]), (2, operands[5])):
+            output = node.outputs[i] if i < len(node.outputs) and plan.wants(node.outputs[i]) else None
+            views[i] = _with_past(plan, views[i], past, output)
+        rows, keys = shapes[0][2], views[1].shape[2]
+        before = keys - shapes[1][2]
+        views = [_as_float32(plan, view) for view in views]
+        causal = before if attr_int(node, "is_causal", 0) else None
+        where = None if mask is None else _as_float32(plan, plan.view(mask))
+        if where is not None and where.rank and 1 < where.shape[-1] < keys:
+            where = _padded_mask(plan, where, keys)
+        windows = [attr_int(node, f"{side}_window_size", -1) for side in ("left", "right")]
+        if operands[6] is not None or max(windows) >= 0:
+            where = self._lower_mask(node, plan, where, operands[6], rows, keys, before)
+            causal = None
         order = (0, 2, 1, 3) if views[0].strides[1] < views[0].strides[2] else (0, 1, 2, 3)
         out = plan.output(y, order if len(facts[0].shape) == 4 else None)
         # Batches may be 1 where the others' are not; so may the heads and rows of a query under a mask.
         size = shapes[2][3]
         split = (out.shape[0], out.shape[-1] // max(size, 1), out.shape[1], size)
         out = _split_heads(out, split)
+        target = out if out.dtype == np.float32 else plan.temporary(out.shape, np.float32, order)
         wide = [out.shape[:3], *[(out.shape[0], *view.shape[1:3]) for view in views[1:]]]
         q, k, v = (view.broadcast_to((*w, view.shape[3])) for view, w in zip(views, wide, strict=True))
         scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
-        causal = 0 if attr_int(node, "is_causal", 0) else None
         softcap = attr_float(node, "softcap", 0.0)
         zero = self.empty_row_is_zero
         amx = plan.options.amx
-        plan.emit(attention(q, k, v, where, out, scale, plan.machine, causal, softcap, zero, amx))
+        plan.emit(attention(q, k, v, where, target, scale, machine, causal, softcap, zero, amx))
+        if target is not out:
+            plan.emit(copy(target, out, machine))
         return True
+
+    @staticmethod
+    def _lower_mask(
+        node: ir.Node,
+        plan: Lowering,
+        mask: Memory | None,
+        lengths: ir.Value | None,
+        rows: int,
+        keys: int,
+        before: int,
+    ) -> Memory:
+        """`mask` with what windows, causality and lengths forbid; see `masks`."""
+        count = None if lengths is None else plan.view(lengths)
+        own = (1 if count is None else count.shape[0], 1, rows, keys)
+        shape = own if mask is None else tuple(np.broadcast_shapes(own, mask.shape))
+        steps = Steps(plan, shape)
+        column, position = plan.known(np.arange(keys)), plan.known(np.arange(rows)[:, None] + before)
+        found: list[ir.Value] = []
+        if count is not None:
+            length = steps.cast(
+                plan.located(count.with_dims((own[0], 1, 1, 1), (count.strides[0], 0, 0, 0))), "int64"
+            )
+            length = steps.stored(length)
+            found.append(steps("Less", column, length, dtype="bool"))
+            if not before:
+                position = steps.stored(steps("Add", steps("Sub", length, rows), position))
+        left, right = (attr_int(node, f"{side}_window_size", -1) for side in ("left", "right"))
+        if attr_int(node, "is_causal", 0):
+            found.append(steps("LessOrEqual", column, position, dtype="bool"))
+        if left >= 0:
+            first = steps("Sub", position, left)
+            found.append(steps("GreaterOrEqual", column, first, dtype="bool"))
+        if right >= 0:
+            found.append(steps("LessOrEqual", column, steps("Add", position, right), dtype="bool"))
+        allowed = found[0]
+        for other in found[1:]:
+            allowed = steps("And", allowed, other)
+        if mask is None:
+            return plan.view(allowed)
+        if mask.dtype == np.bool_:
+            return plan.view(steps("And", allowed, plan.located(mask)))
+        none = steps.number(-math.inf, "float32")
+        return plan.view(steps("Where", allowed, plan.located(mask), none, dtype="float32"))
+
+
+_COMPUTED = ("float32", "float16", "bfloat16")
+
+
+def _as_float32(plan: Lowering, view: Memory) -> Memory:
+    """Half precision as float32; truth values and float32 as they are."""
+    if view.dtype.name not in ("float16", "bfloat16"):
+        return view
+    wide = plan.temporary(view.shape, np.float32)
+    plan.emit(copy(view, wide, plan.machine))
+    return wide
+
+
+def _with_past(plan: Lowering, view: Memory, past: ir.Value | None, output: ir.Value | None) -> Memory:
+    """[B, H, S, D] after what was before, which is the node's output where that is wanted."""
+    if past is None and output is None:
+        return view
+    before = 0 if past is None else plan.facts(past).shape[2]
+    shape = (*view.shape[:2], before + view.shape[2], view.shape[3])
+    whole = plan.temporary(shape, view.dtype) if output is None else plan.output(output)
+    if past is not None:
+        first = whole.with_dims((*shape[:2], before, shape[3]), whole.strides)
+        plan.emit(copy(plan.view(past), first, plan.machine))
+    # The output's batch may be that of a mask or a query.
+    last = whole.with_dims((*whole.shape[:2], *view.shape[2:]), whole.strides, before * whole.strides[2])
+    plan.emit(copy(view, last, plan.machine))
+    return whole
+
+
+def _padded_mask(plan: Lowering, mask: Memory, keys: int) -> Memory:
+    """A mask that is shorter than the keys, which forbids the rest."""
+    whole = plan.temporary((*mask.shape[:-1], keys), mask.dtype)
+    known = mask.shape[-1]
+    rest = whole.with_dims((*mask.shape[:-1], keys - known), whole.strides, known * whole.strides[-1])
+    plan.emit(fill(False if mask.dtype == np.bool_ else -math.inf, rest, plan.machine))
+    plan.emit(copy(mask, whole.with_dims(mask.shape, whole.strides), plan.machine))
+    return whole
 
 
 @register("SoftmaxAttention", since=1, domain="ingot")
