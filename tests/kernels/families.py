@@ -15,7 +15,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
-from ingot.kernels.boxes import roi_align, suppress
+from ingot.kernels.boxes import roi_align, roi_pool, suppress
 from ingot.kernels.call import Call, View, Weights, strides_in_order
 from ingot.kernels.contract import Epilogue, Numbers
 from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
@@ -591,6 +591,7 @@ def ordered(machine: Machine) -> Iterator[Call]:
         scale = new((), "float64" if dtype == "float64" else F)
         places = new((5, 4), dtype), new((5,), "int64")
         yield roi_align(x, *places, y, mode, 2, scale, count, machine, half_pixel=True)
+        yield roi_pool(x, new((5, 5), dtype), y, scale, count, machine)
 
 
 def ensembles(machine: Machine) -> Iterator[Call]:

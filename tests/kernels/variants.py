@@ -42,6 +42,7 @@ HELD_BY = {
     "normalize._normalize": "test_normalize.py::test_any_axes_of_any_layout",
     "boxes._list_picks": "test_boxes.py::test_suppression",
     "boxes._roi_align": "test_boxes.py::test_roi_align",
+    "boxes._roi_pool": "test_boxes.py::test_roi_pool",
     "boxes._suppress": "test_boxes.py::test_suppression",
     "determinant._determinant": "test_determinant.py::test_determinants",
     "linear_attention._linear_attention": "test_linear_attention.py::test_linear_attention",

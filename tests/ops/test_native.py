@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import ingot
@@ -423,3 +424,17 @@ def test_attention(dtype: str) -> None:
                 native("Attention", [q, k, v, wide, *past], outputs=3, **options)
         flat = [a.transpose(0, 2, 1, 3).reshape(2, a.shape[2], -1) for a in (q, k, v)]
         native("Attention", [*flat, None, *past], outputs=3, q_num_heads=4, kv_num_heads=2, **options)
+
+
+def test_largest_pixels_of_boxes() -> None:
+    """onnx has no case of MaxRoiPool and no reference; onnxruntime has."""
+    runtime = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    x = values(2, 5, 9, 11)
+    rois = np.concatenate([rng.integers(0, 2, (20, 1)), rng.random((20, 4)) * 14 - 2], 1).astype(np.float32)
+    options: dict[str, Any] = {"pooled_shape": [3, 2], "spatial_scale": 0.7}
+    (got,) = native("MaxRoiPool", [x, rois], fed=(0, 1), **options)
+    model, feed = one_node("MaxRoiPool", [x, rois], fed=(0, 1), **options)
+    model.graph.opset_imports[""] = 21  # the newest that it has it for
+    session = runtime.InferenceSession(ir.to_proto(model).SerializeToString())
+    np.testing.assert_array_equal(got, session.run(None, feed)[0])

@@ -1,5 +1,5 @@
 """Boxes of detectors: the best that do not overlap (NonMaxSuppression), and what an image has in them
-(RoiAlign).
+(RoiAlign, MaxRoiPool).
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ingot.codegen.builder import F32, I1, I64, Builder, Int, Value, vector
+from ingot.codegen.builder import F32, F64, I1, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import (
     gather_element,
     load_element,
@@ -422,4 +422,117 @@ def roi_align(
     )  # fmt: skip
 
 
-__all__: Sequence[str] = ["evaluate_roi_align", "evaluate_suppression", "roi_align", "suppress"]
+def evaluate_roi_pool(x: np.ndarray, rois: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
+    """The plain definition: the largest of the whole pixels of each of size[0] · size[1] bins of a box, 0 of
+    a bin without any. rois [R, 5]: the image, then corners (x, y, x, y), both inside.
+    """
+    wide = np.float64 if x.dtype == np.float64 else np.float32
+    out = np.zeros((len(rois), x.shape[1], *size), x.dtype)
+    corners = rois[:, 1:].astype(wide) * wide(scale)
+    corners = np.trunc(corners + np.copysign(wide(0.5), corners)).astype(np.int64)
+    for r, (box, image) in enumerate(
+        zip(corners.tolist(), rois[:, 0].astype(np.int64).tolist(), strict=True)
+    ):
+        spans: list[list[tuple[int, int]]] = []
+        for first, last, n, limit in zip(box[1::-1], box[:1:-1], size, x.shape[2:], strict=True):
+            step = wide(max(last - first + 1, 1)) / wide(n)
+            low = [int(np.floor(wide(i) * step)) + first for i in range(n)]
+            high = [int(np.ceil(wide(i + 1) * step)) + first for i in range(n)]
+            ends = np.clip([low, high], 0, limit).T.tolist()
+            spans.append([(a, b) for a, b in ends])
+        for i, (top, bottom) in enumerate(spans[0]):
+            for j, (left, right) in enumerate(spans[1]):
+                if bottom > top and right > left:
+                    out[r, :, i, j] = x[image, :, top:bottom, left:right].max((1, 2))
+    return out
+
+
+@kernel("x", "xn", "xc", "xh", "xw", "out", "yr", "yc", "yh", "yw", "rois", "ri", "rj", "error", "count",
+        "channels", "height", "width", "rows", "columns", "scale")  # fmt: skip
+def _roi_pool(k: Builder, *, dtype: str, gather: bool, scatter: bool, lanes: int) -> None:
+    """A tile is a row of bins of one box; vectors lie along channels."""
+    register, element, type_ = register_element(dtype), memory_element(dtype), register_type(dtype, lanes)
+    channels, rows, columns = k.arg("channels"), k.arg("rows"), k.arg("columns")
+    x_step: Int = k.arg("xc") if gather else 1
+    y_step: Int = k.arg("yc") if scatter else 1
+    scale = Lanes(k, k.load(k.pointer("scale"), register))
+
+    def number(value: Value) -> Lanes:
+        return Lanes(k, k.ir.sitofp(k.int(value), register))
+
+    def whole(value: Lanes) -> Value:
+        name = f"llvm.fptosi.sat.i64.{'f64' if register == F64 else 'f32'}"
+        return k.ir.call(k.declare(name, I64, [register]), [value.value])
+
+    def span(i: Value, first: Value, last: Value, n: Value, limit: Value) -> tuple[Value, Value]:
+        """The pixels of bin i along one side."""
+        step = number(k.max(k.add(k.sub(last, first), 1), 1)) / number(n)
+        low = k.add(whole((number(i) * step).intrinsic("floor")), first)
+        high = k.add(whole((number(k.add(i, 1)) * step).intrinsic("ceil")), first)
+        return k.min(k.max(low, 0), limit), k.min(k.max(high, 0), limit)
+
+    with k.loop(k.begin, k.end) as tile:
+        roi, row = k.div(tile, rows), k.rem(tile, rows)
+        own = k.at(k.pointer("rois"), k.mul(roi, k.arg("ri")), element)
+        parts = [Lanes(k, load_element(k, own, dtype, 1, k.mul(k.arg("rj"), i))) for i in range(5)]
+        image = whole(parts[0])
+        wrong = k.ir.icmp_unsigned(">=", image, k.arg("count"))
+        with k.when(wrong):
+            k.store(I64(1), k.pointer("error"))
+        image = k.choose(wrong, 0, image)
+        halves = [Lanes(k, k.intrinsic("copysign", k.splat(0.5, register), p.value)) for p in parts[1:]]
+        left, top, right, bottom = (whole(p * scale + h) for p, h in zip(parts[1:], halves, strict=True))
+        y_first, y_last = span(row, top, bottom, rows, k.arg("height"))
+        source = k.at(k.pointer("x"), k.mul(image, k.arg("xn")), element)
+        base = k.add(k.mul(roi, k.arg("yr")), k.mul(row, k.arg("yh")))
+        target = k.at(k.pointer("out"), base, element)
+        with k.loop(0, columns) as column, k.loop(0, channels, lanes) as channel:
+            x_first, x_last = span(column, left, right, columns, k.arg("width"))
+            remaining = k.sub(channels, channel)
+            inside = k.lanes_below(remaining, lanes)
+            best: list[Value] = [k.splat(float("-inf"), type_)]
+            with k.loop(y_first, y_last, carry=best) as y, k.loop(x_first, x_last, carry=best) as x:
+                at = k.add(k.mul(y, k.arg("xh")), k.mul(x, k.arg("xw")), k.mul(channel, x_step))
+                where = k.at(source, at, element)
+                if gather:
+                    value = gather_element(k, where, dtype, lanes, x_step, remaining)
+                else:
+                    value = load_element(k, where, dtype, lanes, 0, inside)
+                best[0] = Lanes(k, best[0]).at_least(Lanes(k, value)).value
+            none = k.ir.or_(k.compare("<=", y_last, y_first), k.compare("<=", x_last, x_first))
+            result = k.ir.select(none, k.zero(type_), best[0])
+            where = k.at(target, k.add(k.mul(column, k.arg("yw")), k.mul(channel, y_step)), element)
+            if scatter:
+                scatter_element(k, result, where, dtype, y_step, remaining)
+            else:
+                store_element(k, result, where, dtype, 0, inside)
+
+
+def roi_pool(x: View, rois: View, out: View, scale: View, error: View, machine: Machine) -> Call:
+    """ONNX MaxRoiPool; see `evaluate_roi_pool`. scale and error as for `roi_align`."""
+    count, channels, height, width = x.shape
+    return Call(
+        _roi_pool(
+            dtype=x.dtype.name,
+            gather=x.strides[1] != 1,
+            scatter=out.strides[1] != 1,
+            lanes=machine.vector_bytes // max(4, x.dtype.itemsize),
+        ),
+        [x, *x.strides, out, *out.strides, rois, *rois.strides, error, count, channels, height, width,
+         *out.shape[2:], scale],
+        tiles=out.shape[0] * out.shape[2] if out.size else 0,
+        reads=[x, rois, scale],
+        writes=[out, error],
+        flops=out.size * 16,
+        label="MaxRoiPool",
+    )  # fmt: skip
+
+
+__all__: Sequence[str] = [
+    "evaluate_roi_align",
+    "evaluate_roi_pool",
+    "evaluate_suppression",
+    "roi_align",
+    "roi_pool",
+    "suppress",
+]

@@ -1,4 +1,4 @@
-"""Operators on boxes of detectors: NonMaxSuppression, RoiAlign."""
+"""Operators on boxes of detectors: NonMaxSuppression, RoiAlign, MaxRoiPool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
 from ingot.errors import InputError, ModelError
-from ingot.kernels.boxes import Pooling, evaluate_roi_align, evaluate_suppression, roi_align, suppress
+from ingot.kernels.boxes import (
+    Pooling,
+    evaluate_roi_align,
+    evaluate_roi_pool,
+    evaluate_suppression,
+    roi_align,
+    roi_pool,
+    suppress,
+)
 from ingot.kernels.call import constant
 from ingot.ops.lowering import Lowering, wide_of
 from ingot.ops.numeric import INT64, rounded
@@ -20,6 +28,7 @@ from ingot.ops.registry import (
     Op,
     attr_float,
     attr_int,
+    attr_ints,
     attr_str,
     given,
     label,
@@ -173,6 +182,43 @@ class RoiAlign(Op):
             half_pixel=half_pixel,
         )
         plan.emit(call)
+        return True
+
+
+@register("MaxRoiPool", since=22)
+class MaxRoiPool(Op):
+    """The largest pixels of boxes (image, x, y, x, y) in bins: [R, C, bins, bins]."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """A bin for each part of each box."""
+        x, rois = need(node, inputs, 0), need(node, inputs, 1)
+        size = attr_ints(node, "pooled_shape") or ()
+        if len(x.shape) != 4 or len(rois.shape) != 2 or rois.shape[1] != 5 or len(size) != 2 or min(size) < 1:
+            raise shape_error(
+                node,
+                f"x {show(x.shape)}, rois {show(rois.shape)} and pooled_shape {show(size)} are not "
+                "[N, C, H, W], [R, 5] and two sizes",
+            )
+        return [Facts(x.dtype, (rois.shape[0], x.shape[1], *size))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Bin by bin, all channels at once."""
+        x, rois = present(inputs, 0), present(inputs, 1)
+        images = rois[:, 0].astype(np.int64)
+        if images.size and not (int(images.min()) >= 0 and int(images.max()) < len(x)):
+            raise InputError(f"{label(node)}: a box names an image that is not there. Check rois.")
+        height, width = attr_ints(node, "pooled_shape") or (1, 1)
+        return [evaluate_roi_pool(x, rois, (height, width), attr_float(node, "spatial_scale", 1.0))]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One kernel, with vectors along channels."""
+        x, rois = (plan.view(v) for v in _inputs(node))
+        if x.dtype.name not in FLOATS or rois.dtype != x.dtype:
+            return False
+        out = plan.output(node.outputs[0], (0, 2, 3, 1), free_order=True)
+        scale = constant(np.array(attr_float(node, "spatial_scale", 1.0), wide_of(x.dtype.name)))
+        flag = plan.check(f"{label(node)}: a box names an image that is not there. Check rois.")
+        plan.emit(roi_pool(x, rois, out, scale, flag, plan.machine))
         return True
 
 
