@@ -57,6 +57,7 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx512", "boxes._roi_align"): Bound(Spills(0, 11)),
     ("avx2", "boxes._roi_align"): Bound(Spills(2, 7)),
     ("sse", "boxes._roi_align"): Bound(Spills(15, 19)),
+    ("sse", "boxes._roi_pool"): Bound(Spills(0, 1)),
     # The masked squares at the edges.
     ("avx2", "copy._transpose"): Bound(Spills(1, 1)),
     # Rows of large windows: LLVM moves loads of the next inputs up.

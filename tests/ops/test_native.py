@@ -277,7 +277,7 @@ def test_elements_are_placed(dtype: str) -> None:
 @pytest.mark.parametrize("length", [1, 2, 5, 16, 100, 512, 521, 600, 1024, 4096])
 def test_transforms(length: int) -> None:
     for parts in (1, 2):
-        x = values(2, length, 3, parts)
+        x = values(90 if length < 100 else 2, length, 3, parts)  # few numbers are NumPy's
         less = length - 4 if length > 1000 else max(1, length - 1)
         for axis, size in ((1, None), (1, less), (-3, length + 2)):
             if size is not None and size > 2048:
