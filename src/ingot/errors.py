@@ -3,7 +3,7 @@ what to do.
 
     IngotError
     ├── ExportError                  a PyTorch model cannot be captured as it is
-    │   ├── DataDependentError       a tensor's value (or a size) would decide what Python does next
+    │   ├── DataDependentError       data decides what Python does, in a way that has no ONNX form
     │   ├── MissingOperatorError     ATen operators without a row; lists all of them
     │   └── VerificationError        the exported model and its source disagree
     ├── ModelError                   a file or graph that is not a valid model
@@ -27,7 +27,7 @@ class ExportError(IngotError):
 
 
 class DataDependentError(ExportError):
-    """Python control flow (or a Python number) would depend on a tensor's value."""
+    """Data decides what Python does here, and no ONNX operators can."""
 
 
 class MissingOperatorError(ExportError):

@@ -64,7 +64,7 @@ def export(
 
     Raises:
         ModelError: `f` cannot be written to.
-        DataDependentError: Python would depend on a tensor's value; has the file, line and remedy.
+        DataDependentError: data decides something that has no ONNX form; has the file, line and remedy.
         MissingOperatorError: lists every ATen operator without a row.
         VerificationError: the exported model gives other numbers; names the output and the first node that
             differs.

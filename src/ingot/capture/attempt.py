@@ -22,6 +22,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.formats import opened, read
 from ingot.capture.run import Call, Recording, record
+from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Arguments, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateSpec
 from ingot.capture.tensors import zero_copy
@@ -68,7 +69,7 @@ class Capture:
 
     def output_structure(self, mark: Any) -> Any:
         """The model's output with `mark` in the place of every tensor."""
-        kinds = (torch.Tensor, torch.SymInt, torch.SymFloat)
+        kinds = (torch.Tensor, *Symbolic)
         return rebuild(self.recording.output, lambda v: mark if isinstance(v, kinds) else v)
 
 
@@ -123,6 +124,7 @@ def capture(
             state_specs(list(states.values()), table),
             state == "inputs",
             first,
+            table.ranges,
         )
         try:
             found = _captured(call, table)
@@ -363,7 +365,7 @@ def readable(recording: Recording, condition: Any) -> str:
     """A condition over the names of dimensions."""
     env = recording.env
     names = {
-        s: type(s)(env.names[s], integer=True, positive=True)
+        s: type(s)(env.names[s], integer=True, nonnegative=True)
         for s in condition.free_symbols
         if s in env.names
     }

@@ -142,7 +142,7 @@ def from_pairs(g: Recorder, value: ir.Value, shape: Sequence[Any], dtype: torch.
     for v in values:
         fake = fakes.fresh(g.mode, list(shape), dtype, torch.device("cpu"))
         g.bind(fake, v)
-        g._note_dims(fake, v)
+        g.note_dims(fake, v)
         made.append(fake)
     g.memo["pairs", id(values[0]), id(values[1])] = value
     return Pair(made)
@@ -159,7 +159,7 @@ def dispatch(
     if found is None:
         g._without_row(func, args, kwargs, out)
         return out
-    g._locate()
+    g.locate()
     made = g.recorded(found, g, func, *args, **kwargs)
     if isinstance(made, list):
         return [_result(g, m, o) for m, o in zip(made, out, strict=True)]
@@ -189,7 +189,7 @@ def write(g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict
     found = RULES.get(name)
     if found is None:
         raise MissingOperatorError(f"{func} on complex numbers has no row, at {quoted_line()}")
-    g._locate()
+    g.locate()
     made = g.recorded(found, g, func, *args, **kwargs)
     if not isinstance(made, Pair):
         made = Pair((made, None))

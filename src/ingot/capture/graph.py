@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from ingot.errors import ExportError
 
 SHARED_CONSTANT_SIZE = (
     1024  # constants of up to this many elements with equal contents become one initializer
 )
 
 
+class Body:
+    """Nodes in order: the model's own, or those of a branch or loop, which may use values from around it."""
+
+    def __init__(self, parent: Body | None = None) -> None:
+        self.parent = parent
+        self.nodes: list[ir.Node] = []
+        self.inputs: list[ir.Value] = []
+
+    def within(self, other: Body) -> bool:
+        """Whether this is `other` or stands inside it."""
+        at: Body | None = self
+        while at is not None:
+            if at is other:
+                return True
+            at = at.parent
+        return False
+
+    def discard(self) -> None:
+        """Let go of every value that the nodes use: this body was only tried."""
+        for node in self.nodes:
+            release(node)
+
+
+def release(node: ir.Node) -> None:
+    """Take a node that is not kept, and the graphs inside it, off the users of its inputs."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graph = attribute.as_graph()
+            for inner in list(graph):
+                release(inner)
+    for i in range(len(node.inputs)):
+        node.replace_input_with(i, None)
+
+
 class GraphWriter:
-    """Appends nodes to one graph and hands out their values."""
+    """Appends nodes to the body that is being written and hands out their values.
+
+    Constants belong to the model, whichever body uses them.
+    """
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
-        self.nodes: list[ir.Node] = []
+        self.root = Body()
+        self.body = self.root
+        self._home: dict[ir.Value, Body] = {}  # of values that are not the root's
         self.initializers: dict[str, ir.Value] = {}
         self.scope = ""  # module path of what runs now
         self.source = ""  # file:line of what runs now
@@ -50,8 +92,66 @@ class GraphWriter:
             node.metadata_props["ingot.source"] = self.source
         for i, value in enumerate(node.outputs):
             value.name = name if n == 1 else f"{name}:{i}"
-        self.nodes.append(node)
+        if self._home:
+            for value in inputs:
+                self.require(value)
+        if self.body is not self.root:
+            for value in node.outputs:
+                self._home[value] = self.body
+        self.body.nodes.append(node)
         return node.outputs
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """Nodes of the body that is being written."""
+        return self.body.nodes
+
+    def home(self, value: ir.Value) -> Body:
+        """The body a value belongs to."""
+        return self._home.get(value, self.root)
+
+    def visible(self, value: ir.Value) -> bool:
+        """Whether the body that is being written may use the value."""
+        return self.body.within(self.home(value))
+
+    def require(self, value: ir.Value | None) -> None:
+        """Refuse a value of a branch or loop that is not the current one's or around it."""
+        if value is not None and not self.visible(value):
+            raise ExportError(
+                "a tensor that was made inside a branch or loop that depends on data is used outside "
+                "of it. It "
+                "got out through an attribute, a container or a closure that capture does not "
+                "follow. Assign it "
+                "to a variable of the function, on both sides of the branch."
+            )
+
+    @contextlib.contextmanager
+    def writing(self, body: Body) -> Generator[Body]:
+        """Write into `body` for a while."""
+        before, self.body = self.body, body
+        try:
+            yield body
+        finally:
+            self.body = before
+
+    def body_input(self, name: str, type_: ir.TypeProtocol | None = None) -> ir.Value:
+        """A new input of the body that is being written."""
+        value = ir.Value(name=self.unique(name), type=type_)
+        self._home[value] = self.body
+        self.body.inputs.append(value)
+        return value
+
+    def graph_of(self, body: Body, outputs: Sequence[ir.Value], name: str) -> ir.Graph:
+        """The body as a graph; outputs that come from around it, or twice, pass through an Identity."""
+        made: list[ir.Value] = []
+        with self.writing(body):
+            for value in outputs:
+                if value.producer() is None or self.home(value) is not body or value in made:
+                    inner = self.op("Identity", value)
+                    inner.type, inner.shape = value.type, value.shape
+                    value = inner
+                made.append(value)
+        return ir.Graph(body.inputs, made, nodes=body.nodes, name=self.unique(name))
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Append a node with one output and return it."""
@@ -79,3 +179,64 @@ class GraphWriter:
             tensor.name = name
         self.initializers[name] = value
         return value
+
+
+def inner_graphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Bodies of a node."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+
+
+def with_inner(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """The nodes, each with those of its bodies."""
+    for node in nodes:
+        yield node
+        for graph in inner_graphs(node):
+            yield from with_inner(graph)
+
+
+def pruned(nodes: Sequence[ir.Node], outputs: list[ir.Value]) -> tuple[list[ir.Node], set[int]]:
+    """Nodes that lead to the outputs, in bodies too, and the ids of all values they need.
+
+    An If keeps only those outputs that are needed; where it gets new ones, `outputs` has them.
+    """
+    needed: list[ir.Node] = []
+    alive = {id(v) for v in outputs}
+    for node in reversed(nodes):
+        if not any(id(v) in alive for v in node.outputs):
+            release(node)
+            continue
+        if node.op_type == "If" and not all(id(v) in alive for v in node.outputs):
+            node = _narrowed(node, alive, outputs)
+        needed.append(node)
+        alive.update(id(v) for v in node.inputs if v is not None)
+        for graph in inner_graphs(node):
+            before = list(graph)
+            kept, used = pruned(before, list(graph.outputs))
+            graph.remove(before)
+            graph.extend(kept)
+            alive |= used
+    needed.reverse()
+    return needed, alive
+
+
+def _narrowed(node: ir.Node, alive: set[int], results: list[ir.Value]) -> ir.Node:
+    """An If without the outputs that nobody needs."""
+    kept = [i for i, v in enumerate(node.outputs) if id(v) in alive]
+    for graph in inner_graphs(node):
+        graph.outputs[:] = [graph.outputs[i] for i in kept]
+    outputs = [node.outputs[i] for i in kept]
+    attributes = list(node.attributes.values())
+    inputs = list(node.inputs)
+    metadata = dict(node.metadata_props)
+    made = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=len(kept), name=node.name)
+    made.metadata_props.update(metadata)
+    for old, new in zip(outputs, made.outputs, strict=True):
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        alive.add(id(new))
+        results[:] = [new if v is old else v for v in results]
+    for i in range(len(node.inputs)):
+        node.replace_input_with(i, None)
+    return made

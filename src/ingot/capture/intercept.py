@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -19,17 +20,22 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
 from ingot.capture.aten import INSTEAD, whole_row
+from ingot.capture.handlers import inside_try
 from ingot.capture.record import Recorder
+from ingot.capture.request import asking_frame, refuse, request, unpacks
+from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
 
 _Tensor: Any = torch.Tensor
 _functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
-_NUMBERS: dict[Any, Callable[[Any], Any]] = {
+_NUMBERS: dict[Any, Callable[[Any], Any] | None] = {
     _Tensor.__bool__: bool,
     _Tensor.__int__: int,
     _Tensor.__index__: lambda v: v.__index__(),
     _Tensor.__float__: float,
     _Tensor.__complex__: complex,
-    _Tensor.item: lambda v: v,
+    _Tensor.item: None,
 }
 _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.tolist: lambda t: t.tolist(),
@@ -56,7 +62,7 @@ class Intercept(TorchFunctionMode):
         if g.paused:
             return func(*args, **kwargs)
         if func in _NUMBERS and _plain(args):
-            return _NUMBERS[func](g.python_number(args[0]))
+            return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
             return g.python_list(args[0], _LISTS[func])
         if (
@@ -66,6 +72,14 @@ class Intercept(TorchFunctionMode):
             and hasattr(args[0], "packed_batch")
         ):
             return args[0].packed_batch  # the number of sequences, which torch's layers make states for
+        if func is _Tensor.__len__ and _plain(args):
+            ask_for_loop(args[0])
+        if func is _Tensor.unbind and _plain(args) and _iterates(sys._getframe(1)):
+            ask_for_loop(args[0], loops=True)
+        if func in (torch.tensor, torch.as_tensor) and made_of_symbols(args[0]):
+            return tensor_of(*args, **kwargs)
+        if func in (torch.equal, _Tensor.equal) and _plain(args):
+            return g.equal(args[0], args[1])
         if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
             return select(args[0], args[1])
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
@@ -80,6 +94,7 @@ class Intercept(TorchFunctionMode):
         except RuntimeError as error:
             concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
             if not concrete or g.in_python:
+                _refuse_if_caught(args, error)
                 raise
             # This operator's C++ wants numbers for sizes; torch has it in Python too.
             g.in_python = True
@@ -88,6 +103,39 @@ class Intercept(TorchFunctionMode):
                     return call(*args, **kwargs)
             finally:
                 g.in_python = False
+
+
+def _refuse_if_caught(args: Any, error: Exception) -> None:
+    """An operation fails for the example's sizes inside a `try`: which way the model goes is not known."""
+    sizes = [d for a in args if isinstance(a, torch.Tensor) for d in a.shape]
+    if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try():
+        refuse(
+            DataDependentError(
+                f"{quoted_line()}\n"
+                f"This fails for some sizes ({str(error).splitlines()[0]}), inside a `try` that may "
+                "catch it: an ONNX "
+                "model cannot catch errors. Ask for the sizes with an `if` instead."
+            )
+        )
+
+
+def ask_for_loop(tensor: Any, loops: bool = False) -> None:
+    """Python is about to count the rows of a tensor: where only the run knows them, the function is
+    rewritten.
+
+    `a, b = tensor` wants a number of them, so that the size is fixed instead.
+    """
+    if not tensor.dim() or not isinstance(tensor.shape[0], torch.SymInt):
+        return
+    frame = asking_frame()
+    if frame is None or (loops and unpacks(frame)):
+        return
+    request(frame, needed=False)
+
+
+def _iterates(frame: Any) -> bool:
+    """Whether a call comes from Tensor.__iter__."""
+    return frame.f_code.co_name == "__iter__" and frame.f_code.co_filename.endswith("_tensor.py")
 
 
 def _plain(args: Any, complex_too: bool = False) -> bool:
@@ -107,14 +155,19 @@ def _plain(args: Any, complex_too: bool = False) -> bool:
 def _scalar_index(i: Any) -> bool:
     if isinstance(i, torch.SymInt):
         return True
-    whole = isinstance(i, torch.Tensor) and i.dim() == 0 and i.dtype in (torch.int64, torch.int32)
+    if not isinstance(i, torch.Tensor):
+        return False
+    whole = i.dim() == 0 and i.dtype in (torch.int64, torch.int32)
     return whole and isinstance(i, FakeTensor)
 
 
 def _needs_select(index: Any) -> bool:
     """torch's own indexing would turn a symbolic position into the example's."""
     parts = index if isinstance(index, tuple) else (index,)
-    return any(_scalar_index(i) for i in parts)
+    return any(
+        _scalar_index(i) or (isinstance(i, slice) and any(map(_scalar_index, (i.start, i.stop, i.step))))
+        for i in parts
+    )
 
 
 def select(tensor: Any, index: Any) -> Any:
@@ -129,7 +182,10 @@ def select(tensor: Any, index: Any) -> Any:
             later = sum(1 for j in parts[n + 1 :] if j is not None)
             axis = tensor.dim() - later
         elif isinstance(i, slice):
-            tensor = tensor[(slice(None),) * axis + (i,)]
+            whole = slice(
+                *(b.item() if isinstance(b, torch.Tensor) else b for b in (i.start, i.stop, i.step))
+            )
+            tensor = tensor[(slice(None),) * axis + (whole,)]
             axis += 1
         elif isinstance(i, torch.Tensor):
             if i.dim():
@@ -179,6 +235,25 @@ def python_functions_run_as_they_are() -> Generator[None]:
     finally:
         for module, name, value in saved:
             setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def lists_of_tensors(recorder: Recorder) -> Generator[None]:
+    """`tolist` of a fake tensor is a function of its own class, which loops over it."""
+    fake: Any = FakeTensor
+    before = fake.tolist
+
+    def tolist(tensor: Any) -> Any:
+        if recorder.real(tensor) is None:
+            request(asking_frame())
+            return numbers_of(tensor)
+        return recorder.python_list(tensor, _LISTS[_Tensor.tolist])
+
+    fake.tolist = tolist
+    try:
+        yield
+    finally:
+        fake.tolist = before
 
 
 def _never(*_: Any) -> bool:

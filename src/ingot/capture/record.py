@@ -23,10 +23,11 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ingot.capture import alias, complex_numbers, fakes, translations
+from ingot.capture import alias, complex_numbers, fakes, scalars, translations
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
-from ingot.capture.graph import GraphWriter
+from ingot.capture.graph import Body, GraphWriter
+from ingot.capture.request import asking_frame, request
 from ingot.capture.sizes import SizeEnv, SizeWriter, StaleRead
 from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
 from ingot.capture.where import add_line, quoted_line, source_line
@@ -47,6 +48,7 @@ class Group:
         self.owned = (
             owned  # made during this recording: writing into it changes nothing that outlives the call
         )
+        self.body: Body | None = None  # the branch or loop it was made in
         self.version = 0
         self.entries: list[Entry] = []
 
@@ -139,6 +141,10 @@ class Recorder:
         self.graph = GraphWriter(opset)
         self.sizes = SizeWriter(self.graph, env)
         self.missing = Missing()
+        self.nested = False  # whether there was a branch or loop; calls are not noted from then on
+        self.token: ir.Value | None = None  # needed by every output: comes from the last check
+        self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
+        self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.assumptions: list[Assumption] = []
         self.parameter_names: dict[int, str] = {}
         self.paused = False
@@ -184,6 +190,8 @@ class Recorder:
         )
 
     def _new(self, tensor: torch.Tensor, group: Group, **rest: Any) -> Entry:
+        if group.body is None:
+            group.body = self.graph.body
         made = self._entries[id(tensor)] = Entry(tensor, group, version=group.version, **rest)
         group.entries.append(made)
         return made
@@ -224,7 +232,7 @@ class Recorder:
             return None
         if not e.is_polynomial():
             return None
-        names = {s: type(s)(self.env.names[s], integer=True, positive=True) for s in e.free_symbols}
+        names = {s: type(s)(self.env.names[s], integer=True, nonnegative=True) for s in e.free_symbols}
         return str(e.xreplace(names))
 
     def val(self, tensor: Any) -> ir.Value:
@@ -383,7 +391,7 @@ class Recorder:
         if plan.name == "_local_scalar_dense":
             return self.python_number(args[0])
         if plan.name == "equal":
-            return self._equal(args[0], args[1])
+            return self.equal(args[0], args[1])
         reals = [self.real(t) for t in tensors]
         known = all(r is not None for r in reals) and plan.name not in _RANDOM
         is_complex = complex_numbers.concern(plan.name, tensors, kwargs)
@@ -448,7 +456,7 @@ class Recorder:
         """One call of a torch function that is kept whole."""
         with self.pause():
             out = meta(*args, **kwargs)
-        self._locate()
+        self.locate()
         try:
             made = row(self, out, *args, **kwargs)
         except ExportError as error:
@@ -478,7 +486,8 @@ class Recorder:
             )
         return out
 
-    def _locate(self) -> None:
+    def locate(self) -> None:
+        """Nodes from now on are the running submodule's, and the user's line's."""
         self.graph.scope = self.modules[-1] if self.modules else ""
         self.graph.source = source_line()
 
@@ -507,7 +516,7 @@ class Recorder:
         if plan.row is None:
             self._without_row(func, args, kwargs, out)
             return out
-        self._locate()
+        self.locate()
         made = plan.row(self, out, *args, **kwargs)
         tidy = self._tidy(out)
         if plan.view:
@@ -528,11 +537,15 @@ class Recorder:
                 )
                 self._new(o, parent.group, value=v, view=view)
                 self.annotate(v, o)
-                self._note_dims(o, v)
-                self.calls.append((_name(func), v))
+                self.note_dims(o, v)
+                self._note_call(_name(func), v)
             return tidy
         self._bind_results(_name(func), tidy, made)
         return tidy
+
+    def _note_call(self, name: str, value: ir.Value | None) -> None:
+        if not self.nested:  # behind a branch or loop the calls of another run are not in this order
+            self.calls.append((name, value))
 
     def _bind_results(self, name: str, out: Any, made: Any) -> None:
         if out is None:  # a check that returns nothing
@@ -542,15 +555,16 @@ class Recorder:
         for i, (o, v) in enumerate(zip(out, made, strict=False)):
             if not isinstance(o, torch.Tensor):
                 continue
-            self.calls.append((name, v if isinstance(v, ir.Value) else None))
+            self._note_call(name, v if isinstance(v, ir.Value) else None)
             if isinstance(v, ir.Value):
                 self.bind(o, v)
-                self._note_dims(o, v)
+                self.note_dims(o, v)
             else:
                 refusal = v or ExportError(f"result {i} of {name} has no ONNX form; use the others alone.")
                 self._new(o, Group(owned=True), refusal=refusal)
 
-    def _note_dims(self, tensor: torch.Tensor, value: ir.Value) -> None:
+    def note_dims(self, tensor: torch.Tensor, value: ir.Value) -> None:
+        """Sizes of a result that have symbols of their own come from its value."""
         for axis, size in enumerate(tensor.shape):
             if isinstance(size, torch.SymInt):
                 e = size.node.expr
@@ -581,7 +595,7 @@ class Recorder:
             return
         value = self.operand(made, out.dtype)
         self.bind(out, value)
-        self._note_dims(out, value)
+        self.note_dims(out, value)
 
     def bind_complex(self, out: torch.Tensor, re: torch.Tensor, im: torch.Tensor) -> None:
         """Say which real tensors a complex one consists of."""
@@ -631,7 +645,7 @@ class Recorder:
             if isinstance(o, torch.Tensor):
                 value = ir.Value(name=self.graph.unique("missing"))
                 self.bind(o, value)
-                self._note_dims(o, value)
+                self.note_dims(o, value)
 
     # -- constants
 
@@ -657,7 +671,7 @@ class Recorder:
                 self._new(o, parent.group, real=r, view=view)
             else:
                 self._new(o, Group(owned=not plan.view), real=r)
-            self.calls.append((_name(func), None))
+            self._note_call(_name(func), None)
         return True
 
     def _reals(self, x: Any) -> Any:
@@ -677,39 +691,51 @@ class Recorder:
             self._new(out, Group(owned=True), real=real.detach().clone())
         return out
 
-    def python_number(self, tensor: torch.Tensor) -> Any:
-        """A tensor that becomes a Python number: fine for constants, refused for anything an input
-        decides.
+    def python_number(self, tensor: torch.Tensor, convert: Callable[[Any], Any] | None = None) -> Any:
+        """A tensor that becomes a Python number: that of a constant, else one that has a value in the graph.
+
+        convert: what makes a bool or number of it, where Python insists on one; the function that asks is
+        rewritten then.
+
+        Raises:
+            Restart, DataDependentError
         """
         real = self.real(tensor)
         if real is None:
+            if convert is None:
+                request(asking_frame())  # so that isinstance, ==, f-strings … are seen
+                return scalars.item(self, tensor)
+            request(asking_frame())
             raise DataDependentError(
                 f"{quoted_line()}\n"
                 f"This line turns a tensor (shape {list(tensor.shape)}, {tensor.dtype}) that depends on "
                 "the inputs into "
-                "a Python value, and the exported model would keep the example's value for ever. "
+                "a Python value, in a way that has no ONNX form. "
                 "Use tensor operations instead (torch.where for a choice, masks for a selection), "
                 "or compute the value outside of the model and pass it as an argument."
             )
         with _disable_current_modes():
             number = real.item()
         self.assume("constant", f"a constant tensor is the Python value {number!r}", "assumed")
-        return number
+        return number if convert is None else convert(number)
 
     def python_list(self, tensor: torch.Tensor, convert: Callable[[torch.Tensor], Any]) -> Any:
         """A tensor that becomes a list or an array."""
         real = self.real(tensor)
         if real is None:
-            self.python_number(tensor)
+            self.python_number(tensor, convert)
         assert real is not None
         with _disable_current_modes():
             return convert(real.detach().clone())
 
-    def _equal(self, a: torch.Tensor, b: torch.Tensor) -> bool:
+    def equal(self, a: torch.Tensor, b: torch.Tensor) -> Any:
+        """torch.equal: a bool, or a SymBool where data decides."""
         x, y = self.real(a), self.real(b)
         if x is None or y is None:
-            self.python_number(a if x is None else b)
-        assert x is not None and y is not None
+            if a.dim() != b.dim() or not all(map(self.same_size, a.shape, b.shape)):
+                self.python_number(a if x is None else b, bool)
+            with self.mode, Dispatch(self):
+                return scalars.item(self, (a == b).all())
         with _disable_current_modes():
             return torch.equal(x, y)
 
@@ -756,20 +782,21 @@ class Recorder:
                 "an input tensor is written to; the model leaves the caller's alone",
                 "assumed",
             )
-        constant = known and all(e.real is not None for e in group.entries)
+        here = group.body is self.graph.body  # a branch must not change what was there before it
+        constant = known and here and all(e.real is not None for e in group.entries)
         if constant and not any(_has_symbol(a) for a in (*args, *kwargs.values())):
             with _disable_current_modes(), torch.no_grad():
                 func(*self._reals(args), **{k: self._reals(v) for k, v in kwargs.items()})
             group.version += 1
             for e in group.entries:
                 e.parts = None
-            self.calls.append((_name(func), None))
+            self._note_call(_name(func), None)
             return
         self._release(group)
         if complex_numbers.concern(plan.name, _tensors(args, kwargs), kwargs):
             complex_numbers.write(self, func, plan.name, args, kwargs)
             return
-        self._locate()
+        self.locate()
         row = plan.row or self._functional(func)
         if row is None:
             self.missing.add(str(func), quoted_line())
@@ -778,7 +805,7 @@ class Recorder:
         value = made[0] if isinstance(made, (list, tuple)) else made
         self._write(target, value)
         self.annotate(value, args[0])
-        self.calls.append((_name(func), value))
+        self._note_call(_name(func), value)
 
     def _in_place_view(
         self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -799,10 +826,10 @@ class Recorder:
         rest = (before, *args[1:])
         view = View(functional, was, plan.name, plan.row, target, rest, kwargs, None)
         if was.real is None:
-            self._locate()
+            self.locate()
             value = plan.row(self, target, *rest, **kwargs)
             self._new(target, was.group, value=value, view=view)
-            self._note_dims(target, value)
+            self.note_dims(target, value)
         else:
             with _disable_current_modes():
                 real = functional(was.real, *args[1:], **kwargs)
@@ -836,6 +863,27 @@ class Recorder:
         for e, v in chain:
             e.value, e.version = v, group.version
 
+    def put_value(self, base: Entry, value: ir.Value) -> None:
+        """A tensor (no view) has another value from here on, as a write in a branch or loop says."""
+        self._release(base.group)
+        self._write(base, value)
+
+    def val_of(self, e: Entry) -> ir.Value:
+        """An entry's value in the graph."""
+        return self._get(e)
+
+    @contextlib.contextmanager
+    def attempt(self) -> Generator[None]:
+        """Something that may fail: what it noted and assumed is forgotten then."""
+        before = list(self.assumptions), dict(self.missing.lines), dict(self.poisoned), self.token, self.check
+        env = self.env.notes()
+        try:
+            yield
+        except Exception:
+            self.assumptions[:], self.missing.lines, self.poisoned, self.token, self.check = before
+            self.env.forget(env)
+            raise
+
     def overwrite(self, tensor: torch.Tensor, value: ir.Value) -> None:
         """Give a tensor a new value, for an operator that writes to it without saying so."""
         target = self.entry(tensor)
@@ -847,7 +895,7 @@ class Recorder:
     def add_input(self, tensor: torch.Tensor, value: ir.Value, *, of_caller: bool = True) -> None:
         """An input of the model: the caller's own tensor, or state."""
         self.bind(tensor, value)
-        self._note_dims(tensor, value)
+        self.note_dims(tensor, value)
         if of_caller:
             self.input_entries.append(self.entry(tensor))
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -21,20 +22,38 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ingot.capture import complex_numbers
+from ingot.capture import complex_numbers, torch_control
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, watching, written
+from ingot.capture.checks import line, require, through_checks
+from ingot.capture.choice import Choice, Maybe
 from ingot.capture.dims import InputSpec
-from ingot.capture.intercept import Intercept, SizeWanted, python_functions_run_as_they_are
+from ingot.capture.graph import pruned, with_inner
+from ingot.capture.intercept import (
+    Intercept,
+    SizeWanted,
+    lists_of_tensors,
+    python_functions_run_as_they_are,
+)
+from ingot.capture.lists import Many, Perhaps, Rows
 from ingot.capture.record import Dispatch, Recorder
+from ingot.capture.request import ACTIVE, Marks, Restart, asking_frame, request
+from ingot.capture.scalars import Symbolic, depends_on_data
 from ingot.capture.signature import Arguments, Leaf, check_names, leaves, unique_names
 from ingot.capture.sizes import SizeEnv, StaleRead
 from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateSpec
+from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
 from ingot.capture.translations import translated
-from ingot.capture.where import asked_by_user, converting_frame, raise_if_ours
-from ingot.errors import ExportError
+from ingot.capture.where import (
+    asked_by_user,
+    called_by_user,
+    converting_frame,
+    quoted_line,
+    raise_if_ours,
+)
+from ingot.errors import DataDependentError, ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.warm import Begin
@@ -74,13 +93,15 @@ class Call:
     state_specs: Sequence[InputSpec] = ()
     keep_states: bool = False  # as inputs and outputs; else they may not matter
     begins: Mapping[str, Begin] = field(default_factory=dict[str, "Begin"])  # for what the first call makes
+    ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
 
 
 def record(call: Call, hints: dict[str, int]) -> Recording:
     """Run the function on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 
     It runs once; and once more for each other Python module that calls `int()` on a size, with an `int` that
-    lets sizes be.
+    lets sizes be; and once more for each function whose Python depends on data or sizes, with that function
+    rewritten (`rewrite`, `stage`).
 
     Raises:
         DataDependentError, MissingOperatorError, ExportError: with the user's line.
@@ -88,11 +109,18 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
         Exception: whatever the model raises for these sizes.
     """
     symbolic_int = _globals_of(call.function)
+    marks = Marks()
     while True:
         try:
-            return _record(call, hints, symbolic_int)
+            return _record(call, hints, symbolic_int, marks)
         except KeepSymbolic as found:
             symbolic_int.append(found.module_globals)
+        except Restart:
+            pass  # the function is marked
+        except Exception:
+            # A branch on sizes may follow the example, written down as an assumption.
+            if not marks.give_up_sizes():
+                raise
 
 
 @dataclass
@@ -105,13 +133,19 @@ class _Run:
     output: Any
 
 
-def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]]) -> Recording:
-    with _LOCK, unchanged(call.function, call.keep_states) as snapshot, shadowed_int(symbolic_int):
+def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]], marks: Marks) -> Recording:
+    with (
+        _LOCK,
+        swapped(list(marks.needed)),
+        torch_control.understood(),
+        unchanged(call.function, call.keep_states) as snapshot,
+        shadowed_int(symbolic_int),
+    ):
         with quiet_torch():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
             before = drawn()
-            run = _run(call, hints, symbolic_int, snapshot)
+            run = _run(call, hints, symbolic_int, snapshot, marks)
             first = written(run.recorder) if drawn() != before else None
             recorder = run.recorder
             known = {label for s in call.states for label in s.labels}
@@ -120,9 +154,9 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
             with torch.no_grad(), recorder.mode:
                 outputs, names = _outputs(recorder, run.output, call.arguments.names, call.output_names)
                 following = _next_states(call, run, snapshot, outputs)
-            others = _leftovers(call, hints, symbolic_int, snapshot, run, changes)
+            others = _leftovers(call, hints, symbolic_int, snapshot, run, changes, marks)
             if first is not None:
-                others.append(_without_chance(call, hints, symbolic_int, snapshot, first))
+                others.append(_without_chance(call, hints, symbolic_int, snapshot, first, marks))
         matter = _mattering(call, run, outputs, following)
         if matter and not call.keep_states:
             raise ExportError(refusal(matter[0]))
@@ -157,12 +191,15 @@ def _run(
     hints: dict[str, int],
     symbolic_int: list[dict[str, Any]],
     snapshot: Snapshot,
+    marks: Marks,
     prepare: Callable[[Recorder], None] | None = None,
 ) -> _Run:
     """Run the function once, with inputs in the place of its arguments' tensors and of its state."""
     env = SizeEnv()
     recorder = Recorder(env, call.opset)
-    env.on_int = lambda: _before_number(symbolic_int, recorder)
+    env.on_int = lambda e: _before_number(e, symbolic_int, recorder)
+    env.on_branch = lambda e: _before_branch(e, recorder)
+    env.on_check = lambda e: _user_check(e, recorder)
     recorder.labels_of = snapshot.labels_of
     function = call.function
     if isinstance(function, torch.nn.Module):
@@ -183,6 +220,8 @@ def _run(
             for d in spec.dims:
                 if isinstance(d, str) and d not in symbols:
                     symbols[d] = env.new_dim(d, hints[d])
+                    if d in call.ranges:
+                        env.declare_range(symbols[d], *call.ranges[d])
             sizes = [symbols[d] if isinstance(d, str) else d for d in spec.dims]
             is_complex = spec.dtype.is_complex  # pairs of real numbers in the model's file
             fake = torch.empty([*sizes, 2] if is_complex else sizes, dtype=dtype)
@@ -199,10 +238,12 @@ def _run(
             module_paths(function, recorder),
             translated(recorder, modules),
             python_functions_run_as_they_are(),
+            lists_of_tensors(recorder),
             Intercept(recorder),
             Dispatch(recorder),
+            active(recorder, marks),
         ):
-            output = function(*args, **kwargs)
+            output = _called(function, args, kwargs, recorder)
         recorder.missing.raise_if_any()
     return _Run(recorder, inputs, fakes, output)
 
@@ -286,6 +327,7 @@ def _leftovers(
     snapshot: Snapshot,
     run: _Run,
     changes: Sequence[Change],
+    marks: Marks,
 ) -> list[Assumption]:
     """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
     it there, is the same function without reading it.
@@ -298,7 +340,9 @@ def _leftovers(
     where = {c.label: snapshot.line_of(c.label) for c in changes}
     read: str | None = None
     try:
-        second = _run(call, hints, symbolic_int, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
+        second = _run(
+            call, hints, symbolic_int, snapshot, marks, lambda g: _leave_stale(g, run.recorder, changes)
+        )
         if [name for name, _ in second.recorder.calls] != [name for name, _ in run.recorder.calls]:
             read = changes[0].label
     except StaleRead as stale:
@@ -335,6 +379,7 @@ def _without_chance(
     symbolic_int: list[dict[str, Any]],
     snapshot: Snapshot,
     wanted: list[str],
+    marks: Marks,
 ) -> Assumption:
     """Random numbers of Python's were drawn: harmless if other draws give the same model.
 
@@ -345,7 +390,7 @@ def _without_chance(
     for _ in range(2):
         _restore_state(call, snapshot)
         with watching() as found:
-            again = _run(call, hints, symbolic_int, snapshot)
+            again = _run(call, hints, symbolic_int, snapshot, marks)
         line = found()
         if written(again.recorder) != wanted:
             raise ExportError(
@@ -442,6 +487,66 @@ def _noted(call: Call) -> list[Assumption]:
     return [Assumption("state", s.where, what.format(s.label), "proved") for s in call.states]
 
 
+@contextlib.contextmanager
+def active(recorder: Recorder, marks: Marks) -> Generator[None]:
+    """The recording that the runtime of rewritten functions belongs to.
+
+    Raises:
+        Restart: at the end, if the model's own `except:` swallowed it.
+    """
+    ACTIVE.recorder, ACTIVE.marks, ACTIVE.pending, ACTIVE.refusal = recorder, marks, None, None
+    try:
+        yield
+    except Exception:
+        if ACTIVE.pending is not None:
+            raise ACTIVE.pending from None
+        if ACTIVE.refusal is not None:
+            raise ACTIVE.refusal from None
+        raise
+    finally:
+        ACTIVE.recorder = None
+    if ACTIVE.pending is not None:
+        raise ACTIVE.pending
+    if ACTIVE.refusal is not None:
+        raise ACTIVE.refusal
+
+
+def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
+    """The model's output. A variable that a branch left without a value is named with the reason."""
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        if "unhashable type: non-nested Sym" not in str(error):
+            raise
+        frame = _innermost(error)
+        request(frame)
+        raise DataDependentError(
+            f"{quoted_line(frame)}\n"
+            "Data or a size decides a number that is a key of a dict or an element of a set here. "
+            "Look it up with "
+            "`table[key]` in a function of the model's own, or compute with tensors."
+        ) from None
+    except NameError as error:
+        why = recorder.poisoned.get(str(error.name))
+        if why is None:
+            raise
+        line = quoted_line(_innermost(error))
+        raise DataDependentError(
+            f"{line}\n"
+            f"This uses {error.name!r}, which data decides: it is {why}. No ONNX value can hold both. "
+            "Give both sides "
+            "the same kind of value: tensors of one dtype and rank, or numbers of one type."
+        ) from None
+
+
+def _innermost(error: Exception) -> FrameType | None:
+    """The frame that an error comes from."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at.tb_frame if at is not None else None
+
+
 def _outputs(
     recorder: Recorder, output: Any, inputs: Sequence[str], names: Sequence[str] | None
 ) -> tuple[list[ir.Value], list[str]]:
@@ -451,8 +556,15 @@ def _outputs(
     found: list[Leaf] = []
     for leaf in leaves(output):
         v = leaf.value
-        if isinstance(v, (torch.Tensor, torch.SymInt, torch.SymFloat)):
+        if isinstance(v, (torch.Tensor, *Symbolic)):
             found.append(leaf)
+        elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
+            raise ExportError(
+                f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: "
+                "None or a "
+                "tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
+                "flag beside it."
+            )
         elif v is not None and not isinstance(v, (bool, int, float, str)):
             raise ExportError(
                 f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, "
@@ -487,6 +599,7 @@ def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Va
     kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
     kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
     value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)
+    value = through_checks(recorder, value)
     if value.producer() is None or value in outputs or value.is_graph_output():
         shape, dtype = value.shape, value.type
         value = recorder.op("Identity", value)
@@ -501,20 +614,15 @@ def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Va
 
 def _model(recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value]) -> ir.Model:
     """Nodes that lead to an output, initializers that are used, names that are unique."""
-    needed: list[ir.Node] = []
-    alive: set[int] = {id(v) for v in outputs}
-    for node in reversed(recorder.graph.nodes):
-        if any(id(v) in alive for v in node.outputs):
-            needed.append(node)
-            alive.update(id(v) for v in node.inputs if v is not None)
-    needed.reverse()
+    needed, alive = pruned(recorder.graph.nodes, outputs)
     own = {v.name for v in [*inputs, *outputs]}
     held = set(map(id, outputs))
-    for node in needed:
+    every = list(with_inner(needed))
+    for node in every:
         for v in node.outputs:
             if v.name in own and id(v) not in held:
                 v.name = recorder.graph.unique(str(v.name))
-    for v in [v for node in needed for v in node.outputs]:
+    for v in [v for node in every for v in node.outputs]:
         if v.shape is not None and v not in outputs:
             v.shape = ir.Shape([_canonical(recorder, d) for d in v.shape])
     initializers = [v for v in recorder.graph.initializers.values() if id(v) in alive]
@@ -559,14 +667,54 @@ def _globals_of(function: Any) -> list[dict[str, Any]]:
     return [recurrent] + [vars(sys.modules[n]) for n in sorted(own) if "int" not in vars(sys.modules[n])]
 
 
-def _before_number(already: Sequence[dict[str, Any]], recorder: Recorder) -> None:
+def _before_branch(condition: Any, recorder: Recorder) -> None:
+    """The user's Python is about to branch on a condition that only the run knows: rewrite the function.
+
+    Raises:
+        Restart: to start again with it.
+        DataDependentError: data decides, and the function has no staged form for this.
+    """
+    frame = converting_frame("", depth=3) or asking_frame()
+    data = depends_on_data(recorder, condition)
+    request(frame, needed=data)
+    if data:
+        raise DataDependentError(
+            f"{quoted_line(frame)}\n"
+            "Data decides this condition, in a place where Python alone can ask: inside a library's "
+            "or a built-in "
+            "function, a generator or a class body. Write it as an `if`, loop or `and`/`or` of the "
+            "function's own, or "
+            "with torch.where."
+        )
+
+
+def _user_check(condition: Any, recorder: Recorder) -> bool:
+    """The user's own torch._check: where data decides, it is a check in the graph."""
+    if not depends_on_data(recorder, condition) or not called_by_user("_check"):
+        return False
+    require(recorder, recorder.sizes.scalar_of(condition), f"`{line()}`")
+    return True
+
+
+def _before_number(condition: Any, already: Sequence[dict[str, Any]], recorder: Recorder) -> None:
     """A size is about to become a Python number: see whether that can be avoided.
 
     `int(x.shape[0])` in the user's code: start again with an `int` that leaves sizes as they are. torch's
     own C++:
     take the operator's Python form instead.
     """
+    asking = converting_frame("")
+    data = depends_on_data(recorder, condition)
     frame = converting_frame("__int__")
+    if frame is None or data:
+        request(asking, needed=data)
+    if data and asking is not None:
+        raise DataDependentError(
+            f"{quoted_line(asking)}\n"
+            "Data decides this number, and Python alone can use it here: as a key, a count of list "
+            "elements, or an "
+            "argument of a library's function. Compute with tensors, or pass the number in as an argument."
+        )
     if frame is not None:
         if not any(frame.f_globals is g for g in already):
             raise KeepSymbolic(frame.f_globals)

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +20,14 @@ import onnx_ir as ir
 import sympy
 import torch
 from sympy.core.relational import Relational
-from sympy.logic.boolalg import And, BooleanFunction, Not
-from torch._dynamo.source import ConstantSource
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from sympy.logic.boolalg import And, BooleanFunction, Not, Or
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from ingot.capture.graph import GraphWriter
-from ingot.capture.where import asked_by_user, quoted_line, source_line, torch_expects
-from ingot.errors import DataDependentError, ExportError
+from ingot.capture.where import asked_by_user, source_line, torch_expects
+from ingot.errors import ExportError
 
 Size = int | torch.SymInt
 
@@ -60,6 +63,10 @@ class Fixed:
     by_user: bool
 
 
+class NeverTaken(Exception):
+    """A branch on sizes that no size takes."""
+
+
 class SizeEnv(ShapeEnv):
     """torch's shape environment with every decision taken here: static, else by hint, and then written down.
 
@@ -84,20 +91,20 @@ class SizeEnv(ShapeEnv):
         self.small: set[sympy.Symbol] = (
             set()
         )  # dimensions so small in the example that a size made from them was 1
-        self.on_int: Callable[[], None] | None = None  # called before a size becomes a Python number
+        self.on_int: Callable[[Any], None] | None = None  # called before a size becomes a Python number
+        self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
+        self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check
+        self.truths: set[sympy.Symbol] = set()  # conditions that data decides
+        self.path: list[Any] = []  # conditions under which the body that is being recorded runs
         self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
         self._decided: dict[Any, Any] = {}
+        self._numbers = itertools.count()
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
         """A symbolic size of an input."""
-        source = ConstantSource(name)
-        symbol: Any = self.create_symbol(
-            hint, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
-        )
-        self.names[symbol] = name
-        self.hints[symbol] = sympy.Integer(hint)
-        size: Any = self.create_symintnode(symbol, hint=hint, source=source)
+        size = self.new_size(hint)
+        self.names[size.node.expr] = name
         return size
 
     def new_number(self, name: str, hint: Any, kind: type) -> Any:
@@ -113,6 +120,31 @@ class SizeEnv(ShapeEnv):
         made: Any = self.create_unbacked_symint()
         self.stale[made.node.expr] = label
         return made
+
+    def new_size(self, hint: int) -> torch.SymInt:
+        """A size with a symbol of its own, 0 or more.
+
+        torch's own symbols are positive, so that a branch on an empty tensor would be decided without asking.
+        """
+        symbol: Any = sympy.Symbol(f"s{next(self._numbers)}", integer=True, nonnegative=True)
+        self.hints[symbol] = sympy.Integer(hint)
+        shown = max(hint, 2)
+        self.backed_var_to_val[symbol] = sympy.Integer(shown)
+        self.var_to_sources[symbol] = []
+        self._declare(symbol, 0, None)
+        size: Any = self.create_symintnode(symbol, hint=shown)
+        return size
+
+    def _declare(self, symbol: Any, low: int, high: int | None) -> None:
+        """The range of a symbol."""
+        here = self._get_sloc()
+        self.var_to_range[symbol] = ValueRanges(low, int_oo if high is None else high)
+        self.var_to_range_sloc[symbol] = ValueRangesSLoc(here, here)
+
+    def declare_range(self, size: torch.SymInt, low: int, high: int | None) -> None:
+        """The caller says that an input's size is within a range."""
+        self._declare(size.node.expr, low, high)
+        self._decided.clear()
 
     def canon(self, expression: Any) -> Any:
         """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""
@@ -144,18 +176,10 @@ class SizeEnv(ShapeEnv):
             return int(e)
         if e.is_Symbol or e.is_polynomial():
             return size
-        hint = int(self.value(e))
-        name = f"derived{len(self.definitions)}"
-        symbol: Any = self.create_symbol(
-            max(hint, 2),
-            ConstantSource(name),
-            dynamic_dim=DimDynamic.DYNAMIC,
-            do_not_specialize_zero_one=True,
-        )
+        made = self.new_size(int(self.value(e)))
+        symbol = made.node.expr
         self.definitions[symbol] = e
-        self.hints[symbol] = sympy.Integer(hint)
         self._replace[e] = symbol
-        made: Any = self.create_symintnode(symbol, hint=max(hint, 2), source=ConstantSource(name))
         return made
 
     def expr(self, size: Any) -> Any:
@@ -190,6 +214,17 @@ class SizeEnv(ShapeEnv):
             return int(e)
         return self.create_symintnode(e, hint=int(self.value(e)))
 
+    def fixed_number(self, size: Any) -> int:
+        """A size as a Python number, which fixes the dimensions it is made of.
+
+        Raises:
+            ExportError: only the run knows it.
+        """
+        e = self.expr(size)
+        value = self.value(e)
+        self._fix(e.free_symbols)
+        return int(value)
+
     def require_equal(self, a: Any, b: Any) -> None:
         """Two formulas must be equal for the model to work, as they are in the example."""
         equation = sympy.Eq(a, b)
@@ -220,7 +255,7 @@ class SizeEnv(ShapeEnv):
         if isinstance(e, (BooleanFunction, Relational)):  # a plain Symbol is a Boolean too, to SymPy
             return self._decide(e)
         if self.on_int is not None:
-            self.on_int()
+            self.on_int(e)
         value = self.value(e)
         self._fix(e.free_symbols)
         return value
@@ -233,18 +268,43 @@ class SizeEnv(ShapeEnv):
         e = self.canon(orig_expr)
         if e in (sympy.true, sympy.false):
             return bool(e)
+        if self.on_check is not None and self.on_check(e):
+            return True
+        if self.of_data(e):
+            self._fit_hints(e)  # what torch makes of data fits by itself, or fails in the graph
+            return True
         return bool(self._decide(e, expected=True))
+
+    def of_data(self, e: Any) -> bool:
+        """Whether a formula has anything in it but sizes of the inputs."""
+        return not all(s in self.names for s in self.expand(e).free_symbols)
+
+    def _fit_hints(self, e: Any) -> None:
+        """Give numbers of data hints for which a condition holds, where that is easy."""
+        if self.value(e) == True:  # noqa: E712  (a SymPy object)
+            return
+        for symbol in sorted(
+            (s for s in e.free_symbols if s not in self.names and s not in self.definitions), key=str
+        ):
+            before = self.hint(symbol)
+            for n in (1, 2, 3, 0, 5, 7):
+                self.hints[symbol] = sympy.Integer(n)
+                if self.value(e) == True:  # noqa: E712  (a SymPy object)
+                    self._derive_hints()
+                    return
+            self.hints[symbol] = before
 
     def _decide(self, e: Any, expected: bool = False) -> Any:
         """True or false by the hints, written down if it matters."""
         by_user = asked_by_user(depth=4)
-        if by_user and not e.free_symbols.isdisjoint(self.numbers):
-            asked = ", ".join(sorted(self.numbers[s] for s in e.free_symbols if s in self.numbers))
-            raise DataDependentError(
-                f"{quoted_line()}\n"
-                f"This line decides by the number {asked!r}, which is an input of the model. Choose with "
-                "torch.where, or keep the number fixed: pass its value instead of ingot.Input."
-            )
+        if by_user:
+            known = self.known(e)
+            if known is not None:
+                return sympy.true if known else sympy.false
+            if self.on_branch is not None:
+                self.on_branch(e)
+        elif self.on_branch is not None and not self.truths.isdisjoint(e.free_symbols):
+            self.on_branch(e)  # torch's own Python asks about a condition that data decides
         matters = by_user or expected or torch_expects()
         if not matters and e in self._decided:
             return self._decided[e]
@@ -258,6 +318,136 @@ class SizeEnv(ShapeEnv):
             self._record(e if holds else Not(e), by_user, matters and not by_user)
         self._decided[e] = answer
         return answer
+
+    def known(self, e: Any) -> bool | None:
+        """Whether a condition holds for all sizes in the declared ranges, or in the branch being recorded."""
+        e = self.canon(e)
+        if e in (sympy.true, sympy.false):
+            return bool(e)
+        if e in self.path:
+            return True
+        if Not(e) in self.path:
+            return False
+        opened = self.expand(e)
+        for form in (e,) if opened == e else (e, opened):
+            found = form if form in (sympy.true, sympy.false) else None
+            if found is None:
+                found = self._maybe_evaluate_static(form, axioms=tuple(self.path) or None)
+            if found is None:
+                bounds = self.bound_sympy(form)
+                found = bounds.lower if bounds.is_singleton() else None
+            if found is not None:
+                return bool(found)
+        return None
+
+    def take(self, e: Any) -> bool:
+        """Decide the user's own condition by the hints after all, and write it down."""
+        holds = bool(self.value(e))
+        self._record(e if holds else Not(e), True, False)
+        return holds
+
+    # -- branches and loops
+
+    @contextlib.contextmanager
+    def assuming(self, condition: Any = None) -> Generator[None]:
+        """For the time of a branch that runs when the condition holds: it is known, and hints agree with it.
+
+        Raises:
+            NeverTaken: no sizes within the declared ranges were found under which it holds.
+        """
+        if condition is None:
+            yield
+            return
+        hints, path = dict(self.hints), list(self.path)
+        self.path.append(condition)
+        try:
+            if not self._agrees():
+                self._search_hints()
+            if isinstance(condition, sympy.Eq):
+                self._assume_equal(condition)
+            self._decided.clear()
+            yield
+        finally:
+            self.path[:] = path
+            for symbol, hint in hints.items():
+                self.hints[symbol] = hint
+            self._decided.clear()
+
+    def _agrees(self) -> bool:
+        self._derive_hints()
+        return all(self.value(c) == True for c in self.path)  # noqa: E712  (SymPy objects)
+
+    def _derive_hints(self) -> None:
+        for symbol, e in self.definitions.items():
+            self.hints[symbol] = self.value(e)
+
+    def _search_hints(self) -> None:
+        """Sizes of the inputs, few changed, under which every condition of the path holds."""
+        symbols = sorted(self.expand(self.path[-1]).free_symbols, key=str)[:3]
+        before = {s: self.hint(s) for s in symbols}
+        tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
+        if len(symbols) == 3:
+            tried = [*range(2, 12), 16, 33, 64, 1, 0]
+        # Changing one size is tried before changing several.
+        singles = ({**before, s: sympy.Integer(n)} for s in symbols for n in tried)
+        several = (
+            dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
+            for numbers in itertools.product(tried, repeat=len(symbols))
+        )
+        for trial in itertools.chain(singles, several if len(symbols) > 1 else ()):
+            if any(n not in self.var_to_range[s] for s, n in trial.items() if s in self.var_to_range):
+                continue
+            self.hints.update(trial)
+            if self._agrees():
+                return
+        self.hints.update(before)
+        self._derive_hints()
+        if not all(s in self.names for s in symbols):
+            return  # data decides: any hint will do
+        raise NeverTaken(f"no sizes were found for which {self.path[-1]} holds")
+
+    def _assume_equal(self, equation: Any) -> None:
+        """In this branch a size is known."""
+        for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+            if side.is_Symbol and side not in other.free_symbols:
+                self._put(side, other)
+                return
+
+    def saved(self) -> Any:
+        """What a branch may change, to be given to `restore`."""
+        return dict(self._replace), dict(self.fixed), dict(self.unified)
+
+    def restore(self, saved: Any) -> None:
+        """Forget what was known in a branch only; dimensions that it fixed for good stay so."""
+        self._replace, fixed, unified = saved
+        self._decided.clear()
+        for symbol, found in self.fixed.items():
+            if symbol not in fixed:
+                self._put(symbol, sympy.Integer(found.size))
+        for drop, (keep, _, _) in self.unified.items():
+            if drop not in unified:
+                self._put(drop, keep)
+
+    def notes(self) -> Any:
+        """What was written down so far, to be given to `forget`."""
+        return dict(self.held), dict(self.fixed), dict(self.unified), dict(self._replace), set(self.small)
+
+    def forget(self, notes: Any) -> None:
+        """Only this was written down."""
+        self.held, self.fixed, self.unified, self._replace, self.small = notes
+        self._decided.clear()
+
+    def holds_outside(self, e: Any, visible: Callable[[Any], bool]) -> bool:
+        """Whether every symbol of a formula has a value where nodes are written now."""
+        todo = list(self.canon(e).free_symbols)
+        while todo:
+            symbol = todo.pop()
+            if visible(symbol):
+                continue
+            if symbol not in self.definitions:
+                return False
+            todo += self.definitions[symbol].free_symbols
+        return True
 
     # -- what was decided
 
@@ -288,6 +478,12 @@ class SizeEnv(ShapeEnv):
                 # A division came out as 1, as it does for a range of sizes: no reason to fix them.
                 self._put_derived(condition, right)
                 self.small.update(self.expand(condition).free_symbols)
+                return
+            if right.is_number and not by_user and left.is_Symbol and self.of_data(left):
+                # torch compares a size that only the run knows with a number, to see whether operands fit:
+                # where they do not, the operator fails in the graph too.
+                self.held[condition] = Guard(condition, source_line(), False)
+                self._put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
                 self._fix(condition.free_symbols)
@@ -369,6 +565,13 @@ def floor_div(a: Any, b: Any) -> Any:
     return _functions().FloorDiv(a, b)
 
 
+# Functions of torch.sym_* that have an operator of the same meaning.
+_OPAQUE = {
+    f"OpaqueUnaryFn_{name}": name.capitalize()
+    for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "exp", "log")
+}
+
+
 class SizeWriter:
     """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
 
@@ -376,6 +579,7 @@ class SizeWriter:
         self.graph = graph
         self.env = env
         self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = {}
+        self.scalars: dict[Any, ir.Value] = {}  # numbers computed from data: values of shape []
         self._made: dict[Any, ir.Value] = {}
         self._shapes: dict[tuple[Any, ...], ir.Value] = {}
 
@@ -385,16 +589,46 @@ class SizeWriter:
 
     def scalar(self, size: Any) -> ir.Value:
         """The size as a tensor of shape []."""
-        e = self.env.expr(size)
+        return self.scalar_of(self.env.expr(size))
+
+    def scalar_of(self, e: Any) -> ir.Value:
+        """A formula as a tensor of shape []."""
+        if e in (sympy.true, sympy.false):
+            return self.graph.const(bool(e), ir.DataType.BOOL)
         if e.is_number:
             return self.graph.const(int(e) if e.is_integer else float(e), _dtype(e))
-        return self.graph.op("Squeeze", self.lower(e), self.graph.const([0]))
+        found = self._scalar(e)
+        opposite = self._scalar(Not(e)) if isinstance(e, (BooleanFunction, Relational)) else None
+        if found is None and opposite is not None:
+            found = self.scalars[e] = self.graph.op("Not", opposite)
+        if found is None and isinstance(e, (And, Or)):
+            op_type = "And" if isinstance(e, And) else "Or"
+            parts = [self.scalar_of(a) for a in e.args]
+            found = self.scalars[e] = functools.reduce(lambda a, b: self.graph.op(op_type, a, b), parts)
+        if found is None:
+            found = self.scalars[e] = self.graph.op("Squeeze", self.lower(e), self.graph.const([0]))
+        return found
+
+    def _scalar(self, e: Any) -> ir.Value | None:
+        """The value of shape [] that a formula has already, where the body being written may use it."""
+        found = self.scalars.get(e)
+        return found if found is not None and self.graph.visible(found) else None
 
     def equal(self, a: Any, b: Any) -> bool:
         """Whether two sizes are the same formula."""
         if isinstance(a, int) and isinstance(b, int):
             return a == b
         return bool(self.env.expr(a) == self.env.expr(b))
+
+    def visible(self, symbol: Any) -> bool:
+        """Whether a symbol has a value that the body being written may use."""
+        if symbol in self.scalars:
+            return self.graph.visible(self.scalars[symbol])
+        return symbol in self.sources and self.graph.visible(self.sources[symbol][0])
+
+    def in_scope(self, size: Any) -> bool:
+        """Whether a size can be computed in the body that is being written."""
+        return isinstance(size, int) or self.env.holds_outside(self.env.expr(size), self.visible)
 
     def number(self, size: Any) -> int | None:
         """The size as an int when it is static."""
@@ -407,7 +641,7 @@ class SizeWriter:
         """All sizes as one int64 tensor of shape [rank]."""
         key = tuple(self.env.expr(s) for s in sizes)
         found = self._shapes.get(key)
-        if found is None:
+        if found is None or not self.graph.visible(found):
             found = self._shapes[key] = self._shape(key)
         return found
 
@@ -430,10 +664,14 @@ class SizeWriter:
     def lower(self, e: Any) -> ir.Value:
         """A SymPy formula as nodes."""
         found = self._made.get(e)
-        if found is None:
+        if found is None or not self.graph.visible(found):
+            if e in (sympy.true, sympy.false):
+                return self.graph.const([bool(e)], ir.DataType.BOOL)
             if e.is_number:
                 return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
-            found = self._made[e] = self._lower(e)
+            scalar = self._scalar(e)
+            made = self.graph.op("Reshape", scalar, self.graph.const([1])) if scalar is not None else None
+            found = self._made[e] = self._lower(e) if made is None else made
         return found
 
     def _lower(self, e: Any) -> ir.Value:
@@ -441,6 +679,8 @@ class SizeWriter:
         if e.is_Symbol:
             if e in self.env.stale:
                 raise StaleRead(self.env.stale[e])
+            if e not in self.sources and e in self.env.definitions:
+                return self.lower(self.env.definitions[e])
             if e not in self.sources:
                 raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
             value, axis = self.sources[e]
@@ -476,12 +716,21 @@ class SizeWriter:
             return functools.reduce(lambda a, b: g.op("Mul", a, b), [self.lower(e.base)] * int(e.exp))
         if isinstance(e, (f.FloatPow, sympy.Pow)):
             return g.op("Pow", self._double(e.args[0]), self._double(e.args[1]))
-        if type(e).__name__ == "OpaqueUnaryFn_sqrt":
-            return g.op("Sqrt", self._double(e.args[0]))
         if isinstance(e, sympy.Abs):
             return g.op("Abs", self.lower(e.args[0]))
         if isinstance(e, Relational):
             return self._relation(e)
+        if isinstance(e, Not):
+            return g.op("Not", self.lower(e.args[0]))
+        if isinstance(e, (And, Or)):
+            op_type = "And" if isinstance(e, And) else "Or"
+            return functools.reduce(lambda a, b: g.op(op_type, a, b), [self.lower(a) for a in e.args])
+        if type(e).__name__ in _OPAQUE:
+            return g.op(_OPAQUE[type(e).__name__], self._double(e.args[0]))
+        if type(e).__name__ == "OpaqueUnaryFn_log2":
+            return g.op(
+                "Div", g.op("Log", self._double(e.args[0])), g.const([math.log(2)], ir.DataType.DOUBLE)
+            )
         raise ExportError(
             f"the size formula {e} ({type(e).__name__}) has no ONNX form yet, at {source_line()}. "
             "Compute it from +, -, *, //, %, min, max, or make the dimension static with dynamic_shapes."
@@ -495,7 +744,9 @@ class SizeWriter:
             sympy.Lt: "Less",
             sympy.Le: "LessOrEqual",
         }
-        a, b = self.lower(e.lhs), self.lower(e.rhs)
+        whole = e.lhs.is_integer and e.rhs.is_integer
+        lower = self.lower if whole else self._double
+        a, b = lower(e.lhs), lower(e.rhs)
         if isinstance(e, sympy.Ne):
             return self.graph.op("Not", self.graph.op("Equal", a, b))
         return self.graph.op(types[type(e)], a, b)

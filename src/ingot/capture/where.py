@@ -16,6 +16,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
+_RUNTIME = ("stage.py", "standins.py", "lists.py")
 _RECORDING = str(Path(__file__).with_name("run.py"))
 _SCRIPT = str(Path(__file__).with_name("torchscript.py"))
 _INGOT = str(Path(__file__).parents[1]) + os.sep
@@ -60,6 +61,11 @@ def _decides(code: CodeType) -> bool:
     return is_user_code(code) or code.co_filename == _SCRIPT
 
 
+def is_ingot_code(code: CodeType) -> bool:
+    """Whether a piece of code is Ingot's own."""
+    return code.co_filename.startswith(_INGOT)
+
+
 @lru_cache(maxsize=4096)
 def _is_layer(code: CodeType) -> bool:
     file = Path(code.co_filename)
@@ -98,9 +104,9 @@ def source_line(frame: FrameType | None = None) -> str:
     return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else "<unknown>"
 
 
-def quoted_line() -> str:
+def quoted_line(frame: FrameType | None = None) -> str:
     """`file.py:12: the line's own text`, with the full path, for error messages."""
-    file, line = _place(sys._getframe(1))
+    file, line = _place(frame or sys._getframe(1))
     return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else "<unknown>"
 
 
@@ -120,6 +126,8 @@ def raise_if_ours(error: BaseException) -> None:
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
+    if getattr(error, "ingot_asserted", False):  # the model's own assert, which a rewritten function raises
+        return
     if (
         not isinstance(error, (AttributeError, NameError, KeyError, AssertionError, ImportError))
         or at is None
@@ -167,12 +175,36 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
         name = at.f_code.co_filename
         if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
             caller = at.f_back
-            wanted = conversion is None or at.f_code.co_name == conversion
+            while caller is not None and _asks_for_another(caller):
+                at, caller = (at if _is_runtime(caller) else caller), caller.f_back
+            wanted = not conversion or at.f_code.co_name == conversion
             return caller if wanted and caller is not None and _decides(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
             return None
         at = at.f_back
     return None
+
+
+def called_by_user(function: str, depth: int = 2) -> bool:
+    """Whether the outermost torch frame, that of `function` or something like it, was called by the user."""
+    at: FrameType | None = sys._getframe(depth)
+    inner: FrameType | None = None
+    while at is not None and not is_user_code(at.f_code):
+        inner, at = (inner if is_ingot_code(at.f_code) else at), at.f_back
+    return inner is not None and inner.f_code.co_name.startswith(function)
+
+
+def _asks_for_another(frame: FrameType) -> bool:
+    """Whether a frame only passes a question on: one conversion calls another, and what rewritten code calls
+    asks in the user's name.
+    """
+    name = frame.f_code.co_filename
+    inner = name.endswith("torch/__init__.py") and frame.f_code.co_name in _CONVERSIONS
+    return inner or _is_runtime(frame)
+
+
+def _is_runtime(frame: FrameType) -> bool:
+    return is_ingot_code(frame.f_code) and Path(frame.f_code.co_filename).name in _RUNTIME
 
 
 def torch_expects(depth: int = 2) -> bool:

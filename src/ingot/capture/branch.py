@@ -1,0 +1,263 @@
+"""`if` as an If: both sides recorded into graphs of their own, then what they leave behind merged."""
+
+# Values may be anything; torch is untyped.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import sympy
+import torch
+
+from ingot.capture import checks
+from ingot.capture.cells import Cells
+from ingot.capture.choice import Maybe
+from ingot.capture.containers import Containers, kept, merged
+from ingot.capture.handlers import inside_try
+from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill
+from ingot.capture.request import refuse
+from ingot.capture.scalars import depends_on_data
+from ingot.capture.scope import inside
+from ingot.capture.where import is_user_code, quoted_line
+from ingot.errors import DataDependentError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Block = Callable[[], Any]
+
+
+def branch(
+    g: Recorder,
+    condition: Any,
+    test: ir.Value,
+    then: Block,
+    other: Block,
+    names: Sequence[str] = (),
+    live: Sequence[str] = (),
+    cells: Cells | None = None,
+) -> Any:
+    """An If over `test`, a BOOL of shape []: `then` where it holds, `other` where not.
+
+    condition: the Python value that was tested; where it is about sizes alone it is known inside the sides
+    names, live: variables that the sides write; those whose value matters afterwards
+    cells: the variables of the sides, where these are not the blocks themselves
+    Returns what the functions return, merged.
+
+    Raises:
+        DataDependentError: what the sides leave behind has no common form; names the variable.
+        Exception: what both sides raise.
+    """
+    cells = cells or Cells(then, other)
+    start = cells.get(names)
+    held = Containers(cells.reachable(names))
+    about_sizes = condition.node.expr if isinstance(condition, torch.SymBool) else None
+    sides: list[Side] = []
+    for block, holds in ((then, True), (other, False)):
+        known = about_sizes if holds or about_sizes is None else sympy.Not(about_sizes)
+        _narrow(g, cells, condition, holds)
+        try:
+            sides.append(_recorded(g, block, known, cells, live, held))
+        finally:
+            cells.put(start)
+            held.restore()
+    first, second = sides
+    if first.error is not None and second.error is not None:
+        raise first.error if _taken(g, condition) else second.error
+    if first.error is not None or second.error is not None:
+        if about_sizes is not None and not depends_on_data(g, about_sizes):
+            raise Unmergeable("an error on one side")
+        return _one_way(g, test, first, second, then if second.error is not None else other, cells, condition)
+    return _merged(g, condition, test, first, second, cells, live, held)
+
+
+def _taken(g: Recorder, condition: Any) -> bool:
+    """Whether the example would take the first side."""
+    return not isinstance(condition, torch.SymBool) or bool(g.env.value(g.env.expr(condition)))
+
+
+def _narrow(g: Recorder, cells: Cells, condition: Any, holds: bool) -> None:
+    """Inside the sides of a branch on `is None` it is known which it is."""
+    if not isinstance(condition, torch.SymBool):
+        return
+    e = g.env.expr(condition)
+    for name, cell in cells.all.items():
+        value = cells.get([name])[name]
+        if isinstance(value, Maybe) and isinstance(value.is_none, torch.SymBool):
+            of = g.env.expr(value.is_none)
+            if e in (of, sympy.Not(of)):
+                is_none = holds == (e == of)
+                cell.cell_contents = None if is_none else value.value
+
+
+def _recorded(
+    g: Recorder, block: Block, known: Any, cells: Cells, live: Sequence[str], held: Containers
+) -> Side:
+    """One side, in a body of its own."""
+    check, g.check = g.check, None
+    try:
+        with inside(g, known) as scope:
+            side = Side(scope)
+            try:
+                side.result = block()
+            except Exception as error:
+                if not raised_by_user(error):
+                    raise
+                side.error = error
+                return side
+            side.variables = cells.get(live)
+            side.contents = held.contents()
+            for value in (side.result, *side.variables.values()):
+                side.lower(g, value)
+            for before, now in zip(held.before, side.contents, strict=True):
+                if now is not before:
+                    side.lower(g, list(kept(now)))
+            side.check = g.check
+        return side
+    finally:
+        g.check = check
+
+
+def raised_by_user(error: Exception) -> bool:
+    """Whether the model's own `raise` or `assert` raised this, rather than an operation that failed."""
+    if getattr(error, "ingot_asserted", False):
+        return True
+    at: TracebackType | None = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if at is None or not is_user_code(at.tb_frame.f_code):
+        return False
+    return any(
+        i.offset == at.tb_lasti and i.opname == "RAISE_VARARGS"
+        for i in dis.get_instructions(at.tb_frame.f_code)
+    )
+
+
+def _one_way(
+    g: Recorder, test: ir.Value, first: Side, second: Side, block: Block, cells: Cells, condition: Any
+) -> Any:
+    """One side always raises: the model checks that the other one is taken, and goes on with it.
+
+    Raises:
+        DataDependentError: the model would catch it.
+    """
+    if inside_try():
+        refuse(
+            DataDependentError(
+                f"{quoted_line()}\n"
+                "Data decides whether this raises, inside a `try` that may catch it: an ONNX model "
+                "cannot catch "
+                "errors. Choose with an `if` instead of raising."
+            )
+        )
+    for side in (first, second):
+        side.scope.body.discard()
+    error = first.error or second.error
+    ok = g.op("Not", test) if first.error is not None else test
+    checks.require(g, ok, f"not {type(error).__name__}({error}): `{checks.line()}`")
+    if isinstance(condition, torch.SymBool):
+        e = g.env.expr(condition)
+        known = sympy.Not(e) if first.error is not None else e
+        _narrow(g, cells, condition, first.error is None)
+        g.env.path.append(known)  # for the rest of what is recorded here
+    return block()
+
+
+def _merged(
+    g: Recorder,
+    condition: Any,
+    test: ir.Value,
+    first: Side,
+    second: Side,
+    cells: Cells,
+    live: Sequence[str],
+    held: Containers,
+) -> Any:
+    merger = Merger(g, condition, first, second)
+    result = _merge(merger, "the value of the expression", first.result, second.result)
+    variables: dict[str, Any] = {}
+    poisoned: dict[str, str] = {}
+    for name in live:
+        try:
+            variables[name] = merger.merge(first.variables[name], second.variables[name])
+        except Unmergeable as why:
+            variables[name] = UNBOUND
+            poisoned[name] = str(why)
+    contents: list[Any] = []
+    for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
+        same = a is before and b is before
+        contents.append(before if same else _merge_contents(merger, container, a, b))
+    writes: list[tuple[Any, Any]] = []
+    bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
+    for key, e in bases.items():
+        values = [
+            next((v for entry, v in side.scope.written if id(entry) == key), None) for side in (first, second)
+        ]
+        values = [g.val_of(e) if v is None else v for v in values]
+        writes.append((e, merger.slot(lambda v: v, values[0], values[1])))
+    ok: Any = None
+    if first.check is not None or second.check is not None:
+        ok = merger.slot(lambda v: v, first.check or checks.true(g), second.check or checks.true(g))
+    outputs = _emit(g, test, merger, first, second)
+    if ok is not None:
+        _carry_check(g, outputs[ok.index])
+    for e, slot in writes:
+        g.put_value(e, outputs[slot.index])
+    cells.put({n: fill(v, outputs) for n, v in variables.items()})
+    g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
+    held.put(
+        [c if c is before else fill(c, outputs) for c, before in zip(contents, held.before, strict=True)]
+    )
+    return fill(result, outputs)
+
+
+def _carry_check(g: Recorder, ok: ir.Value) -> None:
+    """A check made inside a body goes on outside; it has been noted already."""
+    noted = list(g.assumptions)
+    checks.require(g, ok, "")
+    g.assumptions[:] = noted
+
+
+def _merge(merger: Merger, what: str, a: Any, b: Any) -> Any:
+    try:
+        return merger.merge(a, b)
+    except Unmergeable as why:
+        raise refused(what, why) from why
+
+
+def _merge_contents(merger: Merger, container: Any, a: Any, b: Any) -> Any:
+    try:
+        return merged(merger, container, a, b)
+    except Unmergeable as why:
+        raise refused("a list, dict or object that this branch changes", why) from why
+
+
+def refused(what: str, why: Unmergeable) -> DataDependentError:
+    """The error for what has no common form."""
+    return DataDependentError(
+        f"{quoted_line()}\n"
+        f"Data decides this branch, and {what} would be {why}: no ONNX value can hold both. "
+        "Give both sides the same kind of value: tensors of one dtype and rank, or numbers of one type."
+    )
+
+
+def _emit(g: Recorder, test: ir.Value, merger: Merger, first: Side, second: Side) -> list[Any]:
+    """The If node, and what its outputs become."""
+    if not merger.slots:
+        first.scope.body.discard()
+        second.scope.body.discard()
+        return []
+    g.locate()
+    graphs = [
+        g.graph.graph_of(side.scope.body, [getattr(s, part) for s in merger.slots], part)
+        for side, part in ((first, "then"), (second, "other"))
+    ]
+    made = g.ops("If", test, n=len(merger.slots), then_branch=graphs[0], else_branch=graphs[1])
+    for slot, value in zip(merger.slots, made, strict=True):
+        value.type = slot.then.type or slot.other.type
+    return [slot.make(value) for slot, value in zip(merger.slots, made, strict=True)]

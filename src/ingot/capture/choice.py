@@ -1,0 +1,78 @@
+"""What a variable holds after a branch where its sides cannot be one tensor: None or a value, one function or
+another.
+"""
+
+# Stands for values of any kind.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(eq=False)
+class Maybe:
+    """None where `is_none` holds, else the value.
+
+    Only `is None` takes the two apart. Anything else that is done with it would raise on None, so that it is
+    done with the value.
+    """
+
+    is_none: Any  # bool or SymBool
+    value: Any
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*map(present, args), **{k: present(v) for k, v in (kwargs or {}).items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.value, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.value[index]
+
+
+def present(x: Any) -> Any:
+    """The value of what may be None, where None would raise."""
+    if isinstance(x, Maybe):
+        return x.value
+    if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):
+        return type(x)(present(v) for v in x)
+    return x
+
+
+def _two(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda a, b: function(present(a), present(b))
+
+
+def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda a, b: function(present(b), present(a))
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
+    setattr(Maybe, f"__r{_name}__", _swapped(getattr(operator, _name)))
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
+setattr(Maybe, "__neg__", lambda a: -present(a))  # noqa: B010  (beside the others)
+
+
+@dataclass(eq=False)
+class Choice:
+    """One of two functions, as a condition says: a call of it is a branch."""
+
+    condition: Any
+    then: Callable[..., Any]
+    other: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from ingot.capture.stage import RUNTIME
+
+        return RUNTIME.choose(
+            self.condition, lambda: self.then(*args, **kwargs), lambda: self.other(*args, **kwargs)
+        )

@@ -1,0 +1,241 @@
+"""Lists, dicts, sets, objects and cells that a block of Python may change: their contents before, during and
+after.
+
+A branch must not leave behind what it did to them while it was only being recorded.
+"""
+
+# Walks over whatever the model holds.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+
+from ingot.capture.cells import contents as cell_contents
+from ingot.capture.cells import write as write_cell
+from ingot.capture.choice import Choice, Maybe
+from ingot.capture.lists import TracedList
+from ingot.capture.merge import UNBOUND, Merger, Unmergeable
+from ingot.capture.where import is_user_code
+from ingot.errors import ExportError
+
+LIMIT = 400_000  # objects looked at for one branch
+_PLAIN = (
+    torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device, type, ModuleType,
+    str, int, float, complex, bytes, type(None), enum.Enum, CodeType,
+)  # fmt: skip
+_NOT_WALKED = (
+    "sympy", "ingot", "onnx_ir", "torch.fx", "torch._", "torch.utils", "threading", "logging", "re",
+)  # fmt: skip
+
+
+class Containers:
+    """Everything mutable that can be reached from some values, with what it held at first."""
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.found: list[Any] = []
+        self._walk(list(roots))
+        self.before = [_copy(c) for c in self.found]
+
+    def contents(self) -> list[Any]:
+        """What they hold now; the very object of `before` where nothing changed."""
+        now: list[Any] = []
+        for container, before in zip(self.found, self.before, strict=True):
+            held = _copy(container)
+            now.append(before if _identical(held, before) else held)
+        return now
+
+    def put(self, contents: Sequence[Any]) -> None:
+        """Make them hold this."""
+        for container, held in zip(self.found, contents, strict=True):
+            if not _identical(_copy(container), held):
+                _fill(container, held)
+
+    def restore(self) -> None:
+        """Make them hold what they held at first."""
+        self.put(self.before)
+
+    def _walk(self, todo: list[Any]) -> None:
+        seen: set[int] = set()
+        kept: list[Any] = []  # so that no id is used twice
+        while todo:
+            thing = todo.pop()
+            if isinstance(thing, _PLAIN) or id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            kept.append(thing)
+            if len(kept) > LIMIT:
+                raise ExportError(
+                    f"a branch that depends on data can reach more than {LIMIT} Python objects, too "
+                    "many to see "
+                    "which of them it changes. Move the branch into a function that gets what it needs."
+                )
+            todo.extend(self._inside(thing))
+
+    def _inside(self, thing: Any) -> Iterator[Any]:
+        """What can be reached from a thing in one step; mutable things are noted."""
+        if isinstance(thing, tuple):
+            yield from thing
+        elif isinstance(thing, (list, deque, set)):
+            self.found.append(thing)
+            yield from list.__iter__(thing) if isinstance(thing, list) else thing
+        elif isinstance(thing, dict):
+            self.found.append(thing)
+            yield from thing.values()
+        elif isinstance(thing, CellType):
+            self.found.append(thing)
+            yield cell_contents(thing)
+        elif isinstance(thing, MethodType):
+            yield thing.__self__
+            yield thing.__func__
+        elif isinstance(thing, functools.partial):
+            yield from (thing.func, thing.args, thing.keywords)
+        elif isinstance(thing, FunctionType):
+            yield from thing.__closure__ or ()
+            if is_user_code(thing.__code__):
+                yield from self._globals(thing)
+        elif isinstance(thing, (Maybe, Choice)):
+            yield from vars(thing).values()
+        elif not type(thing).__module__.startswith(_NOT_WALKED):
+            held = getattr(thing, "__dict__", None)
+            if isinstance(held, dict):
+                yield held
+            if isinstance(thing, torch.nn.Module) or is_user_class(type(thing)):
+                yield from _methods(type(thing))
+
+    def _globals(self, function: FunctionType) -> Iterator[Any]:
+        table = function.__globals__
+        read, written = _global_names(function.__code__)
+        for name in read:
+            if name in table:
+                yield table[name]
+        for name in sorted(written):
+            self.found.append(_Global(table, name))
+
+
+class _Global:
+    """A variable of a module that a function assigns."""
+
+    def __init__(self, table: dict[str, Any], name: str) -> None:
+        self.table = table
+        self.name = name
+
+
+@functools.lru_cache(maxsize=8192)
+def _global_names(code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    read: set[str] = set()
+    written: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.add(str(instruction.argval))
+        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            written.add(str(instruction.argval))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            more, other = _global_names(constant)
+            read |= more
+            written |= other
+    return frozenset(read), frozenset(written)
+
+
+@functools.lru_cache(maxsize=4096)
+def _methods(cls: type) -> tuple[Any, ...]:
+    """Functions of a class and its bases that are no library's."""
+    found: list[Any] = []
+    for base in cls.__mro__:
+        if is_user_class(base):
+            for value in vars(base).values():
+                inner: Any = getattr(value, "__func__", getattr(value, "fget", value))
+                if isinstance(inner, FunctionType):
+                    found.append(inner)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_user_class(cls: type) -> bool:
+    """Whether a class is the model's own."""
+    return not cls.__module__.startswith(
+        ("torch", "builtins", "ingot", "collections", "functools", "typing", "enum")
+    )
+
+
+def _copy(container: Any) -> Any:
+    if isinstance(container, CellType):
+        return [cell_contents(container)]
+    if isinstance(container, _Global):
+        return [container.table.get(container.name, UNBOUND)]
+    if isinstance(container, (list, deque)):
+        return list(list.__iter__(container)) if isinstance(container, list) else list(container)
+    if isinstance(container, set):
+        return set(container)
+    return dict(dict.items(container))
+
+
+def _identical(a: Any, b: Any) -> bool:
+    if len(a) != len(b):
+        return False
+    if isinstance(a, dict):
+        return all(k in b and v is b[k] for k, v in a.items()) and list(a) == list(b)
+    if isinstance(a, set):
+        return bool(a == b)
+    return all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _fill(container: Any, held: Any) -> None:
+    if isinstance(container, CellType):
+        write_cell(container, held[0])
+    elif isinstance(container, _Global):
+        if held[0] is UNBOUND:
+            container.table.pop(container.name, None)
+        else:
+            container.table[container.name] = held[0]
+    elif isinstance(container, list):
+        list.__setitem__(container, slice(None), held)
+    elif isinstance(container, deque):
+        container.clear()
+        container.extend(held)
+    elif isinstance(container, set):
+        container.clear()
+        container.update(held)
+    else:
+        dict.clear(container)
+        dict.update(container, held)
+
+
+def merged(merger: Merger, container: Any, a: Any, b: Any) -> Any:
+    """The contents of one container after a branch, from those of its sides.
+
+    Raises:
+        Unmergeable: when the sides leave it with other keys, or lengths.
+    """
+    if isinstance(container, TracedList):
+        return merger.merge_lists(a, b)
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            only = sorted(map(repr, a.keys() ^ b.keys()))
+            raise Unmergeable(f"{', '.join(only)} set on one side only")
+        return {k: merger.merge(a[k], b[k]) for k in a}
+    if isinstance(a, set):
+        if a != b:
+            raise Unmergeable("a set with other elements on each side")
+        return a
+    if len(a) != len(b):
+        raise Unmergeable(
+            f"a list of {len(a)} on one side and of {len(b)} on the other, which was not made in a "
+            "function that "
+            "depends on data itself"
+        )
+    return [merger.merge(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def kept(contents: Any) -> Iterable[Any]:
+    """The values in one container's contents."""
+    return contents.values() if isinstance(contents, Mapping) else contents

@@ -1,0 +1,193 @@
+"""`return`, `break` and `continue` as flags: a function's source so that every statement is reached from its
+top.
+
+A jump becomes an assignment, and what stands behind a statement that may jump runs only if no flag is set.
+Where one side of an `if` always jumps, the rest moves to the other side instead. Nothing is written twice, so
+a function stays as long as it was, however many early returns it has.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+
+from ingot.capture.names import FUNCTIONS, walk_scope
+
+# One underscore: two would be mangled inside a class.
+RETURNED, RESULT = "_ingot_returned", "_ingot_result"
+RUNTIME = "_ingot"
+
+
+def without_jumps(function: ast.FunctionDef) -> list[ast.stmt]:
+    """The function's body with one `return`, at its end."""
+    body = function.body
+    if not any(isinstance(n, ast.Return) for s in body[:-1] for n in [s, *walk_scope(s)]) and (
+        isinstance(body[-1], ast.Return) or not _contains(body[-1:], (ast.Return,))
+    ):
+        return [*_Flags().block(body[:-1], None), *_last(body[-1])]
+    end = ast.copy_location(ast.Return(ast.Constant(None)), body[-1])
+    whole = body if always_jumps(body) else [*body, end]
+    return [
+        assign(RETURNED, ast.Constant(False), function),
+        *_Flags().block(whole, None),
+        ast.copy_location(ast.Return(name(RESULT)), body[-1]),
+    ]
+
+
+def _last(statement: ast.stmt) -> list[ast.stmt]:
+    return [statement] if isinstance(statement, ast.Return) else _Flags().block([statement], None)
+
+
+class _Loop:
+    """The flags of one loop."""
+
+    def __init__(self, number: int) -> None:
+        self.broken = f"_ingot_broken{number}"
+        self.skipped = f"_ingot_skipped{number}"
+
+
+class _Flags:
+    def __init__(self) -> None:
+        self.loops = 0
+
+    def block(self, statements: Sequence[ast.stmt], loop: _Loop | None) -> list[ast.stmt]:
+        """The statements with every jump turned into flags."""
+        out: list[ast.stmt] = []
+        for at, s in enumerate(statements):
+            rest = list(statements[at + 1 :])
+            if isinstance(s, ast.Return):
+                value = s.value or ast.Constant(None)
+                return [*out, assign(RESULT, value, s), assign(RETURNED, ast.Constant(True), s)]
+            if isinstance(s, (ast.Break, ast.Continue)):
+                assert loop is not None, "Python has checked it"
+                flag = loop.broken if isinstance(s, ast.Break) else loop.skipped
+                return [*out, assign(flag, ast.Constant(True), s)]
+            flags = self._set_by(s, loop)
+            if isinstance(s, ast.If) and flags:
+                then, other = list(s.body), list(s.orelse)
+                moved = True
+                if always_jumps(then):
+                    other += rest
+                elif always_jumps(other):
+                    then += rest
+                else:
+                    moved = False
+                out.append(
+                    ast.copy_location(
+                        ast.If(s.test, self.block(then, loop) or [ast.Pass()], self.block(other, loop)), s
+                    )
+                )
+                if moved:
+                    return out
+            else:
+                out += self._inner(s, loop)
+            if flags and rest:
+                test = ast.Call(runtime("none_of"), [name(f) for f in flags], [])
+                guarded = self.block(rest, loop)
+                return [*out, ast.copy_location(ast.If(test, guarded, []), rest[0])]
+        return out
+
+    def _inner(self, s: ast.stmt, loop: _Loop | None) -> list[ast.stmt]:
+        """One statement with its own blocks turned."""
+        if isinstance(s, ast.If):
+            then, other = self.block(s.body, loop), self.block(s.orelse, loop)
+            return [ast.copy_location(ast.If(s.test, then or [ast.Pass()], other), s)]
+        if isinstance(s, (ast.For, ast.While)):
+            return self._loop(s, loop)
+        if isinstance(s, ast.With):
+            return [ast.copy_location(ast.With(s.items, self.block(s.body, loop)), s)]
+        if isinstance(s, ast.Try):
+            handlers = [
+                ast.copy_location(ast.ExceptHandler(h.type, h.name, self.block(h.body, loop)), h)
+                for h in s.handlers
+            ]
+            parts = [self.block(part, loop) for part in (s.body, s.orelse, s.finalbody)]
+            return [ast.copy_location(ast.Try(parts[0], handlers, parts[1], parts[2]), s)]
+        if isinstance(s, ast.Match):
+            cases = [ast.match_case(c.pattern, c.guard, self.block(c.body, loop)) for c in s.cases]
+            return [ast.copy_location(ast.Match(s.subject, cases), s)]
+        return [s]
+
+    def _loop(self, s: ast.For | ast.While, outer: _Loop | None) -> list[ast.stmt]:
+        self.loops += 1
+        mine = _Loop(self.loops)
+        returns = _contains(s.body, (ast.Return,))
+        breaks = _contains(s.body, (ast.Break,), own_loop=True)
+        skips = _contains(s.body, (ast.Continue,), own_loop=True)
+        body = self.block(s.body, mine)
+        if skips:
+            body.insert(0, assign(mine.skipped, ast.Constant(False), s))
+        stops = [*([mine.broken] if breaks else []), *([RETURNED] if returns else [])]
+        looped: ast.For | ast.While
+        looped = (
+            ast.For(s.target, s.iter, body, []) if isinstance(s, ast.For) else ast.While(s.test, body, [])
+        )
+        looped.stops = stops  # type: ignore[attr-defined,union-attr]  # pyright: ignore[reportAttributeAccessIssue]
+        out: list[ast.stmt] = [assign(mine.broken, ast.Constant(False), s)] if breaks else []
+        out.append(ast.copy_location(looped, s))
+        if s.orelse:
+            after = self.block(s.orelse, outer)
+            if stops:
+                test = ast.Call(runtime("none_of"), [name(f) for f in stops], [])
+                after = [ast.copy_location(ast.If(test, after, []), s.orelse[0])]
+            out += after
+        return out
+
+    def _set_by(self, s: ast.stmt, loop: _Loop | None) -> list[str]:
+        """Flags that a statement with blocks may set, of those that skip what stands behind it."""
+        if not isinstance(s, (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)):
+            return []
+        flags: list[str] = []
+        if _contains([s], (ast.Return,)):
+            flags.append(RETURNED)
+        if loop is not None:
+            if _contains([s], (ast.Break,), own_loop=True):
+                flags.append(loop.broken)
+            if _contains([s], (ast.Continue,), own_loop=True):
+                flags.append(loop.skipped)
+        return flags
+
+
+def _contains(
+    statements: Iterable[ast.AST], kinds: tuple[type[ast.stmt], ...], own_loop: bool = False
+) -> bool:
+    """Whether one of these statements is inside; with `own_loop`, not in a loop of its own."""
+    for s in statements:
+        if isinstance(s, kinds):
+            return True
+        if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
+            continue
+        inner: Iterable[ast.AST] = ast.iter_child_nodes(s)
+        if own_loop and isinstance(s, (ast.For, ast.While)):
+            inner = s.orelse
+        if _contains(inner, kinds, own_loop):
+            return True
+    return False
+
+
+def always_jumps(statements: Sequence[ast.stmt]) -> bool:
+    """Whether control never leaves these statements at their end."""
+    for s in statements:
+        if isinstance(s, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
+            return True
+        if isinstance(s, ast.If) and s.orelse and always_jumps(s.body) and always_jumps(s.orelse):
+            return True
+        if isinstance(s, ast.With) and always_jumps(s.body):
+            return True
+    return False
+
+
+def name(of: str) -> ast.Name:
+    """The variable, read."""
+    return ast.Name(of, ast.Load())
+
+
+def runtime(function: str) -> ast.Attribute:
+    """A function of the runtime that rewritten code calls."""
+    return ast.Attribute(name(RUNTIME), function, ast.Load())
+
+
+def assign(target: str, value: ast.expr, at: ast.AST) -> ast.stmt:
+    """`target = value`, at the line of another node."""
+    made = ast.Assign([ast.Name(target, ast.Store())], value)
+    return ast.fix_missing_locations(ast.copy_location(made, at))

@@ -1,0 +1,227 @@
+"""Lists whose length data decides: elements that are there or not, runs of elements, and what can be done
+with them.
+"""
+
+# Elements may be anything; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ingot.capture.request import asking_frame, cannot_wait, recorder, unpacks
+from ingot.capture.scalars import as_tensor, kind_of
+from ingot.errors import DataDependentError
+
+
+@dataclass(eq=False)
+class Perhaps:
+    """An element that is there where `there` holds."""
+
+    there: Any  # SymBool
+    value: Any
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return joined(func, args, kwargs or {})
+
+
+@dataclass(eq=False)
+class Many:
+    """As many elements as `rows` has: each one of its rows, or the number in it."""
+
+    rows: torch.Tensor
+    kind: type
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return joined(func, args, kwargs or {})
+
+
+@dataclass(eq=False)
+class Rows:
+    """Something to loop over whose length only the run knows."""
+
+    length: Any  # SymInt
+    at: Callable[[Any], Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        frame = asking_frame()
+        if frame is not None and unpacks(frame):  # `a, b = …` wants a number of them: the size becomes fixed
+            return iter([self.at(i) for i in range(recorder().env.fixed_number(self.length))])
+        return cannot_wait("loops over something as long as data says")
+
+    def __len__(self) -> int:
+        cannot_wait("needs a length that data decides as a Python number")
+
+    def __eq__(self, other: object) -> bool:
+        cannot_wait("compares a list that is as long as data says")
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        cannot_wait("asks whether there is any of what data decides the number of")
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            cannot_wait("takes a slice of something as long as data says")
+        return self.at(index if isinstance(index, torch.SymInt) or index >= 0 else self.length + index)
+
+
+class TracedList(list[Any]):
+    """A list of a rewritten function: it may come to hold Perhaps and Many, and has no length then."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the number of elements is a Python number."""
+        return not any(isinstance(v, (Perhaps, Many)) for v in list.__iter__(self))
+
+    def extend_by(self, rows: torch.Tensor, kind: type) -> None:
+        """Append the rows of a tensor, each as a value of this kind."""
+        list.append(self, Many(rows, kind))
+
+    def parts(self) -> list[Any]:
+        """The elements as they are kept."""
+        return list(list.__iter__(self))
+
+    def count(self, *value: Any) -> Any:  # type: ignore[override]
+        """As list.count; without a value, how many elements there are."""
+        if value:
+            return (
+                list.count(self, *value) if self.known else cannot_wait("counts in a list of unknown length")
+            )
+        total: Any = 0
+        for v in self.parts():
+            if isinstance(v, Many):
+                total = total + v.rows.shape[0]
+            elif isinstance(v, Perhaps):
+                total = total + piece(v).shape[0]
+            else:
+                total = total + 1
+        return total
+
+    def rows(self) -> tuple[torch.Tensor, type]:
+        """All elements as rows of one tensor, and their kind."""
+        parts = self.parts()
+        kinds = {
+            v.kind if isinstance(v, Many) else _kind(v.value if isinstance(v, Perhaps) else v) for v in parts
+        }
+        kind = kinds.pop() if len(kinds) == 1 else torch.Tensor
+        pieces = [piece(v) for v in parts]
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), kind
+
+    def element(self, index: Any) -> Any:
+        """The element at a position that data may decide."""
+        rows, kind = self.rows()
+        row = rows.select(0, index)
+        return row if kind is torch.Tensor else row.item()
+
+    def __len__(self) -> int:
+        return (
+            list.__len__(self) if self.known else cannot_wait("needs the length of a list that data decides")
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return list.__iter__(self) if self.known else cannot_wait("loops over a list as long as data says")
+
+    def __reversed__(self) -> Iterator[Any]:
+        return (
+            list.__reversed__(self) if self.known else cannot_wait("loops over a list as long as data says")
+        )
+
+    def __bool__(self) -> bool:
+        return (
+            list.__len__(self) > 0
+            if self.known
+            else cannot_wait("asks whether a list that data fills is empty")
+        )
+
+
+def _guarded(name: str) -> Callable[..., Any]:
+    """A method of list that needs to know where each element is."""
+    plain: Any = getattr(list, name)
+
+    @functools.wraps(plain)
+    def method(self: TracedList, *args: Any) -> Any:
+        if not self.known:
+            if name == "__getitem__" and not isinstance(args[0], slice):
+                return self.element(args[0])
+            cannot_wait(f"calls list.{name} on a list as long as data says")
+        return plain(self, *args)
+
+    return method
+
+
+for _name in (
+    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__add__", "__mul__", "copy",
+    "index", "insert", "pop", "remove", "reverse", "sort",
+):  # fmt: skip
+    setattr(TracedList, _name, _guarded(_name))
+
+
+def _kind(value: Any) -> type:
+    return kind_of(value) or torch.Tensor
+
+
+def piece(v: Any) -> torch.Tensor:
+    """An element, or run of elements, as rows."""
+    if isinstance(v, Many):
+        return v.rows
+    if isinstance(v, Perhaps):
+        return rows_of([_tensor(v.value).unsqueeze(0)], [_tensor(v.there).unsqueeze(0)])
+    return _tensor(v).unsqueeze(0)
+
+
+def _end_to_end(v: Any, dim: int) -> torch.Tensor:
+    """A tensor, or the tensors of a run joined along a dimension."""
+    if isinstance(v, torch.Tensor):
+        return v
+    rows = piece(v)
+    at = dim % (rows.dim() - 1)
+    return rows.movedim(0, at).flatten(at, at + 1)
+
+
+def _tensor(v: Any) -> torch.Tensor:
+    if isinstance(v, torch.Tensor):
+        return v
+    if kind_of(v) is None:
+        raise DataDependentError(
+            f"a list as long as data says holds a {type(v).__name__}; wanted tensors or numbers."
+        )
+    return as_tensor(recorder(), v)
+
+
+def rows_of(columns: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Rows of all columns in turn, those left out whose mask is false."""
+    whole = columns[0] if len(columns) == 1 else torch.stack(list(columns), 1).flatten(0, 1)
+    if all(m is None for m in masks):
+        return whole
+    full = [
+        torch.ones(c.shape[:1], dtype=torch.bool) if m is None else m
+        for c, m in zip(columns, masks, strict=True)
+    ]
+    mask = full[0] if len(full) == 1 else torch.stack(full, 1).flatten(0, 1)
+    return whole[mask]
+
+
+def joined(func: Any, args: Any, kwargs: Any) -> Any:
+    """torch.stack and torch.cat of a list with runs in it."""
+    tensors = args[0] if args else kwargs.get("tensors")
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    parts: list[Any] = tensors.parts() if isinstance(tensors, TracedList) else list(tensors)
+    if func is torch.stack:
+        whole = torch.cat([piece(v) for v in parts])
+        return whole if dim == 0 else whole.movedim(0, dim)
+    if func in (torch.cat, torch.concat, torch.concatenate):
+        return torch.cat([_end_to_end(v, dim) for v in parts], dim)
+    raise DataDependentError(
+        f"torch.{getattr(func, '__name__', func)} takes a list as long as data says; wanted "
+        "torch.stack or torch.cat, "
+        "which turn it into one tensor."
+    )

@@ -1,0 +1,524 @@
+"""`while` and `for` as a Loop: the body recorded until it is known what is carried from one round to the
+next.
+
+At first every variable is taken to be the same in every round. What a round turns out to change is carried
+with the sizes it has at the start, then without those sizes that a round changes. This settles after two or
+three recordings.
+"""
+
+# Values may be anything; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture import checks
+from ingot.capture.cells import Cells
+from ingot.capture.containers import Containers
+from ingot.capture.graph import Body
+from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
+from ingot.capture.merge import UNBOUND, describe, tensor_of
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
+from ingot.capture.scope import Scope, inside
+from ingot.capture.tensors import dtype_of
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Entry, Recorder
+
+ROUNDS = 24  # recordings of one body before giving up
+
+
+class Peel(Exception):
+    """The first round gives a variable another kind of value: it has to be recorded by itself."""
+
+
+@dataclass
+class Form:
+    """What is carried for one leaf: a number of a kind, or a tensor; a dim of None may change."""
+
+    kind: type
+    dtype: torch.dtype
+    dims: list[Any] = field(default_factory=list[Any])
+    hints: list[int] = field(default_factory=list[int])
+
+
+@dataclass
+class Place:
+    """A variable, or one slot of a container, that a round may change."""
+
+    what: str
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+    start: Any
+    used: bool  # whether its value matters behind the loop
+    form: Any = None  # a structure of Forms; None where no round changes it
+
+
+@dataclass
+class Round:
+    """One recording of the body."""
+
+    scope: Scope
+    iteration: ir.Value
+    condition: ir.Value | None = None
+    carried: list[ir.Value] = field(default_factory=list[ir.Value])
+    scanned: list[tuple[Any, Any, list[ir.Value]]] = field(
+        default_factory=list[Any]
+    )  # list, elements, values
+    check: ir.Value | None = None
+
+
+class Loop:
+    """One loop while it is recorded."""
+
+    def __init__(
+        self,
+        g: Recorder,
+        body: Callable[[Any], Any],
+        go: Callable[[], Any] | None,
+        condition: Callable[[Any], ir.Value],
+        cells: Cells,
+        names: Sequence[str],
+        head: Sequence[str],
+        live: Sequence[str],
+    ) -> None:
+        self.g = g
+        self.body = body
+        self.go = go
+        self.condition = condition
+        self.cells = cells
+        self.names = names
+        self.start = cells.get(names)
+        self.held = Containers(cells.reachable(names))
+        self.writes: list[Entry] = []  # tensors from outside that rounds write to
+        self.places = [self._variable(n, n in live) for n in names if n in head]
+        self.slots: dict[tuple[int, Any], Place] = {}
+
+    def _variable(self, name: str, used: bool) -> Place:
+        return Place(
+            f"the variable {name!r}",
+            lambda: self.cells.get([name])[name],
+            lambda value: self.cells.put({name: value}),
+            self.start[name],
+            used,
+        )
+
+    def record(self, trips: Any, first: ir.Value | None) -> None:
+        """Write the Loop node.
+
+        trips: the most rounds, an int or SymInt; None for no limit
+        first: the condition before the first round, None for true
+
+        Raises:
+            Peel: the first round must be recorded by itself.
+            DataDependentError: names the variable that changes its kind from round to round.
+        """
+        for _ in range(ROUNDS):
+            done, settled = self._round()
+            if settled:
+                self._emit(done, trips, first)
+                return
+            done.scope.body.discard()
+        raise DataDependentError(
+            f"{quoted_line()}\n"
+            "What this loop carries from round to round does not settle: shapes change in a new way "
+            "each time. "
+            "Keep each variable's dtype and number of dimensions the same in every round."
+        )
+
+    # -- one recording
+
+    def _round(self) -> tuple[Round, bool]:
+        g = self.g
+        check, g.check = g.check, None
+        try:
+            with inside(g) as scope:
+                done = Round(scope, g.graph.body_input("iteration", ir.TensorType(ir.DataType.INT64)))
+                done.iteration.shape = ir.Shape([])
+                g.graph.body_input("going", ir.TensorType(ir.DataType.BOOL)).shape = ir.Shape([])
+                for place in self._all():
+                    if place.form is not None:
+                        place.put(self._inputs(place.form))
+                for e in self.writes:
+                    value = g.graph.body_input("written", ir.TensorType(dtype_of(e.tensor.dtype)))
+                    g.put_value(e, value)
+                i = number(g, done.iteration, int, 3)
+                g.env.declare_range(i, 0, None)
+                self.body(i)
+                settled = self._compare()
+                going = self.go() if self.go is not None else True
+                if settled:
+                    self._results(done, going)
+            settled = self._more_writes(scope) and settled
+            if settled:
+                done.carried += [next(v for entry, v in scope.written if entry is e) for e in self.writes]
+            return done, settled
+        finally:
+            g.check = check
+            self.cells.put(self.start)
+            self.held.restore()
+
+    def _all(self) -> list[Place]:
+        return [*self.places, *self.slots.values()]
+
+    def _inputs(self, form: Any) -> Any:
+        """Values of this form that come in from the round before."""
+        g = self.g
+        if isinstance(form, Form):
+            value = g.graph.body_input("carried", ir.TensorType(dtype_of(form.dtype)))
+            if form.kind is torch.Tensor:
+                return tensor_of(g, value, form.dtype, form.dims, form.hints)
+            value.shape = ir.Shape([])
+            return number(g, value, form.kind, form.hints[0])
+        return _rebuilt(form, [self._inputs(f) for f in _parts(form)])
+
+    def _compare(self) -> bool:
+        """Whether what the round leaves behind has the forms it came with; forms are widened where not."""
+        same = True
+        for place in self._all():
+            form = self._formed(place.form, place.start, place.get(), place.what)
+            if form is not _SAME:
+                place.form, same = form, False
+        for index, (before, now) in enumerate(zip(self.held.before, self.held.contents(), strict=True)):
+            if now is not before:
+                same = self._changed(index, before, now) and same
+        return same
+
+    def _changed(self, index: int, before: Any, now: Any) -> bool:
+        """A container was changed by the round: appended to, or other values in its slots."""
+        container = self.held.found[index]
+        what = "a list, dict or object that this loop changes"
+        if isinstance(before, set):
+            raise self._refused(what, "a set with other elements")
+        if isinstance(before, list):
+            if len(now) < len(before) or (len(now) > len(before) and not isinstance(container, list)):
+                raise self._refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
+            pairs: Any = [(k, before[k], now[k]) for k in range(len(before))]
+        else:
+            if before.keys() != now.keys():
+                only = sorted(map(repr, before.keys() ^ now.keys()))
+                raise self._refused(what, f"with or without {', '.join(only)}")
+            pairs = [(k, before[k], now[k]) for k in before]
+        same = True
+        for key, a, b in pairs:
+            if a is b or (index, key) in self.slots:
+                continue
+            self.slots[index, key] = self._slot(index, key, a)
+            same = False
+        return same
+
+    def _slot(self, index: int, key: Any, start: Any) -> Place:
+        container = self.held.found[index]
+
+        def get() -> Any:
+            return self.held.contents()[index][key]
+
+        def put(value: Any) -> None:
+            contents = self.held.contents()
+            changed = type(contents[index])(contents[index])
+            changed[key] = value
+            contents[index] = changed
+            self.held.put(contents)
+
+        return Place(f"{key!r} in a {type(container).__name__}", get, put, start, True)
+
+    def _formed(self, form: Any, start: Any, now: Any, what: str) -> Any:
+        """The form after a round: _SAME where it is the one before."""
+        g = self.g
+        if form is None:
+            if _identical(g, start, now):
+                return _SAME
+            if (start is None) != (now is None) and start is not UNBOUND:
+                raise Peel
+            if (
+                kind_of(start) is not torch.Tensor
+                and kind_of(start) is not None
+                and isinstance(now, torch.Tensor)
+                and now.dim()
+            ):
+                raise Peel
+            with g.graph.writing(g.graph.body.parent or g.graph.root):
+                first = self._first_form(start, now, what)
+            return self._widened(first, now, what)
+        wider = self._widened(form, now, what)
+        return _SAME if wider is form else wider
+
+    def _first_form(self, start: Any, now: Any, what: str) -> Any:
+        """The form of what is there before the loop; where nothing is, of what a round leaves."""
+        kind, after = kind_of(start), kind_of(now)
+        if start is UNBOUND:
+            if after is None:
+                if isinstance(now, (list, tuple)) and type(now) in (list, tuple):
+                    return _rebuilt(now, [self._first_form(UNBOUND, v, what) for v in now])
+                raise self._refused(what, f"{describe(now)} after a round and nothing before")
+            return self._form_of(now, after)
+        if kind is None:
+            parts, more = _parts(start), _parts(now)
+            if type(start) is not type(now) or not parts or len(parts) != len(more):
+                raise self._refused(what, f"{describe(start)} before a round and {describe(now)} after it")
+            return _rebuilt(start, [self._first_form(a, b, what) for a, b in zip(parts, more, strict=True)])
+        if kind is not after and after is torch.Tensor and now.dim() == 0:
+            return Form(torch.Tensor, now.dtype)  # a number that becomes a tensor without dimensions
+        if kind is not after and {kind, after} == {int, float}:
+            return Form(float, torch.float64, hints=[1])
+        return self._form_of(start, kind)
+
+    def _form_of(self, value: Any, kind: type) -> Form:
+        g = self.g
+        if kind is not torch.Tensor:
+            hint = g.env.value(g.env.expr(value)) if isinstance(value, Symbolic) else value
+            return Form(kind, DTYPE[kind], hints=[hint])
+        dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
+        hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]
+        return Form(kind, value.dtype, dims, hints)
+
+    def _widened(self, form: Any, now: Any, what: str) -> Any:
+        """The form with those dims free that the round changes; the very same where it changes none."""
+        if not isinstance(form, Form):
+            parts, forms = _parts(now), _parts(form)
+            if type(now) is not type(form) or len(parts) != len(forms):
+                raise self._refused(what, f"{describe(now)} after a round")
+            wider = [self._widened(f, v, what) for f, v in zip(forms, parts, strict=True)]
+            if all(w is f for w, f in zip(wider, forms, strict=True)):
+                return form
+            return _rebuilt(form, wider)
+        kind = kind_of(now)
+        if form.kind is float and kind is int:
+            return form
+        if form.kind is torch.Tensor and not form.dims and kind in (int, float):
+            return form
+        fits = kind is form.kind
+        if fits and kind is torch.Tensor:
+            fits = now.dtype == form.dtype and now.dim() == len(form.dims)
+        if not fits:
+            raise self._refused(what, f"{_described(form)} before a round and {describe(now)} after it")
+        if kind is torch.Tensor:
+            same = [d is None or self.g.same_size(d, n) for d, n in zip(form.dims, now.shape, strict=True)]
+            if not all(same):
+                dims = [d if ok else None for d, ok in zip(form.dims, same, strict=True)]
+                return Form(form.kind, form.dtype, dims, form.hints)
+        return form
+
+    def _more_writes(self, scope: Scope) -> bool:
+        known = {id(e) for e in self.writes}
+        new = [e for e, _ in scope.written if id(e) not in known]
+        self.writes += new
+        return not new
+
+    # -- results
+
+    def _results(self, done: Round, going: Any) -> None:
+        g = self.g
+        for place in self._all():
+            if place.form is not None:
+                self._lower(place.form, place.get(), done.carried)
+        done.check = g.check
+        contents = self.held.contents()
+        for container, before, now in zip(self.held.found, self.held.before, contents, strict=True):
+            if isinstance(before, list) and len(now) > len(before):
+                self._scan(done, container, list(now)[len(before) :])
+        done.condition = self.condition(going)
+
+    def _scan(self, done: Round, container: Any, added: list[Any]) -> None:
+        """What a round appends to a list becomes outputs with a row for each round."""
+        if not isinstance(container, TracedList):
+            raise DataDependentError(
+                f"{quoted_line()}\n"
+                "This loop runs as often as data says and appends to a list that was made elsewhere, "
+                "so that its "
+                "length would not be known. Make the list in the function that has the loop (`out = []`)."
+            )
+        g = self.g
+        values: list[ir.Value] = []
+        for v in added:
+            inner = v.value if isinstance(v, Perhaps) else v
+            kind = kind_of(inner)
+            if kind is None or isinstance(v, Many):
+                raise self._refused(
+                    "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
+                )
+            if kind is torch.Tensor:
+                parent = g.graph.body.parent or g.graph.root
+                with g.graph.writing(parent):
+                    if not all(g.sizes.in_scope(d) for d in inner.shape):
+                        raise self._refused(
+                            "a list that this loop appends to", "of tensors of different shapes"
+                        )
+            values.append(g.val(inner) if kind is torch.Tensor else g.operand(inner, DTYPE[kind]))
+            if isinstance(v, Perhaps):
+                values.append(g.operand(v.there, torch.bool))
+        done.scanned.append((container, added, values))
+
+    def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
+        if isinstance(form, Form):
+            out.append(self.g.operand(value, form.dtype))
+            return
+        for f, v in zip(_parts(form), _parts(value), strict=True):
+            self._lower(f, v, out)
+
+    def _starts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
+        """Values of a place before the first round."""
+        g = self.g
+        if not isinstance(form, Form):
+            parts = [UNBOUND] * len(_parts(form)) if value is UNBOUND else _parts(value)
+            for f, v in zip(_parts(form), parts, strict=True):
+                self._starts(f, v, out)
+        elif value is not UNBOUND:
+            out.append(g.operand(value, form.dtype))
+        elif form.kind is torch.Tensor:
+            shape = [d if isinstance(d, int) else 0 for d in form.dims]
+            zero = g.const(0, form.dtype)
+            out.append(g.op("Expand", zero, g.const(shape, torch.int64)) if shape else zero)
+        else:
+            out.append(g.const(form.kind(0), form.dtype))
+
+    def _emit(self, done: Round, trips: Any, first: ir.Value | None) -> None:
+        g = self.g
+        starts: list[ir.Value] = []
+        for place in self._all():
+            if place.form is not None:
+                self._starts(place.form, place.start, starts)
+        starts += [g.val_of(e) for e in self.writes]
+        results = list(done.carried)
+        if done.check is not None:
+            starts.append(checks.true(g))
+            results.append(self._checked(done.scope.body, done.check))
+        scanned = [v for _, _, values in done.scanned for v in values]
+        assert done.condition is not None
+        body = g.graph.graph_of(done.scope.body, [done.condition, *results, *scanned], "body")
+        g.locate()
+        limit = None if trips is None else g.scalar(trips)
+        count = max(len(starts) + len(scanned), 1)
+        if not starts and not scanned:
+            return  # nothing is left behind
+        outputs = list(g.ops("Loop", limit, first or checks.true(g), *starts, n=count, body=body))
+        for value, inner in zip(outputs, [*results, *scanned], strict=True):
+            value.type = inner.type
+        rest = iter(outputs)
+        variables = dict.fromkeys(self.names, UNBOUND)
+        self.cells.put(variables)
+        for place in self.places:
+            place.put(place.start if place.form is None else self._outputs(place.form, rest))
+        for place in self.slots.values():
+            place.put(self._outputs(place.form, rest))
+        for e in self.writes:
+            g.put_value(e, next(rest))
+        if done.check is not None:
+            noted = list(g.assumptions)
+            checks.require(g, next(rest), "")
+            g.assumptions[:] = noted
+        for container, added, values in done.scanned:
+            self._append(container, added, [next(rest) for _ in values], trips)
+
+    def _checked(self, body: Body, check: ir.Value) -> ir.Value:
+        g = self.g
+        with g.graph.writing(body):
+            before = g.graph.body_input("checked", ir.TensorType(ir.DataType.BOOL))
+            before.shape = ir.Shape([])
+            return g.op("And", before, check)
+
+    def _outputs(self, form: Any, rest: Any) -> Any:
+        if isinstance(form, Form):
+            value = next(rest)
+            if form.kind is torch.Tensor:
+                return tensor_of(self.g, value, form.dtype, form.dims, form.hints)
+            return number(self.g, value, form.kind, form.hints[0])
+        return _rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
+
+    def _append(self, container: TracedList, added: list[Any], outputs: list[ir.Value], trips: Any) -> None:
+        """The list goes on with as many elements as there were rounds."""
+        g = self.g
+        fixed = trips is not None and self.go is None
+        known = [trips] if fixed else [None]
+        hint = [int(g.env.value(g.env.expr(trips)))] if fixed else [3]
+        rest = iter(outputs)
+        columns: list[Any] = []
+        masks: list[Any] = []
+        for v in added:
+            inner = v.value if isinstance(v, Perhaps) else v
+            shape = list(inner.shape) if isinstance(inner, torch.Tensor) else []
+            dtype = inner.dtype if isinstance(inner, torch.Tensor) else DTYPE[kind_of(inner) or int]
+            hints = hint + [int(g.env.value(g.env.expr(d))) for d in shape]
+            if columns and known == [None]:
+                known = [columns[0].shape[0]]
+            columns.append(tensor_of(g, self._shaped(next(rest), shape), dtype, known + shape, hints))
+            if isinstance(v, Perhaps):
+                known = [columns[0].shape[0]]
+                masks.append(tensor_of(g, next(rest), torch.bool, known, hint))
+            else:
+                masks.append(None)
+        kinds = {kind_of(v.value if isinstance(v, Perhaps) else v) for v in added}
+        kind = kinds.pop() if len(kinds) == 1 else torch.Tensor
+        container.extend_by(rows_of(columns, masks), kind or torch.Tensor)
+
+    def _shaped(self, rows: ir.Value, shape: Sequence[Any]) -> ir.Value:
+        """Scanned rows; runtimes leave open what size the other axes have where there was no round."""
+        g = self.g
+        if all(isinstance(d, int) for d in shape):
+            return rows
+        count = g.op("Shape", rows, start=0, end=1)
+        made = g.op("Reshape", rows, g.op("Concat", count, g.shape(shape), axis=0), allowzero=1)
+        made.type = rows.type
+        return made
+
+    def _refused(self, what: str, why: str) -> DataDependentError:
+        return DataDependentError(
+            f"{quoted_line()}\n"
+            f"Data decides how often this loop runs, and {what} would be {why}: no ONNX value can hold both. "
+            "Start it with a value of the kind that the rounds give it: a tensor of the same dtype "
+            "and number of "
+            "dimensions, or a number of the same type."
+        )
+
+
+class _Same:
+    """Says that a form did not change."""
+
+
+_SAME = _Same()
+
+
+def _parts(structure: Any) -> list[Any]:
+    if isinstance(structure, (list, tuple)):
+        return list(structure)
+    return list(structure.values()) if isinstance(structure, dict) else []
+
+
+def _rebuilt(like: Any, parts: list[Any]) -> Any:
+    if isinstance(like, dict):
+        return dict(zip(like, parts, strict=True))
+    if isinstance(like, tuple):
+        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+    return parts
+
+
+def _described(form: Form) -> str:
+    if form.kind is torch.Tensor:
+        return f"a {str(form.dtype).removeprefix('torch.')} tensor of {len(form.dims)} dimensions"
+    return f"{'an' if form.kind is int else 'a'} {form.kind.__name__}"
+
+
+def _identical(g: Recorder, a: Any, b: Any) -> bool:
+    """Whether a round leaves a value as it is."""
+    if a is b:
+        return True
+    if isinstance(a, Symbolic) and isinstance(b, Symbolic):
+        return bool(g.env.expr(a) == g.env.expr(b))
+    if isinstance(a, (torch.Tensor, *Symbolic)) or isinstance(b, (torch.Tensor, *Symbolic)):
+        return False
+    if isinstance(a, (list, tuple)) and type(a) is type(b) and len(a) == len(b):
+        return all(_identical(g, x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, (list, tuple, dict, set)):
+        return False
+    try:
+        return type(a) is type(b) and bool(a == b)
+    except Exception:
+        return False

@@ -1,0 +1,361 @@
+"""Two values of one variable, from the two sides of a branch, as one: the slots of an If that this needs."""
+
+# Values may be anything; torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.choice import Choice, Maybe
+from ingot.capture.lists import Many, Perhaps, TracedList
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
+from ingot.capture.scope import Scope
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+
+class _Unbound:
+    """Stands for a variable that has no value."""
+
+    def __repr__(self) -> str:
+        return "no value"
+
+
+UNBOUND = _Unbound()
+
+
+class Unmergeable(Exception):
+    """No ONNX value can hold both; the message says what they are."""
+
+
+@dataclass
+class Side:
+    """One side of a branch after it was recorded."""
+
+    scope: Scope
+    error: Exception | None = None  # what the side raises, always
+    variables: dict[str, Any] = field(default_factory=dict[str, Any])
+    result: Any = None
+    contents: list[Any] = field(default_factory=list[Any])
+    values: dict[Any, ir.Value] = field(default_factory=dict[Any, ir.Value])  # in the graph, of leaves
+    check: ir.Value | None = None
+
+    def lower(self, g: Recorder, value: Any) -> None:
+        """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
+        if isinstance(value, torch.Tensor):
+            self.values[id(value)] = g.val(value)
+        elif isinstance(value, Symbolic):
+            self.values[g.env.expr(value)] = g.scalar(value)
+        elif isinstance(value, (list, tuple)):
+            for v in list.__iter__(value) if isinstance(value, list) else value:
+                self.lower(g, v)
+        elif isinstance(value, Perhaps):
+            self.lower(g, value.there)
+            self.lower(g, value.value)
+        elif isinstance(value, Many):
+            self.lower(g, value.rows)
+        elif isinstance(value, dict):
+            for v in value.values():
+                self.lower(g, v)
+        elif isinstance(value, Maybe):
+            self.lower(g, value.is_none)
+            self.lower(g, value.value)
+
+
+@dataclass
+class Slot:
+    """One output of the If, and what its value becomes in Python."""
+
+    make: Callable[[ir.Value], Any]
+    then: ir.Value
+    other: ir.Value
+    index: int = -1
+
+
+class Merger:
+    """Plans the outputs of one If."""
+
+    def __init__(self, g: Recorder, condition: Any, then: Side, other: Side) -> None:
+        self.g = g
+        self.condition = condition
+        self.then = then
+        self.other = other
+        self.slots: list[Slot] = []
+        taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
+        self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
+
+    def merge(self, a: Any, b: Any) -> Any:
+        """The structure with a Slot in the place of what the sides have different.
+
+        Raises:
+            Unmergeable: says what the two are.
+        """
+        if self.equal(a, b):
+            return a
+        if isinstance(a, Maybe) or isinstance(b, Maybe) or (a is None) != (b is None):
+            return self._maybe(a, b)
+        if a is UNBOUND or b is UNBOUND:
+            return self._one_sided(a, b)
+        ka, kb = kind_of(a), kind_of(b)
+        if ka is not None and kb is not None:
+            return self._leaf(a, b, ka, kb)
+        if isinstance(a, TracedList) and isinstance(b, TracedList):
+            return TracedList(self.merge_lists(a.parts(), b.parts()))
+        if type(a) is type(b) and isinstance(a, (list, tuple)) and len(a) == len(b):
+            parts = [self.merge(x, y) for x, y in zip(a, b, strict=True)]
+            if isinstance(a, tuple):
+                return type(a)(*parts) if hasattr(a, "_fields") else tuple(parts)
+            return parts
+        if (
+            isinstance(a, dict)
+            and isinstance(b, dict)
+            and type(a) is type(b) is dict
+            and a.keys() == b.keys()
+        ):
+            return {k: self.merge(a[k], b[k]) for k in a}
+        if callable(a) and callable(b):
+            return Choice(self.condition, a, b)
+        raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+
+    def merge_lists(self, a: list[Any], b: list[Any]) -> list[Any]:
+        """Elements of a list after a branch: those that one side alone appends are there perhaps."""
+        if len(a) == len(b) and not any(isinstance(v, (Many, Perhaps)) for v in (*a, *b)):
+            return [self.merge(x, y) for x, y in zip(a, b, strict=True)]
+        common = 0
+        while common < min(len(a), len(b)) and a[common] is b[common]:
+            common += 1
+        merged: list[Any] = list(a[:common])
+        for extra, holds in ((a[common:], True), (b[common:], False)):
+            for v in extra:
+                merged.append(self._perhaps(v, holds))
+        return merged
+
+    def _perhaps(self, v: Any, holds: bool) -> Perhaps:
+        """An element that the side where the condition is `holds` appends."""
+        inner = v.value if isinstance(v, Perhaps) else v
+        if kind_of(inner) is None:
+            raise Unmergeable(f"a list with {describe(v)} in it on one side only")
+        there = v.there if isinstance(v, Perhaps) else True
+        flag = self.merge(there, False) if holds else self.merge(False, there)
+        value = (
+            self._one_sided(inner, UNBOUND, shaped=True)
+            if holds
+            else self._one_sided(UNBOUND, inner, shaped=True)
+        )
+        return Perhaps(flag, value)
+
+    def equal(self, a: Any, b: Any) -> bool:
+        """Whether the sides have the same, so that no output is needed."""
+        if a is b:
+            if isinstance(a, torch.Tensor):
+                return self._unchanged(a)
+            return not isinstance(a, Symbolic) or self.g.sizes.in_scope(a)
+        if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+            return False
+        if isinstance(a, Symbolic) and isinstance(b, Symbolic):
+            same = self.g.env.expr(a) == self.g.env.expr(b)
+            return bool(same) and self.g.sizes.in_scope(a)
+        if isinstance(a, Symbolic) or isinstance(b, Symbolic):
+            return False
+        if isinstance(a, (list, tuple, dict, set)):
+            return False if type(a) is not type(b) else self._equal_parts(a, b)
+        try:
+            return type(a) is type(b) and bool(a == b)
+        except Exception:
+            return False
+
+    def _unchanged(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor is the same on both sides and visible here.
+
+        Writes into tensors from outside are merged for themselves.
+        """
+        a, b = self.then.values.get(id(tensor)), self.other.values.get(id(tensor))
+        return a is None or b is None or self.g.graph.visible(a) or a is not b
+
+    def _equal_parts(self, a: Any, b: Any) -> bool:
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(self.equal(a[k], b[k]) for k in a)
+        if isinstance(a, set):
+            return bool(a == b)
+        return len(a) == len(b) and all(self.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    # -- leaves
+
+    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot:
+        if ka is torch.Tensor and kb is torch.Tensor:
+            return self._tensors(a, b)
+        if torch.Tensor in (ka, kb):
+            return self._tensor_and_number(a, b)
+        if ka is not kb:
+            raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+        values = self.value(self.then, a), self.value(self.other, b)
+        hint = self._hint(a if self.example else b)
+        return self.slot(lambda v: number(self.g, v, ka, hint), *values)
+
+    def _hint(self, x: Any) -> Any:
+        return self.g.env.value(self.g.env.expr(x)) if isinstance(x, Symbolic) else x
+
+    def _tensors(self, a: torch.Tensor, b: torch.Tensor) -> Slot:
+        if a.dtype != b.dtype or a.dim() != b.dim():
+            raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+        dims = [
+            p if self.g.same_size(p, q) and self.g.sizes.in_scope(p) else None
+            for p, q in zip(a.shape, b.shape, strict=True)
+        ]
+        make = self._tensor_like(a if self.example else b, dims)
+        return self.slot(make, self.value(self.then, a), self.value(self.other, b))
+
+    def _tensor_and_number(self, a: Any, b: Any) -> Slot:
+        tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)
+        fits = kind_of(plain) in ((int, float) if tensor.dtype.is_floating_point else (int,))
+        if tensor.dim() or not fits or tensor.dtype == torch.bool:
+            raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+        values: list[ir.Value] = []
+        for side, x in ((self.then, a), (self.other, b)):
+            value = self.value(side, x)
+            if x is plain:
+                with self.g.graph.writing(side.scope.body):
+                    value = self.g.cast(value, DTYPE[kind_of(plain) or int], tensor.dtype)
+            values.append(value)
+        return self.slot(self._tensor_like(tensor, []), *values)
+
+    def _maybe(self, a: Any, b: Any) -> Maybe:
+        pairs = [
+            (x.is_none, x.value) if isinstance(x, Maybe) else (x is None, UNBOUND if x is None else x)
+            for x in (a, b)
+        ]
+        (none_a, value_a), (none_b, value_b) = pairs
+        if UNBOUND in (a, b):
+            raise Unmergeable("a value that may be None on one side and none at all on the other")
+        if any(v is not UNBOUND and kind_of(v) is None for v in (value_a, value_b)):
+            known = value_b if value_a is UNBOUND else value_a
+            raise Unmergeable(f"None on one side and {describe(known)} on the other")
+        return Maybe(self.merge(none_a, none_b), self.merge(value_a, value_b))
+
+    def _one_sided(self, a: Any, b: Any, shaped: bool = False) -> Any:
+        """A value on one side only: Python would raise on the other, so that anything will do there.
+
+        shaped: of the same shape there too, where that can be said
+        """
+        known = b if a is UNBOUND else a
+        side, empty = (self.other, self.then) if a is UNBOUND else (self.then, self.other)
+        if isinstance(known, (tuple, list)):
+            parts = [self._one_sided(*((UNBOUND, x) if a is UNBOUND else (x, UNBOUND))) for x in known]
+            return (
+                parts
+                if isinstance(known, list)
+                else type(known)(*parts)
+                if hasattr(known, "_fields")
+                else tuple(parts)
+            )
+        kind = kind_of(known)
+        if kind is None:
+            return known
+        value = self.value(side, known)
+        shaped = shaped and kind is torch.Tensor and all(map(self.g.sizes.in_scope, known.shape))
+        with self.g.graph.writing(empty.scope.body):
+            if shaped:
+                filler = self.g.op("Expand", self.g.const(0, known.dtype), self.g.shape(known.shape))
+            elif kind is torch.Tensor:
+                filler = nothing_like(self.g, known)
+            else:
+                filler = self.g.const(kind(0), DTYPE[kind])
+        values = (value, filler) if side is self.then else (filler, value)
+        if kind is not torch.Tensor:
+            return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
+        dims = [p if shaped or isinstance(p, int) else None for p in known.shape]
+        return self.slot(self._tensor_like(known, dims), *values)
+
+    def value(self, side: Side, x: Any) -> ir.Value:
+        """The graph's value of a leaf inside a side."""
+        if isinstance(x, torch.Tensor):
+            found = side.values.get(id(x))
+        elif isinstance(x, Symbolic):
+            found = side.values.get(self.g.env.expr(x))
+        else:
+            return self.g.const(x, DTYPE[type(x)])
+        if found is None:
+            with self.g.graph.writing(side.scope.body):
+                found = self.g.val(x)
+        return found
+
+    def slot(self, make: Callable[[ir.Value], Any], then: ir.Value, other: ir.Value) -> Slot:
+        """A new output."""
+        made = Slot(make, then, other, len(self.slots))
+        self.slots.append(made)
+        return made
+
+    def _tensor_like(self, tensor: torch.Tensor, dims: Sequence[Any]) -> Callable[[ir.Value], torch.Tensor]:
+        hints = [int(self.g.env.value(self.g.env.expr(d))) for d in tensor.shape]
+        return lambda v: tensor_of(self.g, v, tensor.dtype, dims, hints)
+
+
+def tensor_of(
+    g: Recorder, value: ir.Value, dtype: torch.dtype, dims: Sequence[Any], hints: Sequence[int]
+) -> torch.Tensor:
+    """A fake tensor that is `value`; a dim of None is a size that only the run knows."""
+    sizes = [g.env.new_size(h) if d is None else d for d, h in zip(dims, hints, strict=True)]
+    with g.pause():
+        made = torch.empty(sizes, dtype=dtype)
+    g.bind(made, value)
+    g.note_dims(made, value)
+    return made
+
+
+def nothing_like(g: Recorder, tensor: torch.Tensor) -> ir.Value:
+    """Zeros where nobody looks, of the same rank, with the dims that are numbers."""
+    sizes: list[Any] = list(tensor.shape)
+    shape = [d if isinstance(d, int) else 0 for d in sizes]
+    zero = g.const(0, tensor.dtype)
+    return g.op("Expand", zero, g.const(shape, torch.int64)) if shape else zero
+
+
+def fill(x: Any, outputs: Sequence[Any]) -> Any:
+    """The structure with every Slot replaced by what became of it."""
+    if isinstance(x, Slot):
+        return outputs[x.index]
+    if isinstance(x, Maybe):
+        return Maybe(fill(x.is_none, outputs), fill(x.value, outputs))
+    if isinstance(x, Perhaps):
+        return Perhaps(fill(x.there, outputs), fill(x.value, outputs))
+    if isinstance(x, TracedList):
+        return TracedList([fill(v, outputs) for v in x.parts()])
+    if isinstance(x, tuple):
+        parts = [fill(v, outputs) for v in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    if type(x) is list:
+        return [fill(v, outputs) for v in x] if _has_slot(x) else x
+    if type(x) is dict:
+        return {k: fill(v, outputs) for k, v in x.items()} if _has_slot(x) else x
+    return x
+
+
+def _has_slot(x: Any) -> bool:
+    if isinstance(x, (list, tuple)):
+        return any(_has_slot(v) for v in x)
+    if isinstance(x, dict):
+        return any(_has_slot(v) for v in x.values())
+    return isinstance(x, (Slot, Maybe, Perhaps))
+
+
+def describe(x: Any) -> str:
+    """A value in a message."""
+    if isinstance(x, torch.Tensor):
+        return f"a {str(x.dtype).removeprefix('torch.')} tensor of {x.dim()} dimensions"
+    kind = kind_of(x)
+    if kind is not None:
+        return f"{'an' if kind is int else 'a'} {kind.__name__}"
+    if x is UNBOUND:
+        return "no value"
+    if isinstance(x, str):
+        return repr(x)
+    if isinstance(x, (list, tuple)):
+        return f"a {type(x).__name__} of {len(x)}"
+    return "None" if x is None else f"a {type(x).__name__}"

@@ -1,0 +1,125 @@
+"""Which variables a piece of Python reads and writes, and which of them anybody reads later: liveness over a
+syntax tree.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+
+FUNCTIONS = (ast.FunctionDef, ast.Lambda, ast.AsyncFunctionDef)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+
+
+def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything below a node, without entering functions and classes."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (*FUNCTIONS, ast.ClassDef)):
+            yield from walk_scope(child)
+
+
+def written(nodes: Sequence[ast.AST]) -> list[str]:
+    """Variables of the function that these nodes bind or delete, in order."""
+    found: dict[str, None] = {}
+    for node in nodes:
+        for n in [node, *walk_scope(node)]:
+            if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Store, ast.Del)):
+                found[n.id] = None
+            elif isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+                found[n.name] = None
+            elif isinstance(n, ast.alias):
+                found[(n.asname or n.name).split(".")[0]] = None
+            elif isinstance(n, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and n.name:
+                found[n.name] = None
+            elif isinstance(n, ast.MatchMapping) and n.rest:
+                found[n.rest] = None
+    return [v for v in found if v not in _only_in_comprehensions(nodes)]
+
+
+def _only_in_comprehensions(nodes: Sequence[ast.AST]) -> set[str]:
+    """Targets of comprehensions, which have a scope of their own."""
+    inner: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for node in nodes:
+        for n in [node, *walk_scope(node)]:
+            if isinstance(n, COMPREHENSIONS):
+                for g in n.generators:
+                    for x in ast.walk(g.target):
+                        if isinstance(x, ast.Name):
+                            inner[x.id] = inner.get(x.id, 0) + 1
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store):
+                total[n.id] = total.get(n.id, 0) + 1
+    return {v for v, count in inner.items() if total.get(v, 0) <= count}
+
+
+def read(node: ast.AST) -> set[str]:
+    """Variables read anywhere in a node, functions inside it included."""
+    return {
+        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Load, ast.Del))
+    }
+
+
+def captured(nodes: Sequence[ast.AST]) -> set[str]:
+    """Variables that functions defined in these nodes read or write: anybody may, at any time."""
+    found: set[str] = set()
+    for node in nodes:
+        for n in [node, *walk_scope(node)]:
+            if isinstance(n, FUNCTIONS):
+                found |= {x.id for x in ast.walk(n) if isinstance(x, ast.Name)}
+    return found
+
+
+def first_read(statements: Sequence[ast.stmt]) -> set[str]:
+    """Variables that may be read before these statements have written them."""
+    return _flow(statements)[0]
+
+
+def live_before(statements: Sequence[ast.stmt], after: set[str]) -> set[str]:
+    """Variables whose value matters before the statements, given those that matter after them."""
+    needed, bound = _flow(statements)
+    return needed | (after - bound)
+
+
+def _flow(statements: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
+    """Variables read before they are written, and variables surely written."""
+    needed: set[str] = set()
+    bound: set[str] = set()
+    for s in statements:
+        n, b = _flow_of(s)
+        needed |= n - bound
+        bound |= b
+    return needed, bound
+
+
+def _flow_of(s: ast.stmt) -> tuple[set[str], set[str]]:
+    if isinstance(s, ast.If):
+        (n1, b1), (n2, b2) = _flow(s.body), _flow(s.orelse)
+        return read(s.test) | n1 | n2, b1 & b2
+    if isinstance(s, ast.While):
+        n, _ = _flow(s.body)
+        return read(s.test) | n | _flow(s.orelse)[0] | set(stops_of(s)), set()
+    if isinstance(s, ast.For):
+        n, _ = _flow(s.body)
+        target = set(written([s.target]))
+        return read(s.iter) | read(s.target) | (n - target) | _flow(s.orelse)[0] | set(stops_of(s)), set()
+    if isinstance(s, ast.With):
+        n, b = _flow(s.body)
+        items = set[str]().union(*(read(i) for i in s.items))
+        return items | n, b
+    if isinstance(s, (ast.Try, ast.Match, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+        return read(s), {s.name} if isinstance(s, ast.FunctionDef) else set()
+    if isinstance(s, ast.AugAssign):
+        target = {s.target.id} if isinstance(s.target, ast.Name) else read(s.target)
+        return read(s.value) | target, set()
+    if isinstance(s, (ast.Assign, ast.AnnAssign)):
+        targets = s.targets if isinstance(s, ast.Assign) else [s.target]
+        value = read(s.value) if s.value is not None else set[str]()
+        bound = set(written(targets)) if s.value is not None else set[str]()
+        return value.union(*(read(t) for t in targets)), bound
+    return read(s), set()
+
+
+def stops_of(loop: ast.AST) -> list[str]:
+    """Flags that end a loop, noted on it by `flags`."""
+    return getattr(loop, "stops", [])

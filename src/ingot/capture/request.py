@@ -1,0 +1,152 @@
+"""A request to start again with one function rewritten: Python is about to decide something that only the run
+knows.
+"""
+
+# Frames are what this file is about.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import dis
+import sys
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ingot.capture.rewrite import Key
+from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
+from ingot.errors import DataDependentError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+GENERATED = "_ingot_"  # how the names of a rewritten function's blocks begin
+
+
+class Restart(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
+    """Carries the code that must be rewritten."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"{key.file}:{key.line}: {key.name}")
+        self.key = key
+
+
+@dataclass
+class Marks:
+    """Functions to rewrite, over all recordings of one export."""
+
+    needed: dict[Key, bool] = field(default_factory=dict[Key, bool])  # False: asked for a size's sake alone
+    refused: set[Key] = field(
+        default_factory=set[Key]
+    )  # have no staged form: sizes decide there by the example
+
+    def add(self, key: Key, needed: bool) -> bool:
+        """Mark a function; whether that is new."""
+        if key in self.needed or (key in self.refused and not needed):
+            return False
+        self.needed[key] = needed
+        return True
+
+    def give_up_sizes(self) -> bool:
+        """Leave functions alone that were marked for a size's sake; whether there were any.
+
+        Those that data decides are found again: some depend on a size that a branch on sizes left open.
+        """
+        soft = [k for k, needed in self.needed.items() if not needed]
+        self.refused.update(soft)
+        if soft:
+            self.needed.clear()
+        return bool(soft)
+
+
+class _Active:
+    """The recording that is going on: one at a time, under the lock of `run`."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.marks = Marks()
+        self.pending: Restart | None = None
+        self.refusal: Exception | None = None  # holds even where the model's own `except` swallows it
+
+
+ACTIVE = _Active()
+
+
+def recorder() -> Recorder:
+    """The recorder that is at work."""
+    found = ACTIVE.recorder
+    if found is None:
+        raise DataDependentError(
+            "a value of an export is used after the export has ended. It was kept in a global, a "
+            "cache or a closure."
+        )
+    return found
+
+
+def request(frame: FrameType | None, needed: bool = True) -> None:
+    """Start again with the frame's function rewritten, if that is possible and was not tried before.
+
+    needed: data decides; else a size does, which may also be fixed to the example's branch
+    """
+    if frame is None or ACTIVE.recorder is None or not is_user_code(frame.f_code):
+        return
+    if frame.f_code.co_name.startswith(GENERATED):
+        return
+    key = Key.of(frame.f_code)
+    if ACTIVE.marks.add(key, needed):
+        ACTIVE.pending = Restart(key)
+        raise ACTIVE.pending
+
+
+def request_code(code: Any) -> None:
+    """Start again with this code rewritten, unless it is already."""
+    if not is_user_code(code) or code.co_name.startswith(GENERATED):
+        return
+    key = Key.of(code)
+    if ACTIVE.marks.add(key, True):
+        ACTIVE.pending = Restart(key)
+        raise ACTIVE.pending
+
+
+_CONVERTING = (
+    "torch/_tensor.py",
+    "torch/overrides.py",
+    "torch/__init__.py",
+    "experimental/sym_node.py",
+    "experimental/recording.py",
+    "experimental/symbolic_shapes.py",
+)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Raise an error that ends the export even if the model catches it."""
+    ACTIVE.refusal = error
+    raise error
+
+
+def asking_frame() -> FrameType | None:
+    """The user's frame that turns a tensor into a Python value, if it is the user's and not torch's."""
+    at: FrameType | None = sys._getframe(1)
+    while at is not None and (is_ingot_code(at.f_code) or at.f_code.co_filename.endswith(_CONVERTING)):
+        at = at.f_back
+    return at if at is not None and is_user_code(at.f_code) else None
+
+
+def unpacks(frame: FrameType) -> bool:
+    """Whether the frame is taking something apart into a number of variables."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("UNPACK")
+
+
+def cannot_wait(what: str) -> NoReturn:
+    """Python needs to know now what only the run knows: rewrite the function that asks, or refuse.
+
+    Raises:
+        Restart, DataDependentError
+    """
+    request(user_frame(sys._getframe(1)))
+    raise DataDependentError(
+        f"{quoted_line()}\n"
+        f"This line {what}, which has no ONNX form here. Write it with tensor operations, or as a "
+        "loop or branch of "
+        "the function's own."
+    )

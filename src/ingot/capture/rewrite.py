@@ -1,0 +1,565 @@
+"""A function's code with control flow as calls of the runtime (`stage`), so that capture sees both sides.
+
+`if`, `while` and `for` become functions for their blocks, which share the variables of the function around
+them through its cells; `and`, `or`, `not`, ternaries, comparisons in a row, comprehensions and calls become
+calls. What a call finds to be plain Python it runs as Python does. Line numbers stay.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from ingot.capture.flags import RUNTIME, name, runtime, without_jumps
+from ingot.capture.names import (
+    COMPREHENSIONS,
+    FUNCTIONS,
+    captured,
+    first_read,
+    live_before,
+    read,
+    stops_of,
+    walk_scope,
+    written,
+)
+from ingot.errors import ExportError
+
+_IMPORT = "__import__('ingot.capture.stage', fromlist=('RUNTIME',)).RUNTIME"
+# What is given to these is shown to somebody, and decides nothing.
+_ONLY_SHOWN = ("print", "debug", "info", "warning", "warning_once", "error", "warn")
+_COMPREHENSION_NAMES = {
+    "<listcomp>": ast.ListComp,
+    "<genexpr>": ast.GeneratorExp,
+    "<setcomp>": ast.SetComp,
+    "<dictcomp>": ast.DictComp,
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A piece of code as one finds it again in its source: file, first line, name; lambdas also by place."""
+
+    file: str
+    line: int
+    name: str
+    place: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, code: CodeType) -> Key:
+        """The key of a code object."""
+        place = (0, 0)
+        if code.co_name.startswith("<"):
+            found = [
+                (line, column) for line, _, column, end in code.co_positions() if line and column and end
+            ]
+            place = min(found, default=place)
+        return cls(code.co_filename, code.co_firstlineno, code.co_name, place)
+
+
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    """The code and every code object inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_in(constant)
+
+
+def rewritten(code: CodeType, marks: Sequence[Key]) -> CodeType:
+    """`code`, that of a whole function, with the marked functions in it (or itself) rewritten.
+
+    Raises:
+        ExportError: when there is no source, or it holds something that has no staged form.
+    """
+    file = code.co_filename
+    source = "".join(linecache.getlines(file))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:  # no Python source at all
+        raise ExportError(f"{file}: the source of {code.co_qualname} cannot be read: {error}") from error
+    root = _find(tree, code, file)
+    for node in _marked(root, marks):
+        _Function(node, file).rewrite()
+    return _compiled(root, code)
+
+
+def _first_line(node: ast.AST) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([getattr(node, "lineno", 0), *[d.lineno for d in decorators]])
+
+
+def _name_of(node: ast.AST) -> str:
+    return getattr(node, "name", "<lambda>")
+
+
+def _find(tree: ast.AST, code: CodeType, file: str) -> ast.FunctionDef | ast.Lambda:
+    key = Key.of(code)
+    found = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.FunctionDef, ast.Lambda))
+        and (_first_line(n), _name_of(n)) == (key.line, key.name)
+    ]
+    if len(found) > 1:
+        found = [n for n in found if _holds(n, key)]
+    if len(found) != 1:
+        raise ExportError(
+            f"{file}:{code.co_firstlineno}: {code.co_qualname} depends on data and its source was not found "
+            "there. Write it in a file, on lines of its own."
+        )
+    return found[0]
+
+
+def _holds(node: ast.AST, key: Key) -> bool:
+    """Whether a lambda's or comprehension's own code starts where the key says."""
+    if isinstance(node, ast.Lambda):
+        inner = [n for n in [node.body, *walk_scope(node.body)] if isinstance(n, ast.expr)]
+        starts = [(n.lineno, n.col_offset) for n in inner]
+        return key.place in starts
+
+    return True
+
+
+def _marked(root: ast.AST, marks: Sequence[Key]) -> list[ast.FunctionDef | ast.Lambda]:
+    """The functions to rewrite, innermost first."""
+    found: dict[ast.FunctionDef | ast.Lambda, int] = {}
+
+    def visit(node: ast.AST, around: list[ast.FunctionDef | ast.Lambda]) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            around = [*around, node]
+            if any(
+                (m.line, m.name) == (_first_line(node), _name_of(node)) and _holds(node, m) for m in marks
+            ):
+                found[node] = len(around)
+        elif isinstance(node, COMPREHENSIONS) and around:
+            kinds = [_COMPREHENSION_NAMES.get(m.name) for m in marks if m.line == node.lineno]
+            if type(node) in kinds:
+                found[around[-1]] = len(around)
+        for child in ast.iter_child_nodes(node):
+            visit(child, around)
+
+    visit(root, [])
+    return sorted(found, key=lambda n: -found[n])
+
+
+def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
+    """The code object, inside a class and a function that give it the same free variables and mangling."""
+    file = code.co_filename
+    inner: ast.stmt = ast.Expr(root) if isinstance(root, ast.Lambda) else root
+    if isinstance(root, ast.FunctionDef):
+        # Decorators are not applied again; they stay so that the code's first line does.
+        root.decorator_list = [ast.copy_location(ast.Constant(None), d) for d in root.decorator_list]
+        root.returns = None
+        root.args.defaults = [ast.Constant(None) for _ in root.args.defaults]
+        root.args.kw_defaults = [d and ast.Constant(None) for d in root.args.kw_defaults]
+    path = code.co_qualname.split(".")
+    free = list(code.co_freevars)
+    before: list[ast.stmt] = []
+    if len(path) > 1 and path[-2] != "<locals>":
+        owner = path[-2]
+        inner = ast.ClassDef(owner, [], [], [inner], [])
+        if owner not in free:
+            before = [ast.Global([owner])]  # the class must not stand before the module's own name for it
+        free = [v for v in free if v != "__class__"]
+    arguments = ast.arguments([], [ast.arg(v) for v in free], None, [], [], None, [])
+    outer = ast.FunctionDef("_ingot_around", arguments, [*before, inner], [])
+    module = ast.fix_missing_locations(ast.copy_location(ast.Module([outer], []), root))
+    for node in ast.walk(module):
+        if isinstance(node, (ast.stmt, ast.expr)) and not hasattr(node, "lineno"):
+            ast.copy_location(node, root)
+    made = compile(module, file, "exec", flags=code.co_flags & 0xFE0000, dont_inherit=True)
+    line = code.co_firstlineno
+    hits = [c for c in codes_in(made) if c.co_name == code.co_name and c.co_firstlineno == line]
+    new = hits[0].replace(co_qualname=code.co_qualname)
+    if new.co_freevars != code.co_freevars:
+        raise ExportError(
+            f"{file}:{line}: {code.co_qualname} depends on data, and rewriting it changed the variables "
+            f"it takes from outside: {code.co_freevars} became {new.co_freevars}."
+        )
+    return new
+
+
+def _expression(source: str) -> ast.expr:
+    return ast.parse(source, mode="eval").body
+
+
+def _call(function: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(runtime(function), list(arguments), [])
+
+
+def _thunk(body: ast.expr, *parameters: str) -> ast.Lambda:
+    return ast.Lambda(ast.arguments([], [ast.arg(p) for p in parameters], None, [], [], None, []), body)
+
+
+def _strings(values: Sequence[str]) -> ast.Constant:
+    constant: Any = tuple(values)
+    return ast.Constant(constant)
+
+
+class _Function:
+    """Rewrites one function in its tree."""
+
+    def __init__(self, node: ast.FunctionDef | ast.Lambda, file: str) -> None:
+        self.node = node
+        self.file = file
+        self.count = 0
+        self.parameters = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+
+    def rewrite(self) -> None:
+        node = self.node
+        if isinstance(node, ast.Lambda):
+            self.local = self.parameters
+            body = self.expression(node.body)
+            made = ast.Call(_thunk(body, RUNTIME), [_expression(_IMPORT)], [])
+            for n in ast.walk(made):
+                if isinstance(n, (ast.expr, ast.arg)) and not getattr(n, "lineno", 0):
+                    ast.copy_location(n, node.body)
+            for n in ast.walk(made.args[0]):
+                if isinstance(n, ast.expr):
+                    ast.copy_location(n, node.body)
+            node.body = ast.copy_location(made, node.body)
+            return
+        if any(isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await)) for n in walk_scope(node)):
+            raise ExportError(
+                f"{self.file}:{node.lineno}: {node.name} yields, and what it does depends on data. "
+                "Return a list instead of yielding."
+            )
+        body = without_jumps(node)
+        declared = [n for n in walk_scope(node) if isinstance(n, (ast.Global, ast.Nonlocal))]
+        self.globals = [v for n in declared if isinstance(n, ast.Global) for v in n.names]
+        outer = {v for n in declared if isinstance(n, ast.Nonlocal) for v in n.names}
+        mine = [v for v in written(body) if v not in self.globals]
+        self.local = {*mine, *self.parameters}
+        self.always_live = captured(body) | outer
+        body = [s for s in body if s not in declared]
+        new = self.block(body, set())
+        # Variables that only blocks write need a place in the function around them.
+        places = [ast.Assign([ast.Name(v, ast.Store())], ast.Constant(None)) for v in mine if v not in outer]
+        head: list[ast.stmt] = [ast.Assign([ast.Name(RUNTIME, ast.Store())], _expression(_IMPORT))]
+        if places:
+            head.append(ast.If(ast.Constant(False), list(places), []))
+        for s in [*declared, *head]:
+            for n in ast.walk(s):
+                ast.copy_location(n, node)
+        tops = [s for s in declared if isinstance(s, ast.Nonlocal)] + [
+            s for s in declared if isinstance(s, ast.Global)
+        ]
+        node.body = [*tops, *head, *new]
+
+    # -- statements
+
+    def block(self, statements: Sequence[ast.stmt], after: set[str]) -> list[ast.stmt]:
+        """The statements rewritten; `after` are the variables that matter behind them."""
+        out: list[ast.stmt] = []
+        for at, s in enumerate(statements):
+            live = live_before(statements[at + 1 :], after) | self.always_live
+            new = self.statement(s, live)
+            for n in new:
+                ast.fix_missing_locations(ast.copy_location(n, s))
+            out += new
+        return out
+
+    def statement(self, s: ast.stmt, live: set[str]) -> list[ast.stmt]:
+        """One statement rewritten."""
+        if isinstance(s, ast.If):
+            return self.branch(s, live)
+        if isinstance(s, ast.While):
+            return self.while_loop(s, live)
+        if isinstance(s, ast.For):
+            return self.for_loop(s, live)
+        if isinstance(s, ast.Assert):
+            message = _thunk(self.expression(s.msg)) if s.msg is not None else ast.Constant(None)
+            return [ast.Expr(_call("check", self.expression(s.test), message))]
+        if isinstance(s, ast.With):
+            items = [ast.withitem(self.expression(i.context_expr), i.optional_vars) for i in s.items]
+            return [ast.With(items, self.block(s.body, live))]
+        if isinstance(s, ast.Try):
+            inside = live.union(*(read(n) for n in [*s.handlers, *s.orelse, *s.finalbody]))
+            handlers = [
+                ast.copy_location(ast.ExceptHandler(h.type, h.name, self.block(h.body, inside)), h)
+                for h in s.handlers
+            ]
+            parts = [self.block(part, inside) for part in (s.body, s.orelse, s.finalbody)]
+            return [ast.Try(parts[0], handlers, parts[1], parts[2])]
+        if isinstance(s, ast.Match):
+            return self.match(s, live)
+        if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
+            return [s]
+        if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
+            away = any(isinstance(n, (ast.Attribute, ast.Subscript)) for t in s.targets for n in ast.walk(t))
+            kept = _call("stored", self.expression(s.value) if away else self.assigned(s.value))
+            targets: list[ast.expr] = [self.expression(t) for t in s.targets]
+            return [ast.Assign(targets, kept)]
+        if isinstance(s, ast.Assign):
+            return [ast.Assign(s.targets, self.assigned(s.value))]
+        return [self.expression(s)]
+
+    def assigned(self, value: ast.expr) -> ast.expr:
+        """A value on its way into variables: lists may grow as data says."""
+        if isinstance(value, ast.List):
+            return _call("new_list", self.expression(value))
+        if isinstance(value, ast.Tuple):
+            return ast.Tuple([self.assigned(v) for v in value.elts], ast.Load())
+        return self.expression(value)
+
+    def match(self, s: ast.Match, live: set[str]) -> list[ast.stmt]:
+        """A match on plain values is a row of comparisons; others stay Python's."""
+        tests = [_pattern_test(c) for c in s.cases]
+        if all(t is not None for t in tests):
+            self.count += 1
+            subject = f"_ingot_subject{self.count}"
+            self.local.add(subject)
+            rest: list[ast.stmt] = []
+            for case, test in zip(reversed(s.cases), reversed(tests), strict=True):
+                assert test is not None
+                parts = [ast.Compare(name(subject), [ast.Eq()], [v]) for v in test]
+                if not test:
+                    rest = list(case.body)
+                    continue
+                whole: ast.expr = parts[0] if len(parts) == 1 else ast.BoolOp(ast.Or(), list(parts))
+                rest = [ast.copy_location(ast.If(whole, list(case.body), rest), case.body[0])]
+            first = ast.Assign([ast.Name(subject, ast.Store())], self.expression(s.subject))
+            return [
+                first,
+                *self.block([ast.fix_missing_locations(ast.copy_location(r, s)) for r in rest], live),
+            ]
+        cases = [ast.match_case(c.pattern, c.guard, self.block(c.body, live)) for c in s.cases]
+        return [ast.Match(self.expression(s.subject), cases)]
+
+    def blocks(self, nodes: Sequence[ast.AST]) -> tuple[list[str], list[ast.stmt]]:
+        """Variables that the blocks write, and the declarations that let them."""
+        names = [v for v in written(nodes) if v in self.local]
+        heads: list[ast.stmt] = []
+        if names:
+            heads.append(ast.Nonlocal(names))
+        outside = [v for v in written(nodes) if v in self.globals]
+        if outside:
+            heads.append(ast.Global(outside))
+        return names, heads
+
+    def function(
+        self, role: str, heads: Sequence[ast.stmt], body: Sequence[ast.stmt], *parameters: str
+    ) -> ast.FunctionDef:
+        """A block as a function."""
+        self.count += 1
+        arguments = ast.arguments([], [ast.arg(p) for p in parameters], None, [], [], None, [])
+        whole = [*heads, *body] or [ast.Pass()]
+        return ast.FunctionDef(f"_ingot_{role}{self.count}", arguments, whole, [])
+
+    def branch(self, s: ast.If, live: set[str]) -> list[ast.stmt]:
+        names, heads = self.blocks([*s.body, *s.orelse])
+        then = self.function("then", heads, self.block(s.body, live))
+        other = self.function("else", heads, self.block(s.orelse, live))
+        call = _call(
+            "branch",
+            self.expression(s.test),
+            name(then.name),
+            name(other.name),
+            _strings(names),
+            _strings([v for v in names if v in live]),
+        )
+        return [then, other, ast.Expr(call)]
+
+    def while_loop(self, s: ast.While, live: set[str]) -> list[ast.stmt]:
+        names, heads = self.blocks([s])
+        at_head = read(s.test) | first_read(s.body) | set(stops_of(s)) | live
+        test = self.expression(s.test)
+        if stops_of(s):
+            stops = ast.Call(runtime("none_of"), [name(f) for f in stops_of(s)], [])
+            test = _call("both", stops, _thunk(test))
+        tester = self.function("test", [], [ast.Return(test)])
+        body = self.function("body", heads, self.block(s.body, at_head))
+        call = _call("repeat", name(tester.name), name(body.name), *self.carried(names, at_head, live))
+        return [tester, body, ast.Expr(call)]
+
+    def for_loop(self, s: ast.For, live: set[str]) -> list[ast.stmt]:
+        names, heads = self.blocks([s])
+        target = set(written([s.target]))
+        at_head = (first_read(s.body) - target) | set(stops_of(s)) | live
+        item: ast.stmt = ast.Assign([s.target], name("_ingot_item"))
+        ast.fix_missing_locations(ast.copy_location(item, s.target))
+        body = self.function("body", heads, [item, *self.block(s.body, at_head)], "_ingot_item")
+        go: ast.expr = ast.Constant(None)
+        if stops_of(s):
+            go = _thunk(ast.Call(runtime("none_of"), [name(f) for f in stops_of(s)], []))
+        call = _call(
+            "each", self.expression(s.iter), name(body.name), go, *self.carried(names, at_head, live)
+        )
+        return [body, ast.Expr(call)]
+
+    def carried(self, names: Sequence[str], at_head: set[str], live: set[str]) -> list[ast.expr]:
+        """A loop's variables: all that it writes, those read in the next round, those read behind it."""
+        return [
+            _strings(names),
+            _strings([v for v in names if v in at_head]),
+            _strings([v for v in names if v in live]),
+        ]
+
+    # -- expressions
+
+    def expression(self, node: Any) -> Any:
+        """The node with its expressions rewritten."""
+        return _Expressions(self).visit(node)
+
+
+def _pattern_test(case: ast.match_case) -> list[ast.expr] | None:
+    """Values one of which the subject must equal; none for the case that takes everything."""
+    if case.guard is not None:
+        return None
+    pattern = case.pattern
+    if isinstance(pattern, ast.MatchAs) and pattern.pattern is None and pattern.name is None:
+        return []
+    options = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
+    values = [p.value for p in options if isinstance(p, ast.MatchValue)]
+    return values if len(values) == len(options) else None
+
+
+class _Expressions(ast.NodeTransformer):
+    """Boolean operators, comparisons, calls, subscripts and comprehensions as calls of the runtime."""
+
+    def __init__(self, function: _Function) -> None:
+        self.function = function
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        made = super().visit(node)
+        if made is not node and isinstance(node, ast.expr):
+            for n in ast.walk(made):
+                if isinstance(n, ast.expr) and not hasattr(n, "lineno"):
+                    ast.copy_location(n, node)
+        return made
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        self.generic_visit(node)
+        return _call("choose", node.test, _thunk(node.body), _thunk(node.orelse))
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        self.generic_visit(node)
+        *first, whole = node.values
+        for value in reversed(first):
+            whole = _call("both" if isinstance(node.op, ast.And) else "either", value, _thunk(whole))
+        return whole
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return _call("opposite", node.operand) if isinstance(node.op, ast.Not) else node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        values = [node.left, *node.comparators]
+        if len(node.ops) == 1:
+            return self.comparison(values[0], node.ops[0], values[1])
+        # Each operand is evaluated once, as Python does.
+        names = [f"_ingot_operand{i}" for i in range(len(values))]
+        parts = [
+            self.comparison(name(a), op, name(b))
+            for a, op, b in zip(names, node.ops, names[1:], strict=False)
+        ]
+        whole = parts[-1]
+        for part in reversed(parts[:-1]):
+            whole = _call("both", part, _thunk(whole))
+        return ast.Call(_thunk(whole, *names), list(values), [])
+
+    def comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
+        if isinstance(op, ast.Is):
+            return _call("same", left, right)
+        if isinstance(op, ast.IsNot):
+            return _call("opposite", _call("same", left, right))
+        if isinstance(op, ast.In):
+            return _call("contains", right, left)
+        if isinstance(op, ast.NotIn):
+            return _call("opposite", _call("contains", right, left))
+        if isinstance(op, ast.Eq):
+            return _call("equal", left, right)
+        if isinstance(op, ast.NotEq):
+            return _call("unequal", left, right)
+        return ast.Compare(left, [op], [right])
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in _ONLY_SHOWN:
+            return node
+        takes_all = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp) and not node.keywords
+        if takes_all:
+            found = node.args[0]
+            assert isinstance(found, ast.GeneratorExp)
+            node.args = [ast.copy_location(ast.ListComp(found.elt, found.generators), found)]
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
+            # super() would look at the arguments of the block's function
+            arguments = self.function.node.args
+            first = (arguments.posonlyargs + arguments.args)[0].arg
+            node.args = [name("__class__"), name(first)]
+            return node
+        if isinstance(node.func, ast.Name) and node.func.id in ("locals", "globals", "vars", "eval", "exec"):
+            return node
+        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == RUNTIME:
+            return node
+        return ast.Call(runtime("call"), [node.func, *node.args], node.keywords)
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        self.generic_visit(node)
+        node.value = _call("text", node.value)
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load) or isinstance(node.slice, ast.Constant):
+            return node
+        return _call("item", node.value, _slice_value(node.slice))
+
+    def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
+        self.generic_visit(node)
+        return self.comprehension(node, node.elt)
+
+    def comprehension(self, node: ast.ListComp, element: ast.expr) -> ast.AST:
+        """One loop: its list is made by the runtime, which may find that its length is not known."""
+        made = element
+        if len(node.generators) != 1 or any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
+            return node
+        loop = node.generators[0]
+        targets = [n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)]
+
+        def per_item(body: ast.expr) -> ast.expr:
+            if isinstance(loop.target, ast.Name):
+                return _thunk(body, loop.target.id)
+            unpack = ast.ListComp(
+                _tuple_of(targets),
+                [ast.comprehension(loop.target, ast.List([name("_ingot_item")], ast.Load()), [], 0)],
+            )
+            first = ast.Subscript(unpack, ast.Constant(0), ast.Load())
+            return _thunk(
+                ast.Call(_thunk(body, *targets), [ast.Starred(first, ast.Load())], []), "_ingot_item"
+            )
+
+        if loop.is_async or len(set(targets)) != len(targets):
+            return node
+        tests = ast.List([per_item(t) for t in loop.ifs], ast.Load())
+        return _call("list_of", loop.iter, per_item(made), tests)
+
+
+def _tuple_of(names: Sequence[str]) -> ast.expr:
+    return ast.Tuple([name(n) for n in names], ast.Load())
+
+
+def _slice_value(node: ast.expr) -> ast.expr:
+    """What stands in brackets as a value: slices become calls of `slice`."""
+    if isinstance(node, ast.Slice):
+        parts = [part or ast.Constant(None) for part in (node.lower, node.upper, node.step)]
+        return ast.Call(ast.Name("slice", ast.Load()), parts, [])
+    if isinstance(node, ast.Tuple):
+        if any(isinstance(n, ast.Starred) for n in node.elts):
+            return node
+        return ast.Tuple([_slice_value(n) for n in node.elts], ast.Load())
+    return node

@@ -1,0 +1,94 @@
+"""Python numbers that data decides: torch's symbolic numbers, each with a value in the graph."""
+
+# torch's symbolic numbers and SymPy are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import sympy
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
+DTYPE: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
+def kind_of(value: Any) -> type | None:
+    """bool, int, float or torch.Tensor; None for anything else."""
+    if isinstance(value, (bool, torch.SymBool)):
+        return bool
+    if isinstance(value, (int, torch.SymInt)):
+        return int
+    if isinstance(value, (float, torch.SymFloat)):
+        return float
+    return torch.Tensor if isinstance(value, torch.Tensor) else None
+
+
+def number(g: Recorder, value: ir.Value, kind: type, hint: Any = None) -> Any:
+    """A Python number of this kind that is `value`, of shape [] and DTYPE[kind]."""
+    env: Any = g.env
+    with g.pause():
+        if kind is float:
+            made = env.create_unbacked_symfloat()
+        elif kind is int:
+            made = env.create_unbacked_symint()
+        else:
+            made = env.create_unbacked_symbool()
+    g.sizes.scalars[made.node.expr] = value
+    if kind is bool:
+        (symbol,) = made.node.expr.free_symbols
+        g.sizes.scalars[symbol] = g.op("Cast", value, to=ir.DataType.INT64)
+        env.truths.add(symbol)
+        env.hints[symbol] = sympy.Integer(1 if hint is None else int(bool(hint)))
+    elif hint is not None:
+        env.hints[made.node.expr] = sympy.Integer(int(hint)) if kind is int else sympy.Float(float(hint))
+    return made
+
+
+def item(g: Recorder, tensor: torch.Tensor, kind: type | None = None) -> Any:
+    """The one element of a tensor as a number."""
+    found = float if tensor.dtype.is_floating_point else bool if tensor.dtype == torch.bool else int
+    kind = kind or found
+    value = g.val(tensor)
+    if tensor.dim():
+        value = g.op("Reshape", value, g.const([], torch.int64))
+    if kind is int and found is float:  # towards zero, as Python does
+        return number(g, g.cast(value, tensor.dtype, torch.int64), int)
+    return number(g, g.cast(value, tensor.dtype, DTYPE[kind]), kind)
+
+
+def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A Python or symbolic number as a tensor without dimensions; of its kind's dtype if none is given."""
+    kind = kind_of(value)
+    assert kind is not None, "callers pass numbers"
+    dtype = dtype or (torch.get_default_dtype() if kind is float else DTYPE[kind])
+    with g.pause():
+        made = torch.empty((), dtype=dtype)
+    g.bind(
+        made,
+        g.cast(g.scalar(value), DTYPE[kind], dtype) if isinstance(value, Symbolic) else g.const(value, dtype),
+    )
+    return made
+
+
+def is_data(g: Recorder, value: Any) -> bool:
+    """Whether only the run knows the tensor's contents or the number."""
+    if isinstance(value, torch.Tensor):
+        if not isinstance(value, FakeTensor):
+            return False
+        return g.real(value) is None
+    if isinstance(value, torch.SymBool):
+        return g.env.known(value.node.expr) is None
+    return isinstance(value, Symbolic) and not g.env.expr(value).is_number
+
+
+def depends_on_data(g: Recorder, expression: Any) -> bool:
+    """Whether a formula has anything in it but sizes of the inputs."""
+    return g.env.of_data(expression)

@@ -1,0 +1,439 @@
+"""What rewritten functions call: each decides whether Python or the model has to do it.
+
+Nothing here depends on the form of a model. Plain values take Python's own way at once; what only the run
+knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a check (`checks`).
+"""
+
+# Arguments are whatever the model's Python has.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import sympy
+import torch
+
+from ingot.capture import checks, standins
+from ingot.capture.branch import branch
+from ingot.capture.cells import Cells
+from ingot.capture.choice import Choice, Maybe
+from ingot.capture.lists import Rows, TracedList
+from ingot.capture.loop import Loop, Peel
+from ingot.capture.record import Recorder
+from ingot.capture.request import cannot_wait, recorder, request_code
+from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number
+from ingot.capture.scope import inside
+from ingot.capture.where import is_user_code, quoted_line
+from ingot.errors import DataDependentError
+
+UNROLLED = 10_000
+
+
+class Runtime:
+    """The functions that rewritten code calls. It has no state: the recorder has."""
+
+    # -- conditions
+
+    def waits(self, value: Any) -> bool:
+        """Whether a condition is known only to the run."""
+        if isinstance(value, (TracedList, Rows)):
+            return isinstance(value, Rows) or not value.known
+        if isinstance(value, Maybe):
+            return True
+        if not isinstance(value, (torch.Tensor, *Symbolic)):
+            return False
+        g = recorder()
+        if isinstance(value, torch.Tensor):
+            return is_data(g, value)
+        return g.env.known(_truth(g, value)) is None
+
+    def truth(self, value: Any) -> Any:
+        """A value as a condition: a bool, or a SymBool that only the run knows."""
+        g = recorder()
+        if isinstance(value, TracedList) and not value.known:
+            return value.count() > 0
+        if isinstance(value, Rows):
+            return value.length > 0
+        if isinstance(value, Maybe):
+            present = self.truth(value.value)
+            return self.both(self.opposite(value.is_none), lambda: present)
+        if isinstance(value, torch.Tensor) and is_data(g, value):
+            return _one_element(g, value)
+        if isinstance(value, Symbolic):
+            decided: Any = value if isinstance(value, torch.SymBool) else value != 0
+            known = decided if isinstance(decided, bool) else g.env.known(decided.node.expr)
+            return decided if known is None else known
+        return bool(value)
+
+    def test(self, value: Any) -> ir.Value:
+        """A condition as a BOOL of shape []."""
+        found = self.truth(value)
+        g = recorder()
+        return g.scalar(found) if isinstance(found, torch.SymBool) else g.const(found, torch.bool)
+
+    def none_of(self, *flags: Any) -> Any:
+        """Whether no flag is set."""
+        if not any(isinstance(f, torch.SymBool) for f in flags):
+            return not any(flags)
+        whole: Any = False
+        for f in flags:
+            whole = self.either(whole, lambda f=f: f)
+        return self.opposite(whole)
+
+    def opposite(self, value: Any) -> Any:
+        """`not value`."""
+        if not self.waits(value):
+            return not self._now(value)
+        return _not(self.truth(value))
+
+    def both(self, a: Any, b: Callable[[], Any]) -> Any:
+        """`a and b`."""
+        if not self.waits(a):
+            return b() if self._now(a) else a
+        quick = self._sizes_only(a, b, torch.sym_not)
+        if quick is not None:
+            return torch.sym_not(quick)
+        return self.choose(a, lambda: self._condition(b()), lambda: self._other_operand(a, False))
+
+    def either(self, a: Any, b: Callable[[], Any]) -> Any:
+        """`a or b`."""
+        if not self.waits(a):
+            return a if self._now(a) else b()
+        quick = self._sizes_only(a, b, lambda v: v)
+        if quick is not None:
+            return quick
+        return self.choose(a, lambda: self._other_operand(a, True), lambda: self._condition(b()))
+
+    def _sizes_only(self, a: Any, b: Callable[[], Any], turned: Callable[[Any], Any]) -> Any:
+        """turned(a) or turned(b()), where it takes no node to know b."""
+        g = recorder()
+        decided = self.truth(a)
+        if not isinstance(decided, torch.SymBool):
+            return None
+        with inside(g) as trial:
+            try:
+                value = b()
+            except Exception:
+                value = None
+        trial.body.discard()
+        if trial.body.nodes or trial.written or not isinstance(value, torch.SymBool):
+            return None
+        return turned(decided) | turned(value)
+
+    def _condition(self, value: Any) -> Any:
+        """An operand of `and` and `or`: a bool where it can be one."""
+        return self.truth(value) if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value
+
+    def _other_operand(self, value: Any, holds: bool) -> Any:
+        """The first operand, which is the result: its truth is known by now."""
+        plain = isinstance(value, torch.SymBool) or (
+            isinstance(value, torch.Tensor) and value.dtype == torch.bool
+        )
+        if isinstance(value, Maybe):
+            return value.value if holds else None
+        return holds if plain else value
+
+    def _now(self, value: Any) -> bool:
+        """The truth of what Python knows."""
+        if isinstance(value, Symbolic):
+            g = recorder()
+            known = g.env.known(_truth(g, value))
+            assert known is not None, "the caller has asked"
+            return known
+        return bool(value)
+
+    def same(self, a: Any, b: Any) -> Any:
+        """`a is b`."""
+        if isinstance(a, Maybe) and b is None:
+            return a.is_none
+        return a is b
+
+    def contains(self, container: Any, value: Any) -> Any:
+        """`value in container`."""
+        if isinstance(container, torch.Tensor) and is_data(recorder(), container):
+            return self.truth((container == value).any())
+        known = isinstance(container, (list, tuple, set, frozenset, dict, range))
+        if known and isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value):
+            whole: Any = False
+            for v in container:
+                whole = self.either(whole, lambda v=v: self.truth(value == v))
+            return whole
+        return value in container
+
+    # -- control flow
+
+    def choose(self, condition: Any, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
+        """`then() if condition else other()`."""
+        return self.branch(condition, then, other, (), ())
+
+    def branch(
+        self,
+        condition: Any,
+        then: Callable[[], Any],
+        other: Callable[[], Any],
+        names: Sequence[str],
+        live: Sequence[str],
+    ) -> Any:
+        """`if condition:` with its blocks as functions."""
+        if not self.waits(condition):
+            return then() if self._now(condition) else other()
+        g = recorder()
+        decided = self.truth(condition)
+        if not isinstance(decided, torch.SymBool):
+            return then() if decided else other()
+        e = g.env.expr(decided)
+        test = g.scalar(decided)
+        if depends_on_data(g, e):
+            return branch(g, decided, test, then, other, names, live)
+        return self._on_sizes(g, decided, test, then, other, names, live)
+
+    def _on_sizes(
+        self,
+        g: Recorder,
+        condition: Any,
+        test: ir.Value,
+        then: Callable[[], Any],
+        other: Callable[[], Any],
+        names: Sequence[str],
+        live: Sequence[str],
+    ) -> Any:
+        """A branch on sizes: an If where both sides can be recorded, else the example's, written down."""
+        try:
+            with g.attempt():
+                return branch(g, condition, test, then, other, names, live)
+        except Exception:
+            holds = g.env.take(g.env.expr(condition))
+        return then() if holds else other()
+
+    def repeat(
+        self,
+        test: Callable[[], Any],
+        body: Callable[[], Any],
+        names: Sequence[str],
+        head: Sequence[str],
+        live: Sequence[str],
+    ) -> None:
+        """`while test(): body()`."""
+        g = recorder()
+        for _ in range(UNROLLED):
+            condition = test()
+            if self.waits(condition):
+                cells = Cells(body, test)
+                loop = Loop(g, lambda _: body(), test, self.test, cells, names, head, live)
+                first = self.test(condition)
+                try:
+                    loop.record(None, first)
+                    return
+                except Peel:
+                    checks.require(g, first, f"`{checks.line()}` runs at least once")
+                    body()
+                    continue
+            if not self._now(condition):
+                return
+            body()
+        raise DataDependentError(
+            f"{quoted_line()}\nThis loop ran {UNROLLED} times while being recorded. Loop over a "
+            "tensor or a size."
+        )
+
+    def each(
+        self,
+        items: Any,
+        body: Callable[[Any], Any],
+        go: Callable[[], Any] | None,
+        names: Sequence[str],
+        head: Sequence[str],
+        live: Sequence[str],
+    ) -> None:
+        """`for item in items: body(item)`, while `go()`."""
+        rows = standins.rows_of(items)
+        if rows is None:
+            self._each_known(items, body, go, names, head, live)
+            return
+        g = recorder()
+        start: Any = 0
+        for _ in range(2):
+            cells = Cells(body, go)
+            first = None
+            if go is not None:
+                going = go()
+                if not self.waits(going) and not self._now(going):
+                    return
+                first = self.test(going)
+            loop = Loop(g, lambda i, s=start: body(rows.at(i + s)), go, self.test, cells, names, head, live)
+            try:
+                loop.record(rows.length - start, first)
+                return
+            except Peel:
+                some = rows.length > start
+                if self.waits(some):
+                    checks.require(g, self.test(some), f"`{checks.line()}` runs at least once")
+                body(rows.at(0))
+                start = 1
+
+    def _each_known(
+        self,
+        items: Any,
+        body: Callable[[Any], Any],
+        go: Callable[[], Any] | None,
+        names: Sequence[str],
+        head: Sequence[str],
+        live: Sequence[str],
+    ) -> None:
+        """A loop whose rounds Python knows, of which data may skip the last ones."""
+        for item in items:
+            going = go() if go is not None else True
+            if not self.waits(going):
+                if not self._now(going):
+                    return
+                body(item)
+                continue
+            g = recorder()
+            kept = list(dict.fromkeys([*head, *live]))
+            condition = self.truth(going)
+            branch(
+                g,
+                condition,
+                g.scalar(condition),
+                lambda item=item: body(item),
+                _nothing,
+                names,
+                kept,
+                Cells(body, go),
+            )
+
+    def list_of(
+        self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]
+    ) -> Any:
+        """`[element(x) for x in items if …]`."""
+        out = TracedList()
+
+        def body(item: Any) -> None:
+            add(item, list(tests))
+
+        def add(item: Any, left: list[Callable[[Any], Any]]) -> None:
+            if not left:
+                list.append(out, element(item))
+                return
+            self.choose(left[0](item), lambda: add(item, left[1:]), _nothing)
+
+        if standins.rows_of(items) is None:
+            for item in items:
+                body(item)
+        else:
+            self.each(items, body, None, (), (), ())
+        return out
+
+    # -- failures
+
+    def check(self, condition: Any, message: Callable[[], Any] | None) -> None:
+        """`assert condition, message`."""
+        if self.waits(condition):
+            g = recorder()
+            checks.require(g, self.test(condition), f"`{checks.line()}`")
+            return
+        if not self._now(condition):
+            error = AssertionError(message()) if message is not None else AssertionError()
+            error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            raise error
+
+    # -- values
+
+    def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
+        found = standins.STANDINS.get(id(function))
+        if found is not None:
+            return found(self, *args, **kwargs)
+        if isinstance(function, Maybe):
+            function = function.value
+        given = (*args, *kwargs.values())
+        if not isinstance(function, Choice) and any(_needs_care(a) for a in given):
+            _must_understand(function)
+        if any(isinstance(a, Symbolic) for a in given):
+            return standins.with_symbols(self, function, args, kwargs)
+        return function(*args, **kwargs)
+
+    def equal(self, a: Any, b: Any) -> Any:
+        """`a == b`, element by element where lists hold what only the run knows."""
+        return standins.equal(self, a, b)
+
+    def unequal(self, a: Any, b: Any) -> Any:
+        """`a != b`."""
+        lists = isinstance(a, (list, tuple, torch.SymBool)) or isinstance(b, torch.SymBool)
+        return self.opposite(self.equal(a, b)) if lists else a != b
+
+    def text(self, value: Any) -> Any:
+        """A value on its way into a string."""
+        if isinstance(value, Symbolic) and is_data(recorder(), value):
+            cannot_wait("writes a number that data or a size decides into a string")
+        return value
+
+    def item(self, container: Any, index: Any) -> Any:
+        """`container[index]`."""
+        return standins.item(self, container, index)
+
+    def stored(self, value: Any) -> Any:
+        """A value on its way into an attribute or container, where code that is not rewritten may find it."""
+        if isinstance(value, Maybe):
+            raise DataDependentError(
+                f"{quoted_line()}\n"
+                "Data decides whether this value is None, and it is kept in an attribute or "
+                "container. Keep a tensor "
+                "and a flag instead, or decide with `is None` before."
+            )
+        return value
+
+    def new_list(self, value: Any) -> Any:
+        """A list that may grow as data says."""
+        return TracedList(value) if type(value) is list else value
+
+
+RUNTIME = Runtime()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _one_element(g: Recorder, tensor: torch.Tensor) -> Any:
+    """The truth of a tensor of one element, as Python asks for it."""
+    count: Any = tensor.numel()  # a SymInt where a size decides
+    if isinstance(count, int) and count != 1:
+        bool(torch.empty(count))  # raises what torch raises
+    value = g.operand(tensor, torch.bool)
+    if tensor.dim():
+        value = g.op("Reshape", value, g.const([], torch.int64))
+    return number(g, value, bool)
+
+
+def _truth(g: Recorder, value: Any) -> Any:
+    """The formula that says whether a symbolic number is true."""
+    e = g.env.expr(value)
+    return e if isinstance(value, torch.SymBool) else sympy.Ne(e, 0)
+
+
+def _not(value: Any) -> Any:
+    return torch.sym_not(value) if isinstance(value, torch.SymBool) else not value
+
+
+def _needs_care(value: Any) -> bool:
+    """Whether a value is not what Python takes it for: None or not, a number that data decides."""
+    if isinstance(value, Symbolic):
+        g = recorder()
+        return g.env.of_data(g.env.expr(value))
+    return isinstance(value, Maybe)
+
+
+def _must_understand(function: Any) -> None:
+    """What may be None, or a number of data, is passed on: whoever gets it must see what it is."""
+    target: Any = function
+    if isinstance(target, torch.nn.Module):
+        target = target.forward
+    target = getattr(target, "__func__", target)
+    code = getattr(target, "__code__", None)
+    if code is not None and is_user_code(code):
+        request_code(code)

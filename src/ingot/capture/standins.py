@@ -1,0 +1,487 @@
+"""What Python's own functions and subscripts do with tensors, numbers and lists that only the run knows.
+
+`STANDINS` maps a function (by id) to what stands in for it in rewritten code: called with the runtime, then
+the arguments. Every one of them is the function itself for plain values.
+"""
+
+# Arguments are whatever the model's Python has; not every stand-in needs the runtime.
+# ruff: noqa: ARG001
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from types import BuiltinMethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ingot.capture import scalars
+from ingot.capture.choice import Maybe
+from ingot.capture.lists import Rows, TracedList, joined
+from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.symbolic_int import SymbolicInt
+
+if TYPE_CHECKING:
+    from ingot.capture.stage import Runtime
+
+STANDINS: dict[int, Callable[..., Any]] = {}
+
+
+def _for(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(standin: Callable[..., Any]) -> Callable[..., Any]:
+        for f in functions:
+            STANDINS[id(f)] = standin
+        return standin
+
+    return register
+
+
+def _number(x: Any, kind: type | None = None) -> Any:
+    """A tensor that only the run knows as its number; anything else as it is."""
+    return scalars.item(recorder(), x, kind) if isinstance(x, torch.Tensor) and is_data(recorder(), x) else x
+
+
+def _symbolic(*values: Any) -> bool:
+    return any(
+        isinstance(v, Symbolic) or (isinstance(v, torch.Tensor) and is_data(recorder(), v)) for v in values
+    )
+
+
+# -- numbers
+
+
+@_for(bool)
+def bool_(rt: Runtime, x: Any = False) -> Any:
+    """bool(x)."""
+    return rt.truth(x) if rt.waits(x) else bool(x)
+
+
+@_for(int, SymbolicInt)
+def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
+    """int(x): towards zero."""
+    x = _number(x, int)
+    if isinstance(x, torch.SymInt):
+        return x
+    if isinstance(x, torch.SymFloat):
+        return torch.sym_int(x)
+    if isinstance(x, torch.SymBool):
+        g = recorder()
+        value = g.cast(g.scalar(x), torch.bool, torch.int64)
+        return scalars.number(g, value, int, 1)
+    return builtins.int(x, *rest, **more)
+
+
+@_for(float)
+def float_(rt: Runtime, x: Any = 0.0) -> Any:
+    """float(x)."""
+    x = _number(x, float)
+    if isinstance(x, torch.SymBool):
+        x = int_(rt, x)
+    return torch.sym_float(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else builtins.float(x)
+
+
+@_for(abs)
+def abs_(rt: Runtime, x: Any) -> Any:
+    """abs(x)."""
+    return abs(present(x))
+
+
+@_for(round)
+def round_(rt: Runtime, x: Any, *digits: Any) -> Any:
+    """round(x)."""
+    x = _number(x) if isinstance(x, torch.Tensor) else x
+    return round(x, *digits)
+
+
+def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
+        values: Any = args[0] if len(args) == 1 else args
+        if kwargs or isinstance(values, (str, dict)):
+            return plain(*args, **kwargs)
+        if isinstance(values, TracedList) and not values.known:
+            rows, kind = values.rows()
+            found = getattr(rows, name)(0).values if rows.dim() > 1 else getattr(rows, name)()
+            return found if kind is torch.Tensor else found.item()
+        if isinstance(values, torch.Tensor):
+            return getattr(values, name)() if values.dim() == 1 and _symbolic(values) else plain(*args)
+        values = list(values)
+        if not values or not _symbolic(*values):
+            return plain(values)
+        best = values[0]
+        for v in values[1:]:
+            if isinstance(best, torch.Tensor) and isinstance(v, torch.Tensor) and best.dtype == v.dtype:
+                # Python keeps the first unless the next one beats it; NaN beats nothing.
+                best = torch.where(v > best if name == "max" else v < best, v, best)
+            elif isinstance(best, torch.Tensor) or isinstance(v, torch.Tensor):
+                best = rt.choose(v > best if name == "max" else v < best, lambda v=v: v, lambda b=best: b)
+            else:
+                best = two(best, v)
+        return best
+
+    return standin
+
+
+STANDINS[id(max)] = _extreme("max", max, torch.sym_max)
+STANDINS[id(min)] = _extreme("min", min, torch.sym_min)
+
+
+def _math(function: Callable[..., Any], symbolic: Callable[..., Any]) -> None:
+    def standin(rt: Runtime, *args: Any) -> Any:
+        args = tuple(_number(a) for a in args)
+        return symbolic(*args) if any(isinstance(a, Symbolic) for a in args) else function(*args)
+
+    STANDINS[id(function)] = standin
+
+
+for _name in (
+    "sqrt",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asin",
+    "acos",
+    "atan",
+    "exp",
+    "log",
+    "log2",
+):
+    _found: Any = getattr(torch, f"_sym_{_name}", None)
+    if _found is not None:
+        _math(getattr(math, _name), lambda x, f=_found: f(torch.sym_float(x)))
+_math(math.floor, lambda x: x if isinstance(x, torch.SymInt) else math.floor(x))
+_math(math.ceil, lambda x: x if isinstance(x, torch.SymInt) else math.ceil(x))
+_math(math.trunc, lambda x: x if isinstance(x, torch.SymInt) else torch.sym_int(x))
+_math(math.pow, lambda a, b: torch.sym_float(a) ** torch.sym_float(b))
+
+
+# -- lengths and loops
+
+
+@_for(len)
+def len_(rt: Runtime, x: Any) -> Any:
+    """len(x)."""
+    if isinstance(x, TracedList) and not x.known:
+        return x.count()
+    if isinstance(x, Rows):
+        return x.length
+    if isinstance(x, torch.Tensor) and x.dim():
+        return x.shape[0]
+    return len(present(x))
+
+
+@_for(range)
+def range_(rt: Runtime, *args: Any) -> Any:
+    """range(…), of numbers that the run knows too."""
+    args = tuple(_number(a, int) for a in args)
+    if not any(isinstance(a, torch.SymInt) for a in args):
+        return range(*args)
+    start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
+    if isinstance(step, torch.SymInt):
+        span = rt.choose(step > 0, lambda: stop - start + step - 1, lambda: start - stop - step - 1)
+        size = rt.choose(step > 0, lambda: step, lambda: -step)
+    else:
+        span, size = (stop - start + (step - 1), step) if step > 0 else (start - stop + (-step - 1), -step)
+    return Rows(torch.sym_max(span // size, 0), lambda i: start + i * step)
+
+
+def rows_of(items: Any) -> Rows | None:
+    """What is looped over as long as the run says; None for what Python can loop over."""
+    if isinstance(items, Rows):
+        return items
+    if isinstance(items, TracedList) and not items.known:
+        rows, kind = items.rows()
+        return Rows(
+            rows.shape[0],
+            (lambda i: rows.select(0, i)) if kind is torch.Tensor else (lambda i: rows[i].item()),
+        )
+    if isinstance(items, torch.Tensor) and items.dim() and isinstance(items.shape[0], torch.SymInt):
+        return Rows(items.shape[0], lambda i: items.select(0, i))
+    if isinstance(items, Maybe):
+        return rows_of(items.value)
+    return None
+
+
+@_for(enumerate)
+def enumerate_(rt: Runtime, items: Any, start: Any = 0) -> Any:
+    """enumerate(items, start)."""
+    rows = rows_of(items)
+    if rows is None:
+        return enumerate(items, start)
+    return Rows(rows.length, lambda i: (i + start, rows.at(i)))
+
+
+@_for(reversed)
+def reversed_(rt: Runtime, items: Any) -> Any:
+    """reversed(items)."""
+    rows = rows_of(items)
+    return reversed(items) if rows is None else Rows(rows.length, lambda i: rows.at(rows.length - 1 - i))
+
+
+@_for(zip)
+def zip_(rt: Runtime, *columns: Any, strict: bool = False) -> Any:
+    """zip(…): as many as the shortest has."""
+    found = [rows_of(c) for c in columns]
+    if all(f is None for f in found):
+        return zip(*columns, strict=strict)
+    parts: list[Rows] = []
+    for column, rows in zip(columns, found, strict=True):
+        known = list(column) if rows is None else []
+        parts.append(Rows(len(known), lambda i, known=known: item(rt, known, i)) if rows is None else rows)
+    length: Any = parts[0].length
+    for p in parts[1:]:
+        length = torch.sym_min(length, p.length)
+    return Rows(length, lambda i: tuple(p.at(i) for p in parts))
+
+
+@_for(list, tuple)
+def list_(rt: Runtime, *args: Any) -> Any:
+    """list(items)."""
+    if not args:
+        return TracedList()
+    rows = rows_of(args[0])
+    if rows is None:
+        return list(*args)
+    if isinstance(args[0], TracedList):
+        return TracedList(args[0].parts())
+    return rt.list_of(rows, lambda v: v, [])
+
+
+STANDINS[id(tuple)] = lambda rt, *args: (
+    tuple(*args) if not args or rows_of(args[0]) is None else list_(rt, *args)
+)
+
+
+@_for(sum)
+def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
+    """sum(items, start)."""
+    if isinstance(items, TracedList) and not items.known:
+        rows, kind = items.rows()
+        total = rows.sum(0)
+        return start + (total if kind is torch.Tensor else total.item())
+    if isinstance(items, torch.Tensor) and rows_of(items) is not None:
+        return start + items.sum(0)
+    if isinstance(items, Rows):
+        return sum_(rt, rt.list_of(items, lambda v: v, []), start)
+    total: Any = start
+    for v in items:
+        total = total + v
+    return total
+
+
+@_for(any)
+def any_(rt: Runtime, items: Any) -> Any:
+    """any(items)."""
+    return _quantified(rt, items, "any", rt.either)
+
+
+@_for(all)
+def all_(rt: Runtime, items: Any) -> Any:
+    """all(items)."""
+    return _quantified(rt, items, "all", rt.both)
+
+
+def _quantified(rt: Runtime, items: Any, name: str, joined_by: Callable[..., Any]) -> Any:
+    if isinstance(items, Rows):
+        items = rt.list_of(items, lambda v: v, [])
+    if isinstance(items, TracedList) and not items.known:
+        items = items.rows()[0]
+    if isinstance(items, torch.Tensor) and (rows_of(items) is not None or is_data(recorder(), items)):
+        return rt.truth(getattr(items.to(torch.bool), name)())
+    whole: Any = name == "all"
+    for v in items:
+        whole = joined_by(whole, lambda v=v: rt.truth(v) if rt.waits(v) else bool(v))
+        if not rt.waits(whole) and bool(whole) != (name == "all"):
+            break
+    return whole
+
+
+@_for(isinstance)
+def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
+    """isinstance, where symbolic numbers are numbers and lists of unknown length lists."""
+    x = x.value if isinstance(x, Maybe) and kinds is not type(None) else x
+    if isinstance(x, Symbolic):
+        kind: Any = scalars.kind_of(x)
+        return isinstance(kind(0), kinds) or isinstance(x, kinds)
+    return isinstance(x, kinds)
+
+
+def _of_value(function: Any, what: str) -> None:
+    def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Symbolic) and is_data(recorder(), args[0]):
+            cannot_wait(what)
+        return function(*args, **kwargs)
+
+    STANDINS[id(function)] = standin
+
+
+for _function in (str, repr, format):
+    _of_value(_function, "writes a number that data or a size decides into a string")
+_of_value(hash, "takes the hash of a number that data or a size decides")
+
+
+# Methods of Python's containers that want to know the number.
+_NEED_NUMBERS = (
+    "index", "count", "remove", "add", "discard", "setdefault", "format", "join", "pop", "insert",
+)  # fmt: skip
+
+
+def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
+    """A call with symbolic numbers: a dict looks them up, most others take them as they are."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, dict) and function.__name__ == "get" and is_data(recorder(), args[0]):
+        default = args[1] if len(args) > 1 else None
+        return _looked_up(rt, list(owner.items()), args[0], default)
+    if isinstance(owner, (list, tuple, set, dict, str)) and isinstance(function, BuiltinMethodType):
+        method = function.__name__
+        if method in (
+            "index",
+            "count",
+            "remove",
+            "add",
+            "discard",
+            "setdefault",
+            "format",
+            "join",
+            "pop",
+            "insert",
+        ):
+            cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")
+    return function(*args, **kwargs)
+
+
+def equal(rt: Runtime, a: Any, b: Any) -> Any:
+    """a == b."""
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        known = not isinstance(a, TracedList) or a.known
+        if known and (not isinstance(b, TracedList) or b.known) and _symbolic(*a, *b):
+            if len(a) != len(b):
+                return False
+            whole: Any = True
+            for x, y in zip(a, b, strict=True):
+                whole = rt.both(whole, lambda x=x, y=y: rt.truth(equal(rt, x, y)))
+            return whole
+    if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):
+        return int_(rt, a) == int_(rt, b)
+    return a == b
+
+
+def made_of_symbols(data: Any) -> bool:
+    """Whether something holds symbolic numbers."""
+    if isinstance(data, (list, tuple)):
+        return any(made_of_symbols(v) for v in (list.__iter__(data) if isinstance(data, list) else data))
+    return isinstance(data, Symbolic)
+
+
+def tensor_of(data: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
+    """torch.tensor of symbolic numbers, in lists of any depth."""
+    del kwargs
+    if isinstance(data, torch.Tensor):
+        return data if dtype is None else data.to(dtype)
+    if not isinstance(data, (list, tuple)):
+        return scalars.as_tensor(recorder(), data, dtype)
+    parts = [tensor_of(v, dtype) for v in data]
+    wide = parts[0].dtype
+    for p in parts[1:]:
+        wide = torch.promote_types(wide, p.dtype)
+    return torch.stack([p.to(wide) for p in parts])
+
+
+@_for(torch.tensor, torch.as_tensor)
+def tensor_(
+    rt: Runtime, data: Any, *, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any
+) -> Any:
+    """torch.tensor(data), with numbers and lists that the run knows in it."""
+    if isinstance(data, TracedList) and not data.known:
+        rows, _ = data.rows()
+        return rows if dtype is None else rows.to(dtype)
+    if made_of_symbols(data):
+        return tensor_of(data, dtype)
+    if isinstance(data, (list, tuple)) and _symbolic(*data):
+        parts = [v if isinstance(v, torch.Tensor) else scalars.as_tensor(recorder(), v) for v in data]
+        wide = parts[0].dtype
+        for p in parts[1:]:
+            wide = torch.promote_types(wide, p.dtype)
+        return torch.stack([p.to(dtype or wide) for p in parts])
+    return torch.tensor(data, dtype=dtype, device=device, **kwargs)
+
+
+def _joining(function: Any) -> None:
+    def standin(rt: Runtime, tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(tensors, TracedList) and not tensors.known:
+            return joined(function, (tensors, *args), kwargs)
+        return function(tensors, *args, **kwargs)
+
+    STANDINS[id(function)] = standin
+
+
+for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate):
+    _joining(_function)
+
+
+# -- subscripts
+
+
+def present(x: Any) -> Any:
+    """The value of what may be None."""
+    return x.value if isinstance(x, Maybe) else x
+
+
+def item(rt: Runtime, container: Any, index: Any) -> Any:
+    """container[index]."""
+    container = present(container)
+    plain = isinstance(container, (list, tuple, dict, torch.nn.ModuleList, torch.nn.Sequential))
+    thing: Any = container
+    if isinstance(index, slice):
+        index = slice(*(_number(p, int) for p in (index.start, index.stop, index.step)))
+    elif isinstance(index, tuple):
+        index = tuple(
+            slice(*(_number(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
+            for i in index
+        )
+    if isinstance(container, Rows):
+        return container[_number(index, int)]
+    if isinstance(container, TracedList) and not container.known:
+        return container.element(_number(index, int))
+    if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
+        cannot_wait("takes a slice of a list at a place that data or a size decides")
+    if not plain or isinstance(index, (slice, tuple)) or not _symbolic(index):
+        return thing[index]
+    return _switch(rt, container, _number(index))
+
+
+def _switch(rt: Runtime, container: Any, index: Any) -> Any:
+    """One of a few values by a number that the run knows."""
+    if isinstance(container, dict):
+        pairs = list(container.items())
+    else:
+        values = list(container)
+        index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
+        pairs = list(enumerate(values))
+    rt.check(rt.contains([k for k, _ in pairs], index), None)
+    return _looked_up(rt, pairs[:-1], index, pairs[-1][1])
+
+
+def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: Any) -> Any:
+    """The value that stands beside a key, or else something."""
+    found = otherwise
+    for k, value in reversed(pairs):
+        if scalars.kind_of(k) is not None:
+            found = rt.choose(equal(rt, key, k), lambda v=value: v, lambda f=found: f)
+    return found
+
+
+def numbers_of(tensor: torch.Tensor) -> Any:
+    """tensor.tolist(): numbers that the run knows, in lists as long as the tensor's sizes say."""
+    if not tensor.dim():
+        return scalars.item(recorder(), tensor)
+    if isinstance(tensor.shape[0], torch.SymInt):
+        return Rows(tensor.shape[0], lambda i: numbers_of(tensor.select(0, i)))
+    return [numbers_of(row) for row in tensor.unbind(0)]

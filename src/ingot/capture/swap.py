@@ -1,0 +1,69 @@
+"""Puts rewritten code in the place of functions that are alive, for the time of a recording.
+
+`function.__code__` is swapped, so that methods, closures, partials, hooks, caches and callbacks from C all
+keep working: no caller is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Generator, Iterator, Sequence
+from types import CodeType, FunctionType
+
+from ingot.capture.rewrite import Key, codes_in, rewritten
+from ingot.errors import ExportError
+
+_OPTIMIZED = 1  # co_flags of a function's code; module and class bodies run through function objects too
+
+
+@contextlib.contextmanager
+def swapped(marks: Sequence[Key]) -> Generator[None]:
+    """Every live function that holds marked code runs its rewritten form.
+
+    Raises:
+        ExportError: a marked function has no source, or no live function holds it.
+    """
+    originals: dict[FunctionType, CodeType] = {}
+    made: dict[CodeType, CodeType] = {}
+    try:
+        found = _owners(marks)
+        for mark, owners in found.items():
+            if not owners:
+                raise ExportError(
+                    f"{mark.file}:{mark.line}: {mark.name} depends on data, and no function that is "
+                    "alive holds "
+                    "it. Define it where it stays: at the top of a module or in a class."
+                )
+            for function in owners:
+                code = originals.setdefault(function, function.__code__)
+                if code not in made:
+                    made[code] = rewritten(code, [m for m in marks if m.file == code.co_filename])
+        for function, code in originals.items():
+            function.__code__ = made[code]
+        yield
+    finally:
+        for function, code in originals.items():
+            function.__code__ = code
+
+
+def _owners(marks: Sequence[Key]) -> dict[Key, list[FunctionType]]:
+    """Live functions whose code, or code inside it, is marked."""
+    found: dict[Key, list[FunctionType]] = {m: [] for m in marks}
+    if not marks:
+        return found
+    files = {m.file for m in marks}
+    for function in _functions():
+        code = function.__code__
+        if code.co_flags & _OPTIMIZED and code.co_filename in files:
+            inside = {Key.of(c) for c in codes_in(code)}
+            for mark in marks:
+                if mark in inside:
+                    found[mark].append(function)
+    return found
+
+
+def _functions() -> Iterator[FunctionType]:
+    for thing in gc.get_objects():
+        if type(thing) is FunctionType and (thing.__name__ == "<lambda>" or thing.__name__[0] != "<"):
+            yield thing  # a comprehension that is running belongs to the function around it

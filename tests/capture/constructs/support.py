@@ -1,0 +1,160 @@
+"""Constructs of Python as cases: a function or module, and inputs that take every way through it.
+
+The model is captured on the first input alone and compared with eager PyTorch on all of them, in onnxruntime
+and in Ingot's own session. Where eager PyTorch raises, both runtimes must fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from ingot.capture.attempt import Capture, capture
+from ingot.capture.signature import leaves
+from ingot.program import TENSOR, as_array
+from ingot.verify import ingot_runner
+from tests.capture.support import ort_runner, same
+
+T = torch.Tensor
+
+
+@dataclass
+class Case:
+    """One construct."""
+
+    name: str
+    make: Callable[[], Any]  # a new module, or the function
+    inputs: list[tuple[Any, ...]]
+
+
+class Cases:
+    """The cases of one file."""
+
+    def __init__(self) -> None:
+        self.all: list[Case] = []
+
+    def __call__(self, *inputs: Any) -> Callable[[Any], Any]:
+        """Register a function or module class; each input is a tensor or a tuple of arguments."""
+
+        def register(thing: Any) -> Any:
+            calls = [i if isinstance(i, tuple) else (i,) for i in inputs]
+            is_class = isinstance(thing, type)
+            self.all.append(Case(thing.__name__, thing if is_class else lambda: thing, calls))
+            return thing
+
+        return register
+
+    def parametrize(self) -> Any:
+        """As a decorator of the file's one test."""
+        return pytest.mark.parametrize("case", self.all, ids=[c.name for c in self.all])
+
+
+def random(*shape: int, seed: int = 0) -> T:
+    """Numbers of both signs."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + 17 * len(shape) + sum(shape)))
+
+
+def positive(*shape: int, seed: int = 0) -> T:
+    """Numbers above 0.1."""
+    return random(*shape, seed=seed).abs() + 0.1
+
+
+def negative(*shape: int, seed: int = 0) -> T:
+    """Numbers below -0.1."""
+    return -positive(*shape, seed=seed)
+
+
+def both_signs(width: int = 3) -> list[T]:
+    """Positive and negative tensors of several lengths; the first one has 5 rows."""
+    return [make(n, width) for n in (5, 1, 2, 9) for make in (positive, negative)]
+
+
+def lengths(width: int = 3, *more: int) -> list[T]:
+    """Random tensors of several lengths; the first one has 5 rows."""
+    return [random(n, width, seed=n) for n in (5, 1, 2, 3, 4, 8, *more)]
+
+
+def made(case: Case) -> Any:
+    """A fresh model with the same weights every time."""
+    torch.manual_seed(0)
+    model = case.make()
+    return model.eval() if isinstance(model, torch.nn.Module) else model
+
+
+def check(case: Case, tolerance: float = 2e-5, narrowed: bool = False) -> Capture:
+    """Capture the case on its first input and compare it with eager PyTorch on all of them.
+
+    narrowed: inputs that the declared shapes exclude are left out, if an assumption says which dimension is
+    fixed
+    """
+    captured = capture(made(case), _copied(case.inputs[0]))
+    onnx.checker.check_model(ir.to_proto(captured.model), full_check=True)
+    runs = {"onnxruntime": ort_runner(captured.model), "ingot": ingot_runner(captured.model)}
+    fixed = any(a.kind == "narrowed" for a in captured.assumptions)
+    for args in case.inputs:
+        if narrowed and fixed and not _declared(captured, args):
+            continue
+        try:
+            with torch.no_grad():
+                expected = made(case)(*_copied(args))
+        except Exception as error:
+            expected = error
+        for runtime, run in runs.items():
+            _compare(captured, case, args, expected, runtime, run, tolerance)
+    return captured
+
+
+def _declared(captured: Capture, args: Any) -> bool:
+    """Whether the inputs have the sizes that the model declares."""
+    feeds = captured.arguments.feeds(_copied(args), {})
+    pairs = [
+        (d, n)
+        for v in captured.model.graph.inputs
+        for d, n in zip(v.shape or (), feeds[str(v.name)].shape, strict=True)
+    ]
+    return all(not isinstance(d, int) or d == n for d, n in pairs)
+
+
+def _compare(
+    captured: Capture, case: Case, args: Any, expected: Any, runtime: str, run: Any, tolerance: float
+) -> None:
+    where = f"{case.name} in {runtime} on {[tuple(a.shape) if isinstance(a, T) else a for a in args]}"
+    feeds = {k: as_array(v) for k, v in captured.arguments.feeds(_copied(args), {}).items()}
+    used = {v.name for v in captured.model.graph.inputs}
+    feeds = {k: v for k, v in feeds.items() if k in used}
+    if isinstance(expected, Exception):
+        with pytest.raises(Exception):  # noqa: B017  (each runtime has its own)
+            run(feeds, captured.output_names)
+            pytest.fail(f"{where}: eager raises {expected!r}, the model gives a result", pytrace=False)
+        return
+    got = run(feeds, captured.output_names)
+    structure = [leaf.value for leaf in leaves(captured.output_structure(TENSOR))]
+    values = [leaf.value for leaf in leaves(expected)]
+    assert len(structure) == len(values), (
+        f"{where}: {len(structure)} values in the export, {len(values)} in eager"
+    )
+    results = iter(got)
+    for kept, want in zip(structure, values, strict=True):
+        if kept is not TENSOR:
+            assert type(kept) is type(want), f"{where}: {kept!r} for ever, where eager gives {want!r}"
+            assert kept == want, f"{where}: {kept!r} for ever, where eager gives {want!r}"
+            continue
+        result = next(results)
+        same(where, result, _array(want), tolerance)
+
+
+def _array(want: Any) -> Any:
+    if isinstance(want, T):
+        return want.numpy()
+    return np.asarray(want, dtype={bool: np.bool_, int: np.int64, float: np.float64}[type(want)])
+
+
+def _copied(args: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(a.clone() if isinstance(a, T) else a for a in args)

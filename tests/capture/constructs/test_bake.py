@@ -1,0 +1,308 @@
+"""Places where a tracer keeps the example's value for ever: each is right for all inputs, or refused."""
+
+# The constructs are written as people write them.
+# ruff: noqa: B007
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ingot.errors import IngotError
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths
+
+case = Cases()
+SIGNS = both_signs()
+ROWS = lengths()
+
+
+@case(*SIGNS)
+def branch(x: T) -> T:
+    return x * 2 if x.sum() > 0 else x
+
+
+@case(*SIGNS)
+def item_times(x: T) -> T:
+    return x * x.max().item()
+
+
+@case(*SIGNS)
+def int_of_data(x: T) -> T:
+    return x[: int((x > 0).any()) + 1]
+
+
+@case(*SIGNS)
+def f_string_of_data(x: T) -> T:
+    table = {"True": 1.0, "False": 2.0}
+    return x * table[f"{bool(x.sum() > 0)}"]
+
+
+@case(*SIGNS)
+def format_of_a_number(x: T) -> T:
+    return x * float(f"{x.sum().item():.2f}")
+
+
+@case(*SIGNS)
+def numpy_of_data(x: T) -> T:
+    return x * float(np.asarray(x).sum())
+
+
+@case(*SIGNS)
+def numpy_function_of_data(x: T) -> T:
+    return x + torch.from_numpy(np.sort(x.numpy(), axis=0))
+
+
+@case(*SIGNS)
+def sorted_numbers(x: T) -> T:
+    return x * sorted([x.sum().item(), x.mean().item(), 0.0])[0]
+
+
+@case(*SIGNS)
+def max_with_a_key(x: T) -> T:
+    return max([x, -x], key=lambda t: float(t.sum()))
+
+
+@case(*SIGNS)
+def set_of_numbers(x: T) -> T:
+    return x * len({int(x.sum() > 0), 1})
+
+
+@case(*SIGNS)
+def hash_of_a_number(x: T) -> T:
+    return x * (hash(int((x > 0).sum())) % 7)
+
+
+@case(*SIGNS)
+def list_times_a_number(x: T) -> T:
+    return torch.tensor([1.0] * int((x > 0).any() + 1)) + x.sum()
+
+
+@case(*SIGNS)
+def isinstance_of_a_number(x: T) -> T:
+    n = x.sum().item()
+    return x * 2 if isinstance(n, float) else x
+
+
+@case(*SIGNS)
+def equality_of_lists(x: T) -> T:
+    return x + 1 if (x[0] > 0).tolist() == [True, True, True] else x
+
+
+@case(*SIGNS)
+def generator_that_branches(x: T) -> T:
+    def parts() -> Any:
+        if x.sum() > 0:
+            yield x
+        yield x + 1
+
+    return sum(parts())
+
+
+@case(*SIGNS)
+def raise_that_is_caught(x: T) -> T:
+    try:
+        if x.sum() > 0:
+            raise ValueError
+        y = x + 1
+    except ValueError:
+        y = x * 100
+    return y
+
+
+@case(*SIGNS)
+def error_of_an_operator_that_is_caught(x: T) -> T:
+    try:
+        y = x[: int((x > 0).sum())].reshape(-1, 2)
+    except RuntimeError:
+        y = x
+    return y
+
+
+@case(*SIGNS)
+def bare_except_around_a_branch(x: T) -> T:
+    try:
+        y = x + 1 if bool(x.sum() > 0) else x
+    except:  # noqa: E722
+        y = x * 0
+    return y
+
+
+@case(*SIGNS)
+def two_types(x: T) -> T:
+    y = x if x.sum() > 0 else x.long()
+    return y * 1.5
+
+
+@case(*SIGNS)
+def two_ranks(x: T) -> T:
+    y = x if x.sum() > 0 else x.sum(0)
+    return y * 2
+
+
+@case(*SIGNS)
+def int_or_float(x: T) -> T:
+    k = 1 if x.sum() > 0 else 0.5
+    return x * k
+
+
+@case(*SIGNS)
+def string_of_a_branch(x: T) -> T:
+    name = "relu" if x.sum() > 0 else "tanh"
+    return getattr(torch, name)(x)
+
+
+@case(*SIGNS)
+class PythonCounter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: T) -> T:
+        self.calls += 1
+        return x * self.calls
+
+
+@case(*SIGNS)
+class CounterInABranch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: T) -> T:
+        self.calls = 0
+        if x.sum() > 0:
+            self.calls += 1
+        return x * self.calls
+
+
+@case(*SIGNS)
+class HiddenState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outs: list[T] = []
+
+    def push(self, v: T) -> None:
+        self.outs.append(v)
+
+    def forward(self, x: T) -> T:
+        self.outs = [x]
+        if x.sum() > 0:
+            self.push(x)
+        return sum(self.outs)
+
+
+@case(*SIGNS)
+def set_in_a_branch(x: T) -> T:
+    seen = {1}
+    if x.sum() > 0:
+        seen.add(2)
+    return x * len(seen)
+
+
+@case(*SIGNS)
+def key_in_a_branch(x: T) -> T:
+    d = {"a": 1.0}
+    if x.sum() > 0:
+        d["b"] = 5.0
+    return x * sum(d.values())
+
+
+@case(*SIGNS)
+def deleted_in_a_branch(x: T) -> T:
+    d = {"a": 1.0, "b": 5.0}
+    if x.sum() > 0:
+        del d["b"]
+    return x * len(d)
+
+
+@case(*SIGNS)
+def attribute_in_a_branch(x: T) -> T:
+    class Thing:
+        pass
+
+    thing = Thing()
+    if x.sum() > 0:
+        thing.flag = True  # type: ignore[attr-defined]
+    return x * (2 if hasattr(thing, "flag") else 3)
+
+
+@case(*ROWS)
+def list_given_away(x: T) -> T:
+    def count(items: list[T]) -> int:
+        return len(items)
+
+    outs = []
+    for row in x:
+        if row.sum() > 0:
+            outs.append(row)
+    return x * count(outs)
+
+
+@case(*ROWS)
+def pop_from_a_grown_list(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row)
+    last = outs.pop()
+    return last * 2
+
+
+@case(*ROWS)
+def index_of_the_loop_used_outside(x: T) -> T:
+    i = -1
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            break
+    return x * i
+
+
+@case(*ROWS)
+def enumerate_of_rows(x: T) -> T:
+    return sum(row * i for i, row in enumerate(x))
+
+
+@case(*ROWS)
+def sum_of_unbind(x: T) -> T:
+    return sum(x.unbind(0))
+
+
+@case(*ROWS)
+def list_of_a_tensor(x: T) -> T:
+    return list(x)[-1] * len(list(x))
+
+
+@case(*ROWS)
+def size_as_a_dict_key(x: T) -> T:
+    return x * {5: 1.0, 3: 2.0}.get(x.shape[0], 0.5)
+
+
+@case(*ROWS)
+def list_times_a_size(x: T) -> T:
+    return torch.tensor([2.0] * x.shape[0])[:, None] * x
+
+
+@case(*ROWS)
+def float_of_a_size(x: T) -> T:
+    return x / float(x.shape[0]) + 1 / x.shape[0]
+
+
+@case(*ROWS)
+def tensor_of_a_size(x: T) -> T:
+    return x * torch.tensor(x.shape[0]) + torch.tensor([x.shape[0], 2]).sum()
+
+
+@case(*ROWS)
+def size_compared_with_a_tensor(x: T) -> T:
+    return x + 1 if (x > 0).sum() > x.shape[0] else x
+
+
+@case.parametrize()
+def test_right_or_refused(case: Case) -> None:
+    """Never the example's value for ever. A refusal is one of Ingot's own errors and names the line."""
+    try:
+        check(case, narrowed=True)
+    except IngotError as error:
+        assert "test_bake.py:" in str(error), error

@@ -1,0 +1,345 @@
+"""Lists that grow as data says, comprehensions, and containers that branches and loops change."""
+
+# The constructs are written as people write them.
+# ruff: noqa: RUF007, B905
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive
+
+case = Cases()
+SIGNS = both_signs()
+ROWS = lengths()
+SOME = [*both_signs(), *[positive(n, 3) - 0.5 for n in (4, 7)]]
+
+
+@case(*ROWS)
+def append_in_a_loop(x: T) -> T:
+    outs = []
+    h = torch.zeros(3)
+    for row in x:
+        h = (h + row).relu()
+        outs.append(h)
+    return torch.stack(outs)
+
+
+@case(*ROWS)
+def append_two_lists(x: T) -> tuple[T, T]:
+    a, b = [], []
+    for row in x:
+        a.append(row * 2)
+        b.append(row.sum())
+    return torch.stack(a), torch.stack(b)
+
+
+@case(*ROWS)
+def append_twice(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row)
+        outs.append(-row)
+    return torch.stack(outs)
+
+
+@case(*ROWS)
+def append_before_and_in_a_loop(x: T) -> T:
+    outs = [torch.zeros(3)]
+    for row in x:
+        outs.append(row * 2)
+    outs.append(torch.ones(3))
+    return torch.stack(outs)
+
+
+@case(*ROWS)
+def cat_of_a_list(x: T) -> T:
+    outs = []
+    for i in range(x.shape[0]):
+        outs.append(x[i : i + 1] * i)
+    return torch.cat(outs, 0)
+
+
+@case(*ROWS)
+def cat_along_the_other_axis(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row[:, None])
+    return torch.cat(outs, 1)
+
+
+@case(*ROWS)
+def stack_along_the_other_axis(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row)
+    return torch.stack(outs, dim=1)
+
+
+@case(*SOME)
+def append_under_a_condition(x: T) -> T:
+    outs = []
+    for row in x:
+        if row.sum() > 0:
+            outs.append(row)
+    return torch.stack(outs) if outs else x * 0
+
+
+@case(*SOME)
+def append_on_either_side(x: T) -> tuple[T, T]:
+    up, down = [torch.zeros(3)], [torch.zeros(3)]
+    for row in x:
+        if row.sum() > 0:
+            up.append(row)
+        else:
+            down.append(row)
+    return torch.stack(up), torch.stack(down)
+
+
+@case(*SOME)
+def append_outside_of_a_loop(x: T) -> T:
+    outs = [x]
+    if x.sum() > 0:
+        outs.append(x * 2)
+    return torch.cat([o[None] for o in outs] if False else outs)
+
+
+@case(*SOME)
+def length_of_a_list(x: T) -> T:
+    outs = []
+    for row in x:
+        if row.sum() > 0:
+            outs.append(row)
+    return x * len(outs)
+
+
+@case(*ROWS)
+def elements_of_a_list(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row * 3)
+    return outs[0] + outs[-1]
+
+
+@case(*ROWS)
+def loop_over_a_grown_list(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row * 3)
+    total = torch.zeros(3)
+    for o in outs:
+        total = total * 0.5 + o
+    return total
+
+
+@case(*ROWS)
+def numbers_in_a_list(x: T) -> T:
+    counts = []
+    for row in x:
+        counts.append((row > 0).sum().item())
+    return torch.tensor(counts)
+
+
+@case(*ROWS)
+def sum_of_a_list(x: T) -> T:
+    return sum([row * 2 for row in x])
+
+
+@case(*ROWS)
+def comprehension_over_rows(x: T) -> T:
+    return torch.stack([row * 2 for row in x])
+
+
+@case(*ROWS)
+def comprehension_with_a_ternary(x: T) -> T:
+    return torch.stack([r * 2 if r.sum() > 0 else r for r in x])
+
+
+@case(*SOME)
+def comprehension_with_a_condition(x: T) -> T:
+    rows = [r for r in x if r.sum() > 0]
+    return torch.stack(rows) if len(rows) > 0 else x
+
+
+@case(*ROWS)
+def comprehension_over_enumerate(x: T) -> T:
+    return torch.stack([r * i for i, r in enumerate(x)])
+
+
+@case(*ROWS)
+def comprehension_over_a_size(x: T) -> T:
+    return torch.stack([x[i] * i for i in range(x.shape[0])])
+
+
+@case(*ROWS)
+def generator_as_an_argument(x: T) -> T:
+    return torch.stack(tuple(r + 1 for r in x)) + max(r.sum() for r in x)
+
+
+@case(*ROWS)
+def any_row(x: T) -> T:
+    return x + 1 if any(r.sum() > 2 for r in x) else x
+
+
+@case(*ROWS)
+def split_rows(x: T) -> T:
+    outs = []
+    for a, b in zip(x[:-1], x[1:]):
+        outs.append(b - a)
+    outs.append(x[0])
+    return torch.stack(outs)
+
+
+@case(*SIGNS)
+def list_slots(x: T) -> T:
+    items = [x, x]
+    if x.sum() > 0:
+        items[0] = x + 1
+    return items[0] + items[1]
+
+
+@case(*SIGNS)
+def dict_slots(x: T) -> T:
+    d = {"a": x, "b": x * 2}
+    if x.sum() > 0:
+        d["a"] = x * 5
+    else:
+        d["b"] = x * 7
+    return d["a"] + d["b"]
+
+
+@case(*ROWS)
+def dict_slots_in_a_loop(x: T) -> T:
+    state = {"h": torch.zeros(3), "n": 0}
+    for row in x:
+        state["h"] = state["h"] * 0.5 + row
+        state["n"] = state["n"] + 1
+    return state["h"] * state["n"]
+
+
+@case(*SIGNS)
+class AttributeInABranch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(1)
+
+    def forward(self, x: T) -> T:
+        self.scale = torch.ones(1) * 2
+        if x.sum() > 0:
+            self.scale = self.scale * 7
+        return x * self.scale
+
+
+@case(*ROWS)
+def attributes_in_a_loop(x: T) -> T:
+    @dataclass
+    class State:
+        h: T
+        n: int
+
+    state = State(torch.zeros(3), 0)
+    for row in x:
+        state.h = state.h + row
+        state.n += 2
+    return state.h * state.n
+
+
+@case(*SIGNS)
+def nested_containers(x: T) -> T:
+    d = {"a": [x, (x, 1)]}
+    if x.sum() > 0:
+        d["a"][0] = x * 2
+        d["a"][1] = (x + 1, 2)
+    return d["a"][0] + d["a"][1][0] * d["a"][1][1]
+
+
+@case(*SIGNS)
+def append_through_a_helper(x: T) -> T:
+    outs = [x]
+
+    def add(v: T) -> None:
+        outs.append(v)
+
+    if x.sum() > 0:
+        add(x * 2)
+    else:
+        add(x * 3)
+    return torch.stack(outs)
+
+
+@case(*SIGNS)
+def nonlocal_variable(x: T) -> T:
+    total = torch.zeros(())
+
+    def add(v: T) -> None:
+        nonlocal total
+        if v.sum() > 0:
+            total = total + v.sum()
+
+    add(x)
+    add(-x)
+    return x + total
+
+
+@case(*SIGNS)
+def write_into_a_tensor(x: T) -> T:
+    y = torch.ones(3)
+    if x.sum() > 0:
+        y.add_(x.sum())
+    else:
+        y.mul_(3)
+    return y + x
+
+
+@case(*SIGNS)
+def write_through_a_view(x: T) -> T:
+    y = x.clone()
+    if x.sum() > 0:
+        y[0] = 1
+        y[:, 1] += 5
+    return y
+
+
+@case(*SIGNS)
+def write_before_and_after_a_branch(x: T) -> T:
+    y = x.clone()
+    row = y[0]
+    row.add_(1)
+    if x.sum() > 0:
+        y.mul_(2)
+    row.add_(1)
+    return y + row
+
+
+@case(*ROWS)
+def write_rows_in_a_loop(x: T) -> T:
+    y = torch.zeros_like(x)
+    for i in range(x.shape[0]):
+        y[i] = x[i] * i
+    return y
+
+
+@case(*[positive(5, 3) * k for k in (0.1, 1, 50)])
+def write_in_a_while_loop(x: T) -> T:
+    y = x.clone()
+    while y.sum() < 100:
+        y.mul_(2)
+        y[0] += 1
+    return y
+
+
+@case(*SIGNS)
+def masked_write(x: T) -> T:
+    y = x.clone()
+    if (x > 0.5).any():
+        y[x > 0.5] = 0
+    return y
+
+
+@case.parametrize()
+def test_lists(case: Case) -> None:
+    """Containers hold what eager's hold."""
+    check(case)

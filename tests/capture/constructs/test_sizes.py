@@ -1,0 +1,181 @@
+"""Branches and numbers that sizes decide: nothing of the example's sizes stays in the model."""
+
+# The constructs are written as people write them.
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
+
+case = Cases()
+ROWS = [random(n, 3, seed=n) for n in (5, 0, 1, 2, 3, 4, 8, 9)]
+SOME = lengths()
+IMAGES = [random(2, 3, h, w) for h, w in ((6, 8), (5, 5), (7, 3), (9, 9), (4, 10))]
+
+
+@case(*ROWS)
+def branch_on_a_size(x: T) -> T:
+    if x.shape[0] > 4:
+        return x * 2
+    return x - 1
+
+
+@case(*ROWS)
+def branch_on_an_empty_tensor(x: T) -> T:
+    if x.shape[0] == 0:
+        return torch.full((1, 3), 7.0)
+    return x * 2
+
+
+@case(*ROWS)
+def branch_on_size_one(x: T) -> T:
+    if x.shape[0] == 1:
+        return x.squeeze(0)[None] + 5
+    return x
+
+
+@case(*ROWS)
+def branch_on_numel(x: T) -> T:
+    return x + 1 if x.numel() else torch.zeros(2, 3)
+
+
+@case(*ROWS)
+def branch_on_len(x: T) -> T:
+    if len(x) < 3:
+        return torch.cat([x, x])
+    return x[:3]
+
+
+@case(*ROWS)
+def pad_or_cut(x: T) -> T:
+    n = x.shape[0]
+    if n < 4:
+        return torch.cat([x, torch.zeros(4 - n, 3)])
+    return x[:4]
+
+
+@case(*ROWS)
+def odd_and_even(x: T) -> T:
+    if x.shape[0] % 2 == 1:
+        x = torch.cat([x, torch.zeros(1, 3)])
+    return x.reshape(-1, 2, 3).sum(1)
+
+
+@case(*IMAGES)
+def portrait_or_landscape(x: T) -> T:
+    h, w = x.shape[-2:]
+    if h > w:
+        return x.transpose(-1, -2)
+    if h == w:
+        return x * 2
+    return x
+
+
+@case(*IMAGES)
+def pad_to_a_square(x: T) -> T:
+    h, w = x.shape[-2:]
+    side = max(h, w)
+    return nn.functional.pad(x, (0, side - w, 0, side - h))
+
+
+@case(*IMAGES)
+def pad_to_a_multiple_if_needed(x: T) -> T:
+    h, w = x.shape[-2:]
+    pad_h, pad_w = (4 - h % 4) % 4, (4 - w % 4) % 4
+    if pad_h > 0 or pad_w > 0:
+        x = nn.functional.pad(x, (0, pad_w, 0, pad_h))
+    return x
+
+
+@case(*ROWS)
+def ternary_on_a_size(x: T) -> T:
+    k = 2 if x.size(0) > 3 else 3
+    return x * k
+
+
+@case(*ROWS)
+def sizes_and_data(x: T) -> T:
+    if x.shape[0] > 0 and x[0].sum() > 0:
+        return x + 1
+    return x - 1
+
+
+@case(*ROWS)
+def min_and_max_of_sizes(x: T) -> T:
+    n = min(x.shape[0], 3)
+    m = max(x.shape[0], 4)
+    return torch.cat([x[:n], torch.ones(m - x.shape[0], 3)])
+
+
+@case(*ROWS)
+def chunks_of_a_loop(x: T) -> T:
+    outs = [torch.zeros(1, 3)]
+    for start in range(0, x.shape[0], 2):
+        outs.append(x[start : start + 2].sum(0, keepdim=True))
+    return torch.cat(outs)
+
+
+@case(*ROWS)
+def halving_a_size(x: T) -> T:
+    n = x.shape[0]
+    steps = 0
+    while n > 1:
+        n = n // 2
+        steps += 1
+    return x + steps
+
+
+@case(*SOME)
+def size_in_a_condition_of_a_while(x: T) -> T:
+    y = x
+    while y.shape[0] < 7:
+        y = torch.cat([y, y])
+    return y
+
+
+@case(*SOME)
+def arithmetic_with_sizes(x: T) -> T:
+    n = x.shape[0]
+    scale = (n * 2 + 1) / 4
+    half = int(n * 0.5)
+    return x[: half + 1] * scale + n**2
+
+
+@case(*SOME)
+class PositionsUpToTheLength(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 3)
+
+    def forward(self, x: T) -> T:
+        n = x.shape[0]
+        if n > self.table.num_embeddings:
+            raise ValueError("too long")
+        return x + self.table(torch.arange(n))
+
+
+@case(*SOME)
+class CachedTable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: T | None = None
+
+    def forward(self, x: T) -> T:
+        if self.table is None or self.table.shape[0] < x.shape[0]:
+            self.table = torch.arange(x.shape[0] * 3).float().reshape(x.shape[0], 3)
+        return x + self.table[: x.shape[0]]
+
+
+@case(*SOME)
+def mask_of_the_right_size(x: T) -> T:
+    n = x.shape[0]
+    mask = torch.ones(n, n).tril() if n > 1 else torch.zeros(1, 1)
+    return mask @ x
+
+
+@case.parametrize()
+def test_sizes(case: Case) -> None:
+    """Sizes that the example does not have, 0 and 1 among them."""
+    check(case)

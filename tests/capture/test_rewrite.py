@@ -1,0 +1,169 @@
+"""Flags instead of jumps: functions without `return`, `break` and `continue` compute what they did before."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ingot.capture.flags import without_jumps
+
+SOURCES = {
+    "nested returns": """
+        def f(a, b):
+            if a:
+                if b:
+                    return 1
+                a = 5
+            elif b:
+                return 2
+            if a == 5:
+                return a
+            return 9
+    """,
+    "loop": """
+        def f(a, b):
+            total = 0
+            for i in range(6):
+                if i == b:
+                    continue
+                if i == a:
+                    break
+                if i * a == 8:
+                    return total, i
+                total += i
+            else:
+                total += 100
+            return total
+    """,
+    "nested loops": """
+        def f(a, b):
+            out = []
+            for i in range(4):
+                for j in range(4):
+                    if j == a:
+                        break
+                    if i == b:
+                        continue
+                    if i + j == 5:
+                        return out
+                    out.append((i, j))
+                else:
+                    out.append(i)
+                    continue
+                if i == 2:
+                    break
+            return out, 1
+    """,
+    "while": """
+        def f(a, b):
+            n = 0
+            while True:
+                n += 1
+                if n > a:
+                    break
+                with_b = n * b
+                if with_b > 6:
+                    return with_b
+            return n
+    """,
+    "falls off the end": """
+        def f(a, b):
+            if a > b:
+                return a
+            b += 1
+    """,
+    "try": """
+        def f(a, b):
+            out = []
+            for i in range(3):
+                try:
+                    if i == a:
+                        continue
+                    if i == b:
+                        return out
+                    out.append(1 // (i - 1))
+                except ZeroDivisionError:
+                    out.append("zero")
+                finally:
+                    out.append("end")
+            return out
+    """,
+    "match": """
+        def f(a, b):
+            match a:
+                case 0:
+                    return b
+                case 1:
+                    b += 1
+                case _:
+                    if b:
+                        return -b
+            return b * 10
+    """,
+}
+
+
+class _Runtime:
+    """Stands for the runtime where every value is known."""
+
+    @staticmethod
+    def none_of(*flags: bool) -> bool:
+        return not any(flags)
+
+
+class _Stopped(ast.NodeTransformer):
+    """Loops stop at their flags, as the runtime sees to."""
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        return self._stopped(node)
+
+    def visit_While(self, node: ast.While) -> ast.AST:
+        return self._stopped(node)
+
+    def _stopped(self, node: Any) -> ast.AST:
+        self.generic_visit(node)
+        stops = getattr(node, "stops", [])
+        if stops:
+            test = ast.parse(f"if {' or '.join(stops)}: break").body
+            node.body = [*test, *node.body]
+        return node
+
+
+def _function(tree: ast.Module) -> Callable[..., Any]:
+    space: dict[str, Any] = {"_ingot": _Runtime}
+    exec(compile(ast.fix_missing_locations(tree), "f", "exec"), space)
+    return space["f"]
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+def test_a_function_without_jumps_is_the_same_function(source: str) -> None:
+    """For every pair of small arguments, and with one return at the most."""
+    text = textwrap.dedent(source)
+    plain = _function(ast.parse(text))
+    tree = ast.parse(text)
+    (function,) = tree.body
+    assert isinstance(function, ast.FunctionDef)
+    function.body = without_jumps(function)
+    jumps = [n for n in ast.walk(function) if isinstance(n, (ast.Return, ast.Break, ast.Continue))]
+    assert len(jumps) <= 1
+    flagged = _function(_Stopped().visit(tree))
+    for a, b in itertools.product(range(-1, 5), repeat=2):
+        assert flagged(a, b) == plain(a, b), (a, b, ast.unparse(tree))
+
+
+def test_many_early_returns_stay_as_long_as_they_were() -> None:
+    """Each statement is there once."""
+    lines = [
+        f"    if a == {i}:\n        b += {i}\n        if b == 7:\n            return {i}" for i in range(40)
+    ]
+    tree = ast.parse("def f(a, b):\n" + "\n".join(lines) + "\n    return a")
+    (function,) = tree.body
+    assert isinstance(function, ast.FunctionDef)
+    before = sum(1 for _ in ast.walk(function))
+    function.body = without_jumps(function)
+    assert sum(1 for _ in ast.walk(function)) < 3 * before
