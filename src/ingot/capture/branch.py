@@ -189,9 +189,13 @@ def _merged(
             variables[name] = UNBOUND
             poisoned[name] = str(why)
     contents: list[Any] = []
+    # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
+    by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
+    merger.plain_numbers = by_data
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
         contents.append(before if same else _merge_contents(merger, container, a, b))
+    merger.plain_numbers = True
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():

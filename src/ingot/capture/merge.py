@@ -88,6 +88,7 @@ class Merger:
         self.then = then
         self.other = other
         self.slots: list[Slot] = []
+        self.plain_numbers = True  # whether a Python number may become one that only the run knows
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
 
@@ -193,7 +194,7 @@ class Merger:
             return self._tensors(a, b)
         if torch.Tensor in (ka, kb):
             return self._tensor_and_number(a, b)
-        if ka is not kb:
+        if ka is not kb or not self.plain_numbers:
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         values = self.value(self.then, a), self.value(self.other, b)
         hint = self._hint(a if self.example else b)
@@ -210,7 +211,16 @@ class Merger:
             for p, q in zip(a.shape, b.shape, strict=True)
         ]
         make = self._tensor_like(a if self.example else b, dims)
-        return self.slot(make, self.value(self.then, a), self.value(self.other, b))
+
+        def joined(value: ir.Value) -> torch.Tensor:
+            made = make(value)
+            if isinstance(self.condition, torch.SymBool):
+                for size, dim, p, q in zip(made.shape, dims, a.shape, b.shape, strict=True):
+                    if dim is None and isinstance(size, torch.SymInt):
+                        self.g.env.one_of(size, self.condition.node.expr, p, q)
+            return made
+
+        return self.slot(joined, self.value(self.then, a), self.value(self.other, b))
 
     def _tensor_and_number(self, a: Any, b: Any) -> Slot:
         tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)

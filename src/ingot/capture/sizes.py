@@ -135,6 +135,12 @@ class SizeEnv(ShapeEnv):
         size: Any = self.create_symintnode(symbol, hint=shown)
         return size
 
+    def one_of(self, size: torch.SymInt, condition: Any, a: Any, b: Any) -> None:
+        """Say that a size is `a` where a condition on sizes holds, else `b`, if no data decides any."""
+        parts = [self.canon(condition), self.expr(a), self.expr(b)]
+        if not any(self.of_data(p) for p in parts):
+            self.definitions[size.node.expr] = sympy.Piecewise((parts[1], parts[0]), (parts[2], True))
+
     def _declare(self, symbol: Any, low: int, high: int | None) -> None:
         """The range of a symbol."""
         here = self._get_sloc()
@@ -329,6 +335,8 @@ class SizeEnv(ShapeEnv):
         if Not(e) in self.path:
             return False
         opened = self.expand(e)
+        if opened.has(sympy.Piecewise):
+            opened = e
         for form in (e,) if opened == e else (e, opened):
             found = form if form in (sympy.true, sympy.false) else None
             if found is None:
@@ -388,8 +396,19 @@ class SizeEnv(ShapeEnv):
         tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
         if len(symbols) == 3:
             tried = [*range(2, 12), 16, 33, 64, 1, 0]
-        # Changing one size is tried before changing several.
-        singles = ({**before, s: sympy.Integer(n)} for s in symbols for n in tried)
+        # Changing one size is tried before changing several, to one near the example's first: a
+        # small one leaves
+        # feature maps of size 1, which torch takes for what is repeated.
+        near = [
+            (s, int(n) * k + step)
+            for k in (1, 2, 3)
+            for step in (1, -1, 0, 2, 3, 4, 7)
+            for s, n in before.items()
+            if s.is_integer
+        ]
+        singles = (
+            {**before, s: sympy.Integer(n)} for s, n in [*near, *((s, n) for s in symbols for n in tried)]
+        )
         several = (
             dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
             for numbers in itertools.product(tried, repeat=len(symbols))
@@ -479,11 +498,12 @@ class SizeEnv(ShapeEnv):
                 self._put_derived(condition, right)
                 self.small.update(self.expand(condition).free_symbols)
                 return
-            if right.is_number and not by_user and left.is_Symbol and self.of_data(left):
+            if right.is_number and not by_user and self.of_data(condition):
                 # torch compares a size that only the run knows with a number, to see whether operands fit:
                 # where they do not, the operator fails in the graph too.
                 self.held[condition] = Guard(condition, source_line(), False)
-                self._put(left, right)
+                if left.is_Symbol:
+                    self._put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
                 self._fix(condition.free_symbols)

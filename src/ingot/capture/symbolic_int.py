@@ -4,16 +4,24 @@ Models write it all the time. For modules that do, a recording starts again with
 to a type that returns sizes as they are and is `int` in every other way.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import dis
+import sys
 from collections.abc import Generator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
+
+from ingot.capture.where import is_user_code
+
+# Methods of dicts and sets that take a key.
+_LOOKUPS = ("get", "setdefault", "pop", "add", "discard", "remove", "index", "count", "update")
 
 
 class KeepSymbolic(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
@@ -50,8 +58,23 @@ class SymbolicInt(builtins.int, metaclass=_Meta):
 
 
 def _hash(size: Any) -> int:
-    """Sizes are keys of caches (`functools.lru_cache`): one formula of one recording is one key."""
+    """Sizes are keys of caches (`functools.lru_cache`): one formula of one recording is one key.
+
+    A dict or set of the model's own would not find the number that the formula stands for.
+    """
+    frame = sys._getframe(1)
+    if is_user_code(frame.f_code) and _looks_up(frame):
+        raise TypeError("unhashable type: non-nested SymInt")
     return hash((id(size.node.shape_env), size.node.expr))
+
+
+def _looks_up(frame: FrameType) -> bool:
+    """Whether the frame uses a key itself, rather than call a function that has a cache."""
+    before = [i for i in dis.get_instructions(frame.f_code) if i.offset <= frame.f_lasti]
+    if not before or before[-1].opname not in ("CALL", "PRECALL", "CALL_FUNCTION_EX"):
+        return True
+    methods = [i.argval for i in before if i.opname == "LOAD_METHOD"]
+    return bool(methods) and methods[-1] in _LOOKUPS
 
 
 @contextlib.contextmanager
