@@ -249,6 +249,13 @@ def test_fill_with_special_numbers(value: float, dtype: str) -> None:
     assert got.tobytes() == np.full(3, value, dtype).tobytes()
 
 
+def test_zeros_of_both_signs_have_code_of_their_own() -> None:
+    for value in (0.0, -0.0, 0.0):
+        out = new((3,))
+        (got,) = run_calls(fill(value, out, host()), out)
+        assert got.tobytes() == np.full(3, value, np.float32).tobytes()
+
+
 def test_large_tensors_are_cut_into_tiles() -> None:
     x = np.random.default_rng(0).normal(size=(3, 40001)).astype(np.float32)
     out = new(x.shape, strides=(40002, 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 
 import pytest
 
@@ -115,8 +116,11 @@ def test_every_generator_is_held_to_its_definition() -> None:
     assert {f"kernels.{name}" for name in HELD_BY} == {n for n in _GENERATORS if n.startswith("kernels.")}
     for generator, place in HELD_BY.items():
         file, function = place.split("::")
+        name = f"tests.kernels.{file.removesuffix('.py')}"
+        if not hasattr(sys.modules.get(name), function):
+            sys.modules.pop(name, None)  # half of a file that skipped itself
         try:
-            module = importlib.import_module(f"tests.kernels.{file.removesuffix('.py')}")
+            module = importlib.import_module(name)
         except pytest.skip.Exception:  # this CPU lacks what the whole file is about
             continue
         test = getattr(module, function)

@@ -7,6 +7,7 @@ same into a kernel, on vectors in registers. It knows the operators of `operatio
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,16 @@ from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import DTYPES, is_float, register_type
 from ingot.kernels.definitions import numpy_dtype
 from ingot.kernels.operations import OPERATIONS, power_of
+
+
+class _NegativeZero(float):
+    """-0.0 as an attribute: Python finds it equal to 0.0, and would take one's code for the other's."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NegativeZero)
+
+    def __hash__(self) -> int:
+        return hash("-0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,13 @@ class Step:
     operands: tuple[int, ...]
     dtype: str
     attrs: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(
+            type(value) is float and value == 0 and math.copysign(1, value) < 0 for _, value in self.attrs
+        ):
+            attrs = tuple((name, _NegativeZero(v) if str(v) == "-0.0" else v) for name, v in self.attrs)
+            object.__setattr__(self, "attrs", attrs)
 
 
 @dataclass(frozen=True, slots=True)

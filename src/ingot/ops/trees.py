@@ -241,6 +241,8 @@ class _Regressor(_Ensemble):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A kernel over the rows, then the transform."""
         value, transform = node.outputs[0], self.transform(node)
+        if plan.facts(value).dtype.name not in ("float32", "float64"):
+            return False
         if transform == "NONE":
             self.lower_raw(node, plan, value, plan.facts(value).dtype)
             return True
