@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from tests.architectures.build import arguments, tiny
+from tests.opinfo.judge import one_line
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
@@ -85,7 +86,7 @@ def attempt(config_class: Any) -> tuple[str, str]:
 
 def first_line(error: Exception) -> str:
     """The error in one line of readable length."""
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]
+    return one_line(error)[:400]
 
 
 def main() -> int:

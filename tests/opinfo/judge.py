@@ -4,6 +4,7 @@ PyTorch.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,9 +142,17 @@ def outcome(
     return Outcome("pass", judge=judge.name)
 
 
+def one_line(error: Exception) -> str:
+    """The error's text in one line, files named as from the folder that Python looks in: the same on every
+    machine.
+    """
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return re.sub(r"(?:/[^\s/:]+)+/(?=site-packages/|tests/)", "", text).replace("site-packages/", "")
+
+
 def first_line(error: Exception) -> str:
     """The error in one line of readable length."""
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = one_line(error)
     return text[:300]
 
 
