@@ -30,7 +30,7 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
     a, b = np.zeros(1001), np.zeros(1001)
     words = np.array([[a.ctypes.data, b.ctypes.data, 1001], [b.ctypes.data, a.ctypes.data, 1001]], np.int64)
     steps = 200
-    counters = np.zeros((steps, threads * spmd.COUNTER_WORDS), np.int64)
+    counters = np.zeros((steps, (threads + 1) * spmd.COUNTER_WORDS), np.int64)
     rows = np.array(
         [
             [code, words[i % 2].ctypes.data, 1001, threads, counters[i].ctypes.data, 1001]
@@ -70,7 +70,7 @@ def test_a_wave_begins_when_the_one_before_it_is_done(threads: int, sharers: int
     code = cache.addresses([mirror()], host)[mirror()]
     table = np.zeros((waves + 1, wave))
     words = np.array([table.ctypes.data, wave])
-    counters = np.zeros(sharers * spmd.COUNTER_WORDS, np.int64)
+    counters = np.zeros((sharers + 1) * spmd.COUNTER_WORDS, np.int64)
     row = np.array([code, words.ctypes.data, waves * wave, sharers, counters.ctypes.data, wave])
     scratches = np.zeros(threads, np.int64)
     team = Team(threads, host)
@@ -92,7 +92,7 @@ def test_an_interrupt_leaves_no_run_half_done() -> None:
     code = cache.addresses([shift()], host)[shift()]
     a, b = np.zeros(1001), np.zeros(1001)
     words = np.array([a.ctypes.data, b.ctypes.data, 1001])
-    counters = np.zeros(2 * spmd.COUNTER_WORDS, np.int64)
+    counters = np.zeros(3 * spmd.COUNTER_WORDS, np.int64)
     row = np.array([code, words.ctypes.data, 1001, 2, counters.ctypes.data, 1001])
     scratches = np.zeros(2, np.int64)
 

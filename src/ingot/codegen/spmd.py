@@ -11,10 +11,11 @@ A step may come in waves: so many tiles at a time, and none of a wave begins bef
 are done. A thread claims its share of a wave at once: waves are short.
 
 Steps are rows of six 8-byte words: code, args, tiles, threads that are worth it, the address of the step's
-counters, and the tiles of a wave (all of them, for most steps). Counters are a cache line for each share:
-tiles claimed of it; in the first one also tiles done of all. They need no reset: each carries the number of
-the run it counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a
-later run's leaves.
+counters, and the tiles of a wave (all of them, for most steps). Counters are a cache line each, since lines
+travel between cores and may take half a microsecond: tiles done of all shares, then tiles claimed of each. A
+thread counts what it has done when it leaves a share. They need no reset: each carries the number of the run
+it counts for, in its upper 40 bits; one from an earlier run counts as 0, and a thread that meets a later
+run's leaves.
 
 The team's state is an array of 8-byte words:
 
@@ -38,7 +39,7 @@ from ingot.codegen.machine import Machine
 WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
 BUSY_WORD = 32
 STEP_WORDS = 6
-COUNTER_WORDS = 8  # a cache line for each share of a step
+COUNTER_WORDS = 8  # a cache line
 MOST_TILES = (1 << 24) - 1
 TURNS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has a core we wait for
 
@@ -110,7 +111,6 @@ step:
   %counters = load ptr, ptr %a4
   %a5 = getelementptr i64, ptr %row, i64 5
   %wave = load i64, ptr %a5
-  %finished = getelementptr i64, ptr %counters, i64 1
   %shares = trunc i64 %sharers to i32
   %own = urem i32 %me.short, %shares
   %wave.short = trunc i64 %wave to i32
@@ -125,9 +125,10 @@ begin.wave:
   %w = phi i64 [0, %step], [%w1, %wave.done]
   %w1 = add i64 %w, 1
   %after = add i64 %before, %wave
+  %goal = or i64 %stamp, %after
   br label %visit
 visit:
-  %v = phi i32 [0, %begin.wave], [%v1, %visited]
+  %v = phi i32 [0, %begin.wave], [%v1, %visited.all]
   %v1 = add i32 %v, 1
   %round = add i32 %own, %v
   %over = icmp uge i32 %round, %shares
@@ -145,11 +146,12 @@ visit:
   %limit = add i64 %earlier, %length
   %first.n = add i64 %before, %low.long
   %first = sub i64 %first.n, %earlier
-  %share.long = zext i32 %share to i64
-  %place = shl i64 %share.long, 3
+  %line = zext i32 %share1 to i64
+  %place = shl i64 %line, 3
   %claimed = getelementptr i64, ptr %counters, i64 %place
   br label %claim
 claim:
+  %did = phi i64 [0, %visit], [%did, %take], [%did.more, %work]
   %c = load atomic i64, ptr %claimed acquire, align 8
   %c.stamp = and i64 %c, -16777216
   %c.same = icmp eq i64 %c.stamp, %stamp
@@ -175,25 +177,29 @@ work:
   %begin = add i64 %first, %used
   %end = add i64 %begin, %size
   call void %code(ptr %args, i64 %begin, i64 %end, ptr %scratch)
-  br label %count
+  %did.more = add i64 %did, %size
+  br label %claim
+visited:
+  %idle = icmp eq i64 %did, 0
+  br i1 %idle, label %visited.all, label %count
 count:
-  %d = load atomic i64, ptr %finished acquire, align 8
+  %d = load atomic i64, ptr %counters acquire, align 8
   %d.stamp = and i64 %d, -16777216
   %d.same = icmp eq i64 %d.stamp, %stamp
   %d.base = select i1 %d.same, i64 %d, i64 %stamp
-  %d.new = add i64 %d.base, %size
-  %d.pair = cmpxchg ptr %finished, i64 %d, i64 %d.new acq_rel acquire
+  %d.new = add i64 %d.base, %did
+  %d.pair = cmpxchg ptr %counters, i64 %d, i64 %d.new acq_rel acquire
   %counted = extractvalue { i64, i1 } %d.pair, 1
-  br i1 %counted, label %claim, label %count
-visited:
+  br i1 %counted, label %counted.all, label %count
+counted.all:
+  %last = icmp sge i64 %d.new, %goal
+  br i1 %last, label %wave.done, label %visited.all
+visited.all:
   %more.shares = icmp ult i32 %v1, %shares
-  br i1 %more.shares, label %visit, label %await
-await:
-  %goal = or i64 %stamp, %after
-  br label %spin
+  br i1 %more.shares, label %visit, label %spin
 spin:
-  %turn = phi i64 [0, %await], [%turn1, %again]
-  %now = load atomic i64, ptr %finished acquire, align 8
+  %turn = phi i64 [0, %visited.all], [%turn1, %again]
+  %now = load atomic i64, ptr %counters acquire, align 8
   %now.stamp = and i64 %now, -16777216
   %now.difference = sub i64 %now.stamp, %stamp
   %now.later = icmp sgt i64 %now.difference, 0

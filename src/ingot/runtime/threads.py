@@ -46,7 +46,7 @@ class Team:
         words = spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * threads
         memory = np.zeros(words + 8, np.int64)
         skip = (-memory.ctypes.data % 64) // 8
-        self.threads = threads
+        self.threads, self.machine = threads, machine
         self._words = memory[skip : skip + words]
         self._address = self._words.ctypes.data
         self._words[0], self._words[2] = threads, _yield_address()
