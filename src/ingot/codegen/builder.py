@@ -290,6 +290,12 @@ class Builder:
         """Store a value (scalar or vector) at pointer[index], index in elements; only the lanes of `mask`."""
         element = element_of(value.type)
         where = self.at(pointer, index, element)
+        if isinstance(mask, ir.Constant) and [lane.constant for lane in mask.constant] == [1] + [0] * (
+            lanes_of(mask.type) - 1
+        ):
+            # A masked store of one known lane that was narrowed just before (to bfloat16) becomes a store of
+            # four bytes in LLVM, two of which belong to the next element.
+            value, mask = self.ir.extract_element(value, I32(0)), None
         if mask is not None:
             name = f"llvm.masked.store.{suffix(value.type)}.p0"
             store = self.declare(name, VOID, [value.type, PTR, I32, mask.type])
@@ -362,7 +368,9 @@ class Builder:
         return self.broadcast(pointer, lanes)
 
     def lanes_below(self, count: Int, lanes: int) -> Value:
-        """The mask of lanes whose number is below `count`."""
+        """The mask of lanes whose number is below `count`; a constant where that is known."""
+        if isinstance(count, int):
+            return ir.Constant(ir.VectorType(I1, lanes), [int(lane < count) for lane in range(lanes)])
         numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
         bounded = self.ir.trunc(self.int(self.max(self.min(count, lanes), 0)), I32)
         return self.ir.icmp_unsigned("<", numbers, self.broadcast(bounded, lanes))
