@@ -50,6 +50,10 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx2", "contract.tile epilogue masked"): Bound(Spills(2, 7)),
     ("sse", "contract.tile epilogue masked"): Bound(Spills(10, 10)),
     ("neon", "contract.tile epilogue masked"): Bound(Spills(2, 7)),
+    # Masks of eight vectors of a row, read back; integers' products where registers are few.
+    ("amx", "contraction.contract"): Bound(Spills(0, 2)),
+    ("avx512", "contraction.contract"): Bound(Spills(0, 2)),
+    ("avx2", "contraction.contract"): Bound(Spills(1, 2)),
     # What padding is made of, kept across the call that packs.
     ("sse", "conv.conv"): Bound(Spills(1, 0)),
     # Two vectors of sums for four corners that are spread over lanes, and strides.
@@ -165,6 +169,8 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx2", "reduce._reduce"): Bound(Spills(7, 9)),
     ("sse", "reduce._reduce"): Bound(Spills(4, 4)),
     ("neon", "reduce._reduce"): Bound(Spills(7, 35)),
+    # Sixteen products of half precision in registers.
+    ("sse", "reduce._reduce epilogue"): Bound(Spills(11, 11)),
     # Weights of sixteen taps, broadcast before the loop over channels.
     ("avx2", "resize.resize_channels"): Bound(Spills(0, 1)),
     ("sse", "resize.resize_channels"): Bound(Spills(0, 2)),

@@ -18,6 +18,8 @@ from ingot.kernels.attention import attention
 from ingot.kernels.boxes import roi_align, roi_pool, suppress
 from ingot.kernels.call import Call, View, Weights, strides_in_order
 from ingot.kernels.contract import Epilogue, Numbers
+from ingot.kernels.contraction import DTYPES as CONTRACTED
+from ingot.kernels.contraction import Dim, contraction
 from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
 from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_groups
@@ -132,6 +134,17 @@ def products(machine: Machine) -> Iterator[Call]:
         kind: Any = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
         for b in (np.ones((24, n), kind), np.ones((n, 24), kind).T, np.ones((24, 3 * n), kind)[:, ::3]):
             pack_weights(b, machine)
+
+
+def contractions(machine: Machine) -> Iterator[Call]:
+    """Products of every dtype: tiles of each height, few rows in place, whole and scattered columns."""
+    for dtype, m, n in itertools.product(CONTRACTED, (1, 2, 3, 4, 7, 12, 24, 200), (3, 1000)):
+        a, b, out = new((m, 24), dtype), new((24, n), dtype), new((m, n), dtype)
+        for column, row in ((1, n), (24, 1)):
+            dims = [Dim(m, 24, 0, n), Dim(n, 0, column, 1), Dim(24, 1, row, None)]
+            yield from contraction(a, b, out, dims, machine)
+        dims = [Dim(m, 24, 0, 1), Dim(n, 0, 1, m), Dim(24, 1, n, None)]
+        yield from contraction(a, b, out, dims, machine)
 
 
 def columns_of(shape: tuple[int, int]) -> tuple[int, int]:
@@ -606,7 +619,7 @@ def ensembles(machine: Machine) -> Iterator[Call]:
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
-        products, convolutions, winograds, slices, depthwises, pools, attentions, elements, rows, reductions,
-        copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
+        products, contractions, convolutions, winograds, slices, depthwises, pools, attentions, elements,
+        rows, reductions, copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
     )
 }  # fmt: skip

@@ -31,6 +31,8 @@ HELD_BY = {
     "attention_row.attend_row": "test_attention.py::test_random_shapes_and_masks",
     "attention_tile.attend": "test_attention.py::test_random_shapes_and_masks",
     "contract.tile": "test_gemm.py::test_any_shape_and_strides",
+    "contraction.contract": "test_contraction.py::test_any_dimensions",
+    "contraction.strips_of": "test_contraction.py::test_any_dimensions",
     "conv.conv": "test_conv.py::test_any_convolution",
     "copy._transpose": "test_copy.py::test_any_order_of_dimensions",
     "depthwise.depthwise": "test_depthwise.py::test_rows_of_any_window",

@@ -1,4 +1,4 @@
-"""Einsum as matrix products: NumPy's numbers for every kind of subscript, on the host only where it must."""
+"""Einsum: NumPy's numbers for every kind of subscript and every dtype, and no host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from onnx import helper
 
 import ingot
 from tests.compiler.test_lowering import floats, kernels
+from tests.ops.native import native
+from tests.ops.test_native import values
 
 PRODUCTS = [
     ("ij,jk->ik", [(3, 4), (4, 5)]),
@@ -33,6 +35,10 @@ OTHERS = [
     ("ij->i", [(3, 4)]),
     ("ij,k->k", [(3, 4), (5,)]),
     ("bij,bjk->bik", [(1, 3, 4), (2, 4, 5)]),
+    ("ii,ij->j", [(4, 4), (4, 5)]),
+    ("iij,jk,lk->ilk", [(3, 3, 4), (4, 5), (2, 5)]),
+    ("ij->", [(3, 4)]),
+    ("i,ij,j->i", [(3,), (3, 40), (40,)]),
 ]
 
 
@@ -77,3 +83,12 @@ def test_products_run_as_generated_code(equation: str, shapes: list[tuple[int, .
     arrays = [floats(*shape, seed=i) for i, shape in enumerate(shapes)]
     session, result = outcome(equation, arrays, None)
     assert not result.size or any("gemm" in k or "matmul" in k for k in kernels(session)), kernels(session)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "int8", "uint16", "int32", "uint64"])
+def test_every_dtype_and_subscript_has_kernels(dtype: str) -> None:
+    for equation, shapes in PRODUCTS + OTHERS:
+        arrays = [values(*shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)]
+        for fed in {(0,), tuple(range(len(arrays)))}:
+            tolerance = {"float16": 5e-3, "bfloat16": 5e-2}.get(dtype)
+            native("Einsum", arrays, fed=fed, equation=equation, tolerance=tolerance)

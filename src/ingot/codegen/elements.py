@@ -107,10 +107,18 @@ def gather_element(
 
 
 def gather_element_at(
-    k: Builder, pointer: Value, dtype: str, lanes: int, offsets: Value, mask: Value | None = None
+    k: Builder,
+    pointer: Value,
+    dtype: str,
+    lanes: int,
+    offsets: Value,
+    mask: Value | None = None,
+    step: Any = None,
 ) -> Value:
-    """Lanes pointer[offsets[i]] for a vector of i64 `offsets`; lanes off `mask` are not read and are 0."""
-    return _widen(k, k.gather_at(pointer, offsets, vector(memory_element(dtype), lanes), mask), dtype)
+    """Lanes pointer[offsets[i]] for a vector of i64 `offsets` in elements (or in those of type `step`); lanes
+    off `mask` are not read and are 0.
+    """
+    return _widen(k, k.gather_at(pointer, offsets, vector(memory_element(dtype), lanes), mask, step), dtype)
 
 
 def scatter_element(

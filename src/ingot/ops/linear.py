@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call
+from ingot.kernels.call import Call, constant
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue, name_of
+from ingot.kernels.contraction import DTYPES, Dim, Matrices, contraction, multiply, pack_matrices
 from ingot.kernels.copy import copy
 from ingot.kernels.determinant import determinant, evaluate_determinant
 from ingot.kernels.gemm import matmul
@@ -80,11 +81,11 @@ class MatMul(Op):
             return [rounded(np.matmul(widen(a), widen(b)), a.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Generated products for float32, float16 and bfloat16; vectors as matrices of one row or column."""
+        """Generated products; vectors as matrices of one row or column."""
         a, b = first_input(node), node.inputs[1]
         assert b is not None
         value = node.outputs[0]
-        if not _is_native(plan.facts(a).dtype):
+        if plan.facts(a).dtype.name not in DTYPES:
             return False
         a_rank, b_rank = len(plan.facts(a).shape), len(plan.facts(b).shape)
         if dequantized_matmul(plan, value, a, b):
@@ -106,7 +107,11 @@ class MatMul(Op):
         if b_rank == 1:
             shape.append(1)
             strides.append(1)
-        plan.emit(matmul(left, right, out.with_dims(shape, strides), None, plan.machine))
+        out = out.with_dims(shape, strides)
+        if _in_float32(out.dtype):
+            plan.emit(matmul(left, right, out, None, plan.machine))
+        else:
+            plan.emit(multiply(left, right, out, plan.machine))
         return True
 
 
@@ -141,15 +146,17 @@ class Gemm(Op):
             return [rounded(y, a.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """A product; alpha goes into constant weights, the third input becomes a step after it."""
+        """A product; alpha goes into constant weights, the third input becomes a step after it. Factors of
+        integers are the host's.
+        """
         a, b = first_input(node), node.inputs[1]
         c = node.inputs[2] if len(node.inputs) > 2 else None
         assert b is not None
         value = node.outputs[0]
         facts = plan.facts(value)
-        if not _is_native(facts.dtype):
-            return False
         alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
+        if facts.dtype.name not in DTYPES or (facts.dtype.kind in "iu" and not alpha == beta == 1.0):
+            return False
         transposed_a, transposed = (bool(attr_int(node, name, 0)) for name in ("transA", "transB"))
         whole = value if c is None or beta == 0.0 else plan.intermediate(facts.shape, facts.dtype)
         if dequantized_matmul(
@@ -187,7 +194,8 @@ def _times(plan: Lowering, value: ir.Value, number: float) -> ir.Value:
     return result
 
 
-def _is_native(dtype: np.dtype[Any]) -> bool:
+def _in_float32(dtype: np.dtype[Any]) -> bool:
+    """Whether products are those of the register tile of float32."""
     return name_of(dtype) in ("float32", "float16", "bfloat16")
 
 
@@ -202,6 +210,9 @@ def product(
 ) -> None:
     """`value` = a @ b, waiting for what follows it; b, if constant, transposed and scaled."""
     machine = plan.machine
+    if not _in_float32(a.dtype):
+        plan.emit(multiply(a, _wide_factor(plan, b, transposed, scale), plan.output(value), machine))
+        return
     slices = _slices(plan, a, b, transposed, scale)
     if slices is None:
         right = _factor(plan, b, transposed, scale)
@@ -221,12 +232,26 @@ def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Pack
     """The second factor of a product: packed once for the session where it is constant."""
     weights = plan.weights(b)
     if weights is None:
-        view = plan.view(b)
-        return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2)) if transposed else view
+        return _turned(plan.view(b)) if transposed else plan.view(b)
     return plan.pack(
         ("factor", b, transposed, scale) if is_weight(b) else None,
         lambda: pack_weights(_scaled(weights.read(), transposed, scale), plan.machine),
     )
+
+
+def _wide_factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Matrices | Memory:
+    """The same for the dtypes that are not computed in float32."""
+    weights = plan.weights(b)
+    if weights is None:
+        return _turned(plan.view(b)) if transposed else plan.view(b)
+    return plan.pack(
+        ("matrices", b, transposed, scale) if is_weight(b) else None,
+        lambda: pack_matrices(_scaled(weights.read(), transposed, scale), plan.machine),
+    )
+
+
+def _turned(view: Memory) -> Memory:
+    return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2))
 
 
 def _scaled(array: Array, transposed: bool, scale: float) -> Array:
@@ -323,18 +348,21 @@ class Einsum(Op):
             return [rounded(np.einsum(equation, *[widen(a) for a in arrays], optimize=True), arrays[0].dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Matrix products, two operands at a time. The host evaluates what is none: a subscript twice in an
-        operand, one that only a single operand has and the output has not, sizes of 1 that repeat.
+        """Products of two operands at a time. What no matrix product is (a subscript twice in an operand, one
+        that only a single operand has and the output has not, sizes of 1 that repeat) and other dtypes than
+        those computed in float32 are sums over any dimensions.
         """
         values = [value for value in node.inputs if value is not None]
         facts = [plan.facts(value) for value in values]
         equation = attr_str(node, "equation", "").replace(" ", "")
         terms = einsum_terms(equation, [len(f.shape) for f in facts])
-        if terms is None or not _is_native(facts[0].dtype) or any(f.dtype != facts[0].dtype for f in facts):
+        dtype = facts[0].dtype
+        if terms is None or dtype.name not in DTYPES or any(f.dtype != dtype for f in facts):
             return False
         inputs, output = terms
-        if not _is_product(inputs, output, [f.shape for f in facts]):
-            return False
+        if not _in_float32(dtype) or not _is_product(inputs, output, [f.shape for f in facts]):
+            _sum_products(plan, node.outputs[0], values, equation, inputs, output)
+            return True
         known = [plan.constant(value) is not None for value in values]
         factors = [_Factor(plan.view(v), term, k) for v, term, k in zip(values, inputs, known, strict=True)]
         for group in _pairs(equation, [f.shape for f in facts]):
@@ -348,6 +376,52 @@ class Einsum(Op):
         (result,) = factors
         plan.alias(node.outputs[0], result.view.transpose([result.term.index(c) for c in output]))
         return True
+
+
+def _sum_products(
+    plan: Lowering,
+    value: ir.Value,
+    values: Sequence[ir.Value],
+    equation: str,
+    inputs: Sequence[str],
+    output: str,
+) -> None:
+    """An Einsum of any subscripts: a diagonal is a sum of strides, and what is repeated has none."""
+    shapes = [plan.facts(v).shape for v in values]
+    size = dict[str, int]()
+    for term, shape in zip(inputs, shapes, strict=True):
+        for letter, n in zip(term, shape, strict=True):
+            size[letter] = n if size.get(letter, 1) == 1 else size[letter]
+    left = [(plan.view(v), _steps(plan.view(v), term)) for v, term in zip(values, inputs, strict=True)]
+    groups = [(0, 1)] * (len(left) - 1) if len(left) < 3 else _pairs(equation, shapes)
+    one = constant(np.ones((), left[0][0].dtype))
+    if len(left) == 1:
+        left.append((one, {}))
+        groups = [(0, 1)]
+    for number, group in enumerate(groups):
+        taken = [left[i] for i in group]
+        left = [f for i, f in enumerate(left) if i not in group]
+        while len(taken) > 1:
+            (a, mine), (b, yours) = taken.pop(0), taken.pop(0)
+            is_last = number == len(groups) - 1 and not taken
+            needed = {*output, *(c for _, steps in left + taken for c in steps)}
+            letters = [*output] if is_last else [c for c in {**mine, **yours} if c in needed]
+            shape = [size[c] for c in letters]
+            out = plan.output(value) if is_last else plan.temporary(shape, a.dtype)
+            steps = dict(zip(letters, out.strides, strict=True))
+            every = dict.fromkeys((*mine, *yours, *steps))
+            dims = [Dim(size[c], mine.get(c, 0), yours.get(c, 0), steps.get(c)) for c in every]
+            plan.emit(contraction(a, b, out, dims, plan.machine))
+            taken.insert(0, (out, steps))
+        left += taken
+
+
+def _steps(view: Memory, term: str) -> dict[str, int]:
+    """The stride of each subscript: none where its size here is 1, the sum where it stands twice."""
+    steps = dict.fromkeys(term, 0)
+    for letter, n, stride in zip(term, view.shape, view.strides, strict=True):
+        steps[letter] += stride if n > 1 else 0
+    return steps
 
 
 @dataclass(frozen=True, slots=True)
