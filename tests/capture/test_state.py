@@ -240,6 +240,63 @@ def test_a_table_made_at_the_first_call_is_no_state() -> None:
     np.testing.assert_array_equal(program(torch.zeros(5, 1))[:, 0], np.arange(5))
 
 
+class Windows(nn.Module):
+    """Averages over windows, which are made smaller for good where an image is smaller than one."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.shift = size // 2
+
+    def forward(self, x: T) -> T:
+        if min(x.shape) <= self.size:
+            self.shift = 0
+            self.size = min(x.shape)
+        h, w = x.shape
+        x = nn.functional.pad(x.roll(-self.shift, 0), (0, -w % self.size, 0, -h % self.size))
+        x = x.unflatten(1, (-1, self.size)).unflatten(0, (-1, self.size))
+        return x.mean((1, 3)) + self.size
+
+
+def test_a_number_that_sizes_decide_and_the_next_call_finds_as_it_wants_it() -> None:
+    """Every call of the model begins with what the module held, which is written down."""
+    module = Windows(8)
+    program = ingot.export(module, (torch.randn(8, 12),))
+    assert (module.size, module.shift) == (8, 4)
+    noted = [a for a in program.assumptions if a.kind == "state"]
+    assert {a.status for a in noted} == {"assumed"}
+    assert any("'size'" in a.what and "begins every call with 8" in a.what for a in noted), noted
+    narrowed = [a for a in program.assumptions if a.kind == "narrowed"]
+    assert not narrowed, "sizes stay symbolic"
+    for shape in ((8, 12), (5, 7), (3, 3), (8, 8), (1, 4)):
+        x = torch.randn(shape)
+        np.testing.assert_allclose(program(x), Windows(8)(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_number_that_the_next_call_counts_on_is_state() -> None:
+    """It follows sizes alone, and yet a second call with the same sizes gives something else."""
+
+    class Seen(nn.Module):
+        rows = 0  # of the class, until the first call gives the module its own
+
+        def forward(self, x: T) -> T:
+            self.rows += x.shape[0]
+            return x * self.rows
+
+    class Calls(nn.Module):
+        calls = 0
+
+        def forward(self, x: T) -> T:
+            self.calls += 1
+            return x * self.calls
+
+    for module, name in ((Seen(), "rows"), (Calls(), "calls")):
+        with pytest.raises(ExportError, match=f"forward changes {name!r}"):
+            ingot.export(module, (torch.randn(3, 2),))
+    program = ingot.export(Calls(), (torch.randn(3, 2),), state="inputs")
+    assert [float(program(torch.ones(1, 1))[0, 0]) for _ in range(3)] == [1, 2, 3]
+
+
 def test_variables_outside_of_the_model_are_state_too() -> None:
     """A variable of an enclosing function that is counted up."""
     calls = 0

@@ -21,16 +21,19 @@ from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.formats import opened, read
+from ingot.capture.request import Marks
 from ingot.capture.run import Call, Recording, record
 from ingot.capture.scalars import Symbolic
+from ingot.capture.settled import settle
 from ingot.capture.signature import Arguments, arguments_of, rebuild
-from ingot.capture.state import StateFound, StateSpec
+from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins
 from ingot.capture.where import raise_if_ours
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
+READABLE = 200  # characters of a formula
 CHOSEN_SIZES = ((64, 96, 128), (224,))  # tried in turn where no example gives sizes and small ones do not do
 
 
@@ -108,9 +111,11 @@ def capture(
         )
     if state not in ("refuse", "inputs"):
         raise ExportError(f"state is {state!r}; wanted 'refuse' or 'inputs'.")
-    states: dict[str, StateSpec] = {}
+    states: dict[str, StateSpec] = {}  # what forward changes: inputs of the recording
+    settled: dict[str, StateSpec] = {}  # what it changes for itself
     first: dict[str, Begin] = {}
     pinned: dict[str, str] = {}
+    marks = Marks()
     while True:
         specs, table = input_specs(arguments, dynamic_shapes)
         narrowed = [pin(specs, table, name, where) for name, where in pinned.items()]
@@ -122,16 +127,25 @@ def capture(
             opset,
             list(states.values()),
             state_specs(list(states.values()), table),
+            list(settled.values()),
             state == "inputs",
             first,
+            marks,
             table.ranges,
         )
         try:
             found = _captured(call, table)
             return replace(found, original=original, assumptions=[*narrowed, *found.assumptions])
         except StateFound as found:
-            states |= {s.label: s for s in found.states}
+            if any(s.decided_by == "sizes" for s in found.states) and _settles(call, table, found.states):
+                settled |= {s.label: s for s in found.states}
+            else:
+                states |= {s.label: s for s in found.states}
         except ExportError as error:
+            if isinstance(error, StateMatters) and _settles(call, table, error.states):
+                settled |= {s.label: s for s in error.states}
+                states = {n: s for n, s in states.items() if n not in settled}
+                continue
             sizes = {s.size: s.where for s in states.values() if s.size is not None}
             if isinstance(error, DataDependentError) and sizes and not pinned:
                 pinned, states = sizes, {}  # the model compares a size with the last call's: one size for all
@@ -142,6 +156,12 @@ def capture(
             if not first:
                 raise
             states = {}
+
+
+def _settles(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:
+    """Whether states are numbers that the next call finds as it wants them, and the caller asked for none."""
+    plain = all(s.decided_by != "data" for s in states)
+    return plain and not call.keep_states and settle(call, table, states)
 
 
 def pin(specs: Sequence[InputSpec], table: DimTable, name: str, where: str) -> Assumption:
@@ -286,8 +306,9 @@ def _misses_the_example(recording: Recording, table: DimTable) -> bool:
     env = recording.env
     example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
     example |= {s: table.numbers[name] for s, name in env.numbers.items()}
+    known = env.at(example)
     return any(
-        env.expand(guard.condition).xreplace(example) == False  # noqa: E712  (a SymPy object)
+        guard.condition.xreplace(known) == False  # noqa: E712  (a SymPy object)
         for guard in env.held.values()
         if guard.by_user
     )
@@ -351,7 +372,12 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"
         status = "assumed" if guard.by_user else "checked"
-        found.append(Assumption(kind, guard.where, readable(recording, condition), status))
+        what = readable(recording, condition) or (
+            "sizes that take the example's way at this line"
+            if guard.by_user
+            else "sizes that fit each other at this line"
+        )
+        found.append(Assumption(kind, guard.where, what, status))
     for name, (low, high) in table.ranges.items():
         bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
         found.append(Assumption("declared", name, bounds, "assumed"))
@@ -362,11 +388,14 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
 
 
 def readable(recording: Recording, condition: Any) -> str:
-    """A condition over the names of dimensions."""
+    """A condition over the names of dimensions; empty where nobody would read it."""
     env = recording.env
+    if not all(s in env.names or s in env.numbers for s in condition.free_symbols):
+        return ""
     names = {
         s: type(s)(env.names[s], integer=True, nonnegative=True)
         for s in condition.free_symbols
         if s in env.names
     }
-    return str(condition.xreplace(names))
+    text = str(condition.xreplace(names))
+    return text if len(text) <= READABLE else ""

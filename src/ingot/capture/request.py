@@ -39,6 +39,14 @@ class Marks:
     refused: set[Key] = field(
         default_factory=set[Key]
     )  # have no staged form: sizes decide there by the example
+    symbolic_int: list[dict[str, Any]] = field(
+        default_factory=list[dict[str, Any]]
+    )  # globals of modules whose `int` leaves sizes as they are
+
+    def begin(self, symbolic_int: list[dict[str, Any]]) -> None:
+        """For another recording of the same model: what was rewritten is likely to be again."""
+        self.refused.clear()
+        self.symbolic_int += [g for g in symbolic_int if not any(g is known for known in self.symbolic_int)]
 
     def add(self, key: Key, needed: bool) -> bool:
         """Mark a function; whether that is new."""

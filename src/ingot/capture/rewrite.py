@@ -8,6 +8,7 @@ calls. What a call finds to be plain Python it runs as Python does. Line numbers
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
             yield from codes_in(constant)
 
 
-def rewritten(code: CodeType, marks: Sequence[Key]) -> CodeType:
+@functools.lru_cache(maxsize=512)  # each recording of an export asks again
+def rewritten(code: CodeType, marks: tuple[Key, ...]) -> CodeType:
     """`code`, that of a whole function, with the marked functions in it (or itself) rewritten.
 
     Raises:

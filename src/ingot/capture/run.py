@@ -41,7 +41,7 @@ from ingot.capture.request import ACTIVE, Marks, Restart, asking_frame, request
 from ingot.capture.scalars import Symbolic, depends_on_data
 from ingot.capture.signature import Arguments, Leaf, check_names, leaves, unique_names
 from ingot.capture.sizes import SizeEnv, StaleRead
-from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateSpec
+from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateMatters, StateSpec
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
@@ -91,8 +91,10 @@ class Call:
     opset: int
     states: Sequence[StateSpec] = ()
     state_specs: Sequence[InputSpec] = ()
+    settled: Sequence[StateSpec] = ()  # states that the next call finds as it wants them: see `settled`
     keep_states: bool = False  # as inputs and outputs; else they may not matter
     begins: Mapping[str, Begin] = field(default_factory=dict[str, "Begin"])  # for what the first call makes
+    marks: Marks = field(default_factory=Marks)  # what is rewritten: one for all recordings of an export
     ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
 
 
@@ -108,13 +110,13 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
         StateFound: the call changes what outlives it, and `call.states` does not have it yet.
         Exception: whatever the model raises for these sizes.
     """
-    symbolic_int = _globals_of(call.function)
-    marks = Marks()
+    marks = call.marks
+    marks.begin(_globals_of(call.function))
     while True:
         try:
-            return _record(call, hints, symbolic_int, marks)
+            return _record(call, hints)
         except KeepSymbolic as found:
-            symbolic_int.append(found.module_globals)
+            marks.symbolic_int.append(found.module_globals)
         except Restart:
             pass  # the function is marked
         except Exception:
@@ -133,33 +135,33 @@ class _Run:
     output: Any
 
 
-def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]], marks: Marks) -> Recording:
+def _record(call: Call, hints: dict[str, int]) -> Recording:
     with (
         _LOCK,
-        swapped(list(marks.needed)),
+        swapped(list(call.marks.needed)),
         torch_control.understood(),
         unchanged(call.function, call.keep_states) as snapshot,
-        shadowed_int(symbolic_int),
+        shadowed_int(call.marks.symbolic_int),
     ):
         with quiet_torch():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
             before = drawn()
-            run = _run(call, hints, symbolic_int, snapshot, marks)
+            run = _run(call, hints, snapshot)
             first = written(run.recorder) if drawn() != before else None
             recorder = run.recorder
-            known = {label for s in call.states for label in s.labels}
+            known = {label for s in (*call.states, *call.settled) for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known]
             _require_known(recorder, snapshot, changes)
             with torch.no_grad(), recorder.mode:
                 outputs, names = _outputs(recorder, run.output, call.arguments.names, call.output_names)
                 following = _next_states(call, run, snapshot, outputs)
-            others = _leftovers(call, hints, symbolic_int, snapshot, run, changes, marks)
+            others = _leftovers(call, hints, snapshot, run, changes)
             if first is not None:
-                others.append(_without_chance(call, hints, symbolic_int, snapshot, first, marks))
+                others.append(_without_chance(call, hints, snapshot, first))
         matter = _mattering(call, run, outputs, following)
         if matter and not call.keep_states:
-            raise ExportError(refusal(matter[0]))
+            raise StateMatters(matter)
         inputs, kept = run.inputs, list(call.states)
         if call.keep_states:
             outputs.extend(following)
@@ -189,15 +191,13 @@ def _record(call: Call, hints: dict[str, int], symbolic_int: list[dict[str, Any]
 def _run(
     call: Call,
     hints: dict[str, int],
-    symbolic_int: list[dict[str, Any]],
     snapshot: Snapshot,
-    marks: Marks,
     prepare: Callable[[Recorder], None] | None = None,
 ) -> _Run:
     """Run the function once, with inputs in the place of its arguments' tensors and of its state."""
     env = SizeEnv()
     recorder = Recorder(env, call.opset)
-    env.on_int = lambda e: _before_number(e, symbolic_int, recorder)
+    env.on_int = lambda e: _before_number(e, call.marks.symbolic_int, recorder)
     env.on_branch = lambda e: _before_branch(e, recorder)
     env.on_check = lambda e: _user_check(e, recorder)
     recorder.labels_of = snapshot.labels_of
@@ -241,7 +241,7 @@ def _run(
             lists_of_tensors(recorder),
             Intercept(recorder),
             Dispatch(recorder),
-            active(recorder, marks),
+            active(recorder, call.marks),
         ):
             output = _called(function, args, kwargs, recorder)
         recorder.missing.raise_if_any()
@@ -249,16 +249,6 @@ def _run(
 
 
 # -- state
-
-
-def refusal(state: StateSpec) -> str:
-    """What is said of state where the caller did not ask for it."""
-    return (
-        f"{state.where}\n"
-        f"forward changes {state.label!r} here, and a later call reads it: state, which outlives the call; "
-        'an ONNX model keeps none. Export with state="inputs": it becomes an input and an output of the '
-        "model, and ingot.Stateful(session) carries it from call to call."
-    )
 
 
 def _require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Change]) -> None:
@@ -272,7 +262,13 @@ def _require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Cha
         if c.is_state and c.label not in taken:
             size = recorder.dim_label(c.after) if isinstance(c.after, torch.SymInt) else None
             named = size if isinstance(size, str) and size in recorder.env.names.values() else None
-            found[c.label] = StateSpec(c.label, c.before, snapshot.line_of(c.label), (c.label,), named)
+            by = "data"
+            if not isinstance(c.after, (torch.Tensor, *Symbolic)):
+                by = "nothing"
+            elif isinstance(c.after, Symbolic) and not depends_on_data(recorder, recorder.env.expr(c.after)):
+                by = "sizes"
+            where = snapshot.line_of(c.label)
+            found[c.label] = StateSpec(c.label, c.before, where, (c.label,), named, decided_by=by)
     if found:
         raise StateFound(list(found.values()))
 
@@ -323,11 +319,9 @@ def _require_alike(recorder: Recorder, state: StateSpec, before: torch.Tensor, a
 def _leftovers(
     call: Call,
     hints: dict[str, int],
-    symbolic_int: list[dict[str, Any]],
     snapshot: Snapshot,
     run: _Run,
     changes: Sequence[Change],
-    marks: Marks,
 ) -> list[Assumption]:
     """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
     it there, is the same function without reading it.
@@ -340,9 +334,7 @@ def _leftovers(
     where = {c.label: snapshot.line_of(c.label) for c in changes}
     read: str | None = None
     try:
-        second = _run(
-            call, hints, symbolic_int, snapshot, marks, lambda g: _leave_stale(g, run.recorder, changes)
-        )
+        second = _run(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
         if [name for name, _ in second.recorder.calls] != [name for name, _ in run.recorder.calls]:
             read = changes[0].label
     except StaleRead as stale:
@@ -376,10 +368,8 @@ def _in_words(x: Any) -> str:
 def _without_chance(
     call: Call,
     hints: dict[str, int],
-    symbolic_int: list[dict[str, Any]],
     snapshot: Snapshot,
     wanted: list[str],
-    marks: Marks,
 ) -> Assumption:
     """Random numbers of Python's were drawn: harmless if other draws give the same model.
 
@@ -390,7 +380,7 @@ def _without_chance(
     for _ in range(2):
         _restore_state(call, snapshot)
         with watching() as found:
-            again = _run(call, hints, symbolic_int, snapshot, marks)
+            again = _run(call, hints, snapshot)
         line = found()
         if written(again.recorder) != wanted:
             raise ExportError(
@@ -484,7 +474,11 @@ def _noted(call: Call) -> list[Assumption]:
         ]
         return [*found, *(Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states)]
     what = "{!r} is changed in forward, and no output depends on it; the exported model leaves it alone"
-    return [Assumption("state", s.where, what.format(s.label), "proved") for s in call.states]
+    kept = "{!r} is changed in forward as sizes decide; the exported model begins every call with {!r}"
+    return [
+        *(Assumption("state", s.where, kept.format(s.label, s.initial), "assumed") for s in call.settled),
+        *(Assumption("state", s.where, what.format(s.label), "proved") for s in call.states),
+    ]
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[An
 def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iterator[dict[str, int]]:
     """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
     env, table = captured.recording.env, captured.table
-    guards = [env.expand(g.condition) for g in env.held.values()]
+    guards = [g.condition for g in env.held.values()]
     free = [s for s in env.names if env.canon_dims(s) == s]
     own = [
         s for s in env.names if env.names[s] in table.of_state
@@ -71,9 +71,10 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
                 n = _pick(hint, attempt, rng)
             by_hint[hint, axis] = n
             picked[s] = sympy.Integer(max(low, 1, n if high is None else min(n, high)))
-        if any(c.xreplace(picked) == False for c in guards):  # noqa: E712  (a SymPy object)
+        known = env.at(picked)
+        if any(c.xreplace(known) == False for c in guards):  # noqa: E712  (a SymPy object)
             continue
-        yield {name: int(env.canon_dims(s).xreplace(picked)) for s, name in env.names.items()}
+        yield {name: int(known[s]) for s, name in env.names.items()}
 
 
 def _pick(hint: int, attempt: int, rng: np.random.Generator) -> int:

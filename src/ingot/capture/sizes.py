@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,30 @@ class NeverTaken(Exception):
     """A branch on sizes that no size takes."""
 
 
+class OneOf(sympy.Function):
+    """`a` where the condition holds, else `b`: a Piecewise that SymPy leaves as it is.
+
+    Piecewise carries conditions through every formula around it, and a deep network's sizes never end.
+    """
+
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, condition: Any, a: Any, b: Any) -> Any:
+        """What is known by now."""
+        if a == b or condition == sympy.true:
+            return a
+        return b if condition == sympy.false else None
+
+    def _sympystr(self, printer: Any) -> str:
+        condition, a, b = map(printer.doprint, self.args)
+        return f"({a} if {condition} else {b})"
+
+
+OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
+
+
 class SizeEnv(ShapeEnv):
     """torch's shape environment with every decision taken here: static, else by hint, and then written down.
 
@@ -96,9 +120,13 @@ class SizeEnv(ShapeEnv):
         self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
         self.path: list[Any] = []  # conditions under which the body that is being recorded runs
+        here = self._get_sloc()
+        self._declared_here = ValueRangesSLoc(here, here)
         self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
         self._decided: dict[Any, Any] = {}
+        self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
+        self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
         self._numbers = itertools.count()
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
@@ -139,13 +167,12 @@ class SizeEnv(ShapeEnv):
         """Say that a size is `a` where a condition on sizes holds, else `b`, if no data decides any."""
         parts = [self.canon(condition), self.expr(a), self.expr(b)]
         if not any(self.of_data(p) for p in parts):
-            self.definitions[size.node.expr] = sympy.Piecewise((parts[1], parts[0]), (parts[2], True))
+            self.definitions[size.node.expr] = OneOf(*parts)
 
     def _declare(self, symbol: Any, low: int, high: int | None) -> None:
         """The range of a symbol."""
-        here = self._get_sloc()
         self.var_to_range[symbol] = ValueRanges(low, int_oo if high is None else high)
-        self.var_to_range_sloc[symbol] = ValueRangesSLoc(here, here)
+        self.var_to_range_sloc[symbol] = self._declared_here
 
     def declare_range(self, size: torch.SymInt, low: int, high: int | None) -> None:
         """The caller says that an input's size is within a range."""
@@ -157,19 +184,57 @@ class SizeEnv(ShapeEnv):
         return expression.xreplace(self._replace) if self._replace else expression
 
     def expand(self, expression: Any) -> Any:
-        """The formula over the dimensions of the inputs alone."""
-        while any(s in self.definitions for s in expression.free_symbols):
-            expression = expression.xreplace(self.definitions)
-        return self.canon_dims(expression)
+        """The formula over the dimensions of the inputs; over sizes made from them where it would be long."""
+        opened = {t: self._open(t)[0] for t in expression.free_symbols if t in self.definitions}
+        return self.canon_dims(expression.xreplace(opened) if opened else expression)
+
+    def _open(self, symbol: sympy.Symbol) -> tuple[Any, int]:
+        """A size's definition over the inputs' dimensions, or the size itself where that is long, and its
+        length.
+        """
+        found = self._opened.get(symbol)
+        if found is None:
+            definition = self.definitions[symbol]
+            inner = [t for t in definition.free_symbols if t in self.definitions]
+            parts = {t: self._open(t) for t in inner}
+            length = sum(parts[t][1] if t in parts else 1 for t in sympy.preorder_traversal(definition))
+            if length > OPENED:
+                found = symbol, 1
+            else:
+                found = definition.xreplace({t: e for t, (e, _) in parts.items()}), length
+            self._opened[symbol] = found
+        return found
+
+    def bases(self, expression: Any) -> set[sympy.Symbol]:
+        """The symbols that a formula is made of in the end: of inputs and of what only the run knows."""
+        found: set[sympy.Symbol] = set()
+        for t in expression.free_symbols:
+            known = self._bases.get(t)
+            if known is None:
+                inner = self.definitions.get(t)
+                known = frozenset([t]) if inner is None else frozenset(self.bases(inner))
+                if inner is not None:
+                    self._bases[t] = known
+            found |= known
+        return {c for t in found for c in (self._replace.get(t, t).free_symbols if t in self.names else (t,))}
+
+    def at(self, sizes: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Every symbol that is known where the dimensions of the inputs (those that are free) have these
+        sizes: what a formula is evaluated with.
+        """
+        known: dict[Any, Any] = {s: self.canon_dims(s).xreplace(sizes) for s in self.names} | {**sizes}
+        for symbol, definition in self.definitions.items():
+            known[symbol] = definition.xreplace(known)
+        return known
 
     def canon_dims(self, expression: Any) -> Any:
-        """Fixed and unified dimensions put in."""
-        known = {s: v for s, v in self._replace.items() if s in self.names}
+        """Fixed and unified dimensions put in, and sizes that are numbers by now."""
+        known = {s: v for s, v in self._replace.items() if s in self.names or v.is_number}
         return expression.xreplace(known) if known else expression
 
     def of_inputs(self, size: Any) -> bool:
         """Whether the sizes of the inputs decide a size, and no element of them."""
-        return all(s in self.names for s in self.expand(self.expr(size)).free_symbols)
+        return all(s in self.names for s in self.bases(self.expr(size)))
 
     def derive(self, size: torch.SymInt) -> Size:
         """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay
@@ -283,7 +348,7 @@ class SizeEnv(ShapeEnv):
 
     def of_data(self, e: Any) -> bool:
         """Whether a formula has anything in it but sizes of the inputs."""
-        return not all(s in self.names for s in self.expand(e).free_symbols)
+        return not all(s in self.names for s in self.bases(e))
 
     def _fit_hints(self, e: Any) -> None:
         """Give numbers of data hints for which a condition holds, where that is easy."""
@@ -296,7 +361,7 @@ class SizeEnv(ShapeEnv):
             for n in (1, 2, 3, 0, 5, 7):
                 self.hints[symbol] = sympy.Integer(n)
                 if self.value(e) == True:  # noqa: E712  (a SymPy object)
-                    self._derive_hints()
+                    self._derive_hints(self.definitions)
                     return
             self.hints[symbol] = before
 
@@ -335,7 +400,7 @@ class SizeEnv(ShapeEnv):
         if Not(e) in self.path:
             return False
         opened = self.expand(e)
-        if opened.has(sympy.Piecewise):
+        if opened.has(OneOf):
             opened = e
         for form in (e,) if opened == e else (e, opened):
             found = form if form in (sympy.true, sympy.false) else None
@@ -382,16 +447,31 @@ class SizeEnv(ShapeEnv):
             self._decided.clear()
 
     def _agrees(self) -> bool:
-        self._derive_hints()
-        return all(self.value(c) == True for c in self.path)  # noqa: E712  (SymPy objects)
+        """Whether the conditions of the path hold for the hints; all hints agree with one another then."""
+        self._derive_hints(self._behind(self.path))
+        if not all(self.value(c) == True for c in self.path):  # noqa: E712  (SymPy objects)
+            return False
+        self._derive_hints(self.definitions)
+        return True
 
-    def _derive_hints(self) -> None:
-        for symbol, e in self.definitions.items():
-            self.hints[symbol] = self.value(e)
+    def _derive_hints(self, symbols: Iterable[sympy.Symbol]) -> None:
+        for symbol in symbols:
+            self.hints[symbol] = self.value(self.definitions[symbol])
+
+    def _behind(self, conditions: Iterable[Any]) -> list[sympy.Symbol]:
+        """The sizes with definitions that conditions are made of, each after those that it is made of."""
+        found: set[sympy.Symbol] = set()
+        todo = [s for c in conditions for s in c.free_symbols]
+        while todo:
+            symbol = todo.pop()
+            if symbol in self.definitions and symbol not in found:
+                found.add(symbol)
+                todo += self.definitions[symbol].free_symbols
+        return [s for s in self.definitions if s in found]
 
     def _search_hints(self) -> None:
         """Sizes of the inputs, few changed, under which every condition of the path holds."""
-        symbols = sorted(self.expand(self.path[-1]).free_symbols, key=str)[:3]
+        symbols = sorted(self.bases(self.path[-1]), key=str)[:3]
         before = {s: self.hint(s) for s in symbols}
         tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
         if len(symbols) == 3:
@@ -420,7 +500,7 @@ class SizeEnv(ShapeEnv):
             if self._agrees():
                 return
         self.hints.update(before)
-        self._derive_hints()
+        self._derive_hints(self.definitions)
         if not all(s in self.names for s in symbols):
             return  # data decides: any hint will do
         raise NeverTaken(f"no sizes were found for which {self.path[-1]} holds")
@@ -496,7 +576,7 @@ class SizeEnv(ShapeEnv):
             if right in (0, 1) and not condition.free_symbols <= frozenset(self.names):
                 # A division came out as 1, as it does for a range of sizes: no reason to fix them.
                 self._put_derived(condition, right)
-                self.small.update(self.expand(condition).free_symbols)
+                self.small.update(self.bases(condition))
                 return
             if right.is_number and not by_user and self.of_data(condition):
                 # torch compares a size that only the run knows with a number, to see whether operands fit:
@@ -506,7 +586,7 @@ class SizeEnv(ShapeEnv):
                     self._put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
-                self._fix(condition.free_symbols)
+                self._fix(left.free_symbols)  # what is on both sides may be of any size
                 return
         if by_user or check:
             self.held[condition] = Guard(condition, source_line(), by_user)
@@ -522,7 +602,7 @@ class SizeEnv(ShapeEnv):
     def _fix(self, symbols: Iterable[sympy.Symbol]) -> None:
         for s in sorted(symbols, key=str):
             if s in self.definitions:
-                self._fix(self.expand(s).free_symbols)
+                self._fix(self.bases(s))
                 continue
             value = self.hint(s)
             if s not in self.names:
@@ -556,10 +636,15 @@ class SizeEnv(ShapeEnv):
         self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
         self._replace[symbol] = value
         self._decided.clear()
-        for derived in self.definitions:
-            e = self.expand(derived)
+        numbers: dict[Any, Any] = {}
+        for derived, definition in self.definitions.items():
+            e = self.canon(definition)
+            if not e.is_number:
+                e = self.expand(derived)
             if e.is_number:
-                self._replace[derived] = e
+                numbers[derived] = self._replace[derived] = e
+        if numbers:
+            self._replace = {k: v.xreplace(numbers) for k, v in self._replace.items()}
 
 
 def _as_bound(equation: Any) -> Any:

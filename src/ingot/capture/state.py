@@ -20,11 +20,12 @@ import textwrap
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ingot.capture.where import is_user_code
+from ingot.errors import ExportError
 
 _NUMBERS = (bool, int, float)
 _LISTS = (list, deque)
@@ -51,6 +52,7 @@ class StateSpec:
     labels: tuple[str, ...]  # every place that holds it
     size: str | None = None  # the dimension of an input whose size it is after a call
     static: frozenset[int] = frozenset()  # axes that have the same size after every call
+    decided_by: Literal["data", "sizes", "nothing"] = "data"  # what a call leaves there
 
     @property
     def input_name(self) -> str:
@@ -68,6 +70,20 @@ class StateFound(BaseException):  # not an Exception: the model's own `except` c
 
     def __init__(self, states: Sequence[StateSpec]) -> None:
         super().__init__(", ".join(s.label for s in states))
+        self.states = list(states)
+
+
+class StateMatters(ExportError):
+    """The model reads what an earlier call left behind, and the caller did not ask for state."""
+
+    def __init__(self, states: Sequence[StateSpec]) -> None:
+        first = states[0]
+        super().__init__(
+            f"{first.where}\n"
+            f"forward changes {first.label!r} here, and a later call reads it: state, which outlives the "
+            'call; an ONNX model keeps none. Export with state="inputs": it becomes an input and an output '
+            "of the model, and ingot.Stateful(session) carries it from call to call."
+        )
         self.states = list(states)
 
 
@@ -137,7 +153,17 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     whole = (torch.Tensor, torch.nn.Module, type, FunctionType, MethodType, functools.partial)
     if isinstance(x, whole) or not hasattr(x, "__dict__") or type(x).__module__.split(".")[0] in _LIBRARIES:
         return None
-    return iter(list(vars(x).items()))
+    return iter((_class_values(type(x)) | vars(x)).items())
+
+
+@functools.lru_cache(maxsize=4096)
+def _class_values(kind: type) -> dict[str, Any]:
+    """Numbers and tensors that are attributes of a class: an object has them until it is given its own."""
+    found: dict[str, Any] = {}
+    for cls in reversed(kind.__mro__):
+        if cls.__module__.split(".")[0] not in _LIBRARIES:
+            found |= {k: v for k, v in vars(cls).items() if type(v) in (torch.Tensor, *_NUMBERS)}
+    return {k: v for k, v in found.items() if not k.startswith("__")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,16 +191,19 @@ class Snapshot:
         self.before: dict[str, Any] = {}
         self._saved: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
+        self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
+        holders = [*self._owners.values(), getattr(function, "__self__", None)]
+        self._classes = {id(vars(h)): type(h) for h in holders if hasattr(h, "__dict__")}  # of whose dict
         self._roots = list(_roots(function))
         for label, root in self._roots:
             for container in (root, *_hooks(root)):
                 self._save(container)
             self.before.update(self._look(label, root, self.places))
-        self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
 
     def _look(self, label: str, root: Any, places: dict[str, Place]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for key, value in list(_entries(root)):
+        own = _class_values(self._classes[id(root)]) if id(root) in self._classes else {}
+        for key, value in [*_entries(root), *((k, v) for k, v in own.items() if k not in root)]:
             self._visit(f"{label}.{key}" if label else str(key), Place(root, key), value, found, places)
         return found
 
@@ -220,8 +249,8 @@ class Snapshot:
         finally:
             self._saved = saved
         labels = [*self.before, *(label for label in after if label not in self.before)]
-        both = [(n, self.before.get(n, ABSENT), after.get(n, ABSENT)) for n in labels]
         places = self.places | places
+        both = [(n, self.before.get(n, ABSENT), after.get(n, ABSENT)) for n in labels]
         return [Change(n, a, b, places[n]) for n, a, b in both if not _same(a, b)]
 
     def labels_of(self, tensor: torch.Tensor) -> list[str]:

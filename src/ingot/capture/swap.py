@@ -38,7 +38,8 @@ def swapped(marks: Sequence[Key]) -> Generator[None]:
             for function in owners:
                 code = originals.setdefault(function, function.__code__)
                 if code not in made:
-                    made[code] = rewritten(code, [m for m in marks if m.file == code.co_filename])
+                    inside = {Key.of(c) for c in codes_in(code)}
+                    made[code] = rewritten(code, tuple(m for m in marks if m in inside))
         for function, code in originals.items():
             function.__code__ = made[code]
         yield

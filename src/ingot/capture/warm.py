@@ -45,7 +45,9 @@ class Begin:
 
 
 @dataclass
-class _Calls:
+class Calls:
+    """What calls in a row gave and left behind."""
+
     outputs: list[list[Any]]
     after: list[dict[str, Any]]  # what each call left, by label
     before: dict[str, Any]
@@ -57,7 +59,7 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     rng = np.random.default_rng(0)
     rows = [[_example(s, table, rng, first) for s in call.specs] for first in (True, False)]
     try:
-        own = _run(call, rows, {})
+        own = in_a_row(call, rows, {})
     except Exception as error:  # whatever the module's own Python says to numbers that are not the example's
         raise_if_ours(error)
         return {}
@@ -73,11 +75,11 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     if not found:
         return {}
     try:
-        same = _alike(own, _run(call, rows, found))
+        alike = _alike(own, in_a_row(call, rows, found))
     except Exception as error:  # whatever the module's own Python says to what it never held
         raise_if_ours(error)
         return {}
-    return found if same else {}
+    return found if alike else {}
 
 
 def _example(spec: Any, table: DimTable, rng: np.random.Generator, first: bool) -> Any:
@@ -88,11 +90,13 @@ def _example(spec: Any, table: DimTable, rng: np.random.Generator, first: bool) 
     return drawn(spec, table.sizes, rng)
 
 
-def _run(call: Call, rows: Sequence[Sequence[Any]], begin: Mapping[str, Begin]) -> _Calls:
+def in_a_row(
+    call: Call, rows: Sequence[Sequence[Any]], begin: Mapping[str, Begin], keep_batch_norm: bool = True
+) -> Calls:
     """The module's own calls in a row, on copies of what it holds."""
     outputs: list[list[Any]] = []
     after: list[dict[str, Any]] = []
-    with torch.no_grad(), unchanged(call.function, True) as held:
+    with torch.no_grad(), unchanged(call.function, keep_batch_norm) as held:
         before, places = dict(held.before), dict(held.places)
         _copy_tensors(held)
         for b in begin.values():
@@ -103,7 +107,7 @@ def _run(call: Call, rows: Sequence[Sequence[Any]], begin: Mapping[str, Begin]) 
             changed = {c.label: c for c in held.changes()}
             places |= {label: c.place for label, c in changed.items()}
             after.append({label: _copy(places[label].get()) for label in [*changed, *begin]})
-    return _Calls(outputs, after, before, places)
+    return Calls(outputs, after, before, places)
 
 
 def _copy_tensors(held: Snapshot) -> None:
@@ -137,15 +141,16 @@ def _value(before: Any, first: Any, second: Any) -> Any:
     return torch.zeros(sizes, dtype=first.dtype) if min(sizes, default=0) >= 0 else None
 
 
-def _alike(a: _Calls, b: _Calls) -> bool:
+def _alike(a: Calls, b: Calls) -> bool:
     """Whether both gave the same, and left the same behind."""
     rows = zip(a.outputs, b.outputs, strict=True)
-    if not all(len(x) == len(y) and all(map(_same, x, y)) for x, y in rows):
+    if not all(len(x) == len(y) and all(map(same, x, y)) for x, y in rows):
         return False
-    return all(_same(x[n], y[n]) for x, y in zip(a.after, b.after, strict=True) for n in x if n in y)
+    return all(same(x[n], y[n]) for x, y in zip(a.after, b.after, strict=True) for n in x if n in y)
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
+    """Whether two outputs, or what two calls left behind, are the same."""
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return bool(a is b or (type(a) is type(b) and a == b))
     if a.shape != b.shape or a.dtype != b.dtype:
