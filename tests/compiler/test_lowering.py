@@ -81,6 +81,25 @@ def test_what_follows_a_product_is_its_epilogue() -> None:
     assert len(kernels(session)) == 2  # packing the runtime weights, and the product
 
 
+@pytest.mark.parametrize(("rows", "width", "spread"), [(20, 1024, True), (20, 1000, False), (3, 1024, False)])
+def test_rows_that_meet_in_the_cache_are_spread(rows: int, width: int, spread: bool) -> None:
+    """A product reads many rows side by side: rows of whole pages lie a cache line further apart."""
+    session = check(
+        f"""g (float[2, n, 8] x, float[8, {width}] w, float[{width}, 16] v)
+          => (float[2, n, 16] y, float[2, n, k] z) {{
+            p = MatMul(x, w)
+            r = Relu(p)
+            y = MatMul(r, v)
+            u = ReduceMax <keepdims = 1> (r)
+            z = Div(r, u)
+        }}""",
+        {"x": floats(2, rows, 8), "w": floats(8, width, seed=1), "v": floats(width, 16, seed=2)},
+    )
+    writes = [view for call in plan_of(session).calls for view in call.writes if view.shape[-1:] == (width,)]
+    (inner,) = {view.strides for view in writes if view.buffer.kind == "arena"}
+    assert inner == ((rows * (width + 16), width + 16, 1) if spread else (rows * width, width, 1))
+
+
 def test_a_value_with_two_readers_is_stored_once() -> None:
     check(
         """g (float[n, 6] x) => (float[n, 6] y, float[6, n] z, float[n, 6] e) {

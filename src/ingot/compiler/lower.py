@@ -106,6 +106,13 @@ class Lowered:
     kinds: dict[int, str] = field(default_factory=dict[int, str])
 
 
+#: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the
+#: same lines of L1, of which it keeps fewer than a tile has rows; from FEWEST_ROWS on they are spread by a
+#: line.
+L1_WAY_BYTES, LINE_BYTES, FEWEST_ROWS = 4096, 64, 8
+_READ_BY_COLUMNS = frozenset(["MatMul", "Gemm", "Conv"])
+
+
 class Lowering:
     """A plan under construction. What `Op.lower` sees of it are the methods without an underscore."""
 
@@ -259,6 +266,8 @@ class Lowering:
             if wanted is not None and (free_order or wanted[-1] == order[-1]):
                 order = wanted
             slot = self.temporary(facts.shape, facts.dtype, order)
+            if self._is_read_by_columns(value, facts, order[-1:]):
+                slot = _spread(slot, order[-1])
         self._views[value] = slot
         return slot
 
@@ -664,6 +673,14 @@ class Lowering:
             return None
         return tuple(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
 
+    def _is_read_by_columns(self, value: ir.Value, facts: Facts, inner: Sequence[int]) -> bool:
+        """Whether a product or convolution reads this value, whose rows all begin at the same place of L1."""
+        row = facts.shape[inner[0]] * facts.dtype.itemsize if inner else 0
+        if row == 0 or row % L1_WAY_BYTES or _nbytes(facts) < FEWEST_ROWS * row:
+            return False
+        nodes = [self._index.nodes[use] for use in self._uses.get(value, ())]
+        return any(node.op_type in _READ_BY_COLUMNS and node.domain in ("", "ai.onnx") for node in nodes)
+
     def _evaluate_on_host(self, node: ir.Node) -> None:
         inputs: list[View | Array | None] = []
         for value in node.inputs:
@@ -680,6 +697,14 @@ def _is_repeated(waits: Elementwise | Anchor) -> bool:
 
 def _nbytes(facts: Facts) -> int:
     return math.prod(facts.shape) * facts.dtype.itemsize
+
+
+def _spread(view: View, inner: int) -> View:
+    """A dense view in more memory: a cache line further from row to row, and from there on outwards."""
+    row, gap = view.shape[inner], LINE_BYTES // view.dtype.itemsize
+    strides = [s if s < row else s // row * (row + gap) for s in view.strides]
+    buffer = Buffer(view.buffer.nbytes // row * (row + gap))
+    return View(buffer, 0, view.dtype, view.shape, tuple(strides))
 
 
 def _dense(facts: Facts, buffer: Buffer) -> View:
