@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,12 +15,15 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Weights
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
+from ingot.kernels.contraction import DTYPES
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, pack_depthwise, suits_groups
+from ingot.kernels.elementwise import fill
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.bands import band, is_cut, lines, rows_in_band
+from ingot.ops.convolve import Filters, convolve, filters_of, padded
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -104,19 +107,23 @@ class Conv(Op):
         return [rounded(y, x.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Generated code for one and two spatial dimensions and constant weights; the bias is a step after
-        it.
+        """The register tile of float32 for one and two spatial dimensions and constant weights, else sums of
+        products over any dimensions; the bias is a step after it.
         """
         x, w = first_input(node), node.inputs[1]
         assert w is not None
         facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
-        if weights is None or not supports(facts.dtype.name, rank):
+        if facts.dtype.name not in DTYPES:
             return False
-        window, machine = self.window(node, facts.shape, weights.shape), plan.machine
+        window, machine = self.window(node, facts.shape, plan.facts(w).shape), plan.machine
         pads = (*window.before, *window.after)
-        if min(pads) < 0:
-            return False
+        if weights is None or not supports(facts.dtype.name, rank) or min(pads) < 0:
+            image = padded(plan, plan.view(x), window.before, window.after)
+            filters = filters_of(weights or plan.view(w), group, _key("conv", w, group))
+            out = plan.output(_with_bias(plan, node, rank), channels_last(rank))
+            convolve(plan, image, filters, out, group, window.strides, window.dilations)
+            return True
         depthwise = group == facts.shape[1] and weights.shape[1] == 1
         narrow = depthwise or suits_groups(weights.shape, group, machine)
         if group > 1 and narrow and facts.dtype == np.float32:
@@ -405,16 +412,20 @@ class ConvTranspose(Op):
         assert w is not None
         facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
-        if weights is None or not supports(facts.dtype.name, rank):
+        if facts.dtype.name not in DTYPES:
             return False
-        window, source, machine = self.window(node, facts.shape, weights.shape), plan.view(x), plan.machine
+        window = self.window(node, facts.shape, plan.facts(w).shape)
+        source, machine = plan.view(x), plan.machine
         axes = [
             [_phase(window, d, size, first) for first in range(min(window.strides[d], window.output[d]))]
             for d, size in enumerate(facts.shape[2:])
         ]
-        if any(not phase.taps for axis in axes for phase in axis):
-            return False  # some pixels are reached by no tap at all
         phases = list(itertools.product(*axes))
+        unreached = any(not phase.taps for axis in axes for phase in axis)
+        if weights is None or not supports(facts.dtype.name, rank) or unreached:
+            out = plan.output(_with_bias(plan, node, rank), channels_last(rank))
+            _in_phases(plan, source, w, out, group, phases, window.strides)
+            return True
         packed = [
             plan.pack(
                 _key("phase", w, group, *(phase.taps for phase in parts)),
@@ -471,6 +482,51 @@ def _phase(window: Window, axis: int, size: int, first: int) -> _Phase:
     lowest = steps[-1] if steps else 0
     after = (lowest + count - 1 + apart * (len(steps) - 1)) - (size - 1)
     return _Phase(first, count, tuple(reversed(reached)), apart, -lowest, after)
+
+
+def _in_phases(
+    plan: Lowering,
+    x: Memory,
+    w: ir.Value,
+    out: Memory,
+    group: int,
+    phases: Sequence[tuple[_Phase, ...]],
+    strides: Sequence[int],
+) -> None:
+    """A transposed convolution as sums over any dimensions, on an image that is padded once for all phases;
+    pixels that no tap reaches are 0.
+    """
+    weights = plan.weights(w)
+    rank = x.rank - 2
+    if x.size == 0 or 0 in plan.facts(w).shape:
+        phases = [tuple([replace(phase, taps=()) for phase in parts]) for parts in phases]
+    reached = [parts for parts in phases if all(phase.taps for phase in parts)]
+    before = [max([parts[d].before for parts in reached], default=0) for d in range(rank)]
+    after = [max([parts[d].after for parts in reached], default=0) for d in range(rank)]
+    image = padded(plan, x, before, after)
+    for parts in phases:
+        target = _every(out, parts, strides)
+        if not all(phase.taps for phase in parts):
+            plan.emit(fill(0, target, plan.machine))
+            continue
+        if weights is not None:
+            key = _key("taps", w, group, *(phase.taps for phase in parts))
+            filters = filters_of(_filters(weights, group, parts), group, key)
+        else:
+            filters = _turned_filters(plan.view(w), group, parts)
+        first = [b - phase.before for b, phase in zip(before, parts, strict=True)]
+        dilations = [phase.dilation for phase in parts]
+        convolve(plan, image, filters, target, group, (1,) * rank, dilations, first)
+
+
+def _turned_filters(w: Memory, group: int, parts: Sequence[_Phase]) -> Filters:
+    """The taps of a phase of weights [C, M / group, …] that are not constant."""
+    taps = [phase.taps for phase in parts]
+    start = sum(own[0] * s for own, s in zip(taps, w.strides[2:], strict=True))
+    steps = [(own[1] - own[0]) * s if len(own) > 1 else 0 for own, s in zip(taps, w.strides[2:], strict=True)]
+    view = w.with_dims(w.shape, w.strides, start)
+    inner = w.shape[0] // group * w.strides[0]
+    return Filters(view, None, tuple(map(len, taps)), inner, w.strides[1], w.strides[0], tuple(steps))
 
 
 def _filters(weights: Weights, group: int, parts: Sequence[_Phase]) -> Weights:
