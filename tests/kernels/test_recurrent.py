@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
-from ingot.kernels.recurrent import definition, pack_recurrent, recurrent, supports
+from ingot.kernels.recurrent import ACTIVATIONS, Activation, definition, pack_recurrent, recurrent
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -49,11 +49,15 @@ def check(
     given: str = "bphc",
     wanted: str = "yhc",
     linear_before_reset: bool = False,
-    activations: list[str] | None = None,
+    activations: list[Activation] | None = None,
     batch_first: bool = False,
+    clip: float | None = None,
+    input_forget: bool = False,
+    dtype: str = "float32",
 ) -> None:
     steps, batch, inputs, hidden = sizes
     values = layer(kind, steps, batch, inputs, hidden, len(reverse))
+    values = {name: value.astype(dtype) for name, value in values.items()}
     for name in "bphc":
         if name not in given:
             values[name][:] = 0
@@ -65,6 +69,8 @@ def check(
         reverse=reverse,
         linear_before_reset=linear_before_reset,
         activations=activations,
+        clip=clip,
+        input_forget=input_forget,
     )
     weights = pack_recurrent(
         kind,
@@ -74,14 +80,16 @@ def check(
         values["p"] if "p" in given and kind == "LSTM" else None,
         machine,
         linear_before_reset=linear_before_reset,
-        activations=activations and activations * len(reverse),
+        activations=activations,
+        clip=clip,
+        input_forget=input_forget,
     )
     x = values["x"]
-    y = new(want[0].shape)
+    y = new(want[0].shape, dtype)
     if batch_first:
         x = np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
-        y = new((batch, steps, len(reverse), hidden)).transpose((1, 2, 0, 3))
-    outs = {"y": y, "h": new(want[1].shape), "c": new(want[2].shape)}
+        y = new((batch, steps, len(reverse), hidden), dtype).transpose((1, 2, 0, 3))
+    outs = {"y": y, "h": new(want[1].shape, dtype), "c": new(want[2].shape, dtype)}
     wanted = "".join(name for name in wanted if name != "c" or kind == "LSTM")
     calls = recurrent(
         put(x),
@@ -95,7 +103,8 @@ def check(
     )
     got = run_calls(calls, *(outs[name] for name in wanted), machine=machine)
     for name, array in zip(wanted, got, strict=True):
-        np.testing.assert_allclose(array, want["yhc".index(name)], rtol=1e-4, atol=1e-5, err_msg=name)
+        bound = 1e-5 if dtype == "float32" else 1e-13
+        np.testing.assert_allclose(array, want["yhc".index(name)], rtol=10 * bound, atol=bound, err_msg=name)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -109,7 +118,8 @@ def test_random_layers(data: st.DataObject) -> None:
     activations = None
     if data.draw(st.booleans()):
         count = {"LSTM": 3, "GRU": 2, "RNN": 1}[kind]
-        activations = [data.draw(st.sampled_from(["Sigmoid", "Tanh", "Relu"])) for _ in range(count)]
+        names_ = st.sampled_from(sorted(ACTIVATIONS))
+        activations = [Activation(data.draw(names_), 0.3, 0.4) for _ in range(count)]
     check(
         data.draw(st.sampled_from(machines())),
         kind,
@@ -121,6 +131,9 @@ def test_random_layers(data: st.DataObject) -> None:
         linear_before_reset=kind == "GRU" and data.draw(st.booleans()),
         activations=activations,
         batch_first=data.draw(st.booleans()),
+        clip=data.draw(st.sampled_from([None, 0.5])),
+        input_forget=kind == "LSTM" and data.draw(st.booleans()),
+        dtype=data.draw(st.sampled_from(["float32", "float64"])),
     )
 
 
@@ -158,16 +171,8 @@ def test_the_definition_is_the_operators(kind: Any, linear_before_reset: bool) -
     np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_left_to_the_host() -> None:
-    assert supports("LSTM", None)
-    assert supports("LSTM", ["Sigmoid", "Tanh", "tanh"] * 2)
-    assert not supports("LSTM", ["Sigmoid", "Tanh", "Tanh", "Sigmoid", "Tanh", "Relu"])
-    assert not supports("GRU", ["HardSigmoid", "Tanh"])
-    assert not supports("GRU", None, clip=3.0)
-    assert not supports("LSTM", None, input_forget=True)
+def test_another_dtype_than_the_weights_is_refused() -> None:
     values, machine = layer("RNN", 2, 1, 3, 4, 1), machines()[0]
-    with pytest.raises(UnsupportedOperatorError, match="Softsign"):
-        pack_recurrent("RNN", values["w"], values["r"], None, None, machine, activations=["Softsign"])
     weights = pack_recurrent("RNN", values["w"], values["r"], None, None, machine)
     with pytest.raises(UnsupportedOperatorError, match="x is float64"):
         recurrent(new((2, 1, 3), "float64"), weights, None, None, None, machine)

@@ -438,3 +438,40 @@ def test_largest_pixels_of_boxes() -> None:
     model.graph.opset_imports[""] = 21  # the newest that it has it for
     session = runtime.InferenceSession(ir.to_proto(model).SerializeToString())
     np.testing.assert_array_equal(got, session.run(None, feed)[0])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op_type", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("layout", [0, 1])
+def test_recurrent_layers(op_type: str, dtype: str, layout: int) -> None:
+    """Every attribute: activations of each direction, clip, peepholes, the coupled gates, lengths."""
+    gates, count = {"RNN": (1, 1), "GRU": (3, 2), "LSTM": (4, 3)}[op_type]
+    steps, batch, inputs, hidden = 5, 3, 4, 6
+    x = values(steps, batch, inputs, dtype=dtype)
+    states = [values(2, batch, hidden, dtype=dtype, seed=i) for i in (5, 6)]
+    if layout:
+        x, states = x.swapaxes(0, 1).copy(), [v.swapaxes(0, 1).copy() for v in states]
+    arrays: list[np.ndarray | None] = [
+        x,
+        values(2, gates * hidden, inputs, dtype=dtype, seed=1) / 2,
+        values(2, gates * hidden, hidden, dtype=dtype, seed=2) / 2,
+        values(2, 2 * gates * hidden, dtype=dtype, seed=3),
+        np.array([5, 2, 0], np.int32),
+        *states[: 2 if op_type == "LSTM" else 1],
+        *([values(2, 3 * hidden, dtype=dtype, seed=7)] if op_type == "LSTM" else []),
+    ]
+    names = ["HardSigmoid", "LeakyRelu", "ScaledTanh", "Affine", "Elu", "Softsign", "Softplus"]
+    own: dict[str, Any] = {"clip": 0.8, "activations": [names[i % 7] for i in range(2 * count)]}
+    own |= {"activation_alpha": [0.3] * 6, "activation_beta": [0.4] * 3}
+    tolerance = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}.get(dtype)
+    fed = (0, 4, 5, 6)
+    for extra in (
+        {},
+        own,
+        {"linear_before_reset": 1} if op_type == "GRU" else {},
+        {"input_forget": 1} if op_type == "LSTM" else {},
+    ):
+        arguments = {"direction": "bidirectional", "layout": layout, "hidden_size": hidden, **extra}
+        native(
+            op_type, arrays, fed=fed, outputs=3 if op_type == "LSTM" else 2, tolerance=tolerance, **arguments
+        )

@@ -21,15 +21,21 @@ from typing import Literal
 import numpy as np
 
 from ingot.codegen import math as vector_math
-from ingot.codegen.builder import F32, I32, I64, Builder, Int, Value, vector
+from ingot.codegen.builder import I32, I64, Builder, Int, Value, vector
+from ingot.codegen.elements import bytes_of, register_element
 from ingot.codegen.kernel import Kernel, kernel
+from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels import definitions as plain
 from ingot.kernels.call import Buffer, Call, View, constant, row_major
 from ingot.kernels.contract import Epilogue
+from ingot.kernels.contraction import Matrices, multiply, pack_matrices
 from ingot.kernels.copy import copy
+from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gemm import matmul
+from ingot.kernels.operations import OPERATIONS
 from ingot.kernels.pack import PackedWeights, aligned_floats, pack_weights
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
@@ -44,7 +50,47 @@ _SLOTS = (
     "y", "y_step", "y_direction", "y_row",
 )  # fmt: skip
 
-_DEFAULT_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A function of a gate, by ONNX's name, with its parameters."""
+
+    name: str
+    alpha: float = 0.0
+    beta: float = 0.0
+
+
+#: What they mean, of x, alpha and beta; the defaults of these, None where a function has none.
+ACTIVATIONS: dict[
+    str, tuple[Callable[[np.ndarray, float, float], np.ndarray], float | None, float | None]
+] = {
+    "Relu": (lambda x, _a, _b: np.maximum(x, 0.0), None, None),
+    "Tanh": (lambda x, _a, _b: np.tanh(x), None, None),
+    "Sigmoid": (lambda x, _a, _b: plain.sigmoid(x), None, None),
+    "Affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
+    "LeakyRelu": (lambda x, a, _b: np.where(x < 0, a * x, x), 0.01, None),
+    "ThresholdedRelu": (lambda x, a, _b: np.where(x >= a, x, 0.0), 1.0, None),
+    "ScaledTanh": (lambda x, a, b: a * np.tanh(b * x), 1.0, 1.0),
+    "HardSigmoid": (lambda x, a, b: np.clip(a * x + b, 0.0, 1.0), 0.2, 0.5),
+    "Elu": (lambda x, a, _b: np.where(x >= 0, x, a * np.expm1(x)), 1.0, None),
+    "Softsign": (lambda x, _a, _b: x / (1.0 + np.abs(x)), None, None),
+    "Softplus": (lambda x, _a, _b: plain.softplus(x), None, None),
+}
+
+_SIGMOID, _TANH = Activation("Sigmoid"), Activation("Tanh")
+DEFAULTS: dict[Kind, tuple[Activation, ...]] = {
+    "LSTM": (_SIGMOID, _TANH, _TANH),
+    "GRU": (_SIGMOID, _TANH),
+    "RNN": (_TANH,),
+}
+#: Those of the activations that are elementwise operators by themselves.
+_PARAMETERS = {
+    "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "Elu": ("alpha",),
+    "Softsign": (),
+    "Softplus": (),
+}
 _UNROLL = 4
 #: Arithmetic of a tile, at least: some 0.5 µs, for which claiming it is a few percent.
 _LEAST_FLOPS = 100_000
@@ -59,11 +105,14 @@ class Form:
 
     kind: Kind
     rows: int
-    activations: tuple[str, ...]
+    activations: tuple[Activation, ...]
     late: Literal["none", "before", "after"]
     masked: bool
     peepholes: bool
     every: bool  # whether the states of all steps are wanted
+    dtype: str = "float32"
+    clip: float | None = None
+    input_forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +120,20 @@ class RecurrentWeights:
     """A layer's constants as the kernels read them. inputs: [I, directions * gates * H]."""
 
     kind: Kind
+    dtype: str
     hidden: int
     directions: int
-    activations: tuple[str, ...]
+    activations: tuple[Activation, ...]
     linear_before_reset: bool
-    inputs: PackedWeights
+    clip: float | None
+    input_forget: bool
+    inputs: PackedWeights | Matrices
     input_slices: SlicedWeights | None
     bias: View
     weights: View
     late_weights: View
     late_bias: View
     peepholes: View | None
-
-
-def supports(
-    kind: Kind, activations: Sequence[str] | None, clip: float | None = None, input_forget: bool = False
-) -> bool:
-    """Whether the kernels compute such a layer. activations: of all directions in a row, as in the node, or
-    None.
-    """
-    if clip is not None or input_forget:
-        return False
-    names = [name.lower() for name in activations or []]
-    each = len(_DEFAULT_ACTIVATIONS[kind])
-    same = all(names[i] == names[i % each] for i in range(len(names)))
-    return same and set(names) <= {"sigmoid", "tanh", "relu"}
 
 
 def pack_recurrent(
@@ -107,61 +145,70 @@ def pack_recurrent(
     machine: Machine,
     *,
     linear_before_reset: bool = False,
-    activations: Sequence[str] | None = None,
+    activations: Sequence[Activation] | None = None,
+    clip: float | None = None,
+    input_forget: bool = False,
     tiles: bool = False,
 ) -> RecurrentWeights:
     """Pack constants of ONNX's LSTM, GRU or RNN: w [D, gates * H, I], r [D, gates * H, H], b [D, 2 * gates *
-    H], p [D, 3 * H] (LSTM's peepholes), for D directions. tiles: the inputs of long sequences are multiplied
-    on tile registers. Raises UnsupportedOperatorError for what `supports` denies.
+    H], p [D, 3 * H] (LSTM's peepholes), for D directions, which have the same activations. Float64 is
+    computed in float64, the other floats in float32. clip: the bound of what activations get. input_forget:
+    LSTM's forget gate is one minus its input gate. tiles: the inputs of long sequences are multiplied on tile
+    registers.
     """
-    if not supports(kind, activations):
-        raise UnsupportedOperatorError(
-            f"{kind}: found activations {list(activations or [])}, the native kernel has Sigmoid, Tanh, Relu"
-            ", the same in both directions; leave this node to the host"
-        )
     directions, rows, _ = w.shape
-    hidden, lanes = r.shape[2], machine.lanes
+    wide = np.dtype(np.float64 if w.dtype == np.float64 else np.float32)
+    hidden, lanes = r.shape[2], machine.vector_bytes // wide.itemsize
     gates = rows // max(hidden, 1)
     blocks = -(-hidden // lanes)
     biases = (
-        np.zeros((directions, 2, gates, hidden), np.float32)
+        np.zeros((directions, 2, gates, hidden), wide)
         if b is None
         else b.reshape(directions, 2, gates, hidden)
     )
-    early = biases.sum(1, dtype=np.float32)
-    late_bias = np.zeros((directions, hidden), np.float32)
+    early = biases.sum(1, dtype=wide)
+    late_bias = np.zeros((directions, hidden), wide)
     if (
         kind == "GRU" and linear_before_reset
     ):  # the bias of the last product is inside what the reset gate multiplies
-        early[:, 2], late_bias = biases[:, 0, 2], biases[:, 1, 2].astype(np.float32)
+        early[:, 2], late_bias = biases[:, 0, 2], biases[:, 1, 2].astype(wide)
 
-    panels = np.zeros((directions, gates, blocks * lanes, hidden), np.float32)
+    panels = np.zeros((directions, gates, blocks * lanes, hidden), wide)
     panels[:, :, :hidden] = r.reshape(directions, gates, hidden, hidden)
     panels = panels.reshape(directions, gates, blocks, lanes, hidden).transpose(0, 2, 4, 1, 3)
     first = 2 if kind == "GRU" and not linear_before_reset else gates
-    names = [name.capitalize() for name in activations or []][: len(_DEFAULT_ACTIVATIONS[kind])]
-    inputs = np.asarray(w, np.float32).reshape(directions * rows, -1).T
+    inputs = np.asarray(w, wide).reshape(directions * rows, -1).T
+    is_wide = wide == np.float64
     return RecurrentWeights(
         kind,
+        wide.name,
         hidden,
         directions,
-        tuple(names) or _DEFAULT_ACTIVATIONS[kind],
+        tuple(activations or DEFAULTS[kind]),
         linear_before_reset,
-        pack_weights(inputs, machine),
-        slice_matrix(inputs, machine) if tiles else None,
+        clip,
+        input_forget,
+        pack_matrices(inputs, machine) if is_wide else pack_weights(inputs, machine),
+        slice_matrix(inputs, machine) if tiles and not is_wide else None,
         constant(np.ascontiguousarray(early.reshape(-1))),
         constant(_aligned(panels[:, :, :, :first])),
         constant(_aligned(panels[:, :, :, first:])),
         constant(np.ascontiguousarray(late_bias)),
-        None if p is None else constant(np.ascontiguousarray(p, np.float32)),
+        None if p is None else constant(np.ascontiguousarray(p, wide)),
     )
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
     """A copy from whose lines vectors are loaded whole: across two of them, a step took half as long more."""
-    memory = aligned_floats(array.size).reshape(array.shape)
+    memory = aligned_floats(array.nbytes // 4).view(array.dtype).reshape(array.shape)
     memory[...] = array
     return memory
+
+
+def applied(activation: Activation, clip: float | None) -> Callable[[np.ndarray], np.ndarray]:
+    """The plain meaning of an activation."""
+    function, alpha, beta = ACTIVATIONS[activation.name][0], activation.alpha, activation.beta
+    return lambda x: function(x if clip is None else np.clip(x, -clip, clip), alpha, beta)
 
 
 def definition(
@@ -177,17 +224,14 @@ def definition(
     *,
     reverse: Sequence[bool],
     linear_before_reset: bool = False,
-    activations: Sequence[str] | None = None,
+    activations: Sequence[Activation] | None = None,
+    clip: float | None = None,
+    input_forget: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The plain meaning in float64, step by step: x [T, B, I], h and c [D, B, H]; y [T, D, B, H], the last h
     and c.
     """
-    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "Sigmoid": lambda v: 1 / (1 + np.exp(-v)),
-        "Tanh": np.tanh,
-        "Relu": lambda v: np.maximum(v, 0),
-    }
-    act = [functions[name] for name in activations or _DEFAULT_ACTIVATIONS[kind]]
+    act = [applied(activation, clip) for activation in activations or DEFAULTS[kind]]
     steps, batch, _ = x.shape
     directions, hidden = h.shape[0], h.shape[2]
     x, w, r, b, p, h, c = (a.astype(np.float64) for a in (x, w, r, b, p, h, c))
@@ -213,7 +257,9 @@ def definition(
                 else:
                     i, o, f, g = (from_x[k] + from_h[k] for k in range(4))
                     old = c[d, n]
-                    new = act[0](f + pf * old) * old + act[0](i + pi * old) * act[1](g)
+                    admitted = act[0](i + pi * old)
+                    forget = 1 - admitted if input_forget else act[0](f + pf * old)
+                    new = forget * old + admitted * act[1](g)
                     state = act[0](o + po * new) * act[2](new)
                     c[d, n] = new
                 h[d, n] = y[t, d, n] = state
@@ -230,8 +276,10 @@ class _Steps:
     """The code that takes some units of some sequences through a step."""
 
     def __init__(self, k: Builder, form: Form) -> None:
-        self.k, self.form, self.lanes = k, form, k.machine.lanes
-        self.type = vector(F32, self.lanes)
+        self.k, self.form = k, form
+        self.lanes = k.machine.vector_bytes // bytes_of(form.dtype)
+        self.element = register_element(form.dtype)
+        self.type = vector(self.element, self.lanes)
         self.size = {name: k.arg(name) for name in ("batch", "blocks", "shares", "directions", "hidden")}
         self.unit_blocks = k.ceil_div(self.size["hidden"], self.lanes)
         self.padded = k.mul(self.unit_blocks, self.lanes)
@@ -263,7 +311,8 @@ class _Tile:
         self, layer: _Steps, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]
     ) -> None:
         self.layer, self.step, self.direction, self.rows, self.units = layer, step, direction, rows, units
-        self.k, self.form, self.size, self.type = layer.k, layer.form, layer.size, layer.type
+        self.k, self.form, self.size = layer.k, layer.form, layer.size
+        self.element, self.type = layer.element, layer.type
         k = self.k
         lengths = [k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64) for row in rows]
         backwards = k.compare("!=", k.ir.and_(k.ir.lshr(k.arg("reverse"), direction), I64(1)), 0)
@@ -289,14 +338,14 @@ class _Tile:
         """The address of a sequence's vector in an array [direction, sequence, unit] with strides."""
         k = self.k
         offset = k.add(k.mul(self.direction, k.arg(f"{name}_direction")), k.mul(row, k.arg(f"{name}_row")))
-        return k.at(k.pointer(name), offset, F32)
+        return k.at(k.pointer(name), offset, self.element)
 
     def _held(self, name: str, row: Int, which: Int = 0) -> Value:
         """The address of a sequence's vector in arrays [which][direction][sequence][unit] of the layer."""
         k = self.k
         place = k.add(k.mul(which, self.size["directions"]), self.direction)
         place = k.mul(k.add(k.mul(place, self.size["batch"]), row), self.layer.padded)
-        return k.at(k.pointer(name), place, F32)
+        return k.at(k.pointer(name), place, self.element)
 
     def _mask(self, unit: Int) -> Value | None:
         if not self.form.masked:
@@ -314,12 +363,12 @@ class _Tile:
         flat += [k.zero(self.type)] * (len(flat) * (parts - 1))
 
         def multiply(unit: Int, count: int) -> None:
-            here = k.at(weights, k.mul(unit, gates * lanes), F32)
-            lines = [k.at(state, unit, F32) for state in states]
+            here = k.at(weights, k.mul(unit, gates * lanes), self.element)
+            lines = [k.at(state, unit, self.element) for state in states]
             for j in range(count):
                 held = [k.load(here, self.type, (j * gates + g) * lanes) for g in range(gates)]
                 for p in range(rows):
-                    element = k.broadcast(k.load(lines[p], F32, j), lanes)
+                    element = k.broadcast(k.load(lines[p], self.element, j), lanes)
                     for g in range(gates):
                         at = ((j % parts) * rows + p) * gates + g
                         flat[at] = k.fma(element, held[g], flat[at])
@@ -336,11 +385,27 @@ class _Tile:
             sums[p] = flat[p * gates : (p + 1) * gates]
 
     def _activate(self, i: int, value: Value) -> Value:
-        k = self.k
-        name = self.form.activations[i]
-        if name == "Relu":
-            return k.ir.select(k.ir.fcmp_unordered("<", value, k.zero(self.type)), k.zero(self.type), value)
-        return vector_math.sigmoid(k, value) if name == "Sigmoid" else vector_math.tanh(k, value)
+        k, own, clip, dtype = self.k, self.form.activations[i], self.form.clip, self.form.dtype
+        x = Lanes(k, value)
+        if clip is not None:
+            x = x.at_least(-clip).at_most(clip)
+        if own.name == "Relu":
+            return k.ir.select(
+                k.ir.fcmp_unordered("<", x.value, k.zero(self.type)), k.zero(self.type), x.value
+            )
+        if own.name == "Sigmoid":
+            return vector_math.sigmoid(k, x.value)
+        if own.name == "Affine":
+            return (x * own.alpha + own.beta).value
+        if own.name == "ThresholdedRelu":
+            return x.where(x >= own.alpha, 0.0).value
+        if own.name in ("Tanh", "ScaledTanh"):
+            if own.name == "Tanh":
+                return vector_math.tanh(k, x.value)
+            return (Lanes(k, vector_math.tanh(k, (x * own.beta).value)) * own.alpha).value
+        given = {"alpha": own.alpha, "beta": own.beta}
+        attrs = {name: given[name] for name in _PARAMETERS[own.name]}
+        return OPERATIONS[own.name].emit(k, [x.value], (dtype,), dtype, attrs)
 
     def emit(self, phase: Value) -> None:
         """All units of the tile; `phase` 0 or 1 of a step that takes two waves."""
@@ -363,13 +428,13 @@ class _Tile:
         row = k.add(k.mul(self.times[p], self.size["batch"]), self.rows[p])
         width = k.mul(units, self.layer.gates)
         offset = k.add(k.mul(row, k.arg("inputs_row")), k.mul(self.direction, width), k.mul(units, gate))
-        return k.load(k.at(k.pointer("inputs"), offset, F32), self.type, unit, mask=mask)
+        return k.load(k.at(k.pointer("inputs"), offset, self.element), self.type, unit, mask=mask)
 
     def _weights(self, name: str, gates: int, unit: Int) -> Value:
         """The recurrent weights of the block of units that begins at `unit`."""
         k, units = self.k, self.size["hidden"]
         block = k.add(k.mul(self.direction, self.layer.padded), unit)
-        return k.at(k.pointer(name), k.mul(block, k.mul(units, gates)), F32)
+        return k.at(k.pointer(name), k.mul(block, k.mul(units, gates)), self.element)
 
     def _store(self, p: int, unit: Int, mask: Value | None, value: Value) -> None:
         """Keep a sequence's new state, or, after its end, the one before."""
@@ -378,7 +443,7 @@ class _Tile:
         k.store(k.ir.select(self.live[p], value, old), self.new[p], unit)
         if self.form.every:
             offset = k.add(k.mul(self.times[p], k.arg("y_step")), k.mul(self.direction, k.arg("y_direction")))
-            target = k.at(k.pointer("y"), k.add(offset, k.mul(self.rows[p], k.arg("y_row"))), F32)
+            target = k.at(k.pointer("y"), k.add(offset, k.mul(self.rows[p], k.arg("y_row"))), self.element)
             k.store(k.ir.select(self.live[p], value, k.zero(self.type)), target, unit, mask=mask)
 
     def _whole(self, unit: Value, mask: Value | None) -> None:
@@ -389,7 +454,7 @@ class _Tile:
         def start(p: int, gate: int) -> Value:
             if not (separate and gate == 2):
                 return self._from_input(p, gate, unit, mask)
-            bias = k.at(k.pointer("late_bias"), k.mul(self.direction, self.size["hidden"]), F32)
+            bias = k.at(k.pointer("late_bias"), k.mul(self.direction, self.size["hidden"]), self.element)
             return k.load(bias, self.type, unit, mask=mask)
 
         sums = [[start(p, gate) for gate in range(self.layer.gates)] for p in range(form.rows)]
@@ -442,11 +507,15 @@ class _Tile:
             if not self.form.peepholes:
                 return value
             first = k.mul(k.add(k.mul(self.direction, 3), gate), self.size["hidden"])
-            weight = k.load(k.at(k.pointer("peepholes"), first, F32), self.type, unit, mask=mask)
+            weight = k.load(k.at(k.pointer("peepholes"), first, self.element), self.type, unit, mask=mask)
             return k.fma(weight, cell, value)
 
-        admitted = k.ir.fmul(self._activate(0, peep(0, old, i)), self._activate(1, g))
-        cell = k.fma(self._activate(0, peep(2, old, f)), old, admitted)
+        gate = self._activate(0, peep(0, old, i))
+        if self.form.input_forget:
+            forget = k.ir.fsub(k.splat(1.0, self.type), gate)
+        else:
+            forget = self._activate(0, peep(2, old, f))
+        cell = k.fma(forget, old, k.ir.fmul(gate, self._activate(1, g)))
         k.store(k.ir.select(self.live[p], cell, old), self.cell[p], unit)
         return k.ir.fmul(self._activate(0, peep(1, cell, o)), self._activate(2, cell))
 
@@ -464,7 +533,8 @@ def recurrent(
     h0: View | None = None,
     c0: View | None = None,
 ) -> list[Call]:
-    """Calls for a layer: x [T, B, I] to y [T, D, B, H] and the last states [D, B, H], float32, any strides.
+    """Calls for a layer: x [T, B, I] to y [T, D, B, H] and the last states [D, B, H], any strides; all of the
+    dtype that the weights were packed for, float32 or float64.
 
     reverse: for each direction, whether it goes from a sequence's end to its beginning. lengths: int32 [B],
     each at most T; beyond a sequence's end y is 0 and the state stays. h0, c0 [D, B, H]: where None, zeros.
@@ -472,10 +542,10 @@ def recurrent(
     """
     views = {"x": x, "y": y, "last_h": last_h, "last_c": last_c, "h0": h0, "c0": c0}
     for name, view in views.items():
-        if view is not None and view.dtype != np.float32:
+        if view is not None and view.dtype.name != weights.dtype:
             raise UnsupportedOperatorError(
-                f"{weights.kind}: {name} is {view.dtype.name}, the native kernel computes float32; "
-                "cast it, or leave this node to the host"
+                f"{weights.kind}: {name} is {view.dtype.name}, its weights are computed in {weights.dtype}; "
+                "cast it"
             )
     if lengths is not None and lengths.dtype != np.int32:
         raise UnsupportedOperatorError(
@@ -487,9 +557,9 @@ def recurrent(
         return []
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
     width = directions * gates * hidden
-    products = _dense((steps, batch, width))
-    add = Expression(("float32", "float32"), (Step("Add", (0, 1), "float32"),), (2,))
-    calls = _input_products(x, weights, products, Epilogue(add, [weights.bias]), machine) if steps else []
+    dtype = weights.dtype
+    products = _dense((steps, batch, width), dtype)
+    calls = _input_products(x, weights, products, machine) if steps else []
 
     before: list[Call] = []
     after: list[Call] = []
@@ -497,14 +567,14 @@ def recurrent(
     def source(view: View | None) -> View | None:
         if view is None or view.strides[-1] == 1 or view.shape[-1] == 1:
             return view
-        dense = _dense(view.shape)
+        dense = _dense(view.shape, dtype)
         before.append(copy(view, dense, machine))
         return dense
 
     def target(view: View | None) -> View | None:
         if view is None or view.strides[-1] == 1 or view.shape[-1] == 1:
             return view
-        dense = _dense(view.shape)
+        dense = _dense(view.shape, dtype)
         after.append(copy(dense, view, machine))
         return dense
 
@@ -516,11 +586,14 @@ def recurrent(
         dense = View(Buffer(4 * batch), 0, lengths.dtype, lengths.shape, (1,))
         before.append(copy(lengths, dense, machine))
         lengths = dense
-    padded = -(-hidden // machine.lanes) * machine.lanes
-    nothing = View(_zeros(padded), 0, np.dtype(np.float32), (directions, batch, hidden), (0, 0, 1))
+    lanes = machine.vector_bytes // bytes_of(dtype)
+    padded = -(-hidden // lanes) * lanes
+    nothing = View(
+        _zeros(padded * bytes_of(dtype)), 0, np.dtype(dtype), (directions, batch, hidden), (0, 0, 1)
+    )
     h, c = h or nothing, c or nothing
-    states, cells = (_dense((2, directions, batch, padded)) for _ in range(2))
-    updates = _dense((directions, batch, padded))
+    states, cells = (_dense((2, directions, batch, padded), dtype) for _ in range(2))
+    updates = _dense((directions, batch, padded), dtype)
     if steps:
         held = (states, cells, updates)
         calls.append(_steps_call(weights, products, lengths, h, c, every, held, machine, reverse))
@@ -548,6 +621,7 @@ def _steps_call(
     steps, batch, width = products.shape
     kind, hidden, directions = weights.kind, weights.hidden, weights.directions
     gates = width // (directions * hidden)
+    lanes = machine.vector_bytes // bytes_of(weights.dtype)
     # Sums of all gates of the rows, one unit's weights and a state must fit in the registers.
     most = max(1, (machine.registers - 2) // gates - 1)
     blocks = -(-batch // most)
@@ -561,13 +635,16 @@ def _steps_call(
         rows=rows,
         activations=weights.activations,
         late=late,
-        masked=hidden % machine.lanes != 0,
+        masked=hidden % lanes != 0,
         peepholes=weights.peepholes is not None,
         every=y is not None,
+        dtype=weights.dtype,
+        clip=weights.clip,
+        input_forget=weights.input_forget,
     )
     flops = 2 * batch * directions * gates * hidden * hidden  # of a step
     of_block, shares = flops // (directions * blocks), 1
-    while 2 * shares <= -(-hidden // machine.lanes) and of_block >= 2 * shares * _LEAST_FLOPS:
+    while 2 * shares <= -(-hidden // lanes) and of_block >= 2 * shares * _LEAST_FLOPS:
         shares *= 2
     waves = steps * (2 if late == "before" else 1)
     arguments: list[int | View | Kernel] = [
@@ -589,10 +666,14 @@ def _steps_call(
     )
 
 
-def _input_products(
-    x: View, weights: RecurrentWeights, out: View, epilogue: Epilogue, machine: Machine
-) -> list[Call]:
-    """What the inputs of all steps contribute to the gates."""
+def _input_products(x: View, weights: RecurrentWeights, out: View, machine: Machine) -> list[Call]:
+    """What the inputs of all steps, and the biases, contribute to the gates."""
+    dtype = weights.dtype
+    add = Expression((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
+    if isinstance(weights.inputs, Matrices):
+        calls = multiply(x, weights.inputs, out, machine)
+        return [*calls, elementwise(add, [out, weights.bias], [out], machine)]
+    epilogue = Epilogue(add, [weights.bias])
     slices, shape = weights.input_slices, (1, out.shape[-1], x.shape[0] * x.shape[1], 1)
     pays = shape[2] >= FEWEST_ROWS and cycles(shape, x.shape[2]) < direct_cycles(shape, x.shape[2], machine)
     calls = sliced_matmul(x, slices, out, epilogue, machine) if slices is not None and pays else None
@@ -600,13 +681,14 @@ def _input_products(
 
 
 @functools.lru_cache(64)
-def _zeros(count: int) -> Buffer:
-    """Memory of `count` zeros, for states that are not given."""
-    memory = aligned_floats(count)
+def _zeros(nbytes: int) -> Buffer:
+    """Memory of zeros, for states that are not given."""
+    memory = aligned_floats(nbytes // 4)
     memory[:] = 0
     return constant(memory).buffer
 
 
-def _dense(shape: Sequence[int]) -> View:
-    """A fresh row-major buffer of float32."""
-    return View(Buffer(4 * int(np.prod(shape))), 0, np.dtype(np.float32), tuple(shape), row_major(shape))
+def _dense(shape: Sequence[int], dtype: str) -> View:
+    """A fresh row-major buffer."""
+    kind = np.dtype(dtype)
+    return View(Buffer(kind.itemsize * int(np.prod(shape))), 0, kind, tuple(shape), row_major(shape))

@@ -10,12 +10,22 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View
-from ingot.kernels.definitions import sigmoid, softplus
-from ingot.kernels.recurrent import Kind, RecurrentWeights, pack_recurrent, recurrent, supports
+from ingot.kernels.copy import copy
+from ingot.kernels.recurrent import (
+    ACTIVATIONS,
+    DEFAULTS,
+    Activation,
+    Kind,
+    RecurrentWeights,
+    applied,
+    pack_recurrent,
+    recurrent,
+)
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
+    DType,
     Facts,
     Op,
     attr_float,
@@ -32,22 +42,7 @@ from ingot.ops.registry import (
 )
 
 Outputs = list[Facts | None] | None
-Activation = Callable[[Array], Array]
-
-# name: (function of x, alpha, beta; default alpha; default beta)
-_ACTIVATIONS: dict[str, tuple[Callable[[Array, float, float], Array], float, float]] = {
-    "Relu": (lambda x, _a, _b: np.maximum(x, 0.0), 0.0, 0.0),
-    "Tanh": (lambda x, _a, _b: np.tanh(x), 0.0, 0.0),
-    "Sigmoid": (lambda x, _a, _b: sigmoid(x), 0.0, 0.0),
-    "Affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
-    "LeakyRelu": (lambda x, a, _b: np.where(x < 0, a * x, x), 0.01, 0.0),
-    "ThresholdedRelu": (lambda x, a, _b: np.where(x >= a, x, 0.0), 1.0, 0.0),
-    "ScaledTanh": (lambda x, a, b: a * np.tanh(b * x), 1.0, 1.0),
-    "HardSigmoid": (lambda x, a, b: np.clip(a * x + b, 0.0, 1.0), 0.2, 0.5),
-    "Elu": (lambda x, a, _b: np.where(x >= 0, x, a * np.expm1(x)), 1.0, 0.0),
-    "Softsign": (lambda x, _a, _b: x / (1.0 + np.abs(x)), 0.0, 0.0),
-    "Softplus": (lambda x, _a, _b: softplus(x), 0.0, 0.0),
-}
+Function = Callable[[Array], Array]
 
 
 class Recurrent(Op):
@@ -58,7 +53,6 @@ class Recurrent(Op):
     """
 
     gates: ClassVar[int]
-    defaults: ClassVar[tuple[str, ...]]
     #: The kernels' name of it.
     kind: ClassVar[Kind]
     #: How many states a step carries: h alone, or h and c.
@@ -73,7 +67,7 @@ class Recurrent(Op):
         state: list[Array],
         r: Array,
         bias: Array,
-        f: list[Activation],
+        f: list[Function],
         p: Array | None,
     ) -> list[Array]:
         """The next state(s). `x` [B, gates · H] is already multiplied by w; bias [2 · gates · H] is w's,
@@ -105,32 +99,30 @@ class Recurrent(Op):
         outputs: list[Facts | None] = [Facts(x.dtype, every), *[Facts(x.dtype, last)] * self.states]
         return outputs[: len(node.outputs)]
 
-    def functions(self, node: ir.Node) -> list[Activation]:
-        """The activations of every direction, clipping included."""
+    def activations(self, node: ir.Node) -> list[Activation]:
+        """The activations of every direction. Alphas and betas are given in order, to those that have one."""
         attribute = node.attributes.get("activations")
-        names = (
-            tuple(attribute.as_strings()) if attribute is not None else self.defaults * self.directions(node)
-        )
-        alphas, betas = (
-            list(attr_floats(node, "activation_alpha") or ()),
-            list(attr_floats(node, "activation_beta") or ()),
-        )
-        known = {name.lower(): entry for name, entry in _ACTIVATIONS.items()}
-        clip = attr_float(node, "clip", 0.0)
+        usual = [default.name for default in DEFAULTS[self.kind]] * self.directions(node)
+        names = usual if attribute is None else list(attribute.as_strings())
+        if len(names) != len(usual):
+            raise ModelError(
+                f"{label(node)}: {len(names)} activations, and {len(usual)} are wanted. "
+                "Name those of each direction, or none."
+            )
+        given = {name: list(attr_floats(node, f"activation_{name}") or ()) for name in ("alpha", "beta")}
+        known = {name.lower(): name for name in ACTIVATIONS}
         result: list[Activation] = []
         for name in names:
-            entry = known.get(name.lower())
-            if entry is None:
+            own = known.get(name.lower())
+            if own is None:
                 raise ModelError(
-                    f"{label(node)}: activation {name!r} is unknown. Use one of {sorted(_ACTIVATIONS)}."
+                    f"{label(node)}: activation {name!r} is unknown. Use one of {sorted(ACTIVATIONS)}."
                 )
-            function, alpha, beta = entry
-            # Alphas are given in order, to the activations that have one.
-            if name.lower() in ("affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu"):
-                alpha = alphas.pop(0) if alphas else alpha
-            if name.lower() in ("affine", "scaledtanh", "hardsigmoid"):
-                beta = betas.pop(0) if betas else beta
-            result.append(_bound(function, alpha, beta, clip))
+            numbers = [
+                0.0 if default is None else given[which].pop(0) if given[which] else default
+                for which, default in zip(("alpha", "beta"), ACTIVATIONS[own][1:], strict=True)
+            ]
+            result.append(Activation(own, *numbers))
         return result
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
@@ -141,7 +133,9 @@ class Recurrent(Op):
         x = widen(source).swapaxes(0, 1) if batch_first else widen(source)
         steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
         peepholes = given(inputs, 7) if self.states == 2 else None
-        functions, count = self.functions(node), len(self.defaults)
+        clip = attr_float(node, "clip", 0.0) or None
+        functions = [applied(activation, clip) for activation in self.activations(node)]
+        count = len(DEFAULTS[self.kind])
         direction = attr_str(node, "direction", "forward")
         every: list[Array] = []
         lasts: list[list[Array]] = []
@@ -175,87 +169,101 @@ class Recurrent(Op):
         return [rounded(o, source.dtype) for o in (y, *ends)][: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One product for all steps, then the steps; float32 with constant weights and the usual
-        activations.
-        """
+        """One product for all steps, then the steps; constant weights. Half precision in float32."""
         operands = [*node.inputs, *[None] * 8][:8]
-        x, w, r, bias, lengths = operands[:5]
-        peepholes = operands[7] if self.states == 2 else None
+        x, *parts, lengths = operands[:5]
+        parts.append(operands[7] if self.states == 2 else None)
         assert x is not None
-        attribute = node.attributes.get("activations")
-        names = None if attribute is None else list(attribute.as_strings())
-        kind = self.kind
-        clip = attr_float(node, "clip", 0.0) or None
-        constants = [plan.constant(v) for v in (w, r, bias, peepholes)]
-        missing = [
-            v for v, c in zip((w, r, bias, peepholes), constants, strict=True) if v is not None and c is None
-        ]
-        if (
-            missing
-            or plan.facts(x).dtype != np.float32
-            or not supports(kind, names, clip, bool(attr_int(node, "input_forget", 0)))
-        ):
+        constants = [plan.constant(v) for v in parts]
+        if any(v is not None and c is None for v, c in zip(parts, constants, strict=True)):
             return False
-        first, second, b, p = constants
+        dtype = np.dtype(np.float64 if plan.facts(x).dtype == np.float64 else np.float32)
+        batch_first = bool(attr_int(node, "layout", 0))
+        activations, each = self.activations(node), len(DEFAULTS[self.kind])
+        direction = attr_str(node, "direction", "forward")
+        reverse = (False, True) if direction == "bidirectional" else (direction == "reverse",)
+        alike = all(activations[i] == activations[i % each] for i in range(len(activations)))
+
+        def steps_first(view: View | None, *order: int) -> View | None:
+            return view if view is None or not batch_first else view.transpose(order)
+
+        def read(value: ir.Value | None) -> View | None:
+            return None if value is None else _in_dtype(plan, plan.view(value), dtype)
+
+        source = steps_first(read(x), 1, 0, 2)
+        assert source is not None
+        starts = [steps_first(read(operands[i]), 1, 0, 2) for i in self.initial]
+        outputs = [plan.output(v) if plan.wants(v) else None for v in node.outputs]
+        targets = [v if v is None or v.dtype == dtype else plan.temporary(v.shape, dtype) for v in outputs]
+        y, h, c = [*targets, None, None, None][:3]
+        y = steps_first(y, 1, 2, 0, 3)
+        last = [steps_first(v, 1, 0, 2) for v in (h, c)]
+        # Directions with activations of their own are layers of their own.
+        for some in [(0, len(reverse))] if alike else [(d, d + 1) for d in range(len(reverse))]:
+            weights = self._weights(node, plan, parts, constants, activations[some[0] * each :][:each], some)
+            plan.emit(
+                recurrent(
+                    source,
+                    weights,
+                    _part(y, 1, some),
+                    _part(last[0], 0, some),
+                    _part(last[1], 0, some),
+                    plan.machine,
+                    reverse=reverse[slice(*some)],
+                    lengths=None if lengths is None else plan.view(lengths),
+                    h0=_part(starts[0], 0, some),
+                    c0=_part(starts[1], 0, some) if len(starts) > 1 else None,
+                )
+            )
+        for target, output in zip(targets, outputs, strict=True):
+            if target is not None and output is not None and target is not output:
+                plan.emit(copy(target, output, plan.machine))
+        return True
+
+    def _weights(
+        self,
+        node: ir.Node,
+        plan: Lowering,
+        parts: list[ir.Value | None],
+        constants: list[Array | None],
+        activations: list[Activation],
+        some: tuple[int, int],
+    ) -> RecurrentWeights:
+        """The constants of some of the directions, packed once for the session."""
+        late, clip = bool(attr_int(node, "linear_before_reset", 0)), attr_float(node, "clip", 0.0) or None
+        forget = bool(attr_int(node, "input_forget", 0))
+        first, second, b, p = [None if c is None else c[slice(*some)] for c in constants]
         assert first is not None
         assert second is not None
-        late = bool(attr_int(node, "linear_before_reset", 0))
 
         def make() -> RecurrentWeights:
-            tiles = plan.options.amx and plan.machine.tiles
             return pack_recurrent(
-                kind, first, second, b, p, plan.machine,
-                linear_before_reset=late, activations=names, tiles=tiles,
+                self.kind, first, second, b, p, plan.machine,
+                linear_before_reset=late, activations=activations, clip=clip, input_forget=forget,
+                tiles=plan.options.amx and plan.machine.tiles,
             )  # fmt: skip
 
         # All of them: what is computed while planning may be another array in the next plan.
-        own = all(v is None or v.is_initializer() for v in (w, r, bias, peepholes))
-        weights = plan.pack(
-            ("recurrent", kind, w, r, bias, peepholes, late, str(names)) if own else None, make
-        )
-        batch_first = bool(attr_int(node, "layout", 0))
-        direction = attr_str(node, "direction", "forward")
-        reverse = (False, True) if direction == "bidirectional" else (direction == "reverse",)
-
-        def states(value: ir.Value | None) -> View | None:
-            if value is None:
-                return None
-            view = plan.view(value)
-            return view.transpose((1, 0, 2)) if batch_first else view
-
-        source = plan.view(x)
-        starts = [states(operands[i]) for i in self.initial]
-        outputs = [plan.output(v) if plan.wants(v) else None for v in node.outputs]
-        outputs += [None] * (3 - len(outputs))
-        y, *last = outputs
-        if batch_first:
-            source = source.transpose((1, 0, 2))
-            y = None if y is None else y.transpose((1, 2, 0, 3))
-            last = [None if v is None else v.transpose((1, 0, 2)) for v in last]
-        plan.emit(
-            recurrent(
-                source,
-                weights,
-                y,
-                last[0],
-                last[1],
-                plan.machine,
-                reverse=reverse,
-                lengths=None if lengths is None else plan.view(lengths),
-                h0=starts[0],
-                c0=starts[1] if len(starts) > 1 else None,
-            )
-        )
-        return True
+        own = all(v is None or v.is_initializer() for v in parts)
+        settings = (late, clip, forget, some, *activations)
+        return plan.pack(("recurrent", self.kind, *parts, settings) if own else None, make)
 
 
-def _bound(
-    function: Callable[[Array, float, float], Array], alpha: float, beta: float, clip: float
-) -> Activation:
-    def activation(x: Array) -> Array:
-        return function(np.clip(x, -clip, clip) if clip else x, alpha, beta)
+def _part(view: View | None, axis: int, some: tuple[int, int]) -> View | None:
+    """Some of the directions, which are a view's dimension `axis`."""
+    if view is None:
+        return None
+    shape = (*view.shape[:axis], some[1] - some[0], *view.shape[axis + 1 :])
+    return view.with_dims(shape, view.strides, some[0] * view.strides[axis])
 
-    return activation
+
+def _in_dtype(plan: Lowering, view: View, dtype: DType) -> View:
+    """The view, or a copy of it in that dtype."""
+    if view.dtype == dtype:
+        return view
+    result = plan.temporary(view.shape, dtype)
+    plan.emit(copy(view, result, plan.machine))
+    return result
 
 
 @register("RNN", since=22)
@@ -264,7 +272,6 @@ class RNN(Recurrent):
 
     kind = "RNN"
     gates = 1
-    defaults = ("Tanh",)
 
     def step(
         self,
@@ -273,7 +280,7 @@ class RNN(Recurrent):
         state: list[Array],
         r: Array,
         bias: Array,
-        f: list[Activation],
+        f: list[Function],
         p: Array | None,
     ) -> list[Array]:
         """One step."""
@@ -290,7 +297,6 @@ class GRU(Recurrent):
 
     kind = "GRU"
     gates = 3
-    defaults = ("Sigmoid", "Tanh")
 
     def step(
         self,
@@ -299,7 +305,7 @@ class GRU(Recurrent):
         state: list[Array],
         r: Array,
         bias: Array,
-        f: list[Activation],
+        f: list[Function],
         p: Array | None,
     ) -> list[Array]:
         """One step."""
@@ -321,7 +327,6 @@ class LSTM(Recurrent):
 
     kind = "LSTM"
     gates = 4
-    defaults = ("Sigmoid", "Tanh", "Tanh")
     states = 2
     initial = (5, 6)
 
@@ -332,7 +337,7 @@ class LSTM(Recurrent):
         state: list[Array],
         r: Array,
         bias: Array,
-        f: list[Activation],
+        f: list[Function],
         p: Array | None,
     ) -> list[Array]:
         """One step; peepholes p are in the order i, o, f."""
