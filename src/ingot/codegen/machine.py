@@ -4,13 +4,13 @@ an ISA by name.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingot.codegen.cpu import this_cpu
@@ -75,18 +75,21 @@ class Machine:
         return llvm.target(self.triple, self.cpu, self.features)
 
 
-def _cache_bytes(level: int, otherwise: int) -> int:
-    """Size of this core's data cache of `level`, from Linux; `otherwise` where the system does not tell."""
-    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            if (
-                int((index / "level").read_text()) == level
-                and (index / "type").read_text().strip() != "Instruction"
-            ):
-                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
-        except (OSError, ValueError):
-            continue
-    return otherwise
+def _cache_bytes() -> tuple[int, int]:
+    """Sizes of this core's first two data caches, from Linux; usual ones where the system does not tell."""
+    sizes = {"1": 32 << 10, "2": 512 << 10}
+    with contextlib.suppress(OSError, ValueError):
+        for number in range(16):  # until there is no such file
+            folder = f"/sys/devices/system/cpu/cpu0/cache/index{number}/"
+            level, kind = _line(folder + "level"), _line(folder + "type")
+            if level in sizes and kind != "Instruction":
+                sizes[level] = int(_line(folder + "size").removesuffix("K")) * 1024
+    return sizes["1"], sizes["2"]
+
+
+def _line(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123  (pathlib takes as long as the reading)
+        return file.read().strip()
 
 
 @functools.cache
@@ -130,6 +133,7 @@ def host(isa: str | None = None) -> Machine:
     marks = [f"+{name}" if name in enabled else f"-{name}" for name in sorted(cpu.features)]
     if vector_bytes == 64:
         marks.append("-prefer-256-bit")  # LLVM's tuning would split every 512-bit vector in two
+    l1_bytes, l2_bytes = _cache_bytes()
     return Machine(
         triple=cpu.triple,
         # Under a mask the host's name would bring the masked features back.
@@ -138,7 +142,7 @@ def host(isa: str | None = None) -> Machine:
         vector_bytes=vector_bytes,
         registers=registers,
         fma=fma,
-        l1_bytes=_cache_bytes(1, 32 << 10),
-        l2_bytes=_cache_bytes(2, 512 << 10),
+        l1_bytes=l1_bytes,
+        l2_bytes=l2_bytes,
         tiles=tiles,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -14,6 +13,7 @@ from ingot.ops.registry import label
 from ingot.passes import gradient
 from ingot.passes.contrib import DOMAIN, LOWEST, MISPLACED, expand_contrib
 from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names, subgraphs_of
+from ingot.passes.origins import ORIGINS
 from ingot.passes.upgrades import UPGRADES
 
 #: The opset that everything behind the door speaks.
@@ -81,8 +81,7 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
     versions = [declared if node.version is None else node.version for node in nodes]
     lowest = min(versions, default=declared)
     target = max([target, *versions])  # functions may be of newer opsets than the model
-    for node, version in zip(nodes, versions, strict=True):
-        _require_known(node, version)
+    _require_known(nodes, versions)
     if lowest >= target:
         return
     reserve_names(model)
@@ -91,12 +90,12 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
     for node, version in zip(nodes, versions, strict=True):
         if version < 6:
             node.attributes.pop("consumed_inputs", None)
-        _upgrade(node, version, target)
+        if node.op_type in UPGRADES:
+            _upgrade(node, version, target)
+        if node.version is not None:
+            node.version = None
     for graph in graphs_of(model):
         graph.opset_imports[""] = target
-        for node in graph:
-            if node.domain == "":
-                node.version = None
     model.opset_imports[""] = target
 
 
@@ -109,10 +108,12 @@ def _lacks_types(node: ir.Node, declared: int, target: int) -> bool:
     return any(v is not None and (rank_of(v) is None or v.dtype is None) for v in node.inputs)
 
 
-@functools.cache
-def _is_known(op_type: str, version: int) -> bool:
+def is_known(op_type: str, version: int) -> bool:
     """Whether the operator has a meaning at that opset. What onnx does not have at all is found out later."""
-    if op_type in _EXPERIMENTS or not onnx.defs.has(op_type):
+    first = ORIGINS.get(op_type)
+    if first is not None:
+        return version >= first
+    if not onnx.defs.has(op_type):
         return True
     try:
         onnx.defs.get_schema(op_type, version)
@@ -121,19 +122,21 @@ def _is_known(op_type: str, version: int) -> bool:
     return True
 
 
-def _require_known(node: ir.Node, version: int) -> None:
+def _require_known(nodes: Sequence[ir.Node], versions: Sequence[int]) -> None:
     """Raises `UnsupportedOperatorError` for an operator that its opset does not have: what it would mean
     there, nobody has written down.
     """
-    if _is_known(node.op_type, version):
-        return
-    every = onnx.defs.get_all_schemas_with_history()
-    first = min(s.since_version for s in every if s.domain == "" and s.name == node.op_type)
-    node.version = version
-    raise UnsupportedOperatorError(
-        f"{label(node)}: {node.op_type} came with opset {first}. Export the model again with that opset "
-        "or a newer one."
-    )
+    pairs = {(node.op_type, version): node for node, version in zip(nodes, versions, strict=True)}
+    for (op_type, version), node in pairs.items():
+        if op_type in _EXPERIMENTS or is_known(op_type, version):
+            continue
+        every = onnx.defs.get_all_schemas_with_history()
+        first = min(s.since_version for s in every if s.domain == "" and s.name == op_type)
+        node.version = version
+        raise UnsupportedOperatorError(
+            f"{label(node)}: {op_type} came with opset {first}. Export the model again with that opset "
+            "or a newer one."
+        )
 
 
 #: Operators that opset 1 had as experiments, with the meaning that they were given later.
@@ -142,7 +145,7 @@ _EXPERIMENTS = frozenset({"ThresholdedRelu"})
 
 def _upgrade(node: ir.Node, version: int, target: int) -> None:
     node.version = version  # so that errors name the opset that the file declares
-    for entry in UPGRADES.get(node.op_type, ()):
+    for entry in UPGRADES[node.op_type]:
         if version < entry.to <= target:
             values = entry.function(Editor(node), node)
             if values is not None:
