@@ -13,7 +13,7 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,14 +26,20 @@ from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.create import tensor_array
 from ingot.passes.edit import graphs_of
 from ingot.proto import TYPE_KEY, readable, restore
-from ingot.reader import layout_of
+from ingot.reader import Arrays, layout_of
 from ingot.reader import read as read_plain
-from ingot.wire import split
+from ingot.wire import DOUBLE_DATA, FLOAT_DATA, Cut, Pieces, split
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
 
 #: Weights of fewer bytes are copied out of the file, to an aligned place.
 LEAST_VIEW = 1 << 16
+#: What TensorProto's fields of numbers may hold; raw data may be of any type.
+_HELD = {
+    FLOAT_DATA: frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.COMPLEX64}),
+    DOUBLE_DATA: frozenset({onnx.TensorProto.DOUBLE, onnx.TensorProto.COMPLEX128}),
+}
+_ANY = frozenset(onnx.TensorProto.DataType.values())
 #: Protobuf refuses messages of 2 GiB and more; what is not weights gets the rest.
 EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
 
@@ -103,7 +109,7 @@ def _serialised(content: memoryview, subject: str, directory: Path | None, lift:
     pieces = split(content) if sys.byteorder == "little" else None
     if pieces is not None:
         proto = _parse(pieces[0], subject)
-        arrays = _arrays(proto, pieces[1])
+        arrays = _arrays(proto.graph, pieces[1])
         model = None if arrays is None else _model(proto, subject, directory, lift, arrays)
         if model is not None:
             return model
@@ -117,21 +123,30 @@ def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, lift: b
     return model
 
 
-def _arrays(
-    proto: onnx.ModelProto, pieces: Mapping[int, memoryview]
-) -> dict[int, np.ndarray[Any, Any]] | None:
-    """The contents of initializers by number: views of the file, small ones copied to an aligned place. None
-    where they are not arrays as they lie in memory: that is for onnx_ir to decode or to refuse.
+def _arrays(graph: onnx.GraphProto, pieces: Pieces) -> Arrays | None:
+    """What was cut out of the graph: views of the file, small ones copied to an aligned place. None where not
+    all are arrays as they lie in memory: that is for onnx_ir to decode or to refuse.
     """
-    arrays: dict[int, np.ndarray[Any, Any]] = {}
-    for number, data in pieces.items():
-        tensor = proto.graph.initializer[number]
-        layout = layout_of(tensor)
-        if layout is None or layout[1] != data.nbytes:
+    arrays = Arrays()
+    for number, cut in pieces.initializers.items():
+        array = _array(graph.initializer[number], cut)
+        if array is None:
             return None
-        content = data if data.nbytes >= LEAST_VIEW else bytes(data)
-        arrays[number] = np.frombuffer(content, layout[0]).reshape(tuple(tensor.dims))
+        arrays.initializers[number] = array
+    for number, cut in pieces.constants.items():
+        array = _array(graph.node[number].attribute[0].t, cut)
+        if array is None:
+            return None
+        arrays.constants[number] = array
     return arrays
+
+
+def _array(tensor: onnx.TensorProto, cut: Cut) -> np.ndarray[Any, Any] | None:
+    layout = layout_of(tensor)
+    if layout is None or layout[1] != cut.data.nbytes or tensor.data_type not in _HELD.get(cut.field, _ANY):
+        return None
+    content = cut.data if cut.data.nbytes >= LEAST_VIEW else bytes(cut.data)
+    return np.frombuffer(content, layout[0]).reshape(tuple(tensor.dims))
 
 
 def mapping_of(array: np.ndarray[Any, Any]) -> mmap.mmap | None:
@@ -184,10 +199,10 @@ def _model(
     subject: str,
     directory: Path | None,
     lift: bool,
-    arrays: Mapping[int, np.ndarray[Any, Any]] | None = None,
+    arrays: Arrays | None = None,
 ) -> ir.Model | None:
-    """The proto as a model. arrays: contents of initializers that the proto lacks; None if it must be read
-    with them in it.
+    """The proto as a model. arrays: contents of tensors that the proto lacks; None if it must be read with
+    them in it.
     """
     if not proto.ir_version or not proto.HasField("graph"):
         raise ModelError(

@@ -11,7 +11,8 @@ missing or declared twice, anything that is wrong) is left to onnx_ir.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +28,13 @@ Scope = dict[str, ir.Value]
 
 _KINDS = {int(kind): kind for kind in ir.AttributeType}
 _DTYPES = {int(dtype): dtype for dtype in ir.DataType}
-#: What lies in memory as NumPy has it: dtypes of whole bytes.
+#: What lies in memory as NumPy has it: dtypes of whole bytes, the lowest first.
 _ARRAYS = {
     int(dtype): dtype.numpy()
     for dtype in ir.DataType
-    if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and dtype.bitwidth >= 8
+    if dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING)
+    and dtype.bitwidth >= 8
+    and (dtype.bitwidth == 8 or sys.byteorder == "little")
 }
 _GRAPH, _GRAPHS = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
 _TENSOR, _EXTERNAL = onnx.AttributeProto.TENSOR, onnx.TensorProto.EXTERNAL
@@ -49,6 +52,16 @@ class _UnusualError(Exception):
 
 
 @dataclass(slots=True)
+class Arrays:
+    """Contents of tensors of the outermost graph, where the proto has them not: initializers by their number,
+    and Constant nodes by theirs.
+    """
+
+    initializers: dict[int, Array] = field(default_factory=dict[int, Array])
+    constants: dict[int, Array] = field(default_factory=dict[int, Array])
+
+
+@dataclass(slots=True)
 class Read:
     """A model, and its tensors whose data are in other files, with the name of the weight or node."""
 
@@ -56,20 +69,17 @@ class Read:
     external: list[tuple[str, ir.ExternalTensor]]
 
 
-def read(
-    proto: onnx.ModelProto, arrays: Mapping[int, Array] | None = None, lift: bool = False
-) -> Read | None:
+def read(proto: onnx.ModelProto, arrays: Arrays | None = None, lift: bool = False) -> Read | None:
     """The model of a proto; None where onnx_ir shall read it.
 
-    arrays: the contents of initializers of the (outermost) graph by number, where the proto has them not.
-    lift: Constant nodes that hold a tensor become initializers.
+    arrays: what the proto lacks. lift: Constant nodes that hold a tensor become initializers.
     """
     if proto.functions or proto.configuration:
         return None
-    reader = _Reader(arrays or {}, lift)
+    reader = _Reader(lift)
     try:
-        model = reader.model(proto)
-    except Exception:
+        model = reader.model(proto, arrays or Arrays())
+    except (_UnusualError, serde.SerdeError):
         return None
     return Read(model, reader.external)
 
@@ -89,7 +99,6 @@ def layout_of(tensor: onnx.TensorProto) -> tuple[np.dtype[Any], int] | None:
 
 @dataclass(slots=True)
 class _Reader:
-    arrays: Mapping[int, Array]
     lift: bool
     external: list[tuple[str, ir.ExternalTensor]] = field(default_factory=list[tuple[str, ir.ExternalTensor]])
     _types: dict[bytes, tuple[Any, ir.Shape | None]] = field(
@@ -97,8 +106,8 @@ class _Reader:
     )
     _shapes: dict[tuple[int, ...], ir.Shape] = field(default_factory=dict[tuple[int, ...], ir.Shape])
 
-    def model(self, proto: onnx.ModelProto) -> ir.Model:
-        graph = self._graph(proto.graph, (), self.arrays)
+    def model(self, proto: onnx.ModelProto, arrays: Arrays) -> ir.Model:
+        graph = self._graph(proto.graph, (), arrays)
         graph.opset_imports.update((opset.domain, opset.version) for opset in proto.opset_import)
         return ir.Model(
             graph,
@@ -111,7 +120,7 @@ class _Reader:
             metadata_props=_properties(proto),
         )
 
-    def _graph(self, proto: onnx.GraphProto, outer: Sequence[Scope], arrays: Mapping[int, Array]) -> ir.Graph:
+    def _graph(self, proto: onnx.GraphProto, outer: Sequence[Scope], arrays: Arrays) -> ir.Graph:
         if proto.quantization_annotation or proto.sparse_initializer:
             raise _UnusualError
         scope: Scope = {}
@@ -119,28 +128,29 @@ class _Reader:
         for value in inputs:
             _declare(scope, value)
         initializers = [
-            self._initializer(tensor, tensor.name, scope, arrays.get(number))
+            self._initializer(tensor, tensor.name, scope, arrays.initializers.get(number))
             for number, tensor in enumerate(proto.initializer)
         ]
         infos = {info.name: info for info in proto.value_info}
         fixed = {info.name for info in proto.output} if self.lift else set[str]()
-        remaining: list[onnx.NodeProto] = []
+        remaining: list[tuple[onnx.NodeProto, Array | None]] = []
         # Before the nodes: one that stands in a subgraph may use what comes later out here.
-        for node in proto.node:
+        for number, node in enumerate(proto.node):
+            array = arrays.constants.get(number)
             constant = _constant(node) if self.lift else None
             if constant is not None and node.output[0] not in fixed:
                 if node.output[0] in scope:
                     raise _UnusualError
-                initializers.append(self._initializer(constant, node.output[0], scope, None))
+                initializers.append(self._initializer(constant, node.output[0], scope, array))
                 continue
-            remaining.append(node)
+            remaining.append((node, array))
             for name in node.output:
                 if name:
                     value, info = ir.Value(name=name), infos.get(name)
                     _declare(scope, value if info is None else self._described(value, info))
         scopes = [scope, *outer]
-        nodes = [self._node(node, scopes) for node in remaining]
-        outputs = [self._described(scope[info.name], info) for info in proto.output]
+        nodes = [self._node(node, scopes, array) for node, array in remaining]
+        outputs = [self._described(_find(info.name, (scope,)), info) for info in proto.output]
         return ir.Graph(
             inputs,
             outputs,
@@ -183,18 +193,18 @@ class _Reader:
         _declare(scope, value)
         return value
 
-    def _node(self, proto: onnx.NodeProto, scopes: Sequence[Scope]) -> ir.Node:
+    def _node(self, proto: onnx.NodeProto, scopes: Sequence[Scope], array: Array | None) -> ir.Node:
         if proto.device_configurations:
             raise _UnusualError
         own = scopes[0]
         inputs = [_find(name, scopes) if name else None for name in proto.input]
         outputs = [own[name] if name else ir.Value(name="") for name in proto.output]
-        name = proto.name
+        name, owner = proto.name, proto.name or proto.op_type
         return ir.Node(
             proto.domain,
             proto.op_type,
             inputs,
-            [self._attribute(attribute, name or proto.op_type, scopes) for attribute in proto.attribute],
+            [self._attribute(attribute, owner, scopes, array) for attribute in proto.attribute],
             overload=proto.overload,
             outputs=outputs,
             name=name,
@@ -202,7 +212,9 @@ class _Reader:
             metadata_props=_properties(proto),
         )
 
-    def _attribute(self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope]) -> ir.Attr:
+    def _attribute(
+        self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
+    ) -> ir.Attr:
         kind = proto.type
         if proto.ref_attr_name or kind == _GRAPHS:
             raise _UnusualError
@@ -210,9 +222,9 @@ class _Reader:
         if kind in _FIELDS:
             value = getattr(proto, _FIELDS[kind])
         elif kind == _TENSOR:
-            value = self._tensor(proto.t, owner, None)
+            value = self._tensor(proto.t, owner, array)
         elif kind == _GRAPH:
-            value = self._graph(proto.g, scopes, {})
+            value = self._graph(proto.g, scopes, Arrays())
         else:
             return serde.deserialize_attribute(proto)
         return ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
@@ -228,19 +240,27 @@ class _Reader:
             if layout is not None and layout[1] == len(proto.raw_data):
                 array = np.frombuffer(proto.raw_data, layout[0]).reshape(tuple(proto.dims))
             else:
-                array = tensor_array(ir.TensorProtoTensor(proto))
+                array = _decoded(proto)
         dims = tuple(proto.dims)
         shape = self._shapes.get(dims)
         if shape is None:
             shape = self._shapes[dims] = ir.Shape(dims, frozen=True)
         return ir.Tensor(
             array,
-            dtype=_DTYPES[proto.data_type],
+            dtype=_DTYPES[proto.data_type],  # there is such a type, or nobody would have its numbers
             shape=shape,
             name=_given(proto, "name"),
             doc_string=_given(proto, "doc_string"),
             metadata_props=_properties(proto),
         )
+
+
+def _decoded(proto: onnx.TensorProto) -> Array:
+    """The numbers of a tensor that are not there as they lie in memory."""
+    try:
+        return tensor_array(ir.TensorProtoTensor(proto))
+    except (ValueError, TypeError) as error:  # more or fewer numbers than its shape says, or no such type
+        raise _UnusualError from error
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -1,82 +1,155 @@
 """Large weights in a serialised ONNX model, found without copying them.
 
-`split` cuts the raw data of a graph's initializers out of the bytes of a ModelProto. Protobuf then parses
-what is left, some kilobytes, and the weights stay where they are: views of a memory-mapped file. Only the
-wire format is known here (https://protobuf.dev/programming-guides/encoding), and of the fields those on the
-way.
+`split` cuts the data of a graph's initializers and constants out of the bytes of a ModelProto. Protobuf then
+parses what is left, some kilobytes, and the weights stay where they are: views of a memory-mapped file. Only
+the wire format is known here (https://protobuf.dev/programming-guides/encoding), and of the fields those on
+the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
-#: Raw data of fewer bytes is left in: finding it takes longer than protobuf takes to copy it.
+#: Data of fewer bytes are left in: finding them takes longer than protobuf takes to copy them.
 LEAST_CUT = 1 << 8
 
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # fields of ModelProto, GraphProto and TensorProto
+_GRAPH = 7  # of ModelProto
+_NODE, _INITIALIZER = 1, 5  # of GraphProto
+_OP_TYPE, _ATTRIBUTE = 4, 5  # of NodeProto
+_TENSOR = 5  # of AttributeProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+#: The fields of TensorProto that hold numbers as they lie in memory.
+FLOAT_DATA, RAW_DATA, DOUBLE_DATA = 4, 9, 10
+_NUMBERS = frozenset({FLOAT_DATA, RAW_DATA, DOUBLE_DATA})
+_OTHER_DATA = frozenset({5, 6, 7, 11})  # int32, string, int64 and uint64: encoded one by one
+
+_Parts: TypeAlias = "list[bytes | memoryview]"
 
 
 class _Unreadable(Exception):
     """Torn, or encoded in a way that nobody writes: protobuf shall decide."""
 
 
-def split(content: memoryview) -> tuple[bytes, dict[int, memoryview]] | None:
-    """(the model without the large raw data, the data by the initializer's number in its graph); None where
-    the bytes are not plainly a ModelProto, or nothing in it is large.
-    """
-    cut: dict[int, memoryview] = {}
-    parts: list[bytes | memoryview] = []
-    kept = count = 0
-    try:
-        for field, kind, start, body, end in _fields(content, 0, len(content)):
-            if field != _GRAPH or kind != _BYTES:
+class Cut(NamedTuple):
+    """A tensor's numbers, and which of TensorProto's fields they were in."""
+
+    field: int
+    data: memoryview
+
+
+@dataclass(slots=True)
+class Pieces:
+    """What was cut out of the outermost graph: initializers by their number, and Constant nodes by theirs."""
+
+    initializers: dict[int, Cut] = field(default_factory=dict[int, Cut])
+    constants: dict[int, Cut] = field(default_factory=dict[int, Cut])
+    _counts: dict[int, int] = field(default_factory=lambda: {_NODE: 0, _INITIALIZER: 0})
+
+    def graph(self, content: memoryview, begin: int, end: int) -> _Parts:
+        """The pieces of a GraphProto without the data that is entered here."""
+        parts: _Parts = []
+        kept = begin
+        for number, kind, start, body, stop in _fields(content, begin, end):
+            if (number != _NODE and number != _INITIALIZER) or kind != _BYTES:
                 continue
-            inside, count = _graph(content, body, end, count, cut)
-            parts += [content[kept:start], _bytes_header(_GRAPH, sum(map(len, inside))), *inside]
-            kept = end
+            place = self._counts[number]
+            self._counts[number] = place + 1
+            if stop - body < LEAST_CUT:
+                continue
+            if number == _INITIALIZER:
+                found, into = _tensor(content, body, stop), self.initializers
+            else:
+                found, into = _constant(content, body, stop), self.constants
+            if found is not None:
+                into[place], rest = found
+                parts += [content[kept:start], *_message(number, rest)]
+                kept = stop
+        return [*parts, content[kept:end]]
+
+
+def split(content: memoryview) -> tuple[bytes, Pieces] | None:
+    """(the model without the large data, the data); None where the bytes are not plainly a ModelProto, or
+    nothing in it is large.
+    """
+    cut = Pieces()
+    parts: _Parts = []
+    kept = 0
+    try:
+        for number, kind, start, body, end in _fields(content, 0, len(content)):
+            if number == _GRAPH and kind == _BYTES:
+                parts += [content[kept:start], *_message(_GRAPH, cut.graph(content, body, end))]
+                kept = end
     except (_Unreadable, IndexError):
         return None
-    if not cut:
+    if not cut.initializers and not cut.constants:
         return None
     return b"".join([*parts, content[kept:]]), cut
 
 
-def _graph(
-    content: memoryview, begin: int, end: int, count: int, cut: dict[int, memoryview]
-) -> tuple[list[bytes | memoryview], int]:
-    """The pieces of a GraphProto without the data that is entered into `cut`, and how many initializers there
-    are so far.
-    """
-    parts: list[bytes | memoryview] = []
-    kept = begin
-    for field, kind, start, body, stop in _fields(content, begin, end):
-        if field != _INITIALIZER or kind != _BYTES:
-            continue
-        number, count = count, count + 1
-        if stop - body < LEAST_CUT:
-            continue
-        raw = [f for f in _fields(content, body, stop) if f[0] == _RAW_DATA]
-        if len(raw) != 1 or raw[0][1] != _BYTES:
-            continue
-        _, _, before, data, after = raw[0]
-        if after - data < LEAST_CUT:
-            continue
-        cut[number] = content[data:after]
-        rest = [content[body:before], content[after:stop]]
-        parts += [content[kept:start], _bytes_header(_INITIALIZER, sum(map(len, rest))), *rest]
-        kept = stop
-    return [*parts, content[kept:end]], count
+def _tensor(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] | None:
+    """The data of a TensorProto, and what else it says; None where they are few, or not in one piece."""
+    found: tuple[int, int, int, int] | None = None
+    for number, kind, start, body, stop in _fields(content, begin, end):
+        if number in _NUMBERS:
+            if found is not None or kind != _BYTES:
+                return None
+            found = number, start, body, stop
+        elif number in _OTHER_DATA:
+            return None
+    if found is None:
+        return None
+    number, start, body, stop = found
+    if stop - body < LEAST_CUT:
+        return None
+    return Cut(number, content[body:stop]), [content[begin:start], content[stop:end]]
+
+
+def _constant(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] | None:
+    """The data of the tensor in a Constant node, and what else the node says."""
+    is_constant, attributes = False, list[tuple[int, int, int]]()
+    for number, kind, start, body, stop in _fields(content, begin, end):
+        if number == _OP_TYPE:
+            is_constant = kind == _BYTES and content[body:stop] == b"Constant"
+        elif number == _ATTRIBUTE:
+            attributes.append((start, body, stop))
+    if not is_constant or len(attributes) != 1:
+        return None
+    start, body, stop = attributes[0]
+    tensors = [f for f in _fields(content, body, stop) if f[0] == _TENSOR]
+    if len(tensors) != 1 or tensors[0][1] != _BYTES:
+        return None
+    _, _, before, inside, after = tensors[0]
+    found = _tensor(content, inside, after)
+    if found is None:
+        return None
+    attribute = [content[body:before], *_message(_TENSOR, found[1]), content[after:stop]]
+    return found[0], [content[begin:start], *_message(_ATTRIBUTE, attribute), content[stop:end]]
+
+
+def _message(number: int, parts: _Parts) -> _Parts:
+    """These parts as a field of another message."""
+    return [_bytes_header(number, sum(map(len, parts))), *parts]
 
 
 def _fields(content: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
     """(number, wire type, start, start of the value, end) of each field of a message."""
     while at < end:
         start = at
-        tag, at = _varint(content, at)
+        tag = content[at]
+        if tag < 0x80:  # as nearly all of them: without a call
+            at += 1
+        else:
+            tag, at = _varint(content, at)
         kind, body = tag & 7, at
         if kind == _BYTES:
-            size, body = _varint(content, at)
+            size = content[at]
+            if size < 0x80:
+                body = at + 1
+            else:
+                size, body = _varint(content, at)
             at = body + size
         elif kind == _VARINT:
             _, at = _varint(content, at)
