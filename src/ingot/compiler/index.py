@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.loading import mapping_of
+from ingot.loading import LEAST_VIEW, mapping_of
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 from ingot.passes.edit import subgraphs_of
@@ -49,7 +49,7 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
     """
     constants = dict(outer or {})
     if isinstance(graph, ir.Graph):
-        for value in graph.initializers.values():
+        for value in graph.initializers.data.values():
             constants[value] = _facts_of_initializer(value)
     made: set[ir.Value] = {*graph.inputs, *constants}
     captured: dict[ir.Value, None] = {}
@@ -77,7 +77,7 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
 def _mapped(constants: dict[ir.Value, Facts]) -> list[Array]:
     found: dict[int, Array] = {}
     for facts in constants.values():
-        if not isinstance(facts, LazyFacts) and facts.value is not None:
+        if not isinstance(facts, LazyFacts) and facts.value is not None and facts.value.nbytes >= LEAST_VIEW:
             mapping = mapping_of(facts.value)
             if mapping is not None:
                 found.setdefault(id(mapping), facts.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import onnx_ir as ir
@@ -35,7 +36,7 @@ def remove_unused_initializers(model: ir.Model) -> int:
     """
     count = 0
     for graph in graphs_of(model):
-        for name, value in list(graph.initializers.items()):
+        for name, value in list(graph.initializers.data.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del graph.initializers[name]
                 count += 1
@@ -50,31 +51,43 @@ def merge_initializers(model: ir.Model) -> int:
     count = 0
     for graph in graphs_of(model):
         alike: dict[Any, list[ir.Value]] = {}
-        for value in graph.initializers.values():
+        for value in graph.initializers.data.values():
             tensor = value.const_value
             if tensor is not None and not value.is_graph_input() and not value.is_graph_output():
-                alike.setdefault(_tensor_sample(tensor), []).append(value)
-        for values in alike.values():
-            seen: dict[Any, ir.Value] = {}
-            for value in values if len(values) > 1 else ():
-                assert value.const_value is not None
-                first = seen.setdefault(_tensor_key(value.const_value), value)
-                if first is not value:
+                alike.setdefault((tensor.dtype, tensor.shape.dims), []).append(value)
+        # A few bytes tell most of them apart, and need not all be read.
+        for values in _groups(alike.values(), _tensor_sample):
+            for first, *others in _groups([values], _tensor_key):
+                for value in others:
                     value.replace_all_uses_with(first)
                     del graph.initializers[value.name or ""]
                     count += 1
     return count
 
 
+def _groups(
+    groups: Iterable[list[ir.Value]], key: Callable[[ir.TensorProtocol], Any]
+) -> Iterator[list[ir.Value]]:
+    """Parts of the groups with equal keys, those of more than one value."""
+    for group in groups:
+        if len(group) == 1:
+            continue
+        parts: dict[Any, list[ir.Value]] = {}
+        for value in group:
+            assert value.const_value is not None
+            parts.setdefault(key(value.const_value), []).append(value)
+        yield from (part for part in parts.values() if len(part) > 1)
+
+
 def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
-    """Equal for tensors that may be equal. A few bytes tell most of them apart, and need not all be read."""
-    shape = tensor.shape.dims
+    """Equal for tensors of one shape that may be equal."""
     if tensor.nbytes > _COMPARED or tensor.dtype == ir.DataType.STRING:
-        return tensor.dtype, shape
+        return None
     array = tensor.numpy()
     if array.size <= 16:
-        return tensor.dtype, shape, array.tobytes()
-    return tensor.dtype, shape, array.flat[:8].tobytes(), array.flat[-8:].tobytes()
+        return array.tobytes()
+    flat = array.reshape(-1)
+    return flat[:8].tobytes(), flat[-8:].tobytes()
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Any:

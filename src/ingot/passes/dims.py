@@ -182,6 +182,9 @@ def _declared(value: ir.Value) -> Keys | None:
 
 def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
     """The keys of the broadcast shape; where two dims may or may not be 1, a term of both."""
+    longest = max(shapes, key=len, default=())
+    if all(shape == longest or not shape for shape in shapes):
+        return longest  # the usual case
     rank = max(map(len, shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     result: list[Key] = []

@@ -5,10 +5,11 @@ Names of graph outputs never change, metadata follows the node that is replaced,
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from ingot.ops.create import constant_array, tensor_array
 from ingot.ops.registry import Array
 
 _names = threading.local()
+_GRAPHS = "ingot.passes.graphs"
 
 
 class Editor:
@@ -101,7 +103,7 @@ def attribute(name: str, value: object) -> ir.Attr:
 
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs in a node's attributes."""
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
@@ -110,6 +112,21 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
 
 def graphs_of(model: ir.Model) -> list[ir.Graph]:
     """The model's graph and all graphs in attributes of its nodes, outer ones first."""
+    known = cast("list[ir.Graph] | None", model.meta.get(_GRAPHS))  # pyright: ignore[reportUnknownMemberType]
+    return _find_graphs(model) if known is None else known
+
+
+@contextlib.contextmanager
+def fixed_graphs(model: ir.Model) -> Generator[None, None, None]:
+    """While no graph is added, `graphs_of` looks for them once. Those that were removed are still among them."""
+    model.meta[_GRAPHS] = _find_graphs(model)
+    try:
+        yield
+    finally:
+        del model.meta[_GRAPHS]
+
+
+def _find_graphs(model: ir.Model) -> list[ir.Graph]:
     found = [model.graph]
     for graph in found:
         for node in graph:
@@ -131,16 +148,15 @@ def fresh(stem: str) -> str:
 
 def reserve_names(model: ir.Model) -> None:
     """Lets `fresh` begin above every number in use here; the same model always gets the same names."""
-    highest = 0
+    names: list[str | None] = []
     for graph in graphs_of(model):
-        names = [*graph.initializers, *(v.name for v in graph.inputs)]
+        names += graph.initializers.data
+        names += [value.name for value in graph.inputs]
         for node in graph:
-            names += [node.name, *(v.name for v in node.outputs)]
-        for name in names:
-            if name and "#" in name:
-                found = re.search(r"#(\d+)", name)
-                highest = max(highest, int(found.group(1))) if found else highest
-    _names.numbers = itertools.count(highest + 1)
+            names.append(node.name)
+            names += [value.name for value in node.outputs]
+    numbers = re.findall(r"#(\d+)", "\n".join(filter(None, names)))
+    _names.numbers = itertools.count(max(map(int, numbers), default=0) + 1)
 
 
 def replace(node: ir.Node, values: Sequence[ir.Value | None]) -> None:

@@ -105,8 +105,8 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
 
 
 def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
-    shapes = [constant_shape(value) for value in node.inputs if value is not None]
-    if None in shapes or (not shapes and node.op_type != "Constant"):
+    inputs = [value for value in node.inputs if value is not None]
+    if not inputs or any(constant_shape(value) is None for value in inputs):
         return None
     try:
         op = find(node.domain, node.op_type, node)

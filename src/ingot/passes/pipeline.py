@@ -16,7 +16,7 @@ import onnx_ir.passes.common as common
 from ingot.errors import ModelError
 from ingot.passes import clean, fold
 from ingot.passes.denormal import flush_biases
-from ingot.passes.edit import graphs_of, reserve_names
+from ingot.passes.edit import fixed_graphs, graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
 from ingot.passes.rules import RULES, join, upsample
@@ -39,9 +39,10 @@ def prepare(
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
     joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
-    changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
-    stages: list[Stage] = [("normalise", normalise), *changes]
-    return run(model, stages, debug=debug, explain=explain)
+    run(model, [("normalise", normalise)], debug=debug, explain=explain)
+    with fixed_graphs(model):
+        changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
+        return run(model, changes, debug=debug, explain=explain)
 
 
 def optimise(
@@ -54,8 +55,9 @@ def optimise(
     """
     target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
     rules = partial(rewrite, rules=RULES, standard=True, explain=explain)
-    stages: list[Stage] = [("normalise", partial(normalise, target=target)), *_stages(fold.FILE_LIMIT, rules)]
-    return run(model, stages, debug=debug, explain=explain)
+    run(model, [("normalise", partial(normalise, target=target))], debug=debug, explain=explain)
+    with fixed_graphs(model):
+        return run(model, _stages(fold.FILE_LIMIT, rules), debug=debug, explain=explain)
 
 
 def _stages(limit: int, *rules: Callable[[ir.Model], object]) -> list[Stage]:

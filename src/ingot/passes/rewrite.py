@@ -95,15 +95,18 @@ def _round(
     explain: Callable[[str], None] | None,
 ) -> int:
     applied = 0
+    rewriting: Rewriting | None = None
     for node in list(graph):
         if node.graph is not graph or node.domain != "":
             continue
         entries = table.get(node.op_type)
         if entries is None:
             continue
-        rewriting = Rewriting(node, dims, standard)
+        if rewriting is None:
+            rewriting = Rewriting(node, dims, standard)
+        rewriting.node = node
+        name = label(node) if explain is not None else ""
         for entry in entries:
-            name = label(node) if explain is not None else ""
             result = entry.apply(rewriting, node)
             if isinstance(result, str):
                 if explain is not None:

@@ -84,7 +84,6 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
     x = node.inputs[0]
     if node.op_type == "Concat":
         return [x] if len(node.inputs) == 1 else None
-    before, after = g.dims.of(x), None
     if node.op_type == "Pad":
         pads = ints_of(node.inputs[1])
         return [x] if pads is not None and not any(pads) else None
@@ -99,6 +98,7 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
         # The largest int32 says "to the end", too: that is how the standard has it.
         whole = not any(starts) and all(n >= (1 << 31) - 1 for n in ends) and all(n == 1 for n in steps)
         return [x] if whole else None
+    before, after = g.dims.of(x), None
     if before is None:
         return None
     if node.op_type == "Flatten":
