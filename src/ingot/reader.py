@@ -45,6 +45,13 @@ _FIELDS = {
     onnx.AttributeProto.INTS: "ints",
     onnx.AttributeProto.FLOATS: "floats",
 }
+#: Where a tensor's numbers are, one by one, if they are not raw.
+_NUMBERS = {
+    onnx.TensorProto.FLOAT: "float_data",
+    onnx.TensorProto.DOUBLE: "double_data",
+    onnx.TensorProto.INT32: "int32_data",
+    onnx.TensorProto.INT64: "int64_data",
+}
 
 
 class _UnusualError(Exception):
@@ -105,6 +112,8 @@ class _Reader:
         default_factory=dict[bytes, "tuple[Any, ir.Shape | None]"]
     )
     _shapes: dict[tuple[int, ...], ir.Shape] = field(default_factory=dict[tuple[int, ...], ir.Shape])
+    #: by what the file says: nodes share attributes, which nobody changes
+    _attributes: dict[bytes, ir.Attr] = field(default_factory=dict[bytes, ir.Attr])
 
     def model(self, proto: onnx.ModelProto, arrays: Arrays) -> ir.Model:
         graph = self._graph(proto.graph, (), arrays)
@@ -220,8 +229,14 @@ class _Reader:
             raise _UnusualError
         value: Any
         if kind in _FIELDS:
-            value = getattr(proto, _FIELDS[kind])
-        elif kind == _TENSOR:
+            key = proto.SerializeToString()
+            known = self._attributes.get(key)
+            if known is None:
+                value = getattr(proto, _FIELDS[kind])
+                known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
+                self._attributes[key] = known
+            return known
+        if kind == _TENSOR:
             value = self._tensor(proto.t, owner, array)
         elif kind == _GRAPH:
             value = self._graph(proto.g, scopes, Arrays())
@@ -235,13 +250,11 @@ class _Reader:
             if isinstance(tensor, ir.ExternalTensor):
                 self.external.append((owner, tensor))
             return tensor
-        if array is None:
-            layout = layout_of(proto) if proto.HasField("raw_data") else None
-            if layout is not None and layout[1] == len(proto.raw_data):
-                array = np.frombuffer(proto.raw_data, layout[0]).reshape(tuple(proto.dims))
-            else:
-                array = _decoded(proto)
         dims = tuple(proto.dims)
+        if array is None:
+            array = _numbers(proto)
+            if array.shape != dims:
+                array = array.reshape(dims)
         shape = self._shapes.get(dims)
         if shape is None:
             shape = self._shapes[dims] = ir.Shape(dims, frozen=True)
@@ -255,8 +268,19 @@ class _Reader:
         )
 
 
-def _decoded(proto: onnx.TensorProto) -> Array:
-    """The numbers of a tensor that are not there as they lie in memory."""
+def _numbers(proto: onnx.TensorProto) -> Array:
+    """As many numbers as the tensor's shape wants, perhaps flat."""
+    layout = layout_of(proto)
+    if layout is not None:
+        dtype, size = layout
+        if proto.HasField("raw_data"):
+            content = proto.raw_data
+            if len(content) == size:
+                return np.frombuffer(content, dtype)
+        elif proto.data_type in _NUMBERS:
+            numbers = getattr(proto, _NUMBERS[proto.data_type])
+            if len(numbers) * dtype.itemsize == size:
+                return np.fromiter(numbers, dtype, len(numbers))
     try:
         return tensor_array(ir.TensorProtoTensor(proto))
     except (ValueError, TypeError) as error:  # more or fewer numbers than its shape says, or no such type

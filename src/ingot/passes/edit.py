@@ -118,7 +118,7 @@ def graphs_of(model: ir.Model) -> list[ir.Graph]:
 
 @contextlib.contextmanager
 def fixed_graphs(model: ir.Model) -> Generator[None, None, None]:
-    """While no graph is added, `graphs_of` looks for them once. Those that were removed are still among them."""
+    """While no graph is added, `graphs_of` looks for them once; those that are removed stay among them."""
     model.meta[_GRAPHS] = _find_graphs(model)
     try:
         yield

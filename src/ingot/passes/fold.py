@@ -27,7 +27,8 @@ def fold(model: ir.Model, limit: int = FILE_LIMIT) -> int:
     requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws
     random numbers less often than before; initializers grow by at most `limit` bytes for each node.
     """
-    return sum(_fold_graph(graph, limit) for graph in graphs_of(model))
+    dims = Dims()
+    return sum(_fold_graph(graph, limit, dims) for graph in graphs_of(model))
 
 
 def lift_constants(model: ir.Model) -> int:
@@ -59,9 +60,8 @@ def _tensor(array: Array) -> ir.TensorProtocol:
     return ir.Tensor(array)
 
 
-def _fold_graph(graph: ir.Graph, limit: int) -> int:
+def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
     count = 0
-    dims = Dims()
     for node in list(graph):
         if (
             node.graph is not graph
