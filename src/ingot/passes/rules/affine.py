@@ -110,11 +110,9 @@ class _Weighted:
             bias = bias * factor
         if shift is not None:
             bias = shift if bias is None else bias + shift
-        new_bias = (
-            None
-            if bias is None
-            else _rounded(np.broadcast_to(bias.reshape(-1), (self.channels,)), self.dtype)
-        )
+        if bias is not None and bias.shape != (self.channels,):
+            bias = np.broadcast_to(bias.reshape(-1), (self.channels,))
+        new_bias = None if bias is None else _rounded(bias, self.dtype)
         if weight is None or (bias is not None and new_bias is None):
             return "the new weights would overflow"
         x, w = self.node.inputs[0], self.node.inputs[1]
@@ -129,7 +127,12 @@ class _Weighted:
         if self.node.op_type == "MatMul":
             y = g.op("MatMul", x, w)
             return [g.op("Add", y, b) if b is not None else y]
-        return [g.op(self.node.op_type, x, w, b, **dict[str, Any](self.node.attributes))]
+        # Nobody else uses its result, so it may become the new node.
+        self.node.replace_input_with(1, w)
+        if b is not None:
+            self.node.resize_inputs(3)
+            self.node.replace_input_with(2, b)
+        return list(self.node.outputs)
 
     @property
     def node_graph(self) -> ir.Graph:
@@ -164,7 +167,8 @@ def _fits(weight: Array, factor: float) -> bool:
 def _rounded(array: Array, dtype: np.dtype[Any]) -> Array | None:
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(array).astype(dtype)
-    return result if bool(np.isfinite(result.astype(np.float64)).all()) else None
+    wide = result if is_native(dtype) else result.astype(np.float64)
+    return result if bool(np.isfinite(wide).all()) else None
 
 
 def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
