@@ -46,7 +46,7 @@ _FIELDS = {
     onnx.AttributeProto.FLOATS: "floats",
 }
 #: Where a tensor's numbers are, one by one, if they are not raw.
-_NUMBERS = {
+_NUMBERS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",
     onnx.TensorProto.INT32: "int32_data",

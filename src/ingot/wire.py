@@ -112,7 +112,7 @@ def _constant(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] |
     is_constant, attributes = False, list[tuple[int, int, int]]()
     for number, kind, start, body, stop in _fields(content, begin, end):
         if number == _OP_TYPE:
-            is_constant = kind == _BYTES and content[body:stop] == b"Constant"
+            is_constant = kind == _BYTES and bytes(content[body:stop]) == b"Constant"
         elif number == _ATTRIBUTE:
             attributes.append((start, body, stop))
     if not is_constant or len(attributes) != 1:
