@@ -3,7 +3,8 @@ and docs/operators.md, which shows it.
 
 A case is lowered twice: with all inputs given while running, and with all but the first constant, as weights,
 shapes and axes are in files. It counts as native where either form leaves nothing to the host. Cases are also
-lowered with their first dtype exchanged for the others that the schema allows. Nothing is compiled or run.
+lowered with the dtype of an input, and of whatever the schema says has the same, exchanged for the others
+that the schema allows. Nothing is compiled or run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import onnx_ir as ir
 from ingot.codegen.machine import host
 from ingot.compiler.index import index_graph
 from ingot.compiler.kinds import UNKNOWN, kinds_of
-from ingot.errors import IngotError, UnsupportedOperatorError
+from ingot.errors import IngotError, ShapeError, UnsupportedOperatorError
 from ingot.ops.registry import Facts, Op, find, operators
 from ingot.passes.opset import normalise
 from tests.ops.onnx_cases import plain
@@ -51,14 +52,21 @@ class Row:
 
     @property
     def is_native(self) -> bool:
-        """Whether there are generated kernels for every numeric and boolean dtype of the suite's cases."""
-        numeric = {dtype: natives for dtype, natives in self.own.items() if dtype not in ("string", "–")}
-        return bool(numeric) and all(map(any, numeric.values()))
+        """Whether there are generated kernels for every numeric and boolean dtype that the schema allows."""
+        numeric = [dtype for dtype in self.words if dtype not in ("string", "–")]
+        return bool(numeric) and all(self.words[dtype] != "host" for dtype in numeric)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """For each dtype whether all ("native"), some ("partly") or no cases ("host") are native."""
+        words: dict[str, str] = {}
+        for dtype in sorted({*self.own, *self.varied}):
+            words[dtype] = _word([*self.own.get(dtype, []), *self.varied.get(dtype, [])])
+        return words
 
     def dtypes(self, word: str) -> list[str]:
-        """The dtypes of which all ("native"), some ("partly") or no cases ("host") are native."""
-        words = {dtype: _word(natives) for dtype, natives in (self.varied | self.own).items()}
-        return [dtype for dtype in sorted(words) if words[dtype] == word]
+        """The dtypes of that word."""
+        return [dtype for dtype, own in self.words.items() if own == word]
 
 
 def _word(natives: list[bool]) -> str:
@@ -85,7 +93,8 @@ def survey() -> dict[tuple[str, str], Row]:
         row.own.setdefault(dtype, []).append(native)
         if sum(map(len, row.own.values())) <= VARIED:
             for other, changed, arrays in _in_other_dtypes(model, inputs):
-                row.varied.setdefault(other, []).append(is_native(changed, arrays))
+                if _means_something(changed, arrays):
+                    row.varied.setdefault(other, []).append(is_native(changed, arrays))
     return dict(sorted(rows.items()))
 
 
@@ -102,6 +111,25 @@ def _cases() -> Iterator[tuple[onnx.ModelProto, list[Any]]]:
 def is_native(proto: onnx.ModelProto, inputs: list[Any]) -> bool:
     """Whether one of a case's two forms leaves nothing to the host."""
     return any(_lowers(proto, inputs, constant) for constant in (True, False))
+
+
+def _means_something(proto: onnx.ModelProto, inputs: list[Any]) -> bool:
+    """Whether the operator takes these inputs: an attribute may want another width."""
+    model = ir.from_proto(proto)
+    facts = {
+        value: Facts(array.dtype, array.shape, array)
+        for value, array in zip(model.graph.inputs, inputs, strict=False)
+        if isinstance(array, np.ndarray)
+    }
+    try:
+        normalise(model)
+        node = model.graph[0]
+        find(node.domain, node.op_type).infer(node, [v and facts.get(v) for v in node.inputs])
+    except ShapeError:
+        return False
+    except IngotError:
+        return True  # refused, or several nodes now: what lowering says of it counts
+    return True
 
 
 def _lowers(proto: onnx.ModelProto, inputs: list[Any], constant: bool) -> bool:
@@ -131,31 +159,57 @@ def _dtype(inputs: list[Any]) -> str:
 def _in_other_dtypes(
     proto: onnx.ModelProto, inputs: list[Any]
 ) -> Iterator[tuple[str, onnx.ModelProto, list[Any]]]:
-    """The case with the type of its first input exchanged, there and wherever the schema says the same."""
+    """The case with the dtype of an input exchanged, there and wherever the schema says the same; what it is
+    called: the dtype alone for the first input, for the others with the input's name.
+    """
     node = proto.graph.node[0]
     version = next(o.version for o in proto.opset_import if o.domain == node.domain)
     schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    if not schema.inputs or not inputs or not isinstance(inputs[0], np.ndarray) or inputs[0].dtype == object:
-        return
-    variable = schema.inputs[0].type_str
-    allowed = next((c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable), [])
-    formal = {v.name: _formal(schema.inputs, i).type_str for i, v in _named(node.input)}
+    formal = {v.name: _formal(schema.inputs, i) for i, v in _named(node.input)}
     results = {v: _formal(schema.outputs, i).type_str for i, v in _named_outputs(node)}
+    seen: set[str] = set()
+    for value, array in zip(proto.graph.input, inputs, strict=False):
+        parameter = formal.get(value.name)
+        if parameter is None or parameter.type_str in seen:
+            continue
+        if not isinstance(array, np.ndarray) or array.dtype == object:
+            continue
+        suffix = f" {parameter.name}" if seen else ""
+        seen.add(parameter.type_str)
+        kinds = {name: formal[name].type_str for name in formal}
+        for element in _allowed(schema, parameter.type_str):
+            if element.numpy() != array.dtype:
+                changed = _exchanged(proto, inputs, kinds, results, parameter.type_str, element)
+                yield element.numpy().name + suffix, *changed
+
+
+def _allowed(schema: Any, variable: str) -> Iterator[ir.DataType]:
+    """The element types that a type variable of the schema may be."""
+    allowed = next((c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable), [])
     for text in allowed:
         element = _ELEMENTS.get(text.removeprefix("tensor(").removesuffix(")"))
-        if element is None or element.numpy() == inputs[0].dtype:
-            continue
-        changed = copy.deepcopy(proto)
-        arrays = list(inputs)
-        for position, info in enumerate(changed.graph.input):
-            array = inputs[position]
-            if formal.get(info.name) == variable and isinstance(array, np.ndarray):
-                info.type.tensor_type.elem_type = element.value
-                arrays[position] = array.astype(element.numpy())
-        for info in changed.graph.output:
-            if results.get(info.name) == variable:
-                info.type.tensor_type.elem_type = element.value
-        yield element.numpy().name, changed, arrays
+        if element is not None:
+            yield element
+
+
+def _exchanged(
+    proto: onnx.ModelProto,
+    inputs: list[Any],
+    kinds: dict[str, str],
+    results: dict[str, str],
+    variable: str,
+    element: ir.DataType,
+) -> tuple[onnx.ModelProto, list[Any]]:
+    changed, arrays = copy.deepcopy(proto), list(inputs)
+    for position, info in enumerate(changed.graph.input):
+        array = inputs[position]
+        if kinds.get(info.name) == variable and isinstance(array, np.ndarray):
+            info.type.tensor_type.elem_type = element.value
+            arrays[position] = array.astype(element.numpy())
+    for info in changed.graph.output:
+        if results.get(info.name) == variable:
+            info.type.tensor_type.elem_type = element.value
+    return changed, arrays
 
 
 @dataclass(frozen=True)
@@ -184,7 +238,7 @@ _ELEMENTS = {
 
 
 def native_count() -> int:
-    """Operators of the main domain with kernels for all numeric and boolean dtypes of their cases."""
+    """Operators of the main domain with kernels for all their numeric and boolean dtypes."""
     return sum(row.is_native for (domain, _), row in survey().items() if domain == "")
 
 
@@ -207,7 +261,8 @@ def _line(row: Row) -> str:
     versions = ", ".join(map(str, row.versions)) + (" (deprecated)" if row.deprecated else "")
     if row.name in WITH_BODIES and row.domain == "":
         return f"| {row.name} | {versions} | its bodies, whatever they hold | | the turns |"
-    cells = [_shown(row.dtypes(word)) for word in ("native", "partly", "host")]
+    usual = [dtype for dtype in row.dtypes("native") if " " not in dtype]  # of the first input
+    cells = [_shown(usual), *(_shown(row.dtypes(word)) for word in ("partly", "host"))]
     if not row.own:
         cells[2] = _without_cases(row)
     return f"| {row.name} | {versions} | {' | '.join(cells)} |"

@@ -31,9 +31,10 @@ What is left of the node suite, by name:
 ## How operators are computed
 
 {count} of the {total} operators of the main domain that onnx has cases for have generated kernels for every
-numeric and boolean dtype of their cases; elsewhere NumPy evaluates them, or what `onnx.reference` has,
-between the plans. It is found out by lowering onnx's node cases, with all but the first input constant or
-none, and again in the other dtypes that the schema allows for the first input (a few cases of each operator).
+numeric and boolean dtype that their inputs may have; elsewhere NumPy evaluates them, or what
+`onnx.reference` has, between the plans. It is found out by lowering onnx's node cases, with all but the first
+input constant or none, and again in the other dtypes that the schema allows (a few cases of each operator).
+Dtypes are those of the first input; of another one only what is not native stands there, with its name.
 
 "native": every case of the dtype is generated code, a view of memory or known from shapes. "native in part":
 some are. "host": none is; strings, sequences and optionals are the host's always. "floats" are float32,

@@ -475,3 +475,63 @@ def test_recurrent_layers(op_type: str, dtype: str, layout: int) -> None:
         native(
             op_type, arrays, fed=fed, outputs=3 if op_type == "LSTM" else 2, tolerance=tolerance, **arguments
         )
+
+
+@pytest.mark.parametrize("dtype", ["float64", *HALVES])
+@pytest.mark.parametrize("length", [2, 5, 16, 100, 1024])
+def test_transforms_of_other_dtypes(dtype: str, length: int) -> None:
+    """Signals of every length, shorter and longer than the transform."""
+    tolerance = {"float16": 2e-3, "bfloat16": 2e-2, "float64": 1e-12}[dtype]
+    for parts, inverse in ((1, 0), (2, 0), (2, 1)):
+        x = values(3, length, parts, dtype=dtype)
+        for wanted in (None, np.array(length + 3), np.array(max(1, length - 3))):
+            native("DFT", [x, wanted], inverse=inverse, tolerance=tolerance)
+        if parts == 1 or inverse:
+            native("DFT", [x], inverse=inverse, onesided=1, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_frames(dtype: str) -> None:
+    tolerance = {"float16": 2e-3, "bfloat16": 2e-2}.get(dtype, 1e-5 if dtype == "float32" else 1e-12)
+    x, window = values(2, 1300, 1, dtype=dtype), values(600, dtype=dtype, seed=1)
+    for size in (16, 600):
+        for fed in ((0,), (0, 2)):
+            native("STFT", [x, np.array(7), window[:size].copy()], fed=fed, tolerance=tolerance)
+        native("STFT", [x, np.array(9), None, np.array(size)], tolerance=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_integers_by_way_of_floats(dtype: str) -> None:
+    x, grid = values(2, 3, 6, 7, dtype=dtype), values(2, 4, 5, 2, seed=1) / 2
+    native("GridSample", [x, grid], fed=(0, 1), mode="nearest")
+    if not dtype.endswith(("8", "16")):
+        native("ReduceMean", [x, np.array([1, 3])])
+        native("ReduceL2", [x, np.array([0])], keepdims=0)
+        native("PRelu", [x, values(3, 1, 1, dtype=dtype, seed=1)], fed=(0, 1))
+    if not dtype.endswith("64"):
+        native("Shrink", [x], lambd=2.5, bias=1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_what_is_no_number_in_eight_bits(dtype: str) -> None:
+    x = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, dtype))
+    native("IsNaN", [x])
+    for low, high in ((1, 1), (0, 1), (1, 0), (0, 0)):
+        native("IsInf", [x], detect_negative=low, detect_positive=high)
+
+
+def test_blocks_of_truth_values() -> None:
+    native("Col2Im", [values(2, 12, 20, dtype="bool"), np.array([5, 6]), np.array([2, 2])])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_means(dtype: str) -> None:
+    native("Mean", [values(3, 4, dtype=dtype, seed=i) for i in range(3)], fed=(0, 1, 2))
+
+
+@pytest.mark.parametrize("fed", [(0, 2, 4), (0, 1, 2, 3, 4)])
+def test_deformed_convolutions_of_float64(fed: tuple[int, ...]) -> None:
+    x, w = values(2, 4, 8, 9, dtype="float64"), values(6, 2, 3, 3, dtype="float64", seed=1)
+    offset = values(2, 18, 8, 9, dtype="float64", seed=2)
+    bias, mask = values(6, dtype="float64", seed=3), values(2, 9, 8, 9, dtype="float64", seed=4)
+    native("DeformConv", [x, w, offset, bias, mask], fed=fed, group=2, pads=[1, 1, 1, 1])

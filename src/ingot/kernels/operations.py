@@ -360,8 +360,11 @@ def _swiglu(a: Lanes, b: Lanes, alpha: float = 1.0) -> Lanes:
     return _swish(a, alpha) * b
 
 
-def _prelu(x: Lanes, slope: Lanes) -> Lanes:
-    return (x * slope).where(x < 0.0, x)
+def _prelu(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
+    x, slope = (Lanes(k, value) for value in xs)
+    if not is_float(dtype) and not is_signed(dtype):
+        return x.value
+    return (x * slope).where(x < 0, x).value
 
 
 for _name, _define, _function_, _weight in (
@@ -381,11 +384,11 @@ for _name in ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "
     _add(_name, _definition, _function(math.through_double(_name.lower())), _FLOAT, 300)
 _SHORT = [dtype for dtype in INTEGERS if not dtype.endswith("64")]  # what float64 holds exactly
 _add("Shrink", plain.shrink, _shrink, _same(*FLOATS, *_SHORT), 5)
+_add("PRelu", plain.prelu, _prelu, _NUMBER, 3)
 _add("Gelu", plain.gelu, _gelu, _FLOAT, 45)
 _add("Relu", plain.relu, _lanes(_relu), _same(*FLOATS, "int8", "int16", "int32", "int64"))
 for _name, _define, _formula, _weight in (
     ("LeakyRelu", plain.leaky_relu, _leaky_relu, 3),
-    ("PRelu", plain.prelu, _prelu, 3),
     ("Elu", plain.elu, _elu, 25),
     ("Selu", plain.selu, _selu, 26),
     ("Celu", plain.celu, _celu, 28),
@@ -525,8 +528,13 @@ _add("Not", np.logical_not, _not, _BOOL)
 _add("BitwiseNot", np.invert, _not, _INTEGER)
 _add("BitShift", plain.bit_shift, _bit_shift, _INTEGER, 4)
 _add("Where", np.where, _where, lambda ts, t, _at: ts[0] == "bool" and ts[1] == ts[2] == t)
-_add("IsNaN", np.isnan, lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(), _predicate(*FLOATS))
-_add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS), 2)
+_add(
+    "IsNaN",
+    np.isnan,
+    lambda k, xs, _ts, _t, _at: Lanes(k, xs[0]).is_nan(),
+    _predicate(*FLOATS, *NARROW_FLOATS),
+)
+_add("IsInf", plain.is_inf, _is_inf, _predicate(*FLOATS, *NARROW_FLOATS), 2)
 _add("Cast", plain.cast, _cast, lambda _ts, _t, _at: True, 2, typed=True)
 _add("QuantizeLinear", plain.quantize, _quantize, _accepts_quantize, 12, typed=True)
 _add("MultiplyAdd", plain.multiply_add, _multiply_add, _same("float32"), 1)  # rounded once where FMA is there

@@ -371,8 +371,6 @@ class Mean(Variadic):
         operands = [v for v in node.inputs if v is not None]
         value = node.outputs[0]
         facts = plan.facts(value)
-        if facts.dtype.kind != "f":
-            return False
         total = plan.intermediate(facts.shape, facts.dtype)
         count = plan.known(np.array(len(operands), facts.dtype))
         return self.chain(node, plan, operands, total) and plan.wait(value, "Div", [total, count])

@@ -104,7 +104,7 @@ class Col2Im(Op):
         """An addition for each tap of a block, on views of the image and the blocks."""
         x, machine = plan.view(first_input(node)), plan.machine
         dtype = x.dtype.name
-        if dtype not in (*FLOATS, *INTEGERS):
+        if dtype not in (*FLOATS, *INTEGERS, "bool"):
             return False
         sizes, block = (plan.constant(v) for v in node.inputs[1:3])
         assert sizes is not None
@@ -116,6 +116,8 @@ class Col2Im(Op):
         plan.emit(fill(0, y, machine))
         steps = (Step("Cast", (1,), wide), Step("Add", (0, 2), wide))
         add = expression_of((wide, dtype), steps, (3,))
+        if dtype == "bool":
+            add = expression_of((dtype, dtype), (Step("Or", (0, 1), dtype),), (2,))
         images, channels = out.shape[:2]
         n, c, last = x.strides
         inner = tuple(last * s for s in row_major(counts))

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import INTEGERS
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative
 from ingot.kernels.call import View
+from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.reduce import reduce, supports
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64, is_float, rounded, widen
@@ -100,7 +102,9 @@ def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value)
     """
     facts = plan.facts(x)
     truth = facts.dtype == np.bool_ and op in ("ReduceMax", "ReduceMin")
-    if not truth and not supports(op, facts.dtype.name):
+    own = facts.dtype.name
+    through_float = op in ("ReduceMean", "ReduceL2") and own in INTEGERS
+    if not truth and not through_float and not supports(op, own):
         return False
     view, out = plan.view(x), plan.output(value)
     if truth:  # as bytes of 0 and 1
@@ -108,7 +112,12 @@ def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value)
     kept = [d for d in range(view.rank) if d not in axes]
     if out.rank == view.rank:
         out = out.with_dims([out.shape[d] for d in kept], [out.strides[d] for d in kept])
-    plan.emit(reduce(op, [view], axes, out, plan.machine))
+    if through_float:
+        wide = expression_of((own,), (Step("Cast", (0,), "float64"),), (1,))
+        narrow = expression_of(("float64",), (Step("Cast", (0,), own),), (1,))
+        plan.emit(reduce(op, [view], axes, out, plan.machine, wide, narrow))
+    else:
+        plan.emit(reduce(op, [view], axes, out, plan.machine))
     return True
 
 

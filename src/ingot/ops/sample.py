@@ -9,11 +9,14 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from ingot.codegen.elements import FLOATS
+from ingot.codegen.elements import FLOATS, INTEGERS
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.call import View as Memory
 from ingot.kernels.call import row_major
 from ingot.kernels.contract import Epilogue
+from ingot.kernels.contraction import Matrices, multiply, pack_matrices
 from ingot.kernels.copy import copy
+from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
@@ -80,18 +83,23 @@ class GridSample(Op):
         )
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One kernel, with vectors along the places."""
+        """One kernel, with vectors along the places. Integers and truth values by way of floats."""
         x, grid = (plan.view(v) for v in node.inputs if v is not None)
         mode, padding, corners = self._options(node)
         dims = x.rank - 2
-        if x.dtype.name not in FLOATS or grid.dtype.name not in FLOATS or dims > 3 or 0 in x.shape:
+        known = x.dtype.name in (*FLOATS, *INTEGERS, "bool") and grid.dtype.name in FLOATS
+        if not known or dims > 3 or 0 in x.shape:
             return False
+        if x.dtype.name not in FLOATS:
+            wide = plan.temporary(x.shape, np.float32 if x.dtype.itemsize < 4 else np.float64)
+            plan.emit(copy(x, wide, plan.machine))
+            x = wide
         grid = grid if grid.is_contiguous else plan.copied(grid)
         out = plan.output(node.outputs[0])
         flat = (*out.shape[:2], math.prod(out.shape[2:]))
         target = out.reshape(flat)
-        if target is None or (target.strides[2] != 1 and flat[2] > 1):
-            target = plan.temporary(flat, out.dtype)
+        if target is None or (target.strides[2] != 1 and flat[2] > 1) or out.dtype != x.dtype:
+            target = plan.temporary(flat, x.dtype)
         plan.emit(grid_sample(x, grid, target, mode, padding, plan.machine, corners=corners))
         if target.buffer is not out.buffer:
             whole = target.reshape(out.shape)
@@ -218,7 +226,7 @@ class DeformConv(Op):
         x, w, offset = (v for v in values[:3] if v is not None)
         facts, weights = plan.facts(x), plan.facts(w)
         dtype, machine = facts.dtype.name, plan.machine
-        if dtype not in ("float32", "float16", "bfloat16"):
+        if dtype not in FLOATS:
             return False
         window, groups, many = self._window(node, [None if v is None else plan.facts(v) for v in values])
         images, outputs, own = facts.shape[0], weights.shape[0], weights.shape[1]
@@ -236,12 +244,14 @@ class DeformConv(Op):
                 machine,
             )
         )  # fmt: skip
-        known = plan.weights(w)
+        known, is_double = plan.weights(w), dtype == "float64"
+        factor: PackedWeights | Matrices | Memory
         if known is not None:
 
-            def pack() -> PackedWeights:
+            def pack() -> PackedWeights | Matrices:
                 matrix = known.read().reshape(groups, outputs // groups, own, taps).transpose(0, 3, 2, 1)
-                return pack_weights(matrix.reshape(groups, taps * own, -1), machine)
+                matrix = matrix.reshape(groups, taps * own, -1)
+                return pack_matrices(matrix, machine) if is_double else pack_weights(matrix, machine)
 
             factor = plan.pack(("deformed", w) if w.is_initializer() else None, pack)
         else:
@@ -257,13 +267,18 @@ class DeformConv(Op):
         n, c, _, step = target.strides
         flat = (images, groups, rows, outputs // groups)
         result = target.with_dims(flat, (n, flat[3] * c, step, c))
-        epilogue = None
+        spread: list[Memory] = []
         if bias is not None:
             each = bias.strides[0]
-            spread = bias.with_dims((1, groups, 1, flat[3]), (0, flat[3] * each, 0, each))
+            spread = [bias.with_dims((1, groups, 1, flat[3]), (0, flat[3] * each, 0, each))]
+        if isinstance(factor, Matrices) or (is_double and isinstance(factor, Memory)):
+            plan.emit(multiply(columns, factor, result, machine))
+            add = expression_of((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
+            plan.emit([elementwise(add, [result, b], [result], machine) for b in spread])
+        else:
             steps = (Step("Cast", (1,), "float32"), Step("Add", (0, 2), "float32"), Step("Cast", (3,), dtype))
-            epilogue = Epilogue(expression_of(("float32", dtype), steps, (4,)), [spread])
-        plan.emit(matmul(columns, factor, result, epilogue, machine))
+            after = Epilogue(expression_of(("float32", dtype), steps, (4,)), spread) if spread else None
+            plan.emit(matmul(columns, factor, result, after, machine))
         if target is not out:
             plan.emit(copy(target, out, machine))
         return True

@@ -14,14 +14,17 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import FLOATS
+from ingot.codegen.machine import Machine
 from ingot.errors import ModelError
-from ingot.kernels.call import View, constant, row_major
+from ingot.kernels.call import Call, View, constant, row_major
+from ingot.kernels.contraction import Matrices, multiply, pack_matrices
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, wide_of
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -45,8 +48,9 @@ Outputs = list[Facts | None] | None
 _ONE_PRODUCT = 512
 #: Matrices up to this length are made at all.
 _LONGEST = 2048
-#: Signals of so few numbers are NumPy's: what such transforms are compared with (onnx's suite, to 1e-7) has
-#: the rounding errors of its algorithm, and there is little to win.
+
+#: Float32 signals of so few numbers are NumPy's: what such transforms are compared with (onnx's suite, to
+#: 1e-7) has the rounding errors of its algorithm, and there is little to win.
 _FEW = 256
 
 
@@ -95,16 +99,33 @@ def _is_native(length: int) -> bool:
     return length <= _ONE_PRODUCT or _factors(length)[1] <= _ONE_PRODUCT or length <= _LONGEST
 
 
-class _Transform:
-    """Products that transform rows [R, length, parts] of float32 (or half precision)."""
+Factor = PackedWeights | Matrices
 
-    def __init__(self, plan: Lowering, length: int, *, inverse: bool = False) -> None:
+
+def _packed(matrix: Array, dtype: np.dtype, machine: Machine) -> Factor:
+    """A matrix as the second factor of products of this dtype."""
+    own = np.ascontiguousarray(matrix).astype(dtype)
+    return pack_matrices(own, machine) if dtype == np.float64 else pack_weights(own, machine)
+
+
+def _product(x: View, factor: Factor, out: View, machine: Machine) -> list[Call]:
+    if isinstance(factor, Matrices):
+        return multiply(x, factor, out, machine)
+    return matmul(x, factor, out, None, machine)
+
+
+class _Transform:
+    """Products that transform rows [R, length, parts] of float64, or of float32 (or half precision)."""
+
+    def __init__(self, plan: Lowering, length: int, dtype: str, *, inverse: bool = False) -> None:
         self.plan, self.length, self.inverse = plan, length, inverse
+        #: what is computed with
+        self.dtype = np.dtype(wide_of(dtype))
         self._scale = 1.0 / length if inverse else 1.0
 
-    def _packed(self, name: str, sizes: tuple[int, ...], make: Callable[[], Array]) -> PackedWeights:
-        key = ("transform", name, self.length, self.inverse, *sizes)
-        return self.plan.pack(key, lambda: pack_weights(make().astype(np.float32), self.plan.machine))
+    def _packed(self, name: str, sizes: tuple[int, ...], make: Callable[[], Array]) -> Factor:
+        key = ("transform", name, self.dtype.name, self.length, self.inverse, *sizes)
+        return self.plan.pack(key, lambda: _packed(make(), self.dtype, self.plan.machine))
 
     def rows(self, x: View, count: int, parts: int, out: View, weights: Array | None = None) -> None:
         """out [R, count · 2] from x [R, taken · parts]; weights: what each element is multiplied by first."""
@@ -119,8 +140,8 @@ class _Transform:
         if weights is None:
             factor = self._packed("one", (taken, count, parts), make)
         else:
-            factor = pack_weights(make().astype(np.float32), machine)
-        self.plan.emit(matmul(x, factor, out, None, machine))
+            factor = _packed(make(), self.dtype, machine)
+        self.plan.emit(_product(x, factor, out, machine))
 
     def in_two(self, x: View, parts: int) -> View:
         """[R, length, 2] from contiguous x [R, length · parts], by two products of about its root."""
@@ -145,17 +166,17 @@ class _Transform:
         moved = plan.copied(split).with_dims(
             (inner, rows, outer * parts), row_major((inner, rows, outer * parts))
         )
-        turned = plan.temporary((inner, rows, outer * 2), np.float32)
-        plan.emit(matmul(moved, self._packed("first", (parts,), first), turned, None, machine))
+        turned = plan.temporary((inner, rows, outer * 2), self.dtype)
+        plan.emit(_product(moved, self._packed("first", (parts,), first), turned, machine))
         shape = (inner, rows, outer, 2)
         moved = plan.copied(turned.with_dims(shape, row_major(shape)).transpose((1, 2, 0, 3)))
         moved = moved.with_dims((rows * outer, inner * 2), (inner * 2, 1))
-        done = plan.temporary((rows * outer, inner * 2), np.float32)
+        done = plan.temporary((rows * outer, inner * 2), self.dtype)
 
         def second() -> Array:
             return _matrix(*_waves(inner, inner, inner, self.inverse), 2)
 
-        plan.emit(matmul(moved, self._packed("second", (), second), done, None, machine))
+        plan.emit(_product(moved, self._packed("second", (), second), done, machine))
         # Element k of the spectrum is k % outer of the first and k // outer of the second transform.
         shape = (rows, outer, inner, 2)
         moved = plan.copied(done.with_dims(shape, row_major(shape)).transpose((0, 2, 1, 3)))
@@ -229,7 +250,8 @@ class DFT(Op):
         assert settings is not None
         axis, length, inverse, onesided = settings
         real = onesided and inverse
-        if x.dtype.name not in ("float32", "float16", "bfloat16") or x.size <= _FEW:
+        few = 0 if x.dtype != np.float32 else _FEW
+        if x.dtype.name not in FLOATS or x.size <= few:
             return False
         if not _is_native(length) or (real and length > _LONGEST):
             return False
@@ -248,15 +270,15 @@ class DFT(Op):
         count, width = facts.shape[axis], facts.shape[-1]
         result = plan.temporary((*rest, count, width), facts.dtype)
         lines = result.with_dims((rows, count * width), (count * width, 1))
-        transform = _Transform(plan, length, inverse=inverse)
+        transform = _Transform(plan, length, x.dtype.name, inverse=inverse)
         if real:
-            key = ("transform", "real", taken, length, parts)
-            matrix = plan.pack(key, lambda: _packed_inverse(taken, length, parts, plan))
-            plan.emit(matmul(flat, matrix, lines, None, plan.machine))
+            key = ("transform", "real", transform.dtype.name, taken, length, parts)
+            matrix = plan.pack(key, lambda: _packed_inverse(taken, length, parts, transform.dtype, plan))
+            plan.emit(_product(flat, matrix, lines, plan.machine))
         elif length <= _ONE_PRODUCT or _factors(length)[1] > _ONE_PRODUCT:
             transform.rows(flat, count, parts, lines)
         else:
-            whole = plan.temporary((rows, length * parts), np.float32)
+            whole = plan.temporary((rows, length * parts), transform.dtype)
             plan.emit(copy(flat, _front(whole, 0, taken * parts), plan.machine))
             if taken < length:
                 plan.emit(fill(0.0, _front(whole, taken * parts, length * parts), plan.machine))
@@ -270,10 +292,9 @@ class DFT(Op):
         return True
 
 
-def _packed_inverse(rows: int, length: int, parts: int, plan: Lowering) -> PackedWeights:
+def _packed_inverse(rows: int, length: int, parts: int, dtype: np.dtype, plan: Lowering) -> Factor:
     matrix = _real_inverse(rows, length)
-    matrix = matrix if parts == 2 else matrix[::2]
-    return pack_weights(np.ascontiguousarray(matrix).astype(np.float32), plan.machine)
+    return _packed(matrix if parts == 2 else matrix[::2], dtype, plan.machine)
 
 
 def _front(view: View, first: int, last: int) -> View:
@@ -340,7 +361,7 @@ class STFT(Op):
         frames = self._frames(node, [None if v is None else plan.facts(v) for v in inputs])
         assert frames is not None
         length, step, count = frames
-        if x.dtype.name not in ("float32", "float16", "bfloat16") or not _is_native(length) or x.size == 0:
+        if x.dtype.name not in FLOATS or not _is_native(length) or x.size == 0:
             return False
         batch, size, parts = (*x.shape, 1)[:3]
         own = (batch, count, length * parts)
@@ -349,7 +370,8 @@ class STFT(Op):
         one = length <= _ONE_PRODUCT or _factors(length)[1] > _ONE_PRODUCT
         out = plan.output(value)
         spectrum = out.shape[2]
-        transform = _Transform(plan, length)
+        transform = _Transform(plan, length, x.dtype.name)
+        wide = transform.dtype
         if one and (window is None or known is not None):
             flat = out.reshape((batch, count, spectrum * 2))
             target = flat if flat is not None else plan.temporary((batch, count, spectrum * 2), out.dtype)
@@ -361,18 +383,18 @@ class STFT(Op):
                 cos, sin = _waves(length, spectrum, length, False)
                 assert weights is not None
 
-                def make() -> PackedWeights:
+                def make() -> Factor:
                     matrix = _matrix(cos * weights[:, None], sin * weights[:, None], parts)
-                    return pack_weights(matrix.astype(np.float32), plan.machine)
+                    return _packed(matrix, wide, plan.machine)
 
                 factor = plan.pack((*key, spectrum, parts), make)
-                plan.emit(matmul(view, factor, target, None, plan.machine))
+                plan.emit(_product(view, factor, target, plan.machine))
             if flat is None:
                 whole = target.reshape(out.shape)
                 assert whole is not None
                 plan.emit(copy(whole, out, plan.machine))
             return True
-        whole = plan.temporary((batch * count, length * parts), np.float32)
+        whole = plan.temporary((batch * count, length * parts), wide)
         shape = (batch, count, length, parts)
         target = whole.with_dims(shape, row_major(shape))
         source = x.with_dims(shape, (size * parts, step * parts, parts, 1))
@@ -382,14 +404,14 @@ class STFT(Op):
             factors = plan.view(window).with_dims((length, 1), (plan.view(window).strides[0], 0))
             dtype = x.dtype.name
             steps = (
-                Step("Cast", (0,), "float32"),
-                Step("Cast", (1,), "float32"),
-                Step("Mul", (2, 3), "float32"),
+                Step("Cast", (0,), wide.name),
+                Step("Cast", (1,), wide.name),
+                Step("Mul", (2, 3), wide.name),
             )
             weigh = expression_of((dtype, dtype), steps, (4,))
             plan.emit(elementwise(weigh, [source, factors], [target], plan.machine))
         if one:
-            done = plan.temporary((batch * count, spectrum * 2), np.float32)
+            done = plan.temporary((batch * count, spectrum * 2), wide)
             transform.rows(whole, spectrum, parts, done)
             strides = (count * spectrum * 2, spectrum * 2, 2, 1)
         else:
