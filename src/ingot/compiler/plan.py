@@ -15,7 +15,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.lower import Check, HostStep, Lowered
 from ingot.compiler.memory import Lives, merge, place
 from ingot.errors import ShapeError
-from ingot.kernels.call import Buffer, Call, View
+from ingot.kernels.call import Buffer, Call, Form, View, form_of
 from ingot.ops.registry import Array
 
 #: A step shorter than this is not worth a second thread: waking, claiming tiles and sharing cache lines cost
@@ -77,8 +77,7 @@ def make_plan(
     offsets.update((buffer, offsets[root]) for buffer, root in merged.items())
     calls = [step for step in steps if isinstance(step, Call)]
     kernels = {call.kernel for call in calls}
-    forms = {id(call.form): call for call in calls}
-    kernels.update(arg for call in forms.values() for arg in call.args if isinstance(arg, Kernel))
+    kernels.update(arg for call in calls for arg in call.args if isinstance(arg, Kernel))
     code = cache.addresses(kernels, machine, progress)
 
     words: list[int] = []
@@ -103,7 +102,8 @@ def make_plan(
                 f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
-        time = _nanoseconds(step)
+        form = _form(step, code)
+        time = form.nanoseconds
         total_time += time
         table.append(
             (
@@ -117,8 +117,9 @@ def make_plan(
         )
         row += 1
         first = len(words)
-        words += _words(step, code)
-        for position in step.form.views:
+        assert form.words is not None
+        words += form.words
+        for position in form.places:
             view = cast(View, step.args[position])
             buffer, word = view.buffer, first + position
             if buffer.kind == "arena":
@@ -152,20 +153,15 @@ def make_plan(
     )
 
 
-def _words(call: Call, code: dict[Kernel, int]) -> list[int]:
-    """A call's arguments, 0 for each view: worked out once for all calls of a form."""
-    form = call.form
+def _form(call: Call, code: dict[Kernel, int]) -> Form:
+    """The call's form, with its words (0 for each view) and its time."""
+    form = call.form or form_of(call)
     if form.words is None:
-        form.words = []
-        for position, arg in enumerate(call.args):
-            if isinstance(arg, int):
-                form.words.append(arg)
-            elif isinstance(arg, View):
-                form.words.append(0)
-                form.views.append(position)
-            else:
-                form.words.append(code[arg])
-    return form.words
+        form.words = [
+            arg if isinstance(arg, int) else 0 if isinstance(arg, View) else code[arg] for arg in form.args
+        ]
+        form.nanoseconds = _nanoseconds(call)
+    return form
 
 
 def _lives(steps: list[Call | HostStep], checks: list[Check]) -> Lives:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, ParamSpec, cast
 
-from ingot.codegen.kernel import Kernel
-from ingot.kernels.call import Buffer, Call, Form, View
+from ingot.kernels.call import Buffer, Call, Form, View, form_of
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.pack import PackedWeights
 
@@ -26,13 +25,10 @@ P = ParamSpec("P")
 class _Pattern:
     """One call of the first ones: its views by number."""
 
-    kernel: Kernel
-    args: list[int | View | Kernel]
-    places: list[tuple[int, int]]  # of views among the arguments: position, number
+    form: Form
+    places: list[int]
     reads: list[int]
     writes: list[int]
-    rest: tuple[int, int, int, str, bool]
-    form: Form
 
 
 @dataclass(slots=True)
@@ -58,20 +54,14 @@ class _Calls:
             else View(places[number], view.offset + moved[number], view.dtype, view.shape, view.strides)
             for view, number in self.views
         ]
-        calls: list[Call] = []
-        for pattern in self.patterns:
-            args = pattern.args.copy()
-            for position, number in pattern.places:
-                args[position] = views[number]
-            tiles, scratch, flops, label, in_place = pattern.rest
-            reads, writes = [views[n] for n in pattern.reads], [views[n] for n in pattern.writes]
-            calls.append(
-                Call(
-                    pattern.kernel, args, tiles, reads, writes, scratch, flops, label, in_place,
-                    form=pattern.form,
-                )
-            )  # fmt: skip
-        return calls
+        return [
+            pattern.form.call(
+                [views[n] for n in pattern.places],
+                [views[n] for n in pattern.reads],
+                [views[n] for n in pattern.writes],
+            )
+            for pattern in self.patterns
+        ]
 
 
 class _Memory(threading.local):
@@ -167,8 +157,9 @@ class _Arguments:
 
         patterns: list[_Pattern] = []
         for call in calls:
-            places = [(at, number_of(arg)) for at, arg in enumerate(call.args) if isinstance(arg, View)]
-            rest = (call.tiles, call.scratch, call.flops, call.label, call.in_place)
+            if call.form is None:
+                call.form = form_of(call)
+            places = [number_of(cast(View, call.args[place])) for place in call.form.places]
             reads, writes = list(map(number_of, call.reads)), list(map(number_of, call.writes))
-            patterns.append(_Pattern(call.kernel, list(call.args), places, reads, writes, rest, call.form))
+            patterns.append(_Pattern(call.form, places, reads, writes))
         return _Calls(views, patterns, self.offsets, made)

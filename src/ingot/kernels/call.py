@@ -169,12 +169,35 @@ def constant(array: np.ndarray) -> View:
 
 @dataclass(eq=False, slots=True)
 class Form:
-    """What calls that are alike share: all their words but for addresses, which the plan fills in once."""
+    """All of a call but the memory it is about: what calls that are alike share.
 
-    #: the words of the arguments, 0 where a view's address goes
+    args: those of the call, with 0 where a view goes. places: which those are. constants: views of tables
+    that all of the calls read. The rest is as in `Call`.
+    """
+
+    kernel: Kernel
+    args: list[int | View | Kernel]
+    places: Sequence[int]
+    tiles: int
+    scratch: int = 0
+    flops: int = 0
+    label: str = ""
+    in_place: bool = False
+    waves: int = 1
+    constants: Sequence[View] = ()
+    #: the words of the arguments, and how long the call takes one thread: the plan's, worked out once
     words: list[int] | None = None
-    #: which arguments are views
-    views: list[int] = field(default_factory=list[int])
+    nanoseconds: float = 0.0
+
+    def call(self, views: Sequence[View], reads: list[View], writes: list[View]) -> Call:
+        """A call of this form: `views` go to its places."""
+        args = self.args.copy()
+        for place, view in zip(self.places, views, strict=True):
+            args[place] = view
+        return Call(
+            self.kernel, args, self.tiles, reads, writes, self.scratch, self.flops, self.label, self.in_place,
+            self.waves, form=self,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -188,7 +211,8 @@ class Call:
     the call touches, for liveness. flops: the arithmetic a textbook would count, for deciding
     how many threads are worth it. in_place: whether what is written may be exactly the memory of something
     read: every element is read before it is written, and by the thread that writes it. waves: of so many
-    equal parts of the tiles none begins before all of the one before it are done.
+    equal parts of the tiles none begins before all of the one before it are done. form: what it shares with
+    others, where somebody worked that out.
     """
 
     kernel: Kernel
@@ -202,10 +226,19 @@ class Call:
     in_place: bool = False
     waves: int = 1
     origin: list[int] = field(default_factory=list[int])  # which nodes it computes; the plan fills it in
-    form: Form = field(default_factory=Form)
+    form: Form | None = None
 
     def __post_init__(self) -> None:
         if len(self.args) != len(self.kernel.arguments):
             raise TypeError(
                 f"{self.kernel.generator} takes {self.kernel.arguments}, got {len(self.args)} arguments"
             )
+
+
+def form_of(call: Call) -> Form:
+    """What other calls may share with this one."""
+    places = [place for place, arg in enumerate(call.args) if isinstance(arg, View)]
+    return Form(
+        call.kernel, call.args, places, call.tiles, call.scratch, call.flops, call.label, call.in_place,
+        call.waves,
+    )  # fmt: skip

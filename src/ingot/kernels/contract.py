@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -87,6 +87,13 @@ class Reach:
     dtype: str
     channels: Literal["contiguous", "repeated", "strided"]
     per_pixel: bool = True
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.dtype, self.channels, self.per_pixel)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +147,19 @@ def name_of(dtype: np.dtype) -> str:
 
 def reach_of(view: View, channel_stride: int, pixel_strides: Sequence[int], channels: int) -> Reach:
     """The class of a view with these strides, in elements."""
-    kind: Literal["contiguous", "repeated", "strided"] = "strided"
+    return reach(name_of(view.dtype), channel_stride, any(pixel_strides), channels)
+
+
+def reach(dtype: str, channel_stride: int, per_pixel: bool, channels: int) -> Reach:
+    """The same from what counts of a view."""
     if channel_stride == 1 or channels == 1:
-        kind = "contiguous"
-    elif channel_stride == 0:
-        kind = "repeated"
-    return Reach(name_of(view.dtype), kind, any(pixel_strides))
+        return _reach(dtype, "contiguous", per_pixel)
+    return _reach(dtype, "strided" if channel_stride else "repeated", per_pixel)
+
+
+@functools.cache
+def _reach(dtype: str, kind: Literal["contiguous", "repeated", "strided"], per_pixel: bool) -> Reach:
+    return Reach(dtype, kind, per_pixel)
 
 
 def fetches(views: Sequence[View], machine: Machine) -> bool:

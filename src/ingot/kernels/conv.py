@@ -14,6 +14,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,7 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.alike import alike
-from ingot.kernels.call import Call, View, Weights, constant
+from ingot.kernels.call import Call, Form, View, Weights, constant
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
@@ -33,16 +33,17 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Numbers,
-    fetches,
+    Reach,
     name_of,
     operand_names,
     partial_sums,
-    reach_of,
+    reach,
     register_tile,
     split,
     tile,
 )
-from ingot.kernels.gemm import integer_matmul, matmul
+from ingot.kernels.expression import Expression
+from ingot.kernels.gemm import integer_matmul, product_calls
 from ingot.kernels.pack import (
     DTYPES,
     PACK_SLOTS,
@@ -69,6 +70,10 @@ CONV_SLOTS = (
     "pack", "pitch", "inner", "blocks", "planes", "plane", "line", "columns", "phases", "ranges", "zero",
     *(f"{h}_{w}{part}" for part in ("", "_last") for h in _HEIGHTS for w in _WIDTHS),
 )  # fmt: skip
+
+#: Where the addresses of x, of the weights, of out and of two tables go, and of what pads integers.
+_PLACES = tuple(CONV_SLOTS.index(slot) for slot in ("x", "b", "out", "table", "ranges"))
+_ZERO = CONV_SLOTS.index("zero")
 
 
 def supports(dtype: str, spatial: int) -> bool:
@@ -248,6 +253,7 @@ class PackedConvWeights:
         self.kernel: tuple[int, int] = (rows[0] if rows else 1, columns)
         self.groups, self._weights, self._machine = groups, weights, machine
         self._packed: dict[Order, PackedWeights] = {}
+        self._matrices: PackedWeights | None = None
 
     def panels(self, order: Order) -> PackedWeights:
         """The panels of all groups, with the contraction in this order."""
@@ -260,6 +266,12 @@ class PackedConvWeights:
             flat = filters.reshape(self.groups, self.outputs // self.groups, -1)
             self._packed[order] = pack_ordered(flat, rows, count, self._machine)
         return self._packed[order]
+
+    def matrices(self) -> PackedWeights:
+        """The panels of a 1×1 filter, as matrices for products over [N, groups, …]."""
+        if self._matrices is None:
+            self._matrices = replace(self.panels("blocks"), batch=(self.groups, 1) if self.groups > 1 else ())
+        return self._matrices
 
 
 class IntegerConvWeights:
@@ -347,7 +359,6 @@ def definition(
     return y.reshape(x.shape[0], o, height, width)
 
 
-@alike
 def conv2d(
     x: View,
     w: PackedConvWeights,
@@ -457,11 +468,8 @@ def _pointwise(
     after = replace(epilogue, operands=matrices[2:]) if epilogue else None
     if isinstance(w, IntegerConvWeights):
         panels = replace(w.packed, depth=w.inputs)
-        calls = integer_matmul(matrices[0], panels, matrices[1], after, machine)
-    else:
-        panels = replace(w.panels("blocks"), batch=(w.groups, 1) if w.groups > 1 else ())
-        calls = matmul(matrices[0], panels, matrices[1], after, machine)
-    return [replace(call, label="conv") for call in calls]
+        return integer_matmul(matrices[0], panels, matrices[1], after, machine, "conv")
+    return product_calls(matrices[0], w.matrices(), matrices[1], after, machine, "conv")
 
 
 def _call(
@@ -478,98 +486,183 @@ def _call(
     """One call over all images and groups. views: x, out and the epilogue's operands, all [N, channels, H,
     W]. zero: what integers are padded with.
     """
-    x, out, lanes = views[0], views[1], machine.lanes
-    images, _, out_rows, out_columns = out.shape
-    outputs = w.outputs // w.groups
-    integers: Numbers | None = None
-    in_place, order = False, "blocks"
+    x = views[0]
     if isinstance(w, IntegerConvWeights):
-        integers, channels, step, b = w.numbers, w.units, w.step, w.packed
+        b, in_place, order = w.packed, False, "blocks"
+        numbers, channels, step = w.numbers, w.units, w.step
     else:
-        in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], lanes)
-        channels, step, b = w.inputs, UNROLL, w.panels(order)
+        in_place, order = choose(x, w.groups, w.inputs, kernel_size[1], pads, dilations[1], machine.lanes)
+        b, numbers, channels, step = w.panels(order), "float32", w.inputs, UNROLL
+    filters = _Filters(
+        kernel_size, w.inputs, w.outputs, w.groups, numbers, channels, step, in_place, order, b.rows, b.panel
+    )
+    form = _form(
+        (x.shape, views[1].shape),
+        tuple([(v.dtype, v.strides) for v in views]),
+        filters, tuple(strides), tuple(pads), tuple(dilations),
+        None if epilogue is None else epilogue.expression, zero is not None, machine,
+    )  # fmt: skip
+    more = [] if zero is None else [zero]
+    places = [x, b.view, views[1], *form.constants, *more, *views[2:]]
+    return form.call(places, [x, b.view, *form.constants, *views[2:], *more], [views[1]])
+
+
+class _Filters(NamedTuple):
+    """Packed filters without their memory, and how they want the input read."""
+
+    kernel: tuple[int, int]
+    inputs: int  # of a group
+    outputs: int
+    groups: int
+    numbers: Numbers
+    channels: int  # of a group, in units
+    step: int  # units of a block of channels in a step
+    in_place: bool
+    order: Order
+    rows: int  # of a panel
+    panel: int
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _form(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    w: _Filters,
+    strides: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    dilations: tuple[int, int],
+    epilogue: Expression | None,
+    has_zero: bool,
+    machine: Machine,
+) -> Form:
+    """All of a call but its memory. shapes: of x and out. layouts: dtypes and strides of x, out and the
+    epilogue's operands.
+    """
+    (images, x_channels, height, x_width), (_, out_channels, out_rows, out_columns) = shapes
+    (x_dtype, (_, x_channel, x_row, x_column)), lanes = layouts[0], machine.lanes
+    outputs, is_float = w.outputs // w.groups, w.numbers == "float32"
     g = Geometry(
-        in_place, order, channels, kernel_size, (strides[0], strides[1]), (dilations[0], dilations[1]),
-        pads[1], x.shape[3], out_columns, lanes, (x.strides[1], x.strides[2], x.strides[3]), step,
+        w.in_place, w.order, w.channels, w.kernel, strides, dilations,
+        pads[1], x_width, out_columns, lanes, (x_channel, x_row, x_column), w.step,
     )  # fmt: skip
 
-    shape = register_tile(machine, outputs, "float32" if integers is None else integers)
+    shape = register_tile(machine, outputs, w.numbers)
     tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)
     fitting = max(-(-SHARING // column_tiles), machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))
-    others = images * w.groups * b.panels
+    panels = -(-outputs // w.panel)
+    others = images * w.groups * panels
     bands = min(row_groups, max(-(-row_groups // fitting), -(-_TILES // others)))
     most_rows = -(-row_groups // bands) * (low + (tall > 0))  # of the output, in a band
     packed_rows = (most_rows - 1) * g.advance + g.extra_rows + 1
 
-    reaches = [reach_of(v, v.strides[1], v.strides[2:], outputs) for v in views]
-    width, last = b.panel // lanes, outputs - (b.panels - 1) * b.panel
-    fetch = fetches(views[1:], machine)
-
-    pixels = (low + (tall > 0)) * (narrow + (wide > 0))
-    ahead = Ahead.of(row_groups * column_tiles // bands, pixels, b.rows // g.unroll, g.unroll * b.panel * 4)
-
-    @functools.cache  # most of the eight are the same
-    def kernel_of(rows: int, columns: int, vectors: int, masked: bool) -> Kernel:
-        return tile(
-            rows=rows, columns=columns, pitch=g.pitch, unroll=g.unroll, panel=width,
-            vectors=vectors, fetch=fetch, fetched=ahead.lines,
-            sums=partial_sums(rows * columns, shape.pixels, g.unroll), masked=masked,
-            out=reaches[1], epilogue=epilogue.expression if epilogue else None,
-            reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
-            **({} if integers is None else {"numbers": integers}),
-        )  # fmt: skip
-
-    sizes = {"tall": low + (tall > 0), "low": low, "wide": narrow + (wide > 0), "narrow": narrow}
-    ends = (width, False), (-(-last // lanes), last % lanes != 0)
-    codes = [
-        kernel_of(sizes[height], sizes[breadth], *ends[is_last or b.panels == 1])
-        for is_last in (False, True)
-        for height in _HEIGHTS
-        for breadth in _WIDTHS
-    ]
+    heights, widths = (low + (tall > 0), low), (narrow + (wide > 0), narrow)
+    ahead = Ahead.of(
+        row_groups * column_tiles // bands, heights[0] * widths[0], w.rows // g.unroll, g.unroll * w.panel * 4
+    )
+    sizes = [dtype.itemsize for dtype, _ in layouts]
+    reaches = [reach(name_of(dtype), own[1], (own[2] or own[3]) != 0, outputs) for dtype, own in layouts[1:]]
+    operands = tuple(reaches[1:])
+    kernels = _tiles(
+        heights, widths, shape.pixels, w.panel // lanes, outputs - (panels - 1) * w.panel, panels == 1, lanes,
+        images * out_channels * out_rows * out_columns * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines,
+        g.pitch, g.unroll, reaches[0], epilogue, operands, w.numbers,
+    )  # fmt: skip
+    channels = [x_channels, *[out_channels] * (len(layouts) - 1)]
     arrays: list[list[int | View | Kernel]] = []
-    for v in views:
-        sn, sc, sh, sw = (s * v.dtype.itemsize for s in v.strides)
-        arrays.append([v, sn, v.shape[1] // w.groups * sc, sh, sw, sc])
+    for (_, (sn, sc, sh, sw)), size, own in zip(layouts, sizes, channels, strict=True):
+        arrays.append([0, sn * size, own // w.groups * sc * size, sh * size, sw * size, sc * size])
 
-    size = x.dtype.itemsize
-    sn, sc, sh, sw = (s * size for s in x.strides)
-    steps, limits = table(g, packed_rows), ranges(g, sw)
-    mode, inner, pitch, x_pixel, x_inner = "copy", 0, 1, 0, size
-    if order == "blocks":
-        mode = pack_mode((x.shape[3], w.inputs), x.strides[3] * strides[1], x.strides[1])
-        inner, pitch, x_pixel, x_inner = w.inputs, packed_rows * g.line // lanes, sw * strides[1], sc
-    elif not in_place:
-        inner = max(0, min(x.shape[3], g.columns // g.values - pads[1])) * g.values
-    dtype = name_of(x.dtype)
-    packing = pack(mode=mode, width=1, dtype=dtype)
-    if integers is not None:
-        packing = pack_units(mode=mode, dtype=dtype, numbers=integers)
-    memory = 0 if in_place else g.planes * packed_rows * g.line + 2 * lanes
+    _, sn, x_group, sh, sw, sc = arrays[0]
+    steps, limits = table(g, packed_rows), ranges(g, x_column * sizes[0])
+    planes, line, columns = g.planes, g.line, g.columns
+    mode, inner, pitch, x_pixel, x_inner = "copy", 0, 1, 0, sizes[0]
+    if w.order == "blocks":
+        mode = pack_mode((x_width, w.inputs), x_column * strides[1], x_channel)
+        inner, pitch = w.inputs, packed_rows * line // lanes
+        x_pixel, x_inner = x_column * sizes[0] * strides[1], x_channel * sizes[0]
+    elif not w.in_place:
+        inner = max(0, min(x_width, columns // g.values - pads[1])) * g.values
+    dtype = name_of(x_dtype)
+    packing = (
+        pack(mode=mode, width=1, dtype=dtype)
+        if is_float
+        else pack_units(mode=mode, dtype=dtype, numbers=w.numbers)
+    )
+    memory = 0 if w.in_place else planes * packed_rows * line + 2 * lanes
     args: list[int | View | Kernel] = [
-        x, sn, w.inputs * sc, sc, sh, x_pixel, x_inner, x.shape[2], pads[0],
-        b.view, b.matrix * 4, b.rows * b.panel * 4, *arrays[1],
-        w.groups, bands, b.panels, b.panel, outputs, steps, steps.size,
+        0, sn, x_group, sc, sh, x_pixel, x_inner, height, pads[0],
+        0, panels * w.rows * w.panel * 4, w.rows * w.panel * 4, *arrays[1],
+        w.groups, bands, panels, w.panel, outputs, 0, steps.size,
         row_groups, tall, low, wide, column_tiles - wide, wide * (narrow + 1),
         ahead.near, ahead.step, ahead.tile, strides[0], g.rows_step, g.extra_rows, g.row_pitch, g.pitch,
-        packing, pitch, inner, -(-(inner if integers is None else channels) // lanes),
-        g.planes, packed_rows * g.line, g.line, g.columns, len(g.phases), limits, zero or 0,
-        *codes, *itertools.chain.from_iterable(arrays[2:]),
+        packing, pitch, inner, -(-(inner if is_float else w.channels) // lanes),
+        planes, packed_rows * line, line, columns, len(g.phases), 0, 0, *kernels,
     ]  # fmt: skip
-    operands = tuple(f"x{i}{part}" for i in range(len(views) - 2) for part in _ARRAYS)
-    source = "place" if in_place else "blocks" if order == "blocks" else "lines"
-    code = conv(source=source, operands=operands)
-    if integers is not None:
-        code = conv(source=source, operands=operands, fill=(dtype, integers))
-    return Call(
-        code,
+    for array in arrays[2:]:
+        args += array
+    source = "place" if w.in_place else "blocks" if w.order == "blocks" else "lines"
+    names = _operands(len(operands))
+    return Form(
+        conv(source=source, operands=names)
+        if is_float
+        else conv(source=source, operands=names, fill=(dtype, w.numbers)),
         args,
-        tiles=images * w.groups * bands * b.panels,
-        reads=[x, b.view, steps, limits, *views[2:], *([] if zero is None else [zero])],
-        writes=[out],
+        places=(*_PLACES, *[_ZERO] * has_zero, *range(len(CONV_SLOTS), len(args), len(_ARRAYS))),
+        tiles=images * w.groups * bands * panels,
         scratch=PACKED_AT + memory * 4,
-        flops=2 * out.size * w.inputs * kernel_size[0] * kernel_size[1],
+        flops=2 * images * out_channels * out_rows * out_columns * w.inputs * w.kernel[0] * w.kernel[1],
         label="conv",
+        constants=[steps, limits],
     )
+
+
+@functools.cache
+def _operands(count: int) -> tuple[str, ...]:
+    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
+
+
+@functools.lru_cache(4096)
+def _tiles(
+    heights: tuple[int, int],
+    widths: tuple[int, int],
+    most: int,
+    width: int,
+    last: int,
+    is_single: bool,
+    lanes: int,
+    fetch: bool,
+    fetched: int,
+    pitch: int,
+    unroll: int,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    numbers: Numbers,
+) -> list[Kernel]:
+    """The register tiles of all sizes, for whole panels and for the last one, of `last` channels."""
+    kernels: list[Kernel] = []
+    for is_last in (is_single, True):
+        vectors, masked = (-(-last // lanes), last % lanes != 0) if is_last else (width, False)
+        for rows, columns in itertools.product(heights, widths):
+            kernels.append(
+                tile(
+                    rows=rows,
+                    columns=columns,
+                    pitch=pitch,
+                    unroll=unroll,
+                    panel=width,
+                    vectors=vectors,
+                    fetch=fetch,
+                    fetched=fetched,
+                    sums=partial_sums(rows * columns, most, unroll),
+                    masked=masked,
+                    out=out,
+                    epilogue=epilogue,
+                    reaches=reaches,
+                    operands=operand_names(len(reaches)),
+                    **({} if numbers == "float32" else {"numbers": numbers}),
+                )
+            )
+    return kernels

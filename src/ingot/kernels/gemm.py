@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,8 +21,7 @@ from ingot.codegen.builder import F32, I8, I64, Builder, Int
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError
-from ingot.kernels.alike import alike
-from ingot.kernels.call import Call, View, row_major
+from ingot.kernels.call import Call, Form, View, row_major
 from ingot.kernels.contract import (
     FRAME_BYTES,
     PACKED_AT,
@@ -31,16 +32,17 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Numbers,
-    fetches,
+    Reach,
     name_of,
     offsets_table,
     operand_names,
     partial_sums,
-    reach_of,
+    reach,
     register_tile,
     split,
     tile,
 )
+from ingot.kernels.expression import Expression
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
 from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
@@ -55,8 +57,11 @@ GEMM_SLOTS = (
     "n", "k", "k_blocks", "table", "steps",
     "near", "next_step", "next_tile", "pack", "tall_tile", "low_tile", "tall_last", "low_last",
 )  # fmt: skip
+#: Where the addresses of a, of the weights, of out and of the table of steps go.
+_PLACES = tuple(GEMM_SLOTS.index(slot) for slot in ("a", "b", "out", "table"))
 
 
+@functools.cache
 def gemm_operands(count: int) -> tuple[str, ...]:
     """The slots of the epilogue's operands."""
     return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
@@ -195,7 +200,6 @@ def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.matmul(a.astype(np.float64), b.astype(np.float64))
 
 
-@alike
 def matmul(
     a: View,
     b: PackedWeights | View,
@@ -234,47 +238,36 @@ def matmul(
 
 
 def product_calls(
-    a: View, b: PackedWeights, out: View, epilogue: Epilogue | None, machine: Machine
+    a: View, b: PackedWeights, out: View, epilogue: Epilogue | None, machine: Machine, label: str = "matmul"
 ) -> list[Call]:
     """Calls for panels that are packed already, of floats or of integers; see `matmul`."""
+    shape = out.shape
+    views = [a.broadcast_to((*shape[:-1], a.shape[-1])), out]
+    if epilogue is not None:
+        views += [v.broadcast_to(shape) for v in epilogue.operands]
+    form, places = _product(
+        shape,
+        tuple([(v.dtype, v.strides) for v in views]),
+        _panels(b),
+        None if epilogue is None else epilogue.expression,
+        machine,
+        label,
+    )
     calls: list[Call] = []
-    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
-    batch, m = out.shape[:-2], out.shape[-2]
-    missing = len(batch) - len(b.batch)
-    b_strides = [0] * missing
-    for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
-        if size not in (1, whole):
-            raise ShapeError(
-                f"matrix product: found batches {b.batch} of the second factor for {batch}; "
-                "they must be equal or 1"
-            )
-        b_strides.append(0 if size == 1 else stride * b.matrix)
-    views = [a.broadcast_to((*batch, m, a.shape[-1])), out, *operands]
-    dims = [
-        _Dim(size, sb, [v.strides[i] for v in views])
-        for i, (size, sb) in enumerate(zip(batch, b_strides, strict=True))
-    ]
-    row = _Dim(m, 0, [v.strides[-2] for v in views])
-    dims, row = _collapse(dims, row)
-    outer, inner = dims[:-2], [_Dim(1, 0, [0] * len(views))] * (2 - len(dims)) + dims[-2:]
-    for index in itertools.product(*(range(d.size) for d in outer)):
-        moved = [
-            replace(
-                v,
-                offset=v.offset
-                + v.dtype.itemsize * sum(i * d.strides[j] for i, d in zip(index, outer, strict=True)),
-            )
-            for j, v in enumerate(views)
-        ]
-        weights = replace(
-            b.view, offset=b.view.offset + 4 * sum(i * d.b for i, d in zip(index, outer, strict=True))
+    (table,) = form.constants
+    for weights, offsets in places:
+        x, y, *operands = (
+            [replace(v, offset=v.offset + o) for v, o in zip(views, offsets, strict=True)]
+            if any(offsets)
+            else views
         )
-        calls.append(_call(moved, replace(b, view=weights), inner, row, epilogue, machine))
+        panels = replace(b.view, offset=b.view.offset + weights) if weights else b.view
+        calls.append(form.call([x, panels, y, table, *operands], [x, panels, table, *operands], [y]))
     return calls
 
 
 def integer_matmul(
-    a: View, b: IntegerWeights, out: View, epilogue: Epilogue | None, machine: Machine
+    a: View, b: IntegerWeights, out: View, epilogue: Epilogue | None, machine: Machine, label: str = "matmul"
 ) -> list[Call]:
     """Calls that compute out[..., M, N] = epilogue(a' · b') in int32, with units as `kernels.units` says.
 
@@ -287,128 +280,204 @@ def integer_matmul(
             f"product of integers: found {a.shape} · [..., {b.depth}, {b.n}] -> {out.shape}; "
             "the inner sizes must be equal and the result [..., rows of the first, columns of the second]"
         )
-    return product_calls(a, b, out, epilogue, machine) if out.size else []
+    return product_calls(a, b, out, epilogue, machine, label) if out.size else []
 
 
 def _turn(view: View) -> View:
     return view.transpose([*range(view.rank - 2), view.rank - 1, view.rank - 2])
 
 
-@dataclass(frozen=True, slots=True)
-class _Dim:
-    """A dimension of the batch, or the rows: its size, and strides in elements of the weights and of the
-    other views.
-    """
+class _Panels(NamedTuple):
+    """Packed weights without their memory."""
 
-    size: int
-    b: int
-    strides: list[int]
+    k: int
+    n: int
+    batch: tuple[int, ...]
+    rows: int
+    panel: int
+    numbers: Numbers
+    depth: int  # of the contraction
+    step: int  # units in a step of the tile, of integers
+
+
+def _panels(b: PackedWeights) -> _Panels:
+    if isinstance(b, IntegerWeights):
+        return _Panels(b.k, b.n, b.batch, b.rows, b.panel, b.numbers, b.depth, b.step)
+    return _Panels(b.k, b.n, b.batch, b.rows, b.panel, "float32", b.k, UNROLL)
+
+
+#: A dimension of the batch, or the rows: its size, and strides in elements of the weights and of each view.
+_Dim: TypeAlias = tuple[int, int, list[int]]
 
 
 def _collapse(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     """Fewer dimensions of batch: neighbours that follow each other become one, and rows where the weights
     stay.
     """
-    dims = [d for d in dims if d.size > 1]
-    while dims and dims[-1].b == 0 and _follow(dims[-1], row):
-        row = _Dim(dims[-1].size * row.size, 0, row.strides if row.size > 1 else dims[-1].strides)
-        dims = dims[:-1]
+    dims = [d for d in dims if d[0] > 1]
+    while dims and dims[-1][1] == 0 and _follow(dims[-1], row):
+        last = dims.pop()
+        row = last[0] * row[0], 0, row[2] if row[0] > 1 else last[2]
     kept: list[_Dim] = []
     for dim in dims:
-        if kept and kept[-1].b == dim.b * dim.size and _follow(kept[-1], dim):
-            kept[-1] = _Dim(kept[-1].size * dim.size, dim.b, dim.strides)
+        if kept and kept[-1][1] == dim[1] * dim[0] and _follow(kept[-1], dim):
+            kept[-1] = kept[-1][0] * dim[0], dim[1], dim[2]
         else:
             kept.append(dim)
     return kept, row
 
 
 def _follow(outer: _Dim, inner: _Dim) -> bool:
-    return inner.size == 1 or all(
-        o == inner.size * i for o, i in zip(outer.strides, inner.strides, strict=True)
-    )
+    return inner[0] == 1 or outer[2] == [inner[0] * step for step in inner[2]]
 
 
-def _call(
-    views: list[View],
-    b: PackedWeights,
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _product(
+    shape: tuple[int, ...],
+    layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    b: _Panels,
+    epilogue: Expression | None,
+    machine: Machine,
+    label: str,
+) -> tuple[Form, list[tuple[int, list[int]]]]:
+    """All of the calls but their memory: each is over at most two dimensions of batch; and for each how many
+    bytes further the weights and the views lie. layouts: dtype and strides of a, out and the epilogue's
+    operands, all of the batch's shape.
+    """
+    batch, strides = shape[:-2], [own for _, own in layouts]
+    missing = len(batch) - len(b.batch)
+    matrix = -(-b.n // b.panel) * b.rows * b.panel
+    between = [0] * missing
+    for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
+        if size not in (1, whole):
+            raise ShapeError(
+                f"matrix product: found batches {b.batch} of the second factor for {batch}; "
+                "they must be equal or 1"
+            )
+        between.append(0 if size == 1 else stride * matrix)
+    dims: list[_Dim] = [(n, between[i], [own[i] for own in strides]) for i, n in enumerate(batch)]
+    dims, row = _collapse(dims, (shape[-2], 0, [own[-2] for own in strides]))
+    outer, inner = dims[:-2], [(1, 0, [0] * len(layouts))] * (2 - len(dims)) + dims[-2:]
+    places: list[tuple[int, list[int]]] = []
+    for index in itertools.product(*[range(n) for n, _, _ in outer]):
+        weights = 4 * sum(i * dim[1] for i, dim in zip(index, outer, strict=True))
+        further = [
+            dtype.itemsize * sum(i * dim[2][j] for i, dim in zip(index, outer, strict=True))
+            for j, (dtype, _) in enumerate(layouts)
+        ]
+        places.append((weights, further))
+    return _form(shape, layouts, b, inner, row, epilogue, machine, label), places
+
+
+def _form(
+    shape: tuple[int, ...],
+    layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    b: _Panels,
     dims: list[_Dim],
     row: _Dim,
-    epilogue: Epilogue | None,
+    epilogue: Expression | None,
     machine: Machine,
-) -> Call:
-    """One call over at most two dimensions of batch. views: a, out and the epilogue's operands."""
-    units = b if isinstance(b, IntegerWeights) else None
-    numbers: Numbers = "float32" if units is None else units.numbers
-    lanes, shape = machine.lanes, register_tile(machine, b.n, numbers)
+    label: str,
+) -> Form:
+    """A call over at most two dimensions of batch. layouts: of a, out and the epilogue's operands."""
+    lanes = machine.lanes
+    most = register_tile(machine, b.n, b.numbers).pixels
     outer, batch = dims
-    tiles, tall, height = split(row.size, shape.pixels)
-    panels, depth_blocks = b.panels, max(1, -(-b.k // lanes))
-    bands = _bands(tiles, panels * outer.size * batch.size, shape.pixels * depth_blocks * lanes * 4, machine)
+    rows, _, row_steps = row
+    columns, sizes = [own[-1] for _, own in layouts], [dtype.itemsize for dtype, _ in layouts]
+    tiles, tall, height = split(rows, most)
+    panels, depth_blocks, matrices = -(-b.n // b.panel), max(1, -(-b.k // lanes)), outer[0] * batch[0]
+    bands = _bands(tiles, panels * matrices, most * depth_blocks * lanes * 4, machine)
     rows_in_band = -(-tiles // bands) * (height + 1 if tall else height)
 
-    columns = [v.strides[-1] for v in views]
-    reaches = [
-        reach_of(v, column, [row.strides[j]], b.n)
-        for j, (v, column) in enumerate(zip(views, columns, strict=True))
-    ]
-    a, dtype = views[0], name_of(views[0].dtype)
-    depth = b.k if units is None else units.depth
-    mode = pack_mode((row.size, depth), row.strides[0], columns[0])
-    if units is None:
-        reading = _reading(dtype, row.strides[0], columns[0], row.size, b.k, rows_in_band, lanes)
+    dtype = name_of(layouts[0][0])
+    mode = pack_mode((rows, b.depth), row_steps[0], columns[0])
+    if b.numbers == "float32":
+        reading = _reading(dtype, row_steps[0], columns[0], rows, b.k, rows_in_band, lanes)
         packing = pack(mode=mode, width=1, dtype=dtype)
     else:
         reading = _unit_reading(
-            dtype, numbers, row.strides[0], columns[0], row.size, depth, units.step, rows_in_band, lanes
+            dtype, b.numbers, row_steps[0], columns[0], rows, b.depth, b.step, rows_in_band, lanes
         )
-        packing = pack_units(mode=mode, dtype=dtype, numbers=numbers)
-    width = b.panel // lanes
-    last = b.n - (panels - 1) * b.panel
+        packing = pack_units(mode=mode, dtype=dtype, numbers=b.numbers)
     steps = -(-b.k // reading.unroll)
     ahead = Ahead.of(tiles // bands, height + (tall > 0), steps, reading.unroll * b.panel * 4)
-    tile_of = functools.partial(
-        tile,
-        rows=1, fetch=fetches(views[1:], machine), fetched=ahead.lines,
-        pitch=reading.pitch, unroll=reading.unroll, panel=width, out=reaches[1],
-        epilogue=epilogue.expression if epilogue else None,
-        reaches=tuple(reaches[2:]), operands=operand_names(len(views) - 2),
-        **({} if numbers == "float32" else {"numbers": numbers}),
+    reaches = [
+        reach(name_of(own), column, step != 0, b.n)
+        for (own, _), column, step in zip(layouts[1:], columns[1:], row_steps[1:], strict=True)
+    ]
+    kernels = _tiles(
+        (height + (tall > 0), height), most, b.n - (panels - 1) * b.panel, panels == 1, lanes,
+        math.prod(shape) * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines,
+        reading.pitch, reading.unroll, b.panel // lanes, reaches[0], epilogue, tuple(reaches[1:]), b.numbers,
     )  # fmt: skip
 
-    @functools.cache  # some of the four are the same
-    def kernel_of(pixels: int, last_panel: bool) -> Kernel:
-        vectors = -(-last // lanes) if last_panel else width
-        masked = last_panel and last % lanes != 0
-        sums = partial_sums(pixels, shape.pixels, reading.unroll)
-        return tile_of(columns=pixels, sums=sums, vectors=vectors, masked=masked)
-
-    heights = (height + (tall > 0), height)
-    tall_tile, low_tile = (kernel_of(pixels, panels == 1) for pixels in heights)
-    tall_last, low_last = (kernel_of(pixels, True) for pixels in heights)
-
-    arrays: list[list[int | View | Kernel]] = []
-    for j, view in enumerate(views):
-        size = view.dtype.itemsize
-        arrays.append([view, *(d.strides[j] * size for d in (outer, batch, row)), columns[j] * size])
+    arrays: list[list[int | View | Kernel]] = [
+        [0, outer[2][j] * size, batch[2][j] * size, row_steps[j] * size, columns[j] * size]
+        for j, size in enumerate(sizes)
+    ]
     args: list[int | View | Kernel] = [
-        *arrays[0], b.view, outer.b * 4, batch.b * 4, b.rows * b.panel * 4, *arrays[1],
-        batch.size, bands, tiles, tall, height, rows_in_band, panels, b.panel,
-        b.n, depth, depth_blocks, reading.table, steps,
-        ahead.near, ahead.step, ahead.tile, packing,
-        tall_tile, low_tile, tall_last, low_last,
-        *itertools.chain.from_iterable(arrays[2:]),
+        *arrays[0], 0, outer[1] * 4, batch[1] * 4, b.rows * b.panel * 4, *arrays[1],
+        batch[0], bands, tiles, tall, height, rows_in_band, panels, b.panel,
+        b.n, b.depth, depth_blocks, 0, steps,
+        ahead.near, ahead.step, ahead.tile, packing, *kernels,
     ]  # fmt: skip
-    matrices = outer.size * batch.size
-    return Call(
-        gemm(in_place=reading.in_place, operands=gemm_operands(len(views) - 2)),
+    for array in arrays[2:]:
+        args += array
+    return Form(
+        gemm(in_place=reading.in_place, operands=gemm_operands(len(layouts) - 2)),
         args,
+        places=(*_PLACES, *range(len(GEMM_SLOTS), len(args), len(_ARRAYS))),
         tiles=matrices * bands * panels,
-        reads=[a, b.view, reading.table, *views[2:]],
-        writes=[views[1]],
         scratch=PACKED_AT + (0 if reading.in_place else depth_blocks * rows_in_band * lanes * 4),
-        flops=2 * matrices * row.size * b.n * depth,
-        label="matmul",
+        flops=2 * matrices * rows * b.n * b.depth,
+        label=label,
+        constants=[reading.table],
     )
+
+
+@functools.lru_cache(4096)
+def _tiles(
+    heights: tuple[int, int],
+    most: int,
+    last: int,
+    is_single: bool,
+    lanes: int,
+    fetch: bool,
+    fetched: int,
+    pitch: int,
+    unroll: int,
+    width: int,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    numbers: Numbers,
+) -> list[Kernel]:
+    """The register tiles: of each height, for whole panels and for the last one, of `last` columns."""
+    kernels: list[Kernel] = []
+    for is_last in (is_single, True):
+        vectors = -(-last // lanes) if is_last else width
+        for pixels in heights:
+            kernels.append(
+                tile(
+                    rows=1,
+                    columns=pixels,
+                    pitch=pitch,
+                    unroll=unroll,
+                    panel=width,
+                    vectors=vectors,
+                    fetch=fetch,
+                    fetched=fetched,
+                    sums=partial_sums(pixels, most, unroll),
+                    masked=is_last and last % lanes != 0,
+                    out=out,
+                    epilogue=epilogue,
+                    reaches=reaches,
+                    operands=operand_names(len(reaches)),
+                    **({} if numbers == "float32" else {"numbers": numbers}),
+                )  # fmt: skip
+            )
+    return kernels
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:

@@ -32,7 +32,7 @@ Order = Literal["blocks", "planes", "pixels"]
 _LONGEST_STEP = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Geometry:
     """A convolution's numbers that decide how its input is read. Pairs are (rows, columns)."""
 
@@ -49,43 +49,43 @@ class Geometry:
     steps: tuple[int, int, int]  # of the input, in elements: to the next channel, row, column
     step: int = UNROLL  # values of a block of channels in a step
 
-    @property
+    @functools.cached_property
     def reach(self) -> int:
         """Columns from the first tap of the filter to the last."""
         return (self.kernel[1] - 1) * self.dilations[1]
 
-    @property
+    @functools.cached_property
     def rows_step(self) -> int:
         """The distance in the input of two packed rows."""
         return self.strides[0] if self.kernel[0] == 1 else 1
 
-    @property
+    @functools.cached_property
     def extra_rows(self) -> int:
         """Packed rows that one output row needs, but for the first."""
         return (self.kernel[0] - 1) * self.dilations[0]
 
-    @property
+    @functools.cached_property
     def advance(self) -> int:
         """Packed rows from one output row to the next."""
         return self.strides[0] // self.rows_step
 
-    @property
+    @functools.cached_property
     def phases(self) -> list[int]:
         """Which columns, modulo the stride, are read."""
         return sorted({j * self.dilations[1] % self.strides[1] for j in range(self.kernel[1])})
 
-    @property
+    @functools.cached_property
     def values(self) -> int:
         """Values of a pixel that lie side by side in a packed line."""
         return self.channels if self.order == "pixels" else 1
 
-    @property
+    @functools.cached_property
     def planes(self) -> int:
         """Blocks of channels, or planes of lines."""
         each = {"blocks": self.lanes, "planes": 1, "pixels": self.channels}[self.order]
         return max(1, -(-self.channels // each))
 
-    @property
+    @functools.cached_property
     def columns(self) -> int:
         """Columns of a phase that are read, or floats of a line."""
         if self.order == "blocks":
@@ -93,24 +93,24 @@ class Geometry:
         floats = ((self.out_width - 1) * self.strides[1] + self.reach + 1) * self.values
         return -(-floats // self.lanes) * self.lanes
 
-    @property
+    @functools.cached_property
     def line(self) -> int:
         """Floats from one packed row to the next."""
         return self.columns * (len(self.phases) * self.lanes if self.order == "blocks" else 1)
 
-    @property
+    @functools.cached_property
     def pitch(self) -> int:
         """Floats from one output pixel's values to the next one's."""
         if self.in_place:
             return self.strides[1] * self.steps[2]
         return self.lanes if self.order == "blocks" else self.strides[1] * self.values
 
-    @property
+    @functools.cached_property
     def row_pitch(self) -> int:
         """Floats from one output row's values to the next one's."""
         return self.strides[0] * self.steps[1] if self.in_place else self.advance * self.line
 
-    @property
+    @functools.cached_property
     def unroll(self) -> int:
         """Values of the contraction in a step: a divisor of the runs in which they lie side by side."""
         if self.order == "blocks":
@@ -122,7 +122,7 @@ class Geometry:
             runs = self.channels * (self.kernel[1] if dense else 1)
         return max(u for u in range(1, _LONGEST_STEP + 1) if runs % u == 0)
 
-    @property
+    @functools.cached_property
     def row_floats(self) -> int:
         """Floats of memory that one output row's input takes, to choose how many of them stay in the
         cache.
@@ -171,12 +171,15 @@ def table(g: Geometry, rows: int) -> View:
         return offsets_table((start + np.arange(0, g.kernel[1] * g.values, g.unroll)).reshape(-1))
     column = np.arange(g.kernel[1]) * g.dilations[1]
     phase = np.searchsorted(g.phases, column % g.strides[1])
-    j = ((phase * g.columns + column // g.strides[1]) * g.lanes)[None, :, None]
-    parts: list[np.ndarray] = []
-    for block in range(g.planes):
-        channels = np.arange(0, min(g.lanes, g.channels - block * g.lanes), g.step)
-        parts.append((block * plane + i + j + channels).reshape(-1))
-    return offsets_table(np.concatenate(parts))
+    taps = i + ((phase * g.columns + column // g.strides[1]) * g.lanes)[:, None]
+    steps = np.arange(0, g.lanes, g.step)
+    offsets = (np.arange(0, g.planes * plane, plane)[:, None, None, None] + taps + steps).reshape(-1)
+    # The last block may be narrower: it has fewer steps at each tap.
+    whole, left = divmod(g.channels, g.lanes)
+    if left:
+        last = whole * plane + taps + steps[: -(-left // g.step)]
+        offsets = np.concatenate([offsets[: whole * taps.size * steps.size], last.reshape(-1)])
+    return offsets_table(offsets)
 
 
 @functools.lru_cache(256)
@@ -212,6 +215,7 @@ def weight_rows(
     return rows.reshape(-1), taps * -(-channels // step) * step
 
 
+@functools.lru_cache(4096)
 def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: int) -> tuple[int, int]:
     """Rows and columns of the register tiles that cover an image in the least time.
 
