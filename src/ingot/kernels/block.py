@@ -12,6 +12,7 @@ first.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,21 +95,36 @@ def choose(
     default a product and a half, as much of it comes from L2.
     """
     best: tuple[float, int, int] | None = None
+    for work, rows, pixels in _turns(kernel, strides, dilations, registers, weights, load_cost):
+        time = -(-out[0] // rows) * -(-out[1] // pixels) * work
+        if best is None or time < best[0]:
+            best = (time, rows, pixels)
+    return best and best[1:]
+
+
+@functools.lru_cache(1024)
+def _turns(
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    registers: int,
+    weights: bool,
+    load_cost: float,
+) -> list[tuple[float, int, int]]:
+    """The instructions, rows and pixels of every turn that fits the registers."""
+    found: list[tuple[float, int, int]] = []
     for rows in range(1, (5 if dilations[0] == 1 else 2)):
         meets = min(rows, -(-kernel[0] // strides[0])) * kernel[1] if weights else 0
         for pixels in range(1, 15):
             if rows * pixels + meets + 1 > registers:
                 break
-            turns = -(-out[0] // rows) * -(-out[1] // pixels)
             lines = (rows - 1) * strides[0] + kernel[0]
             columns = (pixels - 1) * strides[1] + min((kernel[1] - 1) * dilations[1] + 1, kernel[1] * pixels)
             work = rows * pixels * math.prod(kernel) + load_cost * lines * columns
             work += 2 * rows * pixels + _TURN
             # Fewer results than an FMA's latency hides are no gain.
-            work *= max(1.0, 8 / (rows * pixels))
-            if best is None or turns * work < best[0]:
-                best = (turns * work, rows, pixels)
-    return best and best[1:]
+            found.append((work * max(1.0, 8 / (rows * pixels)), rows, pixels))
+    return found
 
 
 def emit_blocks(

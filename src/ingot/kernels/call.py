@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,9 @@ class Buffer:
             assert self.array is not None
             self._address = self.array.ctypes.data
         return self._address
+
+
+_NOWHERE = Buffer(0)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -115,6 +118,20 @@ class View:
             if runs[-1][0] == 1:
                 runs.pop()
         return self.with_dims(shape, strides[::-1])
+
+
+#: How a view lies: its dtype, shape and strides.
+Layout: TypeAlias = tuple[np.dtype, tuple[int, ...], tuple[int, ...]]
+
+
+def layout_of(view: View) -> Layout:
+    """All of the view but its memory."""
+    return view.dtype, view.shape, view.strides
+
+
+def blank(layout: Layout) -> View:
+    """A view of no memory, to work out a `Form` with."""
+    return View(_NOWHERE, 0, *layout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ import numpy as np
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
-from ingot.kernels.alike import alike
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
-from ingot.kernels.call import Call, View, constant
+from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout_of
 from ingot.kernels.contract import Epilogue, Reach
 from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
@@ -183,7 +182,6 @@ def _patterns(group: int, lanes: int) -> np.ndarray:
     return (np.arange(lanes) // group * group + np.arange(group)[:, None]).astype(np.int32)
 
 
-@alike
 def depthwise_conv2d(
     x: View,
     weights: DepthwiseWeights,
@@ -202,13 +200,37 @@ def depthwise_conv2d(
     """
     expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
     refuse_non_float32("depthwise convolution", x, *([] if expression else [out]))
-    rows, columns = weights.kernel
-    multiplier = weights.channels // max(x.shape[1], 1)
+    form = _form(
+        layout_of(x), layout_of(out), tuple([layout_of(v) for v in extra]), expression,
+        weights.channels, weights.kernel, weights.group, strides, pads[:2], dilations, machine,
+    )  # fmt: skip
+    reads = [x, weights.view, *form.constants, *extra]
+    return [form.call([x, out, *reads[1:]], reads, [out])]
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _form(
+    x_layout: Layout,
+    out_layout: Layout,
+    extra: tuple[Layout, ...],
+    epilogue: Expression | None,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    group: int,
+    strides: tuple[int, int],
+    pads: tuple[int, int],
+    dilations: tuple[int, int],
+    machine: Machine,
+) -> Form:
+    """All of a call but its memory: that of x, out, the weights, `constants`, and the epilogue's operands."""
+    x, out = blank(x_layout), blank(out_layout)
+    (rows, columns), (top, left) = kernel_size, pads
+    multiplier = out_channels // max(x.shape[1], 1)
     gather, scatter = x.strides[1] != 1 or multiplier != 1, out.strides[1] != 1
-    masked = weights.channels % machine.lanes != 0
-    reaches, operands, slots = operands_of(extra, out.shape)
+    masked = out_channels % machine.lanes != 0
+    reaches, operands, slots = operands_of([blank(layout) for layout in extra], out.shape)
     # One register for the input vector, and without FMA another for the product, or for the permutation.
-    group, further = weights.group, list[View]()
+    further = list[View]()
     registers = machine.registers - (1 if machine.fma and group == 1 else 2)
     cost = 1.5 if group == 1 else 2.0
     turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True, load_cost=cost)
@@ -217,31 +239,28 @@ def depthwise_conv2d(
             (rows, columns), strides, dilations, *turn, gather, scatter, out.dtype.name, masked, group
         )
         further = [constant(_patterns(group, machine.lanes))]
-        arguments, tiles, scratch = block_arguments(
-            x, out, block, pads[0], pads[1], max(multiplier, 1), machine
-        )
-        code = depthwise_block(block=block, epilogue=expression, reaches=reaches, operands=operands)
+        arguments, tiles, scratch = block_arguments(x, out, block, top, left, max(multiplier, 1), machine)
+        code = depthwise_block(block=block, epilogue=epilogue, reaches=reaches, operands=operands)
     else:
         pixels = pixels_in_turn(out.shape[3])
         window = Window(columns, strides[1], dilations[1], pixels, gather, scatter, out.dtype.name, masked)
         arguments, tiles = window_arguments(
-            x, out, rows, strides[0], dilations[0], pads[0], pads[1], max(multiplier, 1), machine
+            x, out, rows, strides[0], dilations[0], top, left, max(multiplier, 1), machine
         )
         # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly
         # equal.
         most = max(machine.registers - pixels - 2, 1)
         held = -(-columns // -(-columns // most))
-        code = depthwise(window=window, held=held, epilogue=expression, reaches=reaches, operands=operands)
+        code = depthwise(window=window, held=held, epilogue=epilogue, reaches=reaches, operands=operands)
         scratch = (pixels + 1) * machine.vector_bytes
-    return [
-        Call(
-            code,
-            [*arguments, weights.view, *further, *slots],
-            tiles=tiles,
-            reads=[x, weights.view, *further, *extra],
-            writes=[out],
-            scratch=scratch,
-            flops=2 * out.size * group * rows * columns,
-            label="depthwise" if group == 1 else "grouped",
-        )
-    ]
+    args = [*arguments, x, *further, *slots]  # x: the weights go there
+    return Form(
+        code,
+        args,
+        places=[place for place, arg in enumerate(args) if isinstance(arg, View)],
+        tiles=tiles,
+        scratch=scratch,
+        flops=2 * out.size * group * rows * columns,
+        label="depthwise" if group == 1 else "grouped",
+        constants=further,
+    )

@@ -475,7 +475,7 @@ def _tiles(
                     reaches=reaches,
                     operands=operand_names(len(reaches)),
                     **({} if numbers == "float32" else {"numbers": numbers}),
-                )  # fmt: skip
+                )
             )
     return kernels
 

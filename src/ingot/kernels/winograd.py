@@ -18,6 +18,7 @@ The result differs from the definition's by 1 to 6e-6 of the largest output (a d
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,7 @@ from ingot.codegen.builder import F32, I8, I64, Builder
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
-from ingot.kernels.alike import alike
-from ingot.kernels.call import Buffer, Call, View
+from ingot.kernels.call import Buffer, Call, Form, Layout, View, layout_of
 from ingot.kernels.contract import (
     PANEL_VECTORS,
     SUMS_BYTES,
@@ -37,12 +37,14 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Reach,
+    name_of,
     offsets_table,
     partial_sums,
-    reach_of,
+    reach,
     register_tile,
     tile,
 )
+from ingot.kernels.expression import Expression
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
@@ -150,7 +152,6 @@ def _table(channels: int, strip: int, lanes: int) -> View:
     return offsets_table(steps // lanes * (POINTS * strip * lanes) + steps % lanes)
 
 
-@alike
 def winograd_conv2d(
     x: View,
     w: WinogradWeights,
@@ -171,70 +172,127 @@ def winograd_conv2d(
     _check(x, w, out, pads, epilogue)
     if out.size == 0:
         return []
-    lanes, (images, _, height, width) = machine.lanes, out.shape
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
-    across, down = -(-width // OUTPUTS), -(-height // OUTPUTS)
+    transform, main, nbytes = _forms(
+        layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands]),
+        None if epilogue is None else epilogue.expression,
+        w.inputs, w.outputs, w.rows, w.panel, (pads[0], pads[1]), machine,
+    )  # fmt: skip
+    further = [*main.constants, *operands]
+    if transform is None:
+        return [main.call([x, out, w.view, *further], [x, w.view, *further], [out])]
+    v = _memory(nbytes)
+    return [
+        transform.call([x, v], [x], [v]),
+        main.call([x, out, v, w.view, *further], [v, w.view, *further], [out]),
+    ]
+
+
+@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+def _forms(
+    x: Layout,
+    out: Layout,
+    operands: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    epilogue: Expression | None,
+    inputs: int,
+    outputs: int,
+    rows: int,
+    panel: int,
+    pads: tuple[int, int],
+    machine: Machine,
+) -> tuple[Form | None, Form, int]:
+    """All of the calls but their memory, and the bytes of v; the first, if there is one, fills v for all
+    strips. operands: dtypes and strides of the epilogue's. rows, panel: of the packed weights.
+    """
+    (x_dtype, (_, _, x_height, x_width), x_strides), (out_dtype, shape, out_strides) = x, out
+    lanes, (images, _, height, width) = machine.lanes, shape
+    across, down, panels = -(-width // OUTPUTS), -(-height // OUTPUTS), -(-outputs // panel)
     tiles = images * across * down
-    columns, strip, groups = _blocking(tiles, w.rows, w.panel, w.panels, machine)
+    columns, strip, groups = _blocking(tiles, rows, panel, panels, machine)
     strips = -(-tiles // strip)
-    blocks = -(-w.inputs // lanes)
+    blocks = -(-inputs // lanes)
     v_point = strip * lanes * 4
     v_strip = blocks * POINTS * v_point
-    v = _memory(strips * v_strip) if groups > 1 and strips * v_strip <= machine.l2_bytes // 2 else None
+    shared = groups > 1 and strips * v_strip <= machine.l2_bytes // 2
 
-    last = w.outputs - (w.panels - 1) * w.panel
-    steps = -(-w.inputs // UNROLL)
-    ahead = _ahead(strip // columns, steps, UNROLL * w.panel * 4)
-    reaches = [reach_of(v, v.strides[1], v.strides[2:], w.outputs) for v in (out, *operands)]
-
-    def product(vectors: int) -> Kernel:
-        return tile(
-            rows=1, columns=columns, pitch=lanes, unroll=UNROLL, vectors=vectors, panel=PANEL_VECTORS,
-            sums=partial_sums(columns, register_tile(machine).pixels, UNROLL), masked=False, fetch=False,
-            fetched=ahead.lines, out=Reach("float32", "contiguous"), epilogue=None, reaches=(), operands=(),
-        )  # fmt: skip
-
-    def output(channels: int) -> Kernel:
-        return from_points(
-            vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0, out=reaches[0],
-            epilogue=epilogue.expression if epilogue else None, reaches=tuple(reaches[1:]), operands=names,
-        )  # fmt: skip
-
-    def array(view: View) -> list[int | View | Kernel]:
-        return [view, *(s * view.dtype.itemsize for s in view.strides)]
-
+    last = outputs - (panels - 1) * panel
+    steps = -(-inputs // UNROLL)
+    ahead = _ahead(strip // columns, steps, UNROLL * panel * 4)
+    reaches = [
+        reach(name_of(dtype), own[1], (own[2] or own[3]) != 0, outputs)
+        for dtype, own in ((out_dtype, out_strides), *operands)
+    ]
     names = operand_slots(len(operands))
-    table = _table(w.inputs, strip, lanes)
-    read_input = to_points(gather=x.strides[1] != 1, tail=w.inputs % lanes != 0)
+    table = _table(inputs, strip, lanes)
+    read_input = to_points(gather=x_strides[1] != 1, tail=inputs % lanes != 0)
     args: list[int | View | Kernel] = [
-        *array(x), w.inputs, x.shape[2], x.shape[3], pads[0], pads[1],
-        *array(out), height, width, w.outputs,
+        0, *[s * x_dtype.itemsize for s in x_strides], inputs, x_height, x_width, *pads,
+        0, *[s * out_dtype.itemsize for s in out_strides], height, width, outputs,
         across, across * down, tiles, strip, columns,
-        0 if v is None else v, v_strip, POINTS * v_point, v_point,
-        w.view, w.rows * w.panel * 4, w.panels, groups, table, steps,
-        w.rows * w.panel * 4, ahead.step, ahead.tile,
+        0, v_strip, POINTS * v_point, v_point,
+        0, rows * panel * 4, panels, groups, 0, steps,
+        rows * panel * 4, ahead.step, ahead.tile,
         read_input,
-        product(PANEL_VECTORS), product(-(-last // lanes)), output(w.panel), output(last),
+        *_kernels(
+            columns, ahead.lines, register_tile(machine).pixels, panel, last, lanes,
+            reaches[0], epilogue, tuple(reaches[1:]),
+        ),
     ]  # fmt: skip
-    for view in operands:
-        args += array(view)
+    for dtype, own in operands:
+        args += [0, *[s * dtype.itemsize for s in own]]
+    first = ("x", "out", "v", "b", "table") if shared else ("x", "out", "b", "table")
     local = INPUT_SCRATCH_BYTES + (INPUT_SCRATCH_VECTORS + blocks) * machine.vector_bytes
-    memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * w.panel * 4 + (v_strip if v is None else 0)
-    main = Call(
-        winograd(panel=PANEL_VECTORS, shared=v is not None, operands=names),
+    memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * panel * 4 + (0 if shared else v_strip)
+    main = Form(
+        winograd(panel=PANEL_VECTORS, shared=shared, operands=names),
         args,
+        places=(*[SLOTS.index(slot) for slot in first], *range(len(SLOTS), len(args), 1 + len(AXES))),
         tiles=strips * groups,
-        reads=[x if v is None else v, w.view, table, *operands],
-        writes=[out],
         scratch=memory + max(local, OUTPUT_SCRATCH_VECTORS * machine.vector_bytes),
-        flops=2 * out.size * w.inputs * TAPS * TAPS,
+        flops=2 * math.prod(shape) * inputs * TAPS * TAPS,
         label="winograd",
+        constants=[table],
     )
-    if v is None:
-        return [main]
+    if not shared:
+        return None, main, 0
     values = {**dict(zip(SLOTS, args, strict=False)), "first": 0}
     slots = [values[slot] for slot in INPUT_SLOTS]
-    return [Call(read_input, slots, tiles, [x], [v], scratch=local, label="winograd"), main]
+    places = [INPUT_SLOTS.index(slot) for slot in ("x", "v")]
+    transform = Form(read_input, slots, places, tiles, scratch=local, label="winograd")
+    return transform, main, strips * v_strip
+
+
+@functools.lru_cache(1024)
+def _kernels(
+    columns: int,
+    fetched: int,
+    most: int,
+    panel: int,
+    last: int,
+    lanes: int,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+) -> list[Kernel]:
+    """The product and the transform of its results, of whole panels and of the last one, of `last`
+    channels.
+    """
+    products = [
+        tile(
+            rows=1, columns=columns, pitch=lanes, unroll=UNROLL, vectors=vectors, panel=PANEL_VECTORS,
+            sums=partial_sums(columns, most, UNROLL), masked=False, fetch=False,
+            fetched=fetched, out=Reach("float32", "contiguous"), epilogue=None, reaches=(), operands=(),
+        )
+        for vectors in (PANEL_VECTORS, -(-last // lanes))
+    ]  # fmt: skip
+    transforms = [
+        from_points(
+            vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0, out=out,
+            epilogue=epilogue, reaches=reaches, operands=operand_slots(len(reaches)),
+        )
+        for channels in (panel, last)
+    ]  # fmt: skip
+    return [*products, *transforms]
 
 
 def _ahead(tiles: int, steps: int, step_bytes: int) -> Ahead:
