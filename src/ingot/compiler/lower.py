@@ -27,6 +27,7 @@ from ingot.kernels.alike import remembering
 from ingot.kernels.call import (
     Buffer,
     Call,
+    Series,
     View,
     Weights,
     constant,
@@ -70,7 +71,7 @@ class Anchor:
 
     position: int
     turn: int
-    emit: Callable[[View, Epilogue | None], list[Call]]
+    emit: Callable[[View, Epilogue | None], Sequence[Call | Series]]
     order: tuple[int, ...]
     free_order: bool
     #: rows(out, epilogue, image, first): the same for some rows of one image, where the kernel can
@@ -100,7 +101,7 @@ class Check:
 class Lowered:
     """The outcome: steps in order. They leave the outputs in the buffers of kind "output"."""
 
-    steps: list[Call | HostStep]
+    steps: list[Call | Series | HostStep]
     checks: list[Check]
     #: how each node is computed: "native", "host", "view" (no work) or "folded" (known while planning)
     kinds: dict[int, str] = field(default_factory=dict[int, str])
@@ -140,7 +141,7 @@ class Lowering:
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
         self._has_packed = False
         self._turns = itertools.count()
-        self._steps: list[Call | HostStep] = []
+        self._steps: list[Call | Series | HostStep] = []
         self._checks: list[Check] = []
         self._kinds: dict[int, str] = {}
         self._position = self._start
@@ -295,7 +296,7 @@ class Lowering:
     def anchor(
         self,
         value: ir.Value,
-        emit: Callable[[View, Epilogue | None], list[Call]],
+        emit: Callable[[View, Epilogue | None], Sequence[Call | Series]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
         rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
@@ -342,8 +343,7 @@ class Lowering:
                 v.with_dims(out.shape, v.strides, image * v.strides[0] + first * v.strides[2]) for v in views
             ]
             calls = emit(out, None if expression is None else Epilogue(expression, operands), image, first)
-            for call in calls:
-                call.origin.extend(positions)
+            _belong(calls, positions)
             return calls
 
         return compute
@@ -521,10 +521,9 @@ class Lowering:
             if value is root or not _is_repeated(waits):
                 self._waiting.pop(value, None)
 
-    def _append(self, calls: Sequence[Call], positions: list[int]) -> None:
-        for call in calls:
-            call.origin.extend(positions)
-            self._steps.append(call)
+    def _append(self, calls: Sequence[Call | Series], positions: list[int]) -> None:
+        _belong(calls, positions)
+        self._steps += calls
 
     def _group(
         self, root: ir.Value, target: View | None
@@ -688,6 +687,15 @@ class Lowering:
             inputs.append(None if value is None else known if known is not None else self.view(value))
         outputs = [self.output(v) if v in self._facts else None for v in node.outputs]
         self._steps.append(HostStep(self._position, inputs, outputs))
+
+
+def _belong(calls: Sequence[Call | Series], positions: list[int]) -> None:
+    """They compute the nodes at these positions, too."""
+    for call in calls:
+        if isinstance(call, Call):
+            call.origin.extend(positions)
+        else:
+            _belong(call.body, positions)
 
 
 def _is_repeated(waits: Elementwise | Anchor) -> bool:

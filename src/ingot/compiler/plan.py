@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.lower import Check, HostStep, Lowered
 from ingot.compiler.memory import Lives, merge, place
 from ingot.errors import ShapeError
-from ingot.kernels.call import Buffer, Call, Form, View, form_of
+from ingot.kernels.call import Buffer, Call, Form, Moves, Series, View, form_of
 from ingot.ops.registry import Array
 
 #: A step shorter than this is not worth a second thread: waking, claiming tiles and sharing cache lines cost
@@ -70,87 +70,175 @@ def make_plan(
     lowered: Lowered, machine: Machine, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> Plan:
     """Place buffers, compile what was never compiled before, lay out the tables."""
-    steps = lowered.steps
-    lives = _lives(steps, lowered.checks)
+    steps, lives = _lives(lowered.steps, lowered.checks)
     merged = merge(steps, lives)
     offsets, arena_bytes = place((buffer, first, last) for buffer, (first, last) in lives.items())
     offsets.update((buffer, offsets[root]) for buffer, root in merged.items())
-    calls = [step for step in steps if isinstance(step, Call)]
-    kernels = {call.kernel for call in calls}
-    kernels.update(arg for call in calls for arg in call.args if isinstance(arg, Kernel))
-    code = cache.addresses(kernels, machine, progress)
+    code = cache.addresses(_kernels(lowered.steps), machine, progress)
 
-    words: list[int] = []
-    arena_words: list[int] = []
-    arena_offsets: list[int] = []
-    inputs: list[Patch] = []
-    outputs: list[Patch] = []
-    keep: dict[int, Array] = {}
-    table: list[tuple[int, ...]] = []
-    total_time = 0.0
+    table = _Table(code, offsets, threads)
     parts: list[tuple[int, int] | HostStep] = []
-    row, begun = 0, 0
-    for step in steps:
-        if isinstance(step, HostStep):
-            if row > begun:
-                parts.append((begun, row))
-            parts.append(step)
-            begun = row
+    begun = 0
+    for step in lowered.steps:
+        if not isinstance(step, HostStep):
+            table.add(step)
             continue
+        if len(table.calls) > begun:
+            parts.append((begun, len(table.calls)))
+        parts.append(step)
+        begun = len(table.calls)
+    if len(table.calls) > begun:
+        parts.append((begun, len(table.calls)))
+    words, rows, arena_words, arena_offsets = table.arrays()
+    return Plan(
+        words=words,
+        arena_words=arena_words,
+        arena_offsets=arena_offsets,
+        input_patches=table.inputs,
+        output_patches=table.outputs,
+        rows=rows,
+        parts=parts,
+        arena_bytes=arena_bytes,
+        scratch_bytes=max([call.scratch for call in table.calls], default=0),
+        offsets=offsets,
+        checks=lowered.checks,
+        calls=table.calls,
+        kinds=lowered.kinds,
+        keep=list(table.keep.values()),
+        is_long=table.nanoseconds > SHORTEST_WAKE_NS,
+    )
+
+
+class _Table:
+    """The tables of a plan, or of one turn of a series, as they grow."""
+
+    def __init__(self, code: dict[Kernel, int], offsets: dict[Buffer, int], threads: int) -> None:
+        self._code, self._offsets, self._threads = code, offsets, threads
+        self._words: list[int] = []
+        self._rows: list[tuple[int, ...]] = []
+        self._arena_words: list[int] = []
+        self._arena_offsets: list[int] = []
+        #: what came before: words, rows, words of the arena and their offsets
+        self._done: list[tuple[np.ndarray, ...]] = []
+        self._count = 0  # of words, with those
+        #: which words are addresses, in order, and which of them lie in constants
+        self.addresses: list[int] = []
+        self.fixed: list[int] = []
+        self.inputs: list[Patch] = []
+        self.outputs: list[Patch] = []
+        self.keep: dict[int, Array] = {}
+        self.calls: list[Call] = []
+        self.nanoseconds = 0.0
+
+    def add(self, step: Call | Series) -> None:
+        """Append a row for a call, or for each of a series."""
+        if isinstance(step, Series):
+            self._add_series(step)
+            return
         if step.tiles > spmd.MOST_TILES:
             raise ShapeError(
                 f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
-        form = _form(step, code)
-        time = form.nanoseconds
-        total_time += time
-        table.append(
-            (
-                code[step.kernel],
-                len(words),
-                step.tiles,
-                _sharers(step, time, threads),
-                0,
-                step.tiles // step.waves,
-            )
-        )
-        row += 1
-        first = len(words)
+        form = _form(step, self._code)
+        time, first = form.nanoseconds, self._count
+        self.nanoseconds += time
+        sharers, wave = _sharers(step, time, self._threads), step.tiles // step.waves
+        self._rows.append((self._code[step.kernel], first, step.tiles, sharers, 0, wave))
+        self.calls.append(step)
         assert form.words is not None
-        words += form.words
+        self._words += form.words
+        self._count += len(form.words)
         for position in form.places:
             view = cast(View, step.args[position])
             buffer, word = view.buffer, first + position
+            self.addresses.append(word)
             if buffer.kind == "arena":
-                arena_words.append(word)
-                arena_offsets.append(offsets[buffer] + view.offset)
+                self._arena_words.append(word)
+                self._arena_offsets.append(self._offsets[buffer] + view.offset)
             elif buffer.kind == "constant":
                 assert buffer.array is not None
-                keep[id(buffer.array)] = buffer.array
-                words[word] = buffer.address + view.offset
+                self.keep[id(buffer.array)] = buffer.array
+                self.fixed.append(word)
+                self._words[position - len(form.words)] = buffer.address + view.offset
             else:
-                patches = inputs if buffer.kind == "input" else outputs
+                patches = self.inputs if buffer.kind == "input" else self.outputs
                 patches.append(Patch(word, buffer.index, view.offset))
-    if row > begun:
-        parts.append((begun, row))
-    return Plan(
-        words=np.array(words, np.int64),
-        arena_words=np.array(arena_words, np.int64),
-        arena_offsets=np.array(arena_offsets, np.int64),
-        input_patches=inputs,
-        output_patches=outputs,
-        rows=np.array(table, np.int64).reshape(-1, spmd.STEP_WORDS),
-        parts=parts,
-        arena_bytes=arena_bytes,
-        scratch_bytes=max([call.scratch for call in calls], default=0),
-        offsets=offsets,
-        checks=lowered.checks,
-        calls=calls,
-        kinds=lowered.kinds,
-        keep=list(keep.values()),
-        is_long=total_time > SHORTEST_WAKE_NS,
-    )
+
+    def _add_series(self, step: Series) -> None:
+        one = _Table(self._code, self._offsets, self._threads)
+        for part in step.body:
+            one.add(part)
+        words, rows, arena_words, arena_offsets = one.arrays()
+        moves = dict(zip(one.addresses, _moves(step.body, step.moves), strict=True))
+        turns, start = np.arange(step.turns), self._count
+        width = len(words)
+        shifts = turns[:, None] * width
+
+        def further(of: Sequence[int]) -> np.ndarray:
+            return turns[:, None] * np.array([moves[word] for word in of], np.int64)
+
+        many_words = np.tile(words, (step.turns, 1))
+        if one.fixed:
+            many_words[:, one.fixed] += further(one.fixed)
+        many_rows = np.tile(rows, (step.turns, 1, 1))
+        many_rows[:, :, 1] += start + shifts
+        self._flush()
+        self._done.append(
+            (
+                many_words.reshape(-1),
+                many_rows.reshape(-1, spmd.STEP_WORDS),
+                (start + shifts + arena_words).reshape(-1),
+                (arena_offsets + further(arena_words.tolist())).reshape(-1),
+            )
+        )
+        self._count += width * step.turns
+        for turn in range(step.turns):
+            first = start + turn * width
+            self.addresses += [first + word for word in one.addresses]
+            self.fixed += [first + word for word in one.fixed]
+            for patches, ours in ((one.inputs, self.inputs), (one.outputs, self.outputs)):
+                ours += [Patch(first + p.word, p.index, p.offset + turn * moves[p.word]) for p in patches]
+        self.keep.update(one.keep)
+        self.calls += one.calls * step.turns
+        self.nanoseconds += one.nanoseconds * step.turns
+
+    def _flush(self) -> None:
+        """What was added one by one, to `_done`."""
+        columns = (self._words, self._rows, self._arena_words, self._arena_offsets)
+        words, rows, arena_words, arena_offsets = (np.array(column, np.int64) for column in columns)
+        self._done.append((words, rows.reshape(-1, spmd.STEP_WORDS), arena_words, arena_offsets))
+        for column in columns:
+            column.clear()
+
+    def arrays(self) -> list[np.ndarray]:
+        """The words, the rows, which words are addresses in the arena, and their offsets in it."""
+        self._flush()
+        return [np.concatenate(parts) for parts in zip(*self._done, strict=True)]
+
+
+def _moves(body: Sequence[Call | Series], moves: Moves) -> list[int]:
+    """How far each address of a body moves from turn to turn, in the order of the table's."""
+    flat: list[int] = []
+    for part, own in zip(body, moves, strict=True):
+        if isinstance(part, Series):
+            flat += _moves(part.body, cast(Moves, own)) * part.turns
+        else:
+            flat += cast("list[int]", own)
+    return flat
+
+
+def _kernels(steps: Sequence[Call | Series | HostStep]) -> set[Kernel]:
+    """All whose code the steps need."""
+    found: set[Kernel] = set()
+    for step in steps:
+        if isinstance(step, Series):
+            found |= _kernels(step.body)
+        elif isinstance(step, Call):
+            found.add(step.kernel)
+            if step.form is None or step.form.words is None:
+                found.update([arg for arg in step.args if isinstance(arg, Kernel)])
+    return found
 
 
 def _form(call: Call, code: dict[Kernel, int]) -> Form:
@@ -164,19 +252,49 @@ def _form(call: Call, code: dict[Kernel, int]) -> Form:
     return form
 
 
-def _lives(steps: list[Call | HostStep], checks: list[Check]) -> Lives:
-    """For each buffer of the arena its first and last step. Flags live to the end: the run reads them."""
-    lives: Lives = {check.flag.buffer: (0, len(steps)) for check in checks}
-    for number, step in enumerate(steps):
-        if isinstance(step, HostStep):
-            views = [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
-        else:
-            views = [*step.reads, *step.writes]
+def _lives(
+    steps: Sequence[Call | Series | HostStep], checks: list[Check]
+) -> tuple[list[Call | HostStep | None], Lives]:
+    """The steps in a row, each of a series once and as None, and for each buffer of the arena the first and
+    the last of them. Flags live to the end: the run reads them. What a series touches lives from its first
+    step to its last, as each turn comes back to it; but not what is a turn's own.
+    """
+    lives: Lives = {}
+    row: list[Call | HostStep | None] = []
+
+    def touch(views: Iterable[View | Array | None], touched: set[Buffer]) -> None:
+        number = len(row)
         for view in views:
-            if view.buffer.kind == "arena":
-                first, last = lives.get(view.buffer, (number, number))
-                lives[view.buffer] = (first, max(last, number))
-    return lives
+            if isinstance(view, View) and view.buffer.kind == "arena":
+                touched.add(view.buffer)
+                life = lives.get(view.buffer)
+                lives[view.buffer] = (number, number) if life is None else (life[0], number)
+
+    def walk(series: Series) -> set[Buffer]:
+        first, touched = len(row), set[Buffer]()
+        for part in series.body:
+            if isinstance(part, Series):
+                touched |= walk(part)
+                continue
+            touch((*part.reads, *part.writes), touched)
+            row.append(None)
+        touched.difference_update(series.own)
+        for buffer in touched:
+            lives[buffer] = min(lives[buffer][0], first), len(row) - 1
+        return touched
+
+    everything = set[Buffer]()
+    for step in steps:
+        if isinstance(step, Series):
+            walk(step)
+            continue
+        touch(
+            (*step.inputs, *step.outputs) if isinstance(step, HostStep) else (*step.reads, *step.writes),
+            everything,
+        )
+        row.append(step)
+    lives.update((check.flag.buffer, (0, len(row))) for check in checks)
+    return row, lives
 
 
 def _nanoseconds(call: Call) -> float:

@@ -259,3 +259,87 @@ def form_of(call: Call) -> Form:
         call.kernel, call.args, places, call.tiles, call.scratch, call.flops, call.label, call.in_place,
         call.waves,
     )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Series:
+    """Calls that come again: `turns` times `body`, in each turn with the views at its calls' places so many
+    bytes further than in the one before.
+
+    moves: those bytes, a list for each part of the body, as long as a call has places; of a series within,
+    again a list for each part of its body. own: memory that each turn writes before it reads it.
+    """
+
+    body: list[Call | Series]
+    turns: int
+    moves: Moves
+    own: list[Buffer]
+
+
+Moves: TypeAlias = "list[list[int] | Moves]"
+
+
+def series(turns: Sequence[Callable[[], Sequence[Call | Series]]]) -> list[Call | Series]:
+    """The calls of all turns. Their views lie further by the same bytes from turn to turn: the first two are
+    made, to see by how many. Each may use memory of its own.
+    """
+    first = list(turns[0]())
+    if len(turns) < 2:
+        return first
+    second = list(turns[1]())
+    own: dict[Buffer, Buffer] = {}
+    moves = _moves(first, second, own)
+    if moves is not None:
+        return [Series(first, len(turns), moves, list(own))]
+    calls = first + second
+    for turn in turns[2:]:
+        calls += turn()
+    return calls
+
+
+def _moves(
+    first: Sequence[Call | Series], second: Sequence[Call | Series], own: dict[Buffer, Buffer]
+) -> Moves | None:
+    """How far the views of the second turn lie from those of the first; None where the turns differ in more.
+    own: buffers of the first turn in whose place the second has others.
+    """
+    if len(first) != len(second):
+        return None
+    moves: Moves = []
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, Call) and isinstance(b, Call):
+            part = _distances(a, b, own)
+        elif isinstance(a, Series) and isinstance(b, Series) and (a.turns, a.moves) == (b.turns, b.moves):
+            part = _moves(a.body, b.body, own)
+        else:
+            part = None
+        if part is None:
+            return None
+        moves.append(part)
+    return moves
+
+
+def _distances(a: Call, b: Call, own: dict[Buffer, Buffer]) -> list[int] | None:
+    if a.form is None:
+        a.form = form_of(a)
+    form = a.form
+    if form is not b.form:
+        theirs = b.form or form_of(b)
+        if (form.kernel, form.tiles, form.places) != (theirs.kernel, theirs.tiles, theirs.places):
+            return None
+        for x, y in zip(a.args, b.args, strict=True):
+            if x != y and not isinstance(x, View):
+                return None
+    distances: list[int] = []
+    for place in form.places:
+        x, y = a.args[place], b.args[place]
+        assert isinstance(x, View)
+        assert isinstance(y, View)
+        if x.buffer is not y.buffer and (
+            x.buffer.kind != "arena"
+            or x.buffer.nbytes != y.buffer.nbytes
+            or own.setdefault(x.buffer, y.buffer) is not y.buffer
+        ):
+            return None
+        distances.append(y.offset - x.offset)
+    return distances

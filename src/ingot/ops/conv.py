@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, Weights
+from ingot.kernels.call import Call, Series, Weights, series
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.contraction import DTYPES
@@ -253,7 +253,7 @@ def _as_images(weights: Array) -> Array:
 
 def _narrow(
     plan: Lowering, x: ir.Value, w: DepthwiseWeights, window: Window
-) -> Callable[[Memory, Epilogue | None], list[Call]]:
+) -> Callable[[Memory, Epilogue | None], Sequence[Call | Series]]:
     """How to emit a convolution of narrow groups: in bands of rows, each after the rows of input that it
     needs, where the whole input would not stay in the cache.
     """
@@ -270,11 +270,11 @@ def _narrow(
     compute, height = made, count
     (a, b), (c, d) = window.strides, window.dilations
 
-    def banded(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+    def banded(out: Memory, epilogue: Epilogue | None) -> list[Call | Series]:
         images, _, rows, width = out.shape
         extra = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
-        calls: list[Call] = []
-        for image, first in itertools.product(range(images), range(0, rows, height)):
+
+        def one_band(image: int, first: int) -> list[Call]:
             shape = (1, out.shape[1], min(height, rows - first), width)
             target, *operands = [
                 v.with_dims(shape, v.strides, image * v.strides[0] + first * v.strides[2])
@@ -284,11 +284,24 @@ def _narrow(
             source = plan.temporary(
                 (1, facts.shape[1], end - begin, facts.shape[3]), facts.dtype, channels_last(2)
             )
-            calls += compute(source, image, begin)
+            calls = compute(source, image, begin)
             after = None if epilogue is None else Epilogue(epilogue.expression, operands)
             around = (top, left, bottom, right)
-            calls += depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
-        return calls
+            return calls + depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
+
+        # Bands without padding above and below lie alike.
+        def all_bands(image: int) -> list[Call | Series]:
+            calls: list[Call | Series] = []
+            for _, run in itertools.groupby(range(0, rows, height), lambda first: padding(first)):
+                calls += series([partial(one_band, image, first) for first in run])
+            return calls
+
+        def padding(first: int) -> tuple[int, int, int]:
+            count = min(height, rows - first)
+            _, _, (top, _, bottom, _) = lines(facts.shape[2], window, first, count)
+            return count, top, bottom
+
+        return series([partial(all_bands, image) for image in range(images)])
 
     return banded
 

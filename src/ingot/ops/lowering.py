@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 if TYPE_CHECKING:
     from ingot.codegen.machine import Machine
-    from ingot.kernels.call import Call, View, Weights
+    from ingot.kernels.call import Call, Series, View, Weights
     from ingot.kernels.contract import Epilogue
     from ingot.kernels.expression import Expression
     from ingot.ops.registry import Facts
@@ -167,7 +167,7 @@ class Lowering(Protocol):
     def anchor(
         self,
         value: ir.Value,
-        emit: Callable[[View, Epilogue | None], list[Call]],
+        emit: Callable[[View, Epilogue | None], Sequence[Call | Series]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
         rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
