@@ -61,7 +61,7 @@ def add(a: View, b: View, out: View) -> Call:
 
 
 def lives_of(steps: list[Call]) -> Lives:
-    return plan._lives(list(steps), [])
+    return plan._lives(list(steps), [])[1]
 
 
 def test_a_sum_is_written_over_an_operand_that_nobody_reads_again() -> None:

@@ -38,7 +38,7 @@ from ingot.kernels.call import (
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, expression_of, identity, supports_step
+from ingot.kernels.expression import Expression, Step, expression_of, identity, plain_step, supports_step
 from ingot.loading import forget_pages
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Facts, facts_of
@@ -586,7 +586,7 @@ class Lowering:
         """The group as an expression; leaf 0 is the anchor's result where there is one, then those of
         `first`.
         """
-        ordered = sorted(members.items(), key=lambda item: item[1].turn)
+        ordered = list(members.items())[::-1]  # they were found latest first
         leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
         for leaf in first:
             leaves.setdefault(leaf, len(leaves))
@@ -597,9 +597,12 @@ class Lowering:
         numbers: dict[ir.Value, int] = dict(leaves)
         steps: list[Step] = []
         for value, member in ordered:
-            ids = tuple(numbers[o] for o in member.operands)
+            ids = tuple([numbers[o] for o in member.operands])
             numbers[value] = len(leaves) + len(steps)
-            steps.append(Step(member.op, ids, member.dtype, member.attrs))
+            if member.attrs:
+                steps.append(Step(member.op, ids, member.dtype, member.attrs))
+            else:
+                steps.append(plain_step(member.op, ids, member.dtype))
         dtypes = tuple([name_of(self._facts[leaf].dtype) for leaf in leaves])
         expression = expression_of(dtypes, tuple(steps), (numbers[root],))
         return expression, [leaf for leaf in leaves if leaf is not anchor]

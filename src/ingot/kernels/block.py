@@ -94,12 +94,12 @@ def choose(
     window that an input row meets may take. load_cost: instructions that an input vector is worth; by
     default a product and a half, as much of it comes from L2.
     """
-    best: tuple[float, int, int] | None = None
-    for work, rows, pixels in _turns(kernel, strides, dilations, registers, weights, load_cost):
-        time = -(-out[0] // rows) * -(-out[1] // pixels) * work
-        if best is None or time < best[0]:
-            best = (time, rows, pixels)
-    return best and best[1:]
+    height, width = out
+    turns = _turns(kernel, strides, dilations, registers, weights, load_cost)
+    if not turns:
+        return None
+    times = [-(-height // rows) * -(-width // pixels) * work for work, rows, pixels in turns]
+    return turns[times.index(min(times))][1:]
 
 
 @functools.lru_cache(1024)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from ingot.codegen.builder import Builder, Value
@@ -33,11 +34,15 @@ def operands_of(
     """
     views = [view.broadcast_to(shape) for view in views]
     reaches = tuple(reach_of(v, v.strides[1], v.strides[2:], shape[1]) for v in views)
-    names = tuple(f"x{i}{part}" for i in range(len(views)) for part in ("", *(f"_{axis}" for axis in _AXES)))
     slots: list[int | View] = []
     for view in views:
         slots += [view, *view.strides]
-    return reaches, names, slots
+    return reaches, _slots(len(views)), slots
+
+
+@functools.cache
+def _slots(count: int) -> tuple[str, ...]:
+    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in _AXES)))
 
 
 def finisher(

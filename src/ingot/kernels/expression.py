@@ -42,13 +42,24 @@ class Step:
     operands: tuple[int, ...]
     dtype: str
     attrs: tuple[tuple[str, Any], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __post_init__(self) -> None:
-        if any(
+        if self.attrs and any(
             type(value) is float and value == 0 and math.copysign(1, value) < 0 for _, value in self.attrs
         ):
             attrs = tuple((name, _NegativeZero(v) if str(v) == "-0.0" else v) for name, v in self.attrs)
             object.__setattr__(self, "attrs", attrs)
+        object.__setattr__(self, "_hash", hash((self.op, self.operands, self.dtype, self.attrs)))
+
+
+@functools.lru_cache(4096)
+def plain_step(op: str, operands: tuple[int, ...], dtype: str) -> Step:
+    """A step without attributes, made once for all expressions that have it."""
+    return Step(op, operands, dtype)
 
 
 @dataclass(frozen=True, slots=True)

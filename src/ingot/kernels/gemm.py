@@ -315,6 +315,8 @@ def _collapse(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     stay.
     """
     dims = [d for d in dims if d[0] > 1]
+    if not dims:
+        return dims, row
     while dims and dims[-1][1] == 0 and _follow(dims[-1], row):
         last = dims.pop()
         row = last[0] * row[0], 0, row[2] if row[0] > 1 else last[2]
@@ -346,20 +348,25 @@ def _product(
     """
     batch, strides = shape[:-2], [own for _, own in layouts]
     missing = len(batch) - len(b.batch)
-    matrix = -(-b.n // b.panel) * b.rows * b.panel
     between = [0] * missing
-    for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
-        if size not in (1, whole):
-            raise ShapeError(
-                f"matrix product: found batches {b.batch} of the second factor for {batch}; "
-                "they must be equal or 1"
-            )
-        between.append(0 if size == 1 else stride * matrix)
-    dims: list[_Dim] = [(n, between[i], [own[i] for own in strides]) for i, n in enumerate(batch)]
-    dims, row = _collapse(dims, (shape[-2], 0, [own[-2] for own in strides]))
-    outer, inner = dims[:-2], [(1, 0, [0] * len(layouts))] * (2 - len(dims)) + dims[-2:]
+    if b.batch:
+        matrix = -(-b.n // b.panel) * b.rows * b.panel
+        for size, whole, stride in zip(b.batch, batch[missing:], row_major(b.batch), strict=True):
+            if size not in (1, whole):
+                raise ShapeError(
+                    f"matrix product: found batches {b.batch} of the second factor for {batch}; "
+                    "they must be equal or 1"
+                )
+            between.append(0 if size == 1 else stride * matrix)
+    along = [list(own) for own in zip(*strides, strict=True)]  # each dimension
+    dims, row = _collapse(list(zip(batch, between, along[:-2], strict=True)), (shape[-2], 0, along[-2]))
+    outer, inner = dims[:-2], dims[-2:]
+    if len(inner) < 2:
+        inner = [(1, 0, [0] * len(layouts))] * (2 - len(inner)) + inner
     places: list[tuple[int, list[int]]] = []
-    for index in itertools.product(*[range(n) for n, _, _ in outer]):
+    if not outer:
+        places.append((0, [0] * len(layouts)))
+    for index in itertools.product(*[range(n) for n, _, _ in outer]) if outer else ():
         weights = 4 * sum(i * dim[1] for i, dim in zip(index, outer, strict=True))
         further = [
             dtype.itemsize * sum(i * dim[2][j] for i, dim in zip(index, outer, strict=True))

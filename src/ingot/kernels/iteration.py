@@ -22,19 +22,16 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Space:
 
     Two dimensions merge where every operand steps through them as through one.
     """
-    dims = [d for d, n in enumerate(sizes) if n != 1]
-    dims.sort(key=lambda d: [-abs(s[d]) for s in strides])
+    dims = [(n, steps) for n, *steps in zip(sizes, *strides, strict=True) if n != 1]
+    dims.sort(key=lambda dim: [-abs(step) for step in dim[1]])
     merged: list[tuple[int, list[int]]] = []
-    for d in dims:
-        size, steps = sizes[d], [s[d] for s in strides]
-        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], steps, strict=True)):
+    for size, steps in dims:
+        if merged and merged[-1][1] == [size * inner for inner in steps]:
             merged[-1] = (merged[-1][0] * size, steps)
         else:
             merged.append((size, steps))
-    return Space(
-        tuple(size for size, _ in merged),
-        tuple(tuple(steps[i] for _, steps in merged) for i in range(len(strides))),
-    )
+    along = tuple(zip(*[steps for _, steps in merged], strict=True)) if merged else ((),) * len(strides)
+    return Space(tuple([size for size, _ in merged]), along)
 
 
 def round_up(n: int, unit: int) -> int:

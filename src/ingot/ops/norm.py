@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
 from ingot.kernels.argreduce import argreduce
-from ingot.kernels.call import Call, View, memory_order
+from ingot.kernels.call import Call, View, constant, memory_order
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Step, expression_of, identity
@@ -31,6 +31,7 @@ from ingot.ops.registry import (
     broadcast,
     first_input,
     given,
+    is_weight,
     need,
     normal_axes,
     normal_axis,
@@ -237,18 +238,24 @@ class BatchNormalization(Op):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """x · factor + offset in a fused kernel, where the parameters are constants."""
-        parameters = [plan.constant(v) for v in node.inputs[1:5]]
+        weights = [v for v in node.inputs[1:5] if v is not None and plan.facts(v).is_known]
         x, value = first_input(node), node.outputs[0]
-        if attr_int(node, "training_mode", 0) or len(node.outputs) > 1 or any(p is None for p in parameters):
+        if attr_int(node, "training_mode", 0) or len(node.outputs) > 1 or len(weights) < 4:
             return False
         facts = plan.facts(x)
-        scale, bias, mean, var = (widen(p) for p in parameters if p is not None)
-        factor = scale / np.sqrt(var + attr_float(node, "epsilon", 1e-5))
-        column = (-1, *[1] * (len(facts.shape) - 2))
+
+        def make() -> list[View]:
+            parameters = [plan.constant(v) for v in weights]
+            scale, bias, mean, var = (widen(p) for p in parameters if p is not None)
+            factor = scale / np.sqrt(var + attr_float(node, "epsilon", 1e-5))
+            column = (-1, *[1] * (len(facts.shape) - 2))
+            offset = bias - mean * factor
+            return [constant(v.reshape(column).astype(facts.dtype)) for v in (factor, offset)]
+
+        key = ("normalise", node, len(facts.shape)) if all(map(is_weight, weights)) else None
+        factor, offset = map(plan.located, plan.pack(key, make))
         product = plan.intermediate(facts.shape, facts.dtype)
-        factors = plan.known(factor.reshape(column).astype(facts.dtype))
-        offsets = plan.known((bias - mean * factor).reshape(column).astype(facts.dtype))
-        return plan.wait(product, "Mul", [x, factors]) and plan.wait(value, "Add", [product, offsets])
+        return plan.wait(product, "Mul", [x, factor]) and plan.wait(value, "Add", [product, offset])
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:

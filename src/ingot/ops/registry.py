@@ -64,11 +64,12 @@ _FAMILIES = (
 KNOWN_ELEMENTS = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Facts:
     """What is known of a value at planning time: concrete dims, and the value itself where it is known.
 
-    `dtype` is NumPy's or ml_dtypes'; strings have dtype `object`.
+    `dtype` is NumPy's or ml_dtypes'; strings have dtype `object`. Never changed once they are made; they are
+    not declared frozen because that makes them four times as slow to make, and a plan makes hundreds.
     """
 
     dtype: DType
@@ -88,8 +89,7 @@ class LazyFacts(Facts):
     _make: Callable[[], Array]
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], make: Callable[[], Array]) -> None:
-        for name, value in (("dtype", dtype), ("shape", shape), ("_make", make)):
-            object.__setattr__(self, name, value)
+        self.dtype, self.shape, self._make = dtype, shape, make
 
     @property
     def value(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]  (read like the field)
