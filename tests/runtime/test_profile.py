@@ -6,7 +6,7 @@ import numpy as np
 import onnx.parser
 
 import ingot
-from ingot.kernels.call import Buffer, View
+from ingot.compiler.plan import Row
 from ingot.runtime.profile import moved_bytes
 
 IF = """<ir_version: 10, opset_import: ["" : 20]>
@@ -63,8 +63,6 @@ def test_branches_that_are_part_of_the_plan_show_their_nodes() -> None:
 
 
 def test_moved_bytes_count_each_element_once() -> None:
-    buffer, f32 = Buffer(4096), np.dtype(np.float32)
-    whole = View(buffer, 0, f32, (8, 16), (16, 1))
-    row = View(buffer, 512, f32, (8, 16), (0, 1))  # one row, repeated
-    assert moved_bytes([whole, whole, row]) == 4 * (8 * 16 + 16)
-    assert moved_bytes([View(buffer, 0, f32, (0, 16), (16, 1))]) == 0
+    whole, row = (4, (8, 16), (16, 1), 0, 0), (4, (8, 16), (0, 1), 0, 512)  # one row, repeated
+    assert moved_bytes(Row("kernel", "", (0,), 0, (whole, whole, row))) == 4 * (8 * 16 + 16)
+    assert moved_bytes(Row("kernel", "", (0,), 0, ((4, (0, 16), (16, 1), 0, 0),))) == 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -36,13 +36,30 @@ class Patch:
     offset: int
 
 
+class Row(NamedTuple):
+    """What is told of a native step: its kernel's generator, what it does, the nodes it computes, the
+    arithmetic a textbook would count, and of what it reads and writes the bytes of an element, shape,
+    strides, which buffer (a number) and where in it.
+    """
+
+    generator: str
+    label: str
+    origin: tuple[int, ...]
+    flops: int
+    views: tuple[tuple[int, tuple[int, ...], tuple[int, ...], int, int], ...]
+
+
 @dataclass(slots=True)
 class Plan:
     """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
 
     words: argument words; those at `arena_words` are offsets into the arena. rows: a row for each native step
     (see codegen/spmd.py); arguments are counted in words, counters come later. parts: what happens in order:
-    a range of rows, or a node for the host.
+    a range of rows, or a node for the host. offsets: of what the host looks at. told: the fields of each
+    `Row`.
+
+    Many plans may be kept for long, so what they consist of is arrays and plain tuples of numbers, which
+    Python's collector of garbage does not look through.
     """
 
     words: np.ndarray
@@ -56,10 +73,14 @@ class Plan:
     scratch_bytes: int
     offsets: dict[Buffer, int]
     checks: list[Check]
-    calls: list[Call]
+    told: list[tuple[Any, ...]]
     kinds: dict[int, str]
     keep: list[Array]
     is_long: bool
+
+    def row(self, number: int) -> Row:
+        """What is told of a native step."""
+        return Row(*self.told[number])
 
     def offset(self, view: View) -> int:
         """Where a view of the arena starts, in bytes."""
@@ -83,12 +104,12 @@ def make_plan(
         if not isinstance(step, HostStep):
             table.add(step)
             continue
-        if len(table.calls) > begun:
-            parts.append((begun, len(table.calls)))
+        if table.rows > begun:
+            parts.append((begun, table.rows))
         parts.append(step)
-        begun = len(table.calls)
-    if len(table.calls) > begun:
-        parts.append((begun, len(table.calls)))
+        begun = table.rows
+    if table.rows > begun:
+        parts.append((begun, table.rows))
     words, rows, arena_words, arena_offsets = table.arrays()
     return Plan(
         words=words,
@@ -99,10 +120,10 @@ def make_plan(
         rows=rows,
         parts=parts,
         arena_bytes=arena_bytes,
-        scratch_bytes=max([call.scratch for call in table.calls], default=0),
-        offsets=offsets,
+        scratch_bytes=table.scratch,
+        offsets={v.buffer: offsets[v.buffer] for v in _seen(lowered) if v.buffer in offsets},
         checks=lowered.checks,
-        calls=table.calls,
+        told=table.told,
         kinds=lowered.kinds,
         keep=list(table.keep.values()),
         is_long=table.nanoseconds > SHORTEST_WAKE_NS,
@@ -127,8 +148,14 @@ class _Table:
         self.inputs: list[Patch] = []
         self.outputs: list[Patch] = []
         self.keep: dict[int, Array] = {}
-        self.calls: list[Call] = []
-        self.nanoseconds = 0.0
+        self.told: list[tuple[Any, ...]] = []
+        self._numbers: dict[Buffer, int] = {}
+        self.scratch, self.nanoseconds = 0, 0.0
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.told)
 
     def add(self, step: Call | Series) -> None:
         """Append a row for a call, or for each of a series."""
@@ -145,7 +172,8 @@ class _Table:
         self.nanoseconds += time
         sharers, wave = _sharers(step, time, self._threads), step.tiles // step.waves
         self._rows.append((self._code[step.kernel], first, step.tiles, sharers, 0, wave))
-        self.calls.append(step)
+        self.told.append(self._tell(step))
+        self.scratch = max(self.scratch, step.scratch)
         assert form.words is not None
         self._words += form.words
         self._count += len(form.words)
@@ -200,8 +228,17 @@ class _Table:
             for patches, ours in ((one.inputs, self.inputs), (one.outputs, self.outputs)):
                 ours += [Patch(first + p.word, p.index, p.offset + turn * moves[p.word]) for p in patches]
         self.keep.update(one.keep)
-        self.calls += one.calls * step.turns
+        self.told += one.told * step.turns
+        self.scratch = max(self.scratch, one.scratch)
         self.nanoseconds += one.nanoseconds * step.turns
+
+    def _tell(self, call: Call) -> tuple[Any, ...]:
+        numbers = self._numbers
+        views = [
+            (v.dtype.itemsize, v.shape, v.strides, numbers.setdefault(v.buffer, len(numbers)), v.offset)
+            for v in (*call.reads, *call.writes)
+        ]
+        return call.kernel.generator, call.label, tuple(call.origin), call.flops, tuple(views)
 
     def _flush(self) -> None:
         """What was added one by one, to `_done`."""
@@ -215,6 +252,15 @@ class _Table:
         """The words, the rows, which words are addresses in the arena, and their offsets in it."""
         self._flush()
         return [np.concatenate(parts) for parts in zip(*self._done, strict=True)]
+
+
+def _seen(lowered: Lowered) -> list[View]:
+    """What the host reads and writes of the arena."""
+    views = [check.flag for check in lowered.checks]
+    for step in lowered.steps:
+        if isinstance(step, HostStep):
+            views += [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
+    return views
 
 
 def _moves(body: Sequence[Call | Series], moves: Moves) -> list[int]:
@@ -261,40 +307,42 @@ def _lives(
     """
     lives: Lives = {}
     row: list[Call | HostStep | None] = []
-
-    def touch(views: Iterable[View | Array | None], touched: set[Buffer]) -> None:
-        number = len(row)
-        for view in views:
-            if isinstance(view, View) and view.buffer.kind == "arena":
-                touched.add(view.buffer)
-                life = lives.get(view.buffer)
-                lives[view.buffer] = (number, number) if life is None else (life[0], number)
-
-    def walk(series: Series) -> set[Buffer]:
-        first, touched = len(row), set[Buffer]()
-        for part in series.body:
-            if isinstance(part, Series):
-                touched |= walk(part)
-                continue
-            touch((*part.reads, *part.writes), touched)
-            row.append(None)
-        touched.difference_update(series.own)
-        for buffer in touched:
-            lives[buffer] = min(lives[buffer][0], first), len(row) - 1
-        return touched
-
-    everything = set[Buffer]()
     for step in steps:
         if isinstance(step, Series):
-            walk(step)
+            _touch_series(step, row, lives)
             continue
-        touch(
-            (*step.inputs, *step.outputs) if isinstance(step, HostStep) else (*step.reads, *step.writes),
-            everything,
-        )
+        is_host = isinstance(step, HostStep)
+        _touch([*step.inputs, *step.outputs] if is_host else [*step.reads, *step.writes], len(row), lives)
         row.append(step)
     lives.update((check.flag.buffer, (0, len(row))) for check in checks)
     return row, lives
+
+
+def _touch(views: Sequence[View | Array | None], number: int, lives: Lives) -> list[Buffer]:
+    """The buffers of the arena that a step touches live until then."""
+    touched: list[Buffer] = []
+    for view in views:
+        if isinstance(view, View) and view.buffer.kind == "arena":
+            buffer = view.buffer
+            touched.append(buffer)
+            life = lives.get(buffer)
+            lives[buffer] = (number, number) if life is None else (life[0], number)
+    return touched
+
+
+def _touch_series(series: Series, row: list[Call | HostStep | None], lives: Lives) -> set[Buffer]:
+    """The same for each step of a series; what it touches that is not its own."""
+    first, touched = len(row), set[Buffer]()
+    for part in series.body:
+        if isinstance(part, Series):
+            touched |= _touch_series(part, row, lives)
+        else:
+            touched.update(_touch([*part.reads, *part.writes], len(row), lives))
+            row.append(None)
+    touched.difference_update(series.own)
+    for buffer in touched:
+        lives[buffer] = min(lives[buffer][0], first), len(row) - 1
+    return touched
 
 
 def _nanoseconds(call: Call) -> float:

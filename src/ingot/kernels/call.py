@@ -194,14 +194,14 @@ class Form:
 
     kernel: Kernel
     args: list[int | View | Kernel]
-    places: Sequence[int]
+    places: tuple[int, ...]
     tiles: int
     scratch: int = 0
     flops: int = 0
     label: str = ""
     in_place: bool = False
     waves: int = 1
-    constants: Sequence[View] = ()
+    constants: tuple[View, ...] = ()
     #: the words of the arguments, and how long the call takes one thread: the plan's, worked out once
     words: list[int] | None = None
     nanoseconds: float = 0.0
@@ -254,7 +254,7 @@ class Call:
 
 def form_of(call: Call) -> Form:
     """What other calls may share with this one."""
-    places = [place for place, arg in enumerate(call.args) if isinstance(arg, View)]
+    places = tuple([place for place, arg in enumerate(call.args) if isinstance(arg, View)])
     return Form(
         call.kernel, call.args, places, call.tiles, call.scratch, call.flops, call.label, call.in_place,
         call.waves,

@@ -523,7 +523,7 @@ class _Filters(NamedTuple):
     panel: int
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _form(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
@@ -614,7 +614,7 @@ def _form(
         scratch=PACKED_AT + memory * 4,
         flops=2 * images * out_channels * out_rows * out_columns * w.inputs * w.kernel[0] * w.kernel[1],
         label="conv",
-        constants=[steps, limits],
+        constants=(steps, limits),
     )
 
 
@@ -623,7 +623,7 @@ def _operands(count: int) -> tuple[str, ...]:
     return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def _tiles(
     heights: tuple[int, int],
     widths: tuple[int, int],

@@ -208,7 +208,7 @@ def depthwise_conv2d(
     return [form.call([x, out, *reads[1:]], reads, [out])]
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _form(
     x_layout: Layout,
     out_layout: Layout,
@@ -257,10 +257,10 @@ def _form(
     return Form(
         code,
         args,
-        places=[place for place, arg in enumerate(args) if isinstance(arg, View)],
+        places=tuple([place for place, arg in enumerate(args) if isinstance(arg, View)]),
         tiles=tiles,
         scratch=scratch,
         flops=2 * out.size * group * rows * columns,
         label="depthwise" if group == 1 else "grouped",
-        constants=further,
+        constants=tuple(further),
     )

@@ -333,7 +333,7 @@ def _follow(outer: _Dim, inner: _Dim) -> bool:
     return inner[0] == 1 or outer[2] == [inner[0] * step for step in inner[2]]
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _product(
     shape: tuple[int, ...],
     layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
@@ -341,7 +341,7 @@ def _product(
     epilogue: Expression | None,
     machine: Machine,
     label: str,
-) -> tuple[Form, list[tuple[int, list[int]]]]:
+) -> tuple[Form, tuple[tuple[int, tuple[int, ...]], ...]]:
     """All of the calls but their memory: each is over at most two dimensions of batch; and for each how many
     bytes further the weights and the views lie. layouts: dtype and strides of a, out and the epilogue's
     operands, all of the batch's shape.
@@ -363,17 +363,17 @@ def _product(
     outer, inner = dims[:-2], dims[-2:]
     if len(inner) < 2:
         inner = [(1, 0, [0] * len(layouts))] * (2 - len(inner)) + inner
-    places: list[tuple[int, list[int]]] = []
+    places: list[tuple[int, tuple[int, ...]]] = []
     if not outer:
-        places.append((0, [0] * len(layouts)))
+        places.append((0, (0,) * len(layouts)))
     for index in itertools.product(*[range(n) for n, _, _ in outer]) if outer else ():
         weights = 4 * sum(i * dim[1] for i, dim in zip(index, outer, strict=True))
         further = [
             dtype.itemsize * sum(i * dim[2][j] for i, dim in zip(index, outer, strict=True))
             for j, (dtype, _) in enumerate(layouts)
         ]
-        places.append((weights, further))
-    return _form(shape, layouts, b, inner, row, epilogue, machine, label), places
+        places.append((weights, tuple(further)))
+    return _form(shape, layouts, b, inner, row, epilogue, machine, label), tuple(places)
 
 
 def _form(
@@ -439,11 +439,11 @@ def _form(
         scratch=PACKED_AT + (0 if reading.in_place else depth_blocks * rows_in_band * lanes * 4),
         flops=2 * matrices * rows * b.n * b.depth,
         label=label,
-        constants=[reading.table],
+        constants=(reading.table,),
     )
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def _tiles(
     heights: tuple[int, int],
     most: int,

@@ -76,7 +76,7 @@ def plan(
     return GridPlan(grid, args, tiles)
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _loops(
     shape: tuple[int, ...], views: tuple[tuple[int, ...], ...], count: int, lanes: int, weight: int
 ) -> tuple[Grid, tuple[int, ...], tuple[tuple[int, ...], ...], int]:

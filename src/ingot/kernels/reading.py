@@ -215,7 +215,7 @@ def weight_rows(
     return rows.reshape(-1), taps * -(-channels // step) * step
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: int) -> tuple[int, int]:
     """Rows and columns of the register tiles that cover an image in the least time.
 

@@ -364,7 +364,7 @@ def _geometry(
     return constant(np.array(entries, np.int32)), residues, constant(np.array(limits, np.int64))
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def _rows(positions: int) -> int:
     """Rows of a register, so that few of them compute what is thrown away."""
 
@@ -392,7 +392,7 @@ class _Layout:
     scales_bytes: int
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _layout(
     out_shape: tuple[int, ...],
     x_shape: tuple[int, ...],
@@ -431,7 +431,7 @@ def _layout(
     )  # fmt: skip
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(1024)
 def _tiles_of(
     n: int,
     matrix: bool,

@@ -100,7 +100,7 @@ def plan(
     return Plan(layout, args, tiles, count, held)
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _loops(
     dtypes: tuple[str, ...],
     steps: tuple[tuple[int, ...], ...],

@@ -188,7 +188,7 @@ def winograd_conv2d(
     ]
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
 def _forms(
     x: Layout,
     out: Layout,
@@ -251,13 +251,13 @@ def _forms(
         scratch=memory + max(local, OUTPUT_SCRATCH_VECTORS * machine.vector_bytes),
         flops=2 * math.prod(shape) * inputs * TAPS * TAPS,
         label="winograd",
-        constants=[table],
+        constants=(table,),
     )
     if not shared:
         return None, main, 0
     values = {**dict(zip(SLOTS, args, strict=False)), "first": 0}
     slots = [values[slot] for slot in INPUT_SLOTS]
-    places = [INPUT_SLOTS.index(slot) for slot in ("x", "v")]
+    places = tuple([INPUT_SLOTS.index(slot) for slot in ("x", "v")])
     transform = Form(read_input, slots, places, tiles, scratch=local, label="winograd")
     return transform, main, strips * v_strip
 

@@ -24,8 +24,7 @@ from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
-from ingot.compiler.plan import Plan, make_plan
-from ingot.kernels.call import Call
+from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.loading import collector_paused
 from ingot.ops.control import Control, If
 from ingot.ops.lowering import PlanOptions
@@ -129,7 +128,7 @@ class Driver:
         while True:
             stage = self._stage(stages, start, values, arrays, given, index, last_use)
             index, last_use = stage.index, stage.last_use
-            times: list[tuple[Call | HostStep, float]] = []
+            times: list[tuple[Row | HostStep, float]] = []
             outputs = self._run_stage(stage, arrays, None if record is None else times)
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
@@ -303,7 +302,7 @@ class Driver:
         ]
 
     def _run_stage(
-        self, stage: Stage, arrays: Sequence[Array], times: list[tuple[Call | HostStep, float]] | None
+        self, stage: Stage, arrays: Sequence[Array], times: list[tuple[Row | HostStep, float]] | None
     ) -> list[Array]:
         outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
         instance = _take(stage.free) or Instance(stage.plan)

@@ -13,9 +13,9 @@ import numpy as np
 
 from ingot.codegen import spmd
 from ingot.compiler.lower import HostStep
-from ingot.compiler.plan import Plan
+from ingot.compiler.plan import Plan, Row
 from ingot.errors import InputError, ShapeError
-from ingot.kernels.call import Call, View
+from ingot.kernels.call import View
 from ingot.ops.registry import Array
 from ingot.runtime.pace import Pace
 from ingot.runtime.threads import Team
@@ -100,7 +100,7 @@ class Instance:
         memory: Memory,
         team: Team,
         host: HostEvaluate,
-        times: list[tuple[Call | HostStep, float]] | None = None,
+        times: list[tuple[Row | HostStep, float]] | None = None,
     ) -> None:
         """Compute `outputs` (contiguous arrays of the planned shapes) from `inputs` (likewise).
 
@@ -155,7 +155,7 @@ class Instance:
                 began = time.perf_counter()
                 table = self._rows_address + row * self._row_bytes
                 team.run(table, 1, memory.scratches_address, owner, plan.is_long)
-                times.append((plan.calls[row], time.perf_counter() - began))
+                times.append((plan.row(row), time.perf_counter() - began))
         for flag, check in zip(flags, plan.checks, strict=True):
             if flag[()]:
                 raise InputError(check.message)

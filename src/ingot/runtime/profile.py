@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep
-from ingot.kernels.call import Call, View
+from ingot.compiler.plan import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +54,38 @@ class Record:
     index: Index | None = None
     seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     #: the graph, its step or the position of a node on the host, and seconds
-    steps: list[tuple[Index, Call | int, float]] = field(
-        default_factory=list["tuple[Index, Call | int, float]"]
+    steps: list[tuple[Index, Row | int, float]] = field(
+        default_factory=list["tuple[Index, Row | int, float]"]
     )
 
-    def add(self, index: Index, steps: Sequence[tuple[Call | HostStep, float]]) -> None:
+    def add(self, index: Index, steps: Sequence[tuple[Row | HostStep, float]]) -> None:
         """Note the steps of one stage and how many seconds each took."""
         self.index = index
         for step, seconds in steps:
-            is_call = isinstance(step, Call)
+            is_call = isinstance(step, Row)
             position = step.origin[0] if is_call else step.position
             self.steps.append((index, step if is_call else position, seconds))
             self.seconds.setdefault(position, []).append(seconds)
 
 
-def _kernel(index: Index, step: Call | int, seconds: float) -> KernelProfile:
+def _kernel(index: Index, step: Row | int, seconds: float) -> KernelProfile:
     if isinstance(step, int):
         node = index.nodes[step]
         return KernelProfile("host", node.op_type, node.name or "", 0, 0, seconds * 1e3)
     # A copy into an output, after all nodes, belongs to none.
     name = (index.nodes[step.origin[0]].name or "") if step.origin[0] < len(index.nodes) else ""
-    moved = moved_bytes([*step.reads, *step.writes])
-    return KernelProfile(step.kernel.generator, step.label, name, step.flops, moved, seconds * 1e3)
+    moved = moved_bytes(step)
+    return KernelProfile(step.generator, step.label, name, step.flops, moved, seconds * 1e3)
 
 
-def moved_bytes(views: Sequence[View]) -> int:
-    """Bytes of the elements behind `views`, each element once: repeats (strides of 0) and equal views do not
-    count again.
+def moved_bytes(step: Row) -> int:
+    """Bytes of the elements behind its views, each element once: repeats (strides of 0) and equal views do
+    not count again.
     """
-    distinct = {(id(v.buffer), v.offset, v.shape, v.strides): v for v in views}
+    distinct = {(number, offset, shape, strides): size for size, shape, strides, number, offset in step.views}
     return sum(
-        v.dtype.itemsize * math.prod(n for n, s in zip(v.shape, v.strides, strict=True) if s or n == 0)
-        for v in distinct.values()
+        size * math.prod(n for n, s in zip(shape, strides, strict=True) if s or n == 0)
+        for (_, _, shape, strides), size in distinct.items()
     )
 
 
