@@ -1,8 +1,9 @@
 """Calls that are alike are worked out once for a plan.
 
-How a kernel is called depends on how its views lie, and not on where: a network's layers repeat, and so do
-the bands of an image and the images of a batch. A function marked `alike` is run for the first of them; for
-the others its calls are made again with their memory in the place of the first one's.
+How a kernel is called depends on how its views lie, and not on where, and a network's layers repeat. A
+function marked `alike` is run for the first of them; for the others its calls are made again with their
+memory in the place of the first one's. Kernels whose calls are few and always the same work out a `Form` of
+their own instead.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
@@ -253,7 +253,7 @@ def _form(
         held = -(-columns // -(-columns // most))
         code = depthwise(window=window, held=held, epilogue=epilogue, reaches=reaches, operands=operands)
         scratch = (pixels + 1) * machine.vector_bytes
-    args = [*arguments, x, *further, *slots]  # x: the weights go there
+    args: list[int | View | Kernel] = [*arguments, x, *further, *slots]  # x: the weights go there
     return Form(
         code,
         args,
