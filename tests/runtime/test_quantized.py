@@ -183,3 +183,28 @@ def test_static_qdq(name: str, activations: str, weights: str, per_channel: bool
     step = np.abs(want).max() * (2 / 255 if "16" not in activations else 2 / 65535)
     assert np.abs(got - want).max() <= 2 * step
     assert "16" in activations or np.mean(np.abs(got - want) > step / 8) <= 0.05
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("activations", "weights"), [("UInt8", "Int8"), ("Int8", "Int8"), ("UInt8", "UInt8")]
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_static_operators(
+    name: str, activations: str, weights: str, per_channel: bool, tmp_path: Path
+) -> None:
+    """QLinearConv, QLinearMatMul, QGemm, QLinearAdd …: integers throughout, and the same ones."""
+    model, shape = MODELS[name]()
+    source, path = tmp_path / "float.onnx", tmp_path / f"{name} {activations} {weights}.onnx"
+    onnx.save(model, source)
+    quantization.quantize_static(
+        source,
+        path,
+        Samples(shape),
+        quant_format=quantization.QuantFormat.QOperator,
+        activation_type=TYPES[activations],
+        weight_type=TYPES[weights],
+        per_channel=per_channel,
+    )
+    got, want = run_both(path, shape)
+    np.testing.assert_array_equal(got, want)

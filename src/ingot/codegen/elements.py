@@ -255,12 +255,34 @@ def cast(
         whole = "int32" if is_float(source) else "int8"
         return _wrapped(k, cast(k, cast(k, value, source, whole), whole, "int8"), target)
     if is_float(source):
+        if element_of(value.type) == F32 and (element.width < 32 or target == "int32"):
+            return _whole(k, value, target, type_)
         sign = "s" if is_signed(target) else "u"
         name = f"llvm.fpto{sign}i.sat.{suffix(type_)}.{suffix(value.type)}"
         return k.ir.call(k.declare(name, type_, [value.type]), [value])
     if element.width <= element_of(value.type).width:
         return k.ir.trunc(value, type_) if element.width < element_of(value.type).width else value
     return k.ir.sext(value, type_) if is_signed(source) else k.ir.zext(value, type_)
+
+
+def _whole(k: Builder, value: Value, target: str, type_: Any) -> Value:
+    """float32 as an integer of at most 32 bits, within its bounds: LLVM's own saturating conversion takes one
+    lane at a time.
+    """
+    bits, signed = type_.element.width if lanes_of(type_) > 1 else type_.width, is_signed(target)
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    below = high if bits < 32 else high - 127  # the highest that is a float32
+    bounded = k.ir.select(
+        k.ir.fcmp_ordered(">", value, k.splat(float(low), value.type)), value, k.splat(float(low), value.type)
+    )
+    least = k.splat(float(below), value.type)
+    too_high = k.ir.fcmp_ordered(">", bounded, least)
+    words = vector(I32, lanes_of(value.type))
+    whole = k.ir.fptosi(k.ir.select(too_high, least, bounded), words)
+    if below != high:
+        whole = k.ir.select(too_high, k.splat(high, words), whole)
+    whole = k.ir.select(k.ir.fcmp_unordered("uno", value, value), k.zero(words), whole)
+    return k.ir.trunc(whole, type_) if bits < 32 else whole
 
 
 def _cast_to_float(k: Builder, value: Value, source: str, target: str, type_: Any) -> Value:

@@ -304,15 +304,10 @@ class IntegerConvWeights:
             spread[:, row : row + part.shape[2]] = part.swapaxes(1, 2)
         packed = pack_integers(spread, neutral if numbers == "words" else None, numbers, machine)
         self.packed = replace(packed, batch=(groups, 1) if groups > 1 else (), step=self.step)
-
-    @property
-    def sums(self) -> View:
-        """Σ of each filter's weights as they are packed: int32 [O]."""
-        view, each = self.packed.sums, self.outputs // self.groups
-        step = self.packed.panels * self.packed.panel
-        if self.groups > 1:
-            return view.with_dims((self.groups, each), (step, 1))
-        return view.with_dims((each,), (1,))
+        found = packed.sums.buffer.array
+        assert found is not None
+        #: Σ of each filter's weights as they are packed: int32 [O]
+        self.sums = constant(np.ascontiguousarray(found.reshape(groups, -1)[:, :each]).reshape(-1))
 
 
 def pack_conv_weights(array: np.ndarray | Weights, machine: Machine, groups: int = 1) -> PackedConvWeights:

@@ -148,6 +148,9 @@ class _Through(Op):
             is_many(plan, v) for part in parts for v in part[1:]
         ):
             return False
+        operands = [x for x, _, _ in parts]
+        for x in {x for x in operands if operands.count(x) > 1}:
+            plan.view(x)  # more than one kernel may read it
         reals = [_waiting(plan, "DequantizeLinear", [x, *_numbers(plan, s, z)]) for x, s, z in parts]
         reals += [plan.known(a) for a in self.extra(node, plan.facts(parts[0][0]).shape)]
         value = node.outputs[0]

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Weights
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.conv import IntegerConvWeights, integer_conv2d
+from ingot.kernels.depthwise import DepthwiseWeights, pack_depthwise
 from ingot.kernels.gemm import integer_matmul
 from ingot.kernels.units import DTYPES, IntegerWeights, flips, numbers_for, pack_factor_calls, pack_integers
 from ingot.ops.lowering import Lowering
+from ingot.ops.narrow import is_narrow, narrow_conv
 from ingot.ops.registry import Array, DType, attr_int, is_weight
 from ingot.ops.window import Window, channels_last
 
@@ -225,6 +228,11 @@ def integer_conv(
     if x_zero is not None and plan.facts(x_zero).shape not in ((), (1,)):
         return False
     lasting = is_weight(w) and (w_zero is None or is_weight(w_zero))
+    if is_narrow(weights.shape, group, machine) and _is_exact(weights.shape):
+        narrow: Hashable = ("integer depthwise", w, w_zero) if lasting else None
+        filters = plan.pack(narrow, lambda: _floats(weights, known_zero, machine))
+        _narrow_sums(plan, value, x, x_zero, filters, window)
+        return True
     key: Hashable = ("integer conv", w, w_zero, group) if lasting else None
     numbers = numbers_for(name_of(weights.dtype), known_zero, w_zero is not None, machine)
     packed = plan.pack(key, lambda: IntegerConvWeights(weights, known_zero, group, numbers, machine))
@@ -237,14 +245,42 @@ def integer_conv(
         return integer_conv2d(source, padding, packed, out, strides, pads, dilations, epilogue, machine)
 
     def place(columns: Memory) -> Memory:
-        """[O] or [groups, O / groups] as [O, 1, …]."""
-        flat = columns.reshape((packed.outputs,))
-        assert flat is not None
-        return flat.with_dims((packed.outputs, *[1] * rank), (*flat.strides, *[0] * rank))
+        """[O] as [O, 1, …]."""
+        return columns.with_dims((packed.outputs, *[1] * rank), (*columns.strides, *[0] * rank))
 
     plan.anchor(sums, emit, channels_last(rank), exact=True)
     _less_zero(plan, value, sums, packed.sums, x_zero, flips(numbers, name_of(of_x)), place, key)
     return True
+
+
+def _is_exact(filters: tuple[int, ...]) -> bool:
+    """Whether float32 adds up the products of two bytes less their zero points without rounding."""
+    return math.prod(filters[1:]) * 255 * 255 <= 1 << 24
+
+
+def _floats(weights: Weights, zero: Array | None, machine: Machine) -> DepthwiseWeights:
+    """Filters less their zero points, as float32."""
+    array = weights.read().astype(np.float32)
+    if zero is not None:
+        array -= zero.astype(np.float32).reshape(-1, *[1] * (array.ndim - 1))
+    return pack_depthwise(array, machine)
+
+
+def _narrow_sums(
+    plan: Lowering,
+    value: ir.Value,
+    x: ir.Value,
+    x_zero: ir.Value | None,
+    filters: DepthwiseWeights,
+    window: Window,
+) -> None:
+    """`value` = the sums of narrow groups' convolutions: float32 adds them up without rounding."""
+    order = channels_last(len(plan.facts(x).shape) - 2)
+    real, sums = (plan.intermediate(plan.facts(v).shape, _FLOAT32) for v in (x, value))
+    zero = [] if x_zero is None else [placed(plan, x_zero, 0, 0)]
+    plan.wait(real, "DequantizeLinear", [x, plan.known(np.ones((), np.float32)), *zero])
+    plan.anchor(sums, narrow_conv(plan, real, filters, window), order, exact=True)
+    plan.wait(value, "Cast", [sums])
 
 
 # ---- what becomes of them ----------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+"""Convolutions of integers, by ordinary and by narrow groups, against their definitions to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper, numpy_helper
+
+import ingot
+from ingot.ops.registry import find
+
+
+def random_bytes(rng: np.random.Generator, dtype: type, *shape: int) -> np.ndarray:
+    """All values of the dtype, the extremes often."""
+    bounds = np.iinfo(dtype)
+    values = rng.integers(bounds.min, bounds.max, shape, endpoint=True)
+    return np.where(rng.random(shape) < 0.2, rng.choice([bounds.min, bounds.max], shape), values).astype(
+        dtype
+    )
+
+
+def both(op: str, inputs: list[np.ndarray], attributes: dict[str, object]) -> tuple[np.ndarray, np.ndarray]:
+    """A node with constant weights, natively and by its definition."""
+    names = [f"i{k}" for k in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], **attributes)
+    kind = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info("i0", kind, inputs[0].shape)],
+        [onnx.ValueInfoProto(name="y")],
+        [numpy_helper.from_array(array, name) for name, array in zip(names[1:], inputs[1:], strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = ingot.InferenceSession(model)
+    (got,) = session.run(None, {"i0": inputs[0]})
+    kinds = {part.kind for part in session.profile({"i0": inputs[0]}, 1)}
+    assert "host" not in kinds, f"NumPy computes {op}"
+    (want,) = find("", op).evaluate(ir.from_proto(node), inputs)
+    return got, want
+
+
+@pytest.mark.parametrize("of_w", [np.int8, np.uint8])
+@pytest.mark.parametrize("of_x", [np.int8, np.uint8])
+@pytest.mark.parametrize(
+    ("channels", "outputs", "group", "kernel"),
+    [
+        (19, 19, 19, (3, 3)),  # depthwise
+        (5, 10, 5, (5, 3)),  # with a multiplier
+        (16, 16, 4, (3, 3)),  # narrow groups
+        (3, 3, 3, (17, 17)),  # more products than float32 adds up exactly
+        (6, 8, 2, (3, 3)),
+    ],
+)
+def test_sums_and_requantised_sums(
+    channels: int, outputs: int, group: int, kernel: tuple[int, int], of_x: type, of_w: type
+) -> None:
+    rng = np.random.default_rng(channels)
+    x = random_bytes(rng, of_x, 2, channels, 21, 18)
+    w = random_bytes(rng, of_w, outputs, channels // group, *kernel)
+    attributes = {"group": group, "pads": [1, 2, 2, 1], "strides": [2, 1]}
+    zeros = [random_bytes(rng, dtype).reshape(()) for dtype in (of_x, of_w)]
+    got, want = both("ConvInteger", [x, w, *zeros], attributes)
+    np.testing.assert_array_equal(got, want)
+    scales = rng.uniform(0.001, 0.01, outputs).astype(np.float32)
+    bias = rng.integers(-(1 << 20), 1 << 20, outputs).astype(np.int32)
+    factor = np.float32(0.02 * scales.max())  # the largest sums become the ends of the range
+    ends = [np.float32(np.abs(want).max() * factor / 127), np.asarray(0 if of_x is np.int8 else 128, of_x)]
+    inputs = [x, np.float32(0.02), zeros[0], w, scales, np.full(outputs, zeros[1]), *ends, bias]
+    got, want = both("QLinearConv", [np.asarray(array) for array in inputs], attributes)
+    np.testing.assert_array_equal(got, want)
+    assert len(np.unique(got)) > 20  # not all at the bounds
