@@ -17,6 +17,8 @@ from ingot.program import TENSOR, Program, as_array
 from ingot.stateful import State, write_states
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
     from ingot.verify import Report
@@ -47,8 +49,10 @@ def export(
             `torch.fx.GraphModule`, a `torch.export.ExportedProgram`, a scripted or traced module, or the path
             of a file of one of the last two.
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
-            tuples, dicts and dataclasses of them. Anything else is kept at its value and recorded as an
-            assumption. Nothing, where the model's annotations or an exported program say what it takes.
+            tuples, dicts, dataclasses and plain objects of them: a key-value cache's tensors are inputs, and
+            what the call leaves in it are outputs `next.NAME`. Anything else is kept at its value and
+            recorded as an assumption. Nothing, where the model's annotations or an exported program say
+            what it takes.
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
@@ -98,8 +102,9 @@ def export(
         captured, report = _verified(captured)
         announce_verification(report)
     announce(captured.assumptions)
-    if captured.recording.states:
-        write_states(captured.model, initial_states(captured))
+    states = [*initial_states(captured), *carried_states(captured)]
+    if states:
+        write_states(captured.model, states)
     program = Program(
         captured.model,
         captured.assumptions,
@@ -121,18 +126,38 @@ def initial_states(captured: Capture) -> list[State]:
     ]
 
 
+def carried_states(captured: Capture) -> list[State]:
+    """What objects among the arguments hold and the call changes: a cache of keys and values."""
+    inputs = {str(v.name): v for v in captured.model.graph.inputs}
+    return [
+        State(before, after, None, _numpy_name(inputs[before]), tuple(_dims(inputs[before])))
+        for before, after in captured.recording.carried.items()
+    ]
+
+
+def _numpy_name(value: ir.Value) -> str:
+    assert value.dtype is not None, "capture gives every input its dtype"
+    return value.dtype.numpy().name
+
+
+def _dims(value: ir.Value) -> list[int | str | None]:
+    return [d if isinstance(d, int) else d.value for d in value.shape or ()]
+
+
 def _verified(captured: Capture) -> tuple[Capture, Report]:
     """The capture that was verified: the one with more dynamic dimensions where that one is right as well."""
     from ingot.capture.attempt import without_branches_of_the_example
-    from ingot.verify import verify_capture
+    from ingot.verify import tried_outside, verify_capture
 
     wider = without_branches_of_the_example(captured)
     if wider is not None:
         try:
-            return wider, verify_capture(wider)
+            report = verify_capture(wider)
+            return tried_outside(wider), report
         except VerificationError:
             pass  # the branch that the example took matters
-    return captured, verify_capture(captured)
+    report = verify_capture(captured)
+    return tried_outside(captured), report
 
 
 def announced(a: Assumption) -> bool:

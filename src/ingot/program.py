@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
     from ingot.verify import Report
+
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(repr=False)
@@ -78,18 +81,24 @@ class Program:
         feeds = {name: as_array(t) for name, t in self.arguments.feeds(args, kwargs).items()}
         wanted = {v.name for v in self.model.graph.inputs}
         results = session.run(self.output_names, {k: v for k, v in feeds.items() if k in wanted})
-        return self.structured(results)
+        return self.structured(results, feeds)
 
     def reset(self) -> None:
         """Let calls of this Program begin with the initial state again."""
         self._session = None
 
-    def structured(self, results: Sequence[npt.NDArray[Any]]) -> Any:
-        """Output arrays in the structure the module returns."""
-        from ingot.capture.signature import rebuild
+    def structured(self, results: Sequence[Array], feeds: Mapping[str, Array] | None = None) -> Any:
+        """Output arrays in the structure the module returns; `feeds` has what it returns as it was given."""
+        from ingot.capture.signature import Passed, rebuild
 
         rest = iter(results)
-        return rebuild(self.output, lambda leaf: next(rest) if leaf is TENSOR else leaf)
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Passed):
+                return (feeds or {})[leaf.name]
+            return next(rest) if leaf is TENSOR else leaf
+
+        return rebuild(self.output, filled)
 
 
 class _Tensor:

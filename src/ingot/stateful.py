@@ -27,26 +27,39 @@ KEY = "ingot.state"
 
 @dataclass(frozen=True)
 class State:
-    """One input whose next value is one output, and its value before the first call."""
+    """One input whose next value is one output, and its value before the first call.
+
+    What an object among the arguments held, a cache of keys and values, has no initial value: it begins
+    empty, as zeros of the declared `dims`; a name there is the size of the other inputs' axis of that name,
+    or 0.
+    """
 
     input: str
     output: str
-    initial: Array
+    initial: Array | None
+    dtype: str = ""
+    dims: tuple[int | str | None, ...] = ()
+
+    def empty(self, sizes: Mapping[str, int]) -> Array:
+        """The value before the first call, for the sizes by name of the other inputs."""
+        shape = [d if isinstance(d, int) else sizes.get(str(d), 0) for d in self.dims]
+        return np.zeros(shape, _dtype(self.dtype))
 
 
 def write_states(model: ir.Model, states: Sequence[State]) -> None:
     """Put the states into the model's metadata: names, dtype, shape, and the initial elements compressed."""
-    rows = [
-        {
-            "input": s.input,
-            "output": s.output,
-            "dtype": str(s.initial.dtype),
-            "shape": list(s.initial.shape),
-            "zlib": base64.b64encode(zlib.compress(np.ascontiguousarray(s.initial).tobytes())).decode(),
-        }
-        for s in states
-    ]
-    model.metadata_props[KEY] = json.dumps(rows)
+    model.metadata_props[KEY] = json.dumps([_row(s) for s in states])
+
+
+def _row(s: State) -> dict[str, Any]:
+    names = {"input": s.input, "output": s.output}
+    if s.initial is None:
+        return names | {"dtype": s.dtype, "dims": list(s.dims)}
+    return names | {
+        "dtype": str(s.initial.dtype),
+        "shape": list(s.initial.shape),
+        "zlib": base64.b64encode(zlib.compress(np.ascontiguousarray(s.initial).tobytes())).decode(),
+    }
 
 
 def read_states(metadata: Mapping[str, str]) -> list[State]:
@@ -59,6 +72,9 @@ def read_states(metadata: Mapping[str, str]) -> list[State]:
         rows = json.loads(metadata.get(KEY, "[]"))
         found: list[State] = []
         for row in rows:
+            if "dims" in row:
+                found.append(State(row["input"], row["output"], None, row["dtype"], tuple(row["dims"])))
+                continue
             raw = zlib.decompress(base64.b64decode(row["zlib"]))
             array = np.frombuffer(bytearray(raw), _dtype(row["dtype"])).reshape(row["shape"])
             found.append(State(row["input"], row["output"], array))
@@ -93,12 +109,15 @@ class Stateful:
                 'the model has no state that ingot.Stateful could carry; export it with state="inputs".'
             )
         self._inputs = {s.input for s in self.states}
+        self._own = {s.input for s in self.states if s.initial is not None}
         self._outputs = {s.output for s in self.states}
         self.state: dict[str, Array] = {}
         self.reset()
 
     def reset(self, state: Mapping[str, Any] | None = None) -> None:
         """Begin anew: with the values that the model was exported with, or with these in their places.
+
+        What was an argument of the module, a cache, begins empty.
 
         state: arrays by the name of the input.
 
@@ -108,7 +127,9 @@ class Stateful:
         unknown = sorted(set(given) - self._inputs)
         if unknown:
             raise InputError(f"the model has no state {unknown}; it has {sorted(self._inputs)}.")
-        self.state = {s.input: np.array(given.get(s.input, s.initial), s.initial.dtype) for s in self.states}
+        values = [(s, given.get(s.input, s.initial)) for s in self.states]
+        types = {s.input: _dtype(s.dtype) if s.initial is None else s.initial.dtype for s in self.states}
+        self.state = {s.input: np.array(v, types[s.input]) for s, v in values if v is not None}
 
     def get_inputs(self) -> list[Any]:
         """The session's inputs without the state."""
@@ -121,16 +142,28 @@ class Stateful:
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], *rest: Any) -> list[Any]:
         """As the session's `run`, with the state put in; afterwards the state is that after the call.
 
-        A call that fails leaves the state as it was.
+        What was an argument of the module may be fed all the same. A call that fails leaves the state as it
+        was.
         """
-        both = sorted(set(input_feed) & self._inputs)
+        both = sorted(set(input_feed) & self._own)
         if both:
             raise InputError(f"{both} are state, which ingot.Stateful puts in itself; give them to reset().")
         wanted = list(output_names) if output_names else [v.name for v in self.get_outputs()]
         names = [*wanted, *(s.output for s in self.states)]
-        results = self.session.run(names, {**input_feed, **self.state}, *rest)
+        feed = {**self._beginning(input_feed), **self.state, **input_feed}
+        results = self.session.run(names, feed, *rest)
         self.state = {s.input: a for s, a in zip(self.states, results[len(wanted) :], strict=True)}
         return list(results[: len(wanted)])
+
+    def _beginning(self, feed: Mapping[str, Any]) -> dict[str, Array]:
+        """Empty values for what no call has given a value yet."""
+        missing = [s for s in self.states if s.input not in self.state and s.input not in feed]
+        if not missing:
+            return {}
+        fed = [v for v in self.session.get_inputs() if v.name in feed]
+        axes = [(d, n) for v in fed for d, n in zip(v.shape, np.shape(feed[v.name]), strict=False)]
+        sizes = {d: n for d, n in axes if isinstance(d, str)}
+        return {s.input: s.empty(sizes) for s in missing}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model with the module's own arguments, as a `Program` can be called."""

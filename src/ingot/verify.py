@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ingot.loading import load
 from ingot.program import Program, as_array
 
 if TYPE_CHECKING:
+    from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
 
 Array = npt.NDArray[Any]
@@ -32,6 +34,7 @@ Runner = Callable[[ir.Model], Run]
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OTHER_SHAPES = 3
 DRAWS = 200
+DRAWS_OUTSIDE = 8
 CALLS_IN_A_ROW = 3  # compared where the model has state
 
 #: How many times its tolerance an output may differ at the most, where the module itself is that sensitive.
@@ -161,6 +164,38 @@ def verify_capture(
     return report
 
 
+def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int = 0) -> Capture:
+    """The capture, with those branches on sizes `tried` that make no difference to its results.
+
+    A model that has another way for a single token, or for an empty past, often says so for speed alone:
+    where a branch followed the example, the module and the exported model are compared at sizes that take the
+    other way.
+    """
+    from ingot.capture.attempt import branches
+    from ingot.capture.sample import sampled_inputs, sizes_outside
+
+    rows = {guard: found for guard, found in branches(captured) if found.status == "assumed"}
+    if not rows:
+        return captured
+    run = runner(captured.model)
+    rng = np.random.default_rng(seed)
+    equal: dict[Assumption, Assumption] = {}
+    later = CALLS_IN_A_ROW if captured.recording.states else 1
+    for guard, found in rows.items():
+        report = Report([Case({}, {})])
+        try:
+            for sizes in itertools.islice(sizes_outside(captured, guard), DRAWS_OUTSIDE):
+                inputs = [sampled_inputs(captured, sizes, rng) for _ in range(later)]
+                _compare(captured, captured.original, run, runner, inputs, sizes, report, None)
+                if len(report.cases) > OTHER_SHAPES:
+                    break
+        except VerificationError:
+            continue
+        if len(report.cases) > 1:
+            equal[found] = replace(found, status="tried")
+    return replace(captured, assumptions=[equal.get(a, a) for a in captured.assumptions])
+
+
 def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
     """The module's output tensors for one call, in eval mode."""
     import torch
@@ -187,18 +222,19 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
     import torch
 
     from ingot.capture.run import unchanged
+    from ingot.capture.signature import leaves
     from ingot.capture.where import raise_if_ours
 
     recording = captured.recording
     found: list[list[Array]] = []
     if isinstance(module, torch.jit.ScriptModule) and recording.touched:
         module = captured.source  # its graph run by Ingot, which can begin anew
-    with torch.no_grad(), unchanged(module, bool(recording.states)) as held:
+    with torch.no_grad(), unchanged(module, bool(recording.states)) as snapshot:
         for state in recording.touched:  # a copy of its own, so that the caller's is not written to
             for label in state.labels:
-                if label in held.places:
-                    held.places[label].set(_copy(held.before[label]))
-        places = held.places | {label: begin.place for label, begin in recording.begins.items()}
+                if label in snapshot.places:
+                    snapshot.places[label].set(_copy(snapshot.before[label]))
+        places = snapshot.places | {label: begin.place for label, begin in recording.begins.items()}
         for inputs in rows:
             args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
             try:
@@ -208,9 +244,17 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
                 if not found:
                     raise
                 break  # full: a cache of fixed size, say
-            after = [as_array(places[s.label].get()) for s in recording.states]
+            held = {leaf.path: leaf.value for leaf in leaves((args, kwargs))} if recording.left else {}
+            left = [held[path] for path in recording.left.values()]
+            after = [as_array(x) for x in (*left, *(places[s.label].get() for s in recording.states))]
             found.append([*outputs, *(a.copy() for a in after)])
     return found
+
+
+def _compared(captured: Capture) -> list[str]:
+    """What is compared: the model's outputs, what it left in the call's objects, its state."""
+    states = captured.recording.states
+    return [*captured.output_names, *captured.recording.left, *(s.output_name for s in states)]
 
 
 def _exported_calls(
@@ -218,14 +262,12 @@ def _exported_calls(
 ) -> list[Sequence[Array]]:
     """The same of the exported model."""
     states = captured.recording.states
-    names = [*captured.output_names, *(s.output_name for s in states)]
+    names = _compared(captured)
     state = {s.input_name: as_array(s.initial) for s in states}
     found: list[Sequence[Array]] = []
     for inputs in rows[:count]:
         found.append(run({**captured.feeds(inputs), **state}, names))
-        state = {
-            s.input_name: a for s, a in zip(states, found[-1][len(captured.output_names) :], strict=True)
-        }
+        state = {s.input_name: a for s, a in zip(states, found[-1][len(names) - len(states) :], strict=True)}
     return found
 
 
@@ -251,7 +293,7 @@ def _compare(
         report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
         return
     states = captured.recording.states
-    names = [*captured.output_names, *(s.output_name for s in states)]
+    names = _compared(captured)
     where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
     try:
         got = _exported_calls(captured, run, rows, len(wanted))
@@ -284,13 +326,13 @@ def _compare(
 
 def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
     """Drop Python numbers that are no outputs of the graph."""
-    from ingot.capture.signature import leaves
+    from ingot.capture.signature import Passed, is_tensor, leaves
     from ingot.program import TENSOR
 
     kept = [
         leaf.value is TENSOR
         for leaf in leaves(captured.output_structure(TENSOR))
-        if leaf.value is TENSOR or isinstance(leaf.value, (int, float))
+        if leaf.value is TENSOR or is_tensor(leaf.value) or isinstance(leaf.value, (int, float, Passed))
     ]
     if len(outputs) != len(kept):
         _require_as_many(outputs, captured.output_names)

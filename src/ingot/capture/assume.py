@@ -20,7 +20,7 @@ Kind = Literal[
     "random",
     "values",
 ]
-Status = Literal["proved", "checked", "fixed", "assumed"]
+Status = Literal["proved", "checked", "fixed", "assumed", "tried"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Assumption:
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `fixed`: visible in the declared inputs; `checked`: the graph
-            itself fails when it does not hold; `assumed`: holds for the inputs in range, by declaration
+            itself fails when it does not hold; `assumed`: holds for the inputs in range, by declaration;
+            `tried`: verification ran sizes where it does not hold, and the model is the same function there
     """
 
     kind: Kind

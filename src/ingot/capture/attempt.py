@@ -8,7 +8,7 @@ assumed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.formats import opened, read
+from ingot.capture.passed import CountsFound
 from ingot.capture.request import Marks
 from ingot.capture.run import Call, Recording, record
 from ingot.capture.scalars import Symbolic
 from ingot.capture.settled import settle
-from ingot.capture.signature import Arguments, arguments_of, rebuild
+from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild
+from ingot.capture.sizes import Guard
 from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins
@@ -73,7 +75,13 @@ class Capture:
     def output_structure(self, mark: Any) -> Any:
         """The model's output with `mark` in the place of every tensor."""
         kinds = (torch.Tensor, *Symbolic)
-        return rebuild(self.recording.output, lambda v: mark if isinstance(v, kinds) else v)
+
+        def shown(v: Any) -> Any:
+            if isinstance(v, Kept):
+                return v.value
+            return mark if isinstance(v, kinds) else v
+
+        return rebuild(self.recording.output, shown)
 
 
 def capture(
@@ -136,6 +144,8 @@ def capture(
         try:
             found = _captured(call, table)
             return replace(found, original=original, assumptions=[*narrowed, *found.assumptions])
+        except CountsFound as found:
+            arguments = arguments.with_counts(found.paths)
         except StateFound as found:
             if any(s.decided_by == "sizes" for s in found.states) and _settles(call, table, found.states):
                 settled |= {s.label: s for s in found.states}
@@ -334,10 +344,11 @@ def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> 
     """Dimensions that were found equal may be so by chance in the example: try whether the model works
     without.
 
-    Only where torch asked; what the model's own Python asked is its own branch.
+    Only where torch looked for itself: what the model's own Python asked is its own branch, and what an
+    operator demands it demands of other sizes too.
     """
     env = recording.env
-    pairs = [drop for drop, (_, _, by_user) in env.unified.items() if not by_user]
+    pairs = [drop for drop, (_, _, must) in env.unified.items() if not must]
     trials = [pairs, *([p] for p in pairs)] if len(pairs) > 1 else [pairs]
     base = env.hints_by_name()
     for changed in trials if pairs else []:
@@ -358,16 +369,29 @@ def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> 
 def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) -> list[Assumption]:
     env = recording.env
     found: list[Assumption] = []
+    held = [name for leaf, name in zip(arguments.tensor_leaves, arguments.names, strict=True) if leaf.inside]
     for symbol, fixed in env.fixed.items():
         name = env.names[symbol]
-        if name in table.of_state:
+        if name in table.of_state or any(name.startswith(f"{x}_") for x in held):
             continue  # nobody but the model itself chooses these
         found.append(Assumption("narrowed", fixed.where, f"dimension {name!r} is {fixed.size}", "fixed"))
     for symbol, (kept, where, _) in env.unified.items():
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
         found.append(Assumption("unified", where, what, "fixed"))
-    for guard in env.held.values():
-        condition = env.expand(guard.condition)
+    found.extend(a for _, a in _conditions(recording))
+    for name, (low, high) in table.ranges.items():
+        bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
+        found.append(Assumption("declared", name, bounds, "assumed"))
+    for name, value in arguments.fixed:
+        found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
+    found.extend(recording.assumptions)
+    return list(dict.fromkeys(found))
+
+
+def _conditions(recording: Recording) -> Iterator[tuple[Guard, Assumption]]:
+    """What was taken to hold of sizes, as it was found and as it is told."""
+    for guard in recording.env.held.values():
+        condition = recording.env.expand(guard.condition)
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"
@@ -377,14 +401,12 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
             if guard.by_user
             else "sizes that fit each other at this line"
         )
-        found.append(Assumption(kind, guard.where, what, status))
-    for name, (low, high) in table.ranges.items():
-        bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
-        found.append(Assumption("declared", name, bounds, "assumed"))
-    for name, value in arguments.fixed:
-        found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
-    found.extend(recording.assumptions)
-    return list(dict.fromkeys(found))
+        yield guard, Assumption(kind, guard.where, what, status)
+
+
+def branches(captured: Capture) -> list[tuple[Guard, Assumption]]:
+    """The branches on sizes that followed the example."""
+    return [(guard, a) for guard, a in _conditions(captured.recording) if guard.by_user]
 
 
 def readable(recording: Recording, condition: Any) -> str:

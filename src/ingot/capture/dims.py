@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingot.capture.signature import Arguments, Dim, Input, children, is_tensor, leaves
+from ingot.capture.signature import Arguments, Dim, Input, children, is_object, is_tensor, leaves
 from ingot.capture.state import StateSpec
 from ingot.capture.tensors import BY_NAME
 from ingot.errors import ExportError
@@ -228,6 +228,7 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
     if dynamic_shapes is None:
         return [None] * count
     found: list[Any] = []
+    seen: set[int] = set()
     if isinstance(dynamic_shapes, Mapping):
         known = [*(_parameter_names(arguments)), *arguments.kwargs]
         unknown = [k for k in dynamic_shapes if k not in known and k not in arguments.names]
@@ -238,9 +239,9 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
         if all(k in arguments.names for k in dynamic_shapes) and not set(dynamic_shapes) & set(known):
             return [dynamic_shapes.get(name) for name in arguments.names]
         for name, value in zip(_parameter_names(arguments), arguments.args, strict=True):
-            _pair(value, dynamic_shapes.get(name), found)
+            _pair(value, dynamic_shapes.get(name), found, seen)
         for name, value in arguments.kwargs.items():
-            _pair(value, dynamic_shapes.get(name), found)
+            _pair(value, dynamic_shapes.get(name), found, seen)
         return found
     if not isinstance(dynamic_shapes, (list, tuple)):
         raise ExportError(
@@ -252,7 +253,7 @@ def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:
     if len(entries) != len(values):
         raise ExportError(f"dynamic_shapes has {len(entries)} entries, the call has {len(values)} arguments.")
     for value, entry in zip(values, entries, strict=True):
-        _pair(value, entry, found)
+        _pair(value, entry, found, seen)
     return found
 
 
@@ -261,7 +262,7 @@ def _parameter_names(arguments: Arguments) -> list[str]:
     return [names[i] if i < len(names) else f"input_{i}" for i in range(len(arguments.args))]
 
 
-def _pair(value: Any, entry: Any, found: list[Any]) -> None:
+def _pair(value: Any, entry: Any, found: list[Any], seen: set[int]) -> None:
     if is_tensor(value):
         found.append(entry)
         return
@@ -269,11 +270,15 @@ def _pair(value: Any, entry: Any, found: list[Any]) -> None:
     if parts is None:
         return
     if entry is None or entry == "auto":
-        found.extend([entry] * sum(1 for leaf in leaves(value) if is_tensor(leaf.value)))
+        found.extend([entry] * sum(1 for leaf in leaves(value, seen=seen) if is_tensor(leaf.value)))
         return
+    if is_object(value):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
     for i, (key, part) in enumerate(parts):
         mine = entry.get(key) if isinstance(entry, Mapping) else entry[i] if i < len(entry) else None
-        _pair(part, mine, found)
+        _pair(part, mine, found, seen)
 
 
 def hints_for(table: DimTable) -> dict[str, int]:

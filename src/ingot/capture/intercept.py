@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Generator
 from typing import Any
@@ -20,9 +21,11 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
 from ingot.capture.aten import INSTEAD, whole_row
+from ingot.capture.choice import Maybe
 from ingot.capture.handlers import inside_try
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, refuse, request, unpacks
+from ingot.capture.stage import RUNTIME
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -61,6 +64,11 @@ class Intercept(TorchFunctionMode):
         g = self.recorder
         if g.paused:
             return func(*args, **kwargs)
+        perhaps = _perhaps_none(func, args, kwargs)
+        if perhaps is not None:
+            with_none = self._instead(func, types, args, kwargs, perhaps, None)
+            with_value = self._instead(func, types, args, kwargs, perhaps, perhaps.value)
+            return RUNTIME.choose(perhaps.is_none, with_none, with_value)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -103,6 +111,39 @@ class Intercept(TorchFunctionMode):
                     return call(*args, **kwargs)
             finally:
                 g.in_python = False
+
+    def _instead(
+        self, func: Any, types: Any, args: Any, kwargs: Any, old: Any, new: Any
+    ) -> Callable[[], Any]:
+        """The call with another argument, for when it is made."""
+        given = tuple(new if a is old else a for a in args)
+        named = {k: new if a is old else a for k, a in kwargs.items()}
+        return lambda: self.__torch_function__(func, types, given, named)
+
+
+def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
+    """What may be None among the arguments, where the function takes None there too: a mask, a bias."""
+    found = [v for v in (*args, *kwargs.values()) if isinstance(v, Maybe)]
+    if not found:
+        return None
+    takes = _optional(func)
+    named = dict(zip(takes, args, strict=False)) | kwargs
+    return next((v for v in found if any(takes.get(k) and named[k] is v for k in named)), None)
+
+
+@functools.lru_cache(maxsize=1)
+def _signatures() -> dict[Any, Callable[..., Any]]:
+    return torch.overrides.get_testing_overrides()
+
+
+@functools.lru_cache(maxsize=256)
+def _optional(func: Any) -> dict[str, bool]:
+    """Names of a torch function's parameters, and whether None is the default of each."""
+    try:
+        parameters = inspect.signature(_signatures().get(func) or func).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: p.default is None for name, p in parameters.items()}
 
 
 def _refuse_if_caught(args: Any, error: Exception) -> None:

@@ -208,6 +208,10 @@ class Recorder:
             return self._get(found) if found.real is None else None
         return self.scalar(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else None
 
+    def written_to(self, x: Any) -> bool:
+        """Whether something was written into a tensor since it was bound; numbers are as they are."""
+        return isinstance(x, torch.Tensor) and self.entry(x).group.version > 0
+
     def stale_tensor(self, label: str, like: torch.Tensor) -> torch.Tensor:
         """A tensor that an earlier call left behind: whoever reads it raises StaleRead."""
         made = fakes.fresh(self.mode, [_hint(n) for n in like.shape], like.dtype, like.device)

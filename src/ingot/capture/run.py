@@ -36,6 +36,7 @@ from ingot.capture.intercept import (
     python_functions_run_as_they_are,
 )
 from ingot.capture.lists import Many, Perhaps, Rows
+from ingot.capture.passed import Afterwards, Objects, Path
 from ingot.capture.record import Dispatch, Recorder
 from ingot.capture.request import ACTIVE, Marks, Restart, asking_frame, request
 from ingot.capture.scalars import Symbolic, depends_on_data
@@ -73,7 +74,9 @@ class Recording:
     env: SizeEnv
     recorder: Recorder
     output: Any  # the structure the model returned, with fake tensors as leaves
-    output_names: list[str]  # of what the model returns; states come after them
+    output_names: list[str]  # of what the model returns
+    left: dict[str, Path]  # outputs for what the call left in objects; where, from (args, kwargs)
+    carried: dict[str, str]  # inputs that objects hold, and the outputs that are the next call's
     assumptions: list[Assumption]
     states: list[StateSpec]  # inputs and outputs of the model
     touched: list[StateSpec]  # everything that a call writes to and a later call could see
@@ -132,6 +135,7 @@ class _Run:
     recorder: Recorder
     inputs: list[ir.Value]
     fakes: list[Any]
+    objects: Objects
     output: Any
 
 
@@ -154,7 +158,8 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             changes = [c for c in snapshot.changes() if c.label not in known]
             _require_known(recorder, snapshot, changes)
             with torch.no_grad(), recorder.mode:
-                outputs, names = _outputs(recorder, run.output, call.arguments.names, call.output_names)
+                after = run.objects.look(recorder)
+                outputs, names, carried = _outputs(call, run, after)
                 following = _next_states(call, run, snapshot, outputs)
             others = _leftovers(call, hints, snapshot, run, changes)
             if first is not None:
@@ -173,14 +178,17 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             if isinstance(fake, torch.Tensor) and fake.is_complex():
                 shape = (*shape, 2)
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
-        model = _model(recorder, inputs, outputs)
+        model = _model(recorder, inputs, outputs, _held_by_objects(call, run))
+        used = {str(v.name) for v in model.graph.inputs}
         assumptions = [*recorder.assumptions, *_noted(call), *others]
         return Recording(
             model,
             recorder.env,
             recorder,
-            run.output,
-            names,
+            after.structure(recorder, run.output),
+            names[: len(names) - len(after.left)],
+            {name: x.path for name, x in zip(names[len(names) - len(after.left) :], after.left, strict=True)},
+            {before: name for before, name in carried.items() if before in used},
             assumptions,
             kept,
             list(call.states),
@@ -233,6 +241,7 @@ def _run(
         if prepare is not None:
             prepare(recorder)
         args, kwargs = call.arguments.with_tensors(fakes[: len(call.specs)])
+        objects = Objects((args, kwargs), call.arguments)
         modules = function.modules() if isinstance(function, torch.nn.Module) else iter(())
         with (
             module_paths(function, recorder),
@@ -245,7 +254,7 @@ def _run(
         ):
             output = _called(function, args, kwargs, recorder)
         recorder.missing.raise_if_any()
-    return _Run(recorder, inputs, fakes, output)
+    return _Run(recorder, inputs, fakes, objects, output)
 
 
 # -- state
@@ -541,17 +550,18 @@ def _innermost(error: Exception) -> FrameType | None:
     return at.tb_frame if at is not None else None
 
 
-def _outputs(
-    recorder: Recorder, output: Any, inputs: Sequence[str], names: Sequence[str] | None
-) -> tuple[list[ir.Value], list[str]]:
+def _outputs(call: Call, run: _Run, after: Afterwards) -> tuple[list[ir.Value], list[str], dict[str, str]]:
     """Name the tensors the model returned and put an Identity under those that are an input, a constant or
-    repeated.
+    repeated. Behind them stand those that it left in its arguments' objects; last, which output is the next
+    call's input.
     """
+    recorder, inputs, names = run.recorder, call.arguments.names, call.output_names
     found: list[Leaf] = []
-    for leaf in leaves(output):
+    for leaf in leaves(run.output):
         v = leaf.value
         if isinstance(v, (torch.Tensor, *Symbolic)):
-            found.append(leaf)
+            if after.is_output(recorder, leaf):
+                found.append(leaf)
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(
                 f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: "
@@ -559,31 +569,32 @@ def _outputs(
                 "tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
                 "flag beside it."
             )
-        elif v is not None and not isinstance(v, (bool, int, float, str)):
+        elif v is not None and not leaf.inside and not isinstance(v, (bool, int, float, str)):
             raise ExportError(
                 f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, "
-                "in tuples, lists, "
-                "dicts or dataclasses. Return the tensors inside it, or switch it off (a key-value "
-                "cache: use_cache=False)."
+                "in tuples, lists, dicts, dataclasses or plain objects. Return the tensors inside it."
             )
-    if not found:
+    left = after.unreturned([leaf.value for leaf in found])
+    if not found and not left:
         raise ExportError(
-            f"the model returns no tensor but {type(output).__name__}. Return at least one tensor."
+            f"the model returns no tensor but {type(run.output).__name__}. Return at least one tensor."
         )
-    named = [leaf.name if leaf.path else "output" for leaf in found]
+    named = [after.name_of(leaf.value, leaf.name) if leaf.path else "output" for leaf in found]
     named = [f"output_{n}" if n.isdigit() else n for n in named]
     if names is not None:
         check_names("output_names", names, named, inputs)
         named[: len(names)] = names
     taken = {v.name for v in recorder.graph.initializers.values()}
-    named = unique_names(named, inputs)
+    named = unique_names([*named, *(x.output_name for x in left)], inputs)
     recorder.graph.scope = ""
     outputs: list[ir.Value] = []
-    for leaf in found:
-        outputs.append(_as_output(recorder, leaf.value, outputs))
+    for value in [*(leaf.value for leaf in found), *(x.value for x in left)]:
+        outputs.append(_as_output(recorder, value, outputs))
     for name, value in zip(named, outputs, strict=True):
         value.name = recorder.graph.unique(name) if name in taken else name
-    return outputs, [str(v.name) for v in outputs]
+    written = [str(v.name) for v in outputs]
+    values = [*(leaf.value for leaf in found), *(x.value for x in left)]
+    return outputs, written, after.carried(values, written)
 
 
 def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:
@@ -606,9 +617,21 @@ def _as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Va
     return value
 
 
-def _model(recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value]) -> ir.Model:
-    """Nodes that lead to an output, initializers that are used, names that are unique."""
+def _held_by_objects(call: Call, run: _Run) -> set[int]:
+    """The inputs that objects among the arguments hold: what no output needs of an object is no input."""
+    rows = zip(run.inputs, call.arguments.tensor_leaves, strict=False)
+    return {id(v) for v, leaf in rows if leaf.inside}
+
+
+def _model(
+    recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value], optional: set[int]
+) -> ir.Model:
+    """Nodes that lead to an output, initializers that are used, names that are unique.
+
+    The `optional` inputs are left out where no output needs them.
+    """
     needed, alive = pruned(recorder.graph.nodes, outputs)
+    inputs = [v for v in inputs if id(v) in alive or id(v) not in optional]
     own = {v.name for v in [*inputs, *outputs]}
     held = set(map(id, outputs))
     every = list(with_inner(needed))

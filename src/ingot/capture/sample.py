@@ -2,11 +2,12 @@
 
 # torch and SymPy are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
+# pyright: reportMissingTypeStubs=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.dims import InputSpec
+    from ingot.capture.sizes import Guard
 
 # Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the
 # example's.
 _SMALL = (1, 2, 3, 5, 7)
+_OUTSIDE = (1, 0, -1, 2, 3, 5, 8, 17, 33, 64)  # from the example's where negative
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
 
@@ -45,6 +48,7 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
     """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
     env, table = captured.recording.env, captured.table
     guards = [g.condition for g in env.held.values()]
+    equations = _equations(captured, guards)
     free = [s for s in env.names if env.canon_dims(s) == s]
     own = [
         s for s in env.names if env.names[s] in table.of_state
@@ -71,10 +75,70 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
                 n = _pick(hint, attempt, rng)
             by_hint[hint, axis] = n
             picked[s] = sympy.Integer(max(low, 1, n if high is None else min(n, high)))
+        picked = _settled(picked, equations, pinned)
         known = env.at(picked)
         if any(c.xreplace(known) == False for c in guards):  # noqa: E712  (a SymPy object)
             continue
         yield {name: int(known[s]) for s, name in env.names.items()}
+
+
+def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:
+    """Sizes for which a branch on sizes that the model took does not hold, near the example's, and that keep
+    to everything that an operator or the caller demands.
+    """
+    env, table = captured.recording.env, captured.table
+    condition = env.expand(guard.condition)
+    demanded = [g.condition for g in env.held.values() if not g.by_user]
+    equations = _equations(captured, demanded)
+    free = [s for s in env.names if env.canon_dims(s) == s]
+    example = {s: sympy.Integer(table.sizes[env.names[s]]) for s in free}
+    asked = [s for s in free if s in condition.free_symbols]
+    for changed in itertools.chain([asked], ([s] for s in reversed(asked) if len(asked) > 1)):
+        for n in _OUTSIDE:
+            steps = {s: max(example[s] + n, 0) if n < 0 else n for s in changed}
+            picked = _settled(example | {s: sympy.Integer(n) for s, n in steps.items()}, equations, steps)
+            sizes = {env.names[s]: int(n) for s, n in picked.items()}
+            within = all(
+                low <= sizes[name] and (high is None or sizes[name] <= high)
+                for name, (low, high) in table.ranges.items()
+                if name in sizes
+            )
+            try:
+                known = env.at(picked)
+            except ZeroDivisionError:  # a size of 0 that something is divided by
+                continue
+            if not within or condition.xreplace(known) != False:  # noqa: E712  (a SymPy object)
+                continue
+            if any(c.xreplace(known) == False for c in demanded):  # noqa: E712
+                continue
+            yield {name: int(known[s]) for s, name in env.names.items()}
+
+
+def _equations(captured: Capture, conditions: Sequence[Any]) -> list[Any]:
+    """Those that a size can be worked out of, over the dimensions of the inputs."""
+    opened = [captured.recording.env.expand(c) for c in conditions if isinstance(c, sympy.Eq)]
+    return [e for e in opened if isinstance(e, sympy.Eq) and all(side.is_polynomial() for side in e.args)]
+
+
+def _settled(picked: dict[Any, Any], equations: Sequence[Any], kept: Collection[Any]) -> dict[Any, Any]:
+    """The sizes with those changed, none of the `kept`, that equations give from the others.
+
+    A mask as long as past and new tokens together is hardly ever drawn so.
+    """
+    picked = dict(picked)
+    for equation in [*equations] * 3:  # one may undo another
+        if equation.xreplace(picked) != False:  # noqa: E712  (a SymPy object)
+            continue
+        difference: Any = sympy.expand(equation.lhs - equation.rhs)  # pyright: ignore[reportOperatorIssue]
+        for s in sorted(equation.free_symbols & set(picked) - set(kept), key=lambda s: -int(picked[s])):
+            slope = difference.coeff(s)
+            rest = difference - slope * s
+            if slope in (1, -1) and s not in rest.free_symbols:
+                found = (-rest / slope).xreplace(picked)
+                if found.is_Integer and found >= 0:
+                    picked[s] = found
+                    break
+    return picked
 
 
 def _pick(hint: int, attempt: int, rng: np.random.Generator) -> int:
@@ -95,12 +159,33 @@ def _axis(captured: Capture, name: str) -> int:
 
 
 def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Generator) -> list[Any]:
-    """Tensors of these sizes, with elements like the example's."""
-    numbers = captured.table.numbers
+    """Tensors of these sizes, with elements like the example's.
+
+    A number in an object that counts what the object holds, as a cache does, goes with the size it equals.
+    """
+    numbers, counted = captured.table.numbers, _counts(captured)
     return [
-        _number(s.number, numbers[s.name], rng) if s.number else _draw(s, _shape(s, sizes), rng)
+        sizes[counted[s.name]]
+        if s.name in counted
+        else _number(s.number, numbers[s.name], rng)
+        if s.number
+        else _draw(s, _shape(s, sizes), rng)
         for s in captured.specs
     ]
+
+
+def _counts(captured: Capture) -> dict[str, str]:
+    """For numbers that objects hold, the dimension of a tensor beside them of that size in the example."""
+    rows = list(zip(captured.specs, captured.arguments.tensor_leaves, strict=True))
+    found: dict[str, str] = {}
+    for spec, leaf in rows:
+        if spec.number is int and leaf.inside:
+            beside = [s for s, other in rows if other.path[:-1] == leaf.path[:-1]]
+            alike = [d for s in beside for d, n in zip(s.dims, s.sizes, strict=True) if isinstance(d, str)
+                     and n == captured.table.numbers[spec.name]]  # fmt: skip
+            if alike:
+                found[spec.name] = alike[-1]
+    return found
 
 
 def _number(kind: type, example: Any, rng: np.random.Generator) -> Any:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import numpy as np
 
+from ingot.capture.objects import attributes, copied, fill
 from ingot.errors import ExportError, InputError
 
 
@@ -50,16 +51,42 @@ class Input:
 
 
 @dataclasses.dataclass(frozen=True)
+class Count(Input):
+    """A number in an object among the arguments that the call changes: an input, as a tensor there is."""
+
+    kind: type = int
+
+
+@dataclasses.dataclass(frozen=True)
 class Leaf:
     """One tensor (or fixed value) of a nested structure and the way to it."""
 
     path: tuple[str | int, ...]
     value: Any
+    inside: bool = False  # an attribute of a plain object, or in one
 
     @property
     def name(self) -> str:
         """`inputs.mask[0]` as `inputs_mask_0`."""
         return re.sub(r"\W", "_", "_".join(str(p) for p in self.path))
+
+
+_PLAIN = (bool, int, float, str)
+_COUNTS = {int: "int64", float: "float64"}
+
+
+class Passed:
+    """Stands in an output's structure for an input that an object of the call's still holds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Kept:
+    """Stands in an output's structure for a constant that an object holds."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def is_tensor(x: Any) -> bool:
@@ -81,25 +108,45 @@ def children(x: Any) -> list[tuple[str | int, Any]] | None:
         return None
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x)]
-    return None
+    held = attributes(x)
+    return None if held is None else list(held.items())
 
 
-def leaves(x: Any, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
-    """Every leaf of a nested structure, in order."""
+def is_object(x: Any) -> bool:
+    """Whether a container is a plain object, which may be held in several places."""
+    return not isinstance(x, (Mapping, list, tuple)) and not dataclasses.is_dataclass(x)
+
+
+def leaves(
+    x: Any, path: tuple[str | int, ...] = (), seen: set[int] | None = None, inside: bool = False
+) -> Iterator[Leaf]:
+    """Every leaf of a nested structure, in order; what a plain object holds comes where it is first met."""
+    seen = set() if seen is None else seen
     parts = children(x)
     if parts is None:
-        yield Leaf(path, x)
+        yield Leaf(path, x, inside)
         return
+    if is_object(x):
+        if id(x) in seen:
+            return
+        seen.add(id(x))
+        inside = True
     for key, value in parts:
-        yield from leaves(value, (*path, key))
+        yield from leaves(value, (*path, key), seen, inside)
 
 
-def rebuild(x: Any, replace: Callable[[Any], Any]) -> Any:
-    """The same structure with every leaf replaced."""
+def rebuild(x: Any, replace: Callable[[Any], Any], made: dict[int, Any] | None = None) -> Any:
+    """The same structure with every leaf replaced; plain objects are copied, each once."""
+    made = {} if made is None else made
     parts = children(x)
     if parts is None:
         return replace(x)
-    values = [rebuild(v, replace) for _, v in parts]
+    if is_object(x):
+        if id(x) not in made:
+            new = made[id(x)] = copied(x)
+            fill(new, {str(key): rebuild(v, replace, made) for key, v in parts})
+        return made[id(x)]
+    values = [rebuild(v, replace, made) for _, v in parts]
     if isinstance(x, tuple):
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
     if isinstance(x, list):
@@ -129,12 +176,28 @@ class Arguments:
         return [leaf.value for leaf in leaves((self.args, self.kwargs)) if is_tensor(leaf.value)]
 
     @property
+    def tensor_leaves(self) -> list[Leaf]:
+        """The tensor leaves with their ways from `(args, kwargs)`, in order."""
+        return [leaf for leaf in leaves((self.args, self.kwargs)) if is_tensor(leaf.value)]
+
+    @property
+    def names_by_path(self) -> dict[tuple[str | int, ...], str]:
+        """Names of the tensors by their ways from `(args, kwargs)`."""
+        return {leaf.path: name for leaf, name in zip(self.tensor_leaves, self.names, strict=True)}
+
+    def label(self, leaf: Leaf) -> str:
+        """What a leaf of `(args, kwargs)` is called after the function's parameters."""
+        kind, first, *rest = leaf.path
+        if kind == 1:
+            return Leaf((first, *rest), None).name
+        return Leaf((*_parameter(self.signature, int(first), len(self.args)), *rest), None).name
+
+    @property
     def fixed(self) -> list[tuple[str, Any]]:
-        """Arguments that are no tensors: name and value."""
+        """Arguments that are no tensors: name and value. Of what objects hold, numbers and words."""
         named = _labelled(self.signature, self.args, self.kwargs)
-        return [
-            (leaf.name, leaf.value) for leaf in named if not is_tensor(leaf.value) and leaf.value is not None
-        ]
+        kept = [leaf for leaf in named if not is_tensor(leaf.value) and leaf.value is not None]
+        return [(leaf.name, leaf.value) for leaf in kept if not leaf.inside or isinstance(leaf.value, _PLAIN)]
 
     @property
     def numbers(self) -> list[type | None]:
@@ -146,6 +209,22 @@ class Arguments:
         """The call with other tensors in the same places."""
         rest = iter(tensors)
         return rebuild((self.args, self.kwargs), lambda v: next(rest) if is_tensor(v) else v)
+
+    def with_counts(self, counts: Collection[tuple[str | int, ...]]) -> Arguments:
+        """The call with inputs in the place of the numbers at these ways from `(args, kwargs)`."""
+        rest = leaves((self.args, self.kwargs))
+
+        def counted(value: Any) -> Any:
+            kind = type(value)
+            return Count(_COUNTS[kind], [], value, kind) if next(rest).path in counts else value
+
+        args, kwargs = rebuild((self.args, self.kwargs), counted)
+        made = dataclasses.replace(self, args=args, kwargs=kwargs)
+        old = self.names_by_path
+        labelled = [leaf for leaf in _labelled(self.signature, args, kwargs) if is_tensor(leaf.value)]
+        ways = [leaf.path for leaf in made.tensor_leaves]
+        names = [old.get(way, leaf.name) for way, leaf in zip(ways, labelled, strict=True)]
+        return dataclasses.replace(made, names=unique_names(names))
 
     def feeds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Another call's tensors by name.
@@ -174,11 +253,10 @@ class Arguments:
 
     def _require_fixed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse another value of an argument that was kept at its value."""
-        plain = (bool, int, float, str)
         before = dict(_with_defaults(self.signature, self.args, self.kwargs))
         for name, value in _with_defaults(self.signature, args, kwargs):
             kept = before.get(name, value)
-            if isinstance(kept, plain) and isinstance(value, plain) and kept != value:
+            if isinstance(kept, _PLAIN) and isinstance(value, _PLAIN) and kept != value:
                 raise InputError(
                     f"argument {name!r} is {value!r}; the model was exported with {kept!r}, which it keeps. "
                     'Export again with that value, or with ingot.Input("int64", []) in its place.'
@@ -201,6 +279,8 @@ def _with_defaults(
 
 def _number_kind(signature: inspect.Signature | None, leaf: Leaf) -> type | None:
     """bool, int or float where the parameter is a Python number and an Input without axes stands for it."""
+    if isinstance(leaf.value, Count):
+        return leaf.value.kind
     if not isinstance(leaf.value, Input) or len(leaf.value.shape) or len(leaf.path) != 1 or not signature:
         return None
     parameter = signature.parameters.get(str(leaf.path[0]))
@@ -220,10 +300,11 @@ def _labelled(
 ) -> list[Leaf]:
     """Leaves in the order of the call; their paths begin with the parameter's name."""
     found: list[Leaf] = []
+    seen: set[int] = set()
     for i, value in enumerate(args):
-        found += leaves(value, _parameter(signature, i, len(args)))
+        found += leaves(value, _parameter(signature, i, len(args)), seen)
     for key, value in kwargs.items():
-        found += leaves(value, (key,))
+        found += leaves(value, (key,), seen)
     return found
 
 

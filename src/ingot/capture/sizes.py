@@ -110,7 +110,9 @@ class SizeEnv(ShapeEnv):
             sympy.Symbol, Any
         ] = {}  # sizes computed from others that have a symbol of their own
         self.fixed: dict[sympy.Symbol, Fixed] = {}
-        self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str, bool]] = {}  # kept, line, asked by the user
+        self.unified: dict[
+            sympy.Symbol, tuple[sympy.Symbol, str, bool]
+        ] = {}  # kept, line, whether nothing else can do: the user asked, or an operator raises otherwise
         self.held: dict[Any, Guard] = {}
         self.small: set[sympy.Symbol] = (
             set()
@@ -379,6 +381,10 @@ class SizeEnv(ShapeEnv):
         matters = by_user or expected or torch_expects()
         if not matters and e in self._decided:
             return self._decided[e]
+        if not matters and isinstance(e, sympy.Eq) and e.rhs in (0, 1) and self.of_data(e):
+            return (
+                sympy.false
+            )  # whether to repeat it: where only the run knows, the operator finds out itself
         holds = bool(self.value(e))
         answer = sympy.true if holds else sympy.false
         if matters and (e if holds else Not(e)) not in self.held:
@@ -571,7 +577,7 @@ class SizeEnv(ShapeEnv):
             left, right = (condition.lhs / condition.rhs).as_numer_denom()
             left, right = (left, right) if not left.is_number else (right, left)
             if left.is_Symbol and right.is_Symbol:
-                self._unify(left, right)
+                self._unify(left, right, by_user or check)
                 return
             if right in (0, 1) and not condition.free_symbols <= frozenset(self.names):
                 # A division came out as 1, as it does for a range of sizes: no reason to fix them.
@@ -614,11 +620,11 @@ class SizeEnv(ShapeEnv):
             self.fixed[s] = Fixed(int(value), source_line(), asked_by_user())
             self._put(s, value)
 
-    def _unify(self, left: sympy.Symbol, right: sympy.Symbol) -> None:
+    def _unify(self, left: sympy.Symbol, right: sympy.Symbol, must: bool) -> None:
         order = list(self.names)
         if left in self.names and right in self.names:
             keep, drop = sorted((left, right), key=order.index)
-            self.unified[drop] = (keep, source_line(), asked_by_user())
+            self.unified[drop] = (keep, source_line(), must)
             self._put(drop, keep)
             return
         equation = sympy.Eq(self.expand(left), self.expand(right))

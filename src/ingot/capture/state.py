@@ -15,15 +15,15 @@ import dataclasses
 import functools
 import inspect
 import linecache
-import sys
 import textwrap
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
 
+from ingot.capture.objects import LIBRARIES, attributes
 from ingot.capture.where import is_user_code
 from ingot.errors import ExportError
 
@@ -32,13 +32,6 @@ _LISTS = (list, deque)
 _CONTAINERS = (dict, list, deque, set, OrderedDict)
 # What torch keeps in a module for itself.
 _OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
-# Objects of these are looked at as a whole: a logger knows all other loggers.
-_LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse"}) | {
-    "torch",
-    "numpy",
-    "sympy",
-    "ingot",
-}
 ABSENT: Any = object()  # stands where nothing is
 
 
@@ -150,10 +143,8 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
         return iter(list(x.items()))
     if isinstance(x, (tuple, *_LISTS)):
         return enumerate(list(x))
-    whole = (torch.Tensor, torch.nn.Module, type, FunctionType, MethodType, functools.partial)
-    if isinstance(x, whole) or not hasattr(x, "__dict__") or type(x).__module__.split(".")[0] in _LIBRARIES:
-        return None
-    return iter((_class_values(type(x)) | vars(x)).items())
+    held = attributes(x)
+    return None if held is None else iter((_class_values(type(x)) | held).items())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -161,7 +152,7 @@ def _class_values(kind: type) -> dict[str, Any]:
     """Numbers and tensors that are attributes of a class: an object has them until it is given its own."""
     found: dict[str, Any] = {}
     for cls in reversed(kind.__mro__):
-        if cls.__module__.split(".")[0] not in _LIBRARIES:
+        if cls.__module__.split(".")[0] not in LIBRARIES:
             found |= {k: v for k, v in vars(cls).items() if type(v) in (torch.Tensor, *_NUMBERS)}
     return {k: v for k, v in found.items() if not k.startswith("__")}
 

@@ -1,0 +1,147 @@
+"""Objects among the arguments: what they hold are inputs, what a call leaves in them are outputs. A
+transformer's key-value cache is one; a loop over the exported step says what the module's `generate` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from torch import nn
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.verify import tried_outside, verify_capture
+from tests.capture.support import ort_runner
+
+tf.logging.set_verbosity_error()
+
+
+class Layer:
+    """Rows so far, and how many were ever added."""
+
+    def __init__(self, rows: torch.Tensor, added: int) -> None:
+        self.rows, self.added, self.window = rows, added, 4
+
+    def update(self, new: torch.Tensor) -> torch.Tensor:
+        """All rows; the last three stay."""
+        whole = torch.cat([self.rows, new], 1)
+        self.rows = whole[:, -self.window + 1 :]
+        self.added += new.shape[1]
+        return whole
+
+
+class Memory:
+    """Two layers, one of them in a dict, and something that no call reads."""
+
+    def __init__(self, batch: int, rows: int) -> None:
+        self.layers = {"a": Layer(torch.randn(batch, rows, 3), rows), "b": Layer(torch.randn(batch, 2, 3), 7)}
+        self.sums = torch.zeros(batch, 3)
+        self._unread = torch.ones(5)
+
+
+class Reader(nn.Module):
+    """Attends to what the memory holds; returns it or leaves it to the caller."""
+
+    def __init__(self, returns: bool) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def forward(self, x: torch.Tensor, memory: Memory) -> Any:
+        """x: [b, n, 3]."""
+        y = x
+        for layer in memory.layers.values():
+            whole = layer.update(y)
+            y = (y @ whole.mT).softmax(-1) @ whole / (1 + layer.added)
+        memory.sums.add_(y.sum(1))
+        return (y, memory) if self.returns else y
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_what_objects_hold_goes_in_and_out(returns: bool) -> None:
+    """Tensors that are replaced, written to and untouched, a number that counts, over several sizes."""
+    torch.manual_seed(0)
+    captured = capture(Reader(returns), (torch.randn(2, 4, 3), Memory(2, 5)))
+    names = [str(v.name) for v in captured.model.graph.inputs]
+    assert "memory__unread" not in names  # no output needs it
+    assert captured.recording.carried == {
+        f"memory_{name}": f"next.memory_{name}"
+        for name in ("layers_a_rows", "layers_a_added", "layers_b_rows", "layers_b_added", "sums")
+    }
+    report = verify_capture(captured, runner=ort_runner)
+    assert len(report.cases) == 4
+
+
+def test_the_caller_s_object_stays_as_it_was() -> None:
+    """An export works on copies."""
+    memory = Memory(2, 5)
+    before = memory.layers["a"].rows.clone()
+    program = ingot.export(Reader(True), (torch.randn(2, 4, 3), memory))
+    assert torch.equal(memory.layers["a"].rows, before)
+    assert memory.layers["a"].added == 5
+    y, after = program(torch.randn(2, 4, 3), memory)
+    assert int(after.layers["a"].added) == 9
+    again, _ = program(torch.randn(2, 1, 3), after)  # what a call returns is an argument of the next
+    assert y.shape == (2, 4, 3)
+    assert again.shape == (2, 1, 3)
+
+
+class Shortcut(nn.Module):
+    """Another way for one row, whose word no ONNX value can be."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sums of rows."""
+        way = "short" if x.shape[0] == 1 else "long"
+        return x[0] * self.factor if way == "short" else x.sum(0)
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "tried"), (2.0, "assumed")])
+def test_the_way_that_the_example_did_not_take(factor: float, status: str) -> None:
+    """Verification tries it: a shortcut is one where the results are equal there too."""
+    captured = capture(Shortcut(factor), (torch.randn(4, 3),))
+    (branch,) = [a for a in tried_outside(captured).assumptions if a.kind == "range"]
+    assert branch.status == status, branch
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+         "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+
+
+def llama() -> Any:
+    """Shared key heads."""
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL, num_key_value_heads=2))
+
+
+def mistral() -> Any:
+    """A window of 6 tokens, which the cache counts."""
+    return tf.MistralForCausalLM(tf.MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6))
+
+
+@pytest.mark.parametrize("make", [mistral, pytest.param(llama, marks=pytest.mark.slow)])
+def test_a_loop_over_the_step_is_generate(make: Callable[[], Any]) -> None:
+    """One model for the prompt and for each token after it, at several batch sizes, token for token."""
+    torch.manual_seed(0)
+    model = make().eval()
+    ids = torch.randint(3, 99, (2, 9))
+    with torch.no_grad():
+        past = model(ids[:, :5], use_cache=True).past_key_values
+    call = {"input_ids": ids[:, 5:], "attention_mask": torch.ones_like(ids), "past_key_values": past}
+    session = ingot.Stateful(ingot.export(model, kwargs={**call, "use_cache": True}))
+    for batch, length in ((2, 6), (3, 1)):
+        prompt = torch.randint(3, 99, (batch, length))
+        wanted = model.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None)
+        session.reset()
+        new = seen = prompt.numpy()
+        for _ in range(8):
+            (logits,) = session.run(["logits"], {"input_ids": new, "attention_mask": np.ones_like(seen)})
+            new = logits[:, -1:].argmax(-1)
+            seen = np.concatenate([seen, new], 1)
+        np.testing.assert_array_equal(seen, wanted.numpy())
