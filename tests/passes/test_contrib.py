@@ -131,6 +131,18 @@ CASES: dict[str, tuple[str, list[np.ndarray | None], int | Sequence[int], dict[s
     "Unique": ("Unique", [np.array([2, 1, 1, 3, 4, 3], np.float32)], 3, {}),
     "ExpandDims": ("ExpandDims", [X, np.array(-1, np.int32)], 1, {}),
     "Pad": ("Pad", [X, np.array([0, 1, 0, 0, 0, 2])], 1, {}),
+    "NhwcMaxPool": (
+        "NhwcMaxPool",
+        [R.integers(0, 256, (B, 9, 8, 5)).astype(np.uint8)],
+        1,
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]},
+    ),
+    "NhwcMaxPool signed": (
+        "NhwcMaxPool",
+        [R.integers(-128, 128, (B, 9, 8, 5)).astype(np.int8)],
+        1,
+        {"kernel_shape": [3, 3], "dilations": [2, 1], "ceil_mode": 1, "strides": [2, 2]},
+    ),
     "Inverse": ("Inverse", [f(2, 4, 4)], 1, {}),
     "GridSample": ("GridSample", [IMAGE, np.tanh(f(B, 4, 5, 2))], 1, {"align_corners": 1}),
     "BiasSplitGelu": ("BiasSplitGelu", [f(B, S, 2 * D), f(2 * D)], 1, {}),
@@ -148,6 +160,53 @@ def erf(x: np.ndarray) -> np.ndarray:
     import torch
 
     return torch.erf(torch.from_numpy(x)).numpy()
+
+
+def run(proto: onnx.ModelProto, named: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return ingot.InferenceSession(proto).run(None, named)
+
+
+def test_fused_operators_that_onnxruntime_has_on_gpus_alone() -> None:
+    """By the formulas of its documentation, computed by PyTorch in float64."""
+    import torch
+    from torch.nn import functional
+
+    def wide(a: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(a).double()
+
+    def close(got: np.ndarray, want: torch.Tensor) -> None:
+        np.testing.assert_allclose(got, want.numpy(), rtol=2e-5, atol=2e-5)
+
+    a, b, bias = f(B, S, D), f(D, 3 * D) / 6, f(3 * D)
+    (got,) = run(*model("GemmFastGelu", [a, b, bias], 1))
+    close(got, functional.gelu(wide(a) @ wide(b) + wide(bias), approximate="tanh"))
+
+    x, w, c, z = f(B, 9, 8, 3), f(6, 3, 3, 3), f(6), f(B, 9, 8, 6)
+    attributes: dict[str, Any] = {"pads": [1, 1, 1, 1], "activation": "LeakyRelu", "activation_params": [0.2]}
+    (got,) = run(*model("NhwcFusedConv", [x, w, c, z], 1, **attributes))
+    y = functional.conv2d(wide(x).permute(0, 3, 1, 2), wide(w), wide(c), padding=1).permute(0, 2, 3, 1)
+    close(got, functional.leaky_relu(y + wide(z), 0.2))
+
+    image, gamma, beta, more = f(B, 4, 5, 8), f(8), f(8), f(8)
+    for skip in (f(B, 4, 5, 8), f(B, 1, 1, 8), f(B, 8)):
+        got, total = run(
+            *model("SkipGroupNorm", [image, gamma, beta, skip, more], 2, groups=2, activation=1, epsilon=1e-5)
+        )
+        beside = wide(skip if skip.ndim == 4 else skip[:, None, None])
+        sum_ = wide(image) + beside + wide(more)
+        close(total, sum_)
+        normal = functional.group_norm(sum_.permute(0, 3, 1, 2), 2, wide(gamma), wide(beta), 1e-5)
+        close(got, functional.silu(normal).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 1, 1]])
+def test_transposed_convolution_whose_pads_are_an_input(pads: list[int]) -> None:
+    feed = [f(B, 3, 5, 6), f(3, 4, 3, 3), np.array(pads), f(4)]
+    proto, named = model("ConvTransposeWithDynamicPads", feed, 1, strides=[2, 1], output_padding=[1, 0])
+    want = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, named)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(named.pop("i2"), "i2"))
+    del proto.graph.input[2]
+    np.testing.assert_allclose(run(proto, named)[0], want[0], rtol=2e-5, atol=2e-5)
 
 
 def test_operators_that_onnxruntime_has_on_gpus_alone() -> None:
@@ -246,24 +305,88 @@ def test_rotary_embedding(interleaved: int) -> None:
     compare("RotaryEmbedding", [f(B, S, D), places, cos[:, :2], sin[:, :2]], **common, **half)
 
 
-@pytest.mark.parametrize("rotary", [0, 1])
+def compare_in_place(op: str, feed: Sequence[np.ndarray | None], **attributes: Any) -> None:
+    """With the caches, inputs 3 and 4, bound as outputs too: only so onnxruntime keeps what is in them."""
+    proto, named = model(op, feed, 3, **attributes)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a.copy()) for name, a in named.items()}
+    binding = session.io_binding()
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    binding.bind_output("o0")
+    for name, cache in (("o1", "i3"), ("o2", "i4")):
+        binding.bind_ortvalue_output(name, values[cache])
+    session.run_with_iobinding(binding)
+    want = [value.numpy() for value in binding.get_outputs()]
+    for a, b in zip(ingot.InferenceSession(proto).run(None, named), want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def grouped(rows: int, kept: int, lengths: list[int], total: int, h: int = 16) -> list[np.ndarray | None]:
+    """Inputs of an attention whose 4 heads of queries share 2 of keys."""
+    batch = len(lengths)
+    new = [f(batch, rows, N * h), f(batch, rows, 2 * h), f(batch, rows, 2 * h)]
+    past = [f(batch, 2, kept, h), f(batch, 2, kept, h)]
+    return [*new, *past, np.array(lengths, np.int32), np.array(total, np.int32)]
+
+
+#: A prompt; one token and three after what is kept; rows of other lengths in a cache of fixed size.
+GROUPED = [
+    grouped(S, 0, [S - 1, S - 1], S),
+    grouped(1, 6, [6, 6], 7),
+    grouped(3, 6, [8], 9),
+    grouped(1, 12, [6, 3], 7),
+    grouped(4, 12, [6], 7),
+    grouped(S, 12, [S - 1, S - 1], S),
+]
+
+
+@pytest.mark.parametrize("rotary", [0, 1, 2])
 @pytest.mark.parametrize("window", [-1, 3])
-def test_attention_of_groups(rotary: int, window: int) -> None:
-    k, h = 2, 16
-    d = N * h
-    tables: list[np.ndarray | None] = [np.cos(f(20, h // 2)), np.sin(f(20, h // 2))] if rotary else []
-    common = {"num_heads": N, "kv_num_heads": k, "do_rotary": rotary, "local_window_size": window}
-    empty = [np.zeros((B, k, 0, h), np.float32)] * 2
-    fresh = [f(B, S, d), f(B, S, k * h), f(B, S, k * h)]
-    # A prompt, then one token after what is kept.
-    prompt = [*fresh, *empty, np.array([S - 1, S - 1], np.int32), np.array(S, np.int32), *tables]
-    compare("GroupQueryAttention", prompt, 3, **common)
-    packed = [f(B, S, d + 2 * k * h), None, None, *prompt[3:]]
-    compare("GroupQueryAttention", packed, 3, **common, scale=0.4)
-    kept = [f(B, k, 6, h), f(B, k, 6, h), np.array([6, 6], np.int32), np.array(7, np.int32)]
-    token = [f(B, 1, d), f(B, 1, k * h), f(B, 1, k * h), *kept, *tables]
-    compare("GroupQueryAttention", token, 3, **common)
-    compare("GroupQueryAttention", token, 3, **common, softcap=5.0)
+@pytest.mark.parametrize("case", range(len(GROUPED)))
+def test_attention_of_groups(case: int, rotary: int, window: int) -> None:
+    feed = GROUPED[case]
+    tables: list[np.ndarray | None] = [np.cos(f(20, 8)), np.sin(f(20, 8))] if rotary else []
+    common = {"num_heads": N, "kv_num_heads": 2, "do_rotary": int(rotary > 0), "local_window_size": window}
+    common["rotary_interleaved"] = int(rotary == 2)
+    packed = np.concatenate([a for a in feed[:3] if a is not None], -1)
+    inputs: list[list[np.ndarray | None]] = [[*feed, *tables], [packed, None, None, *feed[3:], *tables]]
+    for values in inputs:
+        for extra in ({}, {"softcap": 5.0, "scale": 0.4}):
+            if case < 3:
+                compare("GroupQueryAttention", values, 3, **common, **extra)
+            else:
+                compare_in_place("GroupQueryAttention", values, **common, **extra)
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_attention_of_groups_with_a_sink_and_a_bias(case: int) -> None:
+    feed, common = GROUPED[case], {"num_heads": N, "kv_num_heads": 2}
+    assert feed[0] is not None
+    assert feed[6] is not None
+    rows, total = feed[0].shape[1], int(feed[6])
+    nothing: list[np.ndarray | None] = [None] * 3
+    compare("GroupQueryAttention", [*feed, *nothing, f(len(feed[0]), N, rows, total)], 3, **common)
+    compare("GroupQueryAttention", [*feed, *nothing, f(1, 1, rows, total)], 3, **common)
+    compare("GroupQueryAttention", [*feed, *nothing, None, f(N)], 3, **common)
+    compare("GroupQueryAttention", feed, 3, **common, smooth_softmax=1)
+
+
+def test_attention_of_groups_is_native_where_the_length_follows_from_shapes() -> None:
+    proto, named = model("GroupQueryAttention", GROUPED[1], 3, num_heads=N, kv_num_heads=2)
+    named["mask"] = np.ones((B, 7), np.int64)
+    mask = helper.make_tensor_value_info("mask", onnx.TensorProto.INT64, ["b", "t"])
+    del proto.graph.input[6], named["i6"]
+    proto.graph.input.append(mask)
+    before = [
+        helper.make_node("Shape", ["mask"], ["all"], start=1),
+        helper.make_node("Cast", ["all"], ["i6"], to=onnx.TensorProto.INT32),
+    ]
+    nodes = [*before, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    found = ingot.InferenceSession(proto).profile(named, 1)
+    assert not [node.op_type for node in found if node.kind == "host"]
 
 
 def test_what_cannot_be_said_is_refused_by_name() -> None:

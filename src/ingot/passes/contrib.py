@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
+from ingot.passes.contrib_groups import group_query_attention
 from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
 from ingot.passes.edit import (
     Editor,
@@ -513,6 +514,8 @@ def _attention(g: Editor, node: ir.Node) -> Replacement:
         return [y]
     return [y, g.op("Concat", *(g.op("Unsqueeze", v, g.ints([0])) for v in (keys, values)), axis=0)]
 
+
+_meaning("GroupQueryAttention")(group_query_attention)
 
 # ---- recurrent layers --------------------------------------------------------------------------------------
 

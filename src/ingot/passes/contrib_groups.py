@@ -1,0 +1,158 @@
+"""com.microsoft's GroupQueryAttention in the standard's terms: what decoders of language models are made of.
+
+New rows of keys and values are put behind what is kept of older ones, at a place of its own in each row of
+the batch; then all of it is attended to. Where the total length follows from shapes (as in files of the
+usual tools, which read it off their mask) everything is planned before the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.ops.registry import attr_float, attr_int, label
+from ingot.passes.edit import Editor, dtype_of
+
+
+def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]:
+    """Inputs: query [B, S, N · H] (with keys and values beside it where those are left out), key and value
+    [B, S, K · H], past_key and past_value [B, K, P, H], seqlens_k [B] (the number of valid keys, less one),
+    total_sequence_length, cos_cache and sin_cache [positions, R / 2], position_ids [B, S], attention_bias,
+    head_sink [N]. Outputs: [B, S, N · H], and keys and values [B, K, max(P, total), H].
+    """
+    inputs = [*node.inputs, *[None] * 14]
+    query, key, value, *past = inputs[:5]
+    lengths, total, cos, sin, places, bias, sink = inputs[5:12]
+    n, k = attr_int(node, "num_heads", 0), attr_int(node, "kv_num_heads", 0)
+    if not n or not k or n % k:
+        raise ModelError(f"{label(node)}: num_heads {n} must be a multiple of kv_num_heads {k}.")
+    for name in ("k_quant_type", "v_quant_type"):
+        kind = node.attributes.get(name)
+        if kind is not None and kind.as_string() != "NONE":
+            raise _refuse(node, f"{name} {kind.as_string()!r}: a cache of quantised numbers is")
+    if any(v is not None for v in inputs[12:]):
+        raise _refuse(node, "inputs after the head's sink are")
+    if len(node.outputs) > 3 and (node.outputs[3].uses() or node.outputs[3].is_graph_output()):
+        raise _refuse(node, "its scores as an output are")
+    if key is None:
+        size = g.op("Div", _size(g, query, 2), g.ints([n + 2 * k]))
+        sizes = g.op("Mul", g.op("Concat", size, size, size, axis=0), g.ints([n, k, k]))
+        query, key, value = g.ops("Split", [query, sizes], 3, axis=2)
+    q, new_key, new_value = (
+        g.op("Transpose", g.op("Reshape", x, g.ints([0, 0, heads, -1])), perm=[0, 2, 1, 3])
+        for x, heads in ((query, n), (key, k), (value, k))
+    )
+    rows = _size(g, query, 1)
+    whole = g.op("Reshape", g.op("Cast", total, to=7), g.ints([1]))
+    counts = g.op("Reshape", g.op("Cast", lengths, to=7), g.ints([-1]))
+    behind = g.op("Add", counts, g.op("Sub", g.ints([1]), rows))
+    # As many new rows as there are in all: a prompt, and nothing is past.
+    start = g.op("Where", g.op("Equal", rows, whole), g.ints([0]), behind)
+    along = g.op("Range", g.constant(0, np.int64), g.op("Squeeze", rows), g.constant(1, np.int64))
+    row = g.op("Add", g.op("Unsqueeze", start, g.ints([1])), along)
+    if attr_int(node, "do_rotary", 0):
+        at = row if places is None else places
+        way = attr_int(node, "rotary_interleaved", 0)
+        width = g.op("Shape", cos, start=1, end=2)
+        q, new_key = (_rotated(g, x, cos, sin, at, way, width) for x in (q, new_key))
+    keys, values = (
+        g.op("TensorScatter", _room(g, old, new, whole), new, start, axis=2)
+        for old, new in zip(past, (new_key, new_value), strict=True)
+    )
+    length = _size(g, keys, 2)
+    mask = _mask(g, node, row, length, bias, query)
+    far_keys, far_values = keys, values
+    if sink is not None or attr_int(node, "smooth_softmax", 0):
+        mask, far_keys, far_values = _with_sink(g, mask, keys, values, sink, n, query)
+    y = g.op(
+        "Attention", q, far_keys, far_values, mask,
+        scale=attr_float(node, "scale", 0.0) or None, softcap=attr_float(node, "softcap", 0.0) or None,
+    )  # fmt: skip
+    y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints([0, 0, -1]))
+    return [y, keys, values]
+
+
+def _refuse(node: ir.Node, what: str) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"{label(node)}: {what} unknown here. Rewrite the model without it, or give the operator's "
+        "implementation to ingot.register_op() under another name."
+    )
+
+
+def _size(g: Editor, x: ir.Value | None, axis: int) -> ir.Value:
+    return g.op("Shape", x, start=axis, end=axis + 1)
+
+
+def _number(g: Editor, value: float, like: ir.Value | None) -> ir.Value:
+    dtype = dtype_of(like)
+    if dtype is not None:
+        return g.constant(np.array(value).astype(dtype))
+    return g.op("CastLike", g.constant(value, np.float32), like)
+
+
+def _rotated(
+    g: Editor,
+    x: ir.Value,
+    cos: ir.Value | None,
+    sin: ir.Value | None,
+    at: ir.Value,
+    interleaved: int,
+    half: ir.Value,
+) -> ir.Value:
+    """The tables say how much of a head is turned; the rest of it stays."""
+    width = g.op("Add", half, half)
+    end = g.ints([(1 << 31) - 1])
+    turned, rest = (g.op("Slice", x, a, b, g.ints([3])) for a, b in ((g.ints([0]), width), (width, end)))
+    turned = g.op("RotaryEmbedding", turned, cos, sin, at, interleaved=interleaved)
+    return g.op("Concat", turned, rest, axis=3)
+
+
+def _room(g: Editor, old: ir.Value | None, new: ir.Value, total: ir.Value) -> ir.Value:
+    """What is kept, and zeros behind it up to the total length."""
+    batch, heads, size = (_size(g, new, axis) for axis in (0, 1, 3))
+    kept = g.ints([0]) if old is None else _size(g, old, 2)
+    missing = g.op("Sub", g.op("Max", kept, total), kept)
+    zeros = g.op("Expand", _number(g, 0.0, new), g.op("Concat", batch, heads, missing, size, axis=0))
+    return zeros if old is None else g.op("Concat", old, zeros, axis=2)
+
+
+def _mask(
+    g: Editor, node: ir.Node, row: ir.Value, length: ir.Value, bias: ir.Value | None, like: ir.Value | None
+) -> ir.Value:
+    """[B, 1 or N, S, L]: what is added to the scores; -inf where a key comes after its row, or so much before
+    it that the window has left it.
+    """
+    column = g.op("Range", g.constant(0, np.int64), g.op("Squeeze", length), g.constant(1, np.int64))
+    row = g.op("Unsqueeze", row, g.ints([1, 3]))
+    seen = g.op("LessOrEqual", column, row)
+    window = attr_int(node, "local_window_size", -1)
+    if window > 0:
+        seen = g.op("And", seen, g.op("Greater", column, g.op("Sub", row, g.ints([window]))))
+    shown: ir.Value = _number(g, 0.0, like)
+    if bias is not None:
+        behind = g.op("Sub", length, _size(g, bias, 3))
+        pads = g.op("Concat", g.ints([0] * 7), behind, axis=0)
+        shown = g.op("Pad", bias, pads)
+    return g.op("Where", seen, shown, _number(g, float("-inf"), like))
+
+
+def _with_sink(
+    g: Editor,
+    mask: ir.Value,
+    keys: ir.Value,
+    values: ir.Value,
+    sink: ir.Value | None,
+    heads: int,
+    like: ir.Value | None,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """One more key, of zeros, whose score is the head's sink (0 without one) and whose value is nothing."""
+    last = g.op("Slice", mask, g.ints([0]), g.ints([1]), g.ints([3]))
+    shape = g.op("Concat", _size(g, last, 0), g.ints([heads]), _size(g, last, 2), g.ints([1]), axis=0)
+    score = _number(g, 0.0, like) if sink is None else g.op("Reshape", sink, g.ints([1, heads, 1, 1]))
+    spread = g.op("Concat", _size(g, mask, 0), g.ints([heads]), _size(g, mask, 2), _size(g, mask, 3), axis=0)
+    mask = g.op("Concat", g.op("Expand", mask, spread), g.op("Expand", score, shape), axis=3)
+    nothing = g.ints([0, 0, 0, 0, 0, 0, 1, 0])
+    return mask, g.op("Pad", keys, nothing), g.op("Pad", values, nothing)
