@@ -389,6 +389,72 @@ def test_attention_of_groups_is_native_where_the_length_follows_from_shapes() ->
     assert not [node.op_type for node in found if node.kind == "host"]
 
 
+@pytest.mark.parametrize("mask", ["none", "lengths"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_attention_of_a_quantised_product(mask: str, dtype: type) -> None:
+    low = np.iinfo(dtype).min
+    x = R.integers(0, 256, (B, S, D)).astype(np.uint8)
+    w = R.integers(low, low + 256, (D, 3 * D)).astype(dtype)
+    scales = [np.float32(0.01), R.uniform(0.001, 0.004, 3 * D).astype(np.float32)]
+    zeros = [np.array(100, np.uint8), np.full(3 * D, low + 128, dtype)]
+    lengths = np.array([S, 3], np.int32) if mask == "lengths" else None
+    feed = [x, w, f(3 * D), np.array(scales[0]), scales[1], lengths, *zeros]
+    proto, named = model("QAttention", feed, 1, num_heads=N)
+    try:
+        want = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, named)
+    except Exception as error:
+        pytest.skip(str(error)[:80])
+    np.testing.assert_allclose(run(proto, named)[0], want[0], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_products_with_floats_of_four_bits(kind: int) -> None:
+    n, k, block = 10, 48, 16
+    codes = R.integers(0, 256, n * k // 2).astype(np.uint8)
+    feed = [f(B, S, k), codes, np.abs(f(n * k // block))]
+    proto, named = model("MatMulBnb4", feed, 1, fixed=True, N=n, K=k, block_size=block, quant_type=kind)
+    for i in (2, 1):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(named.pop(f"i{i}"), f"i{i}"))
+        del proto.graph.input[i]
+    want = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, named)
+    np.testing.assert_allclose(run(proto, named)[0], want[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "identity", "swiglu"])
+@pytest.mark.parametrize("normalised", [0, 1])
+def test_experts(activation: str, normalised: int) -> None:
+    experts, inner, fused = 4, 12, 2 if activation == "swiglu" else 1
+    weights = [f(experts, fused * inner, D), f(experts, fused * inner), f(experts, D, inner), f(experts, D)]
+    feed = [f(7, D), f(7, experts), *(w / np.float32(4) for w in weights)]
+    own = {"swiglu_fusion": 1, "swiglu_limit": 1.5, "activation_alpha": 1.7, "activation_beta": 1.0}
+    attributes: dict[str, Any] = {"k": 2, "normalize_routing_weights": normalised}
+    attributes |= {"activation_type": activation, **(own if activation == "swiglu" else {})}
+    compare("MoE", feed, **attributes)
+    compare("MoE", [f(1, 3, D), f(3, experts), *feed[2:]], **attributes)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("size", [[4, 3], [1, 5]])
+def test_crops(mode: str, size: list[int]) -> None:
+    boxes = np.array([[0.1, 0.2, 0.9, 0.7], [-0.2, 0.1, 1.2, 1.0], [0.8, 0.9, 0.1, 0.2]], np.float32)
+    feed = [f(B, 3, 9, 8), boxes, np.array([1, 0, 1], np.int32), np.array(size, np.int32)]
+    compare("CropAndResize", feed, mode=mode, extrapolation_value=-3.0)
+
+
+def test_small_operators_of_newer_models() -> None:
+    compare("GatherND", [f(4, 5, 6), np.array([[1, 2], [3, 0]])])
+    compare("Range", [np.array(1.5, np.float32), np.array(9.0, np.float32)])
+    compare("Range", [np.array(9), np.array(1), np.array(-3)])
+    compare("SampleOp", [f(3, 4)])
+    compare("ScaledSiLU", [f(3, 4)], alpha=1.7)
+    compare("ScaledSiLU", [f(3, 4), np.array(0.3, np.float32)])
+    compare("GatedAdd", [f(B, S, D), f(B, S, D), f(B, S, 1)])
+    for kind in ("silu", "sigmoid"):
+        compare("GatedRMSNorm", [f(B, S, D), f(H), f(B, S, D)], activation=kind, epsilon=1e-6)
+    words = [R.integers(-99, 99, s).astype(np.int16) for s in ((3, 4), (4, 5))]
+    compare("MatMulInteger16", words)
+
+
 def test_what_cannot_be_said_is_refused_by_name() -> None:
     proto, _ = model("CDist", [f(4, 6), f(3, 6)], 1, metric="cityblock")
     with pytest.raises(ingot.UnsupportedOperatorError, match=r"CDist.*'cityblock' is unknown"):

@@ -14,17 +14,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import UnsupportedOperatorError
-from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
+from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str
 from ingot.passes.contrib_groups import group_query_attention
+from ingot.passes.contrib_layers import LAYERS
 from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
 from ingot.passes.edit import (
     Editor,
     constant_shape,
-    dtype_of,
     graphs_of,
+    input_at,
     ints_of,
     rank_of,
+    refusal,
     replace,
     reserve_names,
 )
@@ -68,28 +69,9 @@ def expand_contrib(model: ir.Model) -> int:
         values += [None] * (len(used) - len(values))
         for value, is_used in zip(values, used, strict=False):
             if value is None and is_used:
-                raise _refuse(node, "an output is used that only training has")
+                raise refusal(node, "an output is used that only training has")
         replace(node, values[: len(used)])
     return len(found)
-
-
-def _refuse(node: ir.Node, what: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(
-        f"{label(node)}: {what}. Rewrite the model without it, or give the operator's implementation to "
-        "ingot.register_op() under another name."
-    )
-
-
-def _in(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _number(g: Editor, value: float, like: ir.Value | None) -> ir.Value:
-    """A constant of another value's dtype."""
-    dtype = dtype_of(like)
-    if dtype is not None:
-        return g.constant(np.array(value).astype(dtype))
-    return g.op("CastLike", g.constant(value, np.float32), like)
 
 
 def _sum(g: Editor, *values: ir.Value | None) -> ir.Value:
@@ -105,30 +87,30 @@ def _sum(g: Editor, *values: ir.Value | None) -> ir.Value:
 
 @_meaning("Gelu")
 def _gelu(g: Editor, node: ir.Node) -> Replacement:
-    return [g.op("Gelu", _in(node, 0))]
+    return [g.op("Gelu", input_at(node, 0))]
 
 
 @_meaning("FastGelu")
 def _fast_gelu(g: Editor, node: ir.Node) -> Replacement:
     """With the hyperbolic tangent, after a bias."""
-    return [g.op("Gelu", _sum(g, _in(node, 0), _in(node, 1)), approximate="tanh")]
+    return [g.op("Gelu", _sum(g, input_at(node, 0), input_at(node, 1)), approximate="tanh")]
 
 
 @_meaning("BiasGelu")
 def _bias_gelu(g: Editor, node: ir.Node) -> Replacement:
-    return [g.op("Gelu", _sum(g, _in(node, 0), _in(node, 1)))]
+    return [g.op("Gelu", _sum(g, input_at(node, 0), input_at(node, 1)))]
 
 
 @_meaning("QuickGelu")
 def _quick_gelu(g: Editor, node: ir.Node) -> Replacement:
     """x · sigmoid(alpha · x)."""
-    return [g.op("Swish", _in(node, 0), alpha=attr_float(node, "alpha", 1.702))]
+    return [g.op("Swish", input_at(node, 0), alpha=attr_float(node, "alpha", 1.702))]
 
 
 @_meaning("BiasSplitGelu")
 def _bias_split_gelu(g: Editor, node: ir.Node) -> Replacement:
     """The first half of the channels times Gelu of the second."""
-    both = _sum(g, _in(node, 0), _in(node, 1))
+    both = _sum(g, input_at(node, 0), input_at(node, 1))
     first, second = g.ops("Split", [both], 2, axis=-1, num_outputs=2)
     return [g.op("Mul", first, g.op("Gelu", second))]
 
@@ -149,8 +131,8 @@ def _activated(g: Editor, node: ir.Node, x: ir.Value, name: str, parameters: Seq
         alpha, beta = (*map(float, parameters), *(0.2, 0.5)[len(parameters) :])[:2]
         return g.op(name, x, alpha=alpha, beta=beta)
     if name == "Clip" and len(parameters) == 2:
-        return g.op(name, x, *(_number(g, p, node.inputs[0]) for p in parameters))
-    raise _refuse(node, f"activation {name!r} with {len(parameters)} parameters is unknown here")
+        return g.op(name, x, *(g.number(p, node.inputs[0]) for p in parameters))
+    raise refusal(node, f"activation {name!r} with {len(parameters)} parameters is unknown here")
 
 
 # ---- products and convolutions -----------------------------------------------------------------------------
@@ -165,8 +147,8 @@ def _kept(node: ir.Node, names: Sequence[str]) -> dict[str, Any]:
 @_meaning("FusedConv")
 def _fused_conv(g: Editor, node: ir.Node) -> Replacement:
     """Activation(Conv(x, w, b) + z)."""
-    y = g.op("Conv", *[_in(node, i) for i in range(3)], **_kept(node, _CONV))
-    return [_conv_end(g, node, _sum(g, y, _in(node, 3)))]
+    y = g.op("Conv", *[input_at(node, i) for i in range(3)], **_kept(node, _CONV))
+    return [_conv_end(g, node, _sum(g, y, input_at(node, 3)))]
 
 
 def _conv_end(g: Editor, node: ir.Node, y: ir.Value) -> ir.Value:
@@ -177,15 +159,15 @@ def _conv_end(g: Editor, node: ir.Node, y: ir.Value) -> ir.Value:
 @_meaning("NhwcFusedConv")
 def _nhwc_fused_conv(g: Editor, node: ir.Node) -> Replacement:
     """Channels last in x, z and y."""
-    y = g.op("Conv", _first(g, _in(node, 0)), _in(node, 1), _in(node, 2), **_kept(node, _CONV))
-    z = _in(node, 3)
+    y = g.op("Conv", _first(g, input_at(node, 0)), input_at(node, 1), input_at(node, 2), **_kept(node, _CONV))
+    z = input_at(node, 3)
     return [_last(g, _conv_end(g, node, _sum(g, y, None if z is None else _first(g, z))))]
 
 
 @_meaning("NhwcMaxPool")
 def _nhwc_max_pool(g: Editor, node: ir.Node) -> Replacement:
     names = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-    return [_last(g, g.op("MaxPool", _first(g, _in(node, 0)), **_kept(node, names)))]
+    return [_last(g, g.op("MaxPool", _first(g, input_at(node, 0)), **_kept(node, names)))]
 
 
 def _first(g: Editor, x: ir.Value | None) -> ir.Value:
@@ -199,12 +181,19 @@ def _last(g: Editor, x: ir.Value) -> ir.Value:
 @_meaning("ConvTransposeWithDynamicPads")
 def _dynamic_pads(g: Editor, node: ir.Node) -> Replacement:
     """Pads are an input."""
-    pads = ints_of(_in(node, 2))
+    pads = ints_of(input_at(node, 2))
     if pads is None:
-        raise _refuse(node, "its pads are computed, and must be constant")
+        raise refusal(node, "its pads are computed, and must be constant")
     names = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "strides")
     return [
-        g.op("ConvTranspose", _in(node, 0), _in(node, 1), _in(node, 3), pads=list(pads), **_kept(node, names))
+        g.op(
+            "ConvTranspose",
+            input_at(node, 0),
+            input_at(node, 1),
+            input_at(node, 3),
+            pads=list(pads),
+            **_kept(node, names),
+        )
     ]
 
 
@@ -213,17 +202,17 @@ def _fused_matmul(g: Editor, node: ir.Node) -> Replacement:
     """Alpha · A · B, either of them transposed first."""
     a, b = (_turned(g, node, i, name) for i, name in enumerate("AB"))
     product, alpha = g.op("MatMul", a, b), attr_float(node, "alpha", 1.0)
-    return [product if alpha == 1 else g.op("Mul", product, _number(g, alpha, node.inputs[0]))]
+    return [product if alpha == 1 else g.op("Mul", product, g.number(alpha, node.inputs[0]))]
 
 
 def _turned(g: Editor, node: ir.Node, index: int, name: str) -> ir.Value | None:
-    x, turn = _in(node, index), attr_int(node, f"trans{name}", 0)
+    x, turn = input_at(node, index), attr_int(node, f"trans{name}", 0)
     moved, rank = attr_int(node, f"transBatch{name}", 0), rank_of(x)
     if not turn and not moved:
         return x
     if rank is None:
         if moved:
-            raise _refuse(node, "batch dimensions are exchanged, and the rank of the input is unknown")
+            raise refusal(node, "batch dimensions are exchanged, and the rank of the input is unknown")
         return g.op("Einsum", x, equation="...ij->...ji")
     if rank < 2:
         return x
@@ -245,8 +234,8 @@ def _fused_gemm(g: Editor, node: ir.Node) -> Replacement:
 
 @_meaning("GemmFastGelu")
 def _gemm_fast_gelu(g: Editor, node: ir.Node) -> Replacement:
-    product = g.op("MatMul", _in(node, 0), _in(node, 1))
-    return [g.op("Gelu", _sum(g, product, _in(node, 2)), approximate="tanh")]
+    product = g.op("MatMul", input_at(node, 0), input_at(node, 1))
+    return [g.op("Gelu", _sum(g, product, input_at(node, 2)), approximate="tanh")]
 
 
 # ---- normalisations ----------------------------------------------------------------------------------------
@@ -256,10 +245,10 @@ def _inverse_deviation(g: Editor, node: ir.Node, x: ir.Value, epsilon: float, ax
     """1 / sqrt(mean(x²) + epsilon), where an output asks for it."""
     rank = rank_of(x)
     if axis != -1 and rank is None:
-        raise _refuse(node, "its second output is used, and the rank of the input is unknown")
+        raise refusal(node, "its second output is used, and the rank of the input is unknown")
     axes = [-1] if axis == -1 or rank is None else list(range(axis % rank, rank))
     square = g.op("ReduceMean", g.op("Mul", x, x), g.ints(axes))
-    return g.op("Reciprocal", g.op("Sqrt", g.op("Add", square, _number(g, epsilon, x))))
+    return g.op("Reciprocal", g.op("Sqrt", g.op("Add", square, g.number(epsilon, x))))
 
 
 def _is_used(node: ir.Node, index: int) -> bool:
@@ -271,27 +260,30 @@ def _is_used(node: ir.Node, index: int) -> bool:
 @_meaning("SimplifiedLayerNormalization")
 def _simplified(g: Editor, node: ir.Node) -> Replacement:
     """RMSNormalization."""
-    x, epsilon, axis = _in(node, 0), attr_float(node, "epsilon", 1e-5), attr_int(node, "axis", -1)
+    x, epsilon, axis = input_at(node, 0), attr_float(node, "epsilon", 1e-5), attr_int(node, "axis", -1)
     assert x is not None
     stash = attr_int(node, "stash_type", 1)
-    y = g.op("RMSNormalization", x, _in(node, 1), epsilon=epsilon, axis=axis, stash_type=stash)
+    y = g.op("RMSNormalization", x, input_at(node, 1), epsilon=epsilon, axis=axis, stash_type=stash)
     return [y, _inverse_deviation(g, node, x, epsilon, axis) if _is_used(node, 1) else None]
 
 
 @_meaning("SkipLayerNormalization")
 def _skip(g: Editor, node: ir.Node) -> Replacement:
     """LayerNormalization of a sum, which is an output too."""
-    total = _sum(g, _in(node, 0), _in(node, 1), _in(node, 4))
+    total = _sum(g, input_at(node, 0), input_at(node, 1), input_at(node, 4))
     many = 3 if _is_used(node, 1) or _is_used(node, 2) else 1
-    inputs = [total, _in(node, 2), _in(node, 3)]
+    inputs = [total, input_at(node, 2), input_at(node, 3)]
     results = g.ops("LayerNormalization", inputs, many, axis=-1, epsilon=attr_float(node, "epsilon", 1e-12))
     return [*[*results, None, None][:3], total]
 
 
 @_meaning("SkipSimplifiedLayerNormalization")
 def _skip_simplified(g: Editor, node: ir.Node) -> Replacement:
-    total, epsilon = _sum(g, _in(node, 0), _in(node, 1), _in(node, 3)), attr_float(node, "epsilon", 1e-12)
-    y = g.op("RMSNormalization", total, _in(node, 2), axis=-1, epsilon=epsilon)
+    total, epsilon = (
+        _sum(g, input_at(node, 0), input_at(node, 1), input_at(node, 3)),
+        attr_float(node, "epsilon", 1e-12),
+    )
+    y = g.op("RMSNormalization", total, input_at(node, 2), axis=-1, epsilon=epsilon)
     return [y, None, _inverse_deviation(g, node, total, epsilon) if _is_used(node, 2) else None, total]
 
 
@@ -300,7 +292,7 @@ def _embed(g: Editor, node: ir.Node) -> Replacement:
     """Words, positions and segments looked up, added and normalised; how many words of each row the mask
     keeps.
     """
-    ids, segments, words, positions, kinds, gamma, beta, mask, places = (_in(node, i) for i in range(9))
+    ids, segments, words, positions, kinds, gamma, beta, mask, places = (input_at(node, i) for i in range(9))
     if places is None:
         length = g.op("Shape", ids, start=1, end=2)
         at = g.op("Slice", positions, g.ints([0]), length, g.ints([0]))
@@ -321,10 +313,10 @@ def _embed(g: Editor, node: ir.Node) -> Replacement:
 @_meaning("GroupNorm", "SkipGroupNorm")
 def _group_norm(g: Editor, node: ir.Node) -> Replacement:
     """GroupNormalization of images with channels last, of a sum where there is one, and SiLU."""
-    total = _sum(g, _in(node, 0), _beside(g, _in(node, 3)), _in(node, 4))
+    total = _sum(g, input_at(node, 0), _beside(g, input_at(node, 3)), input_at(node, 4))
     last = attr_int(node, "channels_last", 1)
     x = _first(g, total) if last else total
-    gamma, beta = (g.op("CastLike", _in(node, i), x) for i in (1, 2))
+    gamma, beta = (g.op("CastLike", input_at(node, i), x) for i in (1, 2))
     groups, epsilon = attr_int(node, "groups", 1), attr_float(node, "epsilon", 1e-5)
     y = g.op("GroupNormalization", x, gamma, beta, num_groups=groups, epsilon=epsilon)
     if attr_int(node, "activation", 0):
@@ -343,12 +335,12 @@ def _beside(g: Editor, skip: ir.Value | None) -> ir.Value | None:
 @_meaning("RotaryEmbedding")
 def _rotary(g: Editor, node: ir.Node) -> Replacement:
     """One position counts for the first element of every row, the others follow it."""
-    x, places, cos, sin = (_in(node, i) for i in range(4))
+    x, places, cos, sin = (input_at(node, i) for i in range(4))
     if attr_int(node, "is_packed_batching", 0):
-        raise _refuse(node, "packed batching is unknown here")
+        raise refusal(node, "packed batching is unknown here")
     rank, rank_x = rank_of(places), rank_of(x)
     if rank is None or rank_x is None:
-        raise _refuse(node, "the ranks of its inputs are unknown")
+        raise refusal(node, "the ranks of its inputs are unknown")
     if rank < 2:
         axis = 1 if rank_x == 3 else 2
         batch, length = (g.op("Shape", x, start=d, end=d + 1) for d in (0, axis))
@@ -361,7 +353,7 @@ def _rotary(g: Editor, node: ir.Node) -> Replacement:
     split = rank_x == 3 and not heads
     if split:  # the size of a head is that of the tables
         if half is None:
-            raise _refuse(node, "it has no num_heads, and its tables are no constants")
+            raise refusal(node, "it has no num_heads, and its tables are no constants")
         x = g.op("Reshape", x, g.ints([0, 0, -1, 2 * half[1]]))
         x = g.op("Transpose", x, perm=[0, 2, 1, 3])
     y = g.op(
@@ -373,7 +365,7 @@ def _rotary(g: Editor, node: ir.Node) -> Replacement:
     )
     if split:
         y = _merged(g, y)
-    return [y if scale == 1 else g.op("Mul", y, _number(g, scale, node.inputs[0]))]
+    return [y if scale == 1 else g.op("Mul", y, g.number(scale, node.inputs[0]))]
 
 
 def _split_heads(g: Editor, x: ir.Value | None, heads: int) -> ir.Value:
@@ -404,8 +396,8 @@ def _padding(
         axes = [1, 2] if rank == 2 else [1]
         allowed = g.op("Cast", g.op("Unsqueeze", mask, g.ints(axes)), to=9)
     else:
-        raise _refuse(node, f"a mask of rank {rank} is unknown here")
-    zero, hidden = (_number(g, v, like) for v in (0.0, attr_float(node, "mask_filter_value", -10000.0)))
+        raise refusal(node, f"a mask of rank {rank} is unknown here")
+    zero, hidden = (g.number(v, like) for v in (0.0, attr_float(node, "mask_filter_value", -10000.0)))
     return g.op("Where", allowed, zero, hidden)
 
 
@@ -415,7 +407,7 @@ def _causal(g: Editor, query: ir.Value, key: ir.Value, like: ir.Value | None) ->
     zero, one = g.constant(0, np.int64), g.constant(1, np.int64)
     row = g.op("Add", g.op("Range", zero, rows, one), g.op("Sub", keys, rows))
     seen = g.op("LessOrEqual", g.op("Range", zero, keys, one), g.op("Unsqueeze", row, g.ints([1])))
-    return g.op("Where", seen, _number(g, 0.0, like), _number(g, float("-inf"), like))
+    return g.op("Where", seen, g.number(0.0, like), g.number(float("-inf"), like))
 
 
 def _attend(
@@ -425,12 +417,14 @@ def _attend(
     past: Sequence[ir.Value | None],
     padding: ir.Value | None,
     bias: ir.Value | None,
+    like: ir.Value | None,
 ) -> list[ir.Value]:
-    """Attention of [B, N, S, H] after what is past; the result [B, S, N · H] and the keys and values."""
+    """Attention of [B, N, S, H] after what is past; the result [B, S, N · H] and the keys and values. All of
+    the dtype of `like`.
+    """
     query, key, value = heads
     if past[0] is not None:
         key, value = g.op("Concat", past[0], key, axis=2), g.op("Concat", past[1], value, axis=2)
-    like = node.inputs[0]
     terms = [_padding(g, node, padding, key, like), bias]
     is_causal = attr_int(node, "unidirectional", 0)
     if is_causal and (past[0] is not None or any(t is not None for t in terms)):
@@ -445,31 +439,31 @@ def _attend(
 @_meaning("MultiHeadAttention")
 def _multi_head(g: Editor, node: ir.Node) -> Replacement:
     """Queries [B, S, N · H]; keys and values likewise, or [B, N, L, H], or all in one [B, S, N, 3, H]."""
-    query, key, value, bias, padding, more, past_key, past_value = (_in(node, i) for i in range(8))
+    query, key, value, bias, padding, more, past_key, past_value = (input_at(node, i) for i in range(8))
     if len(node.inputs) > 8 and any(v is not None for v in node.inputs[8:]):
-        raise _refuse(node, "a cache of fixed size is unknown here")
+        raise refusal(node, "a cache of fixed size is unknown here")
     if _is_used(node, 3):
-        raise _refuse(node, "the scores are used as an output")
+        raise refusal(node, "the scores are used as an output")
     n = attr_int(node, "num_heads", 1)
     if key is None:
         if rank_of(query) != 5:
-            raise _refuse(node, "it has no keys, and its queries are not packed with them in 5 dimensions")
+            raise refusal(node, "it has no keys, and its queries are not packed with them in 5 dimensions")
         packed = g.op("Transpose", query, perm=[3, 0, 2, 1, 4])
         heads = [g.op("Squeeze", v, g.ints([0])) for v in g.ops("Split", [packed], 3, axis=0, num_outputs=3)]
         if bias is not None:
-            raise _refuse(node, "a bias of packed queries is unknown here")
+            raise refusal(node, "a bias of packed queries is unknown here")
     elif value is None:
         packed = g.op("Transpose", key, perm=[3, 0, 2, 1, 4])
         both = [g.op("Squeeze", v, g.ints([0])) for v in g.ops("Split", [packed], 2, axis=0, num_outputs=2)]
         heads = [_split_heads(g, query, n), *both]
         if bias is not None:
-            raise _refuse(node, "a bias of packed keys is unknown here")
+            raise refusal(node, "a bias of packed keys is unknown here")
     else:
         parts: list[ir.Value | None] = [query, key, value]
         if bias is not None:
             parts = _biased(g, node, parts, bias)
         heads = [v if rank_of(v) == 4 and v is not None else _split_heads(g, v, n) for v in parts]
-    return _attend(g, node, heads, (past_key, past_value), padding, more)
+    return _attend(g, node, heads, (past_key, past_value), padding, more, query)
 
 
 def _biased(
@@ -486,7 +480,7 @@ def _biased(
             found.append(part)
             continue
         if rank_of(part) is None:
-            raise _refuse(node, "the ranks of its inputs are unknown")
+            raise refusal(node, "the ranks of its inputs are unknown")
         found.append(g.op("Add", part, g.op("Slice", bias, start, stop, zero)))
     return found
 
@@ -494,11 +488,35 @@ def _biased(
 @_meaning("Attention")
 def _attention(g: Editor, node: ir.Node) -> Replacement:
     """Queries, keys and values are one product of the input; what is past is [2, B, N, P, H]."""
-    x, weights, bias, padding, past, more = (_in(node, i) for i in range(6))
-    fixed = attr_int(node, "past_present_share_buffer", 0) or _in(node, 6) is not None
-    if attr_int(node, "do_rotary", 0) or fixed:
-        raise _refuse(node, "rotation and a cache of fixed size are unknown here")
-    product = _sum(g, g.op("MatMul", x, weights), bias)
+    x, weights, bias, padding, past, more = (input_at(node, i) for i in range(6))
+    if input_at(node, 6) is not None:
+        raise refusal(node, "a cache of fixed size is unknown here")
+    return _attend_to_product(g, node, _sum(g, g.op("MatMul", x, weights), bias), padding, past, more, x)
+
+
+@_meaning("QAttention")
+def _quantized_attention(g: Editor, node: ir.Node) -> Replacement:
+    """The same of a product of integers."""
+    x, w, bias, x_scale, w_scale, padding, x_zero, w_zero, past = (input_at(node, i) for i in range(9))
+    left = g.op("DequantizeLinear", x, x_scale, x_zero)
+    right = g.op("DequantizeLinear", w, w_scale, w_zero, axis=1)
+    return _attend_to_product(
+        g, node, _sum(g, g.op("MatMul", left, right), bias), padding, past, None, x_scale
+    )
+
+
+def _attend_to_product(
+    g: Editor,
+    node: ir.Node,
+    product: ir.Value,
+    padding: ir.Value | None,
+    past: ir.Value | None,
+    more: ir.Value | None,
+    like: ir.Value | None,
+) -> Replacement:
+    """Queries, keys and values lie side by side in a product [B, S, 3 · N · H]."""
+    if attr_int(node, "do_rotary", 0) or attr_int(node, "past_present_share_buffer", 0):
+        raise refusal(node, "rotation and a cache of fixed size are unknown here")
     sizes = attr_ints(node, "qkv_hidden_sizes")
     if sizes is None:
         parts = g.ops("Split", [product], 3, axis=-1, num_outputs=3)
@@ -509,13 +527,14 @@ def _attention(g: Editor, node: ir.Node) -> Replacement:
     if past is not None:
         both = g.ops("Split", [past], 2, axis=0, num_outputs=2)
         before = [g.op("Squeeze", v, g.ints([0])) for v in both]
-    y, keys, values = _attend(g, node, heads, before, padding, more)
+    y, keys, values = _attend(g, node, heads, before, padding, more, like)
     if not _is_used(node, 1):
         return [y]
     return [y, g.op("Concat", *(g.op("Unsqueeze", v, g.ints([0])) for v in (keys, values)), axis=0)]
 
 
 _meaning("GroupQueryAttention")(group_query_attention)
+_TABLE.update(LAYERS)
 
 # ---- recurrent layers --------------------------------------------------------------------------------------
 
@@ -537,14 +556,14 @@ def _pad(g: Editor, node: ir.Node) -> Replacement:
 
 @_meaning("ExpandDims")
 def _expand_dims(g: Editor, node: ir.Node) -> Replacement:
-    axis = g.op("Reshape", g.op("Cast", _in(node, 1), to=7), g.ints([1]))
-    return [g.op("Unsqueeze", _in(node, 0), axis)]
+    axis = g.op("Reshape", g.op("Cast", input_at(node, 1), to=7), g.ints([1]))
+    return [g.op("Unsqueeze", input_at(node, 0), axis)]
 
 
 @_meaning("Unique")
 def _unique(g: Editor, node: ir.Node) -> Replacement:
     """In the order in which elements come first."""
-    values, _, places, counts = g.ops("Unique", [_in(node, 0)], 4, sorted=0)
+    values, _, places, counts = g.ops("Unique", [input_at(node, 0)], 4, sorted=0)
     return [values, places, counts]
 
 
@@ -565,10 +584,13 @@ def _grid_sample(g: Editor, node: ir.Node) -> Replacement:
 @_meaning("CDist")
 def _distances(g: Editor, node: ir.Node) -> Replacement:
     """Between each row of A and each row of B, squared or not."""
-    a, b = g.op("Unsqueeze", _in(node, 0), g.ints([1])), g.op("Unsqueeze", _in(node, 1), g.ints([0]))
+    a, b = (
+        g.op("Unsqueeze", input_at(node, 0), g.ints([1])),
+        g.op("Unsqueeze", input_at(node, 1), g.ints([0])),
+    )
     metric = attr_str(node, "metric", "sqeuclidean")
     if metric not in ("euclidean", "sqeuclidean"):
-        raise _refuse(node, f"metric {metric!r} is unknown here")
+        raise refusal(node, f"metric {metric!r} is unknown here")
     op = "ReduceL2" if metric == "euclidean" else "ReduceSumSquare"
     return [g.op(op, g.op("Sub", a, b), g.ints([2]), keepdims=0)]
 
@@ -577,6 +599,6 @@ def _distances(g: Editor, node: ir.Node) -> Replacement:
 def _rfft(g: Editor, node: ir.Node) -> Replacement:
     """Along the last dimension."""
     if attr_int(node, "signal_ndim", 1) != 1 or attr_int(node, "normalized", 0):
-        raise _refuse(node, "more than one dimension, and normalisation, are unknown here")
-    x, axis = g.op("Unsqueeze", _in(node, 0), g.ints([-1])), g.constant(-2, np.int64)
+        raise refusal(node, "more than one dimension, and normalisation, are unknown here")
+    x, axis = g.op("Unsqueeze", input_at(node, 0), g.ints([-1])), g.constant(-2, np.int64)
     return [g.op("DFT", x, None, axis, onesided=attr_int(node, "onesided", 1))]

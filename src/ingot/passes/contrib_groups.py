@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.errors import ModelError
 from ingot.ops.registry import attr_float, attr_int, label
-from ingot.passes.edit import Editor, dtype_of
+from ingot.passes.edit import Editor, refusal
 
 
 def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -32,11 +32,11 @@ def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]
     for name in ("k_quant_type", "v_quant_type"):
         kind = node.attributes.get(name)
         if kind is not None and kind.as_string() != "NONE":
-            raise _refuse(node, f"{name} {kind.as_string()!r}: a cache of quantised numbers is")
+            raise refusal(node, f"{name} {kind.as_string()!r}: a cache of quantised numbers is unknown here")
     if any(v is not None for v in inputs[12:]):
-        raise _refuse(node, "inputs after the head's sink are")
+        raise refusal(node, "inputs after the head's sink are unknown here")
     if len(node.outputs) > 3 and (node.outputs[3].uses() or node.outputs[3].is_graph_output()):
-        raise _refuse(node, "its scores as an output are")
+        raise refusal(node, "its scores as an output are unknown here")
     if key is None:
         size = g.op("Div", _size(g, query, 2), g.ints([n + 2 * k]))
         sizes = g.op("Mul", g.op("Concat", size, size, size, axis=0), g.ints([n, k, k]))
@@ -75,22 +75,8 @@ def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]
     return [y, keys, values]
 
 
-def _refuse(node: ir.Node, what: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(
-        f"{label(node)}: {what} unknown here. Rewrite the model without it, or give the operator's "
-        "implementation to ingot.register_op() under another name."
-    )
-
-
 def _size(g: Editor, x: ir.Value | None, axis: int) -> ir.Value:
     return g.op("Shape", x, start=axis, end=axis + 1)
-
-
-def _number(g: Editor, value: float, like: ir.Value | None) -> ir.Value:
-    dtype = dtype_of(like)
-    if dtype is not None:
-        return g.constant(np.array(value).astype(dtype))
-    return g.op("CastLike", g.constant(value, np.float32), like)
 
 
 def _rotated(
@@ -115,7 +101,7 @@ def _room(g: Editor, old: ir.Value | None, new: ir.Value, total: ir.Value) -> ir
     batch, heads, size = (_size(g, new, axis) for axis in (0, 1, 3))
     kept = g.ints([0]) if old is None else _size(g, old, 2)
     missing = g.op("Sub", g.op("Max", kept, total), kept)
-    zeros = g.op("Expand", _number(g, 0.0, new), g.op("Concat", batch, heads, missing, size, axis=0))
+    zeros = g.op("Expand", g.number(0.0, new), g.op("Concat", batch, heads, missing, size, axis=0))
     return zeros if old is None else g.op("Concat", old, zeros, axis=2)
 
 
@@ -131,12 +117,12 @@ def _mask(
     window = attr_int(node, "local_window_size", -1)
     if window > 0:
         seen = g.op("And", seen, g.op("Greater", column, g.op("Sub", row, g.ints([window]))))
-    shown: ir.Value = _number(g, 0.0, like)
+    shown: ir.Value = g.number(0.0, like)
     if bias is not None:
         behind = g.op("Sub", length, _size(g, bias, 3))
         pads = g.op("Concat", g.ints([0] * 7), behind, axis=0)
         shown = g.op("Pad", bias, pads)
-    return g.op("Where", seen, shown, _number(g, float("-inf"), like))
+    return g.op("Where", seen, shown, g.number(float("-inf"), like))
 
 
 def _with_sink(
@@ -151,7 +137,7 @@ def _with_sink(
     """One more key, of zeros, whose score is the head's sink (0 without one) and whose value is nothing."""
     last = g.op("Slice", mask, g.ints([0]), g.ints([1]), g.ints([3]))
     shape = g.op("Concat", _size(g, last, 0), g.ints([heads]), _size(g, last, 2), g.ints([1]), axis=0)
-    score = _number(g, 0.0, like) if sink is None else g.op("Reshape", sink, g.ints([1, heads, 1, 1]))
+    score = g.number(0.0, like) if sink is None else g.op("Reshape", sink, g.ints([1, heads, 1, 1]))
     spread = g.op("Concat", _size(g, mask, 0), g.ints([heads]), _size(g, mask, 2), _size(g, mask, 3), axis=0)
     mask = g.op("Concat", g.op("Expand", mask, spread), g.op("Expand", score, shape), axis=3)
     nothing = g.ints([0, 0, 0, 0, 0, 0, 1, 0])

@@ -15,8 +15,9 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from ingot.errors import UnsupportedOperatorError
 from ingot.ops.create import constant_array, tensor_array
-from ingot.ops.registry import Array
+from ingot.ops.registry import Array, label
 
 _names = threading.local()
 _GRAPHS = "ingot.passes.graphs"
@@ -70,6 +71,26 @@ class Editor:
     def ints(self, values: Sequence[int]) -> ir.Value:
         """A constant list of int64."""
         return self.constant(list(values), np.int64)
+
+    def number(self, value: float, like: ir.Value | None) -> ir.Value:
+        """A constant of another value's dtype."""
+        dtype = dtype_of(like)
+        if dtype is not None:
+            return self.constant(np.array(value).astype(dtype))
+        return self.op("CastLike", self.constant(value, np.float32), like)
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that may be left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def refusal(node: ir.Node, what: str) -> UnsupportedOperatorError:
+    """What to raise for a node that other operators cannot say."""
+    return UnsupportedOperatorError(
+        f"{label(node)}: {what}. Rewrite the model without it, or give the operator's implementation to "
+        "ingot.register_op() under another name."
+    )
 
 
 _ATTRIBUTE_TYPES: dict[type, tuple[ir.AttributeType, ir.AttributeType]] = {
