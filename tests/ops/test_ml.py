@@ -369,8 +369,10 @@ def test_support_vectors(kernel: str) -> None:
     common = {"kernel_type": kernel, "kernel_params": [0.3, 0.5, 2.0]}
     for one_class in (0, 1):
         vectors = {"n_supports": 4, "support_vectors": numbers(12), "coefficients": numbers(4), "rho": [0.1]}
-        compare("SVMRegressor", {"x": X}, [T.FLOAT], one_class=one_class, **common, **vectors)
-    compare("SVMRegressor", {"x": X}, [T.FLOAT], coefficients=numbers(3), rho=[0.1], **common)
+        kind = compare("SVMRegressor", {"x": X}, [T.FLOAT], one_class=one_class, **common, **vectors)
+        assert kind == "native"
+    kind = compare("SVMRegressor", {"x": X}, [T.FLOAT], coefficients=numbers(3), rho=[0.1], **common)
+    assert kind == "native"
     for transform, classes, fitted in itertools.product(TRANSFORMS[:3], (2, 3, 4), (False, True)):
         pairs = classes * (classes - 1) // 2
         attributes = common | {
@@ -383,9 +385,10 @@ def test_support_vectors(kernel: str) -> None:
         }
         if fitted:
             attributes |= {"prob_a": (-1 - rng.random(pairs)).tolist(), "prob_b": numbers(pairs)}
-        compare("SVMClassifier", {"x": X}, [T.INT64, T.FLOAT], **attributes)
+        kind = compare("SVMClassifier", {"x": X}, [T.INT64, T.FLOAT], **attributes)
+        assert kind == ("host" if fitted else "native")
     linear = {"coefficients": numbers(9), "rho": [0.2], "classlabels_ints": [0, 1, 2]}
-    compare("SVMClassifier", {"x": X}, [T.INT64, T.FLOAT], **common, **linear)
+    assert compare("SVMClassifier", {"x": X}, [T.INT64, T.FLOAT], **common, **linear) == "native"
 
 
 # ---- maps --------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.ops.compose import computed, settled
+from ingot.ops.compose import computed, deliver, integer, settled
 from ingot.ops.features import ML, as_float, numeric
 from ingot.ops.lowering import Lowering
+from ingot.ops.numeric import FLOAT64
 from ingot.ops.registry import (
     Array,
     DType,
@@ -30,6 +31,7 @@ from ingot.ops.registry import (
 )
 from ingot.ops.scores import (
     Classifier,
+    arithmetic,
     chosen,
     lower_beside,
     lower_largest,
@@ -212,6 +214,52 @@ class _Machine(Op):
             )
         return found.reshape(count, -1)
 
+    def lower_kernel(self, node: ir.Node, plan: Lowering, x: ir.Value, vectors: Array) -> ir.Value:
+        """The same by kernels, of x in float64; it waits."""
+        name = attr_str(node, "kernel_type", "LINEAR")
+        gamma, coefficient, degree = (*_floats(node, "kernel_params").tolist(), 0.0, 0.0, 0.0)[:3]
+        shape = (plan.facts(x).shape[0], len(vectors))
+        product = computed(plan, "MatMul", [x, plan.known(np.ascontiguousarray(vectors.T))], shape, FLOAT64)
+        if name == "LINEAR":
+            return product
+        if name == "RBF":
+            axes = plan.known(np.array([1]))
+            squares = computed(plan, "ReduceSumSquare", [x, axes], (shape[0], 1), FLOAT64)
+            own = plan.known((vectors * vectors).sum(1))
+            twice = arithmetic(plan, "Mul", product, -2.0)
+            near = computed(plan, "Add", [arithmetic(plan, "Add", twice, own), squares], shape, FLOAT64)
+            near = computed(plan, "Max", [near, plan.known(np.array(0.0))], shape, FLOAT64)
+            return computed(plan, "Exp", [arithmetic(plan, "Mul", near, -gamma)], shape, FLOAT64)
+        inner = arithmetic(plan, "Add", arithmetic(plan, "Mul", product, gamma), coefficient)
+        if name == "SIGMOID":
+            return computed(plan, "Tanh", [inner], shape, FLOAT64)
+        if name == "POLY":
+            return arithmetic(plan, "Pow", inner, degree)
+        raise ModelError(f"{label(node)}: kernel_type {name!r} is none of LINEAR, POLY, RBF, SIGMOID.")
+
+
+def _rows_of(node: ir.Node, plan: Lowering) -> ir.Value:
+    """The input [N, features] in float64, computed now."""
+    x = first_input(node)
+    view = plan.view(x)
+    if view.rank == 1:
+        x = plan.located(view.with_dims((1, *view.shape), (0, *view.strides)))
+    facts = plan.facts(x)
+    if facts.dtype == FLOAT64:
+        return x
+    return settled(plan, computed(plan, "Cast", [x], facts.shape, FLOAT64, [integer("to", 11)]))
+
+
+def _product(plan: Lowering, x: ir.Value, weights: Array, added: Array | float) -> ir.Value:
+    """x · weights + added, in float64; it waits."""
+    shape = (plan.facts(x).shape[0], weights.shape[1])
+    product = computed(plan, "MatMul", [x, plan.known(np.ascontiguousarray(weights))], shape, FLOAT64)
+    return computed(plan, "Add", [product, plan.known(np.asarray(added, np.float64))], shape, FLOAT64)
+
+
+def _in_float32(plan: Lowering, x: ir.Value) -> ir.Value:
+    return computed(plan, "Cast", [x], plan.facts(x).shape, _F32, [integer("to", 1)])
+
 
 @register("SVMRegressor", since=1, domain=ML)
 class SVMRegressor(_Machine):
@@ -244,6 +292,23 @@ class SVMRegressor(_Machine):
         if attr_int(node, "one_class", 0):
             y = np.where(y > 0, 1.0, -1.0)
         return [transformed(y, transform_of(node)).astype(_F32)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Products and functions in float64."""
+        if transform_of(node) == "PROBIT":
+            return False
+        x = _rows_of(node, plan)
+        vectors, coefficients, rho = self._parameters(node)
+        factor = x if vectors is None else self.lower_kernel(node, plan, x, vectors)
+        y = _product(plan, factor, coefficients[:, None], rho)
+        if attr_int(node, "one_class", 0):
+            shape = plan.facts(y).shape
+            above = computed(plan, "Greater", [y, plan.known(np.array(0.0))], shape, np.bool_)
+            y = computed(
+                plan, "Where", [above, *(plan.known(np.array(v)) for v in (1.0, -1.0))], shape, FLOAT64
+            )
+        deliver(plan, node.outputs[0], _in_float32(plan, y))
+        return True
 
 
 @register("SVMClassifier", since=1, domain=ML)
@@ -303,34 +368,85 @@ class SVMClassifier(_Machine, Classifier):
             votes[:, j] += ~first
         return [chosen(labels, votes.argmax(1)), scores.astype(_F32)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """What the machines say is one product, and their votes another. Probabilities of pairs are coupled
+        by the host, which names labels that are strings.
+        """
+        labels, transform = self.labels(node), transform_of(node)
+        assert labels is not None
+        unknown = transform in ("PROBIT", "SOFTMAX_ZERO") or labels.dtype == object
+        if unknown or len(_floats(node, "prob_a")):
+            return False
+        x, classes = _rows_of(node, plan), len(labels)
+        rho = _floats(node, "rho").astype(np.float64)
+        coefficients = _floats(node, "coefficients").astype(np.float64)
+        wanted = [*node.outputs, None][:2]
+        if self._is_linear(node):
+            scores = settled(plan, _product(plan, x, coefficients.reshape(classes, -1).T, rho[0]))
+            if wanted[0] is not None:
+                lower_largest(plan, scores, labels, wanted[0])
+            if wanted[1] is not None:
+                said = lower_scores(plan, scores, None, transform)
+                assert said is not None
+                deliver(plan, wanted[1], _in_float32(plan, said))
+            return True
+        vectors, weights = self._weights(node, coefficients, rho)
+        factor = self.lower_kernel(node, plan, x, vectors)
+        decisions = settled(plan, _product(plan, factor, weights, rho))
+        if wanted[0] is not None:
+            shape = plan.facts(decisions).shape
+            first = computed(plan, "Greater", [decisions, plan.known(np.array(0.0))], shape, np.bool_)
+            first = computed(plan, "Cast", [first], shape, FLOAT64, [integer("to", 11)])
+            votes, others = np.zeros((len(rho), classes)), np.zeros(classes)
+            for number, (i, j) in enumerate(_pairs(classes)):
+                votes[number, i], votes[number, j] = 1.0, -1.0
+                others[j] += 1.0
+            lower_largest(plan, settled(plan, _product(plan, first, votes, others)), labels, wanted[0])
+        if wanted[1] is not None:
+            if classes > 2:
+                said = lower_scores(plan, decisions, None, transform)
+                assert said is not None
+                deliver(plan, wanted[1], _in_float32(plan, said))
+            else:
+                negative = self._is_negated(node, transform)
+                columns = lower_second_class(plan, decisions, negative, transform == "LOGISTIC")
+                first, second = (_in_float32(plan, settled(plan, column)) for column in columns)
+                lower_beside(plan, first, second, wanted[1])
+        return True
+
+    @staticmethod
+    def _is_negated(node: ir.Node, transform: str) -> bool:
+        return bool((_floats(node, "coefficients") < 0).any()) and not transform.startswith("SOFTMAX")
+
     def _two_scores(self, node: ir.Node, decisions: Array, transform: str) -> Array:
         """The decision between two classes as a score for each."""
-        negative = bool((_floats(node, "coefficients") < 0).any()) and not transform.startswith("SOFTMAX")
-        scores = second_class(decisions, negative, transform == "LOGISTIC")
+        scores = second_class(decisions, self._is_negated(node, transform), transform == "LOGISTIC")
         return transformed(scores, transform) if transform == "PROBIT" else scores
 
     def _decisions(self, node: ir.Node, x: Array, coefficients: Array, rho: Array) -> Array:
         """[N, pairs]: what each pair's machine says."""
+        vectors, weights = self._weights(node, coefficients, rho)
+        with np.errstate(all="ignore"):
+            return self.kernel(node, x, vectors) @ weights + rho
+
+    def _weights(self, node: ir.Node, coefficients: Array, rho: Array) -> tuple[Array, Array]:
+        """The vectors, and what each counts in each pair's machine: [vectors, pairs]."""
         counts = self._counts(node)
         classes, total = len(counts), sum(counts)
         vectors = self.vectors(node, total)
         if len(coefficients) != (classes - 1) * total or len(rho) != classes * (classes - 1) // 2:
             raise ModelError(
                 f"{label(node)}: {len(coefficients)} coefficients and {len(rho)} rho for {total} vectors of "
-                f"{classes} "
-                "classes. The file is damaged."
+                f"{classes} classes. The file is damaged."
             )
         alpha = coefficients.reshape(classes - 1, total)
-        with np.errstate(all="ignore"):
-            kernels = self.kernel(node, x, vectors)
         ends = np.cumsum(counts)
         parts = [slice(int(end) - n, int(end)) for end, n in zip(ends, counts, strict=True)]
-        found: list[Array] = []
+        weights = np.zeros((total, len(rho)))
         for number, (i, j) in enumerate(_pairs(classes)):
-            one = kernels[:, parts[i]] @ alpha[j - 1, parts[i]]
-            other = kernels[:, parts[j]] @ alpha[i, parts[j]]
-            found.append(one + other + rho[number])
-        return np.stack(found, 1)
+            weights[parts[i], number] = alpha[j - 1, parts[i]]
+            weights[parts[j], number] = alpha[i, parts[j]]
+        return vectors, weights
 
 
 def _pairs(classes: int) -> list[tuple[int, int]]:
