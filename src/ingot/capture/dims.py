@@ -190,7 +190,8 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     elif hasattr(wanted, "__name__"):
         label = str(getattr(wanted, "__name__"))  # noqa: B009  (a torch.export.Dim is a type)
         low, high = getattr(wanted, "min", 1), getattr(wanted, "max", None)
-        table.ranges[label] = (int(low or 0), int(high) if high is not None and int(high) < 1 << 40 else None)
+        # No bound is infinite: torch's int_oo, or sympy's, which no int() takes.
+        table.ranges[label] = (int(low or 0), int(high) if high is not None and high < 1 << 40 else None)
     else:
         raise ExportError(
             f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, "

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from ingot.compiler.facts import KNOWN_ELEMENTS, Known
 from ingot.compiler.index import Index
 from ingot.loading import mapping_of
-from ingot.ops.registry import Array, Op, find
+from ingot.ops.registry import Array, Op, evaluated, find
 
 #: Inputs that a Question looks at have at most so many elements: their bytes are compared in every run.
 SMALL = 16
@@ -105,7 +105,7 @@ class Question:
         values = dict(self.known)
         values.update((value, arrays[number]) for number, value in self.leaves)
         for op, node in self.steps:
-            made = op.evaluate(node, [None if v is None else values[v] for v in node.inputs])
+            made = evaluated(op, node, [None if v is None else values[v] for v in node.inputs])
             values.update(zip(node.outputs, made, strict=False))
         return bool(np.asarray(values[self.condition]).reshape(()))
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.ops.registry import KNOWN_ELEMENTS, Bound, Facts, facts_of
+from ingot.errors import IngotError
+from ingot.ops.registry import KNOWN_ELEMENTS, UNFIT, Bound, Facts, evaluated, facts_of, unfit
 
 
 def _has_objects(facts: Iterable[Facts | None]) -> bool:
@@ -63,7 +64,12 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
     for position in range(start, len(index.nodes)):
         node, op = index.nodes[position], index.ops[position]
         inputs = [None if value is None else facts[value] for value in node.inputs]
-        outputs = None if op.subgraphs else op.infer(node, inputs)
+        try:
+            outputs = None if op.subgraphs else op.infer(node, inputs)
+        except IngotError:
+            raise
+        except UNFIT as error:
+            raise unfit(node, inputs, error) from error
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
         if outputs is None or _has_objects(inputs) or _has_objects(outputs):
             bounds: dict[ir.Value, Bound] = {}
@@ -73,7 +79,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
                 facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
             return Known(facts, start, position, cut=True, bounds=bounds)
         if not op.random and _all_known(inputs) and _worth_knowing(outputs):
-            arrays = op.evaluate(node, [None if f is None else f.value for f in inputs])
+            arrays = evaluated(op, node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]
         for value, fact in zip(node.outputs, outputs, strict=False):
             if fact is not None:

@@ -85,8 +85,17 @@ class Attention(Op):
             )
         # Wider than ONNX, which wants one batch and a mask that fits: they broadcast, as in the products.
         batch = broadcast(node, (batch,), (kb,), (vb,))[0]
-        past = given(inputs, 4)
-        total = keys + (past.shape[2] if past is not None else 0)
+        past, past_value = given(inputs, 4), given(inputs, 5)
+        if (past is None) != (past_value is None):
+            raise shape_error(node, "past_key and past_value come together, and one of them is missing")
+        before = past.shape[2] if past is not None and len(past.shape) == 4 else 0
+        for name, facts, wanted in (
+            ("past_key", past, (kb, kh, before, size)),
+            ("past_value", past_value, (vb, kh, before, value_size)),
+        ):
+            if facts is not None and facts.shape != wanted:
+                raise shape_error(node, f"{name} has shape {show(facts.shape)}, and must be {show(wanted)}")
+        total = keys + before
         mask = given(inputs, 3)
         if mask is not None:
             wanted = (batch, heads, rows, total)
@@ -351,6 +360,19 @@ class RotaryEmbedding(Op):
             raise shape_error(node, f"the input has shape {show(x.shape)}, and must have rank 3 or 4")
         if len(x.shape) == 3 and not attr_int(node, "num_heads", 0):
             raise ModelError(f"{label(node)}: an input of rank 3 needs attribute num_heads. Set it.")
+        batch, _, steps, size = _head_shape(node, x, attr_int(node, "num_heads", 0))
+        half = (attr_int(node, "rotary_embedding_dim", 0) or size) // 2
+        positions = given(inputs, 3)
+        if positions is not None and positions.shape != (batch, steps):
+            raise shape_error(
+                node, f"position_ids have shape {show(positions.shape)}, and must be {show((batch, steps))}"
+            )
+        for name, i in (("cos_cache", 1), ("sin_cache", 2)):
+            table = need(node, inputs, i).shape
+            rows = (batch, steps) if positions is None else table[:1]
+            if table != (*rows, half):
+                wanted = f"[{batch}, {steps}, {half}]" if positions is None else f"[positions, {half}]"
+                raise shape_error(node, f"{name} has shape {show(table)}, and must be {wanted}")
         return [Facts(x.dtype, x.shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:

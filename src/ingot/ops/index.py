@@ -414,10 +414,15 @@ class ScatterElements(Op):
     """x with updates[i, j, …] placed where coordinate `axis` is indices[i, j, …]."""
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
-        """The shape of x."""
+        """The shape of x, which the indices may be longer than along `axis` alone."""
         x, indices, updates = (need(node, inputs, i) for i in range(3))
-        normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
+        axis = normal_axis(node, attr_int(node, "axis", 0), len(x.shape))
         _same_rank(node, x, indices)
+        if any(n > m for d, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if d != axis):
+            raise shape_error(
+                node,
+                f"indices {show(indices.shape)} reach beyond {show(x.shape)} in another axis than {axis}",
+            )
         if updates.shape != indices.shape:
             raise shape_error(node, f"updates {show(updates.shape)} and indices {show(indices.shape)} differ")
         return [Facts(x.dtype, x.shape)]
@@ -555,8 +560,12 @@ class OneHot(Op):
         depth = need(node, inputs, 1).value
         if depth is None:
             return None
+        if depth.size != 1 or (count := int(depth.reshape(()))) < 0:
+            raise shape_error(node, f"the depth is {depth.tolist()}, and must be one number, 0 or more")
+        if values.shape != (2,):
+            raise shape_error(node, f"values have shape {show(values.shape)}, and must be [2]: off, on")
         axis = normal_axis(node, attr_int(node, "axis", -1), len(indices.shape) + 1)
-        return [Facts(values.dtype, (*indices.shape[:axis], int(depth.reshape(())), *indices.shape[axis:]))]
+        return [Facts(values.dtype, (*indices.shape[:axis], count, *indices.shape[axis:]))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Compares the indices with 0 … depth-1."""
@@ -590,8 +599,14 @@ class ReverseSequence(Op):
     """The first sequence_lens[b] steps of each batch entry in reverse; the others stay."""
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
-        """The shape of x."""
-        x = need(node, inputs, 0)
+        """The shape of x, which has two dimensions at least; a length for each batch entry."""
+        x, lengths = need(node, inputs, 0), need(node, inputs, 1)
+        batch = normal_axis(node, attr_int(node, "batch_axis", 1), len(x.shape))
+        if lengths.shape != (x.shape[batch],):
+            raise shape_error(
+                node,
+                f"sequence_lens have shape {show(lengths.shape)}, and must be {show((x.shape[batch],))}",
+            )
         return [Facts(x.dtype, x.shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:

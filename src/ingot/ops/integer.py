@@ -48,7 +48,11 @@ class MatMulInteger(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """int32, in matmul's shape."""
-        return [Facts(_INT32, matmul_shape(node, need(node, inputs, 0).shape, need(node, inputs, 1).shape))]
+        a, b = need(node, inputs, 0).shape, need(node, inputs, 1).shape
+        shape = matmul_shape(node, a, b)
+        _check_parts(node, "a", a[-2:-1], given(inputs, 2))
+        _check_parts(node, "b", b[-1:], given(inputs, 3))
+        return [Facts(_INT32, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """a's zero point belongs to its rows, b's to its columns."""
@@ -66,13 +70,26 @@ class MatMulInteger(Op):
         return integer_product(plan, node.outputs[0], a, input_of(node, 2), b, input_of(node, 3))
 
 
+def _check_parts(node: ir.Node, name: str, count: tuple[int, ...], facts: Facts | None) -> None:
+    """A scale or zero point is one number, or one for each row of a, or column of b."""
+    if facts is not None and len(facts.shape) == 1 and facts.shape[0] != 1 and facts.shape != count:
+        raise shape_error(
+            node,
+            f"a scale or zero point of {name} has shape {show(facts.shape)}, and must be [] or {show(count)}",
+        )
+
+
 @register("QLinearMatMul", since=21)
 class QLinearMatMul(Op):
     """A quantised product: inputs a, scale, zero, b, scale, zero, and the output's scale and zero."""
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The last zero point's dtype, in matmul's shape."""
-        shape = matmul_shape(node, need(node, inputs, 0).shape, need(node, inputs, 3).shape)
+        a, b = need(node, inputs, 0).shape, need(node, inputs, 3).shape
+        shape = matmul_shape(node, a, b)
+        for i in (1, 2):
+            _check_parts(node, "a", a[-2:-1], given(inputs, i))
+            _check_parts(node, "b", b[-1:], given(inputs, i + 3))
         return [Facts(need(node, inputs, 7).dtype, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:

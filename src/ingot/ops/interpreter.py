@@ -15,7 +15,7 @@ import onnx_ir as ir
 from ingot.errors import InputError
 from ingot.ops.control import Control
 from ingot.ops.create import tensor_array
-from ingot.ops.registry import find
+from ingot.ops.registry import evaluated_late, find
 
 
 def interpret(
@@ -66,6 +66,6 @@ def _run(graph: ir.Graph, values: dict[ir.Value, Any]) -> list[Any]:
         arrays = [None if value is None else values[value] for value in node.inputs]
         op = find(node.domain, node.op_type, node)
         control = isinstance(op, Control)
-        results = op.run(node, arrays, run_graph) if control else op.evaluate(node, arrays)
+        results = op.run(node, arrays, run_graph) if control else evaluated_late(op, node, arrays)
         values.update(zip(node.outputs, results, strict=False))
     return [values[value] for value in graph.outputs]

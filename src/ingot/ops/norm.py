@@ -446,6 +446,20 @@ class GroupNormalization(SameShape):
 class InstanceNormalization(SameShape):
     """Each channel of each instance standardised by itself, then scale and bias for each channel."""
 
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """The shape of x [N, C, ...]; scale and bias are [C]."""
+        x = need(node, inputs, 0)
+        if len(x.shape) < 2:
+            raise shape_error(
+                node, f"the input has shape {show(x.shape)}, and must have a rank of at least 2"
+            )
+        for name, facts in (("scale", need(node, inputs, 1)), ("bias", need(node, inputs, 2))):
+            if facts.shape != (x.shape[1],):
+                raise shape_error(
+                    node, f"{name} has shape {show(facts.shape)}, and must be {show((x.shape[1],))}"
+                )
+        return super().infer(node, inputs)
+
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """By the formula."""
         x = present(inputs, 0)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError, ShapeError, UnsupportedOperatorError
+from ingot.errors import IngotError, ModelError, ShapeError, UnsupportedOperatorError
 from ingot.ops.lowering import Lowering
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -264,6 +264,45 @@ def shape_error(
 ) -> ShapeError:
     """A `ShapeError` that names the node."""
     return ShapeError(f"{label(node)}: {found}. {remedy}")
+
+
+#: What Python and NumPy raise where a node's attributes and inputs do not go together.
+UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError)
+
+
+def unfit(node: ir.Node, inputs: Sequence[Any], error: Exception) -> ModelError:
+    """What is raised for one of these: it names the node and what it was given."""
+    shown = [
+        f"{x.dtype} {show(x.shape)}" if hasattr(x, "shape") else "nothing" if x is None else "a sequence"
+        for x in inputs
+    ]
+    return ModelError(
+        f"{label(node)}: it cannot be computed from {', '.join(shown) or 'nothing'} with its attributes "
+        f"({', '.join(sorted(node.attributes)) or 'none'}): {error}. "
+        "Check them against the operator's definition, or run onnx.checker on the file."
+    )
+
+
+def evaluated(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
+    """`op.evaluate`; what Python and NumPy refuse is a ModelError."""
+    try:
+        return op.evaluate(node, inputs)
+    except IngotError:
+        raise
+    except UNFIT as error:
+        raise unfit(node, inputs, error) from error
+
+
+def evaluated_late(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
+    """The same of a node whose inputs nobody knew before: what `op.infer` checks of them is made up for."""
+    try:
+        if all(x is None or isinstance(x, np.ndarray) for x in inputs):
+            op.infer(node, [None if x is None else facts_of(x) for x in inputs])
+    except IngotError:
+        raise
+    except UNFIT as error:
+        raise unfit(node, inputs, error) from error
+    return evaluated(op, node, inputs)
 
 
 def need(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> Facts:

@@ -80,22 +80,28 @@ class Recurrent(Op):
         return 2 if attr_str(node, "direction", "forward") == "bidirectional" else 1
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
-        """Checks the weights' shapes against the input's."""
+        """Checks the shapes of weights, lengths and states against the input's."""
         x, w, r = (need(node, inputs, i) for i in range(3))
         if len(x.shape) != 3:
             raise shape_error(node, f"the input has shape {show(x.shape)}, and must have rank 3")
         batch_first = attr_int(node, "layout", 0)
         steps, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
         hidden, both = r.shape[-1], self.directions(node)
+        declared = attr_int(node, "hidden_size", hidden)
+        if declared != hidden:
+            raise shape_error(node, f"hidden_size is {declared}, and r has shape {show(r.shape)}")
+        every = (batch, steps, both, hidden) if batch_first else (steps, both, batch, hidden)
+        last = (batch, both, hidden) if batch_first else (both, batch, hidden)
         for facts, name, wanted in (
             (w, "w", (both, self.gates * hidden, x.shape[2])),
             (r, "r", (both, self.gates * hidden, hidden)),
             (given(inputs, 3), "the bias", (both, 2 * self.gates * hidden)),
+            (given(inputs, 4), "sequence_lens", (batch,)),
+            *((given(inputs, i), f"the initial state (input {i})", last) for i in self.initial),
+            (given(inputs, 7) if self.states == 2 else None, "the peepholes", (both, 3 * hidden)),
         ):
             if facts is not None and facts.shape != wanted:
                 raise shape_error(node, f"{name} has shape {show(facts.shape)}, and must be {show(wanted)}")
-        every = (batch, steps, both, hidden) if batch_first else (steps, both, batch, hidden)
-        last = (batch, both, hidden) if batch_first else (both, batch, hidden)
         outputs: list[Facts | None] = [Facts(x.dtype, every), *[Facts(x.dtype, last)] * self.states]
         return outputs[: len(node.outputs)]
 

@@ -291,7 +291,7 @@ class Split(Op):
             count = attr_int(node, "num_outputs", len(node.outputs))
             part = -(-total // count)
             given_sizes = tuple(max(0, min(part, total - i * part)) for i in range(count))
-        if sum(given_sizes) != total:
+        if sum(given_sizes) != total or any(size < 0 for size in given_sizes):
             raise shape_error(node, f"parts {show(given_sizes)} do not add up to the dimension's {total}")
         if len(given_sizes) != len(node.outputs):
             raise shape_error(node, f"{len(given_sizes)} parts for {len(node.outputs)} outputs")
@@ -360,6 +360,8 @@ class Tile(Op):
             return None
         if len(repeats) != len(x.shape):
             raise shape_error(node, f"{len(repeats)} repeats for an input of rank {len(x.shape)}")
+        if any(r < 0 for r in repeats):
+            raise shape_error(node, f"repeats are {show(repeats)}, and must be 0 or more")
         return [Facts(x.dtype, tuple([n * r for n, r in zip(x.shape, repeats, strict=True)]))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ingot.errors import IngotError
 from ingot.ops.create import constant_array
-from ingot.ops.registry import Array, Facts, find
+from ingot.ops.registry import UNFIT, Array, Facts, find
 from ingot.passes.dims import Dims
 from ingot.passes.edit import add_initializer, constant_of, constant_shape, graphs_of, replace
 from ingot.passes.rewrite import remove_unused
@@ -119,7 +119,7 @@ def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
         if facts is not None and sum(_bytes(f) for f in facts) > max(limit, given):
             return None
         results = op.evaluate(node, arrays)
-    except IngotError:
+    except (IngotError, *UNFIT):
         return None  # an invalid node is reported when it runs, with its shapes
     if not all(isinstance(a, np.ndarray) for a in results):  # pyright: ignore[reportUnnecessaryIsInstance]
         return None  # a sequence

@@ -28,7 +28,7 @@ from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.loading import collector_paused
 from ingot.ops.control import Control, If
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, Bound, Facts
+from ingot.ops.registry import Array, Bound, Facts, evaluated, evaluated_late
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.profile import Record
 from ingot.runtime.threads import Team
@@ -97,7 +97,7 @@ class Stage:
 
     def evaluate(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
         """A node of the plan that NumPy computes."""
-        return self.index.ops[position].evaluate(self.index.nodes[position], inputs)
+        return evaluated(self.index.ops[position], self.index.nodes[position], inputs)
 
 
 Stages: TypeAlias = "OrderedDict[Hashable, Stage | Question]"
@@ -349,7 +349,7 @@ class Driver:
         node, op = index.nodes[position], index.ops[position]
         inputs = [None if v is None else array(v) for v in node.inputs]
         if not op.subgraphs:
-            return op.evaluate(node, inputs)
+            return evaluated_late(op, node, inputs)
 
         def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
             body = self._bodies.get(graph)

@@ -12,10 +12,11 @@ import onnx_ir as ir
 
 from ingot.codegen import machine
 from ingot.compiler.index import index_graph
-from ingot.errors import InputError, ModelError
+from ingot.errors import IngotError, InputError, ModelError
 from ingot.loading import collector_paused, load
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array
+from ingot.passes.malformed import SYMPTOMS, malformed
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
 from ingot.runtime import providers as provider_choice
@@ -95,8 +96,13 @@ class InferenceSession:
             for arg in self._inputs
         ]
         self._names = {arg.name: number for number, arg in enumerate(self._inputs)}
-        prepare(model) if self._optimises else normalise(model)
-        index = index_graph(model.graph)
+        try:
+            prepare(model) if self._optimises else normalise(model)
+            index = index_graph(model.graph)
+        except IngotError:
+            raise
+        except SYMPTOMS as error:
+            raise malformed(model) or error from error
         if index.captured:
             names = ", ".join(repr(v.name) for v in index.captured)
             raise ModelError(
@@ -109,6 +115,7 @@ class InferenceSession:
             PlanOptions(self._options.enable_winograd, self._options.enable_amx),
             progress=Progress(self._options.log_severity_level),
         )
+        self._model = model
         self._driver = Driver(index, self._resources)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
 
@@ -140,7 +147,13 @@ class InferenceSession:
             names, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
             raise InputError(f"the model has no output {names}; it has {known}. Ask for one of them.")
         session = self._for(input_feed)
-        outputs = session._driver.run(session._feeds(input_feed))
+        feeds = session._feeds(input_feed)
+        try:
+            outputs = session._driver.run(feeds)
+        except IngotError:
+            raise
+        except SYMPTOMS as error:
+            raise malformed(session._model) or error from error
         return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
 
     def get_inputs(self) -> list[NodeArg]:

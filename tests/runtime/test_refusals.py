@@ -1,0 +1,118 @@
+"""Nodes whose inputs do not fit each other, or their operator, are refused by name: nothing is read or
+written beyond an array, and no error of Python's or NumPy's comes out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import ingot
+
+F32 = np.float32
+
+
+def ones(*shape: int, dtype: Any = F32) -> np.ndarray[Any, Any]:
+    return np.ones(shape, dtype)
+
+
+def ints(*numbers: int) -> np.ndarray[Any, Any]:
+    return np.array(numbers, np.int64)
+
+
+def fed(
+    op: str, arrays: list[np.ndarray[Any, Any] | None], outputs: int = 1, **attributes: Any
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]]:
+    """A model of one node whose inputs are all given with the run, of ranks alone; and what to give."""
+    named = {f"input_{i}": array for i, array in enumerate(arrays) if array is not None}
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+        for name, array in named.items()
+    ]
+    names = ["" if array is None else f"input_{i}" for i, array in enumerate(arrays)]
+    made = [f"output_{i}" for i in range(outputs)]
+    node = helper.make_node(op, names, made, **attributes)
+    result = helper.make_tensor_value_info("output_0", TensorProto.UNDEFINED, None)
+    result.ClearField("type")
+    graph = helper.make_graph([node], "g", inputs, [result])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), named
+
+
+def recurrent(gates: int, **others: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any] | None]:
+    """x [5, 3, 4] and weights for 8 units; `others` by where they are."""
+    places = {"lengths": 4, "h": 5, "c": 6, "peepholes": 7}
+    arrays: list[Any] = [ones(5, 3, 4), ones(1, gates * 8, 4), ones(1, gates * 8, 8), *[None] * 5]
+    for name, array in others.items():
+        arrays[places[name]] = array
+    return arrays[: max((places[name] for name in others), default=2) + 1]
+
+
+X = ones(2, 4, 6, 6)
+Q, KV = ones(1, 2, 3, 8), ones(1, 2, 5, 8)
+CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "instance norm: scale": ("InstanceNormalization", [X, ones(3), ones(4)], {}),
+    "instance norm: bias": ("InstanceNormalization", [X, ones(4), ones(1)], {}),
+    "scatter beyond a row": ("ScatterElements", [ones(3, 3), ints(*[0] * 16).reshape(4, 4), ones(4, 4)], {}),
+    "LSTM: h of one": ("LSTM", recurrent(4, h=ones(1, 1, 8)), {"hidden_size": 8}),
+    "LSTM: h of more": ("LSTM", recurrent(4, h=ones(1, 9, 8)), {"hidden_size": 8}),
+    "LSTM: c": ("LSTM", recurrent(4, h=ones(1, 3, 8), c=ones(1, 2, 8)), {"hidden_size": 8}),
+    "LSTM: peepholes": ("LSTM", recurrent(4, peepholes=ones(1, 8)), {"hidden_size": 8}),
+    "LSTM: units": ("LSTM", recurrent(4), {"hidden_size": 9}),
+    "GRU: h": ("GRU", recurrent(3, h=ones(1, 1, 8)), {"hidden_size": 8}),
+    "RNN: h": ("RNN", recurrent(1, h=ones(2, 3, 8)), {"hidden_size": 8}),
+    "RNN: lengths": ("RNN", recurrent(1, lengths=ones(2, dtype=np.int32)), {"hidden_size": 8}),
+    "reversed: lengths": ("ReverseSequence", [ones(4, 3), ints(1, 1)], {}),
+    "attention: past heads": ("Attention", [Q, KV, KV, None, ones(1, 3, 4, 8), ones(1, 2, 4, 8)], {}),
+    "attention: past lengths": ("Attention", [Q, KV, KV, None, ones(1, 2, 4, 8), ones(1, 2, 3, 8)], {}),
+    "rotary: table": ("RotaryEmbedding", [Q, ones(5, 3), ones(5, 3), ints(0, 1, 2)[None]], {}),
+    "rotary: positions": ("RotaryEmbedding", [Q, ones(5, 4), ones(5, 4), ints(0, 1)[None]], {}),
+    "rotary: without positions": ("RotaryEmbedding", [Q, ones(1, 2, 4), ones(1, 2, 4)], {}),
+    "top 9 of 4": ("TopK", [ones(3, 4), ints(9)], {"outputs": 2}),
+    "top -1": ("TopK", [ones(3, 4), ints(-1)], {"outputs": 2}),
+    "top 1 and 2": ("TopK", [ones(3, 4), ints(1, 2)], {"outputs": 2}),
+    "tiles of another rank": ("Tile", [ones(3, 3), ints(2)], {}),
+    "fewer than no tiles": ("Tile", [ones(3, 3), ints(-1, 2)], {}),
+    "parts of negative size": ("Split", [ones(5, 3), ints(-1, 6)], {"outputs": 2}),
+    "one-hot: depth": ("OneHot", [ints(1, 2), np.array(-3), ones(2)], {}),
+    "one-hot: values": ("OneHot", [ints(1, 2), np.array(3), ones(3)], {}),
+    "zero points of rows": (
+        "MatMulInteger",
+        [*(ones(*s, dtype=np.uint8) for s in ((3, 4), (4, 5))), ones(2, dtype=np.uint8)],
+        {},
+    ),
+    "NumPy: columns to images": ("Col2Im", [ones(1, 5, 5), ints(4, 4), ints(2, 2)], {}),
+    "Python: a size of 0": ("LRN", [X], {"size": 0}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_that_do_not_fit(name: str) -> None:
+    op, arrays, attributes = CASES[name]
+    model, feeds = fed(op, arrays, **attributes)
+    session = ingot.InferenceSession(model)
+    with pytest.raises(ingot.IngotError, match=op):
+        session.run(None, feeds)
+
+
+MALFORMED: dict[str, tuple[onnx.NodeProto, str]] = {
+    "too many inputs": (helper.make_node("Relu", ["x", "x"], ["y"]), "2 inputs"),
+    "too few inputs": (helper.make_node("Add", ["x"], ["y"]), "1 inputs"),
+    "none": (helper.make_node("Slice", ["x"], ["y"]), "3 to 5"),
+    "no attribute": (helper.make_node("Cast", ["x"], ["y"]), "'to' is missing"),
+    "no dtype": (helper.make_node("Cast", ["x"], ["y"], to=999), "999"),
+    "a word for a number": (helper.make_node("Softmax", ["x"], ["y"], axis="a"), "axis"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_nodes(name: str) -> None:
+    node, found = MALFORMED[name]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in "xy")
+    graph = helper.make_graph([node], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(ingot.errors.ModelError, match=f"{node.op_type} 'y'.*{found}"):
+        ingot.InferenceSession(model).run(None, {"x": ones(3)})
