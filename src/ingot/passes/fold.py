@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -127,4 +129,4 @@ def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
 
 
 def _bytes(facts: Facts | None) -> int:
-    return 0 if facts is None else int(np.prod(facts.shape, dtype=np.float64)) * facts.dtype.itemsize
+    return 0 if facts is None else math.prod(facts.shape) * facts.dtype.itemsize

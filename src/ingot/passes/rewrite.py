@@ -23,12 +23,15 @@ Apply: TypeAlias = "Callable[[Rewriting, ir.Node], Result]"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One equation between graphs. `since`: the first opset that has the operators it writes."""
+    """One equation between graphs. `since`: the first opset that has the operators it writes. `needs`:
+    operators in its pattern of which the model must have one.
+    """
 
     name: str
     roots: tuple[str, ...]
     since: int
     apply: Apply
+    needs: frozenset[str] = frozenset()
 
     def __call__(
         self, model: ir.Model, *, standard: bool = True, explain: Callable[[str], None] | None = None
@@ -37,11 +40,11 @@ class Rule:
         return rewrite(model, [self], standard=standard, explain=explain)
 
 
-def rule(*roots: str, since: int = 1) -> Callable[[Apply], Rule]:
+def rule(*roots: str, since: int = 1, needs: Iterable[str] = ()) -> Callable[[Apply], Rule]:
     """Decorator: a rule for these root operators."""
 
     def make(apply: Apply) -> Rule:
-        return Rule(apply.__name__, roots, since, apply)
+        return Rule(apply.__name__, roots, since, apply, frozenset(needs))
 
     return make
 
@@ -80,7 +83,8 @@ def rewrite(
                 table.setdefault(root, []).append(entry)
     total, dims = 0, Dims()
     for _ in range(16):  # each round applies at least one rule; rules make graphs smaller, so a few rounds do
-        applied = sum(_round(graph, table, dims, standard, explain) for graph in graphs_of(model))
+        present = {node.op_type for graph in graphs_of(model) for node in graph}
+        applied = sum(_round(graph, table, present, dims, standard, explain) for graph in graphs_of(model))
         total += applied
         if not applied:
             break
@@ -90,6 +94,7 @@ def rewrite(
 def _round(
     graph: ir.Graph,
     table: dict[str, list[Rule]],
+    present: set[str],
     dims: Dims,
     standard: bool,
     explain: Callable[[str], None] | None,
@@ -107,12 +112,15 @@ def _round(
         rewriting.node = node
         name = label(node) if explain is not None else ""
         for entry in entries:
+            if entry.needs and entry.needs.isdisjoint(present):
+                continue
             result = entry.apply(rewriting, node)
             if isinstance(result, str):
                 if explain is not None:
                     explain(f"{entry.name}: {name}: {result}")
             elif result is not None:
                 feeding = [value for value in node.inputs if value is not None]
+                present.update(_makers(result))
                 replace(node, result)
                 remove_unused(feeding)
                 applied += 1
@@ -120,6 +128,14 @@ def _round(
                     explain(f"{entry.name}: {name}: applied")
                 break
     return applied
+
+
+def _makers(values: Iterable[ir.Value | None]) -> Iterator[str]:
+    """The operators that make the values."""
+    for value in values:
+        node = None if value is None else value.producer()
+        if node is not None:
+            yield node.op_type
 
 
 def remove_unused(values: Iterable[ir.Value]) -> None:

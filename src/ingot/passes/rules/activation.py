@@ -88,7 +88,7 @@ def _same_rank(g: Rewriting, x: ir.Value, node: ir.Node) -> bool:
     return max(ranks, default=0) <= rank
 
 
-@rule("Mul", since=20)
+@rule("Mul", since=20, needs=("Erf",))
 def gelu_erf(g: Rewriting, node: ir.Node) -> Result:
     """0.5 · x · (1 + Erf(x / sqrt(2))) == Gelu(x)."""
     found = _split(node, "Erf")
@@ -101,7 +101,7 @@ def gelu_erf(g: Rewriting, node: ir.Node) -> Result:
     return [g.op("Gelu", x)] if _same_rank(g, x, node) else "its constants may add dimensions"
 
 
-@rule("Mul", since=20)
+@rule("Mul", since=20, needs=("Tanh",))
 def gelu_tanh(g: Rewriting, node: ir.Node) -> Result:
     """0.5 · x · (1 + Tanh(sqrt(2/π) · (x + 0.044715 · x³))) == Gelu(x, approximate="tanh")."""
     found = _split(node, "Tanh")

@@ -243,7 +243,7 @@ def batch_norm_into_weights(g: Rewriting, node: ir.Node) -> Result:
     return weighted.rewritten(g, factor, bias - mean * factor)
 
 
-@rule("Mul", "Div")
+@rule("Mul", "Div", needs=_WEIGHTED)
 def factor_into_weights(g: Rewriting, node: ir.Node) -> Result:
     """(x ∘ w + b) · c == x ∘ (w · c) + b · c."""
     found = _operands(node)
@@ -265,7 +265,7 @@ def factor_into_weights(g: Rewriting, node: ir.Node) -> Result:
     return weighted.rewritten(g, factor, None)
 
 
-@rule("Add", "Sub")
+@rule("Add", "Sub", needs=_WEIGHTED)
 def sum_into_bias(g: Rewriting, node: ir.Node) -> Result:
     """(x ∘ w + b) + c == x ∘ w + (b + c)."""
     found = _operands(node)
@@ -283,7 +283,7 @@ def sum_into_bias(g: Rewriting, node: ir.Node) -> Result:
     return weighted.rewritten(g, None, shift if node.op_type == "Add" else -shift)
 
 
-@rule("Mul", "Div")
+@rule("Mul", "Div", needs=("MatMul",))
 def factor_through_matmul_bias(g: Rewriting, node: ir.Node) -> Result:
     """(x @ w + b) · c == x @ (w · c) + b · c."""
     for i in (0, 1) if node.op_type == "Mul" else (0,):

@@ -43,7 +43,7 @@ def _weights(value: ir.Value) -> ir.Node | None:
     return made_by(value, "Softmax") if only_use(value) else None
 
 
-@rule("MatMul", since=23)
+@rule("MatMul", since=23, needs=("Softmax",))
 def attention(g: Rewriting, node: ir.Node) -> Result:
     """Softmax(c · q @ kᵀ + mask) @ v == Attention(q, k, v, mask; scale=c), for q, k, v of rank 4.
 
@@ -164,7 +164,7 @@ def _live_rows(value: ir.Value) -> ir.Value | None:
     return node.inputs[0] if cast is None else cast.inputs[0]
 
 
-@rule("Mul", since=23)
+@rule("Mul", since=23, needs=("Attention",))
 def masked_rows_are_zero(g: Rewriting, node: ir.Node) -> Result:
     """Attention(q, k, v, m or low) · (is any of m left) == Attention(q, k, v, m).
 

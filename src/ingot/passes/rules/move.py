@@ -35,7 +35,7 @@ def _follows_product(value: ir.Value | None, left: int = _FAR) -> bool:
     return node.op_type in (*_MOVES, *_UNARY) and _follows_product(node.inputs[0], left - 1)
 
 
-@rule(*_UNARY)
+@rule(*_UNARY, needs=_MOVES)
 def function_of_moved(g: Rewriting, node: ir.Node) -> Result:
     """f(Transpose(x)) == Transpose(f(x)), also for Reshape and its kin."""
     y = node.inputs[0]
@@ -50,7 +50,7 @@ def function_of_moved(g: Rewriting, node: ir.Node) -> Result:
     return [g.op(move.op_type, x, *move.inputs[1:], **attributes)]
 
 
-@rule("Add")
+@rule("Add", needs=("Transpose",))
 def sum_with_transposed(g: Rewriting, node: ir.Node) -> Result:
     """Transpose(x, p) + y == Transpose(x + Transpose(y, p⁻¹), p)."""
     if g.standard:

@@ -81,7 +81,7 @@ def _normalised_axis(g: Rewriting, x: ir.Value, axes: tuple[int, ...], scale: ir
     return -count
 
 
-@rule("Mul", since=17)
+@rule("Mul", since=17, needs=("ReduceMean",))
 def layer_norm(g: Rewriting, node: ir.Node) -> Result:
     """(x - mean(x)) / sqrt(mean((x - mean(x))²) + ε) · s == LayerNormalization(x, s)."""
     for normalised, scale in either_way(node):
@@ -106,7 +106,7 @@ def layer_norm(g: Rewriting, node: ir.Node) -> Result:
     return None
 
 
-@rule("Add", since=17)
+@rule("Add", since=17, needs=("LayerNormalization",))
 def layer_norm_bias(g: Rewriting, node: ir.Node) -> Result:
     """LayerNormalization(x, s) + b == LayerNormalization(x, s, b)."""
     for normalised, bias in either_way(node):
@@ -123,7 +123,7 @@ def layer_norm_bias(g: Rewriting, node: ir.Node) -> Result:
     return None
 
 
-@rule("Mul", since=23)
+@rule("Mul", since=23, needs=("ReduceMean",))
 def rms_norm(g: Rewriting, node: ir.Node) -> Result:
     """x / sqrt(mean(x²) + ε) · s == RMSNormalization(x, s)."""
     for normalised, scale in either_way(node):

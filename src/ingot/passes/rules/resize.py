@@ -13,7 +13,7 @@ from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 _MOST_FILTERS = 2
 
 
-@rule("Conv")
+@rule("Conv", needs=("Resize",))
 def conv_of_resized(g: Rewriting, node: ir.Node) -> Result:
     """Conv(Concat(Resize(x), Resize(y), z), w) == Resize(Conv(x, w₁)) + Resize(Conv(y, w₂)) + Conv(z, w₃).
 

@@ -117,7 +117,7 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
     return [x] if after is not None and after == before else None
 
 
-@rule("Concat")
+@rule("Concat", needs=("Split",))
 def concat_of_split(g: Rewriting, node: ir.Node) -> Result:
     """Concat(Split(x)₀, Split(x)₁, y) == Concat(x, y), for all parts in their order, along one axis.
 
@@ -160,7 +160,7 @@ def times_one(g: Rewriting, node: ir.Node) -> Result:
     return None
 
 
-@rule("Conv")
+@rule("Conv", needs=("Pad",))
 def pad_into_conv(g: Rewriting, node: ir.Node) -> Result:
     """Conv(Pad(x, p), w; pads q) == Conv(x, w; pads p + q), for spatial padding with zeros."""
     pad = made_by(node.inputs[0], "Pad")
@@ -204,7 +204,7 @@ def mean_over_image(g: Rewriting, node: ir.Node) -> Result:
     return [g.op("GlobalAveragePool", node.inputs[0])]
 
 
-@rule("Reshape", since=13)
+@rule("Reshape", since=13, needs=("Flatten",))
 def softmax_of_flattened(g: Rewriting, node: ir.Node) -> Result:
     """Reshape(Softmax(Flatten(x, k), -1), Shape(x)) == Softmax(x, -1) where x has k + 1 dimensions.
 
