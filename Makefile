@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-check opinfo architectures soak wheels format clean
+.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -21,6 +21,9 @@ demo: $(VENV)/.demo
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-open: $(VENV)/.bench
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.creation $(ARGS)
 
 bench-check: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.check $(ARGS)

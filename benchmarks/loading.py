@@ -27,23 +27,30 @@ def measure_load(
     runners: Sequence[str],
     threads: int = 1,
     tries: int = TRIES,
+    *,
+    cold: bool = True,
 ) -> None:
-    """Add a cell to `row` for each runner (keys of opening.RUNNERS): medians of `tries` new processes.
+    """Add a cell to `row` for each runner (keys of opening.RUNNERS): medians of `tries` new processes, which
+    the runners start in turns.
 
-    Ingot comes twice, without compiled kernels and with those that the first left behind.
+    Ingot comes twice, without compiled kernels and with those that the first left behind. With cold=False it
+    comes once, after a process that is not counted has left what it compiled in the user's cache.
     """
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "inputs.npz"
         np.savez(arrays, **inputs)
-        for runner in runners:
-            cache = Path(folder) / "cache"
-            if runner == "ingot":
-                empty = [Path(folder) / f"empty{turn}" for turn in range(tries)]
-                found = [_open(runner, path, arrays, threads, each) for each in empty]
-                row.cells.append(_cell(COLD, found))
-                cache = empty[0]
-            found = [_open(runner, path, arrays, threads, cache) for _ in range(tries)]
-            row.cells.append(_cell(runner, found))
+        cache: Path | None = None
+        if "ingot" in runners and cold:
+            empty = [Path(folder) / f"empty{turn}" for turn in range(tries)]
+            row.cells.append(_cell(COLD, [_open("ingot", path, arrays, threads, each) for each in empty]))
+            cache = empty[0]
+        elif "ingot" in runners:
+            _open("ingot", path, arrays, threads, cache)
+        found: dict[str, list[dict[str, Any]]] = {runner: [] for runner in runners}
+        for _ in range(tries):
+            for runner in runners:
+                found[runner].append(_open(runner, path, arrays, threads, cache))
+        row.cells += [_cell(runner, results) for runner, results in found.items()]
 
 
 def _cell(name: str, found: Sequence[dict[str, Any]]) -> LoadCell:
@@ -59,14 +66,14 @@ def _cell(name: str, found: Sequence[dict[str, Any]]) -> LoadCell:
     return LoadCell(name, create, first, later, peak, found[0]["version"])
 
 
-def _open(runner: str, path: Path, arrays: Path, threads: int, cache: Path) -> dict[str, Any]:
+def _open(runner: str, path: Path, arrays: Path, threads: int, cache: Path | None) -> dict[str, Any]:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.opening", runner, str(path), str(arrays), str(threads)],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).resolve().parent.parent,
-        env=os.environ | {"INGOT_CACHE_DIR": str(cache)},
+        env=os.environ | ({} if cache is None else {"INGOT_CACHE_DIR": str(cache)}),
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines()

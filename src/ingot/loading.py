@@ -223,7 +223,7 @@ def _model(
         return None
     else:
         model = _read(proto, subject)
-        _decode(model)
+        _decode(model, subject)
         external = list(_external(model))
     for name, tensor in external:
         if directory is None:
@@ -259,15 +259,30 @@ def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
     return model
 
 
-def _decode(model: ir.Model) -> None:
-    """Weights become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""
+def _decode(model: ir.Model, subject: str) -> None:
+    """Tensors become arrays now: a TensorProto copies its bytes at every look, and keeps the file alive."""
     for graph in graphs_of(model):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
-                value.const_value = ir.Tensor(
-                    tensor_array(tensor), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
-                )
+        for name, value in graph.initializers.items():
+            if isinstance(value.const_value, ir.TensorProtoTensor):
+                value.const_value = _decoded(value.const_value, subject, name)
+        for node in graph:
+            for name, given in list(node.attributes.items()):
+                if given.type == ir.AttributeType.TENSOR and isinstance(given.value, ir.TensorProtoTensor):
+                    tensor = _decoded(given.value, subject, node.name or node.op_type)
+                    node.attributes[name] = ir.Attr(name, given.type, tensor, doc_string=given.doc_string)
+
+
+def _decoded(tensor: ir.TensorProtoTensor, subject: str, name: str) -> ir.TensorProtocol:
+    if tensor.dtype == ir.DataType.STRING:
+        return tensor
+    try:
+        array = tensor_array(tensor)
+    except (ValueError, TypeError, AssertionError) as error:  # onnx_ir asserts what a valid file has
+        raise ModelError(
+            f"{subject}: the numbers of {name!r} do not fit its shape {list(tensor.shape)} and type "
+            f"{tensor.dtype.name}: {error}. Export or download the model again."
+        ) from error
+    return ir.Tensor(array, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:

@@ -225,7 +225,7 @@ class _Reader:
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
     ) -> ir.Attr:
         kind = proto.type
-        if proto.ref_attr_name or kind == _GRAPHS:
+        if proto.ref_attr_name or kind == _GRAPHS or type(proto.name) is not str:  # bytes: no UTF-8
             raise _UnusualError
         value: Any
         if kind in _FIELDS:
@@ -283,7 +283,8 @@ def _numbers(proto: onnx.TensorProto) -> Array:
                 return np.fromiter(numbers, dtype, len(numbers))
     try:
         return tensor_array(ir.TensorProtoTensor(proto))
-    except (ValueError, TypeError) as error:  # more or fewer numbers than its shape says, or no such type
+    # More or fewer numbers than its shape says, or no such type, which onnx_ir asserts.
+    except (ValueError, TypeError, AssertionError) as error:
         raise _UnusualError from error
 
 
@@ -300,7 +301,7 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 def _declare(scope: Scope, value: ir.Value) -> None:
     name = value.name
-    if not name or name in scope:
+    if not name or name in scope or type(name) is not str:
         raise _UnusualError
     scope[name] = value
 

@@ -83,6 +83,10 @@ def test_opening_in_new_processes(tmp_path: Path) -> None:
         assert cell.first is not None
         assert cell.later is not None
         assert min(cell.create, cell.first, cell.later) > 0
+    warm = LoadRow(case.name, case.title, row.file_bytes)
+    measure_load(warm, case.path, case.inputs, ["onnxruntime", "ingot"], tries=1, cold=False)
+    assert [cell.runner for cell in warm.cells] == ["onnxruntime", "ingot"]
+    assert not any(cell.reason for cell in warm.cells)
     broken = LoadRow("broken", "Broken", 0)
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     measure_load(broken, tmp_path / "broken.onnx", {"x": np.ones(2)}, ["onnxruntime"], tries=1)
