@@ -109,6 +109,28 @@ def test_everything_that_a_file_says() -> None:
     assert a.type is not x.type, "changing the type of one value would change that of another"
 
 
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 5000])
+def test_lists_of_any_length(count: int) -> None:
+    """As the forests of ai.onnx.ml have them."""
+    node = helper.make_node("Odd", ["x"], ["y"], domain="com.example")
+    for name, kind in (("ints", "INTS"), ("floats", "FLOATS"), ("strings", "STRINGS")):
+        entry = node.attribute.add(name=name, type=getattr(onnx.AttributeProto, kind), doc_string="of a list")
+        values: list[Any] = {"ints": [-7, 1 << 40], "floats": [0.5, -2.0], "strings": [b"one", b"two"]}[name]
+        getattr(entry, name).extend(values[i % 2] for i in range(count))
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy")
+    proto = helper.make_model(helper.make_graph([node], "g", [x], [y]))
+    found = read(proto)
+    assert found is not None
+    assert plain(found.model) == plain(ir.from_proto(proto))
+    assert plain(found.model.clone()) == plain(ir.from_proto(proto))
+    attributes = found.model.graph[0].attributes
+    assert list(attributes["ints"].as_ints()) == [-7 if i % 2 == 0 else 1 << 40 for i in range(count)]
+    assert list(attributes["strings"].as_strings())[:2] == ["one", "two"][:count]
+    node.attribute[0].type = onnx.AttributeProto.FLOAT  # what it says it is, it has not
+    other = read(helper.make_model(helper.make_graph([node], "g", [x], [y])))
+    assert (other is None) == (count > 256)
+
+
 def test_initializers_that_are_inputs() -> None:
     proto = model(input=helper.make_tensor_value_info("w", TensorProto.FLOAT, [3]))
     found = read(proto)

@@ -54,6 +54,25 @@ _NUMBERS: dict[int, str] = {
 }
 
 
+#: Longer lists are no key for attributes that are alike, and too many for onnx_ir to go through one by one.
+_LONG = 256
+
+
+class _LongAttr(ir.Attr):
+    """An attribute of very many numbers or strings."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, proto: onnx.AttributeProto, items: tuple[Any, ...]) -> None:
+        super().__init__(proto.name, _KINDS[proto.type], (), doc_string=_given(proto, "doc_string"))
+        self._items = items
+
+    @property
+    def value(self) -> tuple[Any, ...]:
+        """The items."""
+        return self._items
+
+
 class _UnusualError(Exception):
     """Something that onnx_ir shall read, or refuse."""
 
@@ -228,6 +247,8 @@ class _Reader:
         if proto.ref_attr_name or kind == _GRAPHS or type(proto.name) is not str:  # bytes: no UTF-8
             raise _UnusualError
         value: Any
+        if len(proto.ints) > _LONG or len(proto.floats) > _LONG or len(proto.strings) > _LONG:
+            return _long(proto)
         if kind in _FIELDS:
             key = proto.SerializeToString()
             known = self._attributes.get(key)
@@ -266,6 +287,20 @@ class _Reader:
             doc_string=_given(proto, "doc_string"),
             metadata_props=_properties(proto),
         )
+
+
+def _long(proto: onnx.AttributeProto) -> ir.Attr:
+    if proto.type == onnx.AttributeProto.STRINGS:
+        try:
+            texts = {item: item.decode() for item in set(proto.strings)}
+        except UnicodeDecodeError as error:
+            raise _UnusualError from error
+        return _LongAttr(proto, tuple([texts[item] for item in proto.strings]))
+    if proto.type == onnx.AttributeProto.INTS:
+        return _LongAttr(proto, tuple(proto.ints))
+    if proto.type == onnx.AttributeProto.FLOATS:
+        return _LongAttr(proto, tuple(proto.floats))
+    raise _UnusualError  # it says that it is something else
 
 
 def _numbers(proto: onnx.TensorProto) -> Array:

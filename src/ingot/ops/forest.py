@@ -127,13 +127,19 @@ def _check(node: ir.Node, trees: Trees, targets: int) -> None:
     if (trees.feature[inner] < 0).any():
         raise ModelError(f"{label(node)}: a node asks for a feature below 0. The file is damaged.")
     # Trees end: as many turns as the deepest has nodes on its way lead every node to leaves.
-    alive = np.unique(trees.roots)
+    alive = distinct(trees.roots)
     for _ in range(count + 1):
         alive = alive[inner[alive]]
         if not alive.size:
             return
-        alive = np.unique(np.concatenate([trees.yes[alive], trees.no[alive]]))
+        alive = distinct(np.concatenate([trees.yes[alive], trees.no[alive]]))
     raise ModelError(f"{label(node)}: a tree leads in a circle. The file is damaged.")
+
+
+def distinct(numbers: Array) -> Array:
+    """The different numbers, in order. NumPy's unique hashes them: twenty times as long for a million."""
+    ordered = np.sort(numbers)
+    return ordered[np.r_[True, ordered[1:] != ordered[:-1]]] if len(ordered) else ordered
 
 
 def _expanded(

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ingot.errors import ModelError
 from ingot.kernels.copy import copy
 from ingot.kernels.trees import Forest, evaluate_forest, forest
-from ingot.ops.forest import AGGREGATES, LEAF, MEMBER, MODES, Trees, pack
+from ingot.ops.forest import AGGREGATES, LEAF, MEMBER, MODES, Trees, distinct, pack
 from ingot.ops.lowering import Lowering
 from ingot.ops.registry import (
     Array,
@@ -169,7 +169,7 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
             f"nodes, and modes are {', '.join(known)}."
         )
     find = _finder(tree, number)
-    if len(np.unique(find(tree, number))) != count:
+    if len(distinct(find(tree, number))) != count:
         raise ModelError(f"{label(node)}: two nodes of a tree have the same number. The file is damaged.")
 
     mode = np.array([known[name] for name in names], np.int64)
