@@ -24,7 +24,7 @@ from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
 from ingot.kernels.iteration import TILES
-from ingot.kernels.window import Place
+from ingot.kernels.window import Place, part_of
 
 SLOTS = (
     "x", "x_image", "x_channel", "x_row", "x_column",
@@ -253,12 +253,7 @@ def emit_blocks(
         return results
 
     with k.loop(k.begin, k.end) as tile:
-        group, others = k.rem(tile, size["groups"]), k.div(tile, size["groups"])
-        band, image = k.rem(others, size["bands"]), k.div(others, size["bands"])
-        first_row = k.mul(band, size["band_rows"])
-        last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
-        first_channel = k.mul(group, size["group_channels"])
-        last_channel = k.min(k.add(first_channel, size["group_channels"]), size["channels"])
+        image, (first_row, last_row), (first_channel, last_channel) = part_of(k, size, tile)
         source = k.at(x, k.mul(image, size["x_image"]), F32)
         target = k.at(out, k.mul(image, size["out_image"]), stored)
         with (

@@ -592,13 +592,15 @@ def recurrent(
         _zeros(padded * bytes_of(dtype)), 0, np.dtype(dtype), (directions, batch, hidden), (0, 0, 1)
     )
     h, c = h or nothing, c or nothing
-    states, cells = (_dense((2, directions, batch, padded), dtype) for _ in range(2))
-    updates = _dense((directions, batch, padded), dtype)
+    states = _dense((2, directions, batch, padded), dtype)
+    is_late = _late(weights) == "before"  # then "cells" holds the states times the reset gates
+    cells = _dense(states.shape, dtype) if kind == "LSTM" or is_late else None
+    updates = _dense(states.shape[1:], dtype) if is_late else None
     if steps:
         held = (states, cells, updates)
         calls.append(_steps_call(weights, products, lengths, h, c, every, held, machine, reverse))
     for state, given, wanted in ((states, h, last_h), (cells, c, last_c)):
-        if wanted is not None:
+        if wanted is not None and state is not None:
             last = state.with_dims(wanted.shape, state.strides[1:], steps % 2 * state.strides[0])
             after.append(copy(last if steps else given, wanted, machine))
     return [*before, *calls, *after]
@@ -611,12 +613,12 @@ def _steps_call(
     h: View,
     c: View,
     y: View | None,
-    held: tuple[View, View, View],
+    held: tuple[View, View | None, View | None],
     machine: Machine,
     reverse: Sequence[bool],
 ) -> Call:
     """The steps of a layer. products [T, B, D * gates * H]; held: memory for states and cells [2, D, B,
-    padded H] and updates [D, B, padded H].
+    padded H] and updates [D, B, padded H], where the layer has those.
     """
     steps, batch, width = products.shape
     kind, hidden, directions = weights.kind, weights.hidden, weights.directions
@@ -627,9 +629,7 @@ def _steps_call(
     blocks = -(-batch // most)
     rows = -(-batch // blocks)
     blocks = -(-batch // rows)
-    late: Literal["none", "before", "after"] = "none"
-    if kind == "GRU":
-        late = "after" if weights.linear_before_reset else "before"
+    late = _late(weights)
     form = Form(
         kind=kind,
         rows=rows,
@@ -650,7 +650,7 @@ def _steps_call(
     arguments: list[int | View | Kernel] = [
         batch, blocks, shares, directions, hidden, sum(bit << d for d, bit in enumerate(reverse)),
         products, width, weights.weights, weights.late_weights, weights.late_bias, weights.peepholes or 0,
-        lengths, *held, h, *h.strides[:2], c, *c.strides[:2],
+        lengths, *[v or 0 for v in held], h, *h.strides[:2], c, *c.strides[:2],
     ]  # fmt: skip
     arguments += [0] * 4 if y is None else [y, *y.strides[:3]]
     constants = [weights.weights, weights.late_weights, weights.late_bias, weights.peepholes]
@@ -664,6 +664,13 @@ def _steps_call(
         label=kind,
         waves=waves,
     )
+
+
+def _late(weights: RecurrentWeights) -> Literal["none", "before", "after"]:
+    """Which sums of a GRU wait for its reset gates."""
+    if weights.kind != "GRU":
+        return "none"
+    return "after" if weights.linear_before_reset else "before"
 
 
 def _input_products(x: View, weights: RecurrentWeights, out: View, machine: Machine) -> list[Call]:

@@ -106,12 +106,7 @@ def emit_windows(
     reach = (pixels - 1) * window.stride + (window.columns - 1) * window.dilation
 
     with k.loop(k.begin, k.end) as tile:
-        group, others = k.rem(tile, size["groups"]), k.div(tile, size["groups"])
-        band, image = k.rem(others, size["bands"]), k.div(others, size["bands"])
-        first_row = k.mul(band, size["band_rows"])
-        last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
-        first_channel = k.mul(group, size["group_channels"])
-        last_channel = k.min(k.add(first_channel, size["group_channels"]), size["channels"])
+        image, (first_row, last_row), (first_channel, last_channel) = part_of(k, size, tile)
         with k.loop(first_channel, last_channel, lanes) as channel:
             mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if window.masked else None
             source = k.at(x, k.mul(image, size["x_image"]), F32)
@@ -188,6 +183,19 @@ def emit_windows(
                     values = k.either(inside, whole, border)
                     if values:
                         through_scratch(values)
+
+
+def part_of(
+    k: Builder, size: dict[str, Value], tile: Value
+) -> tuple[Value, tuple[Value, Value], tuple[Value, Value]]:
+    """What a tile is: its image, rows from and to, and channels from and to. size: the kernel's slots."""
+    group, others = k.rem(tile, size["groups"]), k.div(tile, size["groups"])
+    band, image = k.rem(others, size["bands"]), k.div(others, size["bands"])
+    first_row = k.mul(band, size["band_rows"])
+    last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
+    first_channel = k.mul(group, size["group_channels"])
+    last_channel = k.min(k.add(first_channel, size["group_channels"]), size["channels"])
+    return image, (first_row, last_row), (first_channel, last_channel)
 
 
 def _reader(
