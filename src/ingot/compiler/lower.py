@@ -620,10 +620,12 @@ class Lowering:
         """The part of a concat that `value` may be written to directly, perhaps moved on the way there."""
         if value in self._output_buffers:
             return None
-        moved = self._moved_slot(value, order, free_order)
-        if moved is not None:
-            return moved
-        for position in self._uses.get(value, ()):
+        uses = self._uses.get(value, ())
+        if len(uses) == 1:
+            moved = self._moved_slot(value, order, free_order)
+            if moved is not None:
+                return moved
+        for position in uses:
             node = self._index.nodes[position]
             if node.op_type != "Concat" or node.domain not in ("", "ai.onnx") or position <= self._position:
                 continue

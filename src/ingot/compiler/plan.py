@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -135,7 +136,7 @@ class _Table:
 
     def __init__(self, code: dict[Kernel, int], offsets: dict[Buffer, int], threads: int) -> None:
         self._code, self._offsets, self._threads = code, offsets, threads
-        self._words: list[int] = []
+        self._words = array("q")
         self._rows: list[tuple[int, ...]] = []
         self._arena_words: list[int] = []
         self._arena_offsets: list[int] = []
@@ -149,7 +150,6 @@ class _Table:
         self.outputs: list[Patch] = []
         self.keep: dict[int, Array] = {}
         self.told: list[tuple[Any, ...]] = []
-        self._numbers: dict[Buffer, int] = {}
         self.scratch, self.nanoseconds = 0, 0.0
 
     @property
@@ -168,29 +168,30 @@ class _Table:
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
         form = _form(step, self._code)
-        time, first = form.nanoseconds, self._count
+        time, first, args = form.nanoseconds, self._count, step.args
         self.nanoseconds += time
         sharers, wave = _sharers(step, time, self._threads), step.tiles // step.waves
         self._rows.append((self._code[step.kernel], first, step.tiles, sharers, 0, wave))
-        self.told.append(self._tell(step))
+        self.told.append(_tell(step))
         self.scratch = max(self.scratch, step.scratch)
         assert form.words is not None
         self._words += form.words
         self._count += len(form.words)
         for position in form.places:
-            view = cast(View, step.args[position])
+            view = cast(View, args[position])
             buffer, word = view.buffer, first + position
+            kind = buffer.kind
             self.addresses.append(word)
-            if buffer.kind == "arena":
+            if kind == "arena":
                 self._arena_words.append(word)
                 self._arena_offsets.append(self._offsets[buffer] + view.offset)
-            elif buffer.kind == "constant":
+            elif kind == "constant":
                 assert buffer.array is not None
                 self.keep[id(buffer.array)] = buffer.array
                 self.fixed.append(word)
                 self._words[position - len(form.words)] = buffer.address + view.offset
             else:
-                patches = self.inputs if buffer.kind == "input" else self.outputs
+                patches = self.inputs if kind == "input" else self.outputs
                 patches.append(Patch(word, buffer.index, view.offset))
 
     def _add_series(self, step: Series) -> None:
@@ -232,26 +233,25 @@ class _Table:
         self.scratch = max(self.scratch, one.scratch)
         self.nanoseconds += one.nanoseconds * step.turns
 
-    def _tell(self, call: Call) -> tuple[Any, ...]:
-        numbers = self._numbers
-        views = [
-            (v.dtype.itemsize, v.shape, v.strides, numbers.setdefault(v.buffer, len(numbers)), v.offset)
-            for v in (*call.reads, *call.writes)
-        ]
-        return call.kernel.generator, call.label, tuple(call.origin), call.flops, tuple(views)
-
     def _flush(self) -> None:
         """What was added one by one, to `_done`."""
         columns = (self._words, self._rows, self._arena_words, self._arena_offsets)
         words, rows, arena_words, arena_offsets = (np.array(column, np.int64) for column in columns)
         self._done.append((words, rows.reshape(-1, spmd.STEP_WORDS), arena_words, arena_offsets))
-        for column in columns:
-            column.clear()
+        self._words, self._rows, self._arena_words, self._arena_offsets = array("q"), [], [], []
 
     def arrays(self) -> list[np.ndarray]:
         """The words, the rows, which words are addresses in the arena, and their offsets in it."""
         self._flush()
         return [np.concatenate(parts) for parts in zip(*self._done, strict=True)]
+
+
+def _tell(call: Call) -> tuple[Any, ...]:
+    """The fields of a `Row`. Buffers are told apart by their ids: those of one call exist together."""
+    views = [
+        (v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in (*call.reads, *call.writes)
+    ]
+    return call.kernel.generator, call.label, tuple(call.origin), call.flops, tuple(views)
 
 
 def _seen(lowered: Lowered) -> list[View]:
@@ -291,11 +291,15 @@ def _form(call: Call, code: dict[Kernel, int]) -> Form:
     """The call's form, with its words (0 for each view) and its time."""
     form = call.form or form_of(call)
     if form.words is None:
-        form.words = [
-            arg if isinstance(arg, int) else 0 if isinstance(arg, View) else code[arg] for arg in form.args
-        ]
-        form.nanoseconds = _nanoseconds(call)
+        words = [arg if type(arg) is int else _word(arg, code) for arg in form.args]
+        form.words, form.nanoseconds = array("q", words), _nanoseconds(call)
     return form
+
+
+def _word(arg: int | View | Kernel, code: dict[Kernel, int]) -> int:
+    if isinstance(arg, Kernel):
+        return code[arg]
+    return 0 if isinstance(arg, View) else arg
 
 
 def _lives(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -203,7 +204,7 @@ class Form:
     waves: int = 1
     constants: tuple[View, ...] = ()
     #: the words of the arguments, and how long the call takes one thread: the plan's, worked out once
-    words: list[int] | None = None
+    words: array[int] | None = None
     nanoseconds: float = 0.0
 
     def call(self, views: Sequence[View], reads: list[View], writes: list[View]) -> Call:

@@ -99,12 +99,12 @@ class Elementwise(Op):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
-        found = node.attributes
-        attrs = [
-            (k, found[k].value)
-            for k, default in self.defaults.items()
-            if k in found and found[k].value != default
-        ]
+        attrs: list[tuple[str, Any]] = []
+        if self.defaults:
+            found = node.attributes
+            for name, default in self.defaults.items():
+                if name in found and found[name].value != default:
+                    attrs.append((name, found[name].value))
         operands = [v for v in node.inputs if v is not None]
         return plan.wait(node.outputs[0], self.name, operands, tuple(attrs))
 
