@@ -27,6 +27,7 @@ from ingot.capture import alias, complex_numbers, fakes, scalars, translations
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import Body, GraphWriter
+from ingot.capture.journal import Journal, Table, Tracked
 from ingot.capture.request import asking_frame, request
 from ingot.capture.sizes import SizeEnv, SizeWriter, StaleRead
 from ingot.capture.tensors import DTYPES, Memory, dtype_of, zero_copy
@@ -41,22 +42,27 @@ FOLD_CREATED_LIMIT = 1 << 12  # the same for results made from nothing (zeros, a
 Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
-class Group:
+class Group(Tracked):
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
-    def __init__(self, owned: bool) -> None:
+    put_back = frozenset(("version", "entries"))
+
+    def __init__(self, journal: Journal, *, owned: bool) -> None:
+        self.journal = journal
         self.owned = (
             owned  # made during this recording: writing into it changes nothing that outlives the call
         )
         self.body: Body | None = None  # the branch or loop it was made in
         self.version = 0
-        self.entries: list[Entry] = []
+        self.entries: tuple[Entry, ...] = ()
 
 
 @dataclass(eq=False)
-class Entry:
+class Entry(Tracked):
     """What is known about one tensor: its value in the graph, its contents if constant, whose view it is."""
 
+    put_back = frozenset(("value", "real", "view", "version", "parts"))
+    journal: Journal
     tensor: torch.Tensor  # kept alive: entries are found by id
     group: Group
     value: ir.Value | None = None
@@ -139,7 +145,8 @@ class Recorder:
         self.env = env
         self.opset = opset
         self.graph = GraphWriter(opset)
-        self.sizes = SizeWriter(self.graph, env)
+        self.journal = Journal()
+        self.sizes = SizeWriter(self.graph, env, self.journal)
         self.missing = Missing()
         self.nested = False  # whether there was a branch or loop; calls are not noted from then on
         self.token: ir.Value | None = None  # needed by every output: comes from the last check
@@ -159,8 +166,8 @@ class Recorder:
         self.modules: list[str] = []
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
-        self._transposed: dict[int, ir.Value] = {}
-        self.memo: dict[Any, Any] = {}  # rows' own values, shared between calls
+        self._transposed: dict[int, ir.Value] = Table(self.journal)
+        self.memo: dict[Any, Any] = Table(self.journal)  # rows' own values, shared between calls
         self.input_entries: list[Entry] = []
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
@@ -186,19 +193,19 @@ class Recorder:
                 "It was not made by a recorded operator; it may come from an earlier call, through a cache."
             )
         return self._new(
-            tensor, Group(owned=False), real=real, name=self.parameter_names.get(id(real), "const")
+            tensor, Group(self.journal, owned=False), real=real, name=self.parameter_names.get(id(real), "const")
         )
 
     def _new(self, tensor: torch.Tensor, group: Group, **rest: Any) -> Entry:
         if group.body is None:
             group.body = self.graph.body
-        made = self._entries[id(tensor)] = Entry(tensor, group, version=group.version, **rest)
-        group.entries.append(made)
+        made = self._entries[id(tensor)] = Entry(self.journal, tensor, group, version=group.version, **rest)
+        group.entries = (*group.entries, made)
         return made
 
     def bind(self, tensor: torch.Tensor, value: ir.Value) -> None:
         """Say that `value` is the tensor's value."""
-        self._new(tensor, Group(owned=True), value=value)
+        self._new(tensor, Group(self.journal, owned=True), value=value)
         self.annotate(value, tensor)
 
     def value_of(self, x: Any) -> ir.Value | None:
@@ -565,7 +572,7 @@ class Recorder:
                 self.note_dims(o, v)
             else:
                 refusal = v or ExportError(f"result {i} of {name} has no ONNX form; use the others alone.")
-                self._new(o, Group(owned=True), refusal=refusal)
+                self._new(o, Group(self.journal, owned=True), refusal=refusal)
 
     def note_dims(self, tensor: torch.Tensor, value: ir.Value) -> None:
         """Sizes of a result that have symbols of their own come from its value."""
@@ -603,11 +610,11 @@ class Recorder:
 
     def bind_complex(self, out: torch.Tensor, re: torch.Tensor, im: torch.Tensor) -> None:
         """Say which real tensors a complex one consists of."""
-        self._new(out, Group(owned=True), parts=(re, im))
+        self._new(out, Group(self.journal, owned=True), parts=(re, im))
 
     def constant(self, tensor: torch.Tensor, like: Entry) -> torch.Tensor:
         """A real tensor as a constant that may be written to if `like` may."""
-        self._new(tensor, Group(owned=like.group.owned), real=tensor, name=like.name)
+        self._new(tensor, Group(self.journal, owned=like.group.owned), real=tensor, name=like.name)
         return tensor
 
     def recorded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -674,7 +681,7 @@ class Recorder:
                 view = View(func, parent, plan.name, plan.row, out, args, kwargs, index)
                 self._new(o, parent.group, real=r, view=view)
             else:
-                self._new(o, Group(owned=not plan.view), real=r)
+                self._new(o, Group(self.journal, owned=not plan.view), real=r)
             self._note_call(_name(func), None)
         return True
 
@@ -692,7 +699,7 @@ class Recorder:
         out = func(tensor)
         assert real is not None
         with _disable_current_modes():
-            self._new(out, Group(owned=True), real=real.detach().clone())
+            self._new(out, Group(self.journal, owned=True), real=real.detach().clone())
         return out
 
     def python_number(self, tensor: torch.Tensor, convert: Callable[[Any], Any] | None = None) -> Any:
@@ -825,7 +832,7 @@ class Recorder:
             before = target.detach()
         was = replace(entry, tensor=before)
         self._entries[id(before)] = was
-        entry.group.entries[entry.group.entries.index(entry)] = was
+        entry.group.entries = tuple(was if e is entry else e for e in entry.group.entries)
         func(*args, **kwargs)
         rest = (before, *args[1:])
         view = View(functional, was, plan.name, plan.row, target, rest, kwargs, None)

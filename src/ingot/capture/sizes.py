@@ -26,6 +26,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from ingot.capture.graph import GraphWriter
+from ingot.capture.journal import Journal, Table
 from ingot.capture.where import asked_by_user, source_line, torch_expects
 from ingot.errors import ExportError
 
@@ -129,6 +130,7 @@ class SizeEnv(ShapeEnv):
         self._decided: dict[Any, Any] = {}
         self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
         self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
+        self._fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path, by it and those before
         self._numbers = itertools.count()
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
@@ -499,11 +501,14 @@ class SizeEnv(ShapeEnv):
             dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
             for numbers in itertools.product(tried, repeat=len(symbols))
         )
-        for trial in itertools.chain(singles, several if len(symbols) > 1 else ()):
+        asked = (*self.path, *before.items())
+        known = [self._fitting[asked]] if asked in self._fitting else []
+        for trial in itertools.chain(known, singles, several if len(symbols) > 1 else ()):
             if any(n not in self.var_to_range[s] for s, n in trial.items() if s in self.var_to_range):
                 continue
             self.hints.update(trial)
             if self._agrees():
+                self._fitting[asked] = trial
                 return
         self.hints.update(before)
         self._derive_hints(self.definitions)
@@ -686,13 +691,13 @@ _OPAQUE = {
 class SizeWriter:
     """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
 
-    def __init__(self, graph: GraphWriter, env: SizeEnv) -> None:
+    def __init__(self, graph: GraphWriter, env: SizeEnv, journal: Journal) -> None:
         self.graph = graph
         self.env = env
-        self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = {}
-        self.scalars: dict[Any, ir.Value] = {}  # numbers computed from data: values of shape []
-        self._made: dict[Any, ir.Value] = {}
-        self._shapes: dict[tuple[Any, ...], ir.Value] = {}
+        self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
+        self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
+        self._made: dict[Any, ir.Value] = Table(journal)
+        self._shapes: dict[tuple[Any, ...], ir.Value] = Table(journal)
 
     def dim(self, size: Any) -> ir.Value:
         """The size as a tensor of shape [1]."""

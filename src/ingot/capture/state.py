@@ -29,6 +29,7 @@ from ingot.errors import ExportError
 
 _NUMBERS = (bool, int, float)
 _LISTS = (list, deque)
+_WHOLE = frozenset((bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter))  # most of what there is
 _CONTAINERS = (dict, list, deque, set, OrderedDict)
 # What torch keeps in a module for itself.
 _OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
@@ -139,6 +140,8 @@ def _step(container: Any, key: Any) -> Any:
 
 def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     """What a container or a plain object holds; None for what is looked at as a whole."""
+    if type(x) in _WHOLE:
+        return None
     if isinstance(x, dict):
         return iter(list(x.items()))
     if isinstance(x, (tuple, *_LISTS)):
