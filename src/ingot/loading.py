@@ -29,6 +29,7 @@ from ingot.proto import TYPE_KEY, readable, restore
 from ingot.reader import Arrays, layout_of
 from ingot.reader import read as read_plain
 from ingot.wire import DOUBLE_DATA, FLOAT_DATA, Cut, Pieces, split
+from ingot.writer import write
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model"
 
@@ -332,8 +333,11 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             file, data = Path(scratch) / path.name, f"{path.name}.data"
-            with _embedded(model) if not external_data else contextlib.nullcontext():
-                ir.save(model, file, format="protobuf", external_data=data if external_data else None)
+            if external_data:
+                ir.save(model, file, format="protobuf", external_data=data)
+            else:
+                with _embedded(model), file.open("wb") as out:
+                    write(model, out)
             if _has_map_types(model):
                 written = onnx.load_model(file, load_external_data=False)
                 if restore(written):

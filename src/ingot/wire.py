@@ -8,7 +8,7 @@ the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -87,6 +87,33 @@ def split(content: memoryview) -> tuple[bytes, Pieces] | None:
     if not cut.initializers and not cut.constants:
         return None
     return b"".join([*parts, content[kept:]]), cut
+
+
+def joined(content: memoryview, sizes: Mapping[int, int]) -> Iterator[bytes | memoryview | int]:
+    """The way back: the bytes of a model in order, and the numbers of initializers where their data go.
+
+    content: a ModelProto as protobuf writes it, whose initializers of these numbers have no data; sizes: how
+    many bytes of data each gets.
+    """
+    for number, _, start, body, end in _fields(content, 0, len(content)):
+        if number != _GRAPH:
+            yield content[start:end]
+            continue
+        parts, total, count, kept = list[bytes | memoryview | int](), 0, 0, body
+        for inner, _, before, tensor, after in _fields(content, body, end):
+            if inner != _INITIALIZER:
+                continue
+            size = sizes.get(count)
+            if size is not None:
+                header = _bytes_header(RAW_DATA, size)
+                whole = _bytes_header(_INITIALIZER, after - tensor + len(header) + size)
+                parts += [content[kept:before], whole, content[tensor:after], header, count]
+                kept, total = after, total + size
+            count += 1
+        parts.append(content[kept:end])
+        total += sum(len(part) for part in parts if not isinstance(part, int))
+        yield _bytes_header(_GRAPH, total)
+        yield from parts
 
 
 def _tensor(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] | None:

@@ -30,22 +30,23 @@ class Journal:
         return len(self._notes)
 
     def changed(self, since: int, kind: type[T], key: str) -> list[T]:
-        """Objects of a kind whose attribute has another value than at that moment, in the order of the changes."""
+        """Objects of a kind whose attribute has another value than at that moment, in order of change."""
         before: dict[int, tuple[T, Any]] = {}
-        for where, name, value, owner in self._notes[since:]:
+        for _, name, value, owner in self._notes[since:]:
             if name == key and isinstance(owner, kind):
                 before.setdefault(id(owner), (owner, value))
         return [owner for owner, value in before.values() if getattr(owner, key) != value]
 
     def put_back(self, since: int) -> None:
         """Everything as it was at that moment."""
+        still_open, self._open = self._open - 1, 0  # nothing of this is noted
         while len(self._notes) > since:
             where, key, value, _ = self._notes.pop()
             if value is _ABSENT:
-                dict.pop(where, key, None)
+                where.pop(key, None)
             else:
-                dict.__setitem__(where, key, value)
-        self._open -= 1
+                where[key] = value
+        self._open = still_open
 
 
 class Table(dict[K, V]):
@@ -61,7 +62,7 @@ class Table(dict[K, V]):
 
 
 class Tracked:
-    """An object whose attributes named in `put_back` are noted when they change; its `journal` comes first."""
+    """An object whose attributes named in `put_back` are noted when they change; `journal` comes first."""
 
     put_back: ClassVar[frozenset[str]] = frozenset()
     journal: Journal

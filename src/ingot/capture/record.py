@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ingot.capture import alias, complex_numbers, fakes, scalars, translations
+from ingot.capture.alike import Alike, Answer, Look, Unlike
 from ingot.capture.assume import Assumption
 from ingot.capture.aten import ROWS, Row
 from ingot.capture.graph import Body, GraphWriter
@@ -72,6 +73,7 @@ class Entry(Tracked):
     name: str = "const"
     parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
     refusal: ExportError | None = None  # raised when something wants the value
+    look: Look | None = None
 
 
 @dataclass(eq=False)
@@ -95,6 +97,7 @@ class Plan:
     name: str
     row: Row | None
     in_place: bool
+    writes: bool
     view: bool
     foldable: bool
 
@@ -163,6 +166,8 @@ class Recorder:
         ] = []  # every recorded result in order: operator and value
         self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # a cached result would skip its guards
+        self.alike = Alike(env, self.mode, self.journal)
+        self._labels: dict[Any, int | str | None] = {}  # of sizes, as they are written in the file
         self.modules: list[str] = []
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
@@ -193,7 +198,10 @@ class Recorder:
                 "It was not made by a recorded operator; it may come from an earlier call, through a cache."
             )
         return self._new(
-            tensor, Group(self.journal, owned=False), real=real, name=self.parameter_names.get(id(real), "const")
+            tensor,
+            Group(self.journal, owned=False),
+            real=real,
+            name=self.parameter_names.get(id(real), "const"),
         )
 
     def _new(self, tensor: torch.Tensor, group: Group, **rest: Any) -> Entry:
@@ -236,7 +244,12 @@ class Recorder:
         """A size as it is written in the file: a number, a name, a product or sum of names, or unknown."""
         if isinstance(size, int):
             return size
-        e = self.env.expand(self.env.expr(size))
+        known = self.env.moment, size.node._expr
+        if known not in self._labels:
+            self._labels[known] = self._label(self.env.expand(self.env.expr(size)))
+        return self._labels[known]
+
+    def _label(self, e: Any) -> int | str | None:
         if e.is_number:
             return int(e)
         if not all(s in self.env.names for s in e.free_symbols):
@@ -413,7 +426,11 @@ class Recorder:
             return args[0]
         if plan.in_place and torch.Tag.inplace_view in func.tags and not is_complex:
             return self._in_place_view(func, plan, args, kwargs)
-        out = None if known else fakes.quick(self, plan.name, args, kwargs)
+        question = None if plan.writes or is_complex else self._question(func, args, kwargs)
+        answer = self.alike.answer(question)
+        out = self.alike.results(answer, answer.raw) if answer is not None else None
+        if out is None and not known:
+            out = fakes.quick(self, plan.name, args, kwargs)
         if out is None:
             out = self._fake(func, plan, args, kwargs)
         if plan.in_place:
@@ -423,7 +440,41 @@ class Recorder:
             return out
         if is_complex:
             return complex_numbers.dispatch(self, func, plan.name, args, kwargs, out)
-        return self._emit(func, plan, args, kwargs, out)
+        if plan.row is None:
+            self._without_row(func, args, kwargs, out)
+            return out
+        self.locate()
+        made = plan.row(self, out, *args, **kwargs)
+        tidy = self._tidied(question, answer, (args, *kwargs.values()), out)
+        if plan.view:
+            like = View(func, self.entry(args[0]), plan.name, plan.row, out, args, kwargs, None)
+            self._bind_views(like, tidy, made)
+        else:
+            self._bind_results(_name(func), tidy, made)
+        return tidy
+
+    def _question(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call as others like it ask; None where it is unlike any."""
+        try:
+            return self.alike.question(func, args, kwargs, self._look)
+        except Unlike:
+            return None
+
+    def _look(self, tensor: torch.Tensor) -> Look:
+        e = self._entries.get(id(tensor))
+        if e is None:
+            return self.alike.look(tensor)
+        if e.look is None:
+            e.look = self.alike.look(tensor)
+        return e.look
+
+    def _tidied(self, question: Any, answer: Answer | None, arguments: Sequence[Any], out: Any) -> Any:
+        """The outputs of a call with short formulas for their sizes."""
+        if answer is not None:
+            return out if answer.raw == answer.tidy else self.alike.results(answer, answer.tidy)
+        tidy = self._tidy(out)
+        self.alike.keep(question, arguments, out, tidy)
+        return tidy
 
     def _through(self, func: Any, source: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """An operator by the Python that it is made of."""
@@ -464,16 +515,33 @@ class Recorder:
         return self.whole(row, t.like or func, *args, **kwargs)
 
     def whole(self, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:
-        """One call of a torch function that is kept whole."""
+        """One call of a torch function that is kept whole; `meta` gives what its results look like."""
         with self.pause():
             out = meta(*args, **kwargs)
+        return self._whole(row, out, self._tidy, args, kwargs)
+
+    def whole_alike(self, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:
+        """The same, where what `meta` gives follows from what its arguments look like."""
+        question = self._question(meta, args, kwargs)
+        answer = self.alike.answer(question)
+        if answer is not None:
+            out = self.alike.results(answer, answer.raw)
+        else:
+            with self.pause():
+                out = meta(*args, **kwargs)
+        given = (args, *kwargs.values())
+        return self._whole(row, out, lambda o: self._tidied(question, answer, given, o), args, kwargs)
+
+    def _whole(
+        self, row: Row, out: Any, tidied: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         self.locate()
         try:
             made = row(self, out, *args, **kwargs)
         except ExportError as error:
             add_line(error)
             raise
-        out = self._tidy(out)
+        out = tidied(out)
         self._bind_results(row.__name__, out, made)
         return out
 
@@ -519,40 +587,20 @@ class Recorder:
         unasked = _SCRATCH | _WRITES_IF_ASKED
         if (writes and not in_place and base not in unasked) or base in _IN_PLACE_ONLY:
             row = None
-        made = Plan(base, row, in_place, bool(func.is_view), _is_foldable(name) and not writes)
+        made = Plan(base, row, in_place, bool(writes), bool(func.is_view), _is_foldable(name) and not writes)
         self._plans[func] = made
         return made
 
-    def _emit(self, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        if plan.row is None:
-            self._without_row(func, args, kwargs, out)
-            return out
-        self.locate()
-        made = plan.row(self, out, *args, **kwargs)
-        tidy = self._tidy(out)
-        if plan.view:
-            parent = self.entry(args[0])
-            outs = list(tidy) if isinstance(tidy, (list, tuple)) else [tidy]
-            for i, (o, v) in enumerate(
-                zip(outs, made if isinstance(out, (list, tuple)) else [made], strict=True)
-            ):
-                view = View(
-                    func,
-                    parent,
-                    plan.name,
-                    plan.row,
-                    out,
-                    args,
-                    kwargs,
-                    i if isinstance(out, (list, tuple)) else None,
-                )
-                self._new(o, parent.group, value=v, view=view)
-                self.annotate(v, o)
-                self.note_dims(o, v)
-                self._note_call(_name(func), v)
-            return tidy
-        self._bind_results(_name(func), tidy, made)
-        return tidy
+    def _bind_views(self, like: View, out: Any, made: Any) -> None:
+        """Say which values views of a tensor have, and how they were made."""
+        several = isinstance(out, (list, tuple))
+        outs, values = (list(out), made) if several else ([out], [made])
+        for i, (o, v) in enumerate(zip(outs, values, strict=True)):
+            view = replace(like, index=i) if several else like
+            self._new(o, like.parent.group, value=v, view=view)
+            self.annotate(v, o)
+            self.note_dims(o, v)
+            self._note_call(_name(like.func), v)
 
     def _note_call(self, name: str, value: ir.Value | None) -> None:
         if not self.nested:  # behind a branch or loop the calls of another run are not in this order
@@ -578,7 +626,7 @@ class Recorder:
         """Sizes of a result that have symbols of their own come from its value."""
         for axis, size in enumerate(tensor.shape):
             if isinstance(size, torch.SymInt):
-                e = size.node.expr
+                e = size.node._expr
                 if e.is_Symbol and e not in self.sizes.sources:
                     self.sizes.sources[e] = (value, axis)
 

@@ -122,6 +122,7 @@ class SizeEnv(ShapeEnv):
         self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
         self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
+        self.moment = object()  # another one whenever something else is known of the sizes
         self.path: list[Any] = []  # conditions under which the body that is being recorded runs
         here = self._get_sloc()
         self._declared_here = ValueRangesSLoc(here, here)
@@ -130,7 +131,7 @@ class SizeEnv(ShapeEnv):
         self._decided: dict[Any, Any] = {}
         self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
         self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
-        self._fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path, by it and those before
+        self._fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         self._numbers = itertools.count()
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
@@ -181,7 +182,12 @@ class SizeEnv(ShapeEnv):
     def declare_range(self, size: torch.SymInt, low: int, high: int | None) -> None:
         """The caller says that an input's size is within a range."""
         self._declare(size.node.expr, low, high)
+        self._learned()
+
+    def _learned(self) -> None:
+        """What was decided before may be decided in another way now."""
         self._decided.clear()
+        self.moment = object()
 
     def canon(self, expression: Any) -> Any:
         """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""
@@ -439,20 +445,21 @@ class SizeEnv(ShapeEnv):
         if condition is None:
             yield
             return
-        hints, path = dict(self.hints), list(self.path)
+        hints, path, moment = dict(self.hints), list(self.path), self.moment
         self.path.append(condition)
         try:
             if not self._agrees():
                 self._search_hints()
             if isinstance(condition, sympy.Eq):
                 self._assume_equal(condition)
-            self._decided.clear()
+            self._learned()
             yield
         finally:
             self.path[:] = path
             for symbol, hint in hints.items():
                 self.hints[symbol] = hint
             self._decided.clear()
+            self.moment = moment
 
     def _agrees(self) -> bool:
         """Whether the conditions of the path hold for the hints; all hints agree with one another then."""
@@ -525,11 +532,11 @@ class SizeEnv(ShapeEnv):
 
     def saved(self) -> Any:
         """What a branch may change, to be given to `restore`."""
-        return dict(self._replace), dict(self.fixed), dict(self.unified)
+        return dict(self._replace), dict(self.fixed), dict(self.unified), self.moment
 
     def restore(self, saved: Any) -> None:
         """Forget what was known in a branch only; dimensions that it fixed for good stay so."""
-        self._replace, fixed, unified = saved
+        self._replace, fixed, unified, self.moment = saved
         self._decided.clear()
         for symbol, found in self.fixed.items():
             if symbol not in fixed:
@@ -545,7 +552,7 @@ class SizeEnv(ShapeEnv):
     def forget(self, notes: Any) -> None:
         """Only this was written down."""
         self.held, self.fixed, self.unified, self._replace, self.small = notes
-        self._decided.clear()
+        self._learned()
 
     def holds_outside(self, e: Any, visible: Callable[[Any], bool]) -> bool:
         """Whether every symbol of a formula has a value where nodes are written now."""
@@ -646,7 +653,7 @@ class SizeEnv(ShapeEnv):
         }
         self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
         self._replace[symbol] = value
-        self._decided.clear()
+        self._learned()
         numbers: dict[Any, Any] = {}
         for derived, definition in self.definitions.items():
             e = self.canon(definition)

@@ -29,7 +29,9 @@ from ingot.errors import ExportError
 
 _NUMBERS = (bool, int, float)
 _LISTS = (list, deque)
-_WHOLE = frozenset((bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter))  # most of what there is
+_WHOLE = frozenset(
+    (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)
+)  # most of what there is
 _CONTAINERS = (dict, list, deque, set, OrderedDict)
 # What torch keeps in a module for itself.
 _OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}

@@ -1,0 +1,89 @@
+"""What an export does grows with a model's depth, and with nothing faster; layers that are alike are worked
+out once. Counted, not timed: `make bench-depth` times it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import ingot
+
+Built = tuple[nn.Module, dict[str, torch.Tensor]]
+WORDS = {
+    "input_ids": torch.ones(2, 6, dtype=torch.int64),
+    "attention_mask": torch.ones(2, 6, dtype=torch.int64),
+}
+SIZES: dict[str, Any] = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+}
+
+
+def encoder(layers: int) -> Built:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, layers), {"src": torch.randn(2, 6, 16)}
+
+
+def bert(layers: int) -> Built:
+    return transformers.BertModel(transformers.BertConfig(num_hidden_layers=layers, **SIZES)), WORDS
+
+
+class Deep(nn.Module):
+    """Layers that branch on data."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Each layer takes one side of a branch."""
+        for layer in self.layers:
+            x = layer(x)
+            if x.sum() > 0:
+                x = x.relu()
+        return x
+
+
+def branching(layers: int) -> Built:
+    return Deep(layers), {"x": torch.randn(2, 6, 8)}
+
+
+def exported(build: Callable[[int], Built], layers: int) -> tuple[int, Any]:
+    """How many calls of Python and C an export makes, and its recorder."""
+    module, inputs = build(layers)
+    count = 0
+
+    def event(_: Any, kind: str, __: Any) -> None:
+        nonlocal count
+        count += kind in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(event)
+    try:
+        program = ingot.export(module, kwargs=inputs, verify=False)
+    finally:
+        sys.setprofile(before)
+    assert program.capture is not None
+    return count, program.capture.recording.recorder
+
+
+@pytest.mark.parametrize("build", [encoder, bert, branching])
+def test_every_layer_costs_the_same(build: Callable[[int], Built]) -> None:
+    """The calls made for the last 6 layers of 12 are as many as those for the 3 before, twice; what shapes
+    come out of an operator is asked for the first layers alone.
+    """
+    module, inputs = build(1)
+    ingot.export(module, kwargs=inputs, verify=False)  # what is loaded once is loaded
+    (few, shallow), (some, _), (many, deep) = (exported(build, n) for n in (3, 6, 12))
+    assert many - some < 2.1 * (some - few), f"{few}, {some}, {many} calls for 3, 6, 12 layers"
+    if build is not branching:  # what is learned in a branch is forgotten with it
+        assert len(deep.alike.answers) == len(shallow.alike.answers)
