@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ingot.errors import MissingExtraError, VerificationError
 from ingot.loading import require_directory
+from ingot.ops.registry import registered
 from ingot.program import TENSOR, Program, as_array
 from ingot.stateful import State, write_states
 
@@ -92,10 +93,11 @@ def export(
         state=state,
     )
     report = None
-    foreign = sorted({node.domain for node in captured.model.graph if node.domain})
+    foreign = _foreign(captured.model) if verify else []
     if verify and foreign:
         print(
-            f"ingot export: not verified: nodes of {', '.join(foreign)} run where somebody has them",
+            f"ingot export: not verified: nodes of {', '.join(foreign)} run where somebody has them "
+            "(ingot.register_op says what they do)",
             file=sys.stderr,
         )
     elif verify:
@@ -142,6 +144,19 @@ def _numpy_name(value: ir.Value) -> str:
 
 def _dims(value: ir.Value) -> list[int | str | None]:
     return [d if isinstance(d, int) else d.value for d in value.shape or ()]
+
+
+def _foreign(model: ir.Model) -> list[str]:
+    """Domains of nodes that no session here can run: not registered, and no function of the model."""
+    return sorted(
+        {
+            node.domain
+            for node in model.graph.all_nodes()
+            if node.domain
+            and registered(node.domain, node.op_type) is None
+            and node.op_identifier() not in model.functions
+        }
+    )
 
 
 def _verified(captured: Capture) -> tuple[Capture, Report]:

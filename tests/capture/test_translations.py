@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 
 import ingot
 from ingot.capture import translations
-from ingot.errors import ExportError, MissingOperatorError
+from ingot.errors import ExportError, MissingOperatorError, VerificationError
 from tests.capture.support import op_types, parity
 
 T = torch.Tensor
@@ -170,3 +175,106 @@ def test_wrong_translations(told: list[Any]) -> None:
     ingot.translate(squares, lambda op, x, factor: (x, x))
     with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
         ingot.export(lambda x: squares(x, 1.0), (X,))
+
+
+def squared() -> ir.Function:
+    """x * x * factor + shift as a function of ONNX, with an attribute."""
+    text = """<domain: "com.acme", opset_import: ["" : 20]>
+        Squared <factor>(x, shift) => (y) {
+            f = Constant <value_float: float = @factor>()
+            twice = Mul(x, x)
+            scaled = Mul(twice, f)
+            y = Add(scaled, shift)
+        }"""
+    return ir.from_proto(onnx.parser.parse_function(text))
+
+
+def test_to_an_onnx_function(told: list[Any], tmp_path: Path) -> None:
+    """Calls of one function, which the model contains: verified, and run by others."""
+    told += [squares, Special]
+    ingot.translate(squares, ir.to_proto(squared()))
+
+    @ingot.translate(Special)
+    def special(op: Any, module: Special, x: Any) -> Any:
+        function = onnx.parser.parse_function("""<domain: "com.acme", opset_import: ["" : 20]>
+            Special(x, w) => (y) { xw = Mul(x, w) y = Tanh(xw) }""")
+        return op(function, x, module.weight.detach().numpy())
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.special = Special()
+
+        def forward(self, x: T, s: T) -> T:
+            return self.special(squares(x, 2.0, s) + squares(s, 3.0, x))
+
+    net = Calls()
+    program = ingot.export(net, (X, X))
+    assert callable(special)
+    assert [n.op_type for n in program.model.graph] == ["Squared", "Squared", "Add", "Special"]
+    assert sorted(f.name for f in program.model.functions.values()) == ["Special", "Squared"]
+    assert program.verification is not None
+    path = tmp_path / "squared.onnx"
+    program.save(path)
+    onnx.checker.check_model(path, full_check=True)
+    x, s = Y, torch.randn(5, 4)
+    want = net(x, s).detach().numpy()
+    feeds = {"x": x.numpy(), "s": s.numpy()}
+    for got in (ort.InferenceSession(path).run(None, feeds)[0], program(x, s)):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_onnx_functions_that_do_not_fit(told: list[Any]) -> None:
+    """Another number of inputs or outputs, an attribute that it lacks, two of one name."""
+    told += [squares, "ingot_tests::opaque"]
+    one = onnx.parser.parse_function("""<domain: "com.acme", opset_import: ["" : 20]>
+        Squared(x) => (y) { y = Mul(x, x) }""")
+    ingot.translate(squares, one)
+    with pytest.raises(ExportError, match="no attribute 'factor'"):
+        ingot.export(lambda x: squares(x, 2.0), (X,))
+    ingot.translate("ingot_tests::opaque", one)
+    ingot.translate(squares, squared())
+    with pytest.raises(ExportError, match=r"two ONNX functions are called com\.acme::Squared"):
+        ingot.export(lambda x: squares(opaque(x), 2.0, x), (X,))
+    two = onnx.parser.parse_function("""<domain: "com.acme", opset_import: ["" : 20]>
+        Two(x) => (y, z) { y = Mul(x, x) z = Neg(x) }""")
+    ingot.translate("ingot_tests::opaque", two)
+    with pytest.raises(ExportError, match=r"2 output\(s\)(.|\n)*gives 1"):
+        ingot.export(lambda x: opaque(x), (X,))
+
+
+def test_an_onnx_function_of_another_opset(told: list[Any]) -> None:
+    """Right where its operators are the same; else what to do is said."""
+    told.append("ingot_tests::opaque")
+    function = onnx.parser.parse_function("""<domain: "com.acme", opset_import: ["" : 18]>
+        Twice(x) => (y) { y = Add(x, x) }""")
+    ingot.translate("ingot_tests::opaque", function)
+    program = ingot.export(lambda x: opaque(x), (X,), verify=False)
+    onnx.checker.check_model(ir.to_proto(program.model), full_check=True)
+    np.testing.assert_array_equal(program(Y), 2 * Y)
+    function.node[0].CopyFrom(onnx.helper.make_node("Gelu", ["x"], ["y"]))
+    function.opset_import[0].version = 20
+    ingot.translate("ingot_tests::opaque", function)
+    with pytest.raises(ExportError, match="Gelu of opset 20, and the model opset 18"):
+        ingot.export(lambda x: opaque(x), (X,), opset_version=18)
+
+
+def test_the_whole_way_of_a_custom_operator(
+    told: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch.library to a node of its own domain to register_op: exported, verified, saved, run."""
+    told.append(opaque)
+    ingot.translate(opaque, "com.acme.whole::Sinc")
+    program = ingot.export(lambda x: opaque(x) + 1, (X,))
+    assert program.verification is None
+    assert "ingot.register_op" in capsys.readouterr().err
+    ingot.register_op("com.acme.whole", "Sinc", np.sinc, shape=lambda x: (x.dtype, x.shape))
+    program = ingot.export(lambda x: opaque(x) + 1, (X,), tmp_path / "sinc.onnx")
+    assert program.verification is not None
+    assert "not verified" not in capsys.readouterr().err
+    session = ingot.InferenceSession(tmp_path / "sinc.onnx")
+    got = session.run(None, {"x": Y.numpy()})[0]
+    np.testing.assert_allclose(got, np.sinc(Y.numpy()) + 1, rtol=1e-6)
+    ingot.register_op("com.acme.whole", "Sinc", lambda x: x * 2, replace=True)
+    with pytest.raises(VerificationError):
+        ingot.export(lambda x: opaque(x) + 1, (X,))

@@ -168,6 +168,7 @@ class Recorder:
         self.mode.cache_enabled = False  # a cached result would skip its guards
         self.alike = Alike(env, self.mode, self.journal)
         self._labels: dict[Any, int | str | None] = {}  # of sizes, as they are written in the file
+        self.functions: dict[Any, ir.Function] = {}  # of the model, by domain, name and overload
         self.modules: list[str] = []
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
@@ -504,7 +505,7 @@ class Recorder:
         self, t: translations.Translation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """An operator that the user said the meaning of."""
-        if not isinstance(t.to, str) and not t.writes:
+        if not t.is_node and not t.writes:
             with self.mode, Dispatch(self):
                 return t.to(*args, **kwargs)
         names = [a.name for a in func._schema.arguments]

@@ -654,7 +654,18 @@ def _model(
         opset_imports={"": recorder.opset} | {node.domain: 1 for node in needed if node.domain},
         name="main",
     )
-    return ir.Model(graph, ir_version=_IR_VERSIONS.get(recorder.opset, 10), producer_name="ingot")
+    return ir.Model(
+        graph,
+        ir_version=_IR_VERSIONS.get(recorder.opset, 10),
+        producer_name="ingot",
+        functions=_functions(recorder, every),
+    )
+
+
+def _functions(recorder: Recorder, nodes: Sequence[ir.Node]) -> list[ir.Function]:
+    """The model's ONNX functions that its nodes call."""
+    called = {node.op_identifier() for node in nodes}
+    return [f for identifier, f in recorder.functions.items() if identifier in called]
 
 
 def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | None:

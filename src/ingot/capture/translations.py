@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ingot.capture.signature import is_tensor, leaves, rebuild
@@ -24,35 +25,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Translation:
-    """What a target becomes: a node of another domain, nodes that a function writes, or other torch calls."""
+    """What a target becomes: a node of another domain, a call of an ONNX function, nodes that a Python
+    function writes, or other torch calls.
+    """
 
     target: Any
-    to: str | Callable[..., Any]
+    to: Any  # "domain::Name", an `ir.Function`, or a Python function
     like: Callable[..., Any] | None = None
+
+    @property
+    def is_node(self) -> bool:
+        """Whether one node stands for the target."""
+        return isinstance(self.to, (str, ir.Function))
 
     @property
     def writes(self) -> bool:
         """Whether `to` writes nodes itself: its first parameter is called `op`."""
-        return not isinstance(self.to, str) and next(iter(inspect.signature(self.to).parameters), "") == "op"
+        return (
+            not isinstance(self.to, (str, ir.Function))
+            and next(iter(inspect.signature(self.to).parameters), "") == "op"
+        )
 
 
 _OPERATORS: dict[str, Translation] = {}  # by "library::name"
 _CLASSES: dict[Any, Translation] = {}  # autograd functions, classes of modules, modules
 
 
-def translate(
-    target: Any, to: str | Callable[..., Any] | None = None, *, like: Callable[..., Any] | None = None
-) -> Any:
+def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = None) -> Any:
     """Say what something of PyTorch's becomes in an export, from now on. Also a decorator, without `to`.
 
     Args:
         target: an operator of `torch.library` (`"library::name"`, `torch.ops.library.name`, or what
             `torch.library.custom_op` gave), a `torch.autograd.Function`, a class of modules, or one module.
         to: `"domain::Name"`: one node of a domain of your own; tensors are its inputs, in their order, other
-            arguments its attributes. A function whose first parameter is called `op`: it gets the graph's
-            values in the place of tensors and writes nodes, `op.Add(x, 1)`, `op.Name(x, domain="d",
-            outputs=2, alpha=0.5)`; for a module the module comes after `op`. Any other function: it is called
-            in the target's place, and its own torch calls are recorded.
+            arguments its attributes. An ONNX function (`onnx_ir.Function`, `onnx.FunctionProto`, or one of
+            onnxscript): one call of it, in the same way, and the model contains the function. A Python
+            function whose first parameter is called `op`: it gets the graph's values in the place of tensors
+            and writes nodes, `op.Add(x, 1)`, `op.Name(x, domain="d", outputs=2, alpha=0.5)`,
+            `op(onnx_function, x)`; for a module the module comes after `op`. Any other Python function: it is
+            called in the target's place, and its own torch calls are recorded.
         like: a function of the same arguments that gives tensors of the result's dtype and shape, where
             running the target itself without data cannot.
 
@@ -66,10 +77,11 @@ def translate(
             return function
 
         return decorate
+    function = _onnx_function(to)
     named = isinstance(to, str) and len(to.split("::")) == 2 and all(to.split("::"))
-    if not named and not callable(to):
+    if function is None and not named and not callable(to):
         raise ExportError(f"to is {to!r}; wanted 'domain::Name' or a function.")
-    made = Translation(target, to, like)
+    made = Translation(target, to if function is None else function, like)
     name = _operator_name(target)
     if name is not None:
         _OPERATORS[name] = made
@@ -81,6 +93,15 @@ def translate(
             "torch.autograd.Function, a class of modules, or a module."
         )
     return made
+
+
+def _onnx_function(to: Any) -> ir.Function | None:
+    """An ONNX function in any of its forms."""
+    if isinstance(to, ir.Function):
+        return to
+    to_proto = getattr(to, "to_function_proto", None)
+    proto = to_proto() if callable(to_proto) else to
+    return ir.from_proto(proto) if isinstance(proto, onnx.FunctionProto) else None
 
 
 def forget(target: Any) -> None:
@@ -115,6 +136,15 @@ class Writer:
         self._recorder = recorder
         self._dtype = dtype  # of the first tensor that the target was given
 
+    def __call__(self, function: Any, *inputs: Any, **attributes: Any) -> Any:
+        """One call of an ONNX function, which the model contains from then on."""
+        made = _onnx_function(function)
+        if made is None:
+            raise ExportError(f"op was called with {function!r}; wanted an ONNX function.")
+        _add_function(self._recorder, made)
+        count = len(made.outputs)
+        return getattr(self, made.name)(*inputs, domain=made.domain, outputs=count, **attributes)
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def write(*inputs: Any, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
             g = self._recorder
@@ -141,6 +171,9 @@ def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any,
     """Write the nodes of a translation, and return the values of its outputs."""
     if isinstance(t.to, str):
         return _node(g, t.to, names, out, args, kwargs)
+    if isinstance(t.to, ir.Function):
+        _add_function(g, t.to)
+        return _node(g, f"{t.to.domain}::{t.to.name}", names, out, args, kwargs, t.to)
     values = rebuild((tuple(args), dict(kwargs)), lambda v: g.val(v) if is_tensor(v) else v)
     typed = (leaf.value.dtype for leaf in leaves(values) if isinstance(leaf.value, ir.Value))
     made = t.to(Writer(g, next(typed, None)), *values[0], **values[1])
@@ -153,7 +186,55 @@ def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any,
     return made
 
 
-def _node(g: Recorder, to: str, names: Sequence[str], out: Any, args: Any, kwargs: Any) -> Any:
+def _add_function(g: Recorder, function: ir.Function) -> None:
+    """The model contains the function: one of its name."""
+    own = function.opset_imports.get("", g.opset)
+    for node in function:
+        if node.domain == "" and _since(node.op_type, own) != _since(node.op_type, g.opset):
+            raise ExportError(
+                f"the ONNX function {function.domain}::{function.name} has {node.op_type} of opset {own}, "
+                f"and the model opset {g.opset}, where it is another operator. Write the function for opset "
+                f"{g.opset}, or export with opset_version={own}."
+            )
+    known = g.functions.setdefault(function.identifier(), function)
+    if known is not function and ir.to_proto(known) != ir.to_proto(function):
+        raise ExportError(
+            f"two ONNX functions are called {function.domain}::{function.name}, and they differ. Give one of "
+            "them another name."
+        )
+
+
+def _since(op_type: str, opset: int) -> int:
+    """The opset that gave an operator the meaning it has at this one; 0 where there is none."""
+    if not onnx.defs.has(op_type, opset, ""):
+        return 0
+    return onnx.defs.get_schema(op_type, opset, "").since_version
+
+
+def _require_fitting(function: ir.Function, inputs: int, attributes: Iterable[str], outputs: int) -> None:
+    name = f"the ONNX function {function.domain}::{function.name}"
+    unknown = [a for a in attributes if a not in function.attributes]
+    if unknown:
+        raise ExportError(
+            f"{name} has no attribute {unknown[0]!r}, an argument of what it stands for. Declare it, "
+            "or give a translation that writes its nodes: a function whose first parameter is op."
+        )
+    if inputs > len(function.inputs) or outputs != len(function.outputs):
+        raise ExportError(
+            f"{name} has {len(function.inputs)} input(s) and {len(function.outputs)} output(s); what it "
+            f"stands for is called with {inputs} tensor(s) and gives {outputs}."
+        )
+
+
+def _node(
+    g: Recorder,
+    to: str,
+    names: Sequence[str],
+    out: Any,
+    args: Any,
+    kwargs: Any,
+    function: ir.Function | None = None,
+) -> Any:
     domain, name = to.split("::")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     tensors = [leaf.value for value in given.values() for leaf in leaves(value) if is_tensor(leaf.value)]
@@ -169,6 +250,8 @@ def _node(g: Recorder, to: str, names: Sequence[str], out: Any, args: Any, kwarg
                 "translation that writes its nodes: a function whose first parameter is op."
             )
     count = _count(out)
+    if function is not None:
+        _require_fitting(function, len(tensors), attributes, count)
     made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain, **attributes)
     return made if isinstance(out, (list, tuple)) else made[0]
 
@@ -227,11 +310,11 @@ def _standing_in(
         if g.paused:
             return original(*args, **kwargs)
         own = (module,) if module is not None else ()
-        if not isinstance(t.to, str) and not t.writes:
+        if not t.is_node and not t.writes:
             return t.to(*own, *args, **kwargs)
 
         def row(_: Recorder, out: Any, *a: Any, **k: Any) -> Any:
-            if isinstance(t.to, str):
+            if t.is_node:
                 return emit(g, t, names, out, a, k)
             return emit(g, t, names, out, (*own, *a), k)
 
