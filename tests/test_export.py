@@ -65,7 +65,7 @@ def test_specs_are_enough_for_an_export_and_its_verification() -> None:
     program = ingot.export(nn.Embedding(10, 4), (ingot.Input("int64", ["batch", "length"]),))
     report = program.verification
     assert report is not None
-    assert len(report.cases) == 4
+    assert len({tuple(c.sizes.values()) for c in report.cases}) == 9  # the example, three others, 1s and 0s
     assert report.worst == 0
     assert program(np.ones((2, 3), np.int64)).shape == (2, 3, 4)
 
@@ -179,7 +179,7 @@ def test_sizes_the_module_refuses_are_skipped_and_reported() -> None:
         return x + table[torch.arange(x.shape[0]) * 2].unsqueeze(1)
 
     report = verify_capture(capture(f, (torch.randn(3, 2),)), runner=ort_runner)
-    assert len(report.cases) == 4
+    assert len(report.cases) >= 4
     assert all(c.sizes["x_batch"] <= 4 for c in report.cases)
     assert report.refused
     assert all(r["x_batch"] > 4 for r in report.refused)

@@ -61,7 +61,9 @@ def export(
             `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
             says where; so does one for a branch on a size that the example took.
         opset_version: 18 to 25; 20 by default.
-        verify: run the exported model against the module, on the example and on other sizes.
+        verify: run the exported model against the module: on the example, on other sizes, and on inputs
+            that are searched to take every side of its branches and loops. `program.verification` says what
+            was compared, and which sides no input was found for.
         state: what becomes of buffers and attributes that `forward` changes and a later call reads.
             `"refuse"`: an ExportError with the line; `"inputs"`: each becomes an input `state.NAME` and an
             output `next.NAME`, which `ingot.Stateful` carries from call to call. BatchNorm layers in training
@@ -188,11 +190,14 @@ def announce(assumptions: Sequence[Assumption]) -> None:
 
 
 def announce_verification(report: Report) -> None:
-    """Say on stderr which drawn sizes the module itself refused, so that nobody takes them for verified."""
-    if report.refused:
-        tried = "; ".join(", ".join(f"{k}={v}" for k, v in sizes.items()) for sizes in report.refused[:3])
+    """Say on stderr what is not verified: sizes that the module itself refused, sides that no input took."""
+    refused = [sizes for sizes in report.refused if 0 not in sizes.values()]  # nothing, to most models
+    if refused:
+        tried = "; ".join(", ".join(f"{k}={v}" for k, v in sizes.items()) for sizes in refused[:3])
         print(
             f"ingot export: verified on {len(report.cases)} shapes; the module itself refused "
-            f"{len(report.refused)} more ({tried})",
+            f"{len(refused)} more ({tried})",
             file=sys.stderr,
         )
+    for what in report.unverified:
+        print(f"ingot export: not verified: {what}", file=sys.stderr)

@@ -35,6 +35,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2
 OTHER_SHAPES = 3
 DRAWS = 200
 DRAWS_OUTSIDE = 8
+SEARCH_SECONDS = 10.0  # for inputs that take other sides of branches
 CALLS_IN_A_ROW = 3  # compared where the model has state
 
 #: How many times its tolerance an output may differ at the most, where the module itself is that sensitive.
@@ -43,10 +44,14 @@ MOST_SENSITIVE = 10
 
 @dataclass
 class Case:
-    """One comparison: the sizes, and the largest difference of each output relative to its largest value."""
+    """One comparison: the sizes, and the largest difference of each output relative to its largest value.
+
+    reached: sides of branches and loops that no case before took, where inputs were searched that take them
+    """
 
     sizes: dict[str, int]
     differences: dict[str, float]
+    reached: list[str] = field(default_factory=list[str])
 
 
 @dataclass
@@ -57,6 +62,8 @@ class Report:
     refused: list[dict[str, int]] = field(
         default_factory=list[dict[str, int]]
     )  # sizes the module itself refuses
+    #: sides of branches and loops that no case took, and empty inputs on which the exported model fails
+    unverified: list[str] = field(default_factory=list[str])
 
     @property
     def worst(self) -> float:
@@ -142,26 +149,61 @@ def verify_capture(
     Raises:
         VerificationError: see `verify`.
     """
-    from ingot.capture.sample import example_inputs, other_sizes, sampled_inputs
+    from ingot.capture.sample import edge_sizes, example_inputs, other_sizes, sampled_inputs
 
     module = captured.original if source is None else source
-    run = runner(captured.model)
-    report = Report()
+    trial = _Trial(captured, module, runner, rtol)
     rng = np.random.default_rng(seed)
     inputs, sizes = example_inputs(captured, rng)
     later = CALLS_IN_A_ROW - 1 if captured.recording.states else 0
-    rows = [inputs, *(sampled_inputs(captured, sizes, rng) for _ in range(later))]
-    _compare(captured, module, run, runner, rows, sizes, report, rtol)
+    trial.compare([inputs, *(sampled_inputs(captured, sizes, rng) for _ in range(later))], sizes)
     tested = {tuple(sizes.items())}
     for drawn in other_sizes(captured, rng, DRAWS):
-        if len(report.cases) > OTHER_SHAPES:
+        if len(trial.report.cases) > OTHER_SHAPES:
             break
-        if tuple(drawn.items()) in tested:
-            continue
-        tested.add(tuple(drawn.items()))
-        rows = [sampled_inputs(captured, drawn, rng) for _ in range(1 + later)]
-        _compare(captured, module, run, runner, rows, drawn, report, rtol)
-    return report
+        if tuple(drawn.items()) not in tested:
+            tested.add(tuple(drawn.items()))
+            trial.compare([sampled_inputs(captured, drawn, rng) for _ in range(1 + later)], drawn)
+    for edge in edge_sizes(captured):
+        if tuple(edge.items()) not in tested:
+            tested.add(tuple(edge.items()))
+            trial.compare([sampled_inputs(captured, edge, rng) for _ in range(1 + later)], edge)
+    _compare_sides(trial, rng)
+    return trial.report
+
+
+def _compare_sides(trial: _Trial, rng: np.random.Generator) -> None:
+    """Compare on inputs that are searched to take the sides of branches that no case took so far."""
+    from ingot.capture.sample import sampled_inputs
+    from ingot.capture.search import searched, sizes_taking_other_sides
+    from ingot.capture.sides import watched
+
+    captured, report = trial.captured, trial.report
+    copy = watched(captured.model)
+    if not copy.sides:
+        return
+    run = trial.runner(copy.model)
+    state = {s.input_name: as_array(s.initial) for s in captured.recording.states}
+
+    def look(inputs: Sequence[Any]) -> Any:
+        return copy.taken(run, {**captured.feeds(inputs), **state})
+
+    for sizes in sizes_taking_other_sides(captured):
+        trial.compare([sampled_inputs(captured, sizes, rng)], sizes)
+    left, of_nothing = copy.all(), set[Any]()
+    for inputs, sizes in trial.compared:
+        if 0 in sizes.values():  # little is compared there: enough only where nothing else takes the side
+            of_nothing |= look(inputs).sides
+        else:
+            left -= look(inputs).sides
+    shapes = list(
+        {tuple(c.sizes.items()): c.sizes for c in report.cases if 0 not in c.sizes.values()}.values()
+    )
+    for inputs, sizes, found in searched(captured, look, left, shapes, rng, SEARCH_SECONDS):
+        names = sorted(map(str, found))
+        if trial.compare([inputs], sizes, names):
+            report.cases[-1].reached = names
+    report.unverified += sorted({f"no input was found for {side}" for side in left - of_nothing})
 
 
 def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int = 0) -> Capture:
@@ -177,21 +219,20 @@ def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int
     rows = {guard: found for guard, found in branches(captured) if found.status == "assumed"}
     if not rows:
         return captured
-    run = runner(captured.model)
     rng = np.random.default_rng(seed)
     equal: dict[Assumption, Assumption] = {}
     later = CALLS_IN_A_ROW if captured.recording.states else 1
     for guard, found in rows.items():
-        report = Report([Case({}, {})])
+        trial = _Trial(captured, captured.original, runner, None, Report([Case({}, {})]))
         try:
             for sizes in itertools.islice(sizes_outside(captured, guard), DRAWS_OUTSIDE):
                 inputs = [sampled_inputs(captured, sizes, rng) for _ in range(later)]
-                _compare(captured, captured.original, run, runner, inputs, sizes, report, None)
-                if len(report.cases) > OTHER_SHAPES:
+                trial.compare(inputs, sizes)
+                if len(trial.report.cases) > OTHER_SHAPES:
                     break
         except VerificationError:
             continue
-        if len(report.cases) > 1:
+        if len(trial.report.cases) > 1:
             equal[found] = replace(found, status="tried")
     return replace(captured, assumptions=[equal.get(a, a) for a in captured.assumptions])
 
@@ -271,57 +312,74 @@ def _exported_calls(
     return found
 
 
-def _compare(
-    captured: Capture,
-    module: Any,
-    run: Run,
-    runner: Runner,
-    rows: Sequence[list[Any]],
-    sizes: dict[str, int],
-    report: Report,
-    rtol: float | None,
-) -> None:
-    """Compare calls in a row: one, or several where the model has state."""
-    from ingot.capture.where import raise_if_ours
+@dataclass
+class _Trial:
+    """The comparisons of one capture with its module."""
 
-    try:
-        wanted = _reference_calls(captured, module, rows)
-    except Exception as error:  # whatever the module itself says to sizes that are none of its own
-        raise_if_ours(error)
-        if not report.cases:
-            raise
-        report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
-        return
-    states = captured.recording.states
-    names = _compared(captured)
-    where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
-    try:
-        got = _exported_calls(captured, run, rows, len(wanted))
-    except IngotError as error:
-        raise VerificationError(
-            f"the exported model fails for {where}, where the module gives a result: {error}"
-        ) from error
+    captured: Capture
+    module: Any
+    runner: Runner
+    rtol: float | None
+    report: Report = field(default_factory=Report)
+    compared: list[tuple[list[Any], dict[str, int]]] = field(default_factory=list[Any])
 
-    def shaken(call: int, output: int) -> Array:
-        moved = [[_nudged(x) for x in inputs] for inputs in rows[: call + 1]]
-        return _reference_calls(captured, module, moved)[call][output]
+    def __post_init__(self) -> None:
+        self.run = self.runner(self.captured.model)
 
-    differences: dict[str, float] = {}
-    for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
-        at = f"{where}, call {call + 1} in a row" if states else where
-        for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
-            try:
-                found = _check(name, want, result, rtol, lambda c=call, i=i: shaken(c, i), at)
-            except VerificationError as error:
-                if captured.recording.touched:
-                    raise
-                from ingot.capture.bisect import first_difference
+    def compare(self, rows: Sequence[list[Any]], sizes: dict[str, int], reached: Sequence[str] = ()) -> bool:
+        """Compare calls in a row: one, or several where the model has state. Whether the module takes them.
 
-                feeds = captured.feeds(rows[0])
-                node = first_difference(captured, captured.source, runner, rows[0], feeds, _differs)
-                raise VerificationError(f"{error}{node}") from error
-            differences[name] = max(differences.get(name, 0.0), found)
-    report.cases.append(Case(sizes, differences))
+        reached: what the inputs were searched for
+        """
+        from ingot.capture.where import raise_if_ours
+
+        captured, report = self.captured, self.report
+        try:
+            wanted = _reference_calls(captured, self.module, rows)
+        except Exception as error:  # whatever the module itself says to inputs that are none of its own
+            raise_if_ours(error)
+            if not report.cases:
+                raise
+            if not reached:
+                report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
+            return False
+        states = captured.recording.states
+        names = _compared(captured)
+        where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
+        if reached:
+            where = f"{where}, on inputs that take another side ({reached[0]})"
+        try:
+            got = _exported_calls(captured, self.run, rows, len(wanted))
+        except IngotError as error:
+            if 0 in sizes.values() and report.cases and not reached:
+                report.unverified.append(f"the exported model fails for {where}: {error}")
+                return False
+            raise VerificationError(
+                f"the exported model fails for {where}, where the module gives a result: {error}"
+            ) from error
+
+        def shaken(call: int, output: int) -> Array:
+            moved = [[_nudged(x) for x in inputs] for inputs in rows[: call + 1]]
+            return _reference_calls(captured, self.module, moved)[call][output]
+
+        differences: dict[str, float] = {}
+        for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
+            at = f"{where}, call {call + 1} in a row" if states else where
+            for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
+                try:
+                    found = _check(name, want, result, self.rtol, lambda c=call, i=i: shaken(c, i), at)
+                except VerificationError as error:
+                    if captured.recording.touched:
+                        raise
+                    from ingot.capture.bisect import first_difference
+
+                    feeds = captured.feeds(rows[0])
+                    node = first_difference(captured, captured.source, self.runner, rows[0], feeds, _differs)
+                    raise VerificationError(f"{error}{node}") from error
+                differences[name] = max(differences.get(name, 0.0), found)
+        report.cases.append(Case(sizes, differences))
+        self.compared.append((list(rows[0]), sizes))
+        return True
 
 
 def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:

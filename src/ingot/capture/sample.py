@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # example's.
 _SMALL = (1, 2, 3, 5, 7)
 _OUTSIDE = (1, 0, -1, 2, 3, 5, 8, 17, 33, 64)  # from the example's where negative
+EDGES = 3  # dimensions that are tried alone at sizes 0 and 1
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
 
@@ -47,9 +48,8 @@ def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[An
 def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iterator[dict[str, int]]:
     """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
     env, table = captured.recording.env, captured.table
-    guards = [g.condition for g in env.held.values()]
-    equations = _equations(captured, guards)
-    free = [s for s in env.names if env.canon_dims(s) == s]
+    equations = _equations(captured, [g.condition for g in env.held.values()])
+    free = free_sizes(captured)
     own = [
         s for s in env.names if env.names[s] in table.of_state
     ]  # as large as the state is before the first call
@@ -76,10 +76,53 @@ def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iter
             by_hint[hint, axis] = n
             picked[s] = sympy.Integer(max(low, 1, n if high is None else min(n, high)))
         picked = _settled(picked, equations, pinned)
-        known = env.at(picked)
-        if any(c.xreplace(known) == False for c in guards):  # noqa: E712  (a SymPy object)
+        known = allowed(captured, picked)
+        if known is not None:
+            yield sizes_of(captured, known)
+
+
+def edge_sizes(captured: Capture) -> Iterator[dict[str, int]]:
+    """Sizes of 1 and 0, of all dimensions and of each alone, where nothing recorded excludes them."""
+    env = captured.recording.env
+    free = free_sizes(captured)
+    if captured.recording.states:
+        return  # sizes that have to be those of the state
+    example = {s: sympy.Integer(captured.table.sizes[env.names[s]]) for s in free_sizes(captured)}
+    chosen = [(free, 1), *(([s], n) for n in (0, 1) for s in free[:EDGES]), (free, 0)]
+    for symbols, n in chosen:
+        if not all(within(captured, s, n) for s in symbols):
             continue
-        yield {name: int(known[s]) for s, name in env.names.items()}
+        known = allowed(captured, example | dict.fromkeys(symbols, sympy.Integer(n)))
+        if symbols and known is not None:
+            yield sizes_of(captured, known)
+
+
+def free_sizes(captured: Capture) -> list[Any]:
+    """Symbols of the dimensions that nothing fixed, and that are no other dimension's."""
+    env = captured.recording.env
+    return [s for s in env.names if env.canon_dims(s) == s]
+
+
+def allowed(captured: Capture, sizes: Mapping[Any, Any]) -> dict[Any, Any] | None:
+    """What is known for these sizes of the free dimensions; None where something recorded excludes them."""
+    env = captured.recording.env
+    try:
+        known = env.at(sizes)
+        refused = any(g.condition.xreplace(known) == False for g in env.held.values())  # noqa: E712
+    except ZeroDivisionError:
+        return None
+    return None if refused else known
+
+
+def within(captured: Capture, symbol: Any, n: int) -> bool:
+    """Whether a dimension may have this size by its declared range."""
+    low, high = captured.table.ranges.get(captured.recording.env.names[symbol], (0, None))
+    return low <= n and (high is None or n <= high)
+
+
+def sizes_of(captured: Capture, known: Mapping[Any, Any]) -> dict[str, int]:
+    """Sizes by the names of dimensions."""
+    return {name: int(known[s]) for s, name in captured.recording.env.names.items()}
 
 
 def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:

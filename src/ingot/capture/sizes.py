@@ -118,6 +118,7 @@ class SizeEnv(ShapeEnv):
         self.small: set[sympy.Symbol] = (
             set()
         )  # dimensions so small in the example that a size made from them was 1
+        self.asked: list[Any] = []  # conditions on sizes that became branches
         self.on_int: Callable[[Any], None] | None = None  # called before a size becomes a Python number
         self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
         self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check

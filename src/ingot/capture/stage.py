@@ -187,6 +187,7 @@ class Runtime:
             return then() if decided else other()
         e = g.env.expr(decided)
         test = g.scalar(decided)
+        g.env.asked.append(e)
         if depends_on_data(g, e):
             return branch(g, decided, test, then, other, names, live)
         return self._on_sizes(g, decided, test, then, other, names, live)

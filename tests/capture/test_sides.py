@@ -1,0 +1,145 @@
+"""Verification takes the sides of branches that the example does not take, and says which it could not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.capture.sides import watched
+from ingot.errors import VerificationError
+from ingot.verify import ingot_runner, verify_capture
+from tests.capture.support import ort_runner
+
+T = torch.Tensor
+
+
+def branches(x: T) -> T:
+    """Nested branches and loops of both kinds."""
+    y = x
+    if x.sum() > 0 and x.max() < 5:
+        if x.mean() > 1:
+            y = x * 2
+        for row in x:
+            if row.sum() > 3:
+                y = y + row
+    while y.sum() < -3:
+        y = y + 1
+    return y
+
+
+@pytest.mark.parametrize("runner", [ort_runner, ingot_runner])
+def test_the_copy_says_which_sides_it_takes(runner: Any) -> None:
+    """In either runtime, inside of other branches and loops too."""
+    copy = watched(capture(branches, (torch.randn(4, 3),)).model)
+    onnx.checker.check_model(ir.to_proto(copy.model), full_check=True)
+    run = runner(copy.model)
+
+    def sides(x: T) -> list[str]:
+        return sorted(s.what.removeprefix("the ") for s in copy.taken(run, {"x": x.numpy()}).sides)
+
+    holds, fails = "condition holds", "condition does not hold"
+    no, one, more = (f"loop runs {n}" for n in ("no round", "one round", "several rounds"))
+    assert sides(torch.full((4, 3), 2.0)) == sorted([holds, holds, holds, more, no])
+    assert sides(torch.full((1, 3), 0.1)) == sorted([holds, fails, fails, one, no])
+    assert sides(torch.full((1, 3), -1.5)) == sorted([fails, one])
+    assert sides(torch.full((1, 3), 9.0)) == sorted([holds, fails, no])  # `and` is a branch of its own
+
+
+def test_a_wrong_side_is_found_wherever_it_stands() -> None:
+    """Each of these models gets one side wrong, which the example does not take."""
+
+    def by_sum(x: T) -> T:
+        return x * 2 if x.sum() > 0 else x
+
+    def by_narrow_range(x: T) -> T:
+        return x * 2 if (x.sum() - 77).abs() > 0.01 else x
+
+    def by_size(x: T) -> T:
+        return x * 2 if x.shape[0] < 100 else x
+
+    def nested(x: T) -> T:
+        if x.abs().max() > 3:
+            return x * 3
+        return x * 2 if x[0, 0] > -0.5 else x
+
+    def by_number_in_a_loop(x: T) -> T:
+        for row in x:
+            if row.max() > 50:
+                x = x + row
+        return x
+
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    for model in (by_sum, by_narrow_range, by_size, nested, by_number_in_a_loop):
+        captured = capture(model, (x,))
+        assert verify_capture(captured).unverified == []
+        copy = watched(captured.model)
+        sides = copy.taken(ingot_runner(copy.model), {"x": x.numpy()}).sides
+
+        def taken(node: ir.Node, sides: Any = sides) -> set[str]:
+            return {s.what for s in sides if s.where == node.metadata_props["ingot.source"]}
+
+        _spoil(captured.model, taken)
+        with pytest.raises(VerificationError):
+            verify_capture(captured)
+
+
+def _spoil(model: ir.Model, taken: Any) -> None:
+    """Make one side that the example does not take give twice what it should."""
+    for node in model.graph.all_nodes():
+        for name, what in (("then_branch", "holds"), ("else_branch", "does not hold")):
+            if node.op_type != "If" or f"the condition {what}" in taken(node):
+                continue
+            graph = node.attributes[name].as_graph()
+            for i, value in enumerate(graph.outputs):
+                if value.dtype == ir.DataType.FLOAT:
+                    twice = ir.node("Add", [value, value], name="twice")
+                    twice.outputs[0].name, twice.outputs[0].type = "twice", value.type
+                    graph.append(twice)
+                    graph.outputs[i] = twice.outputs[0]
+                    return
+    raise AssertionError("no side is left to the search")
+
+
+def test_what_no_input_reaches_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """By line, in the program and on stderr."""
+
+    def f(x: T) -> T:
+        if x.abs().sum() < 0:
+            return x + 1
+        return x
+
+    program = ingot.export(f, (torch.rand(3),))
+    assert program.verification is not None
+    (side,) = program.verification.unverified
+    assert "test_sides.py:" in side and side.endswith(": the condition holds")
+    assert f"not verified: {side}\n" in capsys.readouterr().err
+
+
+def test_sizes_of_zero_and_one_are_compared() -> None:
+    """Of every dimension that may have them."""
+    report = verify_capture(capture(lambda x: x.sum(0) + x.shape[1], (torch.rand(4, 3),)))
+    sizes = [tuple(c.sizes.values()) for c in report.cases]
+    assert {(1, 1), (0, 3), (4, 0), (0, 0)} <= set(sizes), sizes
+    program = ingot.export(torch.nn.Identity(), (ingot.Input("float32", [ingot.Dim("n", min=2, max=6)]),))
+    assert program.verification is not None
+    assert all(2 <= c.sizes["n"] <= 6 for c in program.verification.cases)
+
+
+def test_a_search_does_not_run_into_loops_without_end() -> None:
+    """A loop that never ends for most inputs: the module would not end either."""
+
+    def f(x: T) -> T:
+        while x.abs().sum() > 1:
+            x = x * 0.5 if x.abs().sum() < 100 else x * 1.0
+        return x
+
+    report = verify_capture(capture(f, (torch.full((3,), 2.0),)))
+    assert any("several rounds" in s for c in report.cases for s in c.reached) or len(report.cases) > 3
+    assert np.isfinite(report.worst)
