@@ -413,6 +413,12 @@ class Recorder:
         if plan.row is None and func.namespace != "aten" and (source := _python_source(func)) is not None:
             return self._through(func, source, args, kwargs)
         tensors = _tensors(args, kwargs)
+        if kwargs.get("generator") is not None:
+            raise ExportError(
+                f"{quoted_line()}\n{func} draws from a generator of the model's own, whose numbers an ONNX "
+                "model cannot repeat. Draw them outside of forward and pass them as an argument, or leave "
+                "the generator away."
+            )
         if plan.name == "_local_scalar_dense":
             return self.python_number(args[0])
         if plan.name == "equal":

@@ -46,6 +46,7 @@ from ingot.capture.state import ABSENT, Change, Snapshot, StateFound, StateMatte
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
 from ingot.capture.tensors import dtype_of
+from ingot.capture.texts import watched_texts
 from ingot.capture.translations import translated
 from ingot.capture.where import (
     asked_by_user,
@@ -151,8 +152,10 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
             before = drawn()
-            run = _run(call, hints, snapshot)
-            first = written(run.recorder) if drawn() != before else None
+            with watched_texts() as texts:
+                run = _run(call, hints, snapshot)
+            chance = drawn() != before
+            first = written(run.recorder)
             recorder = run.recorder
             known = {label for s in (*call.states, *call.settled) for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known]
@@ -161,9 +164,13 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
                 after = run.objects.look(recorder)
                 outputs, names, carried = _outputs(call, run, after)
                 following = _next_states(call, run, snapshot, outputs)
-            others = _leftovers(call, hints, snapshot, run, changes)
-            if first is not None:
+            others = _leftovers(call, hints, snapshot, run, changes, first)
+            if chance:
                 others.append(_without_chance(call, hints, snapshot, first))
+            elif snapshot.unsteady:
+                _require_steady(call, hints, snapshot, first)
+            if texts.lines:
+                others.append(_without_texts(call, hints, snapshot, first, texts.lines))
         matter = _mattering(call, run, outputs, following)
         if matter and not call.keep_states:
             raise StateMatters(matter)
@@ -331,6 +338,7 @@ def _leftovers(
     snapshot: Snapshot,
     run: _Run,
     changes: Sequence[Change],
+    first: list[str],
 ) -> list[Assumption]:
     """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
     it there, is the same function without reading it.
@@ -344,7 +352,7 @@ def _leftovers(
     read: str | None = None
     try:
         second = _run(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
-        if [name for name, _ in second.recorder.calls] != [name for name, _ in run.recorder.calls]:
+        if written(second.recorder) != first:
             read = changes[0].label
     except StaleRead as stale:
         read = stale.label
@@ -364,6 +372,15 @@ def _leftovers(
                 "call reads it: state that outlives the call, and no input of the model can be both. Make it "
                 'a tensor of its dtype and shape before the export, and export with state="inputs".'
             )
+    plain = [c for c in changes if not isinstance(c.after, (torch.Tensor, *Symbolic))]
+    if plain and len(plain) == len(changes):
+        raise ExportError(
+            f"{where[plain[0].label]}\n"
+            f"forward leaves {plain[0].after!r} in {plain[0].label!r}, and the next call is another model "
+            "for it: state that outlives the call, in a place that no input can take. Keep it in an "
+            "attribute or buffer of the module, with a value from the start, and export with "
+            'state="inputs"; or pass it in.'
+        )
     what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
     return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
 
@@ -399,6 +416,41 @@ def _without_chance(
             )
     what = "random numbers are drawn in Python; three recordings with other numbers are the same model"
     return Assumption("constant", line, what, "proved")
+
+
+def _require_steady(call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str]) -> None:
+    """Raise ExportError where another recording, from the same state, gives another model."""
+    _restore_state(call, snapshot)
+    if written(_run(call, hints, snapshot).recorder) != wanted:
+        raise ExportError(
+            f"{snapshot.first_line}\n"
+            "forward is another model each time it runs: it depends on the time, the system's randomness or "
+            "an iterator outside of it. Take that out of forward and pass it as an argument."
+        )
+
+
+def _without_texts(
+    call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str], lines: Sequence[str]
+) -> Assumption:
+    """Sizes or tensors were written into strings: harmless if strings with other numbers give the same model.
+
+    Raises:
+        ExportError: they do not.
+    """
+    _restore_state(call, snapshot)
+    try:
+        with watched_texts(varied=True):
+            same = written(_run(call, hints, snapshot).recorder) == wanted
+    except Exception as error:  # whatever the model's own Python makes of another string
+        raise_if_ours(error)
+        same = False
+    if not same:
+        raise DataDependentError(
+            f"{lines[0]}\nThis line writes a size or tensor into a string, and the model depends on the "
+            "string: the export would keep the example's for ever. Compute with the number itself, or choose "
+            "with `if` on it."
+        )
+    return Assumption("constant", lines[0], "sizes in strings do not change the model", "proved")
 
 
 def _restore_state(call: Call, snapshot: Snapshot) -> None:
@@ -518,17 +570,21 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
     """The model's output. A variable that a branch left without a value is named with the reason."""
     try:
         return function(*args, **kwargs)
-    except TypeError as error:
-        if "unhashable type: non-nested Sym" not in str(error):
+    except SizeWanted as error:
+        raise _number_wanted(error, "torch's own code needs it as a number") from None
+    except (TypeError, AttributeError, RuntimeError) as error:
+        if "unhashable type: non-nested Sym" in str(error):
+            frame = _innermost(error)
+            request(frame)
+            raise DataDependentError(
+                f"{quoted_line(frame)}\n"
+                "Data or a size decides a number that is a key of a dict or an element of a set here. "
+                "Look it up with `table[key]` in a function of the model's own, or compute with tensors."
+            ) from None
+        if not any(word in str(error) for word in _SYMBOLIC_KINDS):
             raise
-        frame = _innermost(error)
-        request(frame)
-        raise DataDependentError(
-            f"{quoted_line(frame)}\n"
-            "Data or a size decides a number that is a key of a dict or an element of a set here. "
-            "Look it up with "
-            "`table[key]` in a function of the model's own, or compute with tensors."
-        ) from None
+        request(_innermost(error))
+        raise _number_wanted(error, str(error)) from None
     except NameError as error:
         why = recorder.poisoned.get(str(error.name))
         if why is None:
@@ -542,7 +598,23 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
         ) from None
 
 
-def _innermost(error: Exception) -> FrameType | None:
+# How Python's own errors call a number that only the run knows.
+_SYMBOLIC_KINDS = (
+    "SymInt", "SymFloat", "SymBool", "BooleanAtom", "arguments should be Rational", "'Rows' object",
+    "on tensor with symbolic sizes/strides", "Can't pickle local object '_run.",
+)  # fmt: skip
+
+
+def _number_wanted(error: BaseException, why: str) -> DataDependentError:
+    return DataDependentError(
+        f"{quoted_line(_innermost(error))}\n"
+        f"Data or a size decides what Python alone can use here ({why.splitlines()[0]}). Compute with "
+        "+, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
+        "dynamic_shapes."
+    )
+
+
+def _innermost(error: BaseException) -> FrameType | None:
     """The frame that an error comes from."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
@@ -689,10 +761,11 @@ def _globals_of(function: Any) -> list[dict[str, Any]]:
     """Globals of the Python modules that a model's classes come from: `int` is theirs to call on sizes."""
     recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
     if not isinstance(function, torch.nn.Module):
-        return [recurrent]
+        own: Any = getattr(getattr(function, "__func__", function), "__globals__", None)
+        return [recurrent] if own is None or "int" in own else [recurrent, own]
     names = {type(m).__module__ for m in function.modules()}
-    own = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
-    return [recurrent] + [vars(sys.modules[n]) for n in sorted(own) if "int" not in vars(sys.modules[n])]
+    found = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
+    return [recurrent] + [vars(sys.modules[n]) for n in sorted(found) if "int" not in vars(sys.modules[n])]
 
 
 def _before_branch(condition: Any, recorder: Recorder) -> None:

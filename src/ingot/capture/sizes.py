@@ -887,7 +887,7 @@ class SizeWriter:
 
     def _floor_div(self, a: Any, b: Any) -> ir.Value:
         g, x, y = self.graph, self.lower(a), self.lower(b)
-        if not bool(self.env.bound_sympy(a).lower >= 0):  # ONNX divides towards zero
+        if not all(bool(self.env.bound_sympy(e).lower >= 0) for e in (a, b)):  # ONNX divides towards zero
             x = g.op("Sub", x, g.op("Mod", x, y))
         return g.op("Div", x, y)
 

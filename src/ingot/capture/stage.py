@@ -160,7 +160,7 @@ class Runtime:
         if known and isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value):
             whole: Any = False
             for v in container:
-                whole = self.either(whole, lambda v=v: self.truth(value == v))
+                whole = self.either(whole, lambda v=v: self.truth(standins.equal(self, value, v)))
             return whole
         return value in container
 
@@ -369,8 +369,8 @@ class Runtime:
 
     def text(self, value: Any) -> Any:
         """A value on its way into a string."""
-        if isinstance(value, Symbolic) and is_data(recorder(), value):
-            cannot_wait("writes a number that data or a size decides into a string")
+        if isinstance(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value)):
+            cannot_wait("writes a number that data decides into a string")
         return value
 
     def item(self, container: Any, index: Any) -> Any:

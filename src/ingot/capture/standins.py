@@ -23,7 +23,7 @@ from ingot.capture import scalars
 from ingot.capture.choice import Maybe
 from ingot.capture.lists import Rows, TracedList, joined
 from ingot.capture.request import cannot_wait, recorder
-from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.symbolic_int import SymbolicInt
 
 if TYPE_CHECKING:
@@ -96,6 +96,21 @@ def round_(rt: Runtime, x: Any, *digits: Any) -> Any:
     """round(x)."""
     x = _number(x) if isinstance(x, torch.Tensor) else x
     return round(x, *digits)
+
+
+@_for(divmod)
+def divmod_(rt: Runtime, a: Any, b: Any) -> Any:
+    """divmod(a, b)."""
+    a, b = _number(a), _number(b)
+    return (a // b, a % b) if _symbolic(a, b) else divmod(a, b)
+
+
+@_for(pow)
+def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
+    """pow(a, b) and pow(a, b, m)."""
+    if not modulus or not _symbolic(a, b, *modulus):
+        return pow(a, b, *modulus)
+    return (a**b) % modulus[0]
 
 
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
@@ -313,9 +328,12 @@ def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
     return isinstance(x, kinds)
 
 
-def _of_value(function: Any, what: str) -> None:
+def _of_value(function: Any, what: str, asks: Callable[..., bool] | None = None) -> None:
+    """A function of a number's value, where only the run knows that; `asks` says which formulas matter."""
+
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], Symbolic) and is_data(recorder(), args[0]):
+        g = recorder() if args and isinstance(args[0], Symbolic) else None
+        if g is not None and is_data(g, args[0]) and (asks is None or asks(g, g.env.expr(args[0]))):
             cannot_wait(what)
         return function(*args, **kwargs)
 
@@ -323,7 +341,7 @@ def _of_value(function: Any, what: str) -> None:
 
 
 for _function in (str, repr, format):
-    _of_value(_function, "writes a number that data or a size decides into a string")
+    _of_value(_function, "writes a number that data decides into a string", depends_on_data)
 _of_value(hash, "takes the hash of a number that data or a size decides")
 
 
@@ -463,6 +481,7 @@ def _switch(rt: Runtime, container: Any, index: Any) -> Any:
         pairs = list(container.items())
     else:
         values = list(container)
+        index = int_(rt, index)
         index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
         pairs = list(enumerate(values))
     rt.check(rt.contains([k for k, _ in pairs], index), None)

@@ -18,7 +18,7 @@ import linecache
 import textwrap
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Literal
 
 import torch
@@ -35,6 +35,14 @@ _WHOLE = frozenset(
 _CONTAINERS = (dict, list, deque, set, OrderedDict)
 # What torch keeps in a module for itself.
 _OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
+# Functions whose answer nobody can repeat.
+_UNSTEADY = frozenset(
+    (
+        "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
+        "now", "utcnow", "today", "urandom", "uuid1", "uuid4", "token_bytes", "token_hex", "randbelow",
+        "randbits", "SystemRandom", "getpid", "getloadavg",
+    )
+)  # fmt: skip
 ABSENT: Any = object()  # stands where nothing is
 
 
@@ -190,7 +198,10 @@ class Snapshot:
         self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
         holders = [*self._owners.values(), getattr(function, "__self__", None)]
         self._classes = {id(vars(h)): type(h) for h in holders if hasattr(h, "__dict__")}  # of whose dict
-        self._roots = list(_roots(function))
+        met: dict[int, Any] = {}
+        self._roots = list(_roots(function, met))
+        self.unsteady = any(map(_unsteady, met.values()))  # may be another model each time it is recorded
+        self.first_line = _first_line(function)
         for label, root in self._roots:
             for container in (root, *_hooks(root)):
                 self._save(container)
@@ -262,7 +273,7 @@ class Snapshot:
             names.append(name)
         owner = self._owners.get(path)
         found = _assignment(type(owner), names[-1]) if owner is not None else None
-        return found or "the model's forward"
+        return found or self.first_line
 
     def restore(self) -> None:
         """Put everything back, so that no fake tensor stays behind."""
@@ -279,6 +290,15 @@ class Snapshot:
                 container.update(contents)
 
 
+def _first_line(function: Any) -> str:
+    """Where the model's own code begins."""
+    code = getattr(getattr(function, "forward", function), "__code__", None)
+    if code is None:
+        return "the model's forward"
+    file, line = code.co_filename, code.co_firstlineno
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}"
+
+
 def _same(a: Any, b: Any) -> bool:
     if a is b:
         return True
@@ -293,13 +313,16 @@ def _entries(root: Any) -> Iterator[tuple[Any, Any]]:
     yield from ((k, v) for k, v in list(root.items()) if k not in _OF_TORCH)
 
 
-def _roots(function: Any) -> Iterator[tuple[str, Any]]:
-    """The dicts and variables where a model's own things begin, and what they are called."""
-    seen: set[int] = set()
+def _roots(function: Any, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
+    """The dicts and variables where a model's own things begin, and what they are called.
+
+    seen: gets the code, classes and iterators that were met on the way
+    """
     if isinstance(function, torch.nn.Module):
         yield from _module_roots(function)
         for m in function.modules():
-            yield from _global_roots(getattr(type(m), "forward", None), seen)
+            yield from _global_roots(getattr(type(m), "forward", None), seen, type(m))
+            yield from _class_roots(type(m), seen)
         return
     while isinstance(function, functools.partial):
         function = function.func
@@ -333,16 +356,60 @@ def _module_roots(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, root
 
 
-def _global_roots(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Module-level numbers, tensors and containers that a function of the user's names."""
+def _global_roots(
+    function: Any, seen: dict[int, Any], owner: type | None = None
+) -> Iterator[tuple[str, Any]]:
+    """What a function of the user's names and may change: module-level numbers, tensors and containers, the
+    attributes and defaults of functions, and the same of those that it calls by name.
+
+    owner: the class whose method it is
+    """
     code = getattr(function, "__code__", None)
     if code is None or not is_user_code(code) or id(code) in seen:
         return
-    seen.add(id(code))
+    seen[id(code)] = code
+    yield function.__name__, vars(function)
+    arguments = code.co_varnames[: code.co_argcount]
+    defaults: tuple[Any, ...] = function.__defaults__ or ()
+    held = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
+    yield function.__name__, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS)}
     names = function.__globals__
-    for name in sorted(set(code.co_names)):
-        if isinstance(names.get(name), (torch.Tensor, *_NUMBERS, *_CONTAINERS)):
+    for name in names_in(code):
+        value = names.get(name)
+        if isinstance(value, (torch.Tensor, *_NUMBERS, *_CONTAINERS)):
             yield "", _Variable(name, lambda n=name: names[n], functools.partial(names.__setitem__, name))
+        elif isinstance(value, FunctionType):
+            yield from _global_roots(value, seen)
+        elif hasattr(value, "__next__"):
+            seen[id(value)] = value
+        if owner is not None and isinstance(vars(owner).get(name), FunctionType):
+            yield from _global_roots(vars(owner)[name], seen, owner)
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: CodeType) -> tuple[str, ...]:
+    """Globals and attributes that code names, the functions in it included."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return tuple(sorted(set(code.co_names).union(*(names_in(c) for c in inner))))
+
+
+def _class_roots(kind: type, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
+    """Numbers and containers that a class of the user's holds for all of its objects."""
+    for cls in kind.__mro__:
+        if cls.__module__.split(".")[0] in LIBRARIES or id(cls) in seen:
+            continue
+        seen[id(cls)] = cls
+        for name, value in list(vars(cls).items()):
+            if not name.startswith("_") and type(value) in (torch.Tensor, *_NUMBERS, *_CONTAINERS):
+                get, put = functools.partial(getattr, cls, name), functools.partial(setattr, cls, name)
+                yield cls.__name__, _Variable(name, get, put)
+
+
+def _unsteady(met: Any) -> bool:
+    """Whether code asks for the time or for randomness of the system's, or something is an iterator."""
+    if isinstance(met, CodeType):
+        return not _UNSTEADY.isdisjoint(names_in(met))
+    return not isinstance(met, type)
 
 
 def _hooks(root: Any) -> list[Any]:

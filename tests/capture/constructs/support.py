@@ -94,7 +94,7 @@ def check(case: Case, tolerance: float = 2e-5, narrowed: bool = False) -> Captur
     narrowed: inputs that the declared shapes exclude are left out, if an assumption says which dimension is
     fixed
     """
-    captured = capture(made(case), _copied(case.inputs[0]))
+    captured = capture(made(case), copied(case.inputs[0]))
     onnx.checker.check_model(ir.to_proto(captured.model), full_check=True)
     runs = {"onnxruntime": ort_runner(captured.model), "ingot": ingot_runner(captured.model)}
     fixed = any(a.kind == "narrowed" for a in captured.assumptions)
@@ -103,7 +103,7 @@ def check(case: Case, tolerance: float = 2e-5, narrowed: bool = False) -> Captur
             continue
         try:
             with torch.no_grad():
-                expected = made(case)(*_copied(args))
+                expected = made(case)(*copied(args))
         except Exception as error:
             expected = error
         for runtime, run in runs.items():
@@ -113,7 +113,7 @@ def check(case: Case, tolerance: float = 2e-5, narrowed: bool = False) -> Captur
 
 def _declared(captured: Capture, args: Any) -> bool:
     """Whether the inputs have the sizes that the model declares."""
-    feeds = captured.arguments.feeds(_copied(args), {})
+    feeds = captured.arguments.feeds(copied(args), {})
     pairs = [
         (d, n)
         for v in captured.model.graph.inputs
@@ -126,7 +126,7 @@ def _compare(
     captured: Capture, case: Case, args: Any, expected: Any, runtime: str, run: Any, tolerance: float
 ) -> None:
     where = f"{case.name} in {runtime} on {[tuple(a.shape) if isinstance(a, T) else a for a in args]}"
-    feeds = {k: as_array(v) for k, v in captured.arguments.feeds(_copied(args), {}).items()}
+    feeds = {k: as_array(v) for k, v in captured.arguments.feeds(copied(args), {}).items()}
     used = {v.name for v in captured.model.graph.inputs}
     feeds = {k: v for k, v in feeds.items() if k in used}
     if isinstance(expected, Exception):
@@ -156,5 +156,6 @@ def _array(want: Any) -> Any:
     return np.asarray(want, dtype={bool: np.bool_, int: np.int64, float: np.float64}[type(want)])
 
 
-def _copied(args: Sequence[Any]) -> tuple[Any, ...]:
+def copied(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Tensors that a model may write to."""
     return tuple(a.clone() if isinstance(a, T) else a for a in args)

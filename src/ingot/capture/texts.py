@@ -1,0 +1,86 @@
+"""Sizes and tensors that the model's Python writes into strings, and whether the strings matter.
+
+Most of them are logged. A recording shows the example's numbers in them, notes the line, and is made once
+more with other numbers: where the model is another one then, the string decided something.
+"""
+
+# torch's symbolic numbers and frames are untyped.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ingot.capture.where import is_ingot_code, is_user_code, quoted
+
+_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_METHODS = ("__repr__", "__str__", "__format__")
+
+
+class Texts:
+    """The lines that wrote a size or tensor into a string."""
+
+    def __init__(self, varied: bool) -> None:
+        self.varied = varied  # show other numbers than the example's
+        self.lines: list[str] = []
+
+    def of(self, x: Any) -> Any:
+        """The number or text that is shown for a value."""
+        if isinstance(x, torch.Tensor):
+            return "another tensor, not zero: -1e-7" if self.varied else "a tensor"
+        env: Any = x.node.shape_env
+        value: Any = env.value(env.expr(x))
+        if isinstance(x, torch.SymBool):
+            return bool(value) != self.varied
+        if isinstance(x, torch.SymFloat):
+            return float(value) * (1001.7 if self.varied else 1)
+        return int(value) * (1001 if self.varied else 1) + (7 if self.varied else 0)
+
+
+def _asking() -> FrameType | None:
+    """The user's frame, if it is the user's own code that asks."""
+    at: FrameType | None = sys._getframe(2)
+    while at is not None and is_ingot_code(at.f_code):
+        at = at.f_back
+    return at if at is not None and is_user_code(at.f_code) else None
+
+
+@contextlib.contextmanager
+def watched_texts(varied: bool = False) -> Generator[Texts]:
+    """Show numbers to the user's own `str`, `repr`, `format` and f-strings for the time of a recording."""
+    texts = Texts(varied)
+    kept: list[tuple[Any, str, Any]] = []
+
+    def shown(kind: Any, method: str) -> Callable[..., str]:
+        plain = getattr(kind, method)
+
+        def show(self: Any, *spec: str) -> str:
+            frame = _asking()
+            if frame is None:
+                return plain(self, *spec)
+            texts.lines.append(quoted(frame))
+            found = texts.of(self)
+            return format(found, *spec) if method == "__format__" else str(found)
+
+        return show
+
+    for kind in (*_NUMBERS, FakeTensor):
+        for method in _METHODS:
+            kept.append((kind, method, vars(kind).get(method)))
+            setattr(kind, method, shown(kind, method))
+    try:
+        yield texts
+    finally:
+        for kind, method, before in kept:
+            if before is None:
+                delattr(kind, method)
+            else:
+                setattr(kind, method, before)
