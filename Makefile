@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth
+.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -30,6 +30,8 @@ bench-check: $(VENV)/.bench
 
 bench-depth: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.depth $(ARGS)
+bench-quantised: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.quantised $(ARGS)
 
 opinfo: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.opinfo.run $(ARGS)
