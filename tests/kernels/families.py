@@ -26,6 +26,7 @@ from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_grou
 from ingot.kernels.determinant import determinant
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Expression, Step
+from ingot.kernels.few_bits import MOST_ROWS, few_bits
 from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
@@ -524,6 +525,11 @@ def integers(machine: Machine) -> Iterator[Call]:
                     image((1, channels, 14, 14), order, dtype), None, packed, out,
                     (stride, stride), (1, 1, 1, 1), (1, 1), None, machine,
                 )  # fmt: skip
+
+    for rows, n, block, has_zero in itertools.product(range(1, MOST_ROWS + 1), (6, 8, 9), (32, 128), (0, 1)):
+        scales, halves = new((n, 2)), new((rows, block // lanes, 2, lanes))
+        zeros, out = scales if has_zero else None, new((rows, n))
+        yield few_bits(halves, new((n, block), "uint8"), scales, zeros, out, block, machine)
 
 
 def layers(machine: Machine) -> Iterator[Call]:

@@ -46,6 +46,7 @@ HELD_BY = {
     "boxes._roi_align": "test_boxes.py::test_roi_align",
     "boxes._roi_pool": "test_boxes.py::test_roi_pool",
     "boxes._suppress": "test_boxes.py::test_suppression",
+    "few_bits._few_bits": "test_few_bits.py::test_any_product_with_few_bits",
     "determinant._determinant": "test_determinant.py::test_determinants",
     "linear_attention._linear_attention": "test_linear_attention.py::test_linear_attention",
     "unique._find_unique": "test_unique.py::test_unique",

@@ -164,12 +164,15 @@ def test_weights_of_few_bits(bits: int, depth: int, block: int) -> None:
     weights = random_bytes(rng, BYTES[0], n, blocks, block * bits // 8)
     scales, x = rng.uniform(0.001, 0.1, n * blocks).astype(F), rng.normal(0, 1, (3, 7, depth)).astype(F)
     attributes = {"K": depth, "N": n, "bits": bits, "block_size": block}
+    row, bias = rng.normal(0, 1, (1, 2, depth)).astype(F), rng.normal(0, 1, n).astype(F)  # few of them
     packed = random_bytes(rng, BYTES[0], n * -(-blocks * bits // 8))
     for zeros in (None, packed):
         compare("MatMulNBits", [x, weights, scales, zeros], (0,), F, apart=2e-4, **attributes)
+        compare("MatMulNBits", [row, weights, scales, zeros, None, bias], (0,), F, apart=2e-4, **attributes)
     if bits == 4:
         real = rng.uniform(0, 15, n * blocks).astype(F)
         compare("MatMulNBits", [x, weights, scales, real], (0,), F, apart=2e-4, **attributes)
+        compare("MatMulNBits", [row, weights, scales, real], (0,), F, apart=2e-4, **attributes)
         if depth == 64:
             order = rng.permutation(np.arange(depth) // block).astype(np.int32)
             compare("MatMulNBits", [x, weights, scales, None, order], (0,), F, apart=2e-4, **attributes)

@@ -8,15 +8,20 @@ middle between two steps may take either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.call import View as Memory
+from ingot.kernels.call import constant
 from ingot.kernels.contract import name_of
+from ingot.kernels.copy import copy
 from ingot.kernels.definitions import dequantize, quantize
+from ingot.kernels.few_bits import few_bits, supports
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.units import DTYPES
@@ -536,11 +541,53 @@ class MatMulNBits(Op):
             return False
         own = all(v is None or v.is_initializer() for v in node.inputs[1:5])
         key = ("few bits", node.inputs[1], *(input_of(node, i) for i in (2, 3, 4))) if own else None
+        if self._takes_bits(node, plan, a):
+            return self._lower_bits(node, plan, a, [array for array in arrays[1:] if array is not None], key)
         machine, source = plan.machine, plan.view(a)
         packed = plan.pack(key, lambda: pack_weights(self.weights(node, arrays), machine))
         facts = plan.facts(value)
         product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
         plan.anchor(product, lambda out, epilogue: matmul(source, packed, out, epilogue, machine))
+        return bias is None or plan.wait(value, "Add", [product, _last(plan, bias, len(facts.shape))])
+
+    def _takes_bits(self, node: ir.Node, plan: Lowering, a: ir.Value) -> bool:
+        """Whether the weights are read as they are: four bits, and few rows."""
+        facts, block = plan.facts(a), attr_int(node, "block_size", 32)
+        plain = attr_int(node, "bits", 4) == 4 and input_of(node, 4) is None and facts.dtype == _FLOAT32
+        scales = input_of(node, 2)
+        plain = plain and scales is not None and plan.facts(scales).dtype == _FLOAT32
+        return plain and supports(math.prod(facts.shape[:-1]), facts.shape[-1], block, plan.machine)
+
+    def _lower_bits(
+        self, node: ir.Node, plan: Lowering, a: ir.Value, arrays: Sequence[Array], key: Hashable
+    ) -> bool:
+        """A kernel that widens the weights in registers."""
+        value, bias, machine = node.outputs[0], input_of(node, 5), plan.machine
+        n, depth, block = attr_int(node, "N", 0), attr_int(node, "K", 0), attr_int(node, "block_size", 32)
+
+        def kept() -> list[Memory]:
+            w, scales = arrays[0].reshape(n, -1), arrays[1].reshape(n, -1)
+            zeros = arrays[2:]
+            if zeros and zeros[0].dtype == np.uint8:
+                zeros = [unpacked(zeros[0].reshape(n, -1), 4)[:, : scales.shape[1]]]
+            floats = [scales, *(z.reshape(scales.shape).astype(np.float32) for z in zeros)]
+            return [constant(np.ascontiguousarray(array)) for array in (w, *floats)]
+
+        weights, scales, *zeros = plan.pack(None if key is None else ("as they are", key), kept)
+        rows = math.prod(plan.facts(a).shape[:-1])
+        shape = (rows, depth // (2 * machine.lanes), 2, machine.lanes)
+        source = plan.plain(a)
+        halves = plan.copied(source.with_dims(shape, (depth, 2 * machine.lanes, 1, 2)))
+        facts = plan.facts(value)
+        product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
+        out = plan.output(product)
+        flat = out.reshape((rows, n))
+        target = plan.temporary((rows, n), _FLOAT32) if flat is None or flat.strides[1] != 1 else flat
+        plan.emit(few_bits(halves, weights, scales, zeros[0] if zeros else None, target, block, machine))
+        if target is not flat:
+            whole = target.reshape(facts.shape)
+            assert whole is not None
+            plan.emit(copy(whole, out, machine))
         return bias is None or plan.wait(value, "Add", [product, _last(plan, bias, len(facts.shape))])
 
 
