@@ -29,6 +29,7 @@ from ingot.passes.edit import (
     replace,
     reserve_names,
 )
+from ingot.passes.experimental import EXPERIMENTAL
 
 Replacement: TypeAlias = "Sequence[ir.Value | None]"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"
@@ -37,8 +38,8 @@ DOMAIN = "com.microsoft"
 #: The first opset of the main domain that has every operator written here.
 LOWEST = 24
 _TABLE: dict[str, Function] = {}
-#: Written into the main domain by exporters, although it never was there.
-MISPLACED = ("SimplifiedLayerNormalization",)
+#: Written into the main domain by exporters, although it never was there, or only on trial.
+MISPLACED = ("SimplifiedLayerNormalization", *EXPERIMENTAL)
 
 
 def _meaning(*names: str) -> Callable[[Function], Function]:
@@ -535,6 +536,7 @@ def _attend_to_product(
 
 _meaning("GroupQueryAttention")(group_query_attention)
 _TABLE.update(LAYERS)
+_TABLE.update(EXPERIMENTAL)
 
 # ---- recurrent layers --------------------------------------------------------------------------------------
 
