@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.opinfo.judge import one_line
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
+GENERATED = Path(__file__).with_name("generation.json")
 SECONDS = 90
 
 
@@ -84,6 +86,23 @@ def attempt(config_class: Any) -> tuple[str, str]:
     return "pass", f"{len(report.cases)} sizes, {free} dimensions dynamic"
 
 
+def generate(config_class: Any) -> tuple[str, str]:
+    """`(status, reason)` of a greedy loop with a cache: unbuilt, pass, refused, wrong or crash."""
+    from ingot.errors import ExportError, VerificationError
+    from tests.architectures.generation import Unbuilt, generation
+
+    try:
+        return "pass", generation(config_class)
+    except Unbuilt as error:
+        return "unbuilt", first_line(error)
+    except (VerificationError, AssertionError) as error:
+        return "wrong", first_line(error)
+    except ExportError as error:
+        return "refused", first_line(error)
+    except Exception as error:
+        return "crash", f"{type(error).__name__}: {first_line(error)}"
+
+
 def first_line(error: Exception) -> str:
     """The error in one line of readable length."""
     return one_line(error)[:400]
@@ -96,8 +115,10 @@ def main() -> int:
     parser.add_argument("--failing", action="store_true", help="only those that built and did not pass")
     parser.add_argument("--new", action="store_true", help="only those without a result")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--generation", action="store_true", help="loops with a cache instead of base models")
     options = parser.parse_args()
-    known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results, measure = (GENERATED, generate) if options.generation else (RESULTS, attempt)
+    known = _read(results)
     import transformers  # noqa: F401  (loaded once, for all of the forked processes)
 
     import ingot.capture.attempt
@@ -112,17 +133,21 @@ def main() -> int:
         if time.monotonic() - begun > options.seconds:
             break
         start = time.monotonic()
-        status, reason = _forked(config_class)
+        status, reason = _forked(measure, config_class)
         known[name] = [status, reason]
         print(f"{status:8s} {name:32s} {time.monotonic() - start:5.1f} s  {reason[:230]}", flush=True)
-        RESULTS.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
+        results.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
     counts = collections.Counter(status for status, _ in known.values())
     print(dict(counts))
-    PAGE.write_text(page(known))
+    PAGE.write_text(page(_read(RESULTS), _read(GENERATED)))
     return 0
 
 
-def _forked(config_class: Any) -> tuple[str, str]:
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _forked(measure: Callable[[Any], tuple[str, str]], config_class: Any) -> tuple[str, str]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -132,7 +157,7 @@ def _forked(config_class: Any) -> tuple[str, str]:
         with warnings.catch_warnings(), contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
             warnings.simplefilter("ignore")
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            result = attempt(config_class)
+            result = measure(config_class)
         os.write(writer, json.dumps(result).encode())
         os._exit(0)
     os.close(writer)
@@ -145,9 +170,10 @@ def _forked(config_class: Any) -> tuple[str, str]:
     return status_, reason
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
     """docs/architectures.md."""
     built = {n: r for n, r in sorted(results.items()) if r[0] != "unbuilt"}
+    loops = {n: r for n, r in sorted(generated.items()) if r[0] != "unbuilt"}
     passing = [n for n, r in built.items() if r[0] == "pass"]
     lines = [
         "# Architectures of transformers that Ingot exports",
@@ -162,12 +188,20 @@ def page(results: dict[str, Any]) -> str:
         "",
         f"**{len(passing)} of {len(built)} pass.**",
         "",
-        "| architecture | result | |",
-        "|---|---|---|",
+        f"Generation with a key-value cache was measured for {len(loops)}: the step is exported with its",
+        "cache as inputs and outputs, and a greedy loop over it in Ingot's session gives the tokens of the model's",
+        "own `generate` at several batch",
+        f"sizes (column *cache*). **{sum(r[0] == 'pass' for r in loops.values())} of {len(loops)} pass.**",
+        "",
+        "| architecture | result | cache | |",
+        "|---|---|---|---|",
     ]
-    for name, (status, reason) in built.items():
+    for name in sorted({*built, *loops}):
+        status, reason = built.get(name, ("", ""))
+        loop, why = loops.get(name, ("", ""))
+        reason = "; ".join(r for r in (reason, "" if loop in ("", "pass") else f"cache: {why}") if r)
         text = re.sub(r"\S*[/\\]", "", reason).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| {name} | {status} | {text[:150]} |")
+        lines.append(f"| {name} | {status} | {loop} | {text[:150]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,5 @@
-"""torch.cond, torch.while_loop, torch.scan and map: torch's own control flow as branches and loops.
+"""torch.cond, torch.while_loop, torch.scan and map, and checks of tensors: torch's own control flow as
+branches, loops and checks.
 
 Their code is swapped for the time of a recording, so that they are found under every name that a model has
 for them.
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree  # pyright: ignore[reportPrivateUsage]
 
+from ingot.capture.checks import line, require
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import recorder
 from ingot.capture.scope import inside
@@ -45,7 +47,8 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     from torch._higher_order_ops.scan import scan
     from torch._higher_order_ops.while_loop import while_loop
 
-    found: Any = ((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map))
+    checked = getattr(torch, "_check_tensor_all_with", None)
+    found: Any = ((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all))
     for function, instead in found:
         if isinstance(function, FunctionType):
             yield function, instead
@@ -73,6 +76,22 @@ def _map(f: Any, xs: Any, *args: Any) -> Any:
     from ingot.capture import torch_control
 
     return torch_control.mapped(f, xs, args)
+
+
+def _all(error_type: Any, cond: Any, message: Any = None) -> None:
+    from ingot.capture import torch_control
+
+    torch_control.check_all(error_type, cond, message)
+
+
+def check_all(error_type: Any, condition: Any, message: Any) -> None:
+    """torch._check_tensor_all: a check in the graph where data decides."""
+    g = recorder()
+    holds = RUNTIME.truth(condition.all())
+    if isinstance(holds, torch.SymBool):
+        require(g, g.scalar(holds), f"`{line()}`")
+    elif not holds:
+        raise error_type(message() if callable(message) else "Expected cond to be True for all elements")
 
 
 def branch(condition: Any, then: Callable[..., Any], other: Callable[..., Any], operands: Any) -> Any:
