@@ -137,7 +137,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def fails(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(ir, "save", fails)
+    monkeypatch.setattr("ingot.loading.write", fails)
     with pytest.raises(ModelError, match=r"net\.onnx: cannot be written: disk full"):
         program.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]

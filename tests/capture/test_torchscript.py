@@ -107,11 +107,23 @@ def test_what_a_script_asks_of_data_is_refused_with_its_line() -> None:
     class Raises(nn.Module):
         def forward(self, x: T) -> T:
             y = x * 2
-            return y[: int(y[0])]
+            table = {3: y}
+            table[int(y[0])] = x
+            return table[2]
 
     with pytest.raises(ExportError) as error:
         ingot.export(torch.jit.script(Raises()), (torch.ones(3),))
-    assert f"{__file__}:" in str(error.value) and "return y[: int(y[0])]" in str(error.value)
+    assert f"{__file__}:" in str(error.value) and "table[int(y[0])] = x" in str(error.value)
+
+
+def test_numbers_of_data_are_places_in_a_slice() -> None:
+    """Also those that are negative, or beyond the end."""
+
+    def cut(x: T) -> T:
+        return x[: int(x[0])]
+
+    inputs = [(torch.tensor([float(n), 5.0, 6.0]),) for n in (2, 1, 3, 7, -1, 0)]
+    parity(torch.jit.script(cut), *inputs)
 
 
 def speech() -> np.ndarray[Any, Any]:
@@ -146,3 +158,157 @@ def test_voice_detection_over_a_spoken_clip() -> None:
             found.append(want)
             assert abs(np.asarray(session(x, 16000)).item() - want) < 1e-5, start
     assert len(found) > 30 and max(found) > 0.5, "the clip has speech in it"
+
+
+def choice(x: T) -> T:
+    """Both sides give the variable."""
+    return x * 2 if bool(x.sum() > 0) else x - 1
+
+
+def by_size(x: T) -> T:
+    """A branch on a size, with an early return."""
+    if x.shape[0] > 4:
+        return x.relu()
+    return x.exp()
+
+
+def early(x: T) -> T:
+    """Returns on the way."""
+    if bool(x.sum() > 0):
+        return x * 2
+    z = x.abs()
+    if bool(z.max() > 1):
+        return z
+    return x + 1
+
+
+def growing(x: T) -> T:
+    """A while with a counter, and a list that grows."""
+    n = 0
+    seen = [x]
+    while bool(x.sum() < 100):
+        x = (x * 2).abs() + 1
+        n += 1
+        seen.append(x)
+    return torch.stack(seen).sum(0) + n
+
+
+def stopping(x: T) -> T:
+    """A known number of rounds, left early."""
+    for i in range(5):
+        x = x * 2 + i
+        if bool(x.max() > 10):
+            break
+    return x
+
+
+def rows(x: T) -> T:
+    """A list as long as a size says."""
+    out: list[T] = []
+    for i in range(x.shape[0]):
+        out.append(x[i] * i)
+    return torch.stack(out)
+
+
+def containers(x: T) -> T:
+    """A list and a dict that one side changes, an optional that one side gives, a number of data."""
+    parts, named = [x], {"a": x}
+    shift: T | None = None
+    factor = 2.0
+    if bool(x.sum() > 0):
+        parts.append(x * 2)
+        named["a"] = x * 5
+        factor = float(x.max())
+    else:
+        parts.append(x * 3)
+        shift = x.mean()
+    y = torch.cat(parts).sum(0) + named["a"] * factor
+    if shift is not None:
+        y = y + shift
+    return y
+
+
+def nested(x: T) -> T:
+    """A while in an if in a for."""
+    for _ in range(3):
+        if bool(x.mean() > 0):
+            while bool(x.sum() > 1):
+                x = x / 2
+        else:
+            x = x + 1
+    return x
+
+
+def repeated(x: T, n: T) -> T:
+    """As many rounds as a tensor says."""
+    for i in range(int(n)):
+        x = x + i
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "kinds"),
+    [
+        (choice, {"If"}),
+        (by_size, {"If"}),
+        (early, {"If"}),
+        (growing, {"Loop"}),
+        (stopping, {"If", "Loop"}),
+        (rows, {"Loop"}),
+        (containers, {"If"}),
+        (nested, {"If"}),
+        (repeated, {"Loop"}),
+    ],
+)
+def test_branches_and_loops_on_data(function: Any, kinds: set[str]) -> None:
+    """They become If and Loop, and nothing follows the example."""
+    up, down = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.25, 1.0]]), -torch.rand(6, 3)
+    small, large = torch.tensor([[-0.1, -0.2, 0.1]]), torch.rand(3, 3) * 30
+    inputs: list[Any] = [(up,), (down,), (small,), (large,)]
+    if function is repeated:
+        inputs = [(x, torch.tensor(n)) for (x,), n in zip(inputs, (3, 0, 1, 6), strict=True)]
+    captured = parity(torch.jit.script(function), *inputs)
+    assert kinds & {n.op_type for n in captured.model.graph}
+    assert not [a for a in captured.assumptions if a.kind in ("range", "relation", "narrowed", "constant")]
+
+
+def test_assertions_of_a_script_are_checked() -> None:
+    """An assertion about data is part of the model."""
+
+    def root(x: T) -> T:
+        assert bool((x >= 0).all()), "wanted no negative number"
+        return x.sqrt()
+
+    program = ingot.export(torch.jit.script(root), (torch.rand(3),))
+    assert [a.status for a in program.assumptions if a.kind == "condition"] == ["checked"]
+    np.testing.assert_allclose(program(np.array([4.0], np.float32)), [2.0])
+    with pytest.raises(ingot.IngotError):
+        program(np.array([-4.0], np.float32))
+
+
+class Module(nn.Module):
+    """State, submodules and statistics used inside branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.batch, self.instance = (
+            nn.BatchNorm1d(3),
+            nn.InstanceNorm1d(3, affine=True, track_running_stats=True),
+        )
+
+    def forward(self, x: T) -> T:
+        if bool(x.sum() > 0):
+            x = self.first(self.batch(x).transpose(1, 2)).transpose(1, 2)
+        else:
+            x = self.second(self.instance(x).transpose(1, 2)).transpose(1, 2)
+        return x
+
+
+def test_layers_with_statistics_inside_branches() -> None:
+    """BatchNorm and InstanceNorm use what they have seen in training."""
+    module = Module()
+    for _ in range(3):
+        module(torch.rand(2, 3, 5) + 1), module(-torch.rand(2, 3, 5))
+    scripted = torch.jit.script(module.eval())
+    parity(scripted, (torch.rand(2, 3, 5),), (-torch.rand(3, 3, 7),))

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import CellType, FunctionType
 from typing import Any
 
 from ingot.capture.merge import UNBOUND
+
+
+class Sharing:
+    """A function that says itself which variables it shares, as a closure does."""
+
+    def __init__(self, function: Callable[..., Any], cells: Mapping[str, CellType]) -> None:
+        self.function, self.cells = function, dict(cells)
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        return self.function(*args)
 
 
 class Cells:
@@ -17,6 +28,8 @@ class Cells:
         for f in functions:
             if isinstance(f, FunctionType):
                 self.all.update(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
+            elif isinstance(f, Sharing):
+                self.all.update(f.cells)
 
     def cell(self, name: str) -> CellType:
         """A variable's cell; private names of a class are found by their own name."""

@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from ingot.capture.request import cannot_wait
+from ingot.capture.stage import RUNTIME
+
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -92,11 +95,18 @@ NUMBERS: dict[str, Callable[..., Any]] = {
 
 
 def _slice(x: Any, start: Any = None, end: Any = None, step: int = 1) -> Any:
-    return x[start:end:step]
+    return RUNTIME.item(x, slice(start, end, step))
+
+
+def key_of(x: Any, key: Any) -> Any:
+    """A key of a dict that the script makes or changes: Python has to know it."""
+    if isinstance(x, dict) and isinstance(key, SYMBOLIC):
+        cannot_wait("makes a number that data or a size decides a key of a dict")
+    return key
 
 
 def _set_item(x: Any, key: Any, value: Any) -> Any:
-    x[key] = value
+    x[key_of(x, key)] = value
     return x
 
 
@@ -127,28 +137,28 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "pop": lambda x, *i: x.pop(*i),
     "popitem": lambda x: x.popitem(),
     "copy": lambda x: x.copy(),
-    "list": list,
+    "list": lambda x: RUNTIME.call(list, x),
     "dict": dict,
     "index": lambda x, v: x.index(v),
     "count": lambda x, v: x.count(v),
-    "len": len,
+    "len": lambda x: RUNTIME.call(len, x),
     "add": operator.add,
     "add_": _returning(lambda x, v: x.extend(v)),
     "mul": operator.mul,
-    "eq": operator.eq,
-    "ne": operator.ne,
+    "eq": RUNTIME.equal,
+    "ne": RUNTIME.unequal,
     "slice": _slice,
-    "__getitem__": operator.getitem,
+    "__getitem__": RUNTIME.item,
     "_set_item": _set_item,
     "Delete": _delete,
-    "__contains__": lambda x, v: v in x,
+    "__contains__": RUNTIME.contains,
     "keys": lambda x: list(x.keys()),
     "values": lambda x: list(x.values()),
     "items": lambda x: list(x.items()),
     "get": lambda x, key, default=None: x.get(key, default),
-    "setdefault": lambda x, key, default: x.setdefault(key, default),
+    "setdefault": lambda x, key, default: x.setdefault(key_of(x, key), default),
     "update": _returning(lambda x, v: x.update(v)),
-    "min": min,
-    "max": max,
-    "sum": sum,
+    "min": lambda *x: RUNTIME.call(min, *x),
+    "max": lambda *x: RUNTIME.call(max, *x),
+    "sum": lambda x: RUNTIME.call(sum, x),
 }

@@ -13,15 +13,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CellType
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import where
-from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC
+from ingot.capture.cells import Sharing
+from ingot.capture.lists import Rows, TracedList
+from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC, key_of
+from ingot.capture.stage import RUNTIME
+from ingot.capture.standins import present
 from ingot.errors import ExportError
 
 # TorchScript's numbers for dtypes, in their order.
@@ -30,6 +36,7 @@ _DTYPES = (
     torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
     torch.quint8, torch.qint32, torch.bfloat16,
 )  # fmt: skip
+_FOREVER = (1 << 63) - 1  # the count of a `while`
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
 
 
@@ -218,21 +225,48 @@ class Graph:
         return call(schema, inputs)
 
     def choose(self, node: Any, condition: Any, values: dict[int, Any]) -> list[Any]:
-        """The block for a condition."""
+        """The block for a condition; an If where only the run knows it."""
         blocks = list(node.blocks())
-        return self.block(blocks[0] if condition else blocks[1], values)
+        if not RUNTIME.waits(condition):
+            return self.block(blocks[0] if condition else blocks[1], values)
+        held = {"held": CellType(_held(values))}
+        then, other = (Sharing(lambda b=b: tuple(self.block(b, dict(values))), held) for b in blocks)
+        return list(RUNTIME.branch(condition, then, other, (), ()))
 
     def loop(self, node: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any]:
-        """The block again and again, while its condition holds, as often as the count says at most."""
+        """The block again and again, while its condition holds, as often as the count says at most; a Loop
+        where only the run knows how often.
+        """
         count, condition, *carried = inputs
         (block,) = node.blocks()
         places = [v.unique() for v in block.inputs()]
-        for i in range(count):
-            if not condition:
-                break
-            values.update(zip(places, (i, *carried), strict=True))
-            condition, *carried = self.block(block, values)
-        return carried
+        if RUNTIME.waits(condition):
+            condition = RUNTIME.truth(condition)
+        cells = {f"value {i}": CellType(value) for i, value in enumerate((condition, *carried))}
+        names = list(cells)
+
+        def round_(i: Any) -> None:
+            now = [cells[n].cell_contents for n in names[1:]]
+            made = self.block(block, {**values, **dict(zip(places, (i, *now), strict=True))})
+            for name, value in zip(names, made, strict=True):
+                cells[name].cell_contents = value
+
+        shared = cells | {"held": CellType(_held(values))}
+        body, go = Sharing(round_, shared), Sharing(lambda: cells[names[0]].cell_contents, shared)
+        if isinstance(count, int) and count >= _FOREVER:
+            rounds = itertools.count()
+            RUNTIME.repeat(go, Sharing(lambda: round_(next(rounds)), shared), names, names, names)
+        else:
+            items = range(count) if isinstance(count, int) else Rows(count, lambda i: i)
+            RUNTIME.each(items, body, go, names, names, names)
+        return [cells[n].cell_contents for n in names[1:]]
+
+
+def _held(values: dict[int, Any]) -> list[Any]:
+    """What a block can change: lists, dicts, and attributes of modules."""
+    found = [v for v in values.values() if isinstance(v, (list, dict, tuple))]
+    modules = {id(m): m for v in values.values() if isinstance(v, torch.nn.Module) for m in v.modules()}
+    return [*found, *map(vars, modules.values())]
 
 
 def call(schema: str, inputs: list[Any]) -> Any:
@@ -260,7 +294,10 @@ def call(schema: str, inputs: list[Any]) -> Any:
             named[argument.name] = given
         else:
             positional.append(given)
-    return operator(*positional, **{k: v for k, v in named.items() if v is not None})
+    named = {k: v for k, v in named.items() if v is not None}
+    if positional and isinstance(positional[0], TracedList) and not positional[0].known:
+        return RUNTIME.call(getattr(torch, name), *positional, **named)
+    return operator(*positional, **named)
 
 
 def _dtype(number: Any) -> torch.dtype:
@@ -303,7 +340,9 @@ def _flat(x: Any) -> Any:
 
 
 def _raise(_: Any, message: Any = "", *__: Any) -> Any:
-    raise RuntimeError(f"the scripted module raises: {message}")
+    error = RuntimeError(f"the scripted module raises: {message}")
+    error.ingot_asserted = True  # the model's own, not Ingot's
+    raise error
 
 
 def _get(node: Any, owner: Any) -> Any:
@@ -316,7 +355,10 @@ def _put(node: Any, owner: Any, value: Any) -> tuple[()]:
 
 
 def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
-    return dict(zip(inputs[::2], inputs[1::2], strict=True))
+    made: dict[Any, Any] = {}
+    for key, value in zip(inputs[::2], inputs[1::2], strict=True):
+        made[key_of(made, key)] = value
+    return made
 
 
 def _same(_: Any, x: Any, *__: Any) -> Any:
@@ -326,7 +368,7 @@ def _same(_: Any, x: Any, *__: Any) -> Any:
 _SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::GetAttr": _get,
     "prim::SetAttr": _put,
-    "prim::ListConstruct": lambda _, *inputs: list(inputs),
+    "prim::ListConstruct": lambda _, *inputs: TracedList(inputs),
     "prim::TupleConstruct": lambda _, *inputs: tuple(inputs),
     "prim::DictConstruct": _pairs,
     "prim::ListUnpack": lambda _, x: list(x),
@@ -335,9 +377,9 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
     "prim::Uninitialized": lambda _: None,
     "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
-    "prim::unchecked_cast": _same,
-    "prim::unchecked_unwrap_optional": _same,
-    "aten::_unwrap_optional": _same,
+    "prim::unchecked_cast": lambda _, x: present(x),
+    "prim::unchecked_unwrap_optional": lambda _, x: present(x),
+    "aten::_unwrap_optional": lambda _, x: present(x),
     "prim::data": lambda _, x: x.detach(),
     "prim::dtype": lambda _, x: _DTYPES.index(x.dtype),
     "prim::device": lambda _, x: x.device,
@@ -351,8 +393,8 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "aten::format": lambda _, text, *rest: text.format(*rest),
     "prim::Print": lambda *_: (),
     "aten::warn": lambda *_: (),
-    "aten::__is__": lambda _, a, b: a is b,
-    "aten::__isnot__": lambda _, a, b: a is not b,
+    "aten::__is__": lambda _, a, b: RUNTIME.same(a, b),
+    "aten::__isnot__": lambda _, a, b: RUNTIME.opposite(RUNTIME.same(a, b)),
     "aten::einsum": lambda _, equation, operands, *__: torch.einsum(equation, operands),
     "aten::tensor": _tensor,
     "aten::as_tensor": _tensor,
@@ -368,11 +410,11 @@ _OF_TENSORS: dict[str, Callable[..., Any]] = {
     "stride": lambda x, *d: x.stride(*d) if d else list(x.stride()),
     "is_floating_point": lambda x: x.is_floating_point(),
     "is_complex": lambda x: x.is_complex(),
-    "Int": int,
-    "IntImplicit": int,
-    "Float": float,
-    "FloatImplicit": float,
-    "Bool": bool,
+    "Int": lambda x: NUMBERS["Int"](x.item()),
+    "IntImplicit": lambda x: NUMBERS["Int"](x.item()),
+    "Float": lambda x: NUMBERS["Float"](x.item()),
+    "FloatImplicit": lambda x: NUMBERS["Float"](x.item()),
+    "Bool": lambda x: NUMBERS["Bool"](x.item()),
     "ScalarImplicit": lambda x: x.item(),
     "item": lambda x: x.item(),
 }

@@ -78,7 +78,13 @@ def gather(
     g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False
 ) -> ir.Value:
     """One element per position of the index; ONNX lets the other axes be shorter too."""
-    return g.op("GatherElements", g.val(a), g.val(index), axis=dim % max(a.dim(), 1))
+    places = g.val(index)
+    if index.dtype not in (torch.int64, torch.int32):
+        places = g.cast(places, index.dtype, torch.int64)
+    if not a.dim() or not index.dim():  # torch takes either for a tensor of one axis
+        flat = [g.op("Reshape", v, g.const([-1])) for v in (g.val(a), places)]
+        return g.op("Reshape", g.op("GatherElements", *flat, axis=0), g.shape(list(out.shape)))
+    return g.op("GatherElements", g.val(a), places, axis=dim % max(a.dim(), 1))
 
 
 @row("take_along_dim")

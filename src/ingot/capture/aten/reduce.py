@@ -29,11 +29,9 @@ def axes_of(dim: Any, rank: int) -> list[int] | None:
 
 
 def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
-    """A Reduce… node."""
-    if axes is None:
-        return g.op(op_type, x, keepdims=int(keepdim))
+    """A Reduce… node; over everything where there is no axis."""
     if not axes:
-        return x
+        return g.op(op_type, x, keepdims=int(keepdim))
     return g.op(op_type, x, g.const(axes), keepdims=int(keepdim))
 
 
@@ -244,6 +242,8 @@ def topk(
     g: Recorder, out: Any, a: Tensor, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> Any:
     """The k largest or smallest, sorted."""
+    if not a.dim():
+        return [g.val(a), g.const(0)]
     count = g.const([k]) if isinstance(k, int) else g.sizes.dim(k)
     return g.ops("TopK", g.val(a), count, n=2, axis=dim % a.dim(), largest=int(largest), sorted=int(sorted))
 

@@ -27,8 +27,23 @@ def _resize(
 ) -> ir.Value:
     """Resize to sizes; by scales where torch was given scales, which then also place the samples."""
     lead = x.dim() - len(size)
+    before = x.shape[lead:]
+    if attributes["coordinate_transformation_mode"] == "align_corners" and "antialias" in attributes:
+        sizes = [(g.sizes.number(n), g.sizes.number(t)) for n, t in zip(before, size, strict=True)]
+        if not all(n is not None and t is not None and n <= t for n, t in sizes):
+            raise ExportError(
+                "interpolate with antialias=True and align_corners=True makes an image smaller with a filter "
+                "that ONNX does not have. Leave align_corners at False."
+            )
     if attributes["coordinate_transformation_mode"] == "align_corners":
         scales = ()  # corner to corner of the result's whole size, which ONNX takes from sizes only
+    for n, t, s in zip(before, size, scales, strict=False):
+        whole = all(isinstance(part, (int, float)) for part in (n, t, s))
+        if whole and int(n * s) != t:
+            raise ExportError(
+                f"interpolate places samples by a scale of {s} and makes {t} of {n} elements, which is not "
+                "the scale's size; ONNX has one or the other. Give the size or the scale alone."
+            )
     fixed = all(isinstance(s, (int, float)) for s in scales)
     if fixed and len(scales) == len(size):
         factors = g.const([*[1.0] * lead, *[float(s) for s in scales]], torch.float32)

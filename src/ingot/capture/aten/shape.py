@@ -260,6 +260,8 @@ def roll(g: Recorder, out: Tensor, a: Tensor, shifts: Any, dims: Any = ()) -> ir
     shifts = [shifts] if not isinstance(shifts, (list, tuple)) else list(shifts)
     dims = [dims] if not isinstance(dims, (list, tuple)) else list(dims)
     x = g.val(a)
+    if not a.dim():
+        return x
     if not dims:
         flat = g.op("Reshape", x, g.const([-1]))
         return g.op("Reshape", _rolled(g, flat, 0, shifts[0], a.numel()), g.op("Shape", x))
@@ -269,7 +271,7 @@ def roll(g: Recorder, out: Tensor, a: Tensor, shifts: Any, dims: Any = ()) -> ir
 
 
 def _rolled(g: Recorder, x: ir.Value, dim: int, shift: Any, length: Any) -> ir.Value:
-    if isinstance(shift, int) and shift == 0:
+    if (isinstance(shift, int) and shift == 0) or length == 0:
         return x
     if isinstance(shift, int) and isinstance(length, int) and length:
         start: Any = -shift % length
@@ -277,7 +279,7 @@ def _rolled(g: Recorder, x: ir.Value, dim: int, shift: Any, length: Any) -> ir.V
             return x
         at = g.const([start])
     else:
-        at = g.op("Mod", g.op("Neg", bound(g, shift)), g.sizes.dim(length))
+        at = g.op("Mod", g.op("Neg", bound(g, shift)), g.op("Max", g.sizes.dim(length), g.const([1])))
     axes = g.const([dim])
     first = g.op("Slice", x, at, g.const([END]), axes)
     return g.op("Concat", first, g.op("Slice", x, g.const([0]), at, axes), axis=dim)
