@@ -306,27 +306,34 @@ class QLinearMul(_Pairwise):
 
 @register("QLinearAdd", since=1, domain=_DOMAIN)
 class QLinearAdd(_Pairwise):
-    """The sum of two dequantised tensors, quantised."""
+    """The sum of two dequantised tensors, quantised: three multiply-adds, each rounded once; the last is that
+    of the operand whose rows do not repeat.
+    """
 
-    def _factors(self, scales: list[Array], zeros: list[Any]) -> tuple[Any, Any, Any]:
-        left, right = scales[0] / scales[2], scales[1] / scales[2]
-        fixed = np.float32(zeros[2]) - (left * np.float32(zeros[0]) + right * np.float32(zeros[1]))
-        return left, right, np.float32(fixed)
+    def _factors(self, scales: list[Array], zeros: list[Any], is_turned: bool) -> tuple[Any, Any, Any]:
+        """Of the first operand, of the second, and what is fixed."""
+        first, second = (1, 0) if is_turned else (0, 1)
+        left, right = scales[first] / scales[2], scales[second] / scales[2]
+        moved = np.float64(left) * zeros[first] + np.float64(right * np.float32(zeros[second]))
+        return left, right, np.float32(zeros[2]) - np.float32(moved)
 
     def real(self, a: Array, b: Array, scales: list[Array], zeros: list[Any]) -> Array:
-        """Two multiply-adds, each rounded once; the last is that of the operand whose rows do not repeat."""
-        left, right, fixed = (np.float64(f) for f in self._factors(scales, zeros))
-        if _repeats(a.shape, b.shape):
-            a, b, left, right = b, a, right, left
+        """In float64, rounded where ONNX Runtime rounds."""
+        is_turned = _repeats(a.shape, b.shape)
+        left, right, fixed = (np.float64(f) for f in self._factors(scales, zeros, is_turned))
+        if is_turned:
+            a, b = b, a
         return ((b * right + fixed).astype(np.float32) + a * left).astype(np.float32)
 
     def steps(
         self, plan: Lowering, a: ir.Value, b: ir.Value, scales: list[Array], zeros: list[Any]
     ) -> ir.Value:
         """See `real`."""
-        left, right, fixed = (plan.known(np.asarray(f, np.float32)) for f in self._factors(scales, zeros))
-        if _repeats(plan.facts(a).shape, plan.facts(b).shape):
-            a, b, left, right = b, a, right, left
+        is_turned = _repeats(plan.facts(a).shape, plan.facts(b).shape)
+        factors = self._factors(scales, zeros, is_turned)
+        left, right, fixed = (plan.known(np.asarray(f, np.float32)) for f in factors)
+        if is_turned:
+            a, b = b, a
         first = _waiting(plan, "MultiplyAdd", [_waiting(plan, "Cast", [b]), right, fixed])
         return _waiting(plan, "MultiplyAdd", [_waiting(plan, "Cast", [a]), left, first])
 
