@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -110,3 +111,11 @@ def test_too_new_opset() -> None:
 def test_save_into_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no directory"):
         save(small(), tmp_path / "a" / "m.onnx")
+
+
+@pytest.mark.parametrize("given", [None, 3, ["model.onnx"], object()])
+def test_what_is_no_model(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"type {type(given).__name__}.*ingot.export first"):
+        load(given)
+    with pytest.raises(ModelError, match=f"type {type(given).__name__}"):
+        save(given, tmp_path / "model.onnx")

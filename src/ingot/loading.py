@@ -79,6 +79,12 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
         return _whole(source, "the ModelProto", None, lift)
     if isinstance(source, bytes | bytearray | memoryview):
         return _serialised(memoryview(source), "the bytes given", None, lift)
+    if not isinstance(source, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ModelError(
+            f"a model is wanted, and this is of type {type(source).__name__}. Give the path of an .onnx "
+            "file, its bytes, an onnx.ModelProto or an onnx_ir.Model (of an ingot.Program: its `model`); a "
+            "module of PyTorch's goes through ingot.export first."
+        )
     path = Path(source)
     if not path.exists():
         raise ModelError(
@@ -327,6 +333,11 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
     external_data: weights into `<path>.data` beside it; by default only where they exceed what one file can
     hold (2 GiB). Raises `ModelError` when the place cannot be written to.
     """
+    if not isinstance(model, ir.Model):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ModelError(
+            f"an onnx_ir.Model is wanted, and this is of type {type(model).__name__}. An ingot.Program has "
+            "`save` of its own; ingot.load makes a Model of everything else."
+        )
     path = require_directory(path)
     if external_data is None:
         external_data = weight_bytes(model) > EXTERNAL_ABOVE

@@ -155,3 +155,10 @@ def test_wrong_dtypes_of_numbers() -> None:
     """A float for an int."""
     with pytest.raises(ExportError, match="stands for a Python int and has dtype 'float32'; wanted 'int64'"):
         ingot.export(Numbers(), (torch.randn(3, 9), ingot.Input("float32", [])))
+
+
+@pytest.mark.parametrize("bounds", [{}, {"min": 2}, {"max": 8}, {"min": 2, "max": 8}])
+def test_dims_of_torch_with_and_without_bounds(bounds: dict[str, int]) -> None:
+    dims = ({0: torch.export.Dim("rows", **bounds)},)
+    program = ingot.export(lambda x: x * 2, (torch.ones(4, 3),), dynamic_shapes=dims)
+    assert list(program.model.graph.inputs[0].shape or ()) == ["rows", 3]

@@ -312,3 +312,15 @@ def test_layers_with_statistics_inside_branches() -> None:
         module(torch.rand(2, 3, 5) + 1), module(-torch.rand(2, 3, 5))
     scripted = torch.jit.script(module.eval())
     parity(scripted, (torch.rand(2, 3, 5),), (-torch.rand(3, 3, 7),))
+
+
+class _Named(torch.nn.Module):
+    def forward(this, x: torch.Tensor, rounds: int) -> torch.Tensor:
+        for _ in range(rounds):
+            x = x * 2
+        return x
+
+
+def test_self_has_any_name() -> None:
+    program = ingot.export(torch.jit.script(_Named()), (torch.ones(2, 3), 3))
+    np.testing.assert_array_equal(program(torch.ones(4, 3), 3), np.full((4, 3), 8.0, np.float32))

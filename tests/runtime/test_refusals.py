@@ -114,5 +114,5 @@ def test_malformed_nodes(name: str) -> None:
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in "xy")
     graph = helper.make_graph([node], "g", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    with pytest.raises(ingot.errors.ModelError, match=f"{node.op_type} 'y'.*{found}"):
+    with pytest.raises(ingot.ModelError, match=f"{node.op_type} 'y'.*{found}"):
         ingot.InferenceSession(model).run(None, {"x": ones(3)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import ingot
 from ingot.runtime import driver
+from ingot.runtime.providers import choose
 
 MODEL = """<ir_version: 10, opset_import: ["" : 20]>
 g (float[batch, 4] x, int64[batch] shift) => (float[batch, 4] y, float[batch] total) {
@@ -274,3 +276,10 @@ def test_folded_weights_are_the_same_function_for_every_shape(tmp_path: Path) ->
         x = generator.standard_normal(shape).astype(np.float32)
         (got,), (want,) = folded.run(None, {"x": x}), direct.run(None, {"x": x})
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+def test_a_name_alone_is_a_list_of_providers() -> None:
+    assert choose("CPUExecutionProvider") == ["CPUExecutionProvider"]
+    wrong: Any = [1]
+    with pytest.raises(ingot.ProviderError, match="entry 1;"):
+        choose(wrong)

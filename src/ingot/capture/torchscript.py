@@ -74,8 +74,8 @@ def _forward(schema: Any) -> Callable[..., Any]:
     """A forward with the script's own signature, its defaults among it."""
     parameter = inspect.Parameter
     found = [parameter("self", parameter.POSITIONAL_ONLY)]
-    for a in schema.arguments:
-        if a.name == "self":
+    for at, a in enumerate(schema.arguments):
+        if at == 0 and a.type.kind() == "ClassType":  # self, whatever the class calls it
             continue
         default = a.default_value if a.has_default_value() else parameter.empty
         annotation = _KINDS.get(str(a.type), parameter.empty)

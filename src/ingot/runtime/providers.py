@@ -32,6 +32,16 @@ def get_available_providers() -> list[str]:
     return [NATIVE]
 
 
+def _name(provider: Any) -> str:
+    """Of an entry: a name, or a name and options."""
+    name = provider[0] if isinstance(provider, tuple) and provider else provider
+    if not isinstance(name, str):
+        raise ProviderError(
+            f"`providers` has the entry {provider!r}; give names, such as {NATIVE!r}, or (name, options)"
+        )
+    return name
+
+
 def choose(
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
     provider_options: Sequence[dict[str, Any]] | None = None,
@@ -48,7 +58,7 @@ def choose(
         )
     if providers is None:
         return get_available_providers()
-    names = [p if isinstance(p, str) else p[0] for p in providers]
+    names = [_name(p) for p in ([providers] if isinstance(providers, str) else providers)]
     chosen: list[str] = []
     available = get_available_providers()
     for position, name in enumerate(names):

@@ -70,7 +70,7 @@ class ValueType:
         try:
             plain = issubclass(type(given), (list, tuple, int, float, bool, str))
             array: Array = np.asarray(given, dtype if plain else None)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # torch: of a tensor that wants gradients
             raise InputError(f"{subject} is a {type(given).__name__} that is no array: {error}") from None
         if dtype == _STRING and array.dtype.kind in "US":
             array = array.astype(str).astype(object)
