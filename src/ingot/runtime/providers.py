@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from ingot.errors import ProviderError
 
@@ -34,7 +34,8 @@ def get_available_providers() -> list[str]:
 
 def _name(provider: Any) -> str:
     """Of an entry: a name, or a name and options."""
-    name = provider[0] if isinstance(provider, tuple) and provider else provider
+    parts: Sequence[Any] = cast("Sequence[Any]", provider) if isinstance(provider, tuple) else (provider,)
+    name = parts[0] if parts else None
     if not isinstance(name, str):
         raise ProviderError(
             f"`providers` has the entry {provider!r}; give names, such as {NATIVE!r}, or (name, options)"
