@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
@@ -150,14 +150,18 @@ def _refuse_if_caught(args: Any, error: Exception) -> None:
     """An operation fails for the example's sizes inside a `try`: which way the model goes is not known."""
     sizes = [d for a in args if isinstance(a, torch.Tensor) for d in a.shape]
     if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try():
-        refuse(
-            DataDependentError(
-                f"{quoted_line()}\n"
-                f"This fails for some sizes ({str(error).splitlines()[0]}), inside a `try` that may "
-                "catch it: an ONNX "
-                "model cannot catch errors. Ask for the sizes with an `if` instead."
-            )
+        refuse_catching(str(error).splitlines()[0])
+
+
+def refuse_catching(what: str) -> NoReturn:
+    """An error that the model would catch is not to be had in ONNX."""
+    refuse(
+        DataDependentError(
+            f"{quoted_line()}\n"
+            f"This fails for some sizes ({what}), inside a `try` that may catch it: an ONNX model cannot "
+            "catch errors. Ask for the sizes with an `if` instead."
         )
+    )
 
 
 def ask_for_loop(tensor: Any, loops: bool = False) -> None:

@@ -29,11 +29,13 @@ from ingot.capture.checks import line, require, through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.dims import InputSpec
 from ingot.capture.graph import pruned, with_inner
+from ingot.capture.handlers import inside_try
 from ingot.capture.intercept import (
     Intercept,
     SizeWanted,
     lists_of_tensors,
     python_functions_run_as_they_are,
+    refuse_catching,
 )
 from ingot.capture.lists import Many, Perhaps, Rows
 from ingot.capture.passed import Afterwards, Objects, Path
@@ -214,7 +216,7 @@ def _run(
     recorder = Recorder(env, call.opset)
     env.on_int = lambda e: _before_number(e, call.marks.symbolic_int, recorder)
     env.on_branch = lambda e: _before_branch(e, recorder)
-    env.on_check = lambda e: _user_check(e, recorder)
+    env.on_check = lambda e: _before_check(e, recorder)
     recorder.labels_of = snapshot.labels_of
     function = call.function
     if isinstance(function, torch.nn.Module):
@@ -789,9 +791,15 @@ def _before_branch(condition: Any, recorder: Recorder) -> None:
         )
 
 
-def _user_check(condition: Any, recorder: Recorder) -> bool:
-    """The user's own torch._check: where data decides, it is a check in the graph."""
-    if not depends_on_data(recorder, condition) or not called_by_user("_check"):
+def _before_check(condition: Any, recorder: Recorder) -> bool:
+    """The user's own torch._check: where data decides, it is a check in the graph. An operator's own is the
+    operator's there, unless the model would catch what it raises.
+    """
+    if not depends_on_data(recorder, condition):
+        return False
+    if not called_by_user("_check"):
+        if inside_try() and recorder.env.known(condition) is None:
+            refuse_catching("an operator's operands may not fit each other")
         return False
     require(recorder, recorder.sizes.scalar_of(condition), f"`{line()}`")
     return True
