@@ -5,6 +5,7 @@ as inputs and outputs, and a greedy loop over it in Ingot's session is compared 
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
     """
     import ingot
 
-    masked = "attention_mask" in model.forward.__code__.co_varnames and name == "past_key_values"
+    masked = "attention_mask" in inspect.signature(model.forward).parameters and name == "past_key_values"
     alone = name != "past_key_values"
     step = {"input_ids": ids(2, 1 if alone else 4), name: past, "use_cache": True}
     if masked:

@@ -25,7 +25,6 @@ from ingot.capture.choice import Maybe
 from ingot.capture.handlers import inside_try
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, refuse, request, unpacks
-from ingot.capture.stage import RUNTIME
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -64,11 +63,7 @@ class Intercept(TorchFunctionMode):
         g = self.recorder
         if g.paused:
             return func(*args, **kwargs)
-        perhaps = _perhaps_none(func, args, kwargs)
-        if perhaps is not None:
-            with_none = self._instead(func, types, args, kwargs, perhaps, None)
-            with_value = self._instead(func, types, args, kwargs, perhaps, perhaps.value)
-            return RUNTIME.choose(perhaps.is_none, with_none, with_value)
+        _refuse_perhaps_none(func, args, kwargs)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -96,7 +91,7 @@ class Intercept(TorchFunctionMode):
         found = whole_row(func)
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
-            call = functools.partial(g.whole_alike, *found)
+            call = functools.partial(g.whole, *found)
         try:
             return call(*args, **kwargs)
         except RuntimeError as error:
@@ -112,23 +107,21 @@ class Intercept(TorchFunctionMode):
             finally:
                 g.in_python = False
 
-    def _instead(
-        self, func: Any, types: Any, args: Any, kwargs: Any, old: Any, new: Any
-    ) -> Callable[[], Any]:
-        """The call with another argument, for when it is made."""
-        given = tuple(new if a is old else a for a in args)
-        named = {k: new if a is old else a for k, a in kwargs.items()}
-        return lambda: self.__torch_function__(func, types, given, named)
 
-
-def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
-    """What may be None among the arguments, where the function takes None there too: a mask, a bias."""
-    found = [v for v in (*args, *kwargs.values()) if isinstance(v, Maybe)]
-    if not found:
-        return None
-    takes = _optional(func)
-    named = dict(zip(takes, args, strict=False)) | kwargs
-    return next((v for v in found if any(takes.get(k) and named[k] is v for k in named)), None)
+def _refuse_perhaps_none(func: Any, args: Any, kwargs: Any) -> None:
+    """What may be None is no argument of a function that takes None too: its two calls are not alike."""
+    if not any(isinstance(v, Maybe) for v in (*args, *kwargs.values())):
+        return
+    defaults = _defaults(func)
+    named = dict(zip(defaults, args, strict=False)) | kwargs
+    for name, value in named.items():
+        if isinstance(value, Maybe) and defaults.get(name, 0) is None:
+            raise DataDependentError(
+                f"{quoted_line()}\n"
+                f"Only the run knows whether {name!r} of {func.__name__} is None here, and the call means "
+                "something else then. Call it in both branches, or give it a tensor in both "
+                "(attention_mask, for a transformer's attention)."
+            )
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,13 +130,13 @@ def _signatures() -> dict[Any, Callable[..., Any]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _optional(func: Any) -> dict[str, bool]:
-    """Names of a torch function's parameters, and whether None is the default of each."""
+def _defaults(func: Any) -> dict[str, Any]:
+    """Names of a torch function's parameters, in order, and the default of each."""
     try:
         parameters = inspect.signature(_signatures().get(func) or func).parameters
     except (TypeError, ValueError):
         return {}
-    return {name: p.default is None for name, p in parameters.items()}
+    return {name: p.default for name, p in parameters.items()}
 
 
 def _refuse_if_caught(args: Any, error: Exception) -> None:
