@@ -91,7 +91,7 @@ class Intercept(TorchFunctionMode):
         found = whole_row(func)
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
-            call = functools.partial(g.whole, *found)
+            call = functools.partial(g.whole_alike, *found)
         try:
             return call(*args, **kwargs)
         except RuntimeError as error:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
+from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree  # pyright: ignore[reportPrivateUsage]
 
 from ingot.capture.checks import line, require
@@ -48,7 +49,11 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     from torch._higher_order_ops.while_loop import while_loop
 
     checked = getattr(torch, "_check_tensor_all_with", None)
-    found: Any = ((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all))
+    encode: Any = torch.nn.TransformerEncoder.forward
+    found: Any = (
+        *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
+        *((transformer._detect_is_causal_mask, _said_to_be_causal), (encode, _encode)),
+    )
     for function, instead in found:
         if isinstance(function, FunctionType):
             yield function, instead
@@ -92,6 +97,45 @@ def check_all(error_type: Any, condition: Any, message: Any) -> None:
         require(g, g.scalar(holds), f"`{line()}`")
     elif not holds:
         raise error_type(message() if callable(message) else "Expected cond to be True for all elements")
+
+
+def _said_to_be_causal(mask: Any, is_causal: Any = None, size: Any = None) -> bool:  # noqa: ARG001
+    # Found out from the mask's contents, it is a hint: the mask says the same.
+    return is_causal is True
+
+
+def _encode(
+    self: Any, src: Any, mask: Any = None, src_key_padding_mask: Any = None, is_causal: Any = None
+) -> Any:
+    from ingot.capture import torch_control
+
+    return torch_control.encoded(self, src, mask, src_key_padding_mask, is_causal)
+
+
+#: nn.TransformerEncoder.forward, whatever its code is just now
+_plain_encoder = FunctionType(
+    torch.nn.TransformerEncoder.forward.__code__,
+    torch.nn.TransformerEncoder.forward.__globals__,
+    argdefs=torch.nn.TransformerEncoder.forward.__defaults__,
+)
+
+
+def encoded(encoder: Any, src: Any, mask: Any, padding: Any, is_causal: Any) -> Any:
+    """nn.TransformerEncoder.forward in inference: padding that is all at the ends of the rows makes nested
+    tensors of them, which leave zeros there.
+    """
+    nested = torch.backends.mha.get_fastpath_enabled() and getattr(encoder, "use_nested_tensor", False)
+    if mask is not None or padding is None or src.dim() != 3 or not nested or encoder.layers[0].training:
+        return _plain_encoder(encoder, src, mask, padding, is_causal)
+    kept = padding.logical_not() if padding.dtype == torch.bool else padding == 0
+    if getattr(encoder, "mask_check", True):
+        zeros = kept.logical_not() & (kept[:, 1:] <= kept[:, :-1]).all()
+    else:  # as many from the start as are kept at all
+        padding = zeros = torch.arange(src.shape[1]) >= kept.sum(1, keepdim=True)
+    layers = SimpleNamespace(layers=encoder.layers, norm=None)
+    output = _plain_encoder(layers, src, None, padding, is_causal)
+    output = output.masked_fill(zeros.unsqueeze(-1), 0.0)
+    return output if encoder.norm is None else encoder.norm(output)
 
 
 def branch(condition: Any, then: Callable[..., Any], other: Callable[..., Any], operands: Any) -> Any:
