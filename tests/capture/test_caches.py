@@ -73,7 +73,7 @@ def test_what_objects_hold_goes_in_and_out(returns: bool) -> None:
         for name in ("layers_a_rows", "layers_a_added", "layers_b_rows", "layers_b_added", "sums")
     }
     report = verify_capture(captured, runner=ort_runner)
-    assert len(report.cases) == 4
+    assert len(report.cases) >= 4
 
 
 def test_the_caller_s_object_stays_as_it_was() -> None:

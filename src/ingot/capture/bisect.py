@@ -148,6 +148,8 @@ def _first_bad(
         module(*args, **kwargs)
     seen = [i for i in chosen if i in replay.kept]
     values = [v for i in seen if (v := calls[i][1]) is not None]
+    if not values:
+        return None
     results = _with_outputs(captured.model, values, runner, feeds)
     for i, got in zip(seen, results, strict=True):
         want = replay.kept[i]

@@ -35,7 +35,9 @@ def inside_try() -> bool:
 
 @lru_cache(maxsize=4096)
 def _bodies(code: CodeType) -> tuple[tuple[int, int], ...]:
-    """Where the bodies of `try` statements are in a function's code; those of `with` are left out."""
+    """Where the bodies of `try` statements that catch are in a function's code: not those of `with`, nor of
+    `finally` alone.
+    """
     entries: list[Any] = dis._parse_exception_table(code)  # type: ignore[attr-defined]
     if not entries:
         return ()
@@ -44,7 +46,13 @@ def _bodies(code: CodeType) -> tuple[tuple[int, int], ...]:
     after = dict(itertools.pairwise(order))
     found: list[tuple[int, int]] = []
     for entry in entries:
-        follows = names.get(after.get(entry.target, -1), "")
-        if names.get(entry.target) == "PUSH_EXC_INFO" and follows != "WITH_EXCEPT_START":
-            found.append((entry.start, entry.end))
+        at = after.get(entry.target, -1)
+        if names.get(entry.target) == "PUSH_EXC_INFO":
+            if names.get(at) == "POP_TOP":  # `except:`
+                found.append((entry.start, entry.end))
+                continue
+            while names.get(at, "").startswith(("LOAD_", "BUILD_TUPLE", "CACHE")):
+                at = after.get(at, -1)
+            if names.get(at) == "CHECK_EXC_MATCH":
+                found.append((entry.start, entry.end))
     return tuple(found)

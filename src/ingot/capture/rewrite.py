@@ -172,10 +172,14 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
     for node in ast.walk(module):
         if isinstance(node, (ast.stmt, ast.expr)) and not hasattr(node, "lineno"):
             ast.copy_location(node, root)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.end_lineno != node.lineno
+        ):
             # A call of a method is on the line where the method's name ends, to Python: a branch would be
             # on the last line of its sides.
-            node.end_lineno = node.lineno
+            node.end_lineno, node.end_col_offset = node.lineno, node.col_offset
     made = compile(module, file, "exec", flags=code.co_flags & 0xFE0000, dont_inherit=True)
     line = code.co_firstlineno
     hits = [c for c in codes_in(made) if c.co_name == code.co_name and c.co_firstlineno == line]

@@ -153,10 +153,10 @@ def _varied(spec: Any, x: Any, way: int, rng: np.random.Generator) -> Any:
     if spec.number is float:
         return float(np.float32(x * rng.choice(_SCALES) + rng.choice(_SHIFTS)))
     if spec.dtype == torch.bool:
-        return torch.from_numpy(rng.random(tuple(x.shape)) < (0.0, 1.0, 0.5, 0.9, 0.1)[way % 5])
+        return torch.from_numpy(np.asarray(rng.random(tuple(x.shape)) < (0.0, 1.0, 0.5, 0.9, 0.1)[way % 5]))
     if not spec.dtype.is_floating_point:
         return _integers(x, way, rng)
-    noise = torch.from_numpy(rng.standard_normal(tuple(x.shape))).to(x.dtype)
+    noise = torch.from_numpy(np.asarray(rng.standard_normal(tuple(x.shape)))).to(x.dtype)
     kind = way % 6
     scale, shift = float(rng.choice(_SCALES)), float(rng.choice(_SHIFTS))
     if kind == 0:
@@ -168,7 +168,9 @@ def _varied(spec: Any, x: Any, way: int, rng: np.random.Generator) -> Any:
     if kind == 3:
         return torch.zeros_like(x) if way % 12 == 3 else torch.full_like(x, shift)
     if kind == 4:
-        return torch.where(torch.from_numpy(rng.random(tuple(x.shape)) < 0.9), x * 0, noise * scale)
+        return torch.where(
+            torch.from_numpy(np.asarray(rng.random(tuple(x.shape)) < 0.9)), x * 0, noise * scale
+        )
     return noise * scale + shift
 
 
@@ -178,11 +180,11 @@ def _integers(x: torch.Tensor, way: int, rng: np.random.Generator) -> torch.Tens
     if kind == 0:
         return torch.full_like(x, int(rng.integers(low, high + 1)))
     if kind == 1:
-        return torch.from_numpy(rng.integers(low, high + 1, tuple(x.shape))).to(x.dtype)
+        return torch.from_numpy(np.asarray(rng.integers(low, high + 1, tuple(x.shape)))).to(x.dtype)
     if kind == 2:
         return torch.full_like(x, int(rng.choice([0, 1, 2, 3, 5, 10])))
     if kind == 3:
-        return torch.from_numpy(rng.integers(0, 10, tuple(x.shape))).to(x.dtype)
+        return torch.from_numpy(np.asarray(rng.integers(0, 10, tuple(x.shape)))).to(x.dtype)
     return (x.to(torch.int64) * int(rng.choice([-1, 2, 10])) + int(rng.integers(-3, 4))).to(x.dtype)
 
 
@@ -213,5 +215,5 @@ def _stepped(spec: Any, x: Any, reach: float, step: int, rng: np.random.Generato
         return x + (rng.normal() * reach * (spread + 1e-3))
     if kind == 1:
         return x * float(np.exp(rng.normal() * reach))
-    noise = torch.from_numpy(rng.standard_normal(shape)).to(x.dtype) * reach * (spread + 1e-3)
-    return x + (noise if kind == 2 else noise * torch.from_numpy(rng.random(shape) < 0.2))
+    noise = torch.from_numpy(np.asarray(rng.standard_normal(shape))).to(x.dtype) * reach * (spread + 1e-3)
+    return x + (noise if kind == 2 else noise * torch.from_numpy(np.asarray(rng.random(shape) < 0.2)))

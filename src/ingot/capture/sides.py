@@ -141,6 +141,11 @@ def _of_loop(graph: ir.Graph, node: ir.Node, where: str) -> list[tuple[Side | _M
     first = len(node.outputs)
     rounds = [_constant(body, np.True_), *(value for _, value in inner)]
     node.resize_outputs(first + len(rounds))
+    for name in ("scan_output_axes", "scan_output_directions"):
+        if name in node.attributes:
+            node.attributes[name] = ir.AttrInt64s(
+                name, [*node.attributes[name].as_ints(), *(0 for _ in rounds)]
+            )
     counts: list[ir.Value] = []
     for output, value in zip(node.outputs[first:], rounds, strict=True):
         _give(body, value, _BOOL)

@@ -296,7 +296,8 @@ def evaluated(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
 def evaluated_late(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
     """The same of a node whose inputs nobody knew before: what `op.infer` checks of them is made up for."""
     try:
-        if all(x is None or isinstance(x, np.ndarray) for x in inputs):
+        # An optional that is empty, a sequence or a map has no facts.
+        if all(isinstance(x, np.ndarray) for x, v in zip(inputs, node.inputs, strict=False) if v is not None):
             op.infer(node, [None if x is None else facts_of(x) for x in inputs])
     except IngotError:
         raise
