@@ -33,8 +33,8 @@ _WHOLE = frozenset(
     (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)
 )  # most of what there is
 _CONTAINERS = (dict, list, deque, set, OrderedDict)
-# What torch keeps in a module for itself.
-_OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized"}
+# What torch keeps in a module for itself, and functools.wraps in a function.
+_OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized", "__wrapped__"}
 # Functions whose answer nobody can repeat.
 _UNSTEADY = frozenset(
     (

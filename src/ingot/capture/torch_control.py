@@ -52,7 +52,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     encode: Any = torch.nn.TransformerEncoder.forward
     found: Any = (
         *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
-        *((transformer._detect_is_causal_mask, _said_to_be_causal), (encode, _encode)),
+        *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
     for function, instead in found:
         if isinstance(function, FunctionType):

@@ -253,11 +253,12 @@ class Graph:
 
         shared = cells | {"held": CellType(_held(values))}
         body, go = Sharing(round_, shared), Sharing(lambda: cells[names[0]].cell_contents, shared)
-        if isinstance(count, int) and count >= _FOREVER:
+        known = not isinstance(count, SYMBOLIC)
+        if known and count >= _FOREVER:
             rounds = itertools.count()
             RUNTIME.repeat(go, Sharing(lambda: round_(next(rounds)), shared), names, names, names)
         else:
-            items = range(count) if isinstance(count, int) else Rows(count, lambda i: i)
+            items = range(count) if known else Rows(count, lambda i: i)
             RUNTIME.each(items, body, go, names, names, names)
         return [cells[n].cell_contents for n in names[1:]]
 
