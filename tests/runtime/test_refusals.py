@@ -98,6 +98,40 @@ def test_inputs_that_do_not_fit(name: str) -> None:
         session.run(None, feeds)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_sequences_longer_than_the_input(direction: str, fixed: bool) -> None:
+    """Read from their ends, they would begin far behind x: with weights that are fixed, too, in kernels."""
+    count = 2 if direction == "bidirectional" else 1
+    arrays = [
+        ones(5, 2, 3),
+        ones(count, 16, 3),
+        ones(count, 16, 4),
+        ones(count, 32),
+        ints(5, 2).astype(np.int32),
+    ]
+    names = ["x", "w", "r", "b", "lens"]
+    weights = dict(zip(names[1:4], arrays[1:4], strict=True))
+    node = helper.make_node("LSTM", names, ["y"], hidden_size=4, direction=direction)
+    fed = [n for n in names if not fixed or n not in weights]
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [
+            helper.make_tensor_value_info(n, TensorProto.INT32 if n == "lens" else TensorProto.FLOAT, None)
+            for n in fed
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(weights[n], n) for n in names if n not in fed],
+    )
+    session = ingot.InferenceSession(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    feeds = {n: a for n, a in zip(names, arrays, strict=True) if n in fed}
+    session.run(None, feeds)
+    for lengths in ((6, 2), (1, 100_000)):
+        with pytest.raises(ingot.InputError, match=r"LSTM 'y'.*sequence_lens.*5 steps"):
+            session.run(None, feeds | {"lens": np.array(lengths, np.int32)})
+
+
 MALFORMED: dict[str, tuple[onnx.NodeProto, str]] = {
     "too many inputs": (helper.make_node("Relu", ["x", "x"], ["y"]), "2 inputs"),
     "too few inputs": (helper.make_node("Add", ["x"], ["y"]), "1 inputs"),

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
-from ingot.kernels.call import View
+from ingot.errors import InputError, ModelError
+from ingot.kernels.call import View, constant
 from ingot.kernels.copy import copy
+from ingot.kernels.gather import gather
 from ingot.kernels.recurrent import (
     ACTIVATIONS,
     DEFAULTS,
@@ -42,6 +43,7 @@ from ingot.ops.registry import (
 )
 
 Outputs = list[Facts | None] | None
+_TOO_LONG = "a length in sequence_lens (input 4) is beyond the {} steps of x. Give lengths of at most that."
 Function = Callable[[Array], Array]
 
 
@@ -138,6 +140,8 @@ class Recurrent(Op):
         batch_first = attr_int(node, "layout", 0)
         x = widen(source).swapaxes(0, 1) if batch_first else widen(source)
         steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
+        if lengths is not None and lengths.max(initial=0) > steps:
+            raise InputError(f"{label(node)}: {_TOO_LONG.format(steps)}")
         peepholes = given(inputs, 7) if self.states == 2 else None
         clip = attr_float(node, "clip", 0.0) or None
         functions = [applied(activation, clip) for activation in self.activations(node)]
@@ -204,6 +208,7 @@ class Recurrent(Op):
         y, h, c = [*targets, None, None, None][:3]
         y = steps_first(y, 1, 2, 0, 3)
         last = [steps_first(v, 1, 0, 2) for v in (h, c)]
+        known_lengths = None if lengths is None else self._lengths(node, plan, lengths, source.shape[0])
         # Directions with activations of their own are layers of their own.
         for some in [(0, len(reverse))] if alike else [(d, d + 1) for d in range(len(reverse))]:
             weights = self._weights(node, plan, parts, constants, activations[some[0] * each :][:each], some)
@@ -216,7 +221,7 @@ class Recurrent(Op):
                     _part(last[1], 0, some),
                     plan.machine,
                     reverse=reverse[slice(*some)],
-                    lengths=None if lengths is None else plan.view(lengths),
+                    lengths=known_lengths,
                     h0=_part(starts[0], 0, some),
                     c0=_part(starts[1], 0, some) if len(starts) > 1 else None,
                 )
@@ -225,6 +230,15 @@ class Recurrent(Op):
             if target is not None and output is not None and target is not output:
                 plan.emit(copy(target, output, plan.machine))
         return True
+
+    def _lengths(self, node: ir.Node, plan: Lowering, value: ir.Value, steps: int) -> View:
+        """The lengths that are given, looked up among those that there are: others would lead beyond x."""
+        where = plan.view(value)
+        found = plan.temporary(where.shape, np.int32)
+        message = f"{label(node)}: {_TOO_LONG.format(steps)}"
+        table = constant(np.arange(steps + 1, dtype=np.int32))
+        plan.emit(gather(table, where, 0, found, plan.check(message), plan.machine))
+        return found
 
     def _weights(
         self,
