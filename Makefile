@@ -41,6 +41,7 @@ architectures: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --hypothesis-profile exploring tests/codegen tests/kernels
 
 wheels: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wheels -rs tests/wheels $(ARGS)

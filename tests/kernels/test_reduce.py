@@ -27,12 +27,17 @@ def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
     return rng.normal(0, 1.2, shape).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
-def close(got: np.ndarray, exact: np.ndarray, scale: float = 1.0) -> None:
-    """Within the dtype's tolerance of the exact result, or of `scale`, the size of what was added up."""
+def close(got: np.ndarray, exact: np.ndarray, scale: float = 1.0, factors: int = 0) -> None:
+    """Within the dtype's tolerance of the exact result, or of `scale`, the size of what was added up.
+
+    A product of n `factors` may differ by n roundings (Higham, Accuracy and Stability of Numerical
+    Algorithms, lemma 3.1), which for half precision are those of float32.
+    """
     if got.dtype.kind in "iu":
         np.testing.assert_array_equal(got, exact.astype(got.dtype))
         return
-    tolerance = TOLERANCE[got.dtype.name]
+    rounding = np.finfo(np.float64 if got.dtype == np.float64 else np.float32).eps / 2
+    tolerance = TOLERANCE[got.dtype.name] + factors * rounding
     np.testing.assert_allclose(got.astype(np.float64), exact, rtol=tolerance, atol=tolerance * scale)
 
 
@@ -59,7 +64,8 @@ def test_any_axes_of_any_layout(data: st.DataObject) -> None:
     count = math.prod(shape[a] for a in axes)
     sums = op in ("ReduceSum", "ReduceMean")
     with np.errstate(all="ignore"):
-        close(got, exact, math.sqrt(count) if sums else 1.0 if op == "ReduceLogSum" else 0.1)
+        size = math.sqrt(count) if sums else 1.0 if op == "ReduceLogSum" else 0.1
+        close(got, exact, size, count if op == "ReduceProd" else 0)
 
 
 @each_machine
