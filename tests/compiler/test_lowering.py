@@ -4,14 +4,20 @@ onnxruntime's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 import ingot
 from ingot.compiler.plan import Plan
+from ingot.ops import registry
+from ingot.ops.lowering import Lowering, Steps
+from ingot.ops.registry import Array, Facts, Op, add, attr_str, first_input, need, present
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 
@@ -365,3 +371,55 @@ def test_attention_broadcasts_like_the_products_it_is_made_of() -> None:
     session = check(text, *feeds)
     for stage in session._driver._stages.values():
         assert any("attend" in generator for generator, *_ in stage.plan.told)
+
+
+class _Pair(Op):
+    """exp(x²) and x² + 1, the square being a step of the same node."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None]:
+        x = need(node, inputs, 0)
+        return [x, x]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        del node
+        square = present(inputs, 0) ** 2
+        return [np.exp(square), square + 1]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        x, (first, second) = first_input(node), node.outputs
+        steps = Steps(plan, plan.facts(x).shape)
+        square = steps("Mul", x, x)
+        if attr_str(node, "way", "") == "early":  # one is computed before anybody has heard of the other
+            raised = steps.stored(steps("Exp", square))
+            steps("Identity", raised, into=first)
+        else:
+            steps("Exp", square, into=first)
+        steps("Add", square, 1.0, into=second)
+        return True
+
+
+@pytest.fixture
+def pair() -> Iterator[None]:
+    add(_Pair, "Pair", 1, "test.lowering")
+    yield
+    del registry._table["test.lowering", "Pair"]
+
+
+@pytest.mark.parametrize("way", ["late", "early"])
+@pytest.mark.parametrize("source", ["Relu(x)", "MatMul(x, w)"])
+@pytest.mark.parametrize("last", ["first = Sigmoid(a) second = Neg(b)", "first = Add(a, b) second = Neg(b)"])
+@pytest.mark.usefixtures("pair")
+def test_two_steps_of_a_node_read_one_that_waits(way: str, source: str, last: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : 20, "test.lowering" : 1]>
+        g (float[n, 8] x, float[8, 8] w) => (float[n, 8] first, float[n, 8] second) {{
+            s = {source}
+            a, b = test.lowering.Pair <way: string = "{way}"> (s)
+            {last}
+        }}"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    x, w = floats(5, 8), floats(8, 8, seed=1) / 8
+    first, second = session.run(None, {"x": x, "w": w})
+    square = (np.maximum(x, 0) if "Relu" in source else x @ w) ** 2
+    a, b = np.exp(square), square + 1
+    np.testing.assert_allclose(first, a + b if "Add" in last else 1 / (1 + np.exp(-a)), rtol=1e-5)
+    np.testing.assert_allclose(second, -b, rtol=1e-5)

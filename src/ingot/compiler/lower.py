@@ -138,6 +138,8 @@ class Lowering:
         self._output_buffers: dict[ir.Value, View] = {}
         self._views: dict[ir.Value, View] = {}
         self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
+        self._readers: dict[ir.Value, list[ir.Value]] = {}  # of waiting values: who waits to read them
+        self._fused: dict[ir.Value, Elementwise | Anchor] = {}  # what lies nowhere: part of a kernel
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
         self._has_packed = False
         self._turns = itertools.count()
@@ -291,6 +293,10 @@ class Lowering:
         self._waiting[value] = Elementwise(
             self._position, next(self._turns), op, tuple(operands), result, attrs
         )
+        if self.wants(value):
+            for operand in operands:
+                if operand in self._waiting:
+                    self._readers.setdefault(operand, []).append(value)
         return True
 
     def anchor(
@@ -334,7 +340,7 @@ class Lowering:
             expression, leaves = self._expression(value, members, anchor)
         views = [self.view(leaf).broadcast_to(self._facts[value].shape) for leaf in leaves]
         positions = [found.position, *(member.position for member in members.values())]
-        del self._waiting[anchor]
+        self._fused[anchor] = self._waiting.pop(anchor)
         self._done(value, members)
         emit = found.rows
 
@@ -488,8 +494,8 @@ class Lowering:
     def _compute(self, value: ir.Value, target: View | None) -> View:
         """Emit the kernel that computes a waiting value, into `target` or where `output` says."""
         waits = self._waiting.get(value)
-        if waits is None:
-            raise KeyError(f"value {value.name!r} is used before it is made")
+        if waits is None:  # a node has computed it on the way to something else, and asks again: so does this
+            waits = self._waiting[value] = self._fused[value]
         if isinstance(waits, Anchor):
             del self._waiting[value]
             out = target or self.output(value, waits.order, waits.free_order)
@@ -503,7 +509,7 @@ class Lowering:
         positions = [member.position for member in members.values()]
         self._done(value, members)
         if anchor is not None:
-            waiting = self._waiting.pop(anchor)
+            waiting = self._fused[anchor] = self._waiting.pop(anchor)
             assert isinstance(waiting, Anchor)
             out = target or self.output(value, waiting.order, waiting.free_order)
             self._views[value] = out
@@ -520,6 +526,7 @@ class Lowering:
         for value, waits in members.items():
             if value is root or not _is_repeated(waits):
                 self._waiting.pop(value, None)
+                self._fused[value] = waits
 
     def _append(self, calls: Sequence[Call | Series], positions: list[int]) -> None:
         _belong(calls, positions)
@@ -556,7 +563,7 @@ class Lowering:
             if (
                 value in self._output_buffers
                 or self._facts[value].shape != shape
-                or not (inside.issuperset(self._uses[value]) or _is_repeated(waits))
+                or not (_is_repeated(waits) or self._only_for(value, inside, members))
             ):
                 continue
             if isinstance(waits, Anchor):
@@ -575,6 +582,12 @@ class Lowering:
                 inside.add(waits.position)
                 consider(waits.operands)
         return members, anchor
+
+    def _only_for(self, value: ir.Value, inside: set[int], members: dict[ir.Value, Elementwise]) -> bool:
+        """Whether only the members read a value: no other node, nothing else of theirs that waits."""
+        if not inside.issuperset(self._uses[value]):
+            return False
+        return all(v in members or v not in self._waiting for v in self._readers.get(value, ()))
 
     def _expression(
         self,

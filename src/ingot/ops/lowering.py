@@ -38,7 +38,7 @@ class Steps:
     """Elementwise steps of one node, all of one shape: `steps("Add", a, b)` is a value that waits.
 
     Operands broadcast to the shape; a number among them becomes a constant of the last operand's dtype that
-    is a value. What two kernels need is to be `stored` before the first of them.
+    is a value. What two kernels need should be `stored` before the first of them: else both compute it.
     """
 
     def __init__(self, plan: Lowering, shape: Sequence[int]) -> None:
