@@ -71,6 +71,27 @@ def test_an_index_out_of_range_is_reported_and_reads_nothing_else(
     assert wrong
 
 
+@each_machine
+@pytest.mark.parametrize("axis", [0, 1])
+def test_negative_indices_may_be_out_of_range(machine: Machine, axis: int) -> None:
+    x, index = numbers((5, 5), "float32"), np.array([[1, -1, 4]])
+    want = np.take(x, [[1, 0, 4]], axis)
+    out = new(want.shape)
+    got, wrong = run(
+        lambda e: gather(put(x), put(index), axis, out, e, machine, from_end=False), out, machine
+    )
+    np.testing.assert_array_equal(got, want)
+    assert wrong
+    each = np.broadcast_to(index if axis else index.T, (5, 3) if axis else (3, 5))
+    want = np.take_along_axis(x, np.maximum(each, 0), axis)
+    out = new(want.shape)
+    got, wrong = run(
+        lambda e: gather_elements(put(x), put(each), axis, out, e, machine, from_end=False), out, machine
+    )
+    np.testing.assert_array_equal(got, want)
+    assert wrong
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_gather_elements(data: st.DataObject) -> None:

@@ -100,36 +100,77 @@ def test_inputs_that_do_not_fit(name: str) -> None:
 
 @pytest.mark.parametrize("fixed", [True, False])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-def test_sequences_longer_than_the_input(direction: str, fixed: bool) -> None:
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_sequences_of_other_lengths_than_the_input_has(op: str, direction: str, fixed: bool) -> None:
     """Read from their ends, they would begin far behind x: with weights that are fixed, too, in kernels."""
-    count = 2 if direction == "bidirectional" else 1
-    arrays = [
-        ones(5, 2, 3),
-        ones(count, 16, 3),
-        ones(count, 16, 4),
-        ones(count, 32),
-        ints(5, 2).astype(np.int32),
-    ]
-    names = ["x", "w", "r", "b", "lens"]
-    weights = dict(zip(names[1:4], arrays[1:4], strict=True))
-    node = helper.make_node("LSTM", names, ["y"], hidden_size=4, direction=direction)
-    fed = [n for n in names if not fixed or n not in weights]
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [
-            helper.make_tensor_value_info(n, TensorProto.INT32 if n == "lens" else TensorProto.FLOAT, None)
-            for n in fed
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(weights[n], n) for n in names if n not in fed],
-    )
-    session = ingot.InferenceSession(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
-    feeds = {n: a for n, a in zip(names, arrays, strict=True) if n in fed}
+    session, feeds = recurrent_session(op, direction, fixed)
     session.run(None, feeds)
-    for lengths in ((6, 2), (1, 100_000)):
-        with pytest.raises(ingot.InputError, match=r"LSTM 'y'.*sequence_lens.*5 steps"):
+    for lengths in ((6, 2), (1, 100_000), (-1, 2), (5, -(2**31))):
+        with pytest.raises(ingot.InputError, match=rf"{op} 'y'.*sequence_lens.*5, the steps"):
             session.run(None, feeds | {"lens": np.array(lengths, np.int32)})
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_lengths_in_the_file_are_checked_once(fixed: bool) -> None:
+    session, feeds = recurrent_session("GRU", "forward", fixed, (5, 2))
+    session.run(None, feeds)
+    assert all(step.label != "Gather" for step in session.profile_kernels(feeds, rounds=1))
+    if fixed:
+        looked_up, more = recurrent_session("GRU", "forward", fixed)
+        assert any(step.label == "Gather" for step in looked_up.profile_kernels(more, rounds=1))
+    for lengths in ((6, 2), (-1, 2)):
+        with pytest.raises(ingot.InputError, match=r"GRU 'y'.*sequence_lens.*5, the steps"):
+            recurrent_session("GRU", "forward", fixed, lengths)[0].run(None, feeds)
+
+
+def recurrent_session(
+    op: str, direction: str, fixed: bool, lengths: tuple[int, int] | None = None
+) -> tuple[ingot.InferenceSession, dict[str, np.ndarray[Any, Any]]]:
+    """x [5, 2, 3] through 4 units; the weights are fixed or fed, `lengths` as well (None: fed)."""
+    count, gates = 2 if direction == "bidirectional" else 1, {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    arrays = {
+        "x": ones(5, 2, 3),
+        "w": ones(count, 4 * gates, 3),
+        "r": ones(count, 4 * gates, 4),
+        "b": ones(count, 8 * gates),
+        "lens": np.array(lengths or (5, 2), np.int32),
+    }
+    constant = {"w", "r", "b"} if fixed else set[str]()
+    constant |= {"lens"} if lengths is not None else set()
+    node = helper.make_node(op, list(arrays), ["y"], hidden_size=4, direction=direction)
+    inputs = [
+        helper.make_tensor_value_info(n, TensorProto.INT32 if n == "lens" else TensorProto.FLOAT, a.shape)
+        for n, a in arrays.items()
+        if n not in constant
+    ]
+    kept = [onnx.numpy_helper.from_array(arrays[n], n) for n in sorted(constant)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "g", inputs, outputs, kept)
+    session = ingot.InferenceSession(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    return session, {n: a for n, a in arrays.items() if n not in constant}
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_positions_below_zero_are_none(fixed: bool) -> None:
+    positions = ints(0, -1, 2)[None]
+    fed_by = [Q, ones(5, 4), ones(5, 4), positions]
+    model, feeds = fed("RotaryEmbedding", fed_by)
+    if fixed:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(positions, model.graph.input[3].name))
+        feeds.pop(model.graph.input[3].name)
+        del model.graph.input[3]
+    with pytest.raises(ingot.InputError, match=r"RotaryEmbedding.*position"):
+        ingot.InferenceSession(model).run(None, feeds)
+
+
+@pytest.mark.parametrize("op", ["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"])
+@pytest.mark.parametrize("weights", [[], [ones(3)]])
+def test_a_target_below_zero_is_no_class(op: str, weights: list[Any]) -> None:
+    model, feeds = fed(op, [ones(2, 3), ints(1, -1), *weights])
+    with pytest.raises(ingot.InputError, match=rf"{op}.*target"):
+        ingot.InferenceSession(model).run(None, feeds)
+    model, feeds = fed(op, [ones(2, 3), ints(1, -1), *weights], ignore_index=-1)
+    ingot.InferenceSession(model).run(None, feeds)
 
 
 MALFORMED: dict[str, tuple[onnx.NodeProto, str]] = {

@@ -34,14 +34,17 @@ _OPS = {"add": "Add", "mul": "Mul", "min": "Min", "max": "Max"}
 
 
 def _position(
-    k: Builder, indices: list[Value], sizes: list[Value], strides: list[Value], lanes: int
+    k: Builder, indices: list[Value], sizes: list[Value], strides: list[Value], lanes: int, from_end: bool
 ) -> tuple[Value, Value]:
-    """The sum of index · stride, with negative indices from the end, and the mask of indices out of range."""
+    """The sum of index · stride, and the mask of indices out of range; from_end: negative ones count from
+    the end.
+    """
     total, wrong = Lanes(k, k.zero(vector(I64, lanes))), k.zero(vector(I1, lanes))
     for index, size, stride in zip(indices, sizes, strides, strict=True):
         bound = Lanes(k, k.broadcast(size, lanes))
         i = Lanes(k, index)
-        i = (i + bound).where(i < 0, i)
+        if from_end:
+            i = (i + bound).where(i < 0, i)
         outside = i.compare(">=", bound, signed=False)  # as unsigned numbers, negative ones are large
         wrong = k.ir.or_(wrong, outside)
         total = total + i.constant(0).where(outside, i) * Lanes(k, k.broadcast(stride, lanes))
@@ -59,6 +62,7 @@ def _indexed(
     writes: bool,
     combine: Combine,
     lanes: int,
+    from_end: bool,
 ) -> None:
     """Operand 0 is the tensor that is indexed, then come the indices, then what is read into or written from.
 
@@ -97,7 +101,7 @@ def _indexed(
             i if d == "int64" else k.ir.sext(i, vector(I64, width))
             for i, d in zip(indices, index_dtypes, strict=True)
         ]
-        position, wrong = _position(k, wide, sizes, strides, width)
+        position, wrong = _position(k, wide, sizes, strides, width, from_end)
         with k.when(any_lane(k, wrong if mask is None else k.ir.and_(wrong, mask))):
             k.store(I64(1), error)
         return position
@@ -159,6 +163,7 @@ def _call(
     writes: bool,
     combine: Combine,
     label: str,
+    from_end: bool = True,
 ) -> Call:
     """All views have the shape of `other`; `axes` are sizes and strides of the indexed dimensions."""
     if other.size and not all(size for size, _ in axes):
@@ -183,6 +188,7 @@ def _call(
             writes=writes,
             combine=combine,
             lanes=lanes,
+            from_end=from_end,
         ),
         [error, *walk.args, *(n for axis in axes for n in axis), walk.tiles if writes else 1],
         tiles=min(walk.tiles, 1) if writes else walk.tiles,
@@ -192,11 +198,19 @@ def _call(
     )
 
 
-def gather(data: View, indices: View, axis: int, out: View, error: View, machine: Machine) -> Call:
+def gather(
+    data: View,
+    indices: View,
+    axis: int,
+    out: View,
+    error: View,
+    machine: Machine,
+    from_end: bool = True,
+) -> Call:
     """ONNX Gather: out[a…, i…, b…] = data[a…, indices[i…], b…] along `axis` (not negative).
 
-    indices: int32 or int64; negative ones count from the end. error: an int64 that becomes 1 if one is out
-    of range.
+    indices: int32 or int64; negative ones count from the end (from_end), or are out of range. error: an int64
+    that becomes 1 if one is out of range.
     """
     before, inside, after = data.strides[:axis], (0,) * indices.rank, data.strides[axis + 1 :]
     shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
@@ -213,15 +227,27 @@ def gather(data: View, indices: View, axis: int, out: View, error: View, machine
         False,
         "none",
         "Gather",
+        from_end,
     )
 
 
-def gather_elements(data: View, indices: View, axis: int, out: View, error: View, machine: Machine) -> Call:
-    """ONNX GatherElements: out[…, i, …] = data[…, indices[…, i, …], …], the index in the place of `axis`."""
+def gather_elements(
+    data: View,
+    indices: View,
+    axis: int,
+    out: View,
+    error: View,
+    machine: Machine,
+    from_end: bool = True,
+) -> Call:
+    """ONNX GatherElements: out[…, i, …] = data[…, indices[…, i, …], …], the index in the place of `axis`.
+
+    from_end: as for `gather`.
+    """
     strides = tuple(0 if d == axis else s for d, s in enumerate(data.strides))
     tensor = data.with_dims(indices.shape, strides)
     place = [(data.shape[axis], data.strides[axis])]
-    return _call(tensor, [indices], place, out, error, machine, False, "none", "GatherElements")
+    return _call(tensor, [indices], place, out, error, machine, False, "none", "GatherElements", from_end)
 
 
 def _nd(

@@ -381,7 +381,7 @@ class RotaryEmbedding(Op):
         x = widen(_heads(node, source, attr_int(node, "num_heads", 0)))
         cos, sin = (widen(present(inputs, i)) for i in (1, 2))
         if positions is not None:
-            positions = checked_indices(node, positions, len(cos))
+            positions = checked_indices(node, positions, len(cos), from_end=False)
             cos, sin = cos[positions], sin[positions]
         cos, sin = cos[:, None], sin[:, None]
         width = attr_int(node, "rotary_embedding_dim", 0) or x.shape[-1]
@@ -412,7 +412,8 @@ class RotaryEmbedding(Op):
             message = f"{label(node)}: a position is outside the table of angles. Check position_ids."
             for i, table in enumerate(angles):
                 angles[i] = plan.temporary((*where.shape, table.shape[-1]), facts.dtype)
-                plan.emit(gather(table, where, 0, angles[i], plan.check(message), machine))
+                flag = plan.check(message)
+                plan.emit(gather(table, where, 0, angles[i], flag, machine, from_end=False))
         out = plan.output(value)
         view, target = (_by_heads(node, v, attr_int(node, "num_heads", 0)) for v in (plan.plain(x), out))
         width = attr_int(node, "rotary_embedding_dim", 0) or view.shape[-1]

@@ -235,13 +235,14 @@ def _part(view: Memory, axis: int, start: int, size: int) -> Memory:
     return view.with_dims(shape, view.strides, start * view.strides[axis])
 
 
-def checked_indices(node: ir.Node, indices: Array, size: int) -> Array:
-    """Indices in 0 … size-1; negative ones count from the end.
+def checked_indices(node: ir.Node, indices: Array, size: int, from_end: bool = True) -> Array:
+    """Indices in 0 … size-1; negative ones count from the end (from_end), or are outside.
 
     Raises `InputError` naming the first index that is outside.
     """
-    if indices.size and (int(indices.min()) < -size or int(indices.max()) >= size):
-        wrong = int(indices[(indices < -size) | (indices >= size)].flat[0])
+    least = -size if from_end else 0
+    if indices.size and (int(indices.min()) < least or int(indices.max()) >= size):
+        wrong = int(indices[(indices < least) | (indices >= size)].flat[0])
         raise InputError(
             f"{label(node)}: index {wrong} is outside a dimension of {size}. Check what makes the indices."
         )

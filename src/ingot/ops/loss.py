@@ -66,7 +66,7 @@ class _Loss(Op):
         with np.errstate(all="ignore"):
             scores = self.scores(widen(x))
             counts = np.ones(target.shape, bool) if ignored is None else target != ignored
-            safe = checked_indices(node, np.where(counts, target, 0), x.shape[1])
+            safe = checked_indices(node, np.where(counts, target, 0), x.shape[1], from_end=False)
             share = np.where(counts, 1.0 if weight is None else widen(weight)[safe], 0.0)
             taken = np.take_along_axis(scores, safe[:, None].astype(np.int64), 1)[:, 0]
             loss = np.where(counts, -taken * share, 0.0)
@@ -98,13 +98,13 @@ class _Loss(Op):
         own = (shape[0], 1, *shape[1:])
         found = plan.temporary(own, facts.dtype)
         where = places.with_dims(own, (places.strides[0], 0, *places.strides[1:]))
-        plan.emit(gather_elements(scores, where, 1, found, flag, machine))
+        plan.emit(gather_elements(scores, where, 1, found, flag, machine, from_end=False))
         taken = plan.located(found.with_dims(shape, (found.strides[0], *found.strides[2:])))
         share = steps.number(1.0, wide)
         if values[2] is not None:
             weights = plan.view(values[2])
             each = plan.temporary(shape, weights.dtype)
-            plan.emit(gather(weights, places, 0, each, flag, machine))
+            plan.emit(gather(weights, places, 0, each, flag, machine, from_end=False))
             share = steps.cast(plan.located(each), wide)
         if counts is not None:
             share = steps("Where", counts, share, 0.0, dtype=wide)

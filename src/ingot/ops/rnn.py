@@ -43,7 +43,7 @@ from ingot.ops.registry import (
 )
 
 Outputs = list[Facts | None] | None
-_TOO_LONG = "a length in sequence_lens (input 4) is beyond the {} steps of x. Give lengths of at most that."
+_LENGTHS = "a length in sequence_lens (input 4) is none of 0 … {0}, the steps of x. Give lengths up to that."
 Function = Callable[[Array], Array]
 
 
@@ -140,8 +140,8 @@ class Recurrent(Op):
         batch_first = attr_int(node, "layout", 0)
         x = widen(source).swapaxes(0, 1) if batch_first else widen(source)
         steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
-        if lengths is not None and lengths.max(initial=0) > steps:
-            raise InputError(f"{label(node)}: {_TOO_LONG.format(steps)}")
+        if lengths is not None:
+            _check_lengths(node, lengths, steps)
         peepholes = given(inputs, 7) if self.states == 2 else None
         clip = attr_float(node, "clip", 0.0) or None
         functions = [applied(activation, clip) for activation in self.activations(node)]
@@ -233,11 +233,15 @@ class Recurrent(Op):
 
     def _lengths(self, node: ir.Node, plan: Lowering, value: ir.Value, steps: int) -> View:
         """The lengths that are given, looked up among those that there are: others would lead beyond x."""
+        known = plan.constant(value)
+        if known is not None:
+            _check_lengths(node, known, steps)
+            return plan.view(value)
         where = plan.view(value)
         found = plan.temporary(where.shape, np.int32)
-        message = f"{label(node)}: {_TOO_LONG.format(steps)}"
+        flag = plan.check(f"{label(node)}: {_LENGTHS.format(steps)}")
         table = constant(np.arange(steps + 1, dtype=np.int32))
-        plan.emit(gather(table, where, 0, found, plan.check(message), plan.machine))
+        plan.emit(gather(table, where, 0, found, flag, plan.machine, from_end=False))
         return found
 
     def _weights(
@@ -267,6 +271,11 @@ class Recurrent(Op):
         own = all(v is None or v.is_initializer() for v in parts)
         settings = (late, clip, forget, some, *activations)
         return plan.pack(("recurrent", self.kind, *parts, settings) if own else None, make)
+
+
+def _check_lengths(node: ir.Node, lengths: Array, steps: int) -> None:
+    if ((lengths < 0) | (lengths > steps)).any():
+        raise InputError(f"{label(node)}: {_LENGTHS.format(steps)}")
 
 
 def _part(view: View | None, axis: int, some: tuple[int, int]) -> View | None:
