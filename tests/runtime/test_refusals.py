@@ -52,6 +52,7 @@ def recurrent(gates: int, **others: np.ndarray[Any, Any]) -> list[np.ndarray[Any
 
 
 X = ones(2, 4, 6, 6)
+POOLS = ("MaxPool", "AveragePool", "LpPool")
 Q, KV = ones(1, 2, 3, 8), ones(1, 2, 5, 8)
 CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "instance norm: scale": ("InstanceNormalization", [X, ones(3), ones(4)], {}),
@@ -68,6 +69,19 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "reversed: lengths": ("ReverseSequence", [ones(4, 3), ints(1, 1)], {}),
     "attention: past heads": ("Attention", [Q, KV, KV, None, ones(1, 3, 4, 8), ones(1, 2, 4, 8)], {}),
     "attention: past lengths": ("Attention", [Q, KV, KV, None, ones(1, 2, 4, 8), ones(1, 2, 3, 8)], {}),
+    **{
+        f"{op}: an empty window": (op, [X], {"kernel_shape": [0, 1]})
+        for op in ("MaxPool", "AveragePool", "LpPool")
+    },
+    "Conv: an empty window": ("Conv", [X, ones(4, 4, 0, 1)], {}),
+    "ConvTranspose: an empty window": ("ConvTranspose", [X, ones(4, 4, 0, 1)], {}),
+    "ConvTranspose: beyond its strides": ("ConvTranspose", [X, ones(4, 4, 3, 3)], {"output_padding": [5, 0]}),
+    "ConvTranspose: as much as its strides": (
+        "ConvTranspose",
+        [X, ones(4, 4, 3, 3)],
+        {"output_padding": [0, 2], "strides": [2, 2]},
+    ),
+    "ConvTranspose: less than nothing": ("ConvTranspose", [X, ones(4, 4, 3, 3)], {"output_padding": [-1, 0]}),
     "rotary: table": ("RotaryEmbedding", [Q, ones(5, 3), ones(5, 3), ints(0, 1, 2)[None]], {}),
     "rotary: positions": ("RotaryEmbedding", [Q, ones(5, 4), ones(5, 4), ints(0, 1)[None]], {}),
     "rotary: without positions": ("RotaryEmbedding", [Q, ones(1, 2, 4), ones(1, 2, 4)], {}),

@@ -269,6 +269,17 @@ class ConvTranspose(Op):
         strides = attr_ints(node, "strides") or (1,) * rank
         dilations = attr_ints(node, "dilations") or (1,) * rank
         extra = attr_ints(node, "output_padding") or (0,) * rank
+        if min((*w[2:], *strides, *dilations)) < 1:
+            found = f"kernel {show(w[2:])}, strides {show(strides)} and dilations {show(dilations)}"
+            raise shape_error(node, f"{found} must be positive")
+        largest = [max(s, d) for s, d in zip(strides, dilations, strict=True)]
+        if any(not 0 <= e < most for e, most in zip(extra, largest, strict=True)):
+            raise shape_error(
+                node,
+                f"output_padding {show(extra)} must be less than strides {show(strides)} or dilations "
+                f"{show(dilations)}, and not below 0",
+                "Give the size with output_shape.",
+            )
         pads = attr_ints(node, "pads") or (0,) * (2 * rank)
         wanted, auto = attr_ints(node, "output_shape"), attr_str(node, "auto_pad", "NOTSET")
         full = [

@@ -90,8 +90,9 @@ def _fit(
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         found = f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads"
         return f"{found} {show(pads)} do not all belong to {rank} spatial dimensions", _CHECK
-    if min(strides, default=1) < 1 or min(dilations, default=1) < 1:
-        return f"strides {show(strides)} and dilations {show(dilations)} must be positive", _CHECK
+    if min((*kernel, *strides, *dilations), default=1) < 1:
+        found = f"kernel {show(kernel)}, strides {show(strides)} and dilations {show(dilations)}"
+        return f"{found} must be positive", _CHECK
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         output = [-(-n // s) for n, s in zip(sizes, strides, strict=True)]
