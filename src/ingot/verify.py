@@ -243,7 +243,7 @@ def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     """The module's output tensors for one call, in eval mode."""
     import torch
 
-    from ingot.capture.run import unchanged
+    from ingot.capture.unchanged import unchanged
 
     with torch.no_grad(), unchanged(module):
         return _arrays(module(*args, **kwargs))
@@ -264,8 +264,8 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
     """The module's outputs and state for calls in a row, as many as it takes."""
     import torch
 
-    from ingot.capture.run import unchanged
     from ingot.capture.signature import leaves
+    from ingot.capture.unchanged import unchanged
     from ingot.capture.where import raise_if_ours
 
     recording = captured.recording

@@ -16,7 +16,8 @@ from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
-    from ingot.capture.record import Entry, Recorder, View
+    from ingot.capture.entries import Entry, View
+    from ingot.capture.record import Recorder
 
 END = (1 << 63) - 1
 
@@ -60,7 +61,7 @@ def _transpose(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 
 def _between(g: Recorder, parent: Entry, dim: int, start: Any, size: Any, value: ir.Value) -> ir.Value:
     """parent[:start] + value + parent[start + size:] along `dim`."""
-    whole = g._get(parent)
+    whole = g.val_of(parent)
     length = parent.tensor.shape[dim]
     axes = g.const([dim])
     parts: list[ir.Value] = []
@@ -100,7 +101,7 @@ def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     rank = parent.tensor.dim()
     perm = [dim, *[d for d in range(rank) if d != dim]]
     back = [perm.index(d) for d in range(rank)]
-    whole = g._get(parent)
+    whole = g.val_of(parent)
     count = g.sizes.scalar(e.tensor.shape[dim])
     first = g.op(
         "Add", g.op("Mul", g.op("Range", g.const(0), count, g.const(1)), g.const(step)), g.sizes.scalar(start)

@@ -22,8 +22,9 @@ from ingot.capture.assume import Assumption
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.formats import opened, read
 from ingot.capture.passed import CountsFound
+from ingot.capture.recording import Recording, record
 from ingot.capture.request import Marks
-from ingot.capture.run import Call, Recording, record
+from ingot.capture.run import Call
 from ingot.capture.scalars import Symbolic
 from ingot.capture.settled import settle
 from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild

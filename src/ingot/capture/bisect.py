@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from ingot.capture.aten import WHOLE
 from ingot.capture.intercept import python_functions_run_as_they_are
-from ingot.capture.run import unchanged
 from ingot.capture.tensors import zero_copy
+from ingot.capture.unchanged import unchanged
 
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture

@@ -24,6 +24,7 @@ from ingot.capture.request import refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
 from ingot.capture.where import is_user_code, quoted_line
+from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _merged(
     if ok is not None:
         _carry_check(g, outputs[ok.index])
     for e, slot in writes:
-        g.put_value(e, outputs[slot.index])
+        put_value(g, e, outputs[slot.index])
     cells.put({n: fill(v, outputs) for n, v in variables.items()})
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
     held.put(

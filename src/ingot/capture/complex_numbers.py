@@ -23,6 +23,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import fakes
+from ingot.capture.missing import without_row
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError, MissingOperatorError
 
@@ -157,7 +158,7 @@ def dispatch(
     """One ATen call that takes or gives complex numbers."""
     found = RULES.get(name)
     if found is None:
-        g._without_row(func, args, kwargs, out)
+        without_row(g, func, args, kwargs, out)
         return out
     g.locate()
     made = g.recorded(found, g, func, *args, **kwargs)

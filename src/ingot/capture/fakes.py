@@ -152,3 +152,24 @@ def checked(x: Tensor, axis: int, wanted: Any, what: str) -> None:
     torch._check(  # pyright: ignore[reportPrivateUsage]
         x.shape[axis] == wanted, lambda: f"{what} takes {wanted} in axis {axis}, the input is {list(x.shape)}"
     )
+
+
+def like(mode: FakeTensorMode, tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
+    """A fake tensor of these sizes with the other's order of strides, as far as it says what is
+    contiguous.
+    """
+    order = sorted(
+        range(len(sizes)), key=lambda d: -hint(tensor.stride(d)) if hint(tensor.stride(d)) else -(1 << 62)
+    )
+    repeated = [hint(tensor.stride(d)) == 0 for d in range(len(sizes))]
+    base = fresh(mode, [1 if repeated[d] else sizes[d] for d in order], tensor.dtype, tensor.device)
+    if order == list(range(len(sizes))) and not any(repeated):
+        return base
+    back = [order.index(d) for d in range(len(sizes))]
+    made = base.permute(back)
+    return made.expand(list(sizes)) if any(repeated) else made
+
+
+def hint(size: Any) -> int:
+    """A size or stride, or the number that stands for it while recording."""
+    return int(size.node.shape_env.value(size.node.expr)) if isinstance(size, torch.SymInt) else int(size)

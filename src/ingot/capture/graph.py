@@ -240,3 +240,12 @@ def _narrowed(node: ir.Node, alive: set[int], results: list[ir.Value]) -> ir.Nod
     for i in range(len(node.inputs)):
         node.replace_input_with(i, None)
     return made
+
+
+def uses(node: ir.Node) -> Generator[ir.Value]:
+    """What a node reads, its subgraphs included."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from (v for inner in attribute.as_graph() for v in uses(inner))
+            yield from attribute.as_graph().outputs

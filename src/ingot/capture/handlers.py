@@ -18,7 +18,7 @@ from typing import Any
 
 from ingot.capture.where import is_user_code
 
-_RECORDING = str(Path(__file__).with_name("run.py"))
+_RECORDING = str(Path(__file__).with_name("recording.py"))
 
 
 def inside_try() -> bool:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.choice import Maybe
+from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, refuse, request, unpacks
@@ -91,7 +92,7 @@ class Intercept(TorchFunctionMode):
         found = whole_row(func)
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
-            call = functools.partial(g.whole_alike, *found)
+            call = functools.partial(whole_alike, g, *found)
         try:
             return call(*args, **kwargs)
         except RuntimeError as error:

@@ -28,10 +28,12 @@ from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
 from ingot.capture.scope import Scope, inside
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import quoted_line
+from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
-    from ingot.capture.record import Entry, Recorder
+    from ingot.capture.entries import Entry
+    from ingot.capture.record import Recorder
 
 ROUNDS = 24  # recordings of one body before giving up
 
@@ -149,7 +151,7 @@ class Loop:
                         place.put(self._inputs(place.form))
                 for e in self.writes:
                     value = g.graph.body_input("written", ir.TensorType(dtype_of(e.tensor.dtype)))
-                    g.put_value(e, value)
+                    put_value(g, e, value)
                 i = number(g, done.iteration, int, 3)
                 g.env.declare_range(i, 0, None)
                 self.body(i)
@@ -410,7 +412,7 @@ class Loop:
         for place in self.slots.values():
             place.put(self._outputs(place.form, rest))
         for e in self.writes:
-            g.put_value(e, next(rest))
+            put_value(g, e, next(rest))
         if done.check is not None:
             noted = list(g.assumptions)
             checks.require(g, next(rest), "")

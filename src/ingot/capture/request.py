@@ -68,7 +68,7 @@ class Marks:
 
 
 class _Active:
-    """The recording that is going on: one at a time, under the lock of `run`."""
+    """The recording that is going on: one at a time, under the lock of `recording`."""
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None

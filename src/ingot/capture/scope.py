@@ -9,8 +9,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import Body
-from ingot.capture.record import Entry, Group, Recorder
+from ingot.capture.path import assuming
+from ingot.capture.record import Recorder
 
 
 @dataclass
@@ -32,7 +34,7 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
     scope = Scope(Body(g.graph.body))
     g.nested = True
     try:
-        with g.graph.writing(scope.body), g.env.assuming(condition):
+        with g.graph.writing(scope.body), assuming(g.env, condition):
             yield scope
             scope.written = _written(g, since, scope.body)
     finally:

@@ -1,4 +1,4 @@
-"""Symbolic sizes: which guards the model's Python and torch put on them, and size formulas as ONNX nodes."""
+"""Symbolic sizes, and which guards the model's Python and torch put on them."""
 
 # SymPy and torch's shape environment are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -7,26 +7,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import math
 import operator
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import onnx_ir as ir
 import sympy
 import torch
 from sympy.core.relational import Relational
-from sympy.logic.boolalg import And, BooleanFunction, Not, Or
+from sympy.logic.boolalg import And, BooleanFunction, Not
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from ingot.capture.graph import GraphWriter
-from ingot.capture.journal import Journal, Table
 from ingot.capture.where import asked_by_user, source_line, torch_expects
 from ingot.errors import ExportError
 
@@ -62,10 +57,6 @@ class Fixed:
     size: int
     where: str
     by_user: bool
-
-
-class NeverTaken(Exception):
-    """A branch on sizes that no size takes."""
 
 
 class OneOf(sympy.Function):
@@ -129,10 +120,10 @@ class SizeEnv(ShapeEnv):
         self._declared_here = ValueRangesSLoc(here, here)
         self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
-        self._decided: dict[Any, Any] = {}
+        self.decided: dict[Any, Any] = {}
         self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
         self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
-        self._fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
+        self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         self._numbers = itertools.count()
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
@@ -183,11 +174,11 @@ class SizeEnv(ShapeEnv):
     def declare_range(self, size: torch.SymInt, low: int, high: int | None) -> None:
         """The caller says that an input's size is within a range."""
         self._declare(size.node.expr, low, high)
-        self._learned()
+        self.learned()
 
-    def _learned(self) -> None:
+    def learned(self) -> None:
         """What was decided before may be decided in another way now."""
-        self._decided.clear()
+        self.decided.clear()
         self.moment = object()
 
     def canon(self, expression: Any) -> Any:
@@ -372,7 +363,7 @@ class SizeEnv(ShapeEnv):
             for n in (1, 2, 3, 0, 5, 7):
                 self.hints[symbol] = sympy.Integer(n)
                 if self.value(e) == True:  # noqa: E712  (a SymPy object)
-                    self._derive_hints(self.definitions)
+                    self.derive_hints(self.definitions)
                     return
             self.hints[symbol] = before
 
@@ -388,8 +379,8 @@ class SizeEnv(ShapeEnv):
         elif self.on_branch is not None and not self.truths.isdisjoint(e.free_symbols):
             self.on_branch(e)  # torch's own Python asks about a condition that data decides
         matters = by_user or expected or torch_expects()
-        if not matters and e in self._decided:
-            return self._decided[e]
+        if not matters and e in self.decided:
+            return self.decided[e]
         if not matters and isinstance(e, sympy.Eq) and e.rhs in (0, 1) and self.of_data(e):
             return (
                 sympy.false
@@ -402,7 +393,7 @@ class SizeEnv(ShapeEnv):
                 return known
         if matters or (holds and isinstance(e, sympy.Eq)):
             self._record(e if holds else Not(e), by_user, matters and not by_user)
-        self._decided[e] = answer
+        self.decided[e] = answer
         return answer
 
     def known(self, e: Any) -> bool | None:
@@ -436,100 +427,10 @@ class SizeEnv(ShapeEnv):
 
     # -- branches and loops
 
-    @contextlib.contextmanager
-    def assuming(self, condition: Any = None) -> Generator[None]:
-        """For the time of a branch that runs when the condition holds: it is known, and hints agree with it.
-
-        Raises:
-            NeverTaken: no sizes within the declared ranges were found under which it holds.
-        """
-        if condition is None:
-            yield
-            return
-        hints, path, moment = dict(self.hints), list(self.path), self.moment
-        self.path.append(condition)
-        try:
-            if not self._agrees():
-                self._search_hints()
-            if isinstance(condition, sympy.Eq):
-                self._assume_equal(condition)
-            self._learned()
-            yield
-        finally:
-            self.path[:] = path
-            for symbol, hint in hints.items():
-                self.hints[symbol] = hint
-            self._decided.clear()
-            self.moment = moment
-
-    def _agrees(self) -> bool:
-        """Whether the conditions of the path hold for the hints; all hints agree with one another then."""
-        self._derive_hints(self._behind(self.path))
-        if not all(self.value(c) == True for c in self.path):  # noqa: E712  (SymPy objects)
-            return False
-        self._derive_hints(self.definitions)
-        return True
-
-    def _derive_hints(self, symbols: Iterable[sympy.Symbol]) -> None:
+    def derive_hints(self, symbols: Iterable[sympy.Symbol]) -> None:
+        """The hints of sizes with definitions, as the hints of the others make them."""
         for symbol in symbols:
             self.hints[symbol] = self.value(self.definitions[symbol])
-
-    def _behind(self, conditions: Iterable[Any]) -> list[sympy.Symbol]:
-        """The sizes with definitions that conditions are made of, each after those that it is made of."""
-        found: set[sympy.Symbol] = set()
-        todo = [s for c in conditions for s in c.free_symbols]
-        while todo:
-            symbol = todo.pop()
-            if symbol in self.definitions and symbol not in found:
-                found.add(symbol)
-                todo += self.definitions[symbol].free_symbols
-        return [s for s in self.definitions if s in found]
-
-    def _search_hints(self) -> None:
-        """Sizes of the inputs, few changed, under which every condition of the path holds."""
-        symbols = sorted(self.bases(self.path[-1]), key=str)[:3]
-        before = {s: self.hint(s) for s in symbols}
-        tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
-        if len(symbols) == 3:
-            tried = [*range(2, 12), 16, 33, 64, 1, 0]
-        # Changing one size is tried before changing several, to one near the example's first: a
-        # small one leaves
-        # feature maps of size 1, which torch takes for what is repeated.
-        near = [
-            (s, int(n) * k + step)
-            for k in (1, 2, 3)
-            for step in (1, -1, 0, 2, 3, 4, 7)
-            for s, n in before.items()
-            if s.is_integer
-        ]
-        singles = (
-            {**before, s: sympy.Integer(n)} for s, n in [*near, *((s, n) for s in symbols for n in tried)]
-        )
-        several = (
-            dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
-            for numbers in itertools.product(tried, repeat=len(symbols))
-        )
-        asked = (*self.path, *before.items())
-        known = [self._fitting[asked]] if asked in self._fitting else []
-        for trial in itertools.chain(known, singles, several if len(symbols) > 1 else ()):
-            if any(n not in self.var_to_range[s] for s, n in trial.items() if s in self.var_to_range):
-                continue
-            self.hints.update(trial)
-            if self._agrees():
-                self._fitting[asked] = trial
-                return
-        self.hints.update(before)
-        self._derive_hints(self.definitions)
-        if not all(s in self.names for s in symbols):
-            return  # data decides: any hint will do
-        raise NeverTaken(f"no sizes were found for which {self.path[-1]} holds")
-
-    def _assume_equal(self, equation: Any) -> None:
-        """In this branch a size is known."""
-        for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
-            if side.is_Symbol and side not in other.free_symbols:
-                self._put(side, other)
-                return
 
     def saved(self) -> Any:
         """What a branch may change, to be given to `restore`."""
@@ -538,13 +439,13 @@ class SizeEnv(ShapeEnv):
     def restore(self, saved: Any) -> None:
         """Forget what was known in a branch only; dimensions that it fixed for good stay so."""
         self._replace, fixed, unified, self.moment = saved
-        self._decided.clear()
+        self.decided.clear()
         for symbol, found in self.fixed.items():
             if symbol not in fixed:
-                self._put(symbol, sympy.Integer(found.size))
+                self.put(symbol, sympy.Integer(found.size))
         for drop, (keep, _, _) in self.unified.items():
             if drop not in unified:
-                self._put(drop, keep)
+                self.put(drop, keep)
 
     def notes(self) -> Any:
         """What was written down so far, to be given to `forget`."""
@@ -553,7 +454,7 @@ class SizeEnv(ShapeEnv):
     def forget(self, notes: Any) -> None:
         """Only this was written down."""
         self.held, self.fixed, self.unified, self._replace, self.small = notes
-        self._learned()
+        self.learned()
 
     def holds_outside(self, e: Any, visible: Callable[[Any], bool]) -> bool:
         """Whether every symbol of a formula has a value where nodes are written now."""
@@ -585,7 +486,7 @@ class SizeEnv(ShapeEnv):
                     else (condition.rhs, condition.lhs)
                 )
                 if side in self.definitions:
-                    self._put(side, other)
+                    self.put(side, other)
                 return
             left, right = (condition.lhs / condition.rhs).as_numer_denom()
             left, right = (left, right) if not left.is_number else (right, left)
@@ -602,9 +503,9 @@ class SizeEnv(ShapeEnv):
                 # where they do not, the operator fails in the graph too.
                 self.held[condition] = Guard(condition, source_line(), False)
                 if left.is_Symbol:
-                    self._put(left, right)
+                    self.put(left, right)
                 return
-            if right.is_number and not condition.has(sympy.Mod, _functions().Mod, _functions().PythonMod):
+            if right.is_number and not condition.has(sympy.Mod, functions().Mod, functions().PythonMod):
                 self._fix(left.free_symbols)  # what is on both sides may be of any size
                 return
         if by_user or check:
@@ -616,7 +517,7 @@ class SizeEnv(ShapeEnv):
             self.held[expanded] = Guard(expanded, source_line(), True)
         side = equation.lhs if equation.rhs == value else equation.rhs
         if side.is_Symbol:
-            self._put(side, value)
+            self.put(side, value)
 
     def _fix(self, symbols: Iterable[sympy.Symbol]) -> None:
         for s in sorted(symbols, key=str):
@@ -631,30 +532,31 @@ class SizeEnv(ShapeEnv):
                     "Keep it as a tensor or a size: index, slice and reshape take it as it is."
                 )
             self.fixed[s] = Fixed(int(value), source_line(), asked_by_user())
-            self._put(s, value)
+            self.put(s, value)
 
     def _unify(self, left: sympy.Symbol, right: sympy.Symbol, must: bool) -> None:
         order = list(self.names)
         if left in self.names and right in self.names:
             keep, drop = sorted((left, right), key=order.index)
             self.unified[drop] = (keep, source_line(), must)
-            self._put(drop, keep)
+            self.put(drop, keep)
             return
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
             equation = _as_bound(equation)
             self.held[equation] = Guard(equation, source_line(), False)
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
-        self._put(drop, keep)
+        self.put(drop, keep)
 
-    def _put(self, symbol: Any, value: Any) -> None:
+    def put(self, symbol: Any, value: Any) -> None:
+        """A symbol or formula is the other formula from here on."""
         self._replace = {
             k.xreplace({symbol: value}) if not k.is_Symbol else k: v.xreplace({symbol: value})
             for k, v in self._replace.items()
         }
         self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
         self._replace[symbol] = value
-        self._learned()
+        self.learned()
         numbers: dict[Any, Any] = {}
         for derived, definition in self.definitions.items():
             e = self.canon(definition)
@@ -671,14 +573,15 @@ def _as_bound(equation: Any) -> Any:
     if not isinstance(equation, sympy.Eq):
         return equation
     for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
-        if isinstance(side, (sympy.Min, _functions().Min)) and other in side.args:
+        if isinstance(side, (sympy.Min, functions().Min)) and other in side.args:
             rest = [a for a in side.args if a != other]
             return And(*[sympy.Le(other, a) for a in rest])
     return equation
 
 
 @functools.lru_cache(maxsize=1)
-def _functions() -> Any:
+def functions() -> Any:
+    """torch's own SymPy functions."""
     from torch.utils._sympy import functions
 
     return functions
@@ -686,222 +589,7 @@ def _functions() -> Any:
 
 def floor_div(a: Any, b: Any) -> Any:
     """a // b as torch writes it."""
-    return _functions().FloorDiv(a, b)
-
-
-# Functions of torch.sym_* that have an operator of the same meaning.
-_OPAQUE = {
-    f"OpaqueUnaryFn_{name}": name.capitalize()
-    for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "exp", "log")
-}
-
-
-class SizeWriter:
-    """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
-
-    def __init__(self, graph: GraphWriter, env: SizeEnv, journal: Journal) -> None:
-        self.graph = graph
-        self.env = env
-        self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
-        self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
-        self._made: dict[Any, ir.Value] = Table(journal)
-        self._shapes: dict[tuple[Any, ...], ir.Value] = Table(journal)
-
-    def dim(self, size: Any) -> ir.Value:
-        """The size as a tensor of shape [1]."""
-        return self.lower(self.env.expr(size))
-
-    def scalar(self, size: Any) -> ir.Value:
-        """The size as a tensor of shape []."""
-        return self.scalar_of(self.env.expr(size))
-
-    def scalar_of(self, e: Any) -> ir.Value:
-        """A formula as a tensor of shape []."""
-        if e in (sympy.true, sympy.false):
-            return self.graph.const(bool(e), ir.DataType.BOOL)
-        if e.is_number:
-            return self.graph.const(int(e) if e.is_integer else float(e), _dtype(e))
-        found = self._scalar(e)
-        opposite = self._scalar(Not(e)) if isinstance(e, (BooleanFunction, Relational)) else None
-        if found is None and opposite is not None:
-            found = self.scalars[e] = self.graph.op("Not", opposite)
-        if found is None and isinstance(e, (And, Or)):
-            op_type = "And" if isinstance(e, And) else "Or"
-            parts = [self.scalar_of(a) for a in e.args]
-            found = self.scalars[e] = functools.reduce(lambda a, b: self.graph.op(op_type, a, b), parts)
-        if found is None:
-            found = self.scalars[e] = self.graph.op("Squeeze", self.lower(e), self.graph.const([0]))
-        return found
-
-    def _scalar(self, e: Any) -> ir.Value | None:
-        """The value of shape [] that a formula has already, where the body being written may use it."""
-        found = self.scalars.get(e)
-        return found if found is not None and self.graph.visible(found) else None
-
-    def equal(self, a: Any, b: Any) -> bool:
-        """Whether two sizes are the same formula."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a == b
-        return bool(self.env.expr(a) == self.env.expr(b))
-
-    def visible(self, symbol: Any) -> bool:
-        """Whether a symbol has a value that the body being written may use."""
-        if symbol in self.scalars:
-            return self.graph.visible(self.scalars[symbol])
-        return symbol in self.sources and self.graph.visible(self.sources[symbol][0])
-
-    def in_scope(self, size: Any) -> bool:
-        """Whether a size can be computed in the body that is being written."""
-        return isinstance(size, int) or self.env.holds_outside(self.env.expr(size), self.visible)
-
-    def number(self, size: Any) -> int | None:
-        """The size as an int when it is static."""
-        if isinstance(size, int):
-            return size
-        e = self.env.expr(size)
-        return int(e) if e.is_number else None
-
-    def shape(self, sizes: Sequence[Any]) -> ir.Value:
-        """All sizes as one int64 tensor of shape [rank]."""
-        key = tuple(self.env.expr(s) for s in sizes)
-        found = self._shapes.get(key)
-        if found is None or not self.graph.visible(found):
-            found = self._shapes[key] = self._shape(key)
-        return found
-
-    def _shape(self, key: tuple[Any, ...]) -> ir.Value:
-        if all(e.is_number for e in key):
-            return self.graph.const([int(e) for e in key])
-        sources = [self.sources.get(e) if e.is_Symbol else None for e in key]
-        first = sources[0]
-        if first is not None and all(s == (first[0], first[1] + i) for i, s in enumerate(sources)):
-            return self.graph.op("Shape", first[0], start=first[1], end=first[1] + len(key))
-        parts = [
-            [self.graph.const([int(e) for e in run])] if static else [self.lower(e) for e in run]
-            for static, run in (
-                (k, list(r)) for k, r in itertools.groupby(key, key=lambda e: bool(e.is_number))
-            )
-        ]
-        flat = [p for part in parts for p in part]
-        return flat[0] if len(flat) == 1 else self.graph.op("Concat", *flat, axis=0)
-
-    def lower(self, e: Any) -> ir.Value:
-        """A SymPy formula as nodes."""
-        found = self._made.get(e)
-        if found is None or not self.graph.visible(found):
-            if e in (sympy.true, sympy.false):
-                return self.graph.const([bool(e)], ir.DataType.BOOL)
-            if e.is_number:
-                return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
-            scalar = self._scalar(e)
-            made = self.graph.op("Reshape", scalar, self.graph.const([1])) if scalar is not None else None
-            found = self._made[e] = self._lower(e) if made is None else made
-        return found
-
-    def _lower(self, e: Any) -> ir.Value:
-        g, f = self.graph, _functions()
-        if e.is_Symbol:
-            if e in self.env.stale:
-                raise StaleRead(self.env.stale[e])
-            if e not in self.sources and e in self.env.definitions:
-                return self.lower(self.env.definitions[e])
-            if e not in self.sources:
-                raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
-            value, axis = self.sources[e]
-            if axis < 0:  # a number computed in the graph, not a dimension
-                return value
-            return g.op("Shape", value, start=axis, end=axis + 1)
-        if isinstance(e, sympy.Add):
-            plus = [a for a in e.args if not a.could_extract_minus_sign()]
-            minus = [-a for a in e.args if a.could_extract_minus_sign()]
-            total = self._fold("Add", plus, e) if plus else g.const([0], _dtype(e))
-            return g.op("Sub", total, self._fold("Add", minus, e)) if minus else total
-        if isinstance(e, sympy.Mul):
-            return self._fold("Mul", e.args, e)
-        if isinstance(e, (sympy.Max, f.Max)):
-            return self._fold("Max", e.args, e)
-        if isinstance(e, (sympy.Min, f.Min)):
-            return self._fold("Min", e.args, e)
-        if isinstance(e, (f.FloorDiv, f.CleanDiv)):
-            return self._floor_div(e.args[0], e.args[1])
-        if isinstance(e, f.CeilToInt | f.FloorToInt | f.TruncToInt | f.RoundToInt):
-            return self._to_int(e)
-        if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod)):
-            return g.op("Mod", self.lower(e.args[0]), self.lower(e.args[1]))
-        if isinstance(e, f.ModularIndexing):
-            return g.op("Mod", self._floor_div(e.args[0], e.args[1]), self.lower(e.args[2]))
-        if isinstance(e, f.ToFloat):
-            return g.op("Cast", self.lower(e.args[0]), to=ir.DataType.DOUBLE)
-        if isinstance(e, (f.FloatTrueDiv, f.IntTrueDiv)):
-            return g.op("Div", self._double(e.args[0]), self._double(e.args[1]))
-        if isinstance(e, f.PowByNatural):
-            return g.op("Pow", self.lower(e.args[0]), self.lower(e.args[1]))
-        if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
-            return functools.reduce(lambda a, b: g.op("Mul", a, b), [self.lower(e.base)] * int(e.exp))
-        if isinstance(e, (f.FloatPow, sympy.Pow)):
-            return g.op("Pow", self._double(e.args[0]), self._double(e.args[1]))
-        if isinstance(e, sympy.Abs):
-            return g.op("Abs", self.lower(e.args[0]))
-        if isinstance(e, Relational):
-            return self._relation(e)
-        if isinstance(e, Not):
-            return g.op("Not", self.lower(e.args[0]))
-        if isinstance(e, (And, Or)):
-            op_type = "And" if isinstance(e, And) else "Or"
-            return functools.reduce(lambda a, b: g.op(op_type, a, b), [self.lower(a) for a in e.args])
-        if type(e).__name__ in _OPAQUE:
-            return g.op(_OPAQUE[type(e).__name__], self._double(e.args[0]))
-        if type(e).__name__ == "OpaqueUnaryFn_log2":
-            return g.op(
-                "Div", g.op("Log", self._double(e.args[0])), g.const([math.log(2)], ir.DataType.DOUBLE)
-            )
-        raise ExportError(
-            f"the size formula {e} ({type(e).__name__}) has no ONNX form yet, at {source_line()}. "
-            "Compute it from +, -, *, //, %, min, max, or make the dimension static with dynamic_shapes."
-        )
-
-    def _relation(self, e: Any) -> ir.Value:
-        types: dict[type, str] = {
-            sympy.Eq: "Equal",
-            sympy.Gt: "Greater",
-            sympy.Ge: "GreaterOrEqual",
-            sympy.Lt: "Less",
-            sympy.Le: "LessOrEqual",
-        }
-        whole = e.lhs.is_integer and e.rhs.is_integer
-        lower = self.lower if whole else self._double
-        a, b = lower(e.lhs), lower(e.rhs)
-        if isinstance(e, sympy.Ne):
-            return self.graph.op("Not", self.graph.op("Equal", a, b))
-        return self.graph.op(types[type(e)], a, b)
-
-    def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
-        lower = self.lower if whole.is_integer else self._double
-        return functools.reduce(lambda a, b: self.graph.op(op_type, a, b), [lower(a) for a in args])
-
-    def _double(self, e: Any) -> ir.Value:
-        if e.is_number:
-            return self.graph.const([float(e)], ir.DataType.DOUBLE)
-        value = self.lower(e)
-        return self.graph.op("Cast", value, to=ir.DataType.DOUBLE) if e.is_integer else value
-
-    def _floor_div(self, a: Any, b: Any) -> ir.Value:
-        g, x, y = self.graph, self.lower(a), self.lower(b)
-        if not all(bool(self.env.bound_sympy(e).lower >= 0) for e in (a, b)):  # ONNX divides towards zero
-            x = g.op("Sub", x, g.op("Mod", x, y))
-        return g.op("Div", x, y)
-
-    def _to_int(self, e: Any) -> ir.Value:
-        rounding = {"CeilToInt": "Ceil", "FloorToInt": "Floor", "RoundToInt": "Round", "TruncToInt": None}
-        value = self._double(e.args[0])
-        op_type = rounding[type(e).__name__]
-        if op_type:
-            value = self.graph.op(op_type, value)
-        return self.graph.op("Cast", value, to=ir.DataType.INT64)
-
-
-def _dtype(e: Any) -> ir.DataType:
-    return ir.DataType.INT64 if e.is_integer else ir.DataType.DOUBLE
+    return functions().FloorDiv(a, b)
 
 
 def product(sizes: Iterable[Any]) -> Any:

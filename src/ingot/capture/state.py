@@ -454,3 +454,10 @@ def _assigns(node: ast.AST, name: str) -> bool:
         if isinstance(at, ast.Attribute) and at.attr == name:
             return True
     return False
+
+
+def in_words(x: Any) -> str:
+    """What stood in a place, for a message."""
+    if isinstance(x, torch.Tensor):
+        return f"{x.dtype} {list(x.shape)}"
+    return "nothing" if x is ABSENT else repr(x)

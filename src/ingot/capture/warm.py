@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ingot.capture.run import unchanged
 from ingot.capture.sample import drawn
 from ingot.capture.signature import leaves
 from ingot.capture.state import ABSENT, Place, Snapshot
+from ingot.capture.unchanged import unchanged
 from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from types import CodeType, FrameType
 
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RUNTIME = ("stage.py", "standins.py", "lists.py")
-_RECORDING = str(Path(__file__).with_name("run.py"))
+_RECORDING = str(Path(__file__).with_name("recording.py"))
 _SCRIPT = str(Path(__file__).with_name("torchscript.py"))
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 

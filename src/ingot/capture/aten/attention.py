@@ -18,6 +18,7 @@ import torch
 from ingot.capture.aten.random import dropped
 from ingot.capture.aten.registry import whole
 from ingot.capture.fakes import checked
+from ingot.capture.tensors import zero_copy
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -119,11 +120,11 @@ def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.V
     contents = g.real(mask)
     if mask.dtype == torch.bool:
         bias = g.op("Where", value, g.const(0.0, dtype), low)
-        sure = contents is not None and bool(g.contents(contents).any(axis=-1).all())
+        sure = contents is not None and bool(zero_copy(contents).any(axis=-1).all())
         whole_row = g.op("ReduceMax", g.cast(value, torch.bool, dtype), g.const([-1]), keepdims=1)
         made = (bias, None if sure else whole_row)
     elif contents is not None and not bool(
-        np.isneginf(g.contents(contents).astype(np.float64)).all(axis=-1).any()
+        np.isneginf(zero_copy(contents).astype(np.float64)).all(axis=-1).any()
     ):
         made = (g.operand(mask, dtype), None)
     else:

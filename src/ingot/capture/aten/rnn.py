@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import instead, whole
+from ingot.capture.tensors import zero_copy
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _weights(
         reals = [g.real(t) for t in tensors]
         if any(r is None for r in reals):
             raise ExportError(f"{op_type} weights that are computed from inputs have no ONNX form.")
-        contents.append([_reordered(g.contents(r), op_type) for r in reals if r is not None])
+        contents.append([_reordered(zero_copy(r), op_type) for r in reals if r is not None])
     name, dtype = g.entry(groups[0][0]).name, groups[0][0].dtype
     made: list[ir.Value | None] = [
         g.weight(f"{name}.onnx", np.stack([c[i] for c in contents]), dtype) for i in (0, 1)

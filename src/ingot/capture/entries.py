@@ -1,0 +1,63 @@
+"""What a recording knows about each tensor: value in the graph, contents, other views of its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.journal import Journal, Tracked
+
+if TYPE_CHECKING:
+    from ingot.capture.alike import Look
+    from ingot.capture.aten.registry import Row
+    from ingot.capture.graph import Body
+    from ingot.errors import ExportError
+
+
+class Group(Tracked):
+    """Tensors that share memory. A write through one of them makes the others' values out of date."""
+
+    put_back = frozenset(("version", "entries"))
+
+    def __init__(self, journal: Journal, *, owned: bool) -> None:
+        self.journal = journal
+        # made during this recording: writing into it changes nothing that outlives the call
+        self.owned = owned
+        self.body: Body | None = None  # the branch or loop it was made in
+        self.version = 0
+        self.entries: tuple[Entry, ...] = ()
+
+
+@dataclass(eq=False)
+class Entry(Tracked):
+    """What is known about one tensor: its value in the graph, its contents if constant, whose view it is."""
+
+    put_back = frozenset(("value", "real", "view", "version", "parts"))
+    journal: Journal
+    tensor: torch.Tensor  # kept alive: entries are found by id
+    group: Group
+    value: ir.Value | None = None
+    real: torch.Tensor | None = None
+    view: View | None = None
+    version: int = 0
+    name: str = "const"
+    parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
+    refusal: ExportError | None = None  # raised when something wants the value
+    look: Look | None = None
+
+
+@dataclass(eq=False)
+class View:
+    """How a view was made, so that it can be made again after its base was written to."""
+
+    func: Any
+    parent: Entry
+    op: str
+    row: Row
+    out: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    index: int | None

@@ -1,0 +1,161 @@
+"""The ONNX model of a finished run: its outputs, the nodes they need, names that are unique."""
+
+# torch's shape environment and fake tensors are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture import complex_numbers
+from ingot.capture.checks import through_checks
+from ingot.capture.choice import Choice, Maybe
+from ingot.capture.graph import pruned, with_inner
+from ingot.capture.lists import Many, Perhaps, Rows
+from ingot.capture.passed import Afterwards
+from ingot.capture.record import Recorder
+from ingot.capture.run import Call, Run
+from ingot.capture.scalars import Symbolic
+from ingot.capture.signature import Leaf, check_names, leaves, unique_names
+from ingot.capture.tensors import dtype_of
+from ingot.errors import ExportError
+
+# The oldest file format that has the opset: what the widest range of runtimes loads.
+_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
+
+
+def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value], list[str], dict[str, str]]:
+    """Name the tensors the model returned and put an Identity under those that are an input, a constant or
+    repeated. Behind them stand those that it left in its arguments' objects; last, which output is the next
+    call's input.
+    """
+    recorder, inputs, names = run.recorder, call.arguments.names, call.output_names
+    found: list[Leaf] = []
+    for leaf in leaves(run.output):
+        v = leaf.value
+        if isinstance(v, (torch.Tensor, *Symbolic)):
+            if after.is_output(recorder, leaf):
+                found.append(leaf)
+        elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
+            raise ExportError(
+                f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: "
+                "None or a "
+                "tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
+                "flag beside it."
+            )
+        elif v is not None and not leaf.inside and not isinstance(v, (bool, int, float, str)):
+            raise ExportError(
+                f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, "
+                "in tuples, lists, dicts, dataclasses or plain objects. Return the tensors inside it."
+            )
+    left = after.unreturned([leaf.value for leaf in found])
+    if not found and not left:
+        raise ExportError(
+            f"the model returns no tensor but {type(run.output).__name__}. Return at least one tensor."
+        )
+    named = [after.name_of(leaf.value, leaf.name) if leaf.path else "output" for leaf in found]
+    named = [f"output_{n}" if n.isdigit() else n for n in named]
+    if names is not None:
+        check_names("output_names", names, named, inputs)
+        named[: len(names)] = names
+    taken = {v.name for v in recorder.graph.initializers.values()}
+    named = unique_names([*named, *(x.output_name for x in left)], inputs)
+    recorder.graph.scope = ""
+    outputs: list[ir.Value] = []
+    for value in [*(leaf.value for leaf in found), *(x.value for x in left)]:
+        outputs.append(as_output(recorder, value, outputs))
+    for name, value in zip(named, outputs, strict=True):
+        value.name = recorder.graph.unique(name) if name in taken else name
+    written = [str(v.name) for v in outputs]
+    values = [*(leaf.value for leaf in found), *(x.value for x in left)]
+    return outputs, written, after.carried(values, written)
+
+
+def as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:
+    """The value of a tensor or number, one that no other output is."""
+    if isinstance(v, torch.Tensor) and v.is_complex():
+        v = complex_numbers.as_pairs(recorder, v)
+    kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
+    kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
+    value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)
+    value = through_checks(recorder, value)
+    if value.producer() is None or value in outputs or value.is_graph_output():
+        shape, dtype = value.shape, value.type
+        value = recorder.op("Identity", value)
+        value.shape, value.type = shape, dtype
+    if isinstance(v, torch.Tensor):
+        value.type, value.shape = ir.TensorType(dtype_of(v.dtype)), None
+        recorder.annotate(value, v)
+    else:
+        value.type, value.shape = ir.TensorType(kind), ir.Shape([])
+    return value
+
+
+def held_by_objects(call: Call, run: Run) -> set[int]:
+    """The inputs that objects among the arguments hold: what no output needs of an object is no input."""
+    rows = zip(run.inputs, call.arguments.tensor_leaves, strict=False)
+    return {id(v) for v, leaf in rows if leaf.inside}
+
+
+def model_of(
+    recorder: Recorder, inputs: list[ir.Value], outputs: list[ir.Value], optional: set[int]
+) -> ir.Model:
+    """Nodes that lead to an output, initializers that are used, names that are unique.
+
+    The `optional` inputs are left out where no output needs them.
+    """
+    needed, alive = pruned(recorder.graph.nodes, outputs)
+    inputs = [v for v in inputs if id(v) in alive or id(v) not in optional]
+    own = {v.name for v in [*inputs, *outputs]}
+    held = set(map(id, outputs))
+    every = list(with_inner(needed))
+    for node in every:
+        for v in node.outputs:
+            if v.name in own and id(v) not in held:
+                v.name = recorder.graph.unique(str(v.name))
+    for v in [v for node in every for v in node.outputs]:
+        if v.shape is not None and v not in outputs:
+            v.shape = ir.Shape([_canonical(recorder, d) for d in v.shape])
+    initializers = [v for v in recorder.graph.initializers.values() if id(v) in alive]
+    for v in initializers:
+        if v.name in own:
+            v.name = recorder.graph.unique(str(v.name))
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=needed,
+        initializers=initializers,
+        opset_imports={"": recorder.opset} | {node.domain: 1 for node in needed if node.domain},
+        name="main",
+    )
+    return ir.Model(
+        graph,
+        ir_version=_IR_VERSIONS.get(recorder.opset, 10),
+        producer_name="ingot",
+        functions=_functions(recorder, every),
+    )
+
+
+def _functions(recorder: Recorder, nodes: Sequence[ir.Node]) -> list[ir.Function]:
+    """The model's ONNX functions that its nodes call."""
+    called = {node.op_identifier() for node in nodes}
+    return [f for identifier, f in recorder.functions.items() if identifier in called]
+
+
+def _canonical(recorder: Recorder, dim: int | ir.SymbolicDim) -> int | str | None:
+    """A dimension's label after the model fixed or unified it."""
+    if isinstance(dim, int):
+        return dim
+    label = dim.value
+    if not isinstance(label, str):
+        return None
+    for symbol, name in recorder.env.names.items():
+        if name == label:
+            e = recorder.env.canon(symbol)
+            return int(e) if e.is_number else recorder.env.names[e]
+    return label

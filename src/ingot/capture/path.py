@@ -1,0 +1,115 @@
+"""The conditions on sizes that lead to a branch: known in it, with example sizes that agree with them."""
+
+# SymPy and torch's shape environment are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import sympy
+
+from ingot.capture.sizes import SizeEnv
+
+
+class NeverTaken(Exception):
+    """A branch on sizes that no size takes."""
+
+
+@contextlib.contextmanager
+def assuming(env: SizeEnv, condition: Any = None) -> Generator[None]:
+    """For the time of a branch that runs when the condition holds: it is known, and hints agree with it.
+
+    Raises:
+        NeverTaken: no sizes within the declared ranges were found under which it holds.
+    """
+    if condition is None:
+        yield
+        return
+    hints, path, moment = dict(env.hints), list(env.path), env.moment
+    env.path.append(condition)
+    try:
+        if not _agrees(env):
+            _search_hints(env)
+        if isinstance(condition, sympy.Eq):
+            _assume_equal(env, condition)
+        env.learned()
+        yield
+    finally:
+        env.path[:] = path
+        for symbol, hint in hints.items():
+            env.hints[symbol] = hint
+        env.decided.clear()
+        env.moment = moment
+
+
+def _agrees(env: SizeEnv) -> bool:
+    """Whether the conditions of the path hold for the hints; all hints agree with one another then."""
+    env.derive_hints(_behind(env, env.path))
+    if not all(env.value(c) == True for c in env.path):  # noqa: E712  (SymPy objects)
+        return False
+    env.derive_hints(env.definitions)
+    return True
+
+
+def _behind(env: SizeEnv, conditions: Iterable[Any]) -> list[sympy.Symbol]:
+    """The sizes with definitions that conditions are made of, each after those that it is made of."""
+    found: set[sympy.Symbol] = set()
+    todo = [s for c in conditions for s in c.free_symbols]
+    while todo:
+        symbol = todo.pop()
+        if symbol in env.definitions and symbol not in found:
+            found.add(symbol)
+            todo += env.definitions[symbol].free_symbols
+    return [s for s in env.definitions if s in found]
+
+
+def _search_hints(env: SizeEnv) -> None:
+    """Sizes of the inputs, few changed, under which every condition of the path holds."""
+    symbols = sorted(env.bases(env.path[-1]), key=str)[:3]
+    before = {s: env.hint(s) for s in symbols}
+    tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
+    if len(symbols) == 3:
+        tried = [*range(2, 12), 16, 33, 64, 1, 0]
+    # Changing one size is tried before changing several, to one near the example's first: a
+    # small one leaves
+    # feature maps of size 1, which torch takes for what is repeated.
+    near = [
+        (s, int(n) * k + step)
+        for k in (1, 2, 3)
+        for step in (1, -1, 0, 2, 3, 4, 7)
+        for s, n in before.items()
+        if s.is_integer
+    ]
+    singles = ({**before, s: sympy.Integer(n)} for s, n in [*near, *((s, n) for s in symbols for n in tried)])
+    several = (
+        dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
+        for numbers in itertools.product(tried, repeat=len(symbols))
+    )
+    asked = (*env.path, *before.items())
+    known = [env.fitting[asked]] if asked in env.fitting else []
+    for trial in itertools.chain(known, singles, several if len(symbols) > 1 else ()):
+        if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
+            continue
+        env.hints.update(trial)
+        if _agrees(env):
+            env.fitting[asked] = trial
+            return
+    env.hints.update(before)
+    env.derive_hints(env.definitions)
+    if not all(s in env.names for s in symbols):
+        return  # data decides: any hint will do
+    raise NeverTaken(f"no sizes were found for which {env.path[-1]} holds")
+
+
+def _assume_equal(env: SizeEnv, equation: Any) -> None:
+    """In this branch a size is known."""
+    for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+        if side.is_Symbol and side not in other.free_symbols:
+            env.put(side, other)
+            return

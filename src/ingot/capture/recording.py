@@ -1,0 +1,177 @@
+"""A recording from start to end: runs until nothing more is found out, then an ONNX model."""
+
+# torch's shape environment and fake tensors are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture import torch_control
+from ingot.capture.assume import Assumption
+from ingot.capture.chance import drawn, written
+from ingot.capture.model import held_by_objects, model_of, outputs_of
+from ingot.capture.passed import Path
+from ingot.capture.record import Recorder
+from ingot.capture.request import Restart
+from ingot.capture.reruns import leftovers, require_steady, without_chance, without_texts
+from ingot.capture.run import Call, run_model
+from ingot.capture.sizes import SizeEnv
+from ingot.capture.state import StateMatters, StateSpec
+from ingot.capture.state_values import mattering, next_states, noted, require_known
+from ingot.capture.swap import swapped
+from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
+from ingot.capture.texts import watched_texts
+from ingot.capture.unchanged import unchanged
+
+if TYPE_CHECKING:
+    from ingot.capture.warm import Begin
+
+# Recording patches torch for its duration, so one at a time in a process.
+_LOCK = threading.RLock()
+
+
+@dataclass
+class Recording:
+    """What one run of the model's Python gave."""
+
+    model: ir.Model
+    env: SizeEnv
+    recorder: Recorder
+    output: Any  # the structure the model returned, with fake tensors as leaves
+    output_names: list[str]  # of what the model returns
+    left: dict[str, Path]  # outputs for what the call left in objects; where, from (args, kwargs)
+    carried: dict[str, str]  # inputs that objects hold, and the outputs that are the next call's
+    assumptions: list[Assumption]
+    states: list[StateSpec]  # inputs and outputs of the model
+    touched: list[StateSpec]  # everything that a call writes to and a later call could see
+    begins: Mapping[str, Begin]  # where the module begins otherwise
+
+
+def record(call: Call, hints: dict[str, int]) -> Recording:
+    """Run the function on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
+
+    It runs once; and once more for each other Python module that calls `int()` on a size, with an `int` that
+    lets sizes be; and once more for each function whose Python depends on data or sizes, with that function
+    rewritten (`rewrite`, `stage`).
+
+    Raises:
+        DataDependentError, MissingOperatorError, ExportError: with the user's line.
+        StateFound: the call changes what outlives it, and `call.states` does not have it yet.
+        Exception: whatever the model raises for these sizes.
+    """
+    marks = call.marks
+    marks.begin(_globals_of(call.function))
+    while True:
+        try:
+            return _record(call, hints)
+        except KeepSymbolic as found:
+            marks.symbolic_int.append(found.module_globals)
+        except Restart:
+            pass  # the function is marked
+        except Exception:
+            # A branch on sizes may follow the example, written down as an assumption.
+            if not marks.give_up_sizes():
+                raise
+
+
+def _record(call: Call, hints: dict[str, int]) -> Recording:
+    with (
+        _LOCK,
+        swapped(list(call.marks.needed)),
+        torch_control.understood(),
+        unchanged(call.function, call.keep_states) as snapshot,
+        shadowed_int(call.marks.symbolic_int),
+    ):
+        with quiet_torch():
+            for label, begin in call.begins.items():
+                snapshot.begin(label, begin.place, begin.value)
+            before = drawn()
+            with watched_texts() as texts:
+                run = run_model(call, hints, snapshot)
+            chance = drawn() != before
+            first = written(run.recorder)
+            recorder = run.recorder
+            known = {label for s in (*call.states, *call.settled) for label in s.labels}
+            changes = [c for c in snapshot.changes() if c.label not in known]
+            require_known(recorder, snapshot, changes)
+            with torch.no_grad(), recorder.mode:
+                after = run.objects.look(recorder)
+                outputs, names, carried = outputs_of(call, run, after)
+                following = next_states(call, run, snapshot, outputs)
+            others = leftovers(call, hints, snapshot, run, changes, first)
+            if chance:
+                others.append(without_chance(call, hints, snapshot, first))
+            elif snapshot.unsteady:
+                require_steady(call, hints, snapshot, first)
+            if texts.lines:
+                others.append(without_texts(call, hints, snapshot, first, texts.lines))
+        matter = mattering(call, run, outputs, following)
+        if matter and not call.keep_states:
+            raise StateMatters(matter)
+        inputs, kept = run.inputs, list(call.states)
+        if call.keep_states:
+            outputs.extend(following)
+        else:
+            inputs, kept = inputs[: len(call.specs)], []
+        recorder.weights.untie_transposed()
+        for value, fake in zip(run.inputs, run.fakes, strict=True):
+            shape = fake.shape if isinstance(fake, torch.Tensor) else ()
+            if isinstance(fake, torch.Tensor) and fake.is_complex():
+                shape = (*shape, 2)
+            value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
+        model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
+        used = {str(v.name) for v in model.graph.inputs}
+        assumptions = [*recorder.assumptions, *noted(call), *others]
+        return Recording(
+            model,
+            recorder.env,
+            recorder,
+            after.structure(recorder, run.output),
+            names[: len(names) - len(after.left)],
+            {name: x.path for name, x in zip(names[len(names) - len(after.left) :], after.left, strict=True)},
+            {before: name for before, name in carried.items() if before in used},
+            assumptions,
+            kept,
+            list(call.states),
+            call.begins,
+        )
+
+
+def _globals_of(function: Any) -> list[dict[str, Any]]:
+    """Globals of the Python modules that a model's classes come from: `int` is theirs to call on sizes."""
+    recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
+    if not isinstance(function, torch.nn.Module):
+        own: Any = getattr(getattr(function, "__func__", function), "__globals__", None)
+        return [recurrent] if own is None or "int" in own else [recurrent, own]
+    names = {type(m).__module__ for m in function.modules()}
+    found = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
+    return [recurrent] + [vars(sys.modules[n]) for n in sorted(found) if "int" not in vars(sys.modules[n])]
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Generator[None]:
+    """torch logs every error of a fake tensor with a traceback; the error itself reaches the caller
+    anyway.
+    """
+    loggers = [
+        logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.fx.experimental.sym_node")
+    ]
+    levels = [x.level for x in loggers]
+    for x in loggers:
+        x.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for x, level in zip(loggers, levels, strict=True):
+            x.setLevel(level)

@@ -1,0 +1,170 @@
+"""Proofs by another run: what a call left behind, drew by chance or wrote into strings changes nothing."""
+
+# torch's shape environment and fake tensors are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+
+from ingot.capture.assume import Assumption
+from ingot.capture.chance import watching, written
+from ingot.capture.graph import uses
+from ingot.capture.record import Recorder
+from ingot.capture.run import Call, Run, run_model
+from ingot.capture.scalars import Symbolic
+from ingot.capture.sizes import StaleRead
+from ingot.capture.state import Change, Snapshot, in_words
+from ingot.capture.texts import watched_texts
+from ingot.capture.where import raise_if_ours
+from ingot.errors import DataDependentError, ExportError
+
+
+def leftovers(
+    call: Call,
+    hints: dict[str, int],
+    snapshot: Snapshot,
+    run: Run,
+    changes: Sequence[Change],
+    first: list[str],
+) -> list[Assumption]:
+    """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
+    it there, is the same function without reading it.
+
+    Raises:
+        ExportError: the next call reads what the inputs decided.
+    """
+    if not changes:
+        return []
+    where = {c.label: snapshot.line_of(c.label) for c in changes}
+    read: str | None = None
+    try:
+        second = run_model(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
+        if written(second.recorder) != first:
+            read = changes[0].label
+    except StaleRead as stale:
+        read = stale.label
+    except Exception as error:  # whatever the model's own Python makes of what the first call left
+        raise_if_ours(error)
+        read = changes[0].label
+    if read is None:
+        what = "{!r} is written in forward before it is read; the exported model does not keep it"
+        return [Assumption("state", where[c.label], what.format(c.label), "proved") for c in changes]
+    for c in changes:
+        value = run.recorder.value_of(c.after)
+        if value is not None and _depends_on_data(value, run.inputs):
+            before = in_words(c.before)
+            raise ExportError(
+                f"{where[c.label]}\n"
+                f"forward leaves a tensor in {c.label!r}, where {before} stood before the call, and a later "
+                "call reads it: state that outlives the call, and no input of the model can be both. Make it "
+                'a tensor of its dtype and shape before the export, and export with state="inputs".'
+            )
+    plain = [c for c in changes if not isinstance(c.after, (torch.Tensor, *Symbolic))]
+    if plain and len(plain) == len(changes):
+        raise ExportError(
+            f"{where[plain[0].label]}\n"
+            f"forward leaves {plain[0].after!r} in {plain[0].label!r}, and the next call is another model "
+            "for it: state that outlives the call, in a place that no input can take. Keep it in an "
+            "attribute or buffer of the module, with a value from the start, and export with "
+            'state="inputs"; or pass it in.'
+        )
+    what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
+    return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
+
+
+def _depends_on_data(value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
+    """Whether the elements of an input decide a value; its sizes alone may."""
+    wanted, seen, todo = set(map(id, inputs)), set[int](), [value]
+    while todo:
+        v = todo.pop()
+        if id(v) in wanted:
+            return True
+        node = v.producer()
+        if node is not None and id(node) not in seen and node.op_type != "Shape":
+            seen.add(id(node))
+            todo.extend(uses(node))
+    return False
+
+
+def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:
+    """Let stand what the first call left, with tensors and sizes that raise where they are read."""
+    for c in changes:
+        if isinstance(c.after, torch.Tensor):
+            real = first.real(c.after)
+            c.place.set(recorder.stale_tensor(c.label, c.after) if real is None else real)
+        elif isinstance(c.after, (torch.SymInt, torch.SymFloat)):
+            c.place.set(recorder.env.stale_number(c.label))
+
+
+def without_chance(
+    call: Call,
+    hints: dict[str, int],
+    snapshot: Snapshot,
+    wanted: list[str],
+) -> Assumption:
+    """Random numbers of Python's were drawn: harmless if other draws give the same model.
+
+    Raises:
+        ExportError: they do not.
+    """
+    line = "<unknown>"
+    for _ in range(2):
+        _restore_state(call, snapshot)
+        with watching() as found:
+            again = run_model(call, hints, snapshot)
+        line = found()
+        if written(again.recorder) != wanted:
+            raise ExportError(
+                f"{line}\nforward draws a random number here, with Python's random or NumPy's, and the "
+                "model depends on it: the export would keep one draw for ever. Draw it outside of forward "
+                "and pass it as an argument, or switch the random part off."
+            )
+    what = "random numbers are drawn in Python; three recordings with other numbers are the same model"
+    return Assumption("constant", line, what, "proved")
+
+
+def require_steady(call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str]) -> None:
+    """Raise ExportError where another recording, from the same state, gives another model."""
+    _restore_state(call, snapshot)
+    if written(run_model(call, hints, snapshot).recorder) != wanted:
+        raise ExportError(
+            f"{snapshot.first_line}\n"
+            "forward is another model each time it runs: it depends on the time, the system's randomness or "
+            "an iterator outside of it. Take that out of forward and pass it as an argument."
+        )
+
+
+def without_texts(
+    call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str], lines: Sequence[str]
+) -> Assumption:
+    """Sizes or tensors were written into strings: harmless if strings with other numbers give the same model.
+
+    Raises:
+        ExportError: they do not.
+    """
+    _restore_state(call, snapshot)
+    try:
+        with watched_texts(varied=True):
+            same = written(run_model(call, hints, snapshot).recorder) == wanted
+    except Exception as error:  # whatever the model's own Python makes of another string
+        raise_if_ours(error)
+        same = False
+    if not same:
+        raise DataDependentError(
+            f"{lines[0]}\nThis line writes a size or tensor into a string, and the model depends on the "
+            "string: the export would keep the example's for ever. Compute with the number itself, or choose "
+            "with `if` on it."
+        )
+    return Assumption("constant", lines[0], "sizes in strings do not change the model", "proved")
+
+
+def _restore_state(call: Call, snapshot: Snapshot) -> None:
+    """Let the model hold what it held before the first call."""
+    snapshot.restore()
+    for label, begin in call.begins.items():
+        snapshot.begin(label, begin.place, begin.value)

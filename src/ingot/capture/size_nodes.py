@@ -1,0 +1,239 @@
+"""Size formulas as ONNX nodes, each made once."""
+
+# SymPy and torch's shape environment are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+import sympy
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import And, BooleanFunction, Not, Or
+
+from ingot.capture.graph import GraphWriter
+from ingot.capture.journal import Journal, Table
+from ingot.capture.sizes import SizeEnv, StaleRead, functions
+from ingot.capture.where import source_line
+from ingot.errors import ExportError
+
+# Functions of torch.sym_* that have an operator of the same meaning.
+_OPAQUE = {
+    f"OpaqueUnaryFn_{name}": name.capitalize()
+    for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "exp", "log")
+}
+
+
+class SizeWriter:
+    """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
+
+    def __init__(self, graph: GraphWriter, env: SizeEnv, journal: Journal) -> None:
+        self.graph = graph
+        self.env = env
+        self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
+        self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
+        self._made: dict[Any, ir.Value] = Table(journal)
+        self._shapes: dict[tuple[Any, ...], ir.Value] = Table(journal)
+
+    def dim(self, size: Any) -> ir.Value:
+        """The size as a tensor of shape [1]."""
+        return self.lower(self.env.expr(size))
+
+    def scalar(self, size: Any) -> ir.Value:
+        """The size as a tensor of shape []."""
+        return self.scalar_of(self.env.expr(size))
+
+    def scalar_of(self, e: Any) -> ir.Value:
+        """A formula as a tensor of shape []."""
+        if e in (sympy.true, sympy.false):
+            return self.graph.const(bool(e), ir.DataType.BOOL)
+        if e.is_number:
+            return self.graph.const(int(e) if e.is_integer else float(e), _dtype(e))
+        found = self._scalar(e)
+        opposite = self._scalar(Not(e)) if isinstance(e, (BooleanFunction, Relational)) else None
+        if found is None and opposite is not None:
+            found = self.scalars[e] = self.graph.op("Not", opposite)
+        if found is None and isinstance(e, (And, Or)):
+            op_type = "And" if isinstance(e, And) else "Or"
+            parts = [self.scalar_of(a) for a in e.args]
+            found = self.scalars[e] = functools.reduce(lambda a, b: self.graph.op(op_type, a, b), parts)
+        if found is None:
+            found = self.scalars[e] = self.graph.op("Squeeze", self.lower(e), self.graph.const([0]))
+        return found
+
+    def _scalar(self, e: Any) -> ir.Value | None:
+        """The value of shape [] that a formula has already, where the body being written may use it."""
+        found = self.scalars.get(e)
+        return found if found is not None and self.graph.visible(found) else None
+
+    def equal(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are the same formula."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a == b
+        return bool(self.env.expr(a) == self.env.expr(b))
+
+    def visible(self, symbol: Any) -> bool:
+        """Whether a symbol has a value that the body being written may use."""
+        if symbol in self.scalars:
+            return self.graph.visible(self.scalars[symbol])
+        return symbol in self.sources and self.graph.visible(self.sources[symbol][0])
+
+    def in_scope(self, size: Any) -> bool:
+        """Whether a size can be computed in the body that is being written."""
+        return isinstance(size, int) or self.env.holds_outside(self.env.expr(size), self.visible)
+
+    def number(self, size: Any) -> int | None:
+        """The size as an int when it is static."""
+        if isinstance(size, int):
+            return size
+        e = self.env.expr(size)
+        return int(e) if e.is_number else None
+
+    def shape(self, sizes: Sequence[Any]) -> ir.Value:
+        """All sizes as one int64 tensor of shape [rank]."""
+        key = tuple(self.env.expr(s) for s in sizes)
+        found = self._shapes.get(key)
+        if found is None or not self.graph.visible(found):
+            found = self._shapes[key] = self._shape(key)
+        return found
+
+    def _shape(self, key: tuple[Any, ...]) -> ir.Value:
+        if all(e.is_number for e in key):
+            return self.graph.const([int(e) for e in key])
+        sources = [self.sources.get(e) if e.is_Symbol else None for e in key]
+        first = sources[0]
+        if first is not None and all(s == (first[0], first[1] + i) for i, s in enumerate(sources)):
+            return self.graph.op("Shape", first[0], start=first[1], end=first[1] + len(key))
+        parts = [
+            [self.graph.const([int(e) for e in run])] if static else [self.lower(e) for e in run]
+            for static, run in (
+                (k, list(r)) for k, r in itertools.groupby(key, key=lambda e: bool(e.is_number))
+            )
+        ]
+        flat = [p for part in parts for p in part]
+        return flat[0] if len(flat) == 1 else self.graph.op("Concat", *flat, axis=0)
+
+    def lower(self, e: Any) -> ir.Value:
+        """A SymPy formula as nodes."""
+        found = self._made.get(e)
+        if found is None or not self.graph.visible(found):
+            if e in (sympy.true, sympy.false):
+                return self.graph.const([bool(e)], ir.DataType.BOOL)
+            if e.is_number:
+                return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
+            scalar = self._scalar(e)
+            made = self.graph.op("Reshape", scalar, self.graph.const([1])) if scalar is not None else None
+            found = self._made[e] = self._lower(e) if made is None else made
+        return found
+
+    def _lower(self, e: Any) -> ir.Value:
+        g, f = self.graph, functions()
+        if e.is_Symbol:
+            if e in self.env.stale:
+                raise StaleRead(self.env.stale[e])
+            if e not in self.sources and e in self.env.definitions:
+                return self.lower(self.env.definitions[e])
+            if e not in self.sources:
+                raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
+            value, axis = self.sources[e]
+            if axis < 0:  # a number computed in the graph, not a dimension
+                return value
+            return g.op("Shape", value, start=axis, end=axis + 1)
+        if isinstance(e, sympy.Add):
+            plus = [a for a in e.args if not a.could_extract_minus_sign()]
+            minus = [-a for a in e.args if a.could_extract_minus_sign()]
+            total = self._fold("Add", plus, e) if plus else g.const([0], _dtype(e))
+            return g.op("Sub", total, self._fold("Add", minus, e)) if minus else total
+        if isinstance(e, sympy.Mul):
+            return self._fold("Mul", e.args, e)
+        if isinstance(e, (sympy.Max, f.Max)):
+            return self._fold("Max", e.args, e)
+        if isinstance(e, (sympy.Min, f.Min)):
+            return self._fold("Min", e.args, e)
+        if isinstance(e, (f.FloorDiv, f.CleanDiv)):
+            return self._floor_div(e.args[0], e.args[1])
+        if isinstance(e, f.CeilToInt | f.FloorToInt | f.TruncToInt | f.RoundToInt):
+            return self._to_int(e)
+        if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod)):
+            return g.op("Mod", self.lower(e.args[0]), self.lower(e.args[1]))
+        if isinstance(e, f.ModularIndexing):
+            return g.op("Mod", self._floor_div(e.args[0], e.args[1]), self.lower(e.args[2]))
+        if isinstance(e, f.ToFloat):
+            return g.op("Cast", self.lower(e.args[0]), to=ir.DataType.DOUBLE)
+        if isinstance(e, (f.FloatTrueDiv, f.IntTrueDiv)):
+            return g.op("Div", self._double(e.args[0]), self._double(e.args[1]))
+        if isinstance(e, f.PowByNatural):
+            return g.op("Pow", self.lower(e.args[0]), self.lower(e.args[1]))
+        if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
+            return functools.reduce(lambda a, b: g.op("Mul", a, b), [self.lower(e.base)] * int(e.exp))
+        if isinstance(e, (f.FloatPow, sympy.Pow)):
+            return g.op("Pow", self._double(e.args[0]), self._double(e.args[1]))
+        if isinstance(e, sympy.Abs):
+            return g.op("Abs", self.lower(e.args[0]))
+        if isinstance(e, Relational):
+            return self._relation(e)
+        if isinstance(e, Not):
+            return g.op("Not", self.lower(e.args[0]))
+        if isinstance(e, (And, Or)):
+            op_type = "And" if isinstance(e, And) else "Or"
+            return functools.reduce(lambda a, b: g.op(op_type, a, b), [self.lower(a) for a in e.args])
+        if type(e).__name__ in _OPAQUE:
+            return g.op(_OPAQUE[type(e).__name__], self._double(e.args[0]))
+        if type(e).__name__ == "OpaqueUnaryFn_log2":
+            return g.op(
+                "Div", g.op("Log", self._double(e.args[0])), g.const([math.log(2)], ir.DataType.DOUBLE)
+            )
+        raise ExportError(
+            f"the size formula {e} ({type(e).__name__}) has no ONNX form yet, at {source_line()}. "
+            "Compute it from +, -, *, //, %, min, max, or make the dimension static with dynamic_shapes."
+        )
+
+    def _relation(self, e: Any) -> ir.Value:
+        types: dict[type, str] = {
+            sympy.Eq: "Equal",
+            sympy.Gt: "Greater",
+            sympy.Ge: "GreaterOrEqual",
+            sympy.Lt: "Less",
+            sympy.Le: "LessOrEqual",
+        }
+        whole = e.lhs.is_integer and e.rhs.is_integer
+        lower = self.lower if whole else self._double
+        a, b = lower(e.lhs), lower(e.rhs)
+        if isinstance(e, sympy.Ne):
+            return self.graph.op("Not", self.graph.op("Equal", a, b))
+        return self.graph.op(types[type(e)], a, b)
+
+    def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
+        lower = self.lower if whole.is_integer else self._double
+        return functools.reduce(lambda a, b: self.graph.op(op_type, a, b), [lower(a) for a in args])
+
+    def _double(self, e: Any) -> ir.Value:
+        if e.is_number:
+            return self.graph.const([float(e)], ir.DataType.DOUBLE)
+        value = self.lower(e)
+        return self.graph.op("Cast", value, to=ir.DataType.DOUBLE) if e.is_integer else value
+
+    def _floor_div(self, a: Any, b: Any) -> ir.Value:
+        g, x, y = self.graph, self.lower(a), self.lower(b)
+        if not all(bool(self.env.bound_sympy(e).lower >= 0) for e in (a, b)):  # ONNX divides towards zero
+            x = g.op("Sub", x, g.op("Mod", x, y))
+        return g.op("Div", x, y)
+
+    def _to_int(self, e: Any) -> ir.Value:
+        rounding = {"CeilToInt": "Ceil", "FloorToInt": "Floor", "RoundToInt": "Round", "TruncToInt": None}
+        value = self._double(e.args[0])
+        op_type = rounding[type(e).__name__]
+        if op_type:
+            value = self.graph.op(op_type, value)
+        return self.graph.op("Cast", value, to=ir.DataType.INT64)
+
+
+def _dtype(e: Any) -> ir.DataType:
+    return ir.DataType.INT64 if e.is_integer else ir.DataType.DOUBLE

@@ -1,0 +1,159 @@
+"""Operators that write into a tensor: its base and every other view of its memory have a new value."""
+
+# torch's fake tensors, operator overloads and dispatch modes are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ingot.capture import alias, complex_numbers
+from ingot.capture.entries import Entry, Group, View
+from ingot.capture.folding import has_symbol, reals
+from ingot.capture.missing import functional
+from ingot.capture.overloads import Plan, name_of, tensors_of
+from ingot.capture.where import quoted_line
+from ingot.errors import ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+
+def is_outside(g: Recorder, func: Any, target: Entry) -> bool:
+    """Before torch runs it: a write into something that is there after the call.
+
+    What the model holds is noted, and is this recording's own from then on; anything else is refused.
+    """
+    if target.group.owned:
+        return False
+    base = target
+    while base.view is not None:
+        base = base.view.parent
+    labels = g.labels_of(base.tensor)
+    if labels:
+        g.written.setdefault(labels[0], quoted_line())
+        release(g, target.group)
+        target.group.owned = True
+        return True
+    name = target.name if target.name != "const" else "a tensor made outside of forward"
+    raise ExportError(
+        f"{func} writes into {name!r} at {quoted_line()}\n"
+        "The change would outlive the call, which an ONNX model cannot do. Work on a copy "
+        "(`.clone()`), or take "
+        "the state as an input and return it as an output."
+    )
+
+
+def in_place(
+    g: Recorder, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], known: bool
+) -> None:
+    """`x.add_(y)` and the like. known: all operands are constants."""
+    target = g.entry(args[0])
+    group = target.group
+    if any(target.group is e.group for e in g.input_entries):
+        g.assume(
+            "input-changed",
+            "an input tensor is written to; the model leaves the caller's alone",
+            "assumed",
+        )
+    here = group.body is g.graph.body  # a branch must not change what was there before it
+    constant = known and here and all(e.real is not None for e in group.entries)
+    if constant and not any(has_symbol(a) for a in (*args, *kwargs.values())):
+        with _disable_current_modes(), torch.no_grad():
+            func(*reals(g, args), **{k: reals(g, v) for k, v in kwargs.items()})
+        group.version += 1
+        for e in group.entries:
+            e.parts = None
+        g.note_call(name_of(func), None)
+        return
+    release(g, group)
+    if complex_numbers.concern(plan.name, tensors_of(args, kwargs), kwargs):
+        complex_numbers.write(g, func, plan.name, args, kwargs)
+        return
+    g.locate()
+    row = plan.row or functional(func)
+    if row is None:
+        g.missing.add(str(func), quoted_line())
+        return
+    made = row(g, args[0], *args, **kwargs)
+    value = made[0] if isinstance(made, (list, tuple)) else made
+    write(g, target, value)
+    g.annotate(value, args[0])
+    g.note_call(name_of(func), value)
+
+
+def in_place_view(
+    g: Recorder, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.Tensor:
+    """`x.squeeze_()` and the like: the same tensor from now on as a view of what it was."""
+    target = args[0]
+    entry = g.entry(target)
+    out_of_place = getattr(torch.ops.aten, plan.name, None)
+    if plan.row is None or out_of_place is None:
+        g.missing.add(str(func), quoted_line())
+        return func(*args, **kwargs)
+    with g.pause():
+        before = target.detach()
+    was = g.stands_for(before, entry)
+    func(*args, **kwargs)
+    rest = (before, *args[1:])
+    view = View(out_of_place, was, plan.name, plan.row, target, rest, kwargs, None)
+    if was.real is None:
+        g.locate()
+        value = plan.row(g, target, *rest, **kwargs)
+        g.new_entry(target, was.group, value=value, view=view)
+        g.note_dims(target, value)
+    else:
+        with _disable_current_modes():
+            real = out_of_place(was.real, *args[1:], **kwargs)
+        g.new_entry(target, was.group, real=real, view=view)
+    return target
+
+
+def release(g: Recorder, group: Group) -> None:
+    """A constant that is about to receive what an input decides stops being one."""
+    for e in group.entries:
+        if e.real is not None and e.tensor.is_complex():
+            complex_numbers.parts(g, e.tensor)
+    for e in group.entries:
+        if e.real is None:
+            continue
+        if e.tensor.is_complex():
+            pass
+        elif e.view is None:
+            g.val_of(e)
+        else:
+            e.value, e.version = None, -1
+        e.real = None
+
+
+def write(g: Recorder, target: Entry, value: ir.Value) -> None:
+    """`target` has the new value; carry it up to its base, and leave every other view out of date."""
+    chain = [(target, value)]
+    while (view := chain[-1][0].view) is not None:
+        e, v = chain[-1]
+        chain.append((view.parent, alias.put_back(g, e, view, v)))
+    group = target.group
+    group.version += 1
+    for e, v in chain:
+        e.value, e.version = v, group.version
+
+
+def put_value(g: Recorder, base: Entry, value: ir.Value) -> None:
+    """A tensor (no view) has another value from here on, as a write in a branch or loop says."""
+    release(g, base.group)
+    write(g, base, value)
+
+
+def overwrite(g: Recorder, tensor: torch.Tensor, value: ir.Value) -> None:
+    """Give a tensor a new value, for an operator that writes to it without saying so."""
+    target = g.entry(tensor)
+    if not is_outside(g, "the operator", target):
+        release(g, target.group)
+    write(g, target, value)
+    g.annotate(value, tensor)
