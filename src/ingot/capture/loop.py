@@ -23,7 +23,7 @@ from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
 from ingot.capture.graph import Body
 from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
-from ingot.capture.merge import UNBOUND, describe, tensor_of
+from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
 from ingot.capture.scope import Scope, inside
 from ingot.capture.tensors import dtype_of
@@ -520,7 +520,4 @@ def _identical(g: Recorder, a: Any, b: Any) -> bool:
         return all(_identical(g, x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, (list, tuple, dict, set)):
         return False
-    try:
-        return type(a) is type(b) and bool(a == b)
-    except Exception:
-        return False
+    return plainly_equal(a, b)

@@ -16,6 +16,7 @@ from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
 from ingot.capture.scope import Scope
+from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -167,10 +168,7 @@ class Merger:
             return False
         if isinstance(a, (list, tuple, dict, set)):
             return False if type(a) is not type(b) else self._equal_parts(a, b)
-        try:
-            return type(a) is type(b) and bool(a == b)
-        except Exception:
-            return False
+        return plainly_equal(a, b)
 
     def _unchanged(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor is the same on both sides and visible here.
@@ -305,6 +303,20 @@ class Merger:
     def _tensor_like(self, tensor: torch.Tensor, dims: Sequence[Any]) -> Callable[[ir.Value], torch.Tensor]:
         hints = [int(self.g.env.value(self.g.env.expr(d))) for d in tensor.shape]
         return lambda v: tensor_of(self.g, v, tensor.dtype, dims, hints)
+
+
+def plainly_equal(a: Any, b: Any) -> bool:
+    """Whether two objects that are no tensors or numbers of the run's are equal to Python.
+
+    The model itself does not ask: where a class's own `==` raises, they are not equal.
+    """
+    if type(a) is not type(b):
+        return False
+    try:
+        return bool(a == b)
+    except Exception as error:  # whatever the model's own `__eq__` makes of it, NumPy's of several elements
+        raise_if_ours(error)
+        return False
 
 
 def tensor_of(

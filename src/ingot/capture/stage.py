@@ -223,17 +223,12 @@ class Runtime:
         for _ in range(UNROLLED):
             condition = test()
             if self.waits(condition):
+                first = self.truth(condition)
                 cells = Cells(body, test)
                 loop = Loop(g, lambda _: body(), test, self.test, cells, names, head, live)
-                first = self.test(condition)
-                try:
-                    loop.record(None, first)
+                if self._loops(loop, None, self.test(first), first):
                     return
-                except Peel:
-                    checks.require(g, first, f"`{checks.line()}` runs at least once")
-                    body()
-                    continue
-            if not self._now(condition):
+            elif not self._now(condition):
                 return
             body()
         raise DataDependentError(
@@ -259,22 +254,27 @@ class Runtime:
         start: Any = 0
         for _ in range(2):
             cells = Cells(body, go)
-            first = None
-            if go is not None:
-                going = go()
-                if not self.waits(going) and not self._now(going):
-                    return
-                first = self.test(going)
-            loop = Loop(g, lambda i, s=start: body(rows.at(i + s)), go, self.test, cells, names, head, live)
-            try:
-                loop.record(rows.length - start, first)
+            going = go() if go is not None else True
+            if not self.waits(going) and not self._now(going):
                 return
-            except Peel:
-                some = rows.length > start
-                if self.waits(some):
-                    checks.require(g, self.test(some), f"`{checks.line()}` runs at least once")
-                body(rows.at(0))
-                start = 1
+            first = self.test(going) if go is not None else None
+            loop = Loop(g, lambda i, s=start: body(rows.at(i + s)), go, self.test, cells, names, head, live)
+            if self._loops(loop, rows.length - start, first, rows.length > start):
+                return
+            body(rows.at(0))
+            start = 1
+
+    def _loops(self, loop: Loop, trips: Any, first: ir.Value | None, some: Any) -> bool:
+        """Record a loop. False where its first round must be recorded by itself; the model checks that there
+        is one, as `some` says.
+        """
+        try:
+            loop.record(trips, first)
+        except Peel:
+            if self.waits(some):
+                checks.require(recorder(), self.test(some), f"`{checks.line()}` runs at least once")
+            return False
+        return True
 
     def _each_known(
         self,

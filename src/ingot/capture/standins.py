@@ -359,18 +359,7 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
         return _looked_up(rt, list(owner.items()), args[0], default)
     if isinstance(owner, (list, tuple, set, dict, str)) and isinstance(function, BuiltinMethodType):
         method = function.__name__
-        if method in (
-            "index",
-            "count",
-            "remove",
-            "add",
-            "discard",
-            "setdefault",
-            "format",
-            "join",
-            "pop",
-            "insert",
-        ):
+        if method in _NEED_NUMBERS:
             cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")
     return function(*args, **kwargs)
 
