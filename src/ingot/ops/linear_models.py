@@ -119,10 +119,7 @@ class LinearRegressor(_Linear):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A matrix product and what follows it."""
-        transform = transform_of(node)
-        if transform in ("PROBIT", "SOFTMAX_ZERO"):
-            return False
-        lower_scores(plan, self.lower_product(node, plan), node.outputs[0], transform)
+        lower_scores(plan, self.lower_product(node, plan), node.outputs[0], transform_of(node))
         return True
 
 
@@ -168,7 +165,7 @@ class LinearClassifier(_Linear, Classifier):
         """A matrix product, the transform, the label."""
         labels, transform = self.labels(node), transform_of(node)
         assert labels is not None
-        if labels.dtype == object or transform in ("PROBIT", "SOFTMAX_ZERO"):
+        if labels.dtype == object:
             return False
         scores = settled(plan, self.lower_product(node, plan))
         wanted = [*node.outputs, None][:2]
@@ -177,7 +174,7 @@ class LinearClassifier(_Linear, Classifier):
                 lower_two(plan, scores, 0.0, labels.tolist(), wanted[0])
             if wanted[1] is not None:
                 columns = lower_second_class(plan, scores, False, transform == "LOGISTIC")
-                lower_beside(plan, *columns, wanted[1])
+                lower_beside(plan, *columns, wanted[1], transform)
             return True
         if wanted[0] is not None:
             lower_largest(plan, scores, labels, wanted[0])
@@ -295,8 +292,6 @@ class SVMRegressor(_Machine):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Products and functions in float64."""
-        if transform_of(node) == "PROBIT":
-            return False
         x = _rows_of(node, plan)
         vectors, coefficients, rho = self._parameters(node)
         factor = x if vectors is None else self.lower_kernel(node, plan, x, vectors)
@@ -307,6 +302,7 @@ class SVMRegressor(_Machine):
             y = computed(
                 plan, "Where", [above, *(plan.known(np.array(v)) for v in (1.0, -1.0))], shape, FLOAT64
             )
+        y = lower_scores(plan, y, None, transform_of(node))
         deliver(plan, node.outputs[0], _in_float32(plan, y))
         return True
 
@@ -370,12 +366,11 @@ class SVMClassifier(_Machine, Classifier):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """What the machines say is one product, and their votes another. Probabilities of pairs are coupled
-        by the host, which names labels that are strings.
+        by the host.
         """
         labels, transform = self.labels(node), transform_of(node)
         assert labels is not None
-        unknown = transform in ("PROBIT", "SOFTMAX_ZERO") or labels.dtype == object
-        if unknown or len(_floats(node, "prob_a")):
+        if labels.dtype == object or len(_floats(node, "prob_a")):
             return False
         x, classes = _rows_of(node, plan), len(labels)
         rho = _floats(node, "rho").astype(np.float64)
@@ -387,7 +382,6 @@ class SVMClassifier(_Machine, Classifier):
                 lower_largest(plan, scores, labels, wanted[0])
             if wanted[1] is not None:
                 said = lower_scores(plan, scores, None, transform)
-                assert said is not None
                 deliver(plan, wanted[1], _in_float32(plan, said))
             return True
         vectors, weights = self._weights(node, coefficients, rho)
@@ -405,13 +399,12 @@ class SVMClassifier(_Machine, Classifier):
         if wanted[1] is not None:
             if classes > 2:
                 said = lower_scores(plan, decisions, None, transform)
-                assert said is not None
                 deliver(plan, wanted[1], _in_float32(plan, said))
             else:
                 negative = self._is_negated(node, transform)
                 columns = lower_second_class(plan, decisions, negative, transform == "LOGISTIC")
                 first, second = (_in_float32(plan, settled(plan, column)) for column in columns)
-                lower_beside(plan, first, second, wanted[1])
+                lower_beside(plan, first, second, wanted[1], transform)
         return True
 
     @staticmethod

@@ -4,6 +4,7 @@ labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.ops.compose import computed, deliver, integer, settled
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import INT64, STRING
 from ingot.ops.registry import Array, Facts, attr_ints, label
 
@@ -21,6 +22,7 @@ SCORE_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 _F32 = np.dtype(np.float32)
 #: Of smaller scores SOFTMAX_ZERO takes no exponential.
 _ZERO = 1e-7
+_WINITZKI = 0.147
 
 
 def transform_of(node: ir.Node) -> str:
@@ -64,14 +66,12 @@ def _probit(p: Array) -> Array:
     """√2 · erf⁻¹(2 p - 1), with Winitzki's approximation of erf⁻¹ that runtimes share (to 2e-3)."""
     x = 2 * p - 1
     log = np.log((1 - x) * (1 + x))
-    v = 2 / (np.pi * 0.147) + 0.5 * log
-    return np.sqrt(2.0) * np.sign(x) * np.sqrt(-v + np.sqrt(v * v - log / 0.147))
+    v = 2 / (np.pi * _WINITZKI) + 0.5 * log
+    return np.sqrt(2.0) * np.sign(x) * np.sqrt(np.sqrt(v * v - log / _WINITZKI) - v)
 
 
-def lower_scores(plan: Lowering, scores: ir.Value, value: ir.Value | None, transform: str) -> ir.Value | None:
-    """`transformed` by kernels, in `value` where it is given; None where there are none for this
-    transform.
-    """
+def lower_scores(plan: Lowering, scores: ir.Value, value: ir.Value | None, transform: str) -> ir.Value:
+    """`transformed` by kernels, in `value` where it is given."""
     facts = plan.facts(scores)
     if facts.shape[1] == 1 and transform != "PROBIT":
         transform = "NONE"
@@ -79,11 +79,43 @@ def lower_scores(plan: Lowering, scores: ir.Value, value: ir.Value | None, trans
         scores = computed(plan, "Sigmoid", [scores], facts.shape, facts.dtype)
     elif transform == "SOFTMAX":
         scores = computed(plan, "Softmax", [scores], facts.shape, facts.dtype, [integer("axis", -1)])
-    elif transform != "NONE":
-        return None
+    elif transform == "SOFTMAX_ZERO":
+        scores = _lower_softmax_zero(plan, settled(plan, scores))
+    elif transform == "PROBIT":
+        scores = _lower_probit(plan, scores)
     if value is not None:
         deliver(plan, value, scores)
     return scores
+
+
+def _lower_softmax_zero(plan: Lowering, scores: ir.Value) -> ir.Value:
+    facts = plan.facts(scores)
+    rows, dtype = (facts.shape[0], 1), facts.dtype.name
+    if not math.prod(facts.shape):
+        return scores
+    each, own, axes = Steps(plan, facts.shape), Steps(plan, rows), plan.known(np.array([1]))
+    largest = settled(plan, computed(plan, "ReduceMax", [scores, axes], rows, facts.dtype))
+    e = each.stored(each("Exp", each("Sub", scores, largest)))
+    near = each.stored(each("LessOrEqual", each("Abs", scores), _ZERO, dtype="bool"))
+    terms = each("Where", near, 0.0, e, dtype=dtype)
+    total = settled(plan, computed(plan, "ReduceSum", [terms, axes], rows, facts.dtype))
+    nothing = own("Equal", total, 0.0, dtype="bool")
+    total = own.stored(own("Where", nothing, 1.0, total, dtype=dtype))
+    small = each("Mul", scores, own.stored(own("Exp", own("Neg", largest))))
+    return each("Div", each("Where", near, small, e, dtype=dtype), total)
+
+
+def _lower_probit(plan: Lowering, scores: ir.Value) -> ir.Value:
+    """In float64: the difference of two roots that are almost alike."""
+    facts = plan.facts(scores)
+    steps = Steps(plan, facts.shape)
+    x = steps.stored(steps("Sub", steps("Mul", steps.cast(scores, "float64"), 2.0), 1.0))
+    log = steps("Log", steps("Mul", steps("Add", steps("Neg", x), 1.0), steps("Add", x, 1.0)))
+    log = steps.stored(log)
+    v = steps.stored(steps("Add", steps("Mul", log, 0.5), 2 / (math.pi * _WINITZKI)))
+    root = steps("Sqrt", steps("Sub", steps("Mul", v, v), steps("Div", log, _WINITZKI)))
+    size = steps("Sqrt", steps("Sub", root, v))
+    return steps.cast(steps("Mul", steps("Mul", size, steps("Sign", x)), math.sqrt(2.0)), facts.dtype.name)
 
 
 class Classifier:
@@ -135,11 +167,14 @@ def lower_two(plan: Lowering, score: ir.Value, bound: float, labels: Sequence[in
     deliver(plan, value, computed(plan, "Where", [above, high, low], rows, INT64))
 
 
-def lower_beside(plan: Lowering, first: ir.Value, second: ir.Value, value: ir.Value) -> None:
-    """Two columns [N, 1] next to each other, as `value` [N, 2]."""
+def lower_beside(
+    plan: Lowering, first: ir.Value, second: ir.Value, value: ir.Value, transform: str = "NONE"
+) -> None:
+    """Two columns [N, 1] next to each other, as `value` [N, 2]; PROBIT is the transform of both alone."""
     facts = plan.facts(first)
     shape = (facts.shape[0], 2)
-    deliver(plan, value, computed(plan, "Concat", [first, second], shape, facts.dtype, [integer("axis", 1)]))
+    both = computed(plan, "Concat", [first, second], shape, facts.dtype, [integer("axis", 1)])
+    deliver(plan, value, _lower_probit(plan, both) if transform == "PROBIT" else both)
 
 
 def arithmetic(plan: Lowering, op: str, a: ir.Value, b: ir.Value | float) -> ir.Value:

@@ -14,7 +14,7 @@ from ingot.errors import ModelError
 from ingot.kernels.copy import copy
 from ingot.kernels.trees import Forest, evaluate_forest, forest
 from ingot.ops.forest import AGGREGATES, LEAF, MEMBER, MODES, Trees, distinct, pack
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.registry import (
     Array,
     DType,
@@ -241,14 +241,13 @@ class _Regressor(_Ensemble):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A kernel over the rows, then the transform."""
         value, transform = node.outputs[0], self.transform(node)
-        if plan.facts(value).dtype.name not in ("float32", "float64"):
-            return False
-        if transform == "NONE":
-            self.lower_raw(node, plan, value, plan.facts(value).dtype)
+        facts = plan.facts(value)
+        wide = facts.dtype if facts.dtype in (_F32, _F64) else _F32
+        if transform == "NONE" and wide == facts.dtype:
+            self.lower_raw(node, plan, value, wide)
             return True
-        if transform in ("PROBIT", "SOFTMAX_ZERO"):
-            return False
-        lower_scores(plan, self.lower_raw(node, plan, None, plan.facts(value).dtype), value, transform)
+        scores = lower_scores(plan, self.lower_raw(node, plan, None, wide), None, transform)
+        Steps(plan, facts.shape).cast(scores, facts.dtype.name, value)
         return True
 
 
@@ -419,7 +418,7 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
         """A kernel over the rows, then the transform and the label."""
         labels, transform = self.labels(node), transform_of(node)
         assert labels is not None
-        if labels.dtype == object or transform in ("PROBIT", "SOFTMAX_ZERO"):
+        if labels.dtype == object:
             return False
         one = self._is_one_score(node)
         raw = self.lower_raw(node, plan, None, _F32)
@@ -432,7 +431,7 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
                 lower_two(plan, score, 0.5 if positive else 0.0, labels.tolist(), wanted[0])
             if wanted[1] is not None:
                 columns = lower_second_class(plan, score, not positive, transform == "LOGISTIC")
-                lower_beside(plan, *columns, wanted[1])
+                lower_beside(plan, *columns, wanted[1], transform)
             return True
         if wanted[0] is not None:
             lower_largest(plan, raw, labels, wanted[0])

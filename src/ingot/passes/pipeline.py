@@ -15,6 +15,7 @@ import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError
 from ingot.passes import clean, fold
+from ingot.passes.classes import number_classes
 from ingot.passes.denormal import flush_biases
 from ingot.passes.edit import fixed_graphs, graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
@@ -39,7 +40,8 @@ def prepare(
     """
     rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
     joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
-    run(model, [("normalise", normalise)], debug=debug, explain=explain)
+    first: list[Stage] = [("normalise", normalise), ("number classes", number_classes)]
+    run(model, first, debug=debug, explain=explain)
     with fixed_graphs(model):
         changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
         return run(model, changes, debug=debug, explain=explain)
