@@ -10,6 +10,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
+from ingot.compiler.packed import Packed
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Facts
 
@@ -36,6 +37,6 @@ def kinds_of(
         outputs = [value for value in index.outputs if known.facts[value].dtype != object]
     inputs = [value for value in index.inputs if known.facts[value].dtype != object]
     options = options or PlanOptions()
-    lowered = Lowering(index, known, inputs, outputs, machine, {}, options).lower()
+    lowered = Lowering(index, known, inputs, outputs, machine, Packed(), options).lower()
     kinds.update(lowered.kinds)
     return [(node, kinds[position]) for position, node in enumerate(index.nodes)]

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
+from ingot.compiler.packed import Packed
 from ingot.kernels.alike import remembering
 from ingot.kernels.call import (
     Buffer,
@@ -124,7 +125,7 @@ class Lowering:
         inputs: Sequence[ir.Value],
         outputs: Sequence[ir.Value],
         machine: Machine,
-        packed: dict[Hashable, Any],
+        packed: Packed,
         options: PlanOptions,
     ) -> None:
         self.machine, self.options = machine, options
@@ -398,11 +399,12 @@ class Lowering:
         """
         if key is None:
             return make()
-        if key not in self._packed:
-            self._packed[key] = make()
-            self._has_packed = True
-            self._forget()
-        return self._packed[key]
+        if key in self._packed:
+            return self._packed.get(key, make)
+        made = self._packed.get(key, make)
+        self._has_packed = True
+        self._forget()
+        return made
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
         """Join along `axis`; what could be written in place was, what waits is written there now, the rest is

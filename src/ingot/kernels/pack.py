@@ -27,6 +27,7 @@ from ingot.codegen.builder import F32, I8, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import bytes_of, gather_element, load_element
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
+from ingot.codegen.pages import lent
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import Buffer, Call, View, constant
 from ingot.kernels.contract import PANEL_VECTORS, UNROLL, name_of
@@ -239,9 +240,7 @@ class PackedWeights:
 
 def aligned_floats(count: int) -> np.ndarray:
     """Uninitialised float32 memory at a multiple of 64 bytes."""
-    raw = np.empty(count + 16, np.float32)
-    skip = (-raw.ctypes.data % 64) // 4
-    return raw[skip : skip + count]
+    return lent(4 * count).view(np.float32)
 
 
 def check_packable(subject: str, dtype: np.dtype) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from ingot.codegen.builder import F32, I8, I64, Builder
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
+from ingot.codegen.pages import passing
 from ingot.errors import ShapeError
 from ingot.kernels.call import Call, View, constant
 from ingot.kernels.contract import Epilogue, Frame, Reach, name_of, operand_names, reach_of
@@ -259,7 +260,9 @@ def direct_cycles(out_shape: Sequence[int], depth: int, machine: Machine) -> flo
 
 def slice_matrix(array: np.ndarray, machine: Machine) -> SlicedWeights | None:
     """A constant matrix [K, N] of any strides as slices; None where it cannot be sliced."""
-    return sliced(pack_weights(array, machine), machine)
+    with passing():
+        packed = pack_weights(array, machine)
+    return sliced(packed, machine)
 
 
 def sliced_matmul(

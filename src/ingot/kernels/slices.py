@@ -30,6 +30,7 @@ from ingot.codegen.builder import F32, I8, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import load_element
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
+from ingot.codegen.pages import lent
 from ingot.kernels.call import View, constant
 from ingot.kernels.pack import PackedWeights, run_now
 
@@ -471,8 +472,7 @@ def sliced(weights: PackedWeights, machine: Machine) -> SlicedWeights | None:
         raise ValueError(f"slices of a batch of matrices {weights.batch} were asked for; they are of one")
     steps = max(1, -(-weights.rows // DEPTH))
     panels = weights.panels
-    memory = np.empty(panels * steps * STEP_BYTES + DEPTH, np.int8)
-    memory = memory[-memory.ctypes.data % DEPTH :][: panels * steps * STEP_BYTES]
+    memory = lent(panels * steps * STEP_BYTES).view(np.int8)
     scales = np.empty(panels * PANEL, np.float32)
     array = weights.view.buffer.array
     assert array is not None

@@ -11,6 +11,7 @@ import numpy as np
 from ingot.codegen.builder import F32, F64, Builder, Value, vector
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
+from ingot.codegen.pages import passing
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import View, constant
 from ingot.kernels.contract import PANEL_VECTORS, UNROLL
@@ -104,7 +105,8 @@ def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
         )
     outputs, inputs = weights.shape[:2]
     rows = -(-inputs // UNROLL) * UNROLL
-    turned = pack_weights(np.ascontiguousarray(weights).reshape(outputs, -1).T, machine)
+    with passing():
+        turned = pack_weights(np.ascontiguousarray(weights).reshape(outputs, -1).T, machine)
     memory = aligned_floats(turned.panels * POINTS * rows * turned.panel)
     packed = WinogradWeights(constant(memory), inputs, outputs, rows, turned.panel)
     if memory.size:

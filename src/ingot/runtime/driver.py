@@ -24,6 +24,7 @@ from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
+from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.loading import collector_paused
 from ingot.ops.control import Control, If
@@ -50,7 +51,7 @@ class Resources:
     machine: Machine
     threads: int
     options: PlanOptions
-    packed: dict[Hashable, Any] = field(default_factory=dict[Hashable, Any])
+    packed: Packed = field(default_factory=Packed)
     lock: threading.RLock = field(default_factory=threading.RLock)
     progress: Callable[[int, int], None] | None = None
     _memories: list[Memory] = field(default_factory=list[Memory])

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ingot.codegen import spmd
+from ingot.codegen.pages import aligned
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan, Row
 from ingot.errors import InputError, ShapeError
@@ -28,36 +29,29 @@ _addressof: Callable[[Any], int] = ctypes.addressof
 _byte_of: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
 
-def aligned_bytes(size: int) -> Array:
-    """Uninitialised memory that starts at a cache line."""
-    memory = np.empty(size + 64, np.uint8)
-    skip = -memory.ctypes.data % 64
-    return memory[skip : skip + size]
-
-
 class Memory:
     """An arena, and scratch for each thread, as large as the largest plan needs. One run at a time."""
 
     def __init__(self) -> None:
-        self.arena = aligned_bytes(0)
+        self.arena = aligned(0)
         self.base = 0
         #: what fits: bytes of the arena, bytes of scratch for each of so many threads
         self.arena_bytes, self.scratch_bytes, self.threads = -1, -1, 0
-        self._scratch = aligned_bytes(0)
+        self._scratch = aligned(0)
         self.scratches = np.zeros(0, np.int64)
         self.scratches_address = 0
 
     def fit(self, arena_bytes: int, scratch_bytes: int, threads: int) -> None:
         """Make it large enough."""
         if arena_bytes > self.arena_bytes:
-            self.arena = aligned_bytes(arena_bytes)
+            self.arena = aligned(arena_bytes)
             self.base, self.arena_bytes = self.arena.ctypes.data, arena_bytes
         if scratch_bytes > self.scratch_bytes or threads > self.threads:
             if scratch_bytes > self.scratch_bytes:
                 # The 64: not all threads' at the same place in their caches.
                 self.scratch_bytes = -(-scratch_bytes // 4096) * 4096 + 64
             self.threads = max(threads, self.threads)
-            self._scratch = aligned_bytes(self.scratch_bytes * self.threads)
+            self._scratch = aligned(self.scratch_bytes * self.threads)
             starts = np.arange(self.threads, dtype=np.int64) * self.scratch_bytes
             self.scratches = starts + self._scratch.ctypes.data
             self.scratches_address = self.scratches.ctypes.data
@@ -84,7 +78,7 @@ class Instance:
         line = 8 * spmd.COUNTER_WORDS
         lines = plan.rows[:, 3] + 1  # one for each of the threads that share a step, one for what is done
         ends = np.cumsum(lines)
-        counters = aligned_bytes(line * int(ends[-1]) if len(ends) else 0)
+        counters = aligned(line * int(ends[-1]) if len(ends) else 0)
         counters[:] = 0
         self._rows[:, 4] = counters.ctypes.data + line * (ends - lines)
         self._counters = counters

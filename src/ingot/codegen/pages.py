@@ -1,0 +1,98 @@
+"""Memory that kernels read and write: at cache lines and, where there is much of it, on huge pages.
+
+With pages of 4 KiB, the rows of one tile and the panels that go by need more translations of addresses than
+a CPU keeps, and in a virtual machine each missing one costs a walk through two tables. Linux gives pages of
+2 MiB to those who ask (madvise(2), MADV_HUGEPAGE); elsewhere this is plain memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeAlias
+
+import numpy as np
+
+Bytes: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.uint8]]"
+
+_LINE = 64
+_HUGE_PAGE = 2 << 20
+#: Below it small pages do: the CPU keeps translations for so much, and a huge page would lie half empty.
+_LEAST = 1 << 20
+#: What a pool asks the system for at a time. Memory that was never touched costs nothing.
+_CHUNK = 32 << 20
+_CAN_ASK = hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def aligned(size: int) -> Bytes:
+    """Uninitialised memory that starts at a cache line."""
+    return _on_huge_pages(size) if size >= _LEAST and _CAN_ASK else _plain(size)
+
+
+class Pool:
+    """Memory for what stays: one piece behind the other, so that many small arrays share huge pages. A chunk
+    is free when all that lies in it is.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+        self._rest = _plain(0)
+
+    def empty(self, size: int) -> Bytes:
+        """Uninitialised memory that starts at a cache line."""
+        with self._lock:
+            self._total += size
+            if self._total < _LEAST or not _CAN_ASK:
+                return _plain(size)
+            if size > len(self._rest):
+                if size >= _CHUNK:
+                    return _on_huge_pages(size)
+                self._rest = _on_huge_pages(_CHUNK)
+            found, self._rest = self._rest[:size], self._rest[-(-size // _LINE) * _LINE :]
+            return found
+
+    @contextmanager
+    def lending(self) -> Generator[None]:
+        """In this context, `lent` takes from this pool."""
+        token = _pool.set(self)
+        try:
+            yield
+        finally:
+            _pool.reset(token)
+
+
+@contextmanager
+def passing() -> Generator[None]:
+    """In this context, `lent` takes from no pool: for what is soon let go of."""
+    token = _pool.set(None)
+    try:
+        yield
+    finally:
+        _pool.reset(token)
+
+
+_pool: ContextVar[Pool | None] = ContextVar("pool", default=None)
+
+
+def lent(size: int) -> Bytes:
+    """Uninitialised memory that starts at a cache line, of the pool that is lending, if one is."""
+    pool = _pool.get()
+    return aligned(size) if pool is None else pool.empty(size)
+
+
+def _plain(size: int) -> Bytes:
+    memory = np.empty(size + _LINE, np.uint8)
+    skip = -memory.ctypes.data % _LINE
+    return memory[skip : skip + size]
+
+
+def _on_huge_pages(size: int) -> Bytes:
+    mapping = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    mapping.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(mapping, np.uint8)  # keeps the mapping
+    skip = -memory.ctypes.data % _HUGE_PAGE
+    return memory[skip : skip + size]

@@ -1,0 +1,28 @@
+"""What plans of one session share: weights in the order in which kernels read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from ingot.codegen.pages import Pool
+
+T = TypeVar("T")
+
+
+class Packed:
+    """Packed weights by key, together in memory of their own."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, Any] = {}
+        self._pool = Pool()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._found
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What lies under `key`; made when it is first asked for."""
+        if key not in self._found:
+            with self._pool.lending():
+                self._found[key] = make()
+        return self._found[key]

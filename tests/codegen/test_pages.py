@@ -1,0 +1,81 @@
+"""Memory at cache lines, on huge pages where there is much of it, and gone when nothing lies in it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ingot.codegen import pages
+from ingot.codegen.pages import Pool, aligned, lent, passing
+
+SIZES = [0, 1, 63, 64, 4097, (1 << 20) - 1, 1 << 20, (3 << 20) + 5, (40 << 20) + 1]
+
+
+def start(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_byte_is_there_and_aligned(size: int, asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "_CAN_ASK", asks and pages._CAN_ASK)
+    for found in (aligned(size), lent(size), Pool().empty(size)):
+        assert found.shape == (size,)
+        assert size == 0 or start(found) % 64 == 0
+        found[:] = 7
+        assert (found == 7).all()
+
+
+def test_pieces_of_a_pool_lie_apart_from_each_other() -> None:
+    pool = Pool()
+    pieces = [pool.empty(size) for size in [*SIZES, *reversed(SIZES)]]
+    for number, piece in enumerate(pieces):
+        piece[:] = number
+    assert all((piece == number).all() for number, piece in enumerate(pieces))
+
+
+def base(array: np.ndarray) -> object:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def test_small_pieces_share_a_chunk_once_there_are_many() -> None:
+    pool = Pool()
+    pool.empty(1 << 20)
+    first, second = pool.empty(1000), pool.empty(1000)
+    if not pages._CAN_ASK:
+        pytest.skip("this system has no huge pages to ask for")
+    assert start(second) == start(first) + 1024
+
+
+def test_a_chunk_is_gone_with_what_lies_in_it() -> None:
+    pool = Pool()
+    piece = pool.empty(2 << 20)
+    chunk = weakref.ref(base(piece))
+    del pool
+    gc.collect()
+    assert chunk() is not None
+    piece[:] = 1
+    del piece
+    gc.collect()
+    assert chunk() is None, "memory of a pool outlives all that lay in it"
+
+
+def test_who_lends() -> None:
+    pool = Pool()
+    pool.empty(1 << 20)
+    with pool.lending():
+        pieces = [lent(100)]
+        with passing():
+            apart = lent(100)
+        pieces.append(lent(100))
+    pieces.append(pool.empty(100))
+    gaps = [start(b) - start(a) for a, b in pairwise(pieces)]
+    if pages._CAN_ASK:
+        assert gaps == [128, 128]
+    assert base(apart) is not base(pieces[0])
