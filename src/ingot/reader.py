@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnx_ir import serde
 
 from ingot.ops.create import tensor_array
+from ingot.ops.lists import LongAttr, numbered
 
 Array = np.ndarray[Any, Any]
 Scope = dict[str, ir.Value]
@@ -54,23 +55,8 @@ _NUMBERS: dict[int, str] = {
 }
 
 
-#: Longer lists are no key for attributes that are alike, and too many for onnx_ir to go through one by one.
+#: Longer lists are no key for attributes that are alike, and too many to go through one by one.
 _LONG = 256
-
-
-class _LongAttr(ir.Attr):
-    """An attribute of very many numbers or strings."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, proto: onnx.AttributeProto, items: tuple[Any, ...]) -> None:
-        super().__init__(proto.name, _KINDS[proto.type], (), doc_string=_given(proto, "doc_string"))
-        self._items = items
-
-    @property
-    def value(self) -> tuple[Any, ...]:
-        """The items."""
-        return self._items
 
 
 class _UnusualError(Exception):
@@ -290,17 +276,20 @@ class _Reader:
 
 
 def _long(proto: onnx.AttributeProto) -> ir.Attr:
+    texts: list[str] = []
     if proto.type == onnx.AttributeProto.STRINGS:
+        array, raw = numbered(proto.strings)
         try:
-            texts = {item: item.decode() for item in set(proto.strings)}
+            texts = [item.decode() for item in raw]
         except UnicodeDecodeError as error:
             raise _UnusualError from error
-        return _LongAttr(proto, tuple([texts[item] for item in proto.strings]))
-    if proto.type == onnx.AttributeProto.INTS:
-        return _LongAttr(proto, tuple(proto.ints))
-    if proto.type == onnx.AttributeProto.FLOATS:
-        return _LongAttr(proto, tuple(proto.floats))
-    raise _UnusualError  # it says that it is something else
+    elif proto.type == onnx.AttributeProto.INTS:
+        array = np.array(proto.ints, np.int64)
+    elif proto.type == onnx.AttributeProto.FLOATS:
+        array = np.array(proto.floats, np.float32)
+    else:
+        raise _UnusualError  # it says that it is something else
+    return LongAttr(proto.name, _KINDS[proto.type], array, texts, _given(proto, "doc_string"))
 
 
 def _numbers(proto: onnx.TensorProto) -> Array:
@@ -315,7 +304,7 @@ def _numbers(proto: onnx.TensorProto) -> Array:
         elif proto.data_type in _NUMBERS:
             numbers = getattr(proto, _NUMBERS[proto.data_type])
             if len(numbers) * dtype.itemsize == size:
-                return np.fromiter(numbers, dtype, len(numbers))
+                return np.array(numbers, dtype)
     try:
         return tensor_array(ir.TensorProtoTensor(proto))
     # More or fewer numbers than its shape says, or no such type, which onnx_ir asserts.

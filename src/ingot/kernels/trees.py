@@ -13,6 +13,7 @@ processor then works on all of them while each waits for its own loads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ TOGETHER = 8
 _START = {"add": 0.0, "min": np.inf, "max": -np.inf}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `features` is worked out once
 class Forest:
     """Packed trees. Places are in words: node i is at WORDS · i.
 
@@ -50,6 +51,11 @@ class Forest:
     divisor: float
     combine: Combine
     dtype: np.dtype
+
+    @cached_property
+    def features(self) -> int:
+        """How many a row must have."""
+        return int(self.nodes[:, FEATURE].max(initial=-1)) + 1
 
     @property
     def thresholds(self) -> np.ndarray:

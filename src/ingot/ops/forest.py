@@ -66,23 +66,27 @@ def pack(node: ir.Node, trees: Trees, targets: int, aggregate: str, base: Array,
     thresholds = trees.value.astype(dtype)
     inner = trees.mode != LEAF
     table[:, FEATURE] = np.where(inner, trees.feature, 0)
-    own = np.arange(count)
-    yes, no = np.where(inner, trees.yes, own), np.where(inner, trees.no, own)
+    own = np.arange(count, dtype=np.int32)
+    yes, no = (
+        np.where(inner, trees.yes.astype(np.int32), own),
+        np.where(inner, trees.no.astype(np.int32), own),
+    )
     # x < t is x <= the number before t; x > t and x >= t are these with the ways exchanged. No number is
     # before -inf, and NaN as a threshold lets no x pass.
-    before = np.where(
-        np.isneginf(thresholds), np.array(np.nan, dtype), np.nextafter(thresholds, np.array(-np.inf, dtype))
-    )
-    strict = np.isin(trees.mode, (LT, GTE))
-    thresholds = np.where(strict, before, thresholds)
-    swapped = np.isin(trees.mode, (GTE, GT))
+    strict = np.flatnonzero((trees.mode == LT) | (trees.mode == GTE))
+    bounds = thresholds[strict]
+    before = np.nextafter(bounds, np.array(-np.inf, dtype))
+    thresholds[strict] = np.where(np.isneginf(bounds), np.array(np.nan, dtype), before)
+    swapped = (trees.mode == GTE) | (trees.mode == GT)
     table[:, BELOW], table[:, ABOVE] = np.where(swapped, no, yes), np.where(swapped, yes, no)
     table[:, IF_NAN] = np.where(trees.missing, yes, no)
     more, more_thresholds = _expanded(trees, thresholds, table, yes, no, dtype)
-    table, thresholds = np.concatenate([table, more]), np.concatenate([thresholds, more_thresholds])
+    if len(more):
+        table, thresholds = np.concatenate([table, more]), np.concatenate([thresholds, more_thresholds])
     _set_entries(table, trees)
     order = np.argsort(trees.leaf, kind="stable")
-    table[:, [ABOVE, BELOW, IF_NAN]] *= WORDS
+    for way in (ABOVE, BELOW, IF_NAN):
+        table[:, way] *= WORDS
     words = dtype.itemsize // 4
     table[:, THRESHOLD : THRESHOLD + words] = (
         np.ascontiguousarray(thresholds, dtype).view(np.int32).reshape(-1, words)

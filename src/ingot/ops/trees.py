@@ -14,6 +14,7 @@ from ingot.errors import ModelError
 from ingot.kernels.copy import copy
 from ingot.kernels.trees import Forest, evaluate_forest, forest
 from ingot.ops.forest import AGGREGATES, LEAF, MEMBER, MODES, Trees, distinct, pack
+from ingot.ops.lists import numbers_of, strings_through
 from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.registry import (
     Array,
@@ -21,7 +22,6 @@ from ingot.ops.registry import (
     Facts,
     Op,
     attr_int,
-    attr_ints,
     attr_str,
     label,
     need,
@@ -46,15 +46,6 @@ from ingot.ops.scores import (
 
 _CACHE = "ingot.ops.trees"
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
-
-
-def numbers(node: ir.Node, name: str, dtype: Any) -> Array | None:
-    """A list of numbers, or the tensor that newer versions have under `name`_as_tensor; None for neither."""
-    tensor = node.attributes.get(f"{name}_as_tensor")
-    if tensor is not None:
-        return np.asarray(tensor.as_tensor().numpy()).reshape(-1)
-    found = node.attributes.get(name)
-    return None if found is None else np.array(found.value, dtype)
 
 
 class _Ensemble(Op):
@@ -82,7 +73,7 @@ class _Ensemble(Op):
         if x.dtype == object or x.dtype.kind not in "fiub":
             raise ModelError(f"{label(node)}: the input is {x.dtype}, and must be numbers. Insert a Cast.")
         rows, columns = x.shape if len(x.shape) == 2 else (1, x.shape[0])
-        wanted = int(self._forest(node, x.dtype).nodes[:, 0].max(initial=-1)) + 1
+        wanted = self._forest(node, x.dtype).features
         if columns < wanted:
             raise shape_error(node, f"the input has {columns} features, and the trees ask for {wanted}")
         return rows, columns
@@ -118,18 +109,32 @@ class _Ensemble(Op):
         return plan.located(out) if value is None else value
 
 
+#: A table of all places that there could be is used where it has at most this many for each that there is.
+_SPARSEST = 8
+
+
 def _finder(tree: Array, number: Array) -> Callable[[Array, Array], Array]:
     """A function from trees and numbers in them to places in these lists; -1 where there is no such node."""
     trees, rank = np.unique(tree, return_inverse=True)
     lowest, span = int(number.min()), int(number.max()) - int(number.min()) + 1
     keys = rank.astype(np.int64) * span + (number - lowest)
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
+    dense = int(trees[-1]) - int(trees[0]) < len(trees)
+    table: Array | None = None
+    ordered = order = keys
+    if len(trees) * span <= _SPARSEST * len(keys):
+        table = np.full(len(trees) * span, -1, np.int64)
+        table[keys[::-1]] = np.arange(len(keys))[::-1]  # the first of those that are alike
+    else:
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
 
-    def find(of_trees: Array, numbers_: Array) -> Array:
-        ranks = np.minimum(np.searchsorted(trees, of_trees), len(trees) - 1)
-        inside = (trees[ranks] == of_trees) & (numbers_ >= lowest) & (numbers_ < lowest + span)
-        wanted = np.where(inside, ranks.astype(np.int64) * span + (numbers_ - lowest), -1)
+    def find(of_trees: Array, numbers: Array) -> Array:
+        ranks = of_trees - trees[0] if dense else np.searchsorted(trees, of_trees)
+        ranks = np.clip(ranks, 0, len(trees) - 1)
+        inside = (trees[ranks] == of_trees) & (numbers >= lowest) & (numbers < lowest + span)
+        wanted = np.where(inside, ranks.astype(np.int64) * span + (numbers - lowest), -1)
+        if table is not None:
+            return np.where(inside, table[wanted], -1)
         at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
         return np.where(ordered[at] == wanted, order[at], -1)
 
@@ -141,14 +146,13 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
 
     prefix: of the entries' attributes, "target" or "class".
     """
-    tree = np.array(attr_ints(node, "nodes_treeids") or (), np.int64)
-    number = np.array(attr_ints(node, "nodes_nodeids") or (), np.int64)
+    tree, number = (_ints(node, f"nodes_{name}") for name in ("treeids", "nodeids"))
     count = len(tree)
     if not count:
         raise ModelError(f"{label(node)}: it has no nodes. The file is incomplete.")
 
     def column(name: str, default: Any, dtype: Any) -> Array:
-        found = numbers(node, name, dtype)
+        found = numbers_of(node, name, dtype)
         if found is None:
             return np.full(count, default, dtype)
         if len(found) != count:
@@ -158,31 +162,31 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
             )
         return found
 
-    attribute = node.attributes.get("nodes_modes")
-    names = list(attribute.as_strings()) if attribute is not None else []
     known = {name: i for i, name in enumerate(MODES[:MEMBER])} | {"LEAF": LEAF}
-    unknown = set(names) - set(known)
-    if unknown or len(names) != count:
+    unknown: list[str] = []
+
+    def number_of(name: str) -> int:
+        if name not in known:
+            unknown.append(name)
+        return known.get(name, LEAF)
+
+    mode = strings_through(node, "nodes_modes", number_of)
+    if unknown or len(mode) != count:
         raise ModelError(
-            f"{label(node)}: nodes_modes has {len(names)} elements, {sorted(unknown)} among them; there are "
-            f"{count} "
-            f"nodes, and modes are {', '.join(known)}."
+            f"{label(node)}: nodes_modes has {len(mode)} elements, {sorted(unknown)} among them; there are "
+            f"{count} nodes, and modes are {', '.join(known)}."
         )
     find = _finder(tree, number)
     if len(distinct(find(tree, number))) != count:
         raise ModelError(f"{label(node)}: two nodes of a tree have the same number. The file is damaged.")
 
-    mode = np.array([known[name] for name in names], np.int64)
     inner = mode != LEAF
     yes, no = (np.zeros(count, np.int64) for _ in range(2))
     yes[inner] = find(tree[inner], column("nodes_truenodeids", 0, np.int64)[inner])
     no[inner] = find(tree[inner], column("nodes_falsenodeids", 0, np.int64)[inner])
     _, roots = np.unique(tree, return_index=True)  # the first node of each tree
-    leaf_trees, leaf_nodes, target = (
-        np.array(attr_ints(node, f"{prefix}_{name}") or (), np.int64)
-        for name in ("treeids", "nodeids", targets)
-    )
-    weight = numbers(node, f"{prefix}_weights", np.float32)
+    leaf_trees, leaf_nodes, target = (_ints(node, f"{prefix}_{n}") for n in ("treeids", "nodeids", targets))
+    weight = numbers_of(node, f"{prefix}_weights", np.float32)
     weight = np.zeros(0, np.float32) if weight is None else weight
     if not len(leaf_trees) == len(leaf_nodes) == len(target) == len(weight):
         raise ModelError(f"{label(node)}: its {prefix}_… lists differ in length. The file is damaged.")
@@ -203,8 +207,13 @@ def _grouped(node: ir.Node, prefix: str, targets: str) -> Trees:
     )
 
 
+def _ints(node: ir.Node, name: str) -> Array:
+    found = numbers_of(node, name, np.int64)
+    return np.zeros(0, np.int64) if found is None else found
+
+
 def _base(node: ir.Node, targets: int) -> Array:
-    base = numbers(node, "base_values", np.float32)
+    base = numbers_of(node, "base_values", np.float32)
     if base is None or not len(base):
         return np.zeros(targets)
     if len(base) not in (1, targets):
@@ -290,9 +299,6 @@ class TreeEnsemble(_Regressor):
     def packed(self, node: ir.Node, dtype: DType) -> Forest:
         """Leaves are numbered after the inner nodes."""
 
-        def ints(name: str) -> Array:
-            return np.array(attr_ints(node, name) or (), np.int64)
-
         def tensor(name: str, default: Array | None = None) -> Array:
             found = node.attributes.get(name)
             if found is None and default is not None:
@@ -302,13 +308,13 @@ class TreeEnsemble(_Regressor):
             return np.asarray(found.as_tensor().numpy()).reshape(-1)
 
         mode, value = tensor("nodes_modes").astype(np.int64), tensor("nodes_splits")
-        leaf_targets, leaf_weights = ints("leaf_targetids"), tensor("leaf_weights")
+        leaf_targets, leaf_weights = _ints(node, "leaf_targetids"), tensor("leaf_weights")
         inner, leaves = len(mode), len(leaf_targets)
         lists = [
-            ints(f"nodes_{name}")
+            _ints(node, f"nodes_{name}")
             for name in ("featureids", "truenodeids", "trueleafs", "falsenodeids", "falseleafs")
         ]
-        missing = ints("nodes_missing_value_tracks_true")
+        missing = _ints(node, "nodes_missing_value_tracks_true")
         missing = np.zeros(inner, np.int64) if not len(missing) else missing
         lengths = {inner, len(value), len(missing), *map(len, lists)}
         if len(lengths) != 1 or leaves != len(leaf_weights) or ((mode < 0) | (mode > MEMBER)).any():
@@ -325,7 +331,7 @@ class TreeEnsemble(_Regressor):
             np.concatenate([yes + np.where(yes_leaf != 0, inner, 0), more]),
             np.concatenate([no + np.where(no_leaf != 0, inner, 0), more]),
             np.concatenate([missing, more]) != 0,
-            ints("tree_roots"),
+            _ints(node, "tree_roots"),
             inner + np.arange(leaves),
             leaf_targets,
             leaf_weights,
@@ -368,7 +374,7 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
         """base_values are added to the classes that leaves name."""
         trees = _grouped(node, "class", "ids")
         classes = max(self.classes(node), 1)
-        base = numbers(node, "base_values", np.float32)
+        base = numbers_of(node, "base_values", np.float32)
         base = np.zeros(0) if base is None else base
         if len(base) not in (0, 1, classes):
             raise ModelError(
@@ -383,12 +389,12 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
 
     def _is_one_score(self, node: ir.Node) -> bool:
         """Two classes, of which leaves name the first alone, and not more than one base value."""
-        ids = attr_ints(node, "class_ids") or ()
-        base = numbers(node, "base_values", np.float32)
-        return self.classes(node) == 2 and set(ids) <= {0} and (base is None or len(base) < 2)
+        ids = _ints(node, "class_ids")
+        base = numbers_of(node, "base_values", np.float32)
+        return self.classes(node) == 2 and not ids.any() and (base is None or len(base) < 2)
 
     def _is_positive(self, node: ir.Node) -> bool:
-        weights = numbers(node, "class_weights", np.float32)
+        weights = numbers_of(node, "class_weights", np.float32)
         return weights is None or not bool((weights < 0).any())
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:

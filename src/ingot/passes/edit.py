@@ -21,6 +21,7 @@ from ingot.ops.registry import Array, label
 
 _names = threading.local()
 _GRAPHS = "ingot.passes.graphs"
+_ONE_GRAPH, _GRAPH_LIST = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 class Editor:
@@ -152,11 +153,13 @@ def _find_graphs(model: ir.Model) -> list[ir.Graph]:
     for graph in found:
         for node in graph:
             for given in node.attributes.data.values():
-                value = given.value
-                if type(value) is ir.Graph:
-                    found.append(value)
-                elif type(value) is tuple and value and type(cast(Any, value[0])) is ir.Graph:
-                    found.extend(given.as_graphs())
+                kind = given.type  # the value of a long list would be made to be looked at
+                if kind is _ONE_GRAPH or kind is _GRAPH_LIST:
+                    value = given.value
+                    if type(value) is ir.Graph:
+                        found.append(value)
+                    elif value:
+                        found.extend(given.as_graphs())
     return found
 
 
