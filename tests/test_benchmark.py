@@ -49,8 +49,10 @@ def test_each_runner_has_a_time_or_a_reason() -> None:
     assert found["right"].difference == 0.0
     assert found["right"].samples == 200
     assert found["right"].load == 0.5
-    assert found["wrong"].reason == "not timed: its outputs differ by 1.0e-02 of the largest value"
-    assert found["nan"].reason == "not timed: its outputs differ by inf of the largest value"
+    assert (
+        found["wrong"].reason == "not timed: its outputs differ from right's by 1.0e-02 of the largest value"
+    )
+    assert found["nan"].reason == "not timed: its outputs differ from right's by inf of the largest value"
     assert found["fails"].reason == "division by zero"
     assert "pip install absent" in found["absent"].reason
     assert all(found[name].median is None for name in ("wrong", "nan", "fails", "absent"))

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ingot.cli import main
+from ingot.cli import in_units, main
 
 
 @dataclass
@@ -83,9 +83,9 @@ def test_run_prints_json(ingot: Terminal, model: Path) -> None:
 def test_inspect(ingot: Terminal, model: Path) -> None:
     said = ingot("inspect", model)
     assert said.code == 0, said.err
-    for text in ("opset ai.onnx 18", "batchx4", "parameters: 12", "MatMul 1", "2.4e-08 GFLOP for x 1x4"):
+    for text in ("opset ai.onnx 18", "batchx4", "parameters: 12 in 48 B", "MatMul 1", "24 FLOP for x 1x4"):
         assert text in said.out
-    for text in ("float32 12 in", "native: Relu 1, MatMul 1", "host: none"):
+    for text in ("float32 12 in 48 B", "native: Relu 1, MatMul 1", "host: none"):
         assert text in said.out
     found = json.loads(ingot("inspect", model, "--shape", "x:10x4", "--json").out)
     assert found["cost"]["flops"] == 2 * 10 * 4 * 3
@@ -227,6 +227,13 @@ def test_unknown_operator_has_a_code_of_its_own(ingot: Terminal, tmp_path: Path)
         ("frobnicate",),
         ("run", "m.onnx", "--shape", "x"),
         ("run", "m.onnx", "--threads", "-1"),
+        ("run", "m.onnx", "--seed", "-1"),
+        ("run", "m.onnx", "--shape", "x:1x4:float99"),
+        ("run", "m.onnx", "--shape", "x:٣x4"),
+        ("run", "m.onnx", "--dim", "batch=²"),
+        ("export", "m.py:build", "-o", "m2.onnx", "--shape", "x:1x4:float99"),
+        ("bench", "m.onnx", "--rtol", "nan"),
+        ("bench", "m.onnx", "--seconds", "-1"),
         ("bench", "m.onnx", "--against", "onnxruntime,nope"),
     ],
 )
@@ -236,6 +243,69 @@ def test_usage_errors_have_code_2(ingot: Terminal, model: Path, arguments: tuple
     assert said.code == 2
     assert said.out == ""
     assert said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-i", "img=x.npy"), "--input img=x.npy: the model has no input 'img'; it has x"),
+        (("-i", "x="), "--input 'x=' names no file; write NAME=FILE.npy or FILE.npz"),
+        (("--dim", "width=4"), "--dim width: the model has no such named dim; it has batch"),
+        (
+            ("-i", "x=x.npy", "--dim", "batch=3"),
+            "--dim batch: --input gives it from a file; leave one of them out",
+        ),
+        (
+            ("-i", "x.npy", "--shape", "x:3x4"),
+            "--shape x: --input gives it from a file; leave one of them out",
+        ),
+        (
+            ("--shape", "x:100000000000000x4"),
+            "input 'x' of 100000000000000x4 has 400,000,000,000,000 elements, more than there is memory for; "
+            "give smaller sizes",
+        ),
+        (("--threads", "99999"), "intra_op_num_threads is 99999; it must be 0 (all cores) to 1024"),
+    ],
+)
+def test_what_does_not_fit_the_model(
+    ingot: Terminal, model: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    np.save(model.with_name("x.npy"), np.ones((2, 4), np.float32))
+    said = ingot("run", model, *arguments)
+    assert said.code == 1
+    assert said.error_lines == [f"error: {message}"]
+
+
+def test_errors_name_the_opset_of_the_file(ingot: Terminal, model: Path) -> None:
+    """Not the one that everything is brought to."""
+    said = ingot("inspect", model, "--shape", "x:1x5")
+    assert "MatMul 'y' (opset 18)" in said.err
+
+
+def test_weights_of_the_source_that_are_not_the_files(ingot: Terminal, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "net.py").write_text("import torch\ndef build():\n    return torch.nn.Linear(4, 3)\n")
+    assert ingot("export", "net.py:build", "-o", "net.onnx", "--shape", "input:2x4").code == 0
+    said = ingot("bench", "net.onnx", "--source", "net.py:build", "--against", "torch", "--rounds", "1")
+    assert said.code == 3
+    assert "outputs differ from torch's" in said.err
+    remedy = "'weight' is one): let its factory load those that were exported, or seed it"
+    assert remedy in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (4_194_304, "4.19 MB"),
+    ],
+)
+def test_counts_have_three_digits(count: int, text: str) -> None:
+    assert in_units(count, "B") == text
 
 
 def test_debug_shows_the_traceback(ingot: Terminal) -> None:

@@ -20,6 +20,8 @@ def test_parse_shape() -> None:
     assert parse_shape("ids:batchx128:int64") == ("ids", ["batch", 128], "int64")
     assert parse_shape("scale:") == ("scale", [], None)
     assert parse_shape("a:b:2") == ("a:b", [2], None)  # names of other exporters hold colons
+    assert parse_shape("input:0:1xn:float16") == ("input:0", [1, "n"], "float16")
+    assert parse_shape("input:0:n") == ("input:0", ["n"], None)
 
 
 @pytest.mark.parametrize("text", ["image", "image:1x-3", "image:1x3.5", ":1x2"])
@@ -58,6 +60,10 @@ def test_random_feed_repeats_and_integers_are_safe_token_ids() -> None:
 def test_random_feed_refuses_unknown_names_and_strings() -> None:
     with pytest.raises(InputError, match=r"--shape imgae.*it has image"):
         random_feed([IMAGE], {"imgae": [1]}, {})
+    with pytest.raises(InputError, match=r"--dim q.*it has batch, h, w"):
+        random_feed([IMAGE], {}, {"h": 4, "w": 4, "q": 3})
+    with pytest.raises(InputError, match="--shape image: --input gives it from a file"):
+        random_feed([IMAGE], {"image": [1, 3, 2, 2]}, {}, given={"image"})
     with pytest.raises(InputError, match=r"--input words=FILE\.npy"):
         random_feed([NodeArg("words", "tensor(string)", [1])], {}, {})
 

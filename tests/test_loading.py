@@ -64,6 +64,7 @@ def refused(source: object, *words: str) -> None:
 def test_wrong_path(tmp_path: Path) -> None:
     refused(tmp_path / "none.onnx", "none.onnx", "no such file")
     refused(tmp_path, "directory")
+    refused("a" * 5000, "cannot be read")
 
 
 def test_broken_files(tmp_path: Path) -> None:
@@ -101,6 +102,72 @@ def test_external_data_problems(tmp_path: Path) -> None:
     refused(path, "outside")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("offset", "-4", ["offset '-4'"]),
+        ("offset", "x", ["offset 'x'"]),
+        ("length", "1.5", ["length '1.5'"]),
+        ("length", "4", ["takes 4 bytes", "[2, 3] takes 24"]),
+        ("location", "", ["''"]),
+        ("location", "a\0b", ["'a\\x00b'"]),
+    ],
+)
+def test_places_that_make_no_sense(tmp_path: Path, key: str, value: str, words: list[str]) -> None:
+    (tmp_path / "w.bin").write_bytes(np.ones(6, np.float32).tobytes())
+    proto = ir.to_proto(small())
+    weight = proto.graph.initializer[0]
+    weight.ClearField("float_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for k, v in ({"location": "w.bin", "offset": "0", "length": "24"} | {key: value}).items():
+        entry = weight.external_data.add()
+        entry.key, entry.value = k, v
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    refused(path, "m.onnx", "'w'", *words)
+
+
+def test_tensors_without_their_numbers() -> None:
+    proto = ir.to_proto(small())
+    proto.graph.initializer[0].ClearField("float_data")
+    refused(proto, "'w'", "[2, 3] and no numbers")
+    proto = ir.to_proto(small())
+    proto.graph.initializer[0].dims[0] = -2
+    refused(proto, "'w'", "[-2, 3]")
+
+
+def test_names_that_are_no_text() -> None:
+    content = ir.to_proto(small()).SerializeToString()
+    refused(content.replace(b"MatMul", b"MatM\xffl"), "is not UTF-8 text")
+
+
+UNSORTED = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[N] x, bool c) => (float[N] z) {
+        z = If (c) <then_branch = t () => (float[N] p) { p = Neg(y) }, else_branch = e () => (float[N] q) {
+            q = Abs(r) r = Relu(y) }>
+        y = Exp(x)
+    }"""
+
+
+def test_nodes_out_of_order_are_sorted() -> None:
+    """In subgraphs too, and where only a subgraph reads what comes later; models in memory as well."""
+    x, c = np.array([1.0, -2.0], np.float32), np.array(True)
+    proto = onnx.parser.parse_model(UNSORTED)
+    for source in (proto, proto.SerializeToString(), ir.from_proto(proto)):
+        model = load(source)
+        assert [node.op_type for node in model.graph] == ["Exp", "If"]
+        for flag, wanted in ((c, -np.exp(x)), (~c, np.exp(x))):
+            np.testing.assert_allclose(interpret(model, {"x": x, "c": flag})["z"], wanted, rtol=1e-6)
+
+
+def test_nodes_in_a_circle_are_named() -> None:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[N] x) => (float[N] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }""")
+    refused(proto, "Add 'a' (opset 20)", "Relu 'b' (opset 20)", "in a circle")
+
+
 def test_too_new_opset() -> None:
     proto = ir.to_proto(small())
     proto.opset_import[0].version = 999
@@ -111,6 +178,10 @@ def test_too_new_opset() -> None:
 def test_save_into_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no directory"):
         save(small(), tmp_path / "a" / "m.onnx")
+    with pytest.raises(ModelError, match="this is a directory"):
+        save(small(), tmp_path)
+    with pytest.raises(ModelError, match="type NoneType"):
+        save(small(), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", [None, 3, ["model.onnx"], object()])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ingot.errors import ExportError, MissingExtraError
-from ingot.sources import export_example, load_source
+from ingot.sources import Source, load_source, with_examples
 
 CODE = """
 class Model:
@@ -77,14 +77,14 @@ def test_mistakes(name: str, message: str) -> None:
         load_source(name)
 
 
-def test_errors_of_the_users_code_come_through() -> None:
-    with pytest.raises(RuntimeError, match="the user's own mistake"):
+def test_errors_of_the_users_code_have_its_line() -> None:
+    with pytest.raises(ExportError, match=r"some_models.py:\d+: .*\n.*RuntimeError: the user's own mistake"):
         load_source("some_models.py:broken")
 
 
 def test_a_missing_import_inside_the_users_module_is_not_hidden(file: Path) -> None:
     file.with_name("needs_more.py").write_text("import a_package_that_is_not_there\n")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+    with pytest.raises(ExportError, match=r"needs_more.py:1: import .*\n.*'a_package_that_is_not_there'"):
         load_source("needs_more:build")
 
 
@@ -99,9 +99,19 @@ def test_without_torch_the_message_has_the_pip_command(
 
 
 def test_example_is_an_array_of_sizes_or_a_spec_with_names() -> None:
-    example = export_example([1, 3], "int64")
+    model = load_source("some_models.py:build").model
+    example = with_examples("m", Source(model), [("x", [1, 3], "int64")]).kwargs["x"]
     assert isinstance(example, np.ndarray)
     assert (example.shape, example.dtype) == ((1, 3), np.int64)
     pytest.importorskip("torch")
-    spec = export_example(["batch", 3], "float32")
-    assert (spec.dtype, list(spec.shape)) == ("float32", ["batch", 3])
+    for dtype, found in ((None, "float32"), ("double", "float64")):
+        spec = with_examples("m", Source(model), [("x", ["batch", 3], dtype)]).kwargs["x"]
+        assert (spec.dtype, list(spec.shape)) == (found, ["batch", 3])
+
+
+def test_a_described_input_takes_the_place_of_the_factorys() -> None:
+    model = load_source("some_models.py:build").model
+    made = with_examples("m", Source(model, (1,)), [("x", [2], None)])
+    assert made.args[0].shape == (2,) and made.kwargs == {}
+    with pytest.raises(ExportError, match="--shape y: forward has no such argument; it has x"):
+        with_examples("m", Source(model, (1,)), [("y", [2], None)])

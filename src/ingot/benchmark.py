@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ingot.peers import Arrays, Job, Runner, complaint, prepare
+from ingot.peers import Arrays, Job, Runner, complaint, other_weight, prepare
 from ingot.timing import MachineLoad, interleave, worst_difference
 
 TOLERANCE = 1e-4  # of the largest value of an output, for float32
@@ -58,6 +58,7 @@ def side_by_side(
     results = {name: Measured(name) for name in runners}
     ready: dict[str, Runner] = {}
     given: dict[str, Arrays] = {}
+    measure = "the reference"
     # The one whose numbers are the measure comes first, Ingot after it.
     for name in sorted(runners, key=lambda name: name == "ingot"):
         if status is not None:
@@ -73,13 +74,22 @@ def side_by_side(
         result.first_run = time.perf_counter() - start
         result.load, result.version = prepared.load_seconds, prepared.version
         if reference is None:
-            reference = outputs
+            reference, measure = outputs, name
         result.difference = worst_difference(outputs, reference)
         given[name] = outputs
         if result.difference <= tolerance:
             ready[name] = prepared
         else:
-            result.reason = f"not timed: its outputs differ by {result.difference:.1e} of the largest value"
+            result.reason = (
+                f"not timed: its outputs differ from {measure}'s by {result.difference:.1e} of the largest "
+                "value"
+            )
+            weight = other_weight(job) if "torch" in name + measure else None
+            if weight is not None:
+                result.reason += (
+                    f"; the PyTorch model has other weights than the file ({weight!r} is one): let its "
+                    "factory load those that were exported, or seed it"
+                )
     if (theirs := given.get("onnxruntime")) is not None:
         for name, outputs in given.items():
             if name != "onnxruntime":

@@ -81,6 +81,13 @@ def version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def not_negative(value: float) -> float:
+    """What an option may be that is a time or a tolerance: NaN is neither."""
+    if not value >= 0:
+        raise typer.BadParameter(f"{value} is not 0 or more")
+    return value
+
+
 @app.callback()
 def options(
     _version: Annotated[
@@ -120,27 +127,26 @@ def export(
     from ingot.export import announced
     from ingot.feeds import check_suffix, parse_shape
     from ingot.loading import require_directory
-    from ingot.sources import Source, export_example, is_model_file, load_source, require_example
+    from ingot.sources import Source, is_model_file, load_source, with_examples
 
     check_suffix(output)
     require_directory(output)
     messages.quiet = quiet
-    specs = [_usage(parse_shape, text) for text in shape or ()]
+    specs = [_usage("--shape", parse_shape, text) for text in shape or ()]
     start = time.perf_counter()
     with messages.status("importing the model"):
         made = Source(Path(source)) if is_model_file(source) else load_source(source)
-    kwargs = made.kwargs | {name: export_example(dims, dtype or "float32") for name, dims, dtype in specs}
-    require_example(source, Source(made.model, made.args, kwargs))
+    made = with_examples(source, made, specs)
     with messages.status("exporting" + (" and verifying" if verify else "")):
         program = ingot.export(
-            made.model, made.args, str(output), kwargs=kwargs, opset_version=opset, verify=verify
+            made.model, made.args, str(output), kwargs=made.kwargs, opset_version=opset, verify=verify
         )
     for assumption in program.assumptions:
         if not announced(assumption):
             messages.print(f"{assumption}", markup=False, soft_wrap=True)
     written = output, output.with_name(f"{output.name}.data")
-    size = sum(file.stat().st_size for file in written if file.exists()) / 1e6
-    messages.print(f"{output}: {size:.1f} MB in {time.perf_counter() - start:.1f} s", markup=False)
+    size = sum(file.stat().st_size for file in written if file.exists())
+    messages.print(f"{output}: {in_units(size, 'B')} in {time.perf_counter() - start:.1f} s", markup=False)
 
 
 @app.command()
@@ -155,7 +161,7 @@ def run(
     ] = None,
     shape: Shapes = None,
     dim: Dims = None,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     threads: Threads = 0,
     provider: Annotated[
         list[str] | None, typer.Option(help="Execution providers, in order of preference.")
@@ -262,8 +268,12 @@ def bench(
     dim: Dims = None,
     threads: Threads = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which every runner has its turn.")] = 20,
-    seconds: Annotated[float, typer.Option(help="End the rounds after this long.")] = 30.0,
-    rtol: Annotated[float, typer.Option(help="Largest difference allowed, of the largest value.")] = 1e-4,
+    seconds: Annotated[
+        float, typer.Option(callback=not_negative, help="End the rounds after this long.")
+    ] = 30.0,
+    rtol: Annotated[
+        float, typer.Option(callback=not_negative, help="Largest difference allowed, of the largest value.")
+    ] = 1e-4,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -274,7 +284,7 @@ def bench(
 
     messages.quiet = quiet
     sizes = _sizes(shape, dim)
-    runners = ["ingot", *(name for name in _usage(parse_runners, against) if name != "ingot")]
+    runners = ["ingot", *(name for name in _usage("--against", parse_runners, against) if name != "ingot")]
     module = load_source(source).model.eval() if source is not None else None
     cores = threads or len(os.sched_getaffinity(0))
     feed = _feed(_session(model, cores, None), inputs, sizes, 0)
@@ -329,27 +339,26 @@ def _feed(session: Any, files: list[str] | None, sizes: Sizes, seed: int) -> dic
 
     arguments = session.get_inputs()
     given = read_feed(arguments, files or ())
-    rest = [argument for argument in arguments if argument.name not in given]
-    return given | random_feed(rest, sizes.shapes, sizes.dims, seed, sizes.dtypes)
+    return given | random_feed(arguments, sizes.shapes, sizes.dims, seed, sizes.dtypes, given)
 
 
 def _sizes(shape: list[str] | None, dim: list[str] | None) -> Sizes:
     from ingot.feeds import parse_dim, parse_shape
 
-    specs = [_usage(parse_shape, text) for text in shape or ()]
+    specs = [_usage("--shape", parse_shape, text) for text in shape or ()]
     return Sizes(
         {name: dims for name, dims, _ in specs},
-        dict(_usage(parse_dim, text) for text in dim or ()),
+        dict(_usage("--dim", parse_dim, text) for text in dim or ()),
         {name: dtype for name, _, dtype in specs if dtype is not None},
     )
 
 
-def _usage(parse: Callable[[str], T], text: str) -> T:
+def _usage(option: str, parse: Callable[[str], T], text: str) -> T:
     """Parse an option's value; what is wrong with it is a usage error."""
     try:
         return parse(text)
     except InputError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def _table(*headings: str) -> Table:
@@ -373,9 +382,9 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
             grid.add_row(name, dtype, "x".join(map(str, dims)) or "scalar")
         data.print()
         data.print(grid, markup=False)
-    data.print(f"\nparameters: {facts['parameters']:,} in {facts['parameter_bytes'] / 1e6:.1f} MB", end="")
+    data.print(f"\nparameters: {facts['parameters']:,} in {in_units(facts['parameter_bytes'], 'B')}", end="")
     dtypes = (
-        f"{dtype} {count:,} in {size / 1e6:.3g} MB" for dtype, (count, size) in facts["by_dtype"].items()
+        f"{dtype} {count:,} in {in_units(size, 'B')}" for dtype, (count, size) in facts["by_dtype"].items()
     )
     data.print(f" ({', '.join(dtypes) or 'none'})", markup=False)
     cost = facts["cost"]
@@ -384,7 +393,7 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
             f"{name} {'x'.join(map(str, dims)) or 'scalar'}" for name, dims in cost["sizes"].items()
         )
         least = "" if cost["complete"] else "at least "
-        data.print(f"arithmetic: {least}{cost['flops'] / 1e9:.3g} GFLOP for {sizes}", markup=False)
+        data.print(f"arithmetic: {least}{in_units(cost['flops'], 'FLOP')} for {sizes}", markup=False)
     else:
         data.print(f"arithmetic: depends on sizes; {cost['unknown']}", markup=False)
     operators = ", ".join(f"{name} {count}" for name, count in facts["operators"].items())
@@ -407,6 +416,14 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
         data.print(grid, markup=False)
         host = [node["name"] for node in facts["plan"] if node["kind"] == "host"]
         data.print(f"evaluated with NumPy: {', '.join(host) or 'no node'}", markup=False)
+
+
+def in_units(count: int, unit: str) -> str:
+    """A count with three digits: `48 B`, `4.19 MB`, `1.25 GFLOP`."""
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if count >= 0.9995 * 10**power:
+            return f"{count / 10**power:.3g} {prefix}{unit}"
+    return f"{count} {unit}"
 
 
 def exit_code(error: BaseException) -> int:

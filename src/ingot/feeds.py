@@ -4,11 +4,12 @@ files.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,13 +21,20 @@ from ingot.errors import InputError, ModelError
 if TYPE_CHECKING:
     from ingot.runtime.options import NodeArg
 
-_SHAPE = re.compile(r"(?P<name>.+?):(?P<dims>[^:]*)(?::(?P<dtype>[a-z]+\d*))?")
+#: Names of inputs may have colons: what looks like a dtype at the end is one.
+_SHAPE = re.compile(
+    r"(?P<name>.+?):(?P<dims>[^:]*?)(?::(?P<dtype>bool|string|double|(?:bfloat|float|u?int|complex)(?:\d\w*)?))?"
+)
 _DTYPES = {
     "float": "float32",
     "double": "float64",
     **{name: name for name in ("float16", "bool", "int8", "int16", "int32", "int64")},
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
 }
+#: What ONNX, ONNX's floats by their Python names, and PyTorch call the types of elements.
+NAMES_OF_DTYPES = (
+    *_DTYPES, "float32", "float64", "bfloat16", "complex64", "complex128",
+)  # fmt: skip
 
 
 def parse_shape(text: str) -> tuple[str, list[int | str], str | None]:
@@ -37,22 +45,27 @@ def parse_shape(text: str) -> tuple[str, list[int | str], str | None]:
     """
     match = _SHAPE.fullmatch(text)
     if match is None:
-        raise InputError(f"--shape {text!r} is not NAME:DIMS; write for example image:1x3x224x224")
+        raise InputError(f"{text!r} is not NAME:DIMS; write for example image:1x3x224x224")
+    dtype = match["dtype"]
+    if dtype is not None and dtype not in NAMES_OF_DTYPES:
+        raise InputError(f"{text!r}: {dtype!r} is no dtype; it may be {', '.join(NAMES_OF_DTYPES)}")
     dims: list[int | str] = []
     for part in match["dims"].split("x") if match["dims"] else ():
-        if not part.isdigit() and not part.isidentifier():
-            raise InputError(
-                f"--shape {text!r}: {part!r} is neither a size nor a name; write image:1x3x224x224"
-            )
-        dims.append(int(part) if part.isdigit() else part)
-    return match["name"], dims, match["dtype"]
+        if not _is_size(part) and not part.isidentifier():
+            raise InputError(f"{text!r}: {part!r} is neither a size nor a name; write image:1x3x224x224")
+        dims.append(int(part) if _is_size(part) else part)
+    return match["name"], dims, dtype
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def parse_dim(text: str) -> tuple[str, int]:
     """Split `batch=4` into name and size; raises InputError for anything else."""
     name, _, size = text.partition("=")
-    if not name or not size.isdigit():
-        raise InputError(f"--dim {text!r} is not NAME=SIZE; write for example batch=4")
+    if not name or not _is_size(size):
+        raise InputError(f"{text!r} is not NAME=SIZE; write for example batch=4")
     return name, int(size)
 
 
@@ -87,22 +100,21 @@ def random_feed(
     dims: Mapping[str, int],
     seed: int = 0,
     dtypes: Mapping[str, str] | None = None,
+    given: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """Draw an array for each input: floats from the normal distribution, integers and bools 0 or 1.
+    """Draw an array for each input that is not `given`: floats from the normal distribution, integers and
+    bools 0 or 1.
 
     0 and 1 are token ids and mask values of every vocabulary. Raises InputError for an unknown name in
-    `shapes`, a size nobody gave, one of `dtypes` that is not the input's, or a type that cannot be drawn
-    (strings).
+    `shapes` or `dims`, or one of an input that is given; a size nobody gave, one of `dtypes` that is not the
+    input's, more elements than there is memory for, or a type that cannot be drawn (strings).
     """
-    names = [arg.name for arg in args]
-    for name in shapes:
-        if name not in names:
-            raise InputError(
-                f"--shape {name}: the model has no such input; it has {', '.join(names) or 'none'}"
-            )
+    _check_names(args, given, shapes, dims)
     random = np.random.default_rng(seed)
     feed: dict[str, NDArray[Any]] = {}
     for arg in args:
+        if arg.name in given:
+            continue
         sizes = sizes_of(arg, shapes, dims)
         onnx_name = arg.type.removeprefix("tensor(").removesuffix(")")
         if onnx_name not in _DTYPES:
@@ -116,11 +128,39 @@ def random_feed(
                 f"--shape {arg.name}: {asked} was asked for and the model takes {dtype.name}; "
                 "leave the dtype out"
             )
-        if dtype.kind == "f":
-            feed[arg.name] = random.standard_normal(sizes).astype(dtype)
-        else:
-            feed[arg.name] = random.integers(0, 2, sizes).astype(dtype)
+        try:
+            if dtype.kind == "f":
+                feed[arg.name] = random.standard_normal(sizes).astype(dtype)
+            else:
+                feed[arg.name] = random.integers(0, 2, sizes).astype(dtype)
+        except (MemoryError, ValueError) as error:  # NumPy's own limit is a ValueError
+            raise InputError(
+                f"input {arg.name!r} of {'x'.join(map(str, sizes))} has {math.prod(sizes):,} elements, more "
+                "than there is memory for; give smaller sizes"
+            ) from error
     return feed
+
+
+def _check_names(
+    args: Sequence[NodeArg],
+    given: Collection[str],
+    shapes: Mapping[str, Sequence[int | str]],
+    dims: Mapping[str, int],
+) -> None:
+    inputs = [(arg, arg.name) for arg in args]
+    named = [(arg, d) for arg in args for d in (*arg.shape, *shapes.get(arg.name, ())) if isinstance(d, str)]
+    for option, what, wanted, there in (
+        ("--shape", "input", shapes, inputs),
+        ("--dim", "named dim", dims, named),
+    ):
+        known = dict.fromkeys(name for _, name in there)
+        for name in wanted:
+            if name not in known:
+                raise InputError(
+                    f"{option} {name}: the model has no such {what}; it has {', '.join(known) or 'none'}"
+                )
+            if all(arg.name in given for arg, other in there if other == name):
+                raise InputError(f"{option} {name}: --input gives it from a file; leave one of them out")
 
 
 def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -134,8 +174,14 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
     feed: dict[str, NDArray[Any]] = {}
     for text in files:
         name, equals, file = text.partition("=")
-        if not equals or name not in names:
+        if not equals or (name not in names and Path(text).exists()):
             name, file = "", text
+        elif name not in names:
+            raise InputError(
+                f"--input {text}: the model has no input {name!r}; it has {', '.join(names) or 'none'}"
+            )
+        if not file:
+            raise InputError(f"--input {text!r} names no file; write NAME=FILE.npy or FILE.npz")
         loaded = _loaded(file)
         if isinstance(loaded, np.ndarray):
             if not name and len(names) != 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import mmap
 import os
 import sys
@@ -22,9 +23,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ingot.damage import damage
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.create import tensor_array
 from ingot.passes.edit import graphs_of
+from ingot.passes.order import in_order
 from ingot.proto import TYPE_KEY, readable, restore
 from ingot.reader import Arrays, layout_of
 from ingot.reader import read as read_plain
@@ -62,19 +65,19 @@ def collector_paused() -> Generator[None, None, None]:
 @collector_paused()
 def load(source: Source, *, lift: bool = False) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
-    it is.
+    it is. Nodes that stand before one that they read are brought into order.
 
     lift: Constant nodes may become initializers at once, which a session would make of them anyway.
 
     The file's weights are views of the file, mapped into memory: do not write into it while the model is in
     use (replacing it by another, as `save` does, is safe).
 
-    Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, weights in a file that is
-    missing or too short; `UnsupportedOperatorError`: an opset that is newer than the installed onnx package
-    knows.
+    Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, nodes that wait for each other,
+    weights in a file that is missing or too short; `UnsupportedOperatorError`: an opset that is newer than
+    the installed onnx package knows.
     """
     if isinstance(source, ir.Model):
-        return source
+        return in_order(source, "the model given")
     if isinstance(source, onnx.ModelProto):
         return _whole(source, "the ModelProto", None, lift)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -86,13 +89,13 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
             "module of PyTorch's goes through ingot.export first."
         )
     path = Path(source)
-    if not path.exists():
-        raise ModelError(
-            f"{path}: there is no such file. Check the path; the working directory is {Path.cwd()}."
-        )
-    if path.is_dir():
-        raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
     try:
+        if not path.exists():
+            raise ModelError(
+                f"{path}: there is no such file. Check the path; the working directory is {Path.cwd()}."
+            )
+        if path.is_dir():
+            raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
         content = _mapped(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
@@ -240,13 +243,19 @@ def _model(
             )
         tensor.base_dir = directory
         _check_external(subject, name, tensor, directory)
-    return model
+    return in_order(model, subject)
 
 
 def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
     """A proto with something unusual in it, as onnx_ir reads it; what it cannot read is brought into another
     form first.
     """
+    found = damage(proto)
+    if found is not None:
+        raise ModelError(f"{subject}: {found}. Export or download the model again.")
+    log = logging.getLogger("onnx_ir")  # what it says there of missing values, the session's error says
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         model: Any = None
         if not proto.graph.sparse_initializer:
@@ -262,6 +271,8 @@ def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
         while reason.__cause__ is not None:  # onnx_ir wraps it once for each part it lies in
             reason = reason.__cause__
         raise ModelError(f"{subject}: not a valid ONNX graph: {reason}. Run onnx.checker on it.") from error
+    finally:
+        log.setLevel(level)
     assert isinstance(model, ir.Model)
     return model
 
@@ -373,10 +384,16 @@ def _has_map_types(model: ir.Model) -> bool:
 
 
 def require_directory(path: str | os.PathLike[str]) -> Path:
-    """The place of a file that is to be written; raises `ModelError` when its directory is not there."""
+    """The place of a file that is to be written; raises `ModelError` when its directory is not there, or it
+    is a directory itself.
+    """
+    if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ModelError(f"the path of a file to write is wanted, and this is of type {type(path).__name__}.")
     path = Path(path)
     if not path.parent.is_dir():
         raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
+    if path.is_dir():
+        raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file to write.")
     return path
 
 

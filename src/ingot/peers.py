@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ingot.errors import IngotError, InputError, MissingExtraError, ProviderError
+from ingot.loading import load
 
 Arrays = list[NDArray[Any]]
 
@@ -129,13 +131,37 @@ def _torch_call(job: Job, compiled: bool) -> tuple[Callable[[], Arrays], str]:
     # Arrays that came out of a file may be read-only, which torch warns about.
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in job.inputs.items()}
 
+    takes = inspect.signature(job.module.forward).parameters
+    # A file whose inputs have names of their own has them in the order of the call.
+    named = tensors if all(name in takes for name in tensors) else {}
+    rest = [] if named else list(tensors.values())
+
     def call() -> Arrays:
         with torch.inference_mode():
-            leaves = pytree.tree_leaves(module(**tensors))
+            leaves = pytree.tree_leaves(module(*rest, **named))
         return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
     call()
     return call, torch.__version__
+
+
+def other_weight(job: Job) -> str | None:
+    """A weight of the PyTorch module that has the name of one in the file, and other numbers."""
+    if job.module is None:
+        return None
+    held: dict[str, Any] = dict(job.module.state_dict())
+    for name, value in load(job.path).graph.initializers.items():
+        ours = held.get(name)
+        if ours is None or value.const_value is None:
+            continue
+        theirs = np.asarray(value.const_value.numpy(), np.float64)
+        mine = np.asarray(ours.detach().cpu().double().numpy())
+        alike = (
+            [mine] if mine.ndim < 2 else [mine, np.swapaxes(mine, -1, -2)]
+        )  # a product's may be transposed
+        if not any(m.shape == theirs.shape and np.allclose(m, theirs) for m in alike):
+            return str(name)
+    return None
 
 
 def _onnxruntime(job: Job) -> tuple[Callable[[], Arrays], str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ingot.errors import ExportError
 from ingot.loading import save, weight_bytes
 from ingot.stateful import KEY, Stateful
 
@@ -54,6 +55,13 @@ class Program:
     def input_names(self) -> list[str]:
         """Names of the inputs, in the order of the call."""
         return self.arguments.names
+
+    def __reduce__(self) -> NoReturn:
+        """Raises ExportError: it holds the module and how it was recorded."""
+        raise ExportError(
+            "a Program cannot be pickled: it holds the module it came from. Save the model, "
+            "program.save(path), and pass the path on."
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the `.onnx` file, and `<name>.data` beside it for weights of more than 2 GB.

@@ -21,6 +21,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
+from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
 
@@ -208,7 +209,7 @@ class _Reader:
         return value
 
     def _node(self, proto: onnx.NodeProto, scopes: Sequence[Scope], array: Array | None) -> ir.Node:
-        if proto.device_configurations:
+        if proto.device_configurations or not type(proto.op_type) is type(proto.domain) is str:
             raise _UnusualError
         own = scopes[0]
         inputs = [_find(name, scopes) if name else None for name in proto.input]
@@ -253,6 +254,8 @@ class _Reader:
 
     def _tensor(self, proto: onnx.TensorProto, owner: str, array: Array | None) -> ir.TensorProtocol:
         if proto.data_location == _EXTERNAL or proto.data_type == onnx.TensorProto.STRING:
+            if tensor_damage(proto) is not None:
+                raise _UnusualError
             tensor = serde.deserialize_tensor(proto)
             if isinstance(tensor, ir.ExternalTensor):
                 self.external.append((owner, tensor))
@@ -305,6 +308,8 @@ def _numbers(proto: onnx.TensorProto) -> Array:
             numbers = getattr(proto, _NUMBERS[proto.data_type])
             if len(numbers) * dtype.itemsize == size:
                 return np.array(numbers, dtype)
+    if tensor_damage(proto) is not None:
+        raise _UnusualError
     try:
         return tensor_array(ir.TensorProtoTensor(proto))
     # More or fewer numbers than its shape says, or no such type, which onnx_ir asserts.

@@ -10,18 +10,22 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ingot.errors import ExportError, MissingExtraError
+from ingot.errors import ExportError, IngotError, MissingExtraError
 
 #: What PyTorch's exported programs and TorchScript modules are called.
 MODEL_SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ def load_source(name: str) -> Source:
 
     The factory returns a torch.nn.Module, or a tuple (module, args) or (module, args, kwargs) with example
     arguments; a Module instance or class may stand in its place. The current folder is importable, as with
-    `python -m`. Raises ExportError naming the part that is wrong, MissingExtraError where it imports PyTorch
-    and that is not installed; what else the user's own code raises comes through as it is.
+    `python -m`. Raises ExportError naming the part that is wrong, with the line of the user's own code where
+    that raises; MissingExtraError where it imports PyTorch and that is not installed.
     """
     module_name, colon, factory_name = name.rpartition(":")
     if not colon or not module_name or not factory_name:
@@ -53,7 +57,7 @@ def load_source(name: str) -> Source:
             names = ", ".join(key for key in vars(module) if not key.startswith("_"))
             raise ExportError(f"{module_name} has no {factory_name!r}; it has {names or 'nothing public'}")
         factory = getattr(factory, part)
-    made = factory if _is_model(factory) else factory() if callable(factory) else factory
+    made = factory if _is_model(factory) or not callable(factory) else _running(name, factory)
     model, args, kwargs = _parts(made)
     if not _is_model(model):
         raise ExportError(
@@ -68,27 +72,50 @@ def is_model_file(name: str) -> bool:
     return path.suffix in MODEL_SUFFIXES or (path.is_file() and path.suffix != ".py")
 
 
-def require_example(name: str, source: Source) -> None:
-    """Raise ExportError, naming the option to give, where nobody gave an example argument."""
-    if source.args or source.kwargs or isinstance(source.model, Path):
-        return
-    wanted = list(inspect.signature(source.model.forward).parameters)
-    raise ExportError(
-        f"{name} gave no example arguments; describe the inputs ({', '.join(wanted) or 'none'}) with "
-        f"--shape, as in --shape {wanted[0] if wanted else 'x'}:1x3x224x224, or return (module, args)"
-    )
+def with_examples(
+    name: str, source: Source, specs: Sequence[tuple[str, Sequence[int | str], str | None]]
+) -> Source:
+    """The source with arguments described by --shape (name, dims, dtype): in the place of those that its
+    factory gave, or beside them.
 
-
-def export_example(dims: Sequence[int | str], dtype: str) -> Any:
-    """Return an argument for ingot.export: an array of zeros for sizes, an ingot.Input when some dims are
-    named.
+    Raises ExportError, naming the option to give, where nobody gave an example argument, or one has a name
+    that forward has not.
     """
-    sizes = [dim for dim in dims if isinstance(dim, int)]
-    if len(sizes) == len(dims):
-        return np.zeros(sizes, dtype)
-    from ingot.capture.signature import Input
+    described = {arg: _example(dims, dtype or "float32") for arg, dims, dtype in specs}
+    if isinstance(source.model, Path):
+        return Source(source.model, source.args, source.kwargs | described)
+    signature = inspect.signature(source.model.forward)
+    parameters = signature.parameters
+    wanted = ", ".join(parameters) or "none"
+    if not (source.args or source.kwargs or described):
+        raise ExportError(
+            f"{name} gave no example arguments; describe the inputs ({wanted}) with --shape, as in "
+            f"--shape {next(iter(parameters), 'x')}:1x3x224x224, or return (module, args)"
+        )
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [arg for arg in described if arg not in parameters and not takes_any]
+    if unknown:
+        raise ExportError(f"--shape {unknown[0]}: forward has no such argument; it has {wanted}")
+    args = list(source.args)
+    for position, arg in enumerate(parameters):
+        if arg in described and position < len(args):
+            args[position] = described.pop(arg)
+    return Source(source.model, tuple(args), source.kwargs | described)
 
-    return Input(dtype, dims)
+
+def _example(dims: Sequence[int | str], dtype: str) -> Any:
+    """An argument for ingot.export: an array of zeros for sizes, an ingot.Input when some dims are named."""
+    dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)  # as ONNX calls them
+    sizes = [dim for dim in dims if isinstance(dim, int)]
+    if len(sizes) < len(dims):
+        from ingot.capture.signature import Input
+
+        return Input(dtype, dims)
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.zeros(sizes, ml_dtypes.bfloat16)
+    return np.zeros(sizes, dtype)
 
 
 def _import(name: str) -> ModuleType:
@@ -105,26 +132,39 @@ def _import(name: str) -> ModuleType:
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module
         sys.path.insert(0, str(path.resolve().parent))
-        try:
-            specification.loader.exec_module(module)
-        except ModuleNotFoundError as error:
-            _needs_torch(error)
-            raise
+        loader = specification.loader
+        _running(name, lambda: loader.exec_module(module))
         return module
+    return _running(name, lambda: importlib.import_module(name))
+
+
+def _running(name: str, code: Callable[[], T]) -> T:
+    """Run the user's own code; what it raises is said with its line."""
     try:
-        return importlib.import_module(name)
+        return code()
+    except IngotError:
+        raise
     except ModuleNotFoundError as error:
-        _needs_torch(error)
+        if error.name == "torch":
+            raise MissingExtraError(
+                "ingot export needs PyTorch. Install it with: pip install 'ingot[torch]'"
+            ) from error
         if error.name is not None and (name + ".").startswith(error.name + "."):
             raise ExportError(f"there is no module {name!r} here or among the installed packages") from error
-        raise
+        raise _own(name, error) from error
+    except Exception as error:  # whatever the user's code raises
+        raise _own(name, error) from error
 
 
-def _needs_torch(error: ModuleNotFoundError) -> None:
-    if error.name == "torch":
-        raise MissingExtraError(
-            "ingot export needs PyTorch. Install it with: pip install 'ingot[torch]'"
-        ) from error
+def _own(name: str, error: Exception) -> ExportError:
+    """What the user's code raised, with its innermost line that is the user's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parent)
+    users = [
+        f for f in frames if not f.filename.startswith(("<", ours)) and "site-packages" not in f.filename
+    ]
+    where = f"{users[-1].filename}:{users[-1].lineno}: {users[-1].line}\n" if users else ""
+    return ExportError(f"{where}{name} raises {type(error).__name__}: {error}")
 
 
 def _is_model(value: object) -> bool:

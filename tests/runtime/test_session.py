@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import warnings
 from pathlib import Path
@@ -283,3 +285,42 @@ def test_a_name_alone_is_a_list_of_providers() -> None:
     wrong: Any = [1]
     with pytest.raises(ingot.ProviderError, match="entry 1;"):
         choose(wrong)
+
+
+@pytest.mark.parametrize("names", [3, [["y"]], [None], [0]])
+def test_output_names_that_are_none(session: ingot.InferenceSession, names: object) -> None:
+    with pytest.raises(ingot.InputError, match=r"output_names is of type int|the model has no output"):
+        session.run(names, feed())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rounds", [0, -1, "2"])
+def test_a_profile_takes_rounds(session: ingot.InferenceSession, rounds: object) -> None:
+    with pytest.raises(ingot.InputError, match=f"rounds is {rounds!r}"):
+        session.profile(feed(), rounds)  # type: ignore[arg-type]
+
+
+def test_a_session_is_not_pickled_and_copies_are_itself(session: ingot.InferenceSession) -> None:
+    with pytest.raises(ingot.InputError, match="make a session there"):
+        pickle.dumps(session)
+    assert copy.copy(session) is session
+    assert copy.deepcopy([session])[0] is session
+
+
+def test_a_condition_of_several_elements_is_refused() -> None:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[2] x, bool[N] c) => (float[2] y) {
+            y = If (c) <then_branch = t () => (float[2] p) { p = Neg(x) },
+                        else_branch = e () => (float[2] q) { q = Abs(x) }>
+        }""")
+    session = ingot.InferenceSession(proto)
+    with pytest.raises(ingot.ModelError, match=r"If 'y' \(opset 20\): its condition has shape \[2\]"):
+        session.run(None, {"x": np.ones(2, np.float32), "c": np.ones(2, bool)})
+
+
+def test_a_value_that_nobody_makes_is_named_with_its_reader() -> None:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[2] x) => (float[2] y) { y = Add(x, q) }""")
+    with pytest.raises(ingot.ModelError, match=r"Add 'y' \(opset 20\) reads 'q'"):
+        ingot.InferenceSession(proto)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.helper as h
@@ -184,7 +185,7 @@ def test_options_of_the_wrong_type(name: str, value: Any) -> None:
     setattr(options, name, value)
     with pytest.raises(ingot.InputError, match=f"{name} is {value!r}"):
         ingot.InferenceSession(defaults(), options)
-    with pytest.raises(TypeError, match="dict"):
+    with pytest.raises(ingot.InputError, match="sess_options is of type dict"):
         ingot.InferenceSession(defaults(), {name: value})
 
 
@@ -193,3 +194,54 @@ def test_feeds_and_names_of_the_wrong_type(arguments: tuple[Any, Any]) -> None:
     session = ingot.InferenceSession(defaults())
     with pytest.raises(ingot.InputError, match=r"input_feed is of type|output_names is the string"):
         session.run(*arguments)
+
+
+INTEGERS = h.make_tensor_type_proto(onnx.TensorProto.INT64, ["n"])
+TRUTHS = h.make_tensor_type_proto(onnx.TensorProto.BOOL, ["n"])
+FLOATS = h.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["n"])
+HALVES = h.make_tensor_type_proto(onnx.TensorProto.BFLOAT16, ["n"])
+
+
+@pytest.mark.parametrize(
+    ("type_", "given", "found"),
+    [
+        (INTEGERS, [1.5], "1.5"),
+        (INTEGERS, [float("nan")], "nan"),
+        (INTEGERS, [2**63], "9223372036854775808"),
+        (TRUTHS, [0, 2], "2"),
+        (FLOATS, [1e300], "1e\\+300"),
+        (FLOATS, [None], "list, which holds no numbers"),
+        (FLOATS, ["1"], "<U1"),
+        (FLOATS, [10**400], "no numbers"),
+        (FLOATS, None, "None, which holds no numbers"),
+        (FLOATS, {"a": 1}, "dict, which holds no numbers"),
+        (FLOATS, np.array([1.0, 2.0], object), "ndarray, which holds no numbers"),
+        (FLOATS, np.ma.array([1.0, 2.0], mask=[True, False], dtype=np.float32), "masked"),
+        (HALVES, [1e39], "1e\\+39"),
+        (STRINGS, [1], "holds 1 of type int"),
+        (STRINGS, np.array(["a", None], object), "holds None of type NoneType"),
+    ],
+)
+def test_what_a_list_holds_is_not_changed(type_: onnx.TypeProto, given: Any, found: str) -> None:
+    """A fraction does not become an integer, nor None a number."""
+    session = through(type_)
+    with pytest.raises(ingot.InputError, match=f"'x'.*{found}"):
+        session.run(None, {"x": given})
+
+
+@pytest.mark.parametrize(
+    ("type_", "given", "wanted"),
+    [
+        (INTEGERS, [1.0, -2], np.array([1, -2], np.int64)),
+        (INTEGERS, [], np.array([], np.int64)),
+        (TRUTHS, [0, 1, True], np.array([False, True, True])),
+        (FLOATS, [0.1, 3, float("inf")], np.array([0.1, 3, np.inf], np.float32)),
+        (HALVES, [0.1], np.array([0.1]).astype(ml_dtypes.bfloat16)),
+        (STRINGS, ["a"], np.array(["a"], object)),
+        (STRINGS, np.array(["ab", "c"]), np.array(["ab", "c"], object)),
+    ],
+)
+def test_lists_take_the_models_dtype(type_: onnx.TypeProto, given: Any, wanted: Any) -> None:
+    (got,) = through(type_).run(None, {"x": given})
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)

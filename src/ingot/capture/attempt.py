@@ -107,7 +107,11 @@ def capture(
         original = model
     if not callable(model):
         raise ExportError(
-            f"model is a {type(model).__name__}; wanted a torch.nn.Module or a function of tensors."
+            f"model is of type {type(model).__name__}; wanted a torch.nn.Module or a function of tensors."
+        )
+    if isinstance(model, type):
+        raise ExportError(
+            f"model is the class {model.__name__}; wanted a module made of it, {model.__name__}(…)."
         )
     _require_cpu(model)
     if isinstance(args, tuple) and not args and not kwargs:

@@ -16,7 +16,7 @@ import torch
 
 from ingot.capture.signature import Arguments, Dim, Input, children, is_object, is_tensor, leaves
 from ingot.capture.state import StateSpec
-from ingot.capture.tensors import BY_NAME
+from ingot.capture.tensors import BY_NAME, of_array
 from ingot.errors import ExportError
 
 DEFAULT_SIZE = 4  # the example size of a dimension that was only named
@@ -89,11 +89,12 @@ def _describe(name: str, tensor: Any) -> InputSpec:
             )
         sizes = [int(n) for n in example.shape]
         return InputSpec(name, example.dtype, list(sizes), example, sizes)
-    example = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
-    if example.layout != torch.strided:
+    example = of_array(name, tensor) if isinstance(tensor, np.ndarray) else tensor
+    if example.layout != torch.strided or example.is_nested:
         raise ExportError(
-            f"input {name!r} has the layout {example.layout}, which ONNX has no tensors of. Pass it as "
-            ".to_dense(), or its indices and values as two tensors."
+            f"input {name!r} is {'nested' if example.is_nested else f'of layout {example.layout}'}, which no "
+            "tensor of ONNX is. Pass it as one dense tensor (.to_dense(), .to_padded_tensor(0)), or what it "
+            "is made of as several."
         )
     sizes = [int(n) for n in example.shape]
     return InputSpec(name, example.dtype, list(sizes), example, sizes)

@@ -30,8 +30,10 @@ class Dim:
 
     def __post_init__(self) -> None:
         """Refuse bounds that no size keeps."""
-        if not self.name or self.min < 0 or (self.max is not None and self.max < self.min):
-            raise ExportError(f"{self!r}: wanted a name and 0 <= min <= max.")
+        ends: list[Any] = [self.min] if self.max is None else [self.min, self.max]
+        named = isinstance(self.name, str) and self.name  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not named or not all(type(n) is int for n in ends) or not 0 <= self.min <= ends[-1]:
+            raise ExportError(f"{self!r}: wanted a name and integers 0 <= min <= max.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Input:
     dtype: str
     shape: Sequence[int | str | Dim | None]
     example: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no list of sizes."""
+        if isinstance(self.shape, (str, bytes)) or not isinstance(self.shape, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ExportError(
+                f"shape is {self.shape!r}; wanted a list of sizes and names, as in "
+                'Input("float32", ["batch", 3]).'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +337,8 @@ def arguments_of(
         ExportError: when the call does not fit the signature, or `input_names` cannot be its names.
     """
     positional: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
+    if kwargs is not None and not isinstance(kwargs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ExportError(f"kwargs is of type {type(kwargs).__name__}; wanted a dict of arguments by name.")
     keywords = dict(kwargs or {})
     if (
         positional
@@ -399,7 +411,7 @@ def check_names(what: str, given: Sequence[Any], derived: Sequence[str], taken: 
     They may be fewer than the `derived` ones that they replace; each must be a word of its own, in none of
     the names `taken`.
     """
-    if isinstance(given, str) or not all(isinstance(n, str) and n for n in given):
+    if not isinstance(given, (list, tuple)) or not all(isinstance(n, str) and n for n in given):
         raise ExportError(f"{what} is {given!r}; wanted a list of names, none of them empty.")
     if len(given) > len(derived):
         whose = "the call has" if what == "input_names" else "the model returns"

@@ -67,6 +67,20 @@ class Memory:
         return Memory(self.address, self.dtype, self.shape[::-1], self.strides[::-1])
 
 
+def of_array(name: str, array: npt.NDArray[Any]) -> torch.Tensor:
+    """An array given for an input, as a tensor; raises ExportError where torch has no such elements."""
+    if not array.dtype.isnative or any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        raise ExportError(
+            f"input {name!r} is an array of dtype {array.dtype}; wanted one of {', '.join(sorted(BY_NAME))}."
+        ) from None
+
+
 def zero_copy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """A CPU tensor's memory as an array, without copying; complex numbers as pairs of real ones."""
     from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from ingot.compiler.facts import KNOWN_ELEMENTS, Known
 from ingot.compiler.index import Index
 from ingot.loading import mapping_of
+from ingot.ops.control import one_of
 from ingot.ops.registry import Array, Op, evaluated, find
 
 #: Inputs that a Question looks at have at most so many elements: their bytes are compared in every run.
@@ -79,13 +79,14 @@ def with_branch(index: Index, position: int, branch: ir.Graph) -> Index:
 class Question:
     """A condition that depends on small inputs, and what comes after each answer to it.
 
-    leaves: the inputs by number. steps: what computes the condition from them and from `known`.
+    leaves: the inputs by number. steps: what computes the condition from them and from `known`. node: the If.
     """
 
     leaves: list[tuple[int, ir.Value]]
     steps: list[tuple[Op, ir.Node]]
     known: dict[ir.Value, Array]
     condition: ir.Value
+    node: ir.Node
     #: plans (of a type that is not known here), or the next question
     next: dict[bool, Any] = field(default_factory=dict[bool, Any])
     _answers: dict[bytes, bool] = field(default_factory=dict[bytes, bool])
@@ -107,7 +108,7 @@ class Question:
         for op, node in self.steps:
             made = evaluated(op, node, [None if v is None else values[v] for v in node.inputs])
             values.update(zip(node.outputs, made, strict=False))
-        return bool(np.asarray(values[self.condition]).reshape(()))
+        return bool(one_of(self.node, "condition", values[self.condition]))
 
 
 def question_of(
@@ -151,4 +152,5 @@ def question_of(
         [(index.ops[p], index.nodes[p]) for p in sorted(steps)],
         constants,
         condition,
+        index.nodes[known.stop],
     )

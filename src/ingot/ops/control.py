@@ -45,6 +45,14 @@ def body_of(node: ir.Node, name: str) -> ir.Graph:
     return attribute.as_graph()
 
 
+def one_of(node: ir.Node, what: str, value: Any) -> Any:
+    """The only element of a condition or a number of trips, as Python has it."""
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ModelError(f"{label(node)}: its {what} has shape {list(array.shape)}; it must be one element.")
+    return array.item()
+
+
 @register("If", since=25)
 class If(Control):
     """then_branch where the condition holds, else_branch where not; neither has inputs of its own."""
@@ -55,7 +63,7 @@ class If(Control):
 
     def branch(self, node: ir.Node, condition: Any) -> ir.Graph:
         """The branch for a condition of one element."""
-        return body_of(node, "then_branch" if bool(np.asarray(condition).reshape(())) else "else_branch")
+        return body_of(node, "then_branch" if one_of(node, "condition", condition) else "else_branch")
 
 
 @register("Loop", since=25)
@@ -72,14 +80,14 @@ class Loop(Control):
         """
         body = body_of(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
-        trips = None if limit is None else int(np.asarray(limit).reshape(()))
-        live = condition is None or bool(np.asarray(condition).reshape(()))
+        trips = None if limit is None else int(one_of(node, "number of trips", limit))
+        live = condition is None or bool(one_of(node, "condition", condition))
         carried = list(inputs[2:])
         scanned: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
         i = 0
         while live and (trips is None or i < trips):
             results = run_graph(body, [np.array(i, INT64), np.array(True, BOOL), *carried])
-            live = bool(np.asarray(results[0]).reshape(()))
+            live = bool(one_of(node, "body's condition", results[0]))
             carried = results[1 : 1 + len(carried)]
             for rows, row in zip(scanned, results[1 + len(carried) :], strict=True):
                 rows.append(row)

@@ -11,7 +11,7 @@ import importlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -248,13 +248,23 @@ def load_families() -> None:
 # ---- what the families share: naming a node in an error, reading attributes, required inputs, broadcasting
 
 
+#: Where graphs, and nodes of functions, keep the opset that the file declares, once they speak another one.
+DECLARED = "ingot.declared_opset"
+
+
 def label(node: ir.Node) -> str:
-    """How an error names a node: `Conv 'stem/conv1' (opset 22)`."""
+    """How an error names a node: `Conv 'stem/conv1' (opset 22)`, with the opset that the file declares."""
     name = node.name or next((value.name for value in node.outputs if value.name), None) or "?"
     prefix = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
     version = node.version
     if version is None and node.graph is not None:
         version = node.graph.opset_imports.get(node.domain)
+        if node.domain == "":
+            for meta in (node.meta, node.graph.meta):
+                declared = cast("int | None", meta.get(DECLARED))  # pyright: ignore[reportUnknownMemberType]
+                if declared is not None:
+                    version = declared
+                    break
     opset = f" (opset {version})" if version is not None else ""
     return f"{prefix}{node.op_type} {name!r}{opset}"
 

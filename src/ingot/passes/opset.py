@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from ingot.errors import ModelError, UnsupportedOperatorError
-from ingot.ops.registry import label
+from ingot.ops.registry import DECLARED, label
 from ingot.passes import gradient
 from ingot.passes.contrib import DOMAIN, LOWEST, MISPLACED, expand_contrib
 from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names, subgraphs_of
@@ -93,9 +93,12 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
         if node.op_type in UPGRADES:
             _upgrade(node, version, target)
         if node.version is not None:
+            if version != declared:
+                node.meta[DECLARED] = version
             node.version = None
     for graph in graphs_of(model):
         graph.opset_imports[""] = target
+        graph.meta.setdefault(DECLARED, declared)  # pyright: ignore[reportUnknownMemberType]
     model.opset_imports[""] = target
 
 

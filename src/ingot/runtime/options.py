@@ -11,6 +11,9 @@ from typing import Any
 
 from ingot.errors import InputError
 
+#: More than any machine has cores; each takes memory of its own.
+MOST_THREADS = 1024
+
 
 class GraphOptimizationLevel(enum.IntEnum):
     """How much the session may change the graph. The answers stay the same function at every level."""
@@ -72,7 +75,7 @@ class SessionOptions:
 def options_of(given: Any) -> SessionOptions:
     """Options for a session: the defaults for None, and from another runtime's options what we have too.
 
-    Raises InputError for an option whose value is none of its type, TypeError for something else altogether.
+    Raises InputError for an option whose value is none of its type, and for something else altogether.
     """
     if given is None:
         return SessionOptions()
@@ -86,12 +89,13 @@ def options_of(given: Any) -> SessionOptions:
                 # Enumerations of other libraries are no integers, but have one.
                 setattr(options, each.name, getattr(value, "value", value))
     else:
-        raise TypeError(f"sess_options is a {type(given).__name__}; give ingot.SessionOptions()")
+        raise InputError(f"sess_options is of type {type(given).__name__}; give ingot.SessionOptions()")
     for each in fields(SessionOptions):
         _check(each.name, getattr(options, each.name), getattr(_DEFAULTS, each.name))
-    if options.intra_op_num_threads < 0:
+    if not 0 <= options.intra_op_num_threads <= MOST_THREADS:
         raise InputError(
-            f"intra_op_num_threads is {options.intra_op_num_threads}; it must be 0 (all cores) or more"
+            f"intra_op_num_threads is {options.intra_op_num_threads}; it must be 0 (all cores) to "
+            f"{MOST_THREADS}"
         )
     return options
 

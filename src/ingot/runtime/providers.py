@@ -52,6 +52,9 @@ def choose(
     Raises ProviderError where none of them can, or one is no provider's name; warns for each that is passed
     over.
     """
+    for name, given in (("providers", providers), ("provider_options", provider_options)):
+        if given is not None and not isinstance(given, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ProviderError(f"`{name}` is of type {type(given).__name__}; give a list, or None")
     if provider_options is not None and (providers is None or len(provider_options) != len(providers)):
         count = 0 if providers is None else len(providers)
         raise ProviderError(

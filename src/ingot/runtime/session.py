@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen import machine
-from ingot.compiler.index import index_graph
+from ingot.compiler.index import Index, index_graph
 from ingot.errors import IngotError, InputError, ModelError
 from ingot.loading import collector_paused, load
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array
+from ingot.ops.registry import Array, label
 from ingot.passes.malformed import SYMPTOMS, malformed
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
@@ -89,7 +89,11 @@ class InferenceSession:
         self._inputs = [_node_arg(value) for value in graph.inputs]
         self._outputs = [_node_arg(value) for value in graph.outputs]
         self._types = [_input_type(value) for value in graph.inputs]
-        self._dtypes = [type_.dtype if type_.is_tensor else None for type_ in self._types]
+        # Of strings each one is looked at.
+        numbers = (
+            type_.dtype if type_.is_tensor and type_.dtype != object else None for type_ in self._types
+        )
+        self._dtypes = list(numbers)
         self._ranks = [None if value.shape is None else len(value.shape) for value in graph.inputs]
         self._fixed = [
             [(axis, size) for axis, size in enumerate(arg.shape) if isinstance(size, int)]
@@ -104,10 +108,7 @@ class InferenceSession:
         except SYMPTOMS as error:
             raise malformed(model) or error from error
         if index.captured:
-            names = ", ".join(repr(v.name) for v in index.captured)
-            raise ModelError(
-                f"the graph uses {names}, and no node, input or initializer makes it; the file is damaged"
-            )
+            raise _unmade(index)
         threads = self._options.intra_op_num_threads or _cores()
         self._resources = Resources(
             machine.host(),
@@ -142,7 +143,14 @@ class InferenceSession:
         del run_options
         if isinstance(output_names, str):
             raise InputError(f"output_names is the string {output_names!r}; give a list of names, or None")
-        unknown = [name for name in output_names or () if name not in self._positions]
+        if output_names is not None and not isinstance(output_names, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(output_names).__name__
+            raise InputError(f"output_names is of type {kind}; give a list of names, or None")
+        unknown = [
+            name
+            for name in output_names or ()
+            if not isinstance(name, str) or name not in self._positions  # pyright: ignore[reportUnnecessaryIsInstance]
+        ]
         if unknown:
             names, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
             raise InputError(f"the model has no output {names}; it has {known}. Ask for one of them.")
@@ -191,12 +199,29 @@ class InferenceSession:
         """How many threads share the work."""
         return self._resources.threads
 
+    def __copy__(self) -> InferenceSession:
+        """Itself: calls of run() are independent."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InferenceSession:
+        """Itself, as `__copy__`."""
+        del memo
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Raises InputError: machine code and threads stay in their process."""
+        raise InputError(
+            "an InferenceSession cannot be pickled: it holds machine code and threads of this process. Send "
+            "the model's path or bytes to the other process, and make a session there."
+        )
+
     def profile(self, input_feed: Mapping[str, Any], rounds: int = 10) -> list[NodeProfile]:
         """How each node is computed for these inputs, and the median time of its kernel over `rounds` runs.
 
         A fused kernel's time stands at the node it grew from; the others of the group have None.
         """
         session = self._for(input_feed)
+        _require_rounds(rounds)
         return nodes_of(session._driver.profile(session._feeds(input_feed), rounds))
 
     def profile_kernels(self, input_feed: Mapping[str, Any], rounds: int = 10) -> list[KernelProfile]:
@@ -204,6 +229,7 @@ class InferenceSession:
         it took over `rounds` runs. Calls run one by one for this, so their sum is longer than a run.
         """
         session = self._for(input_feed)
+        _require_rounds(rounds)
         return kernels_of(session._driver.profile(session._feeds(input_feed), rounds))
 
     def _for(self, feed: Any) -> InferenceSession:
@@ -276,11 +302,9 @@ class InferenceSession:
 
 def _load(source: Any, lift: bool) -> ir.Model:
     """A model of its own: the session changes its graph."""
-    if isinstance(source, ir.Model):
-        return source.clone()
-    model = getattr(source, "model", None)
-    if isinstance(model, ir.Model):  # a Program
-        return model.clone()
+    model = source if isinstance(source, ir.Model) else getattr(source, "model", None)
+    if isinstance(model, ir.Model):  # that of a Program, perhaps
+        return load(model).clone()
     return load(source, lift=lift)
 
 
@@ -329,6 +353,21 @@ def _input_type(value: ir.Value) -> ValueType:
             f"input {value.name!r} has no type in the file; run onnx.shape_inference or export it again"
         )
     return found
+
+
+def _unmade(index: Index) -> ModelError:
+    """A value that is used and that nobody makes."""
+    missing = index.captured[0]
+    readers = [label(n) for n, reads in zip(index.nodes, index.reads, strict=True) if missing in reads]
+    what = (
+        f"{readers[0]} reads {missing.name!r}" if readers else f"{missing.name!r} is an output of the graph"
+    )
+    return ModelError(f"{what}, and no node, input or initializer makes it. Export the model again.")
+
+
+def _require_rounds(rounds: Any) -> None:
+    if not isinstance(rounds, int) or rounds < 1:
+        raise InputError(f"rounds is {rounds!r}; it must be an integer of 1 or more")
 
 
 def _node_arg(value: ir.Value) -> NodeArg:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ingot.codegen import spmd
 from ingot.codegen.machine import Machine
+from ingot.errors import InputError
 
 PARK_AFTER_SECONDS = 0.001
 
@@ -64,7 +65,14 @@ class Team:
                 self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = 1  # parked until woken
                 self._wake[me].acquire()
                 arguments = (runner.serve, self._words, me, self._wake[me], stop, self._held)
-                threading.Thread(target=_worker, args=arguments, name=f"ingot-{me}", daemon=True).start()
+                try:
+                    threading.Thread(target=_worker, args=arguments, name=f"ingot-{me}", daemon=True).start()
+                except RuntimeError as error:
+                    self.close()
+                    raise InputError(
+                        f"intra_op_num_threads is {threads}, and the system starts no more than {me} threads "
+                        "here. Ask for as many as there are cores."
+                    ) from error
 
     def run(self, table: int, steps: int, scratches: int, owner: object, wake: bool = True) -> None:
         """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each

@@ -67,19 +67,51 @@ class ValueType:
         """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
         dtype = self.dtype
         assert dtype is not None
+        plain = issubclass(type(given), (list, tuple, int, float, bool, str))
         try:
-            plain = issubclass(type(given), (list, tuple, int, float, bool, str))
-            array: Array = np.asarray(given, dtype if plain else None)
+            array: Array = np.asarray(given, object if plain and dtype == _STRING else None)
+            if dtype == _STRING and array.dtype.kind in "UST":
+                array = array.astype(str).astype(object)
         except (TypeError, ValueError, RuntimeError) as error:  # torch: of a tensor that wants gradients
             raise InputError(f"{subject} is a {type(given).__name__} that is no array: {error}") from None
-        if dtype == _STRING and array.dtype.kind in "US":
-            array = array.astype(str).astype(object)
+        if np.ma.is_masked(given):
+            raise InputError(f"{subject} is a masked array; the model takes every element: fill it first.")
+        if array.dtype == _STRING:
+            self._require_strings(subject, given, array)
+        elif plain:
+            array = _as(dtype, subject, array)
         if array.dtype != dtype:
             raise InputError(
                 f"{subject} has dtype {array.dtype}; the model wants {dtype}. "
                 f"Convert it with .astype({str(dtype)!r})."
             )
         return array if array.flags.c_contiguous else array.copy(order="C")
+
+    def _require_strings(self, subject: str, given: Any, array: Array) -> None:
+        """Raise InputError where objects are no strings, or none are wanted."""
+        if self.dtype != _STRING:
+            raise InputError(
+                f"{subject} is {_kind_of(given)}, which holds no numbers; the model wants {self.dtype}: give "
+                "an array of that dtype."
+            )
+        for item in array.flat:
+            if not isinstance(item, str):
+                raise InputError(
+                    f"{subject} holds {item!r} of type {type(item).__name__}; the model wants strings."
+                )
+
+
+def _as(dtype: np.dtype[Any], subject: str, numbers: Array) -> Array:
+    """What a list holds in the model's dtype: floats are rounded, integers must be as they are."""
+    if numbers.dtype.kind not in "biuf" or dtype == _STRING:
+        return numbers  # refused for its dtype
+    with np.errstate(all="ignore"):
+        made = numbers.astype(dtype)
+        whole = dtype.kind in "biu" or "int" in dtype.name
+        lost = numbers[(made != numbers) if whole else (~np.isfinite(made) & np.isfinite(numbers))]
+    if lost.size:
+        raise InputError(f"{subject} holds {lost.flat[0].item()!r}, which is no {dtype}, as the model wants.")
+    return made
 
 
 def type_of(value: ir.Value) -> ValueType | None:
@@ -97,10 +129,12 @@ def _converted(type_: ir.TypeProtocol, name: str) -> ValueType:
         return ValueType("optional", element=_converted(type_.elem_type, name))
     if isinstance(type_, ir.SparseTensorType):
         raise ModelError(f"{name!r} is a sparse tensor, which a session neither takes nor gives.")
-    return _tensor(type_.dtype)
+    return _tensor(type_.dtype, name)
 
 
-def _tensor(dtype: ir.DataType) -> ValueType:
+def _tensor(dtype: ir.DataType, name: str = "") -> ValueType:
+    if dtype == ir.DataType.UNDEFINED:
+        raise ModelError(f"{name!r} has no dtype in the file. Export the model again.")
     if dtype == ir.DataType.STRING:
         return ValueType("tensor", _STRING, "string")
     plain = np.dtype(dtype.numpy())
