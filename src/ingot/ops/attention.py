@@ -16,8 +16,8 @@ from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise, fill
-from ingot.kernels.expression import Expression, Step, expression_of
 from ingot.kernels.gather import gather
+from ingot.ops.compose import complex_product
 from ingot.ops.index import checked_indices
 from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import rounded, widen
@@ -425,7 +425,9 @@ class RotaryEmbedding(Op):
             return [v.with_dims((*own, half), strides, i * start * v.strides[-1]) for i in (0, 1)]
 
         spread = [a.with_dims((own[0], 1, own[2], half), (a.strides[0], 0, *a.strides[1:])) for a in angles]
-        plan.emit(elementwise(_rotation(dtype), [*pair(view), *spread], pair(target), machine, "rotate"))
+        plan.emit(
+            elementwise(complex_product(dtype), [*pair(view), *spread], pair(target), machine, "rotate")
+        )
         if width < view.shape[-1]:
             source, rest = (
                 v.with_dims((*own, v.shape[-1] - width), v.strides, width * v.strides[-1])
@@ -444,10 +446,3 @@ def _by_heads(node: ir.Node, view: Memory, heads: int) -> Memory:
         raise shape_error(node, f"{width} elements are not {heads} heads of one size")
     own, (outer, middle, step) = width // heads, view.strides
     return view.with_dims((batch, heads, length, own), (outer, own * step, middle, step))
-
-
-def _rotation(dtype: str) -> Expression:
-    """(a, b, cos, sin) to (a cos - b sin, a sin + b cos)."""
-    products = [Step("Mul", pair, dtype) for pair in ((0, 2), (1, 3), (0, 3), (1, 2))]
-    sums = [Step("Sub", (4, 5), dtype), Step("Add", (6, 7), dtype)]
-    return expression_of((dtype,) * 4, (*products, *sums), (8, 9))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.expression import Expression, Step, expression_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.registry import find, show
 
@@ -60,3 +61,10 @@ def ints(name: str, values: Sequence[int]) -> ir.Attr:
 def integer(name: str, value: int) -> ir.Attr:
     """An attribute of one integer."""
     return ir.Attr(name, ir.AttributeType.INT, value)
+
+
+def complex_product(dtype: str) -> Expression:
+    """(a, b, c, d) to (a c - b d, a d + b c): the product of a + b i and c + d i."""
+    products = [Step("Mul", pair, dtype) for pair in ((0, 2), (1, 3), (0, 3), (1, 2))]
+    sums = [Step("Sub", (4, 5), dtype), Step("Add", (6, 7), dtype)]
+    return expression_of((dtype,) * 4, (*products, *sums), (8, 9))

@@ -151,6 +151,11 @@ class Range(Op):
             raise shape_error(node, "delta is 0", "Use a delta other than 0.")
         return [(first + np.arange(self.count(first, last, step)) * step).astype(start.dtype)]
 
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A constant: what is not known gives no shape to plan for."""
+        plan.alias(node.outputs[0], constant(self.evaluate(node, [plan.constant(v) for v in node.inputs])[0]))
+        return True
+
 
 def _exact(value: Any) -> Any:
     return value if isinstance(value, int) else float(value)

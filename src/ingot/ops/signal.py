@@ -1,30 +1,22 @@
-"""Signals: DFT, STFT, the windows, and the filters of mel spectrograms.
-
-A transform is a product with a matrix of cosines and sines: one for short signals, two for lengths that are a
-product of two numbers (Cooley and Tukey's step, with the twiddle factors in the first matrices).
-"""
+"""Signals: DFT, STFT, the windows, and the filters of mel spectrograms."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
-from ingot.codegen.machine import Machine
 from ingot.errors import ModelError
-from ingot.kernels.call import Call, View, constant, row_major
-from ingot.kernels.contraction import Matrices, multiply, pack_matrices
+from ingot.kernels.call import View, constant, row_major
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Step, expression_of
-from ingot.kernels.gemm import matmul
-from ingot.kernels.pack import PackedWeights, pack_weights
-from ingot.ops.lowering import Lowering, wide_of
+from ingot.ops.fourier import Factor, Transform, hermitian, matrix_of, packed, product, real_inverse, waves
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -44,143 +36,11 @@ from ingot.ops.registry import (
 )
 
 Outputs = list[Facts | None] | None
-#: A transform up to this length is one product; a longer one is two if it can be.
-_ONE_PRODUCT = 512
-#: Matrices up to this length are made at all.
+#: Up to this length a real signal from half of its spectrum is one product.
 _LONGEST = 2048
-
 #: Float32 signals of so few numbers are NumPy's: what such transforms are compared with (onnx's suite, to
 #: 1e-7) has the rounding errors of its algorithm, and there is little to win.
 _FEW = 256
-
-
-# ---- matrices ----------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(256)
-def _waves(rows: int, columns: int, length: int, inverse: bool) -> tuple[Array, Array]:
-    """cos and sin of 2π j k / length, with the sign of the exponent in the sine; exact multiples."""
-    turns = np.outer(np.arange(rows), np.arange(columns)) % length
-    angle = 2.0 * np.pi / length * turns
-    return np.cos(angle), np.sin(angle) if inverse else -np.sin(angle)
-
-
-def _matrix(cos: Array, sin: Array, parts: int) -> Array:
-    """[..., rows · parts, columns · 2]: complex products as real ones, of real (1 part) or complex rows."""
-    *batch, rows, columns = cos.shape
-    matrix = np.empty((*batch, rows, parts, columns, 2))
-    matrix[..., 0, :, 0], matrix[..., 0, :, 1] = cos, sin
-    if parts == 2:
-        matrix[..., 1, :, 0], matrix[..., 1, :, 1] = -sin, cos
-    return matrix.reshape(*batch, rows * parts, columns * 2)
-
-
-def _real_inverse(rows: int, length: int) -> Array:
-    """[rows · 2, length]: a real signal from the first half of its spectrum."""
-    cos, sin = _waves(rows, length, length, True)
-    share = np.full(rows, 2.0)
-    share[0] = 1.0
-    if length % 2 == 0 and rows > length // 2:
-        share[length // 2] = 1.0
-    share[length // 2 + 1 :] = 0.0
-    matrix = np.stack([cos, -sin], 1) * share[:, None, None] / length
-    matrix[0, 1] = 0.0  # what is imaginary there belongs to no real signal
-    if length % 2 == 0 and rows > length // 2:
-        matrix[length // 2, 1] = 0.0
-    return matrix.reshape(rows * 2, length)
-
-
-def _factors(length: int) -> tuple[int, int]:
-    """Two factors next to the root; (1, length) for a prime."""
-    return max((a, length // a) for a in range(1, math.isqrt(length) + 1) if length % a == 0)
-
-
-def _is_native(length: int) -> bool:
-    return length <= _ONE_PRODUCT or _factors(length)[1] <= _ONE_PRODUCT or length <= _LONGEST
-
-
-Factor = PackedWeights | Matrices
-
-
-def _packed(matrix: Array, dtype: np.dtype, machine: Machine) -> Factor:
-    """A matrix as the second factor of products of this dtype."""
-    own = np.ascontiguousarray(matrix).astype(dtype)
-    return pack_matrices(own, machine) if dtype == np.float64 else pack_weights(own, machine)
-
-
-def _product(x: View, factor: Factor, out: View, machine: Machine) -> list[Call]:
-    if isinstance(factor, Matrices):
-        return multiply(x, factor, out, machine)
-    return matmul(x, factor, out, None, machine)
-
-
-class _Transform:
-    """Products that transform rows [R, length, parts] of float64, or of float32 (or half precision)."""
-
-    def __init__(self, plan: Lowering, length: int, dtype: str, *, inverse: bool = False) -> None:
-        self.plan, self.length, self.inverse = plan, length, inverse
-        #: what is computed with
-        self.dtype = np.dtype(wide_of(dtype))
-        self._scale = 1.0 / length if inverse else 1.0
-
-    def _packed(self, name: str, sizes: tuple[int, ...], make: Callable[[], Array]) -> Factor:
-        key = ("transform", name, self.dtype.name, self.length, self.inverse, *sizes)
-        return self.plan.pack(key, lambda: _packed(make(), self.dtype, self.plan.machine))
-
-    def rows(self, x: View, count: int, parts: int, out: View, weights: Array | None = None) -> None:
-        """out [R, count · 2] from x [R, taken · parts]; weights: what each element is multiplied by first."""
-        taken = x.shape[-1] // parts
-
-        def make() -> Array:
-            cos, sin = _waves(taken, count, self.length, self.inverse)
-            scale = self._scale if weights is None else self._scale * weights[:taken, None]
-            return _matrix(cos * scale, sin * scale, parts)
-
-        machine = self.plan.machine
-        if weights is None:
-            factor = self._packed("one", (taken, count, parts), make)
-        else:
-            factor = _packed(make(), self.dtype, machine)
-        self.plan.emit(_product(x, factor, out, machine))
-
-    def in_two(self, x: View, parts: int) -> View:
-        """[R, length, 2] from contiguous x [R, length · parts], by two products of about its root."""
-        plan, machine = self.plan, self.plan.machine
-        outer, inner = _factors(self.length)
-        rows = x.shape[0]
-
-        def first() -> Array:
-            """For each place j within: a transform of every inner-th element, turned by j."""
-            cos, sin = _waves(outer, outer, outer, self.inverse)
-            turn = np.exp(
-                (2j if self.inverse else -2j)
-                * np.pi
-                * np.outer(np.arange(inner), np.arange(outer))
-                / self.length
-            )
-            waves = (cos + 1j * sin) * turn[:, None, :] * self._scale
-            return _matrix(waves.real, waves.imag, parts)
-
-        # [R, outer, inner, parts] to [inner, R, outer, parts], whose last two are a row of a matrix
-        split = x.with_dims((inner, rows, outer, parts), (parts, x.strides[0], inner * parts, 1))
-        moved = plan.copied(split).with_dims(
-            (inner, rows, outer * parts), row_major((inner, rows, outer * parts))
-        )
-        turned = plan.temporary((inner, rows, outer * 2), self.dtype)
-        plan.emit(_product(moved, self._packed("first", (parts,), first), turned, machine))
-        shape = (inner, rows, outer, 2)
-        moved = plan.copied(turned.with_dims(shape, row_major(shape)).transpose((1, 2, 0, 3)))
-        moved = moved.with_dims((rows * outer, inner * 2), (inner * 2, 1))
-        done = plan.temporary((rows * outer, inner * 2), self.dtype)
-
-        def second() -> Array:
-            return _matrix(*_waves(inner, inner, inner, self.inverse), 2)
-
-        plan.emit(_product(moved, self._packed("second", (), second), done, machine))
-        # Element k of the spectrum is k % outer of the first and k // outer of the second transform.
-        shape = (rows, outer, inner, 2)
-        moved = plan.copied(done.with_dims(shape, row_major(shape)).transpose((0, 2, 1, 3)))
-        return moved.with_dims((rows, self.length, 2), (self.length * 2, 2, 1))
 
 
 # ---- transforms --------------------------------------------------------------------------------------------
@@ -244,16 +104,14 @@ class DFT(Op):
         return [rounded(np.stack([y.real, y.imag], -1), x.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """One product of matrices, or two."""
+        """See `ops/fourier.py`."""
         x, value = plan.view(first_input(node)), node.outputs[0]
         settings = self._settings(node, [None if v is None else plan.facts(v) for v in node.inputs])
         assert settings is not None
         axis, length, inverse, onesided = settings
         real = onesided and inverse
         few = 0 if x.dtype != np.float32 else _FEW
-        if x.dtype.name not in FLOATS or x.size <= few:
-            return False
-        if not _is_native(length) or (real and length > _LONGEST):
+        if x.dtype.name not in FLOATS or not x.size or max(x.size, length) <= few:
             return False
         parts, taken = x.shape[-1], min(x.shape[axis], length)
         order = [d for d in range(x.rank - 1) if d != axis]
@@ -270,19 +128,26 @@ class DFT(Op):
         count, width = facts.shape[axis], facts.shape[-1]
         result = plan.temporary((*rest, count, width), facts.dtype)
         lines = result.with_dims((rows, count * width), (count * width, 1))
-        transform = _Transform(plan, length, x.dtype.name, inverse=inverse)
-        if real:
+        transform = Transform(plan, length, x.dtype.name, inverse=inverse)
+        if real and length <= _LONGEST:
             key = ("transform", "real", transform.dtype.name, taken, length, parts)
             matrix = plan.pack(key, lambda: _packed_inverse(taken, length, parts, transform.dtype, plan))
-            plan.emit(_product(flat, matrix, lines, plan.machine))
-        elif length <= _ONE_PRODUCT or _factors(length)[1] > _ONE_PRODUCT:
+            plan.emit(product(flat, matrix, lines, plan.machine))
+        elif real:
+            wide = plan.temporary((rows, taken, parts), transform.dtype)
+            plan.emit(copy(flat.with_dims(wide.shape, (flat.strides[0], parts, 1)), wide, plan.machine))
+            spectrum = hermitian(plan, wide, length)
+            done = transform.whole(spectrum.with_dims((rows, length * 2), (length * 2, 1)), 2)
+            front = done.with_dims((rows, length), done.strides[:2])
+            plan.emit(copy(front, lines, plan.machine))
+        elif transform.is_one:
             transform.rows(flat, count, parts, lines)
         else:
             whole = plan.temporary((rows, length * parts), transform.dtype)
             plan.emit(copy(flat, _front(whole, 0, taken * parts), plan.machine))
             if taken < length:
                 plan.emit(fill(0.0, _front(whole, taken * parts, length * parts), plan.machine))
-            done = transform.in_two(whole, parts)
+            done = transform.whole(whole, parts)
             front = done.with_dims((rows, count, 2), done.strides)
             plan.emit(copy(front, lines.with_dims((rows, count, 2), (count * 2, 2, 1)), plan.machine))
         back = [0] * x.rank
@@ -293,8 +158,8 @@ class DFT(Op):
 
 
 def _packed_inverse(rows: int, length: int, parts: int, dtype: np.dtype, plan: Lowering) -> Factor:
-    matrix = _real_inverse(rows, length)
-    return _packed(matrix if parts == 2 else matrix[::2], dtype, plan.machine)
+    matrix = real_inverse(rows, length)
+    return packed(matrix if parts == 2 else matrix[::2], dtype, plan.machine)
 
 
 def _front(view: View, first: int, last: int) -> View:
@@ -361,18 +226,17 @@ class STFT(Op):
         frames = self._frames(node, [None if v is None else plan.facts(v) for v in inputs])
         assert frames is not None
         length, step, count = frames
-        if x.dtype.name not in FLOATS or not _is_native(length) or x.size == 0:
+        if x.dtype.name not in FLOATS or x.size == 0:
             return False
         batch, size, parts = (*x.shape, 1)[:3]
         own = (batch, count, length * parts)
         view = x.with_dims(own, (size * parts, step * parts, 1))
         window, known = inputs[2], plan.constant(inputs[2])
-        one = length <= _ONE_PRODUCT or _factors(length)[1] > _ONE_PRODUCT
         out = plan.output(value)
         spectrum = out.shape[2]
-        transform = _Transform(plan, length, x.dtype.name)
+        transform = Transform(plan, length, x.dtype.name)
         wide = transform.dtype
-        if one and (window is None or known is not None):
+        if transform.is_one and (window is None or known is not None):
             flat = out.reshape((batch, count, spectrum * 2))
             target = flat if flat is not None else plan.temporary((batch, count, spectrum * 2), out.dtype)
             weights = None if known is None else widen(known)
@@ -380,15 +244,15 @@ class STFT(Op):
             if key is None:
                 transform.rows(view, spectrum, parts, target, weights)
             else:
-                cos, sin = _waves(length, spectrum, length, False)
+                cos, sin = waves(length, spectrum, length, False)
                 assert weights is not None
 
                 def make() -> Factor:
-                    matrix = _matrix(cos * weights[:, None], sin * weights[:, None], parts)
-                    return _packed(matrix, wide, plan.machine)
+                    matrix = matrix_of(cos * weights[:, None], sin * weights[:, None], parts)
+                    return packed(matrix, wide, plan.machine)
 
                 factor = plan.pack((*key, spectrum, parts), make)
-                plan.emit(_product(view, factor, target, plan.machine))
+                plan.emit(product(view, factor, target, plan.machine))
             if flat is None:
                 whole = target.reshape(out.shape)
                 assert whole is not None
@@ -410,12 +274,12 @@ class STFT(Op):
             )
             weigh = expression_of((dtype, dtype), steps, (4,))
             plan.emit(elementwise(weigh, [source, factors], [target], plan.machine))
-        if one:
+        if transform.is_one:
             done = plan.temporary((batch * count, spectrum * 2), wide)
             transform.rows(whole, spectrum, parts, done)
             strides = (count * spectrum * 2, spectrum * 2, 2, 1)
         else:
-            done = transform.in_two(whole, parts)
+            done = transform.whole(whole, parts)
             strides = (count * length * 2, length * 2, 2, 1)
         plan.emit(copy(done.with_dims(out.shape, strides), out, plan.machine))
         return True
