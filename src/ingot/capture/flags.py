@@ -174,6 +174,8 @@ def always_jumps(statements: Sequence[ast.stmt]) -> bool:
             return True
         if isinstance(s, ast.With) and always_jumps(s.body):
             return True
+        if isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and s.test.value:
+            return not _contains(s.body, (ast.Break,), own_loop=True)
     return False
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from ingot.capture.request import asking_frame, cannot_wait, recorder, unpacks
-from ingot.capture.scalars import as_tensor, kind_of
+from ingot.capture.scalars import DTYPE, as_tensor, kind_of
+from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
 
@@ -112,15 +113,44 @@ class TracedList(list[Any]):
         kinds = {
             v.kind if isinstance(v, Many) else _kind(v.value if isinstance(v, Perhaps) else v) for v in parts
         }
-        kind = kinds.pop() if len(kinds) == 1 else torch.Tensor
         pieces = [piece(v) for v in parts]
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), kind
+        for p in pieces[1:]:
+            if len(kinds) > 1 or not _alike(pieces[0], p):
+                found = " and ".join(f"{p.dtype} of shape {list(p.shape[1:])}" for p in (pieces[0], p))
+                raise DataDependentError(
+                    f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
+                    f"elements of different kinds: {found}. Keep the elements alike, or keep two lists."
+                )
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), kinds.pop()
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""
         rows, kind = self.rows()
         row = rows.select(0, index)
         return row if kind is torch.Tensor else row.item()
+
+    def become(self, rows: torch.Tensor, kind: type) -> None:
+        """Hold the rows of a tensor instead, each as a value of this kind."""
+        list.__setitem__(self, slice(None), [Many(rows, kind)])
+
+    def put(self, index: Any, value: Any) -> None:
+        """Replace the element at a position that data may decide."""
+        rows, kind = self.rows()
+        before, behind = _around(rows, index)
+        self.become(torch.cat([before, _row_like(rows, value), behind]), kind)
+
+    def take(self, index: Any = -1) -> Any:
+        """`pop` where data decides the position or the length."""
+        rows, kind = self.rows()
+        taken = self.element(index)
+        self.become(torch.cat(_around(rows, index)), kind)
+        return taken
+
+    def put_in(self, index: Any, value: Any) -> None:
+        """`insert` where data decides the position or the length."""
+        rows, kind = self.rows()
+        at = index if not isinstance(index, int) or index >= 0 else rows.shape[0] + index
+        self.become(torch.cat([rows[:at], _row_like(rows, value), rows[at:]]), kind)
 
     def __len__(self) -> int:
         return (
@@ -149,20 +179,89 @@ def _guarded(name: str) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def method(self: TracedList, *args: Any) -> Any:
-        if not self.known:
-            if name == "__getitem__" and not isinstance(args[0], slice):
-                return self.element(args[0])
-            cannot_wait(f"calls list.{name} on a list as long as data says")
-        return plain(self, *args)
+        places = any(isinstance(a, torch.SymInt) for a in args)
+        if self.known and not (places and all(kind_of(v) for v in self.parts())):
+            return plain(self, *args)
+        staged = _STAGED.get(name)
+        if staged is None or (args and isinstance(args[0], slice)):
+            cannot_wait(f"calls list.{name} on a list, where data decides how long it is or a place in it")
+        return staged(self, *args)
 
     return method
 
 
+def _times(items: TracedList, count: Any) -> TracedList:
+    if isinstance(count, int):
+        return TracedList(items.parts() * count)
+    rows, kind = items.rows()
+    repeated = TracedList()
+    repeated.become(rows.repeat(count, *[1] * (rows.dim() - 1)), kind)
+    return repeated
+
+
+def _delete(items: TracedList, index: Any) -> None:
+    items.take(index)
+
+
+def _reverse(items: TracedList) -> None:
+    rows, kind = items.rows()
+    items.become(rows.flip(0), kind)
+
+
+_STAGED: dict[str, Callable[..., Any]] = {
+    "__getitem__": TracedList.element,
+    "__setitem__": TracedList.put,
+    "__delitem__": _delete,
+    "pop": TracedList.take,
+    "insert": TracedList.put_in,
+    "reverse": _reverse,
+    "copy": lambda items: TracedList(items.parts()),
+    "__add__": lambda items, more: TracedList([*items.parts(), *parts_of(more)]),
+    "__mul__": _times,
+    "__rmul__": _times,
+}
 for _name in (
-    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__add__", "__mul__", "copy",
-    "index", "insert", "pop", "remove", "reverse", "sort",
+    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__add__", "__mul__", "__rmul__",
+    "copy", "index", "insert", "pop", "remove", "reverse", "sort",
 ):  # fmt: skip
     setattr(TracedList, _name, _guarded(_name))
+
+
+def parts_of(items: Any) -> list[Any]:
+    """The elements of a list as they are kept."""
+    return items.parts() if isinstance(items, TracedList) else list(items)
+
+
+def _around(rows: torch.Tensor, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows before a position, and those behind it."""
+    if isinstance(index, int) and index < 0:
+        index = rows.shape[0] + index
+    return rows[:index], rows[index + 1 :]
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether rows are of one dtype and shape."""
+    if a.dtype != b.dtype or a.dim() != b.dim():
+        return False
+    return all(map(recorder().same_size, a.shape[1:], b.shape[1:]))
+
+
+def _row_like(rows: torch.Tensor, value: Any) -> torch.Tensor:
+    """A value as one more row.
+
+    Raises:
+        DataDependentError: rows of a list are alike in dtype and shape.
+    """
+    row = _tensor(value).unsqueeze(0)
+    if not isinstance(value, torch.Tensor) and rows.dtype.is_floating_point:
+        row = row.to(rows.dtype)
+    if not _alike(rows, row):
+        raise DataDependentError(
+            f"{quoted_line()}\nThis puts a {row.dtype} tensor of shape {list(row.shape[1:])} into a list of "
+            f"{rows.dtype} tensors of shape {list(rows.shape[1:])}, of which data decides the length. Keep "
+            "the elements alike, or keep two lists."
+        )
+    return row
 
 
 def _kind(value: Any) -> type:
@@ -194,7 +293,7 @@ def _tensor(v: Any) -> torch.Tensor:
         raise DataDependentError(
             f"a list as long as data says holds a {type(v).__name__}; wanted tensors or numbers."
         )
-    return as_tensor(recorder(), v)
+    return as_tensor(recorder(), v, DTYPE[kind_of(v) or int])
 
 
 def rows_of(columns: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None]) -> torch.Tensor:

@@ -26,6 +26,7 @@ from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
 from ingot.capture.scope import Scope, inside
+from ingot.capture.structure import alike, parts_of, rebuilt
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import quoted_line
 from ingot.capture.writes import put_value
@@ -53,6 +54,13 @@ class Form:
 
 
 @dataclass
+class Constant:
+    """A part of what is carried that no round changes."""
+
+    value: Any
+
+
+@dataclass
 class Place:
     """A variable, or one slot of a container, that a round may change."""
 
@@ -65,6 +73,17 @@ class Place:
 
 
 @dataclass
+class Growth:
+    """A list that rounds append to, or change in another way, as rows of one tensor."""
+
+    rows: Form
+    kind: type
+    whole: bool = False  # all of the list is carried; else what the rounds before have appended
+    given: Many | None = None  # what came in from the round before
+    start: Any = UNBOUND  # rows before the first round
+
+
+@dataclass
 class Round:
     """One recording of the body."""
 
@@ -72,7 +91,8 @@ class Round:
     iteration: ir.Value
     condition: ir.Value | None = None
     carried: list[ir.Value] = field(default_factory=list[ir.Value])
-    scanned: list[tuple[Any, Any, list[ir.Value]]] = field(
+    grown: list[int] = field(default_factory=list[int])  # lists that are carried, by place in `held`
+    scanned: list[tuple[int, Any, list[ir.Value]]] = field(
         default_factory=list[Any]
     )  # list, elements, values
     check: ir.Value | None = None
@@ -101,6 +121,7 @@ class Loop:
         self.start = cells.get(names)
         self.held = Containers(cells.reachable(names))
         self.writes: list[Entry] = []  # tensors from outside that rounds write to
+        self.grown: dict[int, Growth] = {}  # lists that rounds change the length of, by place in `held`
         self.places = [self._variable(n, n in live) for n in names if n in head]
         self.slots: dict[tuple[int, Any], Place] = {}
 
@@ -140,6 +161,10 @@ class Loop:
 
     def _round(self) -> tuple[Round, bool]:
         g = self.g
+        for index, growth in self.grown.items():
+            before: list[Any] = self.held.before[index]
+            if growth.whole and growth.start is UNBOUND and before:
+                growth.start = TracedList(before).rows()[0]
         check, g.check = g.check, None
         try:
             with inside(g) as scope:
@@ -149,6 +174,8 @@ class Loop:
                 for place in self._all():
                     if place.form is not None:
                         place.put(self._inputs(place.form))
+                for index, growth in self.grown.items():
+                    self._give(index, growth)
                 for e in self.writes:
                     value = g.graph.body_input("written", ir.TensorType(dtype_of(e.tensor.dtype)))
                     put_value(g, e, value)
@@ -180,7 +207,9 @@ class Loop:
                 return tensor_of(g, value, form.dtype, form.dims, form.hints)
             value.shape = ir.Shape([])
             return number(g, value, form.kind, form.hints[0])
-        return _rebuilt(form, [self._inputs(f) for f in _parts(form)])
+        if isinstance(form, Constant):
+            return form.value
+        return rebuilt(form, [self._inputs(f) for f in _parts(form)])
 
     def _compare(self) -> bool:
         """Whether what the round leaves behind has the forms it came with; forms are widened where not."""
@@ -190,7 +219,9 @@ class Loop:
             if form is not _SAME:
                 place.form, same = form, False
         for index, (before, now) in enumerate(zip(self.held.before, self.held.contents(), strict=True)):
-            if now is not before:
+            if index in self.grown:
+                same = self._grew(self.grown[index], before, now) and same
+            elif now is not before:
                 same = self._changed(index, before, now) and same
         return same
 
@@ -200,8 +231,17 @@ class Loop:
         what = "a list, dict or object that this loop changes"
         if isinstance(before, set):
             raise self._refused(what, "a set with other elements")
+        if isinstance(container, TracedList) and (len(now) != len(before) or _runs(before) or _runs(now)):
+            return self._grows(index, before, now)
         if isinstance(before, list):
-            if len(now) < len(before) or (len(now) > len(before) and not isinstance(container, list)):
+            if len(now) > len(before) and type(container) is list:
+                raise DataDependentError(
+                    f"{quoted_line()}\n"
+                    "This loop runs as often as data says and appends to a list that was made elsewhere, so "
+                    "that its length would not be known. Make the list in the function that has the loop "
+                    "(`out = []`)."
+                )
+            if len(now) != len(before):
                 raise self._refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
             pairs: Any = [(k, before[k], now[k]) for k in range(len(before))]
         else:
@@ -216,6 +256,50 @@ class Loop:
             self.slots[index, key] = self._slot(index, key, a)
             same = False
         return same
+
+    def _grows(self, index: int, before: list[Any], now: list[Any]) -> bool:
+        """A list is longer or shorter after a round: what a round adds or leaves says what its rows are."""
+        appended = len(now) > len(before) and all(a is b for a, b in zip(before, now, strict=False))
+        rows, kind = self._rows_of(now[len(before) :] if appended else [*before, *now])
+        self.grown[index] = Growth(rows, kind, whole=not appended)
+        return False
+
+    def _rows_of(self, elements: list[Any]) -> tuple[Form, type]:
+        """The form of a list's elements as rows."""
+        g = self.g
+        for v in elements:
+            if not isinstance(v, Many) and kind_of(v.value if isinstance(v, Perhaps) else v) is None:
+                raise self._refused(
+                    "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
+                )
+        found, kind = TracedList(elements).rows()
+        with g.graph.writing(g.graph.body.parent or g.graph.root):
+            if not all(g.sizes.in_scope(d) for d in found.shape[1:]):
+                raise self._refused("a list that this loop appends to", "of tensors of different shapes")
+            rows = self._form_of(found, torch.Tensor)
+        rows.dims[0], rows.hints[0] = None, 3
+        return rows, kind
+
+    def _give(self, index: int, growth: Growth) -> None:
+        """The list as the round before has left it."""
+        rows = self._inputs(growth.rows)
+        growth.given = Many(rows, growth.kind)
+        contents = self.held.contents()
+        contents[index] = [*([] if growth.whole else self.held.before[index]), growth.given]
+        self.held.put(contents)
+
+    def _grew(self, growth: Growth, before: list[Any], now: list[Any]) -> bool:
+        """Whether the list is what it was taken for: appended to, or of rows that are alike."""
+        kept = [*before, growth.given]
+        if not growth.whole and not (len(now) >= len(kept) and all(map(_is, kept, now))):
+            growth.rows, growth.kind = self._rows_of([*before, *now])
+            growth.whole = True
+            return False
+        if not growth.whole:
+            self._rows_of(now[len(before) :])
+        elif now:
+            self._widened(growth.rows, TracedList(now).rows()[0], "a list that this loop changes")
+        return True
 
     def _slot(self, index: int, key: Any, start: Any) -> Place:
         container = self.held.found[index]
@@ -258,20 +342,27 @@ class Loop:
         kind, after = kind_of(start), kind_of(now)
         if start is UNBOUND:
             if after is None:
-                if isinstance(now, (list, tuple)) and type(now) in (list, tuple):
-                    return _rebuilt(now, [self._first_form(UNBOUND, v, what) for v in now])
-                raise self._refused(what, f"{describe(now)} after a round and nothing before")
+                if parts_of(now):
+                    return rebuilt(now, [self._first_form(UNBOUND, v, what) for v in _parts(now)])
+                return Constant(now)
             return self._form_of(now, after)
         if kind is None:
             parts, more = _parts(start), _parts(now)
-            if type(start) is not type(now) or not parts or len(parts) != len(more):
+            if not parts or not alike(start, now):
                 raise self._refused(what, f"{describe(start)} before a round and {describe(now)} after it")
-            return _rebuilt(start, [self._first_form(a, b, what) for a, b in zip(parts, more, strict=True)])
+            pairs = zip(parts, more, strict=True)
+            return rebuilt(start, [self._form_between(a, b, what) for a, b in pairs])
         if kind is not after and after is torch.Tensor and now.dim() == 0:
             return Form(torch.Tensor, now.dtype)  # a number that becomes a tensor without dimensions
         if kind is not after and {kind, after} == {int, float}:
             return Form(float, torch.float64, hints=[1])
         return self._form_of(start, kind)
+
+    def _form_between(self, start: Any, now: Any, what: str) -> Any:
+        """The form of one part of a value."""
+        if kind_of(start) is None and not parts_of(start) and _identical(self.g, start, now):
+            return Constant(start)
+        return self._first_form(start, now, what)
 
     def _form_of(self, value: Any, kind: type) -> Form:
         g = self.g
@@ -284,14 +375,19 @@ class Loop:
 
     def _widened(self, form: Any, now: Any, what: str) -> Any:
         """The form with those dims free that the round changes; the very same where it changes none."""
+        if isinstance(form, Constant):
+            if not _identical(self.g, form.value, now):
+                found = f"{describe(form.value)} after one round and {describe(now)} after another"
+                raise self._refused(what, found)
+            return form
         if not isinstance(form, Form):
             parts, forms = _parts(now), _parts(form)
-            if type(now) is not type(form) or len(parts) != len(forms):
+            if not alike(now, form):
                 raise self._refused(what, f"{describe(now)} after a round")
             wider = [self._widened(f, v, what) for f, v in zip(forms, parts, strict=True)]
             if all(w is f for w, f in zip(wider, forms, strict=True)):
                 return form
-            return _rebuilt(form, wider)
+            return rebuilt(form, wider)
         kind = kind_of(now)
         if form.kind is float and kind is int:
             return form
@@ -323,52 +419,57 @@ class Loop:
             if place.form is not None:
                 self._lower(place.form, place.get(), done.carried)
         done.check = g.check
-        contents = self.held.contents()
-        for container, before, now in zip(self.held.found, self.held.before, contents, strict=True):
-            if isinstance(before, list) and len(now) > len(before):
-                self._scan(done, container, list(now)[len(before) :])
         done.condition = self.condition(going)
+        contents = self.held.contents()
+        carried: list[ir.Value] = []
+        for index, growth in self.grown.items():
+            assert growth.given is not None
+            now = contents[index]
+            added = now if growth.whole else now[len(self.held.before[index]) + 1 :]
+            value = g.val(growth.given.rows)
+            if not growth.whole and not value.uses() and not any(isinstance(v, Many) for v in added):
+                done.scope.body.inputs.remove(value)
+                self._scan(done, index, added)
+                continue
+            parts = added if growth.whole else [growth.given, *added]
+            carried.append(self._rows_value(growth, parts))
+            done.grown.append(index)
+        done.carried += carried
 
-    def _scan(self, done: Round, container: Any, added: list[Any]) -> None:
+    def _rows_value(self, growth: Growth, parts: list[Any]) -> ir.Value:
+        """The elements as rows; none of them where the list is empty."""
+        g = self.g
+        if parts:
+            return g.val(TracedList(parts).rows()[0])
+        return g.op("Expand", g.const(0, growth.rows.dtype), g.shape([0, *growth.rows.dims[1:]]))
+
+    def _scan(self, done: Round, index: int, added: list[Any]) -> None:
         """What a round appends to a list becomes outputs with a row for each round."""
-        if not isinstance(container, TracedList):
-            raise DataDependentError(
-                f"{quoted_line()}\n"
-                "This loop runs as often as data says and appends to a list that was made elsewhere, "
-                "so that its "
-                "length would not be known. Make the list in the function that has the loop (`out = []`)."
-            )
         g = self.g
         values: list[ir.Value] = []
         for v in added:
             inner = v.value if isinstance(v, Perhaps) else v
             kind = kind_of(inner)
-            if kind is None or isinstance(v, Many):
-                raise self._refused(
-                    "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
-                )
-            if kind is torch.Tensor:
-                parent = g.graph.body.parent or g.graph.root
-                with g.graph.writing(parent):
-                    if not all(g.sizes.in_scope(d) for d in inner.shape):
-                        raise self._refused(
-                            "a list that this loop appends to", "of tensors of different shapes"
-                        )
-            values.append(g.val(inner) if kind is torch.Tensor else g.operand(inner, DTYPE[kind]))
+            values.append(g.val(inner) if kind is torch.Tensor else g.operand(inner, DTYPE[kind or int]))
             if isinstance(v, Perhaps):
                 values.append(g.operand(v.there, torch.bool))
-        done.scanned.append((container, added, values))
+        done.scanned.append((index, added, values))
 
     def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         if isinstance(form, Form):
             out.append(self.g.operand(value, form.dtype))
-            return
+        elif not isinstance(form, Constant):
+            self._lower_parts(form, value, out)
+
+    def _lower_parts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         for f, v in zip(_parts(form), _parts(value), strict=True):
             self._lower(f, v, out)
 
     def _starts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         """Values of a place before the first round."""
         g = self.g
+        if isinstance(form, Constant):
+            return
         if not isinstance(form, Form):
             parts = [UNBOUND] * len(_parts(form)) if value is UNBOUND else _parts(value)
             for f, v in zip(_parts(form), parts, strict=True):
@@ -376,9 +477,9 @@ class Loop:
         elif value is not UNBOUND:
             out.append(g.operand(value, form.dtype))
         elif form.kind is torch.Tensor:
-            shape = [d if isinstance(d, int) else 0 for d in form.dims]
             zero = g.const(0, form.dtype)
-            out.append(g.op("Expand", zero, g.const(shape, torch.int64)) if shape else zero)
+            shape = [0 if d is None else d for d in form.dims]
+            out.append(g.op("Expand", zero, g.shape(shape)) if shape else zero)
         else:
             out.append(g.const(form.kind(0), form.dtype))
 
@@ -388,6 +489,10 @@ class Loop:
         for place in self._all():
             if place.form is not None:
                 self._starts(place.form, place.start, starts)
+        for index in done.grown:
+            growth = self.grown[index]
+            empty = growth.start is UNBOUND
+            starts.append(self._rows_value(growth, []) if empty else g.val(growth.start))
         starts += [g.val_of(e) for e in self.writes]
         results = list(done.carried)
         if done.check is not None:
@@ -411,14 +516,19 @@ class Loop:
             place.put(place.start if place.form is None else self._outputs(place.form, rest))
         for place in self.slots.values():
             place.put(self._outputs(place.form, rest))
+        for index in done.grown:
+            growth = self.grown[index]
+            rows = Many(self._outputs(growth.rows, rest), growth.kind)
+            kept = [] if growth.whole else self.held.before[index]
+            list.__setitem__(self.held.found[index], slice(None), [*kept, rows])
         for e in self.writes:
             put_value(g, e, next(rest))
         if done.check is not None:
             noted = list(g.assumptions)
             checks.require(g, next(rest), "")
             g.assumptions[:] = noted
-        for container, added, values in done.scanned:
-            self._append(container, added, [next(rest) for _ in values], trips)
+        for index, added, values in done.scanned:
+            self._append(self.held.found[index], added, [next(rest) for _ in values], trips)
 
     def _checked(self, body: Body, check: ir.Value) -> ir.Value:
         g = self.g
@@ -433,7 +543,9 @@ class Loop:
             if form.kind is torch.Tensor:
                 return tensor_of(self.g, value, form.dtype, form.dims, form.hints)
             return number(self.g, value, form.kind, form.hints[0])
-        return _rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
+        if isinstance(form, Constant):
+            return form.value
+        return rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
 
     def _append(self, container: TracedList, added: list[Any], outputs: list[ir.Value], trips: Any) -> None:
         """The list goes on with as many elements as there were rounds."""
@@ -481,25 +593,19 @@ class Loop:
         )
 
 
+def _runs(elements: list[Any]) -> bool:
+    return any(isinstance(v, (Many, Perhaps)) for v in elements)
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b
+
+
 class _Same:
     """Says that a form did not change."""
 
 
 _SAME = _Same()
-
-
-def _parts(structure: Any) -> list[Any]:
-    if isinstance(structure, (list, tuple)):
-        return list(structure)
-    return list(structure.values()) if isinstance(structure, dict) else []
-
-
-def _rebuilt(like: Any, parts: list[Any]) -> Any:
-    if isinstance(like, dict):
-        return dict(zip(like, parts, strict=True))
-    if isinstance(like, tuple):
-        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
-    return parts
 
 
 def _described(form: Form) -> str:
@@ -516,8 +622,12 @@ def _identical(g: Recorder, a: Any, b: Any) -> bool:
         return bool(g.env.expr(a) == g.env.expr(b))
     if isinstance(a, (torch.Tensor, *Symbolic)) or isinstance(b, (torch.Tensor, *Symbolic)):
         return False
-    if isinstance(a, (list, tuple)) and type(a) is type(b) and len(a) == len(b):
-        return all(_identical(g, x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, (list, tuple, dict, set)):
-        return False
-    return plainly_equal(a, b)
+    parts, more = parts_of(a), parts_of(b)
+    if parts is not None and more is not None:
+        return alike(a, b) and all(_identical(g, x, y) for x, y in zip(parts, more, strict=True))
+    return not isinstance(a, set) and plainly_equal(a, b)
+
+
+def _parts(x: Any) -> list[Any]:
+    """What a value is made of."""
+    return parts_of(x) or []

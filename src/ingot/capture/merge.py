@@ -16,6 +16,7 @@ from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
 from ingot.capture.scope import Scope
+from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
@@ -54,20 +55,8 @@ class Side:
             self.values[id(value)] = g.val(value)
         elif isinstance(value, Symbolic):
             self.values[g.env.expr(value)] = g.scalar(value)
-        elif isinstance(value, (list, tuple)):
-            for v in list.__iter__(value) if isinstance(value, list) else value:
-                self.lower(g, v)
-        elif isinstance(value, Perhaps):
-            self.lower(g, value.there)
-            self.lower(g, value.value)
-        elif isinstance(value, Many):
-            self.lower(g, value.rows)
-        elif isinstance(value, dict):
-            for v in value.values():
-                self.lower(g, v)
-        elif isinstance(value, Maybe):
-            self.lower(g, value.is_none)
-            self.lower(g, value.value)
+        for v in parts_of(value) or ():
+            self.lower(g, v)
 
 
 @dataclass
@@ -110,18 +99,11 @@ class Merger:
             return self._leaf(a, b, ka, kb)
         if isinstance(a, TracedList) and isinstance(b, TracedList):
             return TracedList(self.merge_lists(a.parts(), b.parts()))
-        if type(a) is type(b) and isinstance(a, (list, tuple)) and len(a) == len(b):
-            parts = [self.merge(x, y) for x, y in zip(a, b, strict=True)]
-            if isinstance(a, tuple):
-                return type(a)(*parts) if hasattr(a, "_fields") else tuple(parts)
-            return parts
-        if (
-            isinstance(a, dict)
-            and isinstance(b, dict)
-            and type(a) is type(b) is dict
-            and a.keys() == b.keys()
-        ):
+        if isinstance(a, dict) and isinstance(b, dict) and alike(a, b):
             return {k: self.merge(a[k], b[k]) for k in a}
+        if alike(a, b):
+            pairs = zip(parts_of(a) or (), parts_of(b) or (), strict=True)
+            return rebuilt(a, [self.merge(x, y) for x, y in pairs])
         if callable(a) and callable(b):
             return Choice(self.condition, a, b)
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
@@ -134,10 +116,33 @@ class Merger:
         while common < min(len(a), len(b)) and a[common] is b[common]:
             common += 1
         merged: list[Any] = list(a[:common])
+        if any(isinstance(v, Many) for v in (*a[common:], *b[common:])):
+            return [*merged, self._runs(a[common:], b[common:])]
         for extra, holds in ((a[common:], True), (b[common:], False)):
             for v in extra:
                 merged.append(self._perhaps(v, holds))
         return merged
+
+    def _runs(self, a: list[Any], b: list[Any]) -> Many:
+        """Elements of a list, of which each side has a number of its own, as rows of one tensor."""
+        runs: list[Many | None] = []
+        for side, parts in ((self.then, a), (self.other, b)):
+            with self.g.graph.writing(side.scope.body):
+                runs.append(Many(*TracedList(parts).rows()) if parts else None)
+        known = next(r for r in runs if r is not None)
+        shape = known.rows.shape[1:]
+        if not all(map(self.g.sizes.in_scope, shape)):
+            raise Unmergeable("a list with elements of another shape on each side")
+        for i, side in enumerate((self.then, self.other)):
+            if runs[i] is None:
+                with self.g.graph.writing(side.scope.body):
+                    none = self.g.recorded(torch.zeros, [0, *shape], dtype=known.rows.dtype)
+                    runs[i] = Many(none, known.kind)
+        first, second = runs
+        assert first is not None and second is not None
+        if first.kind is not second.kind:
+            raise Unmergeable("a list with elements of another kind on each side")
+        return Many(self._tensors(first.rows, second.rows), first.kind)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  (filled later)
 
     def _perhaps(self, v: Any, holds: bool) -> Perhaps:
         """An element that the side where the condition is `holds` appends."""
@@ -166,8 +171,11 @@ class Merger:
             return bool(same) and self.g.sizes.in_scope(a)
         if isinstance(a, Symbolic) or isinstance(b, Symbolic):
             return False
-        if isinstance(a, (list, tuple, dict, set)):
-            return False if type(a) is not type(b) else self._equal_parts(a, b)
+        if isinstance(a, set):
+            return type(a) is type(b) and bool(a == b)
+        parts, more = parts_of(a), parts_of(b)
+        if parts is not None and more is not None:
+            return alike(a, b) and all(self.equal(x, y) for x, y in zip(parts, more, strict=True))
         return plainly_equal(a, b)
 
     def _unchanged(self, tensor: torch.Tensor) -> bool:
@@ -177,13 +185,6 @@ class Merger:
         """
         a, b = self.then.values.get(id(tensor)), self.other.values.get(id(tensor))
         return a is None or b is None or self.g.graph.visible(a) or a is not b
-
-    def _equal_parts(self, a: Any, b: Any) -> bool:
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(self.equal(a[k], b[k]) for k in a)
-        if isinstance(a, set):
-            return bool(a == b)
-        return len(a) == len(b) and all(self.equal(x, y) for x, y in zip(a, b, strict=True))
 
     # -- leaves
 
@@ -242,9 +243,9 @@ class Merger:
         (none_a, value_a), (none_b, value_b) = pairs
         if UNBOUND in (a, b):
             raise Unmergeable("a value that may be None on one side and none at all on the other")
-        if any(v is not UNBOUND and kind_of(v) is None for v in (value_a, value_b)):
-            known = value_b if value_a is UNBOUND else value_a
-            raise Unmergeable(f"None on one side and {describe(known)} on the other")
+        for v in (value_a, value_b):
+            if v is not UNBOUND and kind_of(v) is None and not _taken_apart(v):
+                raise Unmergeable(f"None on one side and {describe(v)} on the other")
         return Maybe(self.merge(none_a, none_b), self.merge(value_a, value_b))
 
     def _one_sided(self, a: Any, b: Any, shaped: bool = False) -> Any:
@@ -254,15 +255,10 @@ class Merger:
         """
         known = b if a is UNBOUND else a
         side, empty = (self.other, self.then) if a is UNBOUND else (self.then, self.other)
-        if isinstance(known, (tuple, list)):
-            parts = [self._one_sided(*((UNBOUND, x) if a is UNBOUND else (x, UNBOUND))) for x in known]
-            return (
-                parts
-                if isinstance(known, list)
-                else type(known)(*parts)
-                if hasattr(known, "_fields")
-                else tuple(parts)
-            )
+        parts = parts_of(known)
+        if parts is not None:
+            sides = [(UNBOUND, x) if a is UNBOUND else (x, UNBOUND) for x in parts]
+            return rebuilt(known, [self._one_sided(*pair) for pair in sides])
         kind = kind_of(known)
         if kind is None:
             return known
@@ -341,30 +337,15 @@ def nothing_like(g: Recorder, tensor: torch.Tensor) -> ir.Value:
 
 def fill(x: Any, outputs: Sequence[Any]) -> Any:
     """The structure with every Slot replaced by what became of it."""
-    if isinstance(x, Slot):
-        return outputs[x.index]
-    if isinstance(x, Maybe):
-        return Maybe(fill(x.is_none, outputs), fill(x.value, outputs))
-    if isinstance(x, Perhaps):
-        return Perhaps(fill(x.there, outputs), fill(x.value, outputs))
-    if isinstance(x, TracedList):
-        return TracedList([fill(v, outputs) for v in x.parts()])
-    if isinstance(x, tuple):
-        parts = [fill(v, outputs) for v in x]
-        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
-    if type(x) is list:
-        return [fill(v, outputs) for v in x] if _has_slot(x) else x
-    if type(x) is dict:
-        return {k: fill(v, outputs) for k, v in x.items()} if _has_slot(x) else x
-    return x
+    return mapped(x, lambda v: outputs[v.index] if isinstance(v, Slot) else v)
 
 
-def _has_slot(x: Any) -> bool:
-    if isinstance(x, (list, tuple)):
-        return any(_has_slot(v) for v in x)
-    if isinstance(x, dict):
-        return any(_has_slot(v) for v in x.values())
-    return isinstance(x, (Slot, Maybe, Perhaps))
+def _taken_apart(x: Any) -> bool:
+    """Whether a value is made of tensors, numbers and what any side may have, such as strings."""
+    parts = parts_of(x)
+    if parts is None:
+        return kind_of(x) is not None or isinstance(x, (str, type(None)))
+    return all(map(_taken_apart, parts))
 
 
 def describe(x: Any) -> str:

@@ -223,11 +223,12 @@ class _Function:
         if isinstance(node, ast.Lambda):
             self.local = self.parameters
             body = self.expression(node.body)
-            made = ast.Call(_thunk(body, RUNTIME), [_expression(_IMPORT)], [])
+            inner = ast.Call(_thunk(body, RUNTIME), [_expression(_IMPORT)], [])
+            made = ast.Call(_expression(f"{_IMPORT}.returned"), [inner], [])
             for n in ast.walk(made):
                 if isinstance(n, (ast.expr, ast.arg)) and not getattr(n, "lineno", 0):
                     ast.copy_location(n, node.body)
-            for n in ast.walk(made.args[0]):
+            for n in [*ast.walk(inner.args[0]), *ast.walk(made.func)]:
                 if isinstance(n, ast.expr):
                     ast.copy_location(n, node.body)
             node.body = ast.copy_location(made, node.body)
@@ -296,6 +297,8 @@ class _Function:
             return [ast.Try(parts[0], handlers, parts[1], parts[2])]
         if isinstance(s, ast.Match):
             return self.match(s, live)
+        if isinstance(s, ast.Return):
+            return [ast.Return(_call("returned", self.expression(s.value or ast.Constant(None))))]
         if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
             return [s]
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):

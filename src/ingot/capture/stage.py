@@ -7,9 +7,11 @@ knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a ch
 # Arguments are whatever the model's Python has.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,15 +21,16 @@ import torch
 
 from ingot.capture import checks, standins
 from ingot.capture.branch import branch
-from ingot.capture.cells import Cells
+from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.record import Recorder
-from ingot.capture.request import cannot_wait, recorder, request_code
+from ingot.capture.request import cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number
 from ingot.capture.scope import inside
-from ingot.capture.where import is_user_code, quoted_line
+from ingot.capture.structure import parts_of
+from ingot.capture.where import is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
@@ -352,7 +355,7 @@ class Runtime:
         if isinstance(function, Maybe):
             function = function.value
         given = (*args, *kwargs.values())
-        if not isinstance(function, Choice) and any(_needs_care(a) for a in given):
+        if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
         if any(isinstance(a, Symbolic) for a in given):
             return standins.with_symbols(self, function, args, kwargs)
@@ -388,6 +391,12 @@ class Runtime:
             )
         return value
 
+    def returned(self, value: Any) -> Any:
+        """A value on its way to the function's caller, which must see what it is."""
+        if _perhaps_none(value):
+            request(user_frame(sys._getframe(1).f_back))
+        return value
+
     def new_list(self, value: Any) -> Any:
         """A list that may grow as data says."""
         return TracedList(value) if type(value) is list else value
@@ -419,6 +428,17 @@ def _truth(g: Recorder, value: Any) -> Any:
 
 def _not(value: Any) -> Any:
     return torch.sym_not(value) if isinstance(value, torch.SymBool) else not value
+
+
+def _perhaps_none(value: Any) -> bool:
+    """Whether a value, or one of its parts, may be None."""
+    return isinstance(value, Maybe) or any(map(_perhaps_none, parts_of(value) or ()))
+
+
+def _closed_over(function: Any) -> list[Any]:
+    """What the variables hold that a function of the model's takes from around it."""
+    cells: Any = getattr(function, "__closure__", None) or ()
+    return [contents(c) for c in cells]
 
 
 def _needs_care(value: Any) -> bool:

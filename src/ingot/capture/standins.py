@@ -407,7 +407,8 @@ def tensor_(
 ) -> Any:
     """torch.tensor(data), with numbers and lists that the run knows in it."""
     if isinstance(data, TracedList) and not data.known:
-        rows, _ = data.rows()
+        rows, kind = data.rows()
+        dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
     if made_of_symbols(data):
         return tensor_of(data, dtype)

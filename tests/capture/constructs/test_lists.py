@@ -125,6 +125,107 @@ def elements_of_a_list(x: T) -> T:
 
 
 @case(*ROWS)
+def element_of_the_round_before(x: T) -> T:
+    outs = [x[0] * 0]
+    for row in x:
+        outs.append(outs[-1] * 0.5 + row)
+    return torch.stack(outs)
+
+
+@case(*ROWS)
+def length_inside_the_loop(x: T) -> T:
+    outs = []
+    for row in x:
+        outs.append(row * len(outs))
+    return torch.stack(outs)
+
+
+@case(*ROWS)
+def stacked_inside_the_loop(x: T) -> T:
+    outs = [x[0]]
+    h = x[0] * 0
+    for row in x:
+        outs.append(row)
+        h = h + torch.stack(outs).sum(0)
+    return h
+
+
+@case(*ROWS)
+def empty_in_the_first_round(x: T) -> T:
+    outs = []
+    for row in x:
+        if outs:
+            outs.append(row)
+        else:
+            outs.append(row * 100)
+    return torch.stack(outs)
+
+
+@case(*SOME)
+def pop_in_a_loop(x: T) -> T:
+    stack = [x[0]]
+    for row in x:
+        if row.sum() > 0:
+            stack.append(row)
+        elif len(stack) > 1:
+            stack.pop()
+    return torch.stack(stack)
+
+
+@case(*ROWS)
+def pop_until_empty(x: T) -> T:
+    stack = list(x)
+    h = x[0] * 0
+    while stack:
+        h = h * 0.5 + stack.pop()
+    return h
+
+
+@case(*ROWS)
+def pop_the_first_until_empty(x: T) -> T:
+    queue = [r for r in x]
+    h = x[0] * 0
+    while len(queue) > 0:
+        h = h * 0.5 + queue.pop(0)
+    return h
+
+
+@case(*[positive(5, 3) * k for k in (0.1, 1, 5, 20)])
+def stack_of_work(x: T) -> T:
+    work = [x]
+    total = x * 0
+    while work:
+        t = work.pop()
+        if t.sum() > 20:
+            work.append(t / 2)
+            work.append(t / 3)
+        else:
+            total = total + t
+    return total
+
+
+@case(*SIGNS)
+def pop_in_a_branch(x: T) -> T:
+    parts = [x, x * 2, x * 3]
+    last = x
+    if x.sum() > 0:
+        last = parts.pop()
+    return sum(parts) + last
+
+
+@case(*SOME)
+def insert_delete_and_replace(x: T) -> T:
+    rows = [r * 2 for r in x]
+    rows.insert(0, x[0])
+    if x.sum() > 0:
+        rows[-1] = x[0] * 7
+    else:
+        del rows[0]
+    rows.reverse()
+    return torch.stack(rows)
+
+
+@case(*ROWS)
 def loop_over_a_grown_list(x: T) -> T:
     outs = []
     for row in x:

@@ -1,0 +1,80 @@
+"""Values that are made of others, as branches and loops take them apart: lists, tuples, dicts, dataclasses,
+and what stands for elements or values that may not be there.
+"""
+
+# Stands for values of any kind.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ingot.capture.choice import Maybe
+from ingot.capture.lists import Many, Perhaps, TracedList
+
+
+def parts_of(x: Any) -> list[Any] | None:
+    """What a value is made of; None where it is made of nothing else."""
+    if isinstance(x, TracedList):
+        return x.parts()
+    if isinstance(x, (list, tuple)):
+        return list(x)
+    if type(x) is dict:
+        return list(x.values())
+    if isinstance(x, Maybe):
+        return [x.is_none, x.value]
+    if isinstance(x, Perhaps):
+        return [x.there, x.value]
+    if isinstance(x, Many):
+        return [x.rows]
+    if (
+        dataclasses.is_dataclass(x)
+        and not isinstance(x, type)
+        and not type(x).__module__.startswith("ingot.")
+    ):
+        return [getattr(x, f.name) for f in dataclasses.fields(x)]
+    return None
+
+
+def rebuilt(like: Any, parts: list[Any]) -> Any:
+    """A value of the same kind, made of other parts."""
+    if isinstance(like, TracedList):
+        return TracedList(parts)
+    if isinstance(like, tuple):
+        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+    if isinstance(like, list):
+        return parts
+    if isinstance(like, dict):
+        return dict(zip(like, parts, strict=True))
+    if isinstance(like, Many):
+        return Many(parts[0], like.kind)
+    if isinstance(like, (Maybe, Perhaps)):
+        return type(like)(parts[0], parts[1])
+    made = copy.copy(like)
+    for field, value in zip(dataclasses.fields(like), parts, strict=True):
+        object.__setattr__(made, field.name, value)
+    return made
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two values are made in the same way, whatever of."""
+    if type(a) is not type(b):
+        return False
+    parts, more = parts_of(a), parts_of(b)
+    if parts is None or more is None or len(parts) != len(more):
+        return False
+    if isinstance(a, Many):
+        return a.kind is b.kind
+    return not isinstance(a, dict) or a.keys() == b.keys()
+
+
+def mapped(x: Any, change: Callable[[Any], Any]) -> Any:
+    """The value with its innermost parts changed; the very same where none is."""
+    parts = parts_of(x)
+    if parts is None:
+        return change(x)
+    changed = [mapped(v, change) for v in parts]
+    return x if all(a is b for a, b in zip(parts, changed, strict=True)) else rebuilt(x, changed)
