@@ -199,6 +199,14 @@ def _times(items: TracedList, count: Any) -> TracedList:
     return repeated
 
 
+def _copy(items: TracedList) -> TracedList:
+    return TracedList(items.parts())
+
+
+def _plus(items: TracedList, more: Any) -> TracedList:
+    return TracedList([*items.parts(), *(more.parts() if isinstance(more, TracedList) else more)])
+
+
 def _delete(items: TracedList, index: Any) -> None:
     items.take(index)
 
@@ -215,8 +223,8 @@ _STAGED: dict[str, Callable[..., Any]] = {
     "pop": TracedList.take,
     "insert": TracedList.put_in,
     "reverse": _reverse,
-    "copy": lambda items: TracedList(items.parts()),
-    "__add__": lambda items, more: TracedList([*items.parts(), *parts_of(more)]),
+    "copy": _copy,
+    "__add__": _plus,
     "__mul__": _times,
     "__rmul__": _times,
 }
@@ -225,11 +233,6 @@ for _name in (
     "copy", "index", "insert", "pop", "remove", "reverse", "sort",
 ):  # fmt: skip
     setattr(TracedList, _name, _guarded(_name))
-
-
-def parts_of(items: Any) -> list[Any]:
-    """The elements of a list as they are kept."""
-    return items.parts() if isinstance(items, TracedList) else list(items)
 
 
 def _around(rows: torch.Tensor, index: Any) -> tuple[torch.Tensor, torch.Tensor]:

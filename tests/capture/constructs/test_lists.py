@@ -1,7 +1,7 @@
 """Lists that grow as data says, comprehensions, and containers that branches and loops change."""
 
 # The constructs are written as people write them.
-# ruff: noqa: RUF007, B905
+# ruff: noqa: B905, C416, RUF007
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What functions return where data decides: dicts, tuples and dataclasses, on one way or from inside a loop, and
-None or a value, which the caller finds out.
+"""What functions return where data decides: dicts, tuples and dataclasses, on one way or from inside a loop,
+and None or a value, which the caller finds out.
 """
 
 # The constructs are written as people write them.
-# ruff: noqa: E731
+# ruff: noqa: E731, SIM108
 
 from __future__ import annotations
 
