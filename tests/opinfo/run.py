@@ -1,7 +1,8 @@
 """`make opinfo`: every sampled call of every entry, in forked workers; writes results.json and docs/aten.md.
 
 A few entries while working: `make opinfo ARGS="--entries '^fft' --samples 2"`. A partial run prints what it
-found and leaves the two files alone; `--write` adds its entries to them.
+found and leaves the two files alone; `--write` adds its entries to them. `--keep FILE` notes each entry when
+it is done and goes on behind what is noted there: a long run in portions (`--minutes`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=0, help="samples for each entry; 0 for all")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--judge", choices=("other", "ingot"), default="other")
+    parser.add_argument("--keep", type=Path, help="a file of finished entries, which are not run again")
+    parser.add_argument("--minutes", type=float, default=0.0, help="begin no entry after that; 0 for no end")
     parser.add_argument("--write", action="store_true", help="write a partial run's results too")
     options = parser.parse_args()
     known = report.load()
@@ -47,24 +50,36 @@ def main() -> int:
     if options.failing:
         names = [n for n in names if report.verdict(known.get(n, {})) != "pass"]
     start = time.monotonic()
-    results: dict[str, Any] = {}
-    for name, outcomes in _all(names, options):
+    results = _kept(options.keep, names)
+    for name, outcomes in _all([n for n in names if n not in results], options):
         results[name] = report.summed(outcomes)
         print(report.line(name, results[name]), flush=True)
+        if options.keep:
+            with options.keep.open("a") as kept:
+                kept.write(json.dumps([name, results[name]]) + "\n")
     print(report.causes(results))
     print(f"{report.totals(results)} in {time.monotonic() - start:.0f} s")
-    whole = len(names) == len(entries()) and not options.samples and options.judge == "other"
+    whole = len(results) == len(entries()) and not options.samples and options.judge == "other"
     if whole or options.write:
         report.write({**({} if whole else known), **results})
     return 0
+
+
+def _kept(path: Path | None, names: list[str]) -> dict[str, Any]:
+    """What earlier portions of this run found."""
+    rows = path.read_text().splitlines() if path and path.exists() else []
+    return {name: result for name, result in map(json.loads, rows) if name in names}
 
 
 def _all(names: list[str], options: Any) -> Iterator[tuple[str, list[Outcome]]]:
     """Each entry in a process of its own, so that a crash or an endless loop costs only that entry."""
     waiting = collections.deque(names)
     running: dict[int, tuple[str, Path, float]] = {}
+    end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
+            if time.monotonic() > end:
+                waiting.clear()
             while waiting and len(running) < options.workers:
                 name = waiting.popleft()
                 path = Path(folder) / str(len(waiting))

@@ -52,6 +52,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     encode: Any = torch.nn.TransformerEncoder.forward
     found: Any = (
         *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
+        (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
         *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
     for function, instead in found:
@@ -97,6 +98,14 @@ def check_all(error_type: Any, condition: Any, message: Any) -> None:
         require(g, g.scalar(holds), f"`{line()}`")
     elif not holds:
         raise error_type(message() if callable(message) else "Expected cond to be True for all elements")
+
+
+def _gaussian_nll(
+    input: Any, target: Any, var: Any, full: Any = False, eps: Any = 1e-6, reduction: Any = "mean"
+) -> Any:
+    from ingot.capture.aten import loss
+
+    return loss.gaussian_nll(input, target, var, full, eps, reduction)
 
 
 def _said_to_be_causal(mask: Any, is_causal: Any = None, size: Any = None) -> bool:  # noqa: ARG001

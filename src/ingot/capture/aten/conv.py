@@ -53,4 +53,14 @@ def convolution(
     if not transposed:
         return g.op("Conv", *operands, **attributes)
     extra = each(output_padding)
-    return g.op("ConvTranspose", *operands, **attributes, output_padding=extra if any(extra) else None)
+    if all(e < s for e, s in zip(extra, attributes["strides"], strict=True)):
+        return g.op("ConvTranspose", *operands, **attributes, output_padding=extra if any(extra) else None)
+    # ONNX's is below the stride. So much less is cut off at the end; what is more than that lies behind the
+    # last element, where nothing but the bias is.
+    cut = [max(p - e, 0) for p, e in zip(pads, extra, strict=True)]
+    behind = [max(e - p, 0) for p, e in zip(pads, extra, strict=True)]
+    y = g.op("ConvTranspose", *operands[:2], **{**attributes, "pads": pads + cut})
+    y = g.op("Pad", y, g.const([0] * (2 * x.dim() - spatial) + behind))
+    if bias is None:
+        return y
+    return g.op("Add", y, g.op("Unsqueeze", g.val(bias), g.const(list(range(1, spatial + 1)))))

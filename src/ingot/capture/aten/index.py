@@ -64,6 +64,15 @@ def embedding_bag(
     return (total / torch.clamp_min(count, 1) if mode == 1 else total), None, None, None
 
 
+@composed("embedding_renorm")
+def embedding_renorm(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> Tensor:
+    """Rows that are looked up made as short as `max_norm`, where they are longer."""
+    used = torch.zeros(weight.shape[0], dtype=torch.bool)
+    used = used.index_put([indices.reshape(-1).long()], torch.ones([], dtype=torch.bool)).unsqueeze(1)
+    norms = torch.linalg.vector_norm(weight, norm_type, 1, keepdim=True)
+    return torch.where(used & (norms > max_norm), weight * (max_norm / (norms + 1e-7)), weight)
+
+
 @row("index_select")
 def index_select(g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor) -> ir.Value:
     """Positions of an axis."""
@@ -78,13 +87,24 @@ def gather(
     g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False
 ) -> ir.Value:
     """One element per position of the index; ONNX lets the other axes be shorter too."""
-    places = g.val(index)
-    if index.dtype not in (torch.int64, torch.int32):
-        places = g.cast(places, index.dtype, torch.int64)
-    if not a.dim() or not index.dim():  # torch takes either for a tensor of one axis
-        flat = [g.op("Reshape", v, g.const([-1])) for v in (g.val(a), places)]
-        return g.op("Reshape", g.op("GatherElements", *flat, axis=0), g.shape(list(out.shape)))
-    return g.op("GatherElements", g.val(a), places, axis=dim % max(a.dim(), 1))
+    if any(g.sizes.number(n) == 0 for n in index.shape):  # torch does not even compare its rank
+        return g.op("Expand", g.const(0, a.dtype), g.shape(list(out.shape)))
+    places = g.operand(index, torch.int64) if index.dtype != torch.int32 else g.val(index)
+    if a.dim() and index.dim():
+        return g.op("GatherElements", g.val(a), places, axis=dim % a.dim())
+    flat = [_with_axis(g, a, g.val(a)), _with_axis(g, index, places)]
+    return g.op("Reshape", g.op("GatherElements", *flat, axis=0), g.shape(list(out.shape)))
+
+
+def _with_axis(g: Recorder, tensor: Tensor, value: ir.Value) -> ir.Value:
+    """torch takes a number for a tensor of one axis here, ONNX does not."""
+    return value if tensor.dim() else g.op("Reshape", value, g.const([1]))
+
+
+@row("take")
+def take(g: Recorder, out: Tensor, a: Tensor, index: Tensor) -> ir.Value:
+    """Elements counted along all axes."""
+    return g.op("Gather", g.op("Reshape", g.val(a), g.const([-1])), g.val(index), axis=0)
 
 
 @row("take_along_dim")
@@ -288,17 +308,19 @@ def scatter_reduce(
     A mean is the sum over the count; torch rounds those of integers down.
     """
     kinds = {"sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
-    if reduce not in kinds or not a.dim():
+    if reduce not in kinds:
         raise ExportError(
-            f"scatter_reduce with reduce={reduce!r} on a tensor of {a.dim()} dimensions has no ONNX form; "
-            f"wanted at least 1, and one of {', '.join(kinds)}."
+            f"scatter_reduce with reduce={reduce!r} has no ONNX form; wanted one of {', '.join(kinds)}."
         )
+    if any(g.sizes.number(n) == 0 for n in index.shape):
+        return g.val(a)
     count = start = None
     if reduce == "mean" or not include_self:
-        none = g.op("Expand", g.const(0), g.shape(a.shape))
-        axis, at = dim % a.dim(), g.val(index)
+        none = g.op("Expand", g.const(0), g.shape(a.shape or [1]))
+        axis, at = dim % max(a.dim(), 1), _with_axis(g, index, g.operand(index, torch.int64))
         ones = g.op("Expand", g.const(1), g.op("Shape", at))
         count = g.op("ScatterElements", none, at, ones, axis=axis, reduction="add")
+        count = count if a.dim() else g.op("Reshape", count, g.const([], torch.int64))
     if not include_self:
         written = g.op("Greater", count, g.const(0))
         start = g.op("Where", written, g.const(_identity(reduce, a.dtype), a.dtype), g.val(a))
@@ -329,22 +351,21 @@ def _scatter(
     reduction: str | None,
     start: ir.Value | None = None,
 ) -> ir.Value:
-    at = g.val(index)
-    axis = dim % max(a.dim(), 1)
+    if any(g.sizes.number(n) == 0 for n in index.shape):  # nothing to write; torch does not compare ranks
+        return g.val(a) if start is None else start
+    at = _with_axis(g, index, g.operand(index, torch.int64))
     if isinstance(src, Tensor) and src.dim():
         updates = g.operand(src, a.dtype)
-        shapes = zip(src.shape, index.shape, strict=True)
-        if any(
-            not g.same_size(p, q) for p, q in shapes
-        ):  # torch reads only the corner of src the index covers
-            rank = index.dim()
-            updates = g.op(
-                "Slice", updates, g.const([0] * rank), g.op("Shape", at), g.const(list(range(rank)))
-            )
+        if any(not g.same_size(p, q) for p, q in zip(src.shape, index.shape or [1], strict=True)):
+            # torch reads only the corner of src that the index covers
+            rank = src.dim()
+            corner = [g.const([0] * rank), g.op("Shape", at), g.const(list(range(rank)))]
+            updates = g.op("Slice", updates, *corner)
     else:
         updates = g.op("Expand", g.operand(src, a.dtype), g.op("Shape", at))
-    start = g.val(a) if start is None else start
-    return g.op("ScatterElements", start, at, updates, axis=axis, reduction=reduction)
+    start = _with_axis(g, a, g.val(a) if start is None else start)
+    made = g.op("ScatterElements", start, at, updates, axis=dim % max(a.dim(), 1), reduction=reduction)
+    return made if a.dim() else g.op("Reshape", made, g.const([], torch.int64))
 
 
 @composed("index_fill")

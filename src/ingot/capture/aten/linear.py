@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.reduce import extreme
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.fakes import checked
 from ingot.errors import ExportError
@@ -130,7 +132,24 @@ _VF: Any = torch._VF  # its functions come from C++ and are unknown to type chec
 def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: Any) -> ir.Value:
     """Einsum, whole; its one-operand and two-operand forms included."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    return g.op("Einsum", *[g.operand(t, out.dtype) for t in tensors], equation=equation.replace(" ", ""))
+    values = [g.operand(t, out.dtype) for t in tensors]
+    equation = equation.replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    # torch lets an ellipsis stand for another number of axes in each operand, and for none, and sums over
+    # those that the result leaves out; ONNX does none of it.
+    spans = [
+        (i, term.index("..."), tensors[i].dim() - len(term) + 3)
+        for i, term in enumerate(terms.split(","))
+        if "..." in term
+    ]
+    most = max((span for _, _, span in spans), default=0)
+    for i, before, span in spans:
+        if span < most:
+            values[i] = g.op("Unsqueeze", values[i], g.const([before + k for k in range(most - span)]))
+    if not most or (arrow and "..." not in result):
+        free = [c for c in string.ascii_letters if c not in equation]
+        equation = equation.replace("...", "".join(free[:most]))
+    return g.op("Einsum", *values, equation=equation)
 
 
 def _fake_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -158,7 +177,7 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
     if p in (1, 2):
         return g.op(f"ReduceL{int(p)}", apart, g.const([-1]), keepdims=0)
     if p == float("inf"):
-        return g.op("ReduceMax", g.op("Abs", apart), g.const([-1]), keepdims=0)
+        return extreme(g, "ReduceMax", g.op("Abs", apart), out.dtype, [-1], False)
     if p == 0:
         differ = g.cast(g.op("Not", g.op("Equal", apart, g.const(0, out.dtype))), torch.bool, out.dtype)
         return g.op("ReduceSum", differ, g.const([-1]), keepdims=0)

@@ -13,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.reduce import deviation
+from ingot.capture.aten.reduce import deviation, reduced
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.aten.shape import reshape_to
 from ingot.capture.fakes import checked
+from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _fake_channels(
     input: Tensor, weight: Any = None, bias: Any = None, mean: Any = None, *args: Any, **kwargs: Any
 ) -> Tensor:
     for vector in (weight, mean):
-        if vector is not None:
+        if vector is not None and input.dim() > 1:  # torch takes one axis where it has no element
             checked(input, 1, vector.shape[0], "the normalisation")
     return input.detach()
 
@@ -95,7 +96,7 @@ def native_group_norm(
     x: Tensor, weight: Any, bias: Any, n: Any, c: Any, rest: Any, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """group_norm, the groups' means and 1/deviations."""
-    parted = x.reshape(n, groups, -1)
+    parted = x.reshape(n, groups, c // groups * rest)
     variance, mean = torch.var_mean(parted, -1, correction=0)
     inverse = 1 / torch.sqrt(variance + eps)
     y = ((parted - mean.unsqueeze(-1)) * inverse.unsqueeze(-1)).reshape(x.shape)
@@ -127,6 +128,11 @@ def rms_norm(
     return y if weight is None else g.op("Mul", y, g.val(weight))
 
 
+def _is_empty(g: Recorder, x: Tensor) -> bool:
+    """Whether there is nothing to normalise."""
+    return any(g.sizes.number(n) == 0 for n in x.shape)
+
+
 def _per_channel(g: Recorder, vector: Tensor, rank: int) -> ir.Value:
     """[c] as [c, 1, 1 …], to stand against [n, c, spatial …]."""
     return g.op("Unsqueeze", g.val(vector), g.const(list(range(1, rank - 1)))) if rank > 2 else g.val(vector)
@@ -150,16 +156,17 @@ def group_norm(
         raise ExportError(
             "group_norm without weight needs a static number of channels; give it in dynamic_shapes."
         )
+    if _is_empty(g, input):
+        return x
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
         shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
         return g.op("GroupNormalization", x, scale, shift, num_groups=int(num_groups), epsilon=float(eps))
-    grouped = g.op("Reshape", x, g.const([0, num_groups, -1]))
+    parted = [input.shape[0], num_groups, channels // num_groups * product(input.shape[2:])]
+    grouped = reshape_to(g, x, input.shape, parted)
     one, zero = _filled(g, [num_groups], 1.0, dtype), _filled(g, [num_groups], 0.0, dtype)
     y = g.op("InstanceNormalization", grouped, one, zero, epsilon=float(eps))
-    y = reshape_to(
-        g, y, [input.shape[0], num_groups, input.numel() // input.shape[0] // num_groups], input.shape
-    )
+    y = reshape_to(g, y, parted, input.shape)
     if weight is not None:
         y = g.op("Mul", y, _per_channel(g, weight, input.dim()))
     return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
@@ -182,6 +189,8 @@ def batch_norm(
     """BatchNormalization with the running statistics, or with the batch's own where there are none, or in
     training; then the running ones move towards them.
     """
+    if _is_empty(g, input):  # torch leaves running statistics alone, too
+        return g.val(input)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)
@@ -225,14 +234,18 @@ def instance_norm(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> ir.Value:
-    """InstanceNormalization, or batch normalisation where running statistics are kept."""
+    """InstanceNormalization, or batch normalisation by running statistics; those move towards the batch's
+    mean of the input's where these are used.
+    """
     if not use_input_stats:
         return batch_norm(g, out, input, weight, bias, running_mean, running_var, False, momentum, eps)
-    if running_mean is not None:
-        raise ExportError(
-            "instance_norm with statistics of its input moves its running statistics, which Ingot does not "
-            "write. Call .eval() before the export, or make the layer with track_running_stats=False."
-        )
+    if running_mean is not None and running_var is not None:
+        axes = list(range(2, input.dim()))
+        variance, mean = deviation(g, input, axes, 1, False)
+        _move(g, running_mean, reduced(g, "ReduceMean", mean, [0], False), momentum)
+        _move(g, running_var, reduced(g, "ReduceMean", variance, [0], False), momentum)
+    if _is_empty(g, input):
+        return g.val(input)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)

@@ -1,4 +1,4 @@
-"""Order and counts: medians, modes, the k-th value, unique values, histograms, and where values belong."""
+"""Order and counts: medians, modes, the k-th value, unique values, and where values belong."""
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -158,7 +157,7 @@ def unique_consecutive(
     x = g.op("Reshape", g.val(a), g.const([-1])) if dim is None else g.val(a)
     if any(g.sizes.number(n) == 0 for n in a.shape):
         none = g.op("Expand", g.const(0), g.const([0]))
-        return [x, g.op("Expand", g.const(0), g.shape(a.shape)), none]
+        return [x, g.op("Expand", g.const(0), g.shape(a.shape)) if dim is None else none, none]
     begins = g.val(g.recorded(changes))
     values = g.op("Compress", x, begins, axis=axis)
     running = g.op("CumSum", g.cast(begins, torch.bool, torch.int64), g.const(0))
@@ -169,69 +168,6 @@ def unique_consecutive(
     if dim is None:
         inverse = g.op("Reshape", inverse, g.shape(a.shape))
     return [values, inverse, g.op("Sub", later, starts)]
-
-
-# -- histograms
-
-
-@composed("histc")
-def histc(a: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
-    """How many elements fall into each of equal bins; between the extremes where no bounds are given."""
-    x = a.reshape(-1)
-    if x.shape[0] == 0:
-        return torch.zeros(bins, dtype=a.dtype)
-    low, high = (torch.full([], float(v), dtype=x.dtype) for v in (min, max))
-    if min == max:
-        low, high = x.amin(), x.amax()
-        same = low == high
-        low, high = torch.where(same, low - 1, low), torch.where(same, high + 1, high)
-    inside = (x >= low) & (x <= high)
-    at = torch.floor((torch.where(inside, x, low) - low) * bins / (high - low))
-    at = torch.clamp(at, 0, bins - 1).long()
-    return torch.zeros(bins, dtype=a.dtype).index_add(0, at, inside.to(a.dtype))
-
-
-def _histogram(x: Tensor, edges: Tensor, weight: Tensor | None, density: bool) -> tuple[Tensor, Tensor]:
-    flat = x.reshape(-1)
-    n = edges.shape[0] - 1
-    amount = torch.ones_like(flat) if weight is None else weight.reshape(-1)
-    inside = (flat >= edges[0]) & (flat <= edges[n])
-    at = torch.clamp(torch.searchsorted(edges, flat, right=True) - 1, 0, n - 1)
-    total = torch.zeros(n, dtype=x.dtype).index_add(0, at, torch.where(inside, amount, 0.0).to(x.dtype))
-    if density:
-        total = total / total.sum() / (edges.narrow(0, 1, n) - edges.narrow(0, 0, n))
-    return total, edges
-
-
-@composed("histogram.bins_tensor")
-def histogram(a: Tensor, bins: Tensor, *, weight: Any = None, density: bool = False) -> tuple[Tensor, Tensor]:
-    """Counts between the given edges."""
-    return _histogram(a, bins, weight, density)
-
-
-@composed("histogram.bin_ct")
-def histogram_count(
-    a: Tensor,
-    bins: int = 100,
-    *,
-    range: Sequence[float] | None = None,
-    weight: Any = None,
-    density: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Counts in equal bins."""
-    steps = torch.arange(bins + 1, dtype=torch.float64) / bins
-    if range is not None:
-        low, high = (torch.full([], float(v), dtype=torch.float64) for v in range)
-    elif a.numel() == 0:
-        low, high = torch.zeros([], dtype=torch.float64), torch.ones([], dtype=torch.float64)
-    else:
-        low, high = a.min().double(), a.max().double()
-    same = low == high
-    low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
-    edges = (low + (high - low) * steps).to(a.dtype)
-    # The ends are what was given, not what arithmetic makes of them.
-    edges = torch.where(torch.arange(bins + 1) == bins, high.to(a.dtype), edges)
-    return _histogram(a, edges, weight, density)
 
 
 @row("searchsorted", "searchsorted.Scalar")

@@ -267,8 +267,8 @@ def windowed_max(
 def fractional_max_pool(
     x: Tensor, kernel: Sequence[int], size: Sequence[int], samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Maxima over windows at random steps (Graham 2014): start i is ⌊(i + u) a⌋ - ⌊u a⌋, the last ends at
-    the edge.
+    """Maxima over windows at random steps (Graham 2014): start i is int((i + u) a) - int(u a), the last ends
+    at the edge.
     """
     spatial = len(kernel)
     batched = x.dim() == spatial + 2
@@ -281,7 +281,7 @@ def fractional_max_pool(
         u = samples.select(-1, i if spatial == 3 else spatial - 1 - i).unsqueeze(-1)
         steps = torch.arange(parts, dtype=x.dtype)
         a = (length - k) / (parts - 1) if parts > 1 else 0.0
-        starts = torch.floor((steps + u) * a) - torch.floor(u * a)
+        starts = torch.trunc((steps + u) * a) - torch.trunc(u * a)
         starts = torch.where(steps == parts - 1, float(length - k), starts).long()
         index = starts.unsqueeze(-1) + torch.arange(k)
         lead = [n, c, *[1] * i, parts * k, *[1] * (spatial - 1 - i)]

@@ -35,6 +35,31 @@ def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keep
     return g.op(op_type, x, g.const(axes), keepdims=int(keepdim))
 
 
+def _any_nan(g: Recorder, x: ir.Value, axes: list[int] | None, keepdim: bool) -> tuple[ir.Value, ir.Value]:
+    """Where there is a NaN along the axes, and 1 for each that is one."""
+    flags = g.op("Cast", g.op("IsNaN", x), to=ir.DataType.INT32)
+    return g.cast(reduced(g, "ReduceMax", flags, axes, keepdim), torch.int32, torch.bool), flags
+
+
+def extreme(
+    g: Recorder, op_type: str, x: ir.Value, dtype: torch.dtype, axes: list[int] | None, keepdim: bool
+) -> ir.Value:
+    """ReduceMax or ReduceMin; NaN where there is one, which onnxruntime's lose behind a first number."""
+    y = reduced(g, op_type, x, axes, keepdim)
+    if not dtype.is_floating_point:
+        return y
+    return g.op("Where", _any_nan(g, x, axes, keepdim)[0], g.const(math.nan, dtype), y)
+
+
+def _place(g: Recorder, op_type: str, x: ir.Value, dtype: torch.dtype, axis: int, keepdim: bool) -> ir.Value:
+    """ArgMax or ArgMin; the first NaN where there is one, with the same reason."""
+    y = g.op(op_type, x, axis=axis, keepdims=int(keepdim))
+    if not dtype.is_floating_point:
+        return y
+    found, flags = _any_nan(g, x, [axis], keepdim)
+    return g.op("Where", found, g.op("ArgMax", flags, axis=axis, keepdims=int(keepdim)), y)
+
+
 def _reduction(op_type: str) -> Row:
     def emit(
         g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
@@ -45,13 +70,19 @@ def _reduction(op_type: str) -> Row:
     return emit
 
 
-for _name, _op in {
-    "sum": "ReduceSum",
-    "mean": "ReduceMean",
-    "amax": "ReduceMax",
-    "amin": "ReduceMin",
-}.items():
-    row(_name)(_reduction(_op))
+row("sum")(_reduction("ReduceSum"))
+row("mean")(_reduction("ReduceMean"))
+
+
+def _extreme_row(op_type: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
+        return extreme(g, op_type, g.val(a), a.dtype, axes_of(dim, a.dim()), keepdim)
+
+    return emit
+
+
+row("amax")(_extreme_row("ReduceMax"))
+row("amin")(_extreme_row("ReduceMin"))
 
 
 @row("nansum")
@@ -92,14 +123,14 @@ row("all")(_truth_reduction("ReduceMin"))
 
 def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
     def whole_tensor(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
-        return g.op(reduce_op, g.val(a), keepdims=0)
+        return extreme(g, reduce_op, g.val(a), a.dtype, None, False)
 
     def along(g: Recorder, out: Any, a: Tensor, dim: int, keepdim: bool = False) -> list[ir.Value]:
         if a.dim() == 0:
             return [g.val(a), g.const(0)]
         x, axis = g.val(a), dim % a.dim()
-        values = g.op(reduce_op, x, g.const([axis]), keepdims=int(keepdim))
-        return [values, g.op(arg_op, x, axis=axis, keepdims=int(keepdim))]
+        values = extreme(g, reduce_op, x, a.dtype, [axis], keepdim)
+        return [values, _place(g, arg_op, x, a.dtype, axis, keepdim)]
 
     return whole_tensor, along
 
@@ -127,11 +158,11 @@ def _arg(op_type: str) -> Row:
         x = g.cast(g.val(a), a.dtype, torch.int32) if a.dtype == torch.bool else g.val(a)
         if dim is None:
             flat = g.op("Reshape", x, g.const([-1]))
-            found = g.op(op_type, flat, axis=0, keepdims=0)
+            found = _place(g, op_type, flat, a.dtype, 0, False)
             return g.op("Reshape", found, g.const([1] * a.dim())) if keepdim else found
         if a.dim() == 0:
             return g.const(0)
-        return g.op(op_type, x, axis=dim % a.dim(), keepdims=int(keepdim))
+        return _place(g, op_type, x, a.dtype, dim % a.dim(), keepdim)
 
     return emit
 
@@ -213,7 +244,7 @@ def vector_norm(
     if p == 1:
         return reduced(g, "ReduceL1", x, axes, keepdim)
     if math.isinf(p):
-        return reduced(g, "ReduceMax" if p > 0 else "ReduceMin", g.op("Abs", x), axes, keepdim)
+        return extreme(g, "ReduceMax" if p > 0 else "ReduceMin", g.op("Abs", x), out.dtype, axes, keepdim)
     if p == 0:
         ones = g.op("Cast", g.op("Cast", x, to=ir.DataType.BOOL), to=g_dtype(out))
         return reduced(g, "ReduceSum", ones, axes, keepdim)

@@ -264,7 +264,7 @@ def roll(g: Recorder, out: Tensor, a: Tensor, shifts: Any, dims: Any = ()) -> ir
         return x
     if not dims:
         flat = g.op("Reshape", x, g.const([-1]))
-        return g.op("Reshape", _rolled(g, flat, 0, shifts[0], a.numel()), g.op("Shape", x))
+        return g.op("Reshape", _rolled(g, flat, 0, shifts[0], a.numel()), g.op("Shape", x), allowzero=1)
     for s, d in zip(shifts, dims, strict=True):
         x = _rolled(g, x, d % a.dim(), s, a.shape[d])
     return x

@@ -64,6 +64,11 @@ def _nan(x: Tensor) -> Tensor:
     return torch.full_like(x, math.nan)
 
 
+def _largest(x: Tensor) -> Tensor:
+    """The largest element; 0 where there is none above it, or none at all."""
+    return torch.amax(torch.cat([x.reshape(-1), x.new_zeros(1)]))
+
+
 # -- gamma
 
 
@@ -120,12 +125,8 @@ def _zeta(g: Recorder, s: Tensor, q: Tensor) -> Tensor:
 
     s, q = torch.broadcast_tensors(s, q)
     finite = torch.where(torch.isfinite(q), q, torch.zeros_like(q))
-    turns = (
-        torch.ceil(10 - torch.clamp_max(torch.amin(finite), 0))
-        if q.dim()
-        else 10 - torch.clamp_max(finite, 0)
-    )
-    count = g.op("Cast", g.val(torch.ceil(turns)), to=ir.DataType.INT64)
+    turns = torch.ceil(10 + _largest(-finite))
+    count = g.op("Cast", g.val(turns), to=ir.DataType.INT64)
     states = [g.val(x) for x in (s, q, torch.zeros_like(q))]
     made = loop(g, count, states, [double] * 3, [q.dim()] * 3, body)
     w, total = (bound(g, q.shape, torch.float64, v) for v in made[1:])
@@ -202,8 +203,7 @@ def _incomplete(upper: bool) -> Row:
             fine = torch.isfinite(p) & torch.isfinite(z) & (p > 0) & (z > 0)
             p0, z0 = torch.where(fine, p, torch.ones_like(p)), torch.where(fine, z, torch.ones_like(z))
             lower = z0 < p0 + 1
-            largest = torch.amax(p0 + z0) if p.dim() else p0 + z0
-            turns = g.op("Cast", g.val(60 + 12 * torch.sqrt(largest)), to=ir.DataType.INT64)
+            turns = g.op("Cast", g.val(60 + 12 * torch.sqrt(_largest(p0 + z0))), to=ir.DataType.INT64)
             rank = p.dim()
             # Where the other way is taken its operands are kept harmless.
             one = torch.ones_like(p0)
@@ -575,14 +575,11 @@ def _polynomial(start: Callable[[Tensor], Tensor], step: _Step, shifted: bool = 
             whole = degree.long()
             one, first = torch.ones_like(z), start(z)
             y = torch.where(whole == 0, one, torch.where(whole == 1, first, torch.zeros_like(z)))
-            highest = torch.amax(whole) if z.dim() else whole
-            turns = g.op("Max", g.op("Sub", g.val(highest), g.const(1)), g.const(0))
+            turns = g.op("Max", g.op("Sub", g.val(_largest(whole)), g.const(1)), g.const(0))
             states = [g.val(v) for v in (z, whole, one, first, y)]
             kinds = [double, ir.DataType.INT64, double, double, double]
             return bound(g, z.shape, torch.float64, loop(g, turns, states, kinds, [z.dim()] * 5, body)[4])
 
-        if isinstance(x, Tensor) and any(g.sizes.number(d) == 0 for d in out.shape):
-            return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
         return g.operand(g.recorded(call), out.dtype)
 
     return emit

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ingot.passes.rules import activation, affine, attention, move, norm, resize, shape
+from ingot.passes.rules import activation, affine, attention, extreme, move, norm, resize, shape
 
 RULES = (
     *shape.RULES,
     *affine.RULES,
     *activation.RULES,
+    *extreme.RULES,
     *norm.RULES,
     *attention.RULES,
     *resize.RULES,

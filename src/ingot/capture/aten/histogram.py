@@ -1,0 +1,131 @@
+"""How many elements, or what weight of them, fall into bins: of one axis or of several."""
+
+# torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ingot.capture.aten.registry import composed
+
+Tensor = torch.Tensor
+
+
+@composed("histc")
+def histc(a: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
+    """How many elements fall into each of equal bins; between the extremes where no bounds are given."""
+    x = a.reshape(-1)
+    if x.shape[0] == 0:
+        return torch.zeros(bins, dtype=a.dtype)
+    low, high = (torch.full([], float(v), dtype=x.dtype) for v in (min, max))
+    if min == max:
+        low, high = x.amin(), x.amax()
+        same = low == high
+        low, high = torch.where(same, low - 1, low), torch.where(same, high + 1, high)
+    inside = (x >= low) & (x <= high)
+    at = torch.floor((torch.where(inside, x, low) - low) * bins / (high - low))
+    at = torch.clamp(at, 0, bins - 1).long()
+    return torch.zeros(bins, dtype=a.dtype).index_add(0, at, inside.to(a.dtype))
+
+
+def _even(x: Tensor, bins: int, limits: Sequence[float] | None) -> Tensor:
+    """The edges of equal bins between the limits, or the extremes of a flat tensor."""
+    if limits is not None:
+        low, high = (torch.full([], float(v), dtype=torch.float64) for v in limits)
+    elif x.numel() == 0:
+        low, high = torch.zeros([], dtype=torch.float64), torch.ones([], dtype=torch.float64)
+    else:
+        low, high = x.min().double(), x.max().double()
+    same = low == high
+    low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
+    steps = torch.arange(bins + 1, dtype=torch.float64) / bins
+    edges = (low + (high - low) * steps).to(x.dtype)
+    # The ends are what was given, not what arithmetic makes of them.
+    return torch.where(torch.arange(bins + 1) == bins, high.to(x.dtype), edges)
+
+
+def _counted(points: Tensor, edges: Sequence[Tensor], weight: Tensor | None, density: bool) -> Tensor:
+    """The histogram of points [n, axes]; the last bin of an axis has its upper edge, too."""
+    counts = [e.shape[0] - 1 for e in edges]
+    amount = torch.ones_like(points[:, 0]) if weight is None else weight.reshape(-1)
+    inside = torch.ones_like(points[:, 0], dtype=torch.bool)
+    place = torch.zeros_like(points[:, 0], dtype=torch.int64)
+    size: Any = 1
+    for axis, (e, n) in enumerate(zip(edges, counts, strict=True)):
+        x = points[:, axis]
+        inside = inside & (x >= e[0]) & (x <= e[n])
+        place = place * n + torch.clamp(torch.searchsorted(e, x, right=True) - 1, 0, n - 1)
+        size = size * n
+    kept = torch.where(inside, amount, 0.0).to(points.dtype)
+    total = torch.zeros(size, dtype=points.dtype).index_add(0, place, kept).reshape(counts)
+    if density:
+        total = total / total.sum()
+        for axis, (e, n) in enumerate(zip(edges, counts, strict=True)):
+            widths = e.narrow(0, 1, n) - e.narrow(0, 0, n)
+            total = total / widths.reshape([n if d == axis else 1 for d in range(len(edges))])
+    return total
+
+
+@composed("histogram.bins_tensor")
+def histogram(a: Tensor, bins: Tensor, *, weight: Any = None, density: bool = False) -> tuple[Tensor, Tensor]:
+    """Counts between the given edges."""
+    return _counted(a.reshape(-1, 1), [bins], weight, density), bins
+
+
+@composed("histogram.bin_ct")
+def histogram_count(
+    a: Tensor,
+    bins: int = 100,
+    *,
+    range: Sequence[float] | None = None,
+    weight: Any = None,
+    density: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Counts in equal bins."""
+    edges = _even(a.reshape(-1), bins, range)
+    return _counted(a.reshape(-1, 1), [edges], weight, density), edges
+
+
+def _points(a: Tensor) -> Tensor:
+    return a.reshape(-1, a.shape[-1])
+
+
+@composed("_histogramdd_bin_edges")
+def histogram_edges(
+    a: Tensor,
+    bins: Sequence[int],
+    *,
+    range: Sequence[float] | None = None,
+    weight: Any = None,
+    density: bool = False,
+) -> list[Tensor]:
+    """The edges of equal bins for each axis of points [.., axes]."""
+    x = _points(a)
+    limits = [None if range is None else range[2 * i : 2 * i + 2] for i, _ in enumerate(bins)]
+    return [_even(x[:, i], n, limits[i]) for i, n in enumerate(bins)]
+
+
+@composed("_histogramdd_from_bin_cts")
+def histogram_points(
+    a: Tensor,
+    bins: Sequence[int],
+    *,
+    range: Sequence[float] | None = None,
+    weight: Any = None,
+    density: bool = False,
+) -> Tensor:
+    """Counts of points [.., axes] in equal bins of each axis."""
+    return _counted(_points(a), histogram_edges(a, bins, range=range), weight, density)
+
+
+@composed("_histogramdd_from_bin_tensors")
+def histogram_between(
+    a: Tensor, bins: Sequence[Tensor], *, weight: Any = None, density: bool = False
+) -> Tensor:
+    """Counts of points [.., axes] between each axis's edges."""
+    return _counted(_points(a), bins, weight, density)
