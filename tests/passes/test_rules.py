@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from ingot.passes.rewrite import Rule
-from ingot.passes.rules import RULES, activation, affine, attention, norm, shape
+from ingot.passes.rules import RULES, activation, affine, attention, extreme, norm, shape
 from tests.passes.graphs import keeps_function, ops, parse, with_weights
 
 RNG = np.random.default_rng(7)
@@ -568,3 +568,37 @@ def test_softmax_of_flattened() -> None:
         )
     )
     refuses(shape.softmax_of_flattened, moved, "another shape")
+
+
+# ---- extremes -------------------------------------------------------------------------------------------
+
+
+def _spelled_extreme(op: str, axes: str, keep: int, other: str = "") -> ir.Model:
+    """An extreme that sees a NaN, of `axes`; `other` axes for the flags where they are to differ."""
+    arg = op.startswith("Arg")
+    over = f"<axis = {axes}, keepdims = {keep}> (x)" if arg else f"<keepdims = {keep}> (x, axes)"
+    found = f"found = ArgMax <axis = {axes}, keepdims = {keep}> (flags)" if arg else ""
+    return parse(f"""
+    agraph (float[a, b] x) => ({"int64" if arg else "float"}[c] z) {{
+        axes = Constant <value_ints = [{axes}]> ()
+        others = Constant <value_ints = [{other or axes}]> ()
+        nan = Constant <value_float = nan> ()
+        isnan = IsNaN (x)
+        flags = Cast <to = 6> (isnan)
+        some = ReduceMax <keepdims = {keep}> (flags, others)
+        any = Cast <to = 9> (some)
+        {found}
+        y = {op} {over}
+        z = Where (any, {"found" if arg else "nan"}, y)
+    }}""")
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin", "ArgMax", "ArgMin"])
+def test_extreme(op: str, keep: int) -> None:
+    x, y = f32(3, 5), f32(4, 1)
+    x[1, 2], x[1, 4], x[2, 0] = np.nan, np.nan, np.inf
+    model = _spelled_extreme(op, "1", keep)
+    applies(extreme.RULES[0], model, [op], {"x": x}, {"x": y}, standard=False)
+    refuses(extreme.RULES[0], _spelled_extreme(op, "1", keep), "other runtimes", standard=True)
+    refuses(extreme.RULES[0], _spelled_extreme(op, "1", keep, "0"), "other axes", standard=False)

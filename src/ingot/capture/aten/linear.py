@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.reduce import extreme
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.fakes import checked
 from ingot.errors import ExportError
@@ -177,7 +176,9 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
     if p in (1, 2):
         return g.op(f"ReduceL{int(p)}", apart, g.const([-1]), keepdims=0)
     if p == float("inf"):
-        return extreme(g, "ReduceMax", g.op("Abs", apart), out.dtype, [-1], False)
+        # torch starts at 0 and takes what is larger: no NaN is.
+        size = g.op("Where", g.op("IsNaN", apart), g.const(0, out.dtype), g.op("Abs", apart))
+        return g.op("ReduceMax", size, g.const([-1]), keepdims=0)
     if p == 0:
         differ = g.cast(g.op("Not", g.op("Equal", apart, g.const(0, out.dtype))), torch.bool, out.dtype)
         return g.op("ReduceSum", differ, g.const([-1]), keepdims=0)

@@ -1,4 +1,4 @@
-"""Extremes that see a NaN: files spell it out, since not every runtime's do; Ingot's kernels see it anyway."""
+"""Extremes that see a NaN: files spell it out for runtimes that do not; Ingot's kernels see it anyway."""
 
 from __future__ import annotations
 

@@ -1,0 +1,219 @@
+"""Rows on tensors without axes and without elements, on NaN, and on what torch allows and ONNX does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.capture.support import parity
+
+torch.manual_seed(0)
+R, Z = torch.randn, torch.zeros
+NAN, INF = math.nan, math.inf
+
+
+def ids(*values: int) -> torch.Tensor:
+    return torch.tensor(values)
+
+
+NUMBER, PLACE = torch.tensor(2.5), torch.tensor(0)
+NOWHERE = Z(0, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize(
+    ("x", "index", "src"),
+    [
+        (NUMBER, PLACE, torch.tensor(-1.0)),
+        (NUMBER, ids(0), R(1)),
+        (R(3), PLACE, torch.tensor(4.0)),
+        (R(3), PLACE, R(2)),
+        (R(3, 4), NOWHERE, R(2)),
+        (NUMBER, NOWHERE, R(0)),
+        (Z(0, 3), Z(0, 2, dtype=torch.int64), Z(0, 2)),
+    ],
+    ids=["0d", "0d-1", "1-0d", "1-0d-long", "nowhere", "0d-nowhere", "empty"],
+)
+def test_scatter(
+    reduce: str, include_self: bool, x: torch.Tensor, index: torch.Tensor, src: torch.Tensor
+) -> None:
+    """Places, values and targets without axes or elements, for every kind of scatter."""
+
+    def scattered(x: torch.Tensor, index: torch.Tensor, src: torch.Tensor) -> Any:
+        return (
+            x.scatter_reduce(-1, index, src, reduce, include_self=include_self),
+            x.scatter(-1, index, src),
+            x.scatter(-1, index, 3.0),
+            x.scatter_add(-1, index, src),
+        )
+
+    parity(scattered, (x, index, src), dynamic_shapes=None)
+
+
+@pytest.mark.parametrize(
+    ("x", "index"),
+    [
+        (NUMBER, PLACE),
+        (NUMBER, ids(0, 0)),
+        (R(3), PLACE),
+        (R(3, 4), NOWHERE),
+        (NUMBER, NOWHERE),
+        (Z(0), NOWHERE),
+    ],
+)
+def test_gather(x: torch.Tensor, index: torch.Tensor) -> None:
+    """One element for each position, also where either has no axis, or there is no position."""
+    parity(lambda x, i: x.gather(-1, i), (x, index), dynamic_shapes=None)
+
+
+def test_take() -> None:
+    """Elements counted along all axes, by one number or many, from the end too."""
+    parity(lambda x, i: x.take(i), (R(3, 4), torch.tensor(-5)), dynamic_shapes=None)
+    parity(lambda x, i: x.take(i), (R(3, 4), ids(1, -1, 11)), (R(2, 3), ids(-6, 5)))
+
+
+@pytest.mark.parametrize("x", [NUMBER, Z(0, 0, 0), Z(0, 3), R(2, 3)])
+def test_roll(x: torch.Tensor) -> None:
+    """Nothing to shift, or no axis to shift along."""
+    parity(lambda x: x.roll(2), (x,), dynamic_shapes=None)
+    if x.dim():
+        parity(lambda x: x.roll((1, -5), (0, -1)), (x,), dynamic_shapes=None)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        (
+            "...ik, ...j -> ij",
+            [(1, 2, 3), (3,)],
+        ),  # other axes in each, summed over
+        ("...i, ...i -> ...", [(4,), (4,)]),  # for none
+        ("...i, i... -> ...", [(2, 4), (4,)]),
+        ("...ij, ...j -> ...i", [(2, 1, 3, 4), (5, 4)]),  # broadcast
+        ("i..., i... -> ...", [(4, 2, 3), (4, 3)]),
+        ("...i -> i", [(2, 3, 4)]),
+        ("i, j", [(4,), (5,)]),
+        ("ii -> i", [(3, 3)]),
+    ],
+)
+def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    """Ellipses as torch has them."""
+    operands = tuple(R(s) for s in shapes)
+    parity(lambda *xs: torch.einsum(equation, *xs), operands, dynamic_shapes=None)
+
+
+WITH_NAN = torch.tensor([[1.0, NAN, 3.0, -INF], [5.0, 2.0, INF, 0.0], [-1.0, 4.0, 2.0, NAN]])
+EXTREMES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "amax": lambda x: (x.amax(), x.amax(0), x.amax((0, 1), keepdim=True)),
+    "amin": lambda x: (x.amin(), x.amin(-1), x.amin(0, keepdim=True)),
+    "max": lambda x: (x.max(), x.max(0), x.max(1, keepdim=True)),
+    "min": lambda x: (x.min(), x.min(0), x.min(1, keepdim=True)),
+    "argmax": lambda x: (x.argmax(), x.argmax(0), x.argmax(1, keepdim=True)),
+    "argmin": lambda x: (x.argmin(), x.argmin(0), x.argmin(1, keepdim=True)),
+    "aminmax": lambda x: (torch.aminmax(x), torch.aminmax(x, dim=1)),
+    "norms": lambda x: (x.norm(INF), torch.linalg.vector_norm(x, -INF, 1), torch.cdist(x, x, INF)),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extremes_see_nan(name: str) -> None:
+    """A NaN behind a number is the extreme, and its place is the first NaN's; in other runtimes, too."""
+    x = WITH_NAN if name != "norms" else WITH_NAN.nan_to_num(NAN, 9.0, -9.0)
+    parity(EXTREMES[name], (x,), (R(5, 2),))
+
+
+def test_extremes_of_integers_and_truth() -> None:
+    """These have no NaN to look for."""
+    parity(lambda x: (x.amax(0), x.max(1), x.argmin(), (x > 1).amax(0)), (ids(3, 1, 2, 2, 0, 5).view(2, 3),))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_output_padding_beyond_the_stride(dims: int, padding: int, bias: bool) -> None:
+    """A dilation allows it: elements that are there already, and then such that only the bias is in."""
+    conv = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)[dims - 1]
+    layer = conv(2, 3, 2, stride=1, padding=padding, output_padding=2, dilation=3, bias=bias)
+    parity(layer, (R(2, 2, *[4, 5, 3][:dims]),))
+
+
+@pytest.mark.parametrize("opset", [20, 21])
+@pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3), (2, 4, 0), (2, 4)])
+def test_group_norm(shape: tuple[int, ...], opset: int) -> None:
+    """Batches and images without elements, and no image at all."""
+
+    def normed(x: torch.Tensor, w: torch.Tensor) -> Any:
+        n, c, *rest = x.shape
+        native = torch.ops.aten.native_group_norm(x, w, w, n, c, math.prod(rest), 2, 1e-5)
+        return F.group_norm(x, 2, w, w), native[0]
+
+    parity(normed, (R(shape), R(4)), dynamic_shapes=None, opset=opset)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (0, 3, 4), (2, 3, 0)])
+def test_batch_norm_of_nothing(shape: tuple[int, ...], training: bool) -> None:
+    """An empty batch stays one, and leaves running statistics alone."""
+    channels = shape[1] if len(shape) > 1 else 0
+
+    def normed(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        return torch.batch_norm(x, None, None, mean, var, training, 0.1, 1e-5, False)
+
+    parity(normed, (R(shape), R(channels), torch.rand(channels)), dynamic_shapes=None)
+
+
+def test_instance_norm_moves_its_statistics() -> None:
+    """As layers with track_running_stats do in training: towards the mean over the batch."""
+
+    def normed(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> Any:
+        mean, var = mean.clone(), var.clone()
+        y = F.instance_norm(x, mean, var, use_input_stats=True, momentum=0.3)
+        return y, mean, var
+
+    parity(normed, (R(2, 3, 4, 5), R(3), torch.rand(3)), (R(1, 3, 7, 2), R(3), torch.rand(3)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.special.gammainc,
+        torch.special.gammaincc,
+        torch.special.zeta,
+        torch.special.chebyshev_polynomial_t,
+        torch.special.legendre_polynomial_p,
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (3,)])
+def test_series_over_nothing(function: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    """What a series needs most is asked of elements that may not be there."""
+    parity(function, (torch.rand(shape) * 3 + 1.5, torch.rand(shape) * 3 + 0.5), dynamic_shapes=None)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 12), (2, 1, 7)])
+@pytest.mark.parametrize("spatial", [2, 3])
+def test_fractional_max_pool_by_any_sample(shape: tuple[int, ...], spatial: int) -> None:
+    """torch cuts products off towards zero; samples below it show that."""
+    pool = F.fractional_max_pool2d if spatial == 2 else F.fractional_max_pool3d
+
+    def pooled(x: torch.Tensor, u: torch.Tensor) -> Any:
+        return pool(x, 2, output_size=3, _random_samples=u, return_indices=True)
+
+    x, u = R(*shape[:2], *[shape[2]] * spatial), torch.rand(*shape[:2], spatial)
+    parity(pooled, (x, u), dynamic_shapes=None)
+    parity(pooled, (x, u - 0.4), dynamic_shapes=None)
+
+
+@pytest.mark.parametrize("dim", [None, 0, 1])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 3), (4, 2)])
+def test_unique_consecutive(shape: tuple[int, ...], dim: int | None) -> None:
+    """Nothing has no runs."""
+    if dim is not None and (dim >= len(shape) or (0 in shape and shape[dim])):
+        pytest.skip("torch has no such axis, or refuses it")
+    x = torch.randint(0, 2, shape)
+    parity(lambda x: torch.unique_consecutive(x, True, True, dim), (x,), dynamic_shapes=None)
