@@ -220,3 +220,31 @@ def test_attribute_written_is_recorded_and_restored() -> None:
     fresh = Keeps()
     capture(fresh, (torch.randn(3),))
     assert not hasattr(fresh, "last")
+
+
+def test_into_tensors_that_are_given() -> None:
+    """`out=`: the tensor, a view of it, its dtype, and operators with two results."""
+
+    def function(x: T, y: T) -> tuple[T, ...]:
+        whole = torch.zeros(2, *x.shape)
+        torch.add(x, y, alpha=2, out=whole[0])
+        same = torch.mul(x, 3, out=whole[1])
+        wide = torch.empty(x.shape, dtype=torch.float64)
+        torch.sub(x, y, out=wide)
+        values, places = torch.empty(x.shape[0]), torch.empty(x.shape[0], dtype=torch.int64)
+        torch.max(x, 1, out=(values, places))
+        return whole * 2, same, wide, values, places
+
+    parity(function, (torch.randn(3, 4), torch.randn(3, 4)), (torch.randn(2, 5), torch.randn(2, 5)))
+
+
+def test_into_a_tensor_of_another_size() -> None:
+    """torch makes it as large as the result."""
+
+    def function(x: T) -> T:
+        made = torch.empty(0)
+        torch.neg(x, out=made)
+        return made
+
+    with pytest.raises(ExportError, match="Assign the result"):
+        capture(function, (torch.randn(3, 4),))

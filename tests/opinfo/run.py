@@ -52,7 +52,7 @@ def main() -> int:
     start = time.monotonic()
     results = _kept(options.keep, names)
     for name, outcomes in _all([n for n in names if n not in results], options):
-        results[name] = report.summed(outcomes)
+        results[name] = report.summed(outcomes, options.samples)
         print(report.line(name, results[name]), flush=True)
         if options.keep:
             with options.keep.open("a") as kept:

@@ -88,6 +88,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return g.python_number(args[0])
     if plan.name == "equal":
         return g.equal(args[0], args[1])
+    if torch.Tag.out in func.tags:
+        return writes.into_outs(g, func, args, kwargs)
     reals = [g.real(t) for t in tensors]
     known = all(r is not None for r in reals) and plan.name not in RANDOM
     is_complex = complex_numbers.concern(plan.name, tensors, kwargs)

@@ -84,6 +84,8 @@ class Intercept(TorchFunctionMode):
             return tensor_of(*args, **kwargs)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
             return g.equal(args[0], args[1])
+        if func in (torch.allclose, _Tensor.allclose) and _plain(args):
+            return g.all_close(*args, **kwargs)
         if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
             return select(args[0], args[1])
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):

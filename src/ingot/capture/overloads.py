@@ -63,6 +63,19 @@ def plan_of(func: Any) -> Plan:
     return Plan(base, row, in_place, bool(writes), bool(func.is_view), _is_foldable(name) and not writes)
 
 
+def functional_of(func: Any) -> Any:
+    """The overload that returns what this one writes into its `out` arguments, if there is one."""
+
+    def signature(overload: Any) -> list[tuple[str, str]]:
+        arguments = overload._schema.arguments
+        return [(a.name, str(a.type)) for a in arguments if a.alias_info is None or not a.alias_info.is_write]
+
+    packet = func.overloadpacket
+    others = [getattr(packet, name) for name in packet.overloads()]
+    plain = [f for f in others if len(signature(f)) == len(f._schema.arguments)]  # writes nothing itself
+    return next((f for f in plain if signature(f) == signature(func)), None)
+
+
 def name_of(func: Any) -> str:
     """The name without its namespace."""
     return func._schema.name.split("::")[1]

@@ -359,12 +359,27 @@ class Recorder:
         """torch.equal: a bool, or a SymBool where data decides."""
         x, y = self.real(a), self.real(b)
         if x is None or y is None:
-            if a.dim() != b.dim() or not all(map(self.same_size, a.shape, b.shape)):
+            if a.dim() != b.dim():
+                return False
+            sizes = list(zip(a.shape, b.shape, strict=True))
+            if any(None not in n and n[0] != n[1] for n in (tuple(map(self.sizes.number, s)) for s in sizes)):
+                return False
+            if not all(self.same_size(p, q) for p, q in sizes):
                 self.python_number(a if x is None else b, bool)
             with self.mode, Dispatch(self):
                 return scalars.item(self, (a == b).all())
         with _disable_current_modes():
             return torch.equal(x, y)
+
+    def all_close(self, *args: Any, **kwargs: Any) -> Any:
+        """torch.allclose: a bool, or a SymBool where data decides."""
+        with self.mode, Dispatch(self):
+            holds = torch.isclose(*args, **kwargs).all()
+            real = self.real(holds)
+            if real is None:
+                return scalars.item(self, holds)
+        with _disable_current_modes():
+            return bool(real)
 
     def assume(self, kind: Any, what: str, status: Any) -> None:
         """Note an assumption at the user's line."""

@@ -16,9 +16,9 @@ from ingot.capture import alias, complex_numbers
 from ingot.capture.entries import Entry, Group, View
 from ingot.capture.folding import has_symbol, reals
 from ingot.capture.missing import functional
-from ingot.capture.overloads import Plan, name_of, tensors_of
+from ingot.capture.overloads import Plan, functional_of, name_of, tensors_of
 from ingot.capture.where import quoted_line
-from ingot.errors import ExportError
+from ingot.errors import ExportError, MissingOperatorError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -85,6 +85,30 @@ def in_place(
     write(g, target, value)
     g.annotate(value, args[0])
     g.note_call(name_of(func), value)
+
+
+def into_outs(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.add(x, y, out=z)`: what the operator returns, copied into the tensors that are given for it.
+
+    Raises:
+        MissingOperatorError, ExportError: torch would give a tensor another size
+    """
+    plain = functional_of(func)
+    if plain is None:
+        raise MissingOperatorError(
+            f"{quoted_line()}\n{func} has no form that returns what it writes. Assign the result instead."
+        )
+    names = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    outs = [kwargs[name] for name in names]
+    made = g.recorded(plain, *args, **{k: v for k, v in kwargs.items() if k not in names})
+    for out, value in zip(outs, made if isinstance(made, (list, tuple)) else [made], strict=True):
+        if out.dim() != value.dim() or not all(map(g.same_size, out.shape, value.shape)):
+            raise ExportError(
+                f"{quoted_line()}\n{func} has a result of shape {list(value.shape)} for a tensor of shape "
+                f"{list(out.shape)}, which torch makes as large. Assign the result instead of giving `out`."
+            )
+        g.recorded(torch.ops.aten.copy_.default, out, value)
+    return outs[0] if len(outs) == 1 else tuple(outs)
 
 
 def in_place_view(

@@ -22,7 +22,7 @@ def _cut(x: Tensor, padding: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     """
     first = x.dim() - len(sizes)
     for axis, (p, n) in enumerate(zip(padding, sizes, strict=True), start=first):
-        missing = torch.sym_max(p + n - x.shape[axis], 0)
+        missing: Any = torch.sym_max(p + n - x.shape[axis], 0)
         ends = [0, missing] if axis == x.dim() - 1 else [0, 0] * (x.dim() - 1 - axis) + [0, missing]
         x = torch.constant_pad_nd(x, ends).narrow(axis, p, n)
     return x

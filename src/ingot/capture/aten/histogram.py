@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture.aten.registry import composed
+from ingot.capture.aten.registry import composed, instead
 
 Tensor = torch.Tensor
 
@@ -91,41 +91,22 @@ def histogram_count(
     return _counted(a.reshape(-1, 1), [edges], weight, density), edges
 
 
-def _points(a: Tensor) -> Tensor:
-    return a.reshape(-1, a.shape[-1])
-
-
-@composed("_histogramdd_bin_edges")
-def histogram_edges(
-    a: Tensor,
-    bins: Sequence[int],
-    *,
+@instead(torch.histogramdd)
+def histogramdd(
+    input: Tensor,
+    bins: Any,
     range: Sequence[float] | None = None,
-    weight: Any = None,
+    weight: Tensor | None = None,
     density: bool = False,
-) -> list[Tensor]:
-    """The edges of equal bins for each axis of points [.., axes]."""
-    x = _points(a)
-    limits = [None if range is None else range[2 * i : 2 * i + 2] for i, _ in enumerate(bins)]
-    return [_even(x[:, i], n, limits[i]) for i, n in enumerate(bins)]
-
-
-@composed("_histogramdd_from_bin_cts")
-def histogram_points(
-    a: Tensor,
-    bins: Sequence[int],
-    *,
-    range: Sequence[float] | None = None,
-    weight: Any = None,
-    density: bool = False,
-) -> Tensor:
-    """Counts of points [.., axes] in equal bins of each axis."""
-    return _counted(_points(a), histogram_edges(a, bins, range=range), weight, density)
-
-
-@composed("_histogramdd_from_bin_tensors")
-def histogram_between(
-    a: Tensor, bins: Sequence[Tensor], *, weight: Any = None, density: bool = False
-) -> Tensor:
-    """Counts of points [.., axes] between each axis's edges."""
-    return _counted(_points(a), bins, weight, density)
+) -> Any:
+    """Counts of points [.., axes], in equal bins or between each axis's edges; torch's own way does not
+    run on tensors without contents.
+    """
+    points = input.reshape(-1, input.shape[-1])
+    each = [bins] * points.shape[1] if isinstance(bins, int) else list(bins)
+    edges = each
+    if not isinstance(each[0], Tensor):
+        limits = [None if range is None else range[2 * i : 2 * i + 2] for i, _ in enumerate(each)]
+        edges = [_even(points[:, i], n, limits[i]) for i, n in enumerate(each)]
+    counts = _counted(points, edges, weight, density)
+    return torch.return_types.histogramdd((counts, edges))

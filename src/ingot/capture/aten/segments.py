@@ -42,20 +42,19 @@ def segment_reduce(
         if offsets is None:
             raise ExportError("segment_reduce takes lengths or offsets; found neither. Give one of them.")
         count = offsets.shape[-1] - 1
-        begins, ends = offsets.narrow(-1, 0, count).long(), offsets.narrow(-1, 1, count).long()
-        lengths = ends - begins
+        first, ends = offsets[..., :1].long(), offsets[..., 1:].long()
+        lengths = ends - offsets[..., :-1].long()
     else:
         lengths = lengths.long()
         count = lengths.shape[-1]
-        ends = torch.cumsum(lengths, -1)
-        begins = ends - lengths
+        first, ends = torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths, -1)
         if not unsafe:
             whole = (lengths.sum(-1) == size).all() & (lengths >= 0).all()
-            torch._assert_async(whole, "segment_reduce: lengths add up to the size of the axis")  # pyright: ignore[reportPrivateUsage]
+            torch.ops.aten._assert_async.msg(whole, "segment_reduce: lengths add up to the size of the axis")
     places = torch.arange(size)
     # Runs follow each other: an element's is the number of runs that end at it or before.
     run = (ends.unsqueeze(-2) <= places.unsqueeze(-1)).sum(-1)
-    inside = (places >= begins.narrow(-1, 0, 1)) & (run < count)
+    inside = (places >= first) & (run < count)
     run = torch.where(inside, run, count)  # one more, for elements of no run
     rest = data.dim() - axis - 1
     at = run.reshape([*run.shape, *[1] * rest]).expand(data.shape)

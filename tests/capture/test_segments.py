@@ -1,0 +1,82 @@
+"""Runs, repetitions and histograms, whose sizes and places data decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ingot.capture.attempt import capture
+from tests.capture.support import ort_runner, parity
+
+torch.manual_seed(0)
+R = torch.randn
+
+
+@pytest.mark.parametrize("initial", [None, 2.0])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "max", "min"])
+def test_segment_reduce(reduce: str, initial: float | None) -> None:
+    """Runs by lengths and by offsets, of which some are empty, along the first axis and a later one."""
+
+    def reduced(x: torch.Tensor, lengths: torch.Tensor, offsets: torch.Tensor) -> Any:
+        each = lengths.expand(x.shape[1], -1)
+        return (
+            torch.segment_reduce(x, reduce, lengths=lengths, initial=initial),
+            torch.segment_reduce(x, reduce, offsets=offsets, initial=initial),
+            torch.segment_reduce(x.transpose(0, 1), reduce, lengths=each, axis=1, initial=initial),
+        )
+
+    def inputs(*lengths: int) -> tuple[torch.Tensor, ...]:
+        n = torch.tensor(lengths)
+        return R(int(n.sum()), 3, 2), n, F.pad(n.cumsum(0), (1, 0))
+
+    parity(reduced, inputs(2, 0, 3), inputs(0, 4, 1, 1, 0), inputs(5))
+
+
+def test_segments_that_do_not_fit() -> None:
+    """Lengths that do not add up to the axis are refused by the file, as torch refuses them."""
+    captured = capture(lambda x, n: torch.segment_reduce(x, "sum", lengths=n), (R(5), torch.tensor([2, 3])))
+    run = ort_runner(captured.model)
+    with pytest.raises(Exception, match="Reshape"):
+        run({"x": R(5).numpy(), "n": torch.tensor([2, 2]).numpy()}, captured.output_names)
+
+
+def test_repeat_interleave() -> None:
+    """Each element as often as data says; nothing at all, too."""
+
+    def repeated(x: torch.Tensor, n: torch.Tensor) -> Any:
+        return x.repeat_interleave(n, 0), torch.repeat_interleave(n)
+
+    parity(
+        repeated,
+        (R(4, 2), torch.tensor([2, 0, 1, 3])),
+        (R(2, 3), torch.tensor([0, 0])),
+        (R(3, 1), torch.tensor([1, 5, 0])),
+    )
+
+
+@pytest.mark.parametrize("density", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_histogramdd(density: bool, weighted: bool) -> None:
+    """Points in bins of several axes: by their number, by limits, and by their edges."""
+
+    def counted(x: torch.Tensor, w: torch.Tensor) -> Any:
+        options: dict[str, Any] = {"density": density, "weight": w if weighted else None}
+        edges = [torch.tensor([-1.0, 0.0, 0.5]), torch.tensor([-2.0, 1.0]), torch.linspace(-1, 1, 5)]
+        even = torch.histogramdd(x, [3, 2, 4], **options)
+        limited = torch.histogramdd(x, [2, 2, 1], range=[-1, 1, 0, 2, -3, 3], **options)
+        return even.hist, *even.bin_edges, limited.hist, torch.histogramdd(x, edges, **options).hist
+
+    parity(counted, (R(20, 3), torch.rand(20)), (R(7, 3), torch.rand(7)))
+
+
+def test_embedding_of_bounded_norm() -> None:
+    """Rows that are looked up are made shorter, in the table too."""
+
+    def looked_up(table: torch.Tensor, i: torch.Tensor) -> Any:
+        table = table.clone()
+        return F.embedding(i, table, max_norm=1.0), table
+
+    parity(looked_up, (R(5, 3), torch.tensor([1, 4, 1])), (R(7, 2), torch.tensor([0, 6])))
