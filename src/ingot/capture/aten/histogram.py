@@ -103,10 +103,10 @@ def histogramdd(
     run on tensors without contents.
     """
     points = input.reshape(-1, input.shape[-1])
-    each = [bins] * points.shape[1] if isinstance(bins, int) else list(bins)
-    edges = each
+    each: list[Any] = [bins] * points.shape[1] if isinstance(bins, int) else list(bins)
+    edges: list[Tensor] = each
     if not isinstance(each[0], Tensor):
         limits = [None if range is None else range[2 * i : 2 * i + 2] for i, _ in enumerate(each)]
         edges = [_even(points[:, i], n, limits[i]) for i, n in enumerate(each)]
     counts = _counted(points, edges, weight, density)
-    return torch.return_types.histogramdd((counts, edges))
+    return torch.return_types.histogramdd((counts, tuple(edges)))
