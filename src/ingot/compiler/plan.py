@@ -173,15 +173,16 @@ class _Table:
         sharers, wave = _sharers(step, time, self._threads), step.tiles // step.waves
         self._rows.append((self._code[step.kernel], first, step.tiles, sharers, 0, wave))
         self.told.append(_tell(step))
-        self.scratch = max(self.scratch, step.scratch)
+        if step.scratch > self.scratch:
+            self.scratch = step.scratch
         assert form.words is not None
         self._words += form.words
         self._count += len(form.words)
+        self.addresses += [first + position for position in form.places]
         for position in form.places:
-            view = cast(View, args[position])
+            view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
             buffer, word = view.buffer, first + position
             kind = buffer.kind
-            self.addresses.append(word)
             if kind == "arena":
                 self._arena_words.append(word)
                 self._arena_offsets.append(self._offsets[buffer] + view.offset)
@@ -248,10 +249,10 @@ class _Table:
 
 def _tell(call: Call) -> tuple[Any, ...]:
     """The fields of a `Row`. Buffers are told apart by their ids: those of one call exist together."""
-    views = [
-        (v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in (*call.reads, *call.writes)
-    ]
-    return call.kernel.generator, call.label, tuple(call.origin), call.flops, tuple(views)
+    views = tuple(
+        [(v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in (*call.reads, *call.writes)]
+    )
+    return call.kernel.generator, call.label, tuple(call.origin), call.flops, views
 
 
 def _seen(lowered: Lowered) -> list[View]:
@@ -283,7 +284,7 @@ def _kernels(steps: Sequence[Call | Series | HostStep]) -> set[Kernel]:
         elif isinstance(step, Call):
             found.add(step.kernel)
             if step.form is None or step.form.words is None:
-                found.update([arg for arg in step.args if isinstance(arg, Kernel)])
+                found.update([arg for arg in step.args if type(arg) is Kernel])
     return found
 
 
@@ -315,22 +316,22 @@ def _lives(
         if isinstance(step, Series):
             _touch_series(step, row, lives)
             continue
-        is_host = isinstance(step, HostStep)
-        _touch([*step.inputs, *step.outputs] if is_host else [*step.reads, *step.writes], len(row), lives)
+        if isinstance(step, HostStep):
+            views = [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
+        else:
+            views = step.reads + step.writes
+        _touch(views, len(row), lives)
         row.append(step)
     lives.update((check.flag.buffer, (0, len(row))) for check in checks)
     return row, lives
 
 
-def _touch(views: Sequence[View | Array | None], number: int, lives: Lives) -> list[Buffer]:
+def _touch(views: Sequence[View], number: int, lives: Lives) -> list[Buffer]:
     """The buffers of the arena that a step touches live until then."""
-    touched: list[Buffer] = []
-    for view in views:
-        if isinstance(view, View) and view.buffer.kind == "arena":
-            buffer = view.buffer
-            touched.append(buffer)
-            life = lives.get(buffer)
-            lives[buffer] = (number, number) if life is None else (life[0], number)
+    touched = [view.buffer for view in views if view.buffer.kind == "arena"]
+    for buffer in touched:
+        life = lives.get(buffer)
+        lives[buffer] = (number, number) if life is None else (life[0], number)
     return touched
 
 
@@ -360,4 +361,6 @@ def _nanoseconds(call: Call) -> float:
 
 def _sharers(call: Call, time: float, threads: int) -> int:
     """How many threads are worth it for a step of so many nanoseconds."""
+    if threads == 1:
+        return 1
     return int(max(1, min(threads, call.tiles // call.waves, time / call.waves // SHORTEST_SHARE_NS)))

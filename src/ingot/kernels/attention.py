@@ -15,6 +15,7 @@ from ingot.kernels.attention_block import SlicedForm
 from ingot.kernels.attention_row import RowForm, attend_row
 from ingot.kernels.attention_tile import Form, attend, rows_at_once
 from ingot.kernels.call import Buffer, Call, View, row_major
+from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.scores import LOG2E, Mask
 from ingot.kernels.sliced_attention import MORE_SLOTS, attend_sliced, config, cycles, places
@@ -127,7 +128,9 @@ def attention(
         *([mask, *mask.strides] if mask else [0] * 5),
     ]  # fmt: skip
     if queries <= _FEW:
-        reach = None if mask is None else Mask(mask.dtype.name, "rows" if mask.strides[3] == 1 else "strided")
+        reach = (
+            None if mask is None else Mask(name_of(mask.dtype), "rows" if mask.strides[3] == 1 else "strided")
+        )
         form = RowForm(depth, depth_v, reach, is_causal, softcap != 0, empty_is_zero)
         code, sizes = attend_row(form=form), [*sizes, 0, 0, *numbers, 0]
         tiles, scratch = batch * heads * queries, keys + machine.lanes
@@ -181,7 +184,7 @@ def _tile(
     reach = None
     if mask is not None:
         kind = "repeated" if mask.strides[2] == 0 else "rows" if mask.strides[3] == 1 else "strided"
-        reach = Mask(mask.dtype.name, kind)
+        reach = Mask(name_of(mask.dtype), kind)
     is_spread = k.strides[2] != depth or v.strides[2] != depth_v
     packed = is_spread and queries >= 2 * width and keys * (depth + depth_v) * 4 <= _MOST_PACKED
     form = Form(
@@ -243,7 +246,7 @@ def _sliced(
     rows = -(-queries // (2 * blocks)) if parts == 1 else machine.lanes
     key_blocks = -(-keys // _KEY_BLOCK)
     key_block = -(-keys // (key_blocks * DEPTH)) * DEPTH
-    reach = None if mask is None else Mask(mask.dtype.name, "rows" if mask.strides[3] == 1 else "strided")
+    reach = None if mask is None else Mask(name_of(mask.dtype), "rows" if mask.strides[3] == 1 else "strided")
     form = SlicedForm(depth, depth_v, reach, is_causal, softcap, empty_is_zero, key_block >= keys)
     offsets, scratch = places(form, keys, key_block, 4 * floats)
     # Scores beyond 2²² are for vectors: near the largest of them a float32 has no place for a difference.

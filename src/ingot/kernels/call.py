@@ -135,10 +135,10 @@ def blank(layout: Layout) -> View:
     return View(_NOWHERE, 0, *layout)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Weights:
     """A constant array that is read when a kernel packs it, and let go again: it may lie in a file, or be
-    computed from what does.
+    computed from what does. Never changed once it is made.
     """
 
     shape: tuple[int, ...]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -68,9 +68,9 @@ MOST_OPERANDS = (FRAME_BYTES // 8 - len(TILE_SLOTS)) // 4
 _SHORT_EPILOGUE = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Epilogue:
-    """What becomes of each sum before it is stored.
+    """What becomes of each sum before it is stored. Never changed once it is made.
 
     Leaf 0 of `expression` is the sum, the others are `operands`, in order, each broadcastable to the shape
     of the output (at most MOST_OPERANDS). It has one result, the output's element.
@@ -96,8 +96,7 @@ class Reach:
         return self._hash
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """Sizes of a register tile: most pixels, and vectors of output channels."""
 
     pixels: int
@@ -195,8 +194,7 @@ class Frame:
         self._k.store(self._k.int(value), self.pointer, self._index[slot])
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(NamedTuple):
     """Which weights tiles fetch into L2 before they are needed, and how much of them at a time.
 
     Where several tiles share a panel, each fetches its part of the next panel: memory then works all the

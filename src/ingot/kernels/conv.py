@@ -53,7 +53,7 @@ from ingot.kernels.pack import (
     pack_mode,
     pack_ordered,
 )
-from ingot.kernels.reading import Geometry, Order, choose, ranges, table, tile_shape, weight_rows
+from ingot.kernels.reading import Order, choose, geometry, ranges, table, tile_shape, weight_rows
 from ingot.kernels.units import VALUES, check_bytes, pack_integers, pack_units, repeated, steps_of
 
 _TILES = 16  # of work, at least, where the problem has them
@@ -458,9 +458,12 @@ def _pointwise(
     for v in views:
         n, c, h, width = v.shape
         sn, sc, sh, sw = v.strides
-        inner = c // w.groups
-        matrices.append(v.with_dims((n, w.groups, h, width, inner), (sn, inner * sc, sh, sw, sc)))
-    after = replace(epilogue, operands=matrices[2:]) if epilogue else None
+        if w.groups == 1:
+            matrices.append(v.with_dims((n, h, width, c), (sn, sh, sw, sc)))
+        else:
+            inner = c // w.groups
+            matrices.append(v.with_dims((n, w.groups, h, width, inner), (sn, inner * sc, sh, sw, sc)))
+    after = Epilogue(epilogue.expression, matrices[2:]) if epilogue else None
     if isinstance(w, IntegerConvWeights):
         panels = replace(w.packed, depth=w.inputs)
         return integer_matmul(matrices[0], panels, matrices[1], after, machine, "conv")
@@ -536,7 +539,7 @@ def _form(
     (images, x_channels, height, x_width), (_, out_channels, out_rows, out_columns) = shapes
     (x_dtype, (_, x_channel, x_row, x_column)), lanes = layouts[0], machine.lanes
     outputs, is_float = w.outputs // w.groups, w.numbers == "float32"
-    g = Geometry(
+    g = geometry(
         w.in_place, w.order, w.channels, w.kernel, strides, dilations,
         pads[1], x_width, out_columns, lanes, (x_channel, x_row, x_column), w.step,
     )  # fmt: skip
@@ -637,27 +640,27 @@ def _tiles(
     numbers: Numbers,
 ) -> list[Kernel]:
     """The register tiles of all sizes, for whole panels and for the last one, of `last` channels."""
-    kernels: list[Kernel] = []
-    for is_last in (is_single, True):
-        vectors, masked = (-(-last // lanes), last % lanes != 0) if is_last else (width, False)
-        for rows, columns in itertools.product(heights, widths):
-            kernels.append(
-                tile(
-                    rows=rows,
-                    columns=columns,
-                    pitch=pitch,
-                    unroll=unroll,
-                    panel=width,
-                    vectors=vectors,
-                    fetch=fetch,
-                    fetched=fetched,
-                    sums=partial_sums(rows * columns, most, unroll),
-                    masked=masked,
-                    out=out,
-                    epilogue=epilogue,
-                    reaches=reaches,
-                    operands=operand_names(len(reaches)),
-                    **({} if numbers == "float32" else {"numbers": numbers}),
-                )
-            )
-    return kernels
+    sizes = list(itertools.product((is_single, True), heights, widths))
+    made: dict[tuple[bool, int, int], Kernel] = {}
+    for size in sizes:
+        if size in made:
+            continue
+        is_last, rows, columns = size
+        made[size] = tile(
+            rows=rows,
+            columns=columns,
+            pitch=pitch,
+            unroll=unroll,
+            panel=width,
+            vectors=-(-last // lanes) if is_last else width,
+            fetch=fetch,
+            fetched=fetched,
+            sums=partial_sums(rows * columns, most, unroll),
+            masked=is_last and last % lanes != 0,
+            out=out,
+            epilogue=epilogue,
+            reaches=reaches,
+            operands=operand_names(len(reaches)),
+            **({} if numbers == "float32" else {"numbers": numbers}),
+        )
+    return [made[size] for size in sizes]

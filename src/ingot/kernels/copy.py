@@ -15,6 +15,7 @@ from ingot.codegen.builder import I32, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
+from ingot.kernels.contract import name_of
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, identity
 from ingot.kernels.iteration import collapse, round_up
@@ -106,7 +107,7 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
     The views must not overlap.
     """
     if source.dtype != target.dtype:
-        cast = Expression((source.dtype.name,), (Step("Cast", (0,), target.dtype.name),), (1,))
+        cast = Expression((name_of(source.dtype),), (Step("Cast", (0,), name_of(target.dtype)),), (1,))
         return elementwise(cast, [source], [target], machine, label)
     if source.shape != target.shape:
         source = source.broadcast_to(target.shape)
@@ -118,7 +119,7 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
     side = machine.vector_bytes // max(4, itemsize)
     transposes = other is not None and to[-1] == 1 and from_[-1] not in (0, 1)
     if other is None or not transposes or 2 * min(space.sizes[other], space.sizes[-1]) < side:
-        return elementwise(identity(source.dtype.name), [source], [target], machine, label)
+        return elementwise(identity(name_of(source.dtype)), [source], [target], machine, label)
     a, b = space.sizes[other], space.sizes[-1]
     outer = [d for d in range(len(to) - 1) if d != other]
     size = math.prod(space.sizes)

@@ -20,7 +20,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout_of
-from ingot.kernels.contract import Epilogue, Reach
+from ingot.kernels.contract import Epilogue, Reach, name_of
 from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import aligned_floats, without_denormals
@@ -236,14 +236,16 @@ def _form(
     turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True, load_cost=cost)
     if turn is not None:
         block = Block(
-            (rows, columns), strides, dilations, *turn, gather, scatter, out.dtype.name, masked, group
+            (rows, columns), strides, dilations, *turn, gather, scatter, name_of(out.dtype), masked, group
         )
         further = [constant(_patterns(group, machine.lanes))]
         arguments, tiles, scratch = block_arguments(x, out, block, top, left, max(multiplier, 1), machine)
         code = depthwise_block(block=block, epilogue=epilogue, reaches=reaches, operands=operands)
     else:
         pixels = pixels_in_turn(out.shape[3])
-        window = Window(columns, strides[1], dilations[1], pixels, gather, scatter, out.dtype.name, masked)
+        window = Window(
+            columns, strides[1], dilations[1], pixels, gather, scatter, name_of(out.dtype), masked
+        )
         arguments, tiles = window_arguments(
             x, out, rows, strides[0], dilations[0], top, left, max(multiplier, 1), machine
         )

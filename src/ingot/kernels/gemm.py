@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -140,8 +139,7 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
                 k.call(code, frame.pointer, 0, 0, sums)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(NamedTuple):
     """How tiles read the left matrix: where it lies, or packed. Offsets are in floats."""
 
     in_place: bool
@@ -165,10 +163,16 @@ def _reading(
     if dtype == "float32" and reach < 2**28 and near:
         unroll = UNROLL if inner == 1 and depth % UNROLL == 0 else 1
         pitch = row if rows > 1 else 0
-        return _Reading(True, pitch, unroll, offsets_table(np.arange(0, depth, unroll) * inner))
+        return _Reading(True, pitch, unroll, _places(depth, unroll, inner))
     step, each = np.arange(-(-depth // UNROLL)), lanes // UNROLL
     offsets = step // each * (rows_in_band * lanes) + step % each * UNROLL
     return _Reading(False, lanes, UNROLL, offsets_table(offsets))
+
+
+@functools.lru_cache(1024)
+def _places(depth: int, step: int, distance: int) -> View:
+    """Where each step of `step` values begins that lie `distance` apart."""
+    return offsets_table(np.arange(0, depth, step) * distance)
 
 
 @functools.lru_cache(1024)
@@ -188,7 +192,7 @@ def _unit_reading(
     aligned = depth % 4 == 0 and (row % 4 == 0 or rows == 1) and units % step == 0
     if numbers == "bytes" and dtype == "uint8" and inner == 1 and aligned and abs(row) * rows < 2**30:
         pitch = row // 4 if rows > 1 else 0
-        return _Reading(True, pitch, step, offsets_table(np.arange(0, units, step)))
+        return _Reading(True, pitch, step, _places(units, step, 1))
     steps, each = np.arange(-(-units // step)), lanes // step
     offsets = steps // each * (rows_in_band * lanes) + steps % each * step
     return _Reading(False, lanes, step, offsets_table(offsets))
@@ -242,9 +246,9 @@ def product_calls(
 ) -> list[Call]:
     """Calls for panels that are packed already, of floats or of integers; see `matmul`."""
     shape = out.shape
-    views = [a.broadcast_to((*shape[:-1], a.shape[-1])), out]
+    views = [a if a.shape[:-1] == shape[:-1] else a.broadcast_to((*shape[:-1], a.shape[-1])), out]
     if epilogue is not None:
-        views += [v.broadcast_to(shape) for v in epilogue.operands]
+        views += [v if v.shape == shape else v.broadcast_to(shape) for v in epilogue.operands]
     form, places = _product(
         shape,
         tuple([(v.dtype, v.strides) for v in views]),
@@ -257,11 +261,9 @@ def product_calls(
     (table,) = form.constants
     for weights, offsets in places:
         x, y, *operands = (
-            [replace(v, offset=v.offset + o) for v, o in zip(views, offsets, strict=True)]
-            if any(offsets)
-            else views
+            [_further(v, o) for v, o in zip(views, offsets, strict=True)] if any(offsets) else views
         )
-        panels = replace(b.view, offset=b.view.offset + weights) if weights else b.view
+        panels = _further(b.view, weights) if weights else b.view
         calls.append(form.call([x, panels, y, table, *operands], [x, panels, table, *operands], [y]))
     return calls
 
@@ -281,6 +283,11 @@ def integer_matmul(
             "the inner sizes must be equal and the result [..., rows of the first, columns of the second]"
         )
     return product_calls(a, b, out, epilogue, machine, label) if out.size else []
+
+
+def _further(view: View, distance: int) -> View:
+    """The same view so many bytes further."""
+    return View(view.buffer, view.offset + distance, view.dtype, view.shape, view.strides)
 
 
 def _turn(view: View) -> View:
@@ -461,30 +468,28 @@ def _tiles(
     numbers: Numbers,
 ) -> list[Kernel]:
     """The register tiles: of each height, for whole panels and for the last one, of `last` columns."""
-    kernels: list[Kernel] = []
-    for is_last in (is_single, True):
-        vectors = -(-last // lanes) if is_last else width
-        for pixels in heights:
-            kernels.append(
-                tile(
-                    rows=1,
-                    columns=pixels,
-                    pitch=pitch,
-                    unroll=unroll,
-                    panel=width,
-                    vectors=vectors,
-                    fetch=fetch,
-                    fetched=fetched,
-                    sums=partial_sums(pixels, most, unroll),
-                    masked=is_last and last % lanes != 0,
-                    out=out,
-                    epilogue=epilogue,
-                    reaches=reaches,
-                    operands=operand_names(len(reaches)),
-                    **({} if numbers == "float32" else {"numbers": numbers}),
-                )
-            )
-    return kernels
+    made: dict[tuple[bool, int], Kernel] = {}
+    for is_last, pixels in itertools.product((is_single, True), heights):
+        if (is_last, pixels) in made:
+            continue
+        made[is_last, pixels] = tile(
+            rows=1,
+            columns=pixels,
+            pitch=pitch,
+            unroll=unroll,
+            panel=width,
+            vectors=-(-last // lanes) if is_last else width,
+            fetch=fetch,
+            fetched=fetched,
+            sums=partial_sums(pixels, most, unroll),
+            masked=is_last and last % lanes != 0,
+            out=out,
+            epilogue=epilogue,
+            reaches=reaches,
+            operands=operand_names(len(reaches)),
+            **({} if numbers == "float32" else {"numbers": numbers}),
+        )
+    return [made[is_last, pixels] for is_last in (is_single, True) for pixels in heights]
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:

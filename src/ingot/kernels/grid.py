@@ -9,7 +9,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingot.codegen.builder import Builder, Int, Value
 from ingot.kernels.call import View
@@ -18,8 +18,7 @@ from ingot.kernels.iteration import Space, block_of, collapse
 _SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(NamedTuple):
     """What of the loops changes the code.
 
     classes: how each operand moves along the innermost dimension: "c" to the next element, "s" by a stride,
@@ -89,9 +88,12 @@ def _loops(
     strides: tuple[tuple[int, ...], ...] = (*space.strides[count:], *space.strides[:count])
     if not space.sizes:
         strides = ((1,),) * len(views)
+    inputs = len(views) - count
     classes = tuple(
-        "c" if s[-1] == 1 else "s" if s[-1] or i >= len(views) - count else "b" if any(s) else "u"
-        for i, s in enumerate(strides)
+        [
+            "c" if s[-1] == 1 else "s" if s[-1] or i >= inputs else "b" if any(s) else "u"
+            for i, s in enumerate(strides)
+        ]
     )
     n, m, outer = sizes[-1], (sizes[-2] if len(sizes) > 1 else 1), sizes[:-2]
     size = math.prod(sizes)
@@ -116,8 +118,10 @@ def _loops(
 def _arrange(space: Space, lanes: int) -> Space:
     """Choose the dimension for the vectors, and next to it a long one: the loop over rows in a tile."""
     rank = len(space.sizes)
+    if rank < 2:
+        return space
     order = list(range(rank))
-    if rank > 1 and 2 * space.sizes[-1] < lanes:
+    if 2 * space.sizes[-1] < lanes:
         # Too narrow for a vector: a long dimension is better, even with gathers.
         long = [d for d in order[:-1] if space.sizes[d] >= 2 * lanes]
         if long:
@@ -128,8 +132,10 @@ def _arrange(space: Space, lanes: int) -> Space:
         rows = next((d for d in reversed(order[:-1]) if space.sizes[d] >= 8), order[-2])
         order.remove(rows)
         order.insert(rank - 2, rows)
+    if order == sorted(order):
+        return space
     return Space(
-        tuple(space.sizes[d] for d in order), tuple(tuple(s[d] for d in order) for s in space.strides)
+        tuple([space.sizes[d] for d in order]), tuple([tuple([s[d] for d in order]) for s in space.strides])
     )
 
 

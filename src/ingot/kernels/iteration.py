@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: At most so many tiles for an even share among threads; it is divisible by most numbers of threads up to 16.
 TILES = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(NamedTuple):
     """Sizes of dimensions, outermost first, and for each operand its strides along them (elements)."""
 
     sizes: tuple[int, ...]
@@ -22,16 +21,21 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Space:
 
     Two dimensions merge where every operand steps through them as through one.
     """
-    dims = [(n, steps) for n, *steps in zip(sizes, *strides, strict=True) if n != 1]
-    dims.sort(key=lambda dim: [-abs(step) for step in dim[1]])
-    merged: list[tuple[int, list[int]]] = []
+    dims = [dim for dim in zip(sizes, zip(*strides, strict=True), strict=True) if dim[0] != 1]
+    if len(dims) > 1:
+        dims.sort(key=_far)
+    merged: list[tuple[int, tuple[int, ...]]] = []
     for size, steps in dims:
-        if merged and merged[-1][1] == [size * inner for inner in steps]:
+        if merged and merged[-1][1] == tuple([size * inner for inner in steps]):
             merged[-1] = (merged[-1][0] * size, steps)
         else:
             merged.append((size, steps))
     along = tuple(zip(*[steps for _, steps in merged], strict=True)) if merged else ((),) * len(strides)
     return Space(tuple([size for size, _ in merged]), along)
+
+
+def _far(dim: tuple[int, tuple[int, ...]]) -> list[int]:
+    return [-abs(step) for step in dim[1]]
 
 
 def round_up(n: int, unit: int) -> int:

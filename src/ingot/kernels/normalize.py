@@ -292,6 +292,6 @@ def group_norm(
         machine,
         eps=eps,
         extras=extras,
-        epilogue=affine(x.dtype.name, scale.dtype.name, bias.dtype.name),
+        epilogue=affine(name_of(x.dtype), name_of(scale.dtype), name_of(bias.dtype)),
         label=label or "group_norm",
     )

@@ -274,6 +274,9 @@ def _pool(
 
 def _scales(axis: _Axis, low: int, high: int, outputs: int) -> View:
     """1 / count of each output's taps in low..high."""
+    last = (outputs - 1) * axis.stride + (axis.window - 1) * axis.dilation - axis.begin
+    if low <= -axis.begin and last < high:  # all of them
+        return constant(np.full(outputs, 1 / axis.window, np.float32))
     taps = np.arange(axis.window) * axis.dilation - axis.begin + np.arange(outputs)[:, None] * axis.stride
     with np.errstate(divide="ignore"):
         return constant((1 / ((low <= taps) & (taps < high)).sum(1)).astype(np.float32))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -32,9 +32,12 @@ Order = Literal["blocks", "planes", "pixels"]
 _LONGEST_STEP = 8
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Geometry:
-    """A convolution's numbers that decide how its input is read. Pairs are (rows, columns)."""
+    """A convolution's numbers that decide how its input is read. Pairs are (rows, columns).
+
+    Never changed once it is made; what follows from the numbers is worked out with it.
+    """
 
     in_place: bool
     order: Order
@@ -49,87 +52,67 @@ class Geometry:
     steps: tuple[int, int, int]  # of the input, in elements: to the next channel, row, column
     step: int = UNROLL  # values of a block of channels in a step
 
-    @functools.cached_property
-    def reach(self) -> int:
-        """Columns from the first tap of the filter to the last."""
-        return (self.kernel[1] - 1) * self.dilations[1]
+    #: columns from the first tap of the filter to the last
+    reach: int = field(init=False)
+    #: the distance in the input of two packed rows
+    rows_step: int = field(init=False)
+    #: packed rows that one output row needs, but for the first
+    extra_rows: int = field(init=False)
+    #: packed rows from one output row to the next
+    advance: int = field(init=False)
+    #: which columns, modulo the stride, are read
+    phases: list[int] = field(init=False)
+    #: values of a pixel that lie side by side in a packed line
+    values: int = field(init=False)
+    #: blocks of channels, or planes of lines
+    planes: int = field(init=False)
+    #: columns of a phase that are read, or floats of a line
+    columns: int = field(init=False)
+    #: floats from one packed row to the next
+    line: int = field(init=False)
+    #: floats from one output pixel's values to the next one's
+    pitch: int = field(init=False)
+    #: floats from one output row's values to the next one's
+    row_pitch: int = field(init=False)
+    #: floats of memory that one output row's input takes, to choose how many of them stay in the cache
+    row_floats: int = field(init=False)
+    #: values of the contraction in a step: a divisor of the runs in which they lie side by side
+    unroll: int = field(init=False)
 
-    @functools.cached_property
-    def rows_step(self) -> int:
-        """The distance in the input of two packed rows."""
-        return self.strides[0] if self.kernel[0] == 1 else 1
-
-    @functools.cached_property
-    def extra_rows(self) -> int:
-        """Packed rows that one output row needs, but for the first."""
-        return (self.kernel[0] - 1) * self.dilations[0]
-
-    @functools.cached_property
-    def advance(self) -> int:
-        """Packed rows from one output row to the next."""
-        return self.strides[0] // self.rows_step
-
-    @functools.cached_property
-    def phases(self) -> list[int]:
-        """Which columns, modulo the stride, are read."""
-        return sorted({j * self.dilations[1] % self.strides[1] for j in range(self.kernel[1])})
-
-    @functools.cached_property
-    def values(self) -> int:
-        """Values of a pixel that lie side by side in a packed line."""
-        return self.channels if self.order == "pixels" else 1
-
-    @functools.cached_property
-    def planes(self) -> int:
-        """Blocks of channels, or planes of lines."""
-        each = {"blocks": self.lanes, "planes": 1, "pixels": self.channels}[self.order]
-        return max(1, -(-self.channels // each))
-
-    @functools.cached_property
-    def columns(self) -> int:
-        """Columns of a phase that are read, or floats of a line."""
-        if self.order == "blocks":
-            return self.out_width + self.reach // self.strides[1]
-        floats = ((self.out_width - 1) * self.strides[1] + self.reach + 1) * self.values
-        return -(-floats // self.lanes) * self.lanes
-
-    @functools.cached_property
-    def line(self) -> int:
-        """Floats from one packed row to the next."""
-        return self.columns * (len(self.phases) * self.lanes if self.order == "blocks" else 1)
-
-    @functools.cached_property
-    def pitch(self) -> int:
-        """Floats from one output pixel's values to the next one's."""
-        if self.in_place:
-            return self.strides[1] * self.steps[2]
-        return self.lanes if self.order == "blocks" else self.strides[1] * self.values
-
-    @functools.cached_property
-    def row_pitch(self) -> int:
-        """Floats from one output row's values to the next one's."""
-        return self.strides[0] * self.steps[1] if self.in_place else self.advance * self.line
-
-    @functools.cached_property
-    def unroll(self) -> int:
-        """Values of the contraction in a step: a divisor of the runs in which they lie side by side."""
-        if self.order == "blocks":
-            return self.step
-        dense = self.dilations[1] == 1 and (not self.in_place or self.steps[2] == self.values)
-        if self.order == "planes":
-            runs = self.kernel[1] if dense else 1
+    def __post_init__(self) -> None:
+        (rows, columns), (down, across), (dh, dw) = self.kernel, self.strides, self.dilations
+        is_blocks, channels = self.order == "blocks", self.channels
+        self.reach = reach = (columns - 1) * dw
+        self.rows_step = down if rows == 1 else 1
+        self.extra_rows = (rows - 1) * dh
+        self.advance = down // self.rows_step
+        self.phases = [0] if across == 1 else sorted({j * dw % across for j in range(columns)})
+        self.values = values = channels if self.order == "pixels" else 1
+        each = self.lanes if is_blocks else values
+        self.planes = max(1, -(-channels // each))
+        if is_blocks:
+            self.columns = self.out_width + reach // across
+            self.line = self.columns * len(self.phases) * self.lanes
         else:
-            runs = self.channels * (self.kernel[1] if dense else 1)
+            floats = ((self.out_width - 1) * across + reach + 1) * values
+            self.columns = self.line = -(-floats // self.lanes) * self.lanes
+        if self.in_place:
+            self.pitch, self.row_pitch = across * self.steps[2], down * self.steps[1]
+            self.row_floats = channels * self.width * down
+        else:
+            self.pitch = self.lanes if is_blocks else across * values
+            self.row_pitch = self.advance * self.line
+            self.row_floats = self.planes * self.row_pitch
+        self.unroll = self.step if is_blocks else self._unroll()
+
+    def _unroll(self) -> int:
+        dense = self.dilations[1] == 1 and (not self.in_place or self.steps[2] == self.values)
+        runs = self.values * (self.kernel[1] if dense else 1)
         return max(u for u in range(1, _LONGEST_STEP + 1) if runs % u == 0)
 
-    @functools.cached_property
-    def row_floats(self) -> int:
-        """Floats of memory that one output row's input takes, to choose how many of them stay in the
-        cache.
-        """
-        if self.in_place:
-            return self.channels * self.width * self.strides[0]
-        return self.planes * self.line * self.advance
+
+#: A geometry, made once for layers that are alike: what is known of one is kept under it.
+geometry = functools.lru_cache(1024)(Geometry)
 
 
 def choose(

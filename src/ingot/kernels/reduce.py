@@ -18,6 +18,7 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
+from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
 from ingot.kernels.operations import OPERATIONS
 from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
@@ -35,7 +36,7 @@ def supports(op: str, dtype: str) -> bool:
 def evaluate_reduce(op: str, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """The plain definition: floats in float64, integers in their own type; the axes are dropped."""
     axis = tuple(axes)
-    if is_float(x.dtype.name):
+    if is_float(name_of(x.dtype)):
         x = x.astype(np.float64)
     bounds: Any = np.finfo(x.dtype) if x.dtype.kind == "f" else np.iinfo(x.dtype)
     low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (bounds.min, bounds.max)
@@ -166,7 +167,7 @@ def reduce(
     empty sum is 0, an empty product 1, an empty maximum -Inf (or the lowest integer).
     """
     if prologue is None:
-        prologue = identity(inputs[0].dtype.name)
+        prologue = identity(name_of(inputs[0].dtype))
     dtype = prologue.result_dtypes[0]
     if epilogue is None:
         epilogue = identity(dtype)

@@ -16,6 +16,7 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
+from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
 from ingot.kernels.reduce import accumulator
 from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
@@ -128,11 +129,11 @@ def softmax(
     result and of `extras`, default the result itself. operands and extras broadcast to x's shape.
     """
     if prologue is None:
-        prologue = identity(x.dtype.name)
+        prologue = identity(name_of(x.dtype))
     dtype = prologue.result_dtypes[0]
     if epilogue is None:
         epilogue = identity(dtype)
-    if not is_float(dtype) or out.dtype.name != epilogue.result_dtypes[0]:
+    if not is_float(dtype) or name_of(out.dtype) != epilogue.result_dtypes[0]:
         raise ValueError(f"softmax of {dtype} into {out.dtype.name}: want floats of one dtype")
     views = [v.broadcast_to(x.shape) for v in (x, *operands, *extras)]
     widest, weight = max(prologue.widest, epilogue.widest), 20 + prologue.weight

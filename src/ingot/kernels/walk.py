@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingot.codegen.builder import Builder, Int, Value
 from ingot.codegen.elements import (
@@ -33,8 +34,7 @@ from ingot.kernels.iteration import TILES, Space, collapse, round_up
 _BLOCK = 256  # steps of a loop whose sums are added up before they join the total
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """What of a walk changes the code. Operands are numbered in the order of their views."""
 
     dtypes: tuple[str, ...]

@@ -196,8 +196,8 @@ class Attention(Op):
         facts = [plan.facts(v) for v in (query, key, value)]
         given_mask = None if mask is None else plan.facts(mask)
         if (
-            any(f.dtype.name not in _COMPUTED for f in facts)
-            or (given_mask is not None and given_mask.dtype.name not in (*_COMPUTED, "bool"))
+            any(name_of(f.dtype) not in _COMPUTED for f in facts)
+            or (given_mask is not None and name_of(given_mask.dtype) not in (*_COMPUTED, "bool"))
             or any(plan.wants(v) for v in node.outputs[3:])
         ):
             return False
@@ -288,7 +288,7 @@ _COMPUTED = ("float32", "float16", "bfloat16")
 
 def _as_float32(plan: Lowering, view: Memory) -> Memory:
     """Half precision as float32; truth values and float32 as they are."""
-    if view.dtype.name not in ("float16", "bfloat16"):
+    if name_of(view.dtype) not in ("float16", "bfloat16"):
         return view
     wide = plan.temporary(view.shape, np.float32)
     plan.emit(copy(view, wide, plan.machine))

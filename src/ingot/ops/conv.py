@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Weights
 from ingot.kernels.call import View as Memory
-from ingot.kernels.contract import Epilogue
+from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.contraction import DTYPES
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import pack_depthwise
@@ -43,7 +43,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-from ingot.ops.sums import dequantized_conv, placed
+from ingot.ops.sums import dequantized, dequantized_conv, placed
 from ingot.ops.window import Window, channels_last
 
 Outputs = list[Facts | None] | None
@@ -115,11 +115,11 @@ class Conv(Op):
         assert w is not None
         facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
-        if facts.dtype.name not in DTYPES:
+        if name_of(facts.dtype) not in DTYPES:
             return False
         window, machine = self.window(node, facts.shape, plan.facts(w).shape), plan.machine
         pads = (*window.before, *window.after)
-        if weights is None or not supports(facts.dtype.name, rank) or min(pads) < 0:
+        if weights is None or not supports(name_of(facts.dtype), rank) or min(pads) < 0:
             image = padded(plan, plan.view(x), window.before, window.after)
             filters = filters_of(weights or plan.view(w), group, _key("conv", w, group))
             out = plan.output(_with_bias(plan, node, rank), channels_last(rank))
@@ -173,8 +173,10 @@ class Conv(Op):
 def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedConvWeights | None:
     """The filters in slices, where tile registers are faster than vectors."""
     w, machine = node.inputs[1], plan.machine
-    weights = None if w is None else plan.weights(w)
-    if weights is None or w is None or not (plan.options.amx and machine.tiles):
+    if w is None or not (plan.options.amx and machine.tiles):
+        return None
+    weights = plan.weights(w)
+    if weights is None:
         return None
     if (
         x.dtype != np.float32
@@ -237,6 +239,8 @@ def _from_integers(plan: Lowering, node: ir.Node, window: Window, group: int) ->
     """A convolution of dequantised integers; False where it is none, or no kernel computes it."""
     x, w, value = first_input(node), node.inputs[1], node.outputs[0]
     assert w is not None
+    if dequantized(plan, x) is None:
+        return False
     bias, facts = node.inputs[2] if len(node.inputs) > 2 else None, plan.facts(value)
     product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
     if not dequantized_conv(plan, product, x, w, window, group):
@@ -356,7 +360,7 @@ class ConvTranspose(Op):
         assert w is not None
         facts, weights = plan.facts(x), plan.weights(w)
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
-        if facts.dtype.name not in DTYPES:
+        if name_of(facts.dtype) not in DTYPES:
             return False
         window = self.window(node, facts.shape, plan.facts(w).shape)
         source, machine = plan.view(x), plan.machine
@@ -366,7 +370,7 @@ class ConvTranspose(Op):
         ]
         phases = list(itertools.product(*axes))
         unreached = any(not phase.taps for axis in axes for phase in axis)
-        if weights is None or not supports(facts.dtype.name, rank) or unreached:
+        if weights is None or not supports(name_of(facts.dtype), rank) or unreached:
             out = plan.output(_with_bias(plan, node, rank), channels_last(rank))
             _in_phases(plan, source, w, out, group, phases, window.strides)
             return True

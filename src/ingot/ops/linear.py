@@ -85,7 +85,7 @@ class MatMul(Op):
         a, b = first_input(node), node.inputs[1]
         assert b is not None
         value = node.outputs[0]
-        if plan.facts(a).dtype.name not in DTYPES:
+        if name_of(plan.facts(a).dtype) not in DTYPES:
             return False
         a_rank, b_rank = len(plan.facts(a).shape), len(plan.facts(b).shape)
         if dequantized_matmul(plan, value, a, b):
@@ -155,7 +155,7 @@ class Gemm(Op):
         value = node.outputs[0]
         facts = plan.facts(value)
         alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
-        if facts.dtype.name not in DTYPES or (facts.dtype.kind in "iu" and not alpha == beta == 1.0):
+        if name_of(facts.dtype) not in DTYPES or (facts.dtype.kind in "iu" and not alpha == beta == 1.0):
             return False
         transposed_a, transposed = (bool(attr_int(node, name, 0)) for name in ("transA", "transB"))
         whole = value if c is None or beta == 0.0 else plan.intermediate(facts.shape, facts.dtype)
@@ -357,7 +357,7 @@ class Einsum(Op):
         equation = attr_str(node, "equation", "").replace(" ", "")
         terms = einsum_terms(equation, [len(f.shape) for f in facts])
         dtype = facts[0].dtype
-        if terms is None or dtype.name not in DTYPES or any(f.dtype != dtype for f in facts):
+        if terms is None or name_of(dtype) not in DTYPES or any(f.dtype != dtype for f in facts):
             return False
         inputs, output = terms
         if not _in_float32(dtype) or not _is_product(inputs, output, [f.shape for f in facts]):
@@ -507,7 +507,7 @@ class Det(Op):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Elimination, a matrix at a time."""
         x = plan.plain(first_input(node))
-        if x.dtype.name not in FLOATS:
+        if name_of(x.dtype) not in FLOATS:
             return False
         out = plan.output(node.outputs[0])
         target = out if out.is_contiguous else plan.temporary(out.shape, out.dtype)

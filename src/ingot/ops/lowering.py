@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from ingot.kernels.contract import name_of
+
 if TYPE_CHECKING:
     from ingot.codegen.machine import Machine
     from ingot.kernels.call import Call, Series, View, Weights
@@ -55,8 +57,8 @@ class Steps:
         """The result, of `dtype` (default: the first operand's); `into`: the value that it is."""
         first = operands[0]
         assert isinstance(first, ir.Value)
-        own = self._plan.facts(first).dtype.name
-        kinds = [self._plan.facts(v).dtype.name for v in operands if isinstance(v, ir.Value)]
+        own = name_of(self._plan.facts(first).dtype)
+        kinds = [name_of(self._plan.facts(v).dtype) for v in operands if isinstance(v, ir.Value)]
         given = [v if isinstance(v, ir.Value) else self.number(v, kinds[-1]) for v in operands]
         return self._wait(op, given, dtype or own, into, tuple(attrs.items()))
 
@@ -70,7 +72,7 @@ class Steps:
 
     def cast(self, value: ir.Value, dtype: str, into: ir.Value | None = None) -> ir.Value:
         """`value` in another dtype; itself where it has that already."""
-        if into is None and self._plan.facts(value).dtype.name == dtype:
+        if into is None and name_of(self._plan.facts(value).dtype) == dtype:
             return value
         return self("Cast", value, dtype=dtype, into=into)
 

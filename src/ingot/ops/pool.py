@@ -13,6 +13,7 @@ from ingot.codegen.elements import FLOATS, INTEGERS
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.call import Call, row_major
 from ingot.kernels.call import View as Memory
+from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import fill
 from ingot.kernels.expression import Step, expression_of
@@ -63,7 +64,7 @@ class Pool(Op):
         """
         x, value = first_input(node), node.outputs[0]
         facts, machine = plan.facts(x), plan.machine
-        rank, dtype = len(facts.shape) - 2, facts.dtype.name
+        rank, dtype = len(facts.shape) - 2, name_of(facts.dtype)
         window = self.window(node, facts.shape)
         if rank not in (1, 2, 3) or not self.is_native(node) or dtype not in _DIRECT:
             return self.lower_windows(node, plan, window)
@@ -147,9 +148,9 @@ class AveragePool(Pool):
         """Sums, and a step that divides them by how many elements there are."""
         x, value = first_input(node), node.outputs[0]
         facts = plan.facts(x)
-        if facts.dtype.name not in FLOATS or 0 in facts.shape:
+        if name_of(facts.dtype) not in FLOATS or 0 in facts.shape:
             return False
-        dtype, rank, wide = facts.dtype.name, len(window.kernel), wide_of(facts.dtype.name)
+        dtype, rank, wide = name_of(facts.dtype), len(window.kernel), wide_of(name_of(facts.dtype))
         windows = _windows(plan, plan.view(x), window, 0.0)
         total = plan.temporary(plan.facts(value).shape, dtype_of(wide))
         widened = expression_of((dtype,), (Step("Cast", (0,), wide),), (1,))
@@ -211,7 +212,7 @@ class MaxPool(Pool):
         """A reduction; for positions, the place of the largest in a copy of each window, and steps."""
         x, value, machine = first_input(node), node.outputs[0], plan.machine
         facts = plan.facts(x)
-        if facts.dtype.name not in (*FLOATS, *INTEGERS) or 0 in facts.shape:
+        if name_of(facts.dtype) not in (*FLOATS, *INTEGERS) or 0 in facts.shape:
             return False
         lowest = -math.inf if is_float(facts.dtype) else int(np.iinfo(facts.dtype).min)
         rank = len(window.kernel)
@@ -279,7 +280,7 @@ class LpPool(Pool):
         """Sums of powers, and their roots."""
         x, value, p = first_input(node), node.outputs[0], float(attr_int(node, "p", 2))
         facts = plan.facts(x)
-        dtype, rank, wide = facts.dtype.name, len(window.kernel), wide_of(facts.dtype.name)
+        dtype, rank, wide = name_of(facts.dtype), len(window.kernel), wide_of(name_of(facts.dtype))
         if dtype not in FLOATS or 0 in facts.shape:
             return False
 

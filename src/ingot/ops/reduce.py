@@ -12,6 +12,7 @@ from ingot.codegen.elements import INTEGERS
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative
 from ingot.kernels.call import View
+from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.reduce import reduce, supports
 from ingot.ops.lowering import Lowering
@@ -102,7 +103,7 @@ def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value)
     """
     facts = plan.facts(x)
     truth = facts.dtype == np.bool_ and op in ("ReduceMax", "ReduceMin")
-    own = facts.dtype.name
+    own = name_of(facts.dtype)
     through_float = op in ("ReduceMean", "ReduceL2") and own in INTEGERS
     if not truth and not through_float and not supports(op, own):
         return False
@@ -191,7 +192,7 @@ class _ArgExtreme(Op):
         """One kernel for numbers."""
         x = first_input(node)
         facts = plan.facts(x)
-        if not supports("ReduceMax", facts.dtype.name):
+        if not supports("ReduceMax", name_of(facts.dtype)):
             return False
         axis = normal_axis(node, attr_int(node, "axis", 0), len(facts.shape))
         view, out = plan.view(x), plan.output(node.outputs[0])
@@ -257,7 +258,7 @@ class _Cumulative(Op):
         """One kernel for numbers."""
         x, axis = first_input(node), plan.constant(node.inputs[1])
         facts = plan.facts(x)
-        if axis is None or not supports("ReduceSum", facts.dtype.name):
+        if axis is None or not supports("ReduceSum", name_of(facts.dtype)):
             return False
         at = normal_axis(node, int(axis.reshape(())), len(facts.shape))
         exclusive, reverse = (bool(attr_int(node, name, 0)) for name in ("exclusive", "reverse"))

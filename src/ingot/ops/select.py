@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.elements import DTYPES
+from ingot.kernels.contract import name_of
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.unique import evaluate_unique, unique
 from ingot.ops.lowering import Lowering
@@ -38,7 +39,7 @@ class NonZero(Op):
     def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Bounds:
         """All elements."""
         x = need(node, inputs, 0)
-        if x.dtype.name not in DTYPES:
+        if name_of(x.dtype) not in DTYPES:
             return None
         return [Bound(INT64, (len(x.shape), math.prod(x.shape)), 1)]
 
@@ -108,7 +109,7 @@ class Unique(Op):
         """All of them."""
         x = need(node, inputs, 0)
         axis = self._axis(node, len(x.shape))
-        if x.dtype.name not in DTYPES:
+        if name_of(x.dtype) not in DTYPES:
             return None
         shape = (math.prod(x.shape),) if axis is None else x.shape
         n = shape[axis or 0]

@@ -38,15 +38,15 @@ class Window:
 
         Raises `ShapeError` where it does not fit once.
         """
-        rank = len(sizes)
+        found = node.attributes.data
         fitted = _fit(
             sizes,
             kernel,
-            attr_ints(node, "strides") or (1,) * rank,
-            attr_ints(node, "dilations") or (1,) * rank,
-            attr_ints(node, "pads") or (0,) * (2 * rank),
-            attr_str(node, "auto_pad", "NOTSET"),
-            bool(attr_int(node, "ceil_mode", 0)),
+            attr_ints(node, "strides") if "strides" in found else None,
+            attr_ints(node, "dilations") if "dilations" in found else None,
+            attr_ints(node, "pads") if "pads" in found else None,
+            attr_str(node, "auto_pad", "NOTSET") if "auto_pad" in found else "NOTSET",
+            "ceil_mode" in found and attr_int(node, "ceil_mode", 0) != 0,
         )
         if isinstance(fitted, Window):
             return fitted
@@ -79,14 +79,15 @@ _CHECK = "Check the node's attributes and the shapes that feed it."
 def _fit(
     sizes: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    pads: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    dilations: tuple[int, ...] | None,
+    pads: tuple[int, ...] | None,
     auto: str,
     ceil: bool,
 ) -> Window | tuple[str, str]:
     """See `Window.of`; what was found and what to do where it does not fit."""
     rank = len(sizes)
+    strides, dilations, pads = strides or (1,) * rank, dilations or (1,) * rank, pads or (0,) * (2 * rank)
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         found = f"kernel {show(kernel)}, strides {show(strides)}, dilations {show(dilations)} and pads"
         return f"{found} {show(pads)} do not all belong to {rank} spatial dimensions", _CHECK

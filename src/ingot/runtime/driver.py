@@ -245,12 +245,14 @@ class Driver:
         results = [(known.facts[v].shape, known.facts[v].dtype) for v in outputs]
         if known.bounds:
             results.append(((), np.dtype(np.int64)))
-        later = {
-            v: f
-            for v, f in known.facts.items()
-            if f.is_known and v not in index.constants and last_use.get(v, -1) >= known.stop
-        }
         stop, is_last = known.stop, not known.cut
+        later: dict[ir.Value, Facts] = {}
+        if not is_whole:
+            later.update(
+                (v, f)
+                for v, f in known.facts.items()
+                if f.is_known and v not in index.constants and last_use.get(v, -1) >= stop
+            )
         stage = Stage(
             index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds
         )
