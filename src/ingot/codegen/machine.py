@@ -101,6 +101,17 @@ def _tiles_allowed() -> bool:
     return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
+def masked(isa: str | None = None) -> str | None:
+    """What `isa`, or else the environment's INGOT_ISA, masks, in small letters; None: nothing.
+
+    Raises IngotError for another name.
+    """
+    level = (isa or os.environ.get("INGOT_ISA", "")).strip().lower() or None  # set to nothing: not set
+    if level is not None and level not in _MASKED:
+        raise IngotError(f"INGOT_ISA is {level!r}; it may be one of {', '.join(_MASKED)}")
+    return level
+
+
 @functools.cache
 def host(isa: str | None = None) -> Machine:
     """The CPU in front of us. `isa` (or the environment's INGOT_ISA) masks what is newer: "amx", "avx512",
@@ -108,9 +119,7 @@ def host(isa: str | None = None) -> Machine:
 
     Raises IngotError for another name, or where the CPU lacks what was asked for.
     """
-    level = (isa or os.environ.get("INGOT_ISA", "")).strip().lower() or None  # set to nothing: not set
-    if level is not None and level not in _MASKED:
-        raise IngotError(f"INGOT_ISA is {level!r}; it may be one of {', '.join(_MASKED)}")
+    level = masked(isa)
     cpu = this_cpu()
     available = {name for name, on in cpu.features.items() if on}
     enabled = {name for name in available if not name.startswith(_MASKED[level] if level else ())}

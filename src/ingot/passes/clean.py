@@ -46,14 +46,16 @@ def remove_unused_initializers(model: ir.Model) -> int:
 def merge_initializers(model: ir.Model) -> int:
     """Lets equal initializers be one, in place; returns how many went.
 
-    requires: nothing. ensures: no two initializers of a graph are the same tensor, or small and equal.
+    requires: nothing. ensures: no two initializers of a graph that are used are the same tensor, or small and
+    equal.
     """
     count = 0
     for graph in graphs_of(model):
         alike: dict[Any, list[ir.Value]] = {}
         for value in graph.initializers.data.values():
             tensor = value.const_value
-            if tensor is not None and not value.is_graph_input() and not value.is_graph_output():
+            is_free = not value.is_graph_input() and not value.is_graph_output()
+            if tensor is not None and is_free and value.uses():  # the others go in the end
                 alike.setdefault((tensor.dtype, tensor.shape.dims), []).append(value)
         # A few bytes tell most of them apart, and need not all be read.
         for values in _groups(alike.values(), _tensor_sample):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,8 @@ from ingot.passes.rewrite import remove_unused
 FILE_LIMIT = 64 << 10
 #: In memory a result is computed once instead of in every run.
 SESSION_LIMIT = 1 << 30
+
+_Pending: TypeAlias = dict[ir.Value, Array]
 
 # Folding these would undo what they are there for: weights stored in fewer bits.
 _KEPT = frozenset({"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"})
@@ -64,28 +67,61 @@ def _tensor(array: Array) -> ir.TensorProtocol:
 
 def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
     count = 0
+    #: results that only nodes read which will be folded in their turn: most never become initializers
+    pending: _Pending = {}
     for node in list(graph):
-        if (
-            node.graph is not graph
-            or node.domain != ""
-            or node.op_type in _KEPT
-            or node.op_type == "Constant"
-        ):
-            continue
-        results = _by_shape(node, dims)
-        if results is None:
-            results = _by_value(node, limit)
-        if results is None:
+        if not _is_candidate(node, graph):
             continue
         feeding = [value for value in node.inputs if value is not None]
-        values: list[ir.Value | None] = []
-        for output, array in zip(node.outputs, results, strict=True):
-            used = output.uses() or output.is_graph_output()
-            values.append(add_initializer(graph, output.name or "folded", _tensor(array)) if used else None)
-        replace(node, values)
-        remove_unused(feeding)
+        waiting = [value for value in feeding if value in pending]
+        results = None if waiting else _by_shape(node, dims)
+        if results is None:
+            results = _by_value(node, limit, pending)
+        if results is None:
+            for value in waiting:
+                _settle(value, graph, pending)
+            continue
         count += 1
+        pending.update(zip(node.outputs, results, strict=True))
+        if not all(_is_passing(output, graph, pending) for output in node.outputs):
+            _settle(node.outputs[0], graph, pending)
+            remove_unused(feeding)
+            for value in waiting:
+                if not value.uses():
+                    pending.pop(value, None)
+    for value in list(pending):  # of nodes that stand behind those which read them
+        _settle(value, graph, pending)
     return count
+
+
+def _is_candidate(node: ir.Node, graph: ir.Graph) -> bool:
+    return (
+        node.graph is graph and node.domain == "" and node.op_type not in _KEPT and node.op_type != "Constant"
+    )
+
+
+def _is_passing(output: ir.Value, graph: ir.Graph, pending: _Pending) -> bool:
+    """Whether every node that reads a known value has nothing but known inputs."""
+    return not output.is_graph_output() and all(
+        _is_candidate(user, graph)
+        and all(v is None or v in pending or constant_shape(v) is not None for v in user.inputs)
+        for user, _ in output.uses()
+    )
+
+
+def _settle(value: ir.Value, graph: ir.Graph, pending: _Pending) -> None:
+    """Puts initializers in the place of the node that computes a pending value."""
+    node = value.producer()
+    if value not in pending or node is None or node.graph is not graph:
+        return
+    values: list[ir.Value | None] = []
+    for output in node.outputs:
+        array = pending.pop(output, None)
+        if array is None or not (output.uses() or output.is_graph_output()):
+            values.append(None)
+        else:
+            values.append(add_initializer(graph, output.name or "folded", _tensor(array)))
+    replace(node, values)
 
 
 def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
@@ -106,15 +142,22 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
     return [np.array(keys, np.int64).reshape(tuple(int(n) for n in shape if isinstance(n, int)))]
 
 
-def _by_value(node: ir.Node, limit: int) -> list[Array] | None:
+def _by_value(node: ir.Node, limit: int, pending: _Pending) -> list[Array] | None:
+    """What a node computes of constants and of pending results."""
     inputs = [value for value in node.inputs if value is not None]
-    if not inputs or any(constant_shape(value) is None for value in inputs):
+    if not inputs:
         return None
+    for value in inputs:
+        if value not in pending and constant_shape(value) is None:
+            return None
     try:
         op = find(node.domain, node.op_type, node)
         if op.random or op.subgraphs or len(node.outputs) < 1:
             return None
-        arrays = [constant_of(value) for value in node.inputs]
+        arrays = [
+            pending[value] if value is not None and value in pending else constant_of(value)
+            for value in node.inputs
+        ]
         # The size first: an Expand of one number may be huge.
         given = sum(a.nbytes for a in arrays if a is not None)
         facts = op.infer(node, [None if a is None else Facts(a.dtype, a.shape, a) for a in arrays])

@@ -71,7 +71,8 @@ def _all_nodes(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
 
 def _upgrade_all(model: ir.Model, target: int) -> None:
     declared = model.opset_imports.get("")
-    nodes = [node for graph in graphs_of(model) for node in graph if node.domain == ""]
+    graphs = graphs_of(model)
+    nodes = [node for graph in graphs for node in graph if node.domain == ""]
     if declared is None:
         if nodes:
             raise ModelError(

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 import onnx_ir as ir
 
-from ingot.codegen.machine import Machine
+from ingot.codegen.machine import Machine, host
 from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
@@ -48,7 +48,6 @@ _NDARRAY: type = np.ndarray
 class Resources:
     """What all graphs of a session share: the CPU, options, packed weights, memory, threads."""
 
-    machine: Machine
     threads: int
     options: PlanOptions
     packed: Packed = field(default_factory=Packed)
@@ -57,6 +56,11 @@ class Resources:
     _memories: list[Memory] = field(default_factory=list[Memory])
     _teams: list[Team] = field(default_factory=list[Team])
     _team_made: bool = False
+
+    @property
+    def machine(self) -> Machine:
+        """The CPU; looking at it takes a millisecond, which the first plan pays."""
+        return host()
 
     def acquire(self) -> tuple[Memory, Team]:
         """Memory and threads for one run. A run that finds the team busy works alone, to the same answer."""

@@ -110,8 +110,8 @@ class InferenceSession:
         if index.captured:
             raise _unmade(index)
         threads = self._options.intra_op_num_threads or _cores()
+        machine.masked()  # before a run asks for the CPU: a name that is wrong is refused now
         self._resources = Resources(
-            machine.host(),
             threads,
             PlanOptions(self._options.enable_winograd, self._options.enable_amx),
             progress=Progress(self._options.log_severity_level),
