@@ -214,10 +214,11 @@ class _Reader:
         own = scopes[0]
         inputs = [_find(name, scopes) if name else None for name in proto.input]
         outputs = [own[name] if name else ir.Value(name="") for name in proto.output]
-        name, owner = proto.name, proto.name or proto.op_type
+        name, op_type = proto.name, proto.op_type
+        owner = name or op_type
         return ir.Node(
             proto.domain,
-            proto.op_type,
+            op_type,
             inputs,
             [self._attribute(attribute, owner, scopes, array) for attribute in proto.attribute],
             overload=proto.overload,
@@ -230,19 +231,21 @@ class _Reader:
     def _attribute(
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
     ) -> ir.Attr:
-        kind = proto.type
+        kind, key = proto.type, b""
+        if kind in _FIELDS:
+            key = proto.SerializeToString()
+            known = self._attributes.get(key)
+            if known is not None:
+                return known
         if proto.ref_attr_name or kind == _GRAPHS or type(proto.name) is not str:  # bytes: no UTF-8
             raise _UnusualError
         value: Any
         if len(proto.ints) > _LONG or len(proto.floats) > _LONG or len(proto.strings) > _LONG:
             return _long(proto)
         if kind in _FIELDS:
-            key = proto.SerializeToString()
-            known = self._attributes.get(key)
-            if known is None:
-                value = getattr(proto, _FIELDS[kind])
-                known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
-                self._attributes[key] = known
+            value = getattr(proto, _FIELDS[kind])
+            known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
+            self._attributes[key] = known
             return known
         if kind == _TENSOR:
             value = self._tensor(proto.t, owner, array)

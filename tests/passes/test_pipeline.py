@@ -45,6 +45,25 @@ def test_shapes_that_are_numbers_fold() -> None:
     assert ops(model) == ["Reshape"]
 
 
+def test_links_of_a_chain_become_no_initializers() -> None:
+    model = parse("""g (float[N, 2] x) => (float[N, 2] y, float[N, 2] z) {
+        a = Constant <value = float[4] {1, 2, 3, 4}> () b = Neg (a)
+        p, q = Split <axis = 0, num_outputs = 2> (b) c = Exp (p) d = Mul (c, q)
+        e = Sub (d, q) y = Add (x, e) z = Mul (x, q) }""")
+    assert keeps_function(model, fold.fold, [{"x": f32(3, 2)}]) == 5
+    assert ops(model) == ["Add", "Mul"]
+    # Of what was computed: what is read by others, and all of a node of which something is.
+    assert {name.split("#")[0] for name in model.graph.initializers} - {"a"} == {"e", "p", "q"}
+
+
+def test_what_a_refused_node_reads_is_folded() -> None:
+    model = parse("""g (float[300, 300] x) => (float[300, 300] y) {
+        a = Constant <value = float {2}> () s = Constant <value = int64[2] {300, 300}> () b = Neg (a)
+        c = Exp (b) d = Expand (c, s) y = Add (x, d) }""")
+    assert keeps_function(model, fold.fold, [{"x": f32(300, 300)}]) == 2
+    assert ops(model) == ["Expand", "Add"]
+
+
 def test_symbolic_shapes_stay() -> None:
     model = parse("g (float[N, 4] x) => (int64[2] s) { s = Shape (x) }")
     assert fold.fold(model) == 0

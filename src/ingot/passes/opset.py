@@ -28,12 +28,14 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer
     form.
     """
-    for graph in (*graphs_of(model), *model.functions.values()):
+    graphs = graphs_of(model)
+    for graph in (*graphs, *model.functions.values()):
         if "ai.onnx" in graph.opset_imports:  # the main domain by its long name; its nodes have the short one
             graph.opset_imports[""] = graph.opset_imports.pop("ai.onnx")
     if model.functions:
         _inline(model)
-    _upgrade_all(model, target)
+        graphs = graphs_of(model)
+    _upgrade_all(model, graphs, target)
     if DOMAIN in model.opset_imports or any(node.op_type in MISPLACED for node in model.graph):
         if model.opset_imports.get("") is None:
             model.opset_imports[""] = target
@@ -69,9 +71,8 @@ def _all_nodes(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
             yield from _all_nodes(body)
 
 
-def _upgrade_all(model: ir.Model, target: int) -> None:
+def _upgrade_all(model: ir.Model, graphs: Sequence[ir.Graph], target: int) -> None:
     declared = model.opset_imports.get("")
-    graphs = graphs_of(model)
     nodes = [node for graph in graphs for node in graph if node.domain == ""]
     if declared is None:
         if nodes:
@@ -97,7 +98,7 @@ def _upgrade_all(model: ir.Model, target: int) -> None:
             if version != declared:
                 node.meta[DECLARED] = version
             node.version = None
-    for graph in graphs_of(model):
+    for graph in graphs_of(model):  # an upgrade may have added some
         graph.opset_imports[""] = target
         graph.meta.setdefault(DECLARED, declared)  # pyright: ignore[reportUnknownMemberType]
     model.opset_imports[""] = target
