@@ -8,6 +8,8 @@ import inspect
 from typing import Any
 
 import torch
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 
 SIZES = {
     32: """
@@ -97,6 +99,31 @@ def tiny(config_class: Any) -> Any:
     return config_class(**values)
 
 
+def awaken(model: torch.nn.Module) -> None:
+    """Draw weights with which every part of the network shows in its outputs.
+
+    Initial weights are made for training: layers whose outputs are a hundredth of their inputs, down to
+    denormal numbers after twenty, and projections of zeros, behind which all experts and all queries have the
+    same score. Which of them a TopK picks is then for rounding and the order of a sort to decide.
+    """
+    drawn = torch.Generator().manual_seed(0)
+
+    def draw(weight: torch.Tensor, fan_in: int) -> None:
+        weight.copy_(torch.randn(weight.shape, generator=drawn) / max(fan_in, 1) ** 0.5)
+
+    with torch.no_grad():
+        done: set[int] = set()
+        for module in model.modules():
+            for name, p in module.named_parameters(recurse=False):
+                if id(p) in done or p.dim() < 2 or p.numel() == 0:
+                    continue
+                done.add(id(p))
+                if name == "weight" and isinstance(module, (torch.nn.Linear, _ConvNd)):
+                    draw(p, p.numel() // p.shape[0])
+                elif bool((p == p.flatten()[0]).all()):
+                    draw(p, p.shape[-1])
+
+
 def ids(batch: int, length: int) -> torch.Tensor:
     """Token ids that are no special ones."""
     return torch.randint(5, 100, (batch, length))
@@ -146,4 +173,23 @@ def arguments(model: Any, config: Any, batch: int = 2, length: int = 12) -> dict
         given["decoder_input_ids"] = ids(batch, 7)
     if "bbox" in wanted:
         given["bbox"] = torch.randint(0, 50, (batch, length, 4)).sort(-1).values
+    noise = [n for n in wanted if n.startswith("noise")]
+    if noise:  # drawn by the model where it is not given, and another one in each call
+        with torch.no_grad(), _Draws() as draws:
+            model(**given)
+        given |= dict(zip(noise, draws.found, strict=False))
     return given
+
+
+class _Draws(TorchFunctionMode):
+    """Notes the random numbers that a model draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[torch.Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in (torch.rand, torch.randn):
+            self.found.append(made)
+        return made

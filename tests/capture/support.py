@@ -10,17 +10,34 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    RuntimeException,
+)
 
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import is_tensor, leaves
+from ingot.errors import IngotError
 
 ort.set_default_logger_severity(4)
+
+
+class OrtError(IngotError):
+    """onnxruntime fails on a model or on its inputs."""
 
 
 def ort_runner(model: ir.Model) -> Any:
     """Open a model in onnxruntime."""
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda feeds, names: session.run(list(names), dict(feeds))
+
+    def run(feeds: Mapping[str, Any], names: Sequence[str]) -> Any:
+        try:
+            return session.run(list(names), dict(feeds))
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            raise OrtError(str(error)) from error
+
+    return run
 
 
 def parity(

@@ -235,6 +235,14 @@ SHAPES: list[Case] = [
         (R(2, 3, 5, 6),),
         (R(1, 3, 4, 7),),
     ),
+    unary("pad_transposed", lambda x: F.pad(x.transpose(0, 2), (0, 0, 0, 0, 1, 2)).transpose(0, 2)),
+    unary(
+        "as_strided",
+        lambda x: x.contiguous().as_strided(
+            [x.shape[0], 2 * x.shape[1] - 1, x.shape[2]], [x.stride(0), x.stride(1) // 2, 1]
+        ),
+        lambda *shape: R(shape[0], shape[1], 6),
+    ),
     ("circular", lambda x: F.pad(x, (1, 2), "circular"), (R(2, 3, 6),), (R(1, 3, 5),)),
     (
         "shuffles",
@@ -499,6 +507,16 @@ CASES = [pytest.param(*c[1:], id=f"{family}-{c[0]}") for family, cases in FAMILI
 def test_row(function: Any, example: Any, other: Any) -> None:
     """The exported function equals torch on the example and on other sizes."""
     parity(function, example, other)
+
+
+def test_masked_scatter_of_nothing() -> None:
+    """A source without elements is right for a mask that holds nowhere."""
+
+    def f(x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        return x.masked_scatter(mask, source[mask])
+
+    some, none = P(3, 4) > 0.5, torch.zeros(3, 4, dtype=torch.bool)
+    parity(f, (R(3, 4), some, R(3, 4)), (R(3, 4), none, R(3, 4)))
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

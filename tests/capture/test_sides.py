@@ -9,13 +9,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 import ingot
 from ingot.capture.attempt import capture
 from ingot.capture.sides import watched
 from ingot.errors import VerificationError
 from ingot.verify import ingot_runner, verify_capture
-from tests.capture.support import ort_runner
+from tests.capture.support import ort_runner, parity
 
 T = torch.Tensor
 
@@ -132,6 +133,26 @@ def test_sizes_of_zero_and_one_are_compared() -> None:
     assert all(2 <= c.sizes["n"] <= 6 for c in program.verification.cases)
 
 
+def test_a_rank_that_follows_a_size_is_noted() -> None:
+    """`squeeze` of a symbolic axis: of size 1 it is another model."""
+    captured = capture(lambda x: x.squeeze(1) + 1, (torch.rand(4, 3, 2),))
+    (noted,) = [a for a in captured.assumptions if a.kind == "range"]
+    assert noted.what == "Ne(x_dim1, 1)" and noted.status == "assumed"
+    assert all(c.sizes["x_dim1"] != 1 for c in verify_capture(captured).cases)
+
+
+def test_inputs_that_do_not_fit_each_other_are_reported() -> None:
+    """The module does not look at a mask of nothing but ones; the exported model does, and says so."""
+
+    def f(x: T, mask: T) -> T:
+        if not isinstance(mask, FakeTensor):  # as transformers skips a mask that hides nothing
+            return x
+        return torch.where(mask[torch.arange(x.shape[0])], x, 0)
+
+    report = verify_capture(capture(f, (torch.rand(4, 3), torch.ones(4, 3, dtype=torch.bool))))
+    assert any("mask_batch=1" in line for line in report.unverified), report.unverified
+
+
 def test_a_search_does_not_run_into_loops_without_end() -> None:
     """A loop that never ends for most inputs: the module would not end either."""
 
@@ -143,3 +164,38 @@ def test_a_search_does_not_run_into_loops_without_end() -> None:
     report = verify_capture(capture(f, (torch.full((3,), 2.0),)))
     assert any("several rounds" in s for c in report.cases for s in c.reached) or len(report.cases) > 3
     assert np.isfinite(report.worst)
+
+
+def _unless_short(x: T, mask: T) -> T | None:
+    return None if x.shape[1] == 1 else mask
+
+
+def _sum_of(mask: T | None) -> T:
+    if mask is None:
+        return torch.full((), 3.0)
+    return mask.sum()
+
+
+def test_what_may_be_none_is_seen_by_whoever_gets_it_back() -> None:
+    """The caller of the function that returns it, and those that it is passed on to."""
+
+    def f(x: T, mask: T) -> T:
+        found = _unless_short(x, mask)
+        return x * _sum_of(found)
+
+    parity(
+        f,
+        (torch.randn(2, 5), torch.randn(2, 5)),
+        (torch.randn(2, 1), torch.randn(2, 1)),
+        (torch.randn(1, 1), torch.randn(1, 1)),
+    )
+
+
+def test_what_may_be_none_may_lie_in_a_dict() -> None:
+    """Whoever takes it out sees what it is, or the size that decides it is noted."""
+
+    def f(x: T, mask: T) -> T:
+        masks = {"all": _unless_short(x, mask)}
+        return x if masks["all"] is None else x * masks["all"]
+
+    verify_capture(capture(f, (torch.randn(2, 5), torch.randn(2, 5))))

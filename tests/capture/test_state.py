@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,58 @@ def test_random_numbers_of_python_are_kept_only_where_they_do_not_matter() -> No
     assert "return x * random.uniform(1, 2)" in str(error.value) and "Draw it outside" in str(error.value)
     with pytest.raises(ExportError, match="Draw it outside"):
         ingot.export(lambda x: x + np.random.rand(), (torch.randn(3),))
+
+
+class _Factories(OrderedDict[str, Any]):
+    """A registry that makes a new object for whoever asks, as transformers' table of activations does."""
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(key)()
+
+
+_LAYERS = _Factories(relu=nn.ReLU, tanh=nn.Tanh)
+
+
+def test_a_dict_that_gives_something_else_than_it_holds_is_left_as_it_was() -> None:
+    """What it gives out was once put into it."""
+
+    class Uses(nn.Module):
+        def forward(self, x: T) -> T:
+            return _LAYERS["tanh"](x)
+
+    ingot.export(Uses(), (torch.randn(3),))
+    assert dict(OrderedDict.items(_LAYERS)).keys() == {"relu", "tanh"}
+    assert dict.__getitem__(_LAYERS, "relu") is nn.ReLU
+    assert isinstance(_LAYERS["tanh"], nn.Tanh)
+
+
+class Positions(nn.Module):
+    """A table of positions that is made longer where a text is."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.table = nn.Buffer(self.made(8), persistent=False)
+        self.whole = whole  # whether the whole table shows in the result
+
+    def made(self, rows: int) -> T:
+        return torch.arange(rows).float().unsqueeze(1) * 0.5
+
+    def forward(self, x: T) -> T:
+        if x.shape[1] + 1 > self.table.size(0):
+            self.table = nn.Buffer(self.made(x.shape[1] + 1), persistent=False)
+        found = x + self.table[: x.shape[1]]
+        return found + self.table.sum() if self.whole else found
+
+
+def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
+    """Where what is left of a longer input changes nothing; else it is state."""
+    program = ingot.export(Positions(False), (torch.randn(2, 5, 3),))
+    session = program.session()
+    for length in (5, 30, 2):
+        x = torch.randn(2, length, 3)
+        (got,) = session.run(None, {"x": x.numpy()})
+        np.testing.assert_allclose(got, Positions(False)(x).numpy(), rtol=1e-6)
+    (noted,) = [a for a in program.assumptions if a.kind == "state"]
+    assert "'table' is changed in forward as sizes decide" in noted.what
+    with pytest.raises(ExportError, match="state"):
+        ingot.export(Positions(True), (torch.randn(2, 5, 3),))

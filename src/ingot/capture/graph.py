@@ -249,3 +249,17 @@ def uses(node: ir.Node) -> Generator[ir.Value]:
         if attribute.type == ir.AttributeType.GRAPH:
             yield from (v for inner in attribute.as_graph() for v in uses(inner))
             yield from attribute.as_graph().outputs
+
+
+def elements_decide(value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
+    """Whether the elements of an input decide a value; its sizes alone may."""
+    wanted, seen, todo = set(map(id, inputs)), set[int](), [value]
+    while todo:
+        v = todo.pop()
+        if id(v) in wanted:
+            return True
+        node = v.producer()
+        if node is not None and id(node) not in seen and node.op_type != "Shape":
+            seen.add(id(node))
+            todo.extend(uses(node))
+    return False

@@ -104,7 +104,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             recorder = run.recorder
             known = {label for s in (*call.states, *call.settled) for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known]
-            require_known(recorder, snapshot, changes)
+            require_known(run, snapshot, changes)
             with torch.no_grad(), recorder.mode:
                 after = run.objects.look(recorder)
                 outputs, names, carried = outputs_of(call, run, after)

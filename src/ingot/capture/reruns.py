@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx_ir as ir
 import torch
 
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import watching, written
-from ingot.capture.graph import uses
+from ingot.capture.graph import elements_decide
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run, run_model
 from ingot.capture.scalars import Symbolic
@@ -56,7 +55,7 @@ def leftovers(
         return [Assumption("state", where[c.label], what.format(c.label), "proved") for c in changes]
     for c in changes:
         value = run.recorder.value_of(c.after)
-        if value is not None and _depends_on_data(value, run.inputs):
+        if value is not None and elements_decide(value, run.inputs):
             before = in_words(c.before)
             raise ExportError(
                 f"{where[c.label]}\n"
@@ -75,20 +74,6 @@ def leftovers(
         )
     what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
     return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
-
-
-def _depends_on_data(value: ir.Value, inputs: Sequence[ir.Value]) -> bool:
-    """Whether the elements of an input decide a value; its sizes alone may."""
-    wanted, seen, todo = set(map(id, inputs)), set[int](), [value]
-    while todo:
-        v = todo.pop()
-        if id(v) in wanted:
-            return True
-        node = v.producer()
-        if node is not None and id(node) not in seen and node.op_type != "Shape":
-            seen.add(id(node))
-            todo.extend(uses(node))
-    return False
 
 
 def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:

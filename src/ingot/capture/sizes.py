@@ -304,6 +304,12 @@ class SizeEnv(ShapeEnv):
         if equation not in self.held and equation not in (sympy.true, sympy.false):
             self._record(equation, by_user=False, check=True)
 
+    def require_unequal(self, a: Any, b: Any) -> None:
+        """Two formulas must differ for the model to be this one, as they do in the example."""
+        condition = self.expand(sympy.Ne(self.canon(a), b))
+        if condition not in (sympy.true, sympy.false) and not self.known(condition):
+            self.held.setdefault(condition, Guard(condition, source_line(), True))
+
     # -- torch's entry points
 
     def evaluate_expr(

@@ -145,7 +145,14 @@ class Place:
 
 
 def _step(container: Any, key: Any) -> Any:
-    return container[key] if isinstance(container, (dict, tuple, *_LISTS)) else vars(container)[key]
+    if isinstance(container, dict):
+        return dict.__getitem__(container, key)
+    return container[key] if isinstance(container, (tuple, *_LISTS)) else vars(container)[key]
+
+
+def _stored(x: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """What a dict holds: one with a `__getitem__` of its own gives something else to whoever asks."""
+    return [(key, dict.__getitem__(x, key)) for key in x]
 
 
 def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
@@ -153,7 +160,7 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     if type(x) in _WHOLE:
         return None
     if isinstance(x, dict):
-        return iter(list(x.items()))
+        return iter(_stored(x))
     if isinstance(x, (tuple, *_LISTS)):
         return enumerate(list(x))
     held = attributes(x)
@@ -235,7 +242,8 @@ class Snapshot:
         if isinstance(container, _Variable):
             self._saved.append((container, container[container.name]))
         else:
-            self._saved.append((container, container.copy()))
+            contents = dict(_stored(container)) if isinstance(container, dict) else container.copy()
+            self._saved.append((container, contents))
 
     def begin(self, label: str, place: Place, value: Any) -> None:
         """Let the model hold another value from the start."""

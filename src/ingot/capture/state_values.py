@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.assume import Assumption
-from ingot.capture.graph import uses
+from ingot.capture.graph import elements_decide, uses
 from ingot.capture.model import as_output
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run
@@ -23,8 +23,9 @@ from ingot.capture.state import Change, Snapshot, StateFound, StateSpec, in_word
 from ingot.errors import ExportError
 
 
-def require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Change]) -> None:
+def require_known(run: Run, snapshot: Snapshot, changes: Sequence[Change]) -> None:
     """Start again with an input for what the call turned out to change."""
+    recorder = run.recorder
     found: dict[str, StateSpec] = {}
     for label, where in recorder.written.items():
         before = snapshot.before[label]
@@ -35,7 +36,10 @@ def require_known(recorder: Recorder, snapshot: Snapshot, changes: Sequence[Chan
             size = recorder.dim_label(c.after) if isinstance(c.after, torch.SymInt) else None
             named = size if isinstance(size, str) and size in recorder.env.names.values() else None
             by = "data"
-            if not isinstance(c.after, (torch.Tensor, *Symbolic)):
+            value = recorder.value_of(c.after) if isinstance(c.after, torch.Tensor) else None
+            if value is not None and not elements_decide(value, run.inputs):
+                by = "sizes"  # a table of positions that grows with the longest input so far
+            elif not isinstance(c.after, (torch.Tensor, *Symbolic)):
                 by = "nothing"
             elif isinstance(c.after, Symbolic) and not depends_on_data(recorder, recorder.env.expr(c.after)):
                 by = "sizes"

@@ -424,10 +424,9 @@ def put(a: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> T
 def masked_scatter(a: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """Where the mask holds, the source's elements one after the other."""
     a, mask = torch.broadcast_tensors(a, mask)
-    if source.numel() == 0:
-        return a.clone()
     place = torch.cumsum(mask.reshape(-1).long(), 0) - 1
-    taken = source.reshape(-1).index_select(0, torch.clamp(place, 0, source.numel() - 1))
+    filled = torch.cat([source.reshape(-1), source.new_zeros(1)])  # no element is taken where there is none
+    taken = filled.index_select(0, torch.clamp(place, 0, source.numel()))
     return torch.where(mask, taken.reshape(a.shape), a)
 
 

@@ -114,14 +114,17 @@ def unsqueeze(g: Recorder, out: Tensor, a: Tensor, dim: int) -> ir.Value:
 
 @row("squeeze", "squeeze_copy")
 def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
-    """Axes of size 1 dropped; a symbolic size is never 1 here."""
-    if a.dim() == out.dim():
-        return g.val(a)
+    """Axes of size 1 dropped; a symbolic size, which may be one, is noted not to be: the rank follows it."""
     dims = (
         range(a.dim())
         if dim is None
-        else [d % a.dim() for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+        else [d % max(a.dim(), 1) for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
     )
+    for d in dims[: a.dim()]:
+        if isinstance(a.shape[d], torch.SymInt):
+            g.env.require_unequal(g.env.expr(a.shape[d]), 1)
+    if a.dim() == out.dim():
+        return g.val(a)
     axes = [d for d in dims if g.sizes.number(a.shape[d]) == 1]
     return g.op("Squeeze", g.val(a), g.const(axes)) if axes else g.val(a)
 
@@ -309,9 +312,12 @@ def padded(
             if low < 0 or high < 0:
                 x = slice_values(g, x, axis, max(-low, 0), high if high < 0 else END)
         begins, ends = ([max(p, 0) for p in ps] for ps in (begins, ends))
-    return g.op(
-        "Pad", x, g.shape([*begins, *ends]), value, g.const(axes), mode=mode if mode != "constant" else None
-    )
+    widths: list[Any] = [0] * (
+        2 * rank
+    )  # of all axes: behind a Transpose, onnxruntime forgets the input `axes`
+    for axis, low, high in zip(axes, begins, ends, strict=True):
+        widths[axis], widths[rank + axis] = low, high
+    return g.op("Pad", x, g.shape(widths), value, mode=mode if mode != "constant" else None)
 
 
 @row("constant_pad_nd")
@@ -474,24 +480,22 @@ def _in_memory(
 ) -> tuple[Tensor, Tensor]:
     """The tensor that owns a's memory, flat, and the places in it that a strided view shows."""
     entry = g.entry(a)
-    start = a.storage_offset() if offset is None else offset
+    start: Any = a.storage_offset() if offset is None else offset
     while entry.view is not None:
         entry = entry.view.parent
     root = entry.tensor
-    numbers = [g.sizes.number(n) for n in (*size, *stride, start)]
-    if None in numbers or not root.is_contiguous() or root.storage_offset() != 0:
+    if not root.is_contiguous() or root.storage_offset() != 0:
         raise ExportError(
-            "as_strided depends on memory layout, which ONNX does not have; it is followed for static "
-            "sizes, in "
-            "a tensor that is contiguous. Use view, unfold or slicing."
+            "as_strided depends on memory layout, which ONNX does not have; it is followed in a tensor that "
+            "is contiguous. Use view, unfold or slicing."
         )
     g.assume(
         "values", "as_strided takes the tensor's memory to be contiguous, as it is in the export", "assumed"
     )
     n = len(size)
-    places = torch.full([1] * n, int(numbers[-1] or 0), dtype=torch.int64)
+    places: Any = torch.zeros([1] * n, dtype=torch.int64) + start
     for axis in range(n):
-        steps = torch.arange(int(numbers[axis] or 0)) * int(numbers[n + axis] or 0)
+        steps = torch.arange(size[axis]) * stride[axis]
         places = places + steps.reshape([-1 if d == axis else 1 for d in range(n)])
     return root.reshape(-1), places
 
