@@ -14,7 +14,7 @@ import enum
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ from ingot.capture.cells import write as write_cell
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import TracedList
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
-from ingot.capture.where import is_user_code
-from ingot.errors import ExportError
+from ingot.capture.where import is_user_code, quoted_line
+from ingot.errors import DataDependentError, ExportError
 
 LIMIT = 400_000  # objects looked at for one branch
 _PLAIN = (
@@ -93,6 +93,9 @@ class Containers:
         elif isinstance(thing, CellType):
             self.found.append(thing)
             yield cell_contents(thing)
+        elif isinstance(thing, Iterator) and _is_pythons(type(thing)):
+            self.found.append(_Position(thing))
+            yield from _position(thing)
         elif isinstance(thing, MethodType):
             yield thing.__self__
             yield thing.__func__
@@ -119,6 +122,46 @@ class Containers:
                 yield table[name]
         for name in sorted(written):
             self.found.append(_Global(table, name))
+
+
+class _Position:
+    """Where an iterator stands that was made before the block: nothing can put it back there."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self.iterator = iterator
+        self.known = _position(iterator)
+
+    def now(self) -> list[Any]:
+        """What tells where it stands; the very same list where it has not moved."""
+        found = _position(self.iterator)
+        return self.known if _as_before(found, self.known) else found
+
+    def refuse(self) -> None:
+        """Raise the error for an iterator that has moved."""
+        raise DataDependentError(
+            f"{quoted_line()}\n"
+            f"Data decides whether, or how often, this block takes an element of a "
+            f"{type(self.iterator).__name__} that was made before it: ONNX has no iterators. Make the "
+            "iterator inside the block, or keep the elements in a list or tensor and count with a number."
+        )
+
+
+def _position(iterator: Any) -> list[Any]:
+    if isinstance(iterator, GeneratorType):
+        frame = iterator.gi_frame
+        return [None] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
+    try:
+        _, made_of, *state = iterator.__reduce__()
+    except TypeError:  # says nothing about itself
+        return []
+    return [*made_of, *state]
+
+
+def _as_before(a: list[Any], b: list[Any]) -> bool:
+    def same(x: Any, y: Any) -> bool:
+        return x is y or (type(x) is type(y) and isinstance(x, (int, float, str, range)) and x == y)
+
+    return len(a) == len(b) and all(map(same, a, b))
 
 
 class _Global:
@@ -167,7 +210,13 @@ def is_user_class(cls: type) -> bool:
     )
 
 
+def _is_pythons(cls: type) -> bool:
+    return cls.__module__ in ("builtins", "itertools")
+
+
 def _copy(container: Any) -> Any:
+    if isinstance(container, _Position):
+        return container.now()
     if isinstance(container, CellType):
         return [cell_contents(container)]
     if isinstance(container, _Global):
@@ -180,6 +229,8 @@ def _copy(container: Any) -> Any:
 
 
 def _identical(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
     if len(a) != len(b):
         return False
     if isinstance(a, dict):
@@ -190,7 +241,9 @@ def _identical(a: Any, b: Any) -> bool:
 
 
 def _fill(container: Any, held: Any) -> None:
-    if isinstance(container, CellType):
+    if isinstance(container, _Position):
+        container.refuse()
+    elif isinstance(container, CellType):
         write_cell(container, held[0])
     elif isinstance(container, _Global):
         if held[0] is UNBOUND:

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.capture import complex_numbers, fakes, translations, writes
+from ingot.capture import complex_numbers, fakes, scalars, translations, writes
 from ingot.capture.alike import Answer, Look, Unlike
 from ingot.capture.aten import Row
 from ingot.capture.entries import View
@@ -90,6 +90,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return g.equal(args[0], args[1])
     if torch.Tag.out in func.tags:
         return writes.into_outs(g, func, args, kwargs)
+    if g.env.either:
+        _require_kinds(g, func, tensors, args, kwargs)
     reals = [g.real(t) for t in tensors]
     known = all(r is not None for r in reals) and plan.name not in RANDOM
     is_complex = complex_numbers.concern(plan.name, tensors, kwargs)
@@ -126,6 +128,16 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     else:
         _bind_results(g, name_of(func), tidy, made)
     return tidy
+
+
+def _require_kinds(
+    g: Recorder, func: Any, tensors: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Refuse numbers that may be ints or floats where the result's dtype depends on which."""
+    if kwargs.get("dtype") is not None or any(t.is_floating_point() or t.is_complex() for t in tensors):
+        return
+    for x in (*args, *kwargs.values()):
+        scalars.require_kind(g, x, f"the dtype that {name_of(func)} gives")
 
 
 def _question(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
+from ingot.capture import autocast
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
@@ -95,6 +96,8 @@ class Intercept(TorchFunctionMode):
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
             call = functools.partial(whole_alike, g, *found)
+            if autocast.is_on():
+                call = functools.partial(autocast.whole, g, func, found)
         try:
             return call(*args, **kwargs)
         except RuntimeError as error:

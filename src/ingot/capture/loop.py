@@ -24,7 +24,7 @@ from ingot.capture.containers import Containers
 from ingot.capture.graph import Body
 from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
-from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.structure import alike, parts_of, rebuilt
 from ingot.capture.tensors import dtype_of
@@ -457,6 +457,7 @@ class Loop:
 
     def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         if isinstance(form, Form):
+            require_kind(self.g, value, "what a loop carries from round to round")
             out.append(self.g.operand(value, form.dtype))
         elif not isinstance(form, Constant):
             self._lower_parts(form, value, out)

@@ -14,10 +14,10 @@ import torch
 
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
-from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
 from ingot.capture.scope import Scope
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
-from ingot.capture.where import raise_if_ours
+from ingot.capture.where import quoted_line, raise_if_ours
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -193,11 +193,27 @@ class Merger:
             return self._tensors(a, b)
         if torch.Tensor in (ka, kb):
             return self._tensor_and_number(a, b)
-        if ka is not kb or not self.plain_numbers:
+        if not self.plain_numbers:
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         values = self.value(self.then, a), self.value(self.other, b)
         hint = self._hint(a if self.example else b)
-        return self.slot(lambda v: number(self.g, v, ka, hint), *values)
+        undecided = kinds_of(self.g, a) or kinds_of(self.g, b)
+        if ka is kb and undecided is None:
+            return self.slot(lambda v: number(self.g, v, ka, hint), *values)
+        words = " or ".join(sorted(k.__name__ for k in (ka, kb)))
+        kinds = undecided or f"{words}, as {quoted_line()} decides"
+        kind = float if float in (ka, kb) else int
+        cast: list[ir.Value] = []
+        for side, value, found in ((self.then, values[0], ka), (self.other, values[1], kb)):
+            with self.g.graph.writing(side.scope.body):
+                cast.append(self.g.cast(value, DTYPE[found], DTYPE[kind]))
+        return self.slot(lambda v: self._either(v, kind, hint, kinds), *cast)
+
+    def _either(self, value: ir.Value, kind: type, hint: Any, kinds: str) -> Any:
+        """A number that is of one kind on one side and of another on the other."""
+        made = number(self.g, value, kind, hint)
+        self.g.env.either[made.node.expr] = kinds
+        return made
 
     def _hint(self, x: Any) -> Any:
         return self.g.env.value(self.g.env.expr(x)) if isinstance(x, Symbolic) else x

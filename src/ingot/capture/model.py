@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import complex_numbers
+from ingot.capture import complex_numbers, scalars
 from ingot.capture.checks import through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.graph import pruned, with_inner
@@ -80,6 +80,7 @@ def as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Val
     """The value of a tensor or number, one that no other output is."""
     if isinstance(v, torch.Tensor) and v.is_complex():
         v = complex_numbers.as_pairs(recorder, v)
+    scalars.require_kind(recorder, v, "the dtype of an output")
     kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
     kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
     value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)

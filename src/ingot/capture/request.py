@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ingot.capture.flags import RUNTIME
 from ingot.capture.rewrite import Key
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
@@ -98,8 +99,8 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
     """
     if frame is None or ACTIVE.recorder is None or not is_user_code(frame.f_code):
         return
-    if frame.f_code.co_name.startswith(GENERATED):
-        return
+    if frame.f_code.co_name.startswith(GENERATED) or RUNTIME in frame.f_code.co_freevars:
+        return  # a block of rewritten code, or an operand of it
     key = Key.of(frame.f_code)
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart(key)

@@ -13,6 +13,9 @@ import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
+
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
@@ -68,6 +71,8 @@ def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torc
     """A Python or symbolic number as a tensor without dimensions; of its kind's dtype if none is given."""
     kind = kind_of(value)
     assert kind is not None, "callers pass numbers"
+    if dtype is None:
+        require_kind(g, value, "the dtype of a tensor")
     dtype = dtype or (torch.get_default_dtype() if kind is float else DTYPE[kind])
     with g.pause():
         made = torch.empty((), dtype=dtype)
@@ -76,6 +81,40 @@ def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torc
         g.cast(g.scalar(value), DTYPE[kind], dtype) if isinstance(value, Symbolic) else g.const(value, dtype),
     )
     return made
+
+
+def require_kind(g: Recorder, value: Any, what: str) -> None:
+    """Refuse a number that may be an int or a float, where that decides more than its value.
+
+    Raises:
+        DataDependentError
+    """
+    kinds = kinds_of(g, value)
+    if kinds is not None:
+        raise DataDependentError(
+            f"{quoted_line()}\nThis number is {kinds}, and {what} depends on which: no ONNX value can be "
+            "both. Give both sides the same kind of number (2.0 instead of 2)."
+        )
+
+
+def kinds_of(g: Recorder, value: Any) -> str | None:
+    """Of which kinds a number is where data decides that; None where it is of one."""
+    if not g.env.either or not isinstance(value, (torch.SymInt, torch.SymFloat)):
+        return None
+    e = g.env.expr(value)
+    found = [kinds for symbol, kinds in g.env.either.items() if symbol in e.free_symbols]
+    return found[0] if found and not _surely_float(g, e) else None
+
+
+def _surely_float(g: Recorder, e: Any) -> bool:
+    """Whether a formula is a float whatever kind its numbers are."""
+    if e.is_Symbol:
+        return not e.is_integer and e not in g.env.either
+    if e.is_number:
+        return not e.is_integer
+    if e.is_Add or e.is_Mul:
+        return any(_surely_float(g, a) for a in e.args)
+    return type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv", "ToFloat")
 
 
 def is_data(g: Recorder, value: Any) -> bool:

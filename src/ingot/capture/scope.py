@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
+import torch
 
 from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import Body
@@ -33,11 +34,13 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
     env, since = g.env.saved(), g.journal.begin()
     scope = Scope(Body(g.graph.body))
     g.nested = True
+    torch.clear_autocast_cache()  # weights that were cast in one body are not there in another
     try:
         with g.graph.writing(scope.body), assuming(g.env, condition):
             yield scope
             scope.written = _written(g, since, scope.body)
     finally:
+        torch.clear_autocast_cache()
         g.journal.put_back(since)
         g.env.restore(env)
 

@@ -114,6 +114,7 @@ class SizeEnv(ShapeEnv):
         self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
         self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
+        self.either: dict[sympy.Symbol, str] = {}  # numbers of which data decides the kind: which kinds
         self.moment = object()  # another one whenever something else is known of the sizes
         self.path: list[Any] = []  # conditions under which the body that is being recorded runs
         here = self._get_sloc()

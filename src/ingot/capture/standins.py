@@ -323,6 +323,7 @@ def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
     """isinstance, where symbolic numbers are numbers and lists of unknown length lists."""
     x = x.value if isinstance(x, Maybe) and kinds is not type(None) else x
     if isinstance(x, Symbolic):
+        scalars.require_kind(recorder(), x, "isinstance")
         kind: Any = scalars.kind_of(x)
         return isinstance(kind(0), kinds) or isinstance(x, kinds)
     return isinstance(x, kinds)

@@ -901,6 +901,66 @@ def _assumed(captured: Capture, args: tuple[Any, ...]) -> bool:
     return all(g.condition.xreplace(known) != False for g in env.held.values())
 
 
+@case(*ROWS)
+def iterator_in_loop(x: T) -> Any:
+    it = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
+    h = torch.zeros(3)
+    for row in x:
+        h = h + row * next(it)
+    return h
+
+
+@case(*SIGNS)
+def iterator_in_branch(x: T) -> Any:
+    it = iter([1.0, 2.0, 3.0])
+    y = x
+    if x.sum() > 0:
+        y = y * next(it)
+    return y * next(it)
+
+
+@case(*SIGNS)
+def generator_in_branch(x: T) -> Any:
+    def count():
+        n = 1.0
+        while True:
+            yield n
+            n += 1
+
+    it = count()
+    y = x
+    if x.sum() > 0:
+        y = y * next(it)
+    return y * next(it)
+
+
+@case(*ROWS)
+def count_in_loop(x: T) -> Any:
+    it = itertools.count(1)
+    h = torch.zeros(3)
+    for row in x:
+        h = h + row * next(it)
+    return h
+
+
+@case(*SIGNS)
+def int_or_float_returned(x: T) -> Any:
+    k = 3 if x.sum() > 0 else 2.5
+    return x, k
+
+
+@case(*SIGNS)
+def int_or_float_with_int_tensor(x: T) -> Any:
+    k = 3 if x.sum() > 0 else 2.5
+    return torch.arange(4) * k + x.sum()
+
+
+@case(*SIGNS)
+def int_or_float_full(x: T) -> Any:
+    k = 3 if x.sum() > 0 else 2.5
+    return torch.full((4,), k) + x.sum()
+
+
 @case.parametrize()
 def test_right_or_refused(case: Case) -> None:
     """Never the example's value for ever. A refusal is one of Ingot's own errors."""

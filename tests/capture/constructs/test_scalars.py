@@ -274,6 +274,51 @@ def trim_to_the_longest(x: T, lengths: T) -> T:
     return (x * mask[..., None]).sum(1)
 
 
+@case(*SIGNS)
+def int_or_float(x: T) -> T:
+    k = 2
+    if x.sum() < 0:
+        k = 0.5
+    return x * k
+
+
+@case(*SIGNS)
+def int_or_float_divided(x: T) -> T:
+    k = 3 if x.sum() > 0 else 0.5
+    return x + k / 2
+
+
+@case(*SIGNS)
+def int_or_float_floor(x: T) -> T:
+    k = 3 if x.sum() > 0 else 2.5
+    return x + k // 2
+
+
+@case(*SIGNS)
+def int_or_float_item(x: T) -> T:
+    k = x.shape[0] if x.sum() > 0 else x.sum().item()
+    return x * k
+
+
+@case(*SIGNS)
+def bool_or_int(x: T) -> T:
+    k = True if x.sum() > 0 else 3
+    return x * k
+
+
+@case(*SIGNS)
+def int_or_float_of_two_branches(x: T) -> T:
+    k = 3 if x.sum() > 0 else 2.5
+    k = k if x[0, 0] > 0.3 else 7.5
+    return x * k + torch.full((3,), k / 2)
+
+
+@case(*SIGNS)
+def int_or_float_with_a_dtype(x: T) -> T:
+    k = 3 if x.sum() > 0 else 2.5
+    return torch.full((3,), k, dtype=torch.float32) + x
+
+
 @case.parametrize()
 def test_scalars(case: Case) -> None:
     """Numbers follow the data."""
