@@ -248,3 +248,17 @@ def test_into_a_tensor_of_another_size() -> None:
 
     with pytest.raises(ExportError, match="Assign the result"):
         capture(function, (torch.randn(3, 4),))
+
+
+@pytest.mark.parametrize(("offset", "dims"), [(0, (0, 1)), (1, (0, 1)), (-2, (1, -1)), (1, (2, 0))])
+def test_through_a_diagonal(offset: int, dims: tuple[int, int]) -> None:
+    """Of any two axes, and of another view."""
+
+    def function(x: T) -> tuple[T, ...]:
+        y, z = x * 1, x * 1
+        y.diagonal(offset, *dims).mul_(3)
+        torch.diagonal(z[1:].narrow(1, 1, 2), dim1=0, dim2=1).fill_(7)
+        z.narrow(2, -2, 1).add_(1)
+        return y, z
+
+    parity(function, (torch.randn(4, 3, 5),), (torch.randn(3, 6, 4),))

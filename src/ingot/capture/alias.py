@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from ingot.capture.aten.shape import diagonal_places
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
@@ -124,6 +125,24 @@ def _piece(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return _between(g, parent, dim, start, e.tensor.shape[dim], value)
 
 
+def _narrow(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    parent = view.parent
+    dim, start = view.args[1] % parent.tensor.dim(), view.args[2]
+    start = start if start >= 0 else start + parent.tensor.shape[dim]
+    return _between(g, parent, dim, start, e.tensor.shape[dim], value)
+
+
+def _diagonal(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    rank = view.parent.tensor.dim()
+    named = zip((1, 2, 3), ("offset", "dim1", "dim2"), (0, 0, 1), strict=True)
+    offset, first, second = (_argument(view, *place) for place in named)
+    perm, places = diagonal_places(g, rank, first, second, offset, e.tensor.shape[-1])
+    moved = g.op("Transpose", g.val_of(view.parent), perm=perm)
+    lead = g.op("Transpose", value, perm=[rank - 2, *range(rank - 2)])
+    written = g.op("ScatterND", moved, places, lead)
+    return g.op("Transpose", written, perm=[perm.index(d) for d in range(rank)])
+
+
 _INVERSE: dict[str, Callable[[Recorder, Entry, View, ir.Value], ir.Value]] = {
     "alias": _same,
     "detach": _same,
@@ -136,6 +155,8 @@ _INVERSE: dict[str, Callable[[Recorder, Entry, View, ir.Value], ir.Value]] = {
     "permute": _transpose,
     "select": _select,
     "slice": _slice,
+    "narrow": _narrow,
+    "diagonal": _diagonal,
     "unbind": _piece,
     "split": _piece,
     "split_with_sizes": _piece,

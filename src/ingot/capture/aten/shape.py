@@ -442,18 +442,25 @@ def im2col(
     return g.op("Reshape", x, g.shape([n, out.shape[1], out.shape[2]]))
 
 
+def diagonal_places(
+    g: Recorder, rank: int, dim1: int, dim2: int, offset: int, length: Any
+) -> tuple[list[int], ir.Value]:
+    """The order of axes with these two in front, and the places [length, 2] of their diagonal."""
+    d1, d2 = dim1 % rank, dim2 % rank
+    perm = [d1, d2, *[d for d in range(rank) if d not in (d1, d2)]]
+    i = g.op("Range", g.const(0), g.operand(length, torch.int64), g.const(1))
+    first = g.op("Add", i, g.const(max(-offset, 0)))
+    second = g.op("Add", i, g.const(max(offset, 0)))
+    pairs = [g.op("Unsqueeze", v, g.const([1])) for v in (first, second)]
+    return perm, g.op("Concat", *pairs, axis=1)
+
+
 @row("diagonal", "diagonal_copy")
 def diagonal(g: Recorder, out: Tensor, a: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> ir.Value:
     """The elements [i, i + offset] of two axes, as a last axis."""
     rank = a.dim()
-    d1, d2 = dim1 % rank, dim2 % rank
-    perm = [d1, d2, *[d for d in range(rank) if d not in (d1, d2)]]
-    x = g.op("Transpose", g.val(a), perm=perm)
-    i = g.op("Range", g.const(0), g.operand(out.shape[-1], torch.int64), g.const(1))
-    first = g.op("Add", i, g.const(max(-offset, 0)))
-    second = g.op("Add", i, g.const(max(offset, 0)))
-    pairs = g.op("Concat", *[g.op("Unsqueeze", v, g.const([1])) for v in (first, second)], axis=1)
-    x = g.op("GatherND", x, pairs)
+    perm, places = diagonal_places(g, rank, dim1, dim2, offset, out.shape[-1])
+    x = g.op("GatherND", g.op("Transpose", g.val(a), perm=perm), places)
     return x if rank == 2 else g.op("Transpose", x, perm=[*range(1, rank - 1), 0])
 
 
