@@ -19,7 +19,7 @@ import torch
 
 from ingot.capture.aten.linalg import bound
 from ingot.capture.aten.loops import loop
-from ingot.capture.aten.registry import row
+from ingot.capture.aten.registry import row, whole
 from ingot.capture.graph import GraphWriter
 from ingot.errors import ExportError
 
@@ -178,35 +178,95 @@ def symmetric(a: Tensor, lower: bool) -> Tensor:
     return a.tril() + a.tril(-1).mT if lower else a.triu() + a.triu(1).mT
 
 
+def _inverted(g: Recorder, a: Tensor, atol: Any, rtol: Any, hermitian: bool = False) -> Tensor:
+    """V S⁺ Uᵀ in float64, S⁺ without the values below max(atol, rtol σ₁)."""
+    whole = symmetric(a, True) if hermitian else a
+    tall, turned = _tall(whole)
+    u, s, v = decomposed(g, tall)
+    limit = s.narrow(-1, 0, 1)
+    rank = a.dim() - 2
+
+    def each(x: Any) -> Any:
+        x = torch.as_tensor(x)
+        return x.double().expand(a.shape[:-2]).reshape(-1, 1) if rank else x.double().reshape(-1, 1)
+
+    epsilon = torch.finfo(a.dtype).eps * max(a.shape[-2], a.shape[-1])
+    relative = each(rtol) if rtol is not None else (epsilon if atol is None else torch.zeros_like(limit))
+    if atol is not None and rtol is None:
+        relative = torch.where(each(atol) > 0, torch.zeros_like(limit), torch.full_like(limit, epsilon))
+    limit = limit * relative
+    if atol is not None:
+        limit = torch.maximum(each(atol), limit)
+    kept = s > limit
+    inverse = torch.where(kept, 1 / torch.where(kept, s, torch.ones_like(s)), torch.zeros_like(s))
+    made = (v * inverse.unsqueeze(1)) @ u.mT
+    return (made.mT if turned else made).reshape([*a.shape[:-2], a.shape[-1], a.shape[-2]])
+
+
 @row("linalg_pinv.atol_rtol_tensor")
 def pinv(
     g: Recorder, out: Tensor, a: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False
 ) -> ir.Value:
-    """V S⁺ Uᵀ, S⁺ without the values below max(atol, rtol σ₁)."""
+    """The pseudo-inverse."""
+    if any(g.sizes.number(n) == 0 for n in a.shape):
+        return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
+    return g.operand(g.recorded(_inverted, g, a, atol, rtol, hermitian), out.dtype)
 
-    def call() -> Tensor:
-        if any(g.sizes.number(n) == 0 for n in a.shape):
-            return torch.zeros(out.shape, dtype=out.dtype)
-        whole = symmetric(a, True) if hermitian else a
-        tall, turned = _tall(whole)
-        u, s, v = decomposed(g, tall)
-        limit = s.narrow(-1, 0, 1)
-        rank = a.dim() - 2
 
-        def each(x: Any) -> Any:
-            x = torch.as_tensor(x)
-            return x.double().expand(a.shape[:-2]).reshape(-1, 1) if rank else x.double().reshape(-1, 1)
+def _is_vector(a: Tensor, b: Tensor) -> bool:
+    """Whether right-hand sides are vectors: torch looks for a tensor of one axis less."""
+    return b.dim() == 1 or b.dim() == a.dim() - 1
 
-        epsilon = torch.finfo(a.dtype).eps * max(a.shape[-2], a.shape[-1])
-        relative = each(rtol) if rtol is not None else (epsilon if atol is None else torch.zeros_like(limit))
-        if atol is not None and rtol is None:
-            relative = torch.where(each(atol) > 0, torch.zeros_like(limit), torch.full_like(limit, epsilon))
-        limit = limit * relative
-        if atol is not None:
-            limit = torch.maximum(each(atol), limit)
-        kept = s > limit
-        inverse = torch.where(kept, 1 / torch.where(kept, s, torch.ones_like(s)), torch.zeros_like(s))
-        made = (v * inverse.unsqueeze(1)) @ u.mT
-        return (made.mT if turned else made).reshape(out.shape)
 
-    return g.operand(g.recorded(call), out.dtype)
+def _fake_lstsq(input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
+    batch, (rows, columns) = list(input.shape[:-2]), input.shape[-2:]
+    sides = [] if _is_vector(input, b) else [b.shape[-1]]
+    of_residuals = [*batch, *(sides or [1])] if rows > columns else [0]
+    fewest: Any = torch.sym_min(rows, columns)
+    of_values = [*batch, fewest] if driver in ("gelsd", "gelss") else [0]
+    rank = input.new_empty([0] if driver == "gels" else batch, dtype=torch.int64)
+    floats = [input.new_empty(sizes) for sizes in ([*batch, columns, *sides], of_residuals, of_values)]
+    kind: Any = torch.return_types
+    return kind.linalg_lstsq((floats[0], floats[1], rank, floats[2]))
+
+
+@whole(torch.linalg.lstsq, meta=_fake_lstsq)
+def lstsq(
+    g: Recorder, out: Any, input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None
+) -> list[ir.Value | ExportError]:
+    """A⁺ b, the shortest of the best solutions. torch leaves the residuals away where a rank is not full,
+    which only gels rules out; for other drivers they are refused where something uses them.
+    """
+    if any(g.sizes.number(n) == 0 for n in (*input.shape, *b.shape)):
+        raise ExportError(
+            f"least squares of shapes {list(input.shape)} and {list(b.shape)} have nothing to fit. "
+            "Give at least one equation, unknown and right-hand side."
+        )
+    vectors = _is_vector(input, b)
+    right = b.unsqueeze(-1) if vectors else b
+
+    def call() -> list[Tensor]:
+        found = _inverted(g, input, None, rcond) @ right.double()
+        rest = ((input.double() @ found - right.double()) ** 2).sum(-2)
+        if vectors:
+            found = found.squeeze(-1)
+        values = singular_values(g, input)
+        least = torch.finfo(input.dtype).eps * torch.sym_max(*input.shape[-2:]) if rcond is None else rcond
+        rank = (values > values.narrow(-1, 0, 1) * least).sum(-1)
+        return [found, rest, rank, values]
+
+    solution, residuals, rank, values = (
+        g.operand(m, o.dtype) for m, o in zip(g.recorded(call), out, strict=True)
+    )
+    none = g.op("Expand", g.const(0, input.dtype), g.const([0]))
+    refused = ExportError(
+        "torch.linalg.lstsq has residuals only where the rank is full, which the run alone knows with "
+        f"driver={driver!r}. Use driver='gels', or compute them from the solution."
+    )
+    plain, tall = driver == "gels", bool(input.shape[-2] > input.shape[-1])
+    return [
+        solution,
+        (residuals if plain else refused) if tall else none,
+        g.op("Expand", g.const(0), g.const([0])) if plain else rank,
+        values if driver in ("gelsd", "gelss") else none,
+    ]
