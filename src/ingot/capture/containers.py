@@ -22,7 +22,7 @@ import torch
 from ingot.capture.cells import contents as cell_contents
 from ingot.capture.cells import write as write_cell
 from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import TracedList
+from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.where import is_user_code, quoted_line
 from ingot.errors import DataDependentError, ExportError
@@ -105,6 +105,8 @@ class Containers:
             yield from thing.__closure__ or ()
             if is_user_code(thing.__code__):
                 yield from self._globals(thing)
+        elif isinstance(thing, Yields):
+            yield vars(thing)
         elif isinstance(thing, (Maybe, Choice)):
             yield from vars(thing).values()
         elif not type(thing).__module__.startswith(_NOT_WALKED):

@@ -16,6 +16,7 @@ from ingot.capture.names import FUNCTIONS, walk_scope
 # One underscore: two would be mangled inside a class.
 RETURNED, RESULT = "_ingot_returned", "_ingot_result"
 RUNTIME = "_ingot"
+EMIT = "_ingot_emit"  # given to a generator's function: takes what it yields, says whether that is enough
 
 
 def without_jumps(function: ast.FunctionDef) -> list[ast.stmt]:
@@ -36,6 +37,43 @@ def without_jumps(function: ast.FunctionDef) -> list[ast.stmt]:
 
 def _last(statement: ast.stmt) -> list[ast.stmt]:
     return [statement] if isinstance(statement, ast.Return) else _Flags().block([statement], None)
+
+
+class _Yields(ast.NodeTransformer):
+    """`yield v` as `if emit(v): return`: whoever loops over the generator says that it has enough."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.left: list[ast.AST] = []  # yields that have no such form
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        if isinstance(node.value, ast.Yield):
+            return self.emitted(node.value.value or ast.Constant(None), node)
+        if isinstance(node.value, ast.YieldFrom):
+            self.count += 1
+            item = f"_ingot_yielded{self.count}"
+            body: list[ast.stmt] = [self.emitted(name(item), node)]
+            made = ast.For(ast.Name(item, ast.Store()), node.value.value, body, [])
+            return ast.fix_missing_locations(ast.copy_location(made, node))
+        return self.generic_visit(node)
+
+    def emitted(self, value: ast.expr, at: ast.AST) -> ast.stmt:
+        made = ast.If(ast.Call(name(EMIT), [value], []), [ast.Return(ast.Constant(None))], [])
+        return ast.fix_missing_locations(ast.copy_location(made, at))
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            return node
+        if isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)):
+            self.left.append(node)
+        return super().visit(node)
+
+
+def without_yields(function: ast.FunctionDef) -> list[ast.stmt] | None:
+    """The body of a generator with calls of EMIT for what it yields; None where it is sent something."""
+    turned = _Yields()
+    body = [turned.visit(s) for s in function.body]
+    return None if turned.left else [s for s in body if isinstance(s, ast.stmt)]
 
 
 class _Loop:

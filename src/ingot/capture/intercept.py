@@ -25,8 +25,9 @@ from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
+from ingot.capture.lists import Rows
 from ingot.capture.record import Recorder
-from ingot.capture.request import asking_frame, refuse, request, unpacks
+from ingot.capture.request import asking_frame, is_rewritten, refuse, request, unpacks
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -46,6 +47,7 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.numpy: lambda t: t.numpy(),
     _Tensor.__array__: lambda t: t.numpy(),
 }
+_CUTS = frozenset((torch.unbind, _Tensor.unbind, torch.split, _Tensor.split))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
 
@@ -81,6 +83,10 @@ class Intercept(TorchFunctionMode):
             ask_for_loop(args[0])
         if func is _Tensor.unbind and _plain(args) and _iterates(sys._getframe(1)):
             ask_for_loop(args[0], loops=True)
+        if func in _CUTS and _plain(args):
+            parts = _rows_cut(func, args, kwargs)
+            if parts is not None:
+                return parts
         if func in (torch.tensor, torch.as_tensor) and made_of_symbols(args[0]):
             return tensor_of(*args, **kwargs)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
@@ -175,6 +181,31 @@ def ask_for_loop(tensor: Any, loops: bool = False) -> None:
     if frame is None or (loops and unpacks(frame)):
         return
     request(frame, needed=False)
+
+
+def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
+    """unbind, or split into parts of one size, along an axis of which only the run knows the length.
+
+    None where the caller unpacks them, or is no function that can be rewritten: the size is fixed then.
+    """
+    tensor, *rest = args
+    size = 1
+    if func in (torch.split, _Tensor.split):
+        size, *rest = rest or [kwargs.get("split_size", kwargs.get("split_size_or_sections"))]
+    axis: Any = (rest or [kwargs.get("dim", 0)])[0]
+    if type(size) is not int or size < 1 or not isinstance(tensor.shape[axis], torch.SymInt):
+        return None
+    frame = asking_frame()
+    if frame is None or unpacks(frame):
+        return None
+    request(frame, needed=False)
+    if not is_rewritten(frame):
+        return None
+    length, axis = tensor.shape[axis], axis % tensor.dim()
+    if func in (torch.unbind, _Tensor.unbind):
+        return Rows(length, lambda i: tensor.select(axis, i))
+    before = (slice(None),) * axis
+    return Rows((length + size - 1) // size, lambda i: tensor[(*before, slice(i * size, (i + 1) * size))])
 
 
 def _iterates(frame: Any) -> bool:

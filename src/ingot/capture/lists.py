@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture.request import asking_frame, cannot_wait, recorder, unpacks
+from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -73,6 +73,49 @@ class Rows:
         if isinstance(index, slice):
             cannot_wait("takes a slice of something as long as data says")
         return self.at(index if isinstance(index, torch.SymInt) or index >= 0 else self.length + index)
+
+
+@dataclass(eq=False)
+class Yields:
+    """What a generator of rewritten code yields, to be looped over once.
+
+    `generate` gives each value to a function in turn, and ends where that says so.
+    """
+
+    generate: Callable[[Callable[[Any], Any]], Any]
+    taken: Any = False
+
+    def give(self, emit: Callable[[Any], Any]) -> None:
+        """Give every value to a function.
+
+        Raises:
+            DataDependentError: something has looped over them before.
+        """
+        if self.taken:
+            raise DataDependentError(
+                f"{quoted_line()}\nThis goes on with a generator that something has looped over before, and "
+                "data decides how far. Keep what it yields in a list."
+            )
+        self.taken = True
+        self.generate(emit)
+
+    def listed(self) -> TracedList:
+        """All values as a list."""
+        out = TracedList()
+
+        def add(value: Any) -> bool:
+            list.append(out, value)
+            return False
+
+        self.give(add)
+        return out
+
+    def __iter__(self) -> Iterator[Any]:
+        request(asking_frame())
+        return iter(self.listed())
+
+    def __next__(self) -> Any:
+        cannot_wait("takes the next element of a generator that data steers")
 
 
 class TracedList(list[Any]):

@@ -90,10 +90,10 @@ class Merger:
         """
         if self.equal(a, b):
             return a
-        if isinstance(a, Maybe) or isinstance(b, Maybe) or (a is None) != (b is None):
-            return self._maybe(a, b)
         if a is UNBOUND or b is UNBOUND:
             return self._one_sided(a, b)
+        if isinstance(a, Maybe) or isinstance(b, Maybe) or (a is None) != (b is None):
+            return self._maybe(a, b)
         ka, kb = kind_of(a), kind_of(b)
         if ka is not None and kb is not None:
             return self._leaf(a, b, ka, kb)
@@ -257,8 +257,6 @@ class Merger:
             for x in (a, b)
         ]
         (none_a, value_a), (none_b, value_b) = pairs
-        if UNBOUND in (a, b):
-            raise Unmergeable("a value that may be None on one side and none at all on the other")
         for v in (value_a, value_b):
             if v is not UNBOUND and kind_of(v) is None and not _taken_apart(v):
                 raise Unmergeable(f"None on one side and {describe(v)} on the other")

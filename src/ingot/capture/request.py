@@ -99,12 +99,22 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
     """
     if frame is None or ACTIVE.recorder is None or not is_user_code(frame.f_code):
         return
-    if frame.f_code.co_name.startswith(GENERATED) or RUNTIME in frame.f_code.co_freevars:
-        return  # a block of rewritten code, or an operand of it
+    if is_rewritten(frame):
+        return
     key = Key.of(frame.f_code)
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart(key)
         raise ACTIVE.pending
+
+
+def is_rewritten(frame: FrameType) -> bool:
+    """Whether a frame runs rewritten code: a function, a block of it or an operand."""
+    code = frame.f_code
+    return code.co_name.startswith(GENERATED) or RUNTIME in (
+        *code.co_freevars,
+        *code.co_cellvars,
+        *code.co_varnames,
+    )
 
 
 def request_code(code: Any) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from ingot.capture.flags import RUNTIME, name, runtime, without_jumps
+from ingot.capture.flags import EMIT, RUNTIME, name, runtime, without_jumps, without_yields
 from ingot.capture.names import (
     COMPREHENSIONS,
     FUNCTIONS,
@@ -212,9 +212,12 @@ def _strings(values: Sequence[str]) -> ast.Constant:
 class _Function:
     """Rewrites one function in its tree."""
 
-    def __init__(self, node: ast.FunctionDef | ast.Lambda, file: str) -> None:
+    def __init__(
+        self, node: ast.FunctionDef | ast.Lambda, file: str, arguments: ast.arguments | None = None
+    ) -> None:
         self.node = node
         self.file = file
+        self.arguments = arguments or node.args  # of the function that the user wrote
         self.count = 0
         self.parameters = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
 
@@ -234,10 +237,8 @@ class _Function:
             node.body = ast.copy_location(made, node.body)
             return
         if any(isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await)) for n in walk_scope(node)):
-            raise ExportError(
-                f"{self.file}:{node.lineno}: {node.name} yields, and what it does depends on data. "
-                "Return a list instead of yielding."
-            )
+            self.generator(node)
+            return
         body = without_jumps(node)
         declared = [n for n in walk_scope(node) if isinstance(n, (ast.Global, ast.Nonlocal))]
         self.globals = [v for n in declared if isinstance(n, ast.Global) for v in n.names]
@@ -259,6 +260,32 @@ class _Function:
             s for s in declared if isinstance(s, ast.Global)
         ]
         node.body = [*tops, *head, *new]
+
+    def generator(self, node: ast.FunctionDef) -> None:
+        """A generator as a function that returns what can be looped over: its body, given the loop's."""
+        body = without_yields(node)
+        if body is None:
+            raise ExportError(
+                f"{self.file}:{node.lineno}: {node.name} yields and takes what is sent to it, and what it "
+                "does depends on data. Yield in statements of their own, or return a list."
+            )
+        arguments = ast.arguments([], [ast.arg(EMIT)], None, [], [], None, [])
+        outer = [n for s in body for n in [s, *walk_scope(s)] if isinstance(n, ast.Nonlocal)]
+        declared = {v for n in outer for v in n.names}
+        changed = [v for v in written(body) if v in self.parameters and v not in declared]
+        heads: list[ast.stmt] = [ast.Nonlocal(changed)] if changed else []
+        inner = ast.FunctionDef("_ingot_generate", arguments, [*heads, *body], [])
+        ast.fix_missing_locations(ast.copy_location(inner, node))
+        _Function(inner, self.file, node.args).rewrite()
+        made: list[ast.stmt] = [
+            ast.Assign([ast.Name(RUNTIME, ast.Store())], _expression(_IMPORT)),
+            inner,
+            ast.Return(_call("generator", name(inner.name))),
+        ]
+        for s in (made[0], made[2]):
+            for n in ast.walk(s):
+                ast.copy_location(n, node)
+        node.body = made
 
     # -- statements
 
@@ -464,6 +491,14 @@ class _Expressions(ast.NodeTransformer):
             whole = _call("both" if isinstance(node.op, ast.And) else "either", value, _thunk(whole))
         return whole
 
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Mult) and isinstance(node.left, ast.List):
+            return _call("times", node.left, node.right)
+        if isinstance(node.op, ast.Mult) and isinstance(node.right, ast.List):
+            return _call("times", node.right, node.left)
+        return node
+
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
         return _call("opposite", node.operand) if isinstance(node.op, ast.Not) else node
@@ -511,7 +546,7 @@ class _Expressions(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
             # super() would look at the arguments of the block's function
-            arguments = self.function.node.args
+            arguments = self.function.arguments
             first = (arguments.posonlyargs + arguments.args)[0].arg
             node.args = [name("__class__"), name(first)]
             return node

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -174,16 +175,22 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
         request(_innermost(error))
         raise _number_wanted(error, str(error)) from None
     except NameError as error:
-        why = recorder.poisoned.get(str(error.name))
+        why = recorder.poisoned.get(_variable(error))
         if why is None:
             raise
         line = quoted_line(_innermost(error))
         raise DataDependentError(
             f"{line}\n"
-            f"This uses {error.name!r}, which data decides: it is {why}. No ONNX value can hold both. "
+            f"This uses {_variable(error)!r}, which data decides: it is {why}. No ONNX value can hold both. "
             "Give both sides "
             "the same kind of value: tensors of one dtype and rank, or numbers of one type."
         ) from None
+
+
+def _variable(error: NameError) -> str:
+    """The variable without a value; Python itself names it only in words where it is the function's own."""
+    found = re.search(r"variable '(\w+)'", str(error))
+    return str(error.name or (found and found[1]))
 
 
 # How Python's own errors call a number that only the run knows.

@@ -23,8 +23,9 @@ from ingot.capture import checks, standins
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import Rows, TracedList
+from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
+from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
 from ingot.capture.request import cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number
@@ -249,6 +250,9 @@ class Runtime:
         live: Sequence[str],
     ) -> None:
         """`for item in items: body(item)`, while `go()`."""
+        if isinstance(items, Yields):
+            self._each_yielded(items, body, go, names, {*head, *live})
+            return
         rows = standins.rows_of(items)
         if rows is None:
             self._each_known(items, body, go, names, head, live)
@@ -310,6 +314,25 @@ class Runtime:
                 Cells(body, go),
             )
 
+    def _each_yielded(
+        self,
+        items: Yields,
+        body: Callable[[Any], Any],
+        go: Callable[[], Any] | None,
+        names: Sequence[str],
+        kept: set[str],
+    ) -> None:
+        """A loop over a generator: the loop's body runs where the generator yields."""
+        cells = Cells(body, go)
+        passing = [n for n in names if n not in kept]  # no round finds them as the one before left them
+
+        def emit(value: Any) -> Any:
+            body(value)
+            cells.put(dict.fromkeys(passing, UNBOUND))
+            return False if go is None else self.opposite(go())
+
+        items.give(emit)
+
     def list_of(
         self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]
     ) -> Any:
@@ -325,7 +348,9 @@ class Runtime:
                 return
             self.choose(left[0](item), lambda: add(item, left[1:]), _nothing)
 
-        if standins.rows_of(items) is None:
+        if isinstance(items, Yields):
+            items.give(body)
+        elif standins.rows_of(items) is None:
             for item in items:
                 body(item)
         else:
@@ -350,6 +375,10 @@ class Runtime:
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
         found = standins.STANDINS.get(id(function))
+        if any(isinstance(a, Yields) for a in (*args, *kwargs.values())):
+            _must_understand(function)
+            if not _is_users(function):
+                args = tuple(a.listed() if isinstance(a, Yields) else a for a in args)
         if found is not None:
             return found(self, *args, **kwargs)
         if isinstance(function, Maybe):
@@ -396,6 +425,14 @@ class Runtime:
         if _perhaps_none(value):
             request(user_frame(sys._getframe(1).f_back))
         return value
+
+    def generator(self, generate: Callable[[Callable[[Any], Any]], Any]) -> Yields:
+        """What a call of a generator function gives."""
+        return Yields(generate)
+
+    def times(self, items: Any, count: Any) -> Any:
+        """`[v] * count`."""
+        return TracedList(items) * (standins.number_of(count) if isinstance(count, torch.Tensor) else count)
 
     def new_list(self, value: Any) -> Any:
         """A list that may grow as data says."""
@@ -451,10 +488,20 @@ def _needs_care(value: Any) -> bool:
 
 def _must_understand(function: Any) -> None:
     """What may be None, or a number of data, is passed on: whoever gets it must see what it is."""
+    code = _code_of(function)
+    if code is not None and is_user_code(code):
+        request_code(code)
+
+
+def _is_users(function: Any) -> bool:
+    """Whether a function is the model's own Python."""
+    code = _code_of(function)
+    return code is not None and is_user_code(code)
+
+
+def _code_of(function: Any) -> Any:
     target: Any = function
     if isinstance(target, torch.nn.Module):
         target = target.forward
     target = getattr(target, "__func__", target)
-    code = getattr(target, "__code__", None)
-    if code is not None and is_user_code(code):
-        request_code(code)
+    return getattr(target, "__code__", None)

@@ -46,6 +46,11 @@ def _number(x: Any, kind: type | None = None) -> Any:
     return scalars.item(recorder(), x, kind) if isinstance(x, torch.Tensor) and is_data(recorder(), x) else x
 
 
+def number_of(x: torch.Tensor) -> Any:
+    """A tensor as a Python int, or one that the run knows."""
+    return _number(x, int) if is_data(recorder(), x) else x.item()
+
+
 def _symbolic(*values: Any) -> bool:
     return any(
         isinstance(v, Symbolic) or (isinstance(v, torch.Tensor) and is_data(recorder(), v)) for v in values
@@ -424,6 +429,8 @@ def tensor_(
 
 def _joining(function: Any) -> None:
     def standin(rt: Runtime, tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(tensors, Rows):
+            tensors = rt.list_of(tensors, lambda v: v, [])
         if isinstance(tensors, TracedList) and not tensors.known:
             return joined(function, (tensors, *args), kwargs)
         return function(tensors, *args, **kwargs)

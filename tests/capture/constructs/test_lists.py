@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive, random
 
 case = Cases()
 SIGNS = both_signs()
@@ -438,6 +438,72 @@ def masked_write(x: T) -> T:
     if (x > 0.5).any():
         y[x > 0.5] = 0
     return y
+
+
+@case(*ROWS)
+def unbind_loop(x: T) -> T:
+    h = x[0] * 0
+    for row in x.unbind(0):
+        h = h * 0.5 + row
+    return h
+
+
+@case(*ROWS)
+def unbind_torch(x: T) -> T:
+    outs = []
+    for i, row in enumerate(torch.unbind(x, dim=0)):
+        outs.append(row * i)
+    return torch.stack(outs)
+
+
+@case(*[random(2, n, seed=n) for n in (5, 1, 3, 8)])
+def unbind_last(x: T) -> T:
+    h = x[:, 0] * 0
+    for c in x.unbind(-1):
+        h = h * 0.5 + c
+    return h
+
+
+@case(*ROWS)
+def split_one(x: T) -> T:
+    h = x[:1] * 0
+    for row in x.split(1):
+        h = h * 0.5 + row
+    return h
+
+
+@case(*lengths(3))
+def split_two(x: T) -> T:
+    h = x[0] * 0
+    for part in x.split(2):
+        h = h * 0.5 + part.sum(0)
+    return h
+
+
+@case(*ROWS)
+def unbind_indexed(x: T) -> T:
+    rows = x.unbind(0)
+    return rows[-1] + rows[0] * len(rows)
+
+
+@case(*ROWS)
+def list_times_size(x: T) -> T:
+    v = [torch.ones(3)] * x.shape[0]
+    return torch.stack(v) + x
+
+
+@case(*ROWS)
+def list_of_zero_times(x: T) -> T:
+    v = [0] * x.shape[0]
+    return x * (len(v) + sum(v))
+
+
+@case(*ROWS)
+def list_zeros_counts(x: T) -> T:
+    v = [0.0] * x.shape[0]
+    for i in range(x.shape[0]):
+        v[i] = x[i].sum().item()
+    return torch.tensor(v)
 
 
 @case.parametrize()
