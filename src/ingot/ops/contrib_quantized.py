@@ -28,6 +28,7 @@ from ingot.kernels.units import DTYPES
 from ingot.ops.fused import computed
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
+from ingot.ops.numeric import unpacked
 from ingot.ops.quantize import dynamic_range
 from ingot.ops.registry import (
     Array,
@@ -486,14 +487,6 @@ class QGemm(Op):
 
 
 # ---- weights of a few bits, in blocks ----------------------------------------------------------------------
-
-
-def unpacked(packed: Array, bits: int) -> Array:
-    """Numbers of 2, 4 or 8 bits, the lowest bits of a byte first, along the last axis."""
-    if bits == 8:
-        return packed
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    return (packed[..., None] >> shifts & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)
 
 
 @register("MatMulNBits", since=1, domain=_DOMAIN)

@@ -60,3 +60,11 @@ def rounded(x: Any, dtype: DType) -> Array:
 
 
 __all__ = ["BOOL", "FLOAT64", "INT64", "STRING", "is_float", "is_integer", "is_native", "rounded", "widen"]
+
+
+def unpacked(packed: Array, bits: int) -> Array:
+    """Numbers of 2, 4 or 8 bits, the lowest bits of a byte first, along the last axis."""
+    if bits == 8:
+        return packed
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return (packed[..., None] >> shifts & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)

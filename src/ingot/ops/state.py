@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
-from ingot.errors import ModelError
+from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.kernels.call import View, constant
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import fill
@@ -239,3 +239,33 @@ class CausalConvWithState(Op):
         if len(node.outputs) > 1:
             plan.emit(copy(part(length, taps - 1), plan.output(node.outputs[1]), machine))
         return True
+
+
+def _plain_of(node: ir.Node, defaults: dict[str, int]) -> None:
+    """Refuses what com.microsoft's operator has beyond the standard's."""
+    for name, default in defaults.items():
+        value = attr_int(node, name, default)
+        if value != default:
+            raise UnsupportedOperatorError(
+                f"{label(node)}: {name} is {value}, and only {default} is known here. Export the model "
+                "without it, or give the operator to ingot.register_op() under another name."
+            )
+
+
+@register("LinearAttention", since=1, domain="com.microsoft")
+class WindowedLinearAttention(LinearAttention):
+    """As it was before the standard had it; without a window of states."""
+
+    def _heads(self, node: ir.Node, facts: Sequence[Facts | None]) -> tuple[int, int, int, int]:
+        _plain_of(node, {"state_window": 0})
+        return super()._heads(node, facts)
+
+
+@register("CausalConvWithState", since=1, domain="com.microsoft")
+class ExtendedCausalConvWithState(CausalConvWithState):
+    """As it was before the standard had it; of one dimension, channels first, without dilation."""
+
+    def _taps(self, node: ir.Node, facts: Sequence[Facts | None]) -> int:
+        names = ("channels_last", "state_window", "state_update_capacity", "state_length", "input_channels")
+        _plain_of(node, dict.fromkeys(names, 0) | {"ndim": 1, "dilation": 1, "state_channels_last": -1})
+        return super()._taps(node, facts)

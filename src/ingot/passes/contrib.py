@@ -9,7 +9,7 @@ kernels like any other model. Operators that the standard cannot say are classes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,7 @@ from ingot.passes.edit import (
     graphs_of,
     input_at,
     ints_of,
+    kept,
     rank_of,
     refusal,
     replace,
@@ -141,14 +142,10 @@ def _activated(g: Editor, node: ir.Node, x: ir.Value, name: str, parameters: Seq
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-def _kept(node: ir.Node, names: Sequence[str]) -> dict[str, Any]:
-    return {name: node.attributes[name] for name in names if name in node.attributes}
-
-
 @_meaning("FusedConv")
 def _fused_conv(g: Editor, node: ir.Node) -> Replacement:
     """Activation(Conv(x, w, b) + z)."""
-    y = g.op("Conv", *[input_at(node, i) for i in range(3)], **_kept(node, _CONV))
+    y = g.op("Conv", *[input_at(node, i) for i in range(3)], **kept(node, _CONV))
     return [_conv_end(g, node, _sum(g, y, input_at(node, 3)))]
 
 
@@ -157,18 +154,27 @@ def _conv_end(g: Editor, node: ir.Node, y: ir.Value) -> ir.Value:
     return _activated(g, node, y, attr_str(node, "activation", ""), parameters)
 
 
-@_meaning("NhwcFusedConv")
+@_meaning("NhwcConv", "NhwcFusedConv")
 def _nhwc_fused_conv(g: Editor, node: ir.Node) -> Replacement:
     """Channels last in x, z and y."""
-    y = g.op("Conv", _first(g, input_at(node, 0)), input_at(node, 1), input_at(node, 2), **_kept(node, _CONV))
+    y = g.op("Conv", _first(g, input_at(node, 0)), input_at(node, 1), input_at(node, 2), **kept(node, _CONV))
     z = input_at(node, 3)
     return [_last(g, _conv_end(g, node, _sum(g, y, None if z is None else _first(g, z))))]
+
+
+@_meaning("QLinearConv")
+def _quantised_conv(g: Editor, node: ir.Node) -> Replacement:
+    """The standard's, with channels last where it says so."""
+    inputs, last = list(node.inputs), attr_int(node, "channels_last", 0)
+    inputs[0] = _first(g, inputs[0]) if last else inputs[0]
+    y = g.op("QLinearConv", *inputs, **kept(node, _CONV))
+    return [_last(g, y) if last else y]
 
 
 @_meaning("NhwcMaxPool")
 def _nhwc_max_pool(g: Editor, node: ir.Node) -> Replacement:
     names = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-    return [_last(g, g.op("MaxPool", _first(g, input_at(node, 0)), **_kept(node, names)))]
+    return [_last(g, g.op("MaxPool", _first(g, input_at(node, 0)), **kept(node, names)))]
 
 
 def _first(g: Editor, x: ir.Value | None) -> ir.Value:
@@ -193,7 +199,7 @@ def _dynamic_pads(g: Editor, node: ir.Node) -> Replacement:
             input_at(node, 1),
             input_at(node, 3),
             pads=list(pads),
-            **_kept(node, names),
+            **kept(node, names),
         )
     ]
 
@@ -227,7 +233,7 @@ def _turned(g: Editor, node: ir.Node, index: int, name: str) -> ir.Value | None:
 
 @_meaning("FusedGemm")
 def _fused_gemm(g: Editor, node: ir.Node) -> Replacement:
-    y = g.op("Gemm", *node.inputs, **_kept(node, ("alpha", "beta", "transA", "transB")))
+    y = g.op("Gemm", *node.inputs, **kept(node, ("alpha", "beta", "transA", "transB")))
     names = [f"activation_{name}" for name in ("alpha", "beta")]
     parameters = [attr_float(node, name, 0.0) for name in names if name in node.attributes]
     return [_activated(g, node, y, attr_str(node, "activation", ""), parameters)]
@@ -293,7 +299,22 @@ def _embed(g: Editor, node: ir.Node) -> Replacement:
     """Words, positions and segments looked up, added and normalised; how many words of each row the mask
     keeps.
     """
-    ids, segments, words, positions, kinds, gamma, beta, mask, places = (input_at(node, i) for i in range(9))
+    return _embedded(g, node, [input_at(node, i) for i in range(9)])
+
+
+@_meaning("QEmbedLayerNormalization")
+def _dequantised_embed(g: Editor, node: ir.Node) -> Replacement:
+    """The same of tables that are integers; without a sum as an output."""
+    given = [input_at(node, i) for i in range(18)]
+    tables = [
+        None if table is None else g.op("DequantizeLinear", table, scale, zero)
+        for table, scale, zero in zip(given[2:7], given[8:13], given[13:18], strict=True)
+    ]
+    return _embedded(g, node, [*given[:2], *tables, given[7], None])[:2]
+
+
+def _embedded(g: Editor, node: ir.Node, given: Sequence[ir.Value | None]) -> Replacement:
+    ids, segments, words, positions, kinds, gamma, beta, mask, places = given
     if places is None:
         length = g.op("Shape", ids, start=1, end=2)
         at = g.op("Slice", positions, g.ints([0]), length, g.ints([0]))
@@ -465,6 +486,39 @@ def _multi_head(g: Editor, node: ir.Node) -> Replacement:
             parts = _biased(g, node, parts, bias)
         heads = [v if rank_of(v) == 4 and v is not None else _split_heads(g, v, n) for v in parts]
     return _attend(g, node, heads, (past_key, past_value), padding, more, query)
+
+
+@_meaning("DecoderMaskedMultiHeadAttention")
+def _decoder(g: Editor, node: ir.Node) -> Replacement:
+    """One row of queries [B, 1, N · H]; keys and values likewise, after those of the past or (with a buffer
+    of fixed size) put into it; or those of the other side, [B, N, L, H].
+    """
+    query, key, value, mask, more, past_key, past_value, length = (input_at(node, i) for i in range(8))
+    bias, shared = input_at(node, 10), attr_int(node, "past_present_share_buffer", 0)
+    if input_at(node, 9) is not None or _is_used(node, 3):
+        raise refusal(node, "several beams, and the scores as an output, are unknown here")
+    n = attr_int(node, "num_heads", 1)
+    if key is None or value is None:
+        raise refusal(node, "queries that are packed with keys and values are unknown here")
+    parts: list[ir.Value | None] = [query, key, value]
+    if bias is not None:
+        parts = _biased(g, node, parts, bias)
+    heads = [v if rank_of(v) == 4 and v is not None else _split_heads(g, v, n) for v in parts]
+    if rank_of(key) == 4:
+        y, _, _ = _attend(g, node, heads, (None, None), mask, more, query)
+        return [y]
+    if not shared or past_key is None or past_value is None or length is None:
+        return _attend(g, node, heads, (past_key, past_value), mask, more, query)
+    at = g.op("Reshape", g.op("Cast", length, to=7), g.ints([1]))
+    places = g.op("Expand", at, g.op("Shape", query, start=0, end=1))
+    whole = [
+        g.op("TensorScatter", past, new, places, axis=2)
+        for past, new in zip((past_key, past_value), heads[1:], strict=True)
+    ]
+    end = g.op("Add", at, g.ints([1]))
+    seen = [g.op("Slice", v, g.ints([0]), end, g.ints([2])) for v in whole]
+    y, _, _ = _attend(g, node, [heads[0], *seen], (None, None), mask, more, query)
+    return [y, *whole]
 
 
 def _biased(

@@ -86,6 +86,11 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def kept(node: ir.Node, names: Sequence[str]) -> dict[str, Any]:
+    """These of a node's attributes that it has, for another one."""
+    return {name: node.attributes[name] for name in names if name in node.attributes}
+
+
 def refusal(node: ir.Node, what: str) -> UnsupportedOperatorError:
     """What to raise for a node that other operators cannot say."""
     return UnsupportedOperatorError(
