@@ -18,6 +18,7 @@ stored.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -33,7 +34,7 @@ from ingot.codegen.elements import (
     scatter_element,
     store_element,
 )
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.codegen.products import add_bytes, add_pairs
 from ingot.kernels import expression as expressions
@@ -286,6 +287,61 @@ def tile(
             half = len(total) // 2
             total = [add(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
         _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """What the register tiles of a product have in common: the most positions of one, vectors of a panel,
+    outputs of the last panel, whether it is the only one, and what `tile` says of the others.
+    """
+
+    most: int
+    panel: int
+    last: int
+    is_single: bool
+    lanes: int
+    fetch: bool
+    fetched: int
+    pitch: int
+    unroll: int
+
+
+@functools.lru_cache(2048)
+def register_tiles(
+    heights: tuple[int, ...],
+    widths: tuple[int, ...],
+    tiling: Tiling,
+    out: Reach,
+    epilogue: Expression | None,
+    reaches: tuple[Reach, ...],
+    numbers: Numbers,
+) -> list[Kernel]:
+    """A tile for each height and width, for whole panels and then for the last one."""
+    own = {} if numbers == "float32" else {"numbers": numbers}
+    sizes = list(itertools.product((tiling.is_single, True), heights, widths))
+    made: dict[tuple[bool, int, int], Kernel] = {}
+    for size in sizes:
+        if size in made:
+            continue
+        is_last, rows, columns = size
+        made[size] = tile(
+            rows=rows,
+            columns=columns,
+            pitch=tiling.pitch,
+            unroll=tiling.unroll,
+            panel=tiling.panel,
+            vectors=-(-tiling.last // tiling.lanes) if is_last else tiling.panel,
+            fetch=tiling.fetch,
+            fetched=tiling.fetched,
+            sums=partial_sums(rows * columns, tiling.most, tiling.unroll),
+            masked=is_last and tiling.last % tiling.lanes != 0,
+            out=out,
+            epilogue=epilogue,
+            reaches=reaches,
+            operands=operand_names(len(reaches)),
+            **own,
+        )
+    return [made[size] for size in sizes]
 
 
 def _multiply(k: Builder, numbers: Numbers, value: Value, weights: Value, total: Value) -> Value:

@@ -33,14 +33,13 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Numbers,
-    Reach,
+    Tiling,
     name_of,
     operand_names,
-    partial_sums,
     reach,
     register_tile,
+    register_tiles,
     split,
-    tile,
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.gemm import integer_matmul, product_calls
@@ -562,11 +561,12 @@ def _form(
     sizes = [dtype.itemsize for dtype, _ in layouts]
     reaches = [reach(name_of(dtype), own[1], (own[2] or own[3]) != 0, outputs) for dtype, own in layouts[1:]]
     operands = tuple(reaches[1:])
-    kernels = _tiles(
-        heights, widths, shape.pixels, w.panel // lanes, outputs - (panels - 1) * w.panel, panels == 1, lanes,
-        images * out_channels * out_rows * out_columns * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines,
-        g.pitch, g.unroll, reaches[0], epilogue, operands, w.numbers,
+    tiling = Tiling(
+        shape.pixels, w.panel // lanes, outputs - (panels - 1) * w.panel, panels == 1, lanes,
+        images * out_channels * out_rows * out_columns * sum(sizes[1:]) > machine.l2_bytes // 2,
+        ahead.lines, g.pitch, g.unroll,
     )  # fmt: skip
+    kernels = register_tiles(heights, widths, tiling, reaches[0], epilogue, operands, w.numbers)
     channels = [x_channels, *[out_channels] * (len(layouts) - 1)]
     arrays: list[list[int | View | Kernel]] = []
     for (_, (sn, sc, sh, sw)), size, own in zip(layouts, sizes, channels, strict=True):
@@ -619,48 +619,3 @@ def _form(
 @functools.cache
 def _operands(count: int) -> tuple[str, ...]:
     return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
-
-
-@functools.lru_cache(1024)
-def _tiles(
-    heights: tuple[int, int],
-    widths: tuple[int, int],
-    most: int,
-    width: int,
-    last: int,
-    is_single: bool,
-    lanes: int,
-    fetch: bool,
-    fetched: int,
-    pitch: int,
-    unroll: int,
-    out: Reach,
-    epilogue: Expression | None,
-    reaches: tuple[Reach, ...],
-    numbers: Numbers,
-) -> list[Kernel]:
-    """The register tiles of all sizes, for whole panels and for the last one, of `last` channels."""
-    sizes = list(itertools.product((is_single, True), heights, widths))
-    made: dict[tuple[bool, int, int], Kernel] = {}
-    for size in sizes:
-        if size in made:
-            continue
-        is_last, rows, columns = size
-        made[size] = tile(
-            rows=rows,
-            columns=columns,
-            pitch=pitch,
-            unroll=unroll,
-            panel=width,
-            vectors=-(-last // lanes) if is_last else width,
-            fetch=fetch,
-            fetched=fetched,
-            sums=partial_sums(rows * columns, most, unroll),
-            masked=is_last and last % lanes != 0,
-            out=out,
-            epilogue=epilogue,
-            reaches=reaches,
-            operands=operand_names(len(reaches)),
-            **({} if numbers == "float32" else {"numbers": numbers}),
-        )
-    return [made[size] for size in sizes]

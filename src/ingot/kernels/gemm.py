@@ -31,15 +31,14 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Numbers,
-    Reach,
+    Tiling,
     name_of,
     offsets_table,
     operand_names,
-    partial_sums,
     reach,
     register_tile,
+    register_tiles,
     split,
-    tile,
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
@@ -420,11 +419,12 @@ def _form(
         reach(name_of(own), column, step != 0, b.n)
         for (own, _), column, step in zip(layouts[1:], columns[1:], row_steps[1:], strict=True)
     ]
-    kernels = _tiles(
-        (height + (tall > 0), height), most, b.n - (panels - 1) * b.panel, panels == 1, lanes,
-        math.prod(shape) * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines,
-        reading.pitch, reading.unroll, b.panel // lanes, reaches[0], epilogue, tuple(reaches[1:]), b.numbers,
+    tiling = Tiling(
+        most, b.panel // lanes, b.n - (panels - 1) * b.panel, panels == 1, lanes,
+        math.prod(shape) * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines, reading.pitch, reading.unroll,
     )  # fmt: skip
+    positions = (height + (tall > 0), height)
+    kernels = register_tiles((1,), positions, tiling, reaches[0], epilogue, tuple(reaches[1:]), b.numbers)
 
     arrays: list[list[int | View | Kernel]] = [
         [0, outer[2][j] * size, batch[2][j] * size, row_steps[j] * size, columns[j] * size]
@@ -448,48 +448,6 @@ def _form(
         label=label,
         constants=(reading.table,),
     )
-
-
-@functools.lru_cache(1024)
-def _tiles(
-    heights: tuple[int, int],
-    most: int,
-    last: int,
-    is_single: bool,
-    lanes: int,
-    fetch: bool,
-    fetched: int,
-    pitch: int,
-    unroll: int,
-    width: int,
-    out: Reach,
-    epilogue: Expression | None,
-    reaches: tuple[Reach, ...],
-    numbers: Numbers,
-) -> list[Kernel]:
-    """The register tiles: of each height, for whole panels and for the last one, of `last` columns."""
-    made: dict[tuple[bool, int], Kernel] = {}
-    for is_last, pixels in itertools.product((is_single, True), heights):
-        if (is_last, pixels) in made:
-            continue
-        made[is_last, pixels] = tile(
-            rows=1,
-            columns=pixels,
-            pitch=pitch,
-            unroll=unroll,
-            panel=width,
-            vectors=-(-last // lanes) if is_last else width,
-            fetch=fetch,
-            fetched=fetched,
-            sums=partial_sums(pixels, most, unroll),
-            masked=is_last and last % lanes != 0,
-            out=out,
-            epilogue=epilogue,
-            reaches=reaches,
-            operands=operand_names(len(reaches)),
-            **({} if numbers == "float32" else {"numbers": numbers}),
-        )
-    return [made[is_last, pixels] for is_last in (is_single, True) for pixels in heights]
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:

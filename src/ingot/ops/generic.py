@@ -49,6 +49,8 @@ def reference_evaluate(node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
     try:
         with np.errstate(all="ignore"):
             return [_strings_as_objects(value) for value in runner.run(None, feeds)]
+    except MemoryError:
+        raise
     except Exception as error:  # of whatever kind: the reference checks little of what it is given
         given = ", ".join(_shown(value) for value in inputs)
         raise UnsupportedOperatorError(

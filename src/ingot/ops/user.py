@@ -137,7 +137,7 @@ class UserOp(Op):
             return function(*inputs, **attributes)
         except OperatorError:
             raise
-        except Exception as error:
+        except Exception as error:  # of whatever kind: the function is the user's own
             given = ", ".join("nothing" if x is None else _describe(x) for x in inputs)
             raise OperatorError(
                 f"{label(node)}: its {what} raised {type(error).__name__}: {error}. It was given {given}"
