@@ -25,6 +25,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     broadcast,
@@ -37,8 +38,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 def _heads(node: ir.Node, x: Array, heads: int) -> Array:

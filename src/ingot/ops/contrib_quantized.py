@@ -28,13 +28,14 @@ from ingot.kernels.units import DTYPES
 from ingot.ops.fused import computed
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import unpacked
+from ingot.ops.numeric import FLOAT32, INT32, unpacked
 from ingot.ops.quantize import dynamic_range
 from ingot.ops.registry import (
     Array,
     DType,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     attr_ints,
@@ -52,8 +53,6 @@ from ingot.ops.registry import (
 from ingot.ops.sums import input_of, integer_product, is_many, placed, plus, product_of, scaled
 
 _DOMAIN = "com.microsoft"
-_INT32, _FLOAT32 = np.dtype(np.int32), np.dtype(np.float32)
-Outputs = list[Facts | None] | None
 
 
 def _real(x: Array, scale: Array, zero: Array | None, axis: int = -1) -> Array:
@@ -74,7 +73,7 @@ def _whole(x: Array, scale: Array, zero: Array | None, dtype: DType) -> Array:
     return quantize(x, scale.reshape(()), zeros, dtypes=("float32", "float32"), dtype=dtype.name)
 
 
-def _waiting(plan: Lowering, op: str, operands: Sequence[ir.Value], dtype: Any = _FLOAT32) -> ir.Value:
+def _waiting(plan: Lowering, op: str, operands: Sequence[ir.Value], dtype: Any = FLOAT32) -> ir.Value:
     """A new value that waits as an elementwise operator's result."""
     shape = np.broadcast_shapes(*(plan.facts(v).shape for v in operands))
     value = plan.intermediate(shape, dtype)
@@ -127,7 +126,7 @@ class _Through(Op):
                 "Save the model before its optimisations."
             )
         facts = [need(node, inputs, self._position(i)) for i in range(self._count(node))]
-        floats: list[Facts | None] = [Facts(_FLOAT32, f.shape) for f in facts]
+        floats: list[Facts | None] = [Facts(FLOAT32, f.shape) for f in facts]
         floats += [Facts(a.dtype, a.shape, a) for a in self.extra(node, facts[0].shape)]
         results = find("", self.float_op).infer(self._node(node, len(floats)), floats)
         return None if results is None else [f and Facts(facts[0].dtype, f.shape) for f in results]
@@ -160,7 +159,7 @@ class _Through(Op):
         reals = [_waiting(plan, "DequantizeLinear", [x, *_numbers(plan, s, z)]) for x, s, z in parts]
         reals += [plan.known(a) for a in self.extra(node, plan.facts(parts[0][0]).shape)]
         value = node.outputs[0]
-        real = computed(plan, self.float_op, reals, plan.facts(value).shape, _FLOAT32, self.attributes(node))
+        real = computed(plan, self.float_op, reals, plan.facts(value).shape, FLOAT32, self.attributes(node))
         return plan.wait(value, "QuantizeLinear", [real, *_numbers(plan, scale, zero)])
 
 
@@ -272,7 +271,7 @@ class _Pairwise(Op):
             return False
         scales = [np.asarray(known[i], np.float32).reshape(()) for i in (0, 2, 4)]
         zeros = [_number(known[i]) for i in (1, 3, 5)]
-        wide = [_waiting(plan, "Cast", [v], _INT32) for v in (a, b)]
+        wide = [_waiting(plan, "Cast", [v], INT32) for v in (a, b)]
         real = self.steps(plan, wide[0], wide[1], scales, zeros)
         return plan.wait(value, "QuantizeLinear", [real, plan.known(np.ones((), np.float32))])
 
@@ -298,9 +297,9 @@ class QLinearMul(_Pairwise):
     ) -> ir.Value:
         """See `real`."""
         factor = np.asarray(scales[0] * scales[1] / scales[2], np.float32)
-        parts = [_waiting(plan, "Sub", [v, plan.known(np.asarray(z))], _INT32)
+        parts = [_waiting(plan, "Sub", [v, plan.known(np.asarray(z))], INT32)
                  for v, z in ((a, zeros[0]), (b, zeros[1]))]  # fmt: skip
-        real = _waiting(plan, "Cast", [_waiting(plan, "Mul", parts, _INT32)])
+        real = _waiting(plan, "Cast", [_waiting(plan, "Mul", parts, INT32)])
         real = _waiting(plan, "Mul", [real, plan.known(factor)])
         return _waiting(plan, "Add", [real, plan.known(np.asarray(np.float32(zeros[2])))])
 
@@ -359,7 +358,7 @@ def _finished(
     if bias is None:
         scaled(plan, value, sums, _last(plan, factor, rank))
         return True
-    product = plan.intermediate(plan.facts(value).shape, _FLOAT32)
+    product = plan.intermediate(plan.facts(value).shape, FLOAT32)
     scaled(plan, product, sums, _last(plan, factor, rank))
     return plan.wait(value, "Add", [product, _last(plan, bias, rank)])
 
@@ -371,7 +370,7 @@ class MatMulIntegerToFloat(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """float32, in matmul's shape."""
         shape = matmul_shape(node, need(node, inputs, 0).shape, need(node, inputs, 1).shape)
-        return [Facts(_FLOAT32, shape)]
+        return [Facts(FLOAT32, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Sums in int32, then float32."""
@@ -389,7 +388,7 @@ class MatMulIntegerToFloat(Op):
         a_scale, b_scale = node.inputs[2], node.inputs[3]
         if is_many(plan, a_scale) or (b_scale is not None and len(plan.facts(b_scale).shape) > 1):
             return False
-        sums = plan.intermediate(plan.facts(value).shape, _INT32)
+        sums = plan.intermediate(plan.facts(value).shape, INT32)
         if not integer_product(plan, sums, a, input_of(node, 4), b, input_of(node, 5)):
             return False
         return _finished(plan, value, sums, product_of(plan, a_scale, b_scale), input_of(node, 6))
@@ -402,7 +401,7 @@ class DynamicQuantizeMatMul(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """float32, in matmul's shape."""
         shape = matmul_shape(node, need(node, inputs, 0).shape, need(node, inputs, 1).shape)
-        return [Facts(_FLOAT32, shape)]
+        return [Facts(FLOAT32, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """DynamicQuantizeLinear, then MatMulIntegerToFloat."""
@@ -416,11 +415,11 @@ class DynamicQuantizeMatMul(Op):
         a, b, b_scale, value = node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]
         assert a is not None and b is not None and b_scale is not None
         facts = plan.facts(a)
-        usable = facts.dtype == _FLOAT32 and _are_bytes(plan, b) and len(facts.shape) > 1
+        usable = facts.dtype == FLOAT32 and _are_bytes(plan, b) and len(facts.shape) > 1
         if not usable or len(plan.facts(b_scale).shape) > 1 or len(plan.facts(b).shape) < 2:
             return False
         whole, scale, zero = dynamic_range(plan, a)
-        sums = plan.intermediate(plan.facts(value).shape, _INT32)
+        sums = plan.intermediate(plan.facts(value).shape, INT32)
         done = integer_product(plan, sums, whole, zero, b, input_of(node, 3))
         assert done
         return _finished(plan, value, sums, product_of(plan, scale, b_scale), input_of(node, 4))
@@ -442,7 +441,7 @@ class QGemm(Op):
         if k != k2:
             raise shape_error(node, f"inputs {show(a.shape)} and {show(b.shape)}: {k} columns meet {k2} rows")
         quantised = given(inputs, 7) is not None
-        return [Facts(_FLOAT32 if not quantised else a.dtype if zero is None else zero.dtype, (m, n))]
+        return [Facts(FLOAT32 if not quantised else a.dtype if zero is None else zero.dtype, (m, n))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Sums in int32, c among them."""
@@ -470,7 +469,7 @@ class QGemm(Op):
         if is_many(plan, a_scale) or is_many(plan, a_zero) or (y_scale is not None and y_zero is None):
             return False
         shape = plan.facts(value).shape
-        sums = plan.intermediate(shape, _INT32)
+        sums = plan.intermediate(shape, INT32)
         transposed = {name: bool(attr_int(node, name, 0)) for name in ("transA", "transB")}
         if not integer_product(
             plan, sums, a, a_zero, b, b_zero,
@@ -553,9 +552,9 @@ class MatMulNBits(Op):
     def _takes_bits(self, node: ir.Node, plan: Lowering, a: ir.Value) -> bool:
         """Whether the weights are read as they are: four bits, and few rows."""
         facts, block = plan.facts(a), attr_int(node, "block_size", 32)
-        plain = attr_int(node, "bits", 4) == 4 and input_of(node, 4) is None and facts.dtype == _FLOAT32
+        plain = attr_int(node, "bits", 4) == 4 and input_of(node, 4) is None and facts.dtype == FLOAT32
         scales = input_of(node, 2)
-        plain = plain and scales is not None and plan.facts(scales).dtype == _FLOAT32
+        plain = plain and scales is not None and plan.facts(scales).dtype == FLOAT32
         return plain and supports(math.prod(facts.shape[:-1]), facts.shape[-1], block, plan.machine)
 
     def _lower_bits(
@@ -582,7 +581,7 @@ class MatMulNBits(Op):
         product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
         out = plan.output(product)
         flat = out.reshape((rows, n))
-        target = plan.temporary((rows, n), _FLOAT32) if flat is None or flat.strides[1] != 1 else flat
+        target = plan.temporary((rows, n), FLOAT32) if flat is None or flat.strides[1] != 1 else flat
         plan.emit(few_bits(halves, weights, scales, zeros[0] if zeros else None, target, block, machine))
         if target is not flat:
             whole = target.reshape(facts.shape)

@@ -31,6 +31,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_ints,
     attr_str,
@@ -45,8 +46,6 @@ from ingot.ops.registry import (
 )
 from ingot.ops.sums import dequantized, dequantized_conv, placed
 from ingot.ops.window import Window, channels_last
-
-Outputs = list[Facts | None] | None
 
 
 def _bias_fits(node: ir.Node, bias: Facts | None, channels: int) -> None:

@@ -21,6 +21,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     facts_of,
     known_ints,
@@ -32,7 +33,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 _CACHE = "ingot.ops.constant"
 
 

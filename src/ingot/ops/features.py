@@ -12,12 +12,13 @@ import onnx_ir as ir
 from ingot.errors import InputError, ModelError
 from ingot.ops.compose import computed, deliver, integer, ints, settled
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import INT64, STRING
+from ingot.ops.numeric import FLOAT32, INT64, STRING
 from ingot.ops.registry import (
     Array,
     DType,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_floats,
     attr_int,
@@ -33,8 +34,6 @@ from ingot.ops.registry import (
 )
 
 ML = "ai.onnx.ml"
-_F32: DType = np.dtype(np.float32)
-Outputs = list[Facts | None] | None
 
 
 def numeric(node: ir.Node, x: Facts) -> Facts:
@@ -57,9 +56,9 @@ def strings_of(node: ir.Node, name: str) -> Array | None:
 def as_float(plan: Lowering, x: ir.Value) -> ir.Value:
     """The value in float32."""
     facts = plan.facts(x)
-    if facts.dtype == _F32:
+    if facts.dtype == FLOAT32:
         return x
-    return computed(plan, "Cast", [x], facts.shape, _F32, [integer("to", int(ir.DataType.FLOAT))])
+    return computed(plan, "Cast", [x], facts.shape, FLOAT32, [integer("to", int(ir.DataType.FLOAT))])
 
 
 class _ToFloat(Op):
@@ -67,7 +66,7 @@ class _ToFloat(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The shape of x."""
-        return [Facts(_F32, numeric(node, need(node, inputs, 0)).shape)]
+        return [Facts(FLOAT32, numeric(node, need(node, inputs, 0)).shape)]
 
 
 @register("Scaler", since=1, domain=ML)
@@ -96,14 +95,14 @@ class Scaler(_ToFloat):
         x = present(inputs, 0)
         offset, scale = self._factors(node, x.shape)
         with np.errstate(all="ignore"):
-            return [((x.astype(_F32) - offset) * scale).astype(_F32)]
+            return [((x.astype(FLOAT32) - offset) * scale).astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Two steps of a fused kernel."""
         x, value = first_input(node), node.outputs[0]
         shape = plan.facts(x).shape
         offset, scale = self._factors(node, shape)
-        centred = computed(plan, "Sub", [as_float(plan, x), plan.known(offset)], shape, _F32)
+        centred = computed(plan, "Sub", [as_float(plan, x), plan.known(offset)], shape, FLOAT32)
         return plan.wait(value, "Mul", [centred, plan.known(scale)])
 
 
@@ -128,7 +127,7 @@ class Normalizer(_ToFloat):
         """In float64, rounded once."""
         x = present(inputs, 0).astype(np.float64)
         if not x.size:
-            return [x.astype(_F32)]
+            return [x.astype(FLOAT32)]
         norm = attr_str(node, "norm", "MAX")
         with np.errstate(all="ignore"):
             if norm == "MAX":
@@ -137,7 +136,7 @@ class Normalizer(_ToFloat):
                 divisor = np.abs(x).sum(-1, keepdims=True)
             else:
                 divisor = np.sqrt((x * x).sum(-1, keepdims=True))
-            return [(x / np.where(divisor == 0, 1.0, divisor)).astype(_F32)]
+            return [(x / np.where(divisor == 0, 1.0, divisor)).astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A reduction, then a division."""
@@ -147,11 +146,11 @@ class Normalizer(_ToFloat):
             return False
         x = settled(plan, as_float(plan, x))
         axes, column = plan.known(np.array([-1], INT64)), (*shape[:-1], 1)
-        divisor = computed(plan, self._REDUCE[attr_str(node, "norm", "MAX")], [x, axes], column, _F32)
+        divisor = computed(plan, self._REDUCE[attr_str(node, "norm", "MAX")], [x, axes], column, FLOAT32)
         divisor = settled(plan, divisor)
-        zero, one = (plan.known(np.array(v, _F32)) for v in (0, 1))
+        zero, one = (plan.known(np.array(v, FLOAT32)) for v in (0, 1))
         is_zero = computed(plan, "Equal", [divisor, zero], column, np.bool_)
-        return plan.wait(value, "Div", [x, computed(plan, "Where", [is_zero, one, divisor], column, _F32)])
+        return plan.wait(value, "Div", [x, computed(plan, "Where", [is_zero, one, divisor], column, FLOAT32)])
 
 
 @register("Binarizer", since=1, domain=ML)
@@ -283,7 +282,7 @@ class FeatureVectorizer(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """[N, sum of columns]."""
         rows, _, widths = self._widths(node, inputs)
-        return [Facts(_F32, (rows, sum(widths)))]
+        return [Facts(FLOAT32, (rows, sum(widths)))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Column by column."""
@@ -291,7 +290,7 @@ class FeatureVectorizer(Op):
         rows, _, widths = self._widths(node, [Facts(a.dtype, a.shape) for a in arrays])
         parts: list[Array] = []
         for array, width in zip(arrays, widths, strict=True):
-            part = np.zeros((rows, width), _F32)
+            part = np.zeros((rows, width), FLOAT32)
             flat = array.reshape(rows, -1)[:, :width]
             part[:, : flat.shape[1]] = flat
             parts.append(part)
@@ -307,7 +306,7 @@ class FeatureVectorizer(Op):
         value = node.outputs[0]
         shape = plan.facts(value).shape
         floats = [as_float(plan, v) for v in operands]
-        deliver(plan, value, computed(plan, "Concat", floats, shape, _F32, [integer("axis", 1)]))
+        deliver(plan, value, computed(plan, "Concat", floats, shape, FLOAT32, [integer("axis", 1)]))
         return True
 
 
@@ -327,7 +326,7 @@ class OneHotEncoder(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """[..., categories]."""
         x = need(node, inputs, 0)
-        return [Facts(_F32, (*x.shape, len(self._categories(node, x.dtype))))]
+        return [Facts(FLOAT32, (*x.shape, len(self._categories(node, x.dtype))))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Raises InputError for an unknown category where zeros=0 forbids it."""
@@ -341,7 +340,7 @@ class OneHotEncoder(Op):
             raise InputError(
                 f"{label(node)}: {unknown!r} is none of its categories, and zeros=0 allows no others."
             )
-        return [hot.astype(_F32)]
+        return [hot.astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A comparison with each category."""

@@ -23,6 +23,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_str,
     facts_of,
@@ -38,8 +39,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 def _optional_ints(

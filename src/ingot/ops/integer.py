@@ -12,11 +12,13 @@ from ingot.kernels.definitions import requantize
 from ingot.kernels.units import DTYPES
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
+from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.registry import (
     Array,
     DType,
     Facts,
     Op,
+    Outputs,
     attr_int,
     given,
     need,
@@ -27,9 +29,6 @@ from ingot.ops.registry import (
 )
 from ingot.ops.sums import input_of, integer_conv, integer_product, is_many, placed, plus, product_of
 from ingot.ops.window import Window
-
-Outputs = list[Facts | None] | None
-_INT32, _FLOAT32 = np.dtype(np.int32), np.dtype(np.float32)
 
 
 def _less(x: Array, zero: Array | None, axis: int) -> Array:
@@ -52,7 +51,7 @@ class MatMulInteger(Op):
         shape = matmul_shape(node, a, b)
         _check_parts(node, "a", a[-2:-1], given(inputs, 2))
         _check_parts(node, "b", b[-1:], given(inputs, 3))
-        return [Facts(_INT32, shape)]
+        return [Facts(INT32, shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """a's zero point belongs to its rows, b's to its columns."""
@@ -111,12 +110,12 @@ class QLinearMatMul(Op):
         assert a is not None and b is not None and y_zero is not None
         shape = plan.facts(node.outputs[0]).shape
         scalars = [v for v in (a_scale, y_scale, y_zero) if is_many(plan, v)]
-        floats = all(v is not None and plan.facts(v).dtype == _FLOAT32 for v in (a_scale, b_scale, y_scale))
+        floats = all(v is not None and plan.facts(v).dtype == FLOAT32 for v in (a_scale, b_scale, y_scale))
         if scalars or not floats or (b_scale is not None and len(plan.facts(b_scale).shape) > 1):
             return False
         if name_of(plan.facts(y_zero).dtype) not in DTYPES:
             return False
-        sums = plan.intermediate(shape, _INT32)
+        sums = plan.intermediate(shape, INT32)
         if not integer_product(plan, sums, a, a_zero, b, b_zero):
             return False
         factor = placed(plan, product_of(plan, a_scale, b_scale, over=y_scale), len(shape) - 1, len(shape))
@@ -167,7 +166,7 @@ class ConvInteger(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """int32, in Conv's shape."""
-        return _conv_facts(node, need(node, inputs, 0), need(node, inputs, 1), _INT32)
+        return _conv_facts(node, need(node, inputs, 0), need(node, inputs, 1), INT32)
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """One tensordot for each group."""
@@ -217,7 +216,7 @@ class QLinearConv(Op):
             return False
         if name_of(plan.facts(y_zero).dtype) not in DTYPES:
             return False
-        sums = plan.intermediate(shape, _INT32)
+        sums = plan.intermediate(shape, INT32)
         if not conv_sums(node, plan, sums, (0, 2), (3, 5)):
             return False
         if bias is not None:

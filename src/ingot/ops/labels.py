@@ -17,12 +17,13 @@ import onnx_ir as ir
 from ingot.errors import InputError, ModelError
 from ingot.ops.create import tensor_array
 from ingot.ops.features import ML, strings_of
-from ingot.ops.numeric import INT64, STRING
+from ingot.ops.numeric import FLOAT32, INT64, STRING
 from ingot.ops.registry import (
     Array,
     DType,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_floats,
     attr_int,
@@ -36,9 +37,7 @@ from ingot.ops.registry import (
     show,
 )
 
-_F32: DType = np.dtype(np.float32)
 _CACHE = "ingot.ops.labels"
-Outputs = list[Facts | None] | None
 
 
 class _Lookup(Op):
@@ -168,7 +167,7 @@ class DictVectorizer(Op):
             list(attr_ints(node, "int64_vocabulary") or ()) if strings is None else strings.tolist()
         )
         values = [np.asarray(value) for value in given.values()]
-        dtype = values[0].dtype if values else _F32
+        dtype = values[0].dtype if values else FLOAT32
         if dtype.kind in "OUS":
             return [np.array([[str(given.get(key, "")) for key in keys]], object).reshape(1, -1)]
         return [np.array([[np.asarray(given.get(key, 0)).item() for key in keys]], dtype).reshape(1, -1)]
@@ -180,7 +179,7 @@ class CastMap(Op):
     (SPARSE).
     """
 
-    _TO = {"TO_FLOAT": _F32, "TO_INT64": INT64, "TO_STRING": STRING}  # noqa: RUF012
+    _TO = {"TO_FLOAT": FLOAT32, "TO_INT64": INT64, "TO_STRING": STRING}  # noqa: RUF012
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """SPARSE has max_map columns."""

@@ -31,6 +31,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     attr_str,
@@ -45,8 +46,6 @@ from ingot.ops.registry import (
     show,
 )
 from ingot.ops.sums import dequantized_matmul
-
-Outputs = list[Facts | None] | None
 
 
 def matmul_shape(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

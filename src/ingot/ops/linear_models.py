@@ -11,12 +11,12 @@ from ingot.errors import ModelError
 from ingot.ops.compose import computed, deliver, integer, settled
 from ingot.ops.features import ML, as_float, numeric
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import FLOAT64
+from ingot.ops.numeric import FLOAT32, FLOAT64
 from ingot.ops.registry import (
     Array,
-    DType,
     Facts,
     Op,
+    Outputs,
     attr_floats,
     attr_int,
     attr_ints,
@@ -42,9 +42,6 @@ from ingot.ops.scores import (
     transform_of,
     transformed,
 )
-
-_F32: DType = np.dtype(np.float32)
-Outputs = list[Facts | None] | None
 
 
 def _floats(node: ir.Node, name: str) -> Array:
@@ -96,8 +93,8 @@ class _Linear(Op):
             return np.ascontiguousarray(w.T)
 
         weights = plan.known(plan.pack(("ml", id(node)), transposed))
-        product = computed(plan, "MatMul", [x, weights], (rows, len(w)), _F32)
-        return computed(plan, "Add", [product, plan.known(b)], (rows, len(w)), _F32)
+        product = computed(plan, "MatMul", [x, weights], (rows, len(w)), FLOAT32)
+        return computed(plan, "Add", [product, plan.known(b)], (rows, len(w)), FLOAT32)
 
 
 @register("LinearRegressor", since=1, domain=ML)
@@ -111,11 +108,11 @@ class LinearRegressor(_Linear):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """float32."""
         w, _ = self.parameters(node)
-        return [Facts(_F32, (_table(node, need(node, inputs, 0), w.shape[1]), len(w)))]
+        return [Facts(FLOAT32, (_table(node, need(node, inputs, 0), w.shape[1]), len(w)))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Rounded once."""
-        return [transformed(self.scores(node, present(inputs, 0)), transform_of(node)).astype(_F32)]
+        return [transformed(self.scores(node, present(inputs, 0)), transform_of(node)).astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A matrix product and what follows it."""
@@ -146,7 +143,7 @@ class LinearClassifier(_Linear, Classifier):
             raise ModelError(
                 f"{label(node)}: {self.classes(node)} labels for {width} scores. The file is damaged."
             )
-        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(_F32, (rows, width))]
+        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(FLOAT32, (rows, width))]
         return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
@@ -155,11 +152,11 @@ class LinearClassifier(_Linear, Classifier):
         assert labels is not None
         scores = self.scores(node, present(inputs, 0))
         if not self._is_one_score(node):
-            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(_F32)]
+            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(FLOAT32)]
         both = second_class(scores, False, transform == "LOGISTIC")
         if transform == "PROBIT":
             both = transformed(both, transform)
-        return [chosen(labels, (scores[:, 0] > 0).astype(np.int64)), both.astype(_F32)]
+        return [chosen(labels, (scores[:, 0] > 0).astype(np.int64)), both.astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A matrix product, the transform, the label."""
@@ -255,7 +252,7 @@ def _product(plan: Lowering, x: ir.Value, weights: Array, added: Array | float) 
 
 
 def _in_float32(plan: Lowering, x: ir.Value) -> ir.Value:
-    return computed(plan, "Cast", [x], plan.facts(x).shape, _F32, [integer("to", 1)])
+    return computed(plan, "Cast", [x], plan.facts(x).shape, FLOAT32, [integer("to", 1)])
 
 
 @register("SVMRegressor", since=1, domain=ML)
@@ -274,7 +271,7 @@ class SVMRegressor(_Machine):
         """float32."""
         vectors, coefficients, _ = self._parameters(node)
         columns = len(coefficients) if vectors is None else vectors.shape[1]
-        return [Facts(_F32, (_table(node, need(node, inputs, 0), columns), 1))]
+        return [Facts(FLOAT32, (_table(node, need(node, inputs, 0), columns), 1))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """In float64, rounded once."""
@@ -288,7 +285,7 @@ class SVMRegressor(_Machine):
         y = products + rho
         if attr_int(node, "one_class", 0):
             y = np.where(y > 0, 1.0, -1.0)
-        return [transformed(y, transform_of(node)).astype(_F32)]
+        return [transformed(y, transform_of(node)).astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Products and functions in float64."""
@@ -335,7 +332,10 @@ class SVMClassifier(_Machine, Classifier):
         else:
             columns = self.vectors(node, sum(self._counts(node))).shape[1]
         rows = _table(node, need(node, inputs, 0), columns)
-        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(_F32, (rows, self._width(node)))]
+        outputs: list[Facts | None] = [
+            self.label_facts(node, rows),
+            Facts(FLOAT32, (rows, self._width(node))),
+        ]
         return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
@@ -348,7 +348,7 @@ class SVMClassifier(_Machine, Classifier):
         if self._is_linear(node):
             with np.errstate(all="ignore"):
                 scores = x @ coefficients.reshape(classes, -1).T + rho[0]
-            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(_F32)]
+            return [chosen(labels, scores.argmax(1)), transformed(scores, transform).astype(FLOAT32)]
         decisions = self._decisions(node, x, coefficients, rho)
         a, b = (_floats(node, name).astype(np.float64) for name in ("prob_a", "prob_b"))
         if len(a):
@@ -362,7 +362,7 @@ class SVMClassifier(_Machine, Classifier):
             first = decisions[:, number] > 0
             votes[:, i] += first
             votes[:, j] += ~first
-        return [chosen(labels, votes.argmax(1)), scores.astype(_F32)]
+        return [chosen(labels, votes.argmax(1)), scores.astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """What the machines say is one product, and their votes another. Probabilities of pairs are coupled

@@ -19,6 +19,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_str,
     first_input,
@@ -30,8 +31,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 def _ignored(node: ir.Node) -> int | None:

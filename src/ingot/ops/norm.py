@@ -25,6 +25,7 @@ from ingot.ops.registry import (
     DType,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     attr_ints,
@@ -40,8 +41,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 class SameShape(Op):

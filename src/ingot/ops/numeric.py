@@ -11,8 +11,10 @@ import numpy as np
 
 from ingot.ops.registry import Array, DType
 
+FLOAT32: DType = np.dtype(np.float32)
 FLOAT64: DType = np.dtype(np.float64)
 BOOL: DType = np.dtype(np.bool_)
+INT32: DType = np.dtype(np.int32)
 INT64: DType = np.dtype(np.int64)
 STRING: DType = np.dtype(object)
 

@@ -22,6 +22,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_ints,
     attr_str,
@@ -38,7 +39,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 Part = tuple[tuple[int, int, int], ...]  # for each dimension: where it starts, the step, how many
 
 

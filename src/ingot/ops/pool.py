@@ -26,6 +26,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     first_input,
     need,
@@ -35,8 +36,6 @@ from ingot.ops.registry import (
     show,
 )
 from ingot.ops.window import Window, channels_last, kernel_shape
-
-Outputs = list[Facts | None] | None
 
 
 class Pool(Op):

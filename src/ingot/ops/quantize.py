@@ -20,6 +20,7 @@ from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, supports
 from ingot.kernels.reduce import reduce
 from ingot.ops.lowering import Lowering
+from ingot.ops.numeric import FLOAT32
 from ingot.ops.registry import (
     KNOWN_ELEMENTS,
     Array,
@@ -27,6 +28,7 @@ from ingot.ops.registry import (
     Facts,
     LazyFacts,
     Op,
+    Outputs,
     add,
     attr_int,
     first_input,
@@ -39,8 +41,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
-_FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)
 
 
@@ -230,13 +230,13 @@ class DynamicQuantizeLinear(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """uint8 like x, then two scalars."""
         x = need(node, inputs, 0)
-        outputs: list[Facts | None] = [Facts(_UINT8, x.shape), Facts(_FLOAT32, ()), Facts(_UINT8, ())]
+        outputs: list[Facts | None] = [Facts(_UINT8, x.shape), Facts(FLOAT32, ()), Facts(_UINT8, ())]
         return outputs[: len(node.outputs)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """The range by two reductions; the rest are steps of fused kernels."""
         x = first_input(node)
-        if plan.facts(x).dtype != _FLOAT32:
+        if plan.facts(x).dtype != FLOAT32:
             return False
         values: list[ir.Value | None] = [v if plan.wants(v) else None for v in node.outputs]
         dynamic_range(plan, x, *values, *[None] * (3 - len(values)))
@@ -255,21 +255,21 @@ def dynamic_range(
     """
     shape = plan.facts(x).shape
     quantized = plan.intermediate(shape, _UINT8) if quantized is None else quantized
-    scale = plan.intermediate((), _FLOAT32) if scale is None else scale
+    scale = plan.intermediate((), FLOAT32) if scale is None else scale
     zero = plan.intermediate((), _UINT8) if zero is None else zero
 
     def constant(number: float) -> ir.Value:
         return plan.known(np.array(number, np.float32))
 
     def step(op: str, *operands: ir.Value) -> ir.Value:
-        value = plan.intermediate((), _FLOAT32)
+        value = plan.intermediate((), FLOAT32)
         assert plan.wait(value, op, operands)
         return value
 
     ends: list[ir.Value] = []
     view, nothing = plan.view(x), constant(0.0)
     for reduction, bound in (("ReduceMax", "Max"), ("ReduceMin", "Min")):
-        end = plan.temporary((), _FLOAT32)
+        end = plan.temporary((), FLOAT32)
         plan.emit(reduce(reduction, [view], range(view.rank), end, plan.machine))
         ends.append(plan.located(plan.view(step(bound, plan.located(end), nothing))))
     high, low = ends

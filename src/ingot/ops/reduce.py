@@ -22,6 +22,7 @@ from ingot.ops.registry import (
     DType,
     Facts,
     Op,
+    Outputs,
     add,
     attr_int,
     first_input,
@@ -36,7 +37,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 Axes = tuple[int, ...]
 Function = Callable[[Array, Axes], Any]
 

@@ -168,6 +168,9 @@ class Op:
         return False
 
 
+#: What `infer` says: facts of each output, or None where nothing can be said.
+Outputs: TypeAlias = "list[Facts | None] | None"
+
 OpType = TypeVar("OpType", bound=type[Op])
 
 _table: dict[tuple[str, str], Op] = {}

@@ -23,6 +23,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     attr_ints,
@@ -37,8 +38,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 @dataclass(frozen=True, slots=True)

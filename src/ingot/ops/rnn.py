@@ -29,6 +29,7 @@ from ingot.ops.registry import (
     DType,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_floats,
     attr_int,
@@ -42,7 +43,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 _LENGTHS = "a length in sequence_lens (input 4) is none of 0 … {0}, the steps of x. Give lengths up to that."
 Function = Callable[[Array], Array]
 

@@ -34,6 +34,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_str,
     first_input,
@@ -47,8 +48,6 @@ from ingot.ops.registry import (
     show,
 )
 from ingot.ops.window import Window
-
-Outputs = list[Facts | None] | None
 
 
 @register("GridSample", since=22)

@@ -19,7 +19,6 @@ from ingot.ops.registry import Array, Facts, attr_ints, label
 
 #: In the order of TreeEnsemble's numbers.
 SCORE_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
-_F32 = np.dtype(np.float32)
 #: Of smaller scores SOFTMAX_ZERO takes no exponential.
 _ZERO = 1e-7
 _WINITZKI = 0.147

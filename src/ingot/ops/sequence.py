@@ -18,6 +18,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     facts_of,
     first_input,
@@ -29,8 +30,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 def _list(node: ir.Node, inputs: Sequence[Any], index: int = 0) -> list[Any]:

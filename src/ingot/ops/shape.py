@@ -21,6 +21,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     attr_ints,
     attr_str,
@@ -38,8 +39,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-
-Outputs = list[Facts | None] | None
 
 
 class View(Op):

@@ -22,6 +22,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_int,
     first_input,
     given,
@@ -35,7 +36,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 #: Up to this length a real signal from half of its spectrum is one product.
 _LONGEST = 2048
 #: Float32 signals of so few numbers are NumPy's: what such transforms are compared with (onnx's suite, to

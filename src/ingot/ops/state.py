@@ -20,6 +20,7 @@ from ingot.ops.registry import (
     Array,
     Facts,
     Op,
+    Outputs,
     attr_float,
     attr_int,
     attr_str,
@@ -33,7 +34,6 @@ from ingot.ops.registry import (
     show,
 )
 
-Outputs = list[Facts | None] | None
 _HALVES = ("float32", "float16", "bfloat16")
 
 

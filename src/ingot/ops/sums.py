@@ -25,10 +25,10 @@ from ingot.kernels.gemm import integer_matmul
 from ingot.kernels.units import DTYPES, IntegerWeights, flips, numbers_for, pack_factor_calls, pack_integers
 from ingot.ops.lowering import Lowering
 from ingot.ops.narrow import is_narrow, narrow_conv
+from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.registry import Array, DType, attr_int, is_weight
 from ingot.ops.window import Window, channels_last
 
-_INT32, _FLOAT32 = np.dtype(np.int32), np.dtype(np.float32)
 _INT8, _UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
 #: Constants narrower than a byte are packed as bytes.
 _NARROW = {"int4": _INT8, "int2": _INT8, "uint4": _UINT8, "uint2": _UINT8}
@@ -54,14 +54,14 @@ def dequantized(plan: Lowering, value: ir.Value) -> Quantized | None:
     waits. The scale is one number or a vector.
     """
     node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or plan.facts(value).dtype != _FLOAT32:
+    if node is None or node.op_type != "DequantizeLinear" or plan.facts(value).dtype != FLOAT32:
         return None
     source, scale = node.inputs[0], node.inputs[1]
     assert source is not None and scale is not None
     if not (plan.facts(value).is_known or plan.waits_as(value) == "DequantizeLinear"):
         return None
     dtype, shape = name_of(plan.facts(source).dtype), plan.facts(scale).shape
-    if plan.facts(scale).dtype != _FLOAT32 or (math.prod(shape) > 1 and len(shape) > 1):
+    if plan.facts(scale).dtype != FLOAT32 or (math.prod(shape) > 1 and len(shape) > 1):
         return None
     if dtype not in DTYPES and not (dtype in _NARROW and plan.weights(source) is not None):
         return None
@@ -115,7 +115,7 @@ def _less_zero(
         plan.wait(value, "Add", [sums, plan.located(place(term))])
         return
     shape = plan.facts(value).shape
-    product = plan.intermediate(np.broadcast_shapes(place(columns).shape), _INT32)
+    product = plan.intermediate(np.broadcast_shapes(place(columns).shape), INT32)
     shift_value: ir.Value = plan.known(np.array(128 if flip else 0, np.int32))
     if zero is not None:
         view = plan.view(zero)
@@ -123,14 +123,14 @@ def _less_zero(
             view = view.with_dims((), ())
         elif view.rank == 1:  # of rows
             view = view.with_dims((view.size, 1), (view.strides[0], 0))
-        wide = plan.intermediate(view.shape, _INT32)
+        wide = plan.intermediate(view.shape, INT32)
         plan.wait(wide, "Cast", [plan.located(view)])
         if flip:
-            sum_ = plan.intermediate(view.shape, _INT32)
+            sum_ = plan.intermediate(view.shape, INT32)
             plan.wait(sum_, "Add", [wide, shift_value])
             wide = sum_
         shift_value = plan.located(plan.view(wide))
-        product = plan.intermediate(np.broadcast_shapes(place(columns).shape, view.shape), _INT32)
+        product = plan.intermediate(np.broadcast_shapes(place(columns).shape, view.shape), INT32)
     plan.wait(product, "Mul", [shift_value, plan.located(place(columns))])
     product = plan.located(plan.view(product)) if plan.facts(product).shape != shape else product
     plan.wait(value, "Sub", [sums, product])
@@ -184,7 +184,7 @@ def integer_product(
         calls, packed = pack_factor_calls(view, zeros, numbers, machine)
         plan.emit(calls)
     shape = plan.facts(value).shape
-    sums = plan.intermediate(shape, _INT32)
+    sums = plan.intermediate(shape, INT32)
 
     def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
         return integer_matmul(source, packed, out, epilogue, machine)
@@ -239,7 +239,7 @@ def integer_conv(
     source = plan.view(x)
     padding = None if x_zero is None else plan.view(x_zero).with_dims((), ())
     strides, dilations = window.strides, window.dilations
-    sums = plan.intermediate(plan.facts(value).shape, _INT32)
+    sums = plan.intermediate(plan.facts(value).shape, INT32)
 
     def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
         return integer_conv2d(source, padding, packed, out, strides, pads, dilations, epilogue, machine)
@@ -276,7 +276,7 @@ def _narrow_sums(
 ) -> None:
     """`value` = the sums of narrow groups' convolutions: float32 adds them up without rounding."""
     order = channels_last(len(plan.facts(x).shape) - 2)
-    real, sums = (plan.intermediate(plan.facts(v).shape, _FLOAT32) for v in (x, value))
+    real, sums = (plan.intermediate(plan.facts(v).shape, FLOAT32) for v in (x, value))
     zero = [] if x_zero is None else [placed(plan, x_zero, 0, 0)]
     plan.wait(real, "DequantizeLinear", [x, plan.known(np.ones((), np.float32)), *zero])
     plan.anchor(sums, narrow_conv(plan, real, filters, window), order, exact=True)
@@ -307,7 +307,7 @@ def product_of(plan: Lowering, *scales: ir.Value | None, over: ir.Value | None =
     for op, value in steps:
         other = flat_value(value)
         shape = np.broadcast_shapes(plan.facts(total).shape, plan.facts(other).shape)
-        result_value = plan.intermediate(shape, _FLOAT32)
+        result_value = plan.intermediate(shape, FLOAT32)
         plan.wait(result_value, op, [total, other])
         total = result_value
     return plan.located(plan.view(total))
@@ -325,14 +325,14 @@ def placed(plan: Lowering, value: ir.Value, axis: int, rank: int) -> ir.Value:
 
 def scaled(plan: Lowering, value: ir.Value, sums: ir.Value, factor: ir.Value) -> None:
     """`value` = sums · factor in float32."""
-    real = plan.intermediate(plan.facts(sums).shape, _FLOAT32)
+    real = plan.intermediate(plan.facts(sums).shape, FLOAT32)
     plan.wait(real, "Cast", [sums])
     plan.wait(value, "Mul", [real, factor])
 
 
 def plus(plan: Lowering, sums: ir.Value, term: ir.Value) -> ir.Value:
     """sums + term, in int32."""
-    total = plan.intermediate(plan.facts(sums).shape, _INT32)
+    total = plan.intermediate(plan.facts(sums).shape, INT32)
     plan.wait(total, "Add", [sums, term])
     return total
 
@@ -354,7 +354,7 @@ def dequantized_matmul(
     if math.prod(plan.facts(right.scale).shape) != 1 and not along_columns:
         return False
     shape = plan.facts(value).shape
-    sums = plan.intermediate(shape, _INT32)
+    sums = plan.intermediate(shape, INT32)
     if not integer_product(
         plan, sums, left.value, left.zero, right.value, right.zero,
         transposed_a=transposed_a, transposed=transposed,
@@ -376,7 +376,7 @@ def dequantized_conv(
     if math.prod(plan.facts(image.scale).shape) != 1 or (filters.axis != 0 and is_many(plan, filters.scale)):
         return False
     shape = plan.facts(value).shape
-    sums = plan.intermediate(shape, _INT32)
+    sums = plan.intermediate(shape, INT32)
     if not integer_conv(plan, sums, image.value, image.zero, filters.value, filters.zero, window, group):
         return False
     factor = product_of(plan, image.scale, filters.scale)

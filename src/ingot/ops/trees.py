@@ -16,6 +16,7 @@ from ingot.kernels.trees import Forest, evaluate_forest, forest
 from ingot.ops.forest import AGGREGATES, LEAF, MEMBER, MODES, Trees, distinct, pack
 from ingot.ops.lists import numbers_of, strings_through
 from ingot.ops.lowering import Lowering, Steps
+from ingot.ops.numeric import FLOAT32, FLOAT64
 from ingot.ops.registry import (
     Array,
     DType,
@@ -45,7 +46,6 @@ from ingot.ops.scores import (
 )
 
 _CACHE = "ingot.ops.trees"
-_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class _Ensemble(Op):
@@ -53,7 +53,7 @@ class _Ensemble(Op):
 
     def _forest(self, node: ir.Node, dtype: DType) -> Forest:
         """The packed trees for an input of this dtype; float64 is compared as it is, all else as float32."""
-        dtype = _F64 if dtype == _F64 else _F32
+        dtype = FLOAT64 if dtype == FLOAT64 else FLOAT32
         found: Any = node.meta.get(_CACHE)
         kept = cast("dict[DType, Forest] | None", found)
         if kept is None:
@@ -233,7 +233,7 @@ class _Regressor(_Ensemble):
     def dtype(self, node: ir.Node, x: DType) -> DType:
         """Of the output."""
         del node, x
-        return _F32
+        return FLOAT32
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """A row of targets for each row of x."""
@@ -251,7 +251,7 @@ class _Regressor(_Ensemble):
         """A kernel over the rows, then the transform."""
         value, transform = node.outputs[0], self.transform(node)
         facts = plan.facts(value)
-        wide = facts.dtype if facts.dtype in (_F32, _F64) else _F32
+        wide = facts.dtype if facts.dtype in (FLOAT32, FLOAT64) else FLOAT32
         if transform == "NONE" and wide == facts.dtype:
             self.lower_raw(node, plan, value, wide)
             return True
@@ -294,7 +294,7 @@ class TreeEnsemble(_Regressor):
 
     def dtype(self, node: ir.Node, x: DType) -> DType:
         """The input's own."""
-        return x if x in (_F32, _F64) else np.dtype(np.float32) if x.kind != "f" else x
+        return x if x in (FLOAT32, FLOAT64) else np.dtype(np.float32) if x.kind != "f" else x
 
     def packed(self, node: ir.Node, dtype: DType) -> Forest:
         """Leaves are numbered after the inner nodes."""
@@ -403,7 +403,10 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
         if self.labels(node) is None:
             raise ModelError(f"{label(node)}: it has no class labels. The file is incomplete.")
         rows, _ = self.table(node, x)
-        outputs: list[Facts | None] = [self.label_facts(node, rows), Facts(_F32, (rows, self.classes(node)))]
+        outputs: list[Facts | None] = [
+            self.label_facts(node, rows),
+            Facts(FLOAT32, (rows, self.classes(node))),
+        ]
         return outputs[: len(node.outputs)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
@@ -412,13 +415,13 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
         labels, transform = self.labels(node), transform_of(node)
         assert labels is not None
         if not self._is_one_score(node):
-            return [chosen(labels, raw.argmax(1)), transformed(raw, transform).astype(_F32)]
+            return [chosen(labels, raw.argmax(1)), transformed(raw, transform).astype(FLOAT32)]
         positive, score = self._is_positive(node), raw[:, :1]
         index = (score[:, 0] > (0.5 if positive else 0)).astype(np.int64)
         scores = second_class(score, not positive, transform == "LOGISTIC")
         if transform == "PROBIT":
             scores = transformed(scores, transform)
-        return [chosen(labels, index), scores.astype(_F32)]
+        return [chosen(labels, index), scores.astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A kernel over the rows, then the transform and the label."""
@@ -427,7 +430,7 @@ class TreeEnsembleClassifier(_Ensemble, Classifier):
         if labels.dtype == object:
             return False
         one = self._is_one_score(node)
-        raw = self.lower_raw(node, plan, None, _F32)
+        raw = self.lower_raw(node, plan, None, FLOAT32)
         wanted = [*node.outputs, None][:2]
         if one:
             positive = self._is_positive(node)
