@@ -377,7 +377,7 @@ def test_wrong_calls(function: Any, args: Any, message: str) -> None:
 
 def test_other_refusals() -> None:
     """Not a module, an unknown opset, random numbers that ONNX has no generator for."""
-    with pytest.raises(ExportError, match="model is a int"):
+    with pytest.raises(ExportError, match="model is of type int"):
         capture(3, (X,))
     with pytest.raises(ExportError, match="opset_version is 9"):
         capture(lambda x: x, (X,), opset=9)

@@ -15,6 +15,7 @@ from ingot.capture.intercept import (
     SizeWanted,
     refuse_catching,
 )
+from ingot.capture.kinds import dtype_is_int, functions_of
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, request
 from ingot.capture.scalars import depends_on_data
@@ -83,6 +84,8 @@ def before_number(condition: Any, already: Sequence[dict[str, Any]], recorder: R
             "argument of a library's function. Compute with tensors, or pass the number in as an argument."
         )
     if frame is not None:
+        if dtype_is_int(functions_of(frame.f_globals)):
+            request(frame, needed=False)
         if not any(frame.f_globals is g for g in already):
             raise KeepSymbolic(frame.f_globals)
     elif not asked_by_user() and not recorder.in_python:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.where import quoted_line, source_line
@@ -23,10 +24,39 @@ if TYPE_CHECKING:
 def require(g: Recorder, condition: ir.Value, what: str) -> None:
     """The model fails unless `condition`, a BOOL of shape [], holds."""
     g.assume("condition", what, "checked")
+    _enforce(g, condition, source_line())
+
+
+def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
+    """The model is another one where a condition on sizes does not hold, and no operator would notice: it
+    fails there. `why` says what Python does in words of the user's.
+
+    Raises:
+        RuntimeError: it does not hold for the example's sizes.
+    """
+    e = g.env.expr(condition) if isinstance(condition, torch.SymBool) else sympy.sympify(bool(condition))
+    if g.env.known(e):
+        return
+    if not g.env.value(e):
+        raise RuntimeError(f"{why}, for the sizes of the example and not for all")
+    if g.graph.body is g.graph.root and not g.env.of_data(e):
+        g.env.demand(e)  # perhaps it turns out to hold always
+    else:
+        require(g, g.sizes.scalar_of(e), why)
+
+
+def demanded(g: Recorder) -> None:
+    """At the end of a recording: what the model demands of sizes, and what is not known to hold by now."""
+    for guard in list(g.env.held.values()):
+        if guard.demanded and g.env.known(g.env.expand(guard.condition)) is None:
+            _enforce(g, g.sizes.scalar_of(g.env.canon(guard.condition)), guard.where)
+
+
+def _enforce(g: Recorder, condition: ir.Value, where: str) -> None:
     if g.graph.body is g.graph.root:
         ones = g.op("Where", condition, g.const([1]), g.const([2]))
         before = g.token if g.token is not None else g.const([0])
-        scope, g.graph.scope = g.graph.scope, f"check at {source_line()}"
+        scope, g.graph.scope = g.graph.scope, f"check at {where}"
         g.token = g.op("Reshape", before, ones)
         g.graph.scope = scope
         return

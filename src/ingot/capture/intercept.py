@@ -22,12 +22,13 @@ from torch.overrides import TorchFunctionMode
 
 from ingot.capture import autocast
 from ingot.capture.aten import INSTEAD, whole_row
+from ingot.capture.checks import demand
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
 from ingot.capture.lists import Rows
 from ingot.capture.record import Recorder
-from ingot.capture.request import asking_frame, is_rewritten, refuse, request, unpacks
+from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -89,6 +90,8 @@ class Intercept(TorchFunctionMode):
                 return parts
         if func in (torch.tensor, torch.as_tensor) and made_of_symbols(args[0]):
             return tensor_of(*args, **kwargs)
+        if func is _Tensor.is_contiguous and _plain(args) and asking_frame() is not None:
+            return _contiguous(g, *args, **kwargs)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
@@ -208,6 +211,12 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
     return Rows((length + size - 1) // size, lambda i: tensor[(*before, slice(i * size, (i + 1) * size))])
 
 
+def _contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
+    """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model."""
+    g.layouts.append(quoted_line())
+    return bool(tensor.is_contiguous(*args, **kwargs)) != g.other_layouts
+
+
 def _iterates(frame: Any) -> bool:
     """Whether a call comes from Tensor.__iter__."""
     return frame.f_code.co_name == "__iter__" and frame.f_code.co_filename.endswith("_tensor.py")
@@ -281,11 +290,43 @@ def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
     even = statically_known_true(length % chunks == 0)
     piece = length // chunks if even else (length + chunks - 1) // chunks
     last = length - piece * (chunks - 1)
-    torch._check(last > 0, lambda: f"chunk of {length} into {chunks} leaves an empty piece")
+    demand(recorder(), last > 0, f"There would be fewer than {chunks} chunks here")
     return tensor.split_with_sizes([*[piece] * (chunks - 1), last], dim)
 
 
-_INSTEAD: dict[Any, Callable[..., Any]] = {torch.chunk: chunk, _Tensor.chunk: chunk}
+def tensor_split(tensor: Any, indices_or_sections: Any, dim: int = 0) -> Any:
+    """torch.tensor_split, whose C++ asks which of the parts are longer."""
+    length, parts = tensor.shape[dim], indices_or_sections
+    if isinstance(length, int) or not isinstance(parts, int) or parts < 1:
+        return torch.tensor_split(tensor, indices_or_sections, dim)
+    return tensor.split_with_sizes([(length + parts - 1 - i) // parts for i in range(parts)], dim)
+
+
+def _split_along(name: str, axis: Callable[[Any], int]) -> Callable[..., Any]:
+    """hsplit and its like: tensor_split in parts of one size."""
+
+    def split(tensor: Any, indices_or_sections: Any) -> Any:
+        parts, dim = indices_or_sections, axis(tensor)
+        if isinstance(parts, int) and parts > 0:
+            demand(
+                recorder(), tensor.shape[dim] % parts == 0, f"{name} would refuse {parts} unequal parts here"
+            )
+        return tensor_split(tensor, parts, dim)
+
+    return split
+
+
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    function: call
+    for name, call in {
+        "chunk": chunk,
+        "tensor_split": tensor_split,
+        "hsplit": _split_along("hsplit", lambda t: min(t.dim() - 1, 1)),
+        "vsplit": _split_along("vsplit", lambda _: 0),
+        "dsplit": _split_along("dsplit", lambda _: 2),
+    }.items()
+    for function in (getattr(torch, name), getattr(_Tensor, name))
+}
 
 
 @contextlib.contextmanager

@@ -52,6 +52,8 @@ class Recorder:
         self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.assumptions: list[Assumption] = []
+        self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
+        self.other_layouts = False  # whether they get the other answer
         self.parameter_names: dict[int, str] = {}
         self.paused = False
         self.in_python = (

@@ -20,17 +20,25 @@ import torch
 from ingot.capture import torch_control
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
+from ingot.capture.checks import demanded
+from ingot.capture.kinds import Globals
 from ingot.capture.model import held_by_objects, model_of, outputs_of
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
 from ingot.capture.request import Restart
-from ingot.capture.reruns import leftovers, require_steady, without_chance, without_texts
+from ingot.capture.reruns import (
+    leftovers,
+    require_steady,
+    without_chance,
+    without_layouts,
+    without_texts,
+)
 from ingot.capture.run import Call, run_model
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import StateMatters, StateSpec
 from ingot.capture.state_values import mattering, next_states, noted, require_known
 from ingot.capture.swap import swapped
-from ingot.capture.symbolic_int import KeepSymbolic, shadowed_int
+from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
 from ingot.capture.unchanged import unchanged
 
@@ -91,7 +99,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         swapped(list(call.marks.needed)),
         torch_control.understood(),
         unchanged(call.function, call.keep_states) as snapshot,
-        shadowed_int(call.marks.symbolic_int),
+        shadowed(call.marks.symbolic_int, call.marks.models_own),
     ):
         with quiet_torch():
             for label, begin in call.begins.items():
@@ -106,6 +114,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             changes = [c for c in snapshot.changes() if c.label not in known]
             require_known(run, snapshot, changes)
             with torch.no_grad(), recorder.mode:
+                demanded(recorder)
                 after = run.objects.look(recorder)
                 outputs, names, carried = outputs_of(call, run, after)
                 following = next_states(call, run, snapshot, outputs)
@@ -114,6 +123,8 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
                 others.append(without_chance(call, hints, snapshot, first))
             elif snapshot.unsteady:
                 require_steady(call, hints, snapshot, first)
+            if recorder.layouts:
+                others.append(without_layouts(call, hints, snapshot, first, recorder.layouts))
             if texts.lines:
                 others.append(without_texts(call, hints, snapshot, first, texts.lines))
         matter = mattering(call, run, outputs, following)
@@ -148,15 +159,14 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         )
 
 
-def _globals_of(function: Any) -> list[dict[str, Any]]:
-    """Globals of the Python modules that a model's classes come from: `int` is theirs to call on sizes."""
-    recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
+def _globals_of(function: Any) -> list[Globals]:
+    """Globals of the Python modules that a model's classes come from, or the model where it is a function."""
     if not isinstance(function, torch.nn.Module):
         own: Any = getattr(getattr(function, "__func__", function), "__globals__", None)
-        return [recurrent] if own is None or "int" in own else [recurrent, own]
+        return [] if own is None else [own]
     names = {type(m).__module__ for m in function.modules()}
     found = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
-    return [recurrent] + [vars(sys.modules[n]) for n in sorted(found) if "int" not in vars(sys.modules[n])]
+    return [vars(sys.modules[n]) for n in sorted(found)]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
+
 from ingot.capture.flags import RUNTIME
+from ingot.capture.kinds import Globals, asks_whether_is_a_number, dtype_is_int, functions_of
 from ingot.capture.rewrite import Key
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
@@ -40,14 +43,27 @@ class Marks:
     refused: set[Key] = field(
         default_factory=set[Key]
     )  # have no staged form: sizes decide there by the example
-    symbolic_int: list[dict[str, Any]] = field(
-        default_factory=list[dict[str, Any]]
+    symbolic_int: list[Globals] = field(
+        default_factory=list[Globals]
     )  # globals of modules whose `int` leaves sizes as they are
 
-    def begin(self, symbolic_int: list[dict[str, Any]]) -> None:
+    models_own: list[Globals] = field(default_factory=list[Globals])  # whose `type` says int of a size
+
+    def begin(self, models_own: list[Globals]) -> None:
         """For another recording of the same model: what was rewritten is likely to be again."""
         self.refused.clear()
-        self.symbolic_int += [g for g in symbolic_int if not any(g is known for known in self.symbolic_int)]
+        if self.models_own:
+            return
+        self.models_own = models_own
+        recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
+        self.symbolic_int.append(recurrent)
+        for g in models_own:
+            codes = list(functions_of(g))
+            if "int" not in g and not dtype_is_int(codes):
+                self.symbolic_int.append(g)
+            for code in codes:
+                if asks_whether_is_a_number(code):
+                    self.add(Key.of(code), False)
 
     def add(self, key: Key, needed: bool) -> bool:
         """Mark a function; whether that is new."""

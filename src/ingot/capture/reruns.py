@@ -148,6 +148,33 @@ def without_texts(
     return Assumption("constant", lines[0], "sizes in strings do not change the model", "proved")
 
 
+def without_layouts(
+    call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str], lines: Sequence[str]
+) -> Assumption:
+    """The model asked how tensors lie in memory: harmless if the other answer gives the same model, or none.
+
+    Raises:
+        DataDependentError: another model.
+    """
+    _restore_state(call, snapshot)
+
+    def turned(g: Recorder) -> None:
+        g.other_layouts = True
+
+    try:
+        same = written(run_model(call, hints, snapshot, turned).recorder) == wanted
+    except Exception as error:  # the model wants tensors to lie so
+        raise_if_ours(error)
+        same = True
+    if not same:
+        raise DataDependentError(
+            f"{lines[0]}\nThis line asks how a tensor lies in memory, and the model depends on it, which "
+            "tensors of ONNX know nothing of. Compute the same for both answers, as .contiguous() and "
+            ".reshape() do."
+        )
+    return Assumption("constant", lines[0], "how tensors lie in memory does not change the model", "proved")
+
+
 def _restore_state(call: Call, snapshot: Snapshot) -> None:
     """Let the model hold what it held before the first call."""
     snapshot.restore()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +135,9 @@ def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:
     free = [s for s in env.names if env.canon_dims(s) == s]
     example = {s: sympy.Integer(table.sizes[env.names[s]]) for s in free}
     asked = [s for s in free if s in condition.free_symbols]
-    for changed in itertools.chain([asked], ([s] for s in reversed(asked) if len(asked) > 1)):
-        for n in _OUTSIDE:
+    singly = [[s] for s in reversed(asked) if len(asked) > 1]
+    for n in _OUTSIDE:
+        for changed in (asked, *singly):  # all to one size, which is no more than an edge of a relation
             steps = {s: max(example[s] + n, 0) if n < 0 else n for s in changed}
             picked = _settled(example | {s: sympy.Integer(n) for s, n in steps.items()}, equations, steps)
             sizes = {env.names[s]: int(n) for s, n in picked.items()}

@@ -48,6 +48,7 @@ class Guard:
     condition: Any  # a SymPy boolean
     where: str
     by_user: bool  # the model's own Python asked; else torch did, to see whether its operands fit
+    demanded: bool = False  # where it does not hold, nothing in the graph would fail by itself
 
 
 @dataclass(frozen=True)
@@ -305,11 +306,9 @@ class SizeEnv(ShapeEnv):
         if equation not in self.held and equation not in (sympy.true, sympy.false):
             self._record(equation, by_user=False, check=True)
 
-    def require_unequal(self, a: Any, b: Any) -> None:
-        """Two formulas must differ for the model to be this one, as they do in the example."""
-        condition = self.expand(sympy.Ne(self.canon(a), b))
-        if condition not in (sympy.true, sympy.false) and not self.known(condition):
-            self.held.setdefault(condition, Guard(condition, source_line(), True))
+    def demand(self, condition: Any) -> None:
+        """The model is another one where a condition on sizes does not hold: the graph must check it."""
+        self.held[condition] = Guard(condition, source_line(), False, True)
 
     # -- torch's entry points
 

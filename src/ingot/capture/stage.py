@@ -35,6 +35,7 @@ from ingot.capture.where import is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
+_KEPT = range(-5, 257)  # integers of which Python has one object each
 
 
 class Runtime:
@@ -154,6 +155,14 @@ class Runtime:
         """`a is b`."""
         if isinstance(a, Maybe) and b is None:
             return a.is_none
+        if a is not b and isinstance(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
+            a, b = b, a
+        if a is not b and isinstance(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
+            if (
+                isinstance(b, torch.SymInt) and type(a) is int
+            ):  # Python has one object for each of a few numbers
+                return self.truth(standins.equal(self, b, a)) if a in _KEPT else False
+            cannot_wait("asks whether two numbers are one object")
         return a is b
 
     def contains(self, container: Any, value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.kinds import Globals, type_that_knows
 from ingot.capture.where import is_user_code
 
 # Methods of dicts and sets that take a key.
@@ -93,19 +94,32 @@ def _hashable_sizes() -> Generator[None]:
         kind.__hash__ = kept
 
 
+_TYPE, _TYPE_BESIDE_INT = type_that_knows({}), type_that_knows({builtins.int: SymbolicInt})
+
+
 @contextlib.contextmanager
-def shadowed_int(modules: Sequence[dict[str, Any]]) -> Generator[None]:
-    """Bind `int` in these modules' globals, and let sizes be keys."""
+def shadowed(calls_int: Sequence[Globals], models_own: Sequence[Globals]) -> Generator[None]:
+    """Bind `int` and `type` in the globals of modules that call `int()` on sizes, `type` in those of the
+    model's own, and let sizes be keys.
+    """
     missing = object()
-    saved = [(g, g.get("int", missing)) for g in modules]
-    for g in modules:
-        g["int"] = SymbolicInt
+    saved: list[tuple[Globals, str, Any]] = []
+
+    def bind(g: Globals, name: str, value: Any) -> None:
+        saved.append((g, name, g.get(name, missing)))
+        g[name] = value
+
+    for g in models_own:
+        bind(g, "type", _TYPE)
+    for g in calls_int:
+        bind(g, "int", SymbolicInt)
+        bind(g, "type", _TYPE_BESIDE_INT)
     try:
         with _hashable_sizes():
             yield
     finally:
-        for g, value in saved:
+        for g, name, value in reversed(saved):
             if value is missing:
-                del g["int"]
+                del g[name]
             else:
-                g["int"] = value
+                g[name] = value

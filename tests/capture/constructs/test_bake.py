@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+import ingot
+from ingot.capture.attempt import capture
 from ingot.errors import IngotError
-from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths
+from ingot.verify import ingot_runner
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, random
+from tests.capture.support import ort_runner, same
 
 case = Cases()
 SIGNS = both_signs()
@@ -299,6 +305,67 @@ def size_compared_with_a_tensor(x: T) -> T:
     return x + 1 if (x > 0).sum() > x.shape[0] else x
 
 
+@case(*ROWS)
+def identity_with_a_number(x: T) -> T:
+    n = x.shape[0]
+    return x * 2 if n is 5 else x  # noqa: F632
+
+
+@case(*ROWS)
+def type_of_a_size(x: T) -> T:
+    n = x.shape[0]
+    return x * 2 if type(n) is int and int is int else x
+
+
+@case(*ROWS)
+def type_of_a_size_among_types(x: T) -> T:
+    return x * 2 if type(x.shape[0]) in (int, float) else x
+
+
+@case(*ROWS)
+def abstract_class_of_a_size(x: T) -> T:
+    return x * 2 if isinstance(x.shape[0], numbers.Integral) else x
+
+
+@case(*ROWS)
+def int_as_a_dtype_beside_sizes(x: T) -> T:
+    return x * int(x.shape[0]) + torch.ones(1, dtype=int)
+
+
+@case(*ROWS)
+def contiguity_of_a_slice(x: T) -> T:
+    return x * 2 if x[:, :1].is_contiguous() else x
+
+
+@case(*ROWS)
+def contiguity_that_does_not_matter(x: T) -> T:
+    y = x.t()
+    if not y.is_contiguous():
+        y = y.contiguous()
+    return y.reshape(-1)
+
+
+@case(*ROWS)
+def parts_of_a_split(x: T) -> T:
+    first, second, third = torch.tensor_split(x, 3)
+    return torch.cat([third, first * 2, second * 3])
+
+
+@case(*ROWS)
+def first_part_of_a_split(x: T) -> T:
+    return x.tensor_split(2, 0)[0]
+
+
+@case(*[random(3, n) for n in (5, 1, 2, 4, 8, 12)])
+def spectrum_of_a_given_length(x: T) -> T:
+    return torch.view_as_real(torch.fft.rfft(x, n=4))
+
+
+@case(*[random(2, n, m) for n, m in ((6, 5), (4, 4), (8, 9), (1, 2))])
+def signal_of_a_given_length(x: T) -> T:
+    return torch.fft.irfftn(torch.fft.rfftn(x, s=(7, 3)), s=(5, 4))
+
+
 @case.parametrize()
 def test_right_or_refused(case: Case) -> None:
     """Never the example's value for ever. A refusal is one of Ingot's own errors and names the line."""
@@ -306,3 +373,61 @@ def test_right_or_refused(case: Case) -> None:
         check(case, narrowed=True)
     except IngotError as error:
         assert "test_bake.py:" in str(error), error
+
+
+def squeezed(x: T) -> T:
+    return x.squeeze(0) * 2
+
+
+def squeezed_anywhere(x: T) -> T:
+    return torch.squeeze(x) * 2
+
+
+def count_of_chunks(x: T) -> T:
+    return x * len(torch.chunk(x, 3))
+
+
+def halves(x: T) -> T:
+    return nn.functional.glu(x, 0)
+
+
+def upper_part(x: T) -> T:
+    return torch.vsplit(x, 2)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "right", "wrong"),
+    [
+        (squeezed, (5, 2, 3), (1,)),
+        (squeezed_anywhere, (5, 2, 3), (1,)),
+        (count_of_chunks, (5, 3, 6, 8), (1, 2, 4)),
+        (halves, (4, 2, 6), (1, 3)),
+        (upper_part, (4, 2, 6), (1, 3)),
+    ],
+)
+def test_sizes_of_which_it_is_another_model_fail(function: Any, right: Any, wrong: Any) -> None:
+    """Ranks and lists of Python's cannot follow a size: the model checks it, and says where."""
+    captured = capture(function, (random(right[0], 3),))
+    runs = [ort_runner(captured.model), ingot_runner(captured.model)]
+    for run in runs:
+        for n in right:
+            x = random(n, 3)
+            same(
+                f"{function.__name__} of {n}", run({"x": x.numpy()}, ["output"])[0], function(x).numpy(), 1e-6
+            )
+        for n in wrong:
+            with pytest.raises(Exception):  # noqa: B017  (each runtime has its own)
+                run({"x": random(n, 3).numpy()}, ["output"])
+                pytest.fail(f"{function.__name__} of {n} gives a result", pytrace=False)
+
+
+def test_a_relation_is_tried_on_both_of_its_other_sides() -> None:
+    """At equal sizes a swap makes no difference."""
+
+    def swapped(x: T) -> T:
+        smaller, larger = sorted(x.shape)
+        return x * smaller + larger * 2
+
+    program = ingot.export(swapped, (random(5, 3),))
+    (relation,) = [a for a in program.assumptions if a.kind == "relation"]
+    assert relation.status == "assumed", relation

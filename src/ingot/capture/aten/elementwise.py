@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, row, whole
+from ingot.capture.checks import demand
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -526,6 +527,8 @@ def prelu(g: Recorder, out: Tensor, a: Tensor, weight: Tensor) -> ir.Value:
 @row("glu")
 def glu(g: Recorder, out: Tensor, a: Tensor, dim: int = -1) -> ir.Value:
     """First half times the sigmoid of the second."""
+    whole: Any = a.shape[dim]
+    demand(g, whole % 2 == 0, "Two halves would not be alike here")
     halves = g.ops("Split", g.val(a), n=2, axis=dim % a.dim(), num_outputs=2)
     return g.op("Mul", halves[0], g.op("Sigmoid", halves[1]))
 

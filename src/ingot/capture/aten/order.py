@@ -28,7 +28,7 @@ def _with_dim(a: Tensor, dim: int) -> tuple[Tensor, int]:
 def _shaped(a: Tensor, found: Tensor, dim: int, keepdim: bool) -> Tensor:
     if a.dim() == 0:
         return found.reshape([])
-    return found if keepdim else found.squeeze(dim)
+    return found if keepdim else found.select(dim, 0)  # of one element, though its size may be a formula
 
 
 @composed("kthvalue")

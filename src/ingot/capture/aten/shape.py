@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import composed, instead, row, whole
+from ingot.capture.checks import demand
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -114,18 +115,19 @@ def unsqueeze(g: Recorder, out: Tensor, a: Tensor, dim: int) -> ir.Value:
 
 @row("squeeze", "squeeze_copy")
 def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
-    """Axes of size 1 dropped; a symbolic size, which may be one, is noted not to be: the rank follows it."""
+    """Axes of size 1 dropped. A symbolic size is kept, so it must not be 1: the rank would be another."""
+    if not a.dim():
+        return g.val(a)
     dims = (
         range(a.dim())
         if dim is None
-        else [d % max(a.dim(), 1) for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+        else [d % a.dim() for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
     )
-    for d in dims[: a.dim()]:
-        if isinstance(a.shape[d], torch.SymInt):
-            g.env.require_unequal(g.env.expr(a.shape[d]), 1)
-    if a.dim() == out.dim():
-        return g.val(a)
     axes = [d for d in dims if g.sizes.number(a.shape[d]) == 1]
+    for d in dims:
+        size: Any = a.shape[d]
+        if g.sizes.number(size) is None:
+            demand(g, size != 1, "An axis of size 1 would be dropped here")
     return g.op("Squeeze", g.val(a), g.const(axes)) if axes else g.val(a)
 
 

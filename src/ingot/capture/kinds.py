@@ -1,0 +1,99 @@
+"""What a symbolic number says that it is: `type(n)` and abstract classes answer as the number does that it
+stands for; and how a module's code uses Python's own types.
+
+In the globals of the model's modules `type` is bound to a type that knows sizes, as `int` is
+(`symbolic_int`).
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import builtins
+import dis
+import numbers
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from ingot.capture.rewrite import codes_in
+
+_KINDS: dict[type, type] = {
+    torch.SymInt: builtins.int,
+    torch.SymFloat: builtins.float,
+    torch.SymBool: builtins.bool,
+}
+Globals = dict[str, Any]
+
+numbers.Integral.register(torch.SymInt)
+numbers.Real.register(torch.SymFloat)
+
+
+class _Meta(type):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs:
+            kind = builtins.type(args[0])
+            kind = _KINDS.get(kind, kind)
+            return cls.shown.get(kind, kind)  # type: ignore[attr-defined]  # pyright: ignore
+        return builtins.type(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, builtins.type)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, builtins.type)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is builtins.type
+
+    def __hash__(cls) -> int:
+        return hash(builtins.type)
+
+
+def type_that_knows(shown: dict[type, type]) -> type:
+    """A `type` for the globals of a module, in which some types go by others."""
+    return _Meta("type", (builtins.type,), {"shown": shown})
+
+
+def functions_of(module: Globals) -> Iterator[CodeType]:
+    """The code of the functions and methods that a module defines."""
+    name = module.get("__name__")
+    for value in list(module.values()):
+        if isinstance(value, FunctionType) and value.__module__ == name:
+            yield from codes_in(value.__code__)
+        elif isinstance(value, builtins.type) and value.__module__ == name:
+            for method in vars(value).values():
+                function = getattr(method, "__func__", getattr(method, "fget", method))
+                if isinstance(function, FunctionType):
+                    yield from codes_in(function.__code__)
+
+
+def dtype_is_int(codes: Iterable[CodeType]) -> bool:
+    """Whether code may say `dtype=int`, which must be Python's own: torch looks for that object."""
+    return any("int" in code.co_names and _says_dtype(code) for code in codes)
+
+
+@lru_cache(maxsize=4096)
+def _says_dtype(code: CodeType) -> bool:
+    # A global that is about to be called is loaded together with a NULL.
+    passed = any(
+        i.argval == "int" and i.opname == "LOAD_GLOBAL" and not (i.arg or 0) & 1
+        for i in dis.get_instructions(code)
+    )
+    return passed and any(isinstance(c, tuple) and "dtype" in c for c in code.co_consts)
+
+
+@lru_cache(maxsize=4096)
+def asks_whether_is_a_number(code: CodeType) -> bool:
+    """Whether code asks `n is 5`: of a size that is another object than the number it stands for."""
+    if not any(builtins.type(c) is int for c in code.co_consts):
+        return False
+    loaded: list[Any] = []
+    for i in dis.get_instructions(code):
+        if i.opname == "IS_OP" and any(builtins.type(v) is int for v in loaded[-2:]):
+            return True
+        loaded.append(i.argval if i.opname == "LOAD_CONST" else None)
+    return False
