@@ -37,7 +37,7 @@ SIZES = {
     num_codevector_groups n_group num_kv_heads
     """,
     8: """
-    head_dim d_kv qk_nope_head_dim qk_rope_head_dim v_head_dim kv_channels attention_head_size
+    rotary_dim head_dim d_kv qk_nope_head_dim qk_rope_head_dim v_head_dim kv_channels attention_head_size
     """,
     16: """
     q_lora_rank kv_lora_rank num_queries dt_rank time_step_rank state_size num_mel_bins_
@@ -62,11 +62,25 @@ IMAGE = 64
 PER_LAYER = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types", "hybrid_override_pattern")
 
 
+def _resnet(timm: dict[str, Any]) -> dict[str, Any]:
+    """transformers' own small ResNet in the place of a backbone of timm's."""
+    stages = [min(i, 4) for i in timm.get("out_indices") or [4]]
+    return {
+        "model_type": "resnet",
+        "embedding_size": 32,
+        "hidden_sizes": [32, 64, 96, 128],
+        "depths": [1, 1, 1, 1],
+        "out_features": [f"stage{i}" for i in stages],
+    }
+
+
 def shrunk(values: dict[str, Any]) -> dict[str, Any]:
     """A configuration's values made small; nested configurations too."""
     made: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value.get("model_type") == "timm_backbone":
+            made[name] = _resnet(value)
+        elif isinstance(value, dict):
             made[name] = shrunk(value) if name.endswith("config") or "hidden_size" in value else value
         elif name == "use_cache":
             made[name] = False
@@ -77,7 +91,7 @@ def shrunk(values: dict[str, Any]) -> dict[str, Any]:
         elif name in SMALL and isinstance(value, int):
             made[name] = min(value, SMALL[name]) if value > 0 else value
         elif name in SMALL and isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value):
-            made[name] = [min(v, SMALL[name]) for v in value]
+            made[name] = [2 if v == 3 else min(v, SMALL[name]) for v in value]  # heads divide widths
         elif name in ("depths", "layer_depths", "num_blocks_per_stage") and isinstance(value, (list, tuple)):
             made[name] = [1 for _ in value]
         elif name in PER_LAYER:
@@ -88,6 +102,9 @@ def shrunk(values: dict[str, Any]) -> dict[str, Any]:
             made[name] = [IMAGE for _ in value]
         else:
             made[name] = value
+    if "stage_names" in made and "num_hidden_layers" in made:  # the last layer's, of those that are left
+        for name in ("stage_names", "out_features", "out_indices"):
+            made.pop(name, None)
     return made
 
 

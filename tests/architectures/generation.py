@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.architectures.build import arguments, ids, tiny
+from tests.architectures.build import arguments, awaken, ids, tiny
 
 BATCHES = ((2, 6), (1, 3), (3, 1))  # rows and length of the prompts
 TOKENS = 6
@@ -37,7 +37,10 @@ def generation(config_class: Any) -> str:
     try:
         config = tiny(config_class)
         config.use_cache = True
+        if getattr(config, "is_encoder_decoder", False) and not hasattr(config, "decoder_start_token_id"):
+            config.decoder_start_token_id = config.pad_token_id or 0  # T5's, which its own class leaves open
         model = _model(config).eval().float()
+        awaken(model)
         for name in ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids"):
             if getattr(model.generation_config, name, None) is not None:
                 setattr(model.generation_config, name, None)
@@ -69,8 +72,9 @@ def _beginning(model: Any, config: Any, seq2seq: bool) -> dict[str, Any]:
     if not seq2seq:
         return {"input_ids": ids(2, 5), "use_cache": True}
     given = arguments(model, config)
-    start = getattr(config, "decoder_start_token_id", None)
-    given["decoder_input_ids"] = torch.full((2, 1), 1 if start is None else start)
+    made = model.generation_config  # which begins with the first of these that is a token
+    starts = (made.decoder_start_token_id, made.bos_token_id, getattr(config, "decoder_start_token_id", None))
+    given["decoder_input_ids"] = torch.full((2, 1), next((s for s in starts if s is not None), 1))
     return {**given, "use_cache": True}
 
 

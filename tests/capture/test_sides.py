@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 import ingot
 from ingot.capture.attempt import capture
 from ingot.capture.sides import watched
-from ingot.errors import VerificationError
+from ingot.errors import ExportError, VerificationError
 from ingot.verify import ingot_runner, verify_capture
 from tests.capture.support import ort_runner, parity
 
@@ -199,3 +199,21 @@ def test_what_may_be_none_may_lie_in_a_dict() -> None:
         return x if masks["all"] is None else x * masks["all"]
 
     verify_capture(capture(f, (torch.randn(2, 5), torch.randn(2, 5))))
+
+
+def test_what_fails_without_contents_alone_is_refused() -> None:
+    """With the model's line; an error of the example's own is the model's."""
+
+    def fussy(x: T) -> T:
+        if type(x) is not T:
+            raise RuntimeError("no contents")
+        return x
+
+    def wrong(x: T) -> T:
+        return x @ torch.ones(7, 2)
+
+    with pytest.raises(ExportError) as found:
+        capture(fussy, (torch.rand(3),))
+    assert 'raise RuntimeError("no contents")' in str(found.value) and "dynamic_shapes" in str(found.value)
+    with pytest.raises(RuntimeError, match="reduction dim"):
+        capture(wrong, (torch.rand(2, 3),))

@@ -31,8 +31,8 @@ from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild
 from ingot.capture.sizes import Guard
 from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
-from ingot.capture.warm import Begin, begins
-from ingot.capture.where import raise_if_ours
+from ingot.capture.warm import Begin, begins, runs
+from ingot.capture.where import raise_if_ours, raised_at
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
@@ -171,6 +171,15 @@ def capture(
             if not first:
                 raise
             states = {}
+        except Exception as error:  # what the model raises without contents and with sizes left open
+            raise_if_ours(error)
+            if not runs(call, table):
+                raise
+            raise ExportError(
+                f"{raised_at(error)}\nThe model runs on the example, and fails here where its tensors have "
+                f"no contents and its dimensions no numbers ({type(error).__name__}: {error}). Make the "
+                "sizes static that meet at this line, with dynamic_shapes, or write it with other operators."
+            ) from error
 
 
 def _settles(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:

@@ -82,6 +82,17 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     return found if alike else {}
 
 
+def runs(call: Call, table: DimTable) -> bool:
+    """Whether the module itself takes the example."""
+    rng = np.random.default_rng(0)
+    try:
+        in_a_row(call, [[_example(s, table, rng, True) for s in call.specs]], {})
+    except Exception as error:  # whatever the module's own Python says to its example
+        raise_if_ours(error)
+        return False
+    return True
+
+
 def _example(spec: Any, table: DimTable, rng: np.random.Generator, first: bool) -> Any:
     if spec.number is not None:
         return table.numbers[spec.name]

@@ -118,6 +118,17 @@ def quoted(frame: FrameType | None) -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"
 
 
+def raised_at(error: BaseException) -> str:
+    """`file.py:12: the line's own text` of the model's innermost line that an error came through."""
+    found, at = "<unknown>", error.__traceback__
+    while at is not None:
+        if is_user_code(at.tb_frame.f_code):
+            file, line = at.tb_frame.f_code.co_filename, at.tb_lineno
+            found = f"{file}:{line}: {linecache.getline(file, line).strip()}"
+        at = at.tb_next
+    return found
+
+
 def raise_if_ours(error: BaseException) -> None:
     """Raise an error again that Ingot's own code made by mistake: it says nothing about the model.
 
