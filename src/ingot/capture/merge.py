@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture import structure
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
@@ -51,12 +52,11 @@ class Side:
 
     def lower(self, g: Recorder, value: Any) -> None:
         """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
-        if isinstance(value, torch.Tensor):
-            self.values[id(value)] = g.val(value)
-        elif isinstance(value, Symbolic):
-            self.values[g.env.expr(value)] = g.scalar(value)
-        for v in parts_of(value) or ():
-            self.lower(g, v)
+        for v in structure.inside(value):
+            if isinstance(v, torch.Tensor):
+                self.values[id(v)] = g.val(v)
+            elif isinstance(v, Symbolic):
+                self.values[g.env.expr(v)] = g.scalar(v)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Merger:
             return self._leaf(a, b, ka, kb)
         if isinstance(a, TracedList) and isinstance(b, TracedList):
             return TracedList(self.merge_lists(a.parts(), b.parts()))
-        if isinstance(a, dict) and isinstance(b, dict) and alike(a, b):
+        if type(a) is dict and type(b) is dict and a.keys() == b.keys():
             return {k: self.merge(a[k], b[k]) for k in a}
         if alike(a, b):
             pairs = zip(parts_of(a) or (), parts_of(b) or (), strict=True)

@@ -19,7 +19,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, standins
+from ingot.capture import checks, standins, structure
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -30,7 +30,6 @@ from ingot.capture.record import Recorder
 from ingot.capture.request import cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number
 from ingot.capture.scope import inside
-from ingot.capture.structure import parts_of
 from ingot.capture.where import is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
 
@@ -478,7 +477,7 @@ def _not(value: Any) -> Any:
 
 def _perhaps_none(value: Any) -> bool:
     """Whether a value, or one of its parts, may be None."""
-    return isinstance(value, Maybe) or any(map(_perhaps_none, parts_of(value) or ()))
+    return any(isinstance(v, Maybe) for v in structure.inside(value))
 
 
 def _closed_over(function: Any) -> list[Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from ingot.capture.choice import Maybe
@@ -47,15 +48,31 @@ def rebuilt(like: Any, parts: list[Any]) -> Any:
         return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
     if isinstance(like, list):
         return parts
-    if isinstance(like, dict):
+    if type(like) is dict:
         return dict(zip(like, parts, strict=True))
     if isinstance(like, Many):
         return Many(parts[0], like.kind)
     if isinstance(like, (Maybe, Perhaps)):
         return type(like)(parts[0], parts[1])
-    made = copy.copy(like)
-    for field, value in zip(dataclasses.fields(like), parts, strict=True):
+    made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
+    for field, value in zip(dataclasses.fields(made), parts, strict=True):
         object.__setattr__(made, field.name, value)
+        if isinstance(made, dict) and field.name in made:
+            _kind_of_dict(made).__setitem__(made, field.name, value)
+    return made
+
+
+def _kind_of_dict(x: Any) -> Any:
+    return OrderedDict if isinstance(x, OrderedDict) else dict
+
+
+def _copied_dict(x: Any) -> Any:
+    """Without its class's own way, which would look at the parts."""
+    kind: Any = type(x)
+    made = kind.__new__(kind)
+    vars(made).update(vars(x))
+    for name in x:
+        _kind_of_dict(x).__setitem__(made, name, dict.__getitem__(x, name))
     return made
 
 
@@ -68,13 +85,28 @@ def alike(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, Many):
         return a.kind is b.kind
-    return not isinstance(a, dict) or a.keys() == b.keys()
+    return not isinstance(a, dict) or list(a) == list(b)  # of another order, parts are not each other's
 
 
-def mapped(x: Any, change: Callable[[Any], Any]) -> Any:
-    """The value with its innermost parts changed; the very same where none is."""
+def inside(x: Any) -> Iterator[Any]:
+    """A value and all that it is made of, each object once: objects may hold each other."""
+    seen, todo = set[int](), [x]
+    while todo:
+        v = todo.pop()
+        if id(v) not in seen:
+            seen.add(id(v))
+            yield v
+            todo.extend(reversed(parts_of(v) or ()))
+
+
+def mapped(x: Any, change: Callable[[Any], Any], around: Collection[int] = ()) -> Any:
+    """The value with its innermost parts changed; the very same where none is, or where it lies inside itself
+    (`around`: the ids of what it lies in).
+    """
     parts = parts_of(x)
     if parts is None:
         return change(x)
-    changed = [mapped(v, change) for v in parts]
+    if id(x) in around:
+        return x
+    changed = [mapped(v, change, (*around, id(x))) for v in parts]
     return x if all(a is b for a, b in zip(parts, changed, strict=True)) else rebuilt(x, changed)

@@ -7,13 +7,14 @@ and None or a value, which the caller finds out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import pytest
 
 from ingot.capture.attempt import capture
-from ingot.errors import ExportError
+from ingot.errors import DataDependentError, ExportError
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, copied, positive
 
 case = Cases()
@@ -36,6 +37,69 @@ def loop_returns_a_dict_with_an_index(x: T) -> dict[str, T | int]:
         if row.sum() > 2:
             return {"row": row, "i": i}
     return {"row": x[0], "i": -1}
+
+
+@case(*SIGNS)
+def dicts_in_another_order(x: T) -> T:
+    if x.sum() > 0:
+        d = {"u": 1.0, "v": 2.0, "w": x}
+    else:
+        d = {"w": x * 3, "v": 1.0, "u": 2.0}
+    return d["w"] * d["u"]
+
+
+class Outputs(OrderedDict[str, Any]):
+    """Has its fields as items, too, and looks at them when it is made."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if value is not None:
+                self[f.name] = value
+
+
+@dataclass
+class Scored(Outputs):
+    value: T
+    score: T | None = None
+
+
+@case(*SIGNS)
+def items_of_a_dataclass_that_is_a_dict(x: T) -> T:
+    if x.sum() > 0:
+        o = Scored(x * 2, x.sum())
+    else:
+        o = Scored(x * 3, x.sum() - 1)
+    return o["value"] * o["score"] + o.value
+
+
+@case(*SIZES)
+def loop_makes_dataclasses_that_are_dicts(x: T) -> T:
+    o = Scored(x)
+    while o.value.sum() < 100:
+        o = Scored(o["value"] * 2)
+    return o["value"] + o.value
+
+
+@dataclass
+class Linked:
+    name: str = "ab"
+    other: Any = None
+
+
+RING = Linked()
+RING.other = Linked("c", RING)
+
+
+@case(*SIGNS)
+def returns_objects_that_hold_each_other(x: T) -> T:
+    def chosen(t: T) -> tuple[T, Linked]:
+        if t.sum() > 0:
+            return t, RING
+        return -t, RING
+
+    y, ring = chosen(x)
+    return y + len(ring.name)
 
 
 @case(*SIZES)
@@ -201,4 +265,17 @@ def test_none_or_a_dict_is_no_output() -> None:
         return None
 
     with pytest.raises(ExportError, match="what kind of thing the model returns"):
+        capture(model, copied((SIGNS[0],)))
+
+
+def test_a_loop_that_turns_a_dict_around_is_refused() -> None:
+    """Its parts would be taken for each other's."""
+
+    def model(x: T) -> T:
+        d = {"u": x, "v": x * 2}
+        while d["u"].sum() < 10:
+            d = {"v": d["u"] * 2, "u": d["v"] + 1}
+        return d["u"] - d["v"]
+
+    with pytest.raises(DataDependentError, match="the variable 'd'"):
         capture(model, copied((SIGNS[0],)))
