@@ -17,7 +17,7 @@ import torch
 
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
-from ingot.capture.where import quoted_line
+from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
 
 
@@ -179,21 +179,26 @@ class TracedList(list[Any]):
     def put(self, index: Any, value: Any) -> None:
         """Replace the element at a position that data may decide."""
         rows, kind = self.rows()
-        before, behind = _around(rows, index)
-        self.become(torch.cat([before, _row_like(rows, value), behind]), kind)
+        there = torch.arange(rows.shape[0]) == _place(rows, index)
+        there = there.reshape([-1, *[1] * (rows.dim() - 1)])
+        self.become(torch.where(there, _row_like(rows, value), rows), kind)
 
     def take(self, index: Any = -1) -> Any:
         """`pop` where data decides the position or the length."""
         rows, kind = self.rows()
-        taken = self.element(index)
-        self.become(torch.cat(_around(rows, index)), kind)
+        taken, rest = self.element(index), torch.arange(rows.shape[0] - 1)
+        rest = rest + (rest >= _place(rows, index)).long()
+        self.become(rows.index_select(0, rest), kind)
         return taken
 
     def put_in(self, index: Any, value: Any) -> None:
         """`insert` where data decides the position or the length."""
         rows, kind = self.rows()
-        at = index if not isinstance(index, int) or index >= 0 else rows.shape[0] + index
-        self.become(torch.cat([rows[:at], _row_like(rows, value), rows[at:]]), kind)
+        count = rows.shape[0]
+        at = torch.clamp(_from_start(rows, index), 0, count)
+        place = torch.arange(count + 1)
+        order = torch.where(place == at, count, place - (place > at).long())
+        self.become(torch.cat([rows, _row_like(rows, value)]).index_select(0, order), kind)
 
     def __len__(self) -> int:
         return (
@@ -278,11 +283,18 @@ for _name in (
     setattr(TracedList, _name, _guarded(_name))
 
 
-def _around(rows: torch.Tensor, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows before a position, and those behind it."""
-    if isinstance(index, int) and index < 0:
-        index = rows.shape[0] + index
-    return rows[:index], rows[index + 1 :]
+def _from_start(rows: torch.Tensor, index: Any) -> torch.Tensor:
+    """A position as a tensor; negative ones count from the end, whenever it is known that they are."""
+    at = as_tensor(recorder(), index, torch.int64)
+    return torch.where(at < 0, at + rows.shape[0], at)
+
+
+def _place(rows: torch.Tensor, index: Any) -> torch.Tensor:
+    """The same for a row that must be there, which the model checks."""
+    at = _from_start(rows, index)
+    inside = (at >= 0) & (at < rows.shape[0])
+    torch.ops.aten._assert_async.msg(inside, f"{source_line()}: the list has an element at this position")
+    return at
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -6,15 +6,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+import ingot
+from ingot.capture.attempt import capture
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive, random
 
 case = Cases()
 SIGNS = both_signs()
 ROWS = lengths()
+#: Places of a list in the first number, from the end where that is negative; all rows are kept.
+PLACES = [torch.tensor([[k, 3.0, 4], [3, 4, 5], [6, 7, 8]]) for k in (1.0, 0, 2, -1, -2, -3)]
 SOME = [*both_signs(), *[positive(n, 3) - 0.5 for n in (4, 7)]]
 
 
@@ -222,6 +228,48 @@ def insert_delete_and_replace(x: T) -> T:
     else:
         del rows[0]
     rows.reverse()
+    return torch.stack(rows)
+
+
+def positive_rows(x: T) -> list[T]:
+    rows = []
+    for row in x:
+        if row.sum() > 0:
+            rows.append(row)
+    return rows
+
+
+@case(*PLACES)
+def write_where_data_says(x: T) -> T:
+    rows = positive_rows(x)
+    rows[int(x[0, 0])] = x[1] * 7
+    return torch.stack(rows)
+
+
+@case(*PLACES)
+def read_where_data_says(x: T) -> T:
+    return positive_rows(x)[int(x[0, 0])]
+
+
+@case(*PLACES)
+def pop_where_data_says(x: T) -> tuple[T, T]:
+    rows = positive_rows(x)
+    taken = rows.pop(int(x[0, 0]))
+    return taken, torch.stack(rows)
+
+
+@case(*PLACES)
+def delete_where_data_says(x: T) -> T:
+    rows = positive_rows(x)
+    del rows[int(x[0, 0])]
+    return torch.stack(rows)
+
+
+@case(*PLACES, torch.tensor([[9.0, 1, 2], [3, 4, 5], [6, 7, 8]]))
+def insert_where_data_says(x: T) -> T:
+    rows = positive_rows(x)
+    rows.insert(int(x[0, 0]), x[1] * 7)
+    rows.insert(-9, x[2])
     return torch.stack(rows)
 
 
@@ -510,3 +558,21 @@ def list_zeros_counts(x: T) -> T:
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""
     check(case)
+
+
+@pytest.mark.parametrize(
+    "model", [write_where_data_says, read_where_data_says, pop_where_data_says, delete_where_data_says]
+)
+def test_a_place_outside_of_the_list_is_an_error(model: Any) -> None:
+    """As in Python, not another list."""
+    captured = capture(model, (PLACES[0],))
+    session = ingot.InferenceSession(captured.model)
+    (given,) = session.get_inputs()
+    for place in (3, -4):
+        x = PLACES[0].clone()
+        x[0, 0] = place
+        x[0, 1] = 9  # the row is kept
+        with pytest.raises(IndexError):
+            model(x)
+        with pytest.raises(ingot.IngotError, match=r"check at .*test_lists\.py|an index is outside"):
+            session.run(None, {given.name: x.numpy()})
