@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import weakref
 from itertools import pairwise
 
@@ -28,6 +29,15 @@ def test_every_byte_is_there_and_aligned(size: int, asks: bool, monkeypatch: pyt
         assert size == 0 or start(found) % 64 == 0
         found[:] = 7
         assert (found == 7).all()
+
+
+def test_a_kernel_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not pages._CAN_ASK:
+        pytest.skip("this system has no huge pages to ask for")
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 1 << 20)  # no advice: EINVAL, as such a kernel says
+    found = aligned(3 << 20)
+    found[:] = 7
+    assert (found == 7).all()
 
 
 def test_pieces_of_a_pool_lie_apart_from_each_other() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TypeAlias
 
@@ -92,7 +92,8 @@ def _plain(size: int) -> Bytes:
 
 def _on_huge_pages(size: int) -> Bytes:
     mapping = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    mapping.madvise(mmap.MADV_HUGEPAGE)
+    with suppress(OSError):  # a kernel that was built without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
     memory = np.frombuffer(mapping, np.uint8)  # keeps the mapping
     skip = -memory.ctypes.data % _HUGE_PAGE
     return memory[skip : skip + size]
