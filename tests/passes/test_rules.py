@@ -573,7 +573,9 @@ def test_softmax_of_flattened() -> None:
 # ---- extremes -------------------------------------------------------------------------------------------
 
 
-def _spelled_extreme(op: str, axes: str, keep: int, other: str = "") -> ir.Model:
+def _spelled_extreme(
+    op: str, axes: str, keep: int, other: str = "", nan: str = "value_float = nan"
+) -> ir.Model:
     """An extreme that sees a NaN, of `axes`; `other` axes for the flags where they are to differ."""
     arg = op.startswith("Arg")
     over = f"<axis = {axes}, keepdims = {keep}> (x)" if arg else f"<keepdims = {keep}> (x, axes)"
@@ -582,7 +584,7 @@ def _spelled_extreme(op: str, axes: str, keep: int, other: str = "") -> ir.Model
     agraph (float[a, b] x) => ({"int64" if arg else "float"}[c] z) {{
         axes = Constant <value_ints = [{axes}]> ()
         others = Constant <value_ints = [{other or axes}]> ()
-        nan = Constant <value_float = nan> ()
+        nan = Constant <{nan}> ()
         isnan = IsNaN (x)
         flags = Cast <to = 6> (isnan)
         some = ReduceMax <keepdims = {keep}> (flags, others)
@@ -602,3 +604,6 @@ def test_extreme(op: str, keep: int) -> None:
     applies(extreme.RULES[0], model, [op], {"x": x}, {"x": y}, standard=False)
     refuses(extreme.RULES[0], _spelled_extreme(op, "1", keep), "other runtimes", standard=True)
     refuses(extreme.RULES[0], _spelled_extreme(op, "1", keep, "0"), "other axes", standard=False)
+    if op.startswith("Reduce"):
+        wide = _spelled_extreme(op, "1", keep, nan="value = float[1, 1, 1] {nan}")
+        refuses(extreme.RULES[0], wide, "has axes", standard=False)

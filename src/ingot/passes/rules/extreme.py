@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from ingot.ops.registry import attr_int
-from ingot.passes.edit import ints_of, scalar_of
+from ingot.passes.edit import constant_shape, ints_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, made_by, rule
 
 
@@ -45,6 +45,8 @@ def extreme(g: Rewriting, node: ir.Node) -> Result:
         number = scalar_of(node.inputs[1])
         if number is None or not math.isnan(number):
             return None
+        if constant_shape(node.inputs[1]):
+            return "the NaN has axes, and may give the result more of them"
     else:
         first = made_by(node.inputs[1], "ArgMax")
         if first is None or _flagged(first.inputs[0]) is not x or _axes(first) != _axes(y):
