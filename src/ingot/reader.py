@@ -47,6 +47,7 @@ _FIELDS = {
     onnx.AttributeProto.INTS: "ints",
     onnx.AttributeProto.FLOATS: "floats",
 }
+_LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
 #: Where a tensor's numbers are, one by one, if they are not raw.
 _NUMBERS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
@@ -232,7 +233,7 @@ class _Reader:
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
     ) -> ir.Attr:
         kind, key = proto.type, b""
-        if kind in _FIELDS:
+        if kind in _FIELDS and not (kind in _LISTS and len(getattr(proto, _FIELDS[kind])) > _LONG):
             key = proto.SerializeToString()
             known = self._attributes.get(key)
             if known is not None:
