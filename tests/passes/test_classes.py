@@ -48,3 +48,11 @@ def test_numbers_stay() -> None:
     model = ir.from_proto(classifier({"classlabels_ints": [7, 9]}))
     assert number_classes(model) == 0
     assert [node.op_type for node in model.graph] == ["LinearClassifier"]
+
+
+def test_a_node_without_a_name_keeps_that_of_its_output() -> None:
+    proto = classifier({"classlabels_strings": ["left", "right"]})
+    proto.graph.node[0].name = ""
+    model = ir.from_proto(proto)
+    assert number_classes(model) == 1
+    assert model.graph[0].name == "label"

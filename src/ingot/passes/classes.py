@@ -25,7 +25,7 @@ def number_classes(model: ir.Model) -> int:
         classes = g.op("Gather", g.op("Constant", value_strings=names), outputs[0], axis=0)
         made = outputs[0].producer()
         assert made is not None
-        name = node.name
+        name = node.name or node.outputs[0].name  # by which errors know it
         replace(node, [classes, *outputs[1:]])
         made.name = name
     return len(found)
