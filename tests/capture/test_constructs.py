@@ -39,22 +39,12 @@ def _library(x: T) -> T:
     return x + sorted([x.sum().item(), x.mean().item()])[0]
 
 
-def _generator(x: T) -> T:
-    def parts() -> Any:
-        if x.sum() > 0:
-            yield x
-        yield x + 1
-
-    return sum(parts())
-
-
 @pytest.mark.parametrize(
     ("function", "line"),
     [
         (lambda x: x + torch.from_numpy(x.numpy()), "x.numpy()"),
         (_key, "[x.argmax().item() :]"),
         (_library, "sorted("),
-        (_generator, "parts"),
     ],
 )
 def test_what_has_no_staged_form_is_refused_with_its_line(function: Any, line: str) -> None:
