@@ -217,3 +217,45 @@ def test_unique_consecutive(shape: tuple[int, ...], dim: int | None) -> None:
         pytest.skip("torch has no such axis, or refuses it")
     x = torch.randint(0, 2, shape)
     parity(lambda x: torch.unique_consecutive(x, True, True, dim), (x,), dynamic_shapes=None)
+
+
+RESHAPES: dict[str, tuple[Callable[..., Any], tuple[int, ...], list[tuple[int, ...]]]] = {
+    "there and back": (
+        lambda x: x.reshape(-1, x.shape[-1]).view(x.shape),
+        (2, 3, 4),
+        [(0, 0, 4), (0, 3, 4), (2, 0, 4)],
+    ),
+    "merged": (lambda x: x.flatten(1), (2, 3, 4, 5), [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 4, 0)]),
+    "kept beside merged": (
+        lambda x: x.flatten(2).transpose(1, 2),
+        (2, 3, 4, 5),
+        [(0, 3, 4, 5), (0, 3, 0, 7)],
+    ),
+    "split": (lambda x: x.unflatten(1, (2, -1)), (2, 6, 4), [(0, 6, 4), (3, 0, 4), (1, 8, 0)]),
+    "masked": (lambda x: x[:, x[0] > 0], (2, 3, 4), [(2, 0, 4), (2, 3, 0)]),
+}
+
+
+@pytest.mark.parametrize("name", RESHAPES)
+def test_reshape_of_nothing(name: str) -> None:
+    """Any dynamic size may be 0: it is no copied size then, and leaves no -1 to guess."""
+    function, shape, others = RESHAPES[name]
+    parity(function, (R(shape),), *[(R(s),) for s in others])
+
+
+def test_write_into_a_reshaped_nothing() -> None:
+    """The way back from a view is a Reshape, too."""
+
+    def written(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y.view(-1, y.shape[-1]).mul_(2)
+        return y
+
+    parity(written, (R(2, 3, 4),), (R(0, 3, 4),), (R(2, 0, 4),), (R(0, 0, 4),))
+
+
+def test_group_norm_of_any_batch() -> None:
+    """Also of a batch of 0 where the sizes of the images are dynamic."""
+    shapes = [(0, 4, 3, 5), (1, 4, 6, 2)]
+    dims = ({0: "batch", 2: "height", 3: "width"},)
+    parity(lambda x: F.group_norm(x, 2), (R(2, 4, 3, 5),), *[(R(s),) for s in shapes], dynamic_shapes=dims)

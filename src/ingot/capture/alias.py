@@ -45,7 +45,7 @@ def _same(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 
 
 def _reshape(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
-    return g.op("Reshape", value, g.shape(view.parent.tensor.shape))
+    return g.op("Reshape", value, g.shape(view.parent.tensor.shape), allowzero=1)
 
 
 def _transpose(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
@@ -77,7 +77,7 @@ def _between(g: Recorder, parent: Entry, dim: int, start: Any, size: Any, value:
     if g.env.of_inputs(start):
         return joined
     # Only the run knows where the part lies: one that does not lie within the whole fails here.
-    return g.op("Reshape", joined, g.op("Shape", whole))
+    return g.op("Reshape", joined, g.op("Shape", whole), allowzero=1)
 
 
 def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:

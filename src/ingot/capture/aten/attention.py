@@ -159,4 +159,5 @@ def _shared_heads(g: Recorder, x: ir.Value, tensor: Tensor, query: Tensor) -> ir
     counts = [1] * (tensor.dim() + 1)
     counts[axis + 1] = heads // tensor.shape[axis]
     repeated = g.op("Expand", wide, g.shape(counts))
-    return g.op("Reshape", repeated, g.shape([*tensor.shape[:axis], heads, *tensor.shape[axis + 1 :]]))
+    shape = [*tensor.shape[:axis], heads, *tensor.shape[axis + 1 :]]
+    return g.op("Reshape", repeated, g.shape(shape), allowzero=1)

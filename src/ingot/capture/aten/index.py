@@ -16,6 +16,7 @@ import torch
 
 from ingot.capture.aten.elementwise import floor_div
 from ingot.capture.aten.registry import composed, instead, row
+from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def gather(
     if a.dim() and index.dim():
         return g.op("GatherElements", g.val(a), places, axis=dim % a.dim())
     flat = [_with_axis(g, a, g.val(a)), _with_axis(g, index, places)]
-    return g.op("Reshape", g.op("GatherElements", *flat, axis=0), g.shape(list(out.shape)))
+    return g.op("Reshape", g.op("GatherElements", *flat, axis=0), g.shape(list(out.shape)), allowzero=1)
 
 
 def _with_axis(g: Recorder, tensor: Tensor, value: ir.Value) -> ir.Value:
@@ -178,8 +179,9 @@ def _masked(g: Recorder, a: Tensor, axis: int, mask: Tensor) -> ir.Value:
     if axis == 0:
         return g.op("GatherND", x, g.op("Transpose", g.op("NonZero", m), perm=[1, 0]))
     flat = g.op("Reshape", m, g.const([-1]))
-    shape = [*a.shape[:axis], -1, *a.shape[axis + mask.dim() :]]
-    merged = g.op("Reshape", x, g.shape(shape))
+    masked = product(a.shape[axis : axis + mask.dim()])
+    shape = [*a.shape[:axis], masked, *a.shape[axis + mask.dim() :]]
+    merged = g.op("Reshape", x, g.shape(shape), allowzero=1)
     return g.op("Compress", merged, flat, axis=axis)
 
 

@@ -617,7 +617,7 @@ def householder_product(g: Recorder, out: Tensor, a: Tensor, tau: Tensor) -> ir.
     if _is_empty(g, tau):
         eye = _identity(g, a.shape[-2], g.op("Shape", packed, start=0, end=1), a.dtype)
         return _like(g, g.op("Slice", eye, g.const([0]), g.sizes.dim(a.shape[-1]), g.const([2])), out.shape)
-    taus = g.op("Reshape", g.val(tau), g.shape([_count(a), tau.shape[-1]]))
+    taus = g.op("Reshape", g.val(tau), g.shape([_count(a), tau.shape[-1]]), allowzero=1)
     eye = _identity(g, a.shape[-2], g.op("Shape", packed, start=0, end=1), a.dtype)
     eye = g.op("Slice", eye, g.const([0]), g.sizes.dim(a.shape[-1]), g.const([2]))
     return _like(g, _applied(g, packed, taus, tau.shape[-1], eye, a.dtype, False), out.shape)
@@ -638,7 +638,7 @@ def ormqr(
         return _nothing(g, out)
     target = other if left else g.recorded(lambda: other.mT)
     packed = _batched(g, g.val(a), a)
-    taus = g.op("Reshape", g.val(tau), g.shape([_count(a), tau.shape[-1]]))
+    taus = g.op("Reshape", g.val(tau), g.shape([_count(a), tau.shape[-1]]), allowzero=1)
     forward = transpose if left else not transpose
     y = _applied(g, packed, taus, tau.shape[-1], _batched(g, g.val(target), target), a.dtype, forward)
     made = bound(g, target.shape, a.dtype, _like(g, y, target.shape))

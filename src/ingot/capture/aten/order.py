@@ -166,7 +166,7 @@ def unique_consecutive(
     end = g.op("Shape", begins)
     later = g.op("Concat", g.op("Slice", starts, g.const([1]), g.const([1 << 62])), end, axis=0)
     if dim is None:
-        inverse = g.op("Reshape", inverse, g.shape(a.shape))
+        inverse = g.op("Reshape", inverse, g.shape(a.shape), allowzero=1)
     return [values, inverse, g.op("Sub", later, starts)]
 
 

@@ -101,7 +101,7 @@ def _layers(
             kept.append(end)
         if bidirectional:  # [time, 2, batch, hidden] to [time, batch, 2 hidden]
             value = g.op("Transpose", outputs[0], perm=[0, 2, 1, 3])
-            value = g.op("Reshape", value, g.const([0, 0, -1]))
+            value = g.op("Reshape", value, g.const([0, 0, 2 * hidden]))
         else:
             value = g.op("Squeeze", outputs[0], g.const([1]))
     if packed is not None:

@@ -24,7 +24,9 @@ END = (1 << 63) - 1
 
 
 def reshape_to(g: Recorder, x: ir.Value, before: Sequence[Any], after: Sequence[Any]) -> ir.Value:
-    """Reshape with as little shape arithmetic as possible: 0 keeps a dimension, -1 takes the rest."""
+    """Reshape with as little shape arithmetic as possible: 0 keeps a dimension, -1 takes the rest, which
+    only sizes above 0 beside it tell.
+    """
     same = len(before) == len(after) and all(g.same_size(a, b) for a, b in zip(before, after, strict=True))
     if same:
         return x
@@ -44,11 +46,13 @@ def reshape_to(g: Recorder, x: ir.Value, before: Sequence[Any], after: Sequence[
         for i, n in enumerate(sizes)
     ]
     open_places = [i for i, n in enumerate(target) if n is None]
-    if len(open_places) <= 1:
-        for i in open_places:
-            target[i] = -1
+    if not open_places:
         return g.op("Reshape", x, g.const(target))
-    return g.op("Reshape", x, g.shape(after))
+    kept = [after[i] for i, n in enumerate(target) if n == 0]
+    if len(open_places) == 1 and all(g.env.known(g.env.expr(d) > 0) for d in kept):
+        target[open_places[0]] = -1
+        return g.op("Reshape", x, g.const(target))
+    return g.op("Reshape", x, g.shape(after), allowzero=1)
 
 
 def unsqueezed_axes(g: Recorder, before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
@@ -441,7 +445,7 @@ def im2col(
     x = g.op("Gather", x, window_indices(g, rows, sh, kh, dh), axis=2)  # n c rows kh w
     x = g.op("Gather", x, window_indices(g, columns, sw, kw, dw), axis=4)  # n c rows kh columns kw
     x = g.op("Transpose", x, perm=[0, 1, 3, 5, 2, 4])
-    return g.op("Reshape", x, g.shape([n, out.shape[1], out.shape[2]]))
+    return g.op("Reshape", x, g.shape([n, out.shape[1], out.shape[2]]), allowzero=1)
 
 
 def diagonal_places(
