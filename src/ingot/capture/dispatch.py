@@ -34,6 +34,29 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 
+_Aten: Any = torch.ops.aten
+# What torch's C++ asks a tensor for, where it computes with sizes as numbers: a free size is fixed by it.
+_METADATA = frozenset(
+    (
+        _Aten.size.default,
+        _Aten.sym_size.default,
+        _Aten.sym_size.int,
+        _Aten.stride.default,
+        _Aten.sym_stride.default,
+        _Aten.sym_stride.int,
+        _Aten.numel.default,
+        _Aten.sym_numel.default,
+        _Aten.storage_offset.default,
+        _Aten.sym_storage_offset.default,
+        _Aten.dim.default,
+        _Aten.is_contiguous.default,
+        _Aten.is_contiguous.memory_format,
+        _Aten.is_strides_like_format.default,
+        _Aten.is_non_overlapping_and_dense.default,
+    )
+)
+
+
 class Dispatch(TorchDispatchMode):
     """Hands every ATen call to the recorder."""
 
@@ -69,7 +92,7 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if g.paused or func.namespace in ("prim", "prims", "debugprims"):
+    if g.paused or func.namespace in ("prim", "prims", "debugprims") or func in _METADATA:
         return func(*args, **kwargs)
     mapped = translations.of_operator(func)
     if mapped is not None:

@@ -3,6 +3,7 @@
 from ingot.capture.aten import (
     attention,
     backward,
+    by_sizes,
     conv,
     create,
     cumulative,
@@ -37,6 +38,7 @@ __all__ = [
     "Row",
     "attention",
     "backward",
+    "by_sizes",
     "conv",
     "create",
     "cumulative",

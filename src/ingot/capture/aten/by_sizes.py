@@ -1,0 +1,146 @@
+"""Functions that torch's C++ composes of others by the numbers of their sizes: here by free sizes."""
+
+# torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from ingot.capture.aten.reduce import cov
+from ingot.capture.aten.registry import instead
+from ingot.capture.fakes import hint
+
+Tensor = torch.Tensor
+_VF: Any = torch._VF  # pyright: ignore[reportPrivateUsage]
+
+
+@instead(torch.kron, Tensor.kron)
+def kron(input: Tensor, other: Tensor) -> Tensor:
+    """Every element of one times all of the other, axis by axis; the shorter shape gets axes in front."""
+    rank = max(input.dim(), other.dim())
+    a, b = ([1] * (rank - x.dim()) + list(x.shape) for x in (input, other))
+    x = input.reshape([n for size in a for n in (size, 1)])
+    y = other.reshape([n for size in b for n in (1, size)])
+    return (x * y).reshape([n * m for n, m in zip(a, b, strict=True)])
+
+
+@instead(torch.take_along_dim, Tensor.take_along_dim)
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """Elements along an axis, of the flat tensor without one; the other axes broadcast."""
+    if dim is None:
+        return input.reshape(-1).gather(0, indices.reshape(-1))
+    if input.dim() != indices.dim():
+        return torch.take_along_dim(input, indices, dim)  # which says what it wants
+    axis = dim % input.dim()
+    wide = list(torch.broadcast_shapes(_one(input.shape, axis), _one(indices.shape, axis)))
+    sizes = [[x.shape[axis] if d == axis else n for d, n in enumerate(wide)] for x in (input, indices)]
+    return input.expand(sizes[0]).gather(axis, indices.expand(sizes[1]))
+
+
+def _one(shape: Sequence[Any], axis: int) -> list[Any]:
+    return [1 if d == axis else n for d, n in enumerate(shape)]
+
+
+@instead(torch.vander)
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """Powers of a vector's elements, one a row; the highest first unless they are to increase."""
+    if isinstance(N, int) and N < 2:
+        return torch.vander(x, N, increasing)  # which torch.linalg refuses
+    found = torch.linalg.vander(x, N=N)
+    return found if increasing else found.flip(-1)
+
+
+@instead(torch.corrcoef, Tensor.corrcoef)
+def corrcoef(input: Tensor) -> Tensor:
+    """Correlations of rows: their covariances, with each row's own variance as the unit."""
+    found = cov(input)
+    if found.dim() == 0:
+        return found / found
+    deviation = found.diagonal().sqrt()
+    return torch.clamp(found / deviation.unsqueeze(1) / deviation.unsqueeze(0), -1, 1)
+
+
+@instead(torch.linalg.multi_dot, _VF.chain_matmul)
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """A product of matrices, in the order that multiplies least at the example's sizes."""
+    parts = list(tensors)
+    first, last = parts[0], parts[-1]
+    if len(parts) > 2:  # vectors at the ends are a row and a column
+        parts[0] = first.unsqueeze(0) if first.dim() == 1 else first
+        parts[-1] = last.unsqueeze(1) if last.dim() == 1 else last
+    sizes = [hint(p.shape[0]) for p in parts] + [hint(parts[-1].shape[-1])]
+
+    @cache
+    def cheapest(begin: int, end: int) -> tuple[int, int]:
+        """How many multiplications the product of `parts[begin:end]` takes, and where it is parted."""
+        if end - begin == 1:
+            return 0, begin
+        return min(
+            (cheapest(begin, k)[0] + cheapest(k, end)[0] + sizes[begin] * sizes[k] * sizes[end], k)
+            for k in range(begin + 1, end)
+        )
+
+    def product(begin: int, end: int) -> Tensor:
+        if end - begin == 1:
+            return parts[begin]
+        middle = cheapest(begin, end)[1]
+        return product(begin, middle) @ product(middle, end)
+
+    made = product(0, len(parts))
+    if len(parts) > 2 and first.dim() == 1:
+        made = made.squeeze(0)
+    return made.squeeze(-1) if len(parts) > 2 and last.dim() == 1 else made
+
+
+@instead(torch.gradient)
+def gradient(
+    input: Tensor, *, spacing: Any = 1, dim: int | Sequence[int] | None = None, edge_order: int = 1
+) -> tuple[Tensor, ...]:
+    """Second-order differences along axes; one-sided ones at both ends."""
+    given = range(input.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
+    axes = [d % input.dim() for d in given]
+    steps = list(spacing) if isinstance(spacing, (list, tuple)) else [spacing] * len(axes)
+    if len(steps) != len(axes) or edge_order not in (1, 2):
+        return torch.gradient(input, spacing=spacing, dim=axes, edge_order=edge_order)  # which says why not
+    return tuple(_along(input, s, d, edge_order) for s, d in zip(steps, axes, strict=True))
+
+
+def _along(x: Tensor, spacing: Any, axis: int, edge_order: int) -> Tensor:
+    """The differences along one axis of points one step apart, or at the places given."""
+    n = x.shape[axis]
+    torch._check(n > edge_order, lambda: f"gradient of edge order {edge_order} takes {edge_order + 1} points")  # pyright: ignore[reportPrivateUsage]
+
+    def at(begin: int, length: Any = 1) -> Tensor:
+        return x.narrow(axis, begin if begin >= 0 else n + begin, length)
+
+    def wide(v: Tensor) -> Tensor:
+        return v.reshape([n - 2 if d == axis else 1 for d in range(x.dim())])
+
+    if isinstance(spacing, Tensor):
+        torch._check(spacing.shape[0] == n, lambda: "gradient takes as many coordinates as points")  # pyright: ignore[reportPrivateUsage]
+        gaps = spacing.narrow(0, 1, n - 1) - spacing.narrow(0, 0, n - 1)
+        left, right = gaps.narrow(0, 0, n - 2), gaps.narrow(0, 1, n - 2)
+        ends = [(gaps[0], gaps[1]), (gaps[-1], gaps[-2])] if edge_order == 2 else [(gaps[0],), (gaps[-1],)]
+        low, high = wide(-right / (left * (left + right))), wide(left / (right * (left + right)))
+        here = wide((right - left) / (left * right))
+        inner = low * at(0, n - 2) + here * at(1, n - 2) + high * at(2, n - 2)
+    else:
+        inner = (at(2, n - 2) - at(0, n - 2)) / (2 * spacing)
+        ends = [(spacing, spacing)] * 2
+    outer: list[Tensor] = []
+    for sign, gap, points in zip((1, -1), ends, ((0, 1, 2), (-1, -2, -3)), strict=True):
+        if edge_order == 1:
+            outer.append(sign * (at(points[1]) - at(points[0])) / gap[0])
+            continue
+        near, far = gap
+        a, b, c = (at(p) for p in points)
+        left_out = -(2 * near + far) / (near * (near + far))
+        slope = a * left_out + b * ((near + far) / (near * far)) - c * (near / (far * (near + far)))
+        outer.append(sign * slope)
+    return torch.cat([outer[0], inner, outer[1]], axis)
