@@ -259,3 +259,26 @@ def test_group_norm_of_any_batch() -> None:
     shapes = [(0, 4, 3, 5), (1, 4, 6, 2)]
     dims = ({0: "batch", 2: "height", 3: "width"},)
     parity(lambda x: F.group_norm(x, 2), (R(2, 4, 3, 5),), *[(R(s),) for s in shapes], dynamic_shapes=dims)
+
+
+SIGNED = torch.tensor([0.0, -0.0, 1.0, -1.0, INF, -INF, NAN, 1e-42, -3e38, 0.3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("opset", [18, 20])
+def test_atan2_of_signed_zeros_and_infinities(dtype: torch.dtype, opset: int) -> None:
+    """Every pair; 1 / angle shows the sign of an angle of 0."""
+    y, x = (v.clone().to(dtype) for v in torch.meshgrid(SIGNED, SIGNED, indexing="ij"))
+
+    def angles(y: torch.Tensor, x: torch.Tensor) -> Any:
+        angle = torch.atan2(y, x)
+        return angle, (1 / angle) > 0
+
+    tolerance = 2e-3 if dtype == torch.float16 else 2e-5  # two roundings of half precision
+    parity(angles, (y, x), dynamic_shapes=None, opset=opset, tolerance=tolerance)
+    parity(lambda x: torch.atan2(x, -x), (SIGNED,), (R(3),))
+
+
+def test_atan2_of_integers() -> None:
+    """They have one zero."""
+    parity(torch.atan2, (ids(0, 0, 2, -3), ids(0, -1, 0, -5)))

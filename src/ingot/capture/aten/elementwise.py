@@ -139,19 +139,6 @@ for _names, _op in {
     row(*_names[:1])(_binary(_op))
 
 
-@row("atan2")
-def atan2(g: Recorder, out: Tensor, y: Any, x: Any) -> ir.Value:
-    """The angle of the point (x, y)."""
-    dtype = out.dtype
-    b, a = g.operand(y, dtype), g.operand(x, dtype)
-    zero, pi = g.const(0.0, dtype), g.const(math.pi, dtype)
-    angle = g.op("Atan", g.op("Div", b, a))
-    turned = g.op("Where", g.op("Less", b, zero), g.op("Sub", angle, pi), g.op("Add", angle, pi))
-    halves = g.op("Where", g.op("Less", a, zero), turned, angle)
-    origin = g.op("And", g.op("Equal", a, zero), g.op("Equal", b, zero))
-    return g.op("Where", origin, zero, halves)
-
-
 def _compare(op_type: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
         dtype = common_dtype(a, b)

@@ -622,6 +622,21 @@ def copysign(a: Tensor, b: Any) -> Tensor:
     return torch.where(signbit(b), -size, size)
 
 
+@composed("atan2")
+def atan2(y: Tensor, x: Tensor) -> Tensor:
+    """The angle of the point (x, y), by C's rules for zeros with a sign and for infinities."""
+    dtype = torch.result_type(y, x)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    y, x = y.to(dtype), x.to(dtype)
+    one, pi = (torch.full([], n, dtype=dtype) for n in (1.0, math.pi))
+    # Two infinities are as far off as two ones are; at the origin, the signs alone tell.
+    far = (torch.abs(y) == math.inf) & (torch.abs(x) == math.inf)
+    up = torch.where(far, copysign(one, y), y)
+    along = torch.where(far | ((y == 0) & (x == 0)), copysign(one, x), x)
+    angle = torch.atan(up / along)
+    return torch.where(signbit(x), angle + copysign(pi, y), angle)
+
+
 @composed("frexp")
 def frexp(x: Tensor) -> tuple[Tensor, Tensor]:
     """x = mantissa 2^exponent with 1/2 ≤ |mantissa| < 1; 0, infinities and NaN have exponent 0."""
