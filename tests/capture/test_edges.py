@@ -282,3 +282,14 @@ def test_atan2_of_signed_zeros_and_infinities(dtype: torch.dtype, opset: int) ->
 def test_atan2_of_integers() -> None:
     """They have one zero."""
     parity(torch.atan2, (ids(0, 0, 2, -3), ids(0, -1, 0, -5)))
+
+
+@pytest.mark.parametrize("window", [None, torch.hann_window(16)])
+def test_istft_of_any_batch(window: torch.Tensor | None) -> None:
+    """torch adds up one envelope of windows for all signals."""
+
+    def back(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, 16, 4, window=window, return_complex=True)
+        return torch.istft(spectrum, 16, 4, window=window)
+
+    parity(back, (R(3, 64),), (R(1, 64),), (R(5, 80),))

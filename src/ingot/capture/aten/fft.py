@@ -111,8 +111,11 @@ def overlap_add(
     # [.., windows, .., size] to [windows, size, ..], and zeros with the axis in front.
     others = [d for d in range(rank) if d != axis]
     x = g.op("Transpose", g.val(a), perm=[axis, rank, *others])
+    lead = [sizes[d] for d in others]
+    if not all(g.same_size(a.shape[d], sizes[d]) for d in others):  # torch's istft has one envelope for all
+        x = g.op("Expand", x, g.shape([a.shape[axis], size, *lead]))
     at = g.op("Unsqueeze", window_indices(g, a.shape[axis], step, size, 1), g.const([-1]))
-    zeros = g.op("Expand", g.const(0, a.dtype), g.shape([sizes[axis], *[sizes[d] for d in others]]))
+    zeros = g.op("Expand", g.const(0, a.dtype), g.shape([sizes[axis], *lead]))
     total = g.op("ScatterND", zeros, at, x, reduction="add")
     order = [axis, *others]
     return g.op("Transpose", total, perm=[order.index(d) for d in range(rank)])
