@@ -293,3 +293,9 @@ def test_istft_of_any_batch(window: torch.Tensor | None) -> None:
         return torch.istft(spectrum, 16, 4, window=window)
 
     parity(back, (R(3, 64),), (R(1, 64),), (R(5, 80),))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 1), (1, 5)])
+def test_median_along_a_dynamic_axis(shape: tuple[int, ...]) -> None:
+    """The axis is gone, whatever its size."""
+    parity(lambda x: (x.median(-1).values, x.median(0).indices), (R(shape),), (R(3, 7),), (R(1, 2),))
