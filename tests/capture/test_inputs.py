@@ -162,3 +162,17 @@ def test_dims_of_torch_with_and_without_bounds(bounds: dict[str, int]) -> None:
     dims = ({0: torch.export.Dim("rows", **bounds)},)
     program = ingot.export(lambda x: x * 2, (torch.ones(4, 3),), dynamic_shapes=dims)
     assert list(program.model.graph.inputs[0].shape or ()) == ["rows", 3]
+
+
+class _Pair(nn.Module):
+    def forward(self, x: T, y: T) -> T:
+        return x @ y
+
+
+def test_an_example_that_the_model_refuses() -> None:
+    """The model's own words, its line and the example's sizes: none of the recording's symbols."""
+    x = torch.ones(2, 5)
+    with pytest.raises(ExportError, match=r"Linear.*\n.*refuses its example.*2, 5.*2x5 and 3x4"):
+        ingot.export(nn.Linear(3, 4), (x,))
+    with pytest.raises(ExportError, match=r"test_inputs.py:\d+: return x @ y\n.*refuses.*2x5 and 2x5"):
+        ingot.export(_Pair(), (x, x))

@@ -324,3 +324,13 @@ class _Named(torch.nn.Module):
 def test_self_has_any_name() -> None:
     program = ingot.export(torch.jit.script(_Named()), (torch.ones(2, 3), 3))
     np.testing.assert_array_equal(program(torch.ones(4, 3), 3), np.full((4, 3), 8.0, np.float32))
+
+
+def test_a_tensor_for_a_number_is_refused_by_name(tmp_path: Path) -> None:
+    """TorchScript takes no tensor where forward wants an int; an Input without axes is such a number."""
+    file = str(tmp_path / "named.pt")
+    torch.jit.script(_Named()).save(file)
+    with pytest.raises(ExportError, match=r"argument 'rounds' .* is a tensor; its script wants int"):
+        ingot.export(file, (torch.ones(2, 3), torch.tensor(3)))
+    program = ingot.export(file, (torch.ones(2, 3), ingot.Input("int64", [])))
+    np.testing.assert_array_equal(program(torch.ones(4, 3), 2), np.full((4, 3), 4.0, np.float32))

@@ -31,7 +31,7 @@ from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild
 from ingot.capture.sizes import Guard
 from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
-from ingot.capture.warm import Begin, begins, runs
+from ingot.capture.warm import Begin, begins, refusal
 from ingot.capture.where import raise_if_ours, raised_at
 from ingot.errors import DataDependentError, ExportError
 
@@ -173,13 +173,26 @@ def capture(
             states = {}
         except Exception as error:  # what the model raises without contents and with sizes left open
             raise_if_ours(error)
-            if not runs(call, table):
-                raise
+            own = refusal(call, table)
+            if own is not None:
+                given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
+                raise ExportError(
+                    f"{raised_at(own, type(model).__name__)}\n"
+                    f"The model itself refuses its example ({given}): "
+                    f"{type(own).__name__}: {own}. Pass an example that the model takes."
+                ) from own
             raise ExportError(
                 f"{raised_at(error)}\nThe model runs on the example, and fails here where its tensors have "
                 f"no contents and its dimensions no numbers ({type(error).__name__}: {error}). Make the "
                 "sizes static that meet at this line, with dynamic_shapes, or write it with other operators."
             ) from error
+
+
+def _in_words(spec: InputSpec) -> str:
+    """Dtype and sizes of an input, as the example has them."""
+    if spec.number is not None:
+        return spec.number.__name__
+    return f"{str(spec.dtype).removeprefix('torch.')} {list(spec.sizes)}"
 
 
 def _settles(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:

@@ -37,6 +37,7 @@ _DTYPES = (
     torch.quint8, torch.qint32, torch.bfloat16,
 )  # fmt: skip
 _FOREVER = (1 << 63) - 1  # the count of a `while`
+_PLAIN = {int: "int64", float: "float32", bool: "bool"}
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
 
 
@@ -87,6 +88,14 @@ def _forward(schema: Any) -> Callable[..., Any]:
     def forward(self: Scripted, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            kind = signature.parameters[name].annotation
+            if kind in _PLAIN and isinstance(value, torch.Tensor):
+                raise ExportError(
+                    f"argument {name!r} of the scripted module is a tensor; its script wants "
+                    f"{kind.__name__}. Pass a Python {kind.__name__}; or, where it is to be "
+                    f"an input of the model, ingot.Input({_PLAIN[kind]!r}, [])."
+                )
         return self.script(*list(bound.arguments.values())[1:])
 
     forward.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]

@@ -82,15 +82,15 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     return found if alike else {}
 
 
-def runs(call: Call, table: DimTable) -> bool:
-    """Whether the module itself takes the example."""
+def refusal(call: Call, table: DimTable) -> Exception | None:
+    """What the module itself says to the example; None where it takes it."""
     rng = np.random.default_rng(0)
     try:
         in_a_row(call, [[_example(s, table, rng, True) for s in call.specs]], {})
     except Exception as error:  # whatever the module's own Python says to its example
         raise_if_ours(error)
-        return False
-    return True
+        return error
+    return None
 
 
 def _example(spec: Any, table: DimTable, rng: np.random.Generator, first: bool) -> Any:

@@ -118,9 +118,11 @@ def quoted(frame: FrameType | None) -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"
 
 
-def raised_at(error: BaseException) -> str:
-    """`file.py:12: the line's own text` of the model's innermost line that an error came through."""
-    found, at = "<unknown>", error.__traceback__
+def raised_at(error: BaseException, otherwise: str = "<unknown>") -> str:
+    """`file.py:12: the line's own text` of the model's innermost line that an error came through; `otherwise`
+    where it came through torch's own alone.
+    """
+    found, at = otherwise, error.__traceback__
     while at is not None:
         if is_user_code(at.tb_frame.f_code):
             file, line = at.tb_frame.f_code.co_filename, at.tb_lineno

@@ -138,7 +138,7 @@ def _along(x: Tensor, spacing: Any, axis: int, edge_order: int) -> Tensor:
         if edge_order == 1:
             outer.append(sign * (at(points[1]) - at(points[0])) / gap[0])
             continue
-        near, far = gap
+        near, far = gap[0], gap[-1]
         a, b, c = (at(p) for p in points)
         left_out = -(2 * near + far) / (near * (near + far))
         slope = a * left_out + b * ((near + far) / (near * far)) - c * (near / (far * (near + far)))
