@@ -21,12 +21,12 @@ from ingot.codegen.builder import (
     I1,
     I8,
     I32,
+    I64,
     Builder,
     Int,
     Value,
     element_of,
     lanes_of,
-    suffix,
     vector,
 )
 from ingot.codegen.narrow import FORMATS, SCALE, decode, decode_scale, encode, encode_scale
@@ -234,9 +234,9 @@ def cast(
 ) -> Value:
     """A register value of dtype `source` as one of dtype `target`.
 
-    Floats are rounded to nearest even. A float outside of an integer type's range (undefined in ONNX and in
-    NumPy) gives its nearest bound, and NaN gives 0; of types narrower than 8 bits its lowest bits. Integers
-    wrap. saturate, round_mode: ONNX's attributes of casts to narrow floats.
+    Floats are rounded to nearest even. A float outside of an integer type's range gives what PyTorch and
+    ONNX Runtime give on x86: see `ingot.kernels.definitions.to_integer`. Integers wrap. saturate, round_mode:
+    ONNX's attributes of casts to narrow floats.
     """
     if source == target:
         return value
@@ -255,34 +255,44 @@ def cast(
         whole = "int32" if is_float(source) else "int8"
         return _wrapped(k, cast(k, cast(k, value, source, whole), whole, "int8"), target)
     if is_float(source):
-        if element_of(value.type) == F32 and (element.width < 32 or target == "int32"):
-            return _whole(k, value, target, type_)
-        sign = "s" if is_signed(target) else "u"
-        name = f"llvm.fpto{sign}i.sat.{suffix(type_)}.{suffix(value.type)}"
-        return k.ir.call(k.declare(name, type_, [value.type]), [value])
+        return _whole(k, value, target, type_)
     if element.width <= element_of(value.type).width:
         return k.ir.trunc(value, type_) if element.width < element_of(value.type).width else value
     return k.ir.sext(value, type_) if is_signed(source) else k.ir.zext(value, type_)
 
 
 def _whole(k: Builder, value: Value, target: str, type_: Any) -> Value:
-    """float32 as an integer of at most 32 bits, within its bounds: LLVM's own saturating conversion takes one
-    lane at a time.
-    """
-    bits, signed = type_.element.width if lanes_of(type_) > 1 else type_.width, is_signed(target)
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    below = high if bits < 32 else high - 127  # the highest that is a float32
-    bounded = k.ir.select(
-        k.ir.fcmp_ordered(">", value, k.splat(float(low), value.type)), value, k.splat(float(low), value.type)
-    )
-    least = k.splat(float(below), value.type)
-    too_high = k.ir.fcmp_ordered(">", bounded, least)
-    words = vector(I32, lanes_of(value.type))
-    whole = k.ir.fptosi(k.ir.select(too_high, least, bounded), words)
-    if below != high:
-        whole = k.ir.select(too_high, k.splat(high, words), whole)
-    whole = k.ir.select(k.ir.fcmp_unordered("uno", value, value), k.zero(words), whole)
-    return k.ir.trunc(whole, type_) if bits < 32 else whole
+    """A float as an integer by x86's conversions: see `ingot.kernels.definitions.to_integer`."""
+    bits, lanes = bytes_of(target) * 8, lanes_of(value.type)
+    words = vector(I64 if bits == 64 or target == "uint32" else I32, lanes)
+    if target != "uint64":
+        whole = _toward_zero(k, value, words)
+        return k.ir.trunc(whole, type_) if type_ != words else whole
+    half = k.splat(2.0**63, value.type)
+    high = k.ir.fcmp_ordered(">=", value, half)
+    whole = _toward_zero(k, k.ir.select(high, k.ir.fsub(value, half), value), words)
+    return k.ir.xor(whole, k.ir.select(high, k.splat(-(1 << 63), words), k.zero(words)))
+
+
+#: x86's instruction for vectors of float32 to int32, which gives the lowest int32 for what is none.
+_TRUNCATE = {4: "sse2.cvttps2dq", 8: "avx.cvtt.ps2dq.256", 16: "avx512.mask.cvttps2dq.512"}
+
+
+def _toward_zero(k: Builder, value: Value, words: Any) -> Value:
+    """A float as an int32 or int64, the type's lowest number for NaN and what is out of its range."""
+    lanes, element = lanes_of(value.type), element_of(value.type)
+    x86, fits = k.machine.triple.startswith(("x86", "i686")), lanes in _TRUNCATE and lanes <= k.machine.lanes
+    if x86 and fits and element == F32 and element_of(words) == I32:
+        operands = [value]
+        if lanes == 16:  # what lanes off the mask keep, the mask, and the rounding mode in force
+            operands += [k.zero(words), ir.IntType(16)(-1), I32(4)]
+        name = f"llvm.x86.{_TRUNCATE[lanes]}"
+        return k.ir.call(k.declare(name, words, [x.type for x in operands]), operands)
+    bound = 2.0 ** (element_of(words).width - 1)
+    lowest = k.splat(-bound, value.type)
+    bounded = k.ir.select(k.ir.fcmp_ordered(">", value, lowest), value, lowest)
+    inside = k.ir.fcmp_ordered("<", bounded, k.splat(bound, value.type))
+    return k.ir.fptosi(k.ir.select(inside, bounded, lowest), words)
 
 
 def _cast_to_float(k: Builder, value: Value, source: str, target: str, type_: Any) -> Value:

@@ -34,15 +34,34 @@ def cast(
     if dtype == "float8_e8m0fnu":
         return _powers(x.astype(np.float32), bool(saturate), round_mode)
     target = numpy_dtype(dtype)
+    if x.dtype.kind == "f" and target.kind in "iu":
+        return to_integer(x, dtype)
     if hasattr(ml_dtypes, dtype) or hasattr(ml_dtypes, x.dtype.name):
         if dtype in ("int4", "uint4", "int2", "uint2"):
-            whole = np.trunc(x.astype(np.float64)) if x.dtype.kind == "f" else x
-            return whole.astype(np.int64).astype(target)
+            return (to_integer(x, "int32") if x.dtype.kind == "f" else x.astype(np.int64)).astype(target)
         if dtype.startswith("float8") and saturate:
             largest = float(ml_dtypes.finfo(target).max)
             x = np.clip(x.astype(np.float64), -largest, largest)
         x = _to_odd(x.astype(np.float64)) if dtype in _NARROW_FLOATS else x.astype(np.int64)
     return x.astype(target)
+
+
+def to_integer(x: Array, dtype: str) -> Array:
+    """Floats toward zero as an integer dtype of 8 bits or more, as C compiles to on x86.
+
+    ONNX leaves open what a number out of the range becomes; PyTorch and ONNX Runtime agree on this. They
+    convert to int32, or to int64 for int64 and uint32, with its lowest number for NaN and what is out of its
+    range; narrower dtypes take the lowest bits. For uint64, numbers from 2^63 on are converted less 2^63,
+    which is added after. (For uint32, vectors in the libraries differ from single numbers below -2^31, from
+    2^32 on, and for NaN: here all elements are as single ones.)
+    """
+    x = x.astype(np.float64)
+    if dtype == "uint64":
+        high = x >= 2.0**63
+        low = to_integer(np.where(high, x - 2.0**63, x), "int64").view(np.uint64)
+        return np.asarray(low ^ np.where(high, np.uint64(1 << 63), np.uint64(0)))
+    wide, bound = (np.int64, 2.0**63) if dtype in ("int64", "uint32") else (np.int32, 2.0**31)
+    return np.where((x >= -bound) & (x < bound), x, -bound).astype(wide).astype(numpy_dtype(dtype))
 
 
 _NARROW_FLOATS = (
@@ -181,7 +200,8 @@ def modulo(a: Array, b: Array, fmod: int = 0) -> Array:
 def power(a: Array, b: Array) -> Array:
     """C's pow on floats; integers exactly, in their own type."""
     if a.dtype.kind == "f" or b.dtype.kind == "f":
-        return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+        real = np.power(a.astype(np.float64), b.astype(np.float64))
+        return real.astype(a.dtype) if a.dtype.kind == "f" else to_integer(real, a.dtype.name)
     b = b.astype(a.dtype)
     whole = np.power(a, np.where(b < 0, 0, b))
     small = np.where(a * a == 1, np.where(b % 2 != 0, a, 1), 0)

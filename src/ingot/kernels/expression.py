@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ingot.codegen.builder import Builder, Value
-from ingot.codegen.elements import DTYPES, is_float, register_type
-from ingot.kernels.definitions import numpy_dtype
+from ingot.codegen.elements import DTYPES, INTEGERS, is_float, register_type
+from ingot.kernels.definitions import numpy_dtype, to_integer
 from ingot.kernels.operations import OPERATIONS, power_of
 
 
@@ -152,7 +152,10 @@ def evaluate(expression: Expression, arrays: Sequence[np.ndarray]) -> list[np.nd
                 dtypes = tuple(expression.dtype(i) for i in step.operands)
                 attrs |= {"dtypes": dtypes, "dtype": step.dtype}
             result = np.asarray(operation.define(*operands, **attrs))
-            values.append(result.astype(np.float64 if is_float(step.dtype) else numpy_dtype(step.dtype)))
+            if result.dtype.kind == "f" and step.dtype in INTEGERS:
+                values.append(to_integer(result, step.dtype))
+            else:
+                values.append(result.astype(np.float64 if is_float(step.dtype) else numpy_dtype(step.dtype)))
         return [values[i].astype(numpy_dtype(expression.dtype(i))) for i in expression.results]
 
 

@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View
+from ingot.kernels.definitions import to_integer
 from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import STRING, is_native
+from ingot.ops.numeric import STRING, is_float, is_integer, is_native
 from ingot.ops.registry import (
     Array,
     DType,
@@ -43,10 +44,11 @@ def target_dtype(node: ir.Node) -> DType:
 
 
 def convert(x: Array, dtype: DType) -> Array | None:
-    """`x` in another dtype where NumPy's conversion is ONNX's too, else None.
-
-    It is not for floats narrower than 16 bits (saturation), integers narrower than 8 bits, and strings.
+    """`x` in another dtype, or None where onnx.reference is asked: floats narrower than 16 bits (saturation),
+    integers narrower than 8 bits, and strings.
     """
+    if is_float(x.dtype) and is_integer(dtype) and is_native(dtype):
+        return to_integer(x, dtype.name)
     if not (_plain(x.dtype) and _plain(dtype)):
         return None
     with np.errstate(all="ignore"):

@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ingot.kernels.definitions import to_integer
 from ingot.ops.registry import Array, DType
 
 FLOAT32: DType = np.dtype(np.float32)
@@ -57,8 +58,11 @@ def widen(x: Array) -> Array:
 
 
 def rounded(x: Any, dtype: DType) -> Array:
-    """`x` as an array of `dtype`, rounded once."""
-    return np.asarray(x).astype(dtype, copy=False)
+    """`x` as an array of `dtype`, rounded once; floats to integers toward zero."""
+    x = np.asarray(x)
+    if is_float(x.dtype) and is_integer(dtype) and is_native(dtype):
+        return to_integer(x, dtype.name)
+    return x.astype(dtype, copy=False)
 
 
 __all__ = ["BOOL", "FLOAT64", "INT64", "STRING", "is_float", "is_integer", "is_native", "rounded", "widen"]
