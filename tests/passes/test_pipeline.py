@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -54,6 +56,27 @@ def test_links_of_a_chain_become_no_initializers() -> None:
     assert ops(model) == ["Add", "Mul"]
     # Of what was computed: what is read by others, and all of a node of which something is.
     assert {name.split("#")[0] for name in model.graph.initializers} - {"a"} == {"e", "p", "q"}
+
+
+def test_links_of_a_chain_are_let_go_of() -> None:
+    """Not until the whole graph is folded: of each weight there would be a copy for each link."""
+    chains, size = 8, 1 << 20
+    body = "\n".join(
+        f"a{i} = Neg (w{i}) b{i} = Exp (a{i}) c{i} = Neg (b{i}) d{i} = Abs (c{i}) "
+        f"{'y' if i == chains - 1 else f'x{i + 1}'} = Add (x{i}, d{i})"
+        for i in range(chains)
+    )
+    given = ", ".join(f"float[{size}] {name}" for name in ("x0", *(f"w{i}" for i in range(chains))))
+    model = parse(f"g ({given}) => (float[{size}] y) {{ {body} }}")
+    model = with_weights(model, **{f"w{i}": f32(size) for i in range(chains)})
+    tracemalloc.start()
+    try:
+        fold.fold(model, fold.SESSION_LIMIT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ops(model) == ["Add"] * chains
+    assert peak < 4 * size * (chains + 6)  # the results, and the links of one chain
 
 
 def test_what_a_refused_node_reads_is_folded() -> None:

@@ -84,14 +84,29 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
         count += 1
         pending.update(zip(node.outputs, results, strict=True))
         if not all(_is_passing(output, graph, pending) for output in node.outputs):
+            behind = _behind(waiting, pending)
             _settle(node.outputs[0], graph, pending)
             remove_unused(feeding)
-            for value in waiting:
+            for value in behind:
                 if not value.uses():
-                    pending.pop(value, None)
+                    del pending[value]
     for value in list(pending):  # of nodes that stand behind those which read them
         _settle(value, graph, pending)
     return count
+
+
+def _behind(values: list[ir.Value], pending: _Pending) -> list[ir.Value]:
+    """The pending values that these were computed from, and these."""
+    found: dict[ir.Value, None] = {}
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value in found or value not in pending:
+            continue
+        found[value] = None
+        node = value.producer()
+        stack.extend(v for v in (node.inputs if node is not None else ()) if v is not None)
+    return list(found)
 
 
 def _is_candidate(node: ir.Node, graph: ir.Graph) -> bool:
