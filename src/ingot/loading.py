@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -253,26 +254,40 @@ def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:
     found = damage(proto)
     if found is not None:
         raise ModelError(f"{subject}: {found}. Export or download the model again.")
-    log = logging.getLogger("onnx_ir")  # what it says there of missing values, the session's error says
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
-        model: Any = None
-        if not proto.graph.sparse_initializer:
-            with contextlib.suppress(NotImplementedError, ir.serde.SerdeError):
-                model = ir.from_proto(proto)
-        # onnx_ir passes over sparse initializers, which a subgraph may have as well.
-        if model is None or len(graphs_of(model)) > 1:
-            plainer = readable(proto)
-            if model is None or plainer is not None:
-                model = ir.from_proto(proto if plainer is None else plainer)
+        with _QUIET, _level(logging.getLogger("onnx_ir"), logging.CRITICAL):
+            return _from_proto(proto)
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         reason: BaseException = error
         while reason.__cause__ is not None:  # onnx_ir wraps it once for each part it lies in
             reason = reason.__cause__
         raise ModelError(f"{subject}: not a valid ONNX graph: {reason}. Run onnx.checker on it.") from error
+
+
+#: What onnx_ir logs of missing values, the session's error says. One load at a time changes that level.
+_QUIET = threading.Lock()
+
+
+@contextlib.contextmanager
+def _level(log: logging.Logger, level: int) -> Generator[None]:
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
     finally:
-        log.setLevel(level)
+        log.setLevel(before)
+
+
+def _from_proto(proto: onnx.ModelProto) -> ir.Model:
+    model: Any = None
+    if not proto.graph.sparse_initializer:
+        with contextlib.suppress(NotImplementedError, ir.serde.SerdeError):
+            model = ir.from_proto(proto)
+    # onnx_ir passes over sparse initializers, which a subgraph may have as well.
+    if model is None or len(graphs_of(model)) > 1:
+        plainer = readable(proto)
+        if model is None or plainer is not None:
+            model = ir.from_proto(proto if plainer is None else plainer)
     assert isinstance(model, ir.Model)
     return model
 
