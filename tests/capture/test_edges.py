@@ -299,3 +299,9 @@ def test_istft_of_any_batch(window: torch.Tensor | None) -> None:
 def test_median_along_a_dynamic_axis(shape: tuple[int, ...]) -> None:
     """The axis is gone, whatever its size."""
     parity(lambda x: (x.median(-1).values, x.median(0).indices), (R(shape),), (R(3, 7),), (R(1, 2),))
+
+
+def test_threshold_and_sign_of_nan() -> None:
+    """A NaN is not up to the threshold, and has no sign."""
+    parity(lambda x: (F.threshold(x, 0.1, 20.0), x.sign(), x.sgn()), (SIGNED,))
+    parity(lambda x: x.sign(), (ids(-3, 0, 2),))

@@ -207,7 +207,6 @@ def _unary(op_type: str) -> Row:
 for _name, _op in {
     "abs": "Abs",
     "neg": "Neg",
-    "sign": "Sign",
     "exp": "Exp",
     "log": "Log",
     "sqrt": "Sqrt",
@@ -230,6 +229,14 @@ for _name, _op in {
     "mish": "Mish",
 }.items():
     row(_name)(_unary(_op))
+
+
+@row("sign")
+def sign(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """-1, 0 or 1; torch's is 0 for NaN, where ONNX leaves it open."""
+    x, dtype = g.operand(a, out.dtype), out.dtype
+    found = g.op("Sign", x)
+    return g.op("Where", g.op("Equal", x, x), found, g.const(0, dtype)) if dtype.is_floating_point else found
 
 
 def _rounding(op_type: str) -> Row:
@@ -529,9 +536,9 @@ def log_sigmoid(g: Recorder, out: Any, a: Tensor) -> Any:
 
 @row("threshold")
 def threshold(g: Recorder, out: Tensor, a: Tensor, limit: Any, value: Any) -> ir.Value:
-    """x above the limit, else a value."""
+    """A value up to the limit, else x; a NaN is not up to it."""
     x = g.val(a)
-    return g.op("Where", g.op("Greater", x, g.operand(limit, a.dtype)), x, g.operand(value, a.dtype))
+    return g.op("Where", g.op("LessOrEqual", x, g.operand(limit, a.dtype)), g.operand(value, a.dtype), x)
 
 
 @row("_to_copy", "to")
