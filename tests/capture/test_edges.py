@@ -305,3 +305,19 @@ def test_threshold_and_sign_of_nan() -> None:
     """A NaN is not up to the threshold, and has no sign."""
     parity(lambda x: (F.threshold(x, 0.1, 20.0), x.sign(), x.sgn()), (SIGNED,))
     parity(lambda x: x.sign(), (ids(-3, 0, 2),))
+
+
+def test_floor_division_and_remainder_are_exact() -> None:
+    """Also where a quotient rounds to an integer, and for infinities, NaN and divisors of 0.
+
+    Not where a quotient is beyond integers: there torch's vectors give NaN, its single elements a remainder.
+    """
+    ordinary = SIGNED[SIGNED.isnan() | SIGNED.isinf() | (SIGNED == 0) | (SIGNED.abs() == 1)]
+    some = torch.cat([ordinary, torch.arange(-9, 10) * 0.1, R(8) * 100])
+    x, y = (v.contiguous() for v in torch.meshgrid(some, some, indexing="ij"))
+
+    def parts(x: torch.Tensor, y: torch.Tensor) -> Any:
+        floor = torch.floor_divide(x, y)
+        return floor, x // 0.3, torch.div(x, y, rounding_mode="floor"), x % y, (1 / floor) > 0
+
+    parity(parts, (x, y), (R(2, 3), R(2, 3)))

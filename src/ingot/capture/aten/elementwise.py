@@ -83,10 +83,33 @@ def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None =
 
 
 def floor_div(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> ir.Value:
-    """floor(x / y); ONNX divides integers towards zero."""
-    if dtype.is_floating_point:
-        return g.op("Floor", g.op("Div", x, y))
-    return g.op("Div", g.op("Sub", x, g.op("Mod", x, y)), y)
+    """floor(x / y); ONNX divides integers towards zero.
+
+    For floats as Python and torch have it: by the remainder, which is exact, where a rounded quotient may
+    reach the next integer (1 // 0.1 is 9).
+    """
+    if not dtype.is_floating_point:
+        return g.op("Div", g.op("Sub", x, g.op("Mod", x, y)), y)
+    zero, one = g.const(0.0, dtype), g.const(1.0, dtype)
+    rest, below = _rest(g, x, y, dtype)
+    steps = g.op("Div", g.op("Sub", x, rest), y)
+    steps = g.op("Where", below, g.op("Sub", steps, one), steps)
+    whole = g.op("Floor", steps)  # of an integer but for the rounding of the division
+    short = g.op("Greater", g.op("Sub", steps, whole), g.const(0.5, dtype))
+    whole = g.op("Where", short, g.op("Add", whole, one), whole)
+    quotient = g.op("Div", x, y)
+    # The quotient tells a zero's sign, and comes last: onnxruntime's Where drops it from what comes first.
+    some = g.op("Greater", g.op("Abs", steps), zero)
+    whole = g.op("Where", some, whole, g.op("Mul", quotient, zero))
+    return g.op("Where", g.op("Equal", y, zero), quotient, whole)
+
+
+def _rest(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> tuple[ir.Value, ir.Value]:
+    """What division towards zero leaves, and where its sign is not y's though there is some."""
+    zero = g.const(0.0, dtype)
+    rest = g.op("Mod", x, y, fmod=1)
+    other = g.op("Xor", g.op("Less", rest, zero), g.op("Less", y, zero))
+    return rest, g.op("And", other, g.op("Not", g.op("Equal", rest, zero)))
 
 
 @row("floor_divide")
@@ -101,7 +124,8 @@ def remainder(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
     if not out.dtype.is_floating_point:
         return g.op("Mod", x, y)
-    return g.op("Sub", x, g.op("Mul", g.op("Floor", g.op("Div", x, y)), y))
+    rest, below = _rest(g, x, y, out.dtype)
+    return g.op("Where", below, g.op("Add", rest, y), rest)
 
 
 @row("fmod")
