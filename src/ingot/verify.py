@@ -347,9 +347,11 @@ class _Trial:
 
         reached: what the inputs were searched for
         """
+        from ingot.capture.sample import fair_inputs
         from ingot.capture.where import raise_if_ours
 
         captured, report = self.captured, self.report
+        rows = [fair_inputs(captured, list(inputs), sizes) for inputs in rows]
         try:
             wanted = _reference_calls(captured, self.module, rows)
         except Exception as error:  # whatever the module itself says to inputs that are none of its own

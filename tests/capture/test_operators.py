@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ingot
 from tests.capture.support import op_types, parity
 
 torch.manual_seed(0)
@@ -615,3 +616,36 @@ def test_whole_operators_by_opset(opset: int) -> None:
     assert ("Gelu" in types) == (opset >= 20)
     assert ("GroupNormalization" in types) == (opset >= 21)
     assert ("RMSNormalization" in types) == (opset >= 23)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("padding", [None, 4])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bag(mode: str, last: bool, padding: int | None, dtype: torch.dtype) -> None:
+    """The end of the last bag is read where torch reads it."""
+    weight = R(10, 4, dtype=dtype)
+
+    def bags(i: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        return F.embedding_bag(i, weight, offsets, mode=mode, include_last_offset=last, padding_idx=padding)
+
+    parity(
+        bags,
+        (torch.arange(6), torch.tensor([0, 1, 3])),
+        (torch.tensor([9, 4, 4, 2, 1]), torch.tensor([0, 0, 2, 5])),
+    )
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("last", [False, True])
+def test_offsets_are_drawn_as_offsets(mode: str, last: bool) -> None:
+    """Verification tries no offsets that fall or lie outside, which torch makes nonsense of."""
+    weight = R(10, 4)
+
+    def bags(i: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        return F.embedding_bag(i, weight, offsets.long(), mode=mode, include_last_offset=last)
+
+    example = (torch.arange(6), torch.tensor([0, 1, 3], dtype=torch.int32))
+    program = ingot.export(bags, example)
+    assert program.verification is not None
+    assert any(c.sizes["offsets_batch"] != 3 for c in program.verification.cases), "other sizes were tried"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_QUICK_SUMS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @row("embedding")
@@ -33,8 +34,16 @@ def embedding(
     return g.op("Gather", g.val(weight), g.val(indices), axis=0)
 
 
-@composed("_embedding_bag_forward_only", "_embedding_bag")
+@row("_embedding_bag_forward_only", "_embedding_bag")
 def embedding_bag(
+    g: Recorder, out: Any, weight: Tensor, indices: Tensor, offsets: Tensor, *rest: Any, **kwargs: Any
+) -> Any:
+    """Sums, means or maxima of the rows of each bag."""
+    g.note_offsets(offsets, indices.shape[0])
+    return g.traced(_bags, out, weight, indices, offsets, *rest, **kwargs)
+
+
+def _bags(
     weight: Tensor,
     indices: Tensor,
     offsets: Tensor,
@@ -45,23 +54,30 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> tuple[Tensor | None, ...]:
-    """Sums, means or maxima of the rows of each bag; offsets say where the bags begin."""
+    """Offsets say where the bags begin; the last of them, if it is included, where the last bag ends.
+
+    torch looks at that end only in its quick sums (and their means, whose counts go on): everywhere else
+    the last bag takes what is left.
+    """
     bags = offsets.shape[0] - (1 if include_last_offset else 0)
     begins = offsets.narrow(0, 0, bags)
     places = torch.arange(indices.shape[0], dtype=offsets.dtype)
-    bag = torch.searchsorted(begins, places, right=True) - 1
+    bag = torch.searchsorted(begins, places, right=True)  # from 1: in front of all bags is nothing kept
     rows = weight.index_select(0, indices)
     kept = torch.ones_like(bag) if padding_idx < 0 else (indices != padding_idx).long()
-    count = torch.zeros(bags, dtype=torch.int64).index_add(0, bag, kept).unsqueeze(1)
+    count = torch.zeros(bags + 1, dtype=torch.int64).index_add(0, bag, kept).narrow(0, 1, bags).unsqueeze(1)
     if mode == 2:
-        low = torch.full([bags, weight.shape[1]], -math.inf, dtype=weight.dtype)
+        low = torch.full([bags + 1, weight.shape[1]], -math.inf, dtype=weight.dtype)
         rows = torch.where(kept.unsqueeze(1) == 1, rows, -math.inf).to(weight.dtype)
-        most = low.scatter_reduce(0, bag.unsqueeze(1).expand_as(rows), rows, "amax")
+        most = low.scatter_reduce(0, bag.unsqueeze(1).expand_as(rows), rows, "amax").narrow(0, 1, bags)
         return torch.where(count > 0, most, 0.0).to(weight.dtype), None, None, None
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
+    if include_last_offset and padding_idx < 0 and weight.dtype in _QUICK_SUMS:
+        kept = (places < offsets.narrow(0, bags, 1)).long()
     rows = torch.where(kept.unsqueeze(1) == 1, rows, 0.0).to(weight.dtype)
-    total = torch.zeros(bags, weight.shape[1], dtype=weight.dtype).index_add(0, bag, rows)
+    total = torch.zeros(bags + 1, weight.shape[1], dtype=weight.dtype).index_add(0, bag, rows)
+    total = total.narrow(0, 1, bags)
     return (total / torch.clamp_min(count, 1) if mode == 1 else total), None, None, None
 
 
