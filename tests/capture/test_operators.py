@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import ingot
-from tests.capture.support import op_types, parity
+from tests.capture.support import OrtError, op_types, ort_runner, parity
 
 torch.manual_seed(0)
 R = torch.randn
@@ -649,3 +650,28 @@ def test_offsets_are_drawn_as_offsets(mode: str, last: bool) -> None:
     program = ingot.export(bags, example)
     assert program.verification is not None
     assert any(c.sizes["offsets_batch"] != 3 for c in program.verification.cases), "other sizes were tried"
+
+
+def test_shifts_to_the_right() -> None:
+    """Also by as many bits as there are, and of negative numbers."""
+    x = torch.tensor([0, 1, -1, 100, -128, 127, -(1 << 62), (1 << 62) + 3])
+    counts = torch.tensor([0, 1, 70, 3, 2, 63, 62, -1])
+    parity(lambda a, b: (a >> b, a >> 2, a.int() >> b.int() % 32), (x, counts), (x[:3], counts[2:5]))
+    parity(lambda a: (a.to(torch.uint8) >> 3, a.to(torch.int8) >> 7), (x,), (x[:3],))
+
+
+def test_common_divisors() -> None:
+    """Of zeros, negative numbers, and the pair that Euclid's algorithm takes longest for."""
+    x = torch.tensor([0, 4, -15, 0, 12200160415121876738 - (1 << 63), 7540113804746346429])
+    y = torch.tensor([0, 0, 5, -3, 12, 4660046610375530309])
+    parity(lambda a, b: (torch.gcd(a, b), torch.gcd(a, b[:1])), (x, y), (y[:3], x[2:5]))
+    parity(lambda a, b: torch.lcm(a.int(), b.int()), (ints(4), ints(4)), (ints(6), -ints(6)))
+
+
+def test_bincount() -> None:
+    """Data decides how many counts there are; a negative number fails."""
+    x, other = torch.tensor([1, 2, 2, 5, 0]), torch.tensor([7, 7])
+    counted = parity(lambda i: torch.bincount(i), (x,), (other,), (torch.zeros(0, dtype=torch.int64),))
+    parity(lambda i, w: i.bincount(w, minlength=7), (x, R(5)), (other, R(2)))
+    with pytest.raises(OrtError):
+        ort_runner(counted.model)({"i": np.array([1, -1])}, counted.output_names)

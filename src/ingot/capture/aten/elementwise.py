@@ -224,6 +224,27 @@ def left_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     return g.op("Mul", g.operand(a, out.dtype), two)
 
 
+@row("bitwise_right_shift", "__rshift__")
+def right_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+    """a >> b: integers divided downwards by 2 ** b, in two steps since that may be no number of the dtype.
+
+    Shifts by as many bits as there are, or by fewer than none, leave the sign alone.
+    """
+    x = g.operand(a, out.dtype)
+    if out.dtype.is_floating_point:
+        return g.op("Div", x, g.op("Pow", g.const(2, out.dtype), g.operand(b, out.dtype)))
+    bits = torch.iinfo(out.dtype).bits
+    most = g.const(bits if out.dtype == torch.uint8 else bits - 1)
+    count = g.operand(b, torch.int64)
+    wide = g.op("Or", g.op("Less", count, g.const(0)), g.op("Greater", count, most))
+    count = g.op("Where", wide, most, count)
+    half = g.op("Div", count, g.const(2))
+    for part in (half, g.op("Sub", count, half)):
+        power = g.op("Pow", g.const(2), part)
+        x = floor_div(g, x, g.cast(power, torch.int64, out.dtype), out.dtype)
+    return x
+
+
 def _unary(op_type: str) -> Row:
     return lambda g, out, a: g.op(op_type, g.operand(a, out.dtype))
 

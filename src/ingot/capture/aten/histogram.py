@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from ingot.capture.aten.registry import composed, instead
+from ingot.capture.checks import demand
+from ingot.capture.request import recorder
 
 Tensor = torch.Tensor
 
@@ -89,6 +91,22 @@ def histogram_count(
     """Counts in equal bins."""
     edges = _even(a.reshape(-1), bins, range)
     return _counted(a.reshape(-1, 1), [edges], weight, density), edges
+
+
+@instead(torch.bincount, Tensor.bincount)
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each number from 0 occurs in a vector of integers, or with what weight."""
+    if input.dim() != 1 or input.dtype.is_floating_point or minlength < 0:
+        return torch.bincount(input, weights, minlength)  # which says what it wants
+    places = input.long()
+    ends = torch.cat([places, torch.full([1], minlength - 1)])
+    lowest = torch.cat([places, torch.zeros(1, dtype=torch.int64)]).min().item()
+    demand(recorder(), lowest >= 0, "torch.bincount would refuse negative numbers here")  # pyright: ignore[reportArgumentType]
+    size: Any = (ends.max() + 1).item()
+    if weights is None:
+        return torch.zeros(size, dtype=torch.int64).index_add(0, places, torch.ones_like(places))
+    kind = torch.float32 if weights.dtype == torch.float32 else torch.float64
+    return torch.zeros(size, dtype=kind).index_add(0, places, weights.to(kind))
 
 
 @instead(torch.histogramdd)
