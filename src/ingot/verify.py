@@ -351,7 +351,10 @@ class _Trial:
         from ingot.capture.where import raise_if_ours
 
         captured, report = self.captured, self.report
-        rows = [fair_inputs(captured, list(inputs), sizes) for inputs in rows]
+        fair = [fair_inputs(captured, list(inputs), sizes) for inputs in rows]
+        rows = [inputs for inputs in fair if inputs is not None]
+        if len(rows) < len(fair) and report.cases:
+            return False
         try:
             wanted = _reference_calls(captured, self.module, rows)
         except Exception as error:  # whatever the module itself says to inputs that are none of its own

@@ -637,7 +637,7 @@ def test_embedding_bag(mode: str, last: bool, padding: int | None, dtype: torch.
     )
 
 
-@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("last", [False, True])
 def test_offsets_are_drawn_as_offsets(mode: str, last: bool) -> None:
     """Verification tries no offsets that fall or lie outside, which torch makes nonsense of."""

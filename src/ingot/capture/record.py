@@ -74,7 +74,7 @@ class Recorder:
         self.weights = Weights(self.graph)
         self.memo: dict[Any, Any] = Table(self.journal)  # rows' own values, shared between calls
         self.input_entries: list[Entry] = []
-        self.offsets: dict[str, Any] = {}  # inputs that only rise from 0, and the formula that bounds them
+        self.offsets: dict[str, tuple[Any, int]] = {}  # inputs that rise from 0: see note_offsets
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
         self._stale: dict[int, tuple[str, torch.Tensor]] = {}
@@ -135,15 +135,16 @@ class Recorder:
             return self.val_of(found) if found.real is None else None
         return self.scalar(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else None
 
-    def note_offsets(self, tensor: torch.Tensor, size: Any) -> None:
-        """An operator takes these as places where parts of an axis of this size begin: where they are an
-        input of the model, no others are drawn for it.
+    def note_offsets(self, tensor: torch.Tensor, size: Any, fewest: int) -> None:
+        """An operator takes these as places where parts of an axis of this size begin, and `fewest` of them
+        unless the axis is empty: where they are an input of the model, no others are drawn for it.
         """
         value = self.val(tensor)
         while (node := value.producer()) is not None and node.op_type == "Cast":
             value = node.inputs[0] or value
         if node is None and not value.is_initializer():
-            self.offsets[str(value.name)] = self.env.expr(size) if isinstance(size, torch.SymInt) else size
+            bound = self.env.expr(size) if isinstance(size, torch.SymInt) else size
+            self.offsets[str(value.name)] = bound, fewest
 
     def written_to(self, x: Any) -> bool:
         """Whether something was written into a tensor since it was bound; numbers are as they are."""

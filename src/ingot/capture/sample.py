@@ -217,25 +217,27 @@ def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Gene
     ]
 
 
-def fair_inputs(captured: Capture, inputs: list[Any], sizes: Mapping[str, int]) -> list[Any]:
-    """The inputs with offsets that begin at 0, never fall and stay inside: torch reads outside of its memory
-    for others. Those that are so stay as they are.
+def fair_inputs(captured: Capture, inputs: list[Any], sizes: Mapping[str, int]) -> list[Any] | None:
+    """The inputs with offsets that begin at 0, never fall and stay inside; None where there are too few of
+    them. torch reads and writes outside of its memory for others. Those that are fair stay as they are.
     """
     offsets = captured.recording.recorder.offsets
     if not offsets:
         return inputs
     env = captured.recording.env
-    free = free_sizes(captured)
-    known = env.at({s: sympy.Integer(sizes[env.names[s]]) for s in free})
-
-    def rising(spec: InputSpec, given: Any) -> Any:
-        bound: Any = env.expand(sympy.sympify(offsets[spec.name])).xreplace(known)
-        made = torch.clamp(given, 0, int(bound) if bound.is_number else 0).sort().values
-        made[:1] = 0
-        return made
-
-    rows = zip(captured.specs, inputs, strict=True)
-    return [rising(s, x) if s.name in offsets and isinstance(x, torch.Tensor) else x for s, x in rows]
+    known = env.at({s: sympy.Integer(sizes[env.names[s]]) for s in free_sizes(captured)})
+    made = list(inputs)
+    for at, spec in enumerate(captured.specs):
+        if spec.name not in offsets:
+            continue
+        formula, fewest = offsets[spec.name]
+        found: Any = env.expand(sympy.sympify(formula)).xreplace(known)
+        bound = int(found) if found.is_number else 0
+        if made[at].numel() < fewest and bound:
+            return None
+        made[at] = torch.clamp(made[at], 0, bound).sort().values
+        made[at][:1] = 0
+    return made
 
 
 def _counts(captured: Capture) -> dict[str, str]:

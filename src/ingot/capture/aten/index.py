@@ -39,7 +39,8 @@ def embedding_bag(
     g: Recorder, out: Any, weight: Tensor, indices: Tensor, offsets: Tensor, *rest: Any, **kwargs: Any
 ) -> Any:
     """Sums, means or maxima of the rows of each bag."""
-    g.note_offsets(offsets, indices.shape[0])
+    last = kwargs.get("include_last_offset", rest[4] if len(rest) > 4 else False)
+    g.note_offsets(offsets, indices.shape[0], 2 if last else 1)
     return g.traced(_bags, out, weight, indices, offsets, *rest, **kwargs)
 
 
