@@ -673,5 +673,6 @@ def test_bincount() -> None:
     x, other = torch.tensor([1, 2, 2, 5, 0]), torch.tensor([7, 7])
     counted = parity(lambda i: torch.bincount(i), (x,), (other,), (torch.zeros(0, dtype=torch.int64),))
     parity(lambda i, w: i.bincount(w, minlength=7), (x, R(5)), (other, R(2)))
+    ingot.export(lambda i, w: torch.bincount(i, w, minlength=9), (x, R(5)))  # verified: never of nothing
     with pytest.raises(OrtError):
         ort_runner(counted.model)({"i": np.array([1, -1])}, counted.output_names)

@@ -105,6 +105,9 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     size: Any = (ends.max() + 1).item()
     if weights is None:
         return torch.zeros(size, dtype=torch.int64).index_add(0, places, torch.ones_like(places))
+    demand(
+        recorder(), places.shape[0] > 0, "torch.bincount would count nothing in integers, not weights, here"
+    )
     kind = torch.float32 if weights.dtype == torch.float32 else torch.float64
     return torch.zeros(size, dtype=kind).index_add(0, places, weights.to(kind))
 
