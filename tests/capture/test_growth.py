@@ -4,6 +4,7 @@ out once. Counted, not timed: `make bench-depth` times it.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -67,11 +68,14 @@ def exported(build: Callable[[int], Built], layers: int) -> tuple[int, Any]:
         count += kind in ("call", "c_call")
 
     before = sys.getprofile()
+    gc.collect()
+    gc.disable()  # what others left behind is not this export's
     sys.setprofile(event)
     try:
         program = ingot.export(module, kwargs=inputs, verify=False)
     finally:
         sys.setprofile(before)
+        gc.enable()
     assert program.capture is not None
     return count, program.capture.recording.recorder
 

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class Undecided:
+    """What only the run decides. It is one thing to those who take containers apart."""
+
+
 @dataclass(eq=False)
-class Maybe:
+class Maybe(Undecided):
     """None where `is_none` holds, else the value.
 
     Only `is None` takes the two apart. Anything else that is done with it would raise on None, so that it is
@@ -63,7 +67,7 @@ setattr(Maybe, "__neg__", lambda a: -present(a))  # noqa: B010  (beside the othe
 
 
 @dataclass(eq=False)
-class Choice:
+class Choice(Undecided):
     """One of two functions, as a condition says: a call of it is a branch."""
 
     condition: Any

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.choice import Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
 from ingot.capture.where import quoted_line, source_line
@@ -22,7 +23,7 @@ from ingot.errors import DataDependentError
 
 
 @dataclass(eq=False)
-class Perhaps:
+class Perhaps(Undecided):
     """An element that is there where `there` holds."""
 
     there: Any  # SymBool
@@ -34,7 +35,7 @@ class Perhaps:
 
 
 @dataclass(eq=False)
-class Many:
+class Many(Undecided):
     """As many elements as `rows` has: each one of its rows, or the number in it."""
 
     rows: torch.Tensor
@@ -46,7 +47,7 @@ class Many:
 
 
 @dataclass(eq=False)
-class Rows:
+class Rows(Undecided):
     """Something to loop over whose length only the run knows."""
 
     length: Any  # SymInt

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import Many, Perhaps, Rows
+from ingot.capture.choice import Undecided
 from ingot.capture.objects import attributes, copied, fill
 from ingot.errors import ExportError, InputError
 
@@ -116,7 +115,7 @@ def children(x: Any) -> list[tuple[str | int, Any]] | None:
         return list(zip(x._fields, x, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(x, (list, tuple)):
         return list(enumerate(x))
-    if is_tensor(x) or isinstance(x, (type, Maybe, Choice, Many, Perhaps, Rows)):
+    if is_tensor(x) or isinstance(x, (type, Undecided)):
         return None
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x)]

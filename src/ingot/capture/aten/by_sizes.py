@@ -103,6 +103,7 @@ def gradient(
     input: Tensor, *, spacing: Any = 1, dim: int | Sequence[int] | None = None, edge_order: int = 1
 ) -> tuple[Tensor, ...]:
     """Second-order differences along axes; one-sided ones at both ends."""
+    spacing = 1 if spacing is None else spacing
     given = range(input.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
     axes = [d % input.dim() for d in given]
     steps = list(spacing) if isinstance(spacing, (list, tuple)) else [spacing] * len(axes)
