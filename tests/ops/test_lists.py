@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 import ingot
+from ingot.errors import ModelError
 from ingot.ops.lists import LongAttr, numbers_of, strings_through
 
 RNG = np.random.default_rng(0)
@@ -40,3 +41,5 @@ def test_lists_of_any_length_are_read_alike(count: int) -> None:
     assert lengths.tolist() == [len(s) for s in strings]
     assert len(asked) == len(set(strings))
     assert strings_through(node, "absent", len).tolist() == []
+    with pytest.raises(ModelError, match="attribute strings holds strings, wanted numbers"):
+        numbers_of(node, "strings", np.float32)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ingot.ops.registry import Array
+from ingot.errors import ModelError
+from ingot.ops.registry import Array, label
 
 
 class LongAttr(ir.Attr):
@@ -51,6 +52,8 @@ def numbered(items: Sequence[Any]) -> tuple[Array, list[Any]]:
 def numbers_of(node: ir.Node, name: str, dtype: Any) -> Array | None:
     """A list of numbers as an array, or the tensor that newer versions have under `name`_as_tensor; None for
     neither.
+
+    Raises ModelError where the list holds strings.
     """
     tensor = node.attributes.get(f"{name}_as_tensor")
     if tensor is not None:
@@ -58,6 +61,10 @@ def numbers_of(node: ir.Node, name: str, dtype: Any) -> Array | None:
     found = node.attributes.get(name)
     if found is None:
         return None
+    if found.type == ir.AttributeType.STRINGS:
+        raise ModelError(
+            f"{label(node)}: attribute {name} holds strings, wanted numbers; export the model again."
+        )
     return (
         found.array.astype(dtype, copy=False) if isinstance(found, LongAttr) else np.array(found.value, dtype)
     )
