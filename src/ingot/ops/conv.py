@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, Weights
+from ingot.kernels.call import Call, Series, Weights
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.contraction import DTYPES
@@ -25,8 +26,9 @@ from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.bands import band, is_cut
 from ingot.ops.convolve import Filters, convolve, filters_of, padded
 from ingot.ops.lowering import Lowering
-from ingot.ops.narrow import is_narrow, narrow_conv
+from ingot.ops.narrow import depthwise, is_narrow, narrow_conv
 from ingot.ops.numeric import rounded, widen
+from ingot.ops.planes import conv_by_planes, flat, plane_of, reached
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -46,6 +48,8 @@ from ingot.ops.registry import (
 )
 from ingot.ops.sums import dequantized, dequantized_conv, placed
 from ingot.ops.window import Window, channels_last
+
+T = TypeVar("T")
 
 
 def _bias_fits(node: ir.Node, bias: Facts | None, channels: int) -> None:
@@ -107,8 +111,8 @@ class Conv(Op):
         return [rounded(y, x.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """The register tile of float32 for one and two spatial dimensions and constant weights, else sums of
-        products over any dimensions; the bias is a step after it.
+        """With constant weights the register tile of float32, for three spatial dimensions plane by plane;
+        else sums of products over any dimensions. The bias is a step after it.
         """
         x, w = first_input(node), node.inputs[1]
         assert w is not None
@@ -118,6 +122,11 @@ class Conv(Op):
             return False
         window, machine = self.window(node, facts.shape, plan.facts(w).shape), plan.machine
         pads = (*window.before, *window.after)
+        if weights is not None and _has_planes(facts, window):
+            plan.anchor(
+                _with_bias(plan, node, rank), _by_planes(plan, node, weights, window), channels_last(rank)
+            )
+            return True
         if weights is None or not supports(name_of(facts.dtype), rank) or min(pads) < 0:
             image = padded(plan, plan.view(x), window.before, window.after)
             filters = filters_of(weights or plan.view(w), group, _key("conv", w, group))
@@ -167,6 +176,52 @@ class Conv(Op):
         cut = rank == 2 and is_cut(window)
         plan.anchor(value, emit, channels_last(rank), rows=by_rows if cut else None)
         return True
+
+
+def _has_planes(x: Facts, window: Window) -> bool:
+    """Whether a convolution is of volumes, and its filters reach into x at every plane of the output."""
+    return (
+        len(x.shape) == 5
+        and x.dtype == np.float32
+        and min(*window.before, *window.after) >= 0
+        and all(reached(window, x.shape[2]))
+    )
+
+
+def _by_planes(
+    plan: Lowering, node: ir.Node, weights: Weights, window: Window
+) -> Callable[[Memory, Epilogue | None], Sequence[Call | Series]]:
+    """A convolution of volumes [N, C, D, H, W] with constant filters, as two-dimensional ones."""
+    x, w = plan.view(first_input(node)), node.inputs[1]
+    inner, group, machine = flat(window), attr_int(node, "group", 1), plan.machine
+    strides, dilations, pads = inner.strides, inner.dilations, (*inner.before, *inner.after)
+    filters = [plane_of(weights, tap) for tap in range(window.kernel[0])]
+    images = x.with_dims((window.output[0], x.shape[1], *x.shape[3:]), (0, x.strides[1], *x.strides[3:]))
+
+    def packed(kind: str, pack: Callable[[Weights], T]) -> list[T]:
+        """The planes of the filters."""
+        assert w is not None
+        return [plan.pack(_key(kind, w, group, tap), partial(pack, own)) for tap, own in enumerate(filters)]
+
+    if is_narrow(filters[0].shape, group, machine):
+        columns = packed("depthwise", lambda own: pack_depthwise(own.read(), machine))
+
+        def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            return depthwise(x, columns[tap], out, inner, epilogue, machine)
+
+    elif _allows_winograd(plan) and _suits_winograd(images, filters[0], inner, machine):
+        points = packed("winograd", lambda own: pack_winograd(own.read(), machine))
+
+        def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            return winograd_conv2d(x, points[tap], out, pads, epilogue, machine)
+
+    else:
+        panels = packed("conv", lambda own: pack_conv_weights(own, machine, group))
+
+        def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            return conv2d(x, panels[tap], out, strides, pads, dilations, epilogue, machine)
+
+    return conv_by_planes(plan, x, window, one)
 
 
 def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedConvWeights | None:

@@ -36,7 +36,7 @@ def narrow_conv(
         source = plan.view(x)
 
         def whole(out: Memory, epilogue: Epilogue | None) -> list[Call]:
-            return _depthwise(source, w, out, window, epilogue, machine)
+            return depthwise(source, w, out, window, epilogue, machine)
 
         return whole
     compute, height = made, count
@@ -78,7 +78,7 @@ def narrow_conv(
     return banded
 
 
-def _depthwise(
+def depthwise(
     x: Memory, w: DepthwiseWeights, out: Memory, window: Window, epilogue: Epilogue | None, machine: Machine
 ) -> list[Call]:
     """The depthwise kernel (of narrow groups, too), with one spatial dimension as an image of one row."""
