@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import Dim
 
 import ingot
-from ingot.errors import ExportError, MissingOperatorError
+from ingot.errors import ExportError, MissingOperatorError, ShapeError
 from tests.capture.support import parity
 from tests.capture.test_constructs import dims
 
@@ -127,3 +127,96 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         ingot.export(tmp_path / "text.pt")
     with pytest.raises(ExportError, match="no such file"):
         ingot.export(tmp_path / "nothing.pt2")
+
+
+class Chosen(nn.Module):
+    """A branch inside a branch, each with weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 3)
+
+    def forward(self, x: T) -> T:
+        def inner(x: T) -> T:
+            return torch.cond(x.mean() > 0.5, lambda x: self.last(x), lambda x: x + 1, (x,))
+
+        return torch.cond(x.sum() > 0, inner, lambda x: -x, (x,))
+
+
+class Counted(nn.Module):
+    """Rounds that data counts, and a value that the loop only reads."""
+
+    def forward(self, x: T, n: T) -> Any:
+        def body(i: T, y: T) -> tuple[T, T]:
+            return i + 1, y * 2 + n
+
+        return torch.while_loop(lambda i, _: i < n, body, (torch.zeros((), dtype=torch.int64), x))
+
+
+class Rows(nn.Module):
+    """scan and map over rows, and an associative one."""
+
+    def forward(self, x: T, y: T) -> Any:
+        from torch._higher_order_ops.associative_scan import associative_scan
+        from torch._higher_order_ops.map import map as map_rows
+        from torch._higher_order_ops.scan import scan
+
+        last, sums = scan(lambda c, r: (c + r, c * r), torch.zeros(3), x)
+        totals = associative_scan(lambda a, b: a + b, x, 0, combine_mode="generic")
+        return last, sums, map_rows(lambda r, y: r * 2 + y, x, y), totals
+
+
+class Selected(nn.Module):
+    """Rows of an unknown number, and a number that data decides, with its bounds."""
+
+    def forward(self, x: T, n: T) -> tuple[T, T]:
+        k = n.item()
+        torch._check(k >= 0)
+        torch._check(k <= x.shape[0])
+        return x[x.sum(1) > 1.5], x[:k].sum(0)
+
+
+class Blocks(nn.Module):
+    """no_grad and autocast blocks become subgraphs of their own."""
+
+    def forward(self, x: T) -> tuple[T, T]:
+        with torch.no_grad():
+            y = x * 2
+        with torch.autocast("cpu", torch.bfloat16):
+            z = x @ x.T
+        return y, z
+
+
+batch = {0: Dim("batch")}
+
+
+@pytest.mark.parametrize(
+    ("model", "calls", "dynamic"),
+    [
+        (Chosen(), [(torch.rand(2, 3),), (-torch.rand(4, 3),), (torch.rand(3, 3) * 9,)], (batch,)),
+        (Counted(), [(torch.rand(2, 3), torch.tensor(3)), (torch.rand(2, 3), torch.tensor(0))], None),
+        (Rows(), [(torch.rand(5, 3), torch.rand(3))], None),
+        (Selected(), [(torch.rand(6, 3), torch.tensor(n)) for n in (2, 0, 6)], None),
+        (Blocks(), [(torch.rand(3, 3),)], None),
+    ],
+)
+def test_control_flow_of_a_program(model: nn.Module, calls: list[tuple[T, ...]], dynamic: Any) -> None:
+    """Subgraphs become If, Loop and checks, as they do from Python."""
+    made = torch.export.export(model.eval(), calls[0], dynamic_shapes=dynamic)
+    exported = ingot.export(made)
+    for call in calls:
+        wants, gots = model(*call), exported(*call)
+        for want, got in zip(wants, gots, strict=True) if isinstance(wants, tuple) else [(wants, gots)]:
+            assert got.shape == tuple(want.shape)
+            np.testing.assert_allclose(got.astype(np.float64), want.detach().double(), atol=0.01, rtol=1e-5)
+
+
+def test_a_check_of_a_program_stays() -> None:
+    """A number outside of the bounds that the model checks is refused by the exported model."""
+    made = torch.export.export(Selected(), (torch.rand(6, 3), torch.tensor(2)))
+    exported = ingot.export(made)
+    assert any(
+        a.kind == "condition" and a.what == "the number <= 6, of `k = n.item()`" for a in exported.assumptions
+    )
+    with pytest.raises(ShapeError, match="this check of the model's own does not hold"):
+        exported(torch.rand(6, 3), torch.tensor(9))

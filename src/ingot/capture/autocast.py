@@ -41,7 +41,7 @@ def whole(g: Recorder, function: Any, rows: tuple[Row, Row], *args: Any, **kwarg
     Raises:
         ExportError: it is made of operators of which autocast casts some.
     """
-    name = function.__name__
+    name = function.__name__.partition(".")[0]  # of an overload, which a graph names: the function
     if name in _UNKNOWN:
         raise ExportError(
             f"{quoted_line()}\ntorch.{name} runs inside torch.autocast, which casts some of the operators "

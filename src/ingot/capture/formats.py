@@ -21,7 +21,9 @@ from torch.utils import _pytree as pytree
 
 from ingot.capture import where
 from ingot.capture.dims import default_name
+from ingot.capture.request import recording
 from ingot.capture.signature import Dim, Input, rebuild
+from ingot.capture.subgraphs import INSTEAD
 from ingot.capture.torchscript import as_module
 from ingot.errors import ExportError
 
@@ -72,10 +74,24 @@ def read(path: Path) -> Any:
 class _AtLine(Interpreter):
     """Runs a graph node by node, each as if at the line of the Python that it came from."""
 
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False  # torch would write the node's trace into the message
+
     def run_node(self, n: Node) -> Any:
         """Run one node."""
         with where.standing_at(n.meta.get("stack_trace") or n.stack_trace):
             return super().run_node(n)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A function or operator, ours where torch's own would want to trace the graphs that it is given."""
+        recorded: Any = INSTEAD.get(target, target) if recording() else target
+        return super().call_function(recorded, args, kwargs)
+
+    def fetch_attr(self, target: str) -> Any:
+        """A tensor, or a graph that an operator runs: node by node as well."""
+        found = super().fetch_attr(target)
+        return _AtLine(found).run if isinstance(found, GraphModule) and recording() else found
 
 
 class Graph(torch.nn.Module):

@@ -108,6 +108,11 @@ def recorder() -> Recorder:
     return found
 
 
+def recording() -> bool:
+    """Whether a recording is going on."""
+    return ACTIVE.recorder is not None
+
+
 def request(frame: FrameType | None, needed: bool = True) -> None:
     """Start again with the frame's function rewritten, if that is possible and was not tried before.
 
