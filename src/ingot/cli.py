@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ingot.errors import (
+    DEBUG,
     IngotError,
     InputError,
     MissingExtraError,
@@ -124,7 +125,7 @@ def export(
 ) -> None:
     """Write a PyTorch model as an ONNX file, every dim symbolic unless the model fixes it."""
     import ingot
-    from ingot.export import announced
+    from ingot.export import announced, by_line
     from ingot.feeds import check_suffix, parse_shape
     from ingot.loading import require_directory
     from ingot.sources import Source, is_model_file, load_source, with_examples
@@ -141,9 +142,8 @@ def export(
         program = ingot.export(
             made.model, made.args, str(output), kwargs=made.kwargs, opset_version=opset, verify=verify
         )
-    for assumption in program.assumptions:
-        if not announced(assumption):
-            messages.print(f"{assumption}", markup=False, soft_wrap=True)
+    for assumption in by_line(a for a in program.assumptions if not announced(a)):
+        messages.print(f"{assumption}", markup=False, soft_wrap=True)
     written = output, output.with_name(f"{output.name}.data")
     size = sum(file.stat().st_size for file in written if file.exists())
     messages.print(f"{output}: {in_units(size, 'B')} in {time.perf_counter() - start:.1f} s", markup=False)
@@ -447,8 +447,10 @@ def explain(error: Exception) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    debug = "--debug" in arguments or os.environ.get(DEBUG, "0") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
+    shown = os.environ.get(DEBUG)
+    os.environ[DEBUG] = "1" if debug else "0"
     try:
         app(args=arguments, prog_name="ingot")  # leaves by SystemExit; usage errors have code 2 there
     except Exception as error:
@@ -458,3 +460,6 @@ def main(arguments: list[str] | None = None) -> None:
         messages.print("[red]error:[/red]", end=" ")
         messages.print(explain(error), markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
+    finally:
+        del os.environ[DEBUG]
+        os.environ.update({DEBUG: shown} if shown is not None else {})

@@ -17,6 +17,15 @@ what to do.
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DEBUG = "INGOT_DEBUG"  # the environment's variable: 1 shows what is inside of Ingot and PyTorch
+
 
 class IngotError(Exception):
     """Anything that Ingot refuses, with the reason and the remedy in its message."""
@@ -64,3 +73,21 @@ class ProviderError(IngotError):
 
 class MissingExtraError(IngotError, ImportError):
     """An optional dependency is not installed; the message has the pip command."""
+
+
+def said_plainly(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, raising Ingot's errors without the frames and causes inside of Ingot and PyTorch: the
+    message says all that a user needs. The whole traceback is shown where the call has `debug=True`, or the
+    environment INGOT_DEBUG=1.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except IngotError as error:
+            if kwargs.get("debug") or os.environ.get(DEBUG, "0") not in ("", "0"):
+                raise
+            raise error.with_traceback(None) from None
+
+    return call

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from ingot.errors import MissingExtraError, VerificationError
+from ingot.errors import MissingExtraError, VerificationError, said_plainly
 from ingot.loading import require_directory
 from ingot.ops.registry import registered
 from ingot.program import TENSOR, Program, as_array
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
 
 
+@said_plainly
 def export(
     model: Any,
     args: Any = (),
@@ -39,6 +41,7 @@ def export(
     opset_version: int | None = None,
     verify: bool = True,
     state: Literal["refuse", "inputs"] = "refuse",
+    debug: bool = False,
 ) -> Program:
     """Turn a PyTorch module into an ONNX model that is the same function for every input size.
 
@@ -68,6 +71,8 @@ def export(
             `"refuse"`: an ExportError with the line; `"inputs"`: each becomes an input `state.NAME` and an
             output `next.NAME`, which `ingot.Stateful` carries from call to call. BatchNorm layers in training
             mode then stay in it.
+        debug: errors come with the whole traceback, Ingot's and PyTorch's own among it; so they do with
+            INGOT_DEBUG=1 in the environment.
 
     Raises:
         ModelError: `f` cannot be written to.
@@ -78,6 +83,7 @@ def export(
         ExportError: anything else that cannot be exported as it is.
         MissingExtraError: torch is not installed.
     """
+    del debug  # for `said_plainly`
     if not find_spec("torch"):
         raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'")
     from ingot.capture.attempt import capture
@@ -184,19 +190,31 @@ def announced(a: Assumption) -> bool:
 
 def announce(assumptions: Sequence[Assumption]) -> None:
     """Say on stderr which dimensions the model fixed, which branches on sizes it took, and where."""
-    for a in filter(announced, assumptions):
-        how = f"{a.what}, fixed by" if a.kind == "narrowed" else f"right only for {a.what}, assumed by"
+    for a in by_line(filter(announced, assumptions)):
+        how = f"{a.what}, fixed by" if a.kind == "narrowed" else f"right only where {a.what}, assumed by"
         print(f"ingot export: {how} {a.where}", file=sys.stderr)
+
+
+def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:
+    """One assumption for all of a kind that a line of the source asked for, in the order they were found."""
+    from ingot.verify import some
+
+    groups: dict[tuple[str, str, str], list[Assumption]] = {}
+    for a in assumptions:
+        groups.setdefault((a.where, a.kind, a.status), []).append(a)
+    return [replace(found[0], what=some([a.what for a in found], " and ")) for found in groups.values()]
 
 
 def announce_verification(report: Report) -> None:
     """Say on stderr what is not verified: sizes that the module itself refused, sides that no input took."""
+    from ingot.verify import shown_sizes
+
     refused = [sizes for sizes in report.refused if 0 not in sizes.values()]  # nothing, to most models
     if refused:
-        tried = "; ".join(", ".join(f"{k}={v}" for k, v in sizes.items()) for sizes in refused[:3])
+        tried = shown_sizes(refused[0], report.cases[0].sizes)
         print(
             f"ingot export: verified on {len(report.cases)} shapes; the module itself refused "
-            f"{len(refused)} more ({tried})",
+            f"{len(refused)} more ({'' if len(refused) == 1 else 'one is '}{tried})",
             file=sys.stderr,
         )
     for what in report.unverified:

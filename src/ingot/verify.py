@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ingot.errors import IngotError, VerificationError
+from ingot.errors import IngotError, VerificationError, said_plainly
 from ingot.loading import load
 from ingot.program import Program, as_array
 
@@ -37,6 +37,8 @@ DRAWS = 200
 DRAWS_OUTSIDE = 8
 SEARCH_SECONDS = 10.0  # for inputs that take other sides of branches
 CALLS_IN_A_ROW = 3  # compared where the model has state
+
+SHOWN = 4  # dimensions or facts that a message has at the most
 
 #: How many times its tolerance an output may differ at the most, where the module itself is that sensitive.
 MOST_SENSITIVE = 10
@@ -80,6 +82,7 @@ def ingot_runner(model: ir.Model) -> Run:
     return lambda feeds, names: session.run(list(names), dict(feeds))
 
 
+@said_plainly
 def verify(
     model: Any,
     reference: Any,
@@ -88,6 +91,7 @@ def verify(
     *,
     runner: Runner = ingot_runner,
     rtol: float | None = None,
+    debug: bool = False,
 ) -> Report:
     """Compare a model with the PyTorch module (or function) it came from.
 
@@ -99,12 +103,14 @@ def verify(
         args, kwargs: one call. A Program brings its own.
         runner: opens the model for running; Ingot's session by default.
         rtol: the largest difference relative to the largest reference value, instead of the dtype's.
+        debug: errors come with the whole traceback, as with INGOT_DEBUG=1 in the environment.
 
     Raises:
         VerificationError: names the worst output and, for a Program, the first node that differs; or another
         number of outputs.
         ModelError: no such file, or not an ONNX model.
     """
+    del debug  # for `said_plainly`
     if isinstance(model, Program):
         if model.capture is None:
             raise VerificationError(
@@ -206,7 +212,13 @@ def _compare_sides(trial: _Trial, rng: np.random.Generator) -> None:
             report.cases[-1].reached = names
         else:  # the module takes no such input, or can say nothing of it: another one may do
             left |= found
-    report.unverified += sorted({f"no input was found for {side}" for side in left - of_nothing})
+    lines: dict[str, set[str]] = {}
+    for side in left - of_nothing:
+        lines.setdefault(side.where, set()).add(side.what)
+    report.unverified += [
+        f"no input was found for {where}: {some(sorted(sides), ', or ')}"
+        for where, sides in sorted(lines.items())
+    ]
 
 
 def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int = 0) -> Capture:
@@ -238,6 +250,18 @@ def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int
         if len(trial.report.cases) > 1:
             equal[found] = replace(found, status="tried")
     return replace(captured, assumptions=[equal.get(a, a) for a in captured.assumptions])
+
+
+def shown_sizes(sizes: Mapping[str, int], example: Mapping[str, int]) -> str:
+    """The sizes in one line: of many, those that are not the example's."""
+    other = {k: v for k, v in sizes.items() if len(sizes) <= SHOWN or example.get(k) != v}
+    return some([f"{k}={v}" for k, v in other.items()], ", ") or "the example"
+
+
+def some(parts: Sequence[str], between: str) -> str:
+    """As many of the parts as one line holds, and how many more there are."""
+    rest = len(parts) - SHOWN
+    return between.join(parts[:SHOWN]) + (f" … {rest} more" if rest > 0 else "")
 
 
 def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
@@ -347,6 +371,7 @@ class _Trial:
 
         reached: what the inputs were searched for
         """
+        from ingot.capture.attempt import refuses
         from ingot.capture.sample import fair_inputs
         from ingot.capture.where import raise_if_ours
 
@@ -359,8 +384,10 @@ class _Trial:
             wanted = _reference_calls(captured, self.module, rows)
         except Exception as error:  # whatever the module itself says to inputs that are none of its own
             raise_if_ours(error)
-            if not report.cases:
+            if not report.cases and isinstance(error, IngotError):
                 raise
+            if not report.cases:
+                raise refuses(error, captured.source, captured.specs) from error
             if not reached:
                 report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
             return False
@@ -368,7 +395,7 @@ class _Trial:
             return False  # too large for the module: its infinities say nothing of the branch
         states = captured.recording.states
         names = _compared(captured)
-        where = ", ".join(f"{k}={v}" for k, v in sizes.items()) or "the example"
+        where = shown_sizes(sizes, report.cases[0].sizes if report.cases else sizes)
         if reached:
             where = f"{where}, on inputs that take another side ({reached[0]})"
         try:

@@ -33,6 +33,7 @@ from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins, refusal
 from ingot.capture.where import raise_if_ours, raised_at
+from ingot.capture.wording import in_words
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
@@ -175,17 +176,45 @@ def capture(
             raise_if_ours(error)
             own = refusal(call, table)
             if own is not None:
-                given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
-                raise ExportError(
-                    f"{raised_at(own, type(model).__name__)}\n"
-                    f"The model itself refuses its example ({given}): "
-                    f"{type(own).__name__}: {own}. Pass an example that the model takes."
-                ) from own
+                raise refuses(own, model, specs) from own
             raise ExportError(
-                f"{raised_at(error)}\nThe model runs on the example, and fails here where its tensors have "
-                f"no contents and its dimensions no numbers ({type(error).__name__}: {error}). Make the "
-                "sizes static that meet at this line, with dynamic_shapes, or write it with other operators."
+                f"{raised_at(error, layer_at(error, model))}\n"
+                "The model runs on the example, and fails here where its tensors have no contents and its "
+                f"dimensions no numbers ({type(error).__name__}: {_first_line(error)}). Make the sizes "
+                "static that meet at this line, with dynamic_shapes, or write it with other operators."
             ) from error
+
+
+def refuses(error: Exception, model: Any, specs: Sequence[InputSpec]) -> ExportError:
+    """What to raise where the model's own Python raises on the example, in PyTorch as here."""
+    given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
+    of_tensors = isinstance(error, (RuntimeError, ValueError, IndexError, TypeError))
+    return ExportError(
+        f"{raised_at(error, layer_at(error, model))}\n"
+        f"The model itself refuses its example ({given}): {type(error).__name__}: {_first_line(error)}. "
+        + (
+            "Pass an example that the model takes, with the dtypes and sizes it wants."
+            if of_tensors
+            else "Call the model on the example in PyTorch and mend that first."
+        )
+    )
+
+
+def layer_at(error: BaseException, model: Any) -> str:
+    """The innermost layer of the model that an error came through: `layer 'head.2', Linear(…), of Net`."""
+    names = {id(m): n for n, m in model.named_modules()} if isinstance(model, torch.nn.Module) else {}
+    found, at = type(model).__name__, error.__traceback__
+    while at is not None:
+        layer = at.tb_frame.f_locals.get("self")
+        if names.get(id(layer)):
+            found = f"layer {names[id(layer)]!r}, {str(layer).splitlines()[0]}, of {type(model).__name__}"
+        at = at.tb_next
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without what torch adds below it."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
 
 
 def _in_words(spec: InputSpec) -> str:
@@ -437,7 +466,7 @@ def branches(captured: Capture) -> list[tuple[Guard, Assumption]]:
 
 
 def readable(recording: Recording, condition: Any) -> str:
-    """A condition over the names of dimensions; empty where nobody would read it."""
+    """A condition in words, over the names of dimensions; empty where nobody would read it."""
     env = recording.env
     if not all(s in env.names or s in env.numbers for s in condition.free_symbols):
         return ""
@@ -446,5 +475,5 @@ def readable(recording: Recording, condition: Any) -> str:
         for s in condition.free_symbols
         if s in env.names
     }
-    text = str(condition.xreplace(names))
+    text = in_words(condition.xreplace(names))
     return text if len(text) <= READABLE else ""

@@ -20,6 +20,7 @@ from ingot.capture.aten import WHOLE
 from ingot.capture.intercept import python_functions_run_as_they_are
 from ingot.capture.tensors import zero_copy
 from ingot.capture.unchanged import unchanged
+from ingot.ops.registry import SOURCE
 
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
@@ -122,7 +123,7 @@ def first_difference(
     node = value.producer() if value is not None else None
     if node is None:
         return ""
-    line = node.metadata_props.get("ingot.source", "an unknown line")
+    line = node.metadata_props.get(SOURCE, "an unknown line")
     what = f"{node.name!r} ({node.op_type})"
     return f" The first node that differs is {what}, written for {calls[found][0]} at {line}."
 

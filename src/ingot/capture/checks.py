@@ -16,6 +16,7 @@ import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.where import quoted_line, source_line
+from ingot.ops.registry import CHECK, SOURCE
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def require(g: Recorder, condition: ir.Value, what: str) -> None:
     """The model fails unless `condition`, a BOOL of shape [], holds."""
     g.assume("condition", what, "checked")
-    _enforce(g, condition, source_line())
+    _enforce(g, condition, source_line(), what)
 
 
 def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
@@ -40,7 +41,7 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
     if not g.env.value(e):
         raise RuntimeError(f"{why}, for the sizes of the example and not for all")
     if g.graph.body is g.graph.root and not g.env.of_data(e):
-        g.env.demand(e)  # perhaps it turns out to hold always
+        g.env.demand(e, why)  # perhaps it turns out to hold always
     else:
         require(g, g.sizes.scalar_of(e), why)
 
@@ -49,16 +50,20 @@ def demanded(g: Recorder) -> None:
     """At the end of a recording: what the model demands of sizes, and what is not known to hold by now."""
     for guard in list(g.env.held.values()):
         if guard.demanded and g.env.known(g.env.expand(guard.condition)) is None:
-            _enforce(g, g.sizes.scalar_of(g.env.canon(guard.condition)), guard.where)
+            _enforce(g, g.sizes.scalar_of(g.env.canon(guard.condition)), guard.where, guard.text)
 
 
-def _enforce(g: Recorder, condition: ir.Value, where: str) -> None:
+def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
     if g.graph.body is g.graph.root:
         ones = g.op("Where", condition, g.const([1]), g.const([2]))
         before = g.token if g.token is not None else g.const([0])
         scope, g.graph.scope = g.graph.scope, f"check at {where}"
         g.token = g.op("Reshape", before, ones)
         g.graph.scope = scope
+        node = g.token.producer()
+        assert node is not None
+        node.metadata_props[CHECK] = what or "a check inside of this branch or loop"
+        node.metadata_props[SOURCE] = where
         return
     if g.check is not None:
         condition = g.op("And", g.check, condition)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ExportError
+from ingot.ops.registry import SOURCE
 
 SHARED_CONSTANT_SIZE = (
     1024  # constants of up to this many elements with equal contents become one initializer
@@ -89,7 +90,7 @@ class GraphWriter:
         given = {k: v for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs=inputs, attributes=given, domain=domain, num_outputs=n, name=name)
         if self.source:
-            node.metadata_props["ingot.source"] = self.source
+            node.metadata_props[SOURCE] = self.source
         for i, value in enumerate(node.outputs):
             value.name = name if n == 1 else f"{name}:{i}"
         if self._home:

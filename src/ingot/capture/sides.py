@@ -7,6 +7,7 @@ for those inside of others, whether that ever was so in the run.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from ingot.ops.registry import PART, SOURCE
 
 Array = npt.NDArray[Any]
 _BOOL, _DOUBLE = ir.DataType.BOOL, ir.DataType.DOUBLE
@@ -98,7 +101,9 @@ def _exposed(graph: ir.Graph) -> list[tuple[Side | _Margin, ir.Value]]:
     """A BOOL (for margins a DOUBLE) of one element in this graph for everything in it that is watched."""
     found: list[tuple[Side | _Margin, ir.Value]] = []
     for node in list(graph):
-        where = str(node.metadata_props.get("ingot.source", "<unknown>"))
+        if PART in node.metadata_props:
+            continue
+        where = str(node.metadata_props.get(SOURCE, "<unknown>"))
         if node.op_type == "If":
             found += _of_if(graph, node, where)
         elif node.op_type in ("Loop", "Scan"):
@@ -136,6 +141,7 @@ def _of_loop(graph: ir.Graph, node: ir.Node, where: str) -> list[tuple[Side | _M
     body = node.attributes["body"].as_graph()
     inner = [(key, value) for key, value in _exposed(body) if isinstance(key, Side)]
     unlimited = node.op_type == "Loop" and node.inputs[0] is None
+    fewest, most = _rounds(node)
     if unlimited:
         node.replace_input_with(0, _constant(graph, np.int64(_ROUNDS), before=node))
     first = len(node.outputs)
@@ -161,8 +167,8 @@ def _of_loop(graph: ir.Graph, node: ir.Node, where: str) -> list[tuple[Side | _M
         (Side(where, "the loop runs one round"), _node(graph, "Equal", [trips, one], after=last)),
         (Side(where, "the loop runs several rounds"), _node(graph, "Greater", [trips, one], after=last)),
     ]
-    if node.op_type == "Scan" or (unlimited and _begins(node)):
-        found = found[1:]
+    possible = (fewest == 0, fewest <= 1 <= most, most > 1)
+    found = [side for side, is_possible in zip(found, possible, strict=True) if is_possible]
     if unlimited:
         stopped = _constant(graph, np.int64(_ROUNDS), after=node)
         found.append((_ENDLESS, _node(graph, "Equal", [trips, stopped], after=last)))
@@ -171,12 +177,29 @@ def _of_loop(graph: ir.Graph, node: ir.Node, where: str) -> list[tuple[Side | _M
     return found
 
 
-def _begins(node: ir.Node) -> bool:
-    """Whether a loop's first round runs whatever holds."""
-    condition = node.inputs[1]
-    return condition is None or (
-        condition.const_value is not None and bool(condition.const_value.numpy().all())
-    )
+def _rounds(node: ir.Node) -> tuple[int, float]:
+    """The fewest and the most rounds of a loop that are possible, as far as the graph alone says."""
+    if node.op_type == "Scan":
+        return 1, math.inf
+    limit, condition = node.inputs[:2]
+    begins = condition is None or _is_true(condition)
+    if limit is None:
+        return int(begins), math.inf
+    if limit.const_value is None:
+        return 0, math.inf
+    most = max(int(limit.const_value.numpy().reshape(-1)[0]), 0)
+    goes_on = _is_true(node.attributes["body"].as_graph().outputs[0])
+    return (most if goes_on else min(most, 1)) if begins else 0, most
+
+
+def _is_true(value: ir.Value) -> bool:
+    """Whether a condition is a constant that holds, or that constant passed on."""
+    if value.const_value is not None:
+        return bool(value.const_value.numpy().all())
+    node = value.producer()
+    if node is None or node.op_type != "Identity" or node.inputs[0] is None:
+        return False
+    return _is_true(node.inputs[0])
 
 
 def _margin(graph: ir.Graph, condition: ir.Value, before: ir.Node) -> ir.Value | None:

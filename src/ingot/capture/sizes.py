@@ -49,6 +49,7 @@ class Guard:
     where: str
     by_user: bool  # the model's own Python asked; else torch did, to see whether its operands fit
     demanded: bool = False  # where it does not hold, nothing in the graph would fail by itself
+    text: str = ""  # what is demanded, in words of the user's
 
 
 @dataclass(frozen=True)
@@ -306,9 +307,9 @@ class SizeEnv(ShapeEnv):
         if equation not in self.held and equation not in (sympy.true, sympy.false):
             self._record(equation, by_user=False, check=True)
 
-    def demand(self, condition: Any) -> None:
+    def demand(self, condition: Any, text: str) -> None:
         """The model is another one where a condition on sizes does not hold: the graph must check it."""
-        self.held[condition] = Guard(condition, source_line(), False, True)
+        self.held[condition] = Guard(condition, source_line(), False, True, text)
 
     # -- torch's entry points
 

@@ -255,8 +255,15 @@ def load_families() -> None:
 DECLARED = "ingot.declared_opset"
 
 
+#: What `ingot.export` writes beside a node: the line of Python it comes from, `model.py:12`; the text of the
+#: check that it is; that it is a loop inside of one operator of PyTorch's.
+SOURCE, CHECK, PART = "ingot.source", "ingot.check", "ingot.part"
+
+
 def label(node: ir.Node) -> str:
-    """How an error names a node: `Conv 'stem/conv1' (opset 22)`, with the opset that the file declares."""
+    """How an error names a node: `Conv 'stem/conv1' (opset 22, from net.py:31)`, with the opset that the file
+    declares, and the line of Python where the file says it.
+    """
     name = node.name or next((value.name for value in node.outputs if value.name), None) or "?"
     prefix = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
     version = node.version
@@ -268,14 +275,25 @@ def label(node: ir.Node) -> str:
                 if declared is not None:
                     version = declared
                     break
-    opset = f" (opset {version})" if version is not None else ""
-    return f"{prefix}{node.op_type} {name!r}{opset}"
+    facts = [] if version is None else [f"opset {version}"]
+    source = node.metadata_props.get(SOURCE, "")
+    if source and source in name:
+        source = ""
+    facts += [f"from {source}"] if source else []
+    return f"{prefix}{node.op_type} {name!r}" + (f" ({', '.join(facts)})" if facts else "")
 
 
 def shape_error(
     node: ir.Node, found: str, remedy: str = "Check the shapes that feed this node."
 ) -> ShapeError:
-    """A `ShapeError` that names the node."""
+    """A `ShapeError` that names the node; or the check of the model's own that a Reshape stands for."""
+    check = node.metadata_props.get(CHECK)
+    if check is not None:
+        where = node.metadata_props.get(SOURCE, "the model")
+        return ShapeError(
+            f"{where}: {check}: this check of the model's own does not hold for these inputs. Give "
+            "inputs for which it does."
+        )
     return ShapeError(f"{label(node)}: {found}. {remedy}")
 
 

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from ingot.capture.graph import GraphWriter
+from ingot.ops.registry import PART
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -61,7 +62,8 @@ def scan(
     states and then the results, stacked along `axis`.
     """
     graph = _graph(g, dtypes, [rank] * len(dtypes), body)
-    return g.ops(
+    return _of_operator(
+        g,
         "Scan",
         *states,
         *sequences,
@@ -88,4 +90,13 @@ def loop(
 
     kinds = [ir.DataType.INT64, ir.DataType.BOOL, *dtypes]
     graph = _graph(g, kinds, [0, 0, *ranks], whole)
-    return g.ops("Loop", count, None, *states, n=len(states), body=graph)
+    return _of_operator(g, "Loop", count, None, *states, n=len(states), body=graph)
+
+
+def _of_operator(g: Recorder, op_type: str, *inputs: Any, n: int, **attributes: Any) -> Sequence[ir.Value]:
+    """The node, marked as no loop of the model's own: nobody is told which of its rounds were taken."""
+    made = g.ops(op_type, *inputs, n=n, **attributes)
+    node = made[0].producer()
+    assert node is not None
+    node.metadata_props[PART] = "1"
+    return made
