@@ -24,6 +24,7 @@ from onnx_ir import serde
 from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
+from ingot.ops.tensors import ArrayTensor
 
 Array = np.ndarray[Any, Any]
 Scope = dict[str, ir.Value]
@@ -40,14 +41,9 @@ _ARRAYS = {
 }
 _GRAPH, _GRAPHS = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
 _TENSOR, _EXTERNAL = onnx.AttributeProto.TENSOR, onnx.TensorProto.EXTERNAL
-#: The attribute's field of each plain type.
-_FIELDS = {
-    onnx.AttributeProto.INT: "i",
-    onnx.AttributeProto.FLOAT: "f",
-    onnx.AttributeProto.INTS: "ints",
-    onnx.AttributeProto.FLOATS: "floats",
-}
-_LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
+#: The attribute's field of each plain type: numbers, and lists of them.
+_NUMBERED: dict[int, str] = {onnx.AttributeProto.INT: "i", onnx.AttributeProto.FLOAT: "f"}
+_LISTED: dict[int, str] = {onnx.AttributeProto.INTS: "ints", onnx.AttributeProto.FLOATS: "floats"}
 #: Where a tensor's numbers are, one by one, if they are not raw.
 _NUMBERS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
@@ -86,7 +82,8 @@ class Read:
 def read(proto: onnx.ModelProto, arrays: Arrays | None = None, lift: bool = False) -> Read | None:
     """The model of a proto; None where onnx_ir shall read it.
 
-    arrays: what the proto lacks. lift: Constant nodes that hold a tensor become initializers.
+    arrays: what the proto lacks. lift: Constant nodes that hold a tensor become initializers, and tensors
+    have neither names nor remarks.
     """
     if proto.functions or proto.configuration:
         return None
@@ -149,23 +146,27 @@ class _Reader:
         ]
         infos = {info.name: info for info in proto.value_info}
         fixed = {info.name for info in proto.output} if self.lift else set[str]()
-        remaining: list[tuple[onnx.NodeProto, Array | None]] = []
+        remaining: list[tuple[onnx.NodeProto, list[ir.Value], Array | None]] = []
         # Before the nodes: one that stands in a subgraph may use what comes later out here.
         for number, node in enumerate(proto.node):
-            array = arrays.constants.get(number)
             constant = _constant(node) if self.lift else None
-            if constant is not None and node.output[0] not in fixed:
-                if node.output[0] in scope:
-                    raise _UnusualError
-                initializers.append(self._initializer(constant, node.output[0], scope, array))
-                continue
-            remaining.append((node, array))
+            if constant is not None:
+                name, tensor = constant
+                if name not in fixed:
+                    if name in scope:
+                        raise _UnusualError
+                    array = arrays.constants.get(number)
+                    initializers.append(self._initializer(tensor, name, scope, array))
+                    continue
+            made: list[ir.Value] = []
             for name in node.output:
+                value, info = ir.Value(name=name), infos.get(name)
                 if name:
-                    value, info = ir.Value(name=name), infos.get(name)
                     _declare(scope, value if info is None else self._described(value, info))
+                made.append(value)
+            remaining.append((node, made, arrays.constants.get(number)))
         scopes = [scope, *outer]
-        nodes = [self._node(node, scopes, array) for node, array in remaining]
+        nodes = [self._node(node, made, scopes, array) for node, made, array in remaining]
         outputs = [self._described(_find(info.name, (scope,)), info) for info in proto.output]
         return ir.Graph(
             inputs,
@@ -189,9 +190,9 @@ class _Reader:
             value.type = ir.TensorType(type_.dtype, denotation=type_.denotation)
         else:
             value.type = None if type_ is None else serde.deserialize_type_proto_for_type(info.type)
-        if info.metadata_props:
+        if len(info.metadata_props):
             value.metadata_props.update(_properties(info) or {})
-        value.doc_string = _given(info, "doc_string")
+        value.doc_string = info.doc_string or None
         return value
 
     def _initializer(self, proto: onnx.TensorProto, name: str, scope: Scope, array: Array | None) -> ir.Value:
@@ -203,29 +204,34 @@ class _Reader:
             value.const_value = tensor
             return value
         shape: Any = tensor.shape
-        value = ir.Value(
-            None, index=None, name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor
-        )
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         _declare(scope, value)
         return value
 
-    def _node(self, proto: onnx.NodeProto, scopes: Sequence[Scope], array: Array | None) -> ir.Node:
-        if proto.device_configurations or not type(proto.op_type) is type(proto.domain) is str:
+    def _node(
+        self,
+        proto: onnx.NodeProto,
+        outputs: list[ir.Value],
+        scopes: Sequence[Scope],
+        array: Array | None,
+    ) -> ir.Node:
+        name, op_type, domain = proto.name, proto.op_type, proto.domain
+        if not type(op_type) is type(domain) is str or len(proto.device_configurations):
             raise _UnusualError
         own = scopes[0]
-        inputs = [_find(name, scopes) if name else None for name in proto.input]
-        outputs = [own[name] if name else ir.Value(name="") for name in proto.output]
-        name, op_type = proto.name, proto.op_type
-        owner = name or op_type
+        inputs: list[ir.Value | None] = []
+        for given in proto.input:
+            value = own.get(given)
+            inputs.append(_find(given, scopes) if value is None and given else value)
         return ir.Node(
-            proto.domain,
+            domain,
             op_type,
             inputs,
-            [self._attribute(attribute, owner, scopes, array) for attribute in proto.attribute],
+            [self._attribute(attribute, name or op_type, scopes, array) for attribute in proto.attribute],
             overload=proto.overload,
             outputs=outputs,
             name=name,
-            doc_string=_given(proto, "doc_string"),
+            doc_string=proto.doc_string or None,
             metadata_props=_properties(proto),
         )
 
@@ -233,7 +239,7 @@ class _Reader:
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
     ) -> ir.Attr:
         kind, key = proto.type, b""
-        if kind in _FIELDS and not (kind in _LISTS and len(getattr(proto, _FIELDS[kind])) > _LONG):
+        if kind in _NUMBERED or (kind in _LISTED and len(getattr(proto, _LISTED[kind])) <= _LONG):
             key = proto.SerializeToString()
             known = self._attributes.get(key)
             if known is not None:
@@ -243,9 +249,9 @@ class _Reader:
         value: Any
         if len(proto.ints) > _LONG or len(proto.floats) > _LONG or len(proto.strings) > _LONG:
             return _long(proto)
-        if kind in _FIELDS:
-            value = getattr(proto, _FIELDS[kind])
-            known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
+        if key:
+            value = getattr(proto, _NUMBERED.get(kind) or _LISTED[kind])
+            known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=proto.doc_string or None)
             self._attributes[key] = known
             return known
         if kind == _TENSOR:
@@ -254,7 +260,7 @@ class _Reader:
             value = self._graph(proto.g, scopes, Arrays())
         else:
             return serde.deserialize_attribute(proto)
-        return ir.Attr(proto.name, _KINDS[kind], value, doc_string=_given(proto, "doc_string"))
+        return ir.Attr(proto.name, _KINDS[kind], value, doc_string=proto.doc_string or None)
 
     def _tensor(self, proto: onnx.TensorProto, owner: str, array: Array | None) -> ir.TensorProtocol:
         if proto.data_location == _EXTERNAL or proto.data_type == onnx.TensorProto.STRING:
@@ -272,13 +278,25 @@ class _Reader:
         shape = self._shapes.get(dims)
         if shape is None:
             shape = self._shapes[dims] = ir.Shape(dims, frozen=True)
-        return ir.Tensor(
+        dtype = _DTYPES[proto.data_type]  # there is such a type, or nobody would have its numbers
+        if proto.data_type not in _ARRAYS:
+            return ir.Tensor(
+                array,
+                dtype=dtype,
+                shape=shape,
+                name=proto.name or None,
+                doc_string=proto.doc_string or None,
+                metadata_props=_properties(proto),
+            )
+        if self.lift:
+            return ArrayTensor(array, dtype, shape)
+        return ArrayTensor(
             array,
-            dtype=_DTYPES[proto.data_type],  # there is such a type, or nobody would have its numbers
-            shape=shape,
-            name=_given(proto, "name"),
-            doc_string=_given(proto, "doc_string"),
-            metadata_props=_properties(proto),
+            dtype,
+            shape,
+            proto.name or None,
+            proto.doc_string or None,
+            _properties(proto),
         )
 
 
@@ -311,7 +329,7 @@ def _numbers(proto: onnx.TensorProto) -> Array:
         elif proto.data_type in _NUMBERS:
             numbers = getattr(proto, _NUMBERS[proto.data_type])
             if len(numbers) * dtype.itemsize == size:
-                return np.array(numbers, dtype)
+                return np.array(numbers[:], dtype)  # of a list: protobuf's own is asked for each number
     if tensor_damage(proto) is not None:
         raise _UnusualError
     try:
@@ -321,15 +339,17 @@ def _numbers(proto: onnx.TensorProto) -> Array:
         raise _UnusualError from error
 
 
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor of a Constant node, if it holds one."""
+def _constant(node: onnx.NodeProto) -> tuple[str, onnx.TensorProto] | None:
+    """The result and the tensor of a Constant node, if it holds one."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    attributes = node.attribute
-    if len(attributes) != 1 or len(node.output) != 1 or not node.output[0]:
+    attributes, outputs = node.attribute, node.output
+    if len(attributes) != 1 or len(outputs) != 1:
         return None
-    value = attributes[0]
-    return value.t if value.type == _TENSOR and value.name == "value" and not value.ref_attr_name else None
+    value, name = attributes[0], outputs[0]
+    if value.type != _TENSOR or value.name != "value" or value.ref_attr_name or not name:
+        return None
+    return name, value.t
 
 
 def _declare(scope: Scope, value: ir.Value) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 #: Data of fewer bytes are left in: finding them takes longer than protobuf takes to copy them.
-LEAST_CUT = 1 << 8
+LEAST_CUT = 1 << 10
 
 _GRAPH = 7  # of ModelProto
 _NODE, _INITIALIZER = 1, 5  # of GraphProto

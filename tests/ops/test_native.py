@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 import ingot
+from ingot.ops.registry import find
 from tests.ops.native import native, one_node
 
 HALVES = ("float16", "bfloat16")
@@ -553,3 +554,27 @@ def test_deformed_convolutions_of_float64(fed: tuple[int, ...]) -> None:
     offset = values(2, 18, 8, 9, dtype="float64", seed=2)
     bias, mask = values(6, dtype="float64", seed=3), values(2, 9, 8, 9, dtype="float64", seed=4)
     native("DeformConv", [x, w, offset, bias, mask], fed=fed, group=2, pads=[1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((300, 70), (300, 70)),
+        ((1, 70), (300, 1)),
+        ((70,), (400, 3, 70)),
+        ((20000,), (0, 1)),
+        ((), (3, 20000)),
+        ((1, 1, 40000), (1,)),
+    ],
+)
+def test_large_arrays_are_computed_part_by_part(shapes: tuple[tuple[int, ...], ...]) -> None:
+    x, y = (values(*shape, seed=seed) for seed, shape in enumerate(shapes))
+    for op_type in ("Pow", "Mod", "Greater"):
+        model, _ = one_node(op_type, [x, y], **({"fmod": 1} if op_type == "Mod" else {}))
+        node = model.graph[0]
+        (found,) = find("", op_type).evaluate(node, [x, y])
+        with np.errstate(all="ignore"):
+            wide = x.astype(np.float64), y.astype(np.float64)
+            wanted = {"Pow": np.power, "Mod": np.fmod, "Greater": np.greater}[op_type](*wide)
+        assert found.dtype == (np.bool_ if op_type == "Greater" else np.float32)
+        np.testing.assert_array_equal(found, wanted.astype(found.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import onnx
@@ -59,7 +60,7 @@ def test_links_of_a_chain_become_no_initializers() -> None:
 
 
 def test_links_of_a_chain_are_let_go_of() -> None:
-    """Not until the whole graph is folded: of each weight there would be a copy for each link."""
+    """Each as soon as the next is there: else there would be a copy of each weight for each link."""
     chains, size = 8, 1 << 20
     body = "\n".join(
         f"a{i} = Neg (w{i}) b{i} = Exp (a{i}) c{i} = Neg (b{i}) d{i} = Abs (c{i}) "
@@ -76,7 +77,18 @@ def test_links_of_a_chain_are_let_go_of() -> None:
     finally:
         tracemalloc.stop()
     assert ops(model) == ["Add"] * chains
-    assert peak < 4 * size * (chains + 6)  # the results, and the links of one chain
+    assert peak < 4 * size * (chains + 3)  # the results, and two links of one chain
+
+
+def test_a_link_that_is_read_again_later_is_kept() -> None:
+    """By a node that is folded, by one that is not, and by one that is refused."""
+    model = parse("""g (float[300, 300] x, float[300, 300] w)
+        => (float[300, 300] y, float[300, 300] z, float[1200, 300] v) {
+        a = Neg (w) b = Exp (a) c = Mul (b, a) s = Constant <value = int64[2] {4, 1}> ()
+        y = Add (x, c) z = Add (x, b) v = Tile (a, s) }""")
+    model = with_weights(model, w=f32(300, 300))
+    assert keeps_function(model, partial(fold.fold, limit=1 << 19), [{"x": f32(300, 300)}]) == 3
+    assert ops(model) == ["Add", "Add", "Tile"]
 
 
 def test_what_a_refused_node_reads_is_folded() -> None:

@@ -57,7 +57,7 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
     for node in graph:
         op = find(node.domain, node.op_type, node)
         reads = [value for value in node.inputs if value is not None]
-        for body in subgraphs_of(node):
+        for body in subgraphs_of(node) if node.attributes.data else ():
             inner = index.subgraphs[body] = index_graph(body, constants)
             reads += inner.captured
         for value in reads:

@@ -32,6 +32,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+from ingot.ops.tensors import ArrayTensor
 
 _CACHE = "ingot.ops.constant"
 
@@ -39,6 +40,8 @@ _CACHE = "ingot.ops.constant"
 def tensor_array(tensor: ir.TensorProtocol) -> Array:
     """A tensor's array; strings are Python strings in an object array."""
     array = tensor.numpy()
+    if type(tensor) is ArrayTensor:
+        return array
     if tensor.dtype == ir.DataType.STRING:
         flat = [s.decode() if isinstance(s, bytes) else str(s) for s in array.ravel().tolist()]
         strings = np.empty(len(flat), STRING)

@@ -56,6 +56,8 @@ from ingot.ops.registry import (
 )
 
 Function = Callable[..., Any]
+#: Elements of larger arrays are computed part by part.
+_BLOCK = 1 << 14
 
 
 class Elementwise(Op):
@@ -72,6 +74,8 @@ class Elementwise(Op):
 
     def attributes(self, node: ir.Node) -> dict[str, Any]:
         """Every attribute of the row, as the node has it or by default."""
+        if not self.defaults:
+            return {}
         found = node.attributes
         return {key: (found[key].value if key in found else value) for key, value in self.defaults.items()}
 
@@ -91,11 +95,14 @@ class Elementwise(Op):
         """The row's function, computed in float64 unless it is exact."""
         arrays = [present(inputs, i) for i in range(self.arity)]
         dtype = arrays[0].dtype
-        if not (self.exact and is_native(dtype)):
-            arrays = [widen(a) for a in arrays]
+        function, attributes = type(self).function, self.attributes(node)
+        made = BOOL if self.predicate else dtype
         with np.errstate(all="ignore"):
-            result = type(self).function(*arrays, **self.attributes(node))
-        return [rounded(result, BOOL if self.predicate else dtype)]
+            if self.exact and is_native(dtype):
+                return [rounded(function(*arrays, **attributes), made)]
+            if max([a.size for a in arrays]) > _BLOCK:
+                return [_by_rows(arrays, made, lambda *parts: function(*map(widen, parts), **attributes))]
+            return [rounded(function(*map(widen, arrays), **attributes), made)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
@@ -107,6 +114,18 @@ class Elementwise(Op):
                     attrs.append((name, found[name].value))
         operands = [v for v in node.inputs if v is not None]
         return plan.wait(node.outputs[0], self.name, operands, tuple(attrs))
+
+
+def _by_rows(arrays: Sequence[Array], dtype: DType, function: Function) -> Array:
+    """A function of broadcast arrays, some rows at a time: float64 takes only as much memory as those."""
+    shape = np.broadcast_shapes(*[a.shape for a in arrays])
+    result = np.empty(shape, dtype)
+    rows = max(_BLOCK * shape[0] // max(result.size, 1), 1)
+    for start in range(0, shape[0], rows):
+        stop = start + rows
+        parts = [a if a.ndim < len(shape) or a.shape[0] == 1 else a[start:stop] for a in arrays]
+        result[start:stop] = rounded(function(*parts), dtype)
+    return result
 
 
 def _dtype_error(node: ir.Node, a: DType, b: DType) -> ModelError:

@@ -23,7 +23,10 @@ def remove_dead(model: ir.Model) -> int:
     count = 0
     for graph in reversed(graphs_of(model)):
         for node in reversed(list(graph)):
-            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            for value in node.outputs:
+                if value.uses() or value.is_graph_output():
+                    break
+            else:
                 graph.remove(node, safe=True)
                 count += 1
     return count
@@ -54,8 +57,9 @@ def merge_initializers(model: ir.Model) -> int:
         alike: dict[Any, list[ir.Value]] = {}
         for value in graph.initializers.data.values():
             tensor = value.const_value
-            is_free = not value.is_graph_input() and not value.is_graph_output()
-            if tensor is not None and is_free and value.uses():  # the others go in the end
+            if tensor is None or value.is_graph_input() or value.is_graph_output():
+                continue
+            if value.uses():  # the others go in the end
                 alike.setdefault((tensor.dtype, tensor.shape.dims), []).append(value)
         # A few bytes tell most of them apart, and need not all be read.
         for values in _groups(alike.values(), _tensor_sample):

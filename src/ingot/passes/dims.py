@@ -8,19 +8,19 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
 from ingot.ops.elementwise import Elementwise, Variadic
-from ingot.ops.registry import attr_int, attr_ints, operators
+from ingot.ops.registry import attr_int, attr_ints, registered
 from ingot.passes.edit import constant_of, constant_shape, ints_of
 
 #: An int, a symbol's name, or a tuple (operator, keys …).
 Key: TypeAlias = "int | str | tuple[Any, ...]"
 Keys: TypeAlias = "tuple[Key, ...]"
 
+_ELEMENTWISE = (Elementwise, Variadic)
 _SAME_AS_FIRST = frozenset(
     (
         *(
@@ -51,24 +51,30 @@ class Dims:
         """The key of each dim, None where not even the rank is known."""
         if value is None:
             return None
-        if value in self._shapes:
-            return self._shapes[value]
+        shapes = self._shapes
+        if value in shapes:
+            return shapes[value]
         # From the inputs on, without recursion: graphs are deeper than Python's stack.
         waiting, seen = [value], set[ir.Value]()
         while waiting:
             last = waiting[-1]
             node = last.producer()
-            if last in self._shapes:
-                waiting.pop()
-            elif last in seen or node is None:
-                self._shapes[last] = self._shape(last)
-                waiting.pop()
-            else:
+            if node is not None and last not in shapes and last not in seen:
                 seen.add(last)
-                waiting += [
-                    v for v in node.inputs if v is not None and v not in self._shapes and v not in seen
-                ]
-        return self._shapes[value]
+                before = len(waiting)
+                for feeding in node.inputs:
+                    if feeding is None or feeding in shapes or feeding in seen:
+                        continue
+                    if feeding.producer() is None:
+                        shapes[feeding] = self._shape(feeding)
+                    else:
+                        waiting.append(feeding)
+                if len(waiting) > before:
+                    continue
+            waiting.pop()
+            if last not in shapes:
+                shapes[last] = self._shape(last)
+        return shapes[value]
 
     def content(self, value: ir.Value | None) -> Keys | None:
         """The keys of an integer vector's (or scalar's) elements: what a Reshape is given."""
@@ -106,9 +112,14 @@ class Dims:
         rule = _RULES.get(node.op_type)
         if rule is not None:
             return rule(self, node, value)
-        if node.op_type in _elementwise_names():
-            shapes = [self.of(v) for v in node.inputs]
-            return broadcast_keys([s for s in shapes if s is not None]) if None not in shapes else None
+        if node.op_type == "Where" or isinstance(registered("", node.op_type), _ELEMENTWISE):
+            shapes: list[Keys] = []
+            for operand in node.inputs:
+                shape = self.of(operand)
+                if shape is None:
+                    return None
+                shapes.append(shape)
+            return broadcast_keys(shapes)
         return None
 
     def _content(self, value: ir.Value) -> Keys | None:
@@ -183,7 +194,10 @@ def _declared(value: ir.Value) -> Keys | None:
 def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
     """The keys of the broadcast shape; where two dims may or may not be 1, a term of both."""
     longest = max(shapes, key=len, default=())
-    if all(shape == longest or not shape for shape in shapes):
+    for shape in shapes:
+        if shape and shape is not longest and shape != longest:
+            break
+    else:
         return longest  # the usual case
     rank = max(map(len, shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -416,9 +430,3 @@ _RULES: dict[str, Callable[[Dims, ir.Node, ir.Value], Keys | None]] = {
     **dict.fromkeys(("AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"), _windows),
     **{f"Reduce{kind}": _reduce for kind in ("Mean", "Sum", "Max", "Min", "L1", "L2", "Prod", "SumSquare")},
 }
-
-
-@cache
-def _elementwise_names() -> frozenset[str]:
-    names = {op.name for op in operators() if isinstance(op, Elementwise | Variadic) and op.domain == ""}
-    return frozenset(names | {"Where"})

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.create import constant_array, tensor_array
 from ingot.ops.registry import Array, label
+from ingot.ops.tensors import tensor_of
 
 _names = threading.local()
 _GRAPHS = "ingot.passes.graphs"
@@ -218,20 +219,13 @@ def _as_output(node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
 
 def constant_of(value: ir.Value | None) -> Array | None:
     """The value's array where the graph fixes it: an initializer that is no input, or a Constant node."""
-    if value is None:
+    if value is None or not is_constant(value):
         return None
     producer = value.producer()
     if producer is not None:
-        if (
-            producer.op_type == "Constant"
-            and producer.domain == ""
-            and "sparse_value" not in producer.attributes
-        ):
-            return constant_array(producer)
-        return None
-    if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
-        return tensor_array(value.const_value)
-    return None
+        return constant_array(producer)
+    assert value.const_value is not None
+    return tensor_array(value.const_value)
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -239,19 +233,34 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     if value is not None and value.producer() is None:
         return value.const_value if value.is_initializer() and not value.is_graph_input() else None
     array = constant_of(value)
-    return None if array is None or array.dtype == object else ir.Tensor(array)
+    return None if array is None or array.dtype == object else tensor_of(array)
 
 
 def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of a constant, without reading its elements; None where the value is no constant."""
     if value is None:
         return None
-    if value.producer() is None and value.is_initializer() and not value.is_graph_input():
+    producer = value.producer()
+    if producer is None:
         tensor = value.const_value
+        if tensor is None or not value.is_initializer() or value.is_graph_input():
+            return None
         # A tensor's sizes are numbers: dims has them without the time that numpy() takes to see that.
-        return None if tensor is None else cast("tuple[int, ...]", tuple(tensor.shape.dims))
-    array = constant_of(value)
+        return cast("tuple[int, ...]", tensor.shape.dims)
+    array = constant_of(value) if producer.op_type == "Constant" else None
     return None if array is None else array.shape
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Whether `constant_of` has an array of it; looks at no element."""
+    producer = value.producer()
+    if producer is None:
+        return value.const_value is not None and value.is_initializer() and not value.is_graph_input()
+    return (
+        producer.op_type == "Constant"
+        and producer.domain == ""
+        and "sparse_value" not in producer.attributes.data
+    )
 
 
 def ints_of(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -274,10 +283,10 @@ def add_initializer(graph: ir.Graph, stem: str, tensor: ir.TensorProtocol) -> ir
     value = ir.Value(
         name=fresh(stem),
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape.numpy()),
+        shape=cast("ir.Shape", tensor.shape),  # frozen, as those of tensors are
         const_value=tensor,
     )
-    graph.register_initializer(value)
+    graph.initializers.add(value)
     return value
 
 

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from ingot.errors import IngotError
 from ingot.ops.create import constant_array
 from ingot.ops.registry import UNFIT, Array, Facts, find
+from ingot.ops.tensors import tensor_of
 from ingot.passes.dims import Dims
-from ingot.passes.edit import add_initializer, constant_of, constant_shape, graphs_of, replace
+from ingot.passes.edit import add_initializer, constant_of, graphs_of, is_constant, replace
 from ingot.passes.rewrite import remove_unused
 
 #: A file must not grow by folding: results up to this many bytes, or as large as what they replace.
@@ -20,19 +21,25 @@ FILE_LIMIT = 64 << 10
 #: In memory a result is computed once instead of in every run.
 SESSION_LIMIT = 1 << 30
 
-_Pending: TypeAlias = dict[ir.Value, Array]
+#: Results that wait; None once nobody will ask for the array any more.
+_Pending: TypeAlias = "dict[ir.Value, Array | None]"
+#: Arrays of more bytes are let go while their readers wait: the next ones take their memory.
+_LARGE = 1 << 16
 
 # Folding these would undo what they are there for: weights stored in fewer bits.
 _KEPT = frozenset({"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"})
+#: What computes shapes, or picks out of them.
+_OF_SHAPES = frozenset({"Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze"})
 
 
-def fold(model: ir.Model, limit: int = FILE_LIMIT) -> int:
+def fold(model: ir.Model, limit: int = FILE_LIMIT, dims: Dims | None = None) -> int:
     """Replaces nodes of known value by initializers, in place; returns how many.
 
     requires: nodes at an opset whose meaning the registry has. ensures: the same function; no node draws
     random numbers less often than before; initializers grow by at most `limit` bytes for each node.
+    dims: what is proved of the model's shapes already.
     """
-    dims = Dims()
+    dims = Dims() if dims is None else dims
     return sum(_fold_graph(graph, limit, dims) for graph in graphs_of(model))
 
 
@@ -62,7 +69,7 @@ def lift_constants(model: ir.Model) -> int:
 def _tensor(array: Array) -> ir.TensorProtocol:
     if array.dtype == object:
         return ir.StringTensor([str(s).encode() for s in array.ravel().tolist()], shape=ir.Shape(array.shape))
-    return ir.Tensor(array)
+    return tensor_of(array)
 
 
 def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
@@ -70,12 +77,16 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
     #: results that only nodes read which will be folded in their turn: most never become initializers
     pending: _Pending = {}
     for node in list(graph):
+        op_type, inputs = node.op_type, node.inputs
+        known = all(value is None or value in pending or is_constant(value) for value in inputs)
+        if not known and op_type not in _OF_SHAPES and not pending:
+            continue
         if not _is_candidate(node, graph):
             continue
-        feeding = [value for value in node.inputs if value is not None]
+        feeding = [value for value in inputs if value is not None]
         waiting = [value for value in feeding if value in pending]
-        results = None if waiting else _by_shape(node, dims)
-        if results is None:
+        results = None if waiting or op_type not in _OF_SHAPES else _by_shape(node, dims)
+        if results is None and known and feeding:
             results = _by_value(node, limit, pending)
         if results is None:
             for value in waiting:
@@ -83,6 +94,8 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
             continue
         count += 1
         pending.update(zip(node.outputs, results, strict=True))
+        for value in waiting:
+            _release(value, pending)
         if not all(_is_passing(output, graph, pending) for output in node.outputs):
             behind = _behind(waiting, pending)
             _settle(node.outputs[0], graph, pending)
@@ -90,7 +103,7 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
             for value in behind:
                 if not value.uses():
                     del pending[value]
-    for value in list(pending):  # of nodes that stand behind those which read them
+    for value in reversed(list(pending)):  # of nodes that stand behind those which read them
         _settle(value, graph, pending)
     return count
 
@@ -118,10 +131,18 @@ def _is_candidate(node: ir.Node, graph: ir.Graph) -> bool:
 def _is_passing(output: ir.Value, graph: ir.Graph, pending: _Pending) -> bool:
     """Whether every node that reads a known value has nothing but known inputs."""
     return not output.is_graph_output() and all(
-        _is_candidate(user, graph)
-        and all(v is None or v in pending or constant_shape(v) is not None for v in user.inputs)
+        _is_candidate(user, graph) and all(v is None or v in pending or is_constant(v) for v in user.inputs)
         for user, _ in output.uses()
     )
+
+
+def _release(value: ir.Value, pending: _Pending) -> None:
+    """Lets go of a large array all of whose readers have been folded."""
+    array = pending[value]
+    if array is None or array.nbytes <= _LARGE:
+        return
+    if all(user.outputs[0] in pending for user, _ in value.uses()):
+        pending[value] = None
 
 
 def _settle(value: ir.Value, graph: ir.Graph, pending: _Pending) -> None:
@@ -140,9 +161,7 @@ def _settle(value: ir.Value, graph: ir.Graph, pending: _Pending) -> None:
 
 
 def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
-    """The value of a Shape, or of arithmetic on shapes, where every size is proved to be a number."""
-    if node.op_type not in ("Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze"):
-        return None
+    """The value of a node of _OF_SHAPES, where every size is proved to be a number."""
     output = node.outputs[0]
     if output.dtype is not None and output.dtype != ir.DataType.INT64:
         return None
@@ -159,12 +178,6 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
 
 def _by_value(node: ir.Node, limit: int, pending: _Pending) -> list[Array] | None:
     """What a node computes of constants and of pending results."""
-    inputs = [value for value in node.inputs if value is not None]
-    if not inputs:
-        return None
-    for value in inputs:
-        if value not in pending and constant_shape(value) is None:
-            return None
     try:
         op = find(node.domain, node.op_type, node)
         if op.random or op.subgraphs or len(node.outputs) < 1:
@@ -174,16 +187,16 @@ def _by_value(node: ir.Node, limit: int, pending: _Pending) -> list[Array] | Non
             for value in node.inputs
         ]
         # The size first: an Expand of one number may be huge.
-        given = sum(a.nbytes for a in arrays if a is not None)
+        limit = max(limit, sum([a.nbytes for a in arrays if a is not None]))
         facts = op.infer(node, [None if a is None else Facts(a.dtype, a.shape, a) for a in arrays])
-        if facts is not None and sum(_bytes(f) for f in facts) > max(limit, given):
+        if facts is not None and sum(map(_bytes, facts)) > limit:
             return None
         results = op.evaluate(node, arrays)
     except (IngotError, *UNFIT):
         return None  # an invalid node is reported when it runs, with its shapes
     if not all(isinstance(a, np.ndarray) for a in results):  # pyright: ignore[reportUnnecessaryIsInstance]
         return None  # a sequence
-    return results if sum(a.nbytes for a in results) <= max(limit, given) else None
+    return results if sum([a.nbytes for a in results]) <= limit else None
 
 
 def _bytes(facts: Facts | None) -> int:

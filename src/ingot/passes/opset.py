@@ -92,7 +92,8 @@ def _upgrade_all(model: ir.Model, graphs: Sequence[ir.Graph], target: int) -> No
     for node, version in zip(nodes, versions, strict=True):
         if version < 6:
             node.attributes.pop("consumed_inputs", None)
-        if node.op_type in UPGRADES:
+        entries = UPGRADES.get(node.op_type)
+        if entries is not None and version < entries[-1].to:
             _upgrade(node, version, target)
         if node.version is not None:
             if version != declared:

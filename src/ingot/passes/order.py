@@ -39,8 +39,9 @@ def _is_sorted(graph: ir.Graph | ir.Function, made: set[ir.Node]) -> bool:
                 producer = value.producer()
                 if producer is not None and producer not in made:
                     return False
-        if not all(_is_sorted(body, made) for body in subgraphs_of(node)):
-            return False
+        for body in subgraphs_of(node) if node.attributes.data else ():
+            if not _is_sorted(body, made):
+                return False
         made.add(node)
     return True
 

@@ -17,6 +17,7 @@ from ingot.errors import ModelError
 from ingot.passes import clean, fold
 from ingot.passes.classes import number_classes
 from ingot.passes.denormal import flush_biases
+from ingot.passes.dims import Dims
 from ingot.passes.edit import fixed_graphs, graphs_of, reserve_names
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
@@ -38,12 +39,11 @@ def prepare(
     so it is not for other runtimes. debug: every stage's result is checked, and the stage that broke it is
     named.
     """
-    rules = partial(rewrite, rules=RULES, standard=False, explain=explain)
     joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
     first: list[Stage] = [("normalise", normalise), ("number classes", number_classes)]
     run(model, first, debug=debug, explain=explain)
     with fixed_graphs(model):
-        changes = _stages(fold.SESSION_LIMIT, rules, joins, flush_biases)
+        changes = _stages(fold.SESSION_LIMIT, False, explain, joins, flush_biases)
         return run(model, changes, debug=debug, explain=explain)
 
 
@@ -56,21 +56,27 @@ def optimise(
     constants.
     """
     target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
-    rules = partial(rewrite, rules=RULES, standard=True, explain=explain)
     run(model, [("normalise", partial(normalise, target=target))], debug=debug, explain=explain)
     with fixed_graphs(model):
-        return run(model, _stages(fold.FILE_LIMIT, rules), debug=debug, explain=explain)
+        return run(model, _stages(fold.FILE_LIMIT, True, explain), debug=debug, explain=explain)
 
 
-def _stages(limit: int, *rules: Callable[[ir.Model], object]) -> list[Stage]:
+def _stages(
+    limit: int,
+    standard: bool,
+    explain: Callable[[str], None] | None,
+    *further: Callable[[ir.Model], object],
+) -> list[Stage]:
+    dims = Dims()  # what is proved of shapes while folding, the rules need not prove again
+    rules = partial(rewrite, rules=RULES, standard=standard, explain=explain, dims=dims)
     return [
         ("reserve names", reserve_names),
         ("remove dead nodes", clean.remove_dead),
         ("lift constants", fold.lift_constants),
-        ("fold", partial(fold.fold, limit=limit)),
+        ("fold", partial(fold.fold, limit=limit, dims=dims)),
         ("merge initializers", clean.merge_initializers),
         ("merge equal nodes", clean.merge_equal_nodes),
-        *(("rules", stage) for stage in rules),
+        *(("rules", stage) for stage in (rules, *further)),
         ("lift new constants", fold.lift_constants),
         ("fold again", partial(fold.fold, limit=limit)),
         ("merge again", clean.merge_equal_nodes),

@@ -69,11 +69,12 @@ def rewrite(
     *,
     standard: bool = True,
     explain: Callable[[str], None] | None = None,
+    dims: Dims | None = None,
 ) -> int:
     """Applies `rules` to every graph of the model, in place, until none fits; returns how many were applied.
 
     requires: one opset for all nodes, no local functions. ensures: the same function of the same inputs.
-    `explain` gets a line for each rule applied or refused.
+    `explain` gets a line for each rule applied or refused. dims: what is proved of the model's shapes.
     """
     opset = model.opset_imports.get("", 0)
     table: dict[str, list[Rule]] = {}
@@ -81,7 +82,7 @@ def rewrite(
         if entry.since <= opset:
             for root in entry.roots:
                 table.setdefault(root, []).append(entry)
-    total, dims = 0, Dims()
+    total, dims = 0, Dims() if dims is None else dims
     for _ in range(16):  # each round applies at least one rule; rules make graphs smaller, so a few rounds do
         present = {node.op_type for graph in graphs_of(model) for node in graph}
         applied = sum(_round(graph, table, present, dims, standard, explain) for graph in graphs_of(model))
@@ -142,8 +143,11 @@ def remove_unused(values: Iterable[ir.Value]) -> None:
     """Removes the producers of values that nothing uses, and so on upwards."""
     waiting = list(values)
     while waiting:
-        node = waiting.pop().producer()
-        if node is None or node.graph is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
+        value = waiting.pop()
+        node = value.producer()
+        if node is None or value.uses() or node.graph is None:
+            continue
+        if any(v.uses() or v.is_graph_output() for v in node.outputs):
             continue
         feeding = [value for value in node.inputs if value is not None]
         node.graph.remove(node, safe=True)

@@ -57,7 +57,7 @@ def _drop(node: ir.Node, *names: str) -> None:
 
 
 def _set(node: ir.Node, name: str, value: Any) -> None:
-    node.attributes[name] = ir.convenience.convert_attribute(name, value)
+    node.attributes[name] = attribute(name, value)
 
 
 def _input(node: ir.Node, index: int, value: ir.Value) -> None:

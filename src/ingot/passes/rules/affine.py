@@ -9,7 +9,7 @@ float64 takes several times as long.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from ingot.loading import forget_pages
 from ingot.ops.create import tensor_array
 from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int
+from ingot.ops.tensors import tensor_of
 from ingot.passes.edit import add_initializer, constant_of, constant_shape, constant_tensor
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 
@@ -45,15 +46,17 @@ class _Weighted:
     @classmethod
     def of(cls, node: ir.Node) -> _Weighted | str:
         """The node's constants, or why they are none."""
-        shape = constant_shape(node.inputs[1])
-        weight = None if shape is None else constant_tensor(node.inputs[1])
-        if weight is None or shape is None or not is_float(weight.dtype.numpy()):
+        weight_value = node.inputs[1]
+        weight = constant_tensor(weight_value)
+        dtype = None if weight is None else weight.dtype.numpy()
+        if weight is None or dtype is None or not is_float(dtype):
             return "its weight is not a float constant"
+        shape = cast("tuple[int, ...]", weight.shape.dims)
         bias_value = node.inputs[2] if len(node.inputs) > 2 else None
         bias = constant_of(bias_value)
         if bias_value is not None and bias is None:
             return "its bias is not a constant"
-        shared = node.inputs[1] is not None and len(node.inputs[1].uses()) > 1
+        shared = weight_value is not None and len(weight_value.uses()) > 1
         if shared and weight.nbytes > _COPIED:
             return "its weight is used elsewhere, too, and large"
         if node.op_type == "MatMul" and len(shape) != 2:
@@ -70,7 +73,7 @@ class _Weighted:
             channels = shape[1] * attr_int(node, "group", 1)
         else:
             channels = shape[0] if node.op_type == "Conv" else shape[-1]
-        return cls(node, weight, shape, weight.dtype.numpy(), bias, channels)
+        return cls(node, weight, shape, dtype, bias, channels)
 
     def scaled(self, factor: Array, lazy: bool) -> ir.TensorProtocol | None:
         """The weight with each output channel multiplied; factor [channels]. None: it overflows."""
@@ -84,11 +87,11 @@ class _Weighted:
                 with np.errstate(all="ignore"):
                     product = array * self._spread(factor.astype(array.dtype))
                 forget_pages(array)
-                return ir.Tensor(product)
+                return tensor_of(product)
 
-            return ir.LazyTensor(compute, weight.dtype, ir.Shape(self.shape))
+            return ir.LazyTensor(compute, weight.dtype, cast("ir.Shape", weight.shape))
         scaled = _product(tensor_array(weight), self._spread(factor))
-        return None if scaled is None else ir.Tensor(scaled)
+        return None if scaled is None else tensor_of(scaled, cast("ir.Shape", weight.shape))
 
     def _spread(self, factor: Array) -> Array:
         """A factor for each output channel as one that broadcasts to the weight."""
@@ -122,7 +125,7 @@ class _Weighted:
         b = None
         if new_bias is not None:
             b = add_initializer(
-                self.node_graph, f"{(w.name or 'weight').split('#')[0]}.bias", ir.Tensor(new_bias)
+                self.node_graph, f"{(w.name or 'weight').split('#')[0]}.bias", tensor_of(new_bias)
             )
         if self.node.op_type == "MatMul":
             y = g.op("MatMul", x, w)
@@ -145,10 +148,10 @@ def _product(weight: Array, factor: Array) -> Array | None:
     """weight · factor, computed in float64 block by block; None where it overflows the weight's dtype."""
     if not is_native(weight.dtype):
         return _rounded(weight.astype(np.float64) * factor, weight.dtype)
-    result = np.empty_like(weight, order="C")
+    result = np.empty(weight.shape, weight.dtype)
     with np.errstate(over="ignore"):
         np.multiply(weight, factor, out=result, dtype=np.float64, casting="unsafe")
-    return result if bool(np.isfinite(result).all()) else None
+    return result if np.isfinite(result).all() else None
 
 
 def _fits(weight: Array, factor: float) -> bool:
@@ -166,9 +169,9 @@ def _fits(weight: Array, factor: float) -> bool:
 
 def _rounded(array: Array, dtype: np.dtype[Any]) -> Array | None:
     with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(array).astype(dtype)
+        result = array.astype(dtype, order="C")
     wide = result if is_native(dtype) else result.astype(np.float64)
-    return result if bool(np.isfinite(wide).all()) else None
+    return result if np.isfinite(wide).all() else None
 
 
 def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
