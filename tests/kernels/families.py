@@ -16,10 +16,11 @@ from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
 from ingot.kernels.boxes import roi_align, roi_pool, suppress
-from ingot.kernels.call import Call, View, Weights, strides_in_order
+from ingot.kernels.call import Block, Call, View, Weights, strides_in_order
 from ingot.kernels.contract import Epilogue, Numbers
 from ingot.kernels.contraction import DTYPES as CONTRACTED
 from ingot.kernels.contraction import Dim, contraction
+from ingot.kernels.control import branch, loop
 from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
 from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_groups
@@ -622,10 +623,19 @@ def ensembles(machine: Machine) -> Iterator[Call]:
         yield forest(packed, new((40, 5), dtype), new((40, 3), result_), machine)
 
 
+def controls(machine: Machine) -> Iterator[Call]:  # noqa: ARG001  (no vectors in them)
+    """Loops that ask for each combination of trips and conditions; a branch."""
+    number, holds = new((), "int64"), new((), "bool")
+    for trips, first, condition in itertools.product((None, number), (None, holds), (None, holds)):
+        yield loop(Block([], [], [], set()), [], number, number, trips, first, condition).call
+    yield branch(holds, Block([], [], [], set()), Block([], [], [], set())).call
+
+
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, contractions, convolutions, winograds, slices, depthwises, pools, attentions, elements,
         rows, reductions, copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
+        controls,
     )
 }  # fmt: skip

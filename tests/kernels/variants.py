@@ -34,6 +34,8 @@ HELD_BY = {
     "contraction.contract": "test_contraction.py::test_any_dimensions",
     "contraction.strips_of": "test_contraction.py::test_any_dimensions",
     "conv.conv": "test_conv.py::test_any_convolution",
+    "control._loop": "test_control.py::test_rounds",
+    "control._branch": "test_control.py::test_branches",
     "copy._transpose": "test_copy.py::test_any_order_of_dimensions",
     "depthwise.depthwise": "test_depthwise.py::test_rows_of_any_window",
     "depthwise.depthwise_block": "test_depthwise.py::test_every_block",

@@ -39,7 +39,9 @@ def test_kernels_name_what_they_cost() -> None:
 
 
 def test_bodies_of_control_flow_show_their_steps() -> None:
-    session = ingot.InferenceSession(onnx.parser.parse_model(IF))
+    """Where the driver runs them: the branches' shapes differ."""
+    text = IF.replace("q = Relu(x)", "q = Concat<axis = 0>(x, x)")
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
     feed = {"size": np.array(2, "f"), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
     steps = session.profile_kernels(feed, rounds=2)
     assert [step.label for step in steps if step.kernel == "host"] == ["If"]
@@ -47,6 +49,16 @@ def test_bodies_of_control_flow_show_their_steps() -> None:
     *_, node = session.profile(feed, rounds=2)
     assert node.op_type == "If"
     assert node.kind == "host"
+    assert node.milliseconds is not None
+
+
+def test_bodies_that_are_part_of_the_plan_are_a_step() -> None:
+    session = ingot.InferenceSession(onnx.parser.parse_model(IF))
+    feed = {"size": np.array(2, "f"), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
+    *_, step = session.profile_kernels(feed, rounds=2)
+    assert (step.kernel, step.label) == ("kernels.control._branch", "branch")
+    *_, node = session.profile(feed, rounds=2)
+    assert (node.op_type, node.kind) == ("If", "native")
     assert node.milliseconds is not None
 
 

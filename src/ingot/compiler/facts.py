@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ingot.compiler.index import Index
 from ingot.errors import IngotError
+from ingot.ops.lowering import Body
 from ingot.ops.registry import KNOWN_ELEMENTS, UNFIT, Bound, Facts, evaluated, facts_of, unfit
 
 
@@ -39,7 +40,8 @@ def _worth_knowing(outputs: Sequence[Facts | None]) -> bool:
 class Known:
     """Facts of every value from node `start` on. `cut`: there is a node whose outputs' shapes depend on data,
     and the first is at `stop`. bounds: the most that its outputs can be, where kernels count them; then it
-    belongs to this stage as well, and `facts` has that as their shapes.
+    belongs to this stage as well, and `facts` has that as their shapes. bodies: the subgraphs of nodes before
+    `stop` that became part of the plan (`compiler/bodies.py`).
     """
 
     facts: dict[ir.Value, Facts]
@@ -47,6 +49,7 @@ class Known:
     stop: int
     cut: bool
     bounds: dict[ir.Value, Bound] = field(default_factory=dict[ir.Value, Bound])
+    bodies: dict[ir.Graph, Body] = field(default_factory=dict[ir.Graph, Body])
 
     @property
     def end(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
+from ingot.compiler.bodies import Enclosing
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
@@ -25,9 +26,14 @@ def kinds_of(
     reads it) or UNKNOWN. given: facts of the inputs.
 
     The node that ends the first plan is the host's; its bodies, where it has some, have plans of their own.
+    Bodies that are part of the plan are "native", like their node.
     Raises ShapeError where shapes do not fit.
     """
     known = infer_facts(index, 0, dict(given))
+    options, packed = options or PlanOptions(), Packed()
+    enclosing = Enclosing(machine, packed, options, threads=1)
+    while known.cut and (further := enclosing.beyond(index, known)) is not None:
+        known = further
     kinds = dict.fromkeys(range(len(index.nodes)), UNKNOWN)
     if known.cut:
         kinds[known.stop] = "host"
@@ -36,7 +42,6 @@ def kinds_of(
     else:
         outputs = [value for value in index.outputs if known.facts[value].dtype != object]
     inputs = [value for value in index.inputs if known.facts[value].dtype != object]
-    options = options or PlanOptions()
-    lowered = Lowering(index, known, inputs, outputs, machine, Packed(), options).lower()
+    lowered = Lowering(index, known, inputs, outputs, machine, packed, options).lower()
     kinds.update(lowered.kinds)
     return [(node, kinds[position]) for position, node in enumerate(index.nodes)]

@@ -28,6 +28,7 @@ from ingot.kernels.alike import remembering
 from ingot.kernels.call import (
     Buffer,
     Call,
+    Nested,
     Series,
     View,
     Weights,
@@ -41,7 +42,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, expression_of, identity, plain_step, supports_step
 from ingot.loading import forget_pages
-from ingot.ops.lowering import PlanOptions
+from ingot.ops.lowering import Body, PlanOptions
 from ingot.ops.registry import Array, Facts, facts_of
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
@@ -102,7 +103,7 @@ class Check:
 class Lowered:
     """The outcome: steps in order. They leave the outputs in the buffers of kind "output"."""
 
-    steps: list[Call | Series | HostStep]
+    steps: list[Call | Series | Nested | HostStep]
     checks: list[Check]
     #: how each node is computed: "native", "host", "view" (no work) or "folded" (known while planning)
     kinds: dict[int, str] = field(default_factory=dict[int, str])
@@ -144,8 +145,9 @@ class Lowering:
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
         self._has_packed = False
         self._turns = itertools.count()
-        self._steps: list[Call | Series | HostStep] = []
+        self._steps: list[Call | Series | Nested | HostStep] = []
         self._checks: list[Check] = []
+        self._bodies = known.bodies
         self._kinds: dict[int, str] = {}
         self._position = self._start
         for number, value in enumerate(inputs):
@@ -376,9 +378,18 @@ class Lowering:
                 return expression, views
         return identity(name_of(self._facts[value].dtype)), [self.view(value)]
 
-    def emit(self, calls: Call | Sequence[Call]) -> None:
+    def emit(self, calls: Call | Nested | Sequence[Call]) -> None:
         """Append calls. They belong to the node that is being lowered."""
-        self._append([calls] if isinstance(calls, Call) else calls, [self._position])
+        self._append([calls] if isinstance(calls, (Call, Nested)) else calls, [self._position])
+
+    def body(self, graph: ir.Graph) -> Body:
+        """A subgraph of this node, lowered."""
+        return self._bodies[graph]
+
+    def watch(self, body: Body) -> list[View]:
+        """The flags of a body that this node runs; `run` looks at them, too."""
+        self._checks += [Check(flag, message) for flag, message in body.checks]
+        return [flag for flag, _ in body.checks]
 
     def check(self, message: str) -> View:
         """A flag (int64) that a kernel sets when it meets data it must refuse; `run` then raises
@@ -530,7 +541,7 @@ class Lowering:
                 self._waiting.pop(value, None)
                 self._fused[value] = waits
 
-    def _append(self, calls: Sequence[Call | Series], positions: list[int]) -> None:
+    def _append(self, calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
         _belong(calls, positions)
         self._steps += calls
 
@@ -709,11 +720,13 @@ class Lowering:
         self._steps.append(HostStep(self._position, inputs, outputs))
 
 
-def _belong(calls: Sequence[Call | Series], positions: list[int]) -> None:
+def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
     """They compute the nodes at these positions, too."""
     for call in calls:
         if isinstance(call, Call):
             call.origin.extend(positions)
+        elif isinstance(call, Nested):
+            call.call.origin.extend(positions)
         else:
             _belong(call.body, positions)
 

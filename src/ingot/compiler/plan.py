@@ -16,7 +16,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.lower import Check, HostStep, Lowered
 from ingot.compiler.memory import Lives, merge, place
 from ingot.errors import ShapeError
-from ingot.kernels.call import Buffer, Call, Form, Moves, Series, View, form_of
+from ingot.kernels.call import Block, Buffer, Call, Form, Moves, Nested, Series, View, form_of
 from ingot.ops.registry import Array
 
 #: A step shorter than this is not worth a second thread: waking, claiming tiles and sharing cache lines cost
@@ -54,10 +54,10 @@ class Row(NamedTuple):
 class Plan:
     """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
 
-    words: argument words; those at `arena_words` are offsets into the arena. rows: a row for each native step
-    (see codegen/spmd.py); arguments are counted in words, counters come later. parts: what happens in order:
-    a range of rows, or a node for the host. offsets: of what the host looks at. told: the fields of each
-    `Row`.
+    words: argument words; those at `arena_words` are offsets into the arena. links: words that are the
+    addresses of others, and which. rows: a row for each native step (see codegen/spmd.py); arguments are
+    counted in words, counters come later. parts: what happens in order: a range of rows, or a node for the
+    host. offsets: of what the host looks at. told: the fields of each `Row`.
 
     Many plans may be kept for long, so what they consist of is arrays and plain tuples of numbers, which
     Python's collector of garbage does not look through.
@@ -68,6 +68,7 @@ class Plan:
     arena_offsets: np.ndarray
     input_patches: list[Patch]
     output_patches: list[Patch]
+    links: np.ndarray
     rows: np.ndarray
     parts: list[tuple[int, int] | HostStep]
     arena_bytes: int
@@ -118,6 +119,7 @@ def make_plan(
         arena_offsets=arena_offsets,
         input_patches=table.inputs,
         output_patches=table.outputs,
+        links=np.array(table.links, np.int64).reshape(-1, 2),
         rows=rows,
         parts=parts,
         arena_bytes=arena_bytes,
@@ -150,18 +152,31 @@ class _Table:
         self.outputs: list[Patch] = []
         self.keep: dict[int, Array] = {}
         self.told: list[tuple[Any, ...]] = []
+        #: words that are the addresses of others, and which
+        self.links: list[tuple[int, int]] = []
         self.scratch, self.nanoseconds = 0, 0.0
+        #: the blocks that it is in, outermost first, each with its words that move and by how much
+        self._around: list[tuple[Block, list[tuple[int, int]]]] = []
 
     @property
     def rows(self) -> int:
         """How many there are."""
         return len(self.told)
 
-    def add(self, step: Call | Series) -> None:
+    def add(self, step: Call | Series | Nested) -> None:
         """Append a row for a call, or for each of a series."""
         if isinstance(step, Series):
             self._add_series(step)
             return
+        self._rows.append(self._row(step))
+        self.told.append(_tell(step.call if isinstance(step, Nested) else step))
+
+    def _row(self, step: Call | Nested) -> tuple[int, ...]:
+        """Append the arguments of a step; its row."""
+        if isinstance(step, Nested):
+            row = self._row(step.call)
+            self._add_blocks(step, row[1])
+            return row
         if step.tiles > spmd.MOST_TILES:
             raise ShapeError(
                 f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
@@ -170,9 +185,7 @@ class _Table:
         form = _form(step, self._code)
         time, first, args = form.nanoseconds, self._count, step.args
         self.nanoseconds += time
-        sharers, wave = _sharers(step, time, self._threads), step.tiles // step.waves
-        self._rows.append((self._code[step.kernel], first, step.tiles, sharers, 0, wave))
-        self.told.append(_tell(step))
+        sharers, wave = sharers_of(step, time, self._threads), step.tiles // step.waves
         if step.scratch > self.scratch:
             self.scratch = step.scratch
         assert form.words is not None
@@ -181,19 +194,61 @@ class _Table:
         self.addresses += [first + position for position in form.places]
         for position in form.places:
             view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
-            buffer, word = view.buffer, first + position
-            kind = buffer.kind
-            if kind == "arena":
-                self._arena_words.append(word)
-                self._arena_offsets.append(self._offsets[buffer] + view.offset)
-            elif kind == "constant":
-                assert buffer.array is not None
-                self.keep[id(buffer.array)] = buffer.array
-                self.fixed.append(word)
-                self._words[position - len(form.words)] = buffer.address + view.offset
-            else:
-                patches = self.inputs if kind == "input" else self.outputs
-                patches.append(Patch(word, buffer.index, view.offset))
+            self._point(first + position, view)
+        return self._code[step.kernel], first, step.tiles, sharers, 0, wave
+
+    def _point(self, word: int, view: View) -> None:
+        """A word becomes the address of a view."""
+        if self._around:
+            for block, moving in reversed(self._around):
+                found = block.behind(view)
+                if found is None:
+                    break
+                view, move = found
+                if move:
+                    moving.append((word, move))
+        buffer = view.buffer
+        kind = buffer.kind
+        if kind == "arena":
+            self._arena_words.append(word)
+            self._arena_offsets.append(self._offsets[buffer] + view.offset)
+        elif kind == "constant":
+            assert buffer.array is not None
+            self.keep[id(buffer.array)] = buffer.array
+            self.fixed.append(word)
+            self._set(word, buffer.address + view.offset)
+        else:
+            patches = self.inputs if kind == "input" else self.outputs
+            patches.append(Patch(word, buffer.index, view.offset))
+
+    def _set(self, word: int, value: int) -> None:
+        self._words[word - self._count] = value  # counted from the end: the first of them may be done
+
+    def _add_blocks(self, step: Nested, first: int) -> None:
+        """The tables of what a call runs; its arguments begin at word `first`."""
+        for number, block in enumerate(step.blocks):
+            moving: list[tuple[int, int]] = []
+            self._around.append((block, moving))
+            rows = [self._row(part) for part in block.steps]
+            self._around.pop()
+            slot = first + 4 * number
+            table = self._list(slot, [word for row in rows for word in row], spmd.STEP_WORDS)
+            self.links += [(table + spmd.STEP_WORDS * n + 1, row[1]) for n, row in enumerate(rows)]
+            moves = self._list(slot + 2, [part for _, move in moving for part in (0, move)], 2)
+            self.links += [(moves + 2 * n, word) for n, (word, _) in enumerate(moving)]
+        if step.flags:
+            flags = self._list(first + 4 * len(step.blocks), [0] * len(step.flags), 1)
+            for number, view in enumerate(step.flags):
+                self._point(flags + number, view)
+
+    def _list(self, slot: int, words: list[int], each: int) -> int:
+        """Words of data; the argument at `slot` becomes their address, the next their number by `each`."""
+        begin = self._count
+        self._words.extend(words)
+        self._count += len(words)
+        self.links.append((slot, begin))
+        self._set(slot + 1, len(words) // each)
+        return begin
 
     def _add_series(self, step: Series) -> None:
         one = _Table(self._code, self._offsets, self._threads)
@@ -275,12 +330,14 @@ def _moves(body: Sequence[Call | Series], moves: Moves) -> list[int]:
     return flat
 
 
-def _kernels(steps: Sequence[Call | Series | HostStep]) -> set[Kernel]:
+def _kernels(steps: Sequence[Call | Series | Nested | HostStep]) -> set[Kernel]:
     """All whose code the steps need."""
     found: set[Kernel] = set()
     for step in steps:
         if isinstance(step, Series):
             found |= _kernels(step.body)
+        elif isinstance(step, Nested):
+            found |= _kernels([step.call]).union(*[_kernels(block.steps) for block in step.blocks])
         elif isinstance(step, Call):
             found.add(step.kernel)
             if step.form is None or step.form.words is None:
@@ -293,7 +350,7 @@ def _form(call: Call, code: dict[Kernel, int]) -> Form:
     form = call.form or form_of(call)
     if form.words is None:
         words = [arg if type(arg) is int else _word(arg, code) for arg in form.args]
-        form.words, form.nanoseconds = array("q", words), _nanoseconds(call)
+        form.words, form.nanoseconds = array("q", words), nanoseconds_of(call)
     return form
 
 
@@ -304,17 +361,21 @@ def _word(arg: int | View | Kernel, code: dict[Kernel, int]) -> int:
 
 
 def _lives(
-    steps: Sequence[Call | Series | HostStep], checks: list[Check]
+    steps: Sequence[Call | Series | Nested | HostStep], checks: list[Check]
 ) -> tuple[list[Call | HostStep | None], Lives]:
-    """The steps in a row, each of a series once and as None, and for each buffer of the arena the first and
-    the last of them. Flags live to the end: the run reads them. What a series touches lives from its first
-    step to its last, as each turn comes back to it; but not what is a turn's own.
+    """The steps in a row, each of a series or a block once and as None, and for each buffer of the arena the
+    first and the last of them. Flags live to the end: the run reads them. What a series touches lives from
+    its first step to its last, as each turn comes back to it; but not what is a turn's own. So it is with
+    blocks.
     """
     lives: Lives = {}
     row: list[Call | HostStep | None] = []
     for step in steps:
         if isinstance(step, Series):
             _touch_series(step, row, lives)
+            continue
+        if isinstance(step, Nested):
+            _touch_nested(step, row, lives, [])
             continue
         if isinstance(step, HostStep):
             views = [v for v in (*step.inputs, *step.outputs) if isinstance(v, View)]
@@ -350,7 +411,43 @@ def _touch_series(series: Series, row: list[Call | HostStep | None], lives: Live
     return touched
 
 
-def _nanoseconds(call: Call) -> float:
+def _touch_nested(
+    step: Nested, row: list[Call | HostStep | None], lives: Lives, around: list[Block]
+) -> set[Buffer]:
+    """The same for a call and what it runs: what it touches that is no block's own."""
+
+    def touch(views: Sequence[View]) -> list[Buffer]:
+        return _touch([_outermost(view, around) for view in views], len(row), lives)
+
+    first, touched = len(row), set(touch([*step.call.reads, *step.call.writes, *step.flags]))
+    row.append(None)
+    for block in step.blocks:
+        around.append(block)
+        inside: set[Buffer] = set()
+        for part in block.steps:
+            if isinstance(part, Nested):
+                inside |= _touch_nested(part, row, lives, around)
+            else:
+                inside.update(touch([*part.reads, *part.writes]))
+                row.append(None)
+        around.pop()
+        touched |= inside - block.own
+    for buffer in touched:
+        lives[buffer] = min(lives[buffer][0], first), len(row) - 1
+    return touched
+
+
+def _outermost(view: View, around: Sequence[Block]) -> View:
+    """What a view in blocks, the outermost first, stands for."""
+    for block in reversed(around):
+        found = block.behind(view)
+        if found is None:
+            break
+        view, _ = found
+    return view
+
+
+def nanoseconds_of(call: Call) -> float:
     """How long a step takes one thread, roughly."""
     moved = 0
     for views in (call.reads, call.writes):
@@ -359,7 +456,7 @@ def _nanoseconds(call: Call) -> float:
     return call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
 
 
-def _sharers(call: Call, time: float, threads: int) -> int:
+def sharers_of(call: Call, time: float, threads: int) -> int:
     """How many threads are worth it for a step of so many nanoseconds."""
     if threads == 1:
         return 1

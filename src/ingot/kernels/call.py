@@ -344,3 +344,40 @@ def _distances(a: Call, b: Call, own: dict[Buffer, Buffer]) -> list[int] | None:
             return None
         distances.append(y.offset - x.offset)
     return distances
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """Steps that a call runs as often as it wants to: a branch, or the body of a loop.
+
+    inputs, outputs: where the views of those kinds among the steps' lie, by index: contiguous views of what
+    is around the block. moves: how many bytes further they lie from round to round, of the inputs and of the
+    outputs; the others stay. own: memory that a round writes before it reads it.
+    """
+
+    steps: list[Call | Nested]
+    inputs: list[View]
+    outputs: list[View]
+    own: set[Buffer]
+    moves: tuple[dict[int, int], dict[int, int]] = field(default_factory=lambda: ({}, {}))
+
+    def behind(self, view: View) -> tuple[View, int] | None:
+        """What a view of the block's own inputs or outputs stands for, and how far it moves; else None."""
+        kinds = {"input": (self.inputs, self.moves[0]), "output": (self.outputs, self.moves[1])}
+        if view.buffer.kind not in kinds:
+            return None
+        (views, moves), number = kinds[view.buffer.kind], view.buffer.index
+        outer = views[number]
+        return View(outer.buffer, outer.offset + view.offset, *layout_of(view)), moves.get(number, 0)
+
+
+@dataclass(eq=False, slots=True)
+class Nested:
+    """A call and the blocks that it runs. The first arguments of its kernel are, for each block, the table of
+    its steps and their number, then words that move from round to round and their number; after those, if it
+    watches any flags, their addresses and their number. The plan fills these in.
+    """
+
+    call: Call
+    blocks: list[Block]
+    flags: list[View]

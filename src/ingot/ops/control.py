@@ -4,6 +4,7 @@ around them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,18 +12,44 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.control import branch, loop
+from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64
-from ingot.ops.registry import Array, Op, attr_int, attr_ints, given, label, register
+from ingot.ops.registry import (
+    Array,
+    Facts,
+    Op,
+    attr_int,
+    attr_ints,
+    facts_of,
+    given,
+    label,
+    normal_axis,
+    register,
+)
+from ingot.ops.rounds import Rounds, Targets, block_of
 
 #: Runs a subgraph on its inputs, in order, and returns its outputs; the runner supplies the values from
 #: outside.
 RunGraph = Callable[[ir.Graph, Sequence[Any]], list[Any]]
+#: Lowers a subgraph for inputs of which so much is known; what is then known of its outputs, or None where it
+#: cannot be part of a plan.
+LowerGraph = Callable[[ir.Graph, Sequence[Facts]], "list[Facts] | None"]
 
 
 class Control(Op):
-    """An operator with subgraphs: `run` is its meaning, given a way to run a graph."""
+    """An operator with subgraphs: `run` is its meaning, given a way to run a graph. `outline` says what is
+    known of its outputs where it may be a step of a plan, given a way to lower a graph; only then is it asked
+    to `lower`.
+    """
 
     subgraphs = True
+
+    def outline(
+        self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
+    ) -> list[Facts] | None:
+        """What is known of each output, all of which have shapes that do not depend on data; else None."""
+        raise NotImplementedError
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """The node's outputs. Sequences are lists of arrays."""
@@ -65,6 +92,32 @@ class If(Control):
         """The branch for a condition of one element."""
         return body_of(node, "then_branch" if one_of(node, "condition", condition) else "else_branch")
 
+    def outline(
+        self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
+    ) -> list[Facts] | None:
+        """Both branches must give the same shapes."""
+        condition = given(inputs, 0)
+        if condition is None or not _is_one(condition, BOOL):
+            return None
+        then, other = (lower_graph(body_of(node, name), ()) for name in ("then_branch", "else_branch"))
+        if then is None or other is None or not _alike(then, other):
+            return None
+        return [_unknown(fact) for fact in then]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One step, which runs those of a branch."""
+        bodies = [plan.body(body_of(node, name)) for name in ("then_branch", "else_branch")]
+        targets = Targets(plan)
+        outputs = {n: targets.of(node, n, facts) for n, facts in enumerate(bodies[0].results)}
+        blocks = [block_of(plan, body, {}, outputs) for body in bodies]
+        for body in bodies:
+            plan.watch(body)
+        condition = node.inputs[0]
+        assert condition is not None
+        plan.emit(branch(plan.plain(condition), *blocks))
+        targets.finish()
+        return True
+
 
 @register("Loop", since=25)
 class Loop(Control):
@@ -95,6 +148,54 @@ class Loop(Control):
         declared = body.outputs[1 + len(carried) :]
         return carried + [_stack(rows, value, 0) for rows, value in zip(scanned, declared, strict=True)]
 
+    def outline(
+        self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
+    ) -> list[Facts] | None:
+        """What is carried must keep its shape; how many rows are stacked must be known, and not be 0."""
+        limit, live = given(inputs, 0), given(inputs, 1)
+        carried = [fact for fact in inputs[2:] if fact is not None]
+        if len(carried) != len(inputs[2:]) or not all(
+            fact is None or _is_one(fact, dtype) for fact, dtype in ((limit, INT64), (live, BOOL))
+        ):
+            return None
+        body = body_of(node, "body")
+        given_ = [Facts(INT64, ()), facts_of(np.array(True, BOOL)), *map(_unknown, carried)]
+        found = lower_graph(body, given_) if len(body.inputs) == len(given_) else None
+        if found is None or not _is_one(found[0], BOOL) or not _alike(found[1 : 1 + len(carried)], carried):
+            return None
+        rows = found[1 + len(carried) :]
+        if not rows:
+            return [_unknown(fact) for fact in carried]
+        trips = None if limit is None or limit.value is None else int(limit.value.reshape(()))
+        goes_on = _is_true(found[0]) and (live is None or _is_true(live))
+        if trips is None or trips <= 0 or not goes_on:
+            return None
+        return [*map(_unknown, carried), *(Facts(row.dtype, (trips, *row.shape)) for row in rows)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One step for all rounds."""
+        graph = body_of(node, "body")
+        body = plan.body(graph)
+        limit, live = (node.inputs[i] if len(node.inputs) > i else None for i in (0, 1))
+        carried = [value for value in node.inputs[2:] if value is not None]
+        trips = None if limit is None else plan.plain(limit)
+        first = None if live is None or _is_true(plan.facts(live)) else plan.plain(live)
+        counter, done = plan.temporary((), INT64), plan.temporary((), INT64)
+        rounds = Rounds(plan, node, graph, carried, (2, 1))
+        rounds.inputs[graph.inputs[0]] = counter
+        for number in range(len(carried), len(body.results) - 1):
+            assert limit is not None
+            most = plan.constant(limit)
+            assert most is not None
+            rounds.write(number, int(most.reshape(())), 0, False)
+        always = _is_true(body.results[0])
+        condition = rounds.outputs[0] = plan.temporary((), BOOL)
+        block = rounds.block([0] if always else [])
+        flags = plan.watch(body)
+        plan.emit(loop(block, flags, counter, done, trips, first, None if always else condition))
+        rounds.finish()
+        return True
+
 
 @register("Scan", since=25)
 class Scan(Control):
@@ -107,7 +208,7 @@ class Scan(Control):
         states, sequences = list(inputs[:-count]), [np.asarray(x) for x in inputs[len(inputs) - count :]]
         rows: list[list[Any]] = [[] for _ in body.outputs[len(states) :]]
         axes = attr_ints(node, "scan_input_axes") or (0,) * count
-        backwards = attr_ints(node, "scan_input_directions") or (0,) * count
+        backwards = _directions(node, "input", count)
         sequences = [np.moveaxis(x, axis, 0) for x, axis in zip(sequences, axes, strict=True)]
         sequences = [x[::-1] if back else x for x, back in zip(sequences, backwards, strict=True)]
         lengths = {x.shape[0] for x in sequences}
@@ -121,12 +222,97 @@ class Scan(Control):
             for column, row in zip(rows, results[len(states) :], strict=True):
                 column.append(row)
         out_axes = attr_ints(node, "scan_output_axes") or (0,) * len(rows)
-        reverse = attr_ints(node, "scan_output_directions") or (0,) * len(rows)
+        reverse = _directions(node, "output", len(rows))
         declared = body.outputs[len(states) :]
         return states + [
             _stack(column[::-1] if back else column, value, axis)
             for column, value, axis, back in zip(rows, declared, out_axes, reverse, strict=True)
         ]
+
+    def outline(
+        self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
+    ) -> list[Facts] | None:
+        """States must keep their shapes, and there must be slices."""
+        count = attr_int(node, "num_scan_inputs", 1)
+        facts = [fact for fact in inputs if fact is not None]
+        states, sequences = facts[:-count], facts[len(facts) - count :]
+        if len(facts) != len(inputs) or any(not fact.shape for fact in sequences):
+            return None
+        slices = list(map(_slice_of, sequences, self._axes(node, "input", sequences)))
+        lengths = {length for length, _ in slices}
+        body = body_of(node, "body")
+        if len(lengths) != 1 or 0 in lengths or len(body.inputs) != len(facts):
+            return None
+        found = lower_graph(body, [*map(_unknown, states), *(row for _, row in slices)])
+        if found is None or not _alike(found[: len(states)], states):
+            return None
+        rows = found[len(states) :]
+        (length,) = lengths
+        axes = self._axes(node, "output", [Facts(row.dtype, (length, *row.shape)) for row in rows])
+        stacked = [
+            Facts(row.dtype, (*row.shape[:axis], length, *row.shape[axis:]))
+            for row, axis in zip(rows, axes, strict=True)
+        ]
+        return [*map(_unknown, states), *stacked]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One step for all slices."""
+        graph = body_of(node, "body")
+        body = plan.body(graph)
+        count = attr_int(node, "num_scan_inputs", 1)
+        values = [value for value in node.inputs if value is not None]
+        states, sequences = values[:-count], values[len(values) - count :]
+        axes = self._axes(node, "input", [plan.facts(value) for value in sequences])
+        length = plan.facts(sequences[0]).shape[axes[0]]
+        rounds = Rounds(plan, node, graph, states, (0, 0))
+        for value, own, axis, back in zip(
+            sequences, graph.inputs[len(states) :], axes, _directions(node, "input", count), strict=True
+        ):
+            view = plan.view(value)
+            rows = view.transpose([axis, *(d for d in range(view.rank) if d != axis)])
+            rounds.read(own, rows if rows.is_contiguous else plan.copied(rows), back)
+        stacked = [Facts(row.dtype, (length, *row.shape)) for row in body.results[len(states) :]]
+        axes = self._axes(node, "output", stacked)
+        for number, back in enumerate(_directions(node, "output", len(axes))):
+            rounds.write(len(states) + number, length, axes[number], back)
+        trips = plan.plain(plan.known(np.array(length, INT64)))
+        counter, done = plan.temporary((), INT64), plan.temporary((), INT64)
+        plan.emit(loop(rounds.block(), plan.watch(body), counter, done, trips))
+        rounds.finish()
+        return True
+
+    @staticmethod
+    def _axes(node: ir.Node, what: str, stacked: Sequence[Facts]) -> list[int]:
+        """Along which dimension each of these goes."""
+        axes = attr_ints(node, f"scan_{what}_axes") or (0,) * len(stacked)
+        return [normal_axis(node, a, len(fact.shape)) for a, fact in zip(axes, stacked, strict=True)]
+
+
+def _directions(node: ir.Node, what: str, count: int) -> list[bool]:
+    """Which of a Scan's inputs or outputs go from the end to the beginning."""
+    return [bool(d) for d in attr_ints(node, f"scan_{what}_directions") or (0,) * count]
+
+
+def _unknown(facts: Facts) -> Facts:
+    return Facts(facts.dtype, facts.shape)
+
+
+def _slice_of(facts: Facts, axis: int) -> tuple[int, Facts]:
+    """How many slices there are along an axis, and what is known of each."""
+    shape = facts.shape
+    return shape[axis], Facts(facts.dtype, shape[:axis] + shape[axis + 1 :])
+
+
+def _alike(some: Sequence[Facts], others: Sequence[Facts]) -> bool:
+    return [(f.dtype, f.shape) for f in some] == [(f.dtype, f.shape) for f in others]
+
+
+def _is_one(facts: Facts, dtype: np.dtype[Any]) -> bool:
+    return facts.dtype == dtype and math.prod(facts.shape) == 1
+
+
+def _is_true(facts: Facts) -> bool:
+    return facts.value is not None and bool(facts.value.reshape(()))
 
 
 def _stack(rows: list[Any], declared: ir.Value, axis: int) -> Array:

@@ -14,7 +14,7 @@ from ingot.kernels.contract import name_of
 
 if TYPE_CHECKING:
     from ingot.codegen.machine import Machine
-    from ingot.kernels.call import Call, Series, View, Weights
+    from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights
     from ingot.kernels.contract import Epilogue
     from ingot.kernels.expression import Expression
     from ingot.ops.registry import Facts
@@ -34,6 +34,22 @@ class PlanOptions:
 
     winograd: bool = True
     amx: bool = True
+
+
+@dataclass(slots=True)
+class Body:
+    """A subgraph lowered for certain shapes, to be run by a step of the plan around it.
+
+    inputs: the values behind the views of kind "input" among the steps', by index. results: what is known of
+    each of its outputs, whose views are of kind "output". own: the memory that the steps write before they
+    read it. checks: the flags that they may raise, and what to say then.
+    """
+
+    inputs: list[ir.Value]
+    results: list[Facts]
+    steps: list[Call | Nested]
+    own: set[Buffer]
+    checks: list[tuple[View, str]]
 
 
 class Steps:
@@ -202,8 +218,16 @@ class Lowering(Protocol):
         """
         ...
 
-    def emit(self, calls: Call | Sequence[Call]) -> None:
+    def emit(self, calls: Call | Nested | Sequence[Call]) -> None:
         """Append calls."""
+        ...
+
+    def body(self, graph: ir.Graph) -> Body:
+        """A subgraph of this node, lowered."""
+        ...
+
+    def watch(self, body: Body) -> list[View]:
+        """The flags that a body of this node may raise; the run looks at them, too."""
         ...
 
     def check(self, message: str) -> View:

@@ -3,7 +3,8 @@ depend on data.
 
 A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive
 where it begins, and to the branches taken where Ifs depend on no more than shapes and small inputs: such an
-If is no such node, its branch is part of the plan (`compiler/branches.py`).
+If is no such node, its branch is part of the plan (`compiler/branches.py`). Nor are If, Loop and Scan whose
+bodies native code can run (`compiler/bodies.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine, host
+from ingot.compiler.bodies import Enclosing
 from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
@@ -117,6 +119,11 @@ class Driver:
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
         self._last_use = _last_uses(index)
+
+    @property
+    def _enclosing(self) -> Enclosing:
+        resources = self.resources
+        return Enclosing(resources.machine, resources.packed, resources.options, resources.threads)
 
     def run(self, feeds: Sequence[Array], record: Record | None = None) -> list[Array]:
         """Outputs for contiguous arrays of the inputs, then of the captured values.
@@ -219,10 +226,15 @@ class Driver:
         asked: list[tuple[Question, bool]] = []
         while known.cut:
             branch = self._branch(index, known, values, arrays, asked, tree)
-            if branch is None:
+            if branch is not None:
+                index = with_branch(index, known.stop, branch)
+                further = infer_facts(index, known.stop, known.facts)
+                known = replace(further, start=start, bodies=known.bodies)
+                continue
+            further = self._enclosing.beyond(index, known)
+            if further is None:
                 break
-            index = with_branch(index, known.stop, branch)
-            known = replace(infer_facts(index, known.stop, known.facts), start=start)
+            known = further
         if index is not self.index:
             last_use = _last_uses(index)
         if known.cut:

@@ -73,6 +73,7 @@ class Instance:
             [(patch.word, patch.index, patch.offset) for patch in patches]
             for patches in (plan.input_patches, plan.output_patches)
         )
+        self._words[plan.links[:, 0]] = self._words.ctypes.data + 8 * plan.links[:, 1]
         self._rows = plan.rows.copy()
         self._rows[:, 1] = self._words.ctypes.data + 8 * plan.rows[:, 1]
         line = 8 * spmd.COUNTER_WORDS

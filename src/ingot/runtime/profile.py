@@ -45,8 +45,8 @@ class KernelProfile:
 @dataclass(slots=True)
 class Record:
     """What one run did: the kind of each node, seconds of each by its position, and every step in order,
-    those of the bodies of If, Loop and Scan included. Noting a step takes as little time as can be: it counts
-    for the node whose body the step is in.
+    those of bodies that the driver runs included (others are in a step of their plan). Noting a step takes as
+    little time as can be: it counts for the node whose body the step is in.
     """
 
     kinds: dict[int, str] = field(default_factory=dict[int, str])
