@@ -56,6 +56,7 @@ _FAMILIES = (
     "control",
     "sequence",
     "image",
+    "text",
 )
 
 
@@ -389,9 +390,9 @@ def attr_int(node: ir.Node, name: str, default: int) -> int:
 
 
 def attr_float(node: ir.Node, name: str, default: float) -> float:
-    """A float attribute."""
+    """A float attribute; a default is the float32 that the file would hold."""
     attribute = node.attributes.data.get(name)
-    return default if attribute is None else attribute.value
+    return float(np.float32(default)) if attribute is None else attribute.value
 
 
 def attr_str(node: ir.Node, name: str, default: str) -> str:

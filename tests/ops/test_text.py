@@ -1,0 +1,155 @@
+"""Operators on strings against ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as h
+import onnxruntime
+import pytest
+
+import ingot
+
+
+def text(*words: str) -> np.ndarray:
+    return np.array(words, object)
+
+
+def model_of(op: str, feed: list[np.ndarray], outputs: int, **attributes: Any) -> onnx.ModelProto:
+    names = [f"i{i}" for i in range(len(feed))]
+    kinds = [
+        onnx.TensorProto.STRING if a.dtype == object else h.np_dtype_to_tensor_dtype(a.dtype) for a in feed
+    ]
+    made = [f"o{i}" for i in range(outputs)]
+    graph = h.make_graph(
+        [h.make_node(op, names, made, **attributes)],
+        "g",
+        [h.make_tensor_value_info(n, k, a.shape) for n, k, a in zip(names, kinds, feed, strict=True)],
+        [onnx.ValueInfoProto(name=name) for name in made],
+    )
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=9)
+
+
+def ours(op: str, feed: list[np.ndarray], outputs: int = 1, **attributes: Any) -> list[np.ndarray]:
+    session = ingot.InferenceSession(model_of(op, feed, outputs, **attributes))
+    return session.run(None, {f"i{i}": a for i, a in enumerate(feed)})
+
+
+def both(op: str, feed: list[np.ndarray], outputs: int = 1, **attributes: Any) -> list[list[Any]]:
+    """What Ingot and ONNX Runtime answer, as lists."""
+    peer = onnxruntime.InferenceSession(model_of(op, feed, outputs, **attributes).SerializeToString())
+    theirs = peer.run(None, {f"i{i}": a for i, a in enumerate(feed)})
+    return [
+        [(a.shape, a.tolist()) for a in found] for found in (ours(op, feed, outputs, **attributes), theirs)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (5, 1), (0,)])
+@pytest.mark.parametrize("delimiter", [None, "", ",", "b "])
+@pytest.mark.parametrize("most", [None, 0, 1, 3])
+def test_parts_of_strings(shape: tuple[int, ...], delimiter: str | None, most: int | None) -> None:
+    words = text(" a  b c ", "x,y,,z", "b b b", ",", "one")
+    x = (
+        words.reshape(shape)
+        if shape and 0 not in shape
+        else np.array(words[0], object)
+        if not shape
+        else words[:0]
+    )
+    given = {"delimiter": delimiter, "maxsplit": most}
+    got, want = both("StringSplit", [x], 2, **{k: v for k, v in given.items() if v is not None})
+    assert got == want
+
+
+@pytest.mark.parametrize("change", ["NONE", "LOWER", "UPPER"])
+@pytest.mark.parametrize("sensitive", [0, 1])
+@pytest.mark.parametrize("x", [text("Monday", "monday", "x", "École", "é"), text("monday")[None]])
+def test_words_without_stop_words(change: str, sensitive: int, x: np.ndarray) -> None:
+    """Letters keep their accents; case needs none of the machine's locales, as ONNX Runtime's does."""
+    attributes = {"case_change_action": change, "is_case_sensitive": sensitive, "stopwords": ["monday"]}
+    (got,) = ours("StringNormalizer", [x], **attributes)
+    kept = [w for w in x.ravel() if (w if sensitive else w.lower()) != "monday"] or [""]
+    cased = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}[change]
+    assert got.tolist() == np.array([cased(w) for w in kept], object).reshape(*x.shape[:-1], -1).tolist()
+
+
+@pytest.mark.parametrize("mode", ["TF", "IDF", "TFIDF"])
+@pytest.mark.parametrize("skips", [0, 1, 5])
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 2), (2, 2), (1, 3), (3, 3)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_counts_of_n_grams(mode: str, skips: int, lengths: tuple[int, int], weighted: bool) -> None:
+    """The i-th weight belongs to the i-th n-gram of the pool, wherever its count is put."""
+    attributes: dict[str, Any] = {
+        "pool_int64s": [2, 3, 5, 5, 4, 5, 6, 7, 8, 5, 6, 7],
+        "ngram_counts": [0, 3, 9],
+        "ngram_indexes": [6, 0, 2, 1, 5, 4, 3],
+        "mode": mode,
+        "max_skip_count": skips,
+        "min_gram_length": lengths[0],
+        "max_gram_length": lengths[1],
+    }
+    if weighted:
+        attributes["weights"] = [0.5, 2.0, 1.5, 3.0, 0.25, 7.0, 1.25]
+    x = np.array([[1, 1, 3, 3, 3, 7, 8], [8, 5, 4, 5, 6, 7, 5]], np.int64)
+    for rows in (x, x[0], x[:, :0]):
+        got, want = both("TfIdfVectorizer", [rows], **attributes)
+        assert got == want
+
+
+def test_n_grams_of_words() -> None:
+    """What a pool of words has."""
+    x = text("a", "b", "a", "b", "c")
+    got, want = both(
+        *("TfIdfVectorizer", [x]),
+        mode="TF",
+        min_gram_length=1,
+        max_gram_length=2,
+        max_skip_count=1,
+        pool_strings=["a", "c", "a", "b", "b", "b"],
+        ngram_counts=[0, 2],
+        ngram_indexes=[0, 1, 2, 3],
+    )
+    assert got == want
+
+
+@pytest.mark.parametrize("pattern", ["", "[a-z]+", ".*b", "(x|y){2}"])
+def test_patterns(pattern: str) -> None:
+    got, want = both("RegexFullMatch", [text("", "ab", "xy", "b")], pattern=pattern)
+    assert got == want
+
+
+def test_joined_strings() -> None:
+    got, want = both("StringConcat", [text("a", "")[:, None], text("", "x", "日本")])
+    assert got == want
+
+
+BAD: dict[str, tuple[str, list[np.ndarray], dict[str, Any]]] = {
+    "a pattern that is none": ("RegexFullMatch", [text("a")], {"pattern": "("}),
+    "numbers to join": ("StringConcat", [text("a"), np.ones(1, np.float32)], {}),
+    "shapes that do not broadcast": ("StringConcat", [text("a", "b"), text("a", "b", "c")], {}),
+    "words in a table": ("StringNormalizer", [text("a", "b").reshape(2, 1)], {}),
+    "no such case": ("StringNormalizer", [text("a")], {"case_change_action": "TITLE"}),
+    "a pool cut wrong": (
+        *("TfIdfVectorizer", [np.ones(2, np.int64)]),
+        {"pool_int64s": [1, 2, 3], "ngram_counts": [0, 0], "ngram_indexes": [0], "mode": "TF"},
+    ),
+    "fewer weights": (
+        *("TfIdfVectorizer", [np.ones(2, np.int64)]),
+        {
+            "pool_int64s": [1, 2],
+            "ngram_counts": [0],
+            "ngram_indexes": [0, 1],
+            "mode": "IDF",
+            "weights": [1.0],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_refused(name: str) -> None:
+    op, feed, attributes = BAD[name]
+    with pytest.raises(ingot.IngotError, match=op):
+        ours(op, feed, **attributes)
