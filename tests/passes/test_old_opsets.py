@@ -76,6 +76,8 @@ MEANINGS: list[tuple[str, list[int], dict[str, Any], dict[str, Any], Any]] = [
     ("Softmax", [11], {"x": X}, {"axis": -1}, lambda: softmax(X, 2)),
     ("LogSoftmax", [1, 11], {"x": X}, {}, lambda: softmax(X, 1, log=True)),
     ("Hardmax", [1, 11], {"x": X}, {}, lambda: np.eye(12)[X.reshape(2, 12).argmax(1)].reshape(X.shape)),
+    ("Softmax", [1, 11], {"x": X[:, :0]}, {}, lambda: X[:, :0]),
+    ("Hardmax", [1, 11], {"x": X[:, :, :0]}, {}, lambda: X[:, :, :0]),
     ("Clip", [1, 6], {"x": X}, {"min": -0.5, "max": 0.25}, lambda: np.clip(X, -0.5, 0.25)),
     ("Clip", [1, 6], {"x": X}, {"max": 0.25}, lambda: np.minimum(X, F32(0.25))),
     ("Clip", [6], {"x": np.array([np.inf, -np.inf, 1], F32)}, {}, lambda: [3.4028235e38, -3.4028235e38, 1]),

@@ -144,6 +144,8 @@ class Lowering:
         self._fused: dict[ir.Value, Elementwise | Anchor] = {}  # what lies nowhere: part of a kernel
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
         self._has_packed = False
+        #: Of complex128 no register has elements: the host computes what touches it.
+        self._has_wide = any(f.dtype.itemsize > 8 for f in self._facts.values())
         self._turns = itertools.count()
         self._steps: list[Call | Series | Nested | HostStep] = []
         self._checks: list[Check] = []
@@ -176,7 +178,7 @@ class Lowering:
             self._position = position
             node, op = self._index.nodes[position], self._index.ops[position]
             self._kinds[position] = "native"
-            if not op.lower(node, self):
+            if (self._has_wide and self._is_wide(node)) or not op.lower(node, self):
                 self._kinds[position] = "host"
                 self._evaluate_on_host(node)
         if self._has_packed:
@@ -186,6 +188,10 @@ class Lowering:
             view = target if value is self._counted else self.view(value)
             if view != target:
                 self.emit(copy(view, target, self.machine))
+
+    def _is_wide(self, node: ir.Node) -> bool:
+        every = (*node.inputs, *node.outputs)
+        return any(v in self._facts and self._facts[v].dtype.itemsize > 8 for v in every if v is not None)
 
     # ---- what operators ask --------------------------------------------------------------------------------
 

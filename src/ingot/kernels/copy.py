@@ -97,7 +97,12 @@ def _transpose(
 
 
 def as_bits(view: View) -> View:
-    """The same memory as unsigned integers of the elements' size: a copy need not know what they mean."""
+    """The same memory as unsigned integers of the elements' size: a copy need not know what they mean. Of
+    16 bytes (complex128) there are two, along another last dimension.
+    """
+    if view.dtype.itemsize == 16:
+        strides = (*(2 * stride for stride in view.strides), 1)
+        return replace(view, dtype=np.dtype(np.uint64), shape=(*view.shape, 2), strides=strides)
     return replace(view, dtype=np.dtype(f"uint{8 * view.dtype.itemsize}"))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 Array = Any  # floats come as float64, integers in their own type
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+#: Defaults of LeakyRelu and HardSigmoid as float32 holds them, which is what attributes are.
+LEAKY_ALPHA, HARD_ALPHA = float(np.float32(0.01)), float(np.float32(0.2))
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -271,7 +273,7 @@ def relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
-def leaky_relu(x: Array, alpha: float = 0.01) -> Array:
+def leaky_relu(x: Array, alpha: float = LEAKY_ALPHA) -> Array:
     """x, or alpha x below 0."""
     return np.where(x < 0, alpha * x, x)
 
@@ -297,8 +299,8 @@ def celu(x: Array, alpha: float = 1.0) -> Array:
 
 
 def thresholded_relu(x: Array, alpha: float = 1.0) -> Array:
-    """x above alpha, else 0."""
-    return np.where(x <= alpha, 0.0, x)
+    """x above alpha, else 0: NaN is above nothing."""
+    return np.where(x > alpha, x, 0.0)
 
 
 def softsign(x: Array) -> Array:
@@ -306,7 +308,7 @@ def softsign(x: Array) -> Array:
     return x / (1.0 + np.abs(x))
 
 
-def hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
+def hard_sigmoid(x: Array, alpha: float = HARD_ALPHA, beta: float = 0.5) -> Array:
     """alpha x + beta, within [0, 1]."""
     return np.clip(alpha * x + beta, 0.0, 1.0)
 

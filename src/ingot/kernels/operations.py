@@ -329,15 +329,15 @@ def _relu(x: Lanes) -> Lanes:
     return x.at_least(0)
 
 
-def _leaky_relu(x: Lanes, alpha: float = 0.01) -> Lanes:
+def _leaky_relu(x: Lanes, alpha: float = plain.LEAKY_ALPHA) -> Lanes:
     return (x * alpha).where(x < 0.0, x)
 
 
 def _thresholded_relu(x: Lanes, alpha: float = 1.0) -> Lanes:
-    return x.constant(0.0).where(x <= alpha, x)
+    return x.where(x > alpha, x.constant(0.0))
 
 
-def _hard_sigmoid(x: Lanes, alpha: float = 0.2, beta: float = 0.5) -> Lanes:
+def _hard_sigmoid(x: Lanes, alpha: float = plain.HARD_ALPHA, beta: float = 0.5) -> Lanes:
     return (x * alpha + beta).at_least(0.0).at_most(1.0)
 
 

@@ -16,6 +16,8 @@ import onnx_ir as ir
 from ingot.errors import ModelError
 from ingot.kernels.call import constant
 from ingot.kernels.definitions import (
+    HARD_ALPHA,
+    LEAKY_ALPHA,
     celu,
     elu,
     erf,
@@ -199,11 +201,11 @@ _row("Erf", 13, erf, 1)
 _row("Exp", 13, np.exp, 1)
 _row("Floor", 13, np.floor, 1, exact=True)
 _row("Gelu", 20, gelu, 1, approximate="none")
-_row("HardSigmoid", 22, hard_sigmoid, 1, alpha=0.2, beta=0.5)
+_row("HardSigmoid", 22, hard_sigmoid, 1, alpha=HARD_ALPHA, beta=0.5)
 _row("HardSwish", 22, hard_swish, 1)
 _row("IsInf", 20, is_inf, 1, predicate=True, detect_negative=1, detect_positive=1)
 _row("IsNaN", 20, np.isnan, 1, predicate=True)
-_row("LeakyRelu", 16, leaky_relu, 1, alpha=0.01)
+_row("LeakyRelu", 16, leaky_relu, 1, alpha=LEAKY_ALPHA)
 _row("Log", 13, np.log, 1)
 _row("Mish", 22, mish, 1)
 _row("Neg", 13, np.negative, 1, exact=True)

@@ -575,7 +575,7 @@ class OneHot(Op):
         indices = np.expand_dims(indices, axis)
         positions = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(indices.ndim)])
         hit = np.where(indices < 0, indices + depth, indices) == positions
-        return [np.where(hit, values[1], values[0])]
+        return [np.where(hit, values[1:], values[:1])]  # arrays: of strings, scalars would be cut off
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """An expression of the position in the new axis."""

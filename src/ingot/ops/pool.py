@@ -185,7 +185,7 @@ class MaxPool(Pool):
         rank = len(window.kernel)
         lowest = -np.inf if is_float(x.dtype) else np.iinfo(x.dtype).min
         windows = window.windows(x if is_native(x.dtype) else widen(x), lowest)
-        flat = windows.reshape(*windows.shape[: 2 + rank], -1)
+        flat = windows.reshape(*windows.shape[: 2 + rank], math.prod(window.kernel))
         outputs = [rounded(flat.max(-1), x.dtype)]
         if len(node.outputs) > 1:
             order: Literal["C", "F"] = "F" if attr_int(node, "storage_order", 0) else "C"

@@ -318,8 +318,9 @@ class _Window(_Table):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """By the formula."""
         size = int(present(inputs, 0).reshape(()))
-        period = max(1, size if attr_int(node, "periodic", 1) else size - 1)
-        angle = 2.0 * np.pi / period * np.arange(size)
+        period = size if attr_int(node, "periodic", 1) else size - 1
+        with np.errstate(invalid="ignore"):  # the only place of a symmetric window: 0 / 0, as it is defined
+            angle = 2.0 * np.pi * (np.arange(size) / period)
         return [rounded(sum(c * np.cos(i * angle) for i, c in enumerate(self.terms)), self._dtype(node))]
 
 

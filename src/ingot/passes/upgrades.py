@@ -299,7 +299,7 @@ def _softmax(g: Editor, node: ir.Node) -> Replacement:
         _set(node, "axis", -1)
         return None
     flat = g.op("Flatten", x, axis=axis)
-    return [g.op("Reshape", g.op(node.op_type, flat, axis=-1), g.op("Shape", x))]
+    return [g.op("Reshape", g.op(node.op_type, flat, axis=-1), g.op("Shape", x), allowzero=1)]
 
 
 @upgrade("Gemm", to=7)
