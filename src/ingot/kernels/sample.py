@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ingot.codegen.builder import I64, Builder, Int, Value, element_of, lanes_of, vector
+from ingot.codegen.builder import F32, I64, Builder, Int, Value, element_of, integers, lanes_of, vector
 from ingot.codegen.elements import (
     gather_element,
     gather_element_at,
@@ -178,6 +178,41 @@ class _Axis:
         return k.ir.fptosi(number, vector(I64, lanes_of(number.type))), weight
 
 
+class _Pair:
+    """Two neighbours along the last axis, side by side in memory: one gather of 64 bits reads both, and
+    gathers cost what they have elements.
+    """
+
+    def __init__(self, k: Builder, size: Value, taps: list[tuple[Value, Lanes]]) -> None:
+        """size: at least 2. taps: where the weights are, at most one apart where neither is 0."""
+        self._k, ir = k, k.ir
+        (low, _), (high, _) = taps
+        lanes = lanes_of(low.type)
+        # The first is always one of the two: where numbers are too large for neighbours, it has all weight.
+        before = ir.sub(low, k.splat(1, low.type))
+        base = k.min(k.min(low, k.max(high, before)), k.broadcast(k.sub(size, 2), lanes))
+        self._base = base
+        self._weights: list[Lanes] = []
+        for at in (base, ir.add(base, k.splat(1, base.type))):
+            one, two = (w.where(ir.icmp_signed("==", index, at), 0.0) for index, w in taps)
+            self._weights.append(one + two)
+        self._counts = [weight.compare("!=", 0.0) for weight in self._weights]
+        self._either = ir.or_(*self._counts)
+
+    def total(self, source: Value, offset: Value, mask: Value) -> Lanes:
+        """The sum of both, read at `offset` in the axes before."""
+        k, lanes = self._k, lanes_of(offset.type)
+        mask = k.ir.and_(mask, self._either)
+        both = k.gather_at(source, k.ir.add(offset, self._base), vector(I64, lanes), mask, F32)
+        flat = k.ir.bitcast(both, vector(F32, 2 * lanes))
+        sums: list[Lanes] = []
+        for i, (weight, counts) in enumerate(zip(self._weights, self._counts, strict=True)):
+            picked = integers(32, tuple(range(i, 2 * lanes, 2)))
+            value = Lanes(k, k.ir.shuffle_vector(flat, flat, picked))
+            sums.append((value * weight).where(counts, 0.0))
+        return sums[0] + sums[1]
+
+
 @kernel("x", "xn", "xc", "grid", "gn", "out", "yn", "yc", "places", "blocks", "per_tile", "channels")
 def _grid_sample(
     k: Builder,
@@ -189,9 +224,13 @@ def _grid_sample(
     mode: Mode,
     padding: Padding,
     corners: bool,
+    paired: bool,
     lanes: int,
 ) -> None:
-    """A tile is a block of places of an image; vectors lie along places, the channels are a loop."""
+    """A tile is a block of places of an image; vectors lie along places, the channels are a loop.
+
+    paired: the last axis is read as `_Pair`.
+    """
     element, grid_element = memory_element(dtype), memory_element(grid_dtype)
     places, channels = k.arg("places"), k.arg("channels")
     strides = [k.arg(f"s{d}") for d in range(dims)]
@@ -205,14 +244,22 @@ def _grid_sample(
             return weight
         return weight.double() if compute == "float64" else weight.single()
 
-    def total(source: Value, taps: list[list[tuple[Value, Lanes]]], offset: Value, mask: Value) -> Lanes:
+    def total(
+        source: Value,
+        taps: list[list[tuple[Value, Lanes]]],
+        pair: _Pair | None,
+        offset: Value,
+        mask: Value,
+    ) -> Lanes:
         """The sum over the last axes' neighbours, for places at `offset` in the axes before."""
+        if not taps and pair is not None:
+            return pair.total(source, offset, mask)
         if not taps:
             return Lanes(k, gather_element_at(k, source, dtype, lanes, offset, mask))
         sums: Lanes | None = None
         for moved, weight in taps[0]:
             matters = k.ir.and_(mask, weight.compare("!=", 0.0))
-            inner = total(source, taps[1:], k.ir.add(offset, moved), matters) * weight
+            inner = total(source, taps[1:], pair, k.ir.add(offset, moved), matters) * weight
             inner = inner.where(matters, 0.0)
             sums = inner if sums is None else sums + inner
         assert sums is not None
@@ -230,14 +277,19 @@ def _grid_sample(
             mask = k.lanes_below(left, lanes)
             here = k.at(points, k.mul(place, dims), grid_element)
             taps: list[list[tuple[Value, Lanes]]] = []
+            pair: _Pair | None = None
             for d, axis in enumerate(axes):
                 where = k.at(here, dims - 1 - d, grid_element)
                 at = Lanes(k, gather_element(k, where, grid_dtype, lanes, dims, left))
                 step = k.broadcast(strides[d], lanes)
-                taps.append([(k.ir.mul(i, step), in_sum(w)) for i, w in axis.neighbours(at)])
+                found = [(i, in_sum(w)) for i, w in axis.neighbours(at)]
+                if paired and d == dims - 1:
+                    pair = _Pair(k, k.arg(f"n{d}"), found)
+                else:
+                    taps.append([(k.ir.mul(i, step), w) for i, w in found])
             with k.loop(0, channels) as channel:
                 source = k.at(data, k.mul(channel, k.arg("xc")), element)
-                value = total(source, taps, k.zero(vector(I64, lanes)), mask).value
+                value = total(source, taps, pair, k.zero(vector(I64, lanes)), mask).value
                 where = k.at(target, k.mul(channel, k.arg("yc")), element)
                 store_element(k, value, where, dtype, place, mask)
 
@@ -264,6 +316,7 @@ def grid_sample(
             mode=mode,
             padding=padding,
             corners=corners,
+            paired=mode == "linear" and x.dtype == np.float32 and x.strides[-1] == 1 and sizes[-1] > 1,
             lanes=lanes,
         ),
         [x, *x.strides[:2], grid, places * dims, out, *out.strides[:2], places, blocks, per_tile, channels,
