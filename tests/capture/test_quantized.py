@@ -12,6 +12,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import nn
 
 import ingot
+from ingot.capture.rounding import is_a_rounding
 from ingot.errors import ExportError
 from tests.capture.support import op_types, parity
 
@@ -95,3 +96,98 @@ def test_fake_quantize() -> None:
         (x,),
     )
     np.testing.assert_allclose(program(x), y.numpy(), atol=1e-5)
+
+
+class Halves(nn.Module):
+    """Means of quantised numbers lie half way between two steps, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (aoq.FakeQuantize(quant_min=0, quant_max=255) for _ in range(2))
+
+    def forward(self, x: T) -> T:
+        return self.last(torch.nn.functional.avg_pool2d(self.first(x), 2))
+
+
+def test_halves_may_round_either_way() -> None:
+    """PyTorch multiplies by the inverse of the scale, QuantizeLinear divides by it."""
+    for scale in (0.013, 0.0271, 0.03337):
+        model, x = Halves(), torch.randn(2, 3, 8, 8)
+        model(x)
+        model.apply(aoq.disable_observer)
+        for part in (model.first, model.last):
+            part.scale.fill_(scale)
+            part.zero_point.fill_(121)
+        program = ingot.export(model, (x,))
+        assert (np.abs(program(x) - model(x).numpy()) <= scale * 1.001).all()
+
+
+def test_a_rounding_is_told_from_a_mistake() -> None:
+    """The same steps pass, with ties either way; another zero point, and one element far away, do not."""
+    steps = np.random.default_rng(0).integers(-100, 100, 4000) / 2  # half of them ties
+    want = (np.rint(steps) * 0.1).astype(np.float32)
+
+    def run(seed: int) -> Any:
+        moved = steps + np.random.default_rng(seed).uniform(-1e-6, 1e-6, steps.shape)
+        return (np.rint(moved) * 0.1).astype(np.float32)
+
+    up = (np.floor(steps + 0.5) * 0.1).astype(np.float32)
+    assert is_a_rounding(want, up, run, 0.0)
+    assert not is_a_rounding(want, want + np.float32(0.1), run, 0.0)
+    far = want.copy()
+    far[7] += 1
+    assert not is_a_rounding(want, far, run, 0.0)
+    assert not is_a_rounding(want, np.full_like(want, np.nan), run, 0.0)
+
+
+class Packed(torch.Tensor):
+    """A weight of int8 and its scales, as torchao's are: it says itself what a linear layer does with it."""
+
+    @staticmethod
+    def __new__(cls, data: T, scale: T) -> Packed:
+        return torch.Tensor._make_wrapper_subclass(cls, data.shape, dtype=scale.dtype)  # pyright: ignore
+
+    def __init__(self, data: T, scale: T) -> None:
+        self.data8, self.scale = data, scale
+
+    def __tensor_flatten__(self) -> Any:
+        return ["data8", "scale"], None
+
+    @classmethod
+    def __tensor_unflatten__(cls, inner: Any, *_: Any) -> Packed:
+        return cls(inner["data8"], inner["scale"])
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.linear:
+            x, w, bias = args
+            return x @ w.data8.to(x.dtype).T * w.scale + bias
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].data8, args[0].scale)
+        plain = [a.data8 * a.scale[:, None] if isinstance(a, cls) else a for a in args]
+        return func(*plain, **(kwargs or {}))
+
+
+def test_weights_that_are_made_of_other_tensors() -> None:
+    """In a layer that they know, in an operator that they leave to torch, and an integer product."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 5)
+            data = torch.randint(-127, 128, (5, 4), dtype=torch.int8)
+            self.linear.weight = nn.Parameter(Packed(data, torch.rand(5) / 100), requires_grad=False)
+
+        def forward(self, x: T) -> Any:
+            row = (x * 10).to(torch.int8)
+            return self.linear(x), x * self.linear.weight[0], torch._int_mm(row, row.T)
+
+    net, x = Net(), torch.randn(3, 4)
+    program = ingot.export(net, (x,))
+    for got, want in zip(program(x), net(x), strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), atol=1e-5)

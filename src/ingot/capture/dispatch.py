@@ -27,6 +27,7 @@ from ingot.capture.entries import View
 from ingot.capture.folding import fold, lift
 from ingot.capture.missing import without_row
 from ingot.capture.overloads import RANDOM, Plan, name_of, python_source, tensors_of
+from ingot.capture.tensors import made_of_others
 from ingot.capture.where import add_line, quoted_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
 
@@ -65,6 +66,8 @@ class Dispatch(TorchDispatchMode):
         self.recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(map(made_of_others, types)):
+            return NotImplemented  # the tensor itself takes the call apart, and its parts come here
         return dispatch(self.recorder, func, args, kwargs or {})
 
 

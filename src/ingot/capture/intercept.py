@@ -30,6 +30,7 @@ from ingot.capture.lists import Rows
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
+from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -68,6 +69,10 @@ class Intercept(TorchFunctionMode):
         g = self.recorder
         if g.paused:
             return func(*args, **kwargs)
+        if any(map(made_of_others, types)):
+            # The tensor itself takes the call apart, and its parts come here; or it leaves that to torch.
+            asks_torch = not torch._C._is_torch_function_enabled()
+            return func(*args, **kwargs) if asks_torch else NotImplemented
         _refuse_perhaps_none(func, args, kwargs)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass_type
 
 from ingot.errors import ExportError
 
@@ -65,6 +68,14 @@ class Memory:
     def transposed(self) -> Memory:
         """The same memory read with all axes in reverse."""
         return Memory(self.address, self.dtype, self.shape[::-1], self.strides[::-1])
+
+
+@functools.lru_cache(maxsize=256)
+def made_of_others(kind: type) -> bool:
+    """Whether tensors of this class are made of other tensors and say themselves what operators do with
+    them, as torchao's quantised weights do.
+    """
+    return is_traceable_wrapper_subclass_type(kind) and not issubclass(kind, FakeTensor)
 
 
 def of_array(name: str, array: npt.NDArray[Any]) -> torch.Tensor:

@@ -48,6 +48,12 @@ def matmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
     return g.op("MatMul", g.val(input), g.val(other))
 
 
+@row("_int_mm")
+def int_matmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
+    """int8 matrices multiplied into int32."""
+    return g.op("MatMulInteger", g.val(input), g.val(other))
+
+
 @whole(Tensor.__rmatmul__)
 def rmatmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
     """other @ self."""

@@ -1,0 +1,83 @@
+"""How much of a quantised model's result hangs on how numbers half way between two steps are rounded.
+
+PyTorch quantises x by `round(x * (1 / scale))`, QuantizeLinear by `round(x / scale)`, and sums before it are
+added in another order: where x lies half way between two steps but for its last digits, as means and sums of
+quantised numbers often do, they choose different ones. Neither is wrong. The module is run with those digits
+moved at random: an exported model may differ from it as much as it then differs from itself, in its largest
+difference, in the mean square of all, and in how many elements move that no other draw moved. A zero point, a
+scale or an axis that is wrong moves all elements, those that no rounding moves among them.
+"""
+
+# torch's operators are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Array = npt.NDArray[Any]
+RUNS = 6  # of the module, its quantisers' operands moved otherwise in each
+MOVED = 2.0**-20  # of the largest operand of a quantiser: what sums of float32 in another order differ by
+_LARGEST, _MEAN = 2.0, 3.0  # how much more than the module from itself an exported model may differ
+
+
+class Otherwise(TorchDispatchMode):
+    """Moves what is about to be quantised by its last digits."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and quantises(func) and args[0].is_floating_point() and args[0].numel():
+            x = args[0]
+            part = torch.rand(x.shape, generator=self.random) * 2 - 1
+            args = ((x + part * (x.abs().max() * MOVED)).to(x.dtype), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def quantises(func: Any) -> bool:
+    """Whether an operator of torch's rounds its first operand to steps."""
+    name: str = func.__name__
+    return ("quantize" in name and "dequantize" not in name) or "_fq_helper" in name
+
+
+def is_a_rounding(want: Array, got: Array, run: Callable[[int], Array], allowed: float) -> bool:
+    """Whether two results differ by what other roundings of the quantisers' operands make of the first.
+
+    run: the module's result with those moved, by the number of a draw
+    allowed: the difference that floats may have besides
+    """
+    if want.shape != got.shape or want.dtype != got.dtype or not want.size:
+        return False
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return False
+    moved = np.stack([np.abs(run(i).astype(np.float64) - a) for i in range(RUNS)])
+    apart = np.abs(a - b)
+    mean = max(map(_root_mean_square, moved))
+    if apart.max() > _LARGEST * moved.max() + allowed or _root_mean_square(apart) > _MEAN * mean + allowed:
+        return False
+    alone = [_beyond(moved[i], np.delete(moved, i, 0), allowed) for i in range(RUNS)]
+    return _beyond(apart, moved, allowed) <= _MEAN * max(alone) + 1
+
+
+def _beyond(apart: Array, others: Array, allowed: float) -> int:
+    """How many elements differ by more than in all the others."""
+    return int((apart > _LARGEST * others.max(0) + allowed).sum())
+
+
+def _root_mean_square(x: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def is_quantised(op_types: Sequence[str]) -> bool:
+    """Whether a graph rounds to steps anywhere."""
+    return any(t in ("QuantizeLinear", "DynamicQuantizeLinear") for t in op_types)
