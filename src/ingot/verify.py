@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 # Runs a model: (inputs by name, names of the wanted outputs) to arrays.
 Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
 # Opens a model for running.
@@ -64,8 +65,8 @@ class Report:
     refused: list[dict[str, int]] = field(
         default_factory=list[dict[str, int]]
     )  # sizes the module itself refuses
-    #: sides of branches and loops that no case took, and inputs that are empty, or do not fit each other, on
-    #: which the exported model fails
+    #: sides of branches and loops that no case took; inputs that are empty, or do not fit each other, on
+    #: which the exported model fails; lines whose order of equal values is torch's own to choose
     unverified: list[str] = field(default_factory=list[str])
 
     @property
@@ -125,14 +126,47 @@ def verify(
     feeds = {n: as_array(t) for n, t in zip(call.names, call.tensors, strict=True)}
     if not set(wanted) <= set(feeds) and len(wanted) == len(feeds):
         feeds = dict(zip(wanted, feeds.values(), strict=True))
-    expected = reference_outputs(reference, *call.with_tensors(call.tensors))
     names = [str(v.name) for v in graph.graph.outputs]
     results = runner(graph)({k: v for k, v in feeds.items() if k in wanted}, names)
+
+    def called() -> list[Array]:
+        return reference_outputs(reference, *call.with_tensors(call.tensors))
+
+    def differences(expected: Sequence[Array]) -> dict[str, float]:
+        return {
+            name: _check(name, want, got, rtol, lambda want=want: want, "")
+            for name, want, got in zip(names, expected, results, strict=True)
+        }
+
+    expected = called()
     _require_as_many(expected, names)
-    report = Report([Case({}, {})])
-    for name, want, got in zip(names, expected, results, strict=True):
-        report.cases[0].differences[name] = _check(name, want, got, rtol, lambda want=want: want, "")
-    return report
+    found, ties = _with_ties(differences, expected, called)
+    return Report([Case({}, found)], unverified=ties)
+
+
+def _with_ties(
+    differences: Callable[[T], dict[str, float]], wanted: T, again: Callable[[], T]
+) -> tuple[dict[str, float], list[str]]:
+    """The differences from what the module gives, and the lines where it gives that only with equal values in
+    ONNX's order: torch leaves theirs open.
+
+    Raises:
+        VerificationError: the outputs differ, in whatever order equal values come.
+    """
+    from ingot.capture.ties import FirstOfEqual
+
+    try:
+        return differences(wanted), []
+    except VerificationError:
+        with FirstOfEqual() as first:  # which also holds for inputs moved by their rounding
+            wanted = again()
+            if not first.lines:
+                raise
+            found = differences(wanted)
+    return found, [
+        f"the order of equal values, which torch leaves open ({line}): the model takes the first"
+        for line in first.lines
+    ]
 
 
 def _require_as_many(expected: Sequence[Array], names: Sequence[str]) -> None:
@@ -412,26 +446,37 @@ class _Trial:
             moved = [[_nudged(x) for x in inputs] for inputs in rows[: call + 1]]
             return _reference_calls(captured, self.module, moved)[call][output]
 
-        differences: dict[str, float] = {}
-        for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
-            at = f"{where}, call {call + 1} in a row" if states else where
-            for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
-                try:
-                    found = _check(name, want, result, self.rtol, lambda c=call, i=i: shaken(c, i), at)
-                except VerificationError as error:
-                    if self._rounds_otherwise(want, result, rows, call, i):
+        def differences(wanted: Sequence[list[Array]]) -> dict[str, float]:
+            found: dict[str, float] = {}
+            for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
+                at = f"{where}, call {call + 1} in a row" if states else where
+                for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
+                    try:
+                        part = _check(name, want, result, self.rtol, lambda c=call, i=i: shaken(c, i), at)
+                    except VerificationError:
+                        if not self._rounds_otherwise(want, result, rows, call, i):
+                            raise
                         gap, scale = distance(want, result)
-                        differences[name] = max(differences.get(name, 0.0), gap / scale if scale else 0.0)
-                        continue
-                    if captured.recording.touched:
-                        raise
-                    from ingot.capture.bisect import first_difference
+                        part = gap / scale if scale else 0.0
+                    found[name] = max(found.get(name, 0.0), part)
+            return found
 
-                    feeds = captured.feeds(rows[0])
-                    node = first_difference(captured, captured.source, self.runner, rows[0], feeds, _differs)
-                    raise VerificationError(f"{error}{node}") from error
-                differences[name] = max(differences.get(name, 0.0), found)
-        report.cases.append(Case(sizes, differences))
+        try:
+            found, ties = _with_ties(
+                differences, wanted, lambda: _reference_calls(captured, self.module, rows)
+            )
+        except VerificationError as error:
+            if captured.recording.touched:
+                raise
+            from ingot.capture.bisect import first_difference
+            from ingot.capture.ties import FirstOfEqual
+
+            feeds = captured.feeds(rows[0])
+            with FirstOfEqual():
+                node = first_difference(captured, captured.source, self.runner, rows[0], feeds, _differs)
+            raise VerificationError(f"{error}{node}") from error
+        report.unverified += [line for line in ties if line not in report.unverified]
+        report.cases.append(Case(sizes, found))
         self.compared.append((list(rows[0]), sizes))
         return True
 
