@@ -38,6 +38,7 @@ SIZES = {
     """,
     8: """
     rotary_dim head_dim d_kv qk_nope_head_dim qk_rope_head_dim v_head_dim kv_channels attention_head_size
+    attention_window
     """,
     16: """
     q_lora_rank kv_lora_rank num_queries dt_rank time_step_rank state_size num_mel_bins_

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.capture import complex_numbers, fakes, scalars, translations, writes
+from ingot.capture import complex_numbers, fakes, formulas, scalars, translations, writes
 from ingot.capture.alike import Answer, Look, Unlike
 from ingot.capture.aten import Row
 from ingot.capture.entries import View
@@ -153,6 +153,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         _bind_views(g, like, tidy, made)
     else:
         _bind_results(g, name_of(func), tidy, made)
+    if plan.name in formulas.FOLLOWED:
+        formulas.follow(g, plan.name, tidy, args, kwargs)
     return tidy
 
 

@@ -307,6 +307,12 @@ def tensor_split(tensor: Any, indices_or_sections: Any, dim: int = 0) -> Any:
     return tensor.split_with_sizes([(length + parts - 1 - i) // parts for i in range(parts)], dim)
 
 
+def narrow(tensor: Any, dim: int, start: Any, length: Any) -> Any:
+    """torch.narrow, whose C++ takes a tensor for where it starts and none for how much it keeps."""
+    start, length = (n.item() if isinstance(n, torch.Tensor) else n for n in (start, length))
+    return torch.narrow(tensor, dim, start, length)
+
+
 def _split_along(name: str, axis: Callable[[Any], int]) -> Callable[..., Any]:
     """hsplit and its like: tensor_split in parts of one size."""
 
@@ -325,6 +331,7 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
     function: call
     for name, call in {
         "chunk": chunk,
+        "narrow": narrow,
         "tensor_split": tensor_split,
         "hsplit": _split_along("hsplit", lambda t: min(t.dim() - 1, 1)),
         "vsplit": _split_along("vsplit", lambda _: 0),

@@ -13,6 +13,7 @@ import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ingot.capture import formulas
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -56,7 +57,10 @@ def number(g: Recorder, value: ir.Value, kind: type, hint: Any = None) -> Any:
 
 
 def item(g: Recorder, tensor: torch.Tensor, kind: type | None = None) -> Any:
-    """The one element of a tensor as a number."""
+    """The one element of a tensor as a number; a size where sizes give it."""
+    formula = formulas.of(g, tensor) if kind in (None, int) else None
+    if formula is not None:
+        return g.env.size(formula)
     found = float if tensor.dtype.is_floating_point else bool if tensor.dtype == torch.bool else int
     kind = kind or found
     value = g.val(tensor)
@@ -76,10 +80,11 @@ def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torc
     dtype = dtype or (torch.get_default_dtype() if kind is float else DTYPE[kind])
     with g.pause():
         made = torch.empty((), dtype=dtype)
-    g.bind(
-        made,
-        g.cast(g.scalar(value), DTYPE[kind], dtype) if isinstance(value, Symbolic) else g.const(value, dtype),
-    )
+    if isinstance(value, Symbolic):
+        g.bind(made, g.cast(g.scalar(value), DTYPE[kind], dtype))
+        formulas.note(g, made, formulas.of(g, value))
+    else:
+        g.bind(made, g.const(value, dtype))
     return made
 
 

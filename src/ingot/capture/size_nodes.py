@@ -39,6 +39,7 @@ class SizeWriter:
         self.env = env
         self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
         self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
+        self.formulas: dict[ir.Value | None, Any] = {}  # of tensors of one integer that sizes of inputs give
         self._made: dict[Any, ir.Value] = Table(journal)
         self._shapes: dict[tuple[Any, ...], ir.Value] = Table(journal)
 

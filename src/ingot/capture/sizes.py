@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class SizeEnv(ShapeEnv):
         self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
         self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         self._numbers = itertools.count()
+        self._bounds_of: tuple[Any, int, dict[Any, tuple[Any, Any]]] = (None, 0, {})
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
         """A symbolic size of an input."""
@@ -311,6 +313,16 @@ class SizeEnv(ShapeEnv):
         """The model is another one where a condition on sizes does not hold: the graph must check it."""
         self.held[condition] = Guard(condition, source_line(), False, True, text)
 
+    def learn(self, condition: Any) -> None:
+        """The model goes on only where this holds: a size that only the run knows may be another one's."""
+        for part in condition.args if isinstance(condition, And) else (condition,):
+            if not isinstance(part, sympy.Eq):
+                continue
+            for side, other in (part.args, part.args[::-1]):
+                if side.is_Symbol and self.of_data(side) and not self.of_data(other):
+                    self.put(side, other)
+                    break
+
     # -- torch's entry points
 
     def evaluate_expr(
@@ -329,9 +341,9 @@ class SizeEnv(ShapeEnv):
         if e.is_number or e in (sympy.true, sympy.false):
             return e
         if fallback_value is not None and isinstance(e, _INEQUALITIES):
-            return (
-                sympy.true if fallback_value else sympy.false
-            )  # the general way: a slice keeps min(end, size)
+            implied = self._implied(e)
+            found = fallback_value if implied is None else implied  # the general way: min(end, size)
+            return sympy.true if found else sympy.false
         if isinstance(e, (BooleanFunction, Relational)):  # a plain Symbol is a Boolean too, to SymPy
             return self._decide(e)
         if self.on_int is not None:
@@ -425,6 +437,20 @@ class SizeEnv(ShapeEnv):
             if found is not None:
                 return bool(found)
         return None
+
+    def _implied(self, e: Any) -> bool | None:
+        """Whether an inequality of one size follows from what was written down of that size."""
+        line = _line(e)
+        if line is None:
+            return None
+        if self._bounds_of[0] is not self.held or self._bounds_of[1] != len(self.held):
+            self._bounds_of = self.held, len(self.held), _bounds(self.held)
+        symbol, slope, constant = line
+        low, high = self._bounds_of[2].get(symbol, (0, math.inf))
+        ends = [slope * n + constant for n in (low, high) if n != math.inf]
+        if (len(ends) == 2 or slope > 0) and min(ends) >= 0:
+            return True
+        return False if (len(ends) == 2 or slope < 0) and max(ends) < 0 else None
 
     def take(self, e: Any) -> bool:
         """Decide the user's own condition by the hints after all, and write it down."""
@@ -573,6 +599,35 @@ class SizeEnv(ShapeEnv):
                 numbers[derived] = self._replace[derived] = e
         if numbers:
             self._replace = {k: v.xreplace(numbers) for k, v in self._replace.items()}
+
+
+def _line(condition: Any) -> tuple[Any, Any, Any] | None:
+    """An inequality of one size as `slope * size + constant >= 0`; None for anything else."""
+    if not isinstance(condition, _INEQUALITIES) or len(condition.free_symbols) != 1:
+        return None
+    (symbol,) = condition.free_symbols
+    greater = isinstance(condition, (sympy.Gt, sympy.Ge))
+    difference: Any = condition.lhs - condition.rhs if greater else condition.rhs - condition.lhs
+    if isinstance(condition, (sympy.Gt, sympy.Lt)):
+        difference -= 1
+    slope = difference.coeff(symbol)
+    constant = difference - slope * symbol
+    if not (slope.is_Integer and slope and constant.is_Integer):
+        return None
+    return symbol, int(slope), int(constant)
+
+
+def _bounds(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
+    """The least and the most that each size is by these conditions."""
+    found: dict[Any, tuple[Any, Any]] = {}
+    for symbol, slope, constant in filter(None, map(_line, conditions)):
+        low, high = found.get(symbol, (0, math.inf))
+        if slope > 0:
+            low = max(low, -(constant // slope))
+        else:
+            high = min(high, constant // -slope)
+        found[symbol] = low, high
+    return found
 
 
 def _as_bound(equation: Any) -> Any:

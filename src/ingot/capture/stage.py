@@ -372,6 +372,8 @@ class Runtime:
         if self.waits(condition):
             g = recorder()
             checks.require(g, self.test(condition), f"`{checks.line()}`")
+            if isinstance(condition, torch.SymBool):
+                g.env.learn(g.env.expr(condition))
             return
         if not self._now(condition):
             error = AssertionError(message()) if message is not None else AssertionError()

@@ -372,7 +372,7 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
 
 def equal(rt: Runtime, a: Any, b: Any) -> Any:
     """a == b."""
-    if isinstance(a, (list, tuple)) and type(a) is type(b):
+    if (isinstance(a, list) and type(a) is type(b)) or (isinstance(a, tuple) and isinstance(b, tuple)):
         known = not isinstance(a, TracedList) or a.known
         if known and (not isinstance(b, TracedList) or b.known) and _symbolic(*a, *b):
             if len(a) != len(b):

@@ -488,6 +488,11 @@ def _trilu(g: Recorder, a: Tensor, diagonal: int, upper: int) -> ir.Value:
     return g.cast(y, torch.int32, torch.bool) if a.dtype == torch.bool else y
 
 
+def _is_plain(a: Tensor) -> bool:
+    """Whether a tensor's elements lie in order from the beginning of its memory."""
+    return a.is_contiguous() and a.storage_offset() == 0
+
+
 def _in_memory(
     g: Recorder, a: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any
 ) -> tuple[Tensor, Tensor]:
@@ -495,9 +500,12 @@ def _in_memory(
     entry = g.entry(a)
     start: Any = a.storage_offset() if offset is None else offset
     while entry.view is not None:
-        entry = entry.view.parent
+        parent = entry.view.parent
+        if _is_plain(entry.tensor) and not _is_plain(parent.tensor):
+            break  # reshaped: it lies as its own sizes say, and so do the strides that were read
+        entry = parent
     root = entry.tensor
-    if not root.is_contiguous() or root.storage_offset() != 0:
+    if not _is_plain(root):
         raise ExportError(
             "as_strided depends on memory layout, which ONNX does not have; it is followed in a tensor that "
             "is contiguous. Use view, unfold or slicing."

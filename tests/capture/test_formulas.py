@@ -1,0 +1,132 @@
+"""Sizes that go through tensors, checks and layouts stay sizes, and become no numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.capture.support import parity
+
+R = torch.randn
+T = torch.Tensor
+
+
+def test_a_quotient_of_sizes_is_a_size_again() -> None:
+    """`torch.div` of sizes is a tensor; a shape, a bound and a number of turns are made of it."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            n = torch.div(x.size(1), 4, rounding_mode="trunc")
+            y = x.new_zeros(x.size(0), n + 1)
+            y[:, 1:] = x[:, : n * 4].reshape(x.size(0), n, 4).sum(-1)
+            for i in range(n):
+                y[:, 0] += x[:, i]
+            return y
+
+    captured = parity(M(), (R(2, 12),), (R(3, 9),), (R(1, 4),), (R(2, 31),))
+    assert not captured.recording.env.fixed
+
+
+def test_arithmetic_on_a_tensor_of_a_size_is_followed() -> None:
+    """Windows counted as audio models do; a number made of it is the size, and equals what it equals."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            n = torch.tensor(x.shape[-1])
+            for kernel, stride in ((10, 5), (3, 2)):
+                n = torch.div(n - kernel, stride, rounding_mode="floor") + 1
+            frames = x.unfold(-1, 10, 5)[..., 0].unfold(-1, 3, 2)[..., 0]
+            return frames + torch.arange(int(n)) + torch.ones(int(n.clone().view(1)[0]))
+
+    parity(M(), (R(2, 100),), (R(3, 61),), (R(1, 1000),))
+
+
+def test_towards_zero_is_no_floor_where_numbers_may_be_negative() -> None:
+    """(3 - n) / 2 towards zero, and rounded down, for sizes on both sides of 3."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            t = torch.div(3 - x.shape[0], 2, rounding_mode="trunc")
+            f = torch.div(3 - x.shape[0], 2, rounding_mode="floor")
+            return x + t.item() + 10 * f.item()
+
+    parity(M(), (R(8, 2),), (R(2, 2),), (R(3, 2),), (R(6, 2),))
+
+
+def test_a_slice_around_a_middle_is_as_long_as_what_it_is_added_to() -> None:
+    """Relative positions: how far the slice can reach follows from the check before it."""
+
+    class M(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Parameter(R(1, 41, 3))
+
+        def forward(self, x: T) -> T:
+            if self.table.size(1) < 2 * x.size(1) - 1:
+                raise ValueError("too long")
+            middle = self.table.size(1) // 2
+            around = self.table[:, middle - x.size(1) + 1 : middle + x.size(1)]
+            return (x @ around.transpose(1, 2))[..., : x.size(1)].softmax(-1) @ x
+
+    captured = parity(M(), (R(2, 7, 3),), (R(1, 21, 3),), (R(3, 1, 3),), (R(2, 2, 3),))
+    assert not {"x_dim1", "x_batch"} & {captured.recording.env.names[s] for s in captured.recording.env.fixed}
+
+
+def test_strides_that_are_read_and_used_belong_together() -> None:
+    """Overlapping windows by as_strided, where heads were taken apart: torch keeps a view, whose strides are
+    others than those of the export, and the model computes with what it reads.
+    """
+
+    class M(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(8, 8)
+
+        def forward(self, x: T) -> T:
+            length, batch, _ = x.shape
+            h = self.project(x).view(length, batch, 2, 4).transpose(0, 1)
+            h = h.transpose(1, 2).reshape(batch * 2, length, 4)
+            h = h.view(batch * 2, length // 4, 4, 4)
+            size, stride = list(h.size()), list(h.stride())
+            size[1], stride[1] = size[1] * 2 - 1, stride[1] // 2
+            return h.as_strided(size=size, stride=stride) * 2
+
+    parity(M(), (R(16, 2, 8),), (R(8, 3, 8),), (R(12, 1, 8),))
+
+
+def test_narrow_takes_tensors_for_both_bounds() -> None:
+    """Where it starts and how much it keeps, both of data."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, n: T) -> T:
+            kept = n.max()
+            return torch.cat([x.narrow(-1, 0, kept), x.narrow(1, kept, x.size(1) - kept) * 2], 1)
+
+    n = torch.tensor([1, 3, 2])
+    parity(M(), (R(2, 6), n), (R(3, 9), n + 2), (R(1, 5), n - 1))
+
+
+def test_sizes_are_compared_with_tuples_inside_a_choice() -> None:
+    """`a is None or a.size()[:2] == (batch, length)`, where the length is data's."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, n: T) -> T:
+            y = x[: n.max()]
+            assert y is None or y.size()[:1] == (int(n.max()),)
+            return y * 2
+
+    n = torch.tensor([1, 3])
+    parity(M(), (R(5, 2), n), (R(8, 2), n + 2))
+
+
+def test_what_an_assertion_says_of_a_size_holds_from_there_on() -> None:
+    """The number of columns is data's until the model insists on one."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, n: T) -> T:
+            y = torch.cat([x.new_zeros(x.size(0), int(n.max())), x], 1)
+            y = y.narrow(1, n.max(), y.size(1) - n.max())
+            assert y.size(1) == 6
+            return y.reshape(-1, 2, 3).sum(1)
+
+    n = torch.tensor([1, 3])
+    parity(M(), (R(5, 6), n), (R(8, 6), n + 2))
