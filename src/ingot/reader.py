@@ -95,13 +95,15 @@ def read(proto: onnx.ModelProto, arrays: Arrays | None = None, lift: bool = Fals
     return Read(model, reader.external)
 
 
-def layout_of(tensor: onnx.TensorProto) -> tuple[np.dtype[Any], int] | None:
-    """The dtype of a tensor, and its bytes, if those are its array as it lies in memory."""
+def layout_of(
+    tensor: onnx.TensorProto, dims: tuple[int, ...] | None = None
+) -> tuple[np.dtype[Any], int] | None:
+    """The dtype of a tensor, and its bytes, if those are its array as it lies in memory; dims: its own."""
     dtype = _ARRAYS.get(tensor.data_type)
     if dtype is None or tensor.data_location == _EXTERNAL:
         return None
     count = 1
-    for size in tensor.dims:
+    for size in tensor.dims if dims is None else dims:
         if size < 0:
             return None
         count *= size
@@ -272,7 +274,7 @@ class _Reader:
             return tensor
         dims = tuple(proto.dims)
         if array is None:
-            array = _numbers(proto)
+            array = _numbers(proto, dims)
             if array.shape != dims:
                 array = array.reshape(dims)
         shape = self._shapes.get(dims)
@@ -317,9 +319,9 @@ def _long(proto: onnx.AttributeProto) -> ir.Attr:
     return LongAttr(proto.name, _KINDS[proto.type], array, texts, _given(proto, "doc_string"))
 
 
-def _numbers(proto: onnx.TensorProto) -> Array:
+def _numbers(proto: onnx.TensorProto, dims: tuple[int, ...]) -> Array:
     """As many numbers as the tensor's shape wants, perhaps flat."""
-    layout = layout_of(proto)
+    layout = layout_of(proto, dims)
     if layout is not None:
         dtype, size = layout
         if proto.HasField("raw_data"):

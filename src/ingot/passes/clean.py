@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from ingot.ops.registry import find
@@ -12,6 +13,8 @@ from ingot.passes.edit import graphs_of, replace
 
 #: Larger initializers are compared by where they lie in memory, not by their bytes.
 _COMPARED = 1 << 20
+#: So many elements tell most tensors apart.
+_SAMPLED = 16
 
 
 def remove_dead(model: ir.Model) -> int:
@@ -63,7 +66,7 @@ def merge_initializers(model: ir.Model) -> int:
                 alike.setdefault((tensor.dtype, tensor.shape.dims), []).append(value)
         # A few bytes tell most of them apart, and need not all be read.
         for values in _groups(alike.values(), _tensor_sample):
-            for first, *others in _groups([values], _tensor_key):
+            for first, *others in _equal(values):
                 for value in others:
                     value.replace_all_uses_with(first)
                     del graph.initializers[value.name or ""]
@@ -85,15 +88,42 @@ def _groups(
         yield from (part for part in parts.values() if len(part) > 1)
 
 
+def _equal(values: list[ir.Value]) -> Iterator[list[ir.Value]]:
+    """Those of the values of one sample that are equal, together. Nearly always all of them are; to compare
+    them takes no memory for their bytes.
+    """
+    tensor = values[0].const_value
+    if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.size <= _SAMPLED:
+        yield values  # the sample was all there is
+        return
+    rest: list[ir.Value] = []
+    same = values[:1]
+    for value in values[1:]:
+        (same if _is_equal(same[0].const_value, value.const_value) else rest).append(value)
+    if len(same) > 1:
+        yield same
+    yield from _groups([rest], _tensor_key)
+
+
+def _is_equal(one: ir.TensorProtocol | None, two: ir.TensorProtocol | None) -> bool:
+    """Of tensors of one shape and dtype."""
+    assert one is not None
+    assert two is not None
+    if one.nbytes > _COMPARED or one.dtype == ir.DataType.STRING:
+        return _tensor_key(one) == _tensor_key(two)
+    one, two = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (one, two))
+    return np.array_equal(one, two)
+
+
 def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
     """Equal for tensors of one shape that may be equal."""
     if tensor.nbytes > _COMPARED or tensor.dtype == ir.DataType.STRING:
         return None
     array = tensor.numpy()
-    if array.size <= 16:
+    if array.size <= _SAMPLED:
         return array.tobytes()
     flat = array.reshape(-1)
-    return flat[:8].tobytes(), flat[-8:].tobytes()
+    return flat[:8].tobytes(), flat[:: flat.size // 8].tobytes()
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Any:

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import onnx_ir as ir
 
@@ -21,6 +21,7 @@ Key: TypeAlias = "int | str | tuple[Any, ...]"
 Keys: TypeAlias = "tuple[Key, ...]"
 
 _ELEMENTWISE = (Elementwise, Variadic)
+_UNSEEN = object()
 _SAME_AS_FIRST = frozenset(
     (
         *(
@@ -52,8 +53,9 @@ class Dims:
         if value is None:
             return None
         shapes = self._shapes
-        if value in shapes:
-            return shapes[value]
+        known = shapes.get(value, _UNSEEN)
+        if known is not _UNSEEN:
+            return cast("Keys | None", known)
         # From the inputs on, without recursion: graphs are deeper than Python's stack.
         waiting, seen = [value], set[ir.Value]()
         while waiting:
@@ -143,17 +145,25 @@ class Dims:
         if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast"):
             return self.content(node.inputs[0])  # vectors of one element and scalars are not told apart
         if node.op_type == "Concat":
-            parts = [self.content(v) for v in node.inputs]
-            return None if None in parts else tuple(key for part in parts if part is not None for key in part)
+            keys: list[Key] = []
+            for operand in node.inputs:
+                part = self.content(operand)
+                if part is None:
+                    return None
+                keys += part
+            return tuple(keys)
         if node.op_type == "Gather" and attr_int(node, "axis", 0) == 0:
-            source, index = self.content(node.inputs[0]), ints_of(node.inputs[1])
+            source = self.content(node.inputs[0])
+            index = None if source is None else ints_of(node.inputs[1])
             if source is None or index is None or any(not -len(source) <= i < len(source) for i in index):
                 return None
             return tuple(source[i] for i in index)
         if node.op_type == "Slice":
             source = self.content(node.inputs[0])
+            if source is None:
+                return None
             bounds = [ints_of(v) for v in node.inputs[1:]]
-            if source is None or any(b is None or len(b) != 1 for b in bounds):
+            if any(b is None or len(b) != 1 for b in bounds):
                 return None
             numbers = [b[0] for b in bounds if b is not None]
             step = numbers[3] if len(numbers) > 3 else 1
@@ -193,12 +203,14 @@ def _declared(value: ir.Value) -> Keys | None:
 
 def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
     """The keys of the broadcast shape; where two dims may or may not be 1, a term of both."""
+    if len(shapes) == 2 and (shapes[0] == shapes[1] or not shapes[1]):
+        return shapes[0]  # as nearly always
     longest = max(shapes, key=len, default=())
     for shape in shapes:
         if shape and shape is not longest and shape != longest:
             break
     else:
-        return longest  # the usual case
+        return longest
     rank = max(map(len, shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     result: list[Key] = []

@@ -24,7 +24,8 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     """Upgrades `model` in place to opset `target` of the main domain, without local functions; returns it.
 
     requires: nothing. ensures: `model.opset_imports[""] == target`, `model.functions` is empty, and every
-    node means what the operator means at `target`. A model at or above `target` is left at its opset.
+    node means what the operator means at `target`; names of `fresh` are new to the model. A model at or above
+    `target` is left at its opset.
     Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer
     form.
     """
@@ -35,6 +36,7 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     if model.functions:
         _inline(model)
         graphs = graphs_of(model)
+    reserve_names(model)
     _upgrade_all(model, graphs, target)
     if DOMAIN in model.opset_imports or any(node.op_type in MISPLACED for node in model.graph):
         if model.opset_imports.get("") is None:
@@ -86,15 +88,20 @@ def _upgrade_all(model: ir.Model, graphs: Sequence[ir.Graph], target: int) -> No
     _require_known(nodes, versions)
     if lowest >= target:
         return
-    reserve_names(model)
-    if any(_lacks_types(node, version, target) for node, version in zip(nodes, versions, strict=True)):
+    changing = [
+        (node, version)
+        for node, version in zip(nodes, versions, strict=True)
+        if node.op_type in UPGRADES and version < UPGRADES[node.op_type][-1].to
+    ]
+    if any(_lacks_types(node, version, target) for node, version in changing):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    if lowest < 6:
+        for node, version in zip(nodes, versions, strict=True):
+            if version < 6:
+                node.attributes.pop("consumed_inputs", None)
+    for node, version in changing:
+        _upgrade(node, version, target)
     for node, version in zip(nodes, versions, strict=True):
-        if version < 6:
-            node.attributes.pop("consumed_inputs", None)
-        entries = UPGRADES.get(node.op_type)
-        if entries is not None and version < entries[-1].to:
-            _upgrade(node, version, target)
         if node.version is not None:
             if version != declared:
                 node.meta[DECLARED] = version

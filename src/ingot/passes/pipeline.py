@@ -18,7 +18,7 @@ from ingot.passes import clean, fold
 from ingot.passes.classes import number_classes
 from ingot.passes.denormal import flush_biases
 from ingot.passes.dims import Dims
-from ingot.passes.edit import fixed_graphs, graphs_of, reserve_names
+from ingot.passes.edit import fixed_graphs, graphs_of
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
 from ingot.passes.rules import RULES, join, upsample
@@ -69,17 +69,25 @@ def _stages(
 ) -> list[Stage]:
     dims = Dims()  # what is proved of shapes while folding, the rules need not prove again
     rules = partial(rewrite, rules=RULES, standard=standard, explain=explain, dims=dims)
+    applied: list[object] = []
+
+    def counted(stage: Callable[[ir.Model], object], model: ir.Model) -> object:
+        applied.append(stage(model))
+        return applied[-1]
+
+    def if_applied(stage: Callable[[ir.Model], object], model: ir.Model) -> object:
+        return stage(model) if any(applied) else 0
+
     return [
-        ("reserve names", reserve_names),
         ("remove dead nodes", clean.remove_dead),
         ("lift constants", fold.lift_constants),
         ("fold", partial(fold.fold, limit=limit, dims=dims)),
         ("merge initializers", clean.merge_initializers),
         ("merge equal nodes", clean.merge_equal_nodes),
-        *(("rules", stage) for stage in (rules, *further)),
-        ("lift new constants", fold.lift_constants),
-        ("fold again", partial(fold.fold, limit=limit)),
-        ("merge again", clean.merge_equal_nodes),
+        *(("rules", partial(counted, stage)) for stage in (rules, *further)),
+        ("lift new constants", partial(if_applied, fold.lift_constants)),
+        ("fold again", partial(if_applied, partial(fold.fold, limit=limit))),
+        ("merge again", partial(if_applied, clean.merge_equal_nodes)),
         ("remove what is left over", clean.remove_dead),
         ("remove unused initializers", clean.remove_unused_initializers),
     ]
