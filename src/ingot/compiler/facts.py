@@ -13,7 +13,20 @@ import onnx_ir as ir
 from ingot.compiler.index import Index
 from ingot.errors import IngotError
 from ingot.ops.lowering import Body
-from ingot.ops.registry import KNOWN_ELEMENTS, UNFIT, Bound, Facts, evaluated, facts_of, unfit
+from ingot.ops.registry import (
+    KNOWN_ELEMENTS,
+    UNFIT,
+    Bound,
+    Facts,
+    evaluated,
+    facts_of,
+    shape_error,
+    show,
+    unfit,
+)
+
+#: What NumPy can say of an array. What is less, and more than the machine has, is a MemoryError.
+MOST_DIMS, MOST_ELEMENTS = 64, 1 << 59
 
 
 def _has_objects(facts: Iterable[Facts | None]) -> bool:
@@ -69,22 +82,25 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
         inputs = [None if value is None else facts[value] for value in node.inputs]
         try:
             outputs = None if op.subgraphs else op.infer(node, inputs)
+            countable = outputs is None and not op.subgraphs and not _has_objects(inputs)
+            bounded = op.bound(node, inputs) if countable else None
         except IngotError:
             raise
         except UNFIT as error:
             raise unfit(node, inputs, error) from error
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
         if outputs is None or _has_objects(inputs) or _has_objects(outputs):
-            bounds: dict[ir.Value, Bound] = {}
-            if outputs is None and not op.subgraphs and not _has_objects(inputs):
-                found = zip(node.outputs, op.bound(node, inputs) or (), strict=False)
-                bounds = {value: bound for value, bound in found if bound is not None}
-                facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
+            found = zip(node.outputs, bounded or (), strict=False)
+            bounds = {value: bound for value, bound in found if bound is not None}
+            facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
             return Known(facts, start, position, cut=True, bounds=bounds)
         if not op.random and _all_known(inputs) and _worth_knowing(outputs):
             arrays = evaluated(op, node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]
         for value, fact in zip(node.outputs, outputs, strict=False):
             if fact is not None:
+                shape = fact.shape
+                if shape and (min(shape) < 0 or len(shape) > MOST_DIMS or math.prod(shape) > MOST_ELEMENTS):
+                    raise shape_error(node, f"its result would have the shape {show(shape)}")
                 facts[value] = fact
     return Known(facts, start, len(index.nodes), cut=False)

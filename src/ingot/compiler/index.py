@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.loading import LEAST_VIEW, mapping_of
+from ingot.ops.choices import CHOICES, check_choices
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 from ingot.passes.edit import subgraphs_of
@@ -56,6 +57,8 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
     index = Index([], [], list(graph.inputs), list(graph.outputs), constants, [], [], _mapped(constants))
     for node in graph:
         op = find(node.domain, node.op_type, node)
+        if node.op_type in CHOICES and node.domain == "":
+            check_choices(node)
         reads = [value for value in node.inputs if value is not None]
         for body in subgraphs_of(node) if node.attributes.data else ():
             inner = index.subgraphs[body] = index_graph(body, constants)

@@ -24,6 +24,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.compiler.packed import Packed
+from ingot.errors import IngotError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
 from ingot.kernels.call import (
     Buffer,
@@ -43,7 +44,7 @@ from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, expression_of, identity, plain_step, supports_step
 from ingot.loading import forget_pages
 from ingot.ops.lowering import Body, PlanOptions
-from ingot.ops.registry import Array, Facts, facts_of
+from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
 MOST_STEPS, MOST_LEAVES = 48, 16
@@ -178,7 +179,16 @@ class Lowering:
             self._position = position
             node, op = self._index.nodes[position], self._index.ops[position]
             self._kinds[position] = "native"
-            if (self._has_wide and self._is_wide(node)) or not op.lower(node, self):
+            try:
+                is_native = not (self._has_wide and self._is_wide(node)) and op.lower(node, self)
+            except UnsupportedOperatorError as error:
+                raise _named(node, error) from error
+            except IngotError:
+                raise
+            except UNFIT as error:  # what a kernel does not take, and `infer` let through
+                inputs = [None if v is None else self._facts[v] for v in node.inputs]
+                raise unfit(node, inputs, error) from error
+            if not is_native:
                 self._kinds[position] = "host"
                 self._evaluate_on_host(node)
         if self._has_packed:
@@ -724,6 +734,12 @@ class Lowering:
             inputs.append(None if value is None else known if known is not None else self.view(value))
         outputs = [self.output(v) if v in self._facts else None for v in node.outputs]
         self._steps.append(HostStep(self._position, inputs, outputs))
+
+
+def _named(node: ir.Node, error: UnsupportedOperatorError) -> UnsupportedOperatorError:
+    """A kernel's error does not know which node wants it."""
+    name = label(node)
+    return error if name in str(error) else UnsupportedOperatorError(f"{name}: {error}")
 
 
 def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:

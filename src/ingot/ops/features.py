@@ -82,7 +82,7 @@ class Scaler(_ToFloat):
                     node,
                     f"{name} has {len(found)} elements, and the input {show(x)} another number of columns",
                 )
-            factors.append(found)
+            factors.append(found if x else found.reshape(()))
         return factors[0], factors[1]
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
@@ -194,7 +194,8 @@ class Imputer(Op):
             )
         if len(values) != 1 and (not x.shape or len(values) != x.shape[-1]):
             raise shape_error(node, f"{len(values)} imputed values for an input of shape {show(x.shape)}")
-        return np.array(values, x.dtype), np.array(replaced, x.dtype)
+        imputed = np.array(values, x.dtype)
+        return imputed if x.shape else imputed.reshape(()), np.array(replaced, x.dtype)
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The shape and dtype of x."""

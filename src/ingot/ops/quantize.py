@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.errors import ModelError
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import name_of
 from ingot.kernels.definitions import dequantize, quantize
@@ -33,6 +34,7 @@ from ingot.ops.registry import (
     attr_int,
     first_input,
     given,
+    label,
     need,
     normal_axis,
     present,
@@ -230,6 +232,8 @@ class DynamicQuantizeLinear(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """uint8 like x, then two scalars."""
         x = need(node, inputs, 0)
+        if x.dtype != FLOAT32:
+            raise ModelError(f"{label(node)}: the input is {x.dtype}, and must be float32. Insert a Cast.")
         outputs: list[Facts | None] = [Facts(_UINT8, x.shape), Facts(FLOAT32, ()), Facts(_UINT8, ())]
         return outputs[: len(node.outputs)]
 

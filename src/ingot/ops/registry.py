@@ -254,6 +254,8 @@ def load_families() -> None:
 
 #: Where graphs, and nodes of functions, keep the opset that the file declares, once they speak another one.
 DECLARED = "ingot.declared_opset"
+#: Where nodes that stand for another one of the file keep its operator and name.
+STANDS_FOR = "ingot.stands_for"
 
 
 #: What `ingot.export` writes beside a node: the line of Python it comes from, `model.py:12`; the text of the
@@ -281,7 +283,9 @@ def label(node: ir.Node) -> str:
     if source and source in name:
         source = ""
     facts += [f"from {source}"] if source else []
-    return f"{prefix}{node.op_type} {name!r}" + (f" ({', '.join(facts)})" if facts else "")
+    found = f"{prefix}{node.op_type} {name!r}" + (f" ({', '.join(facts)})" if facts else "")
+    whole = cast("str | None", node.meta.get(STANDS_FOR))  # pyright: ignore[reportUnknownMemberType]
+    return f"{found} of {whole}" if whole else found
 
 
 def shape_error(
@@ -299,7 +303,7 @@ def shape_error(
 
 
 #: What Python and NumPy raise where a node's attributes and inputs do not go together.
-UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError)
+UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError)
 
 
 def unfit(node: ir.Node, inputs: Sequence[Any], error: Exception) -> ModelError:

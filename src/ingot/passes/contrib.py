@@ -66,7 +66,7 @@ def expand_contrib(model: ir.Model) -> int:
     if found:
         reserve_names(model)
     for node in found:
-        values = list(_TABLE[node.op_type](Editor(node), node))
+        values = list(_TABLE[node.op_type](Editor(node, whole=True), node))
         used = [v.uses() or v.is_graph_output() for v in node.outputs]
         values += [None] * (len(used) - len(values))
         for value, is_used in zip(values, used, strict=False):

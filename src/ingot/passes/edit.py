@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.create import constant_array, tensor_array
-from ingot.ops.registry import Array, label
+from ingot.ops.registry import STANDS_FOR, Array, label
 from ingot.ops.tensors import tensor_of
 
 _names = threading.local()
@@ -26,11 +26,16 @@ _ONE_GRAPH, _GRAPH_LIST = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 class Editor:
-    """Inserts nodes before `node`, named and annotated after it."""
+    """Inserts nodes before `node`, named and annotated after it. whole: errors of theirs name it."""
 
-    def __init__(self, node: ir.Node) -> None:
+    #: What errors call the node of the file.
+    stands_for: str | None = None
+
+    def __init__(self, node: ir.Node, *, whole: bool = False) -> None:
         assert node.graph is not None
         self.node = node
+        if whole:
+            self.stands_for = f"{node.op_type} {node.name!r}"
         self.graph = node.graph
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
@@ -61,6 +66,8 @@ class Editor:
         for i, value in enumerate(node.outputs):
             value.name = f"{name}_{i}" if i else f"{name}_out"
         node.metadata_props.update(self.node.metadata_props)
+        if self.stands_for:
+            node.meta[STANDS_FOR] = self.stands_for
         self.graph.insert_before(self.node, node)
         if domain:
             self.graph.opset_imports.setdefault(domain, 1)

@@ -42,6 +42,10 @@ def _fault(node: ir.Node, version: int) -> str | None:
                 f"{least}" if least == most else f"{least} or more" if most > 99 else f"{least} to {most}"
             )
             return f"it has {len(values)} {kind}, and the operator has {wanted}"
+    for i, definition in enumerate(schema.inputs):
+        is_single = definition.option == onnx.defs.OpSchema.FormalParameterOption.Single
+        if is_single and node.inputs[i] is None:
+            return f"input {i} ({definition.name}) is missing, and the operator requires it"
     for name, definition in schema.attributes.items():
         attribute = node.attributes.get(name)
         if attribute is None:

@@ -160,7 +160,7 @@ def _upgrade(node: ir.Node, version: int, target: int) -> None:
     node.version = version  # so that errors name the opset that the file declares
     for entry in UPGRADES[node.op_type]:
         if version < entry.to <= target:
-            values = entry.function(Editor(node), node)
+            values = entry.function(Editor(node, whole=True), node)
             if values is not None:
                 replace(node, values)
                 return

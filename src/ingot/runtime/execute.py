@@ -15,7 +15,7 @@ from ingot.codegen import spmd
 from ingot.codegen.pages import aligned
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan, Row
-from ingot.errors import InputError, ShapeError
+from ingot.errors import InputError, ModelError, ShapeError
 from ingot.kernels.call import View
 from ingot.ops.registry import Array
 from ingot.runtime.pace import Pace
@@ -181,6 +181,11 @@ class Instance:
                     raise ShapeError(
                         f"node {step.position} of the graph gave shape {list(result.shape)} where "
                         f"{list(view.shape)} was planned. Please report this with the model."
+                    )
+                if result.dtype != view.dtype:
+                    raise ModelError(
+                        f"node {step.position} of the graph gave {result.dtype} where {view.dtype} was "
+                        "planned. Check the dtypes of its inputs against the operator's definition."
                     )
                 np.copyto(array(view), result, casting="no")
 

@@ -102,7 +102,7 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
     if before is None:
         return None
     if node.op_type == "Flatten":
-        after = before if len(before) == 2 and attr_int(node, "axis", 1) % 2 == 1 else None
+        after = before if len(before) == 2 and attr_int(node, "axis", 1) in (1, -1) else None
     elif node.op_type == "Expand":
         wanted = ints_of(node.inputs[1])
         after = (
