@@ -23,6 +23,7 @@ from ingot.kernels.contraction import Dim, contraction
 from ingot.kernels.control import branch, loop
 from ingot.kernels.conv import IntegerConvWeights, conv2d, integer_conv2d, pack_conv_weights
 from ingot.kernels.copy import copy
+from ingot.kernels.coupling import coupling
 from ingot.kernels.depthwise import depthwise_conv2d, pack_depthwise, suits_groups
 from ingot.kernels.determinant import determinant
 from ingot.kernels.elementwise import elementwise, fill
@@ -615,7 +616,8 @@ def ordered(machine: Machine) -> Iterator[Call]:
 
 
 def ensembles(machine: Machine) -> Iterator[Call]:
-    """Trees over tables of both dtypes, combined in each way."""
+    """Trees over tables of both dtypes, combined in each way; the coupling of pairs of classes."""
+    yield coupling(new((40, 6), "float64"), new((40, 4), "float64"), machine)
     nodes, roots = np.zeros((1, 8), np.int32), np.zeros(8, np.int32)
     said, weights, base = np.zeros(0, np.int32), np.zeros(0), np.zeros(3)
     for dtype, result_, combine in itertools.product((F, "float64"), (F, "float64"), ("add", "min", "max")):

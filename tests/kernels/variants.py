@@ -36,6 +36,7 @@ HELD_BY = {
     "conv.conv": "test_conv.py::test_any_convolution",
     "control._loop": "test_control.py::test_rounds",
     "control._branch": "test_control.py::test_branches",
+    "coupling._coupling": "test_coupling.py::test_coupling",
     "copy._transpose": "test_copy.py::test_any_order_of_dimensions",
     "depthwise.depthwise": "test_depthwise.py::test_rows_of_any_window",
     "depthwise.depthwise_block": "test_depthwise.py::test_every_block",

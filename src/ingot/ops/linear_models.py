@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.coupling import coupling, evaluate_coupling, pairs_of
 from ingot.ops.compose import computed, deliver, integer, settled
 from ingot.ops.features import ML, as_float, numeric
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import FLOAT32, FLOAT64
 from ingot.ops.registry import (
     Array,
@@ -42,6 +43,9 @@ from ingot.ops.scores import (
     transform_of,
     transformed,
 )
+
+#: Probabilities of a pair are kept so far from 0 and from 1.
+_LEAST = 1e-7
 
 
 def _floats(node: ir.Node, name: str) -> Array:
@@ -358,19 +362,17 @@ class SVMClassifier(_Machine, Classifier):
         else:
             scores = self._two_scores(node, decisions, transform)
         votes = np.zeros((len(x), classes))
-        for number, (i, j) in enumerate(_pairs(classes)):
+        for number, (i, j) in enumerate(pairs_of(classes)):
             first = decisions[:, number] > 0
             votes[:, i] += first
             votes[:, j] += ~first
         return [chosen(labels, votes.argmax(1)), scores.astype(FLOAT32)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """What the machines say is one product, and their votes another. Probabilities of pairs are coupled
-        by the host.
-        """
+        """What the machines say is one product, and their votes another."""
         labels, transform = self.labels(node), transform_of(node)
         assert labels is not None
-        if labels.dtype == object or len(_floats(node, "prob_a")):
+        if labels.dtype == object:
             return False
         x, classes = _rows_of(node, plan), len(labels)
         rho = _floats(node, "rho").astype(np.float64)
@@ -392,13 +394,15 @@ class SVMClassifier(_Machine, Classifier):
             first = computed(plan, "Greater", [decisions, plan.known(np.array(0.0))], shape, np.bool_)
             first = computed(plan, "Cast", [first], shape, FLOAT64, [integer("to", 11)])
             votes, others = np.zeros((len(rho), classes)), np.zeros(classes)
-            for number, (i, j) in enumerate(_pairs(classes)):
+            for number, (i, j) in enumerate(pairs_of(classes)):
                 votes[number, i], votes[number, j] = 1.0, -1.0
                 others[j] += 1.0
             lower_largest(plan, settled(plan, _product(plan, first, votes, others)), labels, wanted[0])
         if wanted[1] is not None:
-            if classes > 2:
-                said = lower_scores(plan, decisions, None, transform)
+            a, b = (_floats(node, name).astype(np.float64) for name in ("prob_a", "prob_b"))
+            if classes > 2 or len(a):
+                scores = lower_coupled(plan, decisions, a, b, classes) if len(a) else decisions
+                said = lower_scores(plan, scores, None, transform)
                 deliver(plan, wanted[1], _in_float32(plan, said))
             else:
                 negative = self._is_negated(node, transform)
@@ -436,42 +440,27 @@ class SVMClassifier(_Machine, Classifier):
         ends = np.cumsum(counts)
         parts = [slice(int(end) - n, int(end)) for end, n in zip(ends, counts, strict=True)]
         weights = np.zeros((total, len(rho)))
-        for number, (i, j) in enumerate(_pairs(classes)):
+        for number, (i, j) in enumerate(pairs_of(classes)):
             weights[parts[i], number] = alpha[j - 1, parts[i]]
             weights[parts[j], number] = alpha[i, parts[j]]
         return vectors, weights
 
 
-def _pairs(classes: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(classes) for j in range(i + 1, classes)]
-
-
 def coupled(decisions: Array, a: Array, b: Array, classes: int) -> Array:
-    """Class probabilities [N, classes] from those of pairs, sigmoid(a · decision + b), by the second method
-    of Wu, Lin and Weng (2004), as libsvm computes it.
-    """
+    """Class probabilities [N, classes] from those of pairs, sigmoid(a · decision + b)."""
     fitted = a * decisions + b
     e = np.exp(-np.abs(fitted))
-    pairs = np.clip(np.where(fitted >= 0, e / (1 + e), 1 / (1 + e)), 1e-7, 1 - 1e-7)
-    r = np.zeros((len(decisions), classes, classes))
-    for number, (i, j) in enumerate(_pairs(classes)):
-        r[:, i, j], r[:, j, i] = pairs[:, number], 1 - pairs[:, number]
-    q = -r.transpose(0, 2, 1) * r
-    index = np.arange(classes)
-    q[:, index, index] = (r * r).sum(1)
-    p = np.full((len(r), classes), 1 / classes)
-    for _ in range(max(100, classes)):
-        qp = np.einsum("nij,nj->ni", q, p)
-        pqp = (p * qp).sum(1)
-        going = np.abs(qp - pqp[:, None]).max(1, initial=0.0) >= 0.005 / classes
-        if not going.any():
-            break
-        some, mine, qp, pqp = q[going], p[going], qp[going], pqp[going]
-        for t in range(classes):
-            step = (pqp - qp[:, t]) / some[:, t, t]
-            mine[:, t] += step
-            pqp = (pqp + step * (step * some[:, t, t] + 2 * qp[:, t])) / (1 + step) ** 2
-            qp = (qp + step[:, None] * some[:, t]) / (1 + step)[:, None]
-            mine = mine / (1 + step)[:, None]
-        p[going] = mine
-    return p
+    pairs = np.clip(np.where(fitted >= 0, e / (1 + e), 1 / (1 + e)), _LEAST, 1 - _LEAST)
+    return evaluate_coupling(pairs, classes)
+
+
+def lower_coupled(plan: Lowering, decisions: ir.Value, a: Array, b: Array, classes: int) -> ir.Value:
+    """The same by kernels."""
+    facts = plan.facts(decisions)
+    each = Steps(plan, facts.shape)
+    fitted = each("Add", each("Mul", decisions, plan.known(a)), plan.known(b))
+    other = each("Sigmoid", each("Neg", fitted))
+    pairs = each("Min", each("Max", other, _LEAST), 1 - _LEAST)
+    out = plan.temporary((facts.shape[0], classes), FLOAT64)
+    plan.emit(coupling(plan.plain(pairs), out, plan.machine))
+    return plan.located(out)
