@@ -10,6 +10,7 @@ bodies native code can run (`compiler/bodies.py`).
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +35,7 @@ from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Bound, Facts, evaluated, evaluated_late
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.profile import Record
+from ingot.runtime.rounds import Rounds
 from ingot.runtime.threads import Team
 
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
@@ -124,6 +126,19 @@ class Driver:
     def _enclosing(self) -> Enclosing:
         resources = self.resources
         return Enclosing(resources.machine, resources.packed, resources.options, resources.threads)
+
+    @functools.cached_property
+    def rounds(self) -> Rounds:
+        """The same graph for NumPy: a loop's rounds whose shapes differ from those of the round before."""
+        return Rounds(self.index)
+
+    def prefers_rounds(self, shapes: tuple[Hashable, ...], feeds: Sequence[Any]) -> bool:
+        """Whether these are for NumPy: no plan is there, and none is worth making. One is where the shapes
+        come again, as long as none is thrown out for it.
+        """
+        if shapes in self._stages or not self.rounds.suits(feeds):
+            return False
+        return not self.rounds.has_met(shapes) or len(self._stages) >= MOST_PLANS
 
     def run(self, feeds: Sequence[Array], record: Record | None = None) -> list[Array]:
         """Outputs for contiguous arrays of the inputs, then of the captured values.
@@ -370,15 +385,26 @@ class Driver:
         if not op.subgraphs:
             return evaluated_late(op, node, inputs)
 
+        before: tuple[Hashable, ...] | None = None
+        rounds: dict[ir.Graph, Callable[[Sequence[Any]], list[Any]]] = {}
+
         def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
+            nonlocal before
             body = self._bodies.get(graph)
             if body is None:
                 body = self._bodies[graph] = Driver(index.subgraphs[graph], self.resources)
-            captured = [array(v) for v in body.index.captured]
+            count = len(feeds)
+            arrays = [_plain(a) for a in (*feeds, *map(array, body.index.captured))]
+            shapes = _shapes(arrays)
+            last, before = before, shapes
+            if last is not None and last != shapes and body.prefers_rounds(shapes, arrays):
+                if graph not in rounds:
+                    rounds[graph] = body.rounds.begin(arrays[count:])
+                return rounds[graph](arrays[:count])
             if record is None:
-                return body.run([_plain(a) for a in (*feeds, *captured)])
+                return body.run(arrays)
             turn = Record()
-            made = body.run([_plain(a) for a in (*feeds, *captured)], turn)
+            made = body.run(arrays, turn)
             record.steps.extend(turn.steps)
             return made
 
