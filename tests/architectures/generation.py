@@ -1,6 +1,6 @@
 """Generation with a key-value cache, of every architecture that has one: the step is exported with its cache
-as inputs and outputs, and a greedy loop over it in Ingot's session is compared with the model's own
-`generate`.
+as inputs and outputs, and tokens and logits of a greedy loop over it in Ingot's session are compared with
+those of the model's own `generate`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ingot.verify import TOLERANCE, distance
 from tests.architectures.build import arguments, awaken, ids, tiny
 
 BATCHES = ((2, 6), (1, 3), (3, 1))  # rows and length of the prompts
@@ -28,7 +29,7 @@ def generation(config_class: Any) -> str:
     Raises:
         Unbuilt: the architecture has no model that generates with a cache from what is made here.
         IngotError: the export was refused, or found wrong.
-        AssertionError: a token differs.
+        AssertionError: a token differs, or logits do.
     """
     import transformers as tf
 
@@ -85,6 +86,24 @@ def _cache_of(output: Any) -> tuple[str, Any]:
     return found[0], output[found[0]]
 
 
+def _generated(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
+    """The model's own greedy search: its tokens and the logits of each step."""
+    with torch.no_grad():
+        return model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None,
+                              output_logits=True, return_dict_in_generate=True, **options)  # fmt: skip
+
+
+def _require_equal(seen: list[Any], steps: list[Any], wanted: Any) -> None:
+    """The tokens that were made are those of `generate` (some of which leave the prompt away), the logits of
+    each step within what `ingot.verify` allows.
+    """
+    np.testing.assert_array_equal(np.concatenate(seen, 1), wanted.sequences.numpy()[:, -TOKENS:])
+    assert len(wanted.logits) == TOKENS
+    for found, reference in zip(steps, wanted.logits, strict=True):
+        difference, scale = distance(reference.float().numpy(), found)
+        assert difference <= TOLERANCE["float32"] * scale, f"logits differ by {difference} of {scale}"
+
+
 def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
     """A decoder: one model for the prompt and each token, or where it takes no more than a token beside its
     state, one for each.
@@ -101,14 +120,13 @@ def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
     one = None if first is None else first.session()
     for batch, length in BATCHES:
         prompt = ids(batch, length)
-        with torch.no_grad():
-            wanted = model.generate(
-                prompt, max_new_tokens=TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0
-            )
+        wanted = _generated(model, {"inputs": prompt}, pad_token_id=0)
         session.reset()
-        new = seen = prompt.numpy()
+        new = prompt.numpy()
+        seen = list[Any]()
+        steps = list[Any]()
         for i in range(TOKENS):
-            mask = {"attention_mask": np.ones_like(seen)} if masked else {}
+            mask = {"attention_mask": np.ones((batch, length + i), np.int64)} if masked else {}
             if first is not None and one is not None and i == 0:
                 found = dict(
                     zip(first.output_names, one.run(first.output_names, {"input_ids": new}), strict=True)
@@ -118,8 +136,9 @@ def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
             else:
                 (logits,) = session.run(["logits"], {"input_ids": new, **mask})
             new = logits[:, -1:].argmax(-1)
-            seen = np.concatenate([seen, new], 1)
-        np.testing.assert_array_equal(seen, wanted.numpy())
+            seen.append(new)
+            steps.append(logits[:, -1])
+        _require_equal(seen, steps, wanted)
     return "two models, the prompt's and the next tokens'" if alone else "one model for prompts and tokens"
 
 
@@ -142,9 +161,7 @@ def _translating(model: Any, begin: dict[str, Any], name: str, past: Any) -> str
     for rows in (2, 1):
         given = {k: v[:rows] for k, v in begin.items() if isinstance(v, torch.Tensor)}
         source = {k: v for k, v in given.items() if not k.startswith("decoder")}
-        with torch.no_grad():
-            wanted = model.generate(**source, max_new_tokens=TOKENS, do_sample=False, num_beams=1,
-                                    eos_token_id=None, min_new_tokens=TOKENS)  # fmt: skip
+        wanted = _generated(model, source, num_beams=1, min_new_tokens=TOKENS)
         used = {v.name for v in one.get_inputs()}
         feeds = {k: v.numpy() for k, v in given.items() if k in used}
         found = dict(zip(first.output_names, one.run(first.output_names, feeds), strict=True))
@@ -157,11 +174,12 @@ def _translating(model: Any, begin: dict[str, Any], name: str, past: Any) -> str
         if "encoder_outputs_last_hidden_state" in takes:
             fixed["encoder_outputs_last_hidden_state"] = found["encoder_last_hidden_state"]
         logits = found["logits"]
-        seen = feeds["decoder_input_ids"]
+        seen, steps = list[Any](), list[Any]()
         for i in range(TOKENS):
             new = logits[:, -1:].argmax(-1)
-            seen = np.concatenate([seen, new], 1)
+            seen.append(new)
+            steps.append(logits[:, -1])
             if i + 1 < TOKENS:
                 (logits,) = session.run(["logits"], {"decoder_input_ids": new, **fixed})
-        np.testing.assert_array_equal(seen, wanted.numpy())
+        _require_equal(seen, steps, wanted)
     return "two models, the first token's and the next ones'"

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -115,6 +116,7 @@ def main() -> int:
     parser.add_argument("--names", default="", help="a regular expression over model types")
     parser.add_argument("--failing", action="store_true", help="only those that built and did not pass")
     parser.add_argument("--new", action="store_true", help="only those without a result")
+    parser.add_argument("--stale", action="store_true", help="only those without a result of this commit")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this long")
     parser.add_argument("--generation", action="store_true", help="loops with a cache instead of base models")
     options = parser.parse_args()
@@ -125,23 +127,32 @@ def main() -> int:
     import ingot.capture.attempt
     import ingot.verify  # noqa: F401
 
-    begun = time.monotonic()
+    begun, at = time.monotonic(), commit()
     for name, config_class in names().items():
         if not re.search(options.names, name) or (options.new and name in known):
             continue
         if options.failing and known.get(name, ["unbuilt"])[0] in ("pass", "unbuilt"):
             continue
+        if options.stale and known.get(name, [])[2:] == [at]:
+            continue
         if time.monotonic() - begun > options.seconds:
             break
         start = time.monotonic()
         status, reason = _forked(measure, config_class)
-        known[name] = [status, reason]
+        known[name] = [status, reason, at]
         print(f"{status:8s} {name:32s} {time.monotonic() - start:5.1f} s  {reason[:230]}", flush=True)
         results.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
-    counts = collections.Counter(status for status, _ in known.values())
+    counts = collections.Counter(row[0] for row in known.values())
     print(dict(counts))
     PAGE.write_text(page(_read(RESULTS), _read(GENERATED)))
     return 0
+
+
+def commit() -> str:
+    """The day and the commit that is measured, with a + where files differ from it."""
+    asked = ("git", "log", "-1", "--format=%cs %h"), ("git", "status", "--porcelain", "--", "src")
+    made, changed = (subprocess.run(a, capture_output=True, text=True, check=True).stdout for a in asked)
+    return made.strip() + ("+" if changed.strip() else "")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -171,6 +182,13 @@ def _forked(measure: Callable[[Any], tuple[str, str]], config_class: Any) -> tup
     return status_, reason
 
 
+def when(what: str, results: dict[str, Any]) -> list[str]:
+    """Which commits the results are of, with how many of each."""
+    made = collections.Counter([*row, ""][2] or "an earlier one" for row in results.values())
+    listed = ", ".join(f"{commit} ({n})" for commit, n in sorted(made.items()))
+    return [f"{what} by the day and commit that was measured: {listed}."]
+
+
 def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
     """docs/architectures.md."""
     built = {n: r for n, r in sorted(results.items()) if r[0] != "unbuilt"}
@@ -194,15 +212,19 @@ def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
         "model's own `generate` at several batch",
         f"sizes (column *cache*). **{sum(r[0] == 'pass' for r in loops.values())} of {len(loops)} pass.**",
         "",
-        "| architecture | result | cache | |",
-        "|---|---|---|---|",
+        *when("Base models", results),
+        *when("Loops", generated),
+        "",
+        "| architecture | result | cache | commit | |",
+        "|---|---|---|---|---|",
     ]
     for name in sorted({*built, *loops}):
-        status, reason = built.get(name, ("", ""))
-        loop, why = loops.get(name, ("", ""))
+        status, reason, at = [*built.get(name, ("", "")), ""][:3]
+        loop, why, then = [*loops.get(name, ("", "")), ""][:3]
         reason = "; ".join(r for r in (reason, "" if loop in ("", "pass") else f"cache: {why}") if r)
         text = re.sub(r"\S*[/\\]", "", reason).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| {name} | {status} | {loop} | {text[:150]} |")
+        of = ", ".join(dict.fromkeys(f"`{w.split()[-1]}`" for w in (at, then) if w))
+        lines.append(f"| {name} | {status} | {loop} | {of} | {text[:150]} |")
     return "\n".join(lines) + "\n"
 
 
