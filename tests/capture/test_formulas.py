@@ -130,3 +130,32 @@ def test_what_an_assertion_says_of_a_size_holds_from_there_on() -> None:
 
     n = torch.tensor([1, 3])
     parity(M(), (R(5, 6), n), (R(8, 6), n + 2))
+
+
+def test_a_bound_may_count_from_either_end() -> None:
+    """`x[:, 4 - n :]` is the rest from there, or the last columns where n is more than 4: both are sizes."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, y: T) -> T:
+            n = y.size(0)
+            a, b = x[:, 4 - n :], x[:, -n:]
+            return torch.cat([a + torch.arange(a.size(1)), b * 2, x[:, : n - 4]], 1)
+
+    captured = parity(
+        M(), (R(2, 9), R(3)), (R(3, 9), R(6)), (R(1, 5), R(4)), (R(2, 3), R(9)), (R(2, 7), R(0))
+    )
+    assert not captured.recording.env.fixed
+
+
+def test_the_last_of_what_was_padded_is_as_long_as_that() -> None:
+    """A cache that keeps the last four, padded where there are fewer."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            kept = x.new_zeros(x.size(0), 4)
+            y = torch.nn.functional.pad(x, (4 - x.size(1), 0)) if x.size(1) < 4 else x
+            kept.copy_(y[:, -4:])
+            return torch.cat([kept, x], 1)
+
+    captured = parity(M(), (R(2, 5),), (R(3, 9),), (R(1, 4),), (R(2, 3),), (R(2, 1),))
+    assert not captured.recording.env.fixed

@@ -10,9 +10,11 @@ shares memory with what is kept by the recorder.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -81,6 +83,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     x = args[0]
     if name in ("view", "_unsafe_view") and len(args) == 2 and isinstance(args[1], (list, tuple)):
         return _viewed(g, x, args[1])
+    if name == "slice":
+        return _sliced(g, x, *args[1:], **kwargs)
     if not x.dtype.is_floating_point or x.device.type != "cpu":
         return None
     if name in _WITH_MASK:  # torch has no form of these without contents
@@ -124,6 +128,25 @@ def _viewed(g: Recorder, x: Tensor, size: Any) -> Tensor | None:
             return None
         g.env.require_equal(before, after)
     return fresh(g.mode, sizes, x.dtype, x.device)
+
+
+def _sliced(
+    g: Recorder, x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Tensor | None:
+    """A slice with a bound of which the sizes decide whether it counts from the end: torch would call its
+    length unknown.
+    """
+    env, length = g.env, g.env.expr(x.shape[dim])
+    whole = end is None or (isinstance(end, int) and end == sys.maxsize)
+    bounds = [env.expr(b) for b in (0 if start is None else start, length if whole else end)]
+    open_ = [b for b in bounds if not (b.is_nonnegative or b.is_negative)]
+    if not open_ or any(map(env.of_data, (*bounds, length))) or all(env.signed(b) for b in open_):
+        return None
+    first, last = (env.place(b, length) for b in bounds)
+    sizes: list[Any] = list(x.shape)
+    sizes[dim] = env.derive(env.size(floor_div(sympy.Max(0, last - first) + step - 1, step)))
+    with g.pause():
+        return like(g.mode, x, sizes)
 
 
 def fresh(mode: FakeTensorMode, sizes: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -452,6 +452,15 @@ class SizeEnv(ShapeEnv):
             return True
         return False if (len(ends) == 2 or slope < 0) and max(ends) < 0 else None
 
+    def signed(self, e: Any) -> bool:
+        """Whether it is known on which side of 0 a formula always is."""
+        return any(self.known(c) is not None or self._implied(c) is not None for c in (e >= 0, e < 0))
+
+    def place(self, bound: Any, length: Any) -> Any:
+        """Where a slice's bound is, from the beginning: one below 0 counts from the end."""
+        from_end, from_start = sympy.Max(bound + length, 0), sympy.Min(bound, length)
+        return OneOf(self.canon(bound < 0), from_end, from_start)
+
     def take(self, e: Any) -> bool:
         """Decide the user's own condition by the hints after all, and write it down."""
         holds = bool(self.value(e))
@@ -630,11 +639,25 @@ def _bounds(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
     return found
 
 
+def _as_min(e: Any) -> Any:
+    """n - max(a, b) as min(n - a, n - b): the length of a slice that counts from the end."""
+    highest_of = (sympy.Max, functions().Max)
+    if isinstance(e, highest_of) and len(e.args) == 2 and sympy.S.Zero in e.args:
+        least = _as_min(e.args[0] + e.args[1])
+        return least if least.is_nonnegative else e
+    highest = [t for t in e.args if isinstance(-t, highest_of)] if e.is_Add else []
+    if len(highest) != 1:
+        return e
+    rest = e - highest[0]
+    return sympy.Min(*(rest - a for a in (-highest[0]).args))
+
+
 def _as_bound(equation: Any) -> Any:
     """min(n, s) == s says s <= n; an equation that its definitions made true or false stays."""
     if not isinstance(equation, sympy.Eq):
         return equation
-    for side, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+    left, right = map(_as_min, equation.args)
+    for side, other in ((left, right), (right, left)):
         if isinstance(side, (sympy.Min, functions().Min)) and other in side.args:
             rest = [a for a in side.args if a != other]
             return And(*[sympy.Le(other, a) for a in rest])
