@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from ingot.capture.flags import without_jumps
+from tests.capture.support import parity
 
 SOURCES = {
     "nested returns": """
@@ -167,3 +169,16 @@ def test_many_early_returns_stay_as_long_as_they_were() -> None:
     before = sum(1 for _ in ast.walk(function))
     function.body = without_jumps(function)
     assert sum(1 for _ in ast.walk(function)) < 3 * before
+
+
+def halved(x: torch.Tensor, times: int) -> torch.Tensor:
+    if times == 0:
+        return x
+    if x.sum() > 4:
+        x = x / 2
+    return halved(x, times - 1)
+
+
+def test_a_function_of_the_module_that_calls_itself() -> None:
+    """It finds itself by its name in the module, also once it is rewritten."""
+    parity(lambda x: halved(x, 3), (torch.ones(2, 3),), (torch.ones(4, 9),), (-torch.ones(1, 2),))

@@ -334,3 +334,46 @@ def test_a_tensor_for_a_number_is_refused_by_name(tmp_path: Path) -> None:
         ingot.export(file, (torch.ones(2, 3), torch.tensor(3)))
     program = ingot.export(file, (torch.ones(2, 3), ingot.Input("int64", [])))
     np.testing.assert_array_equal(program(torch.ones(4, 3), 2), np.full((4, 3), 4.0, np.float32))
+
+
+class Leaves(nn.Module):
+    """Returns from inside a loop whose rounds data ends, and breaks and goes on under conditions."""
+
+    def forward(self, x: T) -> T:
+        if bool(x.sum() < 0):
+            return x.abs()
+        total = torch.zeros(3)
+        for i in range(x.size(0)):
+            if bool(x[i, 0] > 9):
+                break
+            if bool(x[i, 1] < 0):
+                continue
+            total = total + x[i]
+        for i in range(x.size(0)):
+            if bool(x[i].sum() > 2.5):
+                return x[i : i + 1] + total
+        return x + 1
+
+
+class Listed(nn.Module):
+    """Numbers in a list as long as the batch."""
+
+    def forward(self, x: T) -> T:
+        sums: list[float] = []
+        for i in range(x.size(0)):
+            sums.append(float(x[i].sum()))
+        return torch.tensor(sums)
+
+
+def test_leaving_loops_and_lists_of_numbers() -> None:
+    """On inputs that take each way."""
+    first, others = torch.rand(2, 3), (torch.full((2, 3), 8.0), torch.full((4, 3), 10.0), -torch.rand(5, 3))
+    mixed = torch.tensor([[1.0, -1, 0], [0.5, 0.5, 0], [10.0, 1, 1], [1.0, 1, 1]])
+    parity(torch.jit.script(Leaves()), (first,), *((x,) for x in (*others, mixed)))
+    parity(torch.jit.script(Listed()), (first,), (torch.rand(5, 3),))
+
+
+def test_a_frozen_script() -> None:
+    """It has no mode, and its weights are constants of its graph."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    parity(torch.jit.freeze(torch.jit.script(module)), (torch.rand(2, 3, 6, 8),), (torch.rand(1, 3, 5, 7),))

@@ -99,7 +99,9 @@ def capture(
 ) -> Capture:
     """Record the model; see `ingot.export` for the arguments."""
     if opset not in OPSETS:
-        raise ExportError(f"opset_version is {opset}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}.")
+        raise ExportError(
+            f"opset_version is {opset!r}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}. Pass one of them."
+        )
     if isinstance(model, (str, os.PathLike)):
         model = read(Path(model))
     scripted = isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
@@ -174,6 +176,12 @@ def capture(
             states = {}
         except Exception as error:  # what the model raises without contents and with sizes left open
             raise_if_ours(error)
+            if isinstance(error, RecursionError):
+                raise ExportError(
+                    f"{raised_at(error, layer_at(error, model))}\n"
+                    "A function calls itself here as often as data or a size says, and the export would "
+                    "never end. Write it as a loop."
+                ) from error
             own = refusal(call, table)
             if own is not None:
                 raise refuses(own, model, specs) from own

@@ -210,6 +210,13 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
         )
     if known is not None:
         spec.sizes[axis] = known
+    low, high = table.ranges.get(label, (0, None))
+    if spec.example is not None and not (low <= size and (high is None or size <= high)):
+        raise ExportError(
+            f"dimension {label!r} is declared {low} to {'any size' if high is None else high}, and the "
+            f"example has {size} in axis {axis} of {spec.name!r}. Pass an example inside of the "
+            "range, or widen it."
+        )
     table.sizes[label] = spec.sizes[axis]
     if spec.example is None and known is None:
         table.chosen.add(label)

@@ -87,6 +87,18 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
             "operands, and has no row. Use other operators, or compute this outside of the model."
         ) from error
     except (UnsupportedOperatorException, NotImplementedError) as error:
+        device = kwargs.get("device")
+        if device is not None and torch.device(device).type not in ("cpu", "meta"):
+            raise ExportError(
+                f"{quoted_line()}\nThis makes a tensor on {device}; wanted the CPU, where models are "
+                "exported. Take the device from an input (device=x.device)."
+            ) from error
+        if func.namespace == "quantized" or "quantized" in func.__name__ or "quantize_per" in func.__name__:
+            raise MissingOperatorError(
+                f"{quoted_line()}\n{func} computes with PyTorch's own quantised tensors, which no ONNX value "
+                "is. Export the model as it is before convert(), with its FakeQuantize layers, or one that "
+                "PT2E or torchao quantised."
+            ) from error
         raise MissingOperatorError(
             f"{quoted_line()}\n{func} cannot run without contents of its operands, and has no row. Use "
             f"other "

@@ -60,11 +60,13 @@ def read(path: Path) -> Any:
     inside = {name.partition("/")[2] for name in names}
     if any(name.startswith("code/") for name in inside):
         return torch.jit.load(str(path), map_location="cpu")
-    if path.suffix == ".pt2" or any(
-        "serialized_exported_program" in n or n.startswith("models/") for n in inside
-    ):
+    if any("serialized_exported_program" in n or n.startswith("models/") for n in (*inside, *names)):
         return torch.export.load(str(path))
-    found = "pickled Python objects" if any(n.endswith("data.pkl") for n in inside) else "something else"
+    found = "something else"
+    if any(n.endswith("data.pkl") for n in inside):
+        found = "pickled Python objects"
+    elif not names:
+        found = "no archive, or a part of one," if path.stat().st_size else "nothing"
     raise ExportError(
         f"{path} holds {found}; wanted an exported program (torch.export.save) or a TorchScript module "
         "(torch.jit.save). Make the module in Python, load the weights into it, and export that."

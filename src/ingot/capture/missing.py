@@ -38,8 +38,9 @@ class Missing:
         if not self.lines:
             return
         listing = "\n".join(f"  {name}\n      {lines[0]}" for name, lines in sorted(self.lines.items()))
+        count = "An operator" if len(self.lines) == 1 else f"{len(self.lines)} operators"
         raise MissingOperatorError(
-            f"{len(self.lines)} ATen operator(s) have no ONNX row yet:\n{listing}\n"
+            f"{count} of PyTorch without a form in ONNX here:\n{listing}\n"
             "Express them with other operators in the model, or say what they become with ingot.translate."
         )
 

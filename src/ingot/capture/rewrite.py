@@ -166,6 +166,8 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
         if owner not in free:
             before = [ast.Global([owner])]  # the class must not stand before the module's own name for it
         free = [v for v in free if v != "__class__"]
+    elif isinstance(root, ast.FunctionDef) and root.name not in free:
+        before = [ast.Global([root.name])]  # a function of the module that calls itself finds it there
     arguments = ast.arguments([], [ast.arg(v) for v in free], None, [], [], None, [])
     outer = ast.FunctionDef("_ingot_around", arguments, [*before, inner], [])
     module = ast.fix_missing_locations(ast.copy_location(ast.Module([outer], []), root))

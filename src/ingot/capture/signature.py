@@ -283,9 +283,27 @@ def _with_defaults(
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise InputError(f"the call does not fit the model's {signature}: {error}.") from error
+        raise InputError(
+            f"the call does not fit the model's {signature}: {error}. Pass the same arguments as in the "
+            "export."
+        ) from None
     bound.apply_defaults()
     return [(leaf.name, leaf.value) for leaf in leaves(dict(bound.arguments))]
+
+
+def _called(function: Any) -> str:
+    """What is called, by its name: `Net.forward`, or a function's own."""
+    own = getattr(function, "__name__", None)
+    return str(own) if own is not None else f"{type(function).__name__}.forward"
+
+
+def _given(positional: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    """How many arguments a call has, and the names of those that have one."""
+    parts = (
+        [f"{len(positional)} positional argument{'' if len(positional) == 1 else 's'}"] if positional else []
+    )
+    parts += [", ".join(f"{name}=…" for name in sorted(keywords))] if keywords else []
+    return " and ".join(parts)
 
 
 def _number_kind(signature: inspect.Signature | None, leaf: Leaf) -> type | None:
@@ -359,14 +377,13 @@ def arguments_of(
         except TypeError as error:
             if not positional and not keywords:
                 raise ExportError(
-                    f"{type(function).__name__}.forward{signature} was given nothing ({error}), and no "
+                    f"{_called(function)}{signature} was given nothing ({error}), and no "
                     "annotation says what it takes. Pass an example, args=(torch.zeros(2, 3),), or a "
                     'description, args=(ingot.Input("float32", ["batch", 3]),).'
                 ) from error
             raise ExportError(
-                f"{type(function).__name__}.forward{signature} was given {len(positional)} positional "
-                "argument(s) and "
-                f"{sorted(keywords)}: {error}. Pass the arguments of one call as args=(…) and kwargs={{…}}."
+                f"{_called(function)}{signature} cannot be called with {_given(positional, keywords)}: "
+                f"{error}. Pass the arguments of one call as args=(…) and kwargs={{…}}."
             ) from error
     call = Arguments(positional, keywords, [], signature)
     names = [leaf.name for leaf in _labelled(signature, positional, keywords) if is_tensor(leaf.value)]

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ingot.capture import where
 from ingot.capture.cells import Sharing
 from ingot.capture.lists import Rows, TracedList
+from ingot.capture.merge import UNBOUND
 from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC, key_of
 from ingot.capture.stage import RUNTIME
 from ingot.capture.standins import present
@@ -105,7 +106,7 @@ def _forward(schema: Any) -> Callable[..., Any]:
 def _copied(script: Any) -> Scripted:
     """The tree of modules with the same tensors."""
     made = Scripted()
-    made.training = script.training
+    made.training = getattr(script, "training", False)  # a frozen module has no such attribute
     for name, value in script.named_parameters(recurse=False):
         made._parameters[name] = value  # a plain tensor where the script comes from a file
     for name, value in script.named_buffers(recurse=False):
@@ -332,6 +333,8 @@ def _number(x: Any) -> Any:
 def _tensor(_: Any, data: Any, dtype: Any = None, *__: Any) -> torch.Tensor:
     """aten::tensor: numbers in nested lists, symbolic ones among them."""
     kind = _DTYPES[dtype] if dtype is not None else None
+    if isinstance(data, TracedList) and not data.known:
+        return RUNTIME.call(torch.tensor, data, dtype=kind)
     flat = list(_flat(data))
     if not any(isinstance(x, (*SYMBOLIC, torch.Tensor)) for x in flat):
         return torch.tensor(data, dtype=kind)
@@ -385,7 +388,7 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::TupleUnpack": lambda _, x: list(x),
     "prim::TupleIndex": lambda _, x, i: x[i],
     "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
-    "prim::Uninitialized": lambda _: None,
+    "prim::Uninitialized": lambda _: UNBOUND,  # anything will do
     "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
     "prim::unchecked_cast": lambda _, x: present(x),
     "prim::unchecked_unwrap_optional": lambda _, x: present(x),

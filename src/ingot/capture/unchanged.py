@@ -22,7 +22,8 @@ def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsho
 
     With `keep_batch_norm`, BatchNorm layers in training mode stay in it.
     """
-    modules = list(function.modules()) if isinstance(function, torch.nn.Module) else []
+    found = list(function.modules()) if isinstance(function, torch.nn.Module) else []
+    modules = [m for m in found if hasattr(m, "training")]  # a frozen script has no mode
     modes = [m.training for m in modules]
     for m in modules:
         m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)

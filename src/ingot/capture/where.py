@@ -19,6 +19,7 @@ _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "_
 _RUNTIME = ("stage.py", "standins.py", "lists.py")
 _RECORDING = str(Path(__file__).with_name("recording.py"))
 _SCRIPT = str(Path(__file__).with_name("torchscript.py"))
+_PYTHON = str(Path(os.__file__).parent) + os.sep
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -59,6 +60,12 @@ def is_user_code(code: CodeType) -> bool:
 def _decides(code: CodeType) -> bool:
     """Whether what a function asks of a size, the model's own Python (or script) asks."""
     return is_user_code(code) or code.co_filename == _SCRIPT
+
+
+def is_library_code(code: CodeType) -> bool:
+    """Whether a function is of what torch itself computes formulas with, or of Python's own library."""
+    file = code.co_filename
+    return f"{os.sep}sympy{os.sep}" in file or (file.startswith(_PYTHON) and "site-packages" not in file)
 
 
 def is_ingot_code(code: CodeType) -> bool:
@@ -124,7 +131,7 @@ def raised_at(error: BaseException, otherwise: str = "<unknown>") -> str:
     """
     found, at = otherwise, error.__traceback__
     while at is not None:
-        if is_user_code(at.tb_frame.f_code):
+        if is_user_code(at.tb_frame.f_code) and not is_library_code(at.tb_frame.f_code):
             file, line = at.tb_frame.f_code.co_filename, at.tb_lineno
             found = f"{file}:{line}: {linecache.getline(file, line).strip()}"
         at = at.tb_next

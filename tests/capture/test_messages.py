@@ -1,0 +1,216 @@
+"""What export says where it refuses: the user's line, the cause and the edit; no frame inside of torch."""
+
+# Functions of one argument, used or not, that all fail; rows of a table.
+# ruff: noqa: ARG001, E501
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import ingot
+from ingot.errors import IngotError
+
+T = torch.Tensor
+X = torch.zeros(2, 3)
+
+
+def eigenvalues(x: T) -> T:
+    return torch.linalg.eigvals(x @ x.T).real
+
+
+def as_key(x: T) -> T:
+    table = {}
+    table[int(x.sum())] = 1
+    return x * len(table)
+
+
+def two_dtypes(x: T) -> T:
+    y = x
+    if x.sum() > 0:
+        y = x.to(torch.int64)
+    return y
+
+
+def two_strings(x: T) -> T:
+    y = "ab"
+    if x.sum() > 0:
+        y = "a"
+    return x * len(y)
+
+
+def grows_wider(x: T) -> T:
+    n = x.sum()
+    while n > 0:
+        x = x.to(torch.float64)
+        n = n - 1
+    return x
+
+
+def through_numpy(x: T) -> T:
+    return torch.from_numpy(x.numpy() + 1)
+
+
+def into_text(x: T) -> T:
+    return x * float(f"{x.sum().item():.2f}")
+
+
+def draws(x: T) -> T:
+    import random
+
+    return x * random.random()
+
+
+def calls_itself(x: T, n: int = 0) -> T:
+    return x if n > x.sum() else calls_itself(x * 2, n + 1)
+
+
+def on_another_device(x: T) -> T:
+    return x + torch.zeros(3, device="cuda")
+
+
+def raises(x: T) -> T:
+    raise ValueError("not like this")
+
+
+def looks_up(x: T) -> T:
+    return x * {}["scale"]
+
+
+def wrong_dtype(x: T) -> T:
+    return x @ torch.ones(3, 2, dtype=torch.float64)
+
+
+def ambiguous(x: T) -> T:
+    if x > 0:
+        return x
+    return -x
+
+
+def sparse(x: T) -> T:
+    return x.to_sparse()
+
+
+def nothing(x: T) -> None:
+    return None
+
+
+def in_a_thread(x: T) -> T:
+    import threading
+
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(x * 2))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: T) -> T:
+        self.calls += 1
+        return x * self.calls
+
+
+def two(x: T, y: T) -> T:
+    return x + y
+
+
+LINEAR = nn.Linear(3, 4)
+#: What is exported, whether a line of this file is named, and what else the message has.
+CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
+    (lambda: ingot.export(eigenvalues, (X,)), "torch.linalg.eigvals(x @ x.T)",
+     ("without a form in ONNX", "linalg_eig", "ingot.translate")),
+    (lambda: ingot.export(as_key, (X,)), "table[int(x.sum())] = 1", ("key of a dict", "compute with tensors")),
+    (lambda: ingot.export(two_dtypes, (X,)), "return y",
+     ("'y'", "int64 tensor", "float32 tensor", "if x.sum() > 0:", "tensors of one dtype and rank")),
+    (lambda: ingot.export(two_strings, (X,)), "len(y)", ("'a' on one side and 'ab' on the other",)),
+    (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),
+    (lambda: ingot.export(through_numpy, (X,)), "x.numpy() + 1", ("Use tensor operations instead",)),
+    (lambda: ingot.export(into_text, (X,)), ".2f", ("into a string", "Write it with tensor operations")),
+    (lambda: ingot.export(draws, (X,)), "random.random()", ("one draw for ever", "pass it as an argument")),
+    (lambda: ingot.export(calls_itself, (X,)), "calls_itself(x * 2, n + 1)", ("Write it as a loop",)),
+    (lambda: ingot.export(on_another_device, (X,)), 'device="cuda"', ("wanted the CPU", "device=x.device")),
+    (lambda: ingot.export(raises, (X,)), "raise ValueError", ("refuses its example (x float32 [2, 3])",
+     "ValueError: not like this", "Pass an example that the model takes")),
+    (lambda: ingot.export(looks_up, (X,)), '{}["scale"]', ("KeyError: 'scale'", "in PyTorch and mend that first")),
+    (lambda: ingot.export(wrong_dtype, (X,)), "dtype=torch.float64", ("same dtype", "dtypes and sizes it wants")),
+    (lambda: ingot.export(ambiguous, (X,)), "if x > 0:", ("Boolean value of Tensor", "Pass an example")),
+    (lambda: ingot.export(sparse, (X,)), "x.to_sparse()", ("Use other operators",)),
+    (lambda: ingot.export(Counts(), (X,)), "self.calls += 1", ("'calls'", 'state="inputs"', "ingot.Stateful")),
+    (lambda: ingot.export(nn.Sequential(LINEAR, nn.ReLU(), nn.Linear(5, 2)), (X,)), "",
+     ("layer '2', Linear(in_features=5", "cannot be multiplied (2x4 and 5x2)")),
+    (lambda: ingot.export(nothing, (X,)), "", ("returns no tensor but NoneType", "Return at least one")),
+    (lambda: ingot.export(two, (X,)), "", ("two(x: ", "cannot be called with 1 positional argument: missing a "
+     "required argument: 'y'", "args=(…)")),
+    (lambda: ingot.export(two, (X,), kwargs={"z": X}), "", ("1 positional argument and z=…",)),
+    (lambda: ingot.export(LINEAR, (3,)), "", ("no tensor arguments", "args=(torch.zeros(2, 3),)")),
+    (lambda: ingot.export(nn.Linear, (X,)), "", ("is the class Linear", "Linear(…)")),
+    (lambda: ingot.export({"a": X}, (X,)), "", ("of type dict", "wanted a torch.nn.Module")),
+    (lambda: ingot.export(LINEAR, (X,), opset_version=11), "", ("opset_version is 11", "18 to 25")),
+    (lambda: ingot.export(LINEAR, (X,), dynamic_shapes={"x": {0: "b"}}), "", ("['x']", "['input']")),
+    (lambda: ingot.export(LINEAR, (X,), dynamic_shapes={"input": {4: "b"}}), "", ("axes [4]", "0 to 1")),
+    (lambda: ingot.export(LINEAR, (X,), dynamic_shapes={"input": {0: Dim("b", min=4, max=8)}}), "",
+     ("'b' is declared 4 to 8", "the example has 2", "widen it")),
+    (lambda: ingot.export(LINEAR, (X,), dynamic_shapes={"input": {0: 3.5}}), "", ("axis 0", "found 3.5")),
+    (lambda: ingot.export(two, (X, torch.zeros(4, 3)), dynamic_shapes=({0: "b"}, {0: "b"})), "",
+     ("'b' is 2 in one input and 4 in axis 0 of 'y'", "different names")),
+    (lambda: ingot.export(two, (X, X), input_names=["a", "a"]), "", ("input_names", "a name of its own")),
+    (lambda: ingot.export(LINEAR, (X,), output_names=["a", "b"]), "", ("output_names has 2", "1 tensors")),
+    (lambda: ingot.export(LINEAR, (X,), "/no/such/folder/x.onnx"), "", ("no directory", "Create it first")),
+    (lambda: ingot.export("/no/such/model.pt", (X,)), "", ("no such file", ".pt2 file or a TorchScript")),
+    (lambda: ingot.export(LINEAR, (X.to_sparse(),)), "", ("layout torch.sparse_coo", ".to_dense()")),
+    (lambda: ingot.export(LINEAR, (ingot.Input("float", [2, 3]),)), "", ("dtype 'float'", "'float32'")),
+    (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Linear(3, 4)), "",
+     ("output 'output'", "differs from the module by")),
+]  # fmt: skip
+INTERNAL = ("SymInt", "SymBool", "Eq(", "Max(", "s0", "tlparse", "FakeTensor", "HigherOrder", "Traceback")
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_message(number: int) -> None:
+    """The line, the cause and the edit; one frame of Ingot's below the caller's, and no cause."""
+    export, line, parts = CASES[number]
+    with pytest.raises(IngotError) as caught:
+        export()
+    said = str(caught.value)
+    if line:
+        named = [row for row in said.splitlines() if f"{Path(__file__).name}:" in row]
+        assert named and line in " ".join(named), said
+    for part in parts:
+        assert part in said, said
+    for word in INTERNAL:
+        assert word not in said, said
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "site-packages" not in printed.replace(said, ""), printed
+    assert "direct cause" not in printed and "another exception" not in printed, printed
+
+
+def test_debug_shows_what_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `debug`, or INGOT_DEBUG in the environment."""
+    for debug, environment in ((True, "0"), (False, "1")):
+        monkeypatch.setenv("INGOT_DEBUG", environment)
+        with pytest.raises(IngotError) as caught:
+            ingot.export(looks_up, (X,), debug=debug)
+        assert "KeyError: 'scale'" in "".join(traceback.format_exception(caught.value))
+        assert caught.value.__cause__ is not None
+
+
+def test_torn_files_are_said(tmp_path: Path) -> None:
+    """A file that is cut off, and one of another kind with the name of a program."""
+    torch.jit.script(nn.Linear(3, 4)).save(tmp_path / "whole.pt")
+    (tmp_path / "torn.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:900])
+    (tmp_path / "text.pt2").write_text("hello")
+    for name in ("torn.pt", "text.pt2"):
+        with pytest.raises(IngotError, match="no archive, or a part of one"):
+            ingot.export(tmp_path / name, (X,))
