@@ -10,7 +10,7 @@ import functools
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingot.codegen.cpu import this_cpu
@@ -43,6 +43,15 @@ class Machine:
     l2_bytes: int
     #: whether 8-bit integers can be multiplied in tile registers (Intel AMX), by this process
     tiles: bool = False
+    #: plans ask for what is known for a machine thousands of times
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        own = (self.triple, self.cpu, self.features, self.vector_bytes, self.registers, self.fma, self.tiles)
+        object.__setattr__(self, "_hash", hash(own))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def lanes(self) -> int:

@@ -19,6 +19,7 @@ from ingot.passes.edit import subgraphs_of
 
 #: Smaller weights are computed now, in bytes; larger ones when a kernel packs them.
 LEAST_LAZY = 1 << 16
+_PLACING = frozenset(["Concat", "Transpose", "Reshape"])
 
 # Now rather than when the first model is opened: what is imported with the session is not waited for later.
 load_families()
@@ -40,6 +41,19 @@ class Index:
     #: for each file that weights are mapped from, one of the arrays in it
     mapped: list[Array]
     subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
+    #: values that each plan uses anew, for what only it knows of
+    spare: list[ir.Value] = field(default_factory=list[ir.Value])
+    _placed: frozenset[ir.Value] | None = None
+
+    @property
+    def placed(self) -> frozenset[ir.Value]:
+        """Values whose readers may say where or in which order they should lie."""
+        if self._placed is None:
+            reads = zip(self.nodes, self.reads, strict=True)
+            self._placed = frozenset(
+                [value for node, read in reads if node.op_type in _PLACING for value in read]
+            )
+        return self._placed
 
 
 def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | None = None) -> Index:

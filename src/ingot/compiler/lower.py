@@ -132,6 +132,7 @@ class Lowering:
     ) -> None:
         self.machine, self.options = machine, options
         self._index, self._facts, self._packed = index, known.facts, packed
+        self._made, self._placed = itertools.count(), index.placed
         self._start, self._stop = known.start, known.end
         self._outputs = list(outputs)
         self._counted: ir.Value | None = None
@@ -276,7 +277,8 @@ class Lowering:
         facts = self._facts[value]
         rank = len(facts.shape)
         order = tuple(range(rank)) if order is None else tuple(order)
-        slot = self._slot(value, order, free_order)
+        placed = value in self._placed
+        slot = self._slot(value, order, free_order) if placed else None
         if (
             slot is None
             and value in self._output_buffers
@@ -284,7 +286,7 @@ class Lowering:
         ):
             slot = self._output_buffers[value]
         if slot is None:
-            wanted = self._order_for_transpose(value, facts.shape)
+            wanted = self._order_for_transpose(value, facts.shape) if placed else None
             if wanted is not None and (free_order or wanted[-1] == order[-1]):
                 order = wanted
             slot = self.temporary(facts.shape, facts.dtype, order)
@@ -304,17 +306,15 @@ class Lowering:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
         these dtypes.
         """
-        facts = self._facts
+        facts, waiting = self._facts, self._waiting
         dtypes = tuple([name_of(facts[operand].dtype) for operand in operands])
         result = name_of(facts[value].dtype)
         if not supports_step(op, dtypes, result, attrs):
             return False
-        self._waiting[value] = Elementwise(
-            self._position, next(self._turns), op, tuple(operands), result, attrs
-        )
-        if self.wants(value):
+        waiting[value] = Elementwise(self._position, next(self._turns), op, tuple(operands), result, attrs)
+        if value in self._uses or value in self._output_buffers:
             for operand in operands:
-                if operand in self._waiting:
+                if operand in waiting:
                     self._readers.setdefault(operand, []).append(value)
         return True
 
@@ -426,12 +426,12 @@ class Lowering:
         """
         if key is None:
             return make()
-        if key in self._packed:
-            return self._packed.get(key, make)
-        made = self._packed.get(key, make)
-        self._has_packed = True
-        self._forget()
-        return made
+        found = self._packed.find(key)
+        if found is None:
+            found = self._packed.get(key, make)
+            self._has_packed = True
+            self._forget()
+        return found
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
         """Join along `axis`; what could be written in place was, what waits is written there now, the rest is
@@ -473,26 +473,35 @@ class Lowering:
 
     def known(self, array: Array) -> ir.Value:
         """A new value that is this constant."""
-        value = ir.Value(name=None)
+        value = self._fresh()
         self._facts[value] = facts_of(array)
         return value
 
     def intermediate(self, shape: Sequence[int], dtype: Any) -> ir.Value:
         """A new value that only this node makes and uses."""
-        value = ir.Value(name=None)
+        value = self._fresh()
         self._facts[value] = Facts(np.dtype(dtype), tuple(shape))
         self._uses[value] = [self._position]
         return value
 
     def located(self, view: View) -> ir.Value:
         """A new value that lies here."""
-        value = ir.Value(name=None)
+        value = self._fresh()
         self._facts[value] = Facts(view.dtype, view.shape)
         self._views[value] = view
         return value
 
+    def _fresh(self) -> ir.Value:
+        """A value of this plan alone. What plans know of values is their own, so the next plan takes the same
+        ones.
+        """
+        number, spare = next(self._made), self._index.spare
+        if number == len(spare):
+            spare.append(ir.Value(name=None))
+        return spare[number]
+
     def _count_value(self, known: Known) -> ir.Value:
-        value = ir.Value(name=None)
+        value = self._fresh()
         known.facts[value] = Facts(np.dtype(np.int64), ())
         return value
 
@@ -567,8 +576,9 @@ class Lowering:
         """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue
         they become.
         """
-        shape = self._facts[root].shape
-        first = self._waiting[root]
+        facts, waiting, uses = self._facts, self._waiting, self._uses
+        shape = facts[root].shape
+        first = waiting[root]
         assert isinstance(first, Elementwise)
         members: dict[ir.Value, Elementwise] = {root: first}
         inside = {first.position}
@@ -577,28 +587,28 @@ class Lowering:
         # Candidates by turn, last first: when one is looked at, all who read it have been.
         queue: list[tuple[int, ir.Value]] = []
         queued: set[ir.Value] = set()
-
-        def consider(operands: Sequence[ir.Value]) -> None:
+        operands: Sequence[ir.Value] = first.operands
+        while True:
             for value in operands:
-                waits = self._waiting.get(value)
+                waits = waiting.get(value)
                 if waits is not None and value not in queued:
                     queued.add(value)
                     heapq.heappush(queue, (-waits.turn, value))
-
-        consider(first.operands)
-        while queue:
+            operands = ()
+            if not queue:
+                return members, anchor
             _, value = heapq.heappop(queue)
-            waits = self._waiting[value]
+            waits = waiting[value]
             if (
                 value in self._output_buffers
-                or self._facts[value].shape != shape
+                or facts[value].shape != shape
                 or not (_is_repeated(waits) or self._only_for(value, inside, members))
             ):
                 continue
             if isinstance(waits, Anchor):
                 fits = target is None or waits.free_order or target.strides[waits.order[-1]] == 1
-                floats = self._facts[value].dtype == self._facts[root].dtype == np.float32
-                narrow = waits.exact and self._facts[root].dtype.itemsize <= 4
+                floats = facts[value].dtype == facts[root].dtype == np.float32
+                narrow = waits.exact and facts[root].dtype.itemsize <= 4
                 if anchor is None and fits and (floats or narrow):
                     anchor = value
                 continue
@@ -607,10 +617,9 @@ class Lowering:
                 continue
             leaves = grown
             members[value] = waits
-            if inside.issuperset(self._uses[value]):  # else others will read its operands too
+            if inside.issuperset(uses[value]):  # else others will read its operands too
                 inside.add(waits.position)
-                consider(waits.operands)
-        return members, anchor
+                operands = waits.operands
 
     def _only_for(self, value: ir.Value, inside: set[int], members: dict[ir.Value, Elementwise]) -> bool:
         """Whether only the members read a value: no other node, nothing else of theirs that waits."""

@@ -17,8 +17,9 @@ class Packed:
         self._found: dict[Hashable, Any] = {}
         self._pool = Pool()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._found
+    def find(self, key: Hashable) -> Any:
+        """What lies under `key`, None if nothing does."""
+        return self._found.get(key)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What lies under `key`; made when it is first asked for."""

@@ -138,13 +138,8 @@ class _Table:
 
     def __init__(self, code: dict[Kernel, int], offsets: dict[Buffer, int], threads: int) -> None:
         self._code, self._offsets, self._threads = code, offsets, threads
-        self._words = array("q")
-        self._rows: list[tuple[int, ...]] = []
-        self._arena_words: list[int] = []
-        self._arena_offsets: list[int] = []
-        #: what came before: words, rows, words of the arena and their offsets
-        self._done: list[tuple[np.ndarray, ...]] = []
-        self._count = 0  # of words, with those
+        self._words, self._rows = array("q"), array("q")
+        self._arena_words, self._arena_offsets = array("q"), array("q")
         #: which words are addresses, in order, and which of them lie in constants
         self.addresses: list[int] = []
         self.fixed: list[int] = []
@@ -168,7 +163,7 @@ class _Table:
         if isinstance(step, Series):
             self._add_series(step)
             return
-        self._rows.append(self._row(step))
+        self._rows.extend(self._row(step))
         self.told.append(_tell(step.call if isinstance(step, Nested) else step))
 
     def _row(self, step: Call | Nested) -> tuple[int, ...]:
@@ -182,19 +177,24 @@ class _Table:
                 f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
-        form = _form(step, self._code)
-        time, first, args = form.nanoseconds, self._count, step.args
+        form, words = _form(step, self._code), self._words
+        time, first, args, offsets = form.nanoseconds, len(words), step.args, self._offsets
         self.nanoseconds += time
         sharers, wave = sharers_of(step, time, self._threads), step.tiles // step.waves
         if step.scratch > self.scratch:
             self.scratch = step.scratch
         assert form.words is not None
-        self._words += form.words
-        self._count += len(form.words)
-        self.addresses += [first + position for position in form.places]
+        words.extend(form.words)
+        in_block = bool(self._around)
         for position in form.places:
             view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
-            self._point(first + position, view)
+            word = first + position
+            self.addresses.append(word)
+            if in_block or view.buffer.kind != "arena":
+                self._point(word, view)
+            else:  # most of them
+                self._arena_words.append(word)
+                self._arena_offsets.append(offsets[view.buffer] + view.offset)
         return self._code[step.kernel], first, step.tiles, sharers, 0, wave
 
     def _point(self, word: int, view: View) -> None:
@@ -216,13 +216,10 @@ class _Table:
             assert buffer.array is not None
             self.keep[id(buffer.array)] = buffer.array
             self.fixed.append(word)
-            self._set(word, buffer.address + view.offset)
+            self._words[word] = buffer.address + view.offset
         else:
             patches = self.inputs if kind == "input" else self.outputs
             patches.append(Patch(word, buffer.index, view.offset))
-
-    def _set(self, word: int, value: int) -> None:
-        self._words[word - self._count] = value  # counted from the end: the first of them may be done
 
     def _add_blocks(self, step: Nested, first: int) -> None:
         """The tables of what a call runs; its arguments begin at word `first`."""
@@ -243,11 +240,10 @@ class _Table:
 
     def _list(self, slot: int, words: list[int], each: int) -> int:
         """Words of data; the argument at `slot` becomes their address, the next their number by `each`."""
-        begin = self._count
+        begin = len(self._words)
         self._words.extend(words)
-        self._count += len(words)
         self.links.append((slot, begin))
-        self._set(slot + 1, len(words) // each)
+        self._words[slot + 1] = len(words) // each
         return begin
 
     def _add_series(self, step: Series) -> None:
@@ -256,50 +252,45 @@ class _Table:
             one.add(part)
         words, rows, arena_words, arena_offsets = one.arrays()
         moves = dict(zip(one.addresses, _moves(step.body, step.moves), strict=True))
-        turns, start = np.arange(step.turns), self._count
-        width = len(words)
-        shifts = turns[:, None] * width
+        turns, start, width = range(step.turns), len(self._words), len(words)
+        number = np.arange(step.turns)[:, None]
+        shifts = start + number * width
 
-        def further(of: Sequence[int]) -> np.ndarray:
-            return turns[:, None] * np.array([moves[word] for word in of], np.int64)
-
-        many_words = np.tile(words, (step.turns, 1))
-        if one.fixed:
-            many_words[:, one.fixed] += further(one.fixed)
+        moving = [word for word in one.fixed if moves[word]]
+        if moving:
+            many_words = np.tile(words, (step.turns, 1))
+            many_words[:, moving] += number * [moves[word] for word in moving]
+            self._words.frombytes(many_words.tobytes())
+        else:
+            self._words.extend(one._words * step.turns)
         many_rows = np.tile(rows, (step.turns, 1, 1))
-        many_rows[:, :, 1] += start + shifts
-        self._flush()
-        self._done.append(
-            (
-                many_words.reshape(-1),
-                many_rows.reshape(-1, spmd.STEP_WORDS),
-                (start + shifts + arena_words).reshape(-1),
-                (arena_offsets + further(arena_words.tolist())).reshape(-1),
-            )
-        )
-        self._count += width * step.turns
-        for turn in range(step.turns):
-            first = start + turn * width
+        many_rows[:, :, 1] += shifts
+        self._rows.frombytes(many_rows.tobytes())
+        self._arena_words.frombytes((shifts + arena_words).tobytes())
+        further = np.array([moves[word] for word in one._arena_words], np.int64)
+        self._arena_offsets.frombytes((arena_offsets + number * further).tobytes())
+        for first in range(start, start + step.turns * width, width):
             self.addresses += [first + word for word in one.addresses]
             self.fixed += [first + word for word in one.fixed]
-            for patches, ours in ((one.inputs, self.inputs), (one.outputs, self.outputs)):
-                ours += [Patch(first + p.word, p.index, p.offset + turn * moves[p.word]) for p in patches]
+        for patches, ours in ((one.inputs, self.inputs), (one.outputs, self.outputs)):
+            if patches:
+                ours += [
+                    Patch(start + turn * width + p.word, p.index, p.offset + turn * moves[p.word])
+                    for turn in turns
+                    for p in patches
+                ]
         self.keep.update(one.keep)
         self.told += one.told * step.turns
         self.scratch = max(self.scratch, one.scratch)
         self.nanoseconds += one.nanoseconds * step.turns
 
-    def _flush(self) -> None:
-        """What was added one by one, to `_done`."""
-        columns = (self._words, self._rows, self._arena_words, self._arena_offsets)
-        words, rows, arena_words, arena_offsets = (np.array(column, np.int64) for column in columns)
-        self._done.append((words, rows.reshape(-1, spmd.STEP_WORDS), arena_words, arena_offsets))
-        self._words, self._rows, self._arena_words, self._arena_offsets = array("q"), [], [], []
-
     def arrays(self) -> list[np.ndarray]:
-        """The words, the rows, which words are addresses in the arena, and their offsets in it."""
-        self._flush()
-        return [np.concatenate(parts) for parts in zip(*self._done, strict=True)]
+        """The words, the rows, which words are addresses in the arena, and their offsets in it. The table
+        grows no more.
+        """
+        columns = (self._words, self._rows, self._arena_words, self._arena_offsets)
+        words, rows, arena_words, arena_offsets = (np.frombuffer(column, np.int64) for column in columns)
+        return [words, rows.reshape(-1, spmd.STEP_WORDS), arena_words, arena_offsets]
 
 
 def _tell(call: Call) -> tuple[Any, ...]:

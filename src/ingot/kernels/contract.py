@@ -289,8 +289,7 @@ def tile(
         _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
+class Tiling(NamedTuple):
     """What the register tiles of a product have in common: the most positions of one, vectors of a panel,
     outputs of the last panel, whether it is the only one, and what `tile` says of the others.
     """

@@ -42,18 +42,17 @@ from ingot.kernels.contract import (
     split,
 )
 from ingot.kernels.expression import Expression
-from ingot.kernels.gemm import integer_matmul, product_calls
+from ingot.kernels.gemm import calls_of_product, packer
 from ingot.kernels.pack import (
     DTYPES,
     PACK_SLOTS,
     PackedWeights,
     check_packable,
-    pack,
     pack_mode,
     pack_ordered,
 )
 from ingot.kernels.reading import Order, choose, geometry, ranges, table, tile_shape, weight_rows
-from ingot.kernels.units import VALUES, check_bytes, pack_integers, pack_units, repeated, steps_of
+from ingot.kernels.units import VALUES, check_bytes, pack_integers, repeated, steps_of
 
 _TILES = 16  # of work, at least, where the problem has them
 _ROWS = 4  # of the output in a register tile, at most: each needs an address register
@@ -453,20 +452,21 @@ def _pointwise(
     views: list[View], w: PackedConvWeights | IntegerConvWeights, epilogue: Epilogue | None, machine: Machine
 ) -> list[Call]:
     """A 1×1 convolution: a product of matrices [pixels, channels] for each image and group."""
-    matrices: list[View] = []
-    for v in views:
-        n, c, h, width = v.shape
-        sn, sc, sh, sw = v.strides
-        if w.groups == 1:
-            matrices.append(v.with_dims((n, h, width, c), (sn, sh, sw, sc)))
-        else:
-            inner = c // w.groups
-            matrices.append(v.with_dims((n, w.groups, h, width, inner), (sn, inner * sc, sh, sw, sc)))
-    after = Epilogue(epilogue.expression, matrices[2:]) if epilogue else None
-    if isinstance(w, IntegerConvWeights):
-        panels = replace(w.packed, depth=w.inputs)
-        return integer_matmul(matrices[0], panels, matrices[1], after, machine, "conv")
-    return product_calls(matrices[0], w.matrices(), matrices[1], after, machine, "conv")
+    (n, c, h, width), groups = views[1].shape, w.groups
+    layouts: list[tuple[np.dtype, tuple[int, ...]]] = []
+    if groups == 1:
+        shape = (n, h, width, c)
+        for v in views:
+            sn, sc, sh, sw = v.strides
+            layouts.append((v.dtype, (sn, sh, sw, sc)))
+    else:
+        shape = (n, groups, h, width, c // groups)
+        for v in views:
+            sn, sc, sh, sw = v.strides
+            layouts.append((v.dtype, (sn, v.shape[1] // groups * sc, sh, sw, sc)))
+    panels = replace(w.packed, depth=w.inputs) if isinstance(w, IntegerConvWeights) else w.matrices()
+    expression = None if epilogue is None else epilogue.expression
+    return calls_of_product(views, shape, tuple(layouts), panels, expression, machine, "conv")
 
 
 def _call(
@@ -583,11 +583,7 @@ def _form(
     elif not w.in_place:
         inner = max(0, min(x_width, columns // g.values - pads[1])) * g.values
     dtype = name_of(x_dtype)
-    packing = (
-        pack(mode=mode, width=1, dtype=dtype)
-        if is_float
-        else pack_units(mode=mode, dtype=dtype, numbers=w.numbers)
-    )
+    packing = packer(mode, dtype, w.numbers)
     memory = 0 if w.in_place else planes * packed_rows * line + 2 * lanes
     args: list[int | View | Kernel] = [
         0, sn, x_group, sc, sh, x_pixel, x_inner, height, pads[0],
@@ -603,9 +599,7 @@ def _form(
     source = "place" if w.in_place else "blocks" if w.order == "blocks" else "lines"
     names = _operands(len(operands))
     return Form(
-        conv(source=source, operands=names)
-        if is_float
-        else conv(source=source, operands=names, fill=(dtype, w.numbers)),
+        _named(source, names, None if is_float else (dtype, w.numbers)),
         args,
         places=(*_PLACES, *[_ZERO] * has_zero, *range(len(CONV_SLOTS), len(args), len(_ARRAYS))),
         tiles=images * w.groups * bands * panels,
@@ -614,6 +608,11 @@ def _form(
         label="conv",
         constants=(steps, limits),
     )
+
+
+@functools.cache
+def _named(source: str, operands: tuple[str, ...], fill: tuple[str, Numbers] | None) -> Kernel:
+    return conv(source=source, operands=operands, **({} if fill is None else {"fill": fill}))
 
 
 @functools.cache

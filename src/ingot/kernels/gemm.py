@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -248,14 +249,24 @@ def product_calls(
     views = [a if a.shape[:-1] == shape[:-1] else a.broadcast_to((*shape[:-1], a.shape[-1])), out]
     if epilogue is not None:
         views += [v if v.shape == shape else v.broadcast_to(shape) for v in epilogue.operands]
-    form, places = _product(
-        shape,
-        tuple([(v.dtype, v.strides) for v in views]),
-        _panels(b),
-        None if epilogue is None else epilogue.expression,
-        machine,
-        label,
-    )
+    expression = None if epilogue is None else epilogue.expression
+    layouts = tuple([(v.dtype, v.strides) for v in views])
+    return calls_of_product(views, shape, layouts, b, expression, machine, label)
+
+
+def calls_of_product(
+    views: Sequence[View],
+    shape: tuple[int, ...],
+    layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    b: PackedWeights,
+    epilogue: Expression | None,
+    machine: Machine,
+    label: str,
+) -> list[Call]:
+    """The same for a, out and the epilogue's operands as `views`, which need not be of the product's `shape`:
+    layouts are their dtypes, and their strides along its dimensions.
+    """
+    form, places = _product(shape, layouts, _panels(b), epilogue, machine, label)
     calls: list[Call] = []
     (table,) = form.constants
     for weights, offsets in places:
@@ -407,17 +418,14 @@ def _form(
     mode = pack_mode((rows, b.depth), row_steps[0], columns[0])
     if b.numbers == "float32":
         reading = _reading(dtype, row_steps[0], columns[0], rows, b.k, rows_in_band, lanes)
-        packing = pack(mode=mode, width=1, dtype=dtype)
     else:
         reading = _unit_reading(
             dtype, b.numbers, row_steps[0], columns[0], rows, b.depth, b.step, rows_in_band, lanes
         )
-        packing = pack_units(mode=mode, dtype=dtype, numbers=b.numbers)
     steps = -(-b.k // reading.unroll)
     ahead = Ahead.of(tiles // bands, height + (tall > 0), steps, reading.unroll * b.panel * 4)
     reaches = [
-        reach(name_of(own), column, step != 0, b.n)
-        for (own, _), column, step in zip(layouts[1:], columns[1:], row_steps[1:], strict=True)
+        reach(name_of(layouts[j][0]), columns[j], row_steps[j] != 0, b.n) for j in range(1, len(layouts))
     ]
     tiling = Tiling(
         most, b.panel // lanes, b.n - (panels - 1) * b.panel, panels == 1, lanes,
@@ -434,12 +442,12 @@ def _form(
         *arrays[0], 0, outer[1] * 4, batch[1] * 4, b.rows * b.panel * 4, *arrays[1],
         batch[0], bands, tiles, tall, height, rows_in_band, panels, b.panel,
         b.n, b.depth, depth_blocks, 0, steps,
-        ahead.near, ahead.step, ahead.tile, packing, *kernels,
+        ahead.near, ahead.step, ahead.tile, packer(mode, dtype, b.numbers), *kernels,
     ]  # fmt: skip
     for array in arrays[2:]:
         args += array
     return Form(
-        gemm(in_place=reading.in_place, operands=gemm_operands(len(layouts) - 2)),
+        _named(reading.in_place, gemm_operands(len(layouts) - 2)),
         args,
         places=(*_PLACES, *range(len(GEMM_SLOTS), len(args), len(_ARRAYS))),
         tiles=matrices * bands * panels,
@@ -448,6 +456,19 @@ def _form(
         label=label,
         constants=(reading.table,),
     )
+
+
+@functools.cache
+def _named(in_place: bool, operands: tuple[str, ...]) -> Kernel:
+    return gemm(in_place=in_place, operands=operands)
+
+
+@functools.cache
+def packer(mode: str, dtype: str, numbers: Numbers) -> Kernel:
+    """The kernel that packs a band of pixels for the tile."""
+    if numbers == "float32":
+        return pack(mode=mode, width=1, dtype=dtype)
+    return pack_units(mode=mode, dtype=dtype, numbers=numbers)
 
 
 def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:

@@ -120,7 +120,8 @@ class Conv(Op):
         rank, group = len(facts.shape) - 2, attr_int(node, "group", 1)
         if name_of(facts.dtype) not in DTYPES:
             return False
-        window, machine = self.window(node, facts.shape, plan.facts(w).shape), plan.machine
+        machine = plan.machine
+        window = Window.of(node, facts.shape[2:], plan.facts(w).shape[2:])  # `infer` has looked at the rest
         pads = (*window.before, *window.after)
         if weights is not None and _has_planes(facts, window):
             plan.anchor(
@@ -282,10 +283,14 @@ def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
     if bias is None:
         return value
     facts = plan.facts(value)
-    view = plan.view(bias)
-    column = plan.located(view.with_dims((view.size, *[1] * rank), (*view.strides, *[0] * rank)))
+
+    def column() -> Memory:
+        view = plan.view(bias)
+        return view.with_dims((view.size, *[1] * rank), (*view.strides, *[0] * rank))
+
+    located = plan.located(plan.pack(_key("column", bias, rank), column))
     product = plan.intermediate(facts.shape, facts.dtype)
-    plan.wait(value, "Add", [product, column])
+    plan.wait(value, "Add", [product, located])
     return product
 
 
