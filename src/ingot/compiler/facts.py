@@ -51,16 +51,18 @@ def _worth_knowing(outputs: Sequence[Facts | None]) -> bool:
 
 @dataclass(slots=True)
 class Known:
-    """Facts of every value from node `start` on. `cut`: there is a node whose outputs' shapes depend on data,
-    and the first is at `stop`. bounds: the most that its outputs can be, where kernels count them; then it
-    belongs to this stage as well, and `facts` has that as their shapes. bodies: the subgraphs of nodes before
-    `stop` that became part of the plan (`compiler/bodies.py`).
+    """Facts of every value from node `start` on. computed: those known beside the graph's constants. `cut`:
+    there is a node whose outputs' shapes depend on data, and the first is at `stop`. bounds: the most that
+    its outputs can be, where kernels count them; then it belongs to this stage as well, and `facts` has that
+    as their shapes. bodies: the subgraphs of nodes before `stop` that became part of the plan
+    (`compiler/bodies.py`).
     """
 
     facts: dict[ir.Value, Facts]
     start: int
     stop: int
     cut: bool
+    computed: list[ir.Value]
     bounds: dict[ir.Value, Bound] = field(default_factory=dict[ir.Value, Bound])
     bodies: dict[ir.Graph, Body] = field(default_factory=dict[ir.Graph, Body])
 
@@ -77,9 +79,11 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
     """
     facts = dict(index.constants)
     facts.update(given)
-    for position in range(start, len(index.nodes)):
-        node, op = index.nodes[position], index.ops[position]
-        inputs = [None if value is None else facts[value] for value in node.inputs]
+    walk, computed = index.walk, [value for value, fact in given.items() if fact.is_known]
+    strings = index.has_strings or _has_objects(given.values())
+    for position in range(start, len(walk)):
+        node, op, operands, results = walk[position]
+        inputs = [None if value is None else facts[value] for value in operands]
         try:
             outputs = None if op.subgraphs else op.infer(node, inputs)
             countable = outputs is None and not op.subgraphs and not _has_objects(inputs)
@@ -89,18 +93,20 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
         except UNFIT as error:
             raise unfit(node, inputs, error) from error
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
-        if outputs is None or _has_objects(inputs) or _has_objects(outputs):
-            found = zip(node.outputs, bounded or (), strict=False)
+        if outputs is None or (strings and _has_objects(inputs)) or _has_objects(outputs):
+            found = zip(results, bounded or (), strict=False)
             bounds = {value: bound for value, bound in found if bound is not None}
             facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
-            return Known(facts, start, position, cut=True, bounds=bounds)
-        if not op.random and _all_known(inputs) and _worth_knowing(outputs):
+            return Known(facts, start, position, cut=True, computed=computed, bounds=bounds)
+        if _all_known(inputs) and not op.random and _worth_knowing(outputs):
             arrays = evaluated(op, node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]
-        for value, fact in zip(node.outputs, outputs, strict=False):
+        for value, fact in zip(results, outputs, strict=False):
             if fact is not None:
                 shape = fact.shape
                 if shape and (min(shape) < 0 or len(shape) > MOST_DIMS or math.prod(shape) > MOST_ELEMENTS):
                     raise shape_error(node, f"its result would have the shape {show(shape)}")
                 facts[value] = fact
-    return Known(facts, start, len(index.nodes), cut=False)
+                if fact.is_known:
+                    computed.append(value)
+    return Known(facts, start, len(walk), cut=False, computed=computed)

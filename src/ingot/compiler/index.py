@@ -4,6 +4,7 @@ arrays.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,28 @@ class Index:
     subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
     #: values that each plan uses anew, for what only it knows of
     spare: list[ir.Value] = field(default_factory=list[ir.Value])
+    #: the nodes that must run and who reads a value, by what is known (`Lowering` fills it in)
+    uses: dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]] = field(
+        default_factory=dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]]
+    )
     _placed: frozenset[ir.Value] | None = None
+    _walk: list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]] | None = None
+    _has_strings: bool | None = None
+
+    @property
+    def walk(self) -> list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]]:
+        """The nodes with their operators, inputs and outputs, as quick to read as can be."""
+        if self._walk is None:
+            nodes = zip(self.nodes, self.ops, strict=True)
+            self._walk = [(node, op, tuple(node.inputs), tuple(node.outputs)) for node, op in nodes]
+        return self._walk
+
+    @property
+    def has_strings(self) -> bool:
+        """Whether a constant is of Python objects."""
+        if self._has_strings is None:
+            self._has_strings = any(facts.dtype.kind == "O" for facts in self.constants.values())
+        return self._has_strings
 
     @property
     def placed(self) -> frozenset[ir.Value]:

@@ -48,6 +48,8 @@ from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
 MOST_STEPS, MOST_LEAVES = 48, 16
+#: Which nodes run and who reads what, kept for so many different sets of known values.
+MOST_USES = 8
 
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class Lowering:
         self.machine, self.options = machine, options
         self._index, self._facts, self._packed = index, known.facts, packed
         self._made, self._placed = itertools.count(), index.placed
-        self._start, self._stop = known.start, known.end
+        self._start, self._stop, self._computed = known.start, known.end, known.computed
         self._outputs = list(outputs)
         self._counted: ir.Value | None = None
         if known.bounds:
@@ -171,15 +173,19 @@ class Lowering:
             self._lower_nodes()
         for position in range(self._start, self._stop):
             self._kinds.setdefault(position, "folded")
+        # What waited knows this object, which knows it: Python would have to look for such garbage.
+        self._waiting.clear()
+        self._fused.clear()
         return Lowered(self._steps, self._checks, self._kinds)
 
     def _lower_nodes(self) -> None:
+        walk, live, kinds = self._index.walk, self._live, self._kinds
         for position in range(self._start, self._stop):
-            if position not in self._live:
+            if position not in live:
                 continue
             self._position = position
-            node, op = self._index.nodes[position], self._index.ops[position]
-            self._kinds[position] = "native"
+            node, op, _, _ = walk[position]
+            kinds[position] = "native"
             try:
                 is_native = not (self._has_wide and self._is_wide(node)) and op.lower(node, self)
             except UnsupportedOperatorError as error:
@@ -190,7 +196,7 @@ class Lowering:
                 inputs = [None if v is None else self._facts[v] for v in node.inputs]
                 raise unfit(node, inputs, error) from error
             if not is_native:
-                self._kinds[position] = "host"
+                kinds[position] = "host"
                 self._evaluate_on_host(node)
         if self._has_packed:
             self._forget()  # some weights are packed when it is known how a kernel reads them
@@ -449,14 +455,15 @@ class Lowering:
                 order = waits.order
             target = self.output(value, order, free_order=True)
         self._views[value] = target
-        start = 0
+        start, step = 0, target.strides[axis] * target.dtype.itemsize
         for source in inputs:
             size = self._facts[source].shape[axis]
-            part = _slice(target, axis, start, size)
-            start += size
             known = self._views.get(source)
-            if size == 0 or (known is not None and _lies_at(known, part)):
+            here = target.offset + start * step
+            start += size
+            if size == 0 or (known is not None and _lies_at(known, target, here)):
                 continue
+            part = _slice(target, axis, start - size, size)
             waits = self._waiting.get(source)
             writes_anywhere = isinstance(waits, Elementwise) or (
                 isinstance(waits, Anchor) and (waits.free_order or part.strides[waits.order[-1]] == 1)
@@ -493,11 +500,13 @@ class Lowering:
 
     def _fresh(self) -> ir.Value:
         """A value of this plan alone. What plans know of values is their own, so the next plan takes the same
-        ones.
+        ones, but for those that became a node's output.
         """
         number, spare = next(self._made), self._index.spare
         if number == len(spare):
             spare.append(ir.Value(name=None))
+        elif spare[number].producer() is not None:
+            spare[number] = ir.Value(name=None)
         return spare[number]
 
     def _count_value(self, known: Known) -> ir.Value:
@@ -508,7 +517,19 @@ class Lowering:
     # ---- uses ----------------------------------------------------------------------------------------------
 
     def _find_uses(self) -> tuple[set[int], dict[ir.Value, list[int]]]:
-        """The nodes that must run, and for each value which of them read it."""
+        """The nodes that must run, and for each value which of them read it. Both follow from what is known,
+        which is mostly the same for all shapes.
+        """
+        key = (self._start, self._stop, *self._outputs, None, *self._computed)
+        found = self._index.uses.get(key)
+        if found is None:
+            found = self._search_uses()
+            if len(self._index.uses) < MOST_USES:
+                self._index.uses[key] = found
+        live, uses = found
+        return live, uses.copy()
+
+    def _search_uses(self) -> tuple[set[int], dict[ir.Value, list[int]]]:
         needed = {value for value in self._outputs if not self._facts[value].is_known}
         live: set[int] = set()
         uses: dict[ir.Value, list[int]] = {}
@@ -792,11 +813,15 @@ def _slice(view: View, axis: int, start: int, size: int) -> View:
     return view.with_dims(shape, view.strides, start * view.strides[axis])
 
 
-def _lies_at(view: View, part: View) -> bool:
-    """Whether they are the same elements; strides along dimensions of size 1 do not matter."""
-    steps = [[s for n, s in zip(v.shape, v.strides, strict=True) if n > 1] for v in (view, part)]
-    same = view.buffer is part.buffer and view.offset == part.offset and view.shape == part.shape
-    return same and view.dtype == part.dtype and steps[0] == steps[1]
+def _lies_at(view: View, whole: View, offset: int) -> bool:
+    """Whether a view is the part of `whole` of its own shape that begins at `offset`; strides along
+    dimensions of size 1 do not matter.
+    """
+    if view.buffer is not whole.buffer or view.offset != offset or view.dtype != whole.dtype:
+        return False
+    if view.strides == whole.strides:
+        return True
+    return all(n == 1 or s == t for n, s, t in zip(view.shape, view.strides, whole.strides, strict=True))
 
 
 def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:

@@ -295,10 +295,10 @@ class _Table:
 
 def _tell(call: Call) -> tuple[Any, ...]:
     """The fields of a `Row`. Buffers are told apart by their ids: those of one call exist together."""
-    views = tuple(
-        [(v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in (*call.reads, *call.writes)]
-    )
-    return call.kernel.generator, call.label, tuple(call.origin), call.flops, views
+    views = [(v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in call.reads]
+    for v in call.writes:
+        views.append((v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset))
+    return call.kernel.generator, call.label, tuple(call.origin), call.flops, tuple(views)
 
 
 def _seen(lowered: Lowered) -> list[View]:
@@ -380,10 +380,13 @@ def _lives(
 
 def _touch(views: Sequence[View], number: int, lives: Lives) -> list[Buffer]:
     """The buffers of the arena that a step touches live until then."""
-    touched = [view.buffer for view in views if view.buffer.kind == "arena"]
-    for buffer in touched:
-        life = lives.get(buffer)
-        lives[buffer] = (number, number) if life is None else (life[0], number)
+    touched: list[Buffer] = []
+    for view in views:
+        buffer = view.buffer
+        if buffer.kind == "arena":
+            touched.append(buffer)
+            life = lives.get(buffer)
+            lives[buffer] = (number, number) if life is None else (life[0], number)
     return touched
 
 
@@ -441,9 +444,10 @@ def _outermost(view: View, around: Sequence[Block]) -> View:
 def nanoseconds_of(call: Call) -> float:
     """How long a step takes one thread, roughly."""
     moved = 0
-    for views in (call.reads, call.writes):
-        for view in views:
-            moved += math.prod(view.shape) * view.dtype.itemsize
+    for view in call.reads:
+        moved += math.prod(view.shape) * view.dtype.itemsize
+    for view in call.writes:
+        moved += math.prod(view.shape) * view.dtype.itemsize
     return call.flops / FLOPS_PER_NS + moved / BYTES_PER_NS
 
 

@@ -263,7 +263,7 @@ def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machin
     """Whether Winograd's algorithm can compute it, and faster; the others are for the direct one."""
     return (
         weights.shape[2:] == (3, 3)
-        and set(window.strides) == set(window.dilations) == {1}
+        and window.strides == window.dilations == (1, 1)
         and weights.shape[1] == x.shape[1]
         and x.dtype == weights.dtype == np.float32
         and x.strides[1] == 1
