@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised
+.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised bench-shapes
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -27,6 +27,9 @@ bench-open: $(VENV)/.bench
 
 bench-check: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.check $(ARGS)
+
+bench-shapes: $(VENV)/.bench
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.shapes $(ARGS)
 
 bench-depth: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.depth $(ARGS)

@@ -104,11 +104,10 @@ def addresses(
     """The address of each kernel's code, compiled if it was never before (on all cores; `progress(done,
     total)`, from 0 on).
     """
-    wanted = list(kernels)
-    found = {kernel: _found.get((kernel, machine), 0) for kernel in wanted}
-    if all(found.values()):
+    found = {kernel: _found.get((kernel, machine), 0) for kernel in kernels}
+    keys = {kernel: _key(kernel, machine) for kernel, address in found.items() if not address}
+    if not keys:
         return found
-    keys = {kernel: _key(kernel, machine) for kernel in wanted}
     with _lock:
         missing = {key: kernel for kernel, key in keys.items() if key not in _addresses}
         if missing:
@@ -119,8 +118,8 @@ def addresses(
             names = {key: f"k{key}" for key in missing}
             linked = link([data for data in objects.values() if data is not None], names.values())
             _addresses.update((key, linked[name]) for key, name in names.items())
-        found = {kernel: _addresses[key] for kernel, key in keys.items()}
-        _found.update(((kernel, machine), address) for kernel, address in found.items())
+        for kernel, key in keys.items():
+            found[kernel] = _found[kernel, machine] = _addresses[key]
         return found
 
 

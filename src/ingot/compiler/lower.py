@@ -659,25 +659,27 @@ class Lowering:
         `first`.
         """
         ordered = list(members.items())[::-1]  # they were found latest first
-        leaves: dict[ir.Value, int] = {} if anchor is None else {anchor: 0}
-        for leaf in first:
-            leaves.setdefault(leaf, len(leaves))
+        leaves: list[ir.Value] = [*first] if anchor is None else [anchor, *first]
+        numbers: dict[ir.Value, int] = {leaf: number for number, leaf in enumerate(leaves)}
         for _, member in ordered:
             for operand in member.operands:
-                if operand not in members:
-                    leaves.setdefault(operand, len(leaves))
-        numbers: dict[ir.Value, int] = dict(leaves)
+                if operand not in members and operand not in numbers:
+                    numbers[operand] = len(leaves)
+                    leaves.append(operand)
         steps: list[Step] = []
+        count = len(leaves)
         for value, member in ordered:
             ids = tuple([numbers[o] for o in member.operands])
-            numbers[value] = len(leaves) + len(steps)
+            numbers[value] = count
+            count += 1
             if member.attrs:
                 steps.append(Step(member.op, ids, member.dtype, member.attrs))
             else:
                 steps.append(plain_step(member.op, ids, member.dtype))
-        dtypes = tuple([name_of(self._facts[leaf].dtype) for leaf in leaves])
+        facts = self._facts
+        dtypes = tuple([name_of(facts[leaf].dtype) for leaf in leaves])
         expression = expression_of(dtypes, tuple(steps), (numbers[root],))
-        return expression, [leaf for leaf in leaves if leaf is not anchor]
+        return expression, leaves if anchor is None else leaves[1:]
 
     def _dominant_order(self, shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, ...]:
         """The memory order of the first operand that has all the elements."""

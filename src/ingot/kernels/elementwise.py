@@ -88,9 +88,9 @@ def elementwise(
     shape = outputs[0].shape
     if tuple([name_of(v.dtype) for v in inputs]) != expression.leaves:
         raise ValueError(f"inputs have dtypes {[v.dtype.name for v in inputs]}, want {expression.leaves}")
-    if tuple([name_of(v.dtype) for v in outputs]) != expression.result_dtypes or any(
-        v.shape != shape for v in outputs
-    ):
+    if [name_of(v.dtype) for v in outputs] != [*expression.result_dtypes] or [
+        v for v in outputs if v.shape != shape
+    ]:
         raise ValueError(
             f"outputs are {[(v.dtype.name, v.shape) for v in outputs]}, want {expression.result_dtypes}"
         )

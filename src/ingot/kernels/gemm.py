@@ -435,8 +435,8 @@ def _form(
     kernels = register_tiles((1,), positions, tiling, reaches[0], epilogue, tuple(reaches[1:]), b.numbers)
 
     arrays: list[list[int | View | Kernel]] = [
-        [0, outer[2][j] * size, batch[2][j] * size, row_steps[j] * size, columns[j] * size]
-        for j, size in enumerate(sizes)
+        [0, far * size, near * size, down * size, across * size]
+        for size, far, near, down, across in zip(sizes, outer[2], batch[2], row_steps, columns, strict=True)
     ]
     args: list[int | View | Kernel] = [
         *arrays[0], 0, outer[1] * 4, batch[1] * 4, b.rows * b.panel * 4, *arrays[1],

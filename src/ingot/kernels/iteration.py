@@ -24,14 +24,17 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Space:
     dims = [dim for dim in zip(sizes, zip(*strides, strict=True), strict=True) if dim[0] != 1]
     if len(dims) > 1:
         dims.sort(key=_far)
-    merged: list[tuple[int, tuple[int, ...]]] = []
+    merged: list[int] = []
+    kept: list[tuple[int, ...]] = []
     for size, steps in dims:
-        if merged and merged[-1][1] == tuple([size * inner for inner in steps]):
-            merged[-1] = (merged[-1][0] * size, steps)
+        # The first operand's stride decides mostly.
+        if kept and kept[-1][0] == size * steps[0] and kept[-1] == tuple([size * inner for inner in steps]):
+            merged[-1] *= size
+            kept[-1] = steps
         else:
-            merged.append((size, steps))
-    along = tuple(zip(*[steps for _, steps in merged], strict=True)) if merged else ((),) * len(strides)
-    return Space(tuple([size for size, _ in merged]), along)
+            merged.append(size)
+            kept.append(steps)
+    return Space(tuple(merged), tuple(zip(*kept, strict=True)) if kept else ((),) * len(strides))
 
 
 def _far(dim: tuple[int, tuple[int, ...]]) -> list[int]:
