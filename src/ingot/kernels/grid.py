@@ -110,8 +110,9 @@ def _loops(
         if kind == "u":
             further.append(())
             continue
-        places = (steps[-2], *steps[:-2]) if len(steps) > 1 else (0,)
-        further.append((*places, steps[-1]) if kind == "s" else places)
+        *places, step = steps
+        row = places.pop() if places else 0
+        further.append((row, *places, step) if kind == "s" else (row, *places))
     tiles = math.prod(outer) * m_blocks * n_blocks if size else 0
     loops = (n, n_block, n_blocks, m, m_block, m_blocks, *outer)
     return Grid(classes, len(outer)), loops, tuple(further), tiles
