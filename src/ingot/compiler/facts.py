@@ -63,6 +63,8 @@ class Known:
     stop: int
     cut: bool
     computed: list[ir.Value]
+    #: whether any value has elements of more than 8 bytes
+    wide: bool = False
     bounds: dict[ir.Value, Bound] = field(default_factory=dict[ir.Value, Bound])
     bodies: dict[ir.Graph, Body] = field(default_factory=dict[ir.Graph, Body])
 
@@ -81,6 +83,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
     facts.update(given)
     walk, computed = index.walk, [value for value, fact in given.items() if fact.is_known]
     strings = index.has_strings or _has_objects(given.values())
+    wide = index.has_wide or any(fact.dtype.itemsize > 8 for fact in given.values())
     for position in range(start, len(walk)):
         node, op, operands, results = walk[position]
         inputs = [None if value is None else facts[value] for value in operands]
@@ -97,7 +100,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
             found = zip(results, bounded or (), strict=False)
             bounds = {value: bound for value, bound in found if bound is not None}
             facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
-            return Known(facts, start, position, cut=True, computed=computed, bounds=bounds)
+            return Known(facts, start, position, cut=True, computed=computed, wide=wide, bounds=bounds)
         if _all_known(inputs) and not op.random and _worth_knowing(outputs):
             arrays = evaluated(op, node, [None if f is None else f.value for f in inputs])
             outputs = [facts_of(array) for array in arrays]
@@ -107,6 +110,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
                 if shape and (min(shape) < 0 or len(shape) > MOST_DIMS or math.prod(shape) > MOST_ELEMENTS):
                     raise shape_error(node, f"its result would have the shape {show(shape)}")
                 facts[value] = fact
+                wide |= fact.dtype.itemsize > 8
                 if fact.is_known:
                     computed.append(value)
-    return Known(facts, start, len(walk), cut=False, computed=computed)
+    return Known(facts, start, len(walk), cut=False, computed=computed, wide=wide)

@@ -51,6 +51,7 @@ class Index:
     _placed: frozenset[ir.Value] | None = None
     _walk: list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]] | None = None
     _has_strings: bool | None = None
+    _has_wide: bool | None = None
 
     @property
     def walk(self) -> list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]]:
@@ -59,6 +60,13 @@ class Index:
             nodes = zip(self.nodes, self.ops, strict=True)
             self._walk = [(node, op, tuple(node.inputs), tuple(node.outputs)) for node, op in nodes]
         return self._walk
+
+    @property
+    def has_wide(self) -> bool:
+        """Whether a constant has elements of more than 8 bytes."""
+        if self._has_wide is None:
+            self._has_wide = any(facts.dtype.itemsize > 8 for facts in self.constants.values())
+        return self._has_wide
 
     @property
     def has_strings(self) -> bool:

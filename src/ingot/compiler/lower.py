@@ -149,7 +149,7 @@ class Lowering:
         self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
         self._has_packed = False
         #: Of complex128 no register has elements: the host computes what touches it.
-        self._has_wide = any(f.dtype.itemsize > 8 for f in self._facts.values())
+        self._has_wide = known.wide
         self._turns = itertools.count()
         self._steps: list[Call | Series | Nested | HostStep] = []
         self._checks: list[Check] = []
