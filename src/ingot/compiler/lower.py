@@ -202,9 +202,22 @@ class Lowering:
             self._forget()  # some weights are packed when it is known how a kernel reads them
         self._position = self._stop
         for value, target in zip(self._outputs, self._targets, strict=True):
-            view = target if value is self._counted else self.view(value)
+            view = target if value is self._counted else self._result(value)
             if view != target:
                 self.emit(copy(view, target, self.machine))
+
+    def _result(self, value: ir.Value) -> View:
+        """What waits for the end is computed now, and refused by the name of its node."""
+        try:
+            return self.view(value)
+        except IngotError:
+            raise
+        except UNFIT as error:
+            node = value.producer()
+            if node is None:
+                raise
+            inputs = [None if v is None else self._facts[v] for v in node.inputs]
+            raise unfit(node, inputs, error) from error
 
     def _is_wide(self, node: ir.Node) -> bool:
         every = (*node.inputs, *node.outputs)

@@ -41,6 +41,7 @@ from ingot.ops.registry import (
     given,
     is_weight,
     need,
+    one_dtype,
     present,
     register,
     shape_error,
@@ -90,6 +91,7 @@ class Conv(Op):
         """See `window`."""
         x, w = need(node, inputs, 0), need(node, inputs, 1)
         window = self.window(node, x.shape, w.shape)
+        one_dtype(node, inputs)
         _bias_fits(node, given(inputs, 2), w.shape[0])
         return [Facts(x.dtype, (x.shape[0], w.shape[0], *window.output))]
 
@@ -370,6 +372,7 @@ class ConvTranspose(Op):
         x, w = need(node, inputs, 0), need(node, inputs, 1)
         window = self.window(node, x.shape, w.shape)
         channels = w.shape[1] * attr_int(node, "group", 1)
+        one_dtype(node, inputs)
         _bias_fits(node, given(inputs, 2), channels)
         return [Facts(x.dtype, (x.shape[0], channels, *window.output))]
 

@@ -40,6 +40,7 @@ from ingot.ops.registry import (
     given,
     is_weight,
     need,
+    one_dtype,
     present,
     register,
     shape_error,
@@ -123,6 +124,7 @@ class Gemm(Op):
         a, b, c = need(node, inputs, 0), need(node, inputs, 1), given(inputs, 2)
         if len(a.shape) != 2 or len(b.shape) != 2:
             raise shape_error(node, f"inputs {show(a.shape)} and {show(b.shape)} must both be matrices")
+        one_dtype(node, inputs)
         m, k = a.shape[::-1] if attr_int(node, "transA", 0) else a.shape
         k2, n = b.shape[::-1] if attr_int(node, "transB", 0) else b.shape
         if k != k2:

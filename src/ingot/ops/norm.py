@@ -202,6 +202,8 @@ class BatchNormalization(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Every parameter must be [C]."""
         x = need(node, inputs, 0)
+        if not x.shape:
+            raise shape_error(node, "the input is a scalar, and must be [N, C, …]")
         channels = x.shape[1] if len(x.shape) > 1 else 1
         outputs: list[Facts | None] = [Facts(x.dtype, x.shape)]
         for i in range(1, 5):

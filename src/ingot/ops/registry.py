@@ -380,9 +380,23 @@ def present(inputs: Sequence[Array | None], index: int) -> Array:
     return array
 
 
+def one_dtype(node: ir.Node, inputs: Sequence[Facts | None]) -> None:
+    """Raises `ModelError` where inputs that must be of one dtype are not."""
+    dtypes = list(dict.fromkeys(str(f.dtype) for f in inputs if f is not None))
+    if len(dtypes) > 1:
+        raise ModelError(
+            f"{label(node)}: its inputs are {', '.join(dtypes)}, and must be of one dtype. Insert a Cast."
+        )
+
+
 def known_ints(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> tuple[int, ...] | None:
     """An integer input's elements where its value is known at planning time, else None."""
-    value = need(node, inputs, index).value
+    facts = need(node, inputs, index)
+    if facts.dtype.kind not in "iu":
+        raise ModelError(
+            f"{label(node)}: input {index} is {facts.dtype}, and must be integers. Insert a Cast."
+        )
+    value = facts.value
     return None if value is None else tuple(value.ravel().tolist())
 
 

@@ -42,6 +42,7 @@ from ingot.ops.registry import (
     known_ints,
     label,
     need,
+    one_dtype,
     present,
     register,
     shape_error,
@@ -176,6 +177,7 @@ class DeformConv(Op):
             raise UnsupportedOperatorError(
                 f"{label(node)}: x has shape {show(x.shape)}; only images [N, C, H, W] are convolved so."
             )
+        one_dtype(node, facts)
         window = Window.of(node, x.shape[2:], w.shape[2:])
         groups, many = attr_int(node, "group", 1), attr_int(node, "offset_group", 1)
         taps = math.prod(window.kernel)
