@@ -192,3 +192,21 @@ def test_what_is_unusual_is_left_to_onnx_ir(changes: dict[str, Any]) -> None:
 def test_errors_are_onnx_irs() -> None:
     with pytest.raises(ModelError, match="'a' is redeclared"):
         load(model(node=helper.make_node("Relu", ["x"], ["a"])))
+
+
+def test_small_constants_that_are_equal_are_one() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        g (float[n] x) => (float[n] y, float d) {
+            a = Constant <value = float {0.0}> () b = Constant <value = float {-0.0}> ()
+            c = Constant <value = float[1] {0.0}> () d = Constant <value = float {0.0}> ()
+            e = Constant <value = float {0.0}> () s = Add (x, a)
+            t = Add (s, b) u = Add (t, c) y = Add (u, e) }"""
+    )
+    found = read(proto, lift=True)
+    assert found is not None
+    assert [*found.model.graph.initializers] == ["a", "b", "c"]  # d is an output, and a node
+    added = [node.inputs[1] for node in found.model.graph if node.op_type == "Add"]
+    assert [value and value.name for value in added] == ["a", "b", "c", "a"]
+    proto.graph.node[4].output[0] = "a"
+    assert read(proto, lift=True) is None, "a name that is given twice is left to onnx_ir"

@@ -53,6 +53,8 @@ _NUMBERS: dict[int, str] = {
 }
 
 
+#: Elements of constants that are compared.
+_SMALL = 4
 #: Longer lists are no key for attributes that are alike, and too many to go through one by one.
 _LONG = 256
 
@@ -149,6 +151,7 @@ class _Reader:
         infos = {info.name: info for info in proto.value_info}
         fixed = {info.name for info in proto.output} if self.lift else set[str]()
         remaining: list[tuple[onnx.NodeProto, list[ir.Value], Array | None]] = []
+        small: dict[Any, ir.Value] = {}
         # Before the nodes: one that stands in a subgraph may use what comes later out here.
         for number, node in enumerate(proto.node):
             constant = _constant(node) if self.lift else None
@@ -157,8 +160,7 @@ class _Reader:
                 if name not in fixed:
                     if name in scope:
                         raise _UnusualError
-                    array = arrays.constants.get(number)
-                    initializers.append(self._initializer(tensor, name, scope, array))
+                    self._lifted(tensor, name, scope, arrays.constants.get(number), initializers, small)
                     continue
             made: list[ir.Value] = []
             for name in node.output:
@@ -197,8 +199,35 @@ class _Reader:
         value.doc_string = info.doc_string or None
         return value
 
+    def _lifted(
+        self,
+        proto: onnx.TensorProto,
+        name: str,
+        scope: Scope,
+        array: Array | None,
+        initializers: list[ir.Value],
+        small: dict[Any, ir.Value],
+    ) -> None:
+        """A Constant's tensor as an initializer; small ones that are equal are one."""
+        tensor, key = self._tensor(proto, name, array), None
+        if type(tensor) is ArrayTensor and tensor.size <= _SMALL:
+            found = tensor.numpy()
+            key = tensor.dtype, found.shape, found.tobytes()
+            known = small.get(key)
+            if known is not None:
+                if type(name) is not str:  # bytes: no UTF-8
+                    raise _UnusualError
+                scope[name] = known
+                return
+        value = self._valued(tensor, name, scope)
+        initializers.append(value)
+        if key is not None:
+            small[key] = value
+
     def _initializer(self, proto: onnx.TensorProto, name: str, scope: Scope, array: Array | None) -> ir.Value:
-        tensor = self._tensor(proto, name, array)
+        return self._valued(self._tensor(proto, name, array), name, scope)
+
+    def _valued(self, tensor: ir.TensorProtocol, name: str, scope: Scope) -> ir.Value:
         value = scope.get(name)
         if value is not None:
             if value.const_value is not None:

@@ -111,8 +111,8 @@ def _is_equal(one: ir.TensorProtocol | None, two: ir.TensorProtocol | None) -> b
     assert two is not None
     if one.nbytes > _COMPARED or one.dtype == ir.DataType.STRING:
         return _tensor_key(one) == _tensor_key(two)
-    one, two = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (one, two))
-    return np.array_equal(one, two)
+    first, second = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (one, two))
+    return np.array_equal(first, second)
 
 
 def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
