@@ -185,14 +185,17 @@ def _verified(captured: Capture) -> tuple[Capture, Report]:
 
 def announced(a: Assumption) -> bool:
     """Whether export() itself says so on stderr: what the model's Python decided by the example's sizes."""
-    return a.kind == "narrowed" or (a.kind in ("range", "relation") and a.status == "assumed")
+    return a.kind in ("narrowed", "begins") or (a.kind == "branch" and a.status == "checked")
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:
     """Say on stderr which dimensions the model fixed, which branches on sizes it took, and where."""
     for a in by_line(filter(announced, assumptions)):
-        how = f"{a.what}, fixed by" if a.kind == "narrowed" else f"right only where {a.what}, assumed by"
-        print(f"ingot export: {how} {a.where}", file=sys.stderr)
+        how = {"narrowed": f"{a.what}, fixed by", "begins": f"{a.what}; see"}
+        print(
+            f"ingot export: {how.get(a.kind, f'fails unless {a.what}, for the branch at')} {a.where}",
+            file=sys.stderr,
+        )
 
 
 def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:

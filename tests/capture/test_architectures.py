@@ -289,8 +289,8 @@ def test_swin_whose_last_stage_is_one_window() -> None:
         image_size=32, patch_size=2, embed_dim=8, depths=[1, 2], num_heads=[2, 2], window_size=8
     )
     captured = parity(tf.SwinModel(config), (image(1, 32),), (image(3, 32),))
-    kept = [a for a in captured.assumptions if a.kind == "state"]
-    assert kept and all("begins every call with" in a.what and a.status == "assumed" for a in kept), kept
+    kept = [a for a in captured.assumptions if a.kind == "begins"]
+    assert kept and all("begins every call with" in a.what and a.status == "fixed" for a in kept), kept
 
 
 def test_clip() -> None:

@@ -15,7 +15,8 @@ from torch import nn
 
 import ingot
 from ingot.capture.attempt import capture
-from ingot.verify import tried_outside, verify_capture
+from ingot.errors import IngotError
+from ingot.verify import ingot_runner, tried_outside, verify_capture
 from tests.capture.support import ort_runner
 
 tf.logging.set_verbosity_error()
@@ -103,12 +104,20 @@ class Shortcut(nn.Module):
         return x[0] * self.factor if way == "short" else x.sum(0)
 
 
-@pytest.mark.parametrize(("factor", "status"), [(1.0, "tried"), (2.0, "assumed")])
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "tried"), (2.0, "checked")])
 def test_the_way_that_the_example_did_not_take(factor: float, status: str) -> None:
     """Verification tries it: a shortcut is one where the results are equal there too."""
     captured = capture(Shortcut(factor), (torch.randn(4, 3),))
-    (branch,) = [a for a in tried_outside(captured).assumptions if a.kind == "range"]
+    tried = tried_outside(captured)
+    (branch,) = [a for a in tried.assumptions if a.kind == "branch"]
     assert branch.status == status, branch
+    x = torch.randn(1, 3)
+    for run in (ort_runner(tried.model), ingot_runner(tried.model)):
+        if status == "tried":  # the check is gone
+            np.testing.assert_allclose(run({"x": x.numpy()}, tried.output_names)[0], x[0].numpy())
+            continue
+        with pytest.raises(IngotError):
+            run({"x": x.numpy()}, tried.output_names)
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,

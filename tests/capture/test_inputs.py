@@ -31,7 +31,7 @@ def test_specs_with_bounds() -> None:
     program = ingot.export(f, (ingot.Input("int64", ["batch"]), spec))
     assert dims(program) == {"ids": ["batch"], "x": ["batch", "len"]}
     assert [str(a) for a in program.assumptions if a.kind == "declared"] == [
-        "20 <= len <= 24 (declared, assumed; len)"
+        "20 <= len <= 24 (declared, proved; len)"
     ]
     assert program.verification is not None
     seen = {case.sizes["len"] for case in program.verification.cases}

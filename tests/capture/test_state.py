@@ -237,7 +237,7 @@ def test_a_table_made_at_the_first_call_is_no_state() -> None:
             return x + self.table[: x.shape[0]]
 
     program = ingot.export(Positions(), (torch.randn(3, 4),))
-    assert [a.status for a in program.assumptions if a.kind == "state"] == ["assumed"]
+    assert [a.status for a in program.assumptions if a.kind == "state"] == ["tried"]
     np.testing.assert_array_equal(program(torch.zeros(5, 1))[:, 0], np.arange(5))
 
 
@@ -264,8 +264,8 @@ def test_a_number_that_sizes_decide_and_the_next_call_finds_as_it_wants_it() -> 
     module = Windows(8)
     program = ingot.export(module, (torch.randn(8, 12),))
     assert (module.size, module.shift) == (8, 4)
-    noted = [a for a in program.assumptions if a.kind == "state"]
-    assert {a.status for a in noted} == {"assumed"}
+    noted = [a for a in program.assumptions if a.kind == "begins"]
+    assert {a.status for a in noted} == {"fixed"}
     assert any("'size'" in a.what and "begins every call with 8" in a.what for a in noted), noted
     narrowed = [a for a in program.assumptions if a.kind == "narrowed"]
     assert not narrowed, "sizes stay symbolic"

@@ -12,15 +12,17 @@ Kind = Literal[
     "unified",
     "range",
     "relation",
+    "branch",
     "declared",
     "argument",
     "constant",
     "input-changed",
     "state",
+    "begins",
     "random",
     "values",
 ]
-Status = Literal["proved", "checked", "fixed", "assumed", "tried"]
+Status = Literal["proved", "checked", "fixed", "tried"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,20 @@ class Assumption:
     """One thing that must hold for the exported model to be the same function as its source.
 
     kind    `narrowed`: a dimension became static; `unified`: two dimensions must be equal; `range`: bounds or
-            divisibility of sizes; `relation`: an equation between sizes; `declared`: bounds that the caller
+            divisibility of sizes; `relation`: an equation between sizes; `branch`: what sizes must be
+            like for the model's own Python to go the way of the example; `declared`: bounds that the caller
             gave a dimension; `argument`: a non-tensor argument kept at its value; `constant`: a Python value
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
             writes into its input, the exported model leaves it alone; `state`: forward changes something that
-            outlives the call; `random`: each run of the exported model draws numbers of its own, which no
-            seed of PyTorch's repeats; `values`: PyTorch raises for some contents of tensors, the exported
-            model does not
+            outlives the call; `begins`: a number that forward changes as sizes decide, of which every call of
+            the model finds what the module held at the export; `random`: each run of the exported model draws
+            numbers of its own, which no seed of PyTorch's repeats; `values`: PyTorch raises for some contents
+            of tensors, the exported model does not
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
-    status  `proved`: holds for every input; `fixed`: visible in the declared inputs; `checked`: the graph
-            itself fails when it does not hold; `assumed`: holds for the inputs in range, by declaration;
-            `tried`: verification ran sizes where it does not hold, and the model is the same function there
+    status  `proved`: holds for every input; `checked`: the graph itself fails when it does not hold; `fixed`:
+            the model is narrower than its source, which its declared inputs show, or this line; `tried`: the
+            module itself was run where it does not hold, and the model is the same function there
     """
 
     kind: Kind

@@ -160,7 +160,7 @@ def capture(
             else:
                 states |= {s.label: s for s in found.states}
         except ExportError as error:
-            if isinstance(error, StateMatters) and _settles(call, table, error.states):
+            if isinstance(error, StateMatters) and _settles(call, table, error.states, error.left):
                 settled |= {s.label: s for s in error.states}
                 states = {n: s for n, s in states.items() if n not in settled}
                 continue
@@ -232,10 +232,13 @@ def _in_words(spec: InputSpec) -> str:
     return f"{str(spec.dtype).removeprefix('torch.')} {list(spec.sizes)}"
 
 
-def _settles(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:
-    """Whether states are numbers that the next call finds as it wants them, and the caller asked for none."""
+def _settles(call: Call, table: DimTable, states: Sequence[StateSpec], left: bool = False) -> bool:
+    """Whether states are what the next call finds as it wants them, and the caller asked for none.
+
+    left: they stand where no input could take their place
+    """
     plain = all(s.decided_by != "data" for s in states)
-    return plain and not call.keep_states and settle(call, table, states)
+    return plain and (left or not call.keep_states) and settle(call, table, states)
 
 
 def pin(specs: Sequence[InputSpec], table: DimTable, name: str, where: str) -> Assumption:
@@ -445,7 +448,8 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
     found.extend(a for _, a in _conditions(recording))
     for name, (low, high) in table.ranges.items():
         bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
-        found.append(Assumption("declared", name, bounds, "assumed"))
+        leaned = any(env.names[s] == name for s in env.leaned)  # else nothing was decided by it
+        found.append(Assumption("declared", name, bounds, "checked" if leaned else "proved"))
     for name, value in arguments.fixed:
         found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
     found.extend(recording.assumptions)
@@ -459,13 +463,12 @@ def _conditions(recording: Recording) -> Iterator[tuple[Guard, Assumption]]:
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"
-        status = "assumed" if guard.by_user else "checked"
         what = readable(recording, condition) or (
             "sizes that take the example's way at this line"
             if guard.by_user
             else "sizes that fit each other at this line"
         )
-        yield guard, Assumption(kind, guard.where, what, status)
+        yield guard, Assumption("branch" if guard.by_user else kind, guard.where, what, "checked")
 
 
 def branches(captured: Capture) -> list[tuple[Guard, Assumption]]:

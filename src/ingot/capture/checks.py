@@ -9,17 +9,23 @@ Inside branches and loops a check is a boolean that is carried out of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.where import quoted_line, source_line
+from ingot.errors import ExportError
 from ingot.ops.registry import CHECK, SOURCE
+from ingot.passes.clean import remove_dead, remove_unused_initializers
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
+
+BRANCH = "ingot.branch"  # metadata of a check: the condition of the branch on sizes that it is for
+CHECKED = "ingot.checked"  # metadata of a node by which an output needs the checks
 
 
 def require(g: Recorder, condition: ir.Value, what: str) -> None:
@@ -47,13 +53,45 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
 
 
 def demanded(g: Recorder) -> None:
-    """At the end of a recording: what the model demands of sizes, and what is not known to hold by now."""
+    """At the end of a recording: what the model demands of sizes, the way that its own Python took for the
+    example's, and declared ranges that something was decided by; not what is known to hold by now.
+    """
     for guard in list(g.env.held.values()):
-        if guard.demanded and g.env.known(g.env.expand(guard.condition)) is None:
-            _enforce(g, g.sizes.scalar_of(g.env.canon(guard.condition)), guard.where, guard.text)
+        if not (guard.demanded or guard.by_user) or g.env.known(g.env.expand(guard.condition)) is not None:
+            continue
+        condition = g.env.canon(guard.condition)
+        if not g.env.holds_outside(condition, g.sizes.visible):
+            condition = g.env.expand(condition)
+        if not g.env.holds_outside(condition, g.sizes.visible):
+            raise ExportError(
+                f"{guard.where}\nThe model goes the way of the example here, by a size that is made inside "
+                "of a branch or loop, and could not check it elsewhere. Ask for the size outside of it."
+            )
+        under = [g.env.canon(e) for e in guard.under if g.env.holds_outside(e, g.sizes.visible)]
+        whole = functools.reduce(lambda a, b: sympy.Or(a, sympy.Not(b)), under, condition)
+        try:
+            holds = g.sizes.scalar_of(whole)
+        except ExportError as error:  # no form in ONNX
+            raise ExportError(
+                f"{guard.where}\nThe model goes the way of the example's sizes here, and cannot check that "
+                f"others would go it too: {error}"
+            ) from error
+        way = "take the example's way" if guard.by_user else "fit each other"
+        text = guard.text or f"sizes {way} at this line"
+        node = _enforce(g, holds, guard.where, text)
+        if guard.by_user and node is not None:
+            node.metadata_props[BRANCH] = str(guard.condition)
+    for symbol, (low, high) in g.env.ranges.items():
+        if symbol in g.env.leaned and g.sizes.visible(symbol):
+            bounds: list[Any] = [(symbol, low)] if low else []
+            bounds += [] if high is None else [(high, symbol)]
+            for larger, smaller in bounds:
+                holds = g.sizes.scalar_of(sympy.Ge(larger, smaller))
+                _enforce(g, holds, "the declared range", f"{g.env.names[symbol]} is in its range")
 
 
-def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
+def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> ir.Node | None:
+    """The node of the check, where one is written at once."""
     if g.graph.body is g.graph.root:
         ones = g.op("Where", condition, g.const([1]), g.const([2]))
         before = g.token if g.token is not None else g.const([0])
@@ -64,10 +102,53 @@ def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
         assert node is not None
         node.metadata_props[CHECK] = what or "a check inside of this branch or loop"
         node.metadata_props[SOURCE] = where
-        return
+        return node
     if g.check is not None:
         condition = g.op("And", g.check, condition)
     g.check = condition
+    return None
+
+
+def lift(model: ir.Model, conditions: set[str]) -> None:
+    """Take the checks of branches on sizes with these conditions out of a finished model."""
+    graph = model.graph
+    for node in list(graph):
+        if node.metadata_props.get(BRANCH) in conditions:
+            ir.convenience.replace_all_uses_with(node.outputs[0], _given(node, 0))
+            graph.remove(node, safe=True)
+    for node in list(graph):
+        if CHECKED not in node.metadata_props:
+            continue
+        token = _given(_made(node, 1), 0)
+        if token.producer() is None:  # there is no check any more
+            _pass_by(graph, node)
+    remove_dead(model)
+    remove_unused_initializers(model)
+
+
+def _given(node: ir.Node, at: int) -> ir.Value:
+    value = node.inputs[at]
+    assert value is not None, "a check has all of its inputs"
+    return value
+
+
+def _made(node: ir.Node, at: int) -> ir.Node:
+    producer = _given(node, at).producer()
+    assert producer is not None, "what a check needs is computed"
+    return producer
+
+
+def _pass_by(graph: ir.Graph, node: ir.Node) -> None:
+    """Let an output take its value without the checks."""
+    value, out = _given(node, 0), node.outputs[0]
+    if value.producer() is None or value.is_graph_output():
+        again = ir.node("Identity", [value], outputs=[ir.Value()])
+        graph.insert_before(node, again)
+        value = again.outputs[0]
+    ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
+    value.name, value.type, value.shape = out.name, out.type, out.shape
+    out.name = None
+    graph.remove(node, safe=True)
 
 
 def line() -> str:
@@ -81,6 +162,9 @@ def through_checks(g: Recorder, value: ir.Value) -> ir.Value:
         return value
     nothing = g.op("Slice", g.token, g.const([0]), g.const([0]))
     made = g.op("Expand", value, nothing)
+    node = made.producer()
+    assert node is not None, "op() makes a node"
+    node.metadata_props[CHECKED] = ""
     made.shape, made.type = value.shape, value.type
     return made
 

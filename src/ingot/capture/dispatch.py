@@ -76,6 +76,7 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
     What refuses it names the user's line.
     """
+    g.env.operators.append(func._schema.name.partition("::")[2])
     try:
         return _dispatch(g, func, args, kwargs)
     except ExportError as error:
@@ -104,6 +105,8 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
             f"other "
             "operators, or compute this outside of the model."
         ) from error
+    finally:
+        g.env.operators.pop()
 
 
 def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from ingot.errors import ExportError
 
 
+# Views that show every element of what they are views of.
+WHOLE_VIEWS = frozenset(
+    (
+        "t", "transpose", "permute", "numpy_T", "view", "reshape", "_unsafe_view", "expand", "unsqueeze",
+        "squeeze", "flatten", "unflatten", "alias", "detach", "view_as", "expand_as", "movedim",
+    )
+)  # fmt: skip
+
+
 class Group(Tracked):
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
@@ -47,6 +56,15 @@ class Entry(Tracked):
     parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
     refusal: ExportError | None = None  # raised when something wants the value
     look: Look | None = None
+
+    def part_by(self) -> str | None:
+        """The view by which a tensor is a part of another: where that lies in memory is not known here."""
+        at = self
+        while at.view is not None:
+            if at.view.op not in WHOLE_VIEWS:
+                return at.view.op
+            at = at.view.parent
+        return None
 
 
 @dataclass(eq=False)

@@ -50,6 +50,7 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.__array__: lambda t: t.numpy(),
 }
 _CUTS = frozenset((torch.unbind, _Tensor.unbind, torch.split, _Tensor.split))
+_LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
 
@@ -97,6 +98,8 @@ class Intercept(TorchFunctionMode):
             return tensor_of(*args, **kwargs)
         if func is _Tensor.is_contiguous and _plain(args) and asking_frame() is not None:
             return _contiguous(g, *args, **kwargs)
+        if func in _LAYOUT and asking_frame() is not None:
+            _require_whole(g, args[0], func.__name__)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
@@ -104,7 +107,11 @@ class Intercept(TorchFunctionMode):
         if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
             return select(args[0], args[1])
         if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
-            select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
+            g.env.operators.append(func.__name__)
+            try:
+                select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
+            finally:
+                g.env.operators.pop()
             return None
         found = whole_row(func)
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
@@ -112,6 +119,7 @@ class Intercept(TorchFunctionMode):
             call = functools.partial(whole_alike, g, *found)
             if autocast.is_on():
                 call = functools.partial(autocast.whole, g, func, found)
+        g.env.operators.append(getattr(func, "__name__", ""))
         try:
             return call(*args, **kwargs)
         except RuntimeError as error:
@@ -126,6 +134,8 @@ class Intercept(TorchFunctionMode):
                     return call(*args, **kwargs)
             finally:
                 g.in_python = False
+        finally:
+            g.env.operators.pop()
 
 
 def _refuse_perhaps_none(func: Any, args: Any, kwargs: Any) -> None:
@@ -220,6 +230,16 @@ def _contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
     """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model."""
     g.layouts.append(quoted_line())
     return bool(tensor.is_contiguous(*args, **kwargs)) != g.other_layouts
+
+
+def _require_whole(g: Recorder, tensor: Any, what: str) -> None:
+    """Refuse to say where a part of a tensor lies in memory: it is a tensor of its own in the recording."""
+    part = g.entry(tensor).part_by()
+    if part is not None:
+        raise DataDependentError(
+            f"{quoted_line()}\nThis line asks for the {what} of a part of another tensor ({part}), which no "
+            "tensor of ONNX has. Ask the whole tensor, or .contiguous() first."
+        )
 
 
 def _iterates(frame: Any) -> bool:

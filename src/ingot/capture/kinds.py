@@ -18,6 +18,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture.rewrite import codes_in
 
@@ -25,6 +26,7 @@ _KINDS: dict[type, type] = {
     torch.SymInt: builtins.int,
     torch.SymFloat: builtins.float,
     torch.SymBool: builtins.bool,
+    FakeTensor: torch.Tensor,
 }
 Globals = dict[str, Any]
 
@@ -32,11 +34,16 @@ numbers.Integral.register(torch.SymInt)
 numbers.Real.register(torch.SymFloat)
 
 
+def type_of(x: Any) -> type:
+    """What `type(x)` is of what a symbolic number, or a tensor without contents, stands for."""
+    kind = builtins.type(x)
+    return _KINDS.get(kind, kind)
+
+
 class _Meta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs:
-            kind = builtins.type(args[0])
-            kind = _KINDS.get(kind, kind)
+            kind = type_of(args[0])
             return cls.shown.get(kind, kind)  # type: ignore[attr-defined]  # pyright: ignore
         return builtins.type(*args, **kwargs)
 
@@ -87,13 +94,27 @@ def _says_dtype(code: CodeType) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def asks_whether_is_a_number(code: CodeType) -> bool:
-    """Whether code asks `n is 5`: of a size that is another object than the number it stands for."""
-    if not any(builtins.type(c) is int for c in code.co_consts):
-        return False
-    loaded: list[Any] = []
+def asks_what_a_number_is(code: CodeType) -> bool:
+    """Whether code asks `n is 5`, `n is m` or `n.__class__`: of a size, another object than the number it
+    stands for.
+    """
+    before: list[dis.Instruction] = []
     for i in dis.get_instructions(code):
-        if i.opname == "IS_OP" and any(builtins.type(v) is int for v in loaded[-2:]):
+        if i.opname == "IS_OP" and _may_be_numbers(code, before[-2:]):
             return True
-        loaded.append(i.argval if i.opname == "LOAD_CONST" else None)
+        itself = bool(before) and before[-1].argval in ("self", "cls")
+        if i.opname == "LOAD_ATTR" and i.argval == "__class__" and not itself:
+            return True
+        before.append(i)
     return False
+
+
+def _may_be_numbers(code: CodeType, loaded: list[dis.Instruction]) -> bool:
+    if any(i.opname == "LOAD_CONST" and builtins.type(i.argval) is int for i in loaded):
+        return True
+    variables = ("LOAD_FAST", "LOAD_DEREF", "BINARY_SUBSCR", "CALL")
+    return _takes_sizes(code) and bool(loaded) and loaded[-1].opname in variables
+
+
+def _takes_sizes(code: CodeType) -> bool:
+    return not {"shape", "size", "numel", "item", "len"}.isdisjoint(code.co_names)

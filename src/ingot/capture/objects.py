@@ -30,13 +30,15 @@ def attributes(x: Any) -> dict[str, Any] | None:
 
     Whole are tensors and modules, functions and classes, and whatever belongs to a library.
     """
-    if isinstance(x, _WHOLE) or not hasattr(x, "__dict__") or not _is_plain(type(x)):
+    if isinstance(x, _WHOLE) or not hasattr(x, "__dict__") or not is_plain(type(x)):
         return None
-    return vars(x)
+    held = vars(x)
+    return held if isinstance(held, dict) else None
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_plain(kind: type) -> bool:
+def is_plain(kind: type) -> bool:
+    """Whether a class is the user's own: neither torch's nor another library's."""
     if kind.__module__.split(".")[0] in LIBRARIES:
         return False
     return not any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__)

@@ -54,6 +54,7 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
         self.other_layouts = False  # whether they get the other answer
+        self.seeded: str | None = None  # the line after which random numbers are the same in every call
         self.parameter_names: dict[int, str] = {}
         self.paused = False
         self.in_python = (
@@ -357,7 +358,7 @@ class Recorder:
             )
         with _disable_current_modes():
             number = real.item()
-        self.assume("constant", f"a constant tensor is the Python value {number!r}", "assumed")
+        self.assume("constant", f"a constant tensor is the Python value {number!r}", "proved")
         return number if convert is None else convert(number)
 
     def python_list(self, tensor: torch.Tensor, convert: Callable[[torch.Tensor], Any]) -> Any:

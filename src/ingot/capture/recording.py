@@ -41,6 +41,7 @@ from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
 from ingot.capture.unchanged import unchanged
+from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
     from ingot.capture.warm import Begin
@@ -87,7 +88,8 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
             marks.symbolic_int.append(found.module_globals)
         except Restart:
             pass  # the function is marked
-        except Exception:
+        except Exception as error:
+            raise_if_ours(error)
             # A branch on sizes may follow the example, written down as an assumption.
             if not marks.give_up_sizes():
                 raise
@@ -101,6 +103,8 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         unchanged(call.function, call.keep_states) as snapshot,
         shadowed(call.marks.symbolic_int, call.marks.models_own),
     ):
+        if call.marks.mark(snapshot.codes):
+            raise Restart
         with quiet_torch():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from ingot.capture.flags import RUNTIME
-from ingot.capture.kinds import Globals, asks_whether_is_a_number, dtype_is_int, functions_of
+from ingot.capture.kinds import Globals, asks_what_a_number_is, dtype_is_int, functions_of
 from ingot.capture.rewrite import Key
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError
@@ -28,11 +29,7 @@ GENERATED = "_ingot_"  # how the names of a rewritten function's blocks begin
 
 
 class Restart(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
-    """Carries the code that must be rewritten."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__(f"{key.file}:{key.line}: {key.name}")
-        self.key = key
+    """More code is marked to be rewritten."""
 
 
 @dataclass
@@ -49,21 +46,26 @@ class Marks:
 
     models_own: list[Globals] = field(default_factory=list[Globals])  # whose `type` says int of a size
 
+    reached: bool = False  # whether the code that the model reaches was looked at
+
     def begin(self, models_own: list[Globals]) -> None:
         """For another recording of the same model: what was rewritten is likely to be again."""
         self.refused.clear()
+        self.reached = False
         if self.models_own:
             return
         self.models_own = models_own
         recurrent: Any = vars(torch.nn.modules.rnn)  # takes int() of how many sequences a packed one has
         self.symbolic_int.append(recurrent)
         for g in models_own:
-            codes = list(functions_of(g))
-            if "int" not in g and not dtype_is_int(codes):
+            if "int" not in g and not dtype_is_int(functions_of(g)):
                 self.symbolic_int.append(g)
-            for code in codes:
-                if asks_whether_is_a_number(code):
-                    self.add(Key.of(code), False)
+
+    def mark(self, codes: Sequence[CodeType]) -> bool:
+        """Mark what of a model's code asks what a number is; whether that is new."""
+        before, self.reached = self.reached, True
+        asking = [] if before else [Key.of(code) for code in codes if asks_what_a_number_is(code)]
+        return sum(self.add(key, False) for key in asking) > 0
 
     def add(self, key: Key, needed: bool) -> bool:
         """Mark a function; whether that is new."""
@@ -124,7 +126,7 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
         return
     key = Key.of(frame.f_code)
     if ACTIVE.marks.add(key, needed):
-        ACTIVE.pending = Restart(key)
+        ACTIVE.pending = Restart()
         raise ACTIVE.pending
 
 
@@ -144,7 +146,7 @@ def request_code(code: Any) -> None:
         return
     key = Key.of(code)
     if ACTIVE.marks.add(key, True):
-        ACTIVE.pending = Restart(key)
+        ACTIVE.pending = Restart()
         raise ACTIVE.pending
 
 

@@ -17,7 +17,7 @@ from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run, run_model
 from ingot.capture.scalars import Symbolic
 from ingot.capture.sizes import StaleRead
-from ingot.capture.state import Change, Snapshot, in_words
+from ingot.capture.state import Change, Snapshot, StateMatters, StateSpec, in_words
 from ingot.capture.texts import watched_texts
 from ingot.capture.where import raise_if_ours
 from ingot.errors import DataDependentError, ExportError
@@ -36,6 +36,7 @@ def leftovers(
 
     Raises:
         ExportError: the next call reads what the inputs decided.
+        StateMatters: it reads what sizes decided.
     """
     if not changes:
         return []
@@ -72,8 +73,8 @@ def leftovers(
             "attribute or buffer of the module, with a value from the start, and export with "
             'state="inputs"; or pass it in.'
         )
-    what = "{!r} is kept by forward for later calls; the exported model makes it anew in each"
-    return [Assumption("state", where[c.label], what.format(c.label), "assumed") for c in changes]
+    left = [StateSpec(c.label, c.before, where[c.label], (c.label,), decided_by="sizes") for c in changes]
+    raise StateMatters(left, left=True)
 
 
 def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:

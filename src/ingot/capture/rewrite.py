@@ -540,6 +540,10 @@ class _Expressions(ast.NodeTransformer):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in _ONLY_SHOWN:
             return node
+        if called == "next" and node.args and isinstance(node.args[0], ast.GeneratorExp):
+            made = self.first_of(node.args[0], node.args[1:])
+            if made is not None:
+                return made
         takes_all = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp) and not node.keywords
         if takes_all:
             found = node.args[0]
@@ -569,13 +573,28 @@ class _Expressions(ast.NodeTransformer):
             return node
         return _call("item", node.value, _slice_value(node.slice))
 
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        asked = node.attr == "__class__" and isinstance(node.ctx, ast.Load)
+        return _call("class_of", node.value) if asked else node
+
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         self.generic_visit(node)
-        return self.comprehension(node, node.elt)
+        return self.comprehension(node, "list_of")
 
-    def comprehension(self, node: ast.ListComp, element: ast.expr) -> ast.AST:
+    def first_of(self, node: ast.GeneratorExp, default: Sequence[ast.expr]) -> ast.AST | None:
+        """`next(… for …)`: the first element that there is, or the default."""
+        all_of = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
+        self.generic_visit(all_of)
+        made = self.comprehension(all_of, "first_of")
+        if not isinstance(made, ast.Call):
+            return None
+        made.args += [_thunk(self.function.expression(d)) for d in default]
+        return made
+
+    def comprehension(self, node: ast.ListComp, function: str) -> ast.AST:
         """One loop: its list is made by the runtime, which may find that its length is not known."""
-        made = element
+        made = node.elt
         if len(node.generators) != 1 or any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
             return node
         loop = node.generators[0]
@@ -596,7 +615,7 @@ class _Expressions(ast.NodeTransformer):
         if loop.is_async or len(set(targets)) != len(targets):
             return node
         tests = ast.List([per_item(t) for t in loop.ifs], ast.Load())
-        return _call("list_of", loop.iter, per_item(made), tests)
+        return _call(function, loop.iter, per_item(made), tests)
 
 
 def _tuple_of(names: Sequence[str]) -> ast.expr:

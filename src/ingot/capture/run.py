@@ -18,6 +18,7 @@ import torch
 
 from ingot.capture import complex_numbers
 from ingot.capture.asked import before_branch, before_check, before_number
+from ingot.capture.chance import watched_seeds
 from ingot.capture.dims import InputSpec
 from ingot.capture.dispatch import Dispatch
 from ingot.capture.intercept import (
@@ -122,6 +123,7 @@ def run_model(
             translated(recorder, modules),
             python_functions_run_as_they_are(),
             lists_of_tensors(recorder),
+            watched_seeds(recorder),
             Intercept(recorder),
             Dispatch(recorder),
             active(recorder, call.marks),

@@ -3,7 +3,7 @@
 A window that is made smaller where the image is, a table of positions that grows with the longest text so
 far: such state outlives the call, yet the call that made it and the next one give the same. Whether that is
 so the module itself says: it is called twice in a row, at the example's sizes and at others; and where it
-keeps a tensor, at all of these again after a call that left a larger one behind.
+keeps more than numbers, at all of these again after a call that left a larger one behind.
 """
 
 # What a model holds may be anything.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ingot.capture.reach import NUMBERS
 from ingot.capture.sample import drawn
 from ingot.capture.warm import in_a_row, same
 from ingot.capture.where import raise_if_ours
@@ -53,7 +54,7 @@ def settle(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:
             return False
         rows.append(row)
         alone.append(first)
-    tables = {s.label for s in states if isinstance(s.initial, torch.Tensor)}
+    tables = {s.label for s in states if not isinstance(s.initial, NUMBERS)}
     if not tables:
         return True
     larger = _changing(call, table, tables, rng)

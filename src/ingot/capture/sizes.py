@@ -21,7 +21,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, BooleanFunction, Not
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.value_ranges import ValueRanges
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from ingot.capture.where import asked_by_user, source_line, torch_expects
 from ingot.errors import ExportError
@@ -32,6 +32,23 @@ Size = int | torch.SymInt
 # nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
 _INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
+
+
+# Operators that fail in ONNX, or have no result of the size that others want, where torch's own refuse sizes.
+# Others may give something: a slice that ends behind the last element ends with it.
+_STRICT = frozenset(
+    (
+        "convolution", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
+        "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "mm", "bmm",
+        "addmm", "baddbmm", "matmul", "linear", "__matmul__", "dot", "mv", "einsum", "view", "reshape",
+        "_unsafe_view", "unflatten", "flatten", "split", "split_with_sizes", "index_select", "gather",
+        "select", "__getitem__", "topk", "kthvalue", "cat", "concat", "stack", "repeat", "add", "sub",
+        "mul", "div", "where", "__add__", "__sub__", "__mul__", "__truediv__", "zeros", "ones", "empty",
+        "full", "new_zeros", "new_ones", "new_full", "scaled_dot_product_attention", "embedding",
+        "layer_norm", "rms_norm", "batch_norm", "softmax",
+    )
+)  # fmt: skip
+_WRITES = frozenset(("__setitem__", "copy_", "index_put_"))
 
 
 class StaleRead(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
@@ -51,6 +68,7 @@ class Guard:
     by_user: bool  # the model's own Python asked; else torch did, to see whether its operands fit
     demanded: bool = False  # where it does not hold, nothing in the graph would fail by itself
     text: str = ""  # what is demanded, in words of the user's
+    under: tuple[Any, ...] = ()  # conditions of the branches that it stands in
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,9 @@ class SizeEnv(ShapeEnv):
         self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
         self.on_check: Callable[[Any], bool] | None = None  # the user's own torch._check
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
+        self.ranges: dict[sympy.Symbol, tuple[int, int | None]] = {}  # declared by the caller
+        self.operators: list[str] = []  # whose calls are going on
+        self.leaned: set[sympy.Symbol] = set()  # whose declared range something was decided by
         self.either: dict[sympy.Symbol, str] = {}  # numbers of which data decides the kind: which kinds
         self.moment = object()  # another one whenever something else is known of the sizes
         self.path: list[Any] = []  # conditions under which the body that is being recorded runs
@@ -179,6 +200,7 @@ class SizeEnv(ShapeEnv):
     def declare_range(self, size: torch.SymInt, low: int, high: int | None) -> None:
         """The caller says that an input's size is within a range."""
         self._declare(size.node.expr, low, high)
+        self.ranges[size.node.expr] = low, high
         self.learned()
 
     def learned(self) -> None:
@@ -323,7 +345,21 @@ class SizeEnv(ShapeEnv):
                     self.put(side, other)
                     break
 
+    def _lean(self, e: Any) -> None:
+        """Something was decided about a formula: by a declared range, unless it is so for all sizes."""
+        for symbol in self.bases(e) & self.ranges.keys() - self.leaned:
+            if not bound_sympy(self.expand(e), {symbol: ValueRanges(0, int_oo)}).is_singleton():
+                self.leaned.add(symbol)
+
     # -- torch's entry points
+
+    def _maybe_evaluate_static(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, expr: Any, **options: Any
+    ) -> Any:
+        found = super()._maybe_evaluate_static(expr, **options)
+        if found is not None and self.ranges and isinstance(expr, sympy.Basic) and expr.free_symbols:
+            self._lean(expr)
+        return found
 
     def evaluate_expr(
         self,
@@ -434,6 +470,8 @@ class SizeEnv(ShapeEnv):
             if found is None:
                 bounds = self.bound_sympy(form)
                 found = bounds.lower if bounds.is_singleton() else None
+                if found is not None and self.ranges:
+                    self._lean(form)
             if found is not None:
                 return bool(found)
         return None
@@ -551,12 +589,18 @@ class SizeEnv(ShapeEnv):
                 self._fix(left.free_symbols)  # what is on both sides may be of any size
                 return
         if by_user or check:
-            self.held[condition] = Guard(condition, source_line(), by_user)
+            lenient = not by_user and not self._fails_by_itself()
+            self.held[condition] = Guard(condition, source_line(), by_user, lenient, under=tuple(self.path))
+
+    def _fails_by_itself(self) -> bool:
+        """Whether the operators that ask something fail in ONNX too where it does not hold."""
+        inner = self.operators[-1] if self.operators else ""
+        return inner in _STRICT and _WRITES.isdisjoint(self.operators)
 
     def _put_derived(self, equation: Any, value: Any) -> None:
         expanded = self.expand(equation)
         if expanded != True:  # noqa: E712  (a SymPy object)
-            self.held[expanded] = Guard(expanded, source_line(), True)
+            self.held[expanded] = Guard(expanded, source_line(), True, under=tuple(self.path))
         side = equation.lhs if equation.rhs == value else equation.rhs
         if side.is_Symbol:
             self.put(side, value)

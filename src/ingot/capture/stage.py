@@ -19,7 +19,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, standins, structure
+from ingot.capture import checks, kinds, standins, structure
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -28,9 +28,9 @@ from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
 from ingot.capture.request import cannot_wait, recorder, request, request_code
-from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number
+from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
-from ingot.capture.where import is_user_code, quoted_line, user_frame
+from ingot.capture.where import is_user_code, quoted_line, raise_if_ours, user_frame
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
@@ -121,7 +121,8 @@ class Runtime:
         with inside(g) as trial:
             try:
                 value = b()
-            except Exception:
+            except Exception as error:  # what the operand raises it raises again, where both are recorded
+                raise_if_ours(error)
                 value = None
         trial.body.discard()
         if trial.body.nodes or trial.written or not isinstance(value, torch.SymBool):
@@ -161,15 +162,25 @@ class Runtime:
                 isinstance(b, torch.SymInt) and type(a) is int
             ):  # Python has one object for each of a few numbers
                 return self.truth(standins.equal(self, b, a)) if a in _KEPT else False
+            if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
+                kept = self.both(a >= _KEPT.start, lambda: a < _KEPT.stop)
+                return self.both(kept, lambda: self.truth(standins.equal(self, a, b)))
             cannot_wait("asks whether two numbers are one object")
         return a is b
+
+    def class_of(self, x: Any) -> Any:
+        """`x.__class__`."""
+        require_kind(recorder(), x, "__class__")
+        known: Any = sys._getframe(1).f_globals.get("type", kinds.type_of)  # which knows the module's `int`
+        return known(x) if isinstance(x, (torch.Tensor, *Symbolic)) else x.__class__
 
     def contains(self, container: Any, value: Any) -> Any:
         """`value in container`."""
         if isinstance(container, torch.Tensor) and is_data(recorder(), container):
             return self.truth((container == value).any())
         known = isinstance(container, (list, tuple, set, frozenset, dict, range))
-        if known and isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value):
+        waits = isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value)
+        if known and (waits or standins.made_of_symbols(value)):
             whole: Any = False
             for v in container:
                 whole = self.either(whole, lambda v=v: self.truth(standins.equal(self, value, v)))
@@ -218,7 +229,8 @@ class Runtime:
         try:
             with g.attempt():
                 return branch(g, condition, test, then, other, names, live)
-        except Exception:
+        except Exception as error:  # whatever a side makes of sizes that never take it
+            raise_if_ours(error)
             holds = g.env.take(g.env.expr(condition))
         return then() if holds else other()
 
@@ -365,6 +377,36 @@ class Runtime:
             self.each(items, body, None, (), (), ())
         return out
 
+    def first_of(
+        self,
+        items: Any,
+        element: Callable[[Any], Any],
+        tests: Sequence[Callable[[Any], Any]],
+        default: Callable[[], Any] | None = None,
+    ) -> Any:
+        """`next(element(x) for x in items if …)`, of items that Python knows."""
+        if isinstance(items, Yields) or standins.rows_of(items) is not None:
+            cannot_wait("takes the first of as many as data or a size says")
+        known = list(items)
+
+        def first(at: int) -> Any:
+            for n in range(at, len(known)):
+                fits: Any = True
+                for test in tests:
+                    fits = self.both(fits, lambda t=test, n=n: t(known[n]))
+                if self.waits(fits) and n + 1 == len(known) and default is None:
+                    self.check(fits, None)
+                    return element(known[n])
+                if self.waits(fits):
+                    return self.choose(fits, lambda n=n: element(known[n]), lambda n=n: first(n + 1))
+                if self._now(fits):
+                    return element(known[n])
+            if default is not None:
+                return default()
+            raise StopIteration
+
+        return first(0)
+
     # -- failures
 
     def check(self, condition: Any, message: Callable[[], Any] | None) -> None:
@@ -396,7 +438,7 @@ class Runtime:
         given = (*args, *kwargs.values())
         if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
-        if any(isinstance(a, Symbolic) for a in given):
+        if any(map(standins.made_of_symbols, given)):
             return standins.with_symbols(self, function, args, kwargs)
         return function(*args, **kwargs)
 

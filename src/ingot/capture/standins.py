@@ -121,6 +121,9 @@ def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
         values: Any = args[0] if len(args) == 1 else args
+        grown = isinstance(values, TracedList) and not values.known
+        if grown and kwargs.keys() == {"default"}:
+            return rt.choose(values.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
         if kwargs or isinstance(values, (str, dict)):
             return plain(*args, **kwargs)
         if isinstance(values, TracedList) and not values.known:
@@ -360,12 +363,13 @@ _NEED_NUMBERS = (
 def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     """A call with symbolic numbers: a dict looks them up, most others take them as they are."""
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, dict) and function.__name__ == "get" and is_data(recorder(), args[0]):
+    if isinstance(owner, dict) and function.__name__ == "get" and made_of_symbols(args[0]):
         default = args[1] if len(args) > 1 else None
         return _looked_up(rt, list(owner.items()), args[0], default)
     if isinstance(owner, (list, tuple, set, dict, str)) and isinstance(function, BuiltinMethodType):
         method = function.__name__
-        if method in _NEED_NUMBERS:
+        whole = method not in ("insert", "pop")  # these take a place
+        if method in _NEED_NUMBERS and (whole or any(isinstance(a, Symbolic) for a in args)):
             cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")
     return function(*args, **kwargs)
 
@@ -468,7 +472,8 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
         return container.element(_number(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         cannot_wait("takes a slice of a list at a place that data or a size decides")
-    if not plain or isinstance(index, (slice, tuple)) or not _symbolic(index):
+    keyed = isinstance(container, dict) and isinstance(index, tuple) and made_of_symbols(index)
+    if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]
     return _switch(rt, container, _number(index))
 
@@ -490,7 +495,7 @@ def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: A
     """The value that stands beside a key, or else something."""
     found = otherwise
     for k, value in reversed(pairs):
-        if scalars.kind_of(k) is not None:
+        if scalars.kind_of(k) is not None or isinstance(k, tuple):
             found = rt.choose(equal(rt, key, k), lambda v=value: v, lambda f=found: f)
     return found
 

@@ -16,33 +16,23 @@ import functools
 import inspect
 import linecache
 import textwrap
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
 
+from ingot.capture.mutable import Contents, contents_of, put_back
 from ingot.capture.objects import LIBRARIES, attributes
-from ingot.capture.where import is_user_code
+from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
+from ingot.capture.where import is_user_code, quoted_at
 from ingot.errors import ExportError
 
-_NUMBERS = (bool, int, float)
 _LISTS = (list, deque)
 _WHOLE = frozenset(
     (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)
 )  # most of what there is
-_CONTAINERS = (dict, list, deque, set, OrderedDict)
-# What torch keeps in a module for itself, and functools.wraps in a function.
-_OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized", "__wrapped__"}
-# Functions whose answer nobody can repeat.
-_UNSTEADY = frozenset(
-    (
-        "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
-        "now", "utcnow", "today", "urandom", "uuid1", "uuid4", "token_bytes", "token_hex", "randbelow",
-        "randbits", "SystemRandom", "getpid", "getloadavg",
-    )
-)  # fmt: skip
 ABSENT: Any = object()  # stands where nothing is
 
 
@@ -80,8 +70,9 @@ class StateFound(BaseException):  # not an Exception: the model's own `except` c
 class StateMatters(ExportError):
     """The model reads what an earlier call left behind, and the caller did not ask for state."""
 
-    def __init__(self, states: Sequence[StateSpec]) -> None:
+    def __init__(self, states: Sequence[StateSpec], left: bool = False) -> None:
         first = states[0]
+        self.left = left  # where nothing of its kind stood before
         super().__init__(
             f"{first.where}\n"
             f"forward changes {first.label!r} here, and a later call reads it: state, which outlives the "
@@ -98,19 +89,6 @@ def _kind(x: Any) -> type | None:
     if isinstance(x, (int, torch.SymInt)):
         return int
     return float if isinstance(x, (float, torch.SymFloat)) else None
-
-
-class _Variable:
-    """A variable of an enclosing function or of a Python module, as a dict of one."""
-
-    def __init__(self, name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> None:
-        self.name, self._get, self._put = name, get, put
-
-    def __getitem__(self, key: str) -> Any:
-        return self._get()
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._put(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +151,7 @@ def _class_values(kind: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cls in reversed(kind.__mro__):
         if cls.__module__.split(".")[0] not in LIBRARIES:
-            found |= {k: v for k, v in vars(cls).items() if type(v) in (torch.Tensor, *_NUMBERS)}
+            found |= {k: v for k, v in vars(cls).items() if type(v) in (torch.Tensor, *NUMBERS)}
     return {k: v for k, v in found.items() if not k.startswith("__")}
 
 
@@ -205,14 +183,18 @@ class Snapshot:
         self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
         holders = [*self._owners.values(), getattr(function, "__self__", None)]
         self._classes = {id(vars(h)): type(h) for h in holders if hasattr(h, "__dict__")}  # of whose dict
-        met: dict[int, Any] = {}
-        self._roots = list(_roots(function, met))
-        self.unsteady = any(map(_unsteady, met.values()))  # may be another model each time it is recorded
-        self.first_line = _first_line(function)
-        for label, root in self._roots:
+        reach = Reach(function)
+        self._meet: Callable[[str, Any], object] | None = reach.meet
+        self._roots: list[tuple[str, Any]] = []
+        for label, root in reach.roots():
+            self._roots.append((label, root))
             for container in (root, *_hooks(root)):
                 self._save(container)
             self.before.update(self._look(label, root, self.places))
+        self._meet = None
+        self.unsteady = reach.unsteady  # may be another model each time it is recorded
+        self.codes = reach.codes
+        self.first_line = _first_line(function)
 
     def _look(self, label: str, root: Any, places: dict[str, Place]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -225,21 +207,26 @@ class Snapshot:
         self, label: str, place: Place, value: Any, found: dict[str, Any], places: dict[str, Place]
     ) -> None:
         parts = _parts(value)
+        if self._meet is not None and type(value) not in _WHOLE:
+            self._meet(label, value)
         if parts is None:
             if label not in found:
-                found[label], places[label] = value, place
+                contents = None if type(value) in _WHOLE else contents_of(value)
+                if contents is not None and self._meet is not None:
+                    self._saved.append((value, contents))
+                found[label], places[label] = value if contents is None else contents, place
             return
         if id(value) in self._seen:
             return
         self._seen.add(id(value))
         if not isinstance(value, tuple):
-            self._save(value if isinstance(value, _CONTAINERS) else vars(value))
+            self._save(value if isinstance(value, CONTAINERS) else vars(value))
         for key, part in parts:
             inner = Place(place.root, place.key, (*place.path, key))
             self._visit(f"{label}.{key}", inner, part, found, places)
 
     def _save(self, container: Any) -> None:
-        if isinstance(container, _Variable):
+        if isinstance(container, Variable):
             self._saved.append((container, container[container.name]))
         else:
             contents = dict(_stored(container)) if isinstance(container, dict) else container.copy()
@@ -281,13 +268,16 @@ class Snapshot:
             names.append(name)
         owner = self._owners.get(path)
         found = _assignment(type(owner), names[-1]) if owner is not None else None
-        return found or self.first_line
+        return found or line_that_changes(self.codes, label.split(".")[::-1]) or self.first_line
 
     def restore(self) -> None:
         """Put everything back, so that no fake tensor stays behind."""
         for container, contents in self._saved:
-            if isinstance(container, _Variable):
-                container[container.name] = contents
+            if isinstance(contents, Contents):
+                put_back(container, contents)
+            elif isinstance(container, Variable):
+                if container[container.name] is not contents:
+                    container[container.name] = contents
             elif isinstance(container, list):
                 container[:] = contents
             elif isinstance(container, deque):
@@ -304,127 +294,30 @@ def _first_line(function: Any) -> str:
     if code is None:
         return "the model's forward"
     file, line = code.co_filename, code.co_firstlineno
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}"
+    while linecache.getline(file, line).lstrip().startswith("@"):  # a decorator, on a line of its own
+        line += 1
+    return quoted_at(file, line)
 
 
 def _same(a: Any, b: Any) -> bool:
-    if a is b:
+    if a is b or (isinstance(a, Contents) and a == b):
         return True
-    plain = (str, bytes, *_NUMBERS)
+    plain = (str, bytes, *NUMBERS)
     return type(a) is type(b) and isinstance(a, plain) and bool(a == b or (a != a and b != b))
 
 
 def _entries(root: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(root, _Variable):
+    if isinstance(root, Variable):
         yield root.name, root[root.name]
         return
-    yield from ((k, v) for k, v in list(root.items()) if k not in _OF_TORCH)
-
-
-def _roots(function: Any, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
-    """The dicts and variables where a model's own things begin, and what they are called.
-
-    seen: gets the code, classes and iterators that were met on the way
-    """
-    if isinstance(function, torch.nn.Module):
-        yield from _module_roots(function)
-        for m in function.modules():
-            yield from _global_roots(getattr(type(m), "forward", None), seen, type(m))
-            yield from _class_roots(type(m), seen)
-        return
-    while isinstance(function, functools.partial):
-        function = function.func
-    owner = getattr(function, "__self__", None)
-    code = getattr(function, "__func__", function)
-    if isinstance(owner, torch.nn.Module):
-        yield from _module_roots(owner)
-    elif _parts(owner) is not None:
-        yield "", vars(owner)
-    if not isinstance(code, FunctionType):
-        return
-    for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
-        if isinstance(value, torch.nn.Module):
-            yield from ((f"{name}.{label}" if label else name, root) for label, root in _module_roots(value))
-        else:
-            yield "", _Variable(name, lambda c=cell: c.cell_contents, functools.partial(_set_cell, cell))
-    yield from _global_roots(code, seen)
-
-
-def _set_cell(cell: Any, value: Any) -> None:
-    cell.cell_contents = value
-
-
-def _module_roots(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    for path, m in module.named_modules():
-        for root in (m._buffers, m._parameters, m.__dict__):
-            yield path, root
-
-
-def _global_roots(
-    function: Any, seen: dict[int, Any], owner: type | None = None
-) -> Iterator[tuple[str, Any]]:
-    """What a function of the user's names and may change: module-level numbers, tensors and containers, the
-    attributes and defaults of functions, and the same of those that it calls by name.
-
-    owner: the class whose method it is
-    """
-    code = getattr(function, "__code__", None)
-    if code is None or not is_user_code(code) or id(code) in seen:
-        return
-    seen[id(code)] = code
-    yield function.__name__, vars(function)
-    arguments = code.co_varnames[: code.co_argcount]
-    defaults: tuple[Any, ...] = function.__defaults__ or ()
-    held = dict(zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True))
-    yield function.__name__, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS)}
-    names = function.__globals__
-    for name in names_in(code):
-        value = names.get(name)
-        if isinstance(value, (torch.Tensor, *_NUMBERS, *_CONTAINERS)):
-            yield "", _Variable(name, lambda n=name: names[n], functools.partial(names.__setitem__, name))
-        elif isinstance(value, FunctionType):
-            yield from _global_roots(value, seen)
-        elif hasattr(value, "__next__"):
-            seen[id(value)] = value
-        if owner is not None and isinstance(vars(owner).get(name), FunctionType):
-            yield from _global_roots(vars(owner)[name], seen, owner)
-
-
-@functools.lru_cache(maxsize=4096)
-def names_in(code: CodeType) -> tuple[str, ...]:
-    """Globals and attributes that code names, the functions in it included."""
-    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
-    return tuple(sorted(set(code.co_names).union(*(names_in(c) for c in inner))))
-
-
-def _class_roots(kind: type, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Numbers and containers that a class of the user's holds for all of its objects."""
-    for cls in kind.__mro__:
-        if cls.__module__.split(".")[0] in LIBRARIES or id(cls) in seen:
-            continue
-        seen[id(cls)] = cls
-        for name, value in list(vars(cls).items()):
-            if not name.startswith("_") and type(value) in (torch.Tensor, *_NUMBERS, *_CONTAINERS):
-                get, put = functools.partial(getattr, cls, name), functools.partial(setattr, cls, name)
-                yield cls.__name__, _Variable(name, get, put)
-
-
-def _unsteady(met: Any) -> bool:
-    """Whether code asks for the time or for randomness of the system's, or something is an iterator."""
-    if isinstance(met, CodeType):
-        return not _UNSTEADY.isdisjoint(names_in(met))
-    return not isinstance(met, type)
+    yield from ((k, v) for k, v in list(root.items()) if k not in OF_TORCH)
 
 
 def _hooks(root: Any) -> list[Any]:
     """A module's dicts and sets of torch's, which stay the same objects when hooks are put into them."""
     if not isinstance(root, dict) or "_parameters" not in root:
         return []
-    return [v for k, v in root.items() if k in _OF_TORCH and isinstance(v, _CONTAINERS)]
+    return [v for k, v in root.items() if k in OF_TORCH and isinstance(v, CONTAINERS)]
 
 
 def _assignment(kind: type, name: str) -> str | None:
@@ -443,8 +336,7 @@ def _assignment(kind: type, name: str) -> str | None:
             for node in ast.walk(tree):
                 if _assigns(node, name):
                     at = first + getattr(node, "lineno", 1) - 1
-                    text = linecache.getline(method.__code__.co_filename, at).strip()
-                    return f"{method.__code__.co_filename}:{at}: {text}"
+                    return quoted_at(method.__code__.co_filename, at)
     return None
 
 

@@ -13,13 +13,15 @@ import contextlib
 import dis
 import sys
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
 from ingot.capture.kinds import Globals, type_that_knows
-from ingot.capture.where import is_user_code
+from ingot.capture.request import cannot_wait
+from ingot.capture.where import is_ingot_code, is_user_code
 
 # Methods of dicts and sets that take a key.
 _LOOKUPS = ("get", "setdefault", "pop", "add", "discard", "remove", "index", "count", "update")
@@ -58,15 +60,36 @@ class SymbolicInt(builtins.int, metaclass=_Meta):
     """`int`, except that a symbolic size stays one."""
 
 
+SymbolicInt.__name__ = SymbolicInt.__qualname__ = "int"  # models ask for that too
+
+
+def identity(x: Any) -> int:
+    """`id(x)`, of which a symbolic number has another than the number that it stands for."""
+    if isinstance(x, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        cannot_wait("asks for the identity of a number that data or a size decides")
+    return id(x)
+
+
 def _hash(size: Any) -> int:
     """Sizes are keys of caches (`functools.lru_cache`): one formula of one recording is one key.
 
     A dict or set of the model's own would not find the number that the formula stands for.
     """
-    frame = sys._getframe(1)
-    if is_user_code(frame.f_code) and (_looks_up(frame) or _calls_hash(frame)):
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == "<string>" and frame.f_code.co_name == "__hash__":
+        frame = frame.f_back  # a dataclass's
+    asks = frame is not None and is_user_code(frame.f_code) and (_looks_up(frame) or _calls_hash(frame))
+    if asks or (frame is not None and is_ingot_code(frame.f_code) and _for_a_container(frame)):
         raise TypeError("unhashable type: non-nested SymInt")
     return hash((id(size.node.shape_env), size.node.expr))
+
+
+def _for_a_container(frame: FrameType) -> bool:
+    """Whether the runtime of rewritten code looks something up, rather than call what has a cache."""
+    if Path(frame.f_code.co_filename).name not in ("stage.py", "standins.py"):
+        return False
+    called = frame.f_locals.get("function")
+    return called is None or isinstance(getattr(called, "__self__", None), (dict, set, frozenset))
 
 
 def _looks_up(frame: FrameType) -> bool:
@@ -111,6 +134,8 @@ def shadowed(calls_int: Sequence[Globals], models_own: Sequence[Globals]) -> Gen
 
     for g in models_own:
         bind(g, "type", _TYPE)
+        if "id" not in g:
+            bind(g, "id", identity)
     for g in calls_int:
         bind(g, "int", SymbolicInt)
         bind(g, "type", _TYPE_BESIDE_INT)

@@ -59,7 +59,7 @@ def in_place(
         g.assume(
             "input-changed",
             "an input tensor is written to; the model leaves the caller's alone",
-            "assumed",
+            "fixed",
         )
     here = group.body is g.graph.body  # a branch must not change what was there before it
     constant = known and here and all(e.real is not None for e in group.entries)

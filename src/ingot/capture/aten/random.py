@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import row
+from ingot.capture.chance import require_unseeded
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Tensor = torch.Tensor
 
 
 def _note(g: Recorder, name: str) -> None:
-    g.assume("random", f"{name} draws other numbers in every run of the model", "assumed")
+    require_unseeded(g, name)
+    g.assume("random", f"{name} draws other numbers in every run of the model", "fixed")
 
 
 def _drawn(g: Recorder, op_type: str, shape: Sequence[Any], **attributes: float) -> ir.Value:

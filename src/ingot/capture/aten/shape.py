@@ -14,6 +14,7 @@ import torch
 
 from ingot.capture.aten.registry import composed, instead, row, whole
 from ingot.capture.checks import demand
+from ingot.capture.entries import WHOLE_VIEWS
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -499,19 +500,21 @@ def _in_memory(
     """The tensor that owns a's memory, flat, and the places in it that a strided view shows."""
     entry = g.entry(a)
     start: Any = a.storage_offset() if offset is None else offset
+    part = False
     while entry.view is not None:
         parent = entry.view.parent
+        part = part or entry.view.op not in WHOLE_VIEWS
         if _is_plain(entry.tensor) and not _is_plain(parent.tensor):
             break  # reshaped: it lies as its own sizes say, and so do the strides that were read
         entry = parent
     root = entry.tensor
-    if not _is_plain(root):
+    if part or not _is_plain(root):
         raise ExportError(
             "as_strided depends on memory layout, which ONNX does not have; it is followed in a tensor that "
             "is contiguous. Use view, unfold or slicing."
         )
     g.assume(
-        "values", "as_strided takes the tensor's memory to be contiguous, as it is in the export", "assumed"
+        "values", "as_strided takes the tensor's memory to be contiguous, as it is in the export", "fixed"
     )
     n = len(size)
     places: Any = torch.zeros([1] * n, dtype=torch.int64) + start

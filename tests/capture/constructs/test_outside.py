@@ -1,0 +1,420 @@
+"""What forward keeps or asks outside of the module: in closures, classes, objects and Python modules, in
+generators of random numbers and in the clock. Each is state, or refused with the line that changes it.
+"""
+
+# The constructs are written as people write them.
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import functools
+import itertools
+import os
+import random as python_random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.errors import ExportError
+from tests.capture.constructs import keeper
+from tests.capture.constructs.support import T, random
+
+X = random(5, 3)
+CASES: list[Any] = []
+
+
+def changes(line: str) -> Callable[[Any], Any]:
+    """Register a function or module class, and the text of the line that the refusal shows."""
+
+    def register(thing: Any) -> Any:
+        CASES.append(pytest.param(thing, line, id=thing.__name__))
+        return thing
+
+    return register
+
+
+def counter() -> Callable[[], int]:
+    """A closure that counts its calls."""
+    n = 0
+
+    def tick() -> int:
+        nonlocal n
+        n += 1
+        return n
+
+    return tick
+
+
+def cell() -> Callable[[], int]:
+    """The same with a list."""
+    n = [0]
+
+    def tick() -> int:
+        n[0] += 1
+        return n[0]
+
+    return tick
+
+
+class Counts:
+    """Counts in itself."""
+
+    calls = 0
+    table: dict[str, int] = {"a": 0}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def tick(self) -> int:
+        """One more each time."""
+        self.n += 1
+        return self.n
+
+    def __call__(self, x: T) -> T:
+        """The same, as a call."""
+        self.n += 1
+        return x * self.n
+
+    @classmethod
+    def of_class(cls) -> int:
+        """One for all objects."""
+        cls.calls += 1
+        return cls.calls
+
+
+class Elsewhere:
+    """Counts in a Python module."""
+
+    def tick(self) -> int:
+        """One more each time."""
+        keeper.count += 1
+        return keeper.count
+
+
+class Slotted:
+    """An object without a dict."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n = 0
+
+
+TICK, CELL, OBJECT, SLOTTED, HELD = counter(), cell(), Counts(), Slotted(), {"a": Counts()}
+VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("calls", default=0)
+VARIABLE.set(0)
+LOCAL = threading.local()
+LOCAL.n = 0
+GENERATOR = np.random.default_rng(0)
+CLOCK = time.perf_counter_ns
+os.environ.setdefault("INGOT_TEST_CALLS", "0")
+
+
+@changes("n += 1")
+def closure_of_a_global_function(x: T) -> T:
+    return x * TICK()
+
+
+@changes("n[0] += 1")
+def list_in_a_closure(x: T) -> T:
+    return x * CELL()
+
+
+@changes("Counts.calls += 1")
+def attribute_of_a_class(x: T) -> T:
+    Counts.calls += 1
+    return x * Counts.calls
+
+
+@changes('Counts.table["a"] += 1')
+def dict_of_a_class(x: T) -> T:
+    Counts.table["a"] += 1
+    return x * Counts.table["a"]
+
+
+@changes("cls.calls += 1")
+def class_method(x: T) -> T:
+    return x * Counts.of_class()
+
+
+@changes("OBJECT.n += 1")
+def attribute_of_a_global_object(x: T) -> T:
+    OBJECT.n += 1
+    return x * OBJECT.n
+
+
+@changes("n")
+def method_of_an_object_in_a_dict(x: T) -> T:
+    return x * HELD["a"].tick()
+
+
+@changes("keeper.count += 1")
+def variable_of_a_module(x: T) -> T:
+    keeper.count += 1
+    return x * keeper.count
+
+
+@changes("count += 1")
+def function_of_a_module(x: T) -> T:
+    return x * keeper.bump()
+
+
+@changes("SLOTTED.n += 1")
+def object_with_slots(x: T) -> T:
+    SLOTTED.n += 1
+    return x * SLOTTED.n
+
+
+@changes("VARIABLE.set(")
+def context_variable(x: T) -> T:
+    VARIABLE.set(VARIABLE.get() + 1)
+    return x * VARIABLE.get()
+
+
+@changes("LOCAL.n += 1")
+def local_of_a_thread(x: T) -> T:
+    LOCAL.n += 1
+    return x * LOCAL.n
+
+
+@changes("os.environ[")
+def environment(x: T) -> T:
+    os.environ["INGOT_TEST_CALLS"] = str(int(os.environ["INGOT_TEST_CALLS"]) + 1)
+    return x * int(os.environ["INGOT_TEST_CALLS"])
+
+
+@changes("GENERATOR.normal()")
+def generator_of_numpy(x: T) -> T:
+    return x * float(GENERATOR.normal())
+
+
+@changes("def clock_by")
+def clock_by_another_name(x: T) -> T:
+    return x * (CLOCK() % 1000)
+
+
+@changes("torch.manual_seed(3)")
+def seeded(x: T) -> T:
+    torch.manual_seed(3)
+    return x + torch.randn_like(x)
+
+
+@changes("torch.manual_seed(1)")
+def seeded_aside(x: T) -> T:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        noise = torch.rand(3)
+    return x * noise
+
+
+@changes("torch.seed()")
+def another_seed(x: T) -> T:
+    return x * (torch.seed() % 7)
+
+
+class Holds(nn.Module):
+    """Holds something that forward asks for a number."""
+
+    def __init__(self, thing: Any) -> None:
+        super().__init__()
+        self.thing = thing
+
+    def forward(self, x: T) -> T:
+        """x times the number."""
+        return x * self.number()
+
+    def number(self) -> Any:
+        """What the thing says."""
+        return self.thing()
+
+
+@changes("n += 1")
+class HoldsAClosure(Holds):
+    def __init__(self) -> None:
+        super().__init__(counter())
+
+
+@changes("self.n += 1")
+class HoldsABoundMethod(Holds):
+    def __init__(self) -> None:
+        super().__init__(Counts().tick)
+
+
+@changes("self.n += 1")
+class HoldsAPartial(Holds):
+    def __init__(self) -> None:
+        super().__init__(functools.partial(Counts.tick, Counts()))
+
+
+@changes("keeper.count += 1")
+class HoldsAnObject(Holds):
+    def __init__(self) -> None:
+        super().__init__(Elsewhere())
+
+    def number(self) -> Any:
+        """A method's."""
+        return self.thing.tick()
+
+
+@changes("n += 1")
+class HoldsFunctionsInAList(Holds):
+    def __init__(self) -> None:
+        super().__init__([counter()])
+
+    def number(self) -> Any:
+        """The first one's."""
+        return self.thing[0]()
+
+
+@changes("def forward")
+class HoldsAnIterator(Holds):
+    def __init__(self) -> None:
+        super().__init__(itertools.count(1))
+
+    def number(self) -> Any:
+        """The next."""
+        return next(self.thing)
+
+
+@changes("self.thing")
+class HoldsAnArray(Holds):
+    def __init__(self) -> None:
+        super().__init__(np.zeros(1))
+
+    def number(self) -> Any:
+        """One more each time."""
+        self.thing += 1
+        return float(self.thing[0])
+
+
+@changes("self.thing")
+class HoldsASet(Holds):
+    def __init__(self) -> None:
+        super().__init__(set())
+
+    def number(self) -> Any:
+        """One more each time."""
+        self.thing.add(len(self.thing))
+        return len(self.thing)
+
+
+@changes("self.thing")
+class HoldsBytes(Holds):
+    def __init__(self) -> None:
+        super().__init__(bytearray(1))
+
+    def number(self) -> Any:
+        """One more each time."""
+        self.thing[0] += 1
+        return self.thing[0]
+
+
+@changes("self.thing")
+class HoldsACounter(Holds):
+    def __init__(self) -> None:
+        super().__init__(collections.Counter())
+
+    def number(self) -> Any:
+        """One more each time."""
+        self.thing["a"] += 1
+        return self.thing["a"]
+
+
+@changes("self.thing")
+class HoldsAGenerator(Holds):
+    def __init__(self) -> None:
+        super().__init__(python_random.Random(0))
+
+    def number(self) -> Any:
+        """Another each time."""
+        return self.thing.random()
+
+
+@changes("count += 1")
+class CountsInAProperty(nn.Module):
+    @property
+    def number(self) -> int:
+        """One more each time."""
+        return keeper.bump()
+
+    def forward(self, x: T) -> T:
+        """x times the number."""
+        return x * self.number
+
+
+@changes("n[0] += 1")
+class CountsInAHook(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+        n = [0]
+
+        def hook(_: nn.Module, __: Any, out: T) -> T:
+            n[0] += 1
+            return out * n[0]
+
+        self.inner.register_forward_hook(hook)
+
+    def forward(self, x: T) -> T:
+        """What the hook makes of it."""
+        return self.inner(x)
+
+
+@changes("self.first = ")
+class FirstSize(nn.Module):
+    first: int | None = None
+
+    def forward(self, x: T) -> T:
+        """x times the first call's number of rows."""
+        if self.first is None:
+            self.first = x.shape[0]
+        return x * self.first
+
+
+@pytest.mark.parametrize(("thing", "line"), CASES)
+def test_refused_with_the_line_that_changes_it(thing: Any, line: str) -> None:
+    """The counter of one call is never kept for all, and stays what it was."""
+    model = thing().eval() if isinstance(thing, type) else thing
+    before = keeper.count, Counts.calls, OBJECT.n, SLOTTED.n, LOCAL.n, os.environ["INGOT_TEST_CALLS"]
+    with pytest.raises(ExportError) as error:
+        capture(model, (X,))
+    assert line in str(error.value), error.value
+    assert before == (
+        keeper.count,
+        Counts.calls,
+        OBJECT.n,
+        SLOTTED.n,
+        LOCAL.n,
+        os.environ["INGOT_TEST_CALLS"],
+    )
+
+
+@pytest.mark.parametrize(
+    "function", [closure_of_a_global_function, attribute_of_a_class, variable_of_a_module]
+)
+def test_a_counter_outside_becomes_state(function: Any) -> None:
+    """Asked for, it is an input and an output of the model."""
+    session = ingot.Stateful(ingot.export(function, (X,), state="inputs"))
+    for n in (1, 2, 3):
+        np.testing.assert_allclose(session.run(None, {"x": X.numpy()})[0], X.numpy() * n, rtol=1e-6)
+
+
+def test_a_seed_that_nothing_is_drawn_after_is_harmless() -> None:
+    """And PyTorch's own numbers go on as if there had been no export."""
+
+    def f(x: T) -> T:
+        torch.manual_seed(3)
+        return x * 2
+
+    state = torch.get_rng_state()
+    assert capture(f, (X,)).assumptions == []
+    assert torch.equal(torch.get_rng_state(), state)
