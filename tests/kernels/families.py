@@ -202,6 +202,9 @@ def winograds(machine: Machine) -> Iterator[Call]:
             for name in EPILOGUES if inner == 33 else ("none",):
                 end = after(name, shape, 1, order)
                 x = image((n, inner, size, size), order)
+                for dtype in ("float16", "bfloat16") if name == "none" else ():
+                    half = new(x.shape, dtype, x.strides)
+                    yield from winograd_conv2d(half, weights, new(shape, dtype), (1,) * 4, None, machine)
                 yield from winograd_conv2d(x, weights, result(name, shape, order), (1,) * 4, end, machine)
 
 
@@ -248,6 +251,9 @@ def depthwises(machine: Machine) -> Iterator[Call]:
                 out, end = result(name, shape, LAST), after(name, shape, 1, LAST)
                 x, steps, apart = image((1, channels, size, size)), (stride,) * 2, (dilation,) * 2
                 yield from depthwise_conv2d(x, weights, out, steps, (*pads,), apart, end, machine)
+                if name == "none":
+                    half = new(x.shape, "float16", x.strides)
+                    yield from depthwise_conv2d(half, weights, out, steps, (*pads,), apart, None, machine)
     for order in itertools.product((LAST, FIRST), (LAST, FIRST)):
         for kernel in ((3, 3), (15, 15)):
             weights = pack_depthwise(ones(64, 1, *kernel), machine)
@@ -271,6 +277,8 @@ def pools(machine: Machine) -> Iterator[Call]:
         yield from average_pool(x, out, *window, True, machine)
         for p in (1, 2):
             yield from lp_pool(x, out, p, *window, machine)
+        half = new(x.shape, "float16", x.strides)
+        yield from max_pool(half, new(out.shape, "float16", out.strides), *window, machine)
     yield from max_pool(new((1, 8, 60)), new((1, 8, 1)), (60,), (1,), (0, 0), (1,), machine)
     wide = image((1, 32, 60, 60))
     yield from max_pool(wide, image((1, 32, 58, 1)), (3, 60), (1, 1), (0,) * 4, (1, 1), machine)

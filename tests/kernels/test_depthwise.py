@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from ingot.kernels.expression import Expression, Step, evaluate
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 CHANNELS_LAST, PLAIN = (0, 2, 3, 1), (0, 1, 2, 3)
+DTYPES = st.sampled_from([np.float32, np.float32, np.float16, ml_dtypes.bfloat16])
 
 
 def random_image(rng: np.random.Generator, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
@@ -38,15 +41,18 @@ def check(
     dilations: tuple[int, int] = (1, 1),
     order: tuple[int, ...] = CHANNELS_LAST,
     out_order: tuple[int, ...] = CHANNELS_LAST,
+    dtype: Any = np.float32,
 ) -> None:
     rng = np.random.default_rng(0)
-    x = random_image(rng, shape, order)
-    w = rng.standard_normal((shape[1] * multiplier, group, *kernel)).astype(np.float32)
+    x = random_image(rng, shape, order).astype(dtype)
+    w = rng.standard_normal((shape[1] * multiplier, group, *kernel)).astype(dtype)
     want = definition(x, w, strides, pads, dilations)
-    out = new(want.shape, strides=strides_in_order(want.shape, out_order))
+    out = new(want.shape, np.dtype(dtype), strides_in_order(want.shape, out_order))
     calls = depthwise_conv2d(put(x), pack_depthwise(w, machine), out, strides, pads, dilations, None, machine)
     (got,) = run_calls(calls, out, machine=machine)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(1, group * kernel[0] * kernel[1]) ** 0.5)
+    rounding = 0.0 if dtype == np.float32 else float(ml_dtypes.finfo(dtype).eps)
+    bound = 1e-5 * max(1, group * kernel[0] * kernel[1]) ** 0.5
+    np.testing.assert_allclose(got.astype(np.float32), want, rtol=1e-5 + rounding, atol=bound)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -71,6 +77,7 @@ def test_random_shapes(data: st.DataObject) -> None:
         dilations=dilations,
         order=data.draw(orders),
         out_order=data.draw(orders),
+        dtype=data.draw(DTYPES),
     )
 
 
@@ -92,6 +99,7 @@ def test_narrow_groups(data: st.DataObject) -> None:
         dilations=data.draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)])),
         order=data.draw(orders),
         out_order=data.draw(orders),
+        dtype=data.draw(DTYPES),
     )
 
 
@@ -234,4 +242,5 @@ def test_rows_of_any_window(data: st.DataObject) -> None:
             dilations=dilations,
             order=data.draw(st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])),
             out_order=data.draw(st.sampled_from([CHANNELS_LAST, CHANNELS_LAST, PLAIN])),
+            dtype=data.draw(DTYPES),
         )

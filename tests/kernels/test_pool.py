@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,13 +40,14 @@ def check(
     shape = (*x.shape[:2], *out_spatial)
     want = definition(op, x, shape, *geometry, count_include_pad)
     order = (0, *range(2, x.ndim), 1) if out_last else tuple(range(x.ndim))
-    out = new(shape, strides=strides_in_order(shape, order))
+    out = new(shape, x.dtype, strides_in_order(shape, order))
     calls = emit(op, put(x), out, geometry, count_include_pad, machine)
     (got,) = run_calls(calls, out, machine=machine)
+    got, rounding = got.astype(np.float32), float(ml_dtypes.finfo(x.dtype).eps)
     if op == "max":
         np.testing.assert_array_equal(got, want.astype(np.float32))
     else:
-        np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(got, want, rtol=2e-6 + rounding, atol=2e-6)
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
@@ -87,7 +89,8 @@ def draw_and_check(data: st.DataObject) -> None:
         ):
             values.append(value)
     shape = (data.draw(st.integers(0, 2)), data.draw(st.integers(1, 35)), *sizes)
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    dtype = data.draw(st.sampled_from([np.float32, np.float32, np.float16, ml_dtypes.bfloat16]))
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     if data.draw(st.booleans()):
         x = channels_last(x)
     include, out_last = data.draw(st.booleans()), data.draw(st.booleans())

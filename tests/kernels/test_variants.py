@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.kernels.allowances import ALLOWED, Bound
 from tests.kernels.assembly import loops, products, spills, work
 from tests.kernels.variants import FAMILIES, HELD_BY, MACHINES, Variant, lacks, variants
 
+_HALF = ("float16", "bfloat16")
 _SAMPLE = 5  # kernels of each generator for each machine, in the quick tests
 
 catalogue = functools.cache(lambda machine: variants(MACHINES[machine]))
@@ -31,14 +33,23 @@ def _skip(machine: str) -> None:
 
 
 def kind(variant: Variant) -> str:
-    """Under which name a variant's spills are allowed: its generator, whether it has an epilogue, and whether
-    lanes are masked off.
+    """Under which name a variant's spills are allowed: its generator, whether it has an epilogue, whether
+    lanes are masked off, and whether it converts half precision.
     """
     params = dict(variant.kernel.params)
     epilogue: Expression | None = params.get("epilogue")
     masked = any(mark in repr(variant.kernel.params) for mark in ("'masked', True", "masked=True"))
     parts = (variant.kernel.generator.removeprefix("kernels."), epilogue and epilogue.steps and "epilogue")
-    return " ".join(part for part in (*parts, masked and "masked") if part)
+    return " ".join(part for part in (*parts, masked and "masked", _widens(params) and "half") if part)
+
+
+def _widens(params: dict[str, Any]) -> bool:
+    """Whether a window's or Winograd's kernel reads half precision, or stores it without an epilogue."""
+    shape = params.get("window") or params.get("block")
+    source = getattr(shape, "source", params.get("source"))
+    out = getattr(params.get("out"), "dtype", getattr(shape, "out", None))
+    stored = not (params.get("epilogue") and params["epilogue"].steps) and "rows" not in params
+    return source in _HALF or ((shape is not None or "panel" in params) and stored and out in _HALF)
 
 
 def measure(variant: Variant, machine: str) -> Bound:

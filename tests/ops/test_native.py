@@ -122,12 +122,13 @@ def test_truth_values_are_reduced(name: str) -> None:
         native(name, [values(5, 9, dtype="bool"), np.array(axes)])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
-def test_resize_of_one_channel(mode: str) -> None:
+def test_resize_of_one_channel(mode: str, dtype: str) -> None:
     for shape in ((1, 1, 5, 7), (5, 7), (7,), (1, 7)):
         scales = np.array([1.0] * (len(shape) - 1) + [2.5] if len(shape) < 2 else [2.0, 1.5])
         scales = np.concatenate([np.ones(len(shape) - len(scales)), scales]).astype(np.float32)
-        native("Resize", [values(*shape), None, scales], mode=mode)
+        native("Resize", [values(*shape, dtype=dtype), None, scales], mode=mode)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bool", "int64"])

@@ -74,10 +74,13 @@ def test_others_are_direct(channels: int, outputs: int, groups: int, attributes:
     np.testing.assert_array_equal(run(x, w, True, **attributes), run(x, w, False, **attributes))
 
 
-def test_half_precision_is_direct() -> None:
+def test_half_precision() -> None:
+    """Between its points all is float32, so results differ from the direct ones' by a rounding at most."""
     x, w = image_and_filters(48, 40, 30)
     x, w = x.astype(np.float16), w.astype(np.float16)
-    np.testing.assert_array_equal(run(x, w, True), run(x, w, False))
+    on, off = (run(x, w, enabled).astype(np.float32) for enabled in (True, False))
+    assert np.abs(on - off).max() <= np.finfo(np.float16).eps * np.abs(off).max()
+    assert not np.array_equal(on, off)
 
 
 def test_options_say_so() -> None:

@@ -4,8 +4,8 @@ A vector holds neighbouring channels of one pixel. A turn computes `rows` × `pi
 channels: an input vector is loaded once for all outputs that it reaches, in both directions. The channels
 are the innermost loop, so memory is read along its lines. A turn whose inputs lie partly outside of the
 image takes a second version of the same code, in which the address of such a place is replaced by that of a
-vector of neutral elements. Inputs whose channels do not lie side by side are gathered into scratch memory
-first.
+vector of neutral elements. Inputs whose channels do not lie side by side, or that are half precision, are
+copied into scratch memory first, as float32.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot.codegen.builder import F32, I32, I64, Builder, Int, Value, vector
-from ingot.codegen.elements import memory_element, scatter_element, store_element
+from ingot.codegen.elements import (
+    gather_element_at,
+    load_element,
+    memory_element,
+    scatter_element,
+    store_element,
+)
 from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
@@ -56,6 +62,12 @@ class Block:
     out: str  # the output's dtype
     masked: bool  # the channels are no multiple of the vector
     group: int = 1  # neighbouring input channels that make each output channel, the same ones for so many
+    source: str = "float32"  # the input's dtype
+
+    @property
+    def packed(self) -> bool:
+        """Whether inputs are copied to scratch memory first, as float32."""
+        return self.gather or self.source != "float32"
 
     @property
     def lines(self) -> int:
@@ -147,31 +159,37 @@ def emit_blocks(
     [group][lanes]; weights are [channels / lanes][group][rows][columns][lanes] then.
     """
     lanes, rows, pixels = k.machine.lanes, block.rows, block.pixels
-    type_, stored = vector(F32, lanes), memory_element(block.out)
+    type_, stored, read = vector(F32, lanes), memory_element(block.out), memory_element(block.source)
     height, width = block.kernel
     size = {name: k.arg(name) for name in SLOTS if name not in ("x", "out")}
     x, out = k.pointer("x"), k.pointer("out")
     outside, spilled = k.scratch, k.at(k.scratch, lanes, F32)
     patch = k.at(k.scratch, (1 + rows * pixels) * lanes, F32)
-    k.store(k.splat(neutral, type_), outside)
+    store_element(k, k.splat(neutral, type_), outside, block.source)
     image_line_step = k.mul(size["x_row"], block.dilations[0])
 
-    def pack(source: Value, top: Int, left: Int, offsets: Value, mask: Value | None) -> None:
-        """Copy the inputs of a turn to the patch; `source` is where the first of them would lie."""
+    def pack(source: Value, top: Int, left: Int, offsets: Value | None, mask: Value | None) -> None:
+        """Copy the inputs of a turn to the patch; `source` is where the first of them would lie. offsets: of
+        the lanes, where they do not lie side by side.
+        """
         with k.loop(0, block.lines) as line:
             y = k.add(top, k.mul(line, block.dilations[0]))
             row_exists = k.ir.icmp_unsigned("<", k.int(y), size["height"])
-            pointer = k.at(source, k.mul(line, image_line_step), F32)
+            pointer = k.at(source, k.mul(line, image_line_step), read)
             target = k.at(patch, k.mul(line, block.columns * lanes), F32)
             for column in range(block.columns):
                 if column:
-                    pointer = k.at(pointer, size["x_column"], F32)
+                    pointer = k.at(pointer, size["x_column"], read)
                 exists = k.ir.icmp_unsigned("<", k.int(k.add(left, column)), size["width"])
                 exists = k.ir.and_(exists, row_exists)
-                lanes_on = k.broadcast(exists, lanes)
-                lanes_on = lanes_on if mask is None else k.ir.and_(lanes_on, mask)
-                value = k.gather_at(pointer, offsets, type_, lanes_on)
-                value = k.ir.select(exists, value, k.splat(neutral, type_))
+                if offsets is None:
+                    place = k.ir.select(exists, pointer, outside)
+                    value = load_element(k, place, block.source, lanes, mask=mask)
+                else:
+                    lanes_on = k.broadcast(exists, lanes)
+                    lanes_on = lanes_on if mask is None else k.ir.and_(lanes_on, mask)
+                    value = gather_element_at(k, pointer, block.source, lanes, offsets, lanes_on)
+                    value = k.ir.select(exists, value, k.splat(neutral, type_))
                 k.store(value, target, column * lanes)
 
     def accumulate(
@@ -183,7 +201,7 @@ def emit_blocks(
         results = [k.splat(neutral, type_) for _ in range(rows * pixels)]
         dilation = block.dilations[0]
         users = list(block.users())
-        packed = block.gather
+        packed = block.packed
         line_step = block.columns * lanes if packed else image_line_step
         exist: dict[int, Value] = {}
         if not inside:
@@ -254,7 +272,7 @@ def emit_blocks(
 
     with k.loop(k.begin, k.end) as tile:
         image, (first_row, last_row), (first_channel, last_channel) = part_of(k, size, tile)
-        source = k.at(x, k.mul(image, size["x_image"]), F32)
+        source = k.at(x, k.mul(image, size["x_image"]), read)
         target = k.at(out, k.mul(image, size["out_image"]), stored)
         with (
             k.loop(first_row, last_row, rows) as row,
@@ -273,7 +291,7 @@ def emit_blocks(
                     k.compare(">=", left, 0), k.compare("<", k.add(left, block.columns - 1), size["width"])
                 ),
             )
-            corner = k.at(source, k.add(k.mul(top, size["x_row"]), k.mul(left, size["x_column"])), F32)
+            corner = k.at(source, k.add(k.mul(top, size["x_row"]), k.mul(left, size["x_column"])), read)
             here = k.at(target, k.add(k.mul(row, size["out_row"]), k.mul(column, size["out_column"])), stored)
             with k.loop(first_channel, last_channel, lanes) as channel:
                 mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if block.masked else None
@@ -282,16 +300,18 @@ def emit_blocks(
                     sources = k.ir.udiv(numbers, k.broadcast(size["multiplier"], lanes))
                     offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
                     pack(corner, top, left, offsets, mask)
+                elif block.packed:
+                    pack(k.at(corner, channel, read), top, left, None, mask)
                 # A block of weights is as many vectors as the window has places.
                 filters = (
                     None
                     if weights is None
                     else k.at(weights, k.mul(channel, block.group * height * width), F32)
                 )
-                if block.gather:
+                if block.packed:
                     results = accumulate(patch, top, left, filters, mask, True)
                 else:
-                    own = k.at(corner, channel, F32)
+                    own = k.at(corner, channel, read)
                     results = k.either(
                         inside,
                         lambda: accumulate(own, top, left, filters, mask, True),

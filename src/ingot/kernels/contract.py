@@ -378,7 +378,7 @@ class _Reader:
     channel: Value  # in elements
 
 
-def _elements(k: Builder, stride: Value, dtype: str) -> Value:
+def elements(k: Builder, stride: Value, dtype: str) -> Value:
     """A stride in bytes, perhaps negative, in elements."""
     return k.ir.ashr(stride, I64(bytes_of(dtype).bit_length() - 1))
 
@@ -426,12 +426,12 @@ def finisher(
     masks = [k.lanes_below(k.sub(valid, v * lanes), lanes) if masked else None for v in range(vectors)]
     out_column, out_row = k.arg("out_column"), k.arg("out_row")
     corner = k.at(k.pointer("out"), k.mul(out_column, first_column), I8)
-    out_channel = _elements(k, k.arg("out_channel"), out.dtype) if out.channels == "strided" else 1
+    out_channel = elements(k, k.arg("out_channel"), out.dtype) if out.channels == "strided" else 1
     readers: list[_Reader] = []
     for i, reach in enumerate(reaches):
         column, row = (k.arg(f"x{i}_{d}") if reach.per_pixel else 0 for d in ("column", "row"))
         start = k.at(k.pointer(f"x{i}"), k.mul(column, first_column), I8)
-        channel = _elements(k, k.arg(f"x{i}_channel"), reach.dtype) if reach.channels == "strided" else 1
+        channel = elements(k, k.arg(f"x{i}_channel"), reach.dtype) if reach.channels == "strided" else 1
         readers.append(_Reader(reach, start, column, row, channel))
 
     def read(reader: _Reader, row: Int, column: Int, v: int) -> Value:

@@ -23,14 +23,14 @@ from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout
 from ingot.kernels.contract import Epilogue, Reach, name_of
 from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
-from ingot.kernels.pack import aligned_floats, without_denormals
+from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals
 from ingot.kernels.window import (
     SLOTS,
     Reader,
     Window,
     emit_windows,
     pixels_in_turn,
-    refuse_non_float32,
+    refuse_other_dtypes,
     window_arguments,
 )
 
@@ -72,7 +72,7 @@ def pack_depthwise(weights: np.ndarray, machine: Machine) -> DepthwiseWeights:
     lanes = machine.lanes
     blocks = -(-channels // lanes)
     padded = np.zeros((blocks * lanes, group, rows, columns), np.float32)
-    padded[:channels] = without_denormals(weights)
+    padded[:channels] = without_denormals(weights.astype(np.float32, copy=False))
     packed = aligned_floats(padded.size).reshape(blocks, group, rows, columns, lanes)
     packed[...] = padded.reshape(blocks, lanes, group, rows, columns).transpose(0, 2, 3, 4, 1)
     return DepthwiseWeights(constant(packed), channels, (rows, columns), group)
@@ -192,14 +192,14 @@ def depthwise_conv2d(
     epilogue: Epilogue | None,
     machine: Machine,
 ) -> list[Call]:
-    """x [N, C, H, W] of float32 and out [N, C * multiplier, Ho, Wo] (with groups: [N, C, Ho, Wo]), any
-    strides; fast where channels lie side by side.
+    """x [N, C, H, W] and out [N, C * multiplier, Ho, Wo] (with groups: [N, C, Ho, Wo]) of float32, float16
+    or bfloat16, any strides; fast where channels lie side by side.
 
     pads: top, left, bottom, right; what lies beyond the bottom and the right follows from out's shape.
-    Raises UnsupportedOperatorError if x, or out where no epilogue converts to its dtype, is not float32.
+    Raises UnsupportedOperatorError for another dtype of x, or of out where no epilogue converts to it.
     """
     expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
-    refuse_non_float32("depthwise convolution", x, *([] if expression else [out]))
+    refuse_other_dtypes("depthwise convolution", x, *([] if expression else [out]), of=DTYPES)
     form = _form(
         layout_of(x), layout_of(out), tuple([layout_of(v) for v in extra]), expression,
         weights.channels, weights.kernel, weights.group, strides, pads[:2], dilations, machine,
@@ -236,7 +236,16 @@ def _form(
     turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True, load_cost=cost)
     if turn is not None:
         block = Block(
-            (rows, columns), strides, dilations, *turn, gather, scatter, name_of(out.dtype), masked, group
+            (rows, columns),
+            strides,
+            dilations,
+            *turn,
+            gather,
+            scatter,
+            name_of(out.dtype),
+            masked,
+            group,
+            name_of(x.dtype),
         )
         further = [constant(_patterns(group, machine.lanes))]
         arguments, tiles, scratch = block_arguments(x, out, block, top, left, max(multiplier, 1), machine)
@@ -244,7 +253,15 @@ def _form(
     else:
         pixels = pixels_in_turn(out.shape[3])
         window = Window(
-            columns, strides[1], dilations[1], pixels, gather, scatter, name_of(out.dtype), masked
+            columns,
+            strides[1],
+            dilations[1],
+            pixels,
+            gather,
+            scatter,
+            name_of(out.dtype),
+            masked,
+            name_of(x.dtype),
         )
         arguments, tiles = window_arguments(
             x, out, rows, strides[0], dilations[0], top, left, max(multiplier, 1), machine

@@ -19,7 +19,7 @@ from ingot.kernels.epilogue import finisher, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.resize import Taps
 from ingot.kernels.resize import definition as resized
-from ingot.kernels.window import Place, refuse_non_float32
+from ingot.kernels.window import Place, refuse_other_dtypes
 
 #: Neighbours of one output pixel in all images together, whose weights should stay in registers.
 MOST_NEIGHBOURS = 24
@@ -138,7 +138,7 @@ def interpolate_sum(
     """
     expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
     views = [source.view for source in sources]
-    refuse_non_float32("interpolation", *views, *([] if expression else [out]))
+    refuse_other_dtypes("interpolation", *views, *([] if expression else [out]))
     if out.size == 0:
         return []
     if any(view.strides[1] != 1 and view.shape[1] > 1 for view in (*views, out)):

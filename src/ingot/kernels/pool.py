@@ -24,6 +24,8 @@ from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Buffer, Call, View, constant, strides_in_order
+from ingot.kernels.contract import name_of
+from ingot.kernels.pack import DTYPES
 from ingot.kernels.window import (
     SLOTS,
     Place,
@@ -32,7 +34,7 @@ from ingot.kernels.window import (
     as_images,
     emit_windows,
     pixels_in_turn,
-    refuse_non_float32,
+    refuse_other_dtypes,
     window_arguments,
 )
 
@@ -173,7 +175,7 @@ def max_pool(
     machine: Machine,
 ) -> list[Call]:
     """The largest element of each window, NaN where it has one; x [N, C, spatial…], out [N, C, spatial…],
-    float32.
+    of float32, float16 or bfloat16 each.
 
     pads: the beginnings of all axes, then their ends (which out's shape implies; they are not read).
     Raises UnsupportedOperatorError for other dtypes and for more than three spatial axes.
@@ -237,7 +239,7 @@ def _pool(
     count_include_pad: bool,
     machine: Machine,
 ) -> list[Call]:
-    refuse_non_float32(f"{op} pooling", x, out)
+    refuse_other_dtypes(f"{op} pooling", x, out, of=DTYPES)
     rank = len(kernel)
     if rank not in (1, 2, 3):
         raise UnsupportedOperatorError(
@@ -289,10 +291,10 @@ def _is_cheaper_by_axis(rows: _Axis, columns: _Axis) -> bool:
 
 
 def _intermediate(like: View, sizes: dict[int, int]) -> View:
-    """A fresh channels-last image: the shape of `like`, other sizes along some axes."""
+    """A fresh channels-last image of float32: the shape of `like`, other sizes along some axes."""
     shape = tuple(sizes.get(d, n) for d, n in enumerate(like.shape))
     order = (0, *range(2, len(shape)), 1)
-    return View(Buffer(math.prod(shape) * 4), 0, like.dtype, shape, strides_in_order(shape, order))
+    return View(Buffer(math.prod(shape) * 4), 0, np.dtype(np.float32), shape, strides_in_order(shape, order))
 
 
 def _pass(
@@ -320,13 +322,31 @@ def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Mach
         # Beside the results: an input vector, and what a maximum takes to keep NaN.
         turn = choose(kernel, strides, dilations, out.shape[2:], machine.registers - 3, weights=False)
     if turn is not None:
-        block = Block(kernel, strides, dilations, *turn, gather, scatter, "float32", masked)
+        block = Block(
+            kernel,
+            strides,
+            dilations,
+            *turn,
+            gather,
+            scatter,
+            name_of(out.dtype),
+            masked,
+            source=name_of(x.dtype),
+        )
         arguments, tiles, scratch = block_arguments(x, out, block, rows.begin, columns.begin, 1, machine)
         code = pool_block(block=block, op=op)
     else:
         pixels = pixels_in_turn(out.shape[3])
         window = Window(
-            columns.window, columns.stride, columns.dilation, pixels, gather, scatter, "float32", masked
+            columns.window,
+            columns.stride,
+            columns.dilation,
+            pixels,
+            gather,
+            scatter,
+            name_of(out.dtype),
+            masked,
+            name_of(x.dtype),
         )
         arguments, tiles = window_arguments(
             x, out, rows.window, rows.stride, rows.dilation, rows.begin, columns.begin, 1, machine

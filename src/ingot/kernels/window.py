@@ -17,14 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ingot.codegen.builder import F32, I64, Builder, Int, Value, vector
-from ingot.codegen.elements import memory_element, scatter_element, store_element
+from ingot.codegen.elements import (
+    gather_element_at,
+    load_element,
+    memory_element,
+    scatter_element,
+    store_element,
+)
 from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import View
+from ingot.kernels.contract import name_of
 
 SLOTS = (
     "x", "x_image", "x_channel", "x_row", "x_column",
@@ -52,6 +57,7 @@ class Window:
     scatter: bool  # the output's channels do not lie side by side
     out: str  # the output's dtype
     masked: bool  # the channels are no multiple of the vector
+    source: str = "float32"  # the input's dtype
 
     def users(self, taps: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """For each column that `taps` neighbouring taps of the window reach: the pixels that use it, and
@@ -98,18 +104,18 @@ def emit_windows(
     (for long epilogues).
     """
     lanes, pixels = k.machine.lanes, window.pixels
-    type_, stored = vector(F32, lanes), memory_element(window.out)
+    type_, stored, read = vector(F32, lanes), memory_element(window.out), memory_element(window.source)
     size = {name: k.arg(name) for name in SLOTS if name not in ("x", "out")}
     x, out = k.pointer("x"), k.pointer("out")
     outside, spilled = k.scratch, k.at(k.scratch, lanes, F32)
-    k.store(k.splat(neutral, type_), outside)
+    store_element(k, k.splat(neutral, type_), outside, window.source)
     reach = (pixels - 1) * window.stride + (window.columns - 1) * window.dilation
 
     with k.loop(k.begin, k.end) as tile:
         image, (first_row, last_row), (first_channel, last_channel) = part_of(k, size, tile)
         with k.loop(first_channel, last_channel, lanes) as channel:
             mask = k.lanes_below(k.sub(size["channels"], channel), lanes) if window.masked else None
-            source = k.at(x, k.mul(image, size["x_image"]), F32)
+            source = k.at(x, k.mul(image, size["x_image"]), read)
             target = k.at(
                 out, k.add(k.mul(image, size["out_image"]), k.mul(channel, size["out_channel"])), stored
             )
@@ -119,7 +125,7 @@ def emit_windows(
                 sources = k.ir.udiv(steps, k.broadcast(size["multiplier"], lanes))
                 offsets = k.ir.mul(sources, k.broadcast(size["x_channel"], lanes))
             else:
-                source = k.at(source, channel, F32)
+                source = k.at(source, channel, read)
             prepared = prepare(Place(image, channel, 0, 0, mask))
 
             with k.loop(first_row, last_row) as row:
@@ -131,7 +137,7 @@ def emit_windows(
                 with k.loop(0, size["out_width"], pixels) as column:
                     count = k.min(k.sub(size["out_width"], column), pixels)
                     left = k.sub(k.mul(column, window.stride), size["left"])
-                    start_of_row = k.at(source, k.mul(left, size["x_column"]), F32)
+                    start_of_row = k.at(source, k.mul(left, size["x_column"]), read)
                     here = k.at(target_row, k.mul(column, size["out_column"]), stored)
 
                     def sums(
@@ -140,7 +146,7 @@ def emit_windows(
                         values = [start() for _ in range(pixels)]
                         with k.loop(first, last, carry=values) as line:
                             y = k.add(top, k.mul(line, size["dilation"]))
-                            pointer = k.at(start_of_row, k.mul(y, size["x_row"]), F32)
+                            pointer = k.at(start_of_row, k.mul(y, size["x_row"]), read)
                             reader = _reader(
                                 k, window, size, pointer, left, offsets, mask, outside, neutral, inside
                             )
@@ -211,17 +217,16 @@ def _reader(
     inside: bool,
 ) -> Reader:
     """Loads of the columns of one row of the window; `row` points to the first pixel's leftmost column."""
-    lanes = k.machine.lanes
-    type_ = vector(F32, lanes)
+    lanes, element = k.machine.lanes, memory_element(window.source)
 
     def reader(first: Int) -> Load:
         skipped = k.mul(first, window.dilation)
         # Each address is the one before plus the stride: one addition, and no register for each multiple.
-        pointers = [k.at(row, k.mul(skipped, size["x_column"]), F32)]
+        pointers = [k.at(row, k.mul(skipped, size["x_column"]), element)]
 
         def load(column: int) -> Value:
             while len(pointers) <= column:
-                pointers.append(k.at(pointers[-1], size["x_column"], F32))
+                pointers.append(k.at(pointers[-1], size["x_column"], element))
             pointer, exists = pointers[column], None
             if not inside:
                 position = k.add(left, skipped, column)
@@ -236,24 +241,27 @@ def _reader(
                 )
                 if exists is not None:
                     lanes_on = k.ir.and_(lanes_on, k.broadcast(exists, lanes))
-                value = k.gather_at(pointer, offsets, type_, lanes_on)
-                return value if exists is None else k.ir.select(exists, value, k.splat(neutral, type_))
+                value = gather_element_at(k, pointer, window.source, lanes, offsets, lanes_on)
+                return value if exists is None else k.ir.select(exists, value, k.splat(neutral, value.type))
             if exists is not None:
                 pointer = k.ir.select(exists, pointer, outside)
-            return k.load(pointer, type_, mask=mask)
+            if window.source != "float32":
+                # Emits nothing, but keeps LLVM from converting all of a row's vectors first.
+                k.ir.fence("seq_cst", "singlethread")
+            return load_element(k, pointer, window.source, lanes, mask=mask)
 
         return load
 
     return reader
 
 
-def refuse_non_float32(subject: str, *views: View) -> None:
-    """Raise UnsupportedOperatorError unless every view holds float32."""
+def refuse_other_dtypes(subject: str, *views: View, of: Sequence[str] = ("float32",)) -> None:
+    """Raise UnsupportedOperatorError unless every view holds one of these dtypes."""
     for view in views:
-        if view.dtype != np.float32:
+        if name_of(view.dtype) not in of:
             raise UnsupportedOperatorError(
-                f"{subject}: found {view.dtype.name} elements, the native kernel computes float32; "
-                "cast the model to float32 or leave this node to the host"
+                f"{subject}: found {view.dtype.name} elements, the native kernel wants {' or '.join(of)}; "
+                "cast them, or leave this node to the host"
             )
 
 

@@ -45,6 +45,7 @@ from ingot.kernels.contract import (
     tile,
 )
 from ingot.kernels.expression import Expression
+from ingot.kernels.pack import check_packable
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
@@ -165,8 +166,8 @@ def winograd_conv2d(
     pads are (top, left, bottom, right), as ONNX has them. Any strides; fast where channels lie side by side.
     The epilogue's operands are broadcastable to out's shape.
 
-    Raises ShapeError where the shapes do not fit, UnsupportedOperatorError if x is not float32, or out is not
-    where no epilogue converts to its dtype.
+    x and, where no epilogue converts to another dtype, out are float32, float16 or bfloat16; all between is
+    float32. Raises ShapeError where the shapes do not fit, UnsupportedOperatorError for another dtype.
     """
     machine = machine or host()
     _check(x, w, out, pads, epilogue)
@@ -224,7 +225,8 @@ def _forms(
     ]
     names = operand_slots(len(operands))
     table = _table(inputs, strip, lanes)
-    read_input = to_points(gather=x_strides[1] != 1, tail=inputs % lanes != 0)
+    own = {} if x_dtype == np.float32 else {"source": name_of(x_dtype)}
+    read_input = to_points(gather=x_strides[1] != 1, tail=inputs % lanes != 0, **own)
     args: list[int | View | Kernel] = [
         0, *[s * x_dtype.itemsize for s in x_strides], inputs, x_height, x_width, *pads,
         0, *[s * out_dtype.itemsize for s in out_strides], height, width, outputs,
@@ -310,10 +312,7 @@ def _memory(nbytes: int) -> View:
 
 def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None) -> None:
     for view in (x, *([] if epilogue else [out])):
-        if view.dtype != np.float32:
-            raise UnsupportedOperatorError(
-                f"Winograd convolution: found {view.dtype.name}, wanted float32; use the direct convolution"
-            )
+        check_packable("image of Winograd's convolution", view.dtype)
     if len(pads) != 4 or min(pads) < 0:
         raise UnsupportedOperatorError(
             f"Winograd convolution: found pads {tuple(pads)}, wanted four that are not negative; "

@@ -12,10 +12,10 @@ from ingot.codegen.builder import F32, F64, Builder, Value, vector
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.codegen.pages import passing
-from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.errors import ShapeError
 from ingot.kernels.call import View, constant
 from ingot.kernels.contract import PANEL_VECTORS, UNROLL
-from ingot.kernels.pack import aligned_floats, pack_weights, run_now
+from ingot.kernels.pack import aligned_floats, check_packable, pack_weights, run_now
 from ingot.kernels.winograd_tile import FINITE_POINTS, POINTS, SIDE, TAPS
 
 PACK_SLOTS = ("source", "source_panel", "target", "inputs", "rows")
@@ -90,14 +90,11 @@ def filters_to_points(k: Builder, *, panel: int) -> None:
 
 
 def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
-    """Filters [O, C, 3, 3] of float32 for `winograd_conv2d`.
+    """Filters [O, C, 3, 3] of float32, float16 or bfloat16 for `winograd_conv2d`.
 
     Raises UnsupportedOperatorError for another dtype, ShapeError for other filters.
     """
-    if weights.dtype != np.float32:
-        raise UnsupportedOperatorError(
-            f"Winograd weights: found {weights.dtype.name}, wanted float32; use the direct convolution"
-        )
+    check_packable("filters of Winograd's convolution", weights.dtype)
     if weights.ndim != 4 or weights.shape[2:] != (TAPS, TAPS):
         raise ShapeError(
             f"Winograd weights: found {weights.shape}, wanted [O, C, {TAPS}, {TAPS}]; "

@@ -21,7 +21,7 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.elements import gather_element, load_element, scatter_element, store_element
 from ingot.codegen.kernel import kernel
 from ingot.kernels import expression as expressions
-from ingot.kernels.contract import Reach
+from ingot.kernels.contract import Reach, elements
 from ingot.kernels.expression import Expression
 
 OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
@@ -118,8 +118,8 @@ def _place(k: Builder, tile: Value) -> tuple[Value, Value, Value]:
 
 
 @kernel(*INPUT_SLOTS)
-def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
-    """Tiles begin..end, counted from tile `first` on, of x at the points:
+def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") -> None:
+    """Tiles begin..end, counted from tile `first` on, of x, whose dtype is `source`, at the points:
     v [strip of tiles][block of channels][point][tile][lanes].
 
     Strides of x are in bytes, of v too. Scratch: 36 vectors, then 6 lines of addresses, then as many zeros
@@ -166,10 +166,9 @@ def to_points(k: Builder, *, gather: bool, tail: bool) -> None:
                 pointer = k.ir.inttoptr(k.add(address, further), PTR)
                 if gather:
                     count = k.choose(k.compare("==", address, 0), 0, left)
-                    return gather_element(
-                        k, pointer, "float32", lanes, k.ir.ashr(strides["channel"], I64(2)), count
-                    )
-                return k.load(pointer, type_, mask=mask)
+                    step = elements(k, strides["channel"], source)
+                    return gather_element(k, pointer, source, lanes, step, count)
+                return load_element(k, pointer, source, lanes, mask=mask)
 
             point = [k.at(target, k.mul(block, v_block), I8)]
 
@@ -214,11 +213,6 @@ def from_points(
     height, width = k.arg("height"), k.arg("width")
     masks = [k.lanes_below(k.sub(valid, v * lanes), lanes) if masked else None for v in range(vectors)]
 
-    def elements(name: str) -> Value:
-        """The stride along channels, perhaps negative, in elements."""
-        size = {"float64": 8, "float32": 4}.get(names[name].dtype, 2)
-        return k.ir.ashr(strides[name]["channel"], I64(size.bit_length() - 1))
-
     def vector_at(name: str, pointer: Value, v: int) -> Value:
         """The address of vector v of the channels at `pointer`, where they are strided."""
         return k.at(pointer, k.mul(strides[name]["channel"], v * lanes), I8)
@@ -230,7 +224,8 @@ def from_points(
         if reach.channels == "repeated":
             return k.broadcast(load_element(k, pointer, reach.dtype, 1), lanes)
         left = k.sub(valid, v * lanes)
-        return gather_element(k, vector_at(name, pointer, v), reach.dtype, lanes, elements(name), left)
+        step = elements(k, strides[name]["channel"], reach.dtype)
+        return gather_element(k, vector_at(name, pointer, v), reach.dtype, lanes, step, left)
 
     with k.loop(0, k.arg("count")) as number:
         image, row, column = _place(k, k.add(first, number))
@@ -278,7 +273,8 @@ def from_points(
                 store_element(k, value, here["out"], out.dtype, v * lanes, masks[v])
             else:
                 left = k.sub(valid, v * lanes)
-                scatter_element(k, value, vector_at("out", here["out"], v), out.dtype, elements("out"), left)
+                step = elements(k, strides["out"]["channel"], out.dtype)
+                scatter_element(k, value, vector_at("out", here["out"], v), out.dtype, step, left)
 
         for v in range(vectors):
             transform(v)

@@ -138,7 +138,7 @@ class Conv(Op):
             return True
         if _from_integers(plan, node, window, group):
             return True
-        if is_narrow(weights.shape, group, machine) and facts.dtype == np.float32:
+        if is_narrow(weights.shape, group, machine):
             own = plan.pack(_key("depthwise", w), lambda: pack_depthwise(weights.read(), machine))
             value = _with_bias(plan, node, rank)
             plan.anchor(value, narrow_conv(plan, x, own, window), channels_last(rank))
@@ -185,7 +185,7 @@ def _has_planes(x: Facts, window: Window) -> bool:
     """Whether a convolution is of volumes, and its filters reach into x at every plane of the output."""
     return (
         len(x.shape) == 5
-        and x.dtype == np.float32
+        and supports(name_of(x.dtype), 2)
         and min(*window.before, *window.after) >= 0
         and all(reached(window, x.shape[2]))
     )
@@ -267,7 +267,7 @@ def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machin
         weights.shape[2:] == (3, 3)
         and window.strides == window.dilations == (1, 1)
         and weights.shape[1] == x.shape[1]
-        and x.dtype == weights.dtype == np.float32
+        and x.dtype == weights.dtype
         and x.strides[1] == 1
         and pays(x.shape[1], (x.shape[0], weights.shape[0], *window.output), machine)
     )

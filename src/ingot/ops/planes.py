@@ -57,8 +57,7 @@ def reached(window: Window, depth: int) -> list[tuple[int, ...]]:
 def conv_by_planes(
     plan: Lowering, x: Memory, window: Window, one: Plane
 ) -> Callable[[Memory, Epilogue | None], Sequence[Call | Series]]:
-    """How to emit a convolution of x [N, C, D, H, W], of float32, whose filters reach x from every plane of
-    the output.
+    """How to emit a convolution of x [N, C, D, H, W] whose filters reach x from every plane of the output.
 
     Sums wait in the output where that is float32, else in memory of their own.
     """
@@ -113,18 +112,19 @@ def _planes(v: Memory, image: int, first: int, count: int, step: int = 1) -> Mem
 
 
 def _of_sum(expression: Expression) -> Expression:
-    """The expression of its first leaf plus one more, which comes last."""
-    leaves = len(expression.leaves)
+    """The expression of a sum in float32 and one more, which comes last, instead of its first leaf."""
+    leaves, dtype = len(expression.leaves), expression.leaves[0]
+    added = [Step("Add", (0, leaves), "float32")]
+    if dtype != "float32":
+        added.append(Step("Cast", (leaves + 1,), dtype))
 
     def moved(value: int) -> int:
         if value == 0:
-            return leaves + 1
-        return value if value < leaves else value + 2
+            return leaves + len(added)
+        return value if value < leaves else value + 1 + len(added)
 
     steps = [
         Step(step.op, tuple(map(moved, step.operands)), step.dtype, step.attrs) for step in expression.steps
     ]
-    add = Step("Add", (0, leaves), "float32")
-    return expression_of(
-        (*expression.leaves, "float32"), (add, *steps), tuple(map(moved, expression.results))
-    )
+    whole = ("float32", *expression.leaves[1:], "float32")
+    return expression_of(whole, (*added, *steps), tuple(map(moved, expression.results)))

@@ -17,6 +17,7 @@ from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import fill
 from ingot.kernels.expression import Step, expression_of
+from ingot.kernels.pack import DTYPES
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.kernels.reduce import reduce
 from ingot.ops.lowering import Lowering, Steps, dtype_of, wide_of
@@ -58,23 +59,17 @@ class Pool(Op):
         return [Facts(x.dtype, (*x.shape[:2], *self.window(node, x.shape).output))]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Generated code for float32 and up to three spatial dimensions, and through it for half precision;
-        the output lies channels-last. Other dtypes are reductions of a view of all windows.
+        """Generated code for float32, half precision and up to three spatial dimensions; the output lies
+        channels-last. Other dtypes are reductions of a view of all windows.
         """
         x, value = first_input(node), node.outputs[0]
-        facts, machine = plan.facts(x), plan.machine
+        facts = plan.facts(x)
         rank, dtype = len(facts.shape) - 2, name_of(facts.dtype)
         window = self.window(node, facts.shape)
-        if rank not in (1, 2, 3) or not self.is_native(node) or dtype not in _DIRECT:
+        if rank not in (1, 2, 3) or not self.is_native(node) or dtype not in DTYPES:
             return self.lower_windows(node, plan, window)
         view, out = plan.view(x), plan.output(value, channels_last(rank), free_order=True)
-        if dtype == "float32":
-            plan.emit(self.calls(node, view, out, window, plan))
-            return True
-        wide = plan.temporary(view.shape, np.float32, channels_last(rank))
-        pooled = plan.temporary(out.shape, np.float32, channels_last(rank))
-        calls = self.calls(node, wide, pooled, window, plan)
-        plan.emit([copy(view, wide, machine), *calls, copy(pooled, out, machine)])
+        plan.emit(self.calls(node, view, out, window, plan))
         return True
 
     def is_native(self, node: ir.Node) -> bool:
@@ -89,9 +84,6 @@ class Pool(Op):
         """Kernels over a view of all windows."""
         del node, plan, window
         return False
-
-
-_DIRECT = ("float32", "float16", "bfloat16")
 
 
 def _windows(plan: Lowering, x: Memory, window: Window, filler: float) -> Memory:

@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.kernels.call import memory_order
+from ingot.kernels.contract import name_of
+from ingot.kernels.copy import copy
 from ingot.kernels.resize import Taps, definition, resize, taps
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import is_float, rounded, widen
@@ -174,7 +176,9 @@ class Resize(Op):
         settled = [plan.constant(v) for v in [*node.inputs[1:], None, None, None][:3]]
         nearest = attr_str(node, "mode", "nearest") == "nearest"
         cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-        if facts.dtype != np.float32 and (not nearest or cropped or facts.dtype.itemsize not in (1, 2, 4, 8)):
+        half = name_of(facts.dtype) in ("float16", "bfloat16")
+        moved = nearest and not cropped and facts.dtype.itemsize in (1, 2, 4, 8)
+        if not (facts.dtype == np.float32 or half or moved):
             return False
         tables = self.tables(node, facts.shape, *settled)
         view = plan.view(x)
@@ -183,5 +187,10 @@ class Resize(Op):
             return True
         out = plan.output(value, memory_order(view), free_order=True)
         beyond = attr_float(node, "extrapolation_value", 0.0)
-        plan.emit(resize(view, out, tables, plan.machine, beyond))
+        if moved or not half:
+            plan.emit(resize(view, out, tables, plan.machine, beyond))
+            return True
+        wide, between = (plan.temporary(v.shape, np.float32, memory_order(v)) for v in (view, out))
+        calls = resize(wide, between, tables, plan.machine, beyond)
+        plan.emit([copy(view, wide, plan.machine), *calls, copy(between, out, plan.machine)])
         return True
