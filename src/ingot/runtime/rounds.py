@@ -56,11 +56,11 @@ class Rounds:
         self._elements = sum(math.prod(facts.shape) for facts in constants.values())
         self._elements += sum(inner._elements for inner in self._inside.values())
         #: whether plans give the same bits, and constants are small
-        self.is_exact = self._elements <= MOST_ELEMENTS and all(
-            node.domain in ("", "ai.onnx") and node.op_type in _EXACT | _EXACT_AFTER_A_LOOK
-            for node in index.nodes
+        self.is_exact = (
+            self._elements <= MOST_ELEMENTS
+            and all(map(_is_exact, index.nodes))
+            and all(inner.is_exact for inner in self._inside.values())
         )
-        self.is_exact &= all(inner.is_exact for inner in self._inside.values())
         self._constants: dict[ir.Value, Any] = (
             {value: facts.value for value, facts in constants.items()} if self.is_exact else {}
         )

@@ -1,0 +1,266 @@
+"""`make bench-control`: loops, branches and small rows beside ONNX Runtime, where a run is short and what
+stands around the arithmetic decides.
+
+Modules with loops and branches on data are exported, some graphs are made here, and scikit-learn's models
+come through skl2onnx. Outputs are compared before anything is timed.
+
+    make bench-control
+    make bench-control ARGS="--models while,nms_200 --threads 1,2"
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import onnx.helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+from rich.table import Table
+
+import ingot
+from benchmarks.files import Feed
+from ingot.benchmark import side_by_side
+from ingot.peers import Job
+
+#: Labels and places are equal, probabilities nearly so.
+TOLERANCE = 1e-4
+_RNG = np.random.default_rng(0)
+Made = tuple[Path, Feed]
+
+
+class While(torch.nn.Module):
+    """n rounds over a vector."""
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        i = 0
+        while i < n:
+            x = torch.tanh(x * 0.9 + 0.1)
+            i = i + 1
+        return x
+
+
+class Branch(torch.nn.Module):
+    """One of two layers, by the sum of the input; then halved until the sum is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:  # noqa: SIM108
+            y = self.one(x)
+        else:
+            y = self.other(x).relu()
+        while y.abs().sum() > 2:
+            y = y * 0.5
+        return y
+
+
+class Nested(torch.nn.Module):
+    """Ten rounds in each of n, and a branch."""
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        for i in range(n):
+            j = 0
+            while j < 10:
+                x = torch.sin(x + i) * 0.9 + j
+                j = j + 1
+            if x.sum() > 0:
+                x = x * 0.5 - 1
+        return x
+
+
+class Suppress(torch.nn.Module):
+    """Greedy non-maximum suppression, as one writes it in Python."""
+
+    def forward(self, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        order = scores.argsort(descending=True, stable=True)
+        keep = []
+        while order.shape[0] > 0:
+            i = order[0]
+            keep.append(i)
+            rest = order[1:]
+            low = torch.maximum(boxes[i, :2], boxes[rest, :2])
+            high = torch.minimum(boxes[i, 2:], boxes[rest, 2:])
+            sides = (high - low).clamp(min=0)
+            common = sides[:, 0] * sides[:, 1]
+            area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+            order = rest[common / (area[i] + area[rest] - common) <= 0.5]
+        return torch.stack(keep)
+
+
+class Growing(torch.nn.Module):
+    """A table that gets a row in each of n rounds."""
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        out = x
+        for _ in range(n):
+            out = torch.cat([out, out[-1:] * 0.9 + 0.1])
+        return out
+
+
+def _exported(module: torch.nn.Module, example: Feed, feed: Feed | None = None) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        torch.manual_seed(0)
+        path = folder / f"{type(module).__name__}.onnx"
+        arguments = tuple(torch.from_numpy(np.asarray(array)) for array in example.values())
+        ingot.export(module.eval(), arguments, path, verify=False)
+        return path, feed or example
+
+    return make
+
+
+def _boxes(count: int) -> Feed:
+    corner, sides = _RNG.uniform(0, 10 * count**0.5, (count, 2)), _RNG.uniform(5, 30, (count, 2))
+    boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
+    return {"boxes": boxes, "scores": _RNG.standard_normal(count).astype(np.float32)}
+
+
+def _floats(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _saved(folder: Path, name: str, graph: onnx.GraphProto) -> Path:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    path = folder / f"{name}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def _scan(folder: Path) -> Made:
+    """A recurrent layer of 32 units, 100 steps."""
+    nodes = [
+        helper.make_node("MatMul", ["h", "w"], ["hw"]),
+        helper.make_node("Add", ["hw", "row"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["next"]),
+        helper.make_node("Identity", ["next"], ["out"]),
+    ]
+    one, many = [1, 32], ["t", 1, 32]
+    ends = [_floats("h", one), _floats("row", one)], [_floats("next", one), _floats("out", one)]
+    scan = helper.make_node(
+        "Scan", ["start", "x"], ["last", "y"], body=helper.make_graph(nodes, "step", *ends), num_scan_inputs=1
+    )
+    w = numpy_helper.from_array((_RNG.standard_normal((32, 32)) * 0.1).astype(np.float32), "w")
+    outer = [_floats("start", one), _floats("x", many)], [_floats("last", one), _floats("y", many)]
+    path = _saved(folder, "scan", helper.make_graph([scan], "scan", *outer, [w]))
+    x = _RNG.standard_normal((100, 1, 32)).astype(np.float32)
+    return path, {"start": np.zeros((1, 32), np.float32), "x": x}
+
+
+def _quantised_lstm(folder: Path) -> Made:
+    """com.microsoft's, of 64 units, 50 steps."""
+    integers = [_RNG.integers(-128, 127, (1, 64, 256)).astype(np.int8) for _ in range(2)]
+    bias = (_RNG.standard_normal((1, 512)) * 0.1).astype(np.float32)
+    scale, zero = np.array([0.002], np.float32), np.array([0], np.int8)
+    arrays = dict(
+        zip(["w", "r", "b", "ws", "wz", "rs", "rz"], [*integers, bias, scale, zero, scale, zero], strict=True)
+    )
+    node = helper.make_node(
+        "DynamicQuantizeLSTM", ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"], ["y", "h", "c"],
+        domain="com.microsoft", hidden_size=64,
+    )  # fmt: skip
+    ends = (
+        [_floats("x", ["t", "n", 64])],
+        [_floats(name, list("abcd"[:rank])) for name, rank in zip("yhc", (4, 3, 3), strict=True)],
+    )
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    path = _saved(folder, "quantised_lstm", helper.make_graph([node], "lstm", *ends, weights))
+    return path, {"x": _RNG.standard_normal((50, 1, 64)).astype(np.float32)}
+
+
+def _scikit(name: str, rows: int) -> Callable[[Path], Made]:
+    """A classifier of three classes and ten features, trained on 500 rows."""
+
+    def make(folder: Path) -> Made:
+        import skl2onnx
+        from sklearn import datasets, ensemble, neighbors, svm
+
+        models: dict[str, Any] = {
+            "svc": svm.SVC(probability=True, random_state=0),
+            "knn": neighbors.KNeighborsClassifier(5),
+            "forest": ensemble.RandomForestClassifier(100, random_state=0),
+            "boosting": ensemble.GradientBoostingClassifier(n_estimators=100, random_state=0),
+        }
+        model = models[name]
+        x, y = datasets.make_classification(500, 10, n_informative=6, n_classes=3, random_state=0)
+        x = x.astype(np.float32)
+        make_attribute = onnx.helper.make_attribute
+
+        def plain(key: str, value: Any, *rest: Any, **options: Any) -> Any:
+            """skl2onnx hands NumPy's truth values to onnx, which wants integers."""
+            if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value):
+                value = [int(v) for v in value]
+            return make_attribute(key, value, *rest, **options)
+
+        with warnings.catch_warnings(), patch.object(onnx.helper, "make_attribute", plain):
+            warnings.simplefilter("ignore")
+            proto: Any = skl2onnx.to_onnx(model.fit(x, y), x[:1], options={id(model): {"zipmap": False}})
+        path = folder / f"{name}.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return path, {"X": _RNG.standard_normal((rows, 10)).astype(np.float32)}
+
+    return make
+
+
+_VECTOR = _RNG.standard_normal(32).astype(np.float32)
+_ONES = np.ones((1, 16), np.float32)
+
+MODELS: dict[str, tuple[str, Callable[[Path], Made]]] = {
+    "while": ("while, 100 rounds", _exported(While(), {"x": _VECTOR, "n": np.array(100)})),
+    "nested": ("10 · 10 rounds and a branch", _exported(Nested(), {"x": _VECTOR, "n": np.array(10)})),
+    "branch": ("if and while", _exported(Branch(), {"x": _ONES})),
+    "scan": ("Scan, 100 steps", _scan),
+    "quantised_lstm": ("DynamicQuantizeLSTM, 50 steps", _quantised_lstm),
+    "growing": ("a table that grows, 100 rounds", _exported(Growing(), {"x": _ONES, "n": np.array(100)})),
+    **{
+        f"nms_{count}": (f"NMS in Python, {count} boxes", _exported(Suppress(), _boxes(20), _boxes(count)))
+        for count in (50, 200, 1000)
+    },
+    **{
+        f"{name}_{rows}": (f"{title}, {rows} row{'s' * (rows > 1)}", _scikit(name, rows))
+        for name, title in (
+            ("svc", "SVC"), ("knn", "nearest neighbours"), ("forest", "random forest"),
+            ("boosting", "gradient boosting"),
+        )
+        for rows in (1, 10, 1000)
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print a table of medians and how many times Ingot's ONNX Runtime's is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--threads", default="1", help="numbers of threads (default: 1)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each row (default: 3)")
+    chosen = parser.parse_args()
+    table = Table("model", "threads", "Ingot µs", "ONNX Runtime µs", "ratio", box=None)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in chosen.models.split(","):
+            heading, make = MODELS[name]
+            path, feed = make(Path(temporary))
+            for threads in map(int, chosen.threads.split(",")):
+                cells, _ = side_by_side(
+                    Job(path, feed, threads, None), ["ingot", "onnxruntime"],
+                    tolerance=TOLERANCE, rounds=40, seconds=chosen.seconds,
+                )  # fmt: skip
+                times = [cell.median for cell in cells]
+                if None in times:
+                    reasons = "; ".join(cell.reason for cell in cells if cell.reason)
+                    table.add_row(heading, str(threads), "", "", reasons)
+                    continue
+                ours, theirs = (1e6 * time for time in times if time is not None)
+                table.add_row(heading, str(threads), f"{ours:.1f}", f"{theirs:.1f}", f"{theirs / ours:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
