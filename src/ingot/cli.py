@@ -113,7 +113,7 @@ def export(
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="An input by name: image:1x3x224x224 is an example, and every dim stays symbolic; "
+            help="forward's argument by name: image:1x3x224x224 is an example, and every dim stays symbolic; "
             "image:batchx3x224x224 names the dims that are. ids:1x128:int64 has a dtype. Repeatable."
         ),
     ] = None,
