@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from tests.architectures.build import arguments, awaken, tiny
+from tests.measured import commit, listed
 from tests.opinfo.judge import one_line
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -148,13 +148,6 @@ def main() -> int:
     return 0
 
 
-def commit() -> str:
-    """The day and the commit that is measured, with a + where files differ from it."""
-    asked = ("git", "log", "-1", "--format=%cs %h"), ("git", "status", "--porcelain", "--", "src")
-    made, changed = (subprocess.run(a, capture_output=True, text=True, check=True).stdout for a in asked)
-    return made.strip() + ("+" if changed.strip() else "")
-
-
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -182,11 +175,8 @@ def _forked(measure: Callable[[Any], tuple[str, str]], config_class: Any) -> tup
     return status_, reason
 
 
-def when(what: str, results: dict[str, Any]) -> list[str]:
-    """Which commits the results are of, with how many of each."""
-    made = collections.Counter([*row, ""][2] or "an earlier one" for row in results.values())
-    listed = ", ".join(f"{commit} ({n})" for commit, n in sorted(made.items()))
-    return [f"{what} by the day and commit that was measured: {listed}."]
+def _commits(results: dict[str, Any]) -> str:
+    return listed([*row, None][2] for row in results.values())
 
 
 def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
@@ -212,8 +202,8 @@ def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
         "model's own `generate` at several batch",
         f"sizes (column *cache*). **{sum(r[0] == 'pass' for r in loops.values())} of {len(loops)} pass.**",
         "",
-        *when("Base models", results),
-        *when("Loops", generated),
+        f"Base models by the day and commit that was measured: {_commits(results)}.",
+        f"Loops: {_commits(generated)}.",
         "",
         "| architecture | result | cache | commit | |",
         "|---|---|---|---|---|",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+import ingot
 from tests.capture.support import parity
 
 R = torch.randn
@@ -159,3 +160,15 @@ def test_the_last_of_what_was_padded_is_as_long_as_that() -> None:
 
     captured = parity(M(), (R(2, 5),), (R(3, 9),), (R(1, 4),), (R(2, 3),), (R(2, 1),))
     assert not captured.recording.env.fixed
+
+
+def test_a_branch_is_tried_on_sizes_that_nothing_is_divided_by() -> None:
+    """A remainder by a size: 0 of it is no size to try another way of the branch with."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, y: T) -> T | tuple[T, T]:
+            if 2 * (x.size(0) % y.size(0)) < y.size(0):
+                return x * y.sum()
+            return x, y
+
+    ingot.export(M(), (R(6, 4), R(3, 2)))

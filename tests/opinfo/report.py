@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tests.measured import listed
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = ROOT / "docs" / "aten.md"
@@ -23,10 +25,11 @@ def load() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def summed(outcomes: Sequence[Any], samples: int = 0) -> dict[str, Any]:
+def summed(outcomes: Sequence[Any], samples: int = 0, at: str = "") -> dict[str, Any]:
     """One entry: how many calls ended how, why those that did not pass, and who judged.
 
     samples: how many were to be tried at most; 0 for all of them
+    at: the day and commit that was measured
     """
     counts = collections.Counter(o.status for o in outcomes)
     judges = collections.Counter(o.judge for o in outcomes if o.judge)
@@ -36,6 +39,7 @@ def summed(outcomes: Sequence[Any], samples: int = 0) -> dict[str, Any]:
         "counts": dict(sorted(counts.items())),
         "judges": dict(sorted(judges.items())),
         "reasons": [[status, reason, n] for (status, reason), n in reasons.most_common(4)],
+        **({"at": at} if at else {}),
         "first": next((i for i, o in enumerate(outcomes) if o.status in FINE), None),
     }
 
@@ -107,6 +111,7 @@ def page(results: Mapping[str, Any]) -> str:
         f"**{totals(results)}.**",
         "An entry passes when all of its calls do that eager PyTorch takes. A `refused` call ends in one of "
         "Ingot's errors, which says why; `skipped` calls are refused by PyTorch itself on a CPU.",
+        f"Entries by the day and commit that was measured: {listed(r.get('at') for r in results.values())}.",
         "Where numbers are random, or whatever stands in memory, only dtype and shape can be compared: "
         + ", ".join(f"`{n}`" for n in drawn)
         + ".",

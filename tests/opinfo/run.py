@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from tests.measured import commit
 from tests.opinfo import report
 from tests.opinfo.judge import Judge, Outcome, Own, outcome
 from tests.opinfo.samples import UNDEFINED, calls, entries
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--failing", action="store_true", help="only entries that do not pass in results.json"
     )
+    parser.add_argument("--stale", action="store_true", help="only entries without a result of this commit")
     parser.add_argument("--samples", type=int, default=0, help="samples for each entry; 0 for all")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--judge", choices=("other", "ingot"), default="other")
@@ -49,10 +51,12 @@ def main() -> int:
     names = [n for n in entries() if re.search(options.entries, n)]
     if options.failing:
         names = [n for n in names if report.verdict(known.get(n, {})) != "pass"]
-    start = time.monotonic()
+    start, at = time.monotonic(), commit()
+    if options.stale:
+        names = [n for n in names if known.get(n, {}).get("at") != at]
     results = _kept(options.keep, names)
     for name, outcomes in _all([n for n in names if n not in results], options):
-        results[name] = report.summed(outcomes, options.samples)
+        results[name] = report.summed(outcomes, options.samples, at)
         print(report.line(name, results[name]), flush=True)
         if options.keep:
             with options.keep.open("a") as kept:

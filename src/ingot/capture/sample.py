@@ -148,11 +148,11 @@ def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:
             )
             try:
                 known = env.at(picked)
+                taken = condition.xreplace(known) != False  # noqa: E712  (a SymPy object)
+                refused = any(c.xreplace(known) == False for c in demanded)  # noqa: E712
             except ZeroDivisionError:  # a size of 0 that something is divided by
                 continue
-            if not within or condition.xreplace(known) != False:  # noqa: E712  (a SymPy object)
-                continue
-            if any(c.xreplace(known) == False for c in demanded):  # noqa: E712
+            if not within or taken or refused:
                 continue
             yield {name: int(known[s]) for s, name in env.names.items()}
 
