@@ -348,7 +348,9 @@ class SizeEnv(ShapeEnv):
     def _lean(self, e: Any) -> None:
         """Something was decided about a formula: by a declared range, unless it is so for all sizes."""
         for symbol in self.bases(e) & self.ranges.keys() - self.leaned:
-            if not bound_sympy(self.expand(e), {symbol: ValueRanges(0, int_oo)}).is_singleton():
+            opened = self.expand(e)
+            free = {symbol: ValueRanges(0, int_oo)}
+            if opened.has(OneOf) or not bound_sympy(opened, free).is_singleton():
                 self.leaned.add(symbol)
 
     # -- torch's entry points
@@ -465,6 +467,8 @@ class SizeEnv(ShapeEnv):
             opened = e
         for form in (e,) if opened == e else (e, opened):
             found = form if form in (sympy.true, sympy.false) else None
+            if found is None and form.has(OneOf):  # of which torch's bounds know nothing
+                continue
             if found is None:
                 found = self._maybe_evaluate_static(form, axioms=tuple(self.path) or None)
             if found is None:
