@@ -637,7 +637,7 @@ def controls(machine: Machine) -> Iterator[Call]:  # noqa: ARG001  (no vectors i
     """Loops that ask for each combination of trips and conditions; a branch."""
     number, holds = new((), "int64"), new((), "bool")
     for trips, first, condition in itertools.product((None, number), (None, holds), (None, holds)):
-        yield loop(Block([], [], [], set()), [], number, number, trips, first, condition).call
+        yield loop(Block([], [], [], set()), [], number, trips, first, condition).call
     yield branch(holds, Block([], [], [], set()), Block([], [], [], set())).call
 
 

@@ -19,12 +19,12 @@ from ingot.kernels.call import Block, Call, Nested, View
 
 @kernel(
     "table", "rows", "moves", "moved",
-    "flags", "flagged", "counter", "trips", "first", "condition", "done",
+    "flags", "flagged", "counter", "trips", "first", "condition",
 )  # fmt: skip
 def _loop(k: Builder, *, trips: bool, first: bool, condition: bool) -> None:
     """Rounds: the number of this one to `counter`, the steps, then the addresses that move on. No more than
-    `trips`, and none after a condition that does not hold or a flag that a step has raised. Their number goes
-    to `done`, the addresses come back.
+    `trips`, and none after a condition that does not hold or a flag that a step has raised. At the end the
+    addresses come back.
     """
     with k.loop(k.begin, k.end):
         limit = k.load(k.pointer("trips"), I64) if trips else None
@@ -46,7 +46,6 @@ def _loop(k: Builder, *, trips: bool, first: bool, condition: bool) -> None:
             rounds[:] = [k.add(number, 1), k.choose(k.compare("==", bad[0], 0), going, 0)]
             _move(k, 1)
         _move(k, k.sub(0, rounds[0]))
-        k.store(rounds[0], k.pointer("done"))
 
 
 @kernel("table", "rows", "moves", "moved", "other", "other_rows", "no_moves", "none_moved", "condition")
@@ -83,7 +82,6 @@ def loop(
     body: Block,
     flags: Sequence[View],
     counter: View,
-    done: View,
     trips: View | None = None,
     first: View | None = None,
     condition: View | None = None,
@@ -91,14 +89,14 @@ def loop(
     """The body again and again: at most `trips` times, at all only if `first` holds, and as long as the
     `condition`, which the body computes, does. None of these: it is not asked for.
 
-    counter, done, trips: int64. first, condition: a truth value. flags: those that the body's steps may raise
+    counter, trips: int64. first, condition: a truth value. flags: those that the body's steps may raise
     (`Lowering.check`); the round in which one does is the last.
     """
     asked = [trips, first, condition]
     code = _loop(trips=trips is not None, first=first is not None, condition=condition is not None)
-    given: list[int | View | Kernel] = [counter, *(0 if view is None else view for view in asked), done]
+    given: list[int | View | Kernel] = [counter, *(0 if view is None else view for view in asked)]
     reads = [view for view in asked if view is not None]
-    call = Call(code, [0, 0, 0, 0, 0, 0, *given], 1, reads, [counter, done], label="loop")
+    call = Call(code, [0, 0, 0, 0, 0, 0, *given], 1, reads, [counter], label="loop")
     return Nested(call, [body], list(flags))
 
 

@@ -180,7 +180,7 @@ class Loop(Control):
         carried = [value for value in node.inputs[2:] if value is not None]
         trips = None if limit is None else plan.plain(limit)
         first = None if live is None or _is_true(plan.facts(live)) else plan.plain(live)
-        counter, done = plan.temporary((), INT64), plan.temporary((), INT64)
+        counter = plan.temporary((), INT64)
         rounds = Rounds(plan, node, graph, carried, (2, 1))
         rounds.inputs[graph.inputs[0]] = counter
         for number in range(len(carried), len(body.results) - 1):
@@ -192,7 +192,7 @@ class Loop(Control):
         condition = rounds.outputs[0] = plan.temporary((), BOOL)
         block = rounds.block([0] if always else [])
         flags = plan.watch(body)
-        plan.emit(loop(block, flags, counter, done, trips, first, None if always else condition))
+        plan.emit(loop(block, flags, counter, trips, first, None if always else condition))
         rounds.finish()
         return True
 
@@ -276,8 +276,8 @@ class Scan(Control):
         for number, back in enumerate(_directions(node, "output", len(axes))):
             rounds.write(len(states) + number, length, axes[number], back)
         trips = plan.plain(plan.known(np.array(length, INT64)))
-        counter, done = plan.temporary((), INT64), plan.temporary((), INT64)
-        plan.emit(loop(rounds.block(), plan.watch(body), counter, done, trips))
+        counter = plan.temporary((), INT64)
+        plan.emit(loop(rounds.block(), plan.watch(body), counter, trips))
         rounds.finish()
         return True
 
