@@ -382,11 +382,10 @@ def present(inputs: Sequence[Array | None], index: int) -> Array:
 
 def one_dtype(node: ir.Node, inputs: Sequence[Facts | None]) -> None:
     """Raises `ModelError` where inputs that must be of one dtype are not."""
-    dtypes = list(dict.fromkeys(str(f.dtype) for f in inputs if f is not None))
+    dtypes = dict.fromkeys([f.dtype for f in inputs if f is not None])
     if len(dtypes) > 1:
-        raise ModelError(
-            f"{label(node)}: its inputs are {', '.join(dtypes)}, and must be of one dtype. Insert a Cast."
-        )
+        found = ", ".join(map(str, dtypes))
+        raise ModelError(f"{label(node)}: its inputs are {found}, and must be of one dtype. Insert a Cast.")
 
 
 def known_ints(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> tuple[int, ...] | None:
