@@ -182,3 +182,30 @@ def halved(x: torch.Tensor, times: int) -> torch.Tensor:
 def test_a_function_of_the_module_that_calls_itself() -> None:
     """It finds itself by its name in the module, also once it is rewritten."""
     parity(lambda x: halved(x, 3), (torch.ones(2, 3),), (torch.ones(4, 9),), (-torch.ones(1, 2),))
+
+
+class Feed(torch.nn.Module):
+    """Has a method of that name."""
+
+    def next(self, items: Any, scale: int = 1) -> Any:
+        """All of them."""
+        return scale * sum(items)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Both ways to call it, in a function that data makes rewritten."""
+        y = x if x.sum() > 0 else -x
+        return y * self.next(k for k in (1, 2, 3)) + self.next((k for k in (1, 2)), 10)
+
+
+def own_next(x: torch.Tensor) -> torch.Tensor:
+    def next(items: Any, otherwise: int = 0) -> Any:
+        return max([*items, otherwise])
+
+    y = x if x.sum() > 0 else -x
+    return y * next(k for k in (1, 2, 3)) + next((k for k in (1, 2)), 7)
+
+
+@pytest.mark.parametrize("model", [Feed(), own_next], ids=["method", "function"])
+def test_next_is_what_the_model_names_so(model: Any) -> None:
+    """Only Python's own takes the first."""
+    parity(model, (torch.ones(2, 3),), (-torch.ones(4, 3),))

@@ -540,8 +540,8 @@ class _Expressions(ast.NodeTransformer):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in _ONLY_SHOWN:
             return node
-        if called == "next" and node.args and isinstance(node.args[0], ast.GeneratorExp):
-            made = self.first_of(node.args[0], node.args[1:])
+        if isinstance(node.func, ast.Name) and called == "next" and node.args and not node.keywords:
+            made = self.first_of(node.func, node.args[0], node.args[1:])
             if made is not None:
                 return made
         takes_all = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp) and not node.keywords
@@ -582,14 +582,16 @@ class _Expressions(ast.NodeTransformer):
         self.generic_visit(node)
         return self.comprehension(node, "list_of")
 
-    def first_of(self, node: ast.GeneratorExp, default: Sequence[ast.expr]) -> ast.AST | None:
-        """`next(… for …)`: the first element that there is, or the default."""
+    def first_of(self, called: ast.Name, node: ast.expr, default: Sequence[ast.expr]) -> ast.AST | None:
+        """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""
+        if not isinstance(node, ast.GeneratorExp):
+            return None
         all_of = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
         self.generic_visit(all_of)
         made = self.comprehension(all_of, "first_of")
         if not isinstance(made, ast.Call):
             return None
-        made.args += [_thunk(self.function.expression(d)) for d in default]
+        made.args = [called, *made.args, *(_thunk(self.function.expression(d)) for d in default)]
         return made
 
     def comprehension(self, node: ast.ListComp, function: str) -> ast.AST:

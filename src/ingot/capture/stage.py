@@ -379,12 +379,19 @@ class Runtime:
 
     def first_of(
         self,
+        called: Any,
         items: Any,
         element: Callable[[Any], Any],
         tests: Sequence[Callable[[Any], Any]],
-        default: Callable[[], Any] | None = None,
+        *more: Callable[[], Any],
     ) -> Any:
-        """`next(element(x) for x in items if …)`, of items that Python knows."""
+        """`next(element(x) for x in items if …, default)`, of items that Python knows.
+
+        called: what the model names `next`
+        """
+        if called is not next:
+            return self.call(called, self.list_of(items, element, tests), *(argument() for argument in more))
+        default = more[0] if more else None
         if isinstance(items, Yields) or standins.rows_of(items) is not None:
             cannot_wait("takes the first of as many as data or a size says")
         known = list(items)
