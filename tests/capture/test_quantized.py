@@ -138,6 +138,8 @@ def test_a_rounding_is_told_from_a_mistake() -> None:
     far[7] += 1
     assert not is_a_rounding(want, far, run, 0.0)
     assert not is_a_rounding(want, np.full_like(want, np.nan), run, 0.0)
+    for bad in (np.nan, np.inf):
+        assert not is_a_rounding(want, far, lambda _, bad=bad: np.full_like(want, bad), 0.0)
 
 
 class Packed(torch.Tensor):

@@ -61,6 +61,8 @@ def is_a_rounding(want: Array, got: Array, run: Callable[[int], Array], allowed:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return False
     moved = np.stack([np.abs(run(i).astype(np.float64) - a) for i in range(RUNS)])
+    if not np.isfinite(moved).all():  # says nothing of how far roundings move a result
+        return False
     apart = np.abs(a - b)
     mean = max(map(_root_mean_square, moved))
     if apart.max() > _LARGEST * moved.max() + allowed or _root_mean_square(apart) > _MEAN * mean + allowed:
