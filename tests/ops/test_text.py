@@ -114,9 +114,29 @@ def test_n_grams_of_words() -> None:
     assert got == want
 
 
-@pytest.mark.parametrize("pattern", ["", "[a-z]+", ".*b", "(x|y){2}"])
+WORDS = text(
+    "", " ", "a\n", "a\n\n", "a\nb", "a\x0b", "ab ab", "\\", "ab", "xy", "b", "abc", "ab:", "123", "٣",
+    "é", "É", "x]", ":]", "_", "aX", "a$", "{,2}", "ab{", "a-", "[", "ß", "ſ", "éa", "a.b",
+)  # fmt: skip
+PATTERNS = [
+    "", r"[a-z]+", r".*b", r"(x|y){2}", r".", r"(?s).*", r"(?s)a.b", r"x*?", r"^a", r"a$", r"a$\n",
+    r"(?m)a$\n.", r"a|b{,2}", r"a{,2}", r"a{1,2}b?", r"a\{", r"a\.", r"\d+", r"\D", r"\w+", r"\W", r"\s",
+    r"\S+", r"\bab\b.*", r"\B", r"\Aab:\z", r"\Qab:\E", r"\Q[a", r"\_", r"\101|\x61.*", r"\x{e9}",
+    "[[:alpha:]]+", "[[:^alpha:]]+", "[^[:alpha:]]+", "[[:punct:][:digit:]]+", "[[:alpha:]-z]+",
+    "[[:word:]]", r"[\w]+", r"[^\W]+", r"[\W\d]+", r"[\s\S]*", r"[\d-z]+", r"[\]-a]+", r"[\n\t]",
+    r"[a-\x7a]+", "[]a]", "[^]]*", "[[]", "[a-]+", "[-a]+", "[a-b-c]+", r"(?i)é", r"(?i:ABC)",
+    r"(?i)[A-S]", r"(?i)ss", r"(?i)\w", r"(?P<n>a)b:", r"(?<n>a)b:",
+]  # fmt: skip
+#: No patterns of RE2's; then patterns of RE2's that Python's expressions cannot say.
+BAD_PATTERNS = [
+    r"(", r"[a", r"[z-a]", r"[[:foo:]]", r"a++", r"a{2}+", r"(?=a)a", r"(?#x)a", r"(a)\1", r"\8", r"[\b]",
+    "\\", r"\pL", r"\C", r"a(?i)b", r"(?U)a", r"(?m:a$)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_patterns(pattern: str) -> None:
-    got, want = both("RegexFullMatch", [text("", "ab", "xy", "b")], pattern=pattern)
+    got, want = both("RegexFullMatch", [WORDS], pattern=pattern)
     assert got == want
 
 
@@ -126,7 +146,7 @@ def test_joined_strings() -> None:
 
 
 BAD: dict[str, tuple[str, list[np.ndarray], dict[str, Any]]] = {
-    "a pattern that is none": ("RegexFullMatch", [text("a")], {"pattern": "("}),
+    **{f"the pattern {bad}": ("RegexFullMatch", [text("a")], {"pattern": bad}) for bad in BAD_PATTERNS},
     "numbers to join": ("StringConcat", [text("a"), np.ones(1, np.float32)], {}),
     "shapes that do not broadcast": ("StringConcat", [text("a", "b"), text("a", "b", "c")], {}),
     "words in a table": ("StringNormalizer", [text("a", "b").reshape(2, 1)], {}),

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
+from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.numeric import BOOL, FLOAT32, STRING
+from ingot.ops.patterns import python_pattern
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -81,11 +82,16 @@ class RegexFullMatch(Op):
         return [Facts(BOOL, _strings(node, inputs, 0).shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """By Python's expressions, which have what RE2's have."""
+        """By Python's expressions, in which RE2's are written."""
         text = attr_str(node, "pattern", "")
         try:
-            pattern = re.compile(text)
-        except re.error as error:
+            pattern = re.compile(python_pattern(text))
+        except NotImplementedError as error:
+            raise UnsupportedOperatorError(
+                f"{label(node)}: pattern {text!r} has {error}, which Python's expressions, by which it is "
+                "matched, cannot say. Write it without that."
+            ) from error
+        except (re.error, ValueError) as error:
             raise ModelError(
                 f"{label(node)}: pattern {text!r} is no regular expression: {error}. Correct it."
             ) from error
