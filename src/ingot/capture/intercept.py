@@ -323,7 +323,7 @@ def tensor_split(tensor: Any, indices_or_sections: Any, dim: int = 0) -> Any:
     """torch.tensor_split, whose C++ asks which of the parts are longer."""
     length, parts = tensor.shape[dim], indices_or_sections
     if isinstance(length, int) or not isinstance(parts, int) or parts < 1:
-        return torch.tensor_split(tensor, indices_or_sections, dim)
+        return INSTEAD[torch.tensor_split](tensor, indices_or_sections, dim)
     return tensor.split_with_sizes([(length + parts - 1 - i) // parts for i in range(parts)], dim)
 
 
