@@ -20,7 +20,7 @@ from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
-from ingot.capture.sizes import SizeEnv, StaleRead, functions
+from ingot.capture.sizes import OneOf, SizeEnv, StaleRead, functions
 from ingot.capture.where import source_line
 from ingot.errors import ExportError
 
@@ -185,6 +185,8 @@ class SizeWriter:
         if isinstance(e, (And, Or)):
             op_type = "And" if isinstance(e, And) else "Or"
             return functools.reduce(lambda a, b: g.op(op_type, a, b), [self.lower(a) for a in e.args])
+        if isinstance(e, OneOf):
+            return g.op("Where", *(self.lower(part) for part in e.args))
         if type(e).__name__ in _OPAQUE:
             return g.op(_OPAQUE[type(e).__name__], self._double(e.args[0]))
         if type(e).__name__ == "OpaqueUnaryFn_log2":
@@ -223,9 +225,14 @@ class SizeWriter:
 
     def _floor_div(self, a: Any, b: Any) -> ir.Value:
         g, x, y = self.graph, self.lower(a), self.lower(b)
-        if not all(bool(self.env.bound_sympy(e).lower >= 0) for e in (a, b)):  # ONNX divides towards zero
+        if not all(self._is_not_negative(e) for e in (a, b)):  # ONNX divides towards zero
             x = g.op("Sub", x, g.op("Mod", x, y))
         return g.op("Div", x, y)
+
+    def _is_not_negative(self, e: Any) -> bool:
+        if e.has(OneOf):  # of which torch's bounds know nothing
+            return bool(e.is_nonnegative)
+        return bool(self.env.bound_sympy(e).lower >= 0)
 
     def _to_int(self, e: Any) -> ir.Value:
         rounding = {"CeilToInt": "Ceil", "FloorToInt": "Floor", "RoundToInt": "Round", "TruncToInt": None}

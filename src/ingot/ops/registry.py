@@ -295,8 +295,9 @@ def shape_error(
     check = node.metadata_props.get(CHECK)
     if check is not None:
         where = node.metadata_props.get(SOURCE, "the model")
+        place = "" if check.startswith(f"{where}:") else f"{where}: "
         return ShapeError(
-            f"{where}: {check}: this check of the model's own does not hold for these inputs. Give "
+            f"{place}{check}: this check of the model's own does not hold for these inputs. Give "
             "inputs for which it does."
         )
     return ShapeError(f"{label(node)}: {found}. {remedy}")

@@ -6,9 +6,11 @@ eager does.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+import ingot
 from ingot.capture.attempt import capture
 from ingot.errors import ExportError
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, negative, positive
@@ -131,3 +133,19 @@ def test_a_model_that_always_raises_is_refused_in_its_own_words() -> None:
     with pytest.raises(ExportError, match="ValueError: one") as error:
         capture(f, (positive(3, 3),))
     assert 'raise ValueError("one")' in str(error.value)
+
+
+def test_a_slice_that_may_count_from_either_end_is_checked() -> None:
+    """Its length is one of two formulas, which the check of what follows has as well."""
+
+    def mirrored(x: T) -> T:
+        tail = x[x.shape[0] - 4 :]
+        return torch.nn.functional.pad(tail[None, None], (1, 1), mode="reflect")
+
+    session = ingot.InferenceSession(capture(mirrored, (torch.ones(9),)).model)
+    name = session.get_inputs()[0].name
+    for n in (9, 4, 2):
+        x = torch.arange(float(n))
+        np.testing.assert_array_equal(session.run(None, {name: x.numpy()})[0], mirrored(x))
+    with pytest.raises(ingot.ShapeError, match=r"test_checks\.py:\d+: .* does not hold"):
+        session.run(None, {name: np.ones(3, np.float32)})  # one element is left, and cannot be mirrored
