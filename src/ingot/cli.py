@@ -29,6 +29,7 @@ from ingot.errors import (
     MissingOperatorError,
     UnsupportedOperatorError,
     VerificationError,
+    is_debugging,
 )
 
 FAILURE, DIFFERENT, UNSUPPORTED = 1, 3, 4
@@ -447,7 +448,7 @@ def explain(error: Exception) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments or os.environ.get(DEBUG, "0") not in ("", "0")
+    debug = "--debug" in arguments or is_debugging()
     arguments = [argument for argument in arguments if argument != "--debug"]
     shown = os.environ.get(DEBUG)
     os.environ[DEBUG] = "1" if debug else "0"

@@ -75,6 +75,11 @@ class MissingExtraError(IngotError, ImportError):
     """An optional dependency is not installed; the message has the pip command."""
 
 
+def is_debugging() -> bool:
+    """Whether the environment asks for whole tracebacks."""
+    return os.environ.get(DEBUG, "0") not in ("", "0")
+
+
 def said_plainly(function: Callable[P, T]) -> Callable[P, T]:
     """The function, raising Ingot's errors without the frames and causes inside of Ingot and PyTorch: the
     message says all that a user needs. The whole traceback is shown where the call has `debug=True`, or the
@@ -86,7 +91,7 @@ def said_plainly(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except IngotError as error:
-            if kwargs.get("debug") or os.environ.get(DEBUG, "0") not in ("", "0"):
+            if kwargs.get("debug") or is_debugging():
                 raise
             raise error.with_traceback(None) from None
 
