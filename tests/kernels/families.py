@@ -625,7 +625,7 @@ def ordered(machine: Machine) -> Iterator[Call]:
 
 def ensembles(machine: Machine) -> Iterator[Call]:
     """Trees over tables of both dtypes, combined in each way; the coupling of pairs of classes."""
-    yield coupling(new((40, 6), "float64"), new((40, 4), "float64"), machine)
+    yield coupling(new((40, 6), "float64"), new((40, 4), "float64"))
     nodes, roots = np.zeros((1, 8), np.int32), np.zeros(8, np.int32)
     said, weights, base = np.zeros(0, np.int32), np.zeros(0), np.zeros(3)
     for dtype, result_, combine in itertools.product((F, "float64"), (F, "float64"), ("add", "min", "max")):

@@ -21,7 +21,7 @@ def test_coupling(data: st.DataObject) -> None:
     if pairs.size and data.draw(st.booleans()):
         pairs[0, 0] = np.nan
     out = new((rows, classes), "float64")
-    (got,) = run_calls(coupling(put(pairs), out, machine), out, machine=machine)
+    (got,) = run_calls(coupling(put(pairs), out), out, machine=machine)
     want = evaluate_coupling(pairs, classes)
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(got.sum(1), 1, rtol=1e-9)

@@ -10,7 +10,6 @@ import numpy as np
 
 from ingot.codegen.builder import F64, I64, Builder, Value
 from ingot.codegen.kernel import kernel
-from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 
 #: Rounds end where the equations hold to this, divided by the number of classes; and after so many.
@@ -73,10 +72,8 @@ def _coupling(k: Builder) -> None:
             product = b.fneg(b.fmul(first, second))
             k.store(product, q, at(i, j))
             k.store(product, q, at(j, i))
-            for own, r in (
-                (i, second),
-                (j, first),
-            ):  # of class `own` against the other: what the other is not
+            # r: the probability of the other class of the pair, against `own`
+            for own, r in ((i, second), (j, first)):
                 k.store(b.fadd(k.load(q, F64, at(own, own)), b.fmul(r, r)), q, at(own, own))
             number[0] = k.add(number[0], 1)
         state: list[Value] = [I64(0), I64(1), F64(0)]  # rounds, whether it goes on, p · q · p
@@ -113,9 +110,8 @@ def _coupling(k: Builder) -> None:
             state[:] = [k.add(state[0], 1), k.choose(going, 1, 0), pqp[0]]
 
 
-def coupling(pairs: View, out: View, machine: Machine) -> Call:
+def coupling(pairs: View, out: View) -> Call:
     """out [N, classes] of pairs [N, classes · (classes - 1) / 2], both float64 and contiguous."""
-    del machine
     rows, classes = out.shape
     return Call(
         _coupling(),

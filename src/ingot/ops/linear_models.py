@@ -462,5 +462,5 @@ def lower_coupled(plan: Lowering, decisions: ir.Value, a: Array, b: Array, class
     other = each("Sigmoid", each("Neg", fitted))
     pairs = each("Min", each("Max", other, _LEAST), 1 - _LEAST)
     out = plan.temporary((facts.shape[0], classes), FLOAT64)
-    plan.emit(coupling(plan.plain(pairs), out, plan.machine))
+    plan.emit(coupling(plan.plain(pairs), out))
     return plan.located(out)
