@@ -13,6 +13,7 @@ Kind = Literal[
     "range",
     "relation",
     "branch",
+    "condition",
     "declared",
     "argument",
     "constant",
@@ -31,8 +32,9 @@ class Assumption:
 
     kind    `narrowed`: a dimension became static; `unified`: two dimensions must be equal; `range`: bounds or
             divisibility of sizes; `relation`: an equation between sizes; `branch`: what sizes must be
-            like for the model's own Python to go the way of the example; `declared`: bounds that the caller
-            gave a dimension; `argument`: a non-tensor argument kept at its value; `constant`: a Python value
+            like for the model's own Python to go the way of the example; `condition`: an assertion, or
+            another check, of what the run computes; `declared`: bounds that the caller gave a dimension;
+            `argument`: a non-tensor argument kept at its value; `constant`: a Python value
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
             writes into its input, the exported model leaves it alone; `state`: forward changes something that
             outlives the call; `begins`: a number that forward changes as sizes decide, of which every call of

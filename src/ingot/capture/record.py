@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import complex_numbers, dispatch, fakes, scalars, writes
 from ingot.capture.alike import Alike
-from ingot.capture.assume import Assumption
+from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
 from ingot.capture.dispatch import Dispatch
 from ingot.capture.entries import Entry, Group
@@ -396,7 +396,7 @@ class Recorder:
         with _disable_current_modes():
             return bool(real)
 
-    def assume(self, kind: Any, what: str, status: Any) -> None:
+    def assume(self, kind: Kind, what: str, status: Status) -> None:
         """Note an assumption at the user's line."""
         made = Assumption(kind, source_line(), what, status)
         if made not in self.assumptions:
