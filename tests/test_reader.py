@@ -210,3 +210,42 @@ def test_small_constants_that_are_equal_are_one() -> None:
     assert [value and value.name for value in added] == ["a", "b", "c", "a"]
     proto.graph.node[4].output[0] = "a"
     assert read(proto, lift=True) is None, "a name that is given twice is left to onnx_ir"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("shadowed", [False, True])
+@pytest.mark.parametrize("lift", [False, True])
+def test_nodes_behind_those_that_read_them(swapped: bool, shadowed: bool, lift: bool) -> None:
+    """A file out of order is read as onnx_ir reads it, and not said to be in order; so is one whose subgraph
+    makes a value, behind a node that reads it, under the name that a value around has.
+    """
+    made = "outside" if shadowed else "inside"
+    body = helper.make_graph(
+        [helper.make_node("Neg", [made], ["negative"]), helper.make_node("Abs", ["x"], [made])][
+            :: 1 if shadowed else -1
+        ],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("negative", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Relu", ["x"], ["outside"]),
+        helper.make_node("If", ["c"], ["chosen"], then_branch=body, else_branch=body),
+        helper.make_node("Add", ["chosen", "outside"], ["y"]),
+    ]
+    if swapped:
+        nodes.reverse()
+    graph = helper.make_graph(
+        nodes,
+        "main",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    proto = helper.make_model(graph)
+    found = read(proto, lift=lift)
+    assert found is not None
+    assert found.ordered == (not swapped and not shadowed)
+    assert plain(found.model) == plain(ir.from_proto(proto))

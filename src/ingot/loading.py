@@ -244,7 +244,7 @@ def _model(
             )
         tensor.base_dir = directory
         _check_external(subject, name, tensor, directory)
-    return in_order(model, subject)
+    return model if read is not None and read.ordered else in_order(model, subject)
 
 
 def _read(proto: onnx.ModelProto, subject: str) -> ir.Model:

@@ -63,6 +63,10 @@ class _UnusualError(Exception):
     """Something that onnx_ir shall read, or refuse."""
 
 
+class _LaterError(Exception):
+    """A node reads what only a node behind it may make."""
+
+
 @dataclass(slots=True)
 class Arrays:
     """Contents of tensors of the outermost graph, where the proto has them not: initializers by their number,
@@ -75,10 +79,14 @@ class Arrays:
 
 @dataclass(slots=True)
 class Read:
-    """A model, and its tensors whose data are in other files, with the name of the weight or node."""
+    """A model, and its tensors whose data are in other files, with the name of the weight or node.
+
+    ordered: each of its nodes is known to read only what nodes before it make.
+    """
 
     model: ir.Model
     external: list[tuple[str, ir.ExternalTensor]]
+    ordered: bool
 
 
 def read(proto: onnx.ModelProto, arrays: Arrays | None = None, lift: bool = False) -> Read | None:
@@ -89,12 +97,16 @@ def read(proto: onnx.ModelProto, arrays: Arrays | None = None, lift: bool = Fals
     """
     if proto.functions or proto.configuration:
         return None
-    reader = _Reader(lift)
-    try:
-        model = reader.model(proto, arrays or Arrays())
-    except (_UnusualError, serde.SerdeError):
-        return None
-    return Read(model, reader.external)
+    for ordered in (True, False):
+        reader = _Reader(lift, ordered)
+        try:
+            model = reader.model(proto, arrays or Arrays())
+        except _LaterError:
+            continue
+        except (_UnusualError, serde.SerdeError):
+            return None
+        return Read(model, reader.external, ordered)
+    return None
 
 
 def layout_of(
@@ -115,6 +127,8 @@ def layout_of(
 @dataclass(slots=True)
 class _Reader:
     lift: bool
+    #: Nodes are made in the order of the file, each before the outputs of those behind it are declared.
+    ordered: bool
     external: list[tuple[str, ir.ExternalTensor]] = field(default_factory=list[tuple[str, ir.ExternalTensor]])
     _types: dict[bytes, tuple[Any, ir.Shape | None]] = field(
         default_factory=dict[bytes, "tuple[Any, ir.Shape | None]"]
@@ -151,8 +165,9 @@ class _Reader:
         infos = {info.name: info for info in proto.value_info}
         fixed = {info.name for info in proto.output} if self.lift else set[str]()
         remaining: list[tuple[onnx.NodeProto, list[ir.Value], Array | None]] = []
+        nodes: list[ir.Node] = []
+        scopes = [scope, *outer]
         small: dict[Any, ir.Value] = {}
-        # Before the nodes: one that stands in a subgraph may use what comes later out here.
         for number, node in enumerate(proto.node):
             constant = _constant(node) if self.lift else None
             if constant is not None:
@@ -160,17 +175,26 @@ class _Reader:
                 if name not in fixed:
                     if name in scope:
                         raise _UnusualError
+                    self._require_new(name, outer)
                     self._lifted(tensor, name, scope, arrays.constants.get(number), initializers, small)
                     continue
             made: list[ir.Value] = []
             for name in node.output:
                 value, info = ir.Value(name=name), infos.get(name)
-                if name:
-                    _declare(scope, value if info is None else self._described(value, info))
+                if name and info is not None:
+                    self._described(value, info)
                 made.append(value)
-            remaining.append((node, made, arrays.constants.get(number)))
-        scopes = [scope, *outer]
-        nodes = [self._node(node, made, scopes, array) for node, made, array in remaining]
+            if self.ordered:
+                nodes.append(self._node(node, made, scopes, arrays.constants.get(number)))
+            else:
+                remaining.append((node, made, arrays.constants.get(number)))
+            for value in made:
+                if value.name:
+                    if outer:
+                        self._require_new(value.name, outer)
+                    _declare(scope, value)
+        # After all outputs: one that stands in a subgraph may use what comes later out here.
+        nodes += [self._node(node, made, scopes, array) for node, made, array in remaining]
         outputs = [self._described(_find(info.name, (scope,)), info) for info in proto.output]
         return ir.Graph(
             inputs,
@@ -181,6 +205,11 @@ class _Reader:
             name=_given(proto, "name"),
             metadata_props=_properties(proto),
         )
+
+    def _require_new(self, name: str, outer: Sequence[Scope]) -> None:
+        """Where a value of a graph around has this name, nodes before may have taken it for the one meant."""
+        if self.ordered and any(name in scope for scope in outer):
+            raise _LaterError
 
     def _described(self, value: ir.Value, info: onnx.ValueInfoProto) -> ir.Value:
         """The value, with the type, shape and remarks of `info`."""
@@ -253,7 +282,9 @@ class _Reader:
         inputs: list[ir.Value | None] = []
         for given in proto.input:
             value = own.get(given)
-            inputs.append(_find(given, scopes) if value is None and given else value)
+            if value is None and given:
+                value = _find(given, scopes, _LaterError if self.ordered else _UnusualError)
+            inputs.append(value)
         return ir.Node(
             domain,
             op_type,
@@ -390,12 +421,12 @@ def _declare(scope: Scope, value: ir.Value) -> None:
     scope[name] = value
 
 
-def _find(name: str, scopes: Sequence[Scope]) -> ir.Value:
+def _find(name: str, scopes: Sequence[Scope], missing: type[Exception] = _UnusualError) -> ir.Value:
     for scope in scopes:
         value = scope.get(name)
         if value is not None:
             return value
-    raise _UnusualError
+    raise missing
 
 
 def _given(proto: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ def number_classes(model: ir.Model) -> int:
     """Classifier(x; strings) == Gather(strings, Classifier(x; 0, 1, …)) of ai.onnx.ml; returns how many."""
     if "ai.onnx.ml" not in model.opset_imports:
         return 0
-    found = [node for graph in graphs_of(model) for node in graph if _names_strings(node)]
+    found = [node for graph in graphs_of(model) for node in graph if node.domain and _names_strings(node)]
     for node in found:
         g = Editor(node)
         attributes = dict(node.attributes.data)

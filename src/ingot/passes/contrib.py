@@ -21,6 +21,7 @@ from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
 from ingot.passes.edit import (
     Editor,
     constant_shape,
+    graphs_added,
     graphs_of,
     input_at,
     ints_of,
@@ -73,6 +74,8 @@ def expand_contrib(model: ir.Model) -> int:
             if value is None and is_used:
                 raise refusal(node, "an output is used that only training has")
         replace(node, values[: len(used)])
+    if found:
+        graphs_added(model)
     return len(found)
 
 

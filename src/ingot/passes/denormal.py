@@ -14,7 +14,8 @@ from ingot.passes.edit import add_initializer, constant_of, graphs_of
 #: The operators whose third input is a bias, and those whose result may have one added.
 _BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _PRODUCTS = _BIASED | {"MatMul"}
-#: Denormal numbers (below 2^-126) count as zero where the largest of a bias is at least this.
+_LEAST_NORMAL = np.float32(2.0**-126)
+#: Denormal numbers (below that) count as zero where the largest of a bias is at least this.
 _LEAST_LARGEST = 2.0**-100
 
 
@@ -32,7 +33,9 @@ def flush_biases(model: ir.Model) -> int:
             if place is None or bias is None or bias.dtype != np.float32 or bias.size == 0:
                 continue
             sizes = np.abs(bias)
-            is_denormal = (sizes > 0) & (sizes < np.finfo(np.float32).tiny)
+            if sizes.min() >= _LEAST_NORMAL:  # as nearly always
+                continue
+            is_denormal = (sizes > 0) & (sizes < _LEAST_NORMAL)
             if is_denormal.any() and sizes.max() >= _LEAST_LARGEST:
                 flushed = ir.Tensor(np.where(is_denormal, np.float32(0), bias))
                 node.replace_input_with(place, add_initializer(graph, "bias", flushed))

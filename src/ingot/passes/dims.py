@@ -64,7 +64,9 @@ class Dims:
             if node is not None and last not in shapes and last not in seen:
                 seen.add(last)
                 before = len(waiting)
-                for feeding in node.inputs:
+                # What follows its first input alone asks for no other's.
+                read = node.inputs[:1] if node.op_type in _SAME_AS_FIRST else node.inputs
+                for feeding in read:
                     if feeding is None or feeding in shapes or feeding in seen:
                         continue
                     if feeding.producer() is None:
@@ -88,11 +90,12 @@ class Dims:
         return self._contents[value]
 
     def _shape(self, value: ir.Value) -> Keys | None:
-        fixed = constant_shape(value)
-        if fixed is not None:
-            return fixed
-        declared = _declared(value)
         node = value.producer()
+        if node is None or node.op_type == "Constant":
+            fixed = constant_shape(value)
+            if fixed is not None:
+                return fixed
+        declared = _declared(value)
         if node is None or (declared is not None and all(isinstance(key, int) for key in declared)):
             return declared
         derived = self._derive(node, value)

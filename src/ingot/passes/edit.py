@@ -153,12 +153,23 @@ def graphs_of(model: ir.Model) -> list[ir.Graph]:
 
 @contextlib.contextmanager
 def fixed_graphs(model: ir.Model) -> Generator[None, None, None]:
-    """While no graph is added, `graphs_of` looks for them once; those that are removed stay among them."""
+    """`graphs_of` looks for them once, and again where `graphs_added` says so; those that are removed stay
+    among them.
+    """
+    if _GRAPHS in model.meta:  # somebody around has seen to it
+        yield
+        return
     model.meta[_GRAPHS] = _find_graphs(model)
     try:
         yield
     finally:
         del model.meta[_GRAPHS]
+
+
+def graphs_added(model: ir.Model) -> None:
+    """To be called where the model may have got graphs in attributes that it had not."""
+    if _GRAPHS in model.meta:
+        model.meta[_GRAPHS] = _find_graphs(model)
 
 
 def _find_graphs(model: ir.Model) -> list[ir.Graph]:

@@ -78,7 +78,11 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
     pending: _Pending = {}
     for node in list(graph):
         op_type, inputs = node.op_type, node.inputs
-        known = all(value is None or value in pending or is_constant(value) for value in inputs)
+        known = True
+        for value in inputs:
+            if value is not None and value not in pending and not is_constant(value):
+                known = False
+                break
         if not known and op_type not in _OF_SHAPES and not pending:
             continue
         if not _is_candidate(node, graph):

@@ -17,7 +17,7 @@ import onnx_ir.passes.common as common
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import attr_float, attr_int, attr_str, label
-from ingot.passes.edit import Editor, fresh, graphs_of, replace, reserve_names
+from ingot.passes.edit import Editor, fresh, graphs_added, graphs_of, replace, reserve_names
 
 DOMAIN = "ai.onnx.preview.training"
 
@@ -52,6 +52,8 @@ def expand_gradients(model: ir.Model) -> int:
         reserve_names(model)
     for node in nodes:
         replace(node, _gradients(Editor(node), node))
+    if nodes:
+        graphs_added(model)
     return len(nodes)
 
 

@@ -12,7 +12,16 @@ from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.registry import DECLARED, label
 from ingot.passes import gradient
 from ingot.passes.contrib import DOMAIN, LOWEST, MISPLACED, expand_contrib
-from ingot.passes.edit import Editor, graphs_of, rank_of, replace, reserve_names, subgraphs_of
+from ingot.passes.edit import (
+    Editor,
+    fixed_graphs,
+    graphs_added,
+    graphs_of,
+    rank_of,
+    replace,
+    reserve_names,
+    subgraphs_of,
+)
 from ingot.passes.origins import ORIGINS
 from ingot.passes.upgrades import UPGRADES
 
@@ -29,22 +38,25 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
     Raises `UnsupportedOperatorError` naming node, operator and opset where an old meaning has no newer
     form.
     """
-    graphs = graphs_of(model)
-    for graph in (*graphs, *model.functions.values()):
-        if "ai.onnx" in graph.opset_imports:  # the main domain by its long name; its nodes have the short one
-            graph.opset_imports[""] = graph.opset_imports.pop("ai.onnx")
-    if model.functions:
-        _inline(model)
-        graphs = graphs_of(model)
-    reserve_names(model)
-    _upgrade_all(model, graphs, target)
-    if DOMAIN in model.opset_imports or any(node.op_type in MISPLACED for node in model.graph):
-        if model.opset_imports.get("") is None:
-            model.opset_imports[""] = target
-        if model.opset_imports[""] >= LOWEST:
-            expand_contrib(model)
-    if gradient.DOMAIN in model.opset_imports:
-        gradient.expand_gradients(model)
+    with fixed_graphs(model):
+        for graph in (*graphs_of(model), *model.functions.values()):
+            if "ai.onnx" in graph.opset_imports:  # the main domain by its long name; its nodes have the short
+                graph.opset_imports[""] = graph.opset_imports.pop("ai.onnx")
+        if model.functions:
+            _inline(model)
+            graphs_added(model)
+        reserve_names(model)
+        nodes = [node for graph in graphs_of(model) for node in graph]
+        domains = {node.domain for node in nodes}
+        misplaced = not {node.op_type for node in nodes}.isdisjoint(MISPLACED)
+        _upgrade_all(model, [node for node in nodes if node.domain == ""], target)
+        if DOMAIN in domains or misplaced:
+            if model.opset_imports.get("") is None:
+                model.opset_imports[""] = target
+            if model.opset_imports[""] >= LOWEST:
+                expand_contrib(model)
+        if gradient.DOMAIN in domains:
+            gradient.expand_gradients(model)
     return model
 
 
@@ -73,9 +85,9 @@ def _all_nodes(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
             yield from _all_nodes(body)
 
 
-def _upgrade_all(model: ir.Model, graphs: Sequence[ir.Graph], target: int) -> None:
+def _upgrade_all(model: ir.Model, nodes: Sequence[ir.Node], target: int) -> None:
+    """nodes: those of the main domain."""
     declared = model.opset_imports.get("")
-    nodes = [node for graph in graphs for node in graph if node.domain == ""]
     if declared is None:
         if nodes:
             raise ModelError(
@@ -99,14 +111,19 @@ def _upgrade_all(model: ir.Model, graphs: Sequence[ir.Graph], target: int) -> No
         for node, version in zip(nodes, versions, strict=True):
             if version < 6:
                 node.attributes.pop("consumed_inputs", None)
+    may_add = any(
+        next(subgraphs_of(node), None) is not None for node, _ in changing
+    )  # of others' graphs come none
     for node, version in changing:
         _upgrade(node, version, target)
+    if may_add:
+        graphs_added(model)
     for node, version in zip(nodes, versions, strict=True):
         if node.version is not None:
             if version != declared:
                 node.meta[DECLARED] = version
             node.version = None
-    for graph in graphs_of(model):  # an upgrade may have added some
+    for graph in graphs_of(model):
         graph.opset_imports[""] = target
         graph.meta.setdefault(DECLARED, declared)  # pyright: ignore[reportUnknownMemberType]
     model.opset_imports[""] = target

@@ -41,8 +41,8 @@ def prepare(
     """
     joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
     first: list[Stage] = [("normalise", normalise), ("number classes", number_classes)]
-    run(model, first, debug=debug, explain=explain)
     with fixed_graphs(model):
+        run(model, first, debug=debug, explain=explain)
         changes = _stages(fold.SESSION_LIMIT, False, explain, joins, flush_biases)
         return run(model, changes, debug=debug, explain=explain)
 
@@ -56,8 +56,8 @@ def optimise(
     constants.
     """
     target = min(NEWEST, max(model.opset_imports.get("", LOWEST), LOWEST))
-    run(model, [("normalise", partial(normalise, target=target))], debug=debug, explain=explain)
     with fixed_graphs(model):
+        run(model, [("normalise", partial(normalise, target=target))], debug=debug, explain=explain)
         return run(model, _stages(fold.FILE_LIMIT, True, explain), debug=debug, explain=explain)
 
 
