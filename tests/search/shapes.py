@@ -136,6 +136,10 @@ def slices(r: Draw, opset: int) -> Case:
         starts.append(r.integer(-n - 2, n + 2))
         ends.append(r.one([r.integer(-n - 2, n + 2), 2**31 - 1, -(2**31), 2**63 - 1, -(2**63)]))
         steps.append(r.one([1, 1, 2, -1, -2, 3, 2**31 - 1, -(2**62)]))
+        # Back from before the first element to after the last: ONNX Runtime takes the end, onnx.reference
+        # the start for another, and ends and starts of that kind may meet in two axes of one case.
+        if steps[-1] < 0:
+            starts[-1] = max(starts[-1], -n)
     if r.flag(0.3) and opset < 10:
         axes = list(range(len(starts)))
         return Case("Slice", [x], {"starts": starts, "ends": ends})

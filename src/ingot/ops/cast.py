@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
+from ingot.errors import InputError, ModelError
 from ingot.kernels.call import View
 from ingot.kernels.definitions import to_integer
 from ingot.ops.lowering import Lowering
@@ -55,6 +55,18 @@ def convert(x: Array, dtype: DType) -> Array | None:
         return x.astype(dtype)
 
 
+def _parsed(node: ir.Node, x: Array, dtype: DType) -> Array:
+    """Strings that become floats of 8 bits or less, as numbers: onnx.reference saturates only those."""
+    if x.dtype != STRING or not is_float(dtype) or dtype.itemsize > 1:
+        return x
+    try:
+        return x.astype(np.float32)
+    except ValueError as error:
+        raise InputError(
+            f"{label(node)}: found a string that is no number ({error}). Give it numbers as strings."
+        ) from error
+
+
 def _plain(dtype: DType) -> bool:
     return (is_native(dtype) and dtype != STRING) or dtype == ml_dtypes.bfloat16
 
@@ -77,8 +89,9 @@ class Cast(Op):
         """By NumPy between its own types; onnx.reference knows the rounding and saturation of the small
         ones.
         """
-        converted = convert(present(inputs, 0), target_dtype(node))
-        return super().evaluate(node, inputs) if converted is None else [converted]
+        x, dtype = present(inputs, 0), target_dtype(node)
+        converted = convert(x, dtype)
+        return super().evaluate(node, [_parsed(node, x, dtype)]) if converted is None else [converted]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
@@ -95,8 +108,11 @@ class CastLike(Op):
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """As Cast."""
-        converted = convert(present(inputs, 0), present(inputs, 1).dtype)
-        return super().evaluate(node, inputs) if converted is None else [converted]
+        x, like = present(inputs, 0), present(inputs, 1)
+        converted = convert(x, like.dtype)
+        return (
+            super().evaluate(node, [_parsed(node, x, like.dtype), like]) if converted is None else [converted]
+        )
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
