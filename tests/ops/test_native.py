@@ -122,13 +122,27 @@ def test_truth_values_are_reduced(name: str) -> None:
         native(name, [values(5, 9, dtype="bool"), np.array(axes)])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_resize_of_one_channel(mode: str, dtype: str) -> None:
     for shape in ((1, 1, 5, 7), (5, 7), (7,), (1, 7)):
         scales = np.array([1.0] * (len(shape) - 1) + [2.5] if len(shape) < 2 else [2.0, 1.5])
         scales = np.concatenate([np.ones(len(shape) - len(scales)), scales]).astype(np.float32)
         native("Resize", [values(*shape, dtype=dtype), None, scales], mode=mode)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_integers_are_interpolated(mode: str, dtype: str) -> None:
+    """To the nearest even whole number within the dtype's limits; with scales whose weights are exact."""
+    limits = np.iinfo(dtype)
+    for shape, scale in (((2, 3, 5, 7), 2.0), ((2, 7, 9, 16), 0.5), ((1, 1, 4, 6), 4.0), ((1, 2, 1, 1), 2.0)):
+        x = np.random.default_rng(0).integers(limits.min, limits.max, shape, dtype, endpoint=True)
+        native("Resize", [x, None, np.array([1, 1, scale, scale], np.float32)], mode=mode)
+    x = np.arange(24).reshape(1, 1, 4, 6).astype(dtype)
+    crop = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 2.5}
+    roi = np.array([0, 0, -0.5, 0, 1, 1, 1.5, 1], np.float32)
+    native("Resize", [x, roi, None, np.array([1, 1, 7, 6])], mode=mode, **crop)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bool", "int64"])

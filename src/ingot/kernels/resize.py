@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingot.codegen.builder import F32, I32, I64, Builder, Int, Value, vector
+from ingot.codegen.builder import F32, F64, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import memory_element
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
@@ -226,7 +226,7 @@ def resize_channels(k: Builder, *, form: Form) -> None:
                     for other, weight in zip(values[1:], weights[1:], strict=True):
                         value = k.fma(other, weight, value)
                 if form.extrapolate:
-                    value = k.ir.select(k.ir.or_(above, beside), _outside(k, type_), value)
+                    value = k.ir.select(k.ir.or_(above, beside), _outside(k, form), value)
                 if form.scatter:
                     k.scatter(
                         value,
@@ -248,7 +248,7 @@ def resize_columns(k: Builder, *, form: Form) -> None:
     type_ = vector(element, lanes)
     size = {name: k.arg(name) for name in _SLOTS if name not in _POINTERS}
     x, out = k.pointer("x"), k.pointer("out")
-    index, weight = k.pointer("column_index"), k.pointer("column_weight")
+    index, weight, number = k.pointer("column_index"), k.pointer("column_weight"), _number(form)
     with k.loop(k.begin, k.end) as tile:
         row, others = k.rem(tile, size["out_height"]), k.div(tile, size["out_height"])
         channel, image = k.rem(others, size["channels"]), k.div(others, size["channels"])
@@ -292,13 +292,12 @@ def resize_columns(k: Builder, *, form: Form) -> None:
                     offsets = k.ir.mul(offsets, k.broadcast(step, lanes))
                 gathered = k.gather_at(line, offsets, type_, mask)
                 if form.column_weights:
-                    w = k.load(
-                        k.at(weight, k.mul(size["out_width"], t), F32), vector(F32, lanes), column, mask=mask
-                    )
+                    table = k.at(weight, k.mul(size["out_width"], t), number)
+                    w = k.load(table, vector(number, lanes), column, mask=mask)
                     gathered = k.ir.fmul(gathered, w) if value is None else k.fma(gathered, w, value)
                 value = gathered
             if form.extrapolate:
-                value = k.ir.select(k.ir.or_(k.broadcast(above, lanes), beside), _outside(k, type_), value)
+                value = k.ir.select(k.ir.or_(k.broadcast(above, lanes), beside), _outside(k, form), value)
             if form.scatter:
                 k.scatter(
                     value, k.at(target, k.mul(column, size["out_column"]), element), size["out_column"], left
@@ -310,9 +309,16 @@ def resize_columns(k: Builder, *, form: Form) -> None:
 _POINTERS = ("x", "out", "row_index", "row_weight", "column_index", "column_weight")
 
 
-def _outside(k: Builder, type_: Value) -> Value:
-    """The extrapolation value, which travels as the bits of a float32."""
-    return k.broadcast(k.ir.bitcast(k.ir.trunc(k.arg("outside"), I32), F32), type_.count)
+def _number(form: Form) -> Value:
+    """The type of weights and of the extrapolation value."""
+    return F64 if form.dtype == "float64" else F32
+
+
+def _outside(k: Builder, form: Form) -> Value:
+    """The extrapolation value, which travels as its bits."""
+    bits, number = k.arg("outside"), _number(form)
+    bits = bits if number is F64 else k.ir.trunc(bits, I32)
+    return k.broadcast(k.ir.bitcast(bits, number), k.machine.lanes)
 
 
 def _read_taps(
@@ -330,8 +336,8 @@ def _read_taps(
         index[0] = k.max(index[0], 0)
     if not weighted:
         return index, [None] * count, outside
-    weights = k.at(k.pointer(f"{axis}_weight"), first, F32)
-    return index, [k.load(weights, F32, t) for t in range(count)], outside
+    weights = k.at(k.pointer(f"{axis}_weight"), first, _number(form))
+    return index, [k.load(weights, _number(form), t) for t in range(count)], outside
 
 
 def resize(
@@ -339,7 +345,7 @@ def resize(
 ) -> list[Call]:
     """out = x with each axis of `axes` replaced through its table; out's other axes are x's. Any strides.
 
-    float32; any dtype of 1, 2, 4 or 8 bytes where no table has weights (mode nearest).
+    float32 and float64; any dtype of 1, 2, 4 or 8 bytes where no table has weights (mode nearest).
     Raises UnsupportedOperatorError for other dtypes, and where every axis is resized but those of size 1.
     """
     if out.size == 0:
@@ -349,10 +355,10 @@ def resize(
         axes = {x.rank - 1: identity_taps(x.shape[-1])}
     weighted = any(table.weight is not None for table in axes.values())
     extrapolate = any((table.index[:, 0] < 0).any() for table in axes.values())
-    if x.dtype != out.dtype or ((weighted or extrapolate) and x.dtype != np.float32):
+    if x.dtype != out.dtype or ((weighted or extrapolate) and x.dtype.name not in ("float32", "float64")):
         raise UnsupportedOperatorError(
             f"Resize: found {x.dtype.name} to {out.dtype.name}, the native kernel interpolates float32 "
-            "(and repeats elements of any dtype); cast it, or leave this node to the host"
+            "and float64 (and repeats elements of any dtype); cast it, or leave this node to the host"
         )
     calls: list[Call] = []
     left = sorted(axes)
@@ -427,15 +433,16 @@ def _call(
         extrapolate=extrapolate,
         dtype=x.dtype.name,
     )
+    number, bits = (np.float64, np.int64) if x.dtype == np.float64 else (np.float32, np.int32)
     row_weight, column_weight = (
-        None if table.weight is None else table.weight.astype(np.float32) for table in (rows, columns)
+        None if table.weight is None else table.weight.astype(number) for table in (rows, columns)
     )
     # The kernel of columns loads the table of neighbouring columns: there a tap's numbers lie side by side.
     tables = [_table(rows.index), _table(row_weight)]
     tables += [_table(a if across_channels or a is None else a.T) for a in (columns.index, column_weight)]
     arguments: list[int | View | Kernel] = [
         x, *x.strides, out, *out.strides, images, channels, x.shape[3], out_height, out_width,
-        *tables, int(np.float32(extrapolation).view(np.int32)),
+        *tables, int(number(extrapolation).view(bits)),
     ]  # fmt: skip
     generator = resize_channels if across_channels else resize_columns
     return Call(

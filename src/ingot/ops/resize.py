@@ -19,8 +19,8 @@ from ingot.kernels.call import memory_order
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.resize import Taps, definition, resize, taps
-from ingot.ops.lowering import Lowering
-from ingot.ops.numeric import is_float, rounded, widen
+from ingot.ops.lowering import Lowering, Steps
+from ingot.ops.numeric import is_float, is_integer, rounded, widen
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -176,21 +176,35 @@ class Resize(Op):
         settled = [plan.constant(v) for v in [*node.inputs[1:], None, None, None][:3]]
         nearest = attr_str(node, "mode", "nearest") == "nearest"
         cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-        half = name_of(facts.dtype) in ("float16", "bfloat16")
         moved = nearest and not cropped and facts.dtype.itemsize in (1, 2, 4, 8)
-        if not (facts.dtype == np.float32 or half or moved):
+        wide = _WIDE.get(name_of(facts.dtype))
+        if not moved and (wide is None or (nearest and is_integer(facts.dtype))):
             return False
         tables = self.tables(node, facts.shape, *settled)
         view = plan.view(x)
         if not tables:
             plan.alias(value, view)
             return True
-        out = plan.output(value, memory_order(view), free_order=True)
         beyond = attr_float(node, "extrapolation_value", 0.0)
-        if moved or not half:
+        if moved or wide == facts.dtype.name:
+            out = plan.output(value, memory_order(view), free_order=True)
             plan.emit(resize(view, out, tables, plan.machine, beyond))
             return True
-        wide, between = (plan.temporary(v.shape, np.float32, memory_order(v)) for v in (view, out))
-        calls = resize(wide, between, tables, plan.machine, beyond)
-        plan.emit([copy(view, wide, plan.machine), *calls, copy(between, out, plan.machine)])
+        shape, order = plan.facts(value).shape, memory_order(view)
+        widened, between = plan.temporary(view.shape, wide, order), plan.temporary(shape, wide, order)
+        calls = resize(widened, between, tables, plan.machine, beyond)
+        plan.emit([copy(view, widened, plan.machine), *calls])
+        if not is_integer(facts.dtype):
+            plan.emit(copy(between, plan.output(value, order, free_order=True), plan.machine))
+            return True
+        steps, limits = Steps(plan, shape), np.iinfo(facts.dtype)
+        whole = steps("Round", plan.located(between))
+        steps.cast(steps("Clip", whole, float(limits.min), float(limits.max)), facts.dtype.name, into=value)
         return True
+
+
+#: In which dtype the kernels interpolate. float64 does not hold every integer of 64 bits: the host has them.
+_WIDE = {
+    **dict.fromkeys(("float32", "float16", "bfloat16"), "float32"),
+    **dict.fromkeys(("float64", "int8", "uint8", "int16", "uint16", "int32", "uint32"), "float64"),
+}
