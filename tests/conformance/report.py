@@ -31,9 +31,11 @@ What is left of the node suite, by name:
 ## How operators are computed
 
 {count} of the {total} operators of the main domain that onnx has cases for have generated kernels for every
-numeric and boolean dtype that their inputs may have; elsewhere NumPy evaluates them, or what
-`onnx.reference` has, between the plans. It is found out by lowering onnx's node cases, with all but the first
-input constant or none, and again in the other dtypes that the schema allows (a few cases of each operator).
+numeric and boolean dtype that their inputs may have, in some cases at least. Elsewhere NumPy evaluates them
+between the plans; `onnx.reference` is asked for casts of strings and of narrow types where no kernel takes
+them, Dropout in training and sparse constants. It is found out by lowering onnx's node cases, with all but
+the first input constant or none, and again in the other dtypes that the schema allows: a case for each
+combination of opset, words among the attributes, inputs, their ranks and dtypes, and outputs.
 Dtypes are those of the first input; of another one only what is not native stands there, with its name.
 
 "native": every case of the dtype is generated code, a view of memory or known from shapes. "native in part":

@@ -8,7 +8,7 @@ from tests.conformance.operators import GROUPS, PAGE, native_count, survey, tabl
 from tests.conformance.suite import LEFT
 
 #: The count may only rise; raise this when it does.
-NATIVE_AT_LEAST = 163
+NATIVE_AT_LEAST = 164
 AGAIN = "run `python -m tests.conformance.report --write`"
 
 
