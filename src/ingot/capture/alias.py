@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import torch
 
 from ingot.capture.aten.shape import diagonal_places
 from ingot.capture.where import quoted_line
@@ -84,6 +85,11 @@ def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     parent = view.parent
     dim = view.args[1] % parent.tensor.dim()
     start = view.args[2]
+    if isinstance(start, torch.SymInt) and not g.env.of_inputs(start):
+        start = g.sizes.scalar(start)
+    if isinstance(start, ir.Value):  # of either sign
+        at = g.op("Reshape", start, g.const([1, 1]))
+        return _scattered(g, parent, dim, at, g.op("Unsqueeze", value, g.const([dim])))
     start = start if start >= 0 else start + parent.tensor.shape[dim]
     return _between(g, parent, dim, start, 1, g.op("Unsqueeze", value, g.const([dim])))
 
@@ -99,17 +105,21 @@ def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
         if isinstance(start, int) and isinstance(length, int):
             start = min(start, length)
         return _between(g, parent, dim, start, e.tensor.shape[dim], value)
-    rank = parent.tensor.dim()
-    perm = [dim, *[d for d in range(rank) if d != dim]]
-    back = [perm.index(d) for d in range(rank)]
-    whole = g.val_of(parent)
     count = g.sizes.scalar(e.tensor.shape[dim])
     first = g.op(
         "Add", g.op("Mul", g.op("Range", g.const(0), count, g.const(1)), g.const(step)), g.sizes.scalar(start)
     )
-    at = g.op("Unsqueeze", first, g.const([1]))
+    return _scattered(g, parent, dim, g.op("Unsqueeze", first, g.const([1])), value)
+
+
+def _scattered(g: Recorder, parent: Entry, dim: int, at: ir.Value, value: ir.Value) -> ir.Value:
+    """The parent with other parts at places along `dim`; `at` has shape [places, 1]."""
+    whole = g.val_of(parent)
     if dim == 0:
         return g.op("ScatterND", whole, at, value)
+    rank = parent.tensor.dim()
+    perm = [dim, *[d for d in range(rank) if d != dim]]
+    back = [perm.index(d) for d in range(rank)]
     moved = g.op("ScatterND", g.op("Transpose", whole, perm=perm), at, g.op("Transpose", value, perm=perm))
     return g.op("Transpose", moved, perm=back)
 

@@ -193,6 +193,17 @@ def like(mode: FakeTensorMode, tensor: torch.Tensor, sizes: Sequence[Any]) -> to
     return made.expand(list(sizes)) if any(repeated) else made
 
 
+def without_axis(mode: FakeTensorMode, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """What one place of an axis looks like, with the strides that it has in the whole: they decide whether
+    a reshape of it is a view.
+    """
+    sizes, strides = list(tensor.shape), list(tensor.stride())
+    del sizes[axis], strides[axis]
+    with _disable_current_modes():
+        plain = torch.empty_strided(sizes, strides, dtype=tensor.dtype, device="meta")
+        return FakeTensor(mode, plain, tensor.device)
+
+
 def hint(size: Any) -> int:
     """A size or stride, or the number that stands for it while recording."""
     return int(size.node.shape_env.value(size.node.expr)) if isinstance(size, torch.SymInt) else int(size)

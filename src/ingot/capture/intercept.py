@@ -20,12 +20,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast
+from ingot.capture import autocast, indexing
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.checks import demand
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
+from ingot.capture.indexing import needs_select
 from ingot.capture.lists import Rows
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
@@ -104,12 +105,12 @@ class Intercept(TorchFunctionMode):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
             return g.all_close(*args, **kwargs)
-        if func is _Tensor.__getitem__ and _needs_select(args[1]) and _plain(args):
-            return select(args[0], args[1])
-        if func is _Tensor.__setitem__ and _needs_select(args[1]) and _plain(args):
+        if func is _Tensor.__getitem__ and needs_select(args[1]) and _plain(args, True):
+            return indexing.read(g, args[0], args[1])
+        if func is _Tensor.__setitem__ and needs_select(args[1]) and _plain(args, True):
             g.env.operators.append(func.__name__)
             try:
-                select(args[0], args[1]).copy_(torch.as_tensor(args[2]))
+                indexing.write(g, *args)
             finally:
                 g.env.operators.pop()
             return None
@@ -259,52 +260,6 @@ def _plain(args: Any, complex_too: bool = False) -> bool:
         elif isinstance(a, (list, tuple)) and not _plain(a, complex_too):
             return False
     return True
-
-
-def _scalar_index(i: Any) -> bool:
-    if isinstance(i, torch.SymInt):
-        return True
-    if not isinstance(i, torch.Tensor):
-        return False
-    whole = i.dim() == 0 and i.dtype in (torch.int64, torch.int32)
-    return whole and isinstance(i, FakeTensor)
-
-
-def _needs_select(index: Any) -> bool:
-    """torch's own indexing would turn a symbolic position into the example's."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(
-        _scalar_index(i) or (isinstance(i, slice) and any(map(_scalar_index, (i.start, i.stop, i.step))))
-        for i in parts
-    )
-
-
-def select(tensor: Any, index: Any) -> Any:
-    """tensor[index], one axis at a time."""
-    parts = index if isinstance(index, tuple) else (index,)
-    axis = 0
-    for n, i in enumerate(parts):
-        if i is None:
-            tensor = tensor.unsqueeze(axis)
-            axis += 1
-        elif i is Ellipsis:
-            later = sum(1 for j in parts[n + 1 :] if j is not None)
-            axis = tensor.dim() - later
-        elif isinstance(i, slice):
-            whole = slice(
-                *(b.item() if isinstance(b, torch.Tensor) else b for b in (i.start, i.stop, i.step))
-            )
-            tensor = tensor[(slice(None),) * axis + (whole,)]
-            axis += 1
-        elif isinstance(i, torch.Tensor):
-            if i.dim():
-                tensor = tensor[(slice(None),) * axis + (i,)]
-                axis += i.dim()
-            else:
-                tensor = tensor.index_select(axis, i.reshape(1)).squeeze(axis)
-        else:
-            tensor = tensor.select(axis, i)
-    return tensor
 
 
 def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
