@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ingot.capture.attempt import capture
+from ingot.verify import ingot_runner, verify_capture
 from tests.capture.support import parity
 
 torch.manual_seed(0)
@@ -217,6 +219,11 @@ def test_unique_consecutive(shape: tuple[int, ...], dim: int | None) -> None:
         pytest.skip("torch has no such axis, or refuses it")
     x = torch.randint(0, 2, shape)
     parity(lambda x: torch.unique_consecutive(x, True, True, dim), (x,), dynamic_shapes=None)
+    if 0 not in shape:  # of a symbolic size, which may be 0
+        captured = capture(lambda x: torch.unique_consecutive(x, True, True, dim), (x,))
+        report = verify_capture(captured, runner=ingot_runner)
+        empty = [c.sizes for c in report.cases if 0 in c.sizes.values()]
+        assert empty and not captured.assumptions and not report.unverified, report
 
 
 RESHAPES: dict[str, tuple[Callable[..., Any], tuple[int, ...], list[tuple[int, ...]]]] = {

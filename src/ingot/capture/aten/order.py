@@ -147,12 +147,13 @@ def unique_consecutive(
     axis = 0 if dim is None else dim % a.dim()
 
     def changes() -> Tensor:
-        x = a.reshape(-1) if dim is None else a.movedim(axis, 0).reshape(a.shape[axis], -1)
-        n = x.shape[0]
-        differ = x.narrow(0, 1, n - 1) != x.narrow(0, 0, n - 1)
+        x = a.reshape(-1)
         if dim is not None:
-            differ = differ.any(-1)
-        return torch.cat([torch.ones(1, dtype=torch.bool), differ])
+            first = a.movedim(axis, 0)
+            x = first.reshape(first.shape[0], math.prod(first.shape[1:]))
+        places = torch.arange(x.shape[0])
+        differ = x != x.index_select(0, (places - 1).clamp(min=0))
+        return (differ if dim is None else differ.any(-1)) | (places == 0)
 
     x = g.op("Reshape", g.val(a), g.const([-1])) if dim is None else g.val(a)
     if any(g.sizes.number(n) == 0 for n in a.shape):
