@@ -40,6 +40,9 @@ _COMPREHENSION_NAMES = {
 }
 
 
+AROUND = "_ingot_around"  # the function that rewritten code is compiled in: names of all code inside say so
+
+
 @dataclass(frozen=True)
 class Key:
     """A piece of code as one finds it again in its source: file, first line, name; lambdas also by place."""
@@ -169,7 +172,7 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
     elif isinstance(root, ast.FunctionDef) and root.name not in free:
         before = [ast.Global([root.name])]  # a function of the module that calls itself finds it there
     arguments = ast.arguments([], [ast.arg(v) for v in free], None, [], [], None, [])
-    outer = ast.FunctionDef("_ingot_around", arguments, [*before, inner], [])
+    outer = ast.FunctionDef(AROUND, arguments, [*before, inner], [])
     module = ast.fix_missing_locations(ast.copy_location(ast.Module([outer], []), root))
     for node in ast.walk(module):
         if isinstance(node, (ast.stmt, ast.expr)) and not hasattr(node, "lineno"):

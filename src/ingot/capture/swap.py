@@ -11,7 +11,7 @@ import gc
 from collections.abc import Generator, Iterator, Sequence
 from types import CodeType, FunctionType
 
-from ingot.capture.rewrite import Key, codes_in, rewritten
+from ingot.capture.rewrite import AROUND, Key, codes_in, rewritten
 from ingot.errors import ExportError
 
 _OPTIMIZED = 1  # co_flags of a function's code; module and class bodies run through function objects too
@@ -49,14 +49,17 @@ def swapped(marks: Sequence[Key]) -> Generator[None]:
 
 
 def _owners(marks: Sequence[Key]) -> dict[Key, list[FunctionType]]:
-    """Live functions whose code, or code inside it, is marked."""
+    """Live functions whose code, or code inside it, is marked; not operands and blocks that an earlier
+    recording made of theirs, which stand at the same places.
+    """
     found: dict[Key, list[FunctionType]] = {m: [] for m in marks}
     if not marks:
         return found
     files = {m.file for m in marks}
     for function in _functions():
         code = function.__code__
-        if code.co_flags & _OPTIMIZED and code.co_filename in files:
+        made = code.co_qualname.startswith(f"{AROUND}.")
+        if code.co_flags & _OPTIMIZED and code.co_filename in files and not made:
             inside = {Key.of(c) for c in codes_in(code)}
             for mark in marks:
                 if mark in inside:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
+import ingot
 from tests.capture.constructs.support import (
     Case,
     Cases,
@@ -434,3 +436,19 @@ def break_out_of_two_loops(x: T) -> T:
 def test_loops(case: Case) -> None:
     """As many rounds as the inputs say, none among them."""
     check(case)
+
+
+def _collatz(n: int) -> int:
+    c = 0
+    while n != 1:
+        n = n // 2 if n % 2 == 0 else 3 * n + 1
+        c += 1
+    return c
+
+
+def test_a_loop_called_inside_a_lambda() -> None:
+    """The lambda is rewritten too, again and again, and each form holds operands at the places of others."""
+    program = ingot.export(lambda n: torch.as_tensor(_collatz(n.item())), (torch.tensor(6),))
+    session = program.session()
+    for n in (1, 6, 7, 27):
+        assert session.run(None, {session.get_inputs()[0].name: np.array(n)})[0] == _collatz(n)
