@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +39,7 @@ DRAWS_OUTSIDE = 8
 SEARCH_SECONDS = 10.0  # for inputs that take other sides of branches
 FITTING = 8  # ways to let sizes agree that are tried
 CALLS_IN_A_ROW = 3  # compared where the model has state
+RUNS = 8  # of a module that draws numbers, in which its results may have other sizes
 
 SHOWN = 4  # dimensions or facts that a message has at the most
 
@@ -67,7 +68,8 @@ class Report:
         default_factory=list[dict[str, int]]
     )  # sizes the module itself refuses
     #: sides of branches and loops that no case took; inputs that are empty, or do not fit each other, on
-    #: which the exported model fails; lines whose order of equal values is torch's own to choose
+    #: which the exported model fails; lines whose order of equal values is torch's own to choose; outputs
+    #: that depend on numbers drawn in the run
     unverified: list[str] = field(default_factory=list[str])
 
     @property
@@ -119,6 +121,7 @@ def verify(
                 "this Program has no record of its module; export it again, or give args and kwargs."
             )
         return verify_capture(model.capture, reference, runner=runner, rtol=rtol)
+    from ingot.capture.draws import drawn
     from ingot.capture.signature import arguments_of
 
     graph = load(model)
@@ -133,16 +136,21 @@ def verify(
     def called() -> list[Array]:
         return reference_outputs(reference, *call.with_tensors(call.tensors))
 
+    random = drawn(graph, {})
+
     def differences(expected: Sequence[Array]) -> dict[str, float]:
-        return {
-            name: _check(name, want, got, rtol, lambda want=want: want, "")
-            for name, want, got in zip(names, expected, results, strict=True)
-        }
+        found: dict[str, float] = {}
+        for i, (name, want, got) in enumerate(zip(names, expected, results, strict=True)):
+            if name in random:
+                _check_kind(name, want, got, (called()[i] for _ in range(RUNS)), "")
+            else:
+                found[name] = _check(name, want, got, rtol, lambda want=want: want, "")
+        return found
 
     expected = called()
     _require_as_many(expected, names)
     found, ties = _with_ties(differences, expected, called)
-    return Report([Case({}, found)], unverified=ties)
+    return Report([Case({}, found)], unverified=[*ties, *_not_compared(random)])
 
 
 def _with_ties(
@@ -269,7 +277,7 @@ def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int
     from ingot.capture.sample import sampled_inputs, sizes_outside
 
     rows = {guard: found for guard, found in branches(captured) if found.status == "checked"}
-    if not rows:
+    if not rows or draws_of(captured):  # of values that are not compared nobody knows that they are equal
         return captured
     unchecked = captured.model.clone()
     lift(unchecked, {str(guard.condition) for guard in rows})
@@ -367,6 +375,22 @@ def _compared(captured: Capture) -> list[str]:
     return [*captured.output_names, *captured.recording.left, *(s.output_name for s in states)]
 
 
+def draws_of(captured: Capture) -> dict[str, frozenset[str]]:
+    """For each of the compared outputs that depends on numbers drawn in the run, the operators that draw."""
+    from ingot.capture.draws import drawn
+
+    states = captured.recording.states
+    return drawn(captured.model, {s.input_name: s.output_name for s in states})
+
+
+def _not_compared(random: Mapping[str, frozenset[str]]) -> list[str]:
+    return [
+        f"the values of output {name!r}, which depend on numbers drawn anew in every run "
+        f"({some(sorted(lines), ', ')}): only dtype and shape are compared"
+        for name, lines in random.items()
+    ]
+
+
 def _exported_calls(
     captured: Capture, run: Run, rows: Sequence[list[Any]], count: int
 ) -> list[Sequence[Array]]:
@@ -395,6 +419,7 @@ class _Trial:
 
     def __post_init__(self) -> None:
         self.run = self.runner(self.model or self.captured.model)
+        self.drawn = draws_of(self.captured)
 
     def _ignored(self, inputs: list[Any], sizes: Mapping[str, int], wanted: Sequence[Array]) -> bool:
         """Whether inputs differ in the size of an axis that the example has alike, batches say, and those
@@ -437,7 +462,7 @@ class _Trial:
         reached: what the inputs were searched for
         """
         from ingot.capture.attempt import refuses
-        from ingot.capture.sample import fair_inputs
+        from ingot.capture.sample import fair_inputs, undecided
         from ingot.capture.where import raise_if_ours
 
         captured, report = self.captured, self.report
@@ -466,9 +491,11 @@ class _Trial:
         try:
             got = _exported_calls(captured, self.run, rows, len(wanted))
         except IngotError as error:
-            ignored = 0 in sizes.values() or self._ignored(rows[0], sizes, wanted[0])
+            open_lines = undecided(captured, sizes)
+            ignored = 0 in sizes.values() or open_lines or self._ignored(rows[0], sizes, wanted[0])
             if report.cases and not reached and ignored:
-                report.unverified.append(f"the exported model fails for {where}: {error}")
+                unfit = f", which may not fit each other at {some(open_lines, ', ')}" if open_lines else ""
+                report.unverified.append(f"the exported model fails for {where}{unfit}: {error}")
                 return False
             raise VerificationError(
                 f"the exported model fails for {where}, where the module gives a result: {error}"
@@ -483,6 +510,10 @@ class _Trial:
             for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
                 at = f"{where}, call {call + 1} in a row" if states else where
                 for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
+                    if name in self.drawn:
+                        again = (_reference_calls(captured, self.module, rows)[call][i] for _ in range(RUNS))
+                        _check_kind(name, want, result, again, at)
+                        continue
                     try:
                         part = _check(name, want, result, self.rtol, lambda c=call, i=i: shaken(c, i), at)
                     except VerificationError:
@@ -498,7 +529,7 @@ class _Trial:
                 differences, wanted, lambda: _reference_calls(captured, self.module, rows)
             )
         except VerificationError as error:
-            if captured.recording.touched:
+            if captured.recording.touched or self.drawn:  # a draw would be the first difference
                 raise
             from ingot.capture.bisect import first_difference
             from ingot.capture.ties import FirstOfEqual
@@ -507,7 +538,8 @@ class _Trial:
             with FirstOfEqual():
                 node = first_difference(captured, captured.source, self.runner, rows[0], feeds, _differs)
             raise VerificationError(f"{error}{node}") from error
-        report.unverified += [line for line in ties if line not in report.unverified]
+        lines = [*ties, *_not_compared(self.drawn)]
+        report.unverified += [line for line in lines if line not in report.unverified]
         report.cases.append(Case(sizes, found))
         self.compared.append((list(rows[0]), sizes))
         return True
@@ -592,6 +624,27 @@ def _check(
         f"output {name!r}{at}: the exported model differs from the module by {difference:.3g}, where "
         "values reach "
         f"{scale:.3g} and {tolerance * scale:.3g} is allowed."
+    )
+
+
+def _check_kind(name: str, want: Array, got: Array, again: Iterable[Array], where: str) -> None:
+    """An output that depends on drawn numbers has the module's dtype and shape, but for axes whose size is
+    another one each time that the module runs.
+
+    Raises:
+        VerificationError: it has not.
+    """
+    if got.dtype == want.dtype and got.shape == want.shape:
+        return
+    if got.dtype == want.dtype and got.ndim == want.ndim:
+        runs = np.array([want.shape, *(other.shape for other in again if other.ndim == want.ndim)])
+        differ = np.array(got.shape) != want.shape
+        if (runs != runs[0]).any(0)[differ].all():
+            return
+    at = f" at {where}" if where else ""
+    raise VerificationError(
+        f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model "
+        f"{got.dtype} {list(got.shape)}."
     )
 
 

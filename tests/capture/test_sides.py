@@ -13,9 +13,16 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import ingot
 from ingot.capture.attempt import capture
+from ingot.capture.sample import sampled_inputs
 from ingot.capture.sides import watched
 from ingot.errors import ExportError, VerificationError
-from ingot.verify import ingot_runner, verify_capture
+from ingot.verify import (
+    Case,
+    Report,
+    _Trial,  # pyright: ignore[reportPrivateUsage]
+    ingot_runner,
+    verify_capture,
+)
 from tests.capture.support import ort_runner, parity
 
 T = torch.Tensor
@@ -217,3 +224,23 @@ def test_what_fails_without_contents_alone_is_refused() -> None:
     assert 'raise RuntimeError("no contents")' in str(found.value) and "dynamic_shapes" in str(found.value)
     with pytest.raises(ExportError, match="itself refuses its example"):
         capture(wrong, (torch.rand(2, 3),))
+
+
+def test_sizes_of_which_only_the_run_knows_whether_they_fit_are_reported() -> None:
+    """One new token beside a mask of more: the module repeats it, which the example's sizes give no reason
+    to.
+    """
+
+    def f(x: T, mask: T, past: T) -> T:
+        seen = 0 if past.numel() == 0 else past.shape[1]
+        y = x + mask.cumsum(1)[:, seen:]
+        if not isinstance(mask, FakeTensor):  # as transformers skips a mask that hides nothing
+            return y.sum(1) + past.sum()
+        return y @ torch.ones(x.shape[1]) + past.sum()
+
+    captured = capture(f, (torch.rand(2, 4), torch.ones(2, 9), torch.rand(1, 5)))
+    trial = _Trial(captured, captured.original, ingot_runner, None, Report([Case({}, {})]))
+    sizes = {name: int(n) for name, n in captured.table.sizes.items()} | {"x_dim1": 1}
+    taken = trial.compare([sampled_inputs(captured, sizes, np.random.default_rng(0))], sizes)
+    (line,) = trial.report.unverified
+    assert not taken and "may not fit each other at " in line and "test_sides.py:" in line

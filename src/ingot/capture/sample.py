@@ -113,6 +113,19 @@ def allowed(captured: Capture, sizes: Mapping[Any, Any]) -> dict[Any, Any] | Non
     return None if refused else known
 
 
+def undecided(captured: Capture, sizes: Mapping[str, int]) -> list[str]:
+    """Lines of relations between sizes that an operator asks for, of which only the run knows whether these
+    sizes meet them: where the past of a cache is as long as its contents say, for instance.
+    """
+    env = captured.recording.env
+    known = env.at({s: sympy.Integer(sizes[env.names[s]]) for s in free_sizes(captured)})
+    return [
+        guard.where
+        for guard in env.held.values()
+        if not guard.by_user and guard.condition.xreplace(known) not in (sympy.true, sympy.false)
+    ]
+
+
 def within(captured: Capture, symbol: Any, n: int) -> bool:
     """Whether a dimension may have this size by its declared range."""
     low, high = captured.table.ranges.get(captured.recording.env.names[symbol], (0, None))

@@ -1,0 +1,98 @@
+"""Values that depend on random numbers are not compared; their dtype and shape are, and other outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ingot
+from ingot.errors import IngotError, VerificationError
+
+X = torch.randn(9, 2)
+
+
+def _mixed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x * 2, x + torch.rand_like(x), x[torch.rand(x.shape[0]) > 0.5]
+
+
+@pytest.mark.parametrize(
+    ("draw", "operator"),
+    [
+        (lambda x: x + torch.rand_like(x), "RandomUniform"),
+        (lambda x: x + torch.randn(2), "RandomNormal"),
+        (lambda x: nn.functional.dropout(x, 0.5, True), "RandomUniform"),
+    ],
+)
+def test_what_draws_is_exported_and_said(draw: Callable[[Tensor], Tensor], operator: str) -> None:
+    """The report names the operator and its line; nothing says that values were compared."""
+    program = ingot.export(draw, (X,))
+    report = program.verification
+    assert report is not None and all(not case.differences for case in report.cases)
+    (line,) = report.unverified
+    assert operator in line and "test_draws.py:" in line and "'output'" in line
+    assert any(a.kind == "random" for a in program.assumptions)
+
+
+def test_only_what_depends_on_a_draw_is_left_out() -> None:
+    """Another output of the model is compared; so are dtype and shape of those that draw, but for an axis
+    that has another size in each run of the module.
+    """
+    program = ingot.export(_mixed, (X,))
+    assert program.verification is not None
+    assert all(set(case.differences) == {"output_0"} for case in program.verification.cases)
+    for other, named in [
+        (lambda x: (x * 2.01, *_mixed(x)[1:]), "'output_0'.*differs"),
+        (lambda x: (x * 2, x.double(), _mixed(x)[2]), "'output_1'.*float64"),
+        (lambda x: (x * 2, x[:, :1], _mixed(x)[2]), r"'output_1'.*\[9, 1\]"),
+        (lambda x: (x * 2, _mixed(x)[1], _mixed(x)[2][:, :1]), r"'output_2'.*, 1\]"),
+    ]:
+        with pytest.raises(VerificationError, match=named):
+            ingot.verify(program, other)
+    report = ingot.verify(program.model, _mixed, (X,))
+    assert set(report.cases[0].differences) == {"output_0"} and len(report.unverified) == 2
+
+
+class _Walk(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("place", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        before = self.place.clone()
+        self.place += torch.rand(3)
+        return x + before, x * 3, before
+
+
+def test_draws_reach_later_calls_through_state_and_leave_loops() -> None:
+    """What the state of an earlier call decides was drawn as well; so is what a loop carries."""
+    program = ingot.export(_Walk(), (torch.randn(3),), state="inputs")
+    assert program.verification is not None
+    assert set(program.verification.cases[0].differences) == {"output_1"}
+
+    def looped(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = x
+        for _ in range(int((x > 0).sum().item())):
+            y = y + torch.randn_like(y)
+        return y, x - 1
+
+    program = ingot.export(looped, (torch.tensor([1.0, -1.0, 2.0]),))
+    assert program.verification is not None
+    assert set(program.verification.cases[0].differences) == {"output_1"}
+
+
+def test_a_branch_on_sizes_stays_checked_where_values_are_drawn() -> None:
+    """Nothing shows that the other way gives the same."""
+
+    def branched(x: Tensor) -> tuple[Tensor, Tensor]:
+        way = "short" if x.shape[0] == 1 else "long"
+        return x.sum(0), (x[0] if way == "short" else x.sum(0)) + torch.rand(2)
+
+    program = ingot.export(branched, (X,))
+    (branch,) = [a for a in program.assumptions if a.kind == "branch"]
+    assert branch.status == "checked"
+    with pytest.raises(IngotError):
+        program.session().run(None, {"x": np.zeros((1, 2), np.float32)})
