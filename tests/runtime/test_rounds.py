@@ -64,6 +64,9 @@ def same(got: list[np.ndarray], want: list[np.ndarray]) -> None:
     for a, b in zip(got, want, strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         np.testing.assert_array_equal(a, b)
+        if a.dtype.kind == "f":
+            numbers = ~np.isnan(a)
+            np.testing.assert_array_equal(np.signbit(a[numbers]), np.signbit(b[numbers]))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 9])
@@ -180,6 +183,43 @@ def test_boxes_that_are_crossed_out() -> None:
         assert n < 30 or by_numpy > 3
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        "Relu(u)", "Max(zero, u)", "Max(u, zero)", "Min(zero, u)", "Min(u, zero, u)", "Clip(u, least)",
+        "Clip(u, , least)", "Clip(u, least, least)", "Abs(u)", "Neg(u)",
+        "ReduceMax(u)", "ReduceMin(u)", "ReduceMax<keepdims = 0>(u, axis)",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float", "double", "float16"])
+@pytest.mark.parametrize("zeros", [[-0.0], [0.0], [-0.0, 0.0], [0.0, -0.0, -0.0]])
+def test_signs_of_zeros(node: str, dtype: str, zeros: list[float]) -> None:
+    """They show in what 1 is divided by."""
+    text = f"""g (int64 n, {dtype}[k] x, {dtype}[1] zero, {dtype} least, {dtype} one) => ({dtype}[m] y) {{
+        y = Loop(n, , x) <
+            body = b (int64 i, bool c, {dtype}[a] u) => (bool d, {dtype}[z] v) {{
+                d = Identity(c)
+                axis = Constant<value_ints = [0]>()
+                minus = Constant<value_ints = [-1]>()
+                small = {node}
+                row = Reshape(small, minus)
+                large = Div(one, row)
+                tiny = Div(one, large)
+                v = Concat<axis = 0>(u, tiny)
+            }}
+        >
+    }}"""
+    type_ = {"float": np.float32, "double": np.float64, "float16": np.float16}[dtype]
+    feed = {"n": np.array(3), "x": np.array(zeros, type_), "one": np.array(1, type_)}
+    for bound in (0.0, -0.0):
+        feed |= {"zero": np.array([bound], type_), "least": np.array(bound, type_)}
+        want = by_plans(text, feed)
+        outputs, by_numpy = run(text, feed, 3)
+        for one_run in outputs:
+            same(one_run, want)
+        assert by_numpy or node.startswith("Reduce")
+
+
 _UNARY = ["Neg", "Abs", "Relu", "Identity"]
 _BINARY = ["Add", "Sub", "Mul", "Div", "Max", "Min"]
 
@@ -231,7 +271,8 @@ def test_nodes_at_random(data: st.DataObject) -> None:
         [info("n", [], TensorProto.INT64), info("x", ["k"])], [info("y", ["m"])],
     )  # fmt: skip
     x = np.random.default_rng(data.draw(st.integers(0, 9))).standard_normal(7).astype(np.float32)
-    x[0] = data.draw(st.sampled_from([1, 0, np.nan, np.inf]))
+    x[0] = data.draw(st.sampled_from([1, 0, -0.0, np.nan, np.inf]))
+    x[3:5] = data.draw(st.sampled_from([(1, 2), (0, -0.0), (-0.0, 0), (-0.0, -0.0)]))
     feed: Feed = {"n": np.array(data.draw(st.sampled_from([0, 1, 4]))), "x": x}
     want = by_plans(model, feed)
     outputs, _ = run(model, feed, 2)

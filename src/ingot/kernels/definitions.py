@@ -171,19 +171,27 @@ def multiply_add(x: Array, factor: Array, term: Array) -> Array:
     return x * factor + term
 
 
+def _smaller(a: Array, b: Array) -> Array:
+    return np.where((b < a) | (b != b), b, a)
+
+
+def _larger(a: Array, b: Array) -> Array:
+    return np.where((b > a) | (b != b), b, a)
+
+
 def minimum(*xs: Array) -> Array:
-    """The smallest operand, or NaN if there is one."""
-    return functools.reduce(np.minimum, xs)
+    """The smallest operand, the first where +0 meets -0, or NaN if there is one."""
+    return functools.reduce(_smaller, xs)
 
 
 def maximum(*xs: Array) -> Array:
-    """The largest operand, or NaN if there is one."""
-    return functools.reduce(np.maximum, xs)
+    """The largest operand, the first where +0 meets -0, or NaN if there is one."""
+    return functools.reduce(_larger, xs)
 
 
 def clip(x: Array, low: Array, high: Array) -> Array:
     """Min(Max(x, low), high)."""
-    return np.minimum(np.maximum(x, low), high)
+    return minimum(maximum(x, low), high)
 
 
 def divide(a: Array, b: Array) -> Array:
@@ -269,8 +277,8 @@ def gelu(x: Array, approximate: str = "none") -> Array:
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0)."""
-    return np.maximum(x, 0)
+    """max(x, 0), and -0 for -0."""
+    return maximum(x, x.dtype.type(0))
 
 
 def leaky_relu(x: Array, alpha: float = LEAKY_ALPHA) -> Array:

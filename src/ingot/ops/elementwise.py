@@ -26,6 +26,8 @@ from ingot.kernels.definitions import (
     hard_swish,
     is_inf,
     leaky_relu,
+    maximum,
+    minimum,
     mish,
     power,
     prelu,
@@ -405,7 +407,7 @@ class Max(Variadic):
 
     def combine(self, arrays: list[Array]) -> Array:
         """The largest; NaN wins."""
-        return _fold_left(np.maximum, arrays)
+        return maximum(*arrays)
 
 
 @register("Min", since=13)
@@ -416,7 +418,7 @@ class Min(Variadic):
 
     def combine(self, arrays: list[Array]) -> Array:
         """The smallest; NaN wins."""
-        return _fold_left(np.minimum, arrays)
+        return minimum(*arrays)
 
 
 @register("Clip", since=13)
@@ -438,9 +440,9 @@ class Clip(Op):
         x = y = present(inputs, 0)
         low, high = given(inputs, 1), given(inputs, 2)
         if low is not None:
-            y = np.maximum(y, low.reshape(()))
+            y = maximum(y, low.reshape(()))
         if high is not None:
-            y = np.minimum(y, high.reshape(()))
+            y = minimum(y, high.reshape(()))
         return [rounded(y, x.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:

@@ -9,6 +9,7 @@ bodies native code can run (`compiler/bodies.py`).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import threading
@@ -35,7 +36,7 @@ from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Bound, Facts, evaluated, evaluated_late
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.profile import Record
-from ingot.runtime.rounds import Rounds
+from ingot.runtime.rounds import Rounds, UndecidedError
 from ingot.runtime.threads import Team
 
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
@@ -398,9 +399,10 @@ class Driver:
             shapes = _shapes(arrays)
             last, before = before, shapes
             if last is not None and last != shapes and body.prefers_rounds(shapes, arrays):
-                if graph not in rounds:
-                    rounds[graph] = body.rounds.begin(arrays[count:])
-                return rounds[graph](arrays[:count])
+                with contextlib.suppress(UndecidedError):
+                    if graph not in rounds:
+                        rounds[graph] = body.rounds.begin(arrays[count:])
+                    return rounds[graph](arrays[:count])
             if record is None:
                 return body.run(arrays)
             turn = Record()

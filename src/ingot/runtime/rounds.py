@@ -3,20 +3,21 @@
 A plan belongs to shapes and takes milliseconds to make. A list that grows, or boxes that are crossed out,
 give each round shapes of its own: where arrays are small, NumPy is done before a plan would have been. Only
 nodes whose results have one right value are computed so, to the last bit: which plans there were does not
-show.
+show. Of +0 and -0 the first is the larger one, and the smaller one, in both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
 from ingot.ops.control import Control
+from ingot.ops.numeric import is_float
 from ingot.ops.registry import Op, evaluated, evaluated_late
 
 #: Elements that a round's inputs, and constants, may have together: a few microseconds for each node.
@@ -42,6 +43,12 @@ _EXACT_AFTER_A_LOOK = frozenset(
         "SequenceInsert", "SequenceLength", "Split",
     )
 )  # fmt: skip
+#: Where +0 meets -0, plans give the one that their order of elements leads to.
+_OF_ANY_ORDER = frozenset(("ReduceMax", "ReduceMin"))
+
+
+class UndecidedError(Exception):
+    """A round has a result with more than one right value: it is for a plan."""
 
 
 class Rounds:
@@ -86,7 +93,10 @@ class Rounds:
         return False
 
     def begin(self, captured: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
-        """What runs a round, given the body's inputs; nodes that depend on none of those are computed now."""
+        """What runs a round, given the body's inputs; nodes that depend on none of those are computed now.
+
+        Both raise UndecidedError.
+        """
         index = self._index
         steady = dict(self._constants)
         steady.update(zip(index.captured, captured, strict=True))
@@ -107,6 +117,8 @@ class Rounds:
 
         for node, op, looks in nodes:
             inputs = [None if value is None else values[value] for value in node.inputs]
+            if node.op_type in _OF_ANY_ORDER and _has_both_zeros(inputs[0]):
+                raise UndecidedError
             if isinstance(op, Control):
                 made: Sequence[Any] = op.run(node, inputs, run_graph)
             else:
@@ -124,6 +136,16 @@ class Rounds:
                 moving.update(node.outputs)
             parts[turns].append((node, op, node.op_type not in _EXACT))
         return parts[0], parts[1]
+
+
+def _has_both_zeros(x: Any) -> bool:
+    if not isinstance(x, np.ndarray):  # the node refuses it
+        return False
+    array = cast("np.ndarray[Any, Any]", x)
+    if not is_float(array.dtype):
+        return False
+    signs = np.signbit(array[array == 0])
+    return bool(signs.any() and not signs.all())
 
 
 def _is_exact(node: ir.Node) -> bool:
