@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from ingot.errors import ModelError, UnsupportedOperatorError
+import ingot
+from ingot.errors import IngotError, ModelError, UnsupportedOperatorError
 from ingot.loading import load, save
 from ingot.ops.interpreter import interpret
 
@@ -139,6 +141,20 @@ def test_tensors_without_their_numbers() -> None:
 def test_names_that_are_no_text() -> None:
     content = ir.to_proto(small()).SerializeToString()
     refused(content.replace(b"MatMul", b"MatM\xffl"), "is not UTF-8 text")
+
+
+def test_each_byte_of_a_file_damaged() -> None:
+    """It opens, or is refused by a typed error: whatever the byte was part of."""
+    proto = ir.to_proto(small())
+    proto.graph.node[0].name = "product"
+    content = proto.SerializeToString()
+    refused(content.replace(b"product", b"pr\x80duct"), "is not UTF-8 text")
+    for at in range(len(content)):
+        for byte in (0, 127, 128, 255):
+            damaged = bytearray(content)
+            damaged[at] = byte
+            with contextlib.suppress(IngotError):
+                ingot.InferenceSession(bytes(damaged))
 
 
 UNSORTED = """

@@ -276,7 +276,7 @@ class _Reader:
         array: Array | None,
     ) -> ir.Node:
         name, op_type, domain = proto.name, proto.op_type, proto.domain
-        if not type(op_type) is type(domain) is str or len(proto.device_configurations):
+        if not type(name) is type(op_type) is type(domain) is str or len(proto.device_configurations):
             raise _UnusualError
         own = scopes[0]
         inputs: list[ir.Value | None] = []
