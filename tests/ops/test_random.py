@@ -41,7 +41,25 @@ def test_normal_and_uniform_numbers(dtype: Any, like: bool) -> None:
     assert abs(wide[0].std() - 3) < 8 * 3 / 200
     assert abs(wide[1].mean() - 1) < 8 * 4 / 200
     assert wide[1].min() >= -1
-    assert wide[1].max() <= 3
+    assert wide[1].max() < 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        (onnx.TensorProto.FLOAT16, 0.0, 1.0),
+        (onnx.TensorProto.BFLOAT16, -2.0, 0.1),  # which bfloat16 has not
+        (onnx.TensorProto.FLOAT8E4M3FN, -1.0, 0.0),
+        (onnx.TensorProto.FLOAT, 16777216.0, 16777220.0),
+        (onnx.TensorProto.DOUBLE, 0.0, 1.0),
+    ],
+)
+def test_uniform_numbers_stay_below_the_end(dtype: int, low: float, high: float) -> None:
+    """Those that a dtype rounds up to it are the number before."""
+    made = drawn("RandomUniform", shape=[200, 200], dtype=dtype, low=low, high=high, seed=1.0)
+    wide = made.astype(np.float64)
+    assert wide.min() >= np.asarray(low, made.dtype).astype(np.float64)
+    assert wide.max() < np.float32(high)
 
 
 @pytest.mark.parametrize("op", ["RandomNormalLike", "RandomUniformLike", "Bernoulli"])

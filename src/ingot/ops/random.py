@@ -43,9 +43,17 @@ def _normal(node: ir.Node, shape: tuple[int, ...]) -> Array:
     return np.asarray(mean + scale * _generator(node).standard_normal(shape))
 
 
-def _uniform(node: ir.Node, shape: tuple[int, ...]) -> Array:
+def _uniform(node: ir.Node, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Rounded to `dtype`, and below `high` all the same."""
     low, high = attr_float(node, "low", 0.0), attr_float(node, "high", 1.0)
-    return np.asarray(low + (high - low) * np.asarray(_generator(node).random(shape), np.float64))
+    with np.errstate(over="ignore"):
+        drawn = np.asarray(low + (high - low) * _generator(node).random(shape)).astype(dtype)
+        first, last = np.array(low).astype(dtype), np.array(high).astype(dtype)
+    if not low < high:
+        return drawn
+    if last >= high:
+        last = np.nextafter(last, first)
+    return np.asarray(np.minimum(drawn, last))
 
 
 def _of_floats(node: ir.Node, dtype: DType) -> DType:
@@ -95,7 +103,7 @@ class RandomUniform(_Drawn):
         """In float64, rounded."""
         del inputs
         shape = attr_ints(node, "shape") or ()
-        return [_uniform(node, shape).astype(_dtype(node, np.dtype(np.float32)))]
+        return [_uniform(node, shape, _dtype(node, np.dtype(np.float32)))]
 
 
 @register("RandomNormalLike", since=22)
@@ -115,7 +123,7 @@ class RandomUniformLike(_DrawnLike):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """In float64, rounded."""
         x = present(inputs, 0)
-        return [_uniform(node, x.shape).astype(_dtype(node, x.dtype))]
+        return [_uniform(node, x.shape, _dtype(node, x.dtype))]
 
 
 @register("Bernoulli", since=22)
@@ -132,7 +140,7 @@ class Bernoulli(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A number of 0 … 1 for each element is below it, or not."""
         x = present(inputs, 0)
-        drawn: Array = _uniform(node, x.shape)
+        drawn = _uniform(node, x.shape, np.dtype(np.float64))
         return [np.asarray(drawn < x.astype(np.float64)).astype(_dtype(node, x.dtype))]
 
 
