@@ -75,7 +75,10 @@ def test_several_outputs_and_optional_inputs() -> None:
         return x * scale, x.sum(1), np.array(["unused"])
 
     ingot.register_op(
-        "com.example", name, function, shape=lambda x, b, s: [same(x), (np.float32, x.shape[:1])]
+        "com.example",
+        name,
+        function,
+        shape=lambda x, b, s: [same(x), (np.float32, x.shape[:1]), (object, (1,))],
     )
     proto = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["" : 20, "com.example" : 1]>
         g (float[N, 3] x, float s) => (float[N, 3] y, float[N] total) {{
@@ -164,9 +167,30 @@ BROKEN: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None, str]] = {
     "no shape": (lambda x: x, lambda x: (x.dtype, -1), "its shape function gave"),
     "negative": (lambda x: x, lambda x: (x.dtype, [-1, 3]), "its shape function gave"),
     "bad shapes": (lambda x: x, lambda x: 1 / 0, "its shape function raised ZeroDivisionError"),
+    "two outputs": (lambda x: (x, x), None, "its function gave 2 outputs, and the node has 1"),
+    "one promised": (lambda x: (x, x), same, "its function gave 2 outputs, and the node has 1"),
+    "numbers": (
+        lambda x: [1.0, 2],
+        None,
+        "output 0 of its function is of type list (of float, int)",
+    ),
     "no outputs": (lambda x: (), None, "its function gave 0 outputs, and the node has 1"),
     "attribute": (lambda x: x, None, "unexpected keyword argument 'a'"),
 }
+
+
+def test_lists_of_arrays_are_sequences_and_no_tensors() -> None:
+    name = fresh_name()
+    ingot.register_op("com.example", name, lambda x: [x, -x])
+    text = f"""<ir_version: 10, opset_import: ["" : 20, "com.example" : 1]>
+        g (float[N, 3] x) => (float[N, 3] y) {{
+            parts = com.example.{name}(x) at = Constant<value_int = 1>() y = SequenceAt(parts, at)
+        }}"""
+    (y,) = ingot.InferenceSession(onnx.parser.parse_model(text)).run(None, {"x": X})
+    np.testing.assert_array_equal(y, -X)
+    tensor = text.replace("parts = ", "y = ").replace("y = SequenceAt(parts, at)", "")
+    with pytest.raises(ingot.OperatorError, match=rf"{name}.*output 0 .* of type list \(of ndarray\)"):
+        ingot.InferenceSession(onnx.parser.parse_model(tensor)).run(None, {"x": X})
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -175,7 +199,7 @@ def test_a_broken_function_is_named(kind: str) -> None:
     name = fresh_name()
     ingot.register_op("com.example", name, function, shape=shape)
     session = ingot.InferenceSession(model(name, "<a: int = 1>" if kind == "attribute" else ""))
-    wanted = message.replace("[", r"\[").replace("]", r"\]")
+    wanted = message.replace("[", r"\[").replace("]", r"\]").replace("(", r"\(").replace(")", r"\)")
     for _ in range(2):  # the session stays usable
         with pytest.raises(ingot.OperatorError, match=rf"com\.example\.{name}.*{wanted}"):
             session.run(None, {"x": X})

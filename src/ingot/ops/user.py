@@ -36,8 +36,8 @@ def register_op(
     function: called with the inputs as NumPy arrays in the node's order (None for one that is left out;
     strings in arrays of dtype object, sequences as lists) and the node's attributes as keyword arguments
     (tensors as arrays); attributes that the node lacks are the function's own defaults. It returns an array,
-    or a tuple with one for each output. The arrays it gets are read-only and belong to the session: copy what
-    should outlive the call. Without `function` this is a decorator.
+    or a tuple with one for each output; a list of arrays is a sequence. The arrays it gets are read-only and
+    belong to the session: copy what should outlive the call. Without `function` this is a decorator.
 
     shape: called like `function`, with `Facts` (dtype, shape, and value where it is known before the run)
     in place of arrays; returns `(dtype, shape)`, or a list of such pairs, or None where data decides. With it
@@ -107,24 +107,37 @@ class UserOp(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """What the shape function says."""
+        facts = self._promised(node, inputs)
+        return None if facts is None else [*facts[: len(node.outputs)]]
+
+    def _promised(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts] | None:
+        """For each output of the operator: a node may leave the last ones out."""
         if self._shape is None:
             return None
         said = self._call(node, "shape function", self._shape, inputs)
         if said is None:
             return None
         pairs: list[Any] = list(said) if _is_list_of_pairs(said) else [said]
-        facts: list[Facts | None] = [_facts_of_pair(node, pair) for pair in pairs]
-        return self._as_many(node, "shape function", facts)
+        facts = [_facts_of_pair(node, pair) for pair in pairs]
+        _require_as_many(node, "shape function", facts)
+        return facts
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """What the function returns, checked against what the shape function promised."""
-        promised = self.infer(node, [_known_facts(x) for x in inputs])
+        promised = self._promised(node, [_known_facts(x) for x in inputs])
         results = self._call(node, "function", self._function, [_read_only(x) for x in inputs])
         several = isinstance(results, tuple) or (isinstance(results, list) and len(node.outputs) > 1)
         made: list[Any] = list(cast("Sequence[Any]", results)) if several else [results]
-        made = self._as_many(node, "function", [_as_value(node, i, value) for i, value in enumerate(made)])
+        _require_as_many(node, "function", made)
+        if len(made) > max(len(node.outputs), len(promised or ())):
+            raise OperatorError(
+                f"{label(node)}: its function gave {len(made)} outputs, and the node has "
+                f"{len(node.outputs)}. Return no more than those, or let the shape function promise "
+                "them all: a node may leave out the last ones."
+            )
+        made = [_as_value(node, i, value) for i, value in enumerate(made[: len(node.outputs)])]
         for i, (value, facts) in enumerate(zip(made, promised or [], strict=False)):
-            if facts is not None and _describe(value) != _describe(facts):
+            if _describe(value) != _describe(facts):
                 raise OperatorError(
                     f"{label(node)}: output {i} of its function is {_describe(value)}, and its shape "
                     f"function promised {_describe(facts)}. Correct one of them."
@@ -144,13 +157,13 @@ class UserOp(Op):
                 + (f" and the attributes {', '.join(attributes)}." if attributes else ".")
             ) from error
 
-    def _as_many(self, node: ir.Node, what: str, values: list[Any]) -> list[Any]:
-        if len(values) < len(node.outputs):
-            raise OperatorError(
-                f"{label(node)}: its {what} gave {len(values)} outputs, and the node has "
-                f"{len(node.outputs)}. Return a tuple with one for each."
-            )
-        return values[: len(node.outputs)]
+
+def _require_as_many(node: ir.Node, what: str, values: Sequence[Any]) -> None:
+    if len(values) < len(node.outputs):
+        raise OperatorError(
+            f"{label(node)}: its {what} gave {len(values)} outputs, and the node has "
+            f"{len(node.outputs)}. Return a tuple with one for each."
+        )
 
 
 def _is_list_of_pairs(said: Any) -> bool:
@@ -190,15 +203,25 @@ def _read_only(value: Any) -> Any:
 
 def _as_value(node: ir.Node, index: int, value: Any) -> Any:
     """An array; lists of arrays and maps are sequences and maps."""
-    if isinstance(value, (list, dict)) or (value is None and not node.outputs[index : index + 1]):
-        return cast("Any", value)
+    output = node.outputs[index]
+    if isinstance(value, (list, dict)) and not isinstance(output.type, ir.TensorType):
+        items = cast("list[Any] | dict[Any, Any]", value)
+        if isinstance(items, dict) or all(isinstance(x, (np.ndarray, dict)) for x in items):
+            return items
     if isinstance(value, (np.ndarray, np.generic, int, float, bool)):
         array = np.asarray(value)
         return array.astype(object) if array.dtype.kind in "US" else array
     raise OperatorError(
-        f"{label(node)}: output {index} of its function is of type {type(value).__name__}, and must be "
+        f"{label(node)}: output {index} of its function is of type {_kind(value)}, and must be "
         "a NumPy array. Convert it with np.asarray."
     )
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, list):
+        return type(value).__name__
+    kinds = sorted({type(item).__name__ for item in cast("list[Any]", value)})
+    return f"list (of {', '.join(kinds)})" if kinds else "list"
 
 
 def _attribute(node: ir.Node, attribute: ir.Attr) -> Any:
