@@ -36,6 +36,13 @@ from ingot.capture.weights import Weights
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError
 
+#: The lowest and the highest number of each dtype of integers.
+_INTEGERS = {
+    dtype: (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    for dtype in DTYPES
+    if not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+}
+
 
 class Recorder:
     """The state of one recording, and what rows use to emit: `val`, `operand`, `op`, `const`, `shape`."""
@@ -226,7 +233,10 @@ class Recorder:
         return self.entry(tensor).real
 
     def const(self, value: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
-        """A constant of a torch dtype."""
+        """A constant of a torch dtype; an integer that the dtype has not wraps, as torch's scalars do."""
+        if isinstance(value, int) and dtype in _INTEGERS:
+            lowest, highest = _INTEGERS[dtype]
+            value = (value - lowest) % (highest - lowest + 1) + lowest
         return self.graph.const(value, DTYPES[dtype])
 
     def scalar(self, number: Any) -> ir.Value:
