@@ -45,6 +45,13 @@ def test_sizes_come_from_shapes_then_dims_then_a_batch_of_one() -> None:
         sizes_of(IMAGE, {}, {})
 
 
+@pytest.mark.parametrize("text", ["image:1x3x32x32:floaty", "image:1x3x4x4:floax32"])
+def test_a_word_that_is_no_dtype_is_not_taken_for_dims(text: str) -> None:
+    name, dims, _ = parse_shape(text)
+    with pytest.raises(InputError, match=f"--shape {text}: 'floa.*' is no dtype; it may be float"):
+        random_feed([IMAGE], {name: dims}, {}, seed=0)
+
+
 def test_random_feed_repeats_and_integers_are_safe_token_ids() -> None:
     feed = random_feed([IMAGE, IDS], {}, {"h": 4, "w": 4, "length": 50}, seed=3)
     again = random_feed([IMAGE, IDS], {}, {"h": 4, "w": 4, "length": 50}, seed=3)

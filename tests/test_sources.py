@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ingot.errors import ExportError, MissingExtraError
+from ingot.feeds import parse_shape
 from ingot.sources import Source, load_source, with_examples
 
 CODE = """
@@ -115,3 +116,5 @@ def test_a_described_input_takes_the_place_of_the_factorys() -> None:
     assert made.args[0].shape == (2,) and made.kwargs == {}
     with pytest.raises(ExportError, match="--shape y: forward has no such argument; it has x"):
         with_examples("m", Source(model, (1,)), [("y", [2], None)])
+    with pytest.raises(ExportError, match="--shape x:1x3:floaty: 'floaty' is no dtype; it may be float"):
+        with_examples("m", Source(model, (1,)), [parse_shape("x:1x3:floaty")])

@@ -57,6 +57,14 @@ def parse_shape(text: str) -> tuple[str, list[int | str], str | None]:
     return match["name"], dims, dtype
 
 
+def wrong_dtype(name: str, dims: Sequence[int | str], inputs: Collection[str]) -> str | None:
+    """What to say of `image:1x3:flaot`, which `parse_shape` takes for dims of an input `image:1x3`."""
+    if not dims or not any(name.startswith(f"{known}:") for known in inputs):
+        return None
+    end = "x".join(map(str, dims))
+    return f"--shape {name}:{end}: {end!r} is no dtype; it may be {', '.join(NAMES_OF_DTYPES)}"
+
+
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
@@ -156,6 +164,9 @@ def _check_names(
         known = dict.fromkeys(name for _, name in there)
         for name in wanted:
             if name not in known:
+                wrong = wrong_dtype(name, shapes[name], known) if option == "--shape" else None
+                if wrong is not None:
+                    raise InputError(wrong)
                 raise InputError(
                     f"{option} {name}: the model has no such {what}; it has {', '.join(known) or 'none'}"
                 )

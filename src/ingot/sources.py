@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ingot.errors import ExportError, IngotError, MissingExtraError
+from ingot.feeds import wrong_dtype
 
 #: What PyTorch's exported programs and TorchScript modules are called.
 MODEL_SUFFIXES = (".pt2", ".pt", ".pth", ".jit", ".ts", ".torchscript")
@@ -95,6 +96,10 @@ def with_examples(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [arg for arg in described if arg not in parameters and not takes_any]
     if unknown:
+        for arg, dims, _ in specs:
+            wrong = wrong_dtype(arg, dims, parameters) if arg == unknown[0] else None
+            if wrong is not None:
+                raise ExportError(wrong)
         raise ExportError(f"--shape {unknown[0]}: forward has no such argument; it has {wanted}")
     args = list(source.args)
     for position, arg in enumerate(parameters):
