@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.control import branch, loop
+from ingot.ops.body_memory import LoopMemory, Targets, block_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64
 from ingot.ops.registry import (
@@ -27,7 +28,6 @@ from ingot.ops.registry import (
     normal_axis,
     register,
 )
-from ingot.ops.rounds import Rounds, Targets, block_of
 
 #: Runs a subgraph on its inputs, in order, and returns its outputs; the runner supplies the values from
 #: outside.
@@ -184,19 +184,19 @@ class Loop(Control):
         trips = None if limit is None else plan.plain(limit)
         first = None if live is None or _is_true(plan.facts(live)) else plan.plain(live)
         counter = plan.temporary((), INT64)
-        rounds = Rounds(plan, node, graph, carried, (2, 1))
-        rounds.inputs[graph.inputs[0]] = counter
+        memory = LoopMemory(plan, node, graph, carried, (2, 1))
+        memory.inputs[graph.inputs[0]] = counter
         for number in range(len(carried), len(body.results) - 1):
             assert limit is not None
             most = plan.constant(limit)
             assert most is not None
-            rounds.write(number, int(most.reshape(())), 0, False)
+            memory.write(number, int(most.reshape(())), 0, False)
         always = _is_true(body.results[0])
-        condition = rounds.outputs[0] = plan.temporary((), BOOL)
-        block = rounds.block([0] if always else [])
+        condition = memory.outputs[0] = plan.temporary((), BOOL)
+        block = memory.block([0] if always else [])
         flags = plan.watch(body)
         plan.emit(loop(block, flags, counter, trips, first, None if always else condition))
-        rounds.finish()
+        memory.finish()
         return True
 
 
@@ -267,21 +267,21 @@ class Scan(Control):
         states, sequences = values[:-count], values[len(values) - count :]
         axes = self._axes(node, "input", [plan.facts(value) for value in sequences])
         length = plan.facts(sequences[0]).shape[axes[0]]
-        rounds = Rounds(plan, node, graph, states, (0, 0))
+        memory = LoopMemory(plan, node, graph, states, (0, 0))
         for value, own, axis, back in zip(
             sequences, graph.inputs[len(states) :], axes, _directions(node, "input", count), strict=True
         ):
             view = plan.view(value)
             rows = view.transpose([axis, *(d for d in range(view.rank) if d != axis)])
-            rounds.read(own, rows if rows.is_contiguous else plan.copied(rows), back)
+            memory.read(own, rows if rows.is_contiguous else plan.copied(rows), back)
         stacked = [Facts(row.dtype, (length, *row.shape)) for row in body.results[len(states) :]]
         axes = self._axes(node, "output", stacked)
         for number, back in enumerate(_directions(node, "output", len(axes))):
-            rounds.write(len(states) + number, length, axes[number], back)
+            memory.write(len(states) + number, length, axes[number], back)
         trips = plan.plain(plan.known(np.array(length, INT64)))
         counter = plan.temporary((), INT64)
-        plan.emit(loop(rounds.block(), plan.watch(body), counter, trips))
-        rounds.finish()
+        plan.emit(loop(memory.block(), plan.watch(body), counter, trips))
+        memory.finish()
         return True
 
     @staticmethod

@@ -42,7 +42,7 @@ class Targets:
             self._plan.emit(copy(made, target, self._plan.machine))
 
 
-class Rounds:
+class LoopMemory:
     """The memory of a loop: what is carried from round to round, what is read and written row by row.
 
     ahead: how many inputs, and outputs, of the body come before what is carried.
