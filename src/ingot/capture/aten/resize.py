@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
@@ -28,6 +31,10 @@ def _resize(
     """Resize to sizes; by scales where torch was given scales, which then also place the samples."""
     lead = x.dim() - len(size)
     before = x.shape[lead:]
+    if attributes["mode"] == "nearest":
+        samples = _Nearest(g, x, size, scales, attributes["coordinate_transformation_mode"] == "half_pixel")
+        if not samples.by_resize():
+            return samples.gathered()
     if attributes["coordinate_transformation_mode"] == "align_corners" and "antialias" in attributes:
         sizes = [(g.sizes.number(n), g.sizes.number(t)) for n, t in zip(before, size, strict=True)]
         if not all(n is not None and t is not None and n <= t for n, t in sizes):
@@ -56,6 +63,135 @@ def _resize(
             parts.append(g.op("Unsqueeze", one, g.const([0])))
         return g.op("Resize", g.val(x), None, g.op("Concat", *parts, axis=0), **attributes)
     return g.op("Resize", g.val(x), None, None, g.shape([*x.shape[:lead], *size]), **attributes)
+
+
+#: Up to this many rows and columns together, torch's kernel of images takes a shape's own whole ratio.
+_SMALL_IMAGE = 128
+
+
+class _Nearest:
+    """Nearest neighbours as torch's CPU kernels count them: floor(i · r), `exact` floor((i + 1/2) · r).
+
+    r is 1 / scale, or without a scale the ratio of the sizes, in float32 (float64 for an input of float64,
+    whose product is then rounded to float32). ONNX's Resize divides by the scale, or by the other ratio, and
+    now and then that finds the neighbour's neighbour.
+    """
+
+    def __init__(
+        self, g: Recorder, x: Tensor, size: Sequence[Any], scales: Sequence[Any], exact: bool
+    ) -> None:
+        self.g, self.x, self.exact = g, x, exact
+        self.before, self.size = x.shape[x.dim() - len(size) :], size
+        self.scales = list(scales) or [None] * len(size)
+        self.double, self.image = x.dtype == torch.float64, len(size) == 2
+
+    def by_resize(self) -> bool:
+        """Whether ONNX's Resize provably takes the same neighbours, for all sizes that there may be."""
+        if len({scale is None for scale in self.scales}) > 1:
+            return False
+        return all(map(self._agrees, self.before, self.size, self.scales))
+
+    def _agrees(self, n: Any, t: Any, scale: Any) -> bool:
+        g = self.g
+        if scale is None:
+            whole = [k for k in range(1, 9) if g.same_size(t, n * k)]
+            ratio = whole[0] if whole else None
+            if ratio is None and any(g.same_size(n, t * k) for k in (2, 4, 8)):
+                return True
+        else:
+            ratio = scale if isinstance(scale, (int, float)) else None
+        if ratio is not None:
+            if math.frexp(ratio)[0] == 0.5:
+                return True  # a power of two: nothing is rounded
+            # Where r · k is 1 again, no multiple of k falls below its own sample.
+            one = np.float32(ratio) * np.float32(1 / ratio)
+            if float(ratio).is_integer() and one >= 1:
+                return True
+        n, t = g.sizes.number(n), g.sizes.number(t)
+        if n is None or t is None or not isinstance(scale, (int, float, type(None))):
+            return False
+        own = self._places(n, t, scale)
+        y = np.arange(t, dtype=np.float32)
+        factor = np.float32(t) / np.float32(n) if scale is None else np.float32(scale)
+        place = (y + np.float32(0.5)) / factor if self.exact else y / factor
+        wide = (y + 0.5 * self.exact) / (float(factor) if scale is not None else t / n)
+        # A tie of the rounding is read with some tolerance, so no sample may lie near one.
+        slack = 1e-6 * (1 + n) * self.exact
+        found = (np.minimum(np.floor(p), n - 1) for p in (place, wide - slack, wide + slack))
+        return t == int(np.floor(np.float32(n) * factor)) and all(np.array_equal(own, p) for p in found)
+
+    def _places(self, n: int, t: int, scale: float | None) -> npt.NDArray[np.int64]:
+        small = self.image and sum(self.g.sizes.number(size) or 2**31 for size in self.size) <= _SMALL_IMAGE
+        real = np.float64 if self.double and not small else np.float32
+        ratio = real(n) / real(t) if scale is None else real(1 / scale)
+        if small and not self.exact and t in (n, 2 * n):
+            ratio = real(n / t)
+        place = (np.arange(t).astype(real) + real(0.5 * self.exact)) * ratio
+        return np.minimum(np.floor(place.astype(np.float32)).astype(np.int64), n - 1)
+
+    def gathered(self) -> ir.Value:
+        """Each axis gathered at its neighbours, which the graph computes where the sizes are not fixed."""
+        g, value = self.g, self.g.val(self.x)
+        lead = self.x.dim() - len(self.size)
+        for axis, (n, t, scale) in enumerate(zip(self.before, self.size, self.scales, strict=True), lead):
+            if g.same_size(n, t) and scale in (None, 1):
+                continue
+            value = g.op("Gather", value, self._indices(n, t, scale), axis=axis)
+        return value
+
+    def _indices(self, n: Any, t: Any, scale: Any) -> ir.Value:
+        g = self.g
+        before, after = g.sizes.number(n), g.sizes.number(t)
+        others = [g.sizes.number(size) for size in self.size]
+        if (
+            before is not None
+            and after is not None
+            and None not in others
+            and isinstance(scale, (int, float, type(None)))
+        ):
+            return g.const(self._places(before, after, scale).tolist())
+        small: ir.Value | None = None
+        if self.image and (self.double or self._has_own_ratio(scale)):
+            together = g.op("Add", *(g.operand(size, torch.int64) for size in self.size))
+            small = g.op("LessOrEqual", together, g.const(_SMALL_IMAGE))
+        if not self.double:
+            place = self._place(n, t, scale, torch.float32, small)
+        else:
+            place = g.cast(self._place(n, t, scale, torch.float64, None), torch.float64, torch.float32)
+            if small is not None:
+                place = g.op("Where", small, self._place(n, t, scale, torch.float32, small), place)
+        found = g.op("Cast", g.op("Floor", place), to=int(ir.DataType.INT64))
+        return g.op("Min", found, g.op("Sub", g.operand(n, torch.int64), g.const(1)))
+
+    def _has_own_ratio(self, scale: Any) -> bool:
+        """Whether a small image may come out once or twice as large, and by another scale than that."""
+        if self.exact or scale is None:
+            return False
+        return not isinstance(scale, (int, float)) or (1 < scale < 3 and scale != 2)
+
+    def _place(self, n: Any, t: Any, scale: Any, dtype: torch.dtype, small: ir.Value | None) -> ir.Value:
+        """Where in the input each output lies."""
+        g = self.g
+        before, after = (g.operand(size, torch.int64) for size in (n, t))
+        i = g.cast(g.op("Range", g.const(0), after, g.const(1)), torch.int64, dtype)
+        if self.exact:
+            i = g.op("Add", i, g.const(0.5, dtype))
+
+        def of_sizes() -> ir.Value:
+            return g.op("Div", *(g.cast(size, torch.int64, dtype) for size in (before, after)))
+
+        if scale is None:
+            ratio = of_sizes()
+        elif isinstance(scale, (int, float)):
+            ratio = g.const(1 / scale, dtype)
+        else:
+            wide = g.op("Div", g.const(1.0, torch.float64), g.operand(scale, torch.float64))
+            ratio = g.cast(wide, torch.float64, dtype)
+        if small is not None and self._has_own_ratio(scale):
+            same = g.op("Equal", after, before)
+            twice = g.op("Equal", after, g.op("Mul", before, g.const(2)))
+            ratio = g.op("Where", g.op("And", small, g.op("Or", same, twice)), of_sizes(), ratio)
+        return g.op("Mul", i, ratio)
 
 
 def _sizes(x: Tensor, size: Any, scales: Any) -> list[Any]:
