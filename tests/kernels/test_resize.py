@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,12 +46,16 @@ def test_tables_mean_what_the_operator_says(mode: Any, coordinates: str) -> None
     x = np.random.default_rng(0).standard_normal((1, 1, 1, 7)).astype(np.float32)
     rounds = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"] if mode == "nearest" else ["floor"]
     flags = [False] if mode == "nearest" else [False, True]
-    for scale, nearest, exclude, antialias in itertools.product(
-        [0.3, 0.5, 0.8, 1.0, 2.0, 2.4, 3.0], rounds, flags, flags
-    ):
+    # The reference counts in float64: the nearest of two is only the same where the scale is a short number.
+    scales = (
+        [0.25, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0] if mode == "nearest" else [0.3, 0.5, 0.8, 1.0, 2.0, 2.4, 3.0]
+    )
+    for scale, nearest, exclude, antialias in itertools.product(scales, rounds, flags, flags):
         start, end = (0.2, 1.1) if coordinates == "tf_crop_and_resize" else (0.0, 1.0)
         if scale == 1.0 and coordinates == "tf_crop_and_resize":
             continue  # the reference takes it for an identity
+        if scale % 1 and mode == "nearest" and coordinates == "half_pixel_symmetric":
+            continue  # the middle of the image is no short number
         if scale in (0.5, 0.8) and coordinates == "half_pixel_symmetric":
             continue  # the reference puts a coordinate of 1 + 2e-16 between 0 and 1
         attributes: dict[str, Any] = {"mode": mode, "nearest_mode": nearest, "extrapolation_value": 5.0}
@@ -66,6 +71,54 @@ def test_tables_mean_what_the_operator_says(mode: Any, coordinates: str) -> None
         np.testing.assert_allclose(
             got, want, rtol=5e-6, atol=5e-6, err_msg=f"{scale} {nearest} {exclude} {antialias}"
         )
+
+
+@pytest.mark.parametrize("nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize(
+    "coordinates", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize"]
+)
+def test_the_nearest_is_the_peers(coordinates: str, nearest: str) -> None:
+    """At scales that are no short numbers, by scales and by sizes. Not half_pixel_symmetric, whose middle
+    onnxruntime moves by a last place where a size is given.
+    """
+    attributes: dict[str, Any] = {"nearest_mode": nearest, "coordinate_transformation_mode": coordinates}
+    by_scales, by_sizes = (_peer(by, extrapolation_value=-7.0, **attributes) for by in ("scales", "sizes"))
+    rng, roi = np.random.default_rng(1), np.array([0.1, 0.9], np.float32)
+    for scale in np.float32([1.7, 2.3, 0.3, 1.3, 2.5, 1.1, 2, 3, 0.5, *rng.uniform(0.1, 4, 12)]):
+        for size in (1, 2, 3, 5, 10, 13, 17, 20, 30, 64, 127):
+            out_size = int(np.floor(np.float32(size) * scale))
+            if out_size in (0, size):
+                continue  # of an unchanged size onnxruntime makes a copy
+            x = np.arange(size, dtype=np.float32)
+            calls = [(out_size / size, by_sizes, {"sizes": np.array([out_size])})]
+            # Of align_corners and the like, ONNX takes a fraction for the length, onnxruntime a whole number.
+            if coordinates in ("half_pixel", "asymmetric"):
+                calls.append((float(scale), by_scales, {"scales": np.array([scale])}))
+            for factor, peer, feed in calls:
+                (want,) = peer.run(None, {"x": x, "roi": roi, **feed})
+                table = taps(
+                    "nearest", size, out_size, factor, coordinates=coordinates, nearest_mode=nearest,
+                    roi=(float(roi[0]), float(roi[1])),
+                )  # fmt: skip
+                got = definition(x, {0: table}, -7.0)
+                np.testing.assert_array_equal(got, want, err_msg=f"{size} to {out_size} by {factor}")
+
+
+def _peer(by: str, **attributes: Any) -> onnxruntime.InferenceSession:
+    kinds = {"x": TensorProto.FLOAT, "roi": TensorProto.FLOAT}
+    kinds[by] = TensorProto.FLOAT if by == "scales" else TensorProto.INT64
+    names = ["x", "roi", "scales"] if by == "scales" else ["x", "roi", "", "sizes"]
+    graph = helper.make_graph(
+        [helper.make_node("Resize", names, ["y"], mode="nearest", **attributes)],
+        "resize",
+        [
+            helper.make_tensor_value_info(name, kind, [{"x": None, "roi": 2}.get(name, 1)])
+            for name, kind in kinds.items()
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def check(

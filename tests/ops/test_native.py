@@ -145,6 +145,18 @@ def test_integers_are_interpolated(mode: str, dtype: str) -> None:
     native("Resize", [x, roi, None, np.array([1, 1, 7, 6])], mode=mode, **crop)
 
 
+@pytest.mark.parametrize("by", [{"scales": [1, 1, 2.5, 0.5]}, {"sizes": [0, 2, 9, 4]}])
+def test_resize_of_an_empty_batch(by: dict[str, Any]) -> None:
+    scales, sizes = by.get("scales"), by.get("sizes")
+    inputs = [
+        values(0, 2, 6, 8),
+        None,
+        None if scales is None else np.array(scales, np.float32),
+        None if sizes is None else np.array(sizes),
+    ]
+    native("Resize", inputs, mode="linear")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bool", "int64"])
 def test_what_is_counted(dtype: str) -> None:
     for shape in ((3, 4), (0, 3), (), (1,), (2, 3, 4, 5), (700, 30)):

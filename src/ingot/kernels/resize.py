@@ -31,6 +31,9 @@ _SLOTS = (
     "row_index", "row_weight", "column_index", "column_weight", "outside",
 )  # fmt: skip
 
+#: So near to the middle of two elements, a coordinate of float32 is the middle; onnxruntime's number.
+_TIE = 1e-6
+
 _MOST_TAPS_TOGETHER = 16  # of rows times columns; more of them take a pass for each axis
 
 
@@ -80,16 +83,20 @@ def taps(
         return Taps(np.zeros((0, 1), np.int32), None)
     if size == 0:
         raise UnsupportedOperatorError("Resize: found an empty axis to resize, wanted at least one element")
-    x = _coordinates(coordinates, size, out_size, scale, roi)
+    # Runtimes count in float32, and the nearest of two elements is now and then another one there: at a
+    # scale of 1.7 output 17 is element 10, in float64 9. Weights only move by their last places.
+    real = np.float32 if mode == "nearest" else np.float64
+    x = _coordinates(coordinates, size, out_size, scale, roi, real)
     outside = (x < 0) | (x > size - 1) if coordinates == "tf_crop_and_resize" else np.zeros(out_size, bool)
     # The pixel to the left, and how far beyond it: (0, 1], so a whole coordinate is the right one of its two.
     whole = np.floor(x)
     left = np.where(x == whole, whole - 1, whole).astype(np.int64)
-    beyond = np.where(x == whole, 1.0, x - whole)
+    beyond = np.where(x == whole, 1.0, x.astype(np.float64) - whole)
     if mode == "nearest":
+        tie = np.abs(beyond - 0.5) < _TIE
         right = {
-            "round_prefer_floor": beyond > 0.5,
-            "round_prefer_ceil": beyond >= 0.5,
+            "round_prefer_floor": (beyond > 0.5) & ~tie,
+            "round_prefer_ceil": (beyond > 0.5) | tie,
             "floor": beyond == 1.0,
             "ceil": beyond > 0.0,
         }.get(nearest_mode)
@@ -126,25 +133,32 @@ def taps(
 
 
 def _coordinates(
-    coordinates: str, size: int, out_size: int, scale: float, roi: tuple[float, float]
+    coordinates: str,
+    size: int,
+    out_size: int,
+    scale: float,
+    roi: tuple[float, float],
+    real: type[np.floating],
 ) -> np.ndarray:
     """Where in the input each output lies (ONNX's Resize, attribute coordinate_transformation_mode)."""
-    y = np.arange(out_size, dtype=np.float64)
-    width = scale * size  # not rounded
+    one, half = real(1), real(0.5)
+    y, before, factor = np.arange(out_size, dtype=real), real(size), real(scale)
+    width = real(scale * size)  # not rounded to a whole number
     if coordinates == "asymmetric":
-        return y / scale
+        return y / factor
     if coordinates == "align_corners":
-        return y * 0.0 if width == 1 else y * (size - 1) / (width - 1)
+        return y * real(0) if width == 1 else y * (before - one) / (width - one)
     if coordinates == "tf_crop_and_resize":
-        start, end = roi
-        along = 0 * y + (size - 1) / 2 if width == 1 else y * (size - 1) / (width - 1)
-        return along * (end - start) + start * (size - 1)
+        start, end = real(roi[0]), real(roi[1])
+        if width == 1:
+            return real(0) * y + half * (start + end) * (before - one)
+        return start * (before - one) + y * (end - start) * (before - one) / (width - one)
     if coordinates == "pytorch_half_pixel" and width == 1:
-        return 0 * y - 0.5
+        return real(0) * y - half
     if coordinates in ("half_pixel", "pytorch_half_pixel"):
-        return (y + 0.5) / scale - 0.5
+        return (y + half) / factor - half
     if coordinates == "half_pixel_symmetric":
-        return size / 2 * (1 - out_size / width) + (y + 0.5) / scale - 0.5
+        return before * half * (one - real(out_size) / width) + ((y + half) / factor - half)
     raise UnsupportedOperatorError(
         f"Resize: found coordinate_transformation_mode {coordinates!r}, which ONNX does not have"
     )

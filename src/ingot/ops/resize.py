@@ -77,11 +77,12 @@ class Resize(Op):
             wanted = [int(n) for n in sizes.ravel().tolist()]
             if len(wanted) != len(axes):
                 raise shape_error(node, f"{len(wanted)} sizes for {len(axes)} axes")
-            if any(shape[axis] == 0 for axis in axes):
-                raise shape_error(node, f"an input of shape {show(shape)} has nothing to interpolate")
-            factors = [n / shape[axis] for n, axis in zip(wanted, axes, strict=True)]
             policy = attr_str(node, "keep_aspect_ratio_policy", "stretch")
-            if policy != "stretch":
+            stretched = policy == "stretch"
+            if any(shape[a] == 0 and (n or not stretched) for n, a in zip(wanted, axes, strict=True)):
+                raise shape_error(node, f"an input of shape {show(shape)} has nothing to interpolate")
+            factors = [n / shape[a] if shape[a] else 1.0 for n, a in zip(wanted, axes, strict=True)]
+            if not stretched:
                 factor = min(factors) if policy == "not_larger" else max(factors)
                 factors = [factor] * len(axes)
                 wanted = [math.floor(factor * shape[axis] + 0.5) for axis in axes]
