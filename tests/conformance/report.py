@@ -43,6 +43,12 @@ some are. "host": none is; strings, sequences and optionals are the host's alway
 float64, float16 and bfloat16; "integers" those of 8 to 64 bits, signed and unsigned; "narrow types" those of
 2 and 4 bits and the floats of 8. Opsets are those in which a meaning or a type was changed: files of any
 opset are brought to the newest when they are opened (`src/ingot/passes/upgrades.py`).
+
+Resize to the nearest element counts coordinates in float32, as ONNX Runtime does, and takes what lies within
+a millionth of the middle of two elements for the middle. With `align_corners` and `tf_crop_and_resize` and
+scales, files of opset 11 to 18 count the whole elements of the result, which is what those opsets' text and
+ONNX Runtime say (but with `antialias`); of opset 19 and newer the length times the scale, a fraction, as
+`onnx.reference` has it.
 """
 
 

@@ -20,6 +20,7 @@ from ingot.passes.upgrades import UPGRADES
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
 IMAGE = RNG.standard_normal((1, 2, 4, 6)).astype(np.float32)
+LINE = np.arange(64, dtype=np.float32).reshape(1, 1, 1, 64)
 
 
 def model(
@@ -175,6 +176,19 @@ PEER: list[tuple[str, list[int], dict[str, Any], dict[str, Any], int]] = [
      1),
     ("Resize", [11], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, 0.625, 1.75], F32)},
      {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"}, 1),
+    *(("Resize", [11, 13, 18], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, *scales], F32)},
+       {"mode": mode, "coordinate_transformation_mode": "align_corners"}, 1)
+      for scales in ([0.6, 0.7], [1.7, 2.4], [0.3, 0.2]) for mode in ("linear", "cubic", "nearest")),
+    *(("Resize", [11, 18], {"x": IMAGE, "r": np.array([0, 0, 0.1, 0.2, 1, 1, 0.9, 0.7], F32),
+                        "s": np.array([1, 1, *scales], F32)},
+       {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}, 1)
+      for scales in ([0.6, 0.7], [1.7, 2.4], [0.3, 0.2])),
+    ("Resize", [18], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([0.7, 1.7], F32)},
+     {"mode": "linear", "coordinate_transformation_mode": "align_corners", "axes": [2, 3]}, 1),
+    ("Upsample", [7, 8], {"x": LINE}, {"scales": [1.0, 1.0, 1.0, 1.7], "mode": "nearest"}, 1),
+    ("Upsample", [9], {"x": LINE, "s": np.array([1, 1, 1, 1.7], F32)}, {"mode": "nearest"}, 1),
+    ("Resize", [10], {"x": LINE, "s": np.array([1, 1, 1, 1.7], F32)}, {"mode": "nearest"}, 1),
+    ("Resize", [10], {"x": LINE, "s": np.array([1, 1, 1, 0.3], F32)}, {"mode": "nearest"}, 1),
     ("ConvTranspose", [7, 11], {"x": IMAGE, "w": IMAGE.reshape(2, 1, 4, 6)[:, :, :3, :4]},
      {"auto_pad": "SAME_LOWER", "strides": [2, 3], "output_shape": [8, 17]}, 1),
     ("AveragePool", [7, 10, 11], {"x": IMAGE},

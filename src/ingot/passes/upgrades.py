@@ -16,7 +16,16 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
-from ingot.passes.edit import Editor, attribute, constant_of, dtype_of, fresh, rank_of
+from ingot.passes.edit import (
+    Editor,
+    attribute,
+    constant_of,
+    constant_shape,
+    dtype_of,
+    fresh,
+    input_at,
+    rank_of,
+)
 
 Replacement: TypeAlias = "Sequence[ir.Value | None] | None"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"
@@ -504,6 +513,28 @@ def _resize_11(g: Editor, node: ir.Node) -> Replacement:
         # floor(x + 1/2) is x rounded, halves up.
         _set(node, "coordinate_transformation_mode", "half_pixel")
         _set(node, "nearest_mode", "round_prefer_ceil")
+    return None
+
+
+@upgrade("Resize", to=19)
+def _resize_18(g: Editor, node: ir.Node) -> Replacement:
+    """From corner to corner it counted whole elements; now scales may give the length a fraction."""
+    x, scales, sizes = (input_at(node, i) for i in (0, 2, 3))
+    corners = ("align_corners", "tf_crop_and_resize")
+    if attr_str(node, "coordinate_transformation_mode", "half_pixel") not in corners:
+        return None
+    if scales is None or constant_shape(scales) == (0,) or attr_int(node, "antialias", 0):
+        return None  # a filter's width is a matter of the scale
+    if sizes is not None and constant_shape(sizes) != (0,):
+        return None
+    lengths = g.op("Shape", x)
+    axes = attr_ints(node, "axes")
+    if axes is not None:
+        lengths = g.op("Gather", lengths, g.ints(axes))
+    exact = g.op("Mul", g.op("Cast", lengths, to=int(ir.DataType.FLOAT)), scales)
+    whole = g.op("Cast", g.op("Floor", exact), to=int(ir.DataType.INT64))
+    node.replace_input_with(2, None)
+    _input(node, 3, whole)
     return None
 
 
