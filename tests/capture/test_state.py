@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +416,20 @@ def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
     assert "'table' is changed in forward as sizes decide" in noted.what
     with pytest.raises(ExportError, match="state"):
         ingot.export(Positions(True), (torch.randn(2, 5, 3),))
+
+
+class LooksUp(dict[str, int]):
+    """A dict whose keys are not what it holds, as lazy registries of libraries are."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield "found elsewhere"
+
+
+REGISTRY = LooksUp(kept=1)
+
+
+def test_a_dict_with_keys_of_its_own_is_looked_at_as_it_is() -> None:
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return x * len(REGISTRY)
+
+    np.testing.assert_array_equal(ingot.export(scaled, (torch.ones(3),))(torch.ones(3)), np.ones(3))

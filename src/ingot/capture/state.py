@@ -129,8 +129,8 @@ def _step(container: Any, key: Any) -> Any:
 
 
 def _stored(x: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    """What a dict holds: one with a `__getitem__` of its own gives something else to whoever asks."""
-    return [(key, dict.__getitem__(x, key)) for key in x]
+    """What a dict holds: one with methods of its own gives something else to whoever asks."""
+    return list(dict.items(x))
 
 
 def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
