@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import re
 import struct
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,7 +85,25 @@ def test_a_kernel_of_each_generator(name: str) -> None:
     reason = lacks(MACHINES[name])
     if reason is not None:
         pytest.skip(reason)
+    in_own_process(check_each_generator, name)
+
+
+def check_each_generator(name: str) -> None:
+    """One kernel of each generator."""
     check(list({each.kernel.generator: each for each in variants(MACHINES[name])}.values()), name)
+
+
+def check_all(name: str) -> None:
+    """The whole catalogue."""
+    check(variants(MACHINES[name]), name)
+
+
+def in_own_process(run: Callable[[str], None], name: str) -> None:
+    """LLVM's linker ends the process where its sections lie more than 2 GiB apart, as they may in one that
+    has lent and returned gigabytes.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(run, name).result()
 
 
 @pytest.mark.slow
@@ -91,7 +112,7 @@ def test_every_kernel(name: str) -> None:
     reason = lacks(MACHINES[name])
     if reason is not None:
         pytest.skip(reason)
-    check(variants(MACHINES[name]), name)
+    in_own_process(check_all, name)
 
 
 CALLS = """
