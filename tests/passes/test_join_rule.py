@@ -61,6 +61,17 @@ def test_others_stay(body: str) -> None:
     assert ops(model) == before
 
 
+def test_layers_that_share_weights_share_the_joined_one() -> None:
+    """Their weights lie side by side once, however many layers read them."""
+    body = "k = MatMul (x, a) v = MatMul (x, b) f = Reshape (k, n) g = Reshape (v, n)"
+    again = "t = Tanh (x) l = MatMul (t, a) w = MatMul (t, b) r = Reshape (l, n) s = Reshape (w, n)"
+    text = f"agraph ({INPUTS}, int64[2] n) => (float[L, 12] y) {{ {body} {again} y = Sum (f, g, r, s) }}"
+    model = with_weights(parse(text), **{**WEIGHTS, "b": WEIGHTS["a"] + 1}, n=np.array([-1, 12]))
+    assert shared_left_side(model, standard=False) == 2
+    first, second = (node.inputs[1] for node in model.graph if node.op_type == "MatMul")
+    assert first is second
+
+
 def test_files_stay_as_they_are() -> None:
     """A file would hold the weights twice for runtimes that gain nothing."""
     model = with_weights(parse(attention("k = MatMul (x, a)", "z = MatMul (x, c)")), **WEIGHTS)

@@ -168,6 +168,29 @@ def test_equal_initializers_merge() -> None:
     assert keeps_function(model, clean.merge_initializers, [{"x": f32(3)}]) == 1
 
 
+def test_large_equal_initializers_merge() -> None:
+    """One tensor twice in a file is packed once; one element makes two of them."""
+    model = parse("""g (float[2, 600] x, float[600, 600] a, float[600, 600] b,
+        float[600, 600] c) => (float[2, 600] y) { t = MatMul (x, a) u = MatMul (t, b) y = MatMul (u, c) }""")
+    a = f32(600, 600)
+    other = a.copy()
+    other[300, 301] += 1
+    model = with_weights(model, a=a, b=a.copy(), c=other)
+    assert keeps_function(model, clean.merge_initializers, [{"x": f32(2, 600)}]) == 1
+    first, second, third = (node.inputs[1] for node in model.graph)
+    assert first is second
+    assert first is not third
+
+
+def test_a_weight_under_several_names_stays_one() -> None:
+    """Exporters write Identity where layers share a weight."""
+    model = parse("""g (float[2, 600] x, float[600, 600] a) => (float[2, 600] y) {
+        b = Identity (a) c = Identity (b) t = MatMul (x, a) u = MatMul (t, b) y = MatMul (u, c) }""")
+    model = with_weights(model, a=f32(600, 600))
+    assert keeps_function(model, fold.fold, [{"x": f32(2, 600)}]) == 2
+    assert {node.inputs[1] for node in model.graph} == {model.graph.initializers["a"]}
+
+
 def test_an_initializer_that_is_an_input_is_not_a_constant() -> None:
     model = with_weights(
         parse("g (float[3] x, float[3] w) => (float[3] y) { t = Neg (w) y = Add (x, t) }"), w=f32(3)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.loading import forget_pages
 from ingot.ops.registry import find
 from ingot.passes.edit import graphs_of, replace
 
-#: Larger initializers are compared by where they lie in memory, not by their bytes.
+#: So many bytes of two tensors are compared at a time.
 _COMPARED = 1 << 20
 #: So many elements tell most tensors apart.
 _SAMPLED = 16
@@ -52,8 +53,8 @@ def remove_unused_initializers(model: ir.Model) -> int:
 def merge_initializers(model: ir.Model) -> int:
     """Lets equal initializers be one, in place; returns how many went.
 
-    requires: nothing. ensures: no two initializers of a graph that are used are the same tensor, or small and
-    equal.
+    requires: nothing. ensures: no two initializers of a graph that are used are equal; strings, and tensors
+    that are only computed when they are read, may be.
     """
     count = 0
     for graph in graphs_of(model):
@@ -89,50 +90,45 @@ def _groups(
 
 
 def _equal(values: list[ir.Value]) -> Iterator[list[ir.Value]]:
-    """Those of the values of one sample that are equal, together. Nearly always all of them are; to compare
-    them takes no memory for their bytes.
-    """
-    tensor = values[0].const_value
-    if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.size <= _SAMPLED:
-        yield values  # the sample was all there is
-        return
-    rest: list[ir.Value] = []
-    same = values[:1]
-    for value in values[1:]:
-        (same if _is_equal(same[0].const_value, value.const_value) else rest).append(value)
-    if len(same) > 1:
-        yield same
-    yield from _groups([rest], _tensor_key)
+    """Those of the values of one sample that are equal, together: nearly always all of them are."""
+    while len(values) > 1:
+        first = values[0].const_value
+        assert first is not None
+        same, rest = values[:1], list[ir.Value]()
+        for value in values[1:]:
+            assert value.const_value is not None
+            (same if _is_equal(first, value.const_value) else rest).append(value)
+        if len(same) > 1:
+            yield same
+        values = rest
 
 
-def _is_equal(one: ir.TensorProtocol | None, two: ir.TensorProtocol | None) -> bool:
-    """Of tensors of one shape and dtype."""
-    assert one is not None
-    assert two is not None
-    if one.nbytes > _COMPARED or one.dtype == ir.DataType.STRING:
-        return _tensor_key(one) == _tensor_key(two)
+def _is_read(tensor: ir.TensorProtocol) -> bool:
+    """Whether its elements may be looked at: others are compared as objects."""
+    return tensor.dtype != ir.DataType.STRING and not isinstance(tensor, ir.LazyTensor)
+
+
+def _is_equal(one: ir.TensorProtocol, two: ir.TensorProtocol) -> bool:
+    """Of tensors of one shape, dtype and sample."""
+    if one is two or (_is_read(one) and one.size <= _SAMPLED):
+        return True  # the sample was all there is
     first, second = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (one, two))
-    return np.array_equal(first, second)
+    parts = range(0, first.size, _COMPARED)
+    equal = all(np.array_equal(first[at : at + _COMPARED], second[at : at + _COMPARED]) for at in parts)
+    if first.size > _COMPARED:
+        forget_pages(second)
+    return equal
 
 
 def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
     """Equal for tensors of one shape that may be equal."""
-    if tensor.nbytes > _COMPARED or tensor.dtype == ir.DataType.STRING:
-        return None
+    if not _is_read(tensor):
+        return id(tensor)
     array = tensor.numpy()
     if array.size <= _SAMPLED:
         return array.tobytes()
     flat = array.reshape(-1)
     return flat[:8].tobytes(), flat[:: flat.size // 8].tobytes()
-
-
-def _tensor_key(tensor: ir.TensorProtocol) -> Any:
-    shape = tensor.shape.dims
-    if tensor.nbytes <= _COMPARED and tensor.dtype != ir.DataType.STRING:
-        return tensor.dtype, shape, tensor.tobytes()
-    if isinstance(tensor, ir.ExternalTensor):
-        return tensor.dtype, shape, tensor.path, tensor.offset
-    return id(tensor)
 
 
 def merge_equal_nodes(model: ir.Model) -> int:
@@ -175,7 +171,8 @@ def _node_key(node: ir.Node) -> Any:
     for name, attribute in sorted(node.attributes.data.items()):
         value: Any = attribute.value
         if attribute.type == ir.AttributeType.TENSOR:
-            value = _tensor_key(value)
+            small = value.nbytes <= _COMPARED and value.dtype != ir.DataType.STRING
+            value = (value.dtype, value.shape.dims, value.tobytes()) if small else id(value)
         elif attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
             value = tuple(value)
         elif attribute.type not in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):

@@ -87,6 +87,10 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
             continue
         if not _is_candidate(node, graph):
             continue
+        if op_type == "Identity" and inputs[0] not in pending and not node.outputs[0].is_graph_output():
+            replace(node, inputs)  # of a weight that several layers share: one tensor it stays
+            count += 1
+            continue
         feeding = [value for value in inputs if value is not None]
         waiting = [value for value in feeding if value in pending]
         results = None if waiting or op_type not in _OF_SHAPES else _by_shape(node, dims)

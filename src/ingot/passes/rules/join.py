@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,10 @@ from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 #: Operators that look at a part of a product as well as at the whole. What computes with it does better as
 #: the product's own epilogue.
 _READERS = ("Reshape", "Transpose", "MatMul", "Attention", "SoftmaxAttention")
+
+#: Where a graph's joined weights are kept, by the identities of the weights in them.
+_JOINED = "ingot.joined"
+_Known = dict[tuple[int, ...], tuple[list[ir.TensorProtocol], ir.Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,10 @@ def shared_left_side(g: Rewriting, node: ir.Node) -> Result:
         return None
     graph = node.graph
     assert graph is not None
-    dtype = branches[0].weight.dtype
     depth, columns = branches[0].depth, sum(b.columns for b in branches)
-    joined = ir.LazyTensor(lambda: _side_by_side(branches), dtype, ir.Shape((depth, columns)))
-    y = g.op("MatMul", x, add_initializer(graph, f"{node.name or 'product'}.joined", joined))
+    y = g.op("MatMul", x, _joined(graph, [b.weight for b in branches], (depth, columns), node.name))
     if any(b.bias is not None for b in branches):
-        zeros = [np.zeros(b.columns, dtype.numpy()) if b.bias is None else b.bias for b in branches]
+        zeros = [np.zeros(b.columns, b.weight.dtype.numpy()) if b.bias is None else b.bias for b in branches]
         bias = ir.Tensor(np.concatenate(zeros))
         y = g.op("Add", y, add_initializer(graph, f"{node.name or 'product'}.joined.bias", bias))
     sizes = g.ints([b.columns for b in branches])
@@ -92,8 +95,20 @@ def shared_left_side(g: Rewriting, node: ir.Node) -> Result:
     return [None]
 
 
-def _side_by_side(branches: Sequence[_Branch]) -> ir.TensorProtocol:
-    arrays = [tensor_array(b.weight) for b in branches]
+def _joined(
+    graph: ir.Graph, weights: list[ir.TensorProtocol], shape: tuple[int, int], name: str | None
+) -> ir.Value:
+    """[a b …] as an initializer of the graph: one for all layers that share these weights."""
+    known = cast("_Known", graph.meta.setdefault(_JOINED, {}))
+    key = tuple(map(id, weights))
+    if key not in known or not known[key][1].is_initializer():
+        tensor = ir.LazyTensor(lambda: _side_by_side(weights), weights[0].dtype, ir.Shape(shape))
+        known[key] = weights, add_initializer(graph, f"{name or 'product'}.joined", tensor)
+    return known[key][1]
+
+
+def _side_by_side(weights: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
+    arrays = list(map(tensor_array, weights))
     joined = np.concatenate(arrays, axis=1)
     for array in arrays:
         forget_pages(array)
