@@ -99,7 +99,7 @@ def _joined(
     graph: ir.Graph, weights: list[ir.TensorProtocol], shape: tuple[int, int], name: str | None
 ) -> ir.Value:
     """[a b …] as an initializer of the graph: one for all layers that share these weights."""
-    known = cast("_Known", graph.meta.setdefault(_JOINED, {}))
+    known = cast("_Known", graph.meta.setdefault(_JOINED, {}))  # pyright: ignore[reportUnknownMemberType]
     key = tuple(map(id, weights))
     if key not in known or not known[key][1].is_initializer():
         tensor = ir.LazyTensor(lambda: _side_by_side(weights), weights[0].dtype, ir.Shape(shape))
