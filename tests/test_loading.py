@@ -80,6 +80,8 @@ def test_broken_files(tmp_path: Path) -> None:
     refused(path, "ZIP")
     path.write_bytes(b"<html>nothing here</html>")
     refused(path, "HTML")
+    path.write_bytes(b"\x18\x00\x00\x00ORTM" + bytes(range(256)))
+    refused(path, "ONNX Runtime's own format")
     refused(onnx.ModelProto(), "no graph")
     refused(np.random.default_rng(0).bytes(1000), "the bytes given")
 
@@ -206,3 +208,21 @@ def test_what_is_no_model(given: Any, tmp_path: Path) -> None:
         load(given)
     with pytest.raises(ModelError, match=f"type {type(given).__name__}"):
         save(given, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("unusual", [False, True])
+def test_an_input_that_is_an_output_keeps_its_type(unusual: bool) -> None:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [onnx.ValueInfoProto(name="x"), onnx.ValueInfoProto(name="y")],
+    )
+    if unusual:  # which onnx_ir reads
+        graph.quantization_annotation.add(tensor_name="y")
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    session = ingot.InferenceSession(model)
+    assert session.get_inputs()[0].shape == ["n", 3]
+    x = np.array([[-1, 0, 2]], np.float32)
+    for got, want in zip(session.run(None, {"x": x}), (x, np.maximum(x, 0)), strict=True):
+        np.testing.assert_array_equal(got, want)

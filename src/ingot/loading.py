@@ -202,7 +202,12 @@ def _kind(content: bytes) -> str | None:
         b"\x89HDF": "HDF5 (a Keras model is one)",
         b"\x80": "a Python pickle",
     }
-    return next((kind for start, kind in starts.items() if content.startswith(start)), None)
+    marks = {
+        b"ORTM": "ONNX Runtime's own format (use the .onnx file that it was made from)",
+        b"TFL3": "TensorFlow Lite (tf2onnx converts it)",
+    }
+    named = next((kind for start, kind in starts.items() if content.startswith(start)), None)
+    return named or marks.get(bytes(content[4:8]))
 
 
 def _model(
@@ -289,6 +294,9 @@ def _from_proto(proto: onnx.ModelProto) -> ir.Model:
         if model is None or plainer is not None:
             model = ir.from_proto(proto if plainer is None else plainer)
     assert isinstance(model, ir.Model)
+    for value, info in zip(model.graph.inputs, proto.graph.input, strict=True):
+        if value.is_graph_output():  # what the output's declaration leaves out, the input's says
+            ir.serde.deserialize_value_info_proto(info, value)
     return model
 
 

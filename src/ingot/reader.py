@@ -195,7 +195,7 @@ class _Reader:
                     _declare(scope, value)
         # After all outputs: one that stands in a subgraph may use what comes later out here.
         nodes += [self._node(node, made, scopes, array) for node, made, array in remaining]
-        outputs = [self._described(_find(info.name, (scope,)), info) for info in proto.output]
+        outputs = [self._shown(_find(info.name, (scope,)), info) for info in proto.output]
         return ir.Graph(
             inputs,
             outputs,
@@ -210,6 +210,12 @@ class _Reader:
         """Where a value of a graph around has this name, nodes before may have taken it for the one meant."""
         if self.ordered and any(name in scope for scope in outer):
             raise _LaterError
+
+    def _shown(self, value: ir.Value, info: onnx.ValueInfoProto) -> ir.Value:
+        """A graph's output; of an input or initializer, its own type and shape count."""
+        if value.producer() is None and value.type is not None:
+            return value
+        return self._described(value, info)
 
     def _described(self, value: ir.Value, info: onnx.ValueInfoProto) -> ir.Value:
         """The value, with the type, shape and remarks of `info`."""

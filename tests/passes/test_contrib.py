@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -462,6 +463,23 @@ def test_what_cannot_be_said_is_refused_by_name() -> None:
     proto, _ = model("NoSuchThing", [X], 1)
     with pytest.raises(ingot.UnsupportedOperatorError, match="register_op"):
         ingot.InferenceSession(proto)
+
+
+def test_blocks_of_channels_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """What ONNX Runtime's highest level writes: the file does not say how large the blocks are."""
+    x, y = (helper.make_tensor_value_info(name, 1, None) for name in "xy")
+    w = onnx.numpy_helper.from_array(f(32, 16, 3, 3), "w")
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", [x], [y], [w])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "all.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    found = {node.domain for node in onnx.load(tmp_path / "all.onnx").graph.node}
+    if "com.microsoft.nchwc" not in found:
+        pytest.skip(f"onnxruntime has no blocks for this CPU: {found}")
+    with pytest.raises(UnsupportedOperatorError, match="ORT_ENABLE_EXTENDED"):
+        ingot.InferenceSession(tmp_path / "all.onnx")
 
 
 def test_fused_forms_are_native() -> None:

@@ -117,6 +117,50 @@ def test_outer_values_scanned_rows_and_trips_that_are_known() -> None:
             assert numbers.tolist() == list(range(trips))
 
 
+def test_rows_of_no_trip_have_the_shape_and_dtype_of_rows() -> None:
+    """Also where the body declares neither: what follows asks for the axes."""
+    text = """g (int64 n, float[k, 2] x, int64[k, 2] z) => (int64[2, k, t] a, float[2, t, k] b) {
+        y, rows = Loop(n, , x) <
+            body = b (int64 i, bool c, float[k, 2] u) => (bool d, v, row) {
+                d = Identity(c)
+                v = Tanh(u)
+                row = Add(z, i)
+            }
+        >
+        a = Transpose<perm = [2, 1, 0]>(rows)
+        none, stacked = Scan<num_scan_inputs = 1, body = e (s, r) => (s2, q) {
+            s2 = Add(s, s)
+            w = Cast<to = 1>(r)
+            q = Mul(w, w)
+        }>(x, rows)
+        b = Transpose<perm = [2, 0, 1]>(stacked)
+    }"""
+    model = onnx.parser.parse_model(HEAD + text)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            for value in attribute.g.output:
+                value.ClearField("type")
+    x, z = np.ones((3, 2), np.float32), np.arange(6).reshape(3, 2)
+    for n in (0, 2):
+        a, b = session_of(model).run(None, {"n": np.array(n), "x": x, "z": z})
+        assert (a.dtype, a.shape, b.dtype, b.shape) == (np.int64, (2, 3, n), np.float32, (2, n, 3))
+
+
+def test_rows_of_several_shapes_are_refused() -> None:
+    text = """g (int64 n, float[k] x) => (float[m] y, float[t, r] rows) {
+        y, rows = Loop(n, , x) <
+            body = b (int64 i, bool c, float[p] u) => (bool d, float[q] v, float[q] row) {
+                d = Identity(c)
+                v = Concat<axis = 0>(u, x)
+                row = Identity(v)
+            }
+        >
+    }"""
+    session = session_of(text)
+    with pytest.raises(ShapeError, match="rows of shapes"):
+        session.run(None, {"n": np.array(2), "x": np.ones(2, np.float32)})
+
+
 def test_values_that_change_places() -> None:
     """What is carried is read by all before any of it is written."""
     text = """g (int64 n, float[k] a, float[k] b, float[k] c) => (float[k] x, float[k] y, float[k] z) {

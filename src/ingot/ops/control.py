@@ -4,6 +4,7 @@ around them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import ModelError
+from ingot.errors import IngotError, ModelError
 from ingot.kernels.control import branch, loop
 from ingot.ops.body_memory import LoopMemory, Targets, block_of
 from ingot.ops.lowering import Lowering
@@ -27,6 +28,8 @@ from ingot.ops.registry import (
     label,
     normal_axis,
     register,
+    shape_error,
+    show,
 )
 
 #: Runs a subgraph on its inputs, in order, and returns its outputs; the runner supplies the values from
@@ -132,7 +135,7 @@ class Loop(Control):
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where
-        symbolic).
+        symbolic), or those of the trip that it has not made.
         """
         body = body_of(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
@@ -148,8 +151,11 @@ class Loop(Control):
             for rows, row in zip(scanned, results[1 + len(carried) :], strict=True):
                 rows.append(row)
             i += 1
+        if i:
+            return carried + [_stacked(node, rows, 0) for rows in scanned]
+        first = [np.array(0, INT64), np.array(True, BOOL), *carried]
         declared = body.outputs[1 + len(carried) :]
-        return carried + [_stack(rows, value, 0) for rows, value in zip(scanned, declared, strict=True)]
+        return carried + _no_rows(declared, [0] * len(declared), lambda: run_graph(body, first))
 
     def outline(
         self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
@@ -219,18 +225,21 @@ class Scan(Control):
             raise ModelError(
                 f"{label(node)}: scanned inputs have {sorted(lengths)} slices. They must have as many."
             )
-        for t in range(lengths.pop()):
+        length = lengths.pop()
+        for t in range(length):
             results = run_graph(body, [*states, *(x[t] for x in sequences)])
             states = results[: len(states)]
             for column, row in zip(rows, results[len(states) :], strict=True):
                 column.append(row)
         out_axes = attr_ints(node, "scan_output_axes") or (0,) * len(rows)
         reverse = _directions(node, "output", len(rows))
-        declared = body.outputs[len(states) :]
-        return states + [
-            _stack(column[::-1] if back else column, value, axis)
-            for column, value, axis, back in zip(rows, declared, out_axes, reverse, strict=True)
-        ]
+        if length:
+            return states + [
+                _stacked(node, column[::-1] if back else column, axis)
+                for column, axis, back in zip(rows, out_axes, reverse, strict=True)
+            ]
+        first = [*states, *(np.zeros(x.shape[1:], x.dtype) for x in sequences)]
+        return states + _no_rows(body.outputs[len(states) :], out_axes, lambda: run_graph(body, first))
 
     def outline(
         self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
@@ -318,10 +327,30 @@ def _is_true(facts: Facts) -> bool:
     return facts.value is not None and bool(facts.value.reshape(()))
 
 
-def _stack(rows: list[Any], declared: ir.Value, axis: int) -> Array:
-    if rows:
-        return np.stack(rows, axis)
-    dims = [] if declared.shape is None else [d if isinstance(d, int) else 0 for d in declared.shape]
-    dtype = np.dtype(np.float32) if declared.dtype is None else declared.dtype.numpy()
-    dims.insert(axis if axis >= 0 else axis + len(dims) + 1, 0)
-    return np.empty(dims, dtype)
+def _stacked(node: ir.Node, rows: Sequence[Any], axis: int) -> Array:
+    shapes = list(dict.fromkeys(np.shape(row) for row in rows))
+    if len(shapes) > 1:
+        raise shape_error(
+            node,
+            f"its body gives rows of shapes {show(shapes[0])} and {show(shapes[1])} to be stacked",
+            "Rows must have one shape.",
+        )
+    return np.stack(rows, axis)
+
+
+def _no_rows(declared: Sequence[ir.Value], axes: Sequence[int], trip: Callable[[], list[Any]]) -> list[Array]:
+    """What is stacked where the body never runs: of the shape that it declares (0 where symbolic), else that
+    of a trip made to see it; without further dims where that fails.
+    """
+    found: list[Any] = [None] * len(declared)
+    if any(value.shape is None or value.dtype is None for value in declared):
+        with contextlib.suppress(IngotError):
+            found = trip()[-len(declared) :]
+    stacked: list[Array] = []
+    for value, axis, row in zip(declared, axes, found, strict=True):
+        shape = np.shape(row) if value.shape is None else value.shape
+        dims = [d if isinstance(d, int) else 0 for d in shape]
+        dims.insert(axis if axis >= 0 else axis + len(dims) + 1, 0)
+        dtype = np.dtype(np.float32) if row is None else np.asarray(row).dtype
+        stacked.append(np.empty(dims, dtype if value.dtype is None else value.dtype.numpy()))
+    return stacked

@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str
+from ingot.errors import UnsupportedOperatorError
+from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
 from ingot.passes.contrib_groups import group_query_attention
 from ingot.passes.contrib_layers import LAYERS
 from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
@@ -37,6 +38,8 @@ Replacement: TypeAlias = "Sequence[ir.Value | None]"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"
 
 DOMAIN = "com.microsoft"
+#: What ONNX Runtime's optimiser writes at its highest level.
+BLOCKED = "com.microsoft.nchwc"
 #: The first opset of the main domain that has every operator written here.
 LOWEST = 24
 _TABLE: dict[str, Function] = {}
@@ -77,6 +80,15 @@ def expand_contrib(model: ir.Model) -> int:
     if found:
         graphs_added(model)
     return len(found)
+
+
+def blocked(node: ir.Node) -> UnsupportedOperatorError:
+    """What to raise for channels in blocks: a file does not say how many lie in one."""
+    return UnsupportedOperatorError(
+        f"{label(node)}: ONNX Runtime has optimised this file for one kind of CPU (graph_optimization_level "
+        "ORT_ENABLE_ALL or ORT_ENABLE_LAYOUT): its weights lie in blocks of channels whose size the file "
+        "does not say. Use the file that it was made from, or optimise that one at ORT_ENABLE_EXTENDED."
+    )
 
 
 def _sum(g: Editor, *values: ir.Value | None) -> ir.Value:

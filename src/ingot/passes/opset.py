@@ -11,7 +11,7 @@ import onnx_ir.passes.common as common
 from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.ops.registry import DECLARED, label
 from ingot.passes import gradient
-from ingot.passes.contrib import DOMAIN, LOWEST, MISPLACED, expand_contrib
+from ingot.passes.contrib import BLOCKED, DOMAIN, LOWEST, MISPLACED, blocked, expand_contrib
 from ingot.passes.edit import (
     Editor,
     fixed_graphs,
@@ -48,6 +48,8 @@ def normalise(model: ir.Model, target: int = NEWEST) -> ir.Model:
         reserve_names(model)
         nodes = [node for graph in graphs_of(model) for node in graph]
         domains = {node.domain for node in nodes}
+        if BLOCKED in domains:
+            raise blocked(next(node for node in nodes if node.domain == BLOCKED))
         misplaced = not {node.op_type for node in nodes}.isdisjoint(MISPLACED)
         _upgrade_all(model, [node for node in nodes if node.domain == ""], target)
         if DOMAIN in domains or misplaced:
