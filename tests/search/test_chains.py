@@ -19,7 +19,7 @@ from ingot.ops.interpreter import interpret
 from ingot.ops.registry import evaluated_late
 from ingot.passes.opset import normalise
 from tests.search import quantised_links, wrapped  # noqa: F401  # enters its steps
-from tests.search.chains import EXACT, OPSETS, Chain, Unfit
+from tests.search.chains import EXACT, OPSETS, Chain, Unfit, Value
 from tests.search.draw import Array, Draw
 from tests.search.judge import attempt, difference, run_ingot, run_ort, run_reference
 from tests.search.links import STEPS
@@ -118,7 +118,7 @@ def attempt_chain(seed: int) -> tuple[str, str]:
     model = c.model(outputs)
     kinds = []
     for number, feed in enumerate((c.feed(), c.other_feed())):
-        kind, detail = judged(c, model, feed, number)
+        kind, detail = judged(c, outputs, model, feed, number)
         if kind in ("wrong", "crash", "refused"):
             return kind, f"feed {number}: {detail}"
         kinds.append(kind)
@@ -131,7 +131,9 @@ def others_agree(model: onnx.ModelProto, feed: Any, got: Any, i: int, tolerance:
     return all(f is not None and difference(got, f[i], tolerance) is None for f in found)
 
 
-def judged(c: Chain, model: onnx.ModelProto, feed: dict[str, Array], number: int) -> tuple[str, str]:
+def judged(
+    c: Chain, outputs: Sequence[Value], model: onnx.ModelProto, feed: dict[str, Array], number: int
+) -> tuple[str, str]:
     want, ort_refusal = None, "not asked"
     if all(v.size for v in feed.values()):  # it may divide by a size of 0, which ends the process
         want, ort_refusal, _ = attempt(run_ort, model, feed)
@@ -166,7 +168,8 @@ def judged(c: Chain, model: onnx.ModelProto, feed: dict[str, Array], number: int
             if different is None:
                 continue
             arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-            alike = arrays and a.shape == b.shape and a.dtype == b.dtype and a.dtype.kind == "f"
+            kinds = "f" if outputs[i].exact else "fiu"
+            alike = arrays and a.shape == b.shape and a.dtype == b.dtype and a.dtype.kind in kinds
             if alike and is_rounding(model, feed, a, b, i, epsilon):
                 continue
             if ort_refusal is None and others_agree(model, feed, a, i, tolerance):
