@@ -23,6 +23,7 @@ from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill
 from ingot.capture.request import refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
+from ingot.capture.sharing import lose
 from ingot.capture.where import is_user_code, quoted_line
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
@@ -179,7 +180,7 @@ def _merged(
     live: Sequence[str],
     held: Containers,
 ) -> Any:
-    merger = Merger(g, condition, first, second)
+    merger = Merger(g, condition, test, first, second)
     result = _merge(merger, "the value of the expression", first.result, second.result)
     variables: dict[str, Any] = {}
     poisoned: dict[str, str] = {}
@@ -208,11 +209,15 @@ def _merged(
     ok: Any = None
     if first.check is not None or second.check is not None:
         ok = merger.slot(lambda v: v, first.check or checks.true(g), second.check or checks.true(g))
-    outputs = _emit(g, test, merger, first, second)
+    merger.joins.plan()
+    merger.outputs = outputs = _emit(g, test, merger, first, second)
     if ok is not None:
         _carry_check(g, outputs[ok.index])
     for e, slot in writes:
         put_value(g, e, outputs[slot.index])
+    merger.joins.tie(outputs)
+    for side in (first, second):
+        lose(side.scope.lost)
     cells.put({n: fill(v, outputs) for n, v in variables.items()})
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
     held.put(

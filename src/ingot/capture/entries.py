@@ -29,7 +29,7 @@ WHOLE_VIEWS = frozenset(
 class Group(Tracked):
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
-    put_back = frozenset(("version", "entries"))
+    put_back = frozenset(("version", "entries", "links", "lost"))
 
     def __init__(self, journal: Journal, *, owned: bool) -> None:
         self.journal = journal
@@ -38,6 +38,9 @@ class Group(Tracked):
         self.body: Body | None = None  # the branch or loop it was made in
         self.version = 0
         self.entries: tuple[Entry, ...] = ()
+        self.join: Join | None = None
+        self.links: tuple[Link, ...] = ()
+        self.lost: str | None = None  # the line by which nobody knows what is in it
 
 
 @dataclass(eq=False)
@@ -56,6 +59,13 @@ class Entry(Tracked):
     parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
     refusal: ExportError | None = None  # raised when something wants the value
     look: Look | None = None
+
+    def base(self) -> Entry:
+        """What this is a view of in the end; itself where it is none."""
+        at = self
+        while at.view is not None:
+            at = at.view.parent
+        return at
 
     def part_by(self) -> str | None:
         """The view by which a tensor is a part of another: where that lies in memory is not known here."""
@@ -79,3 +89,31 @@ class View:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     index: int | None
+
+
+@dataclass(eq=False)
+class Join(Tracked):
+    """Memory that is another tensor's: the first one's where the test, a BOOL of shape [], holds."""
+
+    put_back = frozenset(("seen",))
+    journal: Journal
+    test: ir.Value
+    sides: tuple[Entry, Entry]
+    seen: tuple[int, int] | None = None  # how often the two had been written to when its value was made
+
+    def __post_init__(self) -> None:
+        self.seen = self.versions() if self.seen is None else self.seen
+
+    def versions(self) -> tuple[int, int]:
+        """How often the two were written to."""
+        first, second = self.sides
+        return first.group.version, second.group.version
+
+
+@dataclass(frozen=True)
+class Link:
+    """Other memory that may be the same, if data says so."""
+
+    group: Group
+    version: int  # how often it had been written to
+    where: str  # file:line of what data decides

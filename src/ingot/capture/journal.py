@@ -29,6 +29,10 @@ class Journal:
         self._open += 1
         return len(self._notes)
 
+    def now(self) -> int:
+        """This moment, for `changed`."""
+        return len(self._notes)
+
     def changed(self, since: int, kind: type[T], key: str) -> list[T]:
         """Objects of a kind whose attribute has another value than at that moment, in order of change."""
         before: dict[int, tuple[T, Any]] = {}

@@ -18,6 +18,7 @@ import torch
 from ingot.capture.choice import Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
+from ingot.capture.sharing import link_copy
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
 
@@ -165,7 +166,13 @@ class TracedList(list[Any]):
                     f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
                     f"elements of different kinds: {found}. Keep the elements alike, or keep two lists."
                 )
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), kinds.pop()
+        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if len(pieces) > 1 or isinstance(parts[0], Perhaps):
+            given = [
+                v.rows if isinstance(v, Many) else v.value if isinstance(v, Perhaps) else v for v in parts
+            ]
+            link_copy(recorder(), rows, [v for v in given if isinstance(v, torch.Tensor)])
+        return rows, kinds.pop()
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""

@@ -26,6 +26,7 @@ from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
+from ingot.capture.sharing import Carried, link_each
 from ingot.capture.structure import alike, parts_of, rebuilt
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import quoted_line
@@ -33,7 +34,7 @@ from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
-    from ingot.capture.entries import Entry
+    from ingot.capture.entries import Entry, Group
     from ingot.capture.record import Recorder
 
 ROUNDS = 24  # recordings of one body before giving up
@@ -80,6 +81,7 @@ class Growth:
     kind: type
     whole: bool = False  # all of the list is carried; else what the rounds before have appended
     given: Many | None = None  # what came in from the round before
+    outer: set[Group] = field(default_factory=set["Group"])  # memories from around that elements may be
     start: Any = UNBOUND  # rows before the first round
 
 
@@ -124,6 +126,7 @@ class Loop:
         self.grown: dict[int, Growth] = {}  # lists that rounds change the length of, by place in `held`
         self.places = [self._variable(n, n in live) for n in names if n in head]
         self.slots: dict[tuple[int, Any], Place] = {}
+        self.memory = Carried(g)
 
     def _variable(self, name: str, used: bool) -> Place:
         return Place(
@@ -179,14 +182,20 @@ class Loop:
                 for e in self.writes:
                     value = g.graph.body_input("written", ir.TensorType(dtype_of(e.tensor.dtype)))
                     put_value(g, e, value)
+                self.memory.begin(
+                    self._tensors(lambda place: place.start), self._tensors(lambda place: place.get())
+                )
                 i = number(g, done.iteration, int, 3)
                 g.env.declare_range(i, 0, None)
                 self.body(i)
                 settled = self._compare()
                 going = self.go() if self.go is not None else True
                 if settled:
+                    settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
+                if settled:
                     self._results(done, going)
             settled = self._more_writes(scope) and settled
+            settled = self.memory.lose(scope.lost) and settled
             if settled:
                 done.carried += [next(v for entry, v in scope.written if entry is e) for e in self.writes]
             return done, settled
@@ -197,6 +206,23 @@ class Loop:
 
     def _all(self) -> list[Place]:
         return [*self.places, *self.slots.values()]
+
+    def _tensors(self, value: Callable[[Place], Any]) -> dict[Any, torch.Tensor]:
+        """The tensors among what is carried, by their place."""
+        found: dict[Any, torch.Tensor] = {}
+        for n, place in enumerate(self._all()):
+            self._add_tensors(place.form, value(place), (n,), found)
+        return found
+
+    def _add_tensors(
+        self, form: Any, value: Any, key: tuple[int, ...], found: dict[Any, torch.Tensor]
+    ) -> None:
+        if isinstance(form, Form):
+            if isinstance(value, torch.Tensor):
+                found[key] = value
+        elif form is not None and not isinstance(form, Constant) and value is not UNBOUND:
+            for i, (f, v) in enumerate(zip(_parts(form), _parts(value), strict=True)):
+                self._add_tensors(f, v, (*key, i), found)
 
     def _inputs(self, form: Any) -> Any:
         """Values of this form that come in from the round before."""
@@ -427,6 +453,7 @@ class Loop:
             now = contents[index]
             added = now if growth.whole else now[len(self.held.before[index]) + 1 :]
             value = g.val(growth.given.rows)
+            self._keep(growth, added, done.scope.body)
             if not growth.whole and not value.uses() and not any(isinstance(v, Many) for v in added):
                 done.scope.body.inputs.remove(value)
                 self._scan(done, index, added)
@@ -435,6 +462,13 @@ class Loop:
             carried.append(self._rows_value(growth, parts))
             done.grown.append(index)
         done.carried += carried
+
+    def _keep(self, growth: Growth, added: list[Any], body: Body) -> None:
+        """The elements of a list are copies from here on: those that they are copies of are noted."""
+        for v in added:
+            inner = v.value if isinstance(v, Perhaps) else v
+            if isinstance(inner, torch.Tensor):
+                growth.outer |= self.memory.kept(inner, body)
 
     def _rows_value(self, growth: Growth, parts: list[Any]) -> ir.Value:
         """The elements as rows; none of them where the list is empty."""
@@ -522,6 +556,7 @@ class Loop:
             rows = Many(self._outputs(growth.rows, rest), growth.kind)
             kept = [] if growth.whole else self.held.before[index]
             list.__setitem__(self.held.found[index], slice(None), [*kept, rows])
+            link_each(g, rows.rows, growth.outer)
         for e in self.writes:
             put_value(g, e, next(rest))
         if done.check is not None:
@@ -530,6 +565,8 @@ class Loop:
             g.assumptions[:] = noted
         for index, added, values in done.scanned:
             self._append(self.held.found[index], added, [next(rest) for _ in values], trips)
+            link_each(g, self.held.found[index].parts()[-1].rows, self.grown[index].outer)
+        self.memory.finish(self._tensors(lambda place: place.get()))
 
     def _checked(self, body: Body, check: ir.Value) -> ir.Value:
         g = self.g

@@ -16,11 +16,13 @@ from ingot.capture import structure
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
-from ingot.capture.scope import Scope
+from ingot.capture.scope import Scope, is_around
+from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
 
 if TYPE_CHECKING:
+    from ingot.capture.entries import Entry
     from ingot.capture.record import Recorder
 
 
@@ -55,8 +57,19 @@ class Side:
         for v in structure.inside(value):
             if isinstance(v, torch.Tensor):
                 self.values[id(v)] = g.val(v)
+                self._lower_view(g, g.entry(v))
             elif isinstance(v, Symbolic):
                 self.values[g.env.expr(v)] = g.scalar(v)
+
+    def _lower_view(self, g: Recorder, e: Entry) -> None:
+        """Note what a view is made from inside the side."""
+        while e.view is not None:
+            for a in e.view.args:
+                if isinstance(a, torch.SymInt) and g.env.of_data(g.env.expr(a)):
+                    self.values[g.env.expr(a)] = g.scalar(a)
+            e = e.view.parent
+            if e.view is None and not is_around(e.group, self.scope.body):
+                self.values[id(e.tensor)] = g.val_of(e)
 
 
 @dataclass
@@ -72,12 +85,15 @@ class Slot:
 class Merger:
     """Plans the outputs of one If."""
 
-    def __init__(self, g: Recorder, condition: Any, then: Side, other: Side) -> None:
+    def __init__(self, g: Recorder, condition: Any, test: ir.Value, then: Side, other: Side) -> None:
         self.g = g
         self.condition = condition
         self.then = then
         self.other = other
         self.slots: list[Slot] = []
+        self.outputs: list[Any] = []  # what the slots become, once the If is written
+        self.joins = Joins(g, test, self._brought)
+        self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
         self.plain_numbers = True  # whether a Python number may become one that only the run knows
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
@@ -219,6 +235,9 @@ class Merger:
         return self.g.env.value(self.g.env.expr(x)) if isinstance(x, Symbolic) else x
 
     def _tensors(self, a: torch.Tensor, b: torch.Tensor) -> Slot:
+        known = self._of_tensors.get((id(a), id(b)))
+        if known is not None:
+            return known
         if a.dtype != b.dtype or a.dim() != b.dim():
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         dims = [
@@ -235,7 +254,22 @@ class Merger:
                         self.g.env.one_of(size, self.condition.node.expr, p, q)
             return made
 
-        return self.slot(joined, self.value(self.then, a), self.value(self.other, b))
+        slot = self.slot(joined, self.value(self.then, a), self.value(self.other, b))
+        self._of_tensors[id(a), id(b)] = slot
+        return self._joining(slot, a, b)
+
+    def _joining(self, slot: Slot, a: Any, b: Any) -> Slot:
+        """The output is one of two tensors; None where there is none."""
+        self.joins.add(slot, (self.then, a), (self.other, b))
+        return slot
+
+    def _brought(self, side: Side, value: ir.Value, dtype: torch.dtype, like: Any) -> Callable[[], ir.Value]:
+        """A value of a side as one of what is around the branch."""
+        with self.g.graph.writing((self.other if side is self.then else self.then).scope.body):
+            filler = self.g.const(0, dtype) if like is None else nothing_like(self.g, like)
+        values = (value, filler) if side is self.then else (filler, value)
+        slot = self.slot(lambda v: v, *values)
+        return lambda: self.outputs[slot.index]
 
     def _tensor_and_number(self, a: Any, b: Any) -> Slot:
         tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)
@@ -249,7 +283,8 @@ class Merger:
                 with self.g.graph.writing(side.scope.body):
                     value = self.g.cast(value, DTYPE[kind_of(plain) or int], tensor.dtype)
             values.append(value)
-        return self.slot(self._tensor_like(tensor, []), *values)
+        slot = self.slot(self._tensor_like(tensor, []), *values)
+        return self._joining(slot, *(x if x is tensor else None for x in (a, b)))
 
     def _maybe(self, a: Any, b: Any) -> Maybe:
         pairs = [
@@ -289,7 +324,8 @@ class Merger:
         if kind is not torch.Tensor:
             return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
         dims = [p if shaped or isinstance(p, int) else None for p in known.shape]
-        return self.slot(self._tensor_like(known, dims), *values)
+        slot = self.slot(self._tensor_like(known, dims), *values)
+        return self._joining(slot, *(None if x is UNBOUND else x for x in (a, b)))
 
     def value(self, side: Side, x: Any) -> ir.Value:
         """The graph's value of a leaf inside a side."""

@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import complex_numbers, dispatch, fakes, scalars, writes
+from ingot.capture import complex_numbers, dispatch, fakes, scalars, sharing, writes
 from ingot.capture.alike import Alike
 from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
@@ -197,6 +197,8 @@ class Recorder:
         return self.val_of(self.entry(tensor))
 
     def val_of(self, e: Entry) -> ir.Value:
+        if e.group.join is not None or e.group.links or e.group.lost:
+            sharing.settle(self, e.group)
         if e.version != e.group.version:
             e.version = e.group.version
             e.value = None
@@ -230,7 +232,10 @@ class Recorder:
 
     def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's contents when they do not depend on any input."""
-        return self.entry(tensor).real
+        e = self.entry(tensor)
+        if e.real is not None and (e.group.links or e.group.lost):
+            sharing.settle(self, e.group)
+        return e.real
 
     def const(self, value: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
         """A constant of a torch dtype; an integer that the dtype has not wraps, as torch's scalars do."""

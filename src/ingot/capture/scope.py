@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture import sharing
 from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import Body
 from ingot.capture.path import assuming
@@ -22,6 +23,7 @@ class Scope:
 
     body: Body
     written: list[tuple[Entry, ir.Value]] = field(default_factory=list[tuple[Entry, ir.Value]])
+    lost: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])  # see `sharing.link`
 
 
 @contextlib.contextmanager
@@ -39,6 +41,7 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
         with g.graph.writing(scope.body), assuming(g.env, condition):
             yield scope
             scope.written = _written(g, since, scope.body)
+            scope.lost = sharing.lost_inside(g, since, scope.body)
     finally:
         torch.clear_autocast_cache()
         g.journal.put_back(since)
@@ -49,5 +52,13 @@ def _written(g: Recorder, since: int, body: Body) -> list[tuple[Entry, ir.Value]
     """Bases of the groups of tensors from around that were written to, with their values."""
     changed = g.journal.changed(since, Group, "version")
     around = [group for group in changed if group.body is None or not group.body.within(body)]
+    around.sort(key=lambda group: group.join is not None)  # what it joins has its new value first
     bases = [e for group in around for e in group.entries if e.view is None]
-    return [(e, g.val_of(e)) for e in bases]
+    return [
+        (e, e.value if e.value is not None and sharing.is_lost(g, e.group) else g.val_of(e)) for e in bases
+    ]
+
+
+def is_around(group: Group, body: Body) -> bool:
+    """Whether memory was there before a body was recorded."""
+    return not group.owned or group.body is None or not group.body.within(body)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 
+UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RUNTIME = ("stage.py", "standins.py", "lists.py")
 # Its functions that do what the model's own line says: what they raise, the line raises.
@@ -110,18 +111,18 @@ def source_line(frame: FrameType | None = None) -> str:
     if _standing:
         return f"{short_path(_standing[-1][0])}:{_standing[-1][1]}"
     at = user_frame(frame or sys._getframe(1))
-    return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else "<unknown>"
+    return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else UNKNOWN
 
 
 def quoted_line(frame: FrameType | None = None) -> str:
     """`file.py:12: the line's own text`, with the full path, for error messages."""
     file, line = _place(frame or sys._getframe(1))
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else "<unknown>"
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else UNKNOWN
 
 
 def quoted(frame: FrameType | None) -> str:
     """`file.py:12: the line's own text` of a frame."""
-    return "<unknown>" if frame is None else quoted_at(frame.f_code.co_filename, frame.f_lineno)
+    return UNKNOWN if frame is None else quoted_at(frame.f_code.co_filename, frame.f_lineno)
 
 
 def quoted_at(file: str, line: int) -> str:
@@ -129,7 +130,7 @@ def quoted_at(file: str, line: int) -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"
 
 
-def raised_at(error: BaseException, otherwise: str = "<unknown>") -> str:
+def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:
     """`file.py:12: the line's own text` of the model's innermost line that an error came through; `otherwise`
     where it came through torch's own alone.
     """

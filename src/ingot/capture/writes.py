@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import alias, complex_numbers
+from ingot.capture import alias, complex_numbers, sharing
 from ingot.capture.entries import Entry, Group, View
 from ingot.capture.folding import has_symbol, reals
 from ingot.capture.missing import functional
@@ -166,12 +166,18 @@ def write(g: Recorder, target: Entry, value: ir.Value) -> None:
     group.version += 1
     for e, v in chain:
         e.value, e.version = v, group.version
+    if group.join is not None:
+        sharing.written(g, group.join, chain[-1][1])
 
 
 def put_value(g: Recorder, base: Entry, value: ir.Value) -> None:
     """A tensor (no view) has another value from here on, as a write in a branch or loop says."""
-    release(g, base.group)
-    write(g, base, value)
+    group = base.group
+    release(g, group)
+    group.version += 1
+    base.value, base.version = value, group.version
+    if group.join is not None:  # those that it joins have theirs
+        group.join.seen = group.join.versions()
 
 
 def overwrite(g: Recorder, tensor: torch.Tensor, value: ir.Value) -> None:
