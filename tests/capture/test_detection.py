@@ -16,7 +16,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from ingot.capture.attempt import capture
-from tests.capture.support import op_types, ort_runner
+from tests.capture.support import op_types, ort_runner, parity
 
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 _SCHEMAS = {
@@ -139,6 +139,49 @@ def test_roi_align(aligned: bool) -> None:
                     for v in range(2)
                 ]
                 np.testing.assert_allclose(got[k, :, i, j], np.mean(samples, 0), atol=1e-5)
+
+
+def _overlap(box: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    low, high = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])
+    inter = (high - low).clamp(min=0).prod(1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return inter / ((box[2:] - box[:2]).prod() + area - inter)
+
+
+def _nms_until_one_is_left(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    order = scores.argsort(descending=True)
+    keep = []
+    while order.numel() > 0:
+        i = order[0]
+        keep.append(i)
+        if order.numel() == 1:
+            break
+        inds = torch.where(_overlap(boxes[i], boxes[order[1:]]) <= 0.4)[0]
+        order = order[inds + 1]
+    return torch.stack(keep) if keep else torch.zeros(0, dtype=torch.long)
+
+
+def _nms_by_masks(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    keep = []
+    order = torch.argsort(-scores)
+    while len(order) > 0:
+        i = order[0]
+        keep.append(i.item())
+        order = order[1:][_overlap(boxes[i], boxes[order[1:]]) <= 0.4]
+    return torch.LongTensor(keep)
+
+
+@pytest.mark.parametrize("nms", [_nms_until_one_is_left, _nms_by_masks], ids=lambda f: f.__name__)
+def test_suppression_written_in_python(nms: Any) -> None:
+    """As it is written in most repositories: as many boxes as there are, none and one among them."""
+
+    def boxes(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        g = torch.Generator().manual_seed(n)
+        at = torch.rand(n, 2, generator=g) * 5
+        size = torch.rand(n, 2, generator=g) * 4 + 0.1
+        return torch.cat([at, at + size], 1), torch.rand(n, generator=g)
+
+    parity(nms, boxes(9), *map(boxes, (0, 1, 2, 3, 17, 40)))
 
 
 def test_roi_pool() -> None:

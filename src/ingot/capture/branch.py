@@ -102,6 +102,7 @@ def _recorded(
 ) -> Side:
     """One side, in a body of its own."""
     check, g.check = g.check, None
+    held_before = dict(g.env.held)
     try:
         with inside(g, known) as scope:
             side = Side(scope)
@@ -119,6 +120,7 @@ def _recorded(
             for before, now in zip(held.before, side.contents, strict=True):
                 if now is not before:
                     side.lower(g, list(kept(now)))
+            checks.demanded_inside(g, held_before)
             side.check = g.check
         return side
     finally:

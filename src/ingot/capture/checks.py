@@ -22,7 +22,10 @@ from ingot.ops.registry import CHECK, SOURCE
 from ingot.passes.clean import remove_dead, remove_unused_initializers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ingot.capture.record import Recorder
+    from ingot.capture.sizes import Guard
 
 BRANCH = "ingot.branch"  # metadata of a check: the condition of the branch on sizes that it is for
 CHECKED = "ingot.checked"  # metadata of a node by which an output needs the checks
@@ -57,28 +60,16 @@ def demanded(g: Recorder) -> None:
     example's, and declared ranges that something was decided by; not what is known to hold by now.
     """
     for guard in list(g.env.held.values()):
-        if not (guard.demanded or guard.by_user) or g.env.known(g.env.expand(guard.condition)) is not None:
+        if not _matters(g, guard):
             continue
-        condition = g.env.canon(guard.condition)
-        if not g.env.holds_outside(condition, g.sizes.visible):
-            condition = g.env.expand(condition)
-        if not g.env.holds_outside(condition, g.sizes.visible):
+        condition = _here(g, guard)
+        if condition is None:
             raise ExportError(
                 f"{guard.where}\nThe model goes the way of the example here, by a size that is made inside "
                 "of a branch or loop, and could not check it elsewhere. Ask for the size outside of it."
             )
-        under = [g.env.canon(e) for e in guard.under if g.env.holds_outside(e, g.sizes.visible)]
-        whole = functools.reduce(lambda a, b: sympy.Or(a, sympy.Not(b)), under, condition)
-        try:
-            holds = g.sizes.scalar_of(whole)
-        except ExportError as error:  # no form in ONNX
-            raise ExportError(
-                f"{guard.where}\nThe model goes the way of the example's sizes here, and cannot check that "
-                f"others would go it too: {error}"
-            ) from error
-        way = "take the example's way" if guard.by_user else "fit each other"
-        text = guard.text or f"sizes {way} at this line"
-        node = _enforce(g, holds, guard.where, text)
+        text = _text(guard)
+        node = _enforce(g, _as_value(g, guard, condition), guard.where, text)
         if guard.by_user and node is not None:
             node.metadata_props[BRANCH] = str(guard.condition)
     for symbol, (low, high) in g.env.ranges.items():
@@ -88,6 +79,53 @@ def demanded(g: Recorder) -> None:
             for larger, smaller in bounds:
                 holds = g.sizes.scalar_of(sympy.Ge(larger, smaller))
                 _enforce(g, holds, "the declared range", f"{g.env.names[symbol]} is in its range")
+
+
+def demanded_inside(g: Recorder, before: Mapping[Any, Guard]) -> None:
+    """At the end of a body: what was demanded in it (not `before`) of sizes that are known in it alone."""
+    parent = g.graph.body.parent
+    assert parent is not None, "the root's are checked at the end of the recording"
+    for key, guard in list(g.env.held.items()):
+        if key in before or not _matters(g, guard):
+            continue
+        with g.graph.writing(parent):
+            if _here(g, guard) is not None:
+                continue
+        condition = _here(g, guard)
+        if condition is not None:
+            del g.env.held[key]
+            require(g, _as_value(g, guard, condition), _text(guard))
+
+
+def _matters(g: Recorder, guard: Guard) -> bool:
+    """Whether a condition on sizes must be checked: nothing else would fail, and it may not hold."""
+    return (guard.demanded or guard.by_user) and g.env.known(g.env.expand(guard.condition)) is None
+
+
+def _here(g: Recorder, guard: Guard) -> Any:
+    """The condition over sizes that are known where nodes are written now; None where it has no such form."""
+    for condition in (g.env.canon(guard.condition), g.env.expand(g.env.canon(guard.condition))):
+        if g.env.holds_outside(condition, g.sizes.visible):
+            return condition
+    return None
+
+
+def _as_value(g: Recorder, guard: Guard, condition: Any) -> ir.Value:
+    """The condition as a BOOL of shape [], true where the branch that it stands in is not taken."""
+    under = [g.env.canon(e) for e in guard.under if g.env.holds_outside(e, g.sizes.visible)]
+    whole = functools.reduce(lambda a, b: sympy.Or(a, sympy.Not(b)), under, condition)
+    try:
+        return g.sizes.scalar_of(whole)
+    except ExportError as error:  # no form in ONNX
+        raise ExportError(
+            f"{guard.where}\nThe model goes the way of the example's sizes here, and cannot check that "
+            f"others would go it too: {error}"
+        ) from error
+
+
+def _text(guard: Guard) -> str:
+    way = "take the example's way" if guard.by_user else "fit each other"
+    return guard.text or f"sizes {way} at this line"
 
 
 def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> ir.Node | None:

@@ -24,6 +24,7 @@ from ingot.capture.containers import Containers
 from ingot.capture.graph import Body
 from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
+from ingot.capture.path import assuming
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each
@@ -169,6 +170,7 @@ class Loop:
             if growth.whole and growth.start is UNBOUND and before:
                 growth.start = TracedList(before).rows()[0]
         check, g.check = g.check, None
+        guards = dict(g.env.held)
         try:
             with inside(g) as scope:
                 done = Round(scope, g.graph.body_input("iteration", ir.TensorType(ir.DataType.INT64)))
@@ -187,12 +189,14 @@ class Loop:
                 )
                 i = number(g, done.iteration, int, 3)
                 g.env.declare_range(i, 0, None)
-                self.body(i)
+                with assuming(g.env, self._goes_on()):
+                    self.body(i)
                 settled = self._compare()
                 going = self.go() if self.go is not None else True
                 if settled:
                     settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
                 if settled:
+                    checks.demanded_inside(g, guards)
                     self._results(done, going)
             settled = self._more_writes(scope) and settled
             settled = self.memory.lose(scope.lost) and settled
@@ -203,6 +207,19 @@ class Loop:
             g.check = check
             self.cells.put(self.start)
             self.held.restore()
+
+    def _goes_on(self) -> Any:
+        """What is known of sizes in a round, as the loop goes on: a condition on those that are carried."""
+        if self.go is None:
+            return None
+        cells, contents = self.cells.get(self.names), self.held.contents()
+        with inside(self.g) as trial:
+            going = self.go()
+        trial.body.discard()
+        self.cells.put(cells)
+        self.held.put(contents)
+        known = isinstance(going, torch.SymBool) and not trial.body.nodes and not trial.written
+        return self.g.env.expr(going) if known else None
 
     def _all(self) -> list[Place]:
         return [*self.places, *self.slots.values()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import sys
 from collections.abc import Callable
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any
@@ -354,6 +355,14 @@ for _function in (str, repr, format):
 _of_value(hash, "takes the hash of a number that data or a size decides")
 
 
+@_for(sys.getsizeof)
+def getsizeof_(rt: Runtime, x: Any, *default: Any) -> int:
+    """sys.getsizeof(x)."""
+    if isinstance(x, Symbolic):
+        cannot_wait("asks how much memory Python takes for a number that data or a size decides")
+    return sys.getsizeof(x, *default)
+
+
 # Methods of Python's containers that want to know the number.
 _NEED_NUMBERS = (
     "index", "count", "remove", "add", "discard", "setdefault", "format", "join", "pop", "insert",
@@ -385,6 +394,9 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
             for x, y in zip(a, b, strict=True):
                 whole = rt.both(whole, lambda x=x, y=y: rt.truth(equal(rt, x, y)))
             return whole
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, torch.SymBool) and isinstance(y, bool):
+            return x if y else torch.sym_not(x)
     if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):
         return int_(rt, a) == int_(rt, b)
     return a == b
@@ -429,6 +441,28 @@ def tensor_(
             wide = torch.promote_types(wide, p.dtype)
         return torch.stack([p.to(dtype or wide) for p in parts])
     return torch.tensor(data, dtype=dtype, device=device, **kwargs)
+
+
+def _of_class(kind: Any, dtype: torch.dtype) -> None:
+    """torch.LongTensor(list) and its like; numbers instead are the sizes of an empty one."""
+
+    def standin(rt: Runtime, *args: Any) -> Any:
+        listed = len(args) == 1 and isinstance(args[0], (list, tuple)) and not isinstance(args[0], torch.Size)
+        if listed and (made_of_symbols(args[0]) or not getattr(args[0], "known", True)):
+            return tensor_(rt, args[0], dtype=dtype)
+        return kind(*args)
+
+    STANDINS[id(kind)] = standin
+
+
+for _class, _dtype in (
+    (torch.LongTensor, torch.int64),
+    (torch.IntTensor, torch.int32),
+    (torch.FloatTensor, torch.float32),
+    (torch.DoubleTensor, torch.float64),
+    (torch.BoolTensor, torch.bool),
+):
+    _of_class(_class, _dtype)
 
 
 def _joining(function: Any) -> None:
@@ -493,6 +527,10 @@ def _switch(rt: Runtime, container: Any, index: Any) -> Any:
 
 def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: Any) -> Any:
     """The value that stands beside a key, or else something."""
+    if isinstance(key, torch.SymBool):
+        known = dict(p for p in pairs if isinstance(p[0], bool))
+        if len(known) == 2:
+            return rt.choose(key, lambda: known[True], lambda: known[False])
     found = otherwise
     for k, value in reversed(pairs):
         if scalars.kind_of(k) is not None or isinstance(k, tuple):
