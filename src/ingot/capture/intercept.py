@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast, indexing
+from ingot.capture import autocast, diagonals, indexing
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.checks import demand
 from ingot.capture.choice import Maybe
@@ -313,7 +313,7 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
         "dsplit": _split_along("dsplit", lambda _: 2),
     }.items()
     for function in (getattr(torch, name), getattr(_Tensor, name))
-}
+} | diagonals.INSTEAD
 
 
 @contextlib.contextmanager

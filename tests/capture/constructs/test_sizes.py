@@ -175,6 +175,33 @@ def mask_of_the_right_size(x: T) -> T:
     return mask @ x
 
 
+QUERIES = [
+    (random(2, n, 4, seed=n), random(2, m, 4, seed=m + 20))
+    for n, m in ((3, 5), (1, 1), (1, 6), (4, 4), (2, 9))
+]
+
+
+@case(*QUERIES)
+def causal_mask_behind_a_cache(q: T, k: T) -> T:
+    n, m = q.shape[1], k.shape[1]
+    mask = torch.tril(torch.ones(n, m, dtype=torch.bool), diagonal=m - n)
+    return (q @ k.transpose(1, 2)).masked_fill(~mask, -1e4).softmax(-1)
+
+
+@case(*QUERIES)
+def triangles_by_sizes(q: T, k: T) -> tuple[T, ...]:
+    n, m = q.shape[1], k.shape[1]
+    a = q @ k.transpose(1, 2)
+    added = a + torch.triu(torch.full((n, m), -1e4), m - n + 1)
+    rows, columns = torch.tril_indices(n, m, m - n)
+    return added, a.tril(m - n), torch.ones(n, m).tril_(m - n), a[:, rows, columns]
+
+
+@case(*lengths())
+def condition_as_a_key(x: T) -> T:
+    return {True: x * 2, False: x * 3}[x.shape[0] > 4] + {False: 1, True: 2}.get(x.shape[0] > 2)
+
+
 @case.parametrize()
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""
