@@ -634,7 +634,8 @@ class SizeEnv(ShapeEnv):
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
             equation = _as_bound(equation)
-            self.held[equation] = Guard(equation, source_line(), False)
+            lenient = not self._fails_by_itself()
+            self.held[equation] = Guard(equation, source_line(), False, lenient, under=tuple(self.path))
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
         self.put(drop, keep)
 
