@@ -65,7 +65,9 @@ class Marks:
         """Mark what of a model's code asks what a number is; whether that is new."""
         before, self.reached = self.reached, True
         asking = [] if before else [Key.of(code) for code in codes if asks_what_a_number_is(code)]
-        return sum(self.add(key, False) for key in asking) > 0
+        weighing = [] if before else [Key.of(code) for code in codes if "getsizeof" in code.co_names]
+        new = [self.add(key, key in weighing) for key in (*weighing, *asking)]
+        return any(new)
 
     def add(self, key: Key, needed: bool) -> bool:
         """Mark a function; whether that is new."""

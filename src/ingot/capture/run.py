@@ -35,7 +35,7 @@ from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import Snapshot, StateSpec
 from ingot.capture.tensors import dtype_of
 from ingot.capture.translations import translated
-from ingot.capture.where import quoted_line
+from ingot.capture.where import is_library_code, is_user_code, quoted_line
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
@@ -164,23 +164,24 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
     except SizeWanted as error:
         raise _number_wanted(error, "torch's own code needs it as a number") from None
     except (TypeError, AttributeError, RuntimeError) as error:
-        if "unhashable type: non-nested Sym" in str(error):
-            frame = _innermost(error)
+        if re.match("unhashable type: .*Sym|BooleanAtom", str(error)):
+            frame = _users_frame(error)
             request(frame)
             raise DataDependentError(
                 f"{quoted_line(frame)}\n"
-                "Data or a size decides a number that is a key of a dict or an element of a set here. "
-                "Look it up with `table[key]` in a function of the model's own, or compute with tensors."
+                "Data or a size decides a number or condition that is a key of a dict or an element of a "
+                "set here. Look it up with `table[key]` in a function of the model's own, or compute with "
+                "tensors."
             ) from None
         if not any(word in str(error) for word in _SYMBOLIC_KINDS):
             raise
-        request(_innermost(error))
+        request(_users_frame(error))
         raise _number_wanted(error, str(error)) from None
     except NameError as error:
         why = recorder.poisoned.get(_variable(error))
         if why is None:
             raise
-        line = quoted_line(_innermost(error))
+        line = quoted_line(_users_frame(error))
         raise DataDependentError(
             f"{line}\n"
             f"This uses {_variable(error)!r}, which data decides: it is {why}. No ONNX value can hold both. "
@@ -204,19 +205,22 @@ _SYMBOLIC_KINDS = (
 
 def _number_wanted(error: BaseException, why: str) -> DataDependentError:
     return DataDependentError(
-        f"{quoted_line(_innermost(error))}\n"
+        f"{quoted_line(_users_frame(error))}\n"
         f"Data or a size decides what Python alone can use here ({why.splitlines()[0]}). Compute with "
         "+, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
         "dynamic_shapes."
     )
 
 
-def _innermost(error: BaseException) -> FrameType | None:
-    """The frame that an error comes from."""
+def _users_frame(error: BaseException) -> FrameType | None:
+    """The innermost frame of the model's own that an error comes through."""
+    found: FrameType | None = None
     at = error.__traceback__
-    while at is not None and at.tb_next is not None:
+    while at is not None:
+        code = at.tb_frame.f_code
+        found = at.tb_frame if is_user_code(code) and not is_library_code(code) else found
         at = at.tb_next
-    return at.tb_frame if at is not None else None
+    return found
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def _for_a_container(frame: FrameType) -> bool:
     if Path(frame.f_code.co_filename).name not in ("stage.py", "standins.py"):
         return False
     called = frame.f_locals.get("function")
-    return called is None or isinstance(getattr(called, "__self__", None), (dict, set, frozenset))
+    return called in (None, hash) or isinstance(getattr(called, "__self__", None), (dict, set, frozenset))
 
 
 def _looks_up(frame: FrameType) -> bool:
