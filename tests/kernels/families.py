@@ -37,7 +37,8 @@ from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
-from ingot.kernels.recurrent import pack_recurrent, recurrent
+from ingot.kernels.recurrent import pack_recurrent, recurrent, through_steps
+from ingot.kernels.recurrent_integers import pack_integer_states
 from ingot.kernels.reduce import ANY_NUMBER, FLOAT_ONLY, reduce
 from ingot.kernels.resize import identity_taps, resize, taps
 from ingot.kernels.sample import deformed_columns, grid_sample
@@ -560,6 +561,13 @@ def layers(machine: Machine) -> Iterator[Call]:
                 start: dict[str, Any] = {"h0": state[2], "c0": state[3] if kind == "LSTM" else None}
                 x, given = new((10, batch, 32)), start if full else {}
                 yield from recurrent(x, weights, y, state[0], last_c if full else None, machine, **given)
+    for batch, hidden, zero, peephole in itertools.product((1, 2, 5, 6), (64, 37), (0, 1), (False, True)):
+        r, p = np.ones((1, hidden, 4 * hidden), np.int8), ones(1, 3 * hidden) if peephole else None
+        whole = pack_integer_states(
+            r, ones(1), np.full(1, zero, np.int8), p, machine, clip=2.0 if zero else None
+        )
+        gates, y, state = new((10, batch, 4 * hidden)), new((10, 1, batch, hidden)), new((1, batch, hidden))
+        yield from through_steps(gates, whole, y, state, None, machine, h0=new((1, batch, hidden)))
 
 
 def samples(machine: Machine) -> Iterator[Call]:

@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
-from ingot.kernels.recurrent import ACTIVATIONS, Activation, definition, pack_recurrent, recurrent
+from ingot.kernels.recurrent import ACTIVATIONS, definition, pack_recurrent, recurrent
+from ingot.kernels.recurrent_step import Activation
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -134,6 +134,16 @@ def quantize(
     return np.where(np.isnan(ratio), low, whole).astype(np.int64).astype(numpy_dtype(dtype))
 
 
+def dynamic_quantize(x: Array) -> tuple[Array, Array, Array]:
+    """DynamicQuantizeLinear of finite float32: x as uint8 over its range with 0 in it, the scale, the zero
+    point.
+    """
+    high, low = x.max(initial=0.0), x.min(initial=0.0)
+    scale = np.asarray((high - low if high > low else np.float32(1.0)) / np.float32(255.0))
+    zero = np.rint((np.float32(0.0) - low) / scale).astype(np.uint8)
+    return quantize(x, scale, zero, dtypes=("float32", "float32"), dtype="uint8"), scale, zero
+
+
 def requantize(x: Array, factor: Array, zero: Array, *, dtypes: tuple[str, ...], dtype: str) -> Array:
     """Saturate(round(x · factor) + zero), both float32 and their product rounded to it."""
     del dtypes

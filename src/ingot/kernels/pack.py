@@ -243,6 +243,16 @@ def aligned_floats(count: int) -> np.ndarray:
     return lent(4 * count).view(np.float32)
 
 
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy from whose lines vectors are loaded whole: across two of them, a step of a recurrent layer took
+    half as long more.
+    """
+    memory = aligned_floats(-(-array.nbytes // 4)).view(np.uint8)[: array.nbytes]
+    copy = memory.view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def check_packable(subject: str, dtype: np.dtype) -> str:
     """The dtype's name, if a matrix of it can be packed as float32."""
     name = name_of(dtype)

@@ -44,6 +44,7 @@ _FAMILIES = (
     "fused",
     "sample",
     "rnn",
+    "rnn_integers",
     "quantize",
     "integer",
     "features",

@@ -12,16 +12,8 @@ from ingot.errors import InputError, ModelError
 from ingot.kernels.call import View, constant
 from ingot.kernels.copy import copy
 from ingot.kernels.gather import gather
-from ingot.kernels.recurrent import (
-    ACTIVATIONS,
-    DEFAULTS,
-    Activation,
-    Kind,
-    RecurrentWeights,
-    applied,
-    pack_recurrent,
-    recurrent,
-)
+from ingot.kernels.recurrent import ACTIVATIONS, RecurrentWeights, applied, pack_recurrent, recurrent
+from ingot.kernels.recurrent_step import DEFAULTS, Activation, Kind
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -141,7 +133,7 @@ class Recurrent(Op):
         x = widen(source).swapaxes(0, 1) if batch_first else widen(source)
         steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
         if lengths is not None:
-            _check_lengths(node, lengths, steps)
+            check_lengths(node, lengths, steps)
         peepholes = given(inputs, 7) if self.states == 2 else None
         clip = attr_float(node, "clip", 0.0) or None
         functions = [applied(activation, clip) for activation in self.activations(node)]
@@ -208,7 +200,7 @@ class Recurrent(Op):
         y, h, c = [*targets, None, None, None][:3]
         y = steps_first(y, 1, 2, 0, 3)
         last = [steps_first(v, 1, 0, 2) for v in (h, c)]
-        known_lengths = None if lengths is None else self._lengths(node, plan, lengths, source.shape[0])
+        known_lengths = None if lengths is None else length_view(node, plan, lengths, source.shape[0])
         # Directions with activations of their own are layers of their own.
         for some in [(0, len(reverse))] if alike else [(d, d + 1) for d in range(len(reverse))]:
             weights = self._weights(node, plan, parts, constants, activations[some[0] * each :][:each], some)
@@ -230,19 +222,6 @@ class Recurrent(Op):
             if target is not None and output is not None and target is not output:
                 plan.emit(copy(target, output, plan.machine))
         return True
-
-    def _lengths(self, node: ir.Node, plan: Lowering, value: ir.Value, steps: int) -> View:
-        """The lengths that are given, looked up among those that there are: others would lead beyond x."""
-        known = plan.constant(value)
-        if known is not None:
-            _check_lengths(node, known, steps)
-            return plan.view(value)
-        where = plan.view(value)
-        found = plan.temporary(where.shape, np.int32)
-        flag = plan.check(f"{label(node)}: {_LENGTHS.format(steps)}")
-        table = constant(np.arange(steps + 1, dtype=np.int32))
-        plan.emit(gather(table, where, 0, found, flag, plan.machine, from_end=False))
-        return found
 
     def _weights(
         self,
@@ -273,7 +252,22 @@ class Recurrent(Op):
         return plan.pack(("recurrent", self.kind, *parts, settings) if own else None, make)
 
 
-def _check_lengths(node: ir.Node, lengths: Array, steps: int) -> None:
+def length_view(node: ir.Node, plan: Lowering, value: ir.Value, steps: int) -> View:
+    """The lengths that are given, looked up among those that there are: others would lead beyond x."""
+    known = plan.constant(value)
+    if known is not None:
+        check_lengths(node, known, steps)
+        return plan.view(value)
+    where = plan.view(value)
+    found = plan.temporary(where.shape, np.int32)
+    flag = plan.check(f"{label(node)}: {_LENGTHS.format(steps)}")
+    table = constant(np.arange(steps + 1, dtype=np.int32))
+    plan.emit(gather(table, where, 0, found, flag, plan.machine, from_end=False))
+    return found
+
+
+def check_lengths(node: ir.Node, lengths: Array, steps: int) -> None:
+    """Raises InputError for a length that is none."""
     if ((lengths < 0) | (lengths > steps)).any():
         raise InputError(f"{label(node)}: {_LENGTHS.format(steps)}")
 
