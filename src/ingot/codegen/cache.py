@@ -33,20 +33,36 @@ _found: dict[tuple[Kernel, Machine], int] = {}
 @functools.cache
 def _generators_digest() -> str:
     """A digest of the source of all code that emits code."""
-    root = Path(__file__).parent.parent
     digest = hashlib.sha256(llvmlite.__version__.encode())
-    for path in sorted([*(root / "codegen").glob("*.py"), *(root / "kernels").glob("*.py")]):
-        digest.update(path.name.encode() + path.read_bytes())
+    for folder in ("codegen", "kernels"):
+        where = str(Path(__file__).parent.parent / folder)
+        for name in sorted(os.listdir(where)):  # noqa: PTH208  (pathlib takes as long as reading and hashing)
+            if name.endswith(".py"):
+                digest.update(name.encode())
+                with open(f"{where}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+                    digest.update(file.read())
     return digest.hexdigest()
 
 
+@functools.cache
+def _beginning(machine: Machine) -> str:
+    """Of what a kernel's key is the digest of: what all kernels for this CPU have in common."""
+    return f"{_generators_digest()}|{machine.fingerprint}"
+
+
 def _key(kernel: Kernel, machine: Machine) -> str:
-    text = f"{_generators_digest()}|{machine.fingerprint}|{kernel.generator}|{kernel.params!r}"
+    text = f"{_beginning(machine)}|{kernel.generator}|{kernel.params!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _path(key: str) -> Path:
-    return store.directory() / "objects" / f"{key}.o"
+def _paths(keys: Iterable[str]) -> dict[str, str]:
+    """The file of each key's object."""
+    folder = store.directory() / "objects"
+    return {key: f"{folder}/{key}.o" for key in keys}
+
+
+def _path(key: str) -> str:
+    return _paths([key])[key]
 
 
 def functions(assembly: str, names: Sequence[str], machine: Machine) -> list[int]:
@@ -111,7 +127,7 @@ def addresses(
     with _lock:
         missing = {key: kernel for kernel, key in keys.items() if key not in _addresses}
         if missing:
-            objects = {key: store.read(_path(key)) for key in missing}
+            objects = {key: store.read(path) for key, path in _paths(missing).items()}
             todo = [key for key, data in objects.items() if data is None]
             if todo:
                 objects.update(_compile_all({key: missing[key] for key in todo}, machine, progress))

@@ -23,18 +23,20 @@ def directory() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("ingot"))
 
 
-def read(path: Path) -> bytes | None:
+def read(path: Path | str) -> bytes | None:
     """What was kept there; None for nothing, or nothing whole."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (a session reads a hundred at once)
+            data = file.read()
     except OSError:
         return None
     kept = data[_DIGEST_BYTES:]
     return kept if hashlib.sha256(kept).digest() == data[:_DIGEST_BYTES] else None
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path | str, data: bytes) -> None:
     """Keep it for later processes; a directory that cannot be written only costs the next one time."""
+    path = Path(path)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent)
