@@ -13,6 +13,7 @@ from ingot.codegen.machine import Machine
 
 _GENERATORS: dict[str, Generator] = {}
 #: Every kernel that was ever named, by its generator and parameters: a plan names the same ones many times.
+#: Parameters in another order are another key of the same kernel.
 _KERNELS: dict[tuple[str, tuple[tuple[str, Any], ...]], Kernel] = {}
 
 
@@ -30,27 +31,26 @@ class Generator:
         key = (self.name, tuple(params.items()))
         kernel = _KERNELS.get(key)
         if kernel is None:
-            kernel = _KERNELS[key] = Kernel(self.name, tuple(sorted(params.items())))
+            ordered = tuple(sorted(params.items()))
+            made = Kernel(self.name, ordered)
+            kernel = _KERNELS[key] = _KERNELS.setdefault((self.name, ordered), made)
         return kernel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
-    """One kernel: a generator's name and its parameters."""
+    """One kernel: a generator's name and its parameters. There is one of each (a `Generator` makes it), so
+    that Python tells them apart without looking at the parameters.
+    """
 
     generator: str
     params: tuple[tuple[str, Any], ...]
     #: the names of the slots of `args`, in order
-    arguments: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __hash__(self) -> int:
-        return self._hash
+    arguments: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         own = _GENERATORS[self.generator].arguments
         object.__setattr__(self, "arguments", own + dict(self.params).get("operands", ()))
-        object.__setattr__(self, "_hash", hash((self.generator, self.params)))
 
     def assembly(self, machine: Machine, symbol: str = "kernel") -> str:
         """Emit it: a module in LLVM's assembly language with one external function, `symbol`."""

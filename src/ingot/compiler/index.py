@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.call import View
 from ingot.loading import LEAST_VIEW, mapping_of
 from ingot.ops.choices import CHOICES, check_choices
 from ingot.ops.create import tensor_array
@@ -47,6 +48,10 @@ class Index:
     #: the nodes that must run and who reads a value, by what is known (`Lowering` fills it in)
     uses: dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]] = field(
         default_factory=dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]]
+    )
+    #: constant vectors as columns, by their number of further dimensions (`Lowering.column`)
+    columns: dict[tuple[ir.Value, int], tuple[Facts, View]] = field(
+        default_factory=dict[tuple[ir.Value, int], tuple[Facts, View]]
     )
     _placed: frozenset[ir.Value] | None = None
     _walk: list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]] | None = None

@@ -118,6 +118,9 @@ class Lowered:
 L1_WAY_BYTES, LINE_BYTES, FEWEST_ROWS = 4096, 64, 8
 _READ_BY_COLUMNS = frozenset(["MatMul", "Gemm", "Conv"])
 
+#: What each reader computes anew: small integers are read sooner than the floats they become.
+_REPEATED = "DequantizeLinear"
+
 
 class Lowering:
     """A plan under construction. What `Op.lower` sees of it are the methods without an underscore."""
@@ -511,6 +514,19 @@ class Lowering:
         self._views[value] = view
         return value
 
+    def column(self, value: ir.Value, rank: int) -> ir.Value:
+        """A new value: the vector [C] as [C, 1, …], of 1 + `rank` dimensions."""
+        kept = self._index.columns.get((value, rank))
+        if kept is None:
+            view = self.view(value)
+            view = view.with_dims((view.size, *[1] * rank), (*view.strides, *[0] * rank))
+            kept = Facts(view.dtype, view.shape), view
+            if self._facts[value] is self._index.constants.get(value):
+                self._index.columns[value, rank] = kept
+        column = self._fresh()
+        self._facts[column], self._views[column] = kept
+        return column
+
     def _fresh(self) -> ir.Value:
         """A value of this plan alone. What plans know of values is their own, so the next plan takes the same
         ones, but for those that became a node's output.
@@ -577,7 +593,8 @@ class Lowering:
         members, anchor = self._group(value, target)
         expression, leaves = self._expression(value, members, anchor)
         shape = self._facts[value].shape
-        views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
+        found = self._views  # most leaves lie somewhere already
+        views = [(found.get(leaf) or self.view(leaf)).broadcast_to(shape) for leaf in leaves]
         positions = [member.position for member in members.values()]
         self._done(value, members)
         if anchor is not None:
@@ -596,7 +613,7 @@ class Lowering:
     def _done(self, root: ir.Value, members: dict[ir.Value, Elementwise]) -> None:
         """The members wait no more, but for those that others may repeat."""
         for value, waits in members.items():
-            if value is root or not _is_repeated(waits):
+            if value is root or waits.op != _REPEATED:
                 self._waiting.pop(value, None)
                 self._fused[value] = waits
 
@@ -633,10 +650,11 @@ class Lowering:
                 return members, anchor
             _, value = heapq.heappop(queue)
             waits = waiting[value]
+            is_repeated = isinstance(waits, Elementwise) and waits.op == _REPEATED
             if (
                 value in self._output_buffers
                 or facts[value].shape != shape
-                or not (_is_repeated(waits) or self._only_for(value, inside, members))
+                or not (is_repeated or self._only_for(value, inside, members))
             ):
                 continue
             if isinstance(waits, Anchor):
@@ -659,7 +677,11 @@ class Lowering:
         """Whether only the members read a value: no other node, nothing else of theirs that waits."""
         if not inside.issuperset(self._uses[value]):
             return False
-        return all(v in members or v not in self._waiting for v in self._readers.get(value, ()))
+        waiting = self._waiting
+        for reader in self._readers.get(value, ()):
+            if reader not in members and reader in waiting:
+                return False
+        return True
 
     def _expression(
         self,
@@ -796,11 +818,6 @@ def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> No
             call.call.origin.extend(positions)
         else:
             _belong(call.body, positions)
-
-
-def _is_repeated(waits: Elementwise | Anchor) -> bool:
-    """Whether each reader computes it anew: small integers are read sooner than the floats they become."""
-    return isinstance(waits, Elementwise) and waits.op == "DequantizeLinear"
 
 
 def _nbytes(facts: Facts) -> int:

@@ -86,12 +86,13 @@ class View:
         """As NumPy's broadcast_to: new and repeated dimensions get stride 0."""
         if self.shape == shape:
             return self
-        missing = len(shape) - self.rank
+        shape = tuple(shape)
+        missing = len(shape) - len(self.shape)
         own = [
             0 if n == 1 and m != 1 else s
             for n, m, s in zip(self.shape, shape[missing:], self.strides, strict=True)
         ]
-        return self.with_dims(shape, [0] * missing + own)
+        return View(self.buffer, self.offset, self.dtype, shape, (*(0,) * missing, *own))
 
     def reshape(self, shape: Sequence[int]) -> View | None:
         """The same elements in another shape without moving them, or None where only a copy can do it."""

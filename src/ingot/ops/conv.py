@@ -285,14 +285,9 @@ def _with_bias(plan: Lowering, node: ir.Node, rank: int) -> ir.Value:
     if bias is None:
         return value
     facts = plan.facts(value)
-
-    def column() -> Memory:
-        view = plan.view(bias)
-        return view.with_dims((view.size, *[1] * rank), (*view.strides, *[0] * rank))
-
-    located = plan.located(plan.pack(_key("column", bias, rank), column))
+    column = plan.column(bias, rank)
     product = plan.intermediate(facts.shape, facts.dtype)
-    plan.wait(value, "Add", [product, located])
+    plan.wait(value, "Add", [product, column])
     return product
 
 

@@ -257,6 +257,10 @@ class Lowering(Protocol):
         """A new value that only this node makes and uses, for operators that become several waiting ones."""
         ...
 
+    def column(self, value: ir.Value, rank: int) -> ir.Value:
+        """A new value: the vector [C] as [C, 1, …], of 1 + `rank` dimensions."""
+        ...
+
     def located(self, view: View) -> ir.Value:
         """A new value that lies here, for using existing memory in another shape."""
         ...

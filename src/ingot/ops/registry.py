@@ -384,9 +384,9 @@ def present(inputs: Sequence[Array | None], index: int) -> Array:
 
 def one_dtype(node: ir.Node, inputs: Sequence[Facts | None]) -> None:
     """Raises `ModelError` where inputs that must be of one dtype are not."""
-    dtypes = dict.fromkeys([f.dtype for f in inputs if f is not None])
-    if len(dtypes) > 1:
-        found = ", ".join(map(str, dtypes))
+    dtypes = [f.dtype for f in inputs if f is not None]
+    if dtypes and dtypes.count(dtypes[0]) < len(dtypes):
+        found = ", ".join(map(str, dict.fromkeys(dtypes)))
         raise ModelError(f"{label(node)}: its inputs are {found}, and must be of one dtype. Insert a Cast.")
 
 

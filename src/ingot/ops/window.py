@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.ops.registry import Array, attr_int, attr_ints, attr_str, label, shape_error, show
+from ingot.ops.registry import Array, attr_ints, label, shape_error, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,17 @@ class Window:
 
         Raises `ShapeError` where it does not fit once.
         """
-        found = node.attributes.data
+        find = node.attributes.data.get  # as `attr_ints` does: this runs twice for each window of each plan
+        strides, dilations, pads = find("strides"), find("dilations"), find("pads")
+        auto, ceil = find("auto_pad"), find("ceil_mode")
         fitted = _fit(
             sizes,
             kernel,
-            attr_ints(node, "strides") if "strides" in found else None,
-            attr_ints(node, "dilations") if "dilations" in found else None,
-            attr_ints(node, "pads") if "pads" in found else None,
-            attr_str(node, "auto_pad", "NOTSET") if "auto_pad" in found else "NOTSET",
-            "ceil_mode" in found and attr_int(node, "ceil_mode", 0) != 0,
+            None if strides is None else tuple(strides.value),
+            None if dilations is None else tuple(dilations.value),
+            None if pads is None else tuple(pads.value),
+            "NOTSET" if auto is None else auto.as_string(),
+            ceil is not None and ceil.value != 0,
         )
         if isinstance(fitted, Window):
             return fitted
