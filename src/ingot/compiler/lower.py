@@ -1,18 +1,14 @@
 """Nodes to kernel calls, for one set of shapes.
 
-The graph is walked once. Elementwise nodes are not lowered where they stand: they wait. When a node that is
-not elementwise (or the graph's output) demands a value, everything that waits only for that value becomes one
-kernel; and if one of the things it waits for is itself a waiting matrix multiplication, convolution or the
-like (an *anchor*), it becomes that kernel's epilogue. Values are strided views: transposes, slices and splits
-move nothing, a concat's producers write into their part of it, and images lie channels-last because their
-producers choose such strides.
+The graph is walked once. Elementwise nodes are not lowered where they stand: they wait (`waiting.py`) until a
+node that is not elementwise, or the graph's output, demands a value. Values are strided views (`places.py`):
+transposes, slices and splits move nothing, a concat's producers write into their part of it, and images lie
+channels-last because their producers choose such strides.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -24,65 +20,31 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.compiler.packed import Packed
+from ingot.compiler.places import (
+    Places,
+    dense,
+    dominant_order,
+    lies_at,
+    nbytes,
+    slice_of,
+    temporary,
+)
+from ingot.compiler.waiting import Anchor, Elementwise, Waiting
 from ingot.errors import IngotError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
-from ingot.kernels.call import (
-    Buffer,
-    Call,
-    Nested,
-    Series,
-    View,
-    Weights,
-    constant,
-    memory_order,
-    row_major,
-    strides_in_order,
-)
+from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights, constant, memory_order
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
-from ingot.kernels.expression import Expression, Step, expression_of, identity, plain_step, supports_step
+from ingot.kernels.expression import Expression, identity
 from ingot.loading import forget_pages
 from ingot.ops.lowering import Body, PlanOptions
 from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
-#: Larger groups gain nothing and compile slowly; their first values are stored and read again.
-MOST_STEPS, MOST_LEAVES = 48, 16
 #: Which nodes run and who reads what, kept for so many different sets of known values.
 MOST_USES = 8
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Elementwise:
-    """A node of an elementwise operator, waiting to be part of a kernel."""
-
-    position: int
-    turn: int  # in which it began to wait: operands before results
-    op: str
-    operands: tuple[ir.Value, ...]
-    dtype: str
-    attrs: tuple[tuple[str, Any], ...]
-
-
-@dataclass(slots=True)
-class Anchor:
-    """A node whose kernel can apply an expression to what it computes, waiting for that expression.
-
-    emit(out, epilogue) returns the calls. `order` is the memory order of dimensions its output should have,
-    outermost first; with `free_order` any other one does as well.
-    """
-
-    position: int
-    turn: int
-    emit: Callable[[View, Epilogue | None], Sequence[Call | Series]]
-    order: tuple[int, ...]
-    free_order: bool
-    #: rows(out, epilogue, image, first): the same for some rows of one image, where the kernel can
-    rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None
-    #: the epilogue gets the value itself, of its own dtype
-    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -112,16 +74,6 @@ class Lowered:
     kinds: dict[int, str] = field(default_factory=dict[int, str])
 
 
-#: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the
-#: same lines of L1, of which it keeps fewer than a tile has rows; from FEWEST_ROWS on they are spread by a
-#: line.
-L1_WAY_BYTES, LINE_BYTES, FEWEST_ROWS = 4096, 64, 8
-_READ_BY_COLUMNS = frozenset(["MatMul", "Gemm", "Conv"])
-
-#: What each reader computes anew: small integers are read sooner than the floats they become.
-_REPEATED = "DequantizeLinear"
-
-
 class Lowering:
     """A plan under construction. What `Op.lower` sees of it are the methods without an underscore."""
 
@@ -137,23 +89,21 @@ class Lowering:
     ) -> None:
         self.machine, self.options = machine, options
         self._index, self._facts, self._packed = index, known.facts, packed
-        self._made, self._placed = itertools.count(), index.placed
+        self._made = itertools.count()
         self._start, self._stop, self._computed = known.start, known.end, known.computed
         self._outputs = list(outputs)
         self._counted: ir.Value | None = None
         if known.bounds:
             self._counted = self._count_value(known)
             self._outputs.append(self._counted)
-        self._output_buffers: dict[ir.Value, View] = {}
-        self._views: dict[ir.Value, View] = {}
-        self._waiting: dict[ir.Value, Elementwise | Anchor] = {}
-        self._readers: dict[ir.Value, list[ir.Value]] = {}  # of waiting values: who waits to read them
-        self._fused: dict[ir.Value, Elementwise | Anchor] = {}  # what lies nowhere: part of a kernel
-        self._slots: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+        self._live, self._uses = self._find_uses()
+        self._places = Places(index, self._facts, self._uses)
+        self._views, self._output_buffers = self._places.views, self._places.outputs
+        self._waits = Waiting(self._facts, self._uses, self._output_buffers)
+        self._waiting = self._waits.by_value
         self._has_packed = False
         #: Of complex128 no register has elements: the host computes what touches it.
         self._has_wide = known.wide
-        self._turns = itertools.count()
         self._steps: list[Call | Series | Nested | HostStep] = []
         self._checks: list[Check] = []
         self._bodies = known.bodies
@@ -161,14 +111,13 @@ class Lowering:
         self._position = self._start
         for number, value in enumerate(inputs):
             facts = self._facts[value]
-            self._views[value] = _dense(facts, Buffer(_nbytes(facts), "input", index=number))
+            self._views[value] = dense(facts, Buffer(nbytes(facts), "input", index=number))
         self._targets = [
-            _dense(self._facts[value], Buffer(_nbytes(self._facts[value]), "output", index=number))
+            dense(self._facts[value], Buffer(nbytes(self._facts[value]), "output", index=number))
             for number, value in enumerate(self._outputs)
         ]
         for value, target in zip(self._outputs, self._targets, strict=True):
             self._output_buffers.setdefault(value, target)
-        self._live, self._uses = self._find_uses()
 
     def lower(self) -> Lowered:
         """Lower every node that the outputs need."""
@@ -176,9 +125,7 @@ class Lowering:
             self._lower_nodes()
         for position in range(self._start, self._stop):
             self._kinds.setdefault(position, "folded")
-        # What waited knows this object, which knows it: Python would have to look for such garbage.
-        self._waiting.clear()
-        self._fused.clear()
+        self._waits.clear()
         return Lowered(self._steps, self._checks, self._kinds)
 
     def _lower_nodes(self) -> None:
@@ -285,9 +232,7 @@ class Lowering:
 
     def temporary(self, shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
         """Memory in the arena, for as long as calls read or write it."""
-        shape, dtype = tuple(shape), np.dtype(dtype)
-        strides = row_major(shape) if order is None else strides_in_order(shape, order)
-        return View(Buffer(math.prod(shape) * dtype.itemsize), 0, dtype, shape, strides)
+        return temporary(shape, dtype, order)
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
         """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or
@@ -296,26 +241,7 @@ class Lowering:
         order: the memory order of the dimensions that suits the kernel, outermost first (default: as they
         are). free_order: the kernel writes any strides equally well.
         """
-        facts = self._facts[value]
-        rank = len(facts.shape)
-        order = tuple(range(rank)) if order is None else tuple(order)
-        placed = value in self._placed
-        slot = self._slot(value, order, free_order) if placed else None
-        if (
-            slot is None
-            and value in self._output_buffers
-            and (free_order or _same_order(order, tuple(range(rank)), facts.shape))
-        ):
-            slot = self._output_buffers[value]
-        if slot is None:
-            wanted = self._order_for_transpose(value, facts.shape) if placed else None
-            if wanted is not None and (free_order or wanted[-1] == order[-1]):
-                order = wanted
-            slot = self.temporary(facts.shape, facts.dtype, order)
-            if self._is_read_by_columns(value, facts, order[-1:]):
-                slot = _spread(slot, order[-1])
-        self._views[value] = slot
-        return slot
+        return self._places.choose(self._position, value, order, free_order)
 
     def alias(self, value: ir.Value, view: View) -> None:
         """`value` is this view of memory that exists already: no work."""
@@ -328,17 +254,7 @@ class Lowering:
         """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
         these dtypes.
         """
-        facts, waiting = self._facts, self._waiting
-        dtypes = tuple([name_of(facts[operand].dtype) for operand in operands])
-        result = name_of(facts[value].dtype)
-        if not supports_step(op, dtypes, result, attrs):
-            return False
-        waiting[value] = Elementwise(self._position, next(self._turns), op, tuple(operands), result, attrs)
-        if value in self._uses or value in self._output_buffers:
-            for operand in operands:
-                if operand in waiting:
-                    self._readers.setdefault(operand, []).append(value)
-        return True
+        return self._waits.add(self._position, value, op, operands, attrs)
 
     def anchor(
         self,
@@ -350,10 +266,8 @@ class Lowering:
         exact: bool = False,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
-        rank = len(self._facts[value].shape)
-        self._waiting[value] = Anchor(
-            self._position, next(self._turns), emit, tuple(order or range(rank)), free_order, rows, exact
-        )
+        order = tuple(order or range(len(self._facts[value].shape)))
+        self._waits.add_anchor(self._position, value, emit, order, free_order, rows, exact)
 
     def waits_as(self, value: ir.Value) -> str | None:
         """The elementwise operator as whose result a value waits."""
@@ -371,18 +285,18 @@ class Lowering:
         members: dict[ir.Value, Elementwise] = {}
         anchor: ir.Value | None = value
         if isinstance(waits, Elementwise):
-            members, anchor = self._group(value, None)
+            members, anchor = self._waits.group(value, None)
         found = None if anchor is None else self._waiting.get(anchor)
         if anchor is None or not isinstance(found, Anchor) or found.rows is None:
             return None
         expression: Expression | None = None
         leaves: list[ir.Value] = []
         if members:
-            expression, leaves = self._expression(value, members, anchor)
+            expression, leaves = self._waits.expression(value, members, anchor)
         views = [self.view(leaf).broadcast_to(self._facts[value].shape) for leaf in leaves]
         positions = [found.position, *(member.position for member in members.values())]
-        self._fused[anchor] = self._waiting.pop(anchor)
-        self._done(value, members)
+        self._waits.take(anchor)
+        self._waits.done(value, members)
         emit = found.rows
 
         def compute(out: View, image: int, first: int) -> list[Call]:
@@ -404,14 +318,14 @@ class Lowering:
         once = self._index.reads[self._position].count(value) <= 1
         alone = once and self._uses.get(value) == [self._position] and value not in self._output_buffers
         if isinstance(waits, Elementwise) and alone:
-            members, anchor = self._group(value, None)
-            expression, leaves = self._expression(value, members, None)
+            members, anchor = self._waits.group(value, None)
+            expression, leaves = self._waits.expression(value, members, None)
             whole = [i for i, leaf in enumerate(leaves) if self._facts[leaf].shape == shape]
             if anchor is None and whole:
                 leaves.insert(0, leaves.pop(whole[0]))
-                expression, _ = self._expression(value, members, None, leaves)
+                expression, _ = self._waits.expression(value, members, None, leaves)
                 views = [self.view(leaf).broadcast_to(shape) for leaf in leaves]
-                self._done(value, members)
+                self._waits.done(value, members)
                 self._kinds[self._position] = "native"
                 return expression, views
         return identity(name_of(self._facts[value].dtype)), [self.view(value)]
@@ -459,7 +373,7 @@ class Lowering:
         """Join along `axis`; what could be written in place was, what waits is written there now, the rest is
         copied.
         """
-        target = self._slots.pop(value, None)
+        target = self._places.joined(value)
         if target is None:
             first = max(inputs, key=lambda v: self._facts[v].shape[axis])
             known = self._views.get(first)
@@ -477,14 +391,12 @@ class Lowering:
             known = self._views.get(source)
             here = target.offset + start * step
             start += size
-            if size == 0 or (known is not None and _lies_at(known, target, here)):
+            if size == 0 or (known is not None and lies_at(known, target, here)):
                 continue
-            part = _slice(target, axis, start - size, size)
+            part = slice_of(target, axis, start - size, size)
             waits = self._waiting.get(source)
-            writes_anywhere = isinstance(waits, Elementwise) or (
-                isinstance(waits, Anchor) and (waits.free_order or part.strides[waits.order[-1]] == 1)
-            )
-            if writes_anywhere and source not in self._output_buffers:
+            writes = isinstance(waits, Elementwise) or (isinstance(waits, Anchor) and waits.writes(part))
+            if writes and source not in self._output_buffers:
                 self._compute(source, part)
             else:
                 self.emit(copy(self.view(source), part, self.machine))
@@ -583,216 +495,35 @@ class Lowering:
         """Emit the kernel that computes a waiting value, into `target` or where `output` says."""
         waits = self._waiting.get(value)
         if waits is None:  # a node has computed it on the way to something else, and asks again: so does this
-            waits = self._waiting[value] = self._fused[value]
+            waits = self._waits.again(value)
         if isinstance(waits, Anchor):
             del self._waiting[value]
             out = target or self.output(value, waits.order, waits.free_order)
             self._views[value] = out
             self._append(waits.emit(out, None), [waits.position])
             return out
-        members, anchor = self._group(value, target)
-        expression, leaves = self._expression(value, members, anchor)
+        members, anchor = self._waits.group(value, target)
+        expression, leaves = self._waits.expression(value, members, anchor)
         shape = self._facts[value].shape
         found = self._views  # most leaves lie somewhere already
         views = [(found.get(leaf) or self.view(leaf)).broadcast_to(shape) for leaf in leaves]
         positions = [member.position for member in members.values()]
-        self._done(value, members)
+        self._waits.done(value, members)
         if anchor is not None:
-            waiting = self._fused[anchor] = self._waiting.pop(anchor)
-            assert isinstance(waiting, Anchor)
+            waiting = self._waits.take(anchor)
             out = target or self.output(value, waiting.order, waiting.free_order)
             self._views[value] = out
             calls = waiting.emit(out, Epilogue(expression, views))
             self._append(calls, [waiting.position, *positions])
             return out
-        out = target or self.output(value, self._dominant_order(shape, views), free_order=True)
+        out = target or self.output(value, dominant_order(shape, views), free_order=True)
         self._views[value] = out
         self._append([elementwise(expression, views, [out], self.machine)], positions)
         return out
 
-    def _done(self, root: ir.Value, members: dict[ir.Value, Elementwise]) -> None:
-        """The members wait no more, but for those that others may repeat."""
-        for value, waits in members.items():
-            if value is root or waits.op != _REPEATED:
-                self._waiting.pop(value, None)
-                self._fused[value] = waits
-
     def _append(self, calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
         _belong(calls, positions)
         self._steps += calls
-
-    def _group(
-        self, root: ir.Value, target: View | None
-    ) -> tuple[dict[ir.Value, Elementwise], ir.Value | None]:
-        """The waiting values that only `root` needs, latest first, and the anchor among them whose epilogue
-        they become.
-        """
-        facts, waiting, uses = self._facts, self._waiting, self._uses
-        shape = facts[root].shape
-        first = waiting[root]
-        assert isinstance(first, Elementwise)
-        members: dict[ir.Value, Elementwise] = {root: first}
-        inside = {first.position}
-        anchor: ir.Value | None = None
-        leaves: set[ir.Value] = set(first.operands)
-        # Candidates by turn, last first: when one is looked at, all who read it have been.
-        queue: list[tuple[int, ir.Value]] = []
-        queued: set[ir.Value] = set()
-        operands: Sequence[ir.Value] = first.operands
-        while True:
-            for value in operands:
-                waits = waiting.get(value)
-                if waits is not None and value not in queued:
-                    queued.add(value)
-                    heapq.heappush(queue, (-waits.turn, value))
-            operands = ()
-            if not queue:
-                return members, anchor
-            _, value = heapq.heappop(queue)
-            waits = waiting[value]
-            is_repeated = isinstance(waits, Elementwise) and waits.op == _REPEATED
-            if (
-                value in self._output_buffers
-                or facts[value].shape != shape
-                or not (is_repeated or self._only_for(value, inside, members))
-            ):
-                continue
-            if isinstance(waits, Anchor):
-                fits = target is None or waits.free_order or target.strides[waits.order[-1]] == 1
-                floats = facts[value].dtype == facts[root].dtype == np.float32
-                narrow = waits.exact and facts[root].dtype.itemsize <= 4
-                if anchor is None and fits and (floats or narrow):
-                    anchor = value
-                continue
-            grown = (leaves - {value}) | set(waits.operands)
-            if len(members) >= MOST_STEPS or len(grown) > MOST_LEAVES:
-                continue
-            leaves = grown
-            members[value] = waits
-            if inside.issuperset(uses[value]):  # else others will read its operands too
-                inside.add(waits.position)
-                operands = waits.operands
-
-    def _only_for(self, value: ir.Value, inside: set[int], members: dict[ir.Value, Elementwise]) -> bool:
-        """Whether only the members read a value: no other node, nothing else of theirs that waits."""
-        if not inside.issuperset(self._uses[value]):
-            return False
-        waiting = self._waiting
-        for reader in self._readers.get(value, ()):
-            if reader not in members and reader in waiting:
-                return False
-        return True
-
-    def _expression(
-        self,
-        root: ir.Value,
-        members: dict[ir.Value, Elementwise],
-        anchor: ir.Value | None,
-        first: Sequence[ir.Value] = (),
-    ) -> tuple[Expression, list[ir.Value]]:
-        """The group as an expression; leaf 0 is the anchor's result where there is one, then those of
-        `first`.
-        """
-        ordered = list(members.items())[::-1]  # they were found latest first
-        leaves: list[ir.Value] = [*first] if anchor is None else [anchor, *first]
-        numbers: dict[ir.Value, int] = {leaf: number for number, leaf in enumerate(leaves)}
-        for _, member in ordered:
-            for operand in member.operands:
-                if operand not in members and operand not in numbers:
-                    numbers[operand] = len(leaves)
-                    leaves.append(operand)
-        steps: list[Step] = []
-        count = len(leaves)
-        for value, member in ordered:
-            ids = tuple([numbers[o] for o in member.operands])
-            numbers[value] = count
-            count += 1
-            if member.attrs:
-                steps.append(Step(member.op, ids, member.dtype, member.attrs))
-            else:
-                steps.append(plain_step(member.op, ids, member.dtype))
-        facts = self._facts
-        dtypes = tuple([name_of(facts[leaf].dtype) for leaf in leaves])
-        expression = expression_of(dtypes, tuple(steps), (numbers[root],))
-        return expression, leaves if anchor is None else leaves[1:]
-
-    def _dominant_order(self, shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, ...]:
-        """The memory order of the first operand that has all the elements."""
-        for view in views:
-            if 0 not in [s for s, n in zip(view.strides, shape, strict=True) if n > 1]:
-                return memory_order(view)
-        return tuple(range(len(shape)))
-
-    # ---- places --------------------------------------------------------------------------------------------
-
-    def _slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
-        """The part of a concat that `value` may be written to directly, perhaps moved on the way there."""
-        if value in self._output_buffers:
-            return None
-        uses = self._uses.get(value, ())
-        if len(uses) == 1:
-            moved = self._moved_slot(value, order, free_order)
-            if moved is not None:
-                return moved
-        for position in uses:
-            node = self._index.nodes[position]
-            if node.op_type != "Concat" or node.domain not in ("", "ai.onnx") or position <= self._position:
-                continue
-            joined = node.outputs[0]
-            facts = self._facts[joined]
-            axis = node.attributes.get_int("axis", 0) % len(facts.shape)
-            if joined not in self._slots:
-                self._slots[joined] = self.output(joined, order, free_order)
-            target = self._slots[joined]
-            start = 0
-            for source in node.inputs:
-                assert source is not None
-                if source is value:
-                    part = _slice(target, axis, start, self._facts[source].shape[axis])
-                    return part if free_order or part.strides[order[-1]] == 1 else None
-                start += self._facts[source].shape[axis]
-        return None
-
-    def _moved_slot(self, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
-        """The part of a concat that will read `value` through the only node that does, a Transpose or
-        Reshape: as `value` lies in it.
-        """
-        uses = self._uses.get(value, ())
-        node = self._index.nodes[uses[0]] if len(uses) == 1 and uses[0] >= self._position else None
-        if node is None or node.op_type not in ("Transpose", "Reshape") or node.domain not in ("", "ai.onnx"):
-            return None
-        facts, result = self._facts[value], node.outputs[0]
-        after = self._facts.get(result)
-        if node.inputs[0] is not value or after is None or not facts.shape:
-            return None
-        dense = View(Buffer(0), 0, facts.dtype, facts.shape, strides_in_order(facts.shape, order))
-        if node.op_type == "Reshape":
-            moved = dense.reshape(after.shape)
-            part = None if moved is None else self._slot(result, memory_order(moved), free_order)
-            part = None if part is None else part.reshape(facts.shape)
-        else:
-            perm = node.attributes.get_ints("perm", list(range(len(facts.shape)))[::-1])
-            part = self._slot(result, memory_order(dense.transpose(perm)), free_order)
-            part = None if part is None else part.transpose([perm.index(d) for d in range(len(perm))])
-        return part if part is not None and (free_order or part.strides[order[-1]] == 1) else None
-
-    def _order_for_transpose(self, value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The order in which the only reader, a Transpose, would find its output contiguous."""
-        uses = self._uses.get(value, ())
-        if len(uses) != 1 or not shape:
-            return None
-        node = self._index.nodes[uses[0]]
-        if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
-            return None
-        return tuple(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
-
-    def _is_read_by_columns(self, value: ir.Value, facts: Facts, inner: Sequence[int]) -> bool:
-        """Whether a product or convolution reads this value, whose rows all begin at the same place of L1."""
-        row = facts.shape[inner[0]] * facts.dtype.itemsize if inner else 0
-        if row == 0 or row % L1_WAY_BYTES or _nbytes(facts) < FEWEST_ROWS * row:
-            return False
-        nodes = [self._index.nodes[use] for use in self._uses.get(value, ())]
-        return any(node.op_type in _READ_BY_COLUMNS and node.domain in ("", "ai.onnx") for node in nodes)
 
     def _evaluate_on_host(self, node: ir.Node) -> None:
         inputs: list[View | Array | None] = []
@@ -820,42 +551,5 @@ def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> No
             _belong(call.body, positions)
 
 
-def _nbytes(facts: Facts) -> int:
-    return math.prod(facts.shape) * facts.dtype.itemsize
-
-
-def _spread(view: View, inner: int) -> View:
-    """A dense view in more memory: a cache line further from row to row, and from there on outwards."""
-    row, gap = view.shape[inner], LINE_BYTES // view.dtype.itemsize
-    strides = [s if s < row else s // row * (row + gap) for s in view.strides]
-    buffer = Buffer(view.buffer.nbytes // row * (row + gap))
-    return View(buffer, 0, view.dtype, view.shape, tuple(strides))
-
-
-def _dense(facts: Facts, buffer: Buffer) -> View:
-    return View(buffer, 0, facts.dtype, facts.shape, row_major(facts.shape))
-
-
 def _contiguous(array: Array) -> Array:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
-def _slice(view: View, axis: int, start: int, size: int) -> View:
-    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
-    return view.with_dims(shape, view.strides, start * view.strides[axis])
-
-
-def _lies_at(view: View, whole: View, offset: int) -> bool:
-    """Whether a view is the part of `whole` of its own shape that begins at `offset`; strides along
-    dimensions of size 1 do not matter.
-    """
-    if view.buffer is not whole.buffer or view.offset != offset or view.dtype != whole.dtype:
-        return False
-    if view.strides == whole.strides:
-        return True
-    return all(n == 1 or s == t for n, s, t in zip(view.shape, view.strides, whole.strides, strict=True))
-
-
-def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether two orders lay out this shape alike: dimensions of size 1 do not matter."""
-    return [d for d in a if shape[d] > 1] == [d for d in b if shape[d] > 1]

@@ -1,0 +1,192 @@
+"""Where the values of a plan lie: a concat's producers write into their part of it, the plan's results go to
+the caller's arrays, everything else to a buffer of its own, in an order of the dimensions that suits who
+writes and who reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.compiler.index import Index
+from ingot.kernels.call import Buffer, View, memory_order, row_major, strides_in_order
+from ingot.ops.registry import Facts
+
+#: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the
+#: same lines of L1, of which it keeps fewer than a tile has rows; from FEWEST_ROWS on they are spread by a
+#: line.
+L1_WAY_BYTES, LINE_BYTES, FEWEST_ROWS = 4096, 64, 8
+_READ_BY_COLUMNS = frozenset(["MatMul", "Gemm", "Conv"])
+_ONNX = ("", "ai.onnx")
+
+
+class Places:
+    """Where values lie in a plan under construction. facts, uses: the plan's, see `Waiting`."""
+
+    def __init__(
+        self, index: Index, facts: Mapping[ir.Value, Facts], uses: Mapping[ir.Value, Sequence[int]]
+    ) -> None:
+        self.views: dict[ir.Value, View] = {}
+        #: the caller's arrays
+        self.outputs: dict[ir.Value, View] = {}
+        self._index, self._facts, self._uses = index, facts, uses
+        self._joined: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+
+    def joined(self, value: ir.Value) -> View | None:
+        """The memory of a concat that is reached now, if parts of it were written already."""
+        return self._joined.pop(value, None)
+
+    def choose(self, position: int, value: ir.Value, order: Sequence[int] | None, free_order: bool) -> View:
+        """Memory for a value that the node at `position` computes; it lies there from now on. order,
+        free_order: see `Lowering.output`.
+        """
+        facts = self._facts[value]
+        rank = len(facts.shape)
+        order = tuple(range(rank)) if order is None else tuple(order)
+        placed = value in self._index.placed
+        place = self._part(position, value, order, free_order) if placed else None
+        if (
+            place is None
+            and value in self.outputs
+            and (free_order or _same_order(order, tuple(range(rank)), facts.shape))
+        ):
+            place = self.outputs[value]
+        if place is None:
+            wanted = self._order_for_transpose(value, facts.shape) if placed else None
+            if wanted is not None and (free_order or wanted[-1] == order[-1]):
+                order = wanted
+            place = temporary(facts.shape, facts.dtype, order)
+            if self._is_read_by_columns(value, facts, order[-1:]):
+                place = _spread(place, order[-1])
+        self.views[value] = place
+        return place
+
+    def _part(self, position: int, value: ir.Value, order: tuple[int, ...], free_order: bool) -> View | None:
+        """The part of a concat that `value` may be written to directly, perhaps moved on the way there."""
+        if value in self.outputs:
+            return None
+        uses = self._uses.get(value, ())
+        if len(uses) == 1:
+            moved = self._moved_part(position, value, order, free_order)
+            if moved is not None:
+                return moved
+        for use in uses:
+            node = self._index.nodes[use]
+            if node.op_type != "Concat" or node.domain not in _ONNX or use <= position:
+                continue
+            joined = node.outputs[0]
+            facts = self._facts[joined]
+            axis = node.attributes.get_int("axis", 0) % len(facts.shape)
+            if joined not in self._joined:
+                self._joined[joined] = self.choose(position, joined, order, free_order)
+            target = self._joined[joined]
+            start = 0
+            for source in node.inputs:
+                assert source is not None
+                if source is value:
+                    part = slice_of(target, axis, start, self._facts[source].shape[axis])
+                    return part if free_order or part.strides[order[-1]] == 1 else None
+                start += self._facts[source].shape[axis]
+        return None
+
+    def _moved_part(
+        self, position: int, value: ir.Value, order: tuple[int, ...], free_order: bool
+    ) -> View | None:
+        """The part of a concat that will read `value` through the only node that does, a Transpose or
+        Reshape: as `value` lies in it.
+        """
+        uses = self._uses.get(value, ())
+        node = self._index.nodes[uses[0]] if len(uses) == 1 and uses[0] >= position else None
+        if node is None or node.op_type not in ("Transpose", "Reshape") or node.domain not in _ONNX:
+            return None
+        facts, result = self._facts[value], node.outputs[0]
+        after = self._facts.get(result)
+        if node.inputs[0] is not value or after is None or not facts.shape:
+            return None
+        dense = View(Buffer(0), 0, facts.dtype, facts.shape, strides_in_order(facts.shape, order))
+        if node.op_type == "Reshape":
+            moved = dense.reshape(after.shape)
+            part = None if moved is None else self._part(position, result, memory_order(moved), free_order)
+            part = None if part is None else part.reshape(facts.shape)
+        else:
+            perm = node.attributes.get_ints("perm", list(range(len(facts.shape)))[::-1])
+            part = self._part(position, result, memory_order(dense.transpose(perm)), free_order)
+            part = None if part is None else part.transpose([perm.index(d) for d in range(len(perm))])
+        return part if part is not None and (free_order or part.strides[order[-1]] == 1) else None
+
+    def _order_for_transpose(self, value: ir.Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The order in which the only reader, a Transpose, would find its output contiguous."""
+        uses = self._uses.get(value, ())
+        if len(uses) != 1 or not shape:
+            return None
+        node = self._index.nodes[uses[0]]
+        if node.op_type != "Transpose" or node.domain not in _ONNX:
+            return None
+        return tuple(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
+
+    def _is_read_by_columns(self, value: ir.Value, facts: Facts, inner: Sequence[int]) -> bool:
+        """Whether a product or convolution reads this value, whose rows all begin at the same place of L1."""
+        row = facts.shape[inner[0]] * facts.dtype.itemsize if inner else 0
+        if row == 0 or row % L1_WAY_BYTES or nbytes(facts) < FEWEST_ROWS * row:
+            return False
+        nodes = [self._index.nodes[use] for use in self._uses.get(value, ())]
+        return any(node.op_type in _READ_BY_COLUMNS and node.domain in _ONNX for node in nodes)
+
+
+def nbytes(facts: Facts) -> int:
+    """The bytes of a value without gaps."""
+    return math.prod(facts.shape) * facts.dtype.itemsize
+
+
+def dense(facts: Facts, buffer: Buffer) -> View:
+    """A value that lies in the whole of a buffer, row-major."""
+    return View(buffer, 0, facts.dtype, facts.shape, row_major(facts.shape))
+
+
+def temporary(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
+    """A buffer of the arena, dense in the `order` of dimensions, outermost first (default: as they are)."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    strides = row_major(shape) if order is None else strides_in_order(shape, order)
+    return View(Buffer(math.prod(shape) * dtype.itemsize), 0, dtype, shape, strides)
+
+
+def slice_of(view: View, axis: int, start: int, size: int) -> View:
+    """`size` places along an axis."""
+    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
+    return view.with_dims(shape, view.strides, start * view.strides[axis])
+
+
+def lies_at(view: View, whole: View, offset: int) -> bool:
+    """Whether a view is the part of `whole` of its own shape that begins at `offset`; strides along
+    dimensions of size 1 do not matter.
+    """
+    if view.buffer is not whole.buffer or view.offset != offset or view.dtype != whole.dtype:
+        return False
+    if view.strides == whole.strides:
+        return True
+    return all(n == 1 or s == t for n, s, t in zip(view.shape, view.strides, whole.strides, strict=True))
+
+
+def dominant_order(shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, ...]:
+    """The memory order of the first of these views, all broadcast to `shape`, that has all the elements."""
+    for view in views:
+        if 0 not in [s for s, n in zip(view.strides, shape, strict=True) if n > 1]:
+            return memory_order(view)
+    return tuple(range(len(shape)))
+
+
+def _spread(view: View, inner: int) -> View:
+    """A dense view in more memory: a cache line further from row to row, and from there on outwards."""
+    row, gap = view.shape[inner], LINE_BYTES // view.dtype.itemsize
+    strides = [s if s < row else s // row * (row + gap) for s in view.strides]
+    buffer = Buffer(view.buffer.nbytes // row * (row + gap))
+    return View(buffer, 0, view.dtype, view.shape, tuple(strides))
+
+
+def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether two orders lay out this shape alike: dimensions of size 1 do not matter."""
+    return [d for d in a if shape[d] > 1] == [d for d in b if shape[d] > 1]
