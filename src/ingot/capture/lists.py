@@ -155,6 +155,22 @@ class TracedList(list[Any]):
     def rows(self) -> tuple[torch.Tensor, type]:
         """All elements as rows of one tensor, and their kind."""
         parts = self.parts()
+        pieces, kind = self.pieces()
+        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if len(pieces) > 1 or isinstance(parts[0], Perhaps):
+            given = [
+                v.rows if isinstance(v, Many) else v.value if isinstance(v, Perhaps) else v for v in parts
+            ]
+            link_copy(recorder(), rows, [v for v in given if isinstance(v, torch.Tensor)])
+        return rows, kind
+
+    def pieces(self) -> tuple[list[torch.Tensor], type]:
+        """Elements and runs of them as rows, and their kind.
+
+        Raises:
+            DataDependentError: they are not alike.
+        """
+        parts = self.parts()
         kinds = {
             v.kind if isinstance(v, Many) else _kind(v.value if isinstance(v, Perhaps) else v) for v in parts
         }
@@ -166,13 +182,7 @@ class TracedList(list[Any]):
                     f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
                     f"elements of different kinds: {found}. Keep the elements alike, or keep two lists."
                 )
-        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        if len(pieces) > 1 or isinstance(parts[0], Perhaps):
-            given = [
-                v.rows if isinstance(v, Many) else v.value if isinstance(v, Perhaps) else v for v in parts
-            ]
-            link_copy(recorder(), rows, [v for v in given if isinstance(v, torch.Tensor)])
-        return rows, kinds.pop()
+        return pieces, kinds.pop()
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""

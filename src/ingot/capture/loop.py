@@ -310,11 +310,7 @@ class Loop:
     def _rows_of(self, elements: list[Any]) -> tuple[Form, type]:
         """The form of a list's elements as rows."""
         g = self.g
-        for v in elements:
-            if not isinstance(v, Many) and kind_of(v.value if isinstance(v, Perhaps) else v) is None:
-                raise self._refused(
-                    "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
-                )
+        self._require_rows(elements)
         found, kind = TracedList(elements).rows()
         with g.graph.writing(g.graph.body.parent or g.graph.root):
             if not all(g.sizes.in_scope(d) for d in found.shape[1:]):
@@ -322,6 +318,14 @@ class Loop:
             rows = self._form_of(found, torch.Tensor)
         rows.dims[0], rows.hints[0] = None, 3
         return rows, kind
+
+    def _require_rows(self, elements: list[Any]) -> None:
+        """Elements of a list of unknown length are tensors or numbers."""
+        for v in elements:
+            if not isinstance(v, Many) and kind_of(v.value if isinstance(v, Perhaps) else v) is None:
+                raise self._refused(
+                    "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
+                )
 
     def _give(self, index: int, growth: Growth) -> None:
         """The list as the round before has left it."""
@@ -338,8 +342,9 @@ class Loop:
             growth.rows, growth.kind = self._rows_of([*before, *now])
             growth.whole = True
             return False
-        if not growth.whole:
-            self._rows_of(now[len(before) :])
+        if not growth.whole:  # compared without being joined: rows that nothing reads are scan outputs
+            self._require_rows(now[len(before) :])
+            TracedList(now[len(before) :]).pieces()
         elif now:
             self._widened(growth.rows, TracedList(now).rows()[0], "a list that this loop changes")
         return True

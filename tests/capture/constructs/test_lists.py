@@ -85,6 +85,16 @@ def stack_along_the_other_axis(x: T) -> T:
     return torch.stack(outs, dim=1)
 
 
+@case(*ROWS)
+def append_as_many_as_rows(x: T) -> T:
+    outs = []
+    h = torch.zeros(3)
+    for i in range(x.shape[0]):
+        h = h * 0.5 + x[i]
+        outs.append(h * x[i])
+    return torch.stack(outs, dim=-1) + x.T * 2
+
+
 @case(*SOME)
 def append_under_a_condition(x: T) -> T:
     outs = []
