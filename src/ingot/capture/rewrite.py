@@ -333,7 +333,9 @@ class _Function:
             return [ast.Return(_call("returned", self.expression(s.value or ast.Constant(None))))]
         if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
             return [s]
-        if isinstance(s, ast.AnnAssign) and s.value is not None:  # functions do not evaluate annotations
+        if isinstance(s, ast.AnnAssign):  # functions do not evaluate them, and know none of `nonlocal` names
+            if s.value is None:
+                return [ast.Pass()]
             s = ast.copy_location(ast.Assign([s.target], s.value), s)
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
             away = any(isinstance(n, (ast.Attribute, ast.Subscript)) for t in s.targets for n in ast.walk(t))

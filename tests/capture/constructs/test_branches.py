@@ -25,6 +25,22 @@ def if_else(x: T) -> T:
 
 
 @case(*SIGNS)
+def if_with_annotated_variables(x: T) -> T:
+    w: T
+    n: int = 2
+    if x.sum() > 0:
+        y: T = x * n
+        w = y
+    else:
+        y = x - 1
+        w = x
+    for row in x:
+        total: T = row * 2
+        n: int = n + 1
+    return y + w * n + total
+
+
+@case(*SIGNS)
 def if_alone(x: T) -> T:
     if x.sum() > 0:
         x = x * 2
