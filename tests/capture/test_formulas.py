@@ -172,3 +172,37 @@ def test_a_branch_is_tried_on_sizes_that_nothing_is_divided_by() -> None:
             return x, y
 
     ingot.export(M(), (R(6, 4), R(3, 2)))
+
+
+def test_a_size_and_a_buffer_of_one_integer_are_a_size() -> None:
+    """Audio codecs keep kernel size and stride as buffers, and pad by what they compute with them."""
+
+    class M(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = torch.nn.Buffer(torch.tensor(7))
+            self.stride = torch.nn.Buffer(torch.tensor(2))
+
+        def forward(self, x: T) -> tuple[T, T]:
+            length = x.shape[-1]
+            frames = torch.ceil((length - self.kernel + 5) / self.stride + 1).to(torch.int64) - 1
+            extra = frames * self.stride + self.kernel - 5 - length
+            inner = x[:, length - self.kernel :]
+            return torch.nn.functional.pad(x, (self.kernel - self.stride, extra)), inner + x[:, -7:]
+
+    captured = parity(M(), (R(2, 12),), (R(3, 9),), (R(1, 7),), (R(2, 31),))
+    assert not captured.recording.env.fixed
+
+
+def test_a_range_of_whole_steps_of_its_length_is_a_loop_of_pythons() -> None:
+    """Audio is worked on in one chunk where there is no length of chunks."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            length, frames = x.size(1), []
+            for offset in range(0, 2 * length, length):
+                frames.append(x[:, offset : offset + length] * 2)
+            return torch.cat([torch.stack([frames[0]])[0], frames[1]], 1) + x
+
+    captured = parity(M(), (R(2, 12),), (R(3, 9),), (R(1, 1),))
+    assert not captured.recording.env.fixed

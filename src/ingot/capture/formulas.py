@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
+from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from ingot.capture.sizes import floor_div, functions
 
@@ -63,7 +64,10 @@ def of(g: Recorder, x: Any) -> Any:
         return None
     if e.real is not None:
         whole = not (e.real.is_floating_point() or e.real.is_complex() or e.real.dtype == torch.bool)
-        return sympy.Integer(int(e.real)) if whole and e.real.numel() == 1 else None
+        if not whole or e.real.numel() != 1:
+            return None
+        with _disable_current_modes():
+            return sympy.Integer(int(e.real))
     return g.sizes.formulas.get(e.value)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import scalars
+from ingot.capture import checks, scalars
 from ingot.capture.choice import Maybe
 from ingot.capture.lists import Rows, TracedList, joined
 from ingot.capture.request import cannot_wait, recorder
@@ -209,6 +209,11 @@ def range_(rt: Runtime, *args: Any) -> Any:
         return range(*args)
     start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
     if isinstance(step, torch.SymInt):
+        checks.demand(recorder(), step != 0, "range() takes no step of 0")
+        env = recorder().env
+        turns = (env.expr(stop) - env.expr(start)) / env.expr(step)
+        if turns.is_Integer:  # `range(0, n, n)`: Python's own loop
+            return [start + i * step for i in range(int(turns))]
         span = rt.choose(step > 0, lambda: stop - start + step - 1, lambda: start - stop - step - 1)
         size = rt.choose(step > 0, lambda: step, lambda: -step)
     else:
