@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,6 +124,7 @@ def verify(
             )
         return verify_capture(model.capture, reference, runner=runner, rtol=rtol)
     from ingot.capture.draws import drawn
+    from ingot.capture.precision import narrowest
     from ingot.capture.signature import arguments_of
 
     graph = load(model)
@@ -136,7 +139,7 @@ def verify(
     def called() -> list[Array]:
         return reference_outputs(reference, *call.with_tensors(call.tensors))
 
-    random = drawn(graph, {})
+    random, computed = drawn(graph, {}), narrowest(graph)
 
     def differences(expected: Sequence[Array]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -144,7 +147,7 @@ def verify(
             if name in random:
                 _check_kind(name, want, got, (called()[i] for _ in range(RUNS)), "")
             else:
-                found[name] = _check(name, want, got, rtol, lambda want=want: want, "")
+                found[name] = _check(name, want, got, rtol, lambda want=want: want, "", computed.get(name))
         return found
 
     expected = called()
@@ -347,7 +350,11 @@ def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) 
     found: list[list[Array]] = []
     if isinstance(module, torch.jit.ScriptModule) and recording.touched:
         module = captured.source  # its graph run by Ingot, which can begin anew
-    with torch.no_grad(), unchanged(module, bool(recording.states)) as snapshot:
+    with (
+        torch.no_grad(),
+        unchanged(module, bool(recording.states)) as snapshot,
+        snapshot.scripts.run_here() if recording.touched else nullcontext(),
+    ):
         for state in recording.touched:  # a copy of its own, so that the caller's is not written to
             for label in state.labels:
                 if label in snapshot.places:
@@ -419,7 +426,10 @@ class _Trial:
 
     def __post_init__(self) -> None:
         self.run = self.runner(self.model or self.captured.model)
+        from ingot.capture.precision import narrowest
+
         self.drawn = draws_of(self.captured)
+        self.computed = narrowest(self.captured.model)
 
     def _ignored(self, inputs: list[Any], sizes: Mapping[str, int], wanted: Sequence[Array]) -> bool:
         """Whether inputs differ in the size of an axis that the example has alike, batches say, and those
@@ -515,7 +525,9 @@ class _Trial:
                         _check_kind(name, want, result, again, at)
                         continue
                     try:
-                        part = _check(name, want, result, self.rtol, lambda c=call, i=i: shaken(c, i), at)
+                        moved = functools.partial(shaken, call, i)
+                        dtype = self.computed.get(name)
+                        part = _check(name, want, result, self.rtol, moved, at, dtype)
                     except VerificationError:
                         if not self._rounds_otherwise(want, result, rows, call, i):
                             raise
@@ -596,9 +608,17 @@ def _copy(x: Any) -> Any:
 
 
 def _check(
-    name: str, want: Array, got: Array, rtol: float | None, shaken: Callable[[], Array], where: str
+    name: str,
+    want: Array,
+    got: Array,
+    rtol: float | None,
+    shaken: Callable[[], Array],
+    where: str,
+    computed: str | None = None,
 ) -> float:
     """The largest difference relative to the largest reference value.
+
+    computed: the dtype of floating numbers that a float64 was computed in, where that is a narrower one
 
     Raises:
         VerificationError: on another dtype or shape, other places of NaN and infinity, or a larger
@@ -612,7 +632,8 @@ def _check(
             f"{list(got.shape)}."
         )
     difference, scale = distance(want, got)
-    tolerance = TOLERANCE.get(str(want.dtype), 0.0) if rtol is None else rtol
+    dtype = computed if computed and want.dtype == np.float64 else str(want.dtype)
+    tolerance = TOLERANCE.get(dtype, 0.0) if rtol is None else rtol
     if difference <= tolerance * scale:
         return difference / scale if scale else 0.0
     if rtol is None and difference <= MOST_SENSITIVE * tolerance * scale:

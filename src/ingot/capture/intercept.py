@@ -27,7 +27,7 @@ from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
 from ingot.capture.indexing import needs_select
-from ingot.capture.lists import Rows
+from ingot.capture.lists import Rows, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
 from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
@@ -223,8 +223,7 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
     length, axis = tensor.shape[axis], axis % tensor.dim()
     if func in (torch.unbind, _Tensor.unbind):
         return Rows(length, lambda i: tensor.select(axis, i))
-    before = (slice(None),) * axis
-    return Rows((length + size - 1) // size, lambda i: tensor[(*before, slice(i * size, (i + 1) * size))])
+    return cut(tensor, size, axis)
 
 
 def _contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:

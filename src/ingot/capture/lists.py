@@ -73,8 +73,26 @@ class Rows(Undecided):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            cannot_wait("takes a slice of something as long as data says")
+            return self._cut(index.start, index.stop, index.step)
         return self.at(index if isinstance(index, torch.SymInt) or index >= 0 else self.length + index)
+
+    def _cut(self, start: Any, stop: Any, step: Any) -> Rows:
+        """Those of a slice, whose places are known."""
+        step = 1 if step is None else step
+        places = (0 if start is None else start, 0 if stop is None else stop, step)
+        if not all(isinstance(p, int) for p in places) or step < 1:
+            cannot_wait("takes a slice of something as long as data says, at a place that data decides")
+        n = self.length
+        first = torch.sym_min(places[0], n) if places[0] >= 0 else torch.sym_max(n + places[0], 0)
+        end = n if stop is None else torch.sym_min(stop, n) if stop >= 0 else n + stop
+        return Rows(torch.sym_max((end - first + step - 1) // step, 0), lambda i: self.at(first + i * step))
+
+
+def cut(tensor: torch.Tensor, size: int, axis: int) -> Rows:
+    """torch.split into parts of one size, the last of which may be shorter."""
+    length, axis = tensor.shape[axis], axis % tensor.dim()
+    before = (slice(None),) * axis
+    return Rows((length + size - 1) // size, lambda i: tensor[(*before, slice(i * size, (i + 1) * size))])
 
 
 @dataclass(eq=False)
@@ -246,6 +264,8 @@ def _guarded(name: str) -> Callable[..., Any]:
     @functools.wraps(plain)
     def method(self: TracedList, *args: Any) -> Any:
         places = any(isinstance(a, torch.SymInt) for a in args)
+        if not self.known and name == "__getitem__" and isinstance(args[0], slice):
+            return _cut(self, args[0])
         if self.known and not (places and all(kind_of(v) for v in self.parts())):
             return plain(self, *args)
         staged = _STAGED.get(name)
@@ -254,6 +274,18 @@ def _guarded(name: str) -> Callable[..., Any]:
         return staged(self, *args)
 
     return method
+
+
+def _cut(items: TracedList, where: slice) -> TracedList:
+    rows, kind = items.rows()
+    part = TracedList()
+    if where == slice(None, None, -1):
+        part.become(rows.flip(0), kind)
+        return part
+    if isinstance(where.step, int) and where.step < 1:
+        cannot_wait("takes every so many elements from the end of a list, of which data decides the length")
+    part.become(rows[where], kind)
+    return part
 
 
 def _times(items: TracedList, count: Any) -> TracedList:

@@ -26,6 +26,7 @@ import torch
 
 from ingot.capture.mutable import contents_of
 from ingot.capture.objects import LIBRARIES, attributes
+from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
 
 NUMBERS = (bool, int, float)
@@ -73,8 +74,9 @@ Root = tuple[str, Any]  # what it is called, and a dict or a Variable
 class Reach:
     """Walks from what a model is made of: `roots` gives what it finds, `meet` is told what is in there."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, scripts: Scripts) -> None:
         self.codes: list[CodeType] = []
+        self._scripts = scripts
         self.unsteady = False  # whether the code may give another answer each time, whatever it finds
         self._found: deque[Root] = deque()
         self._functions: deque[FunctionType] = deque()
@@ -186,6 +188,7 @@ class Reach:
             at = ".".join(p for p in (label, path) if p)
             if not self._new(m):
                 continue
+            m = self._scripts.stands_for(m)
             for root in (m._buffers, m._parameters, m.__dict__):
                 self._root(at, root, shared=True)
             for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()):

@@ -169,7 +169,7 @@ def _globals_of(function: Any) -> list[Globals]:
         own: Any = getattr(getattr(function, "__func__", function), "__globals__", None)
         return [] if own is None else [own]
     names = {type(m).__module__ for m in function.modules()}
-    found = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins")]
+    found = [n for n in names if n in sys.modules and n.split(".")[0] not in ("torch", "builtins", "ingot")]
     return [vars(sys.modules[n]) for n in sorted(found)]
 
 

@@ -124,6 +124,7 @@ def run_model(
             python_functions_run_as_they_are(),
             lists_of_tensors(recorder),
             watched_seeds(recorder),
+            snapshot.scripts.run_here(),
             Intercept(recorder),
             Dispatch(recorder),
             active(recorder, call.marks),

@@ -507,7 +507,7 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
         )
     if isinstance(container, Rows):
         return container[_number(index, int)]
-    if isinstance(container, TracedList) and not container.known:
+    if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
         return container.element(_number(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         cannot_wait("takes a slice of a list at a place that data or a size decides")

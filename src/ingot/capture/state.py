@@ -26,6 +26,7 @@ import torch
 from ingot.capture.mutable import Contents, contents_of, put_back
 from ingot.capture.objects import LIBRARIES, attributes
 from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
+from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
 from ingot.errors import ExportError
 
@@ -180,10 +181,11 @@ class Snapshot:
         self.before: dict[str, Any] = {}
         self._saved: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
+        self.scripts = Scripts(function)
         self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
-        holders = [*self._owners.values(), getattr(function, "__self__", None)]
+        holders = [*map(self.scripts.stands_for, self._owners.values()), getattr(function, "__self__", None)]
         self._classes = {id(vars(h)): type(h) for h in holders if hasattr(h, "__dict__")}  # of whose dict
-        reach = Reach(function)
+        reach = Reach(function, self.scripts)
         self._meet: Callable[[str, Any], object] | None = reach.meet
         self._roots: list[tuple[str, Any]] = []
         for label, root in reach.roots():

@@ -24,22 +24,23 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import where
 from ingot.capture.cells import Sharing
-from ingot.capture.lists import Rows, TracedList
-from ingot.capture.merge import UNBOUND
-from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC, key_of
+from ingot.capture.lists import Rows, TracedList, cut
+from ingot.capture.request import recording
+from ingot.capture.script_nodes import DTYPES, GIVE_LISTS, SPECIAL, dtype_of_number, is_object
+from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC
 from ingot.capture.stage import RUNTIME
-from ingot.capture.standins import present
 from ingot.errors import ExportError
 
-# TorchScript's numbers for dtypes, in their order.
-_DTYPES = (
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
-    torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
-    torch.quint8, torch.qint32, torch.bfloat16,
-)  # fmt: skip
 _FOREVER = (1 << 63) - 1  # the count of a `while`
 _PLAIN = {int: "int64", float: "float32", bool: "bool"}
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
+
+
+class Source:
+    """Keeps a scripted module out of sight of whoever looks at what the one that stands for it holds."""
+
+    def __init__(self, script: Any) -> None:
+        self.script = script
 
 
 class Scripted(torch.nn.Module):
@@ -49,6 +50,25 @@ class Scripted(torch.nn.Module):
         """Run the graph."""
         graph: Graph = self.__dict__["_script"]
         return graph.run([self, *args] if graph.has_self else list(args))
+
+    def method(self, name: str) -> Graph:
+        """The graph of one of the script's methods."""
+        graphs = self.__dict__.setdefault("_methods", {})
+        if name not in graphs:
+            source = self.__dict__["_source"].script
+            graphs[name] = Graph(source._c._get_method(name).inlined_graph)
+            _copy_attributes(source, self, graphs[name].graph)
+        return graphs[name]
+
+    def __getattr__(self, name: str) -> Any:
+        """Also what Python that the script calls finds in the scripted module."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            source = self.__dict__.get("_source")
+            if source is None or name.startswith("_"):
+                raise
+            return getattr(source.script, name)
 
 
 def as_module(script: Any) -> Scripted:
@@ -74,8 +94,20 @@ def as_module(script: Any) -> Scripted:
 
 def _forward(schema: Any) -> Callable[..., Any]:
     """A forward with the script's own signature, its defaults among it."""
+    signature = _signature(schema)
+
+    def forward(self: Scripted, *args: Any, **kwargs: Any) -> Any:
+        return self.script(*bound(schema, args, kwargs))
+
+    mine = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    whole = inspect.Signature([mine, *signature.parameters.values()])
+    forward.__signature__ = whole  # pyright: ignore[reportFunctionMemberAccess]
+    return forward
+
+
+def _signature(schema: Any) -> inspect.Signature:
     parameter = inspect.Parameter
-    found = [parameter("self", parameter.POSITIONAL_ONLY)]
+    found: list[inspect.Parameter] = []
     for at, a in enumerate(schema.arguments):
         if at == 0 and a.type.kind() == "ClassType":  # self, whatever the class calls it
             continue
@@ -84,23 +116,36 @@ def _forward(schema: Any) -> Callable[..., Any]:
         found.append(
             parameter(a.name, parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
         )
-    signature = inspect.Signature(found)
+    return inspect.Signature(found)
 
-    def forward(self: Scripted, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        for name, value in bound.arguments.items():
-            kind = signature.parameters[name].annotation
-            if kind in _PLAIN and isinstance(value, torch.Tensor):
-                raise ExportError(
-                    f"argument {name!r} of the scripted module is a tensor; its script wants "
-                    f"{kind.__name__}. Pass a Python {kind.__name__}; or, where it is to be "
-                    f"an input of the model, ingot.Input({_PLAIN[kind]!r}, [])."
-                )
-        return self.script(*list(bound.arguments.values())[1:])
 
-    forward.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    return forward
+def bound(schema: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The values of a script's parameters, but for self, in a call.
+
+    Raises:
+        ExportError: there is a tensor where the script wants a Python number.
+        TypeError: the call does not fit.
+    """
+    signature = _signature(schema)
+    given = signature.bind(*args, **kwargs)
+    given.apply_defaults()
+    for name, value in given.arguments.items():
+        kind = signature.parameters[name].annotation
+        if kind in _PLAIN and isinstance(value, torch.Tensor):
+            raise ExportError(
+                f"argument {name!r} of the scripted module is a tensor; its script wants "
+                f"{kind.__name__}. Pass a Python {kind.__name__}; or, where it is to be "
+                f"an input of the model, ingot.Input({_PLAIN[kind]!r}, [])."
+            )
+    return list(given.arguments.values())
+
+
+def standing_for(script: Any) -> Scripted:
+    """A module that holds what a scripted one does, for methods to be run on."""
+    made = _copied(script)
+    for name in script._c._method_names():
+        made.method(name)
+    return made
 
 
 def _copied(script: Any) -> Scripted:
@@ -108,22 +153,31 @@ def _copied(script: Any) -> Scripted:
     made = Scripted()
     made.training = getattr(script, "training", False)  # a frozen module has no such attribute
     for name, value in script.named_parameters(recurse=False):
-        made._parameters[name] = value  # a plain tensor where the script comes from a file
+        made._parameters[name] = _dense(value)  # a plain tensor where the script comes from a file
     for name, value in script.named_buffers(recurse=False):
-        made.register_buffer(name, value)
+        made.register_buffer(name, _dense(value))
     for name, child in script.named_children():
         made.add_module(name, _copied(child))
+    made.__dict__["_source"] = Source(script)
     return made
+
+
+def _dense(tensor: Any) -> Any:
+    """A tensor of oneDNN's own layout in the plain one."""
+    return tensor.to_dense() if tensor.layout == torch._mkldnn else tensor
 
 
 def _copy_attributes(script: Any, root: Scripted, graph: Any) -> None:
     """Whatever else the graph reads from a module or writes to it: numbers, lists, other tensors."""
     owners: dict[int, tuple[Any, Scripted]] = {next(iter(graph.inputs())).unique(): (script, root)}
     for node in _nodes(graph):
-        if node.kind() not in ("prim::GetAttr", "prim::SetAttr"):
+        if node.kind() not in ("prim::GetAttr", "prim::SetAttr", "prim::CallMethod"):
             continue
         owner = owners.get(next(iter(node.inputs())).unique())
         if owner is None:
+            continue
+        if node.kind() == "prim::CallMethod":  # of an interface: which module it is, only this one says
+            owner[1].method(node.s("name"))
             continue
         name = node.s("name")
         theirs, ours = owner
@@ -131,8 +185,18 @@ def _copy_attributes(script: Any, root: Scripted, graph: Any) -> None:
         if isinstance(value, torch.jit.ScriptModule):
             if node.kind() == "prim::GetAttr":
                 owners[node.output().unique()] = value, getattr(ours, name)
-        elif name != "training" and not hasattr(ours, name):
+        elif name != "training" and not _has(ours, name):
             setattr(ours, name, value)
+
+
+def _has(module: torch.nn.Module, name: str) -> bool:
+    """Whether a module itself holds something of this name."""
+    return any(name in held for held in (vars(module), module._parameters, module._buffers, module._modules))
+
+
+def sets_attributes(graph: Any) -> bool:
+    """Whether a script's graph changes the module that it belongs to."""
+    return any(node.kind() == "prim::SetAttr" for node in _nodes(graph))
 
 
 def _nodes(block: Any) -> Any:
@@ -167,7 +231,7 @@ def _schema(text: str) -> tuple[str, Any, list[_Argument]]:
 def _conversion(kind: str) -> Callable[[Any], Any] | None:
     """TorchScript writes dtypes, layouts and memory formats as numbers."""
     if "ScalarType" in kind:
-        return lambda x: _DTYPES[x] if isinstance(x, int) else x
+        return lambda x: DTYPES[x] if isinstance(x, int) else x
     if "Layout" in kind or "MemoryFormat" in kind:
         return lambda x: None if isinstance(x, int) else x
     return None
@@ -203,7 +267,7 @@ class Graph:
     @staticmethod
     def _set(node: Any, values: dict[int, Any], made: Any) -> None:
         outputs = list(node.outputs())
-        if len(outputs) == 1 and node.kind() not in _GIVE_LISTS:
+        if len(outputs) == 1 and node.kind() not in GIVE_LISTS:
             values[outputs[0].unique()] = made
         elif outputs:
             for v, one in zip(outputs, made, strict=True):
@@ -223,9 +287,16 @@ class Graph:
             return self.choose(node, inputs[0], values)
         if kind == "prim::Loop":
             return self.loop(node, inputs, values)
-        special = _SPECIAL.get(kind)
+        special = SPECIAL.get(kind)
         if special is not None:
             return special(node, *inputs)
+        if kind == "prim::CallMethod":
+            owner, *rest = inputs
+            return owner.method(node.s("name")).run([owner, *rest])
+        if kind == "prim::PythonOp":
+            return _pythons(node, inputs)
+        if kind.startswith("prim::fork"):
+            return Graph(node.g("Subgraph")).run(inputs)
         schema = node.schema()
         if schema == "(no schema)":
             raise ExportError(
@@ -275,7 +346,7 @@ class Graph:
 
 def _held(values: dict[int, Any]) -> list[Any]:
     """What a block can change: lists, dicts, and attributes of modules."""
-    found = [v for v in values.values() if isinstance(v, (list, dict, tuple))]
+    found = [v for v in values.values() if isinstance(v, (list, dict, tuple)) or is_object(v)]
     modules = {id(m): m for v in values.values() if isinstance(v, torch.nn.Module) for m in v.modules()}
     return [*found, *map(vars, modules.values())]
 
@@ -284,10 +355,14 @@ def call(schema: str, inputs: list[Any]) -> Any:
     """One operator on these arguments."""
     name, operator, arguments = _schema(schema)
     first = inputs[0] if inputs else None
-    if isinstance(first, (list, dict, tuple)) and name in CONTAINERS:
+    if isinstance(first, (list, dict, tuple, Rows)) and name in CONTAINERS:
         return CONTAINERS[name](*inputs)
     if isinstance(first, torch.Tensor) and name in _OF_TENSORS:
         return _OF_TENSORS[name](*inputs)
+    if name in ("unbind", "split") and isinstance(first, torch.Tensor) and recording():
+        parts = _parts(*inputs) if name == "split" else _rows(*inputs)
+        if parts is not None:
+            return parts
     as_numbers = any(
         isinstance(x, SYMBOLIC) or (a.tensor and isinstance(x, (int, float)))
         for a, x in zip(arguments, inputs, strict=True)
@@ -300,7 +375,7 @@ def call(schema: str, inputs: list[Any]) -> Any:
         given = argument.convert(value) if argument.convert is not None else value
         if argument.tensor and isinstance(given, (*SYMBOLIC, int, float)):
             number: Any = given
-            given = torch.scalar_tensor(number, dtype=_dtype(number))
+            given = torch.scalar_tensor(number, dtype=dtype_of_number(number))
         if argument.by_keyword:
             named[argument.name] = given
         else:
@@ -308,13 +383,40 @@ def call(schema: str, inputs: list[Any]) -> Any:
     named = {k: v for k, v in named.items() if v is not None}
     if positional and isinstance(positional[0], TracedList) and not positional[0].known:
         return RUNTIME.call(getattr(torch, name), *positional, **named)
+    if any(isinstance(x, SYMBOLIC) for x in positional):
+        python = _of_python(name)
+        if python is not None:
+            rest = {"alpha": positional[2]} if len(positional) > 2 else {}
+            return python(*positional[:2], **rest, **named)
     return operator(*positional, **named)
 
 
-def _dtype(number: Any) -> torch.dtype:
-    if isinstance(number, (bool, torch.SymBool)):
-        return torch.bool
-    return torch.int64 if isinstance(number, (int, torch.SymInt)) else torch.float32
+def _of_python(name: str) -> Any:
+    """An arithmetic operator as Python's, which gives no dtype to the numbers in it: ATen's own would."""
+    return getattr(torch.Tensor, name, None) if name.rstrip("_") in _ARITHMETIC else None
+
+
+def _rows(tensor: Any, axis: int = 0) -> TracedList | None:
+    """unbind along an axis of which only the run knows the length; None for any other."""
+    if not isinstance(tensor.shape[axis], torch.SymInt):
+        return None
+    rows = TracedList()
+    rows.become(tensor.movedim(axis, 0), torch.Tensor)
+    return rows
+
+
+def _parts(tensor: Any, size: Any, axis: int = 0) -> Rows | None:
+    """split into parts of one size along such an axis."""
+    known = type(size) is int and size > 0
+    return cut(tensor, size, axis) if known and isinstance(tensor.shape[axis], torch.SymInt) else None
+
+
+def _pythons(node: Any, inputs: list[Any]) -> Any:
+    """A function that the script leaves to Python; of a method, the script has bound it to itself."""
+    function = node.pyobj()
+    values, constants = iter(inputs), iter(node.scalar_args())
+    given = [next(values) if kind == "d" else next(constants) for kind in node.cconv()]
+    return getattr(function, "original_fn", function)(*given)
 
 
 def _is_number(x: Any) -> bool:
@@ -330,90 +432,12 @@ def _number(x: Any) -> Any:
     return x
 
 
-def _tensor(_: Any, data: Any, dtype: Any = None, *__: Any) -> torch.Tensor:
-    """aten::tensor: numbers in nested lists, symbolic ones among them."""
-    kind = _DTYPES[dtype] if dtype is not None else None
-    if isinstance(data, TracedList) and not data.known:
-        return RUNTIME.call(torch.tensor, data, dtype=kind)
-    flat = list(_flat(data))
-    if not any(isinstance(x, (*SYMBOLIC, torch.Tensor)) for x in flat):
-        return torch.tensor(data, dtype=kind)
-    if not isinstance(data, list):
-        made = data if isinstance(data, torch.Tensor) else torch.scalar_tensor(data, dtype=_dtype(data))
-        return made.to(kind) if kind is not None else made
-    return torch.stack([_tensor(None, x, dtype) for x in data])
-
-
-def _flat(x: Any) -> Any:
-    if isinstance(x, list):
-        for part in x:
-            yield from _flat(part)
-    else:
-        yield x
-
-
-def _raise(_: Any, message: Any = "", *__: Any) -> Any:
-    error = RuntimeError(f"the scripted module raises: {message}")
-    error.ingot_asserted = True  # the model's own, not Ingot's
-    raise error
-
-
-def _get(node: Any, owner: Any) -> Any:
-    return getattr(owner, node.s("name"))
-
-
-def _put(node: Any, owner: Any, value: Any) -> tuple[()]:
-    setattr(owner, node.s("name"), value)
-    return ()
-
-
-def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for key, value in zip(inputs[::2], inputs[1::2], strict=True):
-        made[key_of(made, key)] = value
-    return made
-
-
-def _same(_: Any, x: Any, *__: Any) -> Any:
-    return x
-
-
-_SPECIAL: dict[str, Callable[..., Any]] = {
-    "prim::GetAttr": _get,
-    "prim::SetAttr": _put,
-    "prim::ListConstruct": lambda _, *inputs: TracedList(inputs),
-    "prim::TupleConstruct": lambda _, *inputs: tuple(inputs),
-    "prim::DictConstruct": _pairs,
-    "prim::ListUnpack": lambda _, x: list(x),
-    "prim::TupleUnpack": lambda _, x: list(x),
-    "prim::TupleIndex": lambda _, x, i: x[i],
-    "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
-    "prim::Uninitialized": lambda _: UNBOUND,  # anything will do
-    "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
-    "prim::unchecked_cast": lambda _, x: present(x),
-    "prim::unchecked_unwrap_optional": lambda _, x: present(x),
-    "aten::_unwrap_optional": lambda _, x: present(x),
-    "prim::data": lambda _, x: x.detach(),
-    "prim::dtype": lambda _, x: _DTYPES.index(x.dtype),
-    "prim::device": lambda _, x: x.device,
-    "prim::layout": lambda *_: 0,
-    "prim::is_cuda": lambda _, x: x.is_cuda,
-    "prim::requires_grad": lambda *_: False,
-    "prim::min": lambda _, *inputs: NUMBERS["min"](*inputs) if len(inputs) == 2 else min(inputs[0]),
-    "prim::max": lambda _, *inputs: NUMBERS["max"](*inputs) if len(inputs) == 2 else max(inputs[0]),
-    "prim::abs": lambda _, x: abs(x),
-    "prim::RaiseException": _raise,
-    "aten::format": lambda _, text, *rest: text.format(*rest),
-    "prim::Print": lambda *_: (),
-    "aten::warn": lambda *_: (),
-    "aten::__is__": lambda _, a, b: RUNTIME.same(a, b),
-    "aten::__isnot__": lambda _, a, b: RUNTIME.opposite(RUNTIME.same(a, b)),
-    "aten::einsum": lambda _, equation, operands, *__: torch.einsum(equation, operands),
-    "aten::tensor": _tensor,
-    "aten::as_tensor": _tensor,
-    "aten::is_scripting": lambda *_: True,
-}
-_GIVE_LISTS = ("prim::If", "prim::Loop", "prim::ListUnpack", "prim::TupleUnpack")
+_ARITHMETIC = frozenset(
+    (
+        "add", "sub", "mul", "div", "floor_divide", "true_divide", "remainder", "fmod", "pow", "eq", "ne",
+        "lt", "le", "gt", "ge",
+    )
+)  # fmt: skip
 # What is asked of a tensor and answered with numbers.
 _OF_TENSORS: dict[str, Callable[..., Any]] = {
     "size": lambda x, *d: x.shape[d[0]] if d else list(x.shape),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import linecache
 import os
 import re
@@ -21,7 +22,9 @@ _RUNTIME = ("stage.py", "standins.py", "lists.py")
 # Its functions that do what the model's own line says: what they raise, the line raises.
 _FOR_THE_MODEL = ("item", "call", "with_symbols", "contains", "equal", "class_of")
 _RECORDING = str(Path(__file__).with_name("recording.py"))
-_SCRIPT = str(Path(__file__).with_name("torchscript.py"))
+_SCRIPT = tuple(
+    str(Path(__file__).with_name(name)) for name in ("torchscript.py", "script_nodes.py", "script_values.py")
+)
 _PYTHON = str(Path(os.__file__).parent) + os.sep
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
@@ -29,12 +32,14 @@ _INGOT = str(Path(__file__).parents[1]) + os.sep
 # Where a graph that was made from Python is run, the lines it came from, innermost last.
 _standing: list[tuple[str, int]] = []
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+# As torch.jit.trace has it, innermost first.
+_TRACED = re.compile(r"^(\S[^\n]*)\((\d+)\): \S+$", re.MULTILINE)
 
 
 @contextlib.contextmanager
 def standing_at(trace: str | None) -> Generator[None]:
     """Whatever runs now comes from the last user's line of a printed stack trace."""
-    found = [(file, int(line)) for file, line in _FRAME.findall(trace or "")]
+    found = [(file, int(line)) for file, line in _FRAME.findall(trace or "")] or _traced(trace or "")
     users = [at for at in found if not at[0].startswith((_INGOT, _torch_folder(), "torch/", "<"))]
     if not found:
         yield
@@ -44,6 +49,15 @@ def standing_at(trace: str | None) -> Generator[None]:
         yield
     finally:
         _standing.pop()
+
+
+def _traced(trace: str) -> list[tuple[str, int]]:
+    """Lines of the model, innermost last; whoever called torch.jit.trace is none of it."""
+    found = [(file, int(line)) for file, line in _TRACED.findall(trace)]
+    tracer = str(Path(_torch_folder(), "jit", "_trace.py"))
+    inside = list(itertools.takewhile(lambda at: at[0] != tracer, found))
+    calls = str(Path(_torch_folder(), "nn", "modules", "module.py"))
+    return [at for at in reversed(inside) if at[0] != calls]
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +76,7 @@ def is_user_code(code: CodeType) -> bool:
 
 def _decides(code: CodeType) -> bool:
     """Whether what a function asks of a size, the model's own Python (or script) asks."""
-    return is_user_code(code) or code.co_filename == _SCRIPT
+    return is_user_code(code) or code.co_filename in _SCRIPT
 
 
 def is_library_code(code: CodeType) -> bool:
@@ -161,7 +175,7 @@ def raise_if_ours(error: BaseException) -> None:
     ):
         return
     file = at.tb_frame.f_code.co_filename
-    if file.startswith(_INGOT) and file != _SCRIPT:
+    if file.startswith(_INGOT) and file not in _SCRIPT:
         raise error
 
 

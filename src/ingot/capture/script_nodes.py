@@ -1,0 +1,292 @@
+"""TorchScript's nodes that are no operators: attributes and objects, lists, texts, questions about types,
+and what `torch.jit.optimize_for_inference` puts in for oneDNN.
+"""
+
+# TorchScript's graphs are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownParameterType=false, reportPrivateUsage=false
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ingot.capture.aten.onednn import convolution
+from ingot.capture.choice import Maybe
+from ingot.capture.lists import Rows, TracedList
+from ingot.capture.merge import UNBOUND
+from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.scalars import kind_of
+from ingot.capture.script_values import NUMBERS, SYMBOLIC, key_of
+from ingot.capture.stage import RUNTIME
+from ingot.capture.standins import present
+from ingot.capture.where import quoted_line
+from ingot.errors import ExportError
+
+# TorchScript's numbers for dtypes, in their order.
+DTYPES = (
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
+    torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
+    torch.quint8, torch.qint32, torch.bfloat16,
+)  # fmt: skip
+#: Nodes that give as many values as they have outputs, in a list.
+GIVE_LISTS = (
+    "prim::If", "prim::Loop", "prim::ListUnpack", "prim::TupleUnpack", "prim::BroadcastMKLDNNTensors",
+)  # fmt: skip
+
+
+def dtype_of_number(number: Any) -> torch.dtype:
+    """The dtype that a number of a script has as a tensor."""
+    if isinstance(number, (bool, torch.SymBool)):
+        return torch.bool
+    return torch.int64 if isinstance(number, (int, torch.SymInt)) else torch.float32
+
+
+def _tensor(_: Any, data: Any, dtype: Any = None, *__: Any) -> torch.Tensor:
+    """aten::tensor: numbers in nested lists, symbolic ones among them."""
+    kind = DTYPES[dtype] if dtype is not None else None
+    if isinstance(data, TracedList) and not data.known:
+        return RUNTIME.call(torch.tensor, data, dtype=kind)
+    flat = list(_flat(data))
+    if not any(isinstance(x, (*SYMBOLIC, torch.Tensor)) for x in flat):
+        return torch.tensor(data, dtype=kind)
+    if not isinstance(data, list):
+        made = (
+            data if isinstance(data, torch.Tensor) else torch.scalar_tensor(data, dtype=dtype_of_number(data))
+        )
+        return made.to(kind) if kind is not None else made
+    return torch.stack([_tensor(None, x, dtype) for x in data])
+
+
+def _flat(x: Any) -> Any:
+    if isinstance(x, list):
+        for part in x:
+            yield from _flat(part)
+    else:
+        yield x
+
+
+def _raise(_: Any, message: Any = "", *__: Any) -> Any:
+    error = RuntimeError(f"the scripted module raises: {message}")
+    error.ingot_asserted = True  # the model's own, not Ingot's
+    raise error
+
+
+# -- objects, lists, dicts and texts
+
+
+@functools.cache
+def _class_named(name: str) -> type:
+    """A plain class for the objects of a class that a script defines."""
+    return type(name.rpartition(".")[2], (), {"__module__": "script"})
+
+
+def _new_object(node: Any) -> Any:
+    return _class_named(node.output().type().qualified_name())()
+
+
+def is_object(x: Any) -> bool:
+    """Whether a script's own class made this."""
+    return type(x).__module__ == "script"
+
+
+def _get(node: Any, owner: Any) -> Any:
+    return getattr(owner, node.s("name"))
+
+
+def _put(node: Any, owner: Any, value: Any) -> tuple[()]:
+    setattr(owner, node.s("name"), value)
+    return ()
+
+
+def _block(node: Any, context: Any, *_: Any) -> Any:
+    """The beginning and the end of a `with` block: those of torch change no values here."""
+    name = node.input().type().qualified_name()
+    if not name.startswith("__torch__.torch."):
+        raise ExportError(
+            f"{quoted_line()}\nThe scripted module enters a `with` block of its own class "
+            f"{name.rpartition('.')[2]}, which Ingot does not run. Call the class's methods instead, or "
+            "export the Python module it was made from."
+        )
+    return context
+
+
+def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    for key, value in zip(inputs[::2], inputs[1::2], strict=True):
+        made[key_of(made, key)] = value
+    return made
+
+
+def _unpacked(node: Any, x: Any) -> list[Any]:
+    """A list as one value for each output: where only the run knows its length, that becomes fixed."""
+    if isinstance(x, Rows) or (isinstance(x, TracedList) and not x.known):
+        length = x.length if isinstance(x, Rows) else x.count()
+        count = recorder().env.fixed_number(length)
+        if count == node.outputsSize():
+            return [x.at(i) if isinstance(x, Rows) else x.element(i) for i in range(count)]
+        raise ValueError(f"{node.outputsSize()} values wanted, the list has {count}")
+    return list(x)
+
+
+def _formatted(_: Any, text: str, *values: Any) -> str:
+    return text.format(*map(RUNTIME.text, values))
+
+
+def _percent(_: Any, text: str, *values: Any) -> str:
+    """`text % values`; a tuple is that of the values."""
+    given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
+    return text % tuple(map(RUNTIME.text, given))
+
+
+def _same(_: Any, x: Any, *__: Any) -> Any:
+    return x
+
+
+# -- questions about types
+
+
+def _is_of(node: Any, x: Any) -> bool:
+    """isinstance(x, types)."""
+    if isinstance(x, Maybe):
+        cannot_wait("asks for the type of what data may leave None")
+    return any(_fits(x, kind) for kind in node.tys("types"))
+
+
+def _fits(x: Any, kind: Any) -> bool:
+    name = kind.kind()
+    if name == "AnyType":
+        return True
+    if name in ("OptionalType", "UnionType"):
+        return (x is None and name == "OptionalType") or any(_fits(x, k) for k in kind.containedTypes())
+    test = _OF_TYPE.get(name)
+    if test is None:
+        raise ExportError(
+            f"{quoted_line()}\nThe scripted module asks for the type {kind}, which Ingot does not tell "
+            "from others. Export the Python module it was made from."
+        )
+    return test(x, kind)
+
+
+def _all_fit(values: Any, kind: Any) -> bool:
+    if isinstance(values, TracedList) and not values.known:
+        cannot_wait("asks for the type of a list as long as data says")
+    values = list(values)
+    if not values:
+        raise ExportError(
+            f"{quoted_line()}\nThe scripted module asks whether an empty container is of type {kind}, which "
+            "nothing in it tells. Annotate the variable with one type instead of Any or Union."
+        )
+    return all(_fits(v, kind) for v in values)
+
+
+def _fits_tuple(x: Any, kind: Any) -> bool:
+    kinds = kind.containedTypes()
+    alike = isinstance(x, tuple) and len(x) == len(kinds)
+    return alike and all(_fits(v, k) for v, k in zip(x, kinds, strict=True))
+
+
+_OF_TYPE: dict[str, Callable[[Any, Any], bool]] = {
+    "TensorType": lambda x, _: isinstance(x, torch.Tensor),
+    "NoneType": lambda x, _: x is None,
+    "StringType": lambda x, _: isinstance(x, str),
+    "BoolType": lambda x, _: kind_of(x) is bool,
+    "IntType": lambda x, _: kind_of(x) is int,
+    "FloatType": lambda x, _: kind_of(x) is float,
+    "NumberType": lambda x, _: kind_of(x) in (int, float),
+    "ListType": lambda x, kind: isinstance(x, list) and _all_fit(x, kind.getElementType()),
+    "TupleType": _fits_tuple,
+    "DictType": lambda x, kind: (
+        isinstance(x, dict) and _all_fit(x, kind.getKeyType()) and _all_fit(x.values(), kind.getValueType())
+    ),
+    "ClassType": lambda x, kind: type(x) is _class_named(kind.qualified_name()),
+}
+
+
+# -- oneDNN: its tensors have another layout and the same numbers
+
+
+def _plain_constant(node: Any) -> torch.Tensor:
+    with _disable_current_modes():
+        return node.t("value").to_dense()
+
+
+def _layer_norm(_: Any, x: Any, shape: Any, weight: Any, bias: Any, eps: float, *__: Any) -> torch.Tensor:
+    return torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def _limited(node: Any, x: Any) -> torch.Tensor:
+    return torch.clamp(x, node.f("min_val"), node.f("max_val"))
+
+
+def _onednn() -> Iterator[tuple[str, Callable[..., Any]]]:
+    functions: Any = torch.nn.functional
+    elementwise: dict[str, Callable[..., Any]] = {
+        "HardSwish": lambda _, x: functions.hardswish(x),
+        "HardSigmoid": lambda _, x: functions.hardsigmoid(x),
+        "Relu6": lambda _, x: functions.relu6(x),
+        "HardTanh": _limited,
+        "Clamp": _limited,
+        "LayerNorm": _layer_norm,
+        "ScalarMul": lambda _, x, factor: x * factor,
+        "Group": _same,
+    }
+    for name, function in elementwise.items():
+        yield f"prim::MKLDNN{name}", function
+        yield f"prim::MKLDNN{name}_", function
+
+
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "prim::CreateObject": _new_object,
+    "prim::GetAttr": _get,
+    "prim::SetAttr": _put,
+    "prim::Enter": _block,
+    "prim::Exit": _block,
+    "prim::isinstance": _is_of,
+    "prim::ListConstruct": lambda _, *inputs: TracedList(inputs),
+    "prim::TupleConstruct": lambda _, *inputs: tuple(inputs),
+    "prim::DictConstruct": _pairs,
+    "prim::ListUnpack": _unpacked,
+    "prim::TupleUnpack": lambda _, x: list(x),
+    "prim::TupleIndex": lambda _, x, i: x[i],
+    "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
+    "prim::Uninitialized": lambda _: UNBOUND,  # anything will do
+    "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
+    "prim::unchecked_cast": lambda _, x: present(x),
+    "prim::unchecked_unwrap_optional": lambda _, x: present(x),
+    "aten::_unwrap_optional": lambda _, x: present(x),
+    "aten::wait": _same,
+    "prim::data": lambda _, x: x.detach(),
+    "prim::dtype": lambda _, x: DTYPES.index(x.dtype),
+    "prim::device": lambda _, x: x.device,
+    "prim::layout": lambda *_: 0,
+    "prim::is_cuda": lambda _, x: x.is_cuda,
+    "prim::is_mkldnn": lambda *_: False,
+    "prim::requires_grad": lambda *_: False,
+    "prim::min": lambda _, *inputs: NUMBERS["min"](*inputs) if len(inputs) == 2 else min(inputs[0]),
+    "prim::max": lambda _, *inputs: NUMBERS["max"](*inputs) if len(inputs) == 2 else max(inputs[0]),
+    "prim::abs": lambda _, x: abs(x),
+    "prim::RaiseException": _raise,
+    "aten::format": _formatted,
+    "aten::percentFormat": _percent,
+    "prim::Print": lambda *_: (),
+    "aten::warn": lambda *_: (),
+    "aten::__is__": lambda _, a, b: RUNTIME.same(a, b),
+    "aten::__isnot__": lambda _, a, b: RUNTIME.opposite(RUNTIME.same(a, b)),
+    "aten::einsum": lambda _, equation, operands, *__: torch.einsum(equation, operands),
+    "aten::tensor": _tensor,
+    "aten::as_tensor": _tensor,
+    "aten::is_scripting": lambda *_: True,
+    "prim::ConstantMKLDNNTensor": _plain_constant,
+    "prim::mkldnn_convolution": lambda _, x, w, b, stride, pad, *rest: convolution(
+        x, w, b, pad, stride, *rest
+    ),
+    "prim::BroadcastMKLDNNTensors": lambda _, a, b: [a, b],  # which take part in one that broadcasts anyway
+    "aten::to_mkldnn": lambda _, x, dtype=None: x if dtype is None else x.to(DTYPES[dtype]),
+    **dict(_onednn()),
+}

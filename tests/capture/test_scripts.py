@@ -1,0 +1,268 @@
+"""What a script may be made of, and scripts inside of Python models."""
+
+# TorchScript reads annotations: they may be no strings.
+# ruff: noqa: UP007
+
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils import mkldnn
+
+import ingot
+from ingot.errors import ExportError
+from tests.capture.support import parity
+from tests.capture.test_constructs import dims
+
+T = torch.Tensor
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+X, Y, Z = torch.randn(3, 4), torch.randn(5, 4), -torch.randn(1, 4).abs()
+
+
+@torch.jit.interface
+class Layer(nn.Module):
+    """What a layer can do."""
+
+    def forward(self, x: T) -> T:
+        pass
+
+
+class Doubled(nn.Module):
+    """A layer with a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(2.0))
+
+    def forward(self, x: T) -> T:
+        return x * self.factor
+
+
+class ByInterface(nn.Module):
+    """Calls a layer that it knows by its interface alone."""
+
+    layer: Layer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Doubled()
+
+    def forward(self, x: T) -> T:
+        return self.layer.forward(x)
+
+
+class LeftToPython(nn.Module):
+    """A method that the script leaves to Python, with a branch, and an attribute of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 3.0
+
+    @torch.jit.ignore
+    def shifted(self, x: T) -> T:
+        return x * 2 + self.shift if x.sum() > 0 else x
+
+    def forward(self, x: T) -> T:
+        return self.shifted(x) - 1
+
+
+@torch.jit.script
+class Sum:
+    """A class of the script's own."""
+
+    def __init__(self, start: int) -> None:
+        self.count = start
+        self.items: list[T] = []
+
+    def add(self, x: T) -> None:
+        self.items.append(x)
+        self.count += 1
+
+    def total(self) -> T:
+        return torch.stack(self.items).sum(0) * self.count
+
+
+class WithObjects(nn.Module):
+    """An object that loops and branches change; blocks of torch's; another thread."""
+
+    def forward(self, x: T) -> T:
+        total = Sum(2)
+        for i in range(x.size(1)):
+            total.add(x[:, i])
+        if bool(x.sum() > 0):
+            total.count += 5
+        with torch.no_grad():
+            half = torch.jit.fork(torch.relu, x)
+        return total.total() + torch.jit.wait(half).sum(1)
+
+
+class Texts(nn.Module):
+    """Decisions by texts."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: T, how: str = "up") -> T:
+        text = "%s-%d" % (self.mode, 3)  # noqa: UP031
+        if text.startswith("mean") and how.upper() == "UP":
+            return x.mean(1)
+        return x.amax(1) if self.mode in ["max", "amax"] else x.sum(1) * len(text.split("-")[0])
+
+
+class State(NamedTuple):
+    """What a cell carries."""
+
+    hidden: T
+    cell: T
+
+
+class Cell(nn.Module):
+    """An LSTM as TorchScript's own examples write it: a loop over the parts of a tensor, a growing list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 4) * 0.3)
+
+    def forward(self, x: T, state: State) -> tuple[T, State]:
+        inputs = x.unbind(0)
+        hidden, cell = state.hidden, state.cell
+        outputs = torch.jit.annotate(list[T], [])
+        for i in range(len(inputs)):
+            i_, f, g, o = torch.mm(inputs[i] + hidden, self.weight.t()).chunk(4, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i_) * torch.tanh(g)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            outputs += [hidden]
+        return torch.stack(outputs), State(hidden, cell)
+
+
+@torch.jit.script
+def of_either_type(x: Union[T, list[T]]) -> T:
+    """isinstance of a script."""
+    return x * 2 if isinstance(x, torch.Tensor) else x[0]
+
+
+@torch.jit.script
+def lists_of_rows(x: T) -> T:
+    """A list of rows that is turned round, cut and taken apart."""
+    rows = [row * 2 for row in x.unbind(0)]
+    rows.reverse()
+    first = rows[0] + x.split(2)[0].sum(0)
+    return torch.stack(rows[1:]) + first - rows[-1] + x.sum() * x.size(0)
+
+
+@pytest.mark.parametrize(
+    "model", [ByInterface(), LeftToPython(), WithObjects(), Texts("mean"), Texts("max"), Texts("other")]
+)
+def test_what_a_script_is_made_of(model: nn.Module) -> None:
+    """At other sizes, and on the other side of branches."""
+    parity(torch.jit.script(model.eval()), (X,), (Y,), (Z,))
+
+
+def test_functions_of_a_script() -> None:
+    """A question about a type; parts of an axis as long as the input says."""
+    parity(of_either_type, (X,), (Y,))
+    captured = parity(lists_of_rows, (X,), (Y,), (X[:2],))
+    assert dims(captured)["x"] == ["x_batch", "x_dim1"]
+
+
+def test_a_cell_over_an_axis_of_any_length() -> None:
+    """The loop is a Loop."""
+    zeros = State(torch.randn(2, 4), torch.randn(2, 4))
+    more = State(torch.randn(3, 4), torch.randn(3, 4))
+    captured = parity(torch.jit.script(Cell()), (torch.randn(5, 2, 4), zeros), (torch.randn(7, 3, 4), more))
+    assert dims(captured)["x"][:2] == ["x_batch", "x_dim1"]
+
+
+def test_what_optimize_for_inference_makes() -> None:
+    """oneDNN's convolutions; the layers of torch.utils.mkldnn."""
+    image, other = torch.randn(2, 3, 8, 8), torch.randn(1, 3, 9, 7)
+    first = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    net = nn.Sequential(first, nn.Hardswish(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)).eval()
+    for script in (torch.jit.script(net), torch.jit.trace(net, image)):
+        optimised = torch.jit.optimize_for_inference(script)
+        program = ingot.export(optimised, (image,))
+        np.testing.assert_allclose(program(other), net(other).detach().numpy(), atol=1e-5)
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = mkldnn.to_mkldnn(first)
+
+        def forward(self, x: T) -> T:
+            return self.layers(x.to_mkldnn()).to_dense()
+
+    parity(Layers(), (image,), (other,))
+
+
+@torch.jit.script
+def by_data(x: T, n: int = 2) -> T:
+    """Branches on data and on a size."""
+    if x.size(0) > 4:
+        x = x * 3
+    return x * n if bool(x.sum() > 0) else x - n
+
+
+class Inside(nn.Module):
+    """A Python model that is made of scripts, traces and scripted functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traced = torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), X)
+        self.scripts = nn.ModuleList([torch.jit.script(WithObjects()), torch.jit.script(Doubled())])
+
+    def forward(self, x: T) -> Any:
+        x = by_data(self.traced(x), x.shape[0])
+        return [script(x) for script in self.scripts]
+
+
+class Counter(nn.Module):
+    """Its buffer and its number are state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(()))
+        self.calls = 0
+
+    def forward(self, x: T) -> T:
+        self.sum += x.sum()
+        self.calls += 1
+        return x * self.sum * self.calls
+
+
+def test_scripts_inside_of_python() -> None:
+    """Their branches are branches, and their weights have the module's names."""
+    captured = parity(Inside(), (X,), (Y,), (Z,))
+    assert "traced.0.weight" in captured.model.graph.initializers
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.counter = torch.jit.script(Counter())
+
+        def forward(self, x: T) -> T:
+            return self.counter(x) + 1
+
+    with pytest.raises(ExportError, match=r"forward changes 'counter\.sum'"):
+        ingot.export(Part(), (X,))
+    part, twin = Part(), torch.jit.script(Counter())
+    session = ingot.Stateful(ingot.export(part, (X,), state="inputs"))
+    assert part.counter.calls == 0 and float(part.counter.sum) == 0
+    for x in (X, Y, Z):
+        np.testing.assert_allclose(session(x), twin(x).numpy() + 1, rtol=1e-4, atol=1e-4)
+
+
+def test_lines_of_a_trace() -> None:
+    """They are those of the module that was traced, not of whoever traced it."""
+    program = ingot.export(torch.jit.trace(nn.Conv1d(3, 4, 3), torch.randn(2, 3, 8)), (torch.randn(2, 3, 8),))
+    (fixed,) = [a.where for a in program.assumptions if a.kind == "narrowed"]
+    assert "torch/nn/modules/conv.py" in fixed
+
+
+def test_numbers_out_of_float32() -> None:
+    """A Python float has the digits of the tensor that it comes from."""
+    program = ingot.export(lambda x: x.sum().item() * 2, (torch.randn(300, 7),))
+    assert program.verification is not None
