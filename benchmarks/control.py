@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 import onnx.helper
+import onnx.parser
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
@@ -78,25 +79,6 @@ class Nested(torch.nn.Module):
         return x
 
 
-class Suppress(torch.nn.Module):
-    """Greedy non-maximum suppression, as one writes it in Python."""
-
-    def forward(self, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        order = scores.argsort(descending=True, stable=True)
-        keep = []
-        while order.shape[0] > 0:
-            i = order[0]
-            keep.append(i)
-            rest = order[1:]
-            low = torch.maximum(boxes[i, :2], boxes[rest, :2])
-            high = torch.minimum(boxes[i, 2:], boxes[rest, 2:])
-            sides = (high - low).clamp(min=0)
-            common = sides[:, 0] * sides[:, 1]
-            area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-            order = rest[common / (area[i] + area[rest] - common) <= 0.5]
-        return torch.stack(keep)
-
-
 class Growing(torch.nn.Module):
     """A table that gets a row in each of n rounds."""
 
@@ -107,13 +89,91 @@ class Growing(torch.nn.Module):
         return out
 
 
-def _exported(module: torch.nn.Module, example: Feed, feed: Feed | None = None) -> Callable[[Path], Made]:
+def _exported(module: torch.nn.Module, example: Feed) -> Callable[[Path], Made]:
     def make(folder: Path) -> Made:
         torch.manual_seed(0)
         path = folder / f"{type(module).__name__}.onnx"
         arguments = tuple(torch.from_numpy(np.asarray(array)) for array in example.values())
         ingot.export(module.eval(), arguments, path, verify=False)
-        return path, feed or example
+        return path, example
+
+    return make
+
+
+#: Greedy non-maximum suppression, as one writes it in Python: the boxes that are left shrink.
+_SUPPRESS = """<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 4] boxes, float[n] scores) => (int64[m] keep)
+<int64[1] zero1 = {0}, int64[1] one1 = {1}, int64[1] two1 = {2}, int64[1] far = {9223372036854775807},
+ int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3},
+ float half = {0.5}, float nil = {0.0}> {
+    count = Shape(scores)
+    k = Squeeze(count)
+    kk = Unsqueeze(k, zero1)
+    s, order = TopK<sorted = 1>(scores, kk)
+    start = SequenceEmpty<dtype = 7>()
+    live = Greater(k, zero)
+    rest_out, list = Loop(, live, order, start) <
+        body = b (int64 i, bool c, int64[u] left, seq(int64[]) kept)
+            => (bool d, int64[w] next, seq(int64[]) grown) {
+            best = Gather<axis = 0>(left, zero)
+            grown = SequenceInsert(kept, best)
+            rest = Slice(left, one1, far, zero1)
+            box = Gather<axis = 0>(boxes, best)
+            boxlow = Slice(box, zero1, two1, zero1)
+            boxhigh = Slice(box, two1, far, zero1)
+            others = Gather<axis = 0>(boxes, rest)
+            otherlow = Slice(others, zero1, two1, one1)
+            otherhigh = Slice(others, two1, far, one1)
+            low = Max(boxlow, otherlow)
+            high = Min(boxhigh, otherhigh)
+            gap = Sub(high, low)
+            sides = Clip(gap, nil)
+            sx = Gather<axis = 1>(sides, zero)
+            sy = Gather<axis = 1>(sides, one)
+            common = Mul(sx, sy)
+            x0 = Gather<axis = 1>(boxes, zero)
+            y0 = Gather<axis = 1>(boxes, one)
+            x1 = Gather<axis = 1>(boxes, two)
+            y1 = Gather<axis = 1>(boxes, three)
+            dx = Sub(x1, x0)
+            dy = Sub(y1, y0)
+            area = Mul(dx, dy)
+            mine = Gather<axis = 0>(area, best)
+            theirs = Gather<axis = 0>(area, rest)
+            both = Add(mine, theirs)
+            union = Sub(both, common)
+            iou = Div(common, union)
+            few = LessOrEqual(iou, half)
+            where = NonZero(few)
+            flat = Squeeze(where, zero1)
+            next = Gather<axis = 0>(rest, flat)
+            size = Shape(next)
+            number = Squeeze(size, zero1)
+            d = Greater(number, zero)
+        }
+    >
+    keep = ConcatFromSequence<axis = 0, new_axis = 1>(list)
+}"""
+#: Rows that are stacked, as many as an input says.
+_COUNTED = """<ir_version: 10, opset_import: ["" : 20]>
+g (float[4] x, int64 n) => (float[4] y, float[m, 4] ys)
+<float p = {0.9}, float q = {0.1}> {
+    y, ys = Loop(n, , x) <
+        body = b (int64 i, bool c, float[4] u) => (bool d, float[4] v, float[4] w) {
+            d = Identity(c)
+            less = Mul(u, p)
+            v = Add(less, q)
+            w = Tanh(v)
+        }
+    >
+}"""
+
+
+def _parsed(name: str, text: str, feed: Feed) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        path = folder / f"{name}.onnx"
+        onnx.save(onnx.parser.parse_model(text), path)
+        return path, feed
 
     return make
 
@@ -219,9 +279,10 @@ MODELS: dict[str, tuple[str, Callable[[Path], Made]]] = {
     "branch": ("if and while", _exported(Branch(), {"x": _ONES})),
     "scan": ("Scan, 100 steps", _scan),
     "quantised_lstm": ("DynamicQuantizeLSTM, 50 steps", _quantised_lstm),
+    "counted": ("rows of 100 rounds", _parsed("counted", _COUNTED, {"x": _ONES[0, :4], "n": np.array(100)})),
     "growing": ("a table that grows, 100 rounds", _exported(Growing(), {"x": _ONES, "n": np.array(100)})),
     **{
-        f"nms_{count}": (f"NMS in Python, {count} boxes", _exported(Suppress(), _boxes(20), _boxes(count)))
+        f"nms_{count}": (f"NMS by a Loop, {count} boxes", _parsed("nms", _SUPPRESS, _boxes(count)))
         for count in (50, 200, 1000)
     },
     **{

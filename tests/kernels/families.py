@@ -11,7 +11,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
+from ingot.kernels import loose_steps
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
@@ -33,6 +35,8 @@ from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_ele
 from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
 from ingot.kernels.linear_attention import linear_attention
+from ingot.kernels.loose_loop import append, keep, link, once, only_one, rounds
+from ingot.kernels.loose_loop import branch as loose_branch
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
@@ -649,11 +653,42 @@ def controls(machine: Machine) -> Iterator[Call]:  # noqa: ARG001  (no vectors i
     yield branch(holds, Block([], [], [], set()), Block([], [], [], set())).call
 
 
+def looses(machine: Machine) -> Iterator[Call]:
+    """Steps over arrays of any sizes, and the rounds."""
+    steps: list[Kernel] = [
+        rounds(), once(), loose_branch(), link(), only_one(),
+        loose_steps.size_of(), loose_steps.flatten(axis=1), loose_steps.squeeze(dtype=None),
+        loose_steps.shape_of(start=0, end=None), loose_steps.shape_of(start=-2, end=3),
+    ]  # fmt: skip
+    for size in (1, 4, 8):
+        steps += [keep(size=size), append(size=size), loose_steps.transpose(perm=(1, 0, 2), size=size)]
+        steps += [loose_steps.concat(3, -1, size), loose_steps.compress(axis=0, size=size)]
+        steps.append(loose_steps.compress(axis=None, size=size))
+    for dtype, size in itertools.product(("int32", "int64"), (4, 8)):
+        steps += [
+            loose_steps.gather(axis=0, dtype=dtype, size=size),
+            loose_steps.gather_nd(dtype=dtype, size=size),
+            loose_steps.expand(dtype=dtype, size=size),
+            loose_steps.slice_of(dtype=dtype, axes=True, steps=True, size=size),
+            loose_steps.constant_of_shape(dtype=dtype, size=size),
+            loose_steps.reshape(dtype=dtype, keeps_zero=size == 4),
+            loose_steps.range_of(dtype=dtype),
+            loose_steps.squeeze(dtype=dtype),
+            loose_steps.unsqueeze(dtype=dtype),
+        ]
+    steps += [loose_steps.nonzero(dtype=dtype) for dtype in ("bool", F, "int64")]
+    less = Expression(("int64",) * 2, (Step("Less", (0, 1), "bool"),), (2,))
+    for expression in (Expression((F, F), _ONE, (3,)), Expression((F,) * 3, _GELU, (5,)), less):
+        steps.append(loose_steps.apply(expression, machine))
+    for kernel in steps:
+        yield Call(kernel, [0] * len(kernel.arguments), 1, [], [])
+
+
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
         products, contractions, convolutions, winograds, slices, depthwises, pools, attentions, elements,
         rows, reductions, copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
-        controls,
+        controls, looses,
     )
 }  # fmt: skip

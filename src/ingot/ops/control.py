@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,23 @@ RunGraph = Callable[[ir.Graph, Sequence[Any]], list[Any]]
 #: Lowers a subgraph for inputs of which so much is known; what is then known of its outputs, or None where it
 #: cannot be part of a plan.
 LowerGraph = Callable[[ir.Graph, Sequence[Facts]], "list[Facts] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Rounds of a loop that were computed together: the number of the next one and whether it is wanted, what
+    is carried then, and of each scan output the rows, stacked or as a list.
+    """
+
+    next: int
+    live: bool
+    carried: list[Any]
+    rows: list[Array | list[Array]]
+
+
+#: Computes as many rounds of a body as it can, given the number of the first one, the number of trips and
+#: what is carried; None: not a single one.
+RunRounds = Callable[[ir.Graph, int, "int | None", Sequence[Any]], "Advance | None"]
 
 
 class Control(Op):
@@ -133,9 +151,16 @@ class Loop(Control):
     (condition, carried …, scanned …); outputs are the carried values, then the scanned ones stacked.
     """
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(
+        self,
+        node: ir.Node,
+        inputs: Sequence[Any],
+        run_graph: RunGraph,
+        run_rounds: RunRounds | None = None,
+    ) -> list[Any]:
         """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where
-        symbolic), or those of the trip that it has not made.
+        symbolic), or those of the trip that it has not made. run_rounds: is asked before each round; those
+        that it leaves are for run_graph.
         """
         body = body_of(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
@@ -145,14 +170,20 @@ class Loop(Control):
         scanned: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
         i = 0
         while live and (trips is None or i < trips):
+            ahead = None if run_rounds is None else run_rounds(body, i, trips, carried)
+            if ahead is not None:
+                i, live, carried = ahead.next, ahead.live, ahead.carried
+                for rows, more in zip(scanned, ahead.rows, strict=True):
+                    rows.extend([more] if isinstance(more, np.ndarray) else [row[None] for row in more])
+                continue
             results = run_graph(body, [np.array(i, INT64), np.array(True, BOOL), *carried])
             live = bool(one_of(node, "body's condition", results[0]))
             carried = results[1 : 1 + len(carried)]
             for rows, row in zip(scanned, results[1 + len(carried) :], strict=True):
-                rows.append(row)
+                rows.append(np.asarray(row)[None])
             i += 1
         if i:
-            return carried + [_stacked(node, rows, 0) for rows in scanned]
+            return carried + [_joined(node, rows) for rows in scanned]
         first = [np.array(0, INT64), np.array(True, BOOL), *carried]
         declared = body.outputs[1 + len(carried) :]
         return carried + _no_rows(declared, [0] * len(declared), lambda: run_graph(body, first))
@@ -328,14 +359,24 @@ def _is_true(facts: Facts) -> bool:
 
 
 def _stacked(node: ir.Node, rows: Sequence[Any], axis: int) -> Array:
-    shapes = list(dict.fromkeys(np.shape(row) for row in rows))
+    _require_one_shape(node, [np.shape(row) for row in rows])
+    return np.stack(rows, axis)
+
+
+def _joined(node: ir.Node, parts: Sequence[Array]) -> Array:
+    """Rows that are stacked already, in parts."""
+    _require_one_shape(node, [part.shape[1:] for part in parts])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _require_one_shape(node: ir.Node, rows: Sequence[tuple[int, ...]]) -> None:
+    shapes = list(dict.fromkeys(rows))
     if len(shapes) > 1:
         raise shape_error(
             node,
             f"its body gives rows of shapes {show(shapes[0])} and {show(shapes[1])} to be stacked",
             "Rows must have one shape.",
         )
-    return np.stack(rows, axis)
 
 
 def _no_rows(declared: Sequence[ir.Value], axes: Sequence[int], trip: Callable[[], list[Any]]) -> list[Array]:

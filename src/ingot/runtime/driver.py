@@ -31,10 +31,11 @@ from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.loading import collector_paused
-from ingot.ops.control import Control, If
+from ingot.ops.control import Advance, Control, If, Loop
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, Bound, Facts, evaluated, evaluated_late
 from ingot.runtime.execute import Instance, Memory
+from ingot.runtime.loose import LooseLoops, LooseRounds
 from ingot.runtime.profile import Record
 from ingot.runtime.rounds import Rounds, UndecidedError
 from ingot.runtime.threads import Team
@@ -132,6 +133,11 @@ class Driver:
     def rounds(self) -> Rounds:
         """The same graph for NumPy: a loop's rounds whose shapes differ from those of the round before."""
         return Rounds(self.index)
+
+    @functools.cached_property
+    def loose(self) -> LooseLoops:
+        """The same graph for rounds of a loop whose sizes change, or that are not counted before."""
+        return LooseLoops(self.index, self.resources.machine)
 
     def prefers_rounds(self, shapes: tuple[Hashable, ...], feeds: Sequence[Any]) -> bool:
         """Whether these are for NumPy: no plan is there, and none is worth making. One is where the shapes
@@ -389,12 +395,15 @@ class Driver:
         before: tuple[Hashable, ...] | None = None
         rounds: dict[ir.Graph, Callable[[Sequence[Any]], list[Any]]] = {}
 
-        def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
-            nonlocal before
+        def body_of(graph: ir.Graph) -> Driver:
             body = self._bodies.get(graph)
             if body is None:
                 body = self._bodies[graph] = Driver(index.subgraphs[graph], self.resources)
-            count = len(feeds)
+            return body
+
+        def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
+            nonlocal before
+            body, count = body_of(graph), len(feeds)
             arrays = [_plain(a) for a in (*feeds, *map(array, body.index.captured))]
             shapes = _shapes(arrays)
             last, before = before, shapes
@@ -411,7 +420,22 @@ class Driver:
             return made
 
         assert isinstance(op, Control)
-        return op.run(node, inputs, run_body)
+        if not isinstance(op, Loop):
+            return op.run(node, inputs, run_body)
+        native: list[LooseRounds | None] = []
+
+        def run_rounds(
+            graph: ir.Graph, start: int, trips: int | None, carried: Sequence[Any]
+        ) -> Advance | None:
+            if not native:
+                body = body_of(graph)
+                native.append(body.loose.begin(carried, [array(v) for v in body.index.captured]))
+            return None if native[0] is None else native[0].advance(start, trips, carried)
+
+        made = op.run(node, inputs, run_body, run_rounds)
+        if native and native[0] is not None:
+            native[0].end()
+        return made
 
 
 def _last_uses(index: Index) -> dict[ir.Value, int]:

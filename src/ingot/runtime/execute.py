@@ -114,9 +114,9 @@ class Instance:
             self._base = memory.base
             self._words[plan.arena_words] = plan.arena_offsets + self._base
         for word, index, offset in self._input_patches:
-            cells[word] = _address(inputs[index]) + offset
+            cells[word] = address_of(inputs[index]) + offset
         for word, index, offset in self._output_patches:
-            cells[word] = _address(outputs[index]) + offset
+            cells[word] = address_of(outputs[index]) + offset
         if self._is_plain and times is None:
             owner = (self, memory.scratches)
             if team.threads > 1:
@@ -190,7 +190,7 @@ class Instance:
                 np.copyto(array(view), result, casting="no")
 
 
-def _address(array: Array) -> int:
+def address_of(array: Array) -> int:
     """Where an array's memory begins."""
     try:
         return _addressof(_byte_of(array))  # a quarter of the time that asking NumPy takes
