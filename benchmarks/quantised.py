@@ -78,8 +78,10 @@ def _smart_turn(folder: Path) -> Made:
     return path, {"input_features": _RNG.standard_normal((1, 80, 800), np.float32)}
 
 
-def _few_bits(rows: int) -> Callable[[Path], Made]:
-    """The two dense layers of a language model's block, 2048 to 5632 and back, in blocks of 32."""
+def _few_bits(rows: int, level: int = 0) -> Callable[[Path], Made]:
+    """The two dense layers of a language model's block, 2048 to 5632 and back, in blocks of 32; `level`: of
+    accuracy.
+    """
 
     def make(folder: Path) -> Made:
         nodes, weights = list[object](), list[TensorProto]()
@@ -90,7 +92,7 @@ def _few_bits(rows: int) -> Callable[[Path], Made]:
             nodes.append(
                 helper.make_node(
                     "MatMulNBits", [x, f"{y}_w", f"{y}_s"], [y], domain="com.microsoft",
-                    K=depth, N=n, bits=4, block_size=32,
+                    K=depth, N=n, bits=4, block_size=32, accuracy_level=level,
                 )
             )  # fmt: skip
         nodes.insert(1, helper.make_node("Relu", ["h"], ["r"]))
@@ -114,6 +116,8 @@ MODELS: dict[str, tuple[str, Callable[[Path], Made]]] = {
     "nbits_1": ("Two layers of 4 bits, 1 row", _few_bits(1)),
     "nbits_8": ("Two layers of 4 bits, 8 rows", _few_bits(8)),
     "nbits_128": ("Two layers of 4 bits, 128 rows", _few_bits(128)),
+    "nbytes_1": ("The same with rows as bytes, 1 row", _few_bits(1, 4)),
+    "nbytes_64": ("The same with rows as bytes, 64 rows", _few_bits(64, 4)),
 }
 
 

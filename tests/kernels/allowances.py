@@ -154,6 +154,11 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("avx2", "pool.pool_block masked"): Bound(Spills(34, 34)),
     ("sse", "pool.pool_block masked"): Bound(Spills(293, 230)),
     ("neon", "pool.pool_block masked"): Bound(Spills(859, 601)),
+    # Sums as integers and as floats, where a product needs registers of its own.
+    ("sse", "few_bits_integers._few_bits_integers"): Bound(Spills(4, 4)),
+    ("sse", "few_bits_integers._few_bits_integers masked"): Bound(Spills(4, 4)),
+    ("neon", "few_bits_integers._few_bits_integers"): Bound(Spills(6, 7)),
+    ("neon", "few_bits_integers._few_bits_integers masked"): Bound(Spills(6, 8)),
     # Between two products, in the loop over blocks of units: none in the products' own loops.
     ("amx", "recurrent_integers.step_through_integers"): Bound(Spills(13, 15)),
     ("amx", "recurrent_integers.step_through_integers masked"): Bound(Spills(40, 78)),

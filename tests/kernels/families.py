@@ -31,6 +31,7 @@ from ingot.kernels.determinant import determinant
 from ingot.kernels.elementwise import elementwise, fill
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.few_bits import MOST_ROWS, few_bits
+from ingot.kernels.few_bits_integers import few_bits_integers, pack_few_bits
 from ingot.kernels.gather import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from ingot.kernels.gemm import integer_matmul, matmul
 from ingot.kernels.interpolate import Source, interpolate_sum
@@ -545,6 +546,10 @@ def integers(machine: Machine) -> Iterator[Call]:
         scales, halves = new((n, 2)), new((rows, block // lanes, 2, lanes))
         zeros, out = scales if has_zero else None, new((rows, n))
         yield few_bits(halves, new((n, block), "uint8"), scales, zeros, out, block, machine)
+    for rows, n, block, has_zero in itertools.product((1, 2, 5, 12, 40), (9, 16), (16, 32, 128), (0, 1)):
+        w, of_blocks = np.ones((n, block), np.uint8), ones(n, 2)
+        bits = pack_few_bits(w, of_blocks, of_blocks if has_zero else None, block, machine)
+        yield from few_bits_integers(new((rows, 2 * block)), bits, new((rows, n)), machine)
 
 
 def layers(machine: Machine) -> Iterator[Call]:

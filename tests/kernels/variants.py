@@ -50,6 +50,8 @@ HELD_BY = {
     "boxes._roi_pool": "test_boxes.py::test_roi_pool",
     "boxes._suppress": "test_boxes.py::test_suppression",
     "few_bits._few_bits": "test_few_bits.py::test_any_product_with_few_bits",
+    "few_bits_integers._few_bits_integers": "test_few_bits_integers.py::test_any_product",
+    "few_bits_integers._rows_to_bytes": "test_few_bits_integers.py::test_any_product",
     "determinant._determinant": "test_determinant.py::test_determinants",
     "linear_attention._linear_attention": "test_linear_attention.py::test_linear_attention",
     "unique._find_unique": "test_unique.py::test_unique",

@@ -175,6 +175,21 @@ def test_weights_of_few_bits(bits: int, depth: int, block: int) -> None:
             compare("MatMulNBits", [x, weights, scales, None, order], (0,), F, apart=2e-4, **attributes)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("with_zeros", [False, True])
+def test_rows_as_bytes_where_a_node_allows_it(rows: int, with_zeros: bool) -> None:
+    """ONNX Runtime's integers: far nearer to it than to a product of floats."""
+    rng, n, depth, block = np.random.default_rng(8), 24, 128, 32
+    weights = random_bytes(rng, BYTES[0], n, depth // block, block // 2)
+    scales, x = (
+        rng.uniform(0.001, 0.1, n * depth // block).astype(F),
+        rng.normal(0, 1, (rows, depth)).astype(F),
+    )
+    zeros = random_bytes(rng, BYTES[0], n * depth // block // 2) if with_zeros else None
+    attributes = {"K": depth, "N": n, "bits": 4, "block_size": block, "accuracy_level": 4}
+    compare("MatMulNBits", [x, weights, scales, zeros], (0,), F, apart=2e-4, **attributes)
+
+
 def test_rows_of_tables_of_few_bits() -> None:
     rng = np.random.default_rng(7)
     table, rows = random_bytes(rng, BYTES[0], 30, 32), rng.integers(0, 30, (2, 5))

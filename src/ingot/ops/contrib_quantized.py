@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +22,9 @@ from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.definitions import dequantize, quantize
 from ingot.kernels.few_bits import few_bits, supports
+from ingot.kernels.few_bits_integers import definition as bytes_definition
+from ingot.kernels.few_bits_integers import few_bits_integers, pack_few_bits
+from ingot.kernels.few_bits_integers import supports as supports_bytes
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.units import DTYPES
@@ -492,6 +495,8 @@ class QGemm(Op):
 class MatMulNBits(Op):
     """a @ b for weights of `bits` bits: a [..., K], b [N, blocks, bytes], scales [N, blocks], zero points
     (packed bytes, or of the scales' dtype), g_idx [K] (which block each row of b belongs to), bias [N].
+
+    accuracy_level 4 allows rows of a to become bytes, as ONNX Runtime then does; else they stay floats.
     """
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
@@ -521,9 +526,13 @@ class MatMulNBits(Op):
         return ((whole - zero[..., None]) * scales[..., None]).reshape(n, -1)[:, :depth].T
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """A product in float64, rounded once."""
+        """A product in float64, rounded once; of bytes where a's rows become those."""
         a, bias = present(inputs, 0), given(inputs, 5)
-        y = a.astype(np.float64) @ self.weights(node, inputs).astype(np.float64)
+        if _rows_become_bytes(node, *(None if v is None else v.dtype for v in [*inputs, *[None] * 3][:5])):
+            w, scales, zeros = _parts(node, [v for v in inputs[1:4] if v is not None])
+            y = bytes_definition(a.reshape(-1, a.shape[-1]), w, scales, zeros).reshape(*a.shape[:-1], -1)
+        else:
+            y = a.astype(np.float64) @ self.weights(node, inputs).astype(np.float64)
         return [(y if bias is None else y + bias.astype(np.float64)).astype(a.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
@@ -540,8 +549,10 @@ class MatMulNBits(Op):
             return False
         own = all(v is None or v.is_initializer() for v in node.inputs[1:5])
         key = ("few bits", node.inputs[1], *(input_of(node, i) for i in (2, 3, 4))) if own else None
-        if self._takes_bits(node, plan, a):
-            return self._lower_bits(node, plan, a, [array for array in arrays[1:] if array is not None], key)
+        rows_as = self._takes_bits(node, plan, a)
+        if rows_as is not None:
+            known = [array for array in arrays[1:] if array is not None]
+            return self._lower_bits(node, plan, a, known, key, rows_as)
         machine, source = plan.machine, plan.view(a)
         packed = plan.pack(key, lambda: pack_weights(self.weights(node, arrays), machine))
         facts = plan.facts(value)
@@ -549,45 +560,83 @@ class MatMulNBits(Op):
         plan.anchor(product, lambda out, epilogue: matmul(source, packed, out, epilogue, machine))
         return bias is None or plan.wait(value, "Add", [product, _last(plan, bias, len(facts.shape))])
 
-    def _takes_bits(self, node: ir.Node, plan: Lowering, a: ir.Value) -> bool:
-        """Whether the weights are read as they are: four bits, and few rows."""
+    def _takes_bits(self, node: ir.Node, plan: Lowering, a: ir.Value) -> Literal["floats", "bytes"] | None:
+        """As what the rows of a meet weights that are read as they are, if they are: four bits, and few rows
+        or rows that may be bytes.
+        """
         facts, block = plan.facts(a), attr_int(node, "block_size", 32)
-        plain = attr_int(node, "bits", 4) == 4 and input_of(node, 4) is None and facts.dtype == FLOAT32
-        scales = input_of(node, 2)
-        plain = plain and scales is not None and plan.facts(scales).dtype == FLOAT32
-        return plain and supports(math.prod(facts.shape[:-1]), facts.shape[-1], block, plan.machine)
+        dtypes = [None if v is None else plan.facts(v).dtype for v in [*node.inputs, *[None] * 3][:5]]
+        rows = math.prod(facts.shape[:-1])
+        if rows and _rows_become_bytes(node, *dtypes):
+            return "bytes"
+        plain = attr_int(node, "bits", 4) == 4 and dtypes[4] is None and facts.dtype == dtypes[2] == FLOAT32
+        return "floats" if plain and supports(rows, facts.shape[-1], block, plan.machine) else None
 
     def _lower_bits(
-        self, node: ir.Node, plan: Lowering, a: ir.Value, arrays: Sequence[Array], key: Hashable
+        self,
+        node: ir.Node,
+        plan: Lowering,
+        a: ir.Value,
+        arrays: Sequence[Array],
+        key: Hashable,
+        rows_as: Literal["floats", "bytes"],
     ) -> bool:
         """A kernel that widens the weights in registers."""
         value, bias, machine = node.outputs[0], input_of(node, 5), plan.machine
         n, depth, block = attr_int(node, "N", 0), attr_int(node, "K", 0), attr_int(node, "block_size", 32)
 
         def kept() -> list[Memory]:
-            w, scales = arrays[0].reshape(n, -1), arrays[1].reshape(n, -1)
-            zeros = arrays[2:]
-            if zeros and zeros[0].dtype == np.uint8:
-                zeros = [unpacked(zeros[0].reshape(n, -1), 4)[:, : scales.shape[1]]]
-            floats = [scales, *(z.reshape(scales.shape).astype(np.float32) for z in zeros)]
+            w, scales, zeros = _parts(node, arrays)
+            floats = [scales] if zeros is None else [scales, zeros.astype(np.float32)]
             return [constant(np.ascontiguousarray(array)) for array in (w, *floats)]
 
-        weights, scales, *zeros = plan.pack(None if key is None else ("as they are", key), kept)
-        rows = math.prod(plan.facts(a).shape[:-1])
-        shape = (rows, depth // (2 * machine.lanes), 2, machine.lanes)
+        rows, facts = math.prod(plan.facts(a).shape[:-1]), plan.facts(value)
         source = plan.plain(a)
-        halves = plan.copied(source.with_dims(shape, (depth, 2 * machine.lanes, 1, 2)))
-        facts = plan.facts(value)
         product = value if bias is None else plan.intermediate(facts.shape, facts.dtype)
         out = plan.output(product)
         flat = out.reshape((rows, n))
         target = plan.temporary((rows, n), FLOAT32) if flat is None or flat.strides[1] != 1 else flat
-        plan.emit(few_bits(halves, weights, scales, zeros[0] if zeros else None, target, block, machine))
+        if rows_as == "bytes":
+            own = None if key is None else ("rows as bytes", key)
+            packed = plan.pack(own, lambda: pack_few_bits(*_parts(node, arrays), block, machine))
+            plan.emit(few_bits_integers(source.with_dims((rows, depth), (depth, 1)), packed, target, machine))
+        else:
+            weights, scales, *zeros = plan.pack(None if key is None else ("as they are", key), kept)
+            shape = (rows, depth // (2 * machine.lanes), 2, machine.lanes)
+            halves = plan.copied(source.with_dims(shape, (depth, 2 * machine.lanes, 1, 2)))
+            plan.emit(few_bits(halves, weights, scales, zeros[0] if zeros else None, target, block, machine))
         if target is not flat:
             whole = target.reshape(facts.shape)
             assert whole is not None
             plan.emit(copy(whole, out, machine))
         return bias is None or plan.wait(value, "Add", [product, _last(plan, bias, len(facts.shape))])
+
+
+def _rows_become_bytes(
+    node: ir.Node,
+    a: DType | None,
+    weights: DType | None,
+    scales: DType | None,
+    zeros: DType | None,
+    groups: DType | None,
+) -> bool:
+    """Whether a MatMulNBits of inputs of these dtypes multiplies bytes: its accuracy level allows it, and
+    weights are of four bits, as are their zero points.
+    """
+    del weights
+    allowed = attr_int(node, "accuracy_level", 0) == 4 and attr_int(node, "bits", 4) == 4
+    plain = groups is None and a == scales == FLOAT32 and zeros in (None, np.uint8)
+    return allowed and plain and supports_bytes(attr_int(node, "K", 0), attr_int(node, "block_size", 32))
+
+
+def _parts(node: ir.Node, arrays: Sequence[Array]) -> tuple[Array, Array, Array | None]:
+    """Weights of four bits, scales and zero points, a row for each column."""
+    n = attr_int(node, "N", 0)
+    w, scales = arrays[0].reshape(n, -1), arrays[1].reshape(n, -1)
+    zeros = arrays[2].reshape(n, -1) if len(arrays) > 2 else None
+    if zeros is not None and zeros.dtype == np.uint8:
+        zeros = unpacked(zeros, 4)[:, : scales.shape[1]]
+    return w, scales, zeros
 
 
 @register("GatherBlockQuantized", since=1, domain=_DOMAIN)
