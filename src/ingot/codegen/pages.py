@@ -39,14 +39,15 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._total = 0
+        #: bytes that were ever taken from it
+        self.total = 0
         self._rest = _plain(0)
 
     def empty(self, size: int) -> Bytes:
         """Uninitialised memory that starts at a cache line."""
         with self._lock:
-            self._total += size
-            if self._total < _LEAST or not _CAN_ASK:
+            self.total += size
+            if self.total < _LEAST or not _CAN_ASK:
                 return _plain(size)
             if size > len(self._rest):
                 if size >= _CHUNK:

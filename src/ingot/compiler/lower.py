@@ -43,6 +43,8 @@ from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
 #: Which nodes run and who reads what, kept for so many different sets of known values.
 MOST_USES = 8
+#: So much is packed before the pages of files that it was read from are let go.
+MOST_READ = 1 << 20
 
 T = TypeVar("T")
 
@@ -102,6 +104,7 @@ class Lowering:
         self._waits = Waiting(self._facts, self._uses, self._output_buffers)
         self._waiting = self._waits.by_value
         self._has_packed = False
+        self._forgot_at = packed.nbytes
         #: Of complex128 no register has elements: the host computes what touches it.
         self._has_wide = known.wide
         self._steps: list[Call | Series | Nested | HostStep] = []
@@ -366,7 +369,8 @@ class Lowering:
         if found is None:
             found = self._packed.get(key, make)
             self._has_packed = True
-            self._forget()
+            if self._packed.nbytes - self._forgot_at >= MOST_READ:
+                self._forget()
         return found
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
@@ -403,6 +407,7 @@ class Lowering:
 
     def _forget(self) -> None:
         """Let go of the pages of files that weights were read from."""
+        self._forgot_at = self._packed.nbytes
         for array in self._index.mapped:
             forget_pages(array)
 

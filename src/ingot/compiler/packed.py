@@ -17,6 +17,11 @@ class Packed:
         self._found: dict[Hashable, Any] = {}
         self._pool = Pool()
 
+    @property
+    def nbytes(self) -> int:
+        """How much was packed so far."""
+        return self._pool.total
+
     def find(self, key: Hashable) -> Any:
         """What lies under `key`, None if nothing does."""
         return self._found.get(key)
