@@ -93,6 +93,24 @@ def test_batches_broadcast(
     _check(y, reference, 11)
 
 
+@each_machine
+@pytest.mark.parametrize("steps", [9, 33, 170])
+def test_code_does_not_depend_on_how_far_apart_steps_lie(machine: Machine, steps: int) -> None:
+    """Steps of a sequence as the outer dimension of a batch that lies the other way round: the distance of
+    rows, which is part of the code, is that of neighbours, and not what the length of the sequence makes it.
+    """
+    rng = np.random.default_rng(steps)
+    a = np.swapaxes(rng.standard_normal((11, steps, 8)).astype(np.float32), 0, 1)
+    b = rng.standard_normal((8, 19)).astype(np.float32)
+    reference = definition(a, b)
+    out = new(reference.shape)
+    calls = matmul(put(a), pack_weights(b, machine), out, None, machine)
+    kernels = [dict(arg.params) for call in calls for arg in call.args if isinstance(arg, Kernel)]
+    assert {params["pitch"] for params in kernels if "pitch" in params} == {8}
+    (y,) = run_calls(calls, out, machine=machine)
+    _check(y, reference, 8)
+
+
 EPILOGUES: list[tuple[Expression, list[tuple[int, ...]]]] = [
     (
         Expression(

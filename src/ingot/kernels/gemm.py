@@ -47,6 +47,7 @@ from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
 _ARRAYS = ("", "_outer", "_batch", "_row", "_column")  # an address; bytes along each dimension
+_FEWEST_ROWS = 8  # for which rows are worth another order of the dimensions
 
 GEMM_SLOTS = (
     *(f"a{part}" for part in _ARRAYS[:-1]), "a_inner",
@@ -346,6 +347,23 @@ def _collapse(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     return kept, row
 
 
+def _in_order(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
+    """The same with the rows that lie closest together as rows: how far apart they lie is part of the code,
+    and further out that is what the sizes of the input say. A few would make a tile of a few rows; but with a
+    few between them, rows can lie only so many distances apart.
+    """
+    apart, fewest = abs(row[2][0]), min(row[0], _FEWEST_ROWS)
+    nearer = [
+        n
+        for n, (size, weights, steps) in enumerate(dims)
+        if weights == 0 and size >= fewest and 0 < abs(steps[0]) < apart
+    ]
+    if row[0] < 2 or not nearer:
+        return dims, row
+    number = min(nearer, key=lambda n: abs(dims[n][2][0]))
+    return _collapse([*dims[:number], row, *dims[number + 1 :]], dims[number])
+
+
 def _follow(outer: _Dim, inner: _Dim) -> bool:
     return inner[0] == 1 or outer[2] == [inner[0] * step for step in inner[2]]
 
@@ -377,6 +395,7 @@ def _product(
             between.append(0 if size == 1 else stride * matrix)
     along = [list(own) for own in zip(*strides, strict=True)]  # each dimension
     dims, row = _collapse(list(zip(batch, between, along[:-2], strict=True)), (shape[-2], 0, along[-2]))
+    dims, row = _in_order(dims, row)
     outer, inner = dims[:-2], dims[-2:]
     if len(inner) < 2:
         inner = [(1, 0, [0] * len(layouts))] * (2 - len(inner)) + inner
