@@ -324,3 +324,27 @@ def test_a_value_that_nobody_makes_is_named_with_its_reader() -> None:
         g (float[2] x) => (float[2] y) { y = Add(x, q) }""")
     with pytest.raises(ingot.ModelError, match=r"Add 'y' \(opset 20\) reads 'q'"):
         ingot.InferenceSession(proto)
+
+
+def test_what_a_last_node_of_data_leaves_is_the_callers_own() -> None:
+    """Outputs beside it that are inputs, constants or one array twice share no memory with anything."""
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[n] x) => (int64[1, m] places, float[n] same, float[n] twice, float[n] again, float[2] fixed)
+    <float[2] numbers = {1.0, 2.0}> {
+        same = Identity(x)
+        twice = Add(x, x)
+        again = Identity(twice)
+        fixed = Identity(numbers)
+        places = NonZero(x)
+    }"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    x = np.array([0, 1, 0, 2], np.float32)
+    for _ in range(2):
+        outputs = session.run(None, {"x": x})
+        assert [y.tolist() for y in outputs] == [[[1, 3]], [0, 1, 0, 2], [0, 2, 0, 4], [0, 2, 0, 4], [1, 2]]
+        assert all(y.flags.c_contiguous and y.flags.writeable for y in outputs)
+        for y in outputs:
+            others = [x, *(z for z in outputs if z is not y)]
+            assert not any(np.shares_memory(y, z) for z in others)
+            y[...] = 7
+        x[...] = [0, 1, 0, 2]

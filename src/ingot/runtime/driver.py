@@ -180,6 +180,8 @@ class Driver:
                 made = self._stop(stage, alive, record)
                 alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
             start = stage.stop + 1
+            if start == len(index.nodes):  # nothing is left that a plan would compute
+                return _handed_out(stage, alive, outputs)
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
@@ -445,6 +447,22 @@ def _last_uses(index: Index) -> dict[ir.Value, int]:
         for value in index.reads[position]:
             last.setdefault(value, position)
     return last
+
+
+def _handed_out(stage: Stage, alive: dict[ir.Value, Any], fresh: Sequence[Array]) -> list[Array]:
+    """All outputs of the graph. fresh: arrays that are nobody else's; the others may be the caller's own, the
+    session's constants, or part of larger memory, and are copied.
+    """
+    own, constants = {id(array) for array in fresh}, stage.known | stage.index.constants
+    results: list[Array] = []
+    for value in stage.index.outputs:
+        found = alive[value] if value in alive else _value(constants[value])
+        if id(found) in own:
+            own.remove(id(found))
+        else:
+            found = copy.copy(found) if _is_object(found) else np.array(found, order="C")
+        results.append(found)
+    return results
 
 
 def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:
