@@ -14,7 +14,15 @@ import enum
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import CellType, CodeType, FunctionType, GeneratorType, MethodType, ModuleType
+from types import (
+    CellType,
+    CodeType,
+    FunctionType,
+    GeneratorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import torch
@@ -113,6 +121,9 @@ class Containers:
             held = getattr(thing, "__dict__", None)
             if isinstance(held, dict):
                 yield held
+            if _slots(type(thing)):
+                self.found.append(_Slots(thing))
+                yield from _copy(self.found[-1]).values()
             if isinstance(thing, torch.nn.Module) or is_user_class(type(thing)):
                 yield from _methods(type(thing))
 
@@ -174,6 +185,22 @@ class _Global:
         self.name = name
 
 
+class _Slots:
+    """The attributes of an object that has no dict."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots(cls: type) -> tuple[str, ...]:
+    """Names of the attributes that a class of the model's own keeps in slots."""
+    if not is_user_class(cls):
+        return ()
+    found = (v for c in cls.__mro__ for v in vars(c).values() if isinstance(v, MemberDescriptorType))
+    return tuple(v.__name__ for v in found)
+
+
 @functools.lru_cache(maxsize=8192)
 def _global_names(code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
     read: set[str] = set()
@@ -221,6 +248,9 @@ def _copy(container: Any) -> Any:
         return container.now()
     if isinstance(container, CellType):
         return [cell_contents(container)]
+    if isinstance(container, _Slots):
+        thing = container.thing
+        return {n: getattr(thing, n) for n in _slots(type(thing)) if hasattr(thing, n)}
     if isinstance(container, _Global):
         return [container.table.get(container.name, UNBOUND)]
     if isinstance(container, (list, deque)):
@@ -247,6 +277,11 @@ def _fill(container: Any, held: Any) -> None:
         container.refuse()
     elif isinstance(container, CellType):
         write_cell(container, held[0])
+    elif isinstance(container, _Slots):
+        for n in _copy(container).keys() - held.keys():
+            object.__delattr__(container.thing, n)
+        for n, value in held.items():
+            object.__setattr__(container.thing, n, value)
     elif isinstance(container, _Global):
         if held[0] is UNBOUND:
             container.table.pop(container.name, None)

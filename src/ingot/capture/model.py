@@ -84,6 +84,7 @@ def as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Val
     kind = ir.DataType.INT64 if isinstance(v, (torch.SymInt, int)) else ir.DataType.DOUBLE
     kind = ir.DataType.BOOL if isinstance(v, (torch.SymBool, bool)) else kind
     value = recorder.graph.const(v, kind) if isinstance(v, (bool, int, float)) else recorder.val(v)
+    recorder.graph.require(value)
     value = through_checks(recorder, value)
     if value.producer() is None or value in outputs or value.is_graph_output():
         shape, dtype = value.shape, value.type
