@@ -52,6 +52,7 @@ _CALLED = frozenset(  # by Python, without their name
         "neg", "get", "set",
     )
 )  # fmt: skip
+_Cache: Any = type(functools.lru_cache(len))
 _STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "DELETE_ATTR", "DELETE_GLOBAL")
 
 
@@ -77,6 +78,7 @@ class Reach:
     def __init__(self, function: Any, scripts: Scripts) -> None:
         self.codes: list[CodeType] = []
         self._scripts = scripts
+        self.caches: list[Any] = []  # of functools, around the model's functions
         self.unsteady = False  # whether the code may give another answer each time, whatever it finds
         self._found: deque[Root] = deque()
         self._functions: deque[FunctionType] = deque()
@@ -170,12 +172,17 @@ class Reach:
             self.unsteady = True
         elif attributes(x) is not None:
             self._class(type(x))
-        elif hasattr(x, "__wrapped__"):  # a cache around a function
+        elif hasattr(x, "__wrapped__"):
+            self._cache(x)
             self.meet(label, x.__wrapped__)
         elif _cannot_be_repeated(x):
             self.unsteady = True
         elif contents_of(x) is not None:
             self._class(type(x))
+
+    def _cache(self, x: Any) -> None:
+        if isinstance(x, _Cache):
+            self.caches.append(x)
 
     def _hold(self, label: str, x: Any) -> None:
         """Something that stands where no container or variable shows it."""
@@ -271,6 +278,7 @@ class Reach:
                 continue
             for name, value in list(vars(cls).items()):
                 function = _function_in(value)
+                self._cache(getattr(value, "__func__", value))
                 if function is not None:
                     self._when_named(name, functools.partial(self.meet, cls.__name__, function))
                 elif name.startswith("__"):

@@ -196,6 +196,7 @@ class Snapshot:
         self._meet = None
         self.unsteady = reach.unsteady  # may be another model each time it is recorded
         self.codes = reach.codes
+        self._caches = [(cache, cache.cache_info().misses) for cache in reach.caches]
         self.first_line = _first_line(function)
 
     def _look(self, label: str, root: Any, places: dict[str, Place]) -> dict[str, Any]:
@@ -274,6 +275,9 @@ class Snapshot:
 
     def restore(self) -> None:
         """Put everything back, so that no fake tensor stays behind."""
+        for cache, misses in self._caches:
+            if cache.cache_info().misses != misses:  # nobody can take out of it what was added
+                cache.cache_clear()
         for container, contents in self._saved:
             if isinstance(contents, Contents):
                 put_back(container, contents)

@@ -418,3 +418,19 @@ def test_a_seed_that_nothing_is_drawn_after_is_harmless() -> None:
     state = torch.get_rng_state()
     assert capture(f, (X,)).assumptions == []
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@functools.cache
+def _table(n: int) -> T:
+    return torch.arange(n).float()
+
+
+def test_caches_of_functions_hold_nothing_of_a_recording() -> None:
+    """The model computes with its own tensors after an export, as before it."""
+
+    def scaled(x: T) -> T:
+        return x * _table(3)
+
+    ingot.export(scaled, (torch.ones(2, 3),), verify=False)
+    assert type(_table(3)) is T
+    assert torch.equal(scaled(torch.ones(1, 3)), torch.tensor([[0.0, 1.0, 2.0]]))
