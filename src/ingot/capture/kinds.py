@@ -95,8 +95,8 @@ def _says_dtype(code: CodeType) -> bool:
 
 @lru_cache(maxsize=4096)
 def asks_what_a_number_is(code: CodeType) -> bool:
-    """Whether code asks `n is 5`, `n is m` or `n.__class__`: of a size, another object than the number it
-    stands for.
+    """Whether code asks `n is 5`, `c is True` (as a `match` does), `n is m` or `n.__class__`: of a size or a
+    condition on sizes, another object than what it stands for.
     """
     before: list[dis.Instruction] = []
     for i in dis.get_instructions(code):
@@ -110,7 +110,8 @@ def asks_what_a_number_is(code: CodeType) -> bool:
 
 
 def _may_be_numbers(code: CodeType, loaded: list[dis.Instruction]) -> bool:
-    if any(i.opname == "LOAD_CONST" and builtins.type(i.argval) is int for i in loaded):
+    constants = [builtins.type(i.argval) for i in loaded if i.opname == "LOAD_CONST"]
+    if int in constants or (bool in constants and _takes_sizes(code)):
         return True
     variables = ("LOAD_FAST", "LOAD_DEREF", "BINARY_SUBSCR", "CALL")
     return _takes_sizes(code) and bool(loaded) and loaded[-1].opname in variables

@@ -191,8 +191,8 @@ class Loop:
                 g.env.declare_range(i, 0, None)
                 with assuming(g.env, self._goes_on()):
                     self.body(i)
-                settled = self._compare()
                 going = self.go() if self.go is not None else True
+                settled = self._compare()
                 if settled:
                     settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
                 if settled:

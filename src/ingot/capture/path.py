@@ -71,7 +71,9 @@ def _behind(env: SizeEnv, conditions: Iterable[Any]) -> list[sympy.Symbol]:
 
 def _search_hints(env: SizeEnv) -> None:
     """Sizes of the inputs, few changed, under which every condition of the path holds."""
-    symbols = sorted(env.bases(env.path[-1]), key=str)[:3]
+    own = sorted(env.bases(env.path[-1]), key=str)
+    others = set[sympy.Symbol]().union(*(env.bases(c) for c in env.path[:-1])) - {*own, *env.names}
+    symbols = [*own, *sorted(others, key=str)][:3]  # what data decides may have to be otherwise
     before = {s: env.hint(s) for s in symbols}
     tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
     if len(symbols) == 3:

@@ -25,7 +25,7 @@ from ingot.capture.kinds import Globals
 from ingot.capture.model import held_by_objects, model_of, outputs_of
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
-from ingot.capture.request import Restart
+from ingot.capture.request import ACTIVE, Restart
 from ingot.capture.reruns import (
     leftovers,
     require_steady,
@@ -91,7 +91,7 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
         except Exception as error:
             raise_if_ours(error)
             # A branch on sizes may follow the example, written down as an assumption.
-            if not marks.give_up_sizes():
+            if error is ACTIVE.final or not marks.give_up_sizes():
                 raise
 
 

@@ -96,6 +96,7 @@ class _Active:
         self.marks = Marks()
         self.pending: Restart | None = None
         self.refusal: Exception | None = None  # holds even where the model's own `except` swallows it
+        self.final: Exception | None = None  # Python itself would go another way than the run, unasked
 
 
 ACTIVE = _Active()
@@ -179,6 +180,15 @@ def asking_frame() -> FrameType | None:
 def unpacks(frame: FrameType) -> bool:
     """Whether the frame is taking something apart into a number of variables."""
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("UNPACK")
+
+
+def cannot_say(what: str) -> NoReturn:
+    """Python would take what only the run knows for something else, without a question: refuse."""
+    ACTIVE.final = DataDependentError(
+        f"{quoted_line()}\nThis line {what}, which has no ONNX form here. Write it as an `if` of the "
+        "function's own."
+    )
+    raise ACTIVE.final
 
 
 def cannot_wait(what: str) -> NoReturn:

@@ -224,6 +224,8 @@ class _Function:
         self.file = file
         self.arguments = arguments or node.args  # of the function that the user wrote
         self.count = 0
+        self.setters: list[ast.stmt] = []  # of variables that operands assign, before the statement
+        self.set_by: dict[str, str] = {}  # the variable of each
         self.parameters = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
 
     def rewrite(self) -> None:
@@ -307,6 +309,13 @@ class _Function:
 
     def statement(self, s: ast.stmt, live: set[str]) -> list[ast.stmt]:
         """One statement rewritten."""
+        around, self.setters = self.setters, []
+        new = self.rewritten(s, live)
+        new, self.setters = [*self.setters, *new], around
+        return new
+
+    def rewritten(self, s: ast.stmt, live: set[str]) -> list[ast.stmt]:
+        """The statement itself, without what it needs before it."""
         if isinstance(s, ast.If):
             return self.branch(s, live)
         if isinstance(s, ast.While):
@@ -356,27 +365,31 @@ class _Function:
 
     def match(self, s: ast.Match, live: set[str]) -> list[ast.stmt]:
         """A match on plain values is a row of comparisons; others stay Python's."""
-        tests = [_pattern_test(c) for c in s.cases]
-        if all(t is not None for t in tests):
-            self.count += 1
-            subject = f"_ingot_subject{self.count}"
-            self.local.add(subject)
-            rest: list[ast.stmt] = []
-            for case, test in zip(reversed(s.cases), reversed(tests), strict=True):
-                assert test is not None
-                parts = [ast.Compare(name(subject), [ast.Eq()], [v]) for v in test]
-                if not test:
-                    rest = list(case.body)
-                    continue
-                whole: ast.expr = parts[0] if len(parts) == 1 else ast.BoolOp(ast.Or(), list(parts))
-                rest = [ast.copy_location(ast.If(whole, list(case.body), rest), case.body[0])]
-            first = ast.Assign([ast.Name(subject, ast.Store())], self.expression(s.subject))
-            return [
-                first,
-                *self.block([ast.fix_missing_locations(ast.copy_location(r, s)) for r in rest], live),
-            ]
-        cases = [ast.match_case(c.pattern, c.guard, self.block(c.body, live)) for c in s.cases]
-        return [ast.Match(self.expression(s.subject), cases)]
+        self.count += 1
+        subject: ast.expr = name(f"_ingot_subject{self.count}")
+        if isinstance(s.subject, ast.Tuple) and not any(isinstance(v, ast.Starred) for v in s.subject.elts):
+            parts = [name(f"_ingot_subject{self.count}_{i}") for i in range(len(s.subject.elts))]
+            subject = ast.Tuple(list(parts), ast.Load())
+        found = [_pattern(c.pattern, subject) for c in s.cases]
+        if any(f is None for f in found):
+            cases = [ast.match_case(c.pattern, c.guard, self.block(c.body, live)) for c in s.cases]
+            return [ast.Match(_call("matched", self.expression(s.subject)), cases)]
+        targets = [ast.Name(n.id, ast.Store()) for n in ast.walk(subject) if isinstance(n, ast.Name)]
+        self.local |= {n.id for n in targets}
+        rest: list[ast.stmt] = []
+        for case, fits in zip(reversed(s.cases), reversed(found), strict=True):
+            assert fits is not None
+            tests, bound = fits
+            if case.guard is not None:
+                tests = [*tests, _Bound(bound).visit(case.guard)]
+            body = [*(ast.Assign([ast.Name(v, ast.Store())], x) for v, x in bound.items()), *case.body]
+            whole = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
+            rest = [ast.copy_location(ast.If(whole, body, rest), case.body[0])] if tests else body
+        target: ast.expr = targets[0]
+        if isinstance(subject, ast.Tuple):
+            target = ast.Tuple(list(targets), ast.Store())
+        first = ast.Assign([target], s.subject)
+        return self.block([ast.fix_missing_locations(ast.copy_location(r, s)) for r in [first, *rest]], live)
 
     def blocks(self, nodes: Sequence[ast.AST]) -> tuple[list[str], list[ast.stmt]]:
         """Variables that the blocks write, and the declarations that let them."""
@@ -415,11 +428,13 @@ class _Function:
     def while_loop(self, s: ast.While, live: set[str]) -> list[ast.stmt]:
         names, heads = self.blocks([s])
         at_head = read(s.test) | first_read(s.body) | set(stops_of(s)) | live
-        test = self.expression(s.test)
         if stops_of(s):
             stops = ast.Call(runtime("none_of"), [name(f) for f in stops_of(s)], [])
-            test = _call("both", stops, _thunk(test))
-        tester = self.function("test", [], [ast.Return(test)])
+            test, assigned = _without_assignments(self, self.expression(s.test))
+            test = _call("both", stops, _thunk(test), *assigned)
+        else:
+            test = self.expression(s.test)
+        tester = self.function("test", self.blocks([s.test])[1], [ast.Return(test)])
         body = self.function("body", heads, self.block(s.body, at_head))
         call = _call("repeat", name(tester.name), name(body.name), *self.carried(names, at_head, live))
         return [tester, body, ast.Expr(call)]
@@ -454,16 +469,87 @@ class _Function:
         return _Expressions(self).visit(node)
 
 
-def _pattern_test(case: ast.match_case) -> list[ast.expr] | None:
-    """Values one of which the subject must equal; none for the case that takes everything."""
-    if case.guard is not None:
+def _pattern(pattern: ast.pattern, subject: ast.expr) -> tuple[list[ast.expr], dict[str, ast.expr]] | None:
+    """What must hold of a subject for a pattern to match it, and the variables that it binds then; None for
+    patterns that stay Python's.
+    """
+    if isinstance(pattern, ast.MatchValue):
+        return [ast.Compare(subject, [ast.Eq()], [pattern.value])], {}
+    if isinstance(pattern, ast.MatchSingleton):
+        return [ast.Compare(subject, [ast.Is()], [ast.Constant(pattern.value)])], {}
+    if isinstance(pattern, ast.MatchAs):
+        if pattern.pattern is None:
+            return [], {} if pattern.name is None else {pattern.name: subject}
+        inner = _pattern(pattern.pattern, subject)
+        if inner is not None and pattern.name is not None:
+            inner[1][pattern.name] = subject
+        return inner
+    if isinstance(pattern, ast.MatchOr):
+        options = [_pattern(p, subject) for p in pattern.patterns]
+        tests = [o[0][0] for o in options if o is not None and len(o[0]) == 1 and not o[1]]
+        return ([ast.BoolOp(ast.Or(), list(tests))], {}) if len(tests) == len(options) else None
+    if not isinstance(pattern, ast.MatchSequence) or not isinstance(subject, ast.Tuple):
         return None
-    pattern = case.pattern
-    if isinstance(pattern, ast.MatchAs) and pattern.pattern is None and pattern.name is None:
-        return []
-    options = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
-    values = [p.value for p in options if isinstance(p, ast.MatchValue)]
-    return values if len(values) == len(options) else None
+    if any(isinstance(p, ast.MatchStar) for p in pattern.patterns):
+        return None
+    if len(pattern.patterns) != len(subject.elts):
+        return [ast.Constant(False)], {}
+    whole: list[ast.expr] = []
+    bound: dict[str, ast.expr] = {}
+    for p, part in zip(pattern.patterns, subject.elts, strict=True):
+        inner = _pattern(p, part)
+        if inner is None:
+            return None
+        whole += inner[0]
+        bound |= inner[1]
+    return whole, bound
+
+
+class _Bound(ast.NodeTransformer):
+    """A guard before its pattern's variables are assigned."""
+
+    def __init__(self, bound: dict[str, ast.expr]) -> None:
+        self.bound = bound
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self.bound.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
+
+
+def _without_assignments(function: _Function, node: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
+    """An operand that may not be evaluated, with calls in the place of `:=`: it becomes a function itself.
+
+    Returns what the runtime is told of the variables: their names, then functions that have them.
+    """
+    node = _Assignments(function).visit(node)
+    setters = dict.fromkeys(
+        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in function.set_by
+    )
+    variables = list(dict.fromkeys(function.set_by[n] for n in setters))
+    return node, [_strings(variables), *map(name, setters)] if setters else []
+
+
+class _Assignments(ast.NodeTransformer):
+    """`(v := x)` as a call of a function that assigns it, defined before the statement."""
+
+    def __init__(self, function: _Function) -> None:
+        self.function = function
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return node
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> ast.AST:
+        self.generic_visit(node)
+        variable = node.target.id
+        if variable not in self.function.local:
+            return node
+        kept: list[ast.stmt] = [
+            ast.Assign([ast.Name(variable, ast.Store())], name("value")),
+            ast.Return(name("value")),
+        ]
+        setter = self.function.function("set", [ast.Nonlocal([variable])], kept, "value")
+        self.function.set_by[setter.name] = variable
+        self.function.setters.append(ast.fix_missing_locations(ast.copy_location(setter, node)))
+        return ast.copy_location(ast.Call(name(setter.name), [node.value], []), node)
 
 
 class _Expressions(ast.NodeTransformer):
@@ -491,13 +577,20 @@ class _Expressions(ast.NodeTransformer):
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
-        return _call("choose", node.test, _thunk(node.body), _thunk(node.orelse))
+        sides, assigned = _without_assignments(self.function, ast.Tuple([node.body, node.orelse], ast.Load()))
+        assert isinstance(sides, ast.Tuple)
+        node.body, node.orelse = sides.elts
+        return _call("choose", node.test, _thunk(node.body), _thunk(node.orelse), *assigned)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
+        later, assigned = _without_assignments(self.function, ast.Tuple(node.values[1:], ast.Load()))
+        assert isinstance(later, ast.Tuple)
+        node.values[1:] = later.elts
         *first, whole = node.values
         for value in reversed(first):
-            whole = _call("both" if isinstance(node.op, ast.And) else "either", value, _thunk(whole))
+            operator = "both" if isinstance(node.op, ast.And) else "either"
+            whole = _call(operator, value, _thunk(whole), *assigned)
         return whole
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:

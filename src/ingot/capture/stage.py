@@ -27,7 +27,7 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
-from ingot.capture.request import cannot_wait, recorder, request, request_code
+from ingot.capture.request import cannot_say, cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
 from ingot.capture.where import is_user_code, quoted_line, raise_if_ours, user_frame
@@ -94,23 +94,25 @@ class Runtime:
             return not self._now(value)
         return _not(self.truth(value))
 
-    def both(self, a: Any, b: Callable[[], Any]) -> Any:
-        """`a and b`."""
+    def both(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
+        """`a and b`; b may assign variables, which functions of the model's have."""
         if not self.waits(a):
             return b() if self._now(a) else a
-        quick = self._sizes_only(a, b, torch.sym_not)
+        quick = None if names else self._sizes_only(a, b, torch.sym_not)
         if quick is not None:
             return torch.sym_not(quick)
-        return self.choose(a, lambda: self._condition(b()), lambda: self._other_operand(a, False))
+        sides = (lambda: self._condition(b()), lambda: self._other_operand(a, False))
+        return self.choose(a, *sides, names, *setters)
 
-    def either(self, a: Any, b: Callable[[], Any]) -> Any:
-        """`a or b`."""
+    def either(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
+        """`a or b`, in the same way."""
         if not self.waits(a):
             return a if self._now(a) else b()
-        quick = self._sizes_only(a, b, lambda v: v)
+        quick = None if names else self._sizes_only(a, b, lambda v: v)
         if quick is not None:
             return quick
-        return self.choose(a, lambda: self._other_operand(a, True), lambda: self._condition(b()))
+        sides = (lambda: self._other_operand(a, True), lambda: self._condition(b()))
+        return self.choose(a, *sides, names, *setters)
 
     def _sizes_only(self, a: Any, b: Callable[[], Any], turned: Callable[[Any], Any]) -> Any:
         """turned(a) or turned(b()), where it takes no node to know b."""
@@ -155,6 +157,9 @@ class Runtime:
         """`a is b`."""
         if isinstance(a, Maybe) and b is None:
             return a.is_none
+        for x, y in ((a, b), (b, a)):
+            if isinstance(x, torch.SymBool) and isinstance(y, bool):  # of which Python has two
+                return self.truth(x if y else torch.sym_not(x))
         if a is not b and isinstance(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
             a, b = b, a
         if a is not b and isinstance(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
@@ -189,9 +194,17 @@ class Runtime:
 
     # -- control flow
 
-    def choose(self, condition: Any, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
-        """`then() if condition else other()`."""
-        return self.branch(condition, then, other, (), ())
+    def choose(
+        self,
+        condition: Any,
+        then: Callable[[], Any],
+        other: Callable[[], Any],
+        names: Sequence[str] = (),
+        *setters: Any,
+    ) -> Any:
+        """`then() if condition else other()`, of which both may assign variables that the setters have."""
+        cells = Cells(then, other, *setters) if names else None
+        return self.branch(condition, then, other, names, names, cells)
 
     def branch(
         self,
@@ -200,6 +213,7 @@ class Runtime:
         other: Callable[[], Any],
         names: Sequence[str],
         live: Sequence[str],
+        cells: Cells | None = None,
     ) -> Any:
         """`if condition:` with its blocks as functions."""
         if not self.waits(condition):
@@ -212,8 +226,8 @@ class Runtime:
         test = g.scalar(decided)
         g.env.asked.append(e)
         if depends_on_data(g, e):
-            return branch(g, decided, test, then, other, names, live)
-        return self._on_sizes(g, decided, test, then, other, names, live)
+            return branch(g, decided, test, then, other, names, live, cells)
+        return self._on_sizes(g, decided, test, then, other, names, live, cells)
 
     def _on_sizes(
         self,
@@ -224,11 +238,12 @@ class Runtime:
         other: Callable[[], Any],
         names: Sequence[str],
         live: Sequence[str],
+        cells: Cells | None,
     ) -> Any:
         """A branch on sizes: an If where both sides can be recorded, else the example's, written down."""
         try:
             with g.attempt():
-                return branch(g, condition, test, then, other, names, live)
+                return branch(g, condition, test, then, other, names, live, cells)
         except Exception as error:  # whatever a side makes of sizes that never take it
             raise_if_ours(error)
             holds = g.env.take(g.env.expr(condition))
@@ -457,6 +472,12 @@ class Runtime:
         """`a != b`."""
         lists = isinstance(a, (list, tuple, torch.SymBool)) or isinstance(b, torch.SymBool)
         return self.opposite(self.equal(a, b)) if lists else a != b
+
+    def matched(self, subject: Any) -> Any:
+        """What a `match` that stays Python's looks at."""
+        if any(isinstance(v, (torch.SymBool, Maybe)) for v in structure.inside(subject)):
+            cannot_say("matches a condition that data or a size decides with patterns of this kind")
+        return subject
 
     def text(self, value: Any) -> Any:
         """A value on its way into a string."""

@@ -426,6 +426,63 @@ def branch_after_branch_on_the_same_tensor(x: T) -> T:
     return x
 
 
+@case(*SIGNS)
+def assigned_in_an_operand(x: T) -> T:
+    t = torch.zeros(())
+    if (s := x.sum()) > 0 and (t := s * 2) > 1:
+        return x * t
+    return x + s + t
+
+
+@case(*SIGNS)
+def assigned_in_the_condition_of_a_loop(x: T) -> tuple[T, T, int]:
+    n = 0
+    while (s := x.sum()) > 1 or (n := n + 1) < 3:
+        x = x * 0.5
+        if x.max() > 2:
+            break
+    return x, s, n
+
+
+@case(*SIGNS)
+def match_on_data_and_sizes(x: T) -> T:
+    match (x.shape[0] > 4, bool(x.sum() > 0)):
+        case (True, True):
+            y = x + 1
+        case (True, _):
+            y = x + 2
+        case (_, c) if x.max() < -0.2 or c is True:
+            y = x + 3
+        case _:
+            y = x * 2
+    return y
+
+
+@case(*SIGNS)
+def condition_compared_with_true(x: T) -> T:
+    c = x.shape[0] > 4
+    return x * 2 if c is True else x * 3
+
+
+class Slotted:
+    __slots__ = ("h", "n")
+
+    def __init__(self, h: T) -> None:
+        self.h = h
+        self.n = 0
+
+
+@case(*SIGNS)
+def attributes_in_slots(x: T) -> tuple[T, int]:
+    s = Slotted(x[0])
+    if x.sum() > 0:
+        s.h = s.h * 2
+    for r in x:
+        s.h = s.h + r
+        s.n += 1
+    return s.h, s.n
+
+
 @case.parametrize()
 def test_branches(case: Case) -> None:
     """Both sides of every branch, in several sizes."""
