@@ -196,6 +196,14 @@ def test_message(number: int) -> None:
     assert "direct cause" not in printed and "another exception" not in printed, printed
 
 
+def test_code_without_a_file_has_its_line() -> None:
+    """A function that exec made: the line in the string."""
+    made: dict[str, Any] = {}
+    exec("import torch\n\ndef f(x):\n    return torch.linalg.eigvals(x @ x.T).real\n", made)
+    with pytest.raises(IngotError, match=r"<string>:4: \(its source is not in a file\)"):
+        ingot.export(made["f"], (X,))
+
+
 def test_debug_shows_what_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `debug`, or INGOT_DEBUG in the environment."""
     for debug, environment in ((True, "0"), (False, "1")):

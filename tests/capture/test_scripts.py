@@ -198,6 +198,35 @@ def test_what_optimize_for_inference_makes() -> None:
     parity(Layers(), (image,), (other,))
 
 
+def test_layers_that_torch_calls_whole_outside_of_training() -> None:
+    """What a script calls of attention and of a transformer's layer, with every kind of mask."""
+
+    class Layers(nn.Module):
+        def __init__(self, first: bool) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.layer = nn.TransformerEncoderLayer(
+                8, 2, 16, activation="gelu" if first else "relu", norm_first=first, batch_first=True
+            )
+
+        def forward(
+            self, x: T, padding: Union[T, None] = None, mask: Union[T, None] = None
+        ) -> tuple[T, Union[T, None]]:
+            y, weights = self.attention(x, x, x, key_padding_mask=padding, attn_mask=mask)
+            return self.layer(y, src_mask=mask, src_key_padding_mask=padding), weights
+
+    x, y = torch.randn(2, 5, 8), torch.randn(3, 4, 8)
+    padding, mask = torch.zeros(2, 5, dtype=torch.bool), torch.ones(5, 5).triu(1).bool()
+    padding[1, 3:] = True
+    for first in (False, True):
+        script = torch.jit.script(Layers(first).eval())
+        captured = parity(script, (x,), (y,))
+        assert dims(captured)["x"] == ["x_batch", "x_dim1", 8]
+        parity(script, (x, padding))
+        parity(script, (x, None, mask))
+        parity(script, (x, padding, mask))
+
+
 @torch.jit.script
 def by_data(x: T, n: int = 2) -> T:
     """Branches on data and on a size."""

@@ -172,6 +172,12 @@ def test_wrong_translations(told: list[Any]) -> None:
     with pytest.raises(ExportError, match="wanted 'domain::Name' or a function"):
         ingot.translate("a::b", "NoDomain")
     told.append(squares)
+    for wrong in (lambda op, x: x, lambda x: x):
+        ingot.translate(squares, wrong)
+        with pytest.raises(
+            ExportError, match=r"squares\(x, 1\.0\)(.|\n)*too many positional(.|\n)*same parameters"
+        ):
+            ingot.export(lambda x: squares(x, 1.0), (X,))
     ingot.translate(squares, lambda op, x, factor: (x, x))
     with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
         ingot.export(lambda x: squares(x, 1.0), (X,))

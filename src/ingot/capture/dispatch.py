@@ -241,7 +241,7 @@ def _translated(
     """An operator that the user said the meaning of."""
     if not t.is_node and not t.writes:
         with g.mode, Dispatch(g):
-            return t.to(*args, **kwargs)
+            return t(*args, **kwargs)
     names = [a.name for a in func._schema.arguments]
 
     def row(g: Recorder, out: Any, *a: Any, **k: Any) -> Any:

@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from ingot.capture.signature import is_tensor, leaves, rebuild
+from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -45,6 +46,23 @@ class Translation:
             not isinstance(self.to, (str, ir.Function))
             and next(iter(inspect.signature(self.to).parameters), "") == "op"
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function that it is.
+
+        Raises:
+            ExportError: its parameters are not those of what it stands for.
+        """
+        try:
+            inspect.signature(self.to).bind(*args, **kwargs)
+        except TypeError as error:
+            name = getattr(self.to, "__name__", "the function")
+            raise ExportError(
+                f"{quoted_line()}\nThe translation of {self.target!r}, {name}{inspect.signature(self.to)}, "
+                f"cannot be called as what it stands for is here: {error}. Give it the same parameters"
+                + (", after op." if self.writes else ".")
+            ) from None
+        return self.to(*args, **kwargs)
 
 
 _OPERATORS: dict[str, Translation] = {}  # by "library::name"
@@ -176,7 +194,7 @@ def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any,
         return _node(g, f"{t.to.domain}::{t.to.name}", names, out, args, kwargs, t.to)
     values = rebuild((tuple(args), dict(kwargs)), lambda v: g.val(v) if is_tensor(v) else v)
     typed = (leaf.value.dtype for leaf in leaves(values) if isinstance(leaf.value, ir.Value))
-    made = t.to(Writer(g, next(typed, None)), *values[0], **values[1])
+    made = t(Writer(g, next(typed, None)), *values[0], **values[1])
     wanted, found = _count(out), len(made) if isinstance(made, (list, tuple)) else 1
     if wanted != found or not all(isinstance(v, ir.Value) for v in _listed(made)):
         raise ExportError(
@@ -311,7 +329,7 @@ def _standing_in(
             return original(*args, **kwargs)
         own = (module,) if module is not None else ()
         if not t.is_node and not t.writes:
-            return t.to(*own, *args, **kwargs)
+            return t(*own, *args, **kwargs)
 
         def row(_: Recorder, out: Any, *a: Any, **k: Any) -> Any:
             if t.is_node:

@@ -29,6 +29,9 @@ _PYTHON = str(Path(os.__file__).parent) + os.sep
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
+_TYPED = ("<string>", "<stdin>")
+
+
 # Where a graph that was made from Python is run, the lines it came from, innermost last.
 _standing: list[tuple[str, int]] = []
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -131,7 +134,7 @@ def source_line(frame: FrameType | None = None) -> str:
 def quoted_line(frame: FrameType | None = None) -> str:
     """`file.py:12: the line's own text`, with the full path, for error messages."""
     file, line = _place(frame or sys._getframe(1))
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}" if file else UNKNOWN
+    return quoted_at(file, line) if file else UNKNOWN
 
 
 def quoted(frame: FrameType | None) -> str:
@@ -141,7 +144,7 @@ def quoted(frame: FrameType | None) -> str:
 
 def quoted_at(file: str, line: int) -> str:
     """`file.py:12: the line's own text`."""
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}"
+    return f"{file}:{line}: {linecache.getline(file, line).strip() or '(its source is not in a file)'}"
 
 
 def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:
@@ -152,7 +155,7 @@ def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:
     while at is not None:
         if is_user_code(at.tb_frame.f_code) and not is_library_code(at.tb_frame.f_code):
             file, line = at.tb_frame.f_code.co_filename, at.tb_lineno
-            found = f"{file}:{line}: {linecache.getline(file, line).strip()}"
+            found = quoted_at(file, line)
         at = at.tb_next
     return found
 
@@ -183,8 +186,15 @@ def _place(frame: FrameType) -> tuple[str, int]:
     """File and line of what is running; no file where it cannot be told."""
     if _standing:
         return _standing[-1]
-    at = user_frame(frame)
+    at = user_frame(frame) or _without_a_file(frame)
     return (at.f_code.co_filename, at.f_lineno) if at is not None else ("", 0)
+
+
+def _without_a_file(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of code that was made out of a string, or typed."""
+    while frame is not None and frame.f_code.co_filename not in _TYPED:
+        frame = frame.f_back
+    return frame
 
 
 def add_line(error: Exception) -> None:

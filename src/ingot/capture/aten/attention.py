@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.random import dropped
-from ingot.capture.aten.registry import whole
+from ingot.capture.aten.registry import instead, whole
 from ingot.capture.fakes import checked
 from ingot.capture.tensors import zero_copy
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_torch: Any = torch
+_aten: Any = torch.ops.aten
 
 
 def _fake_attention(
@@ -161,3 +163,99 @@ def _shared_heads(g: Recorder, x: ir.Value, tensor: Tensor, query: Tensor) -> ir
     repeated = g.op("Expand", wide, g.shape(counts))
     shape = [*tensor.shape[:axis], heads, *tensor.shape[axis + 1 :]]
     return g.op("Reshape", repeated, g.shape(shape), allowzero=1)
+
+
+@instead(
+    _torch._native_multi_head_attention,
+    _aten._native_multi_head_attention,
+    _aten._native_multi_head_attention.default,
+)
+def native_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The layer that torch calls in the place of MultiheadAttention outside of training: [batch, length,
+    channels] to the same, and the weights.
+
+    mask: true where nothing is taken from; of mask_type 0 for every query and key, of 1 for every key of a
+    batch, of 2 for all of both.
+    """
+    weights, biases = qkv_weight.chunk(3), qkv_bias.chunk(3)
+    parts = [
+        torch.nn.functional.linear(x, w, b).unflatten(-1, (num_head, embed_dim // num_head)).transpose(1, 2)
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+    ]
+    scores = (parts[0] / (embed_dim // num_head) ** 0.5) @ parts[1].transpose(-2, -1)
+    if mask is not None:
+        hidden = mask.to(torch.bool)
+        hidden = hidden[:, None, None, :] if mask_type == 1 else hidden
+        scores = scores.masked_fill(hidden, float("-inf"))
+    attention = scores.softmax(-1)
+    joined = (attention @ parts[2]).transpose(1, 2).flatten(2)
+    given = torch.nn.functional.linear(joined, proj_weight, proj_bias)
+    if not need_weights:
+        return given, None
+    return given, attention.mean(1) if average_attn_weights else attention
+
+
+@instead(
+    _torch._transformer_encoder_layer_fwd,
+    _aten._transformer_encoder_layer_fwd,
+    _aten._transformer_encoder_layer_fwd.default,
+)
+def encoder_layer(
+    src: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight_1: Tensor,
+    norm_bias_1: Tensor,
+    norm_weight_2: Tensor,
+    norm_bias_2: Tensor,
+    ffn_weight_1: Tensor,
+    ffn_bias_1: Tensor,
+    ffn_weight_2: Tensor,
+    ffn_bias_2: Tensor,
+    mask: Tensor | None = None,
+    mask_type: int | None = None,
+) -> Tensor:
+    """The layer that torch calls in the place of TransformerEncoderLayer outside of training."""
+    functions = torch.nn.functional
+
+    def attended(x: Tensor) -> Tensor:
+        whole = qkv_weight, qkv_bias, proj_weight, proj_bias, mask, False, True, mask_type
+        return native_attention(x, x, x, embed_dim, num_heads, *whole)[0]
+
+    def fed(x: Tensor) -> Tensor:
+        activate = functions.gelu if use_gelu else functions.relu
+        hidden = activate(functions.linear(x, ffn_weight_1, ffn_bias_1))
+        return functions.linear(hidden, ffn_weight_2, ffn_bias_2)
+
+    def normal_1(x: Tensor) -> Tensor:
+        return functions.layer_norm(x, (embed_dim,), norm_weight_1, norm_bias_1, eps)
+
+    def normal_2(x: Tensor) -> Tensor:
+        return functions.layer_norm(x, (embed_dim,), norm_weight_2, norm_bias_2, eps)
+
+    if norm_first:
+        src = src + attended(normal_1(src))
+        return src + fed(normal_2(src))
+    src = normal_1(src + attended(src))
+    return normal_2(src + fed(src))
