@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ingot
 from ingot.errors import ModelError
 from ingot.ops.interpreter import interpret
 from ingot.optimize import optimize
@@ -46,6 +47,27 @@ def test_shapes_that_are_numbers_fold() -> None:
             Reshape (x, t) }""")
     keeps_function(model, fold.fold, [{"x": f32(3, 4, 6)}, {"x": f32(0, 4, 6)}])
     assert ops(model) == ["Reshape"]
+
+
+@pytest.mark.parametrize(("to", "kind"), [(1, np.float32), (6, np.int32), (7, np.int64)])
+def test_sizes_in_another_dtype_keep_it(to: int, kind: type) -> None:
+    """Where the graph declares no dtype, a size that is a number is one of the dtype it was cast to."""
+    model = parse(f"""g (float[3, n] x) => (size, none, half) {{
+        shape = Shape(x)
+        cast = Cast<to = {to}>(shape)
+        first = Constant<value_ints = [0]>()
+        size = Gather<axis = 0>(cast, first)
+        end = Constant<value_ints = [9]>()
+        none = Slice(cast, end, end, first)
+        two = Constant<value_ints = [2]>()
+        like = CastLike(two, cast)
+        half = Div(size, like)
+    }}""")
+    session = ingot.InferenceSession(ir.to_proto(model))
+    outputs = session.run(None, {"x": np.zeros((3, 5), np.float32)})
+    for got, want in zip(outputs, ([3], [], [3 / 2 if to == 1 else 1]), strict=True):
+        assert got.dtype == kind
+        assert got.tolist() == want
 
 
 def test_links_of_a_chain_become_no_initializers() -> None:

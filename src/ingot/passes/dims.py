@@ -145,6 +145,8 @@ class Dims:
                 return None
             end = attr_int(node, "end", len(dims))
             return dims[slice(attr_int(node, "start", 0), end)]
+        if node.op_type == "Cast" and attr_int(node, "to", 0) not in _WHOLE:
+            return None  # what is computed of floats is not what is computed of whole numbers
         if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast"):
             return self.content(node.inputs[0])  # vectors of one element and scalars are not told apart
         if node.op_type == "Concat":
@@ -177,6 +179,9 @@ class Dims:
                 return None
             return (_arithmetic(node.op_type, a[0], b[0]),)
         return None
+
+
+_WHOLE = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 def _arithmetic(op: str, a: Key, b: Key) -> Key:

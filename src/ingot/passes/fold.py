@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from ingot.errors import IngotError
 from ingot.ops.create import constant_array
-from ingot.ops.registry import UNFIT, Array, Facts, find
+from ingot.ops.registry import UNFIT, Array, Facts, attr_int, find
 from ingot.ops.tensors import tensor_of
 from ingot.passes.dims import Dims
-from ingot.passes.edit import add_initializer, constant_of, graphs_of, is_constant, replace
+from ingot.passes.edit import add_initializer, constant_of, graphs_of, input_at, is_constant, replace
 from ingot.passes.rewrite import remove_unused
 
 #: A file must not grow by folding: results up to this many bytes, or as large as what they replace.
@@ -171,7 +171,7 @@ def _settle(value: ir.Value, graph: ir.Graph, pending: _Pending) -> None:
 def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
     """The value of a node of _OF_SHAPES, where every size is proved to be a number."""
     output = node.outputs[0]
-    if output.dtype is not None and output.dtype != ir.DataType.INT64:
+    if not _is_int64(output):
         return None
     keys = dims.content(output)
     if keys is None or not all(isinstance(key, int) for key in keys):
@@ -182,6 +182,21 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
     if shape not in ((), (len(keys),)):
         return None
     return [np.array(keys, np.int64).reshape(tuple(int(n) for n in shape if isinstance(n, int)))]
+
+
+def _is_int64(value: ir.Value | None) -> bool:
+    """Whether what is computed of shapes is of their dtype: also where the graph declares none."""
+    if value is None:
+        return False
+    node = value.producer()
+    if value.dtype is not None or node is None:
+        return value.dtype == ir.DataType.INT64
+    if node.op_type in ("Shape", "Size"):
+        return True
+    if node.op_type == "Cast":
+        return attr_int(node, "to", 0) == ir.DataType.INT64
+    array = constant_of(value)
+    return _is_int64(input_at(node, 0)) if array is None else array.dtype == np.int64
 
 
 def _by_value(node: ir.Node, limit: int, pending: _Pending) -> list[Array] | None:
