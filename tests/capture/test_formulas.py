@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 import ingot
@@ -206,3 +207,19 @@ def test_a_range_of_whole_steps_of_its_length_is_a_loop_of_pythons() -> None:
 
     captured = parity(M(), (R(2, 12),), (R(3, 9),), (R(1, 1),))
     assert not captured.recording.env.fixed
+
+
+def test_a_dimension_is_fixed_at_the_size_of_the_example() -> None:
+    """An example so small that larger ones are tried: what Python alone can use is the example's size."""
+
+    class M(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv1d(3, 4, 3, stride=8, padding=1)
+
+        def forward(self, x: T) -> T:
+            y = self.conv(x)
+            return torch.where(y > 0, y, y * 2) + float(np.ones(x.shape[2]).sum())
+
+    captured = parity(M(), (R(1, 3, 8),))
+    assert 8 in [fixed.size for fixed in captured.recording.env.fixed.values()]

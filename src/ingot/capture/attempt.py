@@ -376,11 +376,15 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
 
 
 def _misses_the_example(recording: Recording, table: DimTable) -> bool:
-    """Whether the model's own Python took a branch at the sizes tried that it does not take at the example's.
+    """Whether the model's own Python took a branch at the sizes tried that it does not take at the example's,
+    or fixed a dimension at the size tried.
 
     Such a recording is not the function that the example shows, however well its sizes fit.
     """
     env = recording.env
+    named = {name: fixed.size for s, fixed in env.fixed.items() if (name := env.names.get(s)) is not None}
+    if any(table.sizes.get(n, size) != size for n, size in named.items() if n not in table.chosen):
+        return True
     example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
     example |= {s: table.numbers[name] for s, name in env.numbers.items()}
     known = env.at(example)
