@@ -208,8 +208,11 @@ class TracedList(list[Any]):
         row = rows.select(0, index)
         return row if kind is torch.Tensor else row.item()
 
-    def become(self, rows: torch.Tensor, kind: type) -> None:
-        """Hold the rows of a tensor instead, each as a value of this kind."""
+    def become(self, rows: torch.Tensor, kind: type, *copied: Any) -> None:
+        """Hold the rows of a tensor instead, each as a value of this kind; `copied` are what they were copied
+        out of.
+        """
+        link_copy(recorder(), rows, [v for v in copied if isinstance(v, torch.Tensor)])
         list.__setitem__(self, slice(None), [Many(rows, kind)])
 
     def put(self, index: Any, value: Any) -> None:
@@ -217,14 +220,18 @@ class TracedList(list[Any]):
         rows, kind = self.rows()
         there = torch.arange(rows.shape[0]) == _place(rows, index)
         there = there.reshape([-1, *[1] * (rows.dim() - 1)])
-        self.become(torch.where(there, _row_like(rows, value), rows), kind)
+        self.become(torch.where(there, _row_like(rows, value), rows), kind, rows, value)
 
     def take(self, index: Any = -1) -> Any:
         """`pop` where data decides the position or the length."""
         rows, kind = self.rows()
-        taken, rest = self.element(index), torch.arange(rows.shape[0] - 1)
-        rest = rest + (rest >= _place(rows, index)).long()
-        self.become(rows.index_select(0, rest), kind)
+        taken = self.element(index)
+        place, left = _place(rows, index), rows.shape[0] - 1
+        if isinstance(index, int) and index == -1:
+            self.become(rows.narrow(0, 0, left), kind)
+        else:
+            rest = torch.arange(left)
+            self.become(rows.index_select(0, rest + (rest >= place).long()), kind, rows)
         return taken
 
     def put_in(self, index: Any, value: Any) -> None:
@@ -234,7 +241,7 @@ class TracedList(list[Any]):
         at = torch.clamp(_from_start(rows, index), 0, count)
         place = torch.arange(count + 1)
         order = torch.where(place == at, count, place - (place > at).long())
-        self.become(torch.cat([rows, _row_like(rows, value)]).index_select(0, order), kind)
+        self.become(torch.cat([rows, _row_like(rows, value)]).index_select(0, order), kind, rows, value)
 
     def __len__(self) -> int:
         return (
@@ -280,7 +287,7 @@ def _cut(items: TracedList, where: slice) -> TracedList:
     rows, kind = items.rows()
     part = TracedList()
     if where == slice(None, None, -1):
-        part.become(rows.flip(0), kind)
+        part.become(rows.flip(0), kind, rows)
         return part
     if isinstance(where.step, int) and where.step < 1:
         cannot_wait("takes every so many elements from the end of a list, of which data decides the length")
@@ -293,7 +300,7 @@ def _times(items: TracedList, count: Any) -> TracedList:
         return TracedList(items.parts() * count)
     rows, kind = items.rows()
     repeated = TracedList()
-    repeated.become(rows.repeat(count, *[1] * (rows.dim() - 1)), kind)
+    repeated.become(rows.repeat(count, *[1] * (rows.dim() - 1)), kind, rows)
     return repeated
 
 
@@ -311,7 +318,7 @@ def _delete(items: TracedList, index: Any) -> None:
 
 def _reverse(items: TracedList) -> None:
     rows, kind = items.rows()
-    items.become(rows.flip(0), kind)
+    items.become(rows.flip(0), kind, rows)
 
 
 _STAGED: dict[str, Callable[..., Any]] = {

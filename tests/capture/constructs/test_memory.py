@@ -177,6 +177,39 @@ def element_at_a_place(x: T) -> tuple[T, T]:
     return kept[0], kept[1]
 
 
+def rows_of(x: T) -> list[T]:
+    """A list of which data decides the length."""
+    rows: list[T] = []
+    for i in range(rounds(x)):
+        rows.append(x[i] * 2)
+    return rows
+
+
+@case(*INPUTS)
+def last_row_taken_and_another_written(x: T) -> tuple[T, T]:
+    rows = rows_of(x)
+    first, last = rows[0], rows.pop()
+    last.add_(1)
+    first.mul_(3)
+    rows.append(x[0])
+    return torch.stack(rows), last
+
+
+@case(*INPUTS)
+def rows_replaced_one_by_one(x: T) -> T:
+    rows = rows_of(x)
+    for i in range(rounds(x)):
+        rows[i] += i
+    return torch.stack(rows)
+
+
+@case(*INPUTS)
+def list_cut_and_written(x: T) -> T:
+    rows = rows_of(x)
+    rows[:1][0].add_(1)
+    return torch.stack(rows)
+
+
 @case.parametrize()
 def test_memory(case: Case) -> None:
     """The model is eager PyTorch on every side."""
@@ -221,9 +254,60 @@ def rows_kept_perhaps(x: T) -> T:
     return y
 
 
+def reversed_copy_written(x: T) -> T:
+    rows = rows_of(x)
+    rows[::-1][0].add_(1)
+    return torch.stack(rows)
+
+
+def reversed_where_it_is(x: T) -> T:
+    rows = rows_of(x)
+    first = rows[0]
+    rows.reverse()
+    first.add_(1)
+    return torch.stack(rows)
+
+
+def row_put_at_a_place(x: T) -> T:
+    rows, new = rows_of(x), x[0] * 5
+    rows[rounds(x) - 1] = new
+    new.add_(1)
+    return torch.stack(rows)
+
+
+def another_row_replaced(x: T) -> T:
+    rows = rows_of(x)
+    first = rows[0]
+    rows[rounds(x) - 1] = x[0]
+    first.add_(1)
+    return torch.stack(rows)
+
+
+def row_put_in(x: T) -> T:
+    rows, new = rows_of(x), x[0] * 5
+    rows.insert(0, new)
+    new.add_(1)
+    return torch.stack(rows)
+
+
+def first_row_taken(x: T) -> T:
+    rows = rows_of(x)
+    last = rows[-1]
+    rows.pop(0)
+    last.add_(1)
+    rows.append(x[0])
+    return torch.stack(rows)
+
+
 @pytest.mark.parametrize(
     ("function", "line"),
     [
+        (reversed_copy_written, "rows[::-1][0].add_(1)"),
+        (reversed_where_it_is, "rows.reverse()"),
+        (row_put_at_a_place, "rows[rounds(x) - 1] = new"),
+        (another_row_replaced, "rows[rounds(x) - 1] = x[0]"),
+        (row_put_in, "rows.insert(0, new)"),
+        (first_row_taken, "rows.pop(0)"),
         (last_row_written, "for i in range(rounds(x)):"),
         (rows_kept_then_cleared, "for i in range(rounds(x)):"),
         (sum_kept_in_every_round, "for i in range(rounds(x)):"),
