@@ -24,7 +24,8 @@ from tests.search.draw import Array, Draw
 from tests.search.judge import attempt, difference, run_ingot, run_ort, run_reference
 from tests.search.links import STEPS
 
-TOLERANCE = {"float32": 1e-5, "float64": 1e-9, "float16": 1e-2}
+#: Of float64 ONNX Runtime's constants (in Gelu) are float32.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-7, "float16": 1e-2}
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10}
 QUANTISED = 0.2
 PLAIN = [s for s in STEPS if s[0].__module__ != quantised_links.__name__]
@@ -90,6 +91,20 @@ def rounded_anew(model: onnx.ModelProto, feed: dict[str, Array], epsilon: float,
         return plain_definitions(model, feed)
 
 
+def has_nothing(model: onnx.ModelProto, feed: dict[str, Array]) -> bool:
+    """Whether a value on the way has no elements, or that cannot be said."""
+    sizes = [v.size for v in feed.values()]
+
+    def evaluated(op: Any, node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
+        results = evaluated_late(op, node, inputs)
+        sizes.extend(x.size for x in results if isinstance(x, np.ndarray))
+        return results
+
+    with patch("ingot.ops.interpreter.evaluated_late", evaluated):
+        _, refusal, _ = attempt(plain_definitions, model, feed)
+    return refusal is not None or not all(sizes)
+
+
 def apart(got: Array, want: Array) -> float:
     with np.errstate(all="ignore"):
         both = np.abs(got.astype(np.float64) - want.astype(np.float64))
@@ -135,7 +150,7 @@ def judged(
     c: Chain, outputs: Sequence[Value], model: onnx.ModelProto, feed: dict[str, Array], number: int
 ) -> tuple[str, str]:
     want, ort_refusal = None, "not asked"
-    if all(v.size for v in feed.values()):  # it may divide by a size of 0, which ends the process
+    if not has_nothing(model, feed):  # it may divide by a size of 0, which ends the process
         want, ort_refusal, _ = attempt(run_ort, model, feed)
         if want is not None and any(v is None for v in want):
             ort_refusal = "no result of an If"
