@@ -44,8 +44,8 @@ _DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 )
 _INDICES = frozenset(("int32", "int64"))
-#: Operands of a fused expression; each takes a register.
-_MOST_OPERANDS = 8
+#: Operands of an expression that waits for more, of which each takes a register; and its operators.
+_MOST_OPERANDS, _MOST_STEPS = 8, 32
 #: Elementwise operators whose result has the shape of one operand, or that plans compute in several ways.
 _NOT_ALIKE = frozenset(("PRelu", "Pow", "Mean"))
 _VARIADIC = {"Max": "Max", "Min": "Min", "Sum": "Add"}
@@ -129,6 +129,8 @@ class _Compiler:
     words: array[int] = field(default_factory=lambda: array("q"))
     links: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     values: dict[ir.Value, _Slot] = field(default_factory=dict[ir.Value, _Slot])
+    #: of a sequence what was put at its end
+    inserted: dict[ir.Value, _Slot] = field(default_factory=dict[ir.Value, _Slot])
     waiting: dict[ir.Value, _Tree] = field(default_factory=dict[ir.Value, _Tree])
     arrays: list[Array] = field(default_factory=list[Array])
     code: list[tuple[int, Kernel]] = field(default_factory=list[tuple[int, Kernel]])
@@ -155,10 +157,12 @@ class _Compiler:
         early: _Rows = []
         late: _Rows = []
         appended = {wanted[n]: own[n] for n in sequences}
+        if len(appended) != len(sequences):
+            raise UnsuitedError
         self._add_nodes(index, late, early, {index.inputs[0], *own}, appended)
         dtypes: list[np.dtype[Any]] = []
-        for value, place in zip((*put_out, *(wanted[n] for n in sequences)), lists, strict=True):
-            slot = self._slot(value)
+        new = [*map(self._slot, put_out), *(self._inserted(wanted[n]) for n in sequences)]
+        for slot, place in zip(new, lists, strict=True):
             dtypes.append(np.dtype(slot.dtype))
             self._row(late, append(size=slot.size), _To(place), slot)
         pairs: list[int | _To] = []
@@ -167,7 +171,7 @@ class _Compiler:
                 slot, kept = self._slot(wanted[n]), self._new(kind)
                 if slot.dtype != kind:
                     raise UnsuitedError
-                self._row(late, keep(size=slot.size), kept, slot)
+                self._row(late, keep(size=slot.size), kept, slot, _To(counter))
                 pairs += [_To(kept.word), _To(self.values[own[n]].word)]
         going = self._slot(index.outputs[0])
         if going.dtype != "bool":
@@ -267,6 +271,12 @@ class _Compiler:
             raise UnsuitedError
         return slot
 
+    def _inserted(self, sequence: ir.Value) -> _Slot:
+        slot = self.inserted.get(sequence)
+        if slot is None:
+            raise UnsuitedError
+        return slot
+
     def _add_nodes(
         self,
         index: Index,
@@ -300,13 +310,13 @@ class _Compiler:
             if not _is_elementwise(node, op):
                 self._add_node(node, op, index, here, appended, uses)
                 continue
-            tree, reader = self._tree(node, op), readers.get(result)
+            tree, reader = self._tree(node, op, here), readers.get(result)
             if (
                 uses.get(result) == 1
                 and reader is not None
                 and turns[reader] == turns[n]
                 and _is_elementwise(index.nodes[reader], index.ops[reader])
-                and len(_leaves(tree)) < _MOST_OPERANDS
+                and not _is_full(tree)
             ):
                 self.waiting[result] = tree
             else:
@@ -329,7 +339,7 @@ class _Compiler:
             given = [value for value in node.inputs if value is not None]
             if appended.get(result) is not given[0] or len(given) != 2 or uses.get(given[0]) != 1:
                 raise UnsuitedError
-            self.values[result] = self._slot(given[1])
+            self.inserted[result] = self._slot(given[1])
         elif kind == "Identity":
             self.values[result] = self._slot(node.inputs[0])
         elif kind == "Constant":
@@ -364,8 +374,10 @@ class _Compiler:
 
     # ---- elementwise ---------------------------------------------------------------------------------------
 
-    def _tree(self, node: ir.Node, op: Op) -> _Tree:
-        """The operator over what its operands wait as, or where they lie."""
+    def _tree(self, node: ir.Node, op: Op, rows: _Rows) -> _Tree:
+        """The operator over what its operands wait as, or where they lie; `rows` are for parts of many
+        operands.
+        """
         kind = node.op_type
         operands = [self._operand(value) for value in node.inputs if value is not None]
         if kind == "Clip":
@@ -373,6 +385,8 @@ class _Compiler:
         if kind in _VARIADIC:
             tree = operands[0]
             for operand in operands[1:]:
+                if isinstance(tree, _Tree) and _is_full(tree):
+                    tree = self._emitted(tree, rows)
                 tree = self._checked(_VARIADIC[kind], (tree, operand), operands[0].dtype)
             return tree if isinstance(tree, _Tree) else self._checked("Identity", (tree,), tree.dtype)
         if kind == "Cast":
@@ -433,6 +447,16 @@ def _is_elementwise(node: ir.Node, op: Op) -> bool:
     if kind in _NOT_ALIKE or node.domain not in ("", "ai.onnx"):
         return False
     return isinstance(op, Elementwise) or kind in _VARIADIC or kind in ("Clip", "Cast", "Where")
+
+
+def _is_full(tree: _Tree) -> bool:
+    """Whether nothing more is to be fused with it."""
+    return len(_leaves(tree)) >= _MOST_OPERANDS or _count(tree) >= _MOST_STEPS
+
+
+def _count(tree: _Tree) -> int:
+    """The number of its operators."""
+    return 1 + sum(_count(operand) for operand in tree.operands if isinstance(operand, _Tree))
 
 
 def _leaves(tree: _Tree) -> list[_Slot]:

@@ -3,7 +3,8 @@ one round to the next.
 
 Memory has two halves: a round's arrays lie in its own one, what is carried into it in the other. At the end
 of a round what it hands on is copied into its half, unless it lies there or outside of both; then they change
-places. A round that fails leaves everything as it was before it.
+places. The number of the round has a word of its own, and is copied, too. A round that fails leaves
+everything as it was before it.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -83,15 +84,16 @@ def _same(k: Builder, target: Value, source: Value) -> None:
         k.store(k.load(source, I64, word), target, word)
 
 
-@kernel("state", "out", "in")
+@kernel("state", "out", "in", "counter")
 def keep(k: Builder, *, size: int) -> None:
-    """The same array, out of the memory that the next round writes to."""
+    """The same array, out of what the next round writes to: memory, and the number of the round."""
     state, source = k.pointer("state"), Loose(k, "in")
     _same(k, k.pointer("out"), source.words)
     where = k.load(source.words, I64, ADDRESS)
     begin, end = k.load(state, I64, OTHER), k.load(state, I64, OTHER_END)
     inside = all_of(k, k.compare(">=", where, begin), k.compare("<", where, end))
-    with k.when(inside):
+    is_number = k.compare("==", where, k.ir.ptrtoint(k.pointer("counter"), I64))
+    with k.when(k.ir.or_(inside, is_number)):
         count = source.count()
         with room(k, k.mul(count, size)) as memory:
             move(k, memory, source.memory, count, size)

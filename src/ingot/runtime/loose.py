@@ -121,7 +121,7 @@ class LooseRounds:
         ]
         put_out = rows[: len(rows) - len(plan.sequences)]
         for number, found in zip(plan.sequences, rows[len(put_out) :], strict=True):
-            after[number] = [*after[number], *found]
+            after[number] = [*after[number], *map(np.array, found)]  # no numbers, no parts of one array
         return Advance(done, live, after, put_out)
 
 
