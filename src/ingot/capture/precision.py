@@ -19,6 +19,13 @@ _MOVES = frozenset(
         "Where",
     )
 )  # fmt: skip
+# What these give are whole numbers or truth values: exact, whatever they were found from.
+_WHOLE = frozenset(
+    (
+        "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual",
+        "NonZero", "Shape", "Size",
+    )
+)  # fmt: skip
 
 
 def narrowest(model: ir.Model) -> dict[str, str]:
@@ -33,6 +40,8 @@ def _in_graph(graph: Iterable[ir.Node], found: dict[ir.Value, ir.DataType]) -> l
     """Narrow numbers that a graph computes, or takes from outside of it."""
     whole: list[ir.DataType] = []
     for node in graph:
+        if node.op_type in _WHOLE:
+            continue
         taken = [found[v] for v in node.inputs if v in found]
         for subgraph in subgraphs_of(node):
             taken += _in_graph(subgraph, found)
