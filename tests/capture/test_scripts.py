@@ -295,3 +295,30 @@ def test_numbers_out_of_float32() -> None:
     """A Python float has the digits of the tensor that it comes from."""
     program = ingot.export(lambda x: x.sum().item() * 2, (torch.randn(300, 7),))
     assert program.verification is not None
+
+
+class Cast(nn.Module):
+    """A block in which torch.autocast is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: T) -> T:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layer(x)
+
+
+class NotCast(Cast):
+    """A block in which it is off."""
+
+    def forward(self, x: T) -> T:
+        with torch.autocast("cpu", enabled=False):
+            return self.layer(x)
+
+
+def test_autocast_of_a_script() -> None:
+    """It casts what TorchScript's interpreter runs: refused, unless it is off."""
+    with pytest.raises(ExportError, match=r"with torch\.autocast.*\n.*enters torch\.autocast"):
+        ingot.export(torch.jit.script(Cast()), (X,))
+    parity(torch.jit.script(NotCast()), (X,), (Y,))

@@ -25,7 +25,7 @@ from ingot.capture.scalars import kind_of
 from ingot.capture.script_values import NUMBERS, SYMBOLIC, key_of
 from ingot.capture.stage import RUNTIME
 from ingot.capture.standins import present
-from ingot.capture.where import quoted_line
+from ingot.capture.where import quoted_line, standing_at
 from ingot.errors import ExportError
 
 # TorchScript's numbers for dtypes, in their order.
@@ -105,14 +105,23 @@ def _put(node: Any, owner: Any, value: Any) -> tuple[()]:
 
 
 def _block(node: Any, context: Any, *_: Any) -> Any:
-    """The beginning and the end of a `with` block: those of torch change no values here."""
+    """The beginning and the end of a `with` block: those of torch change no values here, but autocast's on
+    the CPU.
+    """
     name = node.input().type().qualified_name()
-    if not name.startswith("__torch__.torch."):
-        raise ExportError(
-            f"{quoted_line()}\nThe scripted module enters a `with` block of its own class "
-            f"{name.rpartition('.')[2]}, which Ingot does not run. Call the class's methods instead, or "
-            "export the Python module it was made from."
-        )
+    with standing_at(node.input().node().sourceRange()):
+        if name.endswith(".autocast") and context._enabled and context.device == "cpu":
+            raise ExportError(
+                f"{quoted_line()}\nThe scripted module enters torch.autocast for the CPU, whose casts depend "
+                "on what TorchScript makes of the block. Give its layers and inputs a dtype of their own, or "
+                "export the Python module it was made from."
+            )
+        if not name.startswith("__torch__.torch."):
+            raise ExportError(
+                f"{quoted_line()}\nThe scripted module enters a `with` block of its own class "
+                f"{name.rpartition('.')[2]}, which Ingot does not run. Call the class's methods instead, or "
+                "export the Python module it was made from."
+            )
     return context
 
 
