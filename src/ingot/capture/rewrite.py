@@ -514,6 +514,26 @@ class _Bound(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return self.bound.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
 
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        node.args = self.visit(node.args)
+        own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+        node.body = self._without(own).visit(node.body)
+        return node
+
+    def _comprehension(self, node: Any) -> ast.AST:
+        first = node.generators[0]
+        outside, first.iter = self.visit(first.iter), ast.Constant(None)
+        targets = [n for g in node.generators for n in ast.walk(g.target)]
+        self._without({n.id for n in targets if isinstance(n, ast.Name)}).generic_visit(node)
+        first.iter = outside
+        return node
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+
+    def _without(self, own: set[str]) -> _Bound:
+        """For a part of a guard that has other variables of these names."""
+        return _Bound({k: v for k, v in self.bound.items() if k not in own})
+
 
 def _without_assignments(function: _Function, node: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
     """An operand that may not be evaluated, with calls in the place of `:=`: it becomes a function itself.

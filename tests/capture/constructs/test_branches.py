@@ -459,6 +459,17 @@ def match_on_data_and_sizes(x: T) -> T:
 
 
 @case(*SIGNS)
+def guard_with_variables_of_its_own(x: T) -> T:
+    match int(x.sum() > 0) + 2:
+        case n if any(n > 1 for n in (0, 1)) or max((1, 2), key=lambda n: -n) == 2:
+            return x
+        case n if n * 2 == sum([n + 1 for n in (0, 2)]):
+            return x * n
+        case n:
+            return x + n
+
+
+@case(*SIGNS)
 def condition_compared_with_true(x: T) -> T:
     c = x.shape[0] > 4
     return x * 2 if c is True else x * 3
