@@ -310,7 +310,8 @@ class Joins:
     def _around(self, e: Entry, body: Body) -> Entry:
         """A tensor of a side as one that is around it: its value is made where it is read."""
         g = self.g
-        if e in e.group.entries and scope.is_around(e.group, body):
+        # A weight that a side was the first to read is around it, and in no list of what was there before.
+        if scope.is_around(e.group, body) and (e in e.group.entries or e.view is None):
             return e
         if e in self._made:
             return self._made[e]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from ingot.capture.attempt import capture
 from ingot.errors import DataDependentError
@@ -208,6 +209,39 @@ def list_cut_and_written(x: T) -> T:
     rows = rows_of(x)
     rows[:1][0].add_(1)
     return torch.stack(rows)
+
+
+class Positions(nn.Module):
+    """A weight that a side is the first to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.table = nn.Parameter(torch.randn(4, 3, generator=generator))
+        self.other = nn.Parameter(torch.randn(4, 3, generator=generator))
+
+
+@case(*INPUTS, *(random(n, 3) for n in (1, 2, 6)))
+class WholeOrStretched(Positions):
+    """As position embeddings are used: whole, or in parts where the size is another one."""
+
+    def forward(self, x: T) -> T:
+        if x.shape[0] == self.table.shape[0]:
+            positions = self.table
+        else:
+            first = self.table[:1]
+            positions = torch.cat([first, self.table[1:].mean(0, keepdim=True).expand(x.shape[0] - 1, 3)])
+        return x + positions
+
+
+@case(*INPUTS)
+class OneOfTwoWeights(Positions):
+    """The weight itself on both sides, and read after it."""
+
+    def forward(self, x: T) -> tuple[T, T]:
+        chosen = self.table if x.sum() > 0 else self.other
+        row = self.other[1] if x[0, 0] > 0 else self.table[2:][0]
+        return x * chosen + row, self.table + x
 
 
 @case.parametrize()
