@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "runtime": {"compiler", "passes", "ops", "kernels", "codegen"},
     "capture": {"passes", "ops"},
 }
-BELOW_ALL = {"errors", "loading", "proto"}
+BELOW_ALL = {"errors", "loading", "mapped", "proto"}
 
 
 def modules() -> list[Path]:

@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from ingot.errors import ModelError
-from ingot.loading import LEAST_VIEW, forget_pages, load, mapping_of
+from ingot.loading import LEAST_VIEW, load
+from ingot.mapped import forget_pages, mapping_of
 from ingot.wire import FLOAT_DATA, RAW_DATA, split
 
 LARGE = np.arange(LEAST_VIEW, dtype=np.float32).reshape(256, -1)
@@ -142,7 +143,10 @@ def test_constants_in_any_form(lift: bool, count: int, dtype: type, raw: bool) -
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_large_constants_are_views_of_the_file(tmp_path: Path, raw: bool) -> None:
+def test_large_constants_are_views_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bool
+) -> None:
+    monkeypatch.setattr("ingot.loading.LEAST_MAPPED", 0)
     path = tmp_path / "m.onnx"
     onnx.save(constant(numpy_helper.from_array(LARGE, "t") if raw else listed(LARGE)), path)
     content = memoryview(path.read_bytes())

@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from ingot.damage import damage
 from ingot.errors import ModelError, UnsupportedOperatorError
+from ingot.mapped import FileState, note_files, state_of
 from ingot.ops.create import tensor_array
 from ingot.passes.edit import graphs_of
 from ingot.passes.order import in_order
@@ -39,6 +40,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
 #: Weights of fewer bytes are copied out of the file, to an aligned place.
 LEAST_VIEW = 1 << 16
+#: Files of fewer bytes are read when they are opened, which takes a millisecond at the most.
+LEAST_MAPPED = 1 << 22
 #: What TensorProto's fields of numbers may hold; raw data may be of any type.
 _HELD = {
     FLOAT_DATA: frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.COMPLEX64}),
@@ -70,8 +73,9 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
 
     lift: Constant nodes may become initializers at once, which a session would make of them anyway.
 
-    The file's weights are views of the file, mapped into memory: do not write into it while the model is in
-    use (replacing it by another, as `save` does, is safe).
+    Weights of a file of 4 MiB or more are views of the file, mapped into memory: do not write into it while
+    the model is in use (replacing it by another, as `save` does, is safe). A session refuses to run where it
+    was written to, but cannot save the process if that happens during a run.
 
     Raises `ModelError`: no such file, empty, truncated or corrupt, not ONNX, nodes that wait for each other,
     weights in a file that is missing or too short; `UnsupportedOperatorError`: an opset that is newer than
@@ -82,7 +86,8 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
     if isinstance(source, onnx.ModelProto):
         return _whole(source, "the ModelProto", None, lift)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _serialised(memoryview(source), "the bytes given", None, lift)
+        own = bytes(source)  # a copy of those that may change under the model
+        return _serialised(memoryview(own), "the bytes given", None, lift)
     if not isinstance(source, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ModelError(
             f"a model is wanted, and this is of type {type(source).__name__}. Give the path of an .onnx "
@@ -97,19 +102,25 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
             )
         if path.is_dir():
             raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
-        content = _mapped(path)
+        content, file = _opened(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
-    return _serialised(content, str(path), path.parent, lift)
+    model = _serialised(content, str(path), path.parent, lift)
+    if file is not None:
+        note_files(model, [file])
+    return model
 
 
-def _mapped(path: Path) -> memoryview:
-    """The bytes of a file, read when they are looked at. Pipes and the like are read now."""
+def _opened(path: Path) -> tuple[memoryview, FileState | None]:
+    """The bytes of a file, and the state of one whose bytes are read only when they are looked at. Small
+    files, pipes and the like are read now.
+    """
     with path.open("rb") as file:
-        try:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (ValueError, OSError):  # empty, or nothing that can be mapped
-            return memoryview(file.read())
+        state = state_of(path, file.fileno())
+        if state is not None and state.size >= LEAST_MAPPED:
+            with contextlib.suppress(ValueError, OSError):  # nothing that can be mapped
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), state
+        return memoryview(file.read()), None
 
 
 def _serialised(content: memoryview, subject: str, directory: Path | None, lift: bool) -> ir.Model:
@@ -158,25 +169,6 @@ def _array(tensor: onnx.TensorProto, cut: Cut) -> np.ndarray[Any, Any] | None:
         return None
     content = cut.data if cut.data.nbytes >= LEAST_VIEW else bytes(cut.data)
     return np.frombuffer(content, layout[0]).reshape(tuple(tensor.dims))
-
-
-def mapping_of(array: np.ndarray[Any, Any]) -> mmap.mmap | None:
-    """The mapped file that an array is a view of, if it is one."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(base, memoryview):
-        base = base.obj
-    return base if isinstance(base, mmap.mmap) else None
-
-
-def forget_pages(array: np.ndarray[Any, Any]) -> None:
-    """Lets go of the memory behind the file that an array is a view of: it is read again when it is looked
-    at. Does nothing to other arrays, nor where the system has no such call.
-    """
-    mapping = mapping_of(array)
-    if mapping is not None and hasattr(mapping, "madvise"):
-        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _parse(content: bytes, subject: str) -> onnx.ModelProto:
@@ -241,6 +233,7 @@ def _model(
         model = _read(proto, subject)
         _decode(model, subject)
         external = list(_external(model))
+    files: dict[Path, FileState | None] = {}
     for name, tensor in external:
         if directory is None:
             raise ModelError(
@@ -249,6 +242,11 @@ def _model(
             )
         tensor.base_dir = directory
         _check_external(subject, name, tensor, directory)
+        place = Path(tensor.path)
+        if place not in files:
+            files[place] = state_of(place)
+    if files:
+        note_files(model, [state for state in files.values() if state is not None])
     return model if read is not None and read.ordered else in_order(model, subject)
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ingot.compiler.facts import KNOWN_ELEMENTS, Known
 from ingot.compiler.index import Index
-from ingot.loading import mapping_of
+from ingot.mapped import mapping_of
 from ingot.ops.control import one_of
 from ingot.ops.registry import Array, Op, evaluated, find
 

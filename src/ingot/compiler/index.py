@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.kernels.call import View
-from ingot.loading import LEAST_VIEW, mapping_of
+from ingot.loading import LEAST_VIEW
+from ingot.mapped import mapping_of
 from ingot.ops.choices import CHOICES, check_choices
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families

@@ -37,7 +37,7 @@ from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, identity
-from ingot.loading import forget_pages
+from ingot.mapped import forget_pages
 from ingot.ops.lowering import Body, PlanOptions
 from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 

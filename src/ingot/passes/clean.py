@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ingot.loading import forget_pages
+from ingot.mapped import forget_pages
 from ingot.ops.registry import find
 from ingot.passes.edit import graphs_of, replace
 

@@ -14,6 +14,7 @@ from ingot.codegen import machine
 from ingot.compiler.index import Index, index_graph
 from ingot.errors import IngotError, InputError, ModelError
 from ingot.loading import collector_paused, load
+from ingot.mapped import files_of, note_files, require_as_they_were, state_of
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, label
 from ingot.passes.malformed import SYMPTOMS, malformed
@@ -70,6 +71,7 @@ class InferenceSession:
 
     def _open(self, model: ir.Model, again: Callable[[], ir.Model]) -> None:
         graph = model.graph
+        self._files = files_of(model)
         defaults = [value for value in graph.inputs if value.name in graph.initializers]
         #: the model as it came, for runs that feed initializers other values, and sessions made for those
         self._again = again
@@ -262,6 +264,11 @@ class InferenceSession:
         return session
 
     def _feeds(self, feed: Mapping[str, Any]) -> list[Array]:
+        """The inputs in order, as the graph wants them; the files that weights are read from are still what
+        they were.
+        """
+        if self._files:
+            require_as_they_were(self._files)
         arrays: list[Any] = []
         inputs = zip(self._inputs, self._types, self._dtypes, self._ranks, self._fixed, strict=True)
         for arg, type_, dtype, rank, fixed in inputs:
@@ -304,7 +311,9 @@ def _load(source: Any, lift: bool) -> ir.Model:
     """A model of its own: the session changes its graph."""
     model = source if isinstance(source, ir.Model) else getattr(source, "model", None)
     if isinstance(model, ir.Model):  # that of a Program, perhaps
-        return load(model).clone()
+        own = load(model).clone()
+        note_files(own, files_of(model))
+        return own
     return load(source, lift=lift)
 
 
@@ -314,10 +323,10 @@ def _again(source: Any, model: ir.Model) -> Callable[[], ir.Model]:
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(cast("str | os.PathLike[str]", source))
-        stamp = _stamp(path)
+        state = state_of(path)
 
         def read() -> ir.Model:
-            if stamp is None or _stamp(path) != stamp:
+            if state is None or state_of(path) != state:
                 raise InputError(
                     f"{path} has changed since the session was made, so no initializer can be given another "
                     "value. Make a new session."
@@ -331,14 +340,6 @@ def _again(source: Any, model: ir.Model) -> Callable[[], ir.Model]:
         return lambda: model  # nobody will ask
     copy = model.clone()
     return copy.clone
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _cores() -> int:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from ingot.loading import forget_pages
+from ingot.mapped import forget_pages
 from ingot.ops.create import tensor_array
 from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int

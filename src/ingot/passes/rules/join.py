@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from ingot.loading import forget_pages
+from ingot.mapped import forget_pages
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array
 from ingot.passes.edit import add_initializer, constant_of, constant_shape, constant_tensor, replace
