@@ -240,3 +240,18 @@ def test_a_program_shows_itself_in_a_line() -> None:
     assert len(shown) < 200
     assert shown.startswith("Program(input -> ")
     assert "32 bytes of weights" in shown
+
+
+def test_what_is_returned_beside_tensors_is_written_down() -> None:
+    """A program gives it back; a file has tensors alone."""
+
+    def doubled(x: torch.Tensor) -> dict[str, Any]:
+        return {"y": x * 2, "how": "twice", "rows": x.shape[0], "n": 3}
+
+    program = ingot.export(doubled, (torch.ones(2, 3),))
+    assert [(a.where, a.what, a.status) for a in program.assumptions if a.kind == "output"] == [
+        ("how", "what the model returns at 'how' is 'twice'", "fixed"),
+        ("n", "what the model returns at 'n' is 3", "fixed"),
+    ]
+    got = program(torch.ones(5, 3))
+    assert (got["how"], got["n"], int(got["rows"])) == ("twice", 3, 5)

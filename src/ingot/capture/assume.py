@@ -22,6 +22,7 @@ Kind = Literal[
     "begins",
     "random",
     "values",
+    "output",
 ]
 Status = Literal["proved", "checked", "fixed", "tried"]
 
@@ -40,7 +41,8 @@ class Assumption:
             outlives the call; `begins`: a number that forward changes as sizes decide, of which every call of
             the model finds what the module held at the export; `random`: each run of the exported model draws
             numbers of its own, which no seed of PyTorch's repeats; `values`: PyTorch raises for some contents
-            of tensors, the exported model does not
+            of tensors, the exported model does not; `output`: a number or text that the module returns stays
+            what it was, and is no output of the model
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `checked`: the graph itself fails when it does not hold; `fixed`:

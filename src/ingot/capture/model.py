@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import complex_numbers, scalars
+from ingot.capture.assume import Assumption
 from ingot.capture.checks import through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.graph import pruned, with_inner
@@ -74,6 +75,15 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
     written = [str(v.name) for v in outputs]
     values = [*(leaf.value for leaf in found), *(x.value for x in left)]
     return outputs, written, after.carried(values, written)
+
+
+def plain_outputs(output: Any) -> list[Assumption]:
+    """What the model returned that is no tensor: the same in every call."""
+    return [
+        Assumption("output", leaf.name, f"what the model returns at {leaf.name!r} is {leaf.value!r}", "fixed")
+        for leaf in leaves(output)
+        if isinstance(leaf.value, (bool, int, float, str)) and not leaf.inside
+    ]
 
 
 def as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:

@@ -22,7 +22,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
 from ingot.capture.kinds import Globals
-from ingot.capture.model import held_by_objects, model_of, outputs_of
+from ingot.capture.model import held_by_objects, model_of, outputs_of, plain_outputs
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
 from ingot.capture.request import ACTIVE, Restart
@@ -147,7 +147,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
         model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
         used = {str(v.name) for v in model.graph.inputs}
-        assumptions = [*recorder.assumptions, *noted(call), *others]
+        assumptions = [*recorder.assumptions, *noted(call), *plain_outputs(run.output), *others]
         return Recording(
             model,
             recorder.env,
