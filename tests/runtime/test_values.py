@@ -68,6 +68,25 @@ def test_objects_go_through(type_: onnx.TypeProto, spelling: str, value: Any) ->
         np.testing.assert_equal(got, value)
 
 
+@pytest.mark.parametrize("first", [STRINGS, SEQUENCE])
+def test_nodes_of_the_host_read_their_own_inputs_after_objects(first: onnx.TypeProto) -> None:
+    """Complex numbers are the host's. Plans have no strings and lists; inputs are numbered with them."""
+    pair = h.make_tensor_type_proto(onnx.TensorProto.COMPLEX128, [2])
+    graph = h.make_graph(
+        [h.make_node("Identity", [x], [y]) for x, y in ("be", "cf", "ad")],
+        "through",
+        [h.make_value_info(n, t) for n, t in zip("abc", (first, pair, pair), strict=True)],
+        [h.make_value_info(n, t) for n, t in zip("def", (first, pair, pair), strict=True)],
+    )
+    session = ingot.InferenceSession(h.make_model(graph, opset_imports=[h.make_opsetid("", 22)]))
+    given = [A] if first is SEQUENCE else np.array(["one", "two"], object)
+    one, other = np.array([1, 2j]), np.array([3j, 4])
+    for _ in range(2):
+        found = session.run(None, {"a": given, "b": one, "c": other})
+        np.testing.assert_array_equal(found[1], one)
+        np.testing.assert_array_equal(found[2], other)
+
+
 def test_an_optional_may_be_there_in_one_run_and_not_in_the_next() -> None:
     """A scalar has the shape of nothing: the two must not share a plan."""
     session = through(h.make_optional_type_proto(h.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])))

@@ -114,7 +114,8 @@ class Lowering:
         self._position = self._start
         for number, value in enumerate(inputs):
             facts = self._facts[value]
-            self._views[value] = dense(facts, Buffer(nbytes(facts), "input", index=number))
+            if facts.dtype != object:  # strings and sequences go from node to node on the host
+                self._views[value] = dense(facts, Buffer(nbytes(facts), "input", index=number))
         self._targets = [
             dense(self._facts[value], Buffer(nbytes(self._facts[value]), "output", index=number))
             for number, value in enumerate(self._outputs)

@@ -273,15 +273,10 @@ class Driver:
             outputs = [v for v in index.outputs if known.facts[v].dtype != object]
         is_whole = not known.cut and len(outputs) == len(index.outputs)
         resources = self.resources
-        used = [v for v in values if known.facts[v].dtype != object]
         lowering = Lowering(
-            index, known, used, outputs, resources.machine, resources.packed, resources.options
+            index, known, values, outputs, resources.machine, resources.packed, resources.options
         )
         plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
-        if len(used) != len(values):
-            numbers = {n: values.index(v) for n, v in enumerate(used)}
-            for patch in plan.input_patches:
-                patch.index = numbers[patch.index]
         results = [(known.facts[v].shape, known.facts[v].dtype) for v in outputs]
         if known.bounds:
             results.append(((), np.dtype(np.int64)))
