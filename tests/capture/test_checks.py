@@ -24,6 +24,21 @@ def test_a_check_of_all_elements_is_in_the_graph() -> None:
         program(torch.tensor([1.0, -1.0]))
 
 
+def test_torch_assert_is_an_assertion() -> None:
+    """Of a size and of data: it was dropped where a size was asked for."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        torch._assert(x.shape[0] > 1, "two rows at least")
+        torch._assert(x.sum() > 0, "positive in all")
+        return x * 2
+
+    program = ingot.export(f, (torch.ones(3, 2),))
+    np.testing.assert_array_equal(program(torch.ones(2, 2)), np.full((2, 2), 2.0))
+    for wrong in (torch.ones(1, 2), -torch.ones(2, 2)):
+        with pytest.raises(ingot.ShapeError, match=r"torch\._assert"):
+            program(wrong)
+
+
 def test_a_mask_that_data_makes_none_is_refused() -> None:
     """Attention without a mask may be another attention: no call stands for both."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,70 @@ def test_a_check_of_a_program_stays() -> None:
     )
     with pytest.raises(ShapeError, match="this check of the model's own does not hold"):
         exported(torch.rand(6, 3), torch.tensor(9))
+
+
+def test_what_a_program_assumed_of_sizes_is_checked() -> None:
+    """A branch on a size that torch.export took for good: the model refuses sizes that take the other one."""
+
+    class Even(nn.Module):
+        def forward(self, x: T) -> T:
+            return x * 2 if x.shape[0] % 2 == 0 else x + 1
+
+    made = torch.export.export(Even(), (torch.randn(4, 3),), dynamic_shapes={"x": {0: Dim.AUTO}})
+    exported = ingot.export(made)
+    np.testing.assert_array_equal(exported(np.ones((6, 3), np.float32)), np.full((6, 3), 2, np.float32))
+    with pytest.raises(ShapeError, match=r"% 2 == 0"):
+        exported(np.ones((3, 3), np.float32))
+    with pytest.raises(ExportError, match="size is 3 by its Input or in the exported program"):
+        ingot.export(made, dynamic_shapes={"x": {1: "width"}})
+
+
+@torch.library.custom_op("ingot_formats::halved", mutates_args={"x"})
+def halved(x: T) -> None:
+    """Writes into what it is given."""
+    x.div_(2)
+
+
+class Writes(nn.Module):
+    """An operator that writes, into a tensor and into a view; a constant made in forward."""
+
+    def forward(self, x: T) -> T:
+        y = x * torch.tensor([1.0, 2.0, 3.0])
+        halved(y)
+        halved(y[1:])
+        return y + x
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_writes_of_a_program(decomposed: bool, tmp_path: Path) -> None:
+    """As they were, and as torch makes them of copies; from memory and from a file."""
+    x = torch.randn(4, 3)
+    made = torch.export.export(Writes(), (x,), dynamic_shapes={"x": {0: Dim("n", min=3)}})
+    made = made.run_decompositions({}) if decomposed else made
+    torch.export.save(made, tmp_path / "writes.pt2")
+    for model in (made, tmp_path / "writes.pt2"):
+        exported = ingot.export(model)
+        for n in (3, 4, 7):
+            x = torch.randn(n, 3)
+            np.testing.assert_allclose(exported(x), Writes()(x).numpy(), atol=1e-6)
+
+
+def test_graph_module_of_functions() -> None:
+    """Python's own functions of sizes, a parameter, an assertion; forward as it was before a change."""
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    rows = graph.call_method("size", (x, 0))
+    graph.call_function(torch._assert, (graph.call_function(operator.gt, (rows, 1)), "two rows at least"))
+    most = graph.call_function(max, (rows, 3))
+    y = graph.call_function(operator.truediv, (x, graph.call_function(len, (x,))))
+    y = graph.call_function(operator.add, (y, most))
+    graph.output(graph.call_function(operator.mul, (y, graph.get_attr("w"))))
+    root = nn.Module()
+    root.w = nn.Parameter(torch.randn(3))
+    made = torch.fx.GraphModule(root, graph)
+    parity(made, (torch.randn(4, 3),), (torch.randn(2, 3),), (torch.randn(7, 3),))
+    with pytest.raises(ShapeError, match="two rows at least"):
+        ingot.export(made, (torch.randn(4, 3),))(np.ones((1, 3), np.float32))
+    made.graph.erase_node(next(n for n in made.graph.nodes if n.target is torch._assert))
+    with pytest.raises(ExportError, match="recompile"):
+        ingot.export(made, (torch.randn(4, 3),))

@@ -126,6 +126,10 @@ def two(x: T, y: T) -> T:
     return x + y
 
 
+def described(most: int) -> ingot.Input:
+    return ingot.Input(torch.float32, [ingot.Dim("n", min=1, max=most), 3])
+
+
 LINEAR = nn.Linear(3, 4)
 #: What is exported, whether a line of this file is named, and what else the message has.
 CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
@@ -171,6 +175,13 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export("/no/such/model.pt", (X,)), "", ("no such file", ".pt2 file or a TorchScript")),
     (lambda: ingot.export(LINEAR, (X.to_sparse(),)), "", ("layout torch.sparse_coo", ".to_dense()")),
     (lambda: ingot.export(LINEAR, (ingot.Input("float", [2, 3]),)), "", ("dtype 'float'", "'float32'")),
+    (lambda: ingot.export(LINEAR, (X.to("meta"),)), "", ("'input' is on meta", "ingot.Input('float32', [2, 3])")),
+    (lambda: ingot.export(LINEAR, (X.to(torch.float8_e4m3fn),)), "", ("'input' is of dtype torch.float8_e4m3fn",)),
+    (lambda: ingot.export(nn.LazyLinear(3), (X,)), "", ("'weight' has no size yet", "once on an example")),
+    (lambda: ingot.export(nn.ModuleList([LINEAR]), (X,)), "", ("a ModuleList, which has no forward",)),
+    (lambda: ingot.export(two, (described(4), described(9))), "", ("max=9", "max=4", "the same bounds")),
+    (lambda: ingot.export(torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 4))), (X,)), "",
+     ("quantized.linear_dynamic", "before convert()")),
     (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Linear(3, 4)), "",
      ("output 'output'", "differs from the module by")),
 ]  # fmt: skip

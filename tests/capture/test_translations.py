@@ -48,6 +48,12 @@ def _(x: T) -> T:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("ingot_tests::tripled", mutates_args={"x"})
+def tripled(x: T) -> None:
+    """Writes into what it is given."""
+    x.mul_(3)
+
+
 class Scale(torch.autograd.Function):
     """A function with a gradient of its own."""
 
@@ -181,6 +187,80 @@ def test_wrong_translations(told: list[Any]) -> None:
     ingot.translate(squares, lambda op, x, factor: (x, x))
     with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
         ingot.export(lambda x: squares(x, 1.0), (X,))
+
+
+def test_translations_that_fail(told: list[Any]) -> None:
+    """What they raise, what is no input of a node, results of unknown shape: with the line and the remedy."""
+    told += [squares, Special]
+    rows: list[tuple[Any, str]] = [
+        (lambda op, x, factor: torch.relu(x), "TypeError: relu(.|\n)*writes nodes with op"),
+        (lambda op, x, factor: op.Reshape(x, [-1, x.shape[0]]), r"SymbolicDim(.|\n)*op\.Shape"),
+    ]
+    for wrong, message in rows:
+        ingot.translate(squares, wrong)
+        with pytest.raises(ExportError, match=rf"squares\(x, 1\.0\)(.|\n)*{message}"):
+            ingot.export(lambda x: squares(x, 1.0), (X,))
+
+    class Sorts(nn.Module):
+        def forward(self, x: T) -> T:
+            return torch.from_numpy(np.sort(x.numpy()))
+
+    told.append(Sorts)
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sorts = Sorts()
+
+        def forward(self, x: T) -> T:
+            return self.sorts(x)
+
+    ingot.translate(Sorts, lambda op, module, x: op.TopK(x, [4], largest=0, outputs=2)[0])
+    with pytest.raises(ExportError, match=r"sorts\(x\)(.|\n)*\.numpy\(\)(.|\n)*like=f"):
+        ingot.export(Calls(), (X,))
+
+
+def test_operators_that_write_into_their_arguments(told: list[Any]) -> None:
+    """Their new values come behind the results: seen by whoever reads the tensor afterwards, or a view."""
+    told.append(tripled)
+
+    def f(x: T) -> T:
+        y = x * 1
+        first = y[0]
+        tripled(y)
+        return first + y
+
+    parity(f, (X,), (Y,))
+    ingot.translate(tripled, lambda op, x: op.Mul(x, 3))
+    captured = parity(f, (X,), (Y,))
+    assert op_types(captured).count("Mul") == 2
+    ingot.translate(tripled, lambda op, x: ())
+    with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
+        ingot.export(f, (X,))
+
+
+def test_results_in_structures_and_arguments_of_any_name(told: list[Any]) -> None:
+    """A module that returns tuples in tuples; an argument `n` as an attribute."""
+
+    class Nested(nn.Module):
+        def forward(self, x: T, n: int = 2) -> Any:
+            return x * n, {"sum": x + n, "same": (x,)}
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nested = Nested()
+
+        def forward(self, x: T) -> T:
+            first, rest = self.nested(x, n=3)
+            return first * rest["sum"] - rest["same"][0]
+
+    told += [Nested, Scale]
+    ingot.translate(Nested, lambda op, m, x, n: (op.Mul(x, n), {"sum": op.Add(x, n), "same": (x,)}))
+    parity(Calls(), (X,), (Y,))
+    ingot.translate(Nested, "com.acme::Nested")
+    node = next(iter(ingot.export(Calls(), (X,)).model.graph))
+    assert node.op_type == "Nested" and node.attributes["n"].as_int() == 3 and len(node.outputs) == 3
 
 
 def squared() -> ir.Function:

@@ -116,7 +116,8 @@ def capture(
         raise ExportError(
             f"model is the class {model.__name__}; wanted a module made of it, {model.__name__}(…)."
         )
-    _require_cpu(model)
+    _require_forward(model)
+    _require_contents(model)
     if isinstance(args, tuple) and not args and not kwargs:
         args, kwargs = annotated_inputs(model)
     arguments = arguments_of(model, args, kwargs, input_names)
@@ -291,9 +292,23 @@ def without_branches_of_the_example(captured: Capture) -> Capture | None:
     return replace(captured, recording=recording, assumptions=assumptions)
 
 
-def _require_cpu(model: Any) -> None:
+def _require_forward(model: Any) -> None:
+    has_none = isinstance(model, torch.nn.Module) and type(model).forward is torch.nn.Module.forward
+    if has_none and "forward" not in model.__dict__:
+        raise ExportError(
+            f"model is a {type(model).__name__}, which has no forward. Export a module that has one and "
+            "calls this one's layers in it."
+        )
+
+
+def _require_contents(model: Any) -> None:
     if isinstance(model, torch.nn.Module):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if torch.nn.parameter.is_lazy(tensor):
+                raise ExportError(
+                    f"{name!r} has no size yet: its layer is lazy. Call the model once on an example before "
+                    "the export."
+                )
             if tensor.device.type != "cpu":
                 raise ExportError(
                     f"{name!r} is on {tensor.device}; wanted the CPU. Move the model and the example "

@@ -74,13 +74,14 @@ def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSp
 
 def _describe(name: str, tensor: Any) -> InputSpec:
     if isinstance(tensor, Input):
-        if tensor.dtype not in BY_NAME:
+        dtype = BY_NAME.get(tensor.dtype)
+        if dtype is None:
             raise ExportError(f"input {name!r}: dtype {tensor.dtype!r} is not one of {sorted(BY_NAME)}.")
         sizes = [d if isinstance(d, int) else DEFAULT_SIZE + i for i, d in enumerate(tensor.shape)]
         if tensor.example is None or not sizes:
-            return InputSpec(name, BY_NAME[tensor.dtype], list(sizes), None, sizes)
+            return InputSpec(name, dtype, list(sizes), None, sizes)
         example = torch.as_tensor(tensor.example)
-        fits = example.dim() == len(sizes) and example.dtype == BY_NAME[tensor.dtype]
+        fits = example.dim() == len(sizes) and example.dtype == dtype
         declared = zip(example.shape, tensor.shape, strict=False)
         if not fits or any(isinstance(d, int) and n != d for n, d in declared):
             raise ExportError(
@@ -95,6 +96,16 @@ def _describe(name: str, tensor: Any) -> InputSpec:
             f"input {name!r} is {'nested' if example.is_nested else f'of layout {example.layout}'}, which no "
             "tensor of ONNX is. Pass it as one dense tensor (.to_dense(), .to_padded_tensor(0)), or what it "
             "is made of as several."
+        )
+    if example.device.type != "cpu":
+        raise ExportError(
+            f"input {name!r} is on {example.device}; wanted the CPU. Move it with .cpu(), or describe it: "
+            f"ingot.Input({str(example.dtype).removeprefix('torch.')!r}, {list(example.shape)})."
+        )
+    if example.dtype not in BY_NAME.values() and not example.is_complex():
+        raise ExportError(
+            f"input {name!r} is of dtype {example.dtype}; wanted one of {sorted(BY_NAME)}. Pass it in one of "
+            "these, and make what the model wants of it in forward."
         )
     sizes = [int(n) for n in example.shape]
     return InputSpec(name, example.dtype, list(sizes), example, sizes)
@@ -149,7 +160,13 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     if isinstance(tensor, Input):
         declared = tensor.shape[axis]
         if isinstance(declared, Dim):
-            table.ranges[declared.name] = declared.min, declared.max
+            bounds = declared.min, declared.max
+            if table.ranges.setdefault(declared.name, bounds) != bounds:
+                raise ExportError(
+                    f"input {spec.name!r}, axis {axis}: {declared} was declared otherwise before, "
+                    f"{Dim(declared.name, *table.ranges[declared.name])}. One name is one size: give them "
+                    "different names, or the same bounds."
+                )
             if spec.example is None:
                 size = max(spec.sizes[axis], declared.min)
                 spec.sizes[axis] = size if declared.max is None else min(size, declared.max)
@@ -159,6 +176,12 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
                 raise ExportError(
                     f"input {spec.name!r}: axis {axis} has size {declared}; wanted a size of at least 0, a "
                     "name, or None for a dynamic size."
+                )
+            asked: Any = dims.get(axis) if isinstance(dims, Mapping) else None
+            if asked is not None and asked != declared:
+                raise ExportError(
+                    f"dynamic_shapes of input {spec.name!r}, axis {axis}, is {asked!r}, and the size is "
+                    f"{declared} by its Input or in the exported program. Make it dynamic there."
                 )
             return
         wanted = declared if declared is not None else "auto"

@@ -94,7 +94,7 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
                 f"{quoted_line()}\nThis makes a tensor on {device}; wanted the CPU, where models are "
                 "exported. Take the device from an input (device=x.device)."
             ) from error
-        if func.namespace == "quantized" or "quantized" in func.__name__ or "quantize_per" in func.__name__:
+        if func.namespace == "quantized" or "quantize" in func.__name__:
             raise MissingOperatorError(
                 f"{quoted_line()}\n{func} computes with PyTorch's own quantised tensors, which no ONNX value "
                 "is. Export the model as it is before convert(), with its FakeQuantize layers, or one that "
@@ -226,7 +226,7 @@ def _fake(func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     try:
         return func(*args, **kwargs)
     except (NotImplementedError, UnsupportedOperatorException) as error:
-        if plan.row is not None or func.namespace == "aten":
+        if plan.row is not None or func.namespace in ("aten", "quantized"):
             raise
         raise MissingOperatorError(
             f"{quoted_line()}\n{func} is an operator that neither Ingot nor torch's tensors without "
@@ -242,12 +242,27 @@ def _translated(
     if not t.is_node and not t.writes:
         with g.mode, Dispatch(g):
             return t(*args, **kwargs)
-    names = [a.name for a in func._schema.arguments]
+    arguments = func._schema.arguments
+    names = [a.name for a in arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    written = tensors_of([given.get(a.name) for a in arguments if a.alias_info and a.alias_info.is_write], {})
 
     def row(g: Recorder, out: Any, *a: Any, **k: Any) -> Any:
         return translations.emit(g, t, names, out, a, k)
 
-    return whole(g, row, t.like or func, *args, **kwargs)
+    meta = translations.without_contents(t, func)
+    if not written:
+        return whole(g, row, meta, *args, **kwargs)
+    with g.pause():
+        out = meta(*args, **kwargs)
+    results = [] if out is None else list(out) if isinstance(out, (list, tuple)) else [out]
+    own = [r for r in results if not any(r is w for w in written)]
+    g.locate()
+    made = row(g, [*own, *written], *args, **kwargs)
+    _bind_results(g, name_of(func), own, made)
+    for tensor, value in zip(written, made[len(own) :], strict=True):
+        g.overwrite(tensor, value)
+    return out
 
 
 def whole(g: Recorder, row: Row, meta: Row, *args: Any, **kwargs: Any) -> Any:

@@ -12,6 +12,7 @@ import inspect
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import sympy
@@ -21,11 +22,12 @@ from torch.utils import _pytree as pytree
 
 from ingot.capture import where
 from ingot.capture.dims import default_name
-from ingot.capture.request import recording
+from ingot.capture.request import recorder, recording
 from ingot.capture.signature import Dim, Input, rebuild
+from ingot.capture.stage import RUNTIME
 from ingot.capture.subgraphs import INSTEAD
 from ingot.capture.torchscript import as_module
-from ingot.errors import ExportError
+from ingot.errors import ExportError, IngotError
 
 _NO_BOUND = 1 << 40  # torch's "infinity" is larger
 
@@ -83,12 +85,32 @@ class _AtLine(Interpreter):
     def run_node(self, n: Node) -> Any:
         """Run one node."""
         with where.standing_at(n.meta.get("stack_trace") or n.stack_trace):
-            return super().run_node(n)
+            try:
+                return super().run_node(n)
+            except IngotError as error:
+                if str(error).startswith(where.UNKNOWN):
+                    said = str(error).removeprefix(where.UNKNOWN)
+                    error.args = (f"node {n.format_node()} of the graph{said}",)
+                raise
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A function or operator, ours where torch's own would want to trace the graphs that it is given."""
-        recorded: Any = INSTEAD.get(target, target) if recording() else target
+        if not recording():
+            return super().call_function(target, args, kwargs)
+        if isinstance(target, BuiltinFunctionType | type):  # len, max, int: as in a model's code
+            return RUNTIME.call(target, *args, **kwargs)
+        recorded: Any = INSTEAD.get(target, target)
         return super().call_function(recorded, args, kwargs)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A submodule; of what an exported program asks of sizes all but their ranges, which are declared."""
+        if target != "_guards_fn" or not recording():
+            return super().call_module(target, args, kwargs)
+        leaned = recorder().env.leaned
+        before = set(leaned)
+        out = super().call_module(target, args, kwargs)
+        leaned &= before
+        return out
 
     def fetch_attr(self, target: str) -> Any:
         """A tensor, or a graph that an operator runs: node by node as well."""
@@ -119,6 +141,12 @@ class Graph(torch.nn.Module):
 
 
 def _running(module: GraphModule) -> Graph:
+    if module.graph.python_code("self").src != module.code:
+        raise ExportError(
+            f"the graph of {type(module).__name__} was changed after its forward was made of it, which still "
+            "does what it did before. Call recompile() on it."
+        )
+
     def forward(self: Graph, *args: Any, **kwargs: Any) -> Any:
         return Graph.forward(self, *args, **kwargs)
 

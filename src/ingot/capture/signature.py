@@ -43,17 +43,22 @@ class Input:
     "w"])`.
 
     An int is a static size, a str names a dynamic one, a `Dim` gives it bounds too, None leaves the name to
-    Ingot. The same name twice means the same size. `Input("int64", [])` in the place of a Python number (the
-    parameter is annotated int, float or bool, or has a default that is one) makes that number an input of the
-    model. `example` is the tensor or number that verification begins with, drawn where there is none.
+    Ingot. The same name twice means the same size. The dtype may be torch's or NumPy's own too, such as
+    `torch.float32`. `Input("int64", [])` in the place of a Python number (the parameter is annotated int,
+    float or bool, or has a default that is one) makes that number an input of the model. `example` is the
+    tensor or number that verification begins with, drawn where there is none.
     """
 
-    dtype: str
+    dtype: str | Any
     shape: Sequence[int | str | Dim | None]
     example: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no list of sizes."""
+        """The dtype by its name; refuse what is no list of sizes."""
+        kind: Any = getattr(self.dtype, "type", self.dtype)
+        of_numpy = isinstance(kind, type) and issubclass(kind, np.generic)
+        name = np.dtype(kind).name if of_numpy else str(self.dtype).removeprefix("torch.")
+        object.__setattr__(self, "dtype", name)
         if isinstance(self.shape, (str, bytes)) or not isinstance(self.shape, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ExportError(
                 f"shape is {self.shape!r}; wanted a list of sizes and names, as in "
@@ -159,6 +164,8 @@ def rebuild(x: Any, replace: Callable[[Any], Any], made: dict[int, Any] | None =
         return made[id(x)]
     values = [rebuild(v, replace, made) for _, v in parts]
     if isinstance(x, tuple):
+        if type(x).__name__ == "Size":  # torch's, which holds numbers alone
+            return tuple(values)
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
     if isinstance(x, list):
         return values

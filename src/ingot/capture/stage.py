@@ -30,7 +30,7 @@ from ingot.capture.record import Recorder
 from ingot.capture.request import cannot_say, cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
-from ingot.capture.where import is_user_code, quoted_line, raise_if_ours, user_frame
+from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
@@ -435,7 +435,10 @@ class Runtime:
         """`assert condition, message`."""
         if self.waits(condition):
             g = recorder()
-            checks.require(g, self.test(condition), f"`{checks.line()}`")
+            what = checks.line()
+            if what in (UNKNOWN, NO_SOURCE) and message is not None:
+                what = str(message())
+            checks.require(g, self.test(condition), f"`{what}`")
             if isinstance(condition, torch.SymBool):
                 g.env.learn(g.env.expr(condition))
             return

@@ -1,5 +1,5 @@
 """What the graph of an exported program calls besides ATen: control flow over subgraphs, blocks with another
-setting, and checks of numbers.
+setting, operators that write into copies, and checks of numbers.
 """
 
 # torch's operators take functions and structures of any kind.
@@ -9,10 +9,12 @@ setting, and checks of numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch._higher_order_ops.auto_functionalize import get_mutable_args, read_view_information_from_args
+from torch.utils import _pytree as pytree
 
 from ingot.capture import torch_control
 from ingot.capture.checks import demand, line, require
@@ -105,6 +107,36 @@ def in_range(size: Any, low: Any = None, high: Any = None, **bounds: Any) -> Non
         assert_scalar(size <= high, f"{line()}: at most {high} is wanted")
 
 
+def functionalized(operator: Any, **kwargs: Any) -> Any:
+    """An operator that writes into its arguments, on copies: its results, then the copies."""
+    names, _ = get_mutable_args(operator)
+    copies = {n: pytree.tree_map(_copy, kwargs[n]) for n in names}
+    return _results(operator(**(kwargs | copies)), copies.values())
+
+
+def functionalized_views(operator: Any, *, _all_bases: Sequence[Any], **kwargs: Any) -> Any:
+    """The same, where the arguments are views of the tensors `_all_bases`, which are copied."""
+    names, types = get_mutable_args(operator)
+    views = read_view_information_from_args(names, types, kwargs, list(_all_bases))
+    copies = [_copy(base) for base in _all_bases]
+    written = {n: _viewed(views[n], copies) for n in names}
+    return _results(operator(**(kwargs | written)), copies)
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if isinstance(x, torch.Tensor) else x
+
+
+def _viewed(view: Any, copies: list[Any]) -> Any:
+    if isinstance(view, list):
+        return [_viewed(v, copies) for v in view]
+    return None if view is None else view.regenerate_view(copies)
+
+
+def _results(out: Any, copies: Iterable[Any]) -> tuple[Any, ...]:
+    return (*(out if isinstance(out, tuple) else (out,)), *copies)
+
+
 _OPS: Any = torch.ops.higher_order
 _ATEN: Any = torch.ops.aten
 #: What to call in the place of an operator that a graph names.
@@ -120,7 +152,10 @@ INSTEAD: dict[Any, Callable[..., Any]] = {
     _OPS.wrap: plain,
     _OPS.wrap_activation_checkpoint: plain,
     _OPS.tag_activation_checkpoint: plain,
+    _OPS.auto_functionalized: functionalized,
+    _OPS.auto_functionalized_v2: functionalized_views,
     _OPS.strict_mode: lambda function, args: function(*args),
+    _ATEN.detach_.default: lambda tensor: tensor,  # of a constant in a file torch refuses it
     _ATEN._assert_scalar.default: assert_scalar,
     _ATEN._assert_tensor_metadata.default: lambda *_, **__: None,  # what capture has found out by itself
     torch.ops.export.access_subclass_inner_tensor.default: getattr,

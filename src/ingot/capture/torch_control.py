@@ -7,7 +7,7 @@ for them.
 
 # torch's operators take functions and structures of any kind.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownLambdaType=false
+# pyright: reportPrivateUsage=false, reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     encode: Any = torch.nn.TransformerEncoder.forward
     found: Any = (
         *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
+        (torch._assert, _assert),
         (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
         *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
@@ -88,6 +89,12 @@ def _all(error_type: Any, cond: Any, message: Any = None) -> None:
     from ingot.capture import torch_control
 
     torch_control.check_all(error_type, cond, message)
+
+
+def _assert(condition: Any, message: Any) -> None:
+    from ingot.capture import torch_control
+
+    torch_control.RUNTIME.check(condition, lambda: message)
 
 
 def check_all(error_type: Any, condition: Any, message: Any) -> None:

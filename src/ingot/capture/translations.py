@@ -62,7 +62,15 @@ class Translation:
                 f"cannot be called as what it stands for is here: {error}. Give it the same parameters"
                 + (", after op." if self.writes else ".")
             ) from None
-        return self.to(*args, **kwargs)
+        if not self.writes:
+            return self.to(*args, **kwargs)
+        try:
+            return self.to(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+            raise ExportError(
+                f"{quoted_line()}\nThe translation of {self.target!r} fails: {type(error).__name__}: "
+                f"{error}. It gets the graph's values in the place of tensors, and writes nodes with op."
+            ) from error
 
 
 _OPERATORS: dict[str, Translation] = {}  # by "library::name"
@@ -81,7 +89,8 @@ def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = 
             function whose first parameter is called `op`: it gets the graph's values in the place of tensors
             and writes nodes, `op.Add(x, 1)`, `op.Name(x, domain="d", outputs=2, alpha=0.5)`,
             `op(onnx_function, x)`; for a module the module comes after `op`. Any other Python function: it is
-            called in the target's place, and its own torch calls are recorded.
+            called in the target's place, and its own torch calls are recorded. Nodes that stand for an
+            operator that writes into its arguments have their new values behind its results.
         like: a function of the same arguments that gives tensors of the result's dtype and shape, where
             running the target itself without data cannot.
 
@@ -180,6 +189,11 @@ class Writer:
         if isinstance(x, (bool, int, float)) and beside is not None:
             return self._recorder.graph.const(x, beside)
         array = np.asarray(x)
+        if array.dtype == object:
+            raise ExportError(
+                f"{quoted_line()}\nA translation gave op {x!r} as an input; wanted values of the graph, "
+                "numbers and arrays. A size comes from op.Shape."
+            )
         if not isinstance(x, np.ndarray) and array.dtype == np.float64:
             array = array.astype(np.float32)
         return self._recorder.graph.const(array, ir.DataType.from_numpy(array.dtype))
@@ -195,13 +209,31 @@ def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any,
     values = rebuild((tuple(args), dict(kwargs)), lambda v: g.val(v) if is_tensor(v) else v)
     typed = (leaf.value.dtype for leaf in leaves(values) if isinstance(leaf.value, ir.Value))
     made = t(Writer(g, next(typed, None)), *values[0], **values[1])
-    wanted, found = _count(out), len(made) if isinstance(made, (list, tuple)) else 1
-    if wanted != found or not all(isinstance(v, ir.Value) for v in _listed(made)):
+    found, wanted = _flat(made), _count(out)
+    if wanted != len(found) or not all(isinstance(v, ir.Value) for v in found):
         raise ExportError(
             f"the translation of {t.target!r} returned {made!r}; wanted {wanted} value(s) of the graph, one "
             "for each tensor that it stands for."
         )
-    return made
+    return found if isinstance(out, (list, tuple)) else found[0]
+
+
+def without_contents(t: Translation, target: Callable[..., Any]) -> Callable[..., Any]:
+    """What gives tensors like the results of a translation's target."""
+
+    def meta(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return (t.like or target)(*args, **kwargs)
+        except (RuntimeError, TypeError, ValueError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ExportError(
+                f"{quoted_line()}\nWhich dtypes and shapes {t.target!r} gives is not known: "
+                f"{'its `like`' if t.like else 'it'} does not run on tensors without contents ({said}). Give "
+                "ingot.translate(…, like=f), a function of the same arguments that returns tensors of those "
+                "dtypes and shapes; an operator may have one of torch.library.register_fake instead."
+            ) from error
+
+    return meta
 
 
 def _add_function(g: Recorder, function: ir.Function) -> None:
@@ -270,7 +302,11 @@ def _node(
     count = _count(out)
     if function is not None:
         _require_fitting(function, len(tensors), attributes, count)
-    made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain, **attributes)
+    made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain)
+    node = made[0].producer()
+    assert node is not None, "ops() makes a node"
+    for key, value in attributes.items():  # any name may be one, that of a parameter of `ops` too
+        node.attributes[key] = ir.convenience.convert_attribute(key, value)
     return made if isinstance(out, (list, tuple)) else made[0]
 
 
@@ -278,8 +314,10 @@ def _count(out: Any) -> int:
     return len(out) if isinstance(out, (list, tuple)) else 1
 
 
-def _listed(x: Any) -> list[Any]:
-    return list(x) if isinstance(x, (list, tuple)) else [x]
+def _flat(x: Any) -> list[Any]:
+    if isinstance(x, dict):
+        return _flat(list(x.values()))
+    return [v for part in x for v in _flat(part)] if isinstance(x, (list, tuple)) else [x]
 
 
 def parameter_names(function: Any) -> list[str]:
@@ -336,6 +374,14 @@ def _standing_in(
                 return emit(g, t, names, out, a, k)
             return emit(g, t, names, out, (*own, *a), k)
 
-        return g.whole(row, t.like or original, *args, **kwargs)
+        structure: Any = None
+
+        def meta(*a: Any, **k: Any) -> list[Any]:
+            nonlocal structure
+            structure = without_contents(t, original)(*a, **k)
+            return [leaf.value for leaf in leaves(structure) if is_tensor(leaf.value)]
+
+        made = iter(g.whole(row, meta, *args, **kwargs))
+        return rebuild(structure, lambda v: next(made) if is_tensor(v) else v)
 
     return call

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
+NO_SOURCE = "(its source is not in a file)"  # the text of a line of a string's
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 _RUNTIME = ("stage.py", "standins.py", "lists.py")
 # Its functions that do what the model's own line says: what they raise, the line raises.
@@ -144,7 +145,7 @@ def quoted(frame: FrameType | None) -> str:
 
 def quoted_at(file: str, line: int) -> str:
     """`file.py:12: the line's own text`."""
-    return f"{file}:{line}: {linecache.getline(file, line).strip() or '(its source is not in a file)'}"
+    return f"{file}:{line}: {linecache.getline(file, line).strip() or NO_SOURCE}"
 
 
 def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:

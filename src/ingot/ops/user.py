@@ -54,6 +54,7 @@ def register_op(
         def clamp01(x): return np.clip(x, 0, 1)
     """
     if function is None:
+        _checked(domain, name, register_op, shape, since)  # not only when the function is there
 
         def decorate(given: F) -> F:
             register_op(domain, name, given, shape=shape, since=since, random=random, replace=replace)
