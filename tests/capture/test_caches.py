@@ -120,6 +120,26 @@ def test_the_way_that_the_example_did_not_take(factor: float, status: str) -> No
             run({"x": x.numpy()}, tried.output_names)
 
 
+class Shorter(nn.Module):
+    """Of the keys as many as there are values, with another way for none, of the same result."""
+
+    def forward(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Sums of both."""
+        way = "empty" if keys.shape[0] == 0 else "some"
+        return values + keys[: values.shape[0]] if way == "some" else values
+
+
+def test_sizes_outside_of_the_example_keep_to_bounds() -> None:
+    """Keys of none are tried with values of none: of more there are no keys, which the model refuses."""
+    captured = capture(Shorter(), (torch.randn(5, 3), torch.randn(4, 3)))
+    tried = tried_outside(captured)
+    (branch,) = [a for a in tried.assumptions if a.kind == "branch"]
+    assert branch.status == "tried", branch
+    none = np.zeros((0, 3), np.float32)
+    (got,) = ort_runner(tried.model)({"keys": none, "values": none}, tried.output_names)
+    assert got.shape == (0, 3)
+
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
          "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
 

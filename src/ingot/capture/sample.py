@@ -144,7 +144,7 @@ def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:
     env, table = captured.recording.env, captured.table
     condition = env.expand(guard.condition)
     demanded = [g.condition for g in env.held.values() if not g.by_user]
-    equations = _equations(captured, demanded)
+    equations = [*_equations(captured, demanded), *_bounds(captured, demanded)]
     free = [s for s in env.names if env.canon_dims(s) == s]
     example = {s: sympy.Integer(table.sizes[env.names[s]]) for s in free}
     asked = [s for s in free if s in condition.free_symbols]
@@ -176,8 +176,16 @@ def _equations(captured: Capture, conditions: Sequence[Any]) -> list[Any]:
     return [e for e in opened if isinstance(e, sympy.Eq) and all(side.is_polynomial() for side in e.args)]
 
 
+def _bounds(captured: Capture, conditions: Sequence[Any]) -> list[Any]:
+    """The same of those that leave a size free up to another."""
+    kinds = (sympy.Le, sympy.Ge)
+    opened = [captured.recording.env.expand(c) for c in conditions if isinstance(c, kinds)]
+    return [e for e in opened if isinstance(e, kinds) and all(side.is_polynomial() for side in e.args)]
+
+
 def _settled(picked: dict[Any, Any], equations: Sequence[Any], kept: Collection[Any]) -> dict[Any, Any]:
-    """The sizes with those changed, none of the `kept`, that equations give from the others.
+    """The sizes with those changed, none of the `kept`, that equations give from the others; and bounds, as
+    equations where they are not kept to.
 
     A mask as long as past and new tokens together is hardly ever drawn so.
     """
