@@ -1,0 +1,75 @@
+"""What verification takes for the module's own rounding, and what it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.errors import VerificationError
+from ingot.verify import TOLERANCE, ingot_runner, verify_capture
+
+Tensor = torch.Tensor
+
+
+class Amplifies(nn.Module):
+    """A detector's smallest map: each group is one number, less its mean; what rounding leaves of that is
+    scaled up by the next normalisation.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.group = nn.GroupNorm(8, 8)
+        self.rows = nn.LayerNorm(8)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., 0, 0] * self.factor + self.rows(self.group(x * 50 + 17).flatten(1))
+
+
+class Digits(nn.Module):
+    """What float32 loses beside a large number: no accident, and not what float64 gives."""
+
+    def __init__(self, lost: float = 0.0) -> None:
+        super().__init__()
+        self.lost = lost
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = x * 0 + 1
+        return x + ((one * 2**24 + one) - one * 2**24) + self.lost
+
+
+def _x() -> Tensor:
+    return torch.randn(3, 8, 1, 1, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_module_that_amplifies_rounding_is_compared_with_itself_in_float64() -> None:
+    """Its float32 is far from its own float64, the exported model is not, and the report says so."""
+    module, x = Amplifies().eval(), _x()
+    program = ingot.export(module, (x,))
+    (got,) = ingot_runner(program.model)({"x": x.numpy()}, program.output_names)
+    own, exact = module(x).detach().numpy(), module.double()(x.double()).detach().numpy()
+    allowed = TOLERANCE["float32"] * np.abs(exact).max()
+    assert np.abs(own - exact).max() > 10 * allowed  # or the case shows nothing
+    assert np.abs(got - exact).max() <= allowed
+    assert program.verification is not None
+    (line,) = [u for u in program.verification.unverified if "float64" in u]
+    assert "'output'" in line, line
+
+
+def test_a_mistake_smaller_than_the_rounding_is_found() -> None:
+    """0.001 of the result is much less than float32's own distance from float64, and refused all the same."""
+    with pytest.raises(VerificationError, match="differs from the module by"):
+        verify_capture(capture(Amplifies(1.001).eval(), (_x(),)), Amplifies().eval())
+
+
+def test_digits_that_no_rounding_of_the_inputs_moves_are_those_of_float32() -> None:
+    """The model that is refused gives what the module gives in float64."""
+    x = _x()
+    verify_capture(capture(Digits(), (x,)))
+    np.testing.assert_allclose(Digits(1.0)(x), Digits()(x.double()), rtol=1e-6)
+    with pytest.raises(VerificationError, match="differs from the module by"):
+        verify_capture(capture(Digits(1.0), (x,)), Digits())
