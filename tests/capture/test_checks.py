@@ -29,10 +29,12 @@ def test_torch_assert_is_an_assertion() -> None:
 
     def f(x: torch.Tensor) -> torch.Tensor:
         torch._assert(x.shape[0] > 1, "two rows at least")
+        torch._assert(x.shape[1] == 2, "two columns")
         torch._assert(x.sum() > 0, "positive in all")
         return x * 2
 
     program = ingot.export(f, (torch.ones(3, 2),))
+    assert [str(d) for d in program.model.graph.inputs[0].shape or ()] == ["x_batch", "2"]
     np.testing.assert_array_equal(program(torch.ones(2, 2)), np.full((2, 2), 2.0))
     for wrong in (torch.ones(1, 2), -torch.ones(2, 2)):
         with pytest.raises(ingot.ShapeError, match=r"torch\._assert"):

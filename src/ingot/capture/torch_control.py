@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree  # pyright: ignore[reportPrivateUsage]
@@ -94,7 +95,22 @@ def _all(error_type: Any, cond: Any, message: Any = None) -> None:
 def _assert(condition: Any, message: Any) -> None:
     from ingot.capture import torch_control
 
-    torch_control.RUNTIME.check(condition, lambda: message)
+    torch_control.asserted(condition, message)
+
+
+def asserted(condition: Any, message: Any) -> None:
+    """torch._assert: a check in the graph; a size of an input that must be one number is fixed at it.
+
+    Raises:
+        AssertionError: it does not hold.
+    """
+    g = recorder()
+    e = g.env.expr(condition) if isinstance(condition, torch.SymBool) else None
+    one = isinstance(e, sympy.Eq) and any(a.is_number for a in e.args) and any(a.is_Symbol for a in e.args)
+    if not one or g.env.of_data(e):
+        RUNTIME.check(condition, lambda: message)
+    elif not condition:
+        raise AssertionError(message)
 
 
 def check_all(error_type: Any, condition: Any, message: Any) -> None:
