@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_a_branch_on_one_size_does_not_fix_it() -> None:
         for rows in (4, 6, 1):
             x = torch.ones(rows, 3)
             np.testing.assert_array_equal(program(x), function(x).numpy())
+
+
+def test_dimensions_that_must_be_equal_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have one name in the inputs, and a line says where the model wants it."""
+
+    def f(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.softmax(-1) @ y
+
+    program = ingot.export(f, (torch.ones(2, 5), torch.ones(5, 3)))
+    x, y = (v.shape for v in program.model.graph.inputs)
+    assert x is not None and y is not None
+    assert x[1] == y[0]
+    assert re.search(
+        r"dimension '\w+' equals '\w+', fixed by (tests/)?test_export\.py:\d+\n", capsys.readouterr().err
+    )
 
 
 def test_a_branch_on_a_size_is_part_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:

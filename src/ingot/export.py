@@ -62,7 +62,8 @@ def export(
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
         dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
             `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
-            says where; so does one for a branch on a size that the example took.
+            says where; so does one for dimensions that must be equal, and for a branch on a size that the
+            example took.
         opset_version: 18 to 25; 20 by default.
         verify: run the exported model against the module: on the example, on other sizes, and on inputs
             that are searched to take every side of its branches and loops. `program.verification` says what
@@ -185,14 +186,14 @@ def _verified(captured: Capture) -> tuple[Capture, Report]:
 
 
 def announced(a: Assumption) -> bool:
-    """Whether export() itself says so on stderr: what the model's Python decided by the example's sizes."""
-    return a.kind in ("narrowed", "begins") or (a.kind == "branch" and a.status == "checked")
+    """Whether export() itself says so on stderr: where the model is narrower than its source in sizes."""
+    return a.kind in ("narrowed", "unified", "begins") or (a.kind == "branch" and a.status == "checked")
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:
-    """Say on stderr which dimensions the model fixed, which branches on sizes it took, and where."""
+    """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken; where."""
     for a in by_line(filter(announced, assumptions)):
-        how = {"narrowed": f"{a.what}, fixed by", "begins": f"{a.what}; see"}
+        how = dict.fromkeys(("narrowed", "unified"), f"{a.what}, fixed by") | {"begins": f"{a.what}; see"}
         print(
             f"ingot export: {how.get(a.kind, f'fails unless {a.what}, for the branch at')} {a.where}",
             file=sys.stderr,
