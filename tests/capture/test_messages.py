@@ -58,6 +58,10 @@ def through_numpy(x: T) -> T:
     return torch.from_numpy(x.numpy() + 1)
 
 
+def to_one_digit(x: T) -> T:
+    return x * round(x.shape[0] / 3, 1)
+
+
 def into_text(x: T) -> T:
     return x * float(f"{x.sum().item():.2f}")
 
@@ -141,6 +145,7 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(two_strings, (X,)), "len(y)", ("'a' on one side and 'ab' on the other",)),
     (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),
     (lambda: ingot.export(through_numpy, (X,)), "x.numpy() + 1", ("Use tensor operations instead",)),
+    (lambda: ingot.export(to_one_digit, (X,)), "round(x.shape[0] / 3, 1)", ("'round'", "no operator for")),
     (lambda: ingot.export(into_text, (X,)), ".2f", ("into a string", "Write it with tensor operations")),
     (lambda: ingot.export(draws, (X,)), "random.random()", ("one draw for ever", "pass it as an argument")),
     (lambda: ingot.export(calls_itself, (X,)), "calls_itself(x * 2, n + 1)", ("Write it as a loop",)),

@@ -21,7 +21,7 @@ from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
 from ingot.capture.sizes import OneOf, SizeEnv, StaleRead, functions
-from ingot.capture.where import source_line
+from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
 # Functions of torch.sym_* that have an operator of the same meaning.
@@ -29,6 +29,7 @@ _OPAQUE = {
     f"OpaqueUnaryFn_{name}": name.capitalize()
     for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "exp", "log")
 }
+_BITWISE = {f"BitwiseFn_bitwise_{name}": f"Bitwise{name.capitalize()}" for name in ("and", "or", "xor")}
 
 
 class SizeWriter:
@@ -142,7 +143,10 @@ class SizeWriter:
             if e not in self.sources and e in self.env.definitions:
                 return self.lower(self.env.definitions[e])
             if e not in self.sources:
-                raise ExportError(f"the size {e} does not come from any input or result at {source_line()}.")
+                raise ExportError(
+                    f"{quoted_line()}\nThis needs {self.env.names.get(e, 'a number')}, which does not come "
+                    "from any input or result. Take it from a tensor's shape or elements."
+                )
             value, axis = self.sources[e]
             if axis < 0:  # a number computed in the graph, not a dimension
                 return value
@@ -193,9 +197,13 @@ class SizeWriter:
             return g.op(
                 "Div", g.op("Log", self._double(e.args[0])), g.const([math.log(2)], ir.DataType.DOUBLE)
             )
+        if type(e).__name__ in _BITWISE:
+            return g.op(_BITWISE[type(e).__name__], *map(self.lower, e.args))
+        function = type(e).__name__.rpartition("_")[2].removesuffix("Decimal").lower()
         raise ExportError(
-            f"the size formula {e} ({type(e).__name__}) has no ONNX form yet, at {source_line()}. "
-            "Compute it from +, -, *, //, %, min, max, or make the dimension static with dynamic_shapes."
+            f"{quoted_line()}\nA number that a size or data decides goes through {function!r} here, which "
+            "ONNX has no operator for. Compute it from +, -, *, //, %, min and max, or with tensors; where a "
+            "size decides it, dynamic_shapes can make that dimension static."
         )
 
     def _relation(self, e: Any) -> ir.Value:
@@ -206,7 +214,7 @@ class SizeWriter:
             sympy.Lt: "Less",
             sympy.Le: "LessOrEqual",
         }
-        whole = e.lhs.is_integer and e.rhs.is_integer
+        whole = _is_whole(e.lhs) and _is_whole(e.rhs)
         lower = self.lower if whole else self._double
         a, b = lower(e.lhs), lower(e.rhs)
         if isinstance(e, sympy.Ne):
@@ -214,14 +222,14 @@ class SizeWriter:
         return self.graph.op(types[type(e)], a, b)
 
     def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
-        lower = self.lower if whole.is_integer else self._double
+        lower = self.lower if _is_whole(whole) else self._double
         return functools.reduce(lambda a, b: self.graph.op(op_type, a, b), [lower(a) for a in args])
 
     def _double(self, e: Any) -> ir.Value:
         if e.is_number:
             return self.graph.const([float(e)], ir.DataType.DOUBLE)
         value = self.lower(e)
-        return self.graph.op("Cast", value, to=ir.DataType.DOUBLE) if e.is_integer else value
+        return self.graph.op("Cast", value, to=ir.DataType.DOUBLE) if _is_whole(e) else value
 
     def _floor_div(self, a: Any, b: Any) -> ir.Value:
         g, x, y = self.graph, self.lower(a), self.lower(b)
@@ -244,4 +252,10 @@ class SizeWriter:
 
 
 def _dtype(e: Any) -> ir.DataType:
-    return ir.DataType.INT64 if e.is_integer else ir.DataType.DOUBLE
+    return ir.DataType.INT64 if _is_whole(e) else ir.DataType.DOUBLE
+
+
+def _is_whole(e: Any) -> bool:
+    """Whether a formula gives whole numbers; that bitwise operators do, SymPy has not been told."""
+    parts = [p for p in sympy.preorder_traversal(e) if type(p).__name__ in _BITWISE]
+    return bool((e.xreplace({p: sympy.Dummy(integer=True) for p in parts}) if parts else e).is_integer)

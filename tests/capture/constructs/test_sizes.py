@@ -23,6 +23,22 @@ def branch_on_a_size(x: T) -> T:
 
 
 @case(*ROWS)
+def branch_on_the_last_bit(x: T) -> T:
+    return x + 1 if x.shape[0] & 1 else x * 2
+
+
+@case(*ROWS)
+def bits_of_a_size(x: T) -> tuple[T, T]:
+    n = x.shape[0]
+    return x[: n & 3], x * ((n | 4) ^ 1) / ((-n & 6) + 1)
+
+
+@case(*ROWS)
+def bits_of_a_number(x: T) -> T:
+    return x[: (int(x.sum().item()) & 1) + 1]
+
+
+@case(*ROWS)
 def branch_on_an_empty_tensor(x: T) -> T:
     if x.shape[0] == 0:
         return torch.full((1, 3), 7.0)
