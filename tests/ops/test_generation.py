@@ -177,3 +177,18 @@ def test_what_is_unknown_is_refused_by_name() -> None:
     behind = model("GreedySearch", body, feed, ["sequences"], model_type=1, **ends)
     with pytest.raises(UnsupportedOperatorError, match="behind an encoder"):
         ingot.InferenceSession(behind).run(None, feed)
+    feed = {**feed, "max_length": one(6), "vocab_mask": np.ones((1, 12), np.int32)}
+    with pytest.raises(ShapeError, match=r"vocab_mask has shape \[1, 12\], for 12 words"):
+        ingot.InferenceSession(model("GreedySearch", body, feed, ["sequences"], **ends)).run(None, feed)
+
+
+@pytest.mark.parametrize("end", [-1, 12])
+def test_a_text_that_no_word_ends(end: int) -> None:
+    """A least length then forbids no word."""
+    body = decoder(np.random.default_rng(0), 12, 2, 4, 1)
+    feed = {"input_ids": np.ones((2, 3), np.int32), "max_length": one(9)}
+    ends = {"pad_token_id": 0, "eos_token_id": end}
+    (want,) = ingot.InferenceSession(model("GreedySearch", body, feed, ["sequences"], **ends)).run(None, feed)
+    feed["min_length"] = one(8)
+    (got,) = ingot.InferenceSession(model("GreedySearch", body, feed, ["sequences"], **ends)).run(None, feed)
+    np.testing.assert_array_equal(got, want)

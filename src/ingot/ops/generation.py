@@ -41,10 +41,11 @@ class _Options:
 
     def penalised(self, scores: Array, texts: Array, is_first: bool) -> Array:
         """Scores [B, words] of what may follow each text [B, S], in the order in which the rules apply."""
-        for name, words in (("vocab_mask", self.words), ("prefix_vocab_mask", self.first_words)):
-            if words is not None and np.shape(words)[-1:] != scores.shape[1:]:
-                found = show(np.shape(words))
-                raise shape_error(self.node, f"{name} has shape {found}, for {scores.shape[1]} words")
+        count = scores.shape[1]
+        masks = ("vocab_mask", self.words, 1), ("prefix_vocab_mask", self.first_words, 2)
+        for name, words, rank in masks:
+            if words is not None and (np.ndim(words) != rank or np.shape(words)[-1] != count):
+                raise shape_error(self.node, f"{name} has shape {show(np.shape(words))}, for {count} words")
         scores = scores.copy()
         if self.repetition != 1.0:
             for row, text in zip(scores, texts, strict=True):
@@ -60,7 +61,7 @@ class _Options:
         if self.first_words is not None and is_first:
             beams = len(scores) // len(self.first_words)
             scores[np.repeat(self.first_words, beams, 0) == 0] = _LOWEST
-        if texts.shape[1] < self.shortest:
+        if texts.shape[1] < self.shortest and 0 <= self.end < count:  # else no word ends a text
             scores[:, self.end] = _LOWEST
         return scores
 
