@@ -185,7 +185,7 @@ def test_what_is_unknown_is_refused_by_name() -> None:
 @pytest.mark.parametrize("end", [-1, 12])
 def test_a_text_that_no_word_ends(end: int) -> None:
     """A least length then forbids no word."""
-    body = decoder(np.random.default_rng(0), 12, 2, 4, 1)
+    body = decoder(np.random.default_rng(9), 12, 2, 4, 1)
     feed = {"input_ids": np.ones((2, 3), np.int32), "max_length": one(9)}
     ends = {"pad_token_id": 0, "eos_token_id": end}
     (want,) = ingot.InferenceSession(model("GreedySearch", body, feed, ["sequences"], **ends)).run(None, feed)
