@@ -12,13 +12,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ingot.errors import IngotError, VerificationError, said_plainly
+from ingot.errors import IngotError, MissingExtraError, VerificationError, said_plainly
 from ingot.loading import load
 from ingot.program import Program, as_array
 
@@ -118,6 +119,7 @@ def verify(
         VerificationError: names the worst output and, for a Program, the first node that differs; or another
         number of outputs.
         ModelError: no such file, or not an ONNX model.
+        MissingExtraError: torch is not installed.
     """
     del debug  # for `said_plainly`
     if isinstance(model, Program):
@@ -126,6 +128,8 @@ def verify(
                 "this Program has no record of its module; export it again, or give args and kwargs."
             )
         return verify_capture(model.capture, reference, runner=runner, rtol=rtol)
+    if not find_spec("torch"):
+        raise MissingExtraError("ingot.verify needs PyTorch. Install it with: pip install 'ingot[torch]'")
     from ingot.capture.draws import drawn
     from ingot.capture.precision import narrowest
     from ingot.capture.signature import arguments_of

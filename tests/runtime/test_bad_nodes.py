@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import ingot
 from ingot.ops.choices import CHOICES
-from tests.runtime.test_refusals import fed, ints, ones
+from tests.runtime.test_refusals import F32, fed, ints, ones
 
 X = ones(1, 4, 6, 6)
 
@@ -64,3 +66,37 @@ def test_what_stands_for_an_old_node_names_it() -> None:
     model.opset_import[0].version = 11
     with pytest.raises(ingot.IngotError, match="Softmax"):
         ingot.InferenceSession(model).run(None, feeds)
+
+
+def fixed(model: onnx.ModelProto, feeds: dict[str, np.ndarray[Any, Any]], name: str) -> None:
+    """An input becomes an initializer."""
+    model.graph.initializer.append(numpy_helper.from_array(feeds.pop(name), name))
+    model.graph.input.remove(next(v for v in model.graph.input if v.name == name))
+
+
+def test_another_number_of_values_than_a_body_has() -> None:
+    """Known when the session is made."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", [n], [f"{n}_out"]) for n in ("live", "a")],
+        "body",
+        [
+            helper.make_tensor_value_info(name, kind, shape)
+            for name, kind, shape in (("i", 7, []), ("live", 9, []), ("a", 1, [2]))
+        ],
+        [helper.make_tensor_value_info("live_out", 9, []), helper.make_tensor_value_info("a_out", 1, [2])],
+    )
+    model, _ = fed("Loop", [ints(3)[0], None, X, X], outputs=2, body=body)
+    with pytest.raises(ingot.ModelError, match=r"Loop .*its body takes 3 values, and the node has 4 for it"):
+        ingot.InferenceSession(model)
+
+
+def test_more_than_memory() -> None:
+    """A result, and an input that is small only where it lies."""
+    model, feeds = fed("Expand", [np.zeros(1, F32), ints(2**44)])
+    fixed(model, feeds, "input_1")
+    with pytest.raises(ingot.ShapeError, match=r"Expand .*float32 \[17592186044416\] takes"):
+        ingot.InferenceSession(model).run(None, feeds)
+    model, _ = fed("Neg", [ones(1, 1)])
+    wide = np.broadcast_to(np.zeros(1, F32), (2**42, 4))
+    with pytest.raises(ingot.InputError, match=r"'input_0' has shape .* more than there is memory for"):
+        ingot.InferenceSession(model).run(None, {"input_0": wide})

@@ -1,11 +1,15 @@
-"""Makes a valid case a wrong one: one attribute, shape, dtype or input is another."""
+"""Makes a valid case, or a model of several nodes, a wrong one: one thing is another."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 
 from tests.search.draw import Case, Draw
 
@@ -80,3 +84,73 @@ def other_value(value: Any, r: Draw) -> Any:
             ]
         )
     return None
+
+
+def damaged(model: onnx.ModelProto, r: Draw) -> tuple[onnx.ModelProto, str]:
+    """A model of several nodes with one thing changed, in its graph or a body, and what that is: what a node
+    reads, what it is, one of its attributes, what an initializer holds, or what the graph declares.
+    """
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graphs = list(_graphs(model.graph))
+    graph = r.one([g for g in graphs if g.node])
+    node = r.one(list(graph.node))
+    kinds = ["type"] + ["input"] * 3 * bool(node.input) + ["attribute"] * bool(node.attribute)
+    kinds += ["initializer"] * 2 * bool(model.graph.initializer) + ["declared"] * bool(graph.value_info)
+    kind = r.one(kinds)
+    if kind == "type":
+        types = sorted({n.op_type for g in graphs for n in g.node})
+        node.op_type = r.one([*types, "Squeeze", "Conv", "Expand", "ReduceSum", "Shape", "Slice"])
+        return model, f"{node.name} is {node.op_type}"
+    if kind == "input":
+        which = r.integer(0, len(node.input) - 1)
+        # Of what was made before: a cycle is another fault.
+        names = [t.name for t in model.graph.initializer] + [v.name for v in model.graph.input]
+        names += [name for n in graph.node[: list(graph.node).index(node)] for name in n.output]
+        name = r.one([None, "", *names])
+        if name is None:
+            del node.input[which]
+        else:
+            node.input[which] = name
+        return model, f"input {which} of {node.op_type} is {name!r}"
+    if kind == "attribute":
+        attribute = r.one(list(node.attribute))
+        value = onnx.helper.get_attribute_value(attribute)
+        other = other_value(list(value) if isinstance(value, Sequence) else value, r)
+        if attribute.name == "strides" and other is not None and max(other, default=0) > 2**32:
+            other = None  # a transposed convolution would be planned, and computed, for hours
+        node.attribute.remove(attribute)
+        if other is not None:
+            node.attribute.append(onnx.helper.make_attribute(attribute.name, other))
+        return model, f"{attribute.name} of {node.op_type} is {other!r}"
+    if kind == "declared":
+        value = r.one(list(graph.value_info))
+        value.type.tensor_type.elem_type = r.one([1, 7, 9])
+        return model, f"{value.name} is declared otherwise"
+    tensor = r.one(list(model.graph.initializer))
+    array = onnx.numpy_helper.to_array(tensor)
+    other = _other_array(array, r)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(other, tensor.name))
+    return model, f"{tensor.name} is {other.dtype} {other.shape} {other.ravel()[:4].tolist()}"
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _other_array(x: np.ndarray[Any, Any], r: Draw) -> np.ndarray[Any, Any]:
+    kind = r.one(["rank", "scalar", "size", "dtype", "numbers", "numbers"])
+    if kind == "rank":
+        return x[None]
+    if kind == "scalar":
+        return x.ravel()[0] if x.size else np.zeros((), x.dtype)
+    if kind == "size" and x.ndim:
+        return np.concatenate([x, x]) if r.flag() else x[:-1]
+    if kind == "dtype":
+        return np.asarray(x, r.one(["float32", "int64", "int32", "int8"]))
+    if x.dtype.kind not in "iu":
+        return np.zeros_like(x)
+    return np.full_like(x, r.one([-100, -5, -1, 0, 1, 7, 2**40 if x.dtype.itemsize == 8 else 100]))

@@ -23,6 +23,7 @@ from tests.search.chains import EXACT, OPSETS, Chain, Unfit, Value
 from tests.search.draw import Array, Draw
 from tests.search.judge import attempt, difference, run_ingot, run_ort, run_reference
 from tests.search.links import STEPS
+from tests.search.mutate import damaged
 
 #: Of float64 ONNX Runtime's constants (in Gelu) are float32.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-7, "float16": 1e-2}
@@ -214,3 +215,36 @@ def test_random_graphs(block: int) -> None:
 def test_many_random_graphs(block: int) -> None:
     for seed in range(1000 + 100 * block, 1100 + 100 * block):
         check(seed)
+
+
+def refuse_chain(seed: int, many: int) -> None:
+    """Damaged graphs are computed, or refused with one typed error, and end nothing."""
+    c = chain_of(seed)
+    outputs = c.outputs()
+    if not outputs:
+        return
+    whole = c.model(outputs)
+    for number in range(many):
+        r = Draw(1000 * seed + number)
+        try:
+            model, what = damaged(whole, r)
+        except (TypeError, ValueError, OverflowError):
+            continue  # nothing that a file can say
+        for plain in (False, True):
+            _, text, error = attempt(run_ingot, model, c.feed(), plain)
+            assert error is None or isinstance(error, ingot.IngotError), (
+                f"seed {seed}, damage {number}, {'without' if plain else 'with'} passes, {what}: {text}"
+            )
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_damaged_graphs(block: int) -> None:
+    for seed in range(8 * block, 8 * block + 8):
+        refuse_chain(seed, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(40))
+def test_many_damaged_graphs(block: int) -> None:
+    for seed in range(32 + 10 * block, 42 + 10 * block):
+        refuse_chain(seed, 8)

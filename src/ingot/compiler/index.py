@@ -16,6 +16,7 @@ from ingot.kernels.call import View
 from ingot.loading import LEAST_VIEW
 from ingot.mapped import mapping_of
 from ingot.ops.choices import CHOICES, check_choices
+from ingot.ops.control import Control
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
 from ingot.passes.edit import subgraphs_of
@@ -109,6 +110,8 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
         op = find(node.domain, node.op_type, node)
         if node.op_type in CHOICES and node.domain == "":
             check_choices(node)
+        if isinstance(op, Control):
+            op.check_bodies(node)
         reads = [value for value in node.inputs if value is not None]
         for body in subgraphs_of(node) if node.attributes.data else ():
             inner = index.subgraphs[body] = index_graph(body, constants)

@@ -29,8 +29,8 @@ from ingot.compiler.places import (
     slice_of,
     temporary,
 )
-from ingot.compiler.waiting import Anchor, Elementwise, Waiting
-from ingot.errors import IngotError, UnsupportedOperatorError
+from ingot.compiler.waiting import Anchor, Elementwise, Refused, Waiting
+from ingot.errors import IngotError, ModelError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
 from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights, constant, memory_order
 from ingot.kernels.contract import Epilogue, name_of
@@ -501,6 +501,8 @@ class Lowering:
         """Emit the kernel that computes a waiting value, into `target` or where `output` says."""
         waits = self._waiting.get(value)
         if waits is None:  # a node has computed it on the way to something else, and asks again: so does this
+            if value in self._waits.refused:
+                raise self._unfit(self._waits.refused[value])
             waits = self._waits.again(value)
         if isinstance(waits, Anchor):
             del self._waiting[value]
@@ -526,6 +528,12 @@ class Lowering:
         self._views[value] = out
         self._append([elementwise(expression, views, [out], self.machine)], positions)
         return out
+
+    def _unfit(self, refused: Refused) -> ModelError:
+        """A node whose dtypes no kernel takes was lowered as if one did."""
+        node = self._index.nodes[refused.position]
+        inputs = [None if v is None else self._facts[v] for v in node.inputs]
+        return unfit(node, inputs, TypeError(refused.reason))
 
     def _append(self, calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
         _belong(calls, positions)

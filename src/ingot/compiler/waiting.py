@@ -63,6 +63,14 @@ class Anchor:
         return self.free_order or out.strides[self.order[-1]] == 1
 
 
+@dataclass(slots=True)
+class Refused:
+    """A value that cannot wait: the node that asked for it, and why."""
+
+    position: int
+    reason: str
+
+
 class Waiting:
     """All that waits in a plan under construction.
 
@@ -79,6 +87,8 @@ class Waiting:
         self.by_value: dict[ir.Value, Elementwise | Anchor] = {}
         #: what waits no more and lies nowhere: it became part of a kernel
         self.fused: dict[ir.Value, Elementwise | Anchor] = {}
+        #: what no kernel computes of these dtypes; whoever asked may compute it in another way
+        self.refused: dict[ir.Value, Refused] = {}
         self._facts, self._uses, self._outputs = facts, uses, outputs
         self._readers: dict[ir.Value, list[ir.Value]] = {}  # of waiting values: who waits to read them
         self._turns = itertools.count()
@@ -89,6 +99,7 @@ class Waiting:
         """
         self.by_value.clear()
         self.fused.clear()
+        self.refused.clear()
 
     def add(
         self,
@@ -103,6 +114,7 @@ class Waiting:
         dtypes = tuple([name_of(facts[operand].dtype) for operand in operands])
         result = name_of(facts[value].dtype)
         if not supports_step(op, dtypes, result, attrs):
+            self.refused[value] = Refused(position, f"no kernel has {op} of {', '.join(dtypes)} to {result}")
             return False
         waiting[value] = Elementwise(position, next(self._turns), op, tuple(operands), result, attrs)
         if value in self._uses or value in self._outputs:

@@ -75,6 +75,26 @@ class Control(Op):
         del node, inputs, lower_graph
         return None
 
+    def check_bodies(self, node: ir.Node) -> None:
+        """Raises ModelError where a body takes or gives another number of values than the node has."""
+        for name, taken, given_ in self.bodies(node):
+            body = body_of(node, name)
+            if len(body.inputs) != taken:
+                raise ModelError(
+                    f"{label(node)}: its {name} takes {len(body.inputs)} values, and the node has {taken} "
+                    "for it. Export the model again."
+                )
+            if len(body.outputs) < given_:
+                raise ModelError(
+                    f"{label(node)}: its {name} gives {len(body.outputs)} values, and the node needs "
+                    f"{given_}. Export the model again."
+                )
+
+    def bodies(self, node: ir.Node) -> list[tuple[str, int, int]]:
+        """Each body's attribute, how many values it must take, and how many it must give at least."""
+        del node
+        return []
+
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """The node's outputs. Sequences are lists of arrays."""
         raise NotImplementedError
@@ -107,6 +127,10 @@ def one_of(node: ir.Node, what: str, value: Any) -> Any:
 @register("If", since=25)
 class If(Control):
     """then_branch where the condition holds, else_branch where not; neither has inputs of its own."""
+
+    def bodies(self, node: ir.Node) -> list[tuple[str, int, int]]:
+        """Both branches give all outputs."""
+        return [(name, 0, len(node.outputs)) for name in ("then_branch", "else_branch")]
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """Only the branch taken is run."""
@@ -150,6 +174,11 @@ class Loop(Control):
     Inputs: trips, condition, carried values. The body gets (iteration, condition, carried …) and returns
     (condition, carried …, scanned …); outputs are the carried values, then the scanned ones stacked.
     """
+
+    def bodies(self, node: ir.Node) -> list[tuple[str, int, int]]:
+        """The condition comes before what is carried."""
+        carried = max(0, len(node.inputs) - 2)
+        return [("body", 2 + carried, 1 + max(carried, len(node.outputs)))]
 
     def run(
         self,
@@ -240,6 +269,11 @@ class Loop(Control):
 @register("Scan", since=25)
 class Scan(Control):
     """The body over slices of some inputs, carrying states along: inputs are states, then scanned values."""
+
+    def bodies(self, node: ir.Node) -> list[tuple[str, int, int]]:
+        """One slice of each scanned value after the states."""
+        states = len(node.inputs) - attr_int(node, "num_scan_inputs", 1)
+        return [("body", len(node.inputs), max(states, len(node.outputs)))]
 
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """One trip for each slice along the scan axes; directions by attribute."""

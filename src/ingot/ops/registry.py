@@ -306,7 +306,7 @@ def shape_error(
 
 
 #: What Python and NumPy raise where a node's attributes and inputs do not go together.
-UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError)
+UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError, MemoryError)
 
 
 def unfit(node: ir.Node, inputs: Sequence[Any], error: Exception) -> ModelError:

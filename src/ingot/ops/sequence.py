@@ -178,6 +178,10 @@ class SequenceMap(Control):
     are the same every time. Outputs are sequences of what the body returns.
     """
 
+    def bodies(self, node: ir.Node) -> list[tuple[str, int, int]]:
+        """An element, or the whole, of each input."""
+        return [("body", len(node.inputs), len(node.outputs))]
+
     def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
         """One run of the body for each element."""
         body, items = body_of(node, "body"), _list(node, inputs)

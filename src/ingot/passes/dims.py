@@ -13,8 +13,9 @@ from typing import Any, TypeAlias, cast
 import onnx_ir as ir
 
 from ingot.ops.elementwise import Elementwise, Variadic
-from ingot.ops.registry import attr_int, attr_ints, registered
+from ingot.ops.registry import UNFIT, attr_int, attr_ints, registered
 from ingot.passes.edit import constant_of, constant_shape, ints_of
+from ingot.passes.malformed import require_form
 
 #: An int, a symbol's name, or a tuple (operator, keys …).
 Key: TypeAlias = "int | str | tuple[Any, ...]"
@@ -116,7 +117,11 @@ class Dims:
             return self.of(node.inputs[0])
         rule = _RULES.get(node.op_type)
         if rule is not None:
-            return rule(self, node, value)
+            try:
+                return rule(self, node, value)
+            except UNFIT:
+                require_form(node)
+                return None  # of an invalid node nothing is proved: it is refused by name where it runs
         if node.op_type == "Where" or isinstance(registered("", node.op_type), _ELEMENTWISE):
             shapes: list[Keys] = []
             for operand in node.inputs:
@@ -329,6 +334,8 @@ def _unsqueeze(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
         return None
     rank = len(x) + len(axes)
     places = {axis % rank for axis in axes}
+    if len(places) != len(axes):
+        return None
     rest = iter(x)
     return tuple(1 if i in places else next(rest) for i in range(rank))
 

@@ -179,7 +179,7 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
     shape = dims.of(output)
     if node.op_type == "Shape":
         shape = (len(keys),)
-    if shape not in ((), (len(keys),)):
+    if shape is None or shape not in ((len(keys),), () if len(keys) == 1 else None):
         return None
     return [np.array(keys, np.int64).reshape(tuple(int(n) for n in shape if isinstance(n, int)))]
 

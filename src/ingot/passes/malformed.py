@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import onnx
@@ -19,13 +20,27 @@ def malformed(model: ir.Model) -> ModelError | None:
     """The first node whose inputs, outputs or attributes are not as its operator's schema has them."""
     for graph in graphs_of(model):
         for node in graph:
-            version = node.version or model.opset_imports.get(node.domain)
-            found = None if version is None else _fault(node, version)
+            found = malformed_node(node, model.opset_imports)
             if found is not None:
-                return ModelError(
-                    f"{label(node)}: {found}. Export the model again; onnx.checker finds these."
-                )
+                return found
     return None
+
+
+def malformed_node(node: ir.Node, opsets: Mapping[str, int]) -> ModelError | None:
+    """The same of one node."""
+    version = node.version or opsets.get(node.domain)
+    found = None if version is None else _fault(node, version)
+    if found is None:
+        return None
+    return ModelError(f"{label(node)}: {found}. Export the model again; onnx.checker finds these.")
+
+
+def require_form(node: ir.Node) -> None:
+    """Raises ModelError for a node that a pass could make nothing of, where that is the node's own fault."""
+    graph = node.graph  # a body has no opsets: what is wrong in it, is refused where it runs
+    found = None if graph is None else malformed_node(node, graph.opset_imports)
+    if found is not None:
+        raise found
 
 
 def _fault(node: ir.Node, version: int) -> str | None:

@@ -13,9 +13,11 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from ingot.ops.registry import label
+from ingot.errors import is_debugging
+from ingot.ops.registry import UNFIT, label
 from ingot.passes.dims import Dims
 from ingot.passes.edit import Editor, graphs_of, replace
+from ingot.passes.malformed import require_form
 
 Result: TypeAlias = "Sequence[ir.Value | None] | str | None"
 Apply: TypeAlias = "Callable[[Rewriting, ir.Node], Result]"
@@ -115,7 +117,7 @@ def _round(
         for entry in entries:
             if entry.needs and entry.needs.isdisjoint(present):
                 continue
-            result = entry.apply(rewriting, node)
+            result = _result(entry, rewriting, node)
             if isinstance(result, str):
                 if explain is not None:
                     explain(f"{entry.name}: {name}: {result}")
@@ -129,6 +131,23 @@ def _round(
                     explain(f"{entry.name}: {name}: applied")
                 break
     return applied
+
+
+def _result(entry: Rule, rewriting: Rewriting, node: ir.Node) -> Result:
+    """What a rule makes of a node. Nothing of one whose attributes and inputs do not go together: that is
+    refused by name where it runs. With INGOT_DEBUG=1 the rule's own error comes out.
+    """
+    try:
+        result = entry.apply(rewriting, node)
+    except UNFIT:
+        if is_debugging():
+            raise
+        require_form(node)
+        return None
+    if result is None or isinstance(result, str):
+        return result
+    missing = [old for old, new in zip(node.outputs, result, strict=True) if new is None]
+    return None if any(old.uses() or old.is_graph_output() for old in missing) else result
 
 
 def _makers(values: Iterable[ir.Value | None]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -30,10 +31,11 @@ from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
+from ingot.errors import IngotError, ShapeError
 from ingot.loading import collector_paused
 from ingot.ops.control import Advance, Control, If, Loop
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, Bound, Facts, evaluated, evaluated_late
+from ingot.ops.registry import UNFIT, Array, Bound, Facts, evaluated, evaluated_late, shape_error, show, unfit
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.loose import LooseLoops, LooseRounds
 from ingot.runtime.profile import Record
@@ -342,7 +344,10 @@ class Driver:
     def _run_stage(
         self, stage: Stage, arrays: Sequence[Array], times: list[tuple[Row | HostStep, float]] | None
     ) -> list[Array]:
-        outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
+        try:
+            outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
+        except MemoryError as error:
+            raise _too_large(stage) from error
         instance = _take(stage.free) or Instance(stage.plan)
         memory, team = self.resources.acquire()
         try:
@@ -418,7 +423,7 @@ class Driver:
 
         assert isinstance(op, Control)
         if not isinstance(op, Loop):
-            return op.run(node, inputs, run_body)
+            return _run(node, inputs, lambda: op.run(node, inputs, run_body))
         native: list[LooseRounds | None] = []
 
         def run_rounds(
@@ -429,10 +434,20 @@ class Driver:
                 native.append(body.loose.begin(carried, [array(v) for v in body.index.captured]))
             return None if native[0] is None else native[0].advance(start, trips, carried)
 
-        made = op.run(node, inputs, run_body, run_rounds)
+        made = _run(node, inputs, lambda: op.run(node, inputs, run_body, run_rounds))
         if native and native[0] is not None:
             native[0].end()
         return made
+
+
+def _run(node: ir.Node, inputs: Sequence[Any], run: Callable[[], list[Any]]) -> list[Any]:
+    """`run`; what Python and NumPy refuse of a node with bodies is a ModelError."""
+    try:
+        return run()
+    except IngotError:
+        raise
+    except UNFIT as error:
+        raise unfit(node, inputs, error) from error
 
 
 def _last_uses(index: Index) -> dict[ir.Value, int]:
@@ -458,6 +473,19 @@ def _handed_out(stage: Stage, alive: dict[ir.Value, Any], fresh: Sequence[Array]
             found = copy.copy(found) if _is_object(found) else np.array(found, order="C")
         results.append(found)
     return results
+
+
+def _too_large(stage: Stage) -> ShapeError:
+    """For what is left of the machine; names the largest."""
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in stage.results]
+    number = sizes.index(max(sizes))
+    value, (shape, dtype) = stage.outputs[number], stage.results[number]
+    found = f"{dtype} {show(shape)} takes {sizes[number]:,} bytes, more than there is memory for"
+    remedy = "Give smaller inputs, or check the sizes in the file."
+    node = value.producer()
+    if node is None:
+        return ShapeError(f"{value.name!r} of {found}. {remedy}")
+    return shape_error(node, f"its result of {found}", remedy)
 
 
 def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ingot.codegen import machine
 from ingot.compiler.index import Index, index_graph
-from ingot.errors import IngotError, InputError, ModelError
+from ingot.errors import IngotError, InputError, ModelError, ShapeError
 from ingot.loading import collector_paused, load
 from ingot.mapped import files_of, note_files, require_as_they_were, state_of
 from ingot.ops.lowering import PlanOptions
@@ -164,6 +164,11 @@ class InferenceSession:
             raise
         except SYMPTOMS as error:
             raise malformed(session._model) or error from error
+        except MemoryError as error:
+            raise ShapeError(
+                f"the run needs more memory than there is: {error}. Give smaller inputs, or check the "
+                "sizes in the file."
+            ) from error
         return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
 
     def get_inputs(self) -> list[NodeArg]:

@@ -85,7 +85,13 @@ class ValueType:
                 f"{subject} has dtype {array.dtype}; the model wants {dtype}. "
                 f"Convert it with .astype({str(dtype)!r})."
             )
-        return array if array.flags.c_contiguous else array.copy(order="C")
+        try:
+            return array if array.flags.c_contiguous else array.copy(order="C")
+        except MemoryError as error:  # a view of few numbers that repeats them
+            raise InputError(
+                f"{subject} has shape {list(array.shape)} of {dtype}, {array.nbytes:,} bytes, which is more "
+                "than there is memory for. Give a smaller one."
+            ) from error
 
     def _require_strings(self, subject: str, given: Any, array: Array) -> None:
         """Raise InputError where objects are no strings, or none are wanted."""
