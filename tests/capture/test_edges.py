@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+import ingot
 from ingot.capture.attempt import capture
 from ingot.verify import ingot_runner, verify_capture
 from tests.capture.support import parity
@@ -133,6 +135,19 @@ def test_extremes_see_nan(name: str) -> None:
 def test_extremes_of_integers_and_truth() -> None:
     """These have no NaN to look for."""
     parity(lambda x: (x.amax(0), x.max(1), x.argmin(), (x > 1).amax(0)), (ids(3, 1, 2, 2, 0, 5).view(2, 3),))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0), (2, 3)])
+def test_truth_of_nothing(shape: tuple[int, ...]) -> None:
+    """Of no elements none is true, and all are; without any dimension each stands for itself."""
+
+    def truth(x: torch.Tensor) -> Any:
+        over = (x.any(), x.any(0), x.any(1, keepdim=True), x.any((0, 1)), (x > 0).any((0, 1), keepdim=True))
+        every = (x.all(), x.all(0), x.all(1, keepdim=True), x.all((0, 1)), (x > 0).all(-1))
+        bytes_ = x.to(torch.uint8)
+        return *over, *every, x.any(()), x.all(()), bytes_.any(), bytes_.all(1), torch.complex(x, x).any()
+
+    parity(truth, (torch.arange(20.0).reshape(4, 5) % 3,), (Z(*shape),), (torch.ones(shape) * 2,))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -328,3 +343,23 @@ def test_floor_division_and_remainder_are_exact() -> None:
         return floor, x // 0.3, torch.div(x, y, rounding_mode="floor"), x % y, (1 / floor) > 0
 
     parity(parts, (x, y), (R(2, 3), R(2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8])
+def test_division_of_the_largest_integers(dtype: torch.dtype) -> None:
+    """What is left of a quotient never passes the dtype's ends. The smallest by -1 has no quotient."""
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    ends = [low, low + 1, low + 2, -7, -1, 0, 1, 5, high - 1, high]
+    numbers = torch.tensor([n for n in ends if n >= low], dtype=dtype)
+    divisors = torch.tensor([n for n in [*ends[:4], -3, -2, 2, 3, 7, high] if n and n >= low], dtype=dtype)
+    x, y = (v.contiguous() for v in torch.meshgrid(numbers, divisors, indexing="ij"))
+
+    def parts(x: torch.Tensor, y: torch.Tensor) -> Any:
+        rounded = [torch.div(x, y, rounding_mode=m) for m in ("floor", "trunc")]
+        return x // y, x // 3, x % y, torch.fmod(x, y), *rounded
+
+    few = (torch.tensor([10, 20], dtype=dtype), torch.tensor([3, 3], dtype=dtype))
+    ran = ingot.export(parts, few, verify=False)(x.flatten(), y.flatten())
+    names = ("//", "// 3", "%", "fmod", "floor", "trunc")
+    for name, got, want in zip(names, ran, parts(x.flatten(), y.flatten()), strict=True):
+        np.testing.assert_array_equal(got, want.numpy(), err_msg=name)

@@ -83,13 +83,18 @@ def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None =
 
 
 def floor_div(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> ir.Value:
-    """floor(x / y); ONNX divides integers towards zero.
+    """floor(x / y); ONNX divides integers towards zero, which is one more where what is left is not Mod's.
 
     For floats as Python and torch have it: by the remainder, which is exact, where a rounded quotient may
     reach the next integer (1 // 0.1 is 9).
     """
     if not dtype.is_floating_point:
-        return g.op("Div", g.op("Sub", x, g.op("Mod", x, y)), y)
+        quotient = g.op("Div", x, y)
+        if not dtype.is_signed:
+            return quotient
+        left = g.op("Sub", x, g.op("Mul", quotient, y))
+        same = g.op("Equal", left, g.op("Mod", x, y))
+        return g.op("Where", same, quotient, g.op("Sub", quotient, g.const(1, dtype)))
     zero, one = g.const(0.0, dtype), g.const(1.0, dtype)
     rest, below = _rest(g, x, y, dtype)
     steps = g.op("Div", g.op("Sub", x, rest), y)

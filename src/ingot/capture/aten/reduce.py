@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -35,10 +36,15 @@ def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keep
     return g.op(op_type, x, g.const(axes), keepdims=int(keepdim))
 
 
+def some(g: Recorder, flags: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
+    """Whether any of these 0s and 1s is 1; of none it is false, where ReduceMax is the smallest number."""
+    return g.op("Greater", reduced(g, "ReduceMax", flags, axes, keepdim), g.const(0, torch.int32))
+
+
 def _any_nan(g: Recorder, x: ir.Value, axes: list[int] | None, keepdim: bool) -> tuple[ir.Value, ir.Value]:
     """Where there is a NaN along the axes, and 1 for each that is one."""
     flags = g.op("Cast", g.op("IsNaN", x), to=ir.DataType.INT32)
-    return g.cast(reduced(g, "ReduceMax", flags, axes, keepdim), torch.int32, torch.bool), flags
+    return some(g, flags, axes, keepdim), flags
 
 
 def extreme(
@@ -109,16 +115,23 @@ def logsumexp(g: Recorder, out: Tensor, a: Tensor, dim: Any, keepdim: bool = Fal
     return reduced(g, "ReduceLogSumExp", g.operand(a, out.dtype), axes_of(dim, a.dim()), keepdim)
 
 
-def _truth_reduction(op_type: str) -> Row:
+def every(g: Recorder, flags: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
+    """Whether all of these 0s and 1s are 1; of none it is true."""
+    return g.op("Greater", reduced(g, "ReduceMin", flags, axes, keepdim), g.const(0, torch.int32))
+
+
+def _truth_reduction(found: Callable[..., ir.Value]) -> Row:
     def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
-        truth = g.cast(g.operand(a, torch.bool), torch.bool, torch.int32)
-        return g.cast(reduced(g, op_type, truth, axes_of(dim, a.dim()), keepdim), torch.int32, torch.bool)
+        if dim is not None and not isinstance(dim, int) and not dim:
+            return g.cast(g.operand(a, torch.bool), torch.bool, out.dtype)  # no dimension, not all of them
+        flags = g.cast(g.operand(a, torch.bool), torch.bool, torch.int32)
+        return g.cast(found(g, flags, axes_of(dim, a.dim()), keepdim), torch.bool, out.dtype)
 
     return emit
 
 
-row("any")(_truth_reduction("ReduceMax"))
-row("all")(_truth_reduction("ReduceMin"))
+row("any")(_truth_reduction(some))
+row("all")(_truth_reduction(every))
 
 
 def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
