@@ -177,8 +177,8 @@ def _verified(captured: Capture) -> tuple[Capture, Report]:
     wider = None if draws_of(captured) else without_branches_of_the_example(captured)
     if wider is not None:
         try:
-            report = verify_capture(wider)
-            return tried_outside(wider), report
+            wider = tried_outside(wider)  # first: the example itself may take the other way, to the same end
+            return wider, verify_capture(wider)
         except VerificationError:
             pass  # the branch that the example took matters
     report = verify_capture(captured)

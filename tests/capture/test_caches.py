@@ -149,6 +149,18 @@ def llama() -> Any:
     return tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL, num_key_value_heads=2))
 
 
+def test_the_way_that_the_example_took() -> None:
+    """Positions are not repeated for a batch of 1. Where they are, nothing else changes: it is free."""
+    ids = torch.randint(3, 90, (3, 5))
+    model = llama().eval()
+    program = ingot.export(model, kwargs={"input_ids": ids[:1], "use_cache": False})
+    assert "input_ids_batch" in ingot.InferenceSession(program).get_inputs()[0].shape
+    for rows in (1, 3):
+        with torch.no_grad():
+            want = model(ids[:rows], use_cache=False).logits.numpy()
+        np.testing.assert_allclose(program(ids[:rows]).logits, want, atol=1e-5 * abs(want).max())
+
+
 def mistral() -> Any:
     """A window of 6 tokens, which the cache counts."""
     return tf.MistralForCausalLM(tf.MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6))
