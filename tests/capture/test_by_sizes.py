@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +70,75 @@ def test_sizes_stay_free(name: str) -> None:
     """Parity on other sizes than the example's."""
     function, example, other = CASES[name]
     parity(function, example, other)
+
+
+SIGNAL = torch.signal.windows
+SPACED: dict[str, Callable[[T], T]] = {
+    "linspace": lambda x: torch.linspace(-1, 1, x.shape[0]) * x,
+    "linspace, ends by sizes": lambda x: torch.linspace(0.1, x.shape[0] / 3, x.shape[0] + 2)[2:] * x,
+    "linspace, ends by data": lambda x: torch.linspace(x.sum(), 7, x.shape[0]) * x,
+    "linspace of float64": lambda x: torch.linspace(0.1, 7.3, x.shape[0], dtype=torch.float64) * x,
+    "linspace of integers": lambda x: torch.linspace(-7, 20, x.shape[0], dtype=torch.int64) * x,
+    "logspace": lambda x: torch.logspace(0, 1, x.shape[0], 2.0) * x,
+    **{
+        f"{own.__name__}, {'periodic' if periodic else 'symmetric'}": partial(
+            lambda x, own, periodic: own(x.shape[0], periodic) * x, own=own, periodic=periodic
+        )
+        for own in (
+            torch.hann_window,
+            torch.hamming_window,
+            torch.bartlett_window,
+            torch.blackman_window,
+            torch.kaiser_window,
+        )
+        for periodic in (True, False)
+    },
+    "hamming_window, numbers": lambda x: torch.hamming_window(x.shape[0], True, 0.6, beta=0.3) * x,
+    "cosine": lambda x: SIGNAL.cosine(x.shape[0]) * x,
+    "gaussian": lambda x: SIGNAL.gaussian(x.shape[0], std=2.0) * x,
+    "nuttall": lambda x: SIGNAL.nuttall(x.shape[0]) * x,
+}
+
+
+@pytest.mark.parametrize("name", SPACED)
+def test_spaced_by_a_free_size(name: str) -> None:
+    """Any number of places, none and one too; linspace, which counts from both ends, to the last bit."""
+    function = SPACED[name]
+    program = ingot.export(function, (torch.ones(3),))
+    free = "x_batch" in ingot.InferenceSession(program).get_inputs()[0].shape
+    assert free == (name != "linspace of integers"), "of integers torch rounds lane by lane"
+    for n in (0, 1, 2, 7, 64, 999) if free else (3,):
+        if n == 1 and name == "nuttall":
+            with pytest.raises(ingot.IngotError):  # its way for one place is another
+                program(torch.ones(n))
+            continue
+        want, got = function(torch.ones(n)).numpy(), program(torch.ones(n))
+        bound = 0 if name.startswith("linspace") and want.dtype == np.float32 else 2e-6
+        np.testing.assert_allclose(got, want, rtol=0, atol=bound, err_msg=f"{name} of {n}")
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("spatial", [2, 3])
+def test_affine_grid_of_any_size(spatial: int, align_corners: bool) -> None:
+    """Also of one pixel along an axis, which is in the middle."""
+
+    def grid(x: T, theta: T) -> T:
+        return torch.nn.functional.affine_grid(theta, x.shape, align_corners=align_corners)
+
+    calls = [
+        (torch.ones(n, 2, *sizes[:spatial]), R(n, spatial, spatial + 1))
+        for n, sizes in ((2, (8, 9, 4)), (1, (5, 1, 7)), (3, (1, 1, 1)))
+    ]
+    captured = parity(grid, *calls)
+    assert all(a.kind != "narrowed" or "theta" in a.what for a in captured.assumptions)
+
+
+def test_linspace_of_as_many_as_data_says() -> None:
+    """The number of places may be a tensor's."""
+    parity(
+        lambda x, n: x[:1] * torch.linspace(0, 1, int(n)),
+        (torch.ones(3), torch.tensor(4)), (torch.ones(2), torch.tensor(1)), (torch.ones(2), torch.tensor(9)),
+    )  # fmt: skip
 
 
 def test_sizes_that_torch_counts_with_are_fixed() -> None:

@@ -79,8 +79,11 @@ def is_user_code(code: CodeType) -> bool:
 
 
 def _decides(code: CodeType) -> bool:
-    """Whether what a function asks of a size, the model's own Python (or script) asks."""
-    return is_user_code(code) or code.co_filename in _SCRIPT
+    """Whether what a function asks of a size, the model's own Python (or script) asks; torch's windows have
+    ways of their own for a single place.
+    """
+    name = code.co_filename
+    return is_user_code(code) or name in _SCRIPT or name.startswith(_torch_folder() + f"signal{os.sep}")
 
 
 def is_library_code(code: CodeType) -> bool:

@@ -28,6 +28,7 @@ from ingot.capture.aten import (
     rnn,
     segments,
     shape,
+    spaced,
     special,
     spectral,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "rnn",
     "segments",
     "shape",
+    "spaced",
     "special",
     "spectral",
     "whole_row",

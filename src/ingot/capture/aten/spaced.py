@@ -1,0 +1,126 @@
+"""Evenly spaced numbers and what is made of them, for sizes that torch's C++ wants as numbers: linspace,
+logspace, windows and the grids of affine maps.
+"""
+
+# torch is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from ingot.capture.aten.registry import instead
+
+Tensor = torch.Tensor
+_FOLLOWED = (torch.float32, torch.float64)  # of other dtypes torch rounds in between, lane by lane
+
+
+def _free(size: Any, dtype: torch.dtype | None, more: dict[str, Any]) -> bool:
+    """Whether a size is no number, and what torch would make can be made without it."""
+    plain = more.get("out") is None and more.get("layout") in (None, torch.strided)
+    return isinstance(size, torch.SymInt) and plain and (dtype or torch.get_default_dtype()) in _FOLLOWED
+
+
+def _number(x: Any, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype)
+
+
+def _spaced(start: Any, end: Any, steps: Any, dtype: torch.dtype) -> Tensor:
+    """From start to end, both included; as torch counts, from the start below the middle and from the end
+    above it, rounded once.
+    """
+    first, last = _number(start, dtype), _number(end, dtype)
+    step = ((last - first) / torch.sym_max(steps - 1, 1)).double()
+    at = torch.arange(steps)
+    up, down = first.double() + step * at, last.double() - step * (steps - 1 - at)
+    return torch.where(at < torch.sym_max(steps // 2, 1), up, down).to(dtype)
+
+
+@instead(torch.linspace)
+def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **more: Any) -> Tensor:
+    """Evenly spaced numbers."""
+    if not _free(steps, dtype, more):
+        return torch.linspace(start, end, steps, dtype=dtype, **more)
+    return _spaced(start, end, steps, dtype or torch.get_default_dtype())
+
+
+@instead(torch.logspace)
+def logspace(
+    start: Any, end: Any, steps: Any, base: float = 10.0, *, dtype: torch.dtype | None = None, **more: Any
+) -> Tensor:
+    """Powers of a base, with evenly spaced exponents."""
+    if not _free(steps, dtype, more):
+        return torch.logspace(start, end, steps, base, dtype=dtype, **more)
+    return torch.pow(base, _spaced(start, end, steps, dtype or torch.get_default_dtype()))
+
+
+def _cosines(at: Tensor, last: Tensor, alpha: float, beta: float) -> Tensor:
+    return torch.cos(at * (2 * math.pi / last).to(at.dtype)) * -beta + alpha
+
+
+def _triangle(at: Tensor, last: Tensor) -> Tensor:
+    rising = at * (2 / last).to(at.dtype)
+    return torch.where(at <= torch.floor(last / 2).to(at.dtype), rising, 2 - rising)
+
+
+def _blackman(at: Tensor, last: Tensor) -> Tensor:
+    angle = at * (math.pi / last).to(at.dtype)
+    return torch.cos(angle * 4) * 0.08 - torch.cos(angle * 2) * 0.5 + 0.42
+
+
+def _kaiser(at: Tensor, last: Tensor, beta: float) -> Tensor:
+    side = at * (2 / last).to(at.dtype) - 1
+    top = torch.full((), beta, dtype=at.dtype)
+    return torch.i0(beta * torch.sqrt(torch.clamp_min(1 - side * side, 0))) / torch.i0(top)
+
+
+def _window(own: Callable[..., Tensor], shape: Callable[..., Tensor], **defaults: float) -> None:
+    """Register a window: `shape` of its places and of the last one, which a periodic one leaves out."""
+
+    def window(
+        window_length: Any, periodic: bool = True, *numbers: float, dtype: Any = None, **more: Any
+    ) -> Tensor:
+        if not _free(window_length, dtype, more):
+            return own(window_length, periodic, *numbers, dtype=dtype, **more)
+        named = {n: more.get(n, v) for n, v in defaults.items()} | dict(zip(defaults, numbers, strict=False))
+        at = torch.arange(window_length).to(dtype or torch.get_default_dtype())
+        last = torch.sym_max(window_length if periodic else window_length - 1, 1)
+        made = shape(at, torch.full((), last, dtype=torch.float64), **named)
+        return made.masked_fill(_is_one(window_length), 1)
+
+    instead(own)(window)
+
+
+def _is_one(size: Any) -> Tensor:
+    return torch.full((), size, dtype=torch.int64) == 1
+
+
+_window(torch.hann_window, partial(_cosines, alpha=0.5, beta=0.5))
+_window(torch.hamming_window, _cosines, alpha=0.54, beta=0.46)
+_window(torch.bartlett_window, _triangle)
+_window(torch.blackman_window, _blackman)
+_window(torch.kaiser_window, _kaiser, beta=12.0)
+
+
+@instead(torch.affine_grid_generator)
+def affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool) -> Tensor:
+    """Where the affine maps [n, d, d + 1] take the middles of pixels, [n, …, d]; with `align_corners` those
+    at the edges are at -1 and 1. A single pixel is in the middle.
+    """
+    if not any(isinstance(n, torch.SymInt) for n in size) or theta.dtype not in _FOLLOWED:
+        return torch.affine_grid_generator(theta, size, align_corners)
+    batch, _, *spatial = size
+    axes: list[Tensor] = []
+    for n in spatial:
+        places = _spaced(-1, 1, n, theta.dtype)
+        places = places if align_corners else places * (n - 1) / n
+        axes.append(places.masked_fill(_is_one(n), 0))
+    grids = [g.reshape(-1) for g in torch.meshgrid(*axes, indexing="ij")][::-1]
+    base = torch.stack([*grids, torch.ones_like(grids[0])], -1)
+    return torch.matmul(base, theta.transpose(1, 2)).reshape([batch, *spatial, len(spatial)])
