@@ -89,10 +89,13 @@ class Rows(Undecided):
 
 
 def cut(tensor: torch.Tensor, size: int, axis: int) -> Rows:
-    """torch.split into parts of one size, the last of which may be shorter."""
+    """torch.split into parts of one size, the last of which may be shorter; of nothing into one part."""
     length, axis = tensor.shape[axis], axis % tensor.dim()
     before = (slice(None),) * axis
-    return Rows((length + size - 1) // size, lambda i: tensor[(*before, slice(i * size, (i + 1) * size))])
+    return Rows(
+        (torch.sym_max(length, 1) + size - 1) // size,
+        lambda i: tensor[(*before, slice(i * size, (i + 1) * size))],
+    )
 
 
 @dataclass(eq=False)

@@ -538,6 +538,11 @@ def split_two(x: T) -> T:
     return h
 
 
+@case(*[random(n, seed=n) for n in (6, 0, 1, 5)])
+def split_nothing(x: T) -> T:
+    return torch.stack([part.sum() for part in x.split(2)])
+
+
 @case(*ROWS)
 def unbind_indexed(x: T) -> T:
     rows = x.unbind(0)
