@@ -226,6 +226,17 @@ def test_peer(op: str, opset: int, feed: dict[str, Any], attributes: dict[str, A
         np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6 * max(1.0, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("opset", [1, 6, 7, 10, 12])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_mask_of_a_dropout(opset: int, dtype: type) -> None:
+    """That nothing is dropped outside of training; before opset 10 in the input's type."""
+    x = X.astype(dtype)
+    y, mask = run("Dropout", opset, {"x": x}, 2, **({"is_test": 1} if opset < 7 else {}))
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(mask, np.ones(x.shape), strict=False)
+    assert mask.dtype == (dtype if opset < 10 else np.bool_)
+
+
 @pytest.mark.parametrize(
     ("op", "opset", "feed", "attributes", "words"),
     [

@@ -153,12 +153,20 @@ def _dropout_7(g: Editor, node: ir.Node) -> Replacement:
 
 @upgrade("Dropout", to=12)
 def _dropout(g: Editor, node: ir.Node) -> Replacement:
-    """The ratio was an attribute, and matters only in training, which a model that is run is not."""
-    del g
-    if node.version is not None and node.version < 10 and len(node.outputs) > 1 and node.outputs[1].uses():
-        raise refuse(node, "its mask is used, and had no meaning outside training")
+    """The ratio was an attribute, and matters only in training, which a model that is run is not. Before
+    opset 10 the mask had the input's type.
+    """
     _drop(node, "ratio", "is_test")
-    return None
+    if node.version is None or node.version >= 10 or len(node.outputs) < 2:
+        return None
+    mask = node.outputs[1]
+    if mask.uses():
+        raise refuse(node, "its mask is used, and had no meaning outside training")
+    if not mask.is_graph_output():
+        return None
+    x = input_at(node, 0)
+    kept, mask = g.ops("Dropout", [x], 2)
+    return [kept, *g.ops("CastLike", [mask, x], 1)]
 
 
 @upgrade("Cast", to=6)
