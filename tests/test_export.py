@@ -124,6 +124,24 @@ def test_refused_sizes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the module itself refused" in capsys.readouterr().err
 
 
+def test_numbers_in_the_place_of_a_tensor_without_axes() -> None:
+    """Python's have its dtype, NumPy's their own; what it cannot be is refused by name."""
+    program = ingot.export(lambda x, n: x * 2 + n, (torch.tensor(3.0), torch.tensor(1)))
+    for x in (4.0, 4, np.float32(4), np.array(4, np.float32)):
+        got = program(x, 1)
+        assert got == 9
+        assert got.dtype == np.float32
+    for x, n, words in (
+        (np.float64(4), 1, "float64"),
+        (4.0, 1.0, "argument 'n' is 1.0, of type float; the exported model takes a tensor of int64"),
+        (4.0, 1 << 80, "argument 'n' is 1208925819614629174706176"),
+        ("4", 1, "argument 'x' is '4', of type str"),
+        ([4.0], 1, "argument 'x' is a list, tuple or dict; the exported model takes a tensor"),
+    ):
+        with pytest.raises(InputError, match=words):
+            program(x, n)
+
+
 def test_a_program_refuses_another_call() -> None:
     """The structure of the call is the exported one."""
     program = ingot.export(Net(), (torch.randn(2, 6),))

@@ -53,8 +53,8 @@ def state_of(path: Path, file: int | None = None) -> FileState | None:
 
 def files_of(model: ir.Model) -> list[FileState]:
     """The files that weights of the model are mapped from."""
-    files: list[FileState] = model.meta.get(KEY, [])  # pyright: ignore[reportUnknownMemberType]
-    return list(files)
+    meta: Any = model.meta
+    return list(meta.get(KEY, ()))
 
 
 def note_files(model: ir.Model, files: Iterable[FileState]) -> None:

@@ -171,6 +171,16 @@ def test_to_other_torch_calls(told: list[Any]) -> None:
     parity(Net(), (X,), (Y,))
 
 
+@pytest.mark.parametrize("name", ["ingot_tests::opaqe", "ingot_test::opaque", "aten::sofmax"])
+def test_an_operator_that_is_not_there(told: list[Any], name: str) -> None:
+    """It may come later, with its library, but not after the export."""
+    told.append(name)
+    ingot.translate(name, lambda op, x: op.Identity(x))
+    near = "softmax" if "aten" in name else "ingot_tests::opaque"
+    with pytest.raises(ExportError, match=f"told of '{name}'.* has no such operator; it has .*{near}"):
+        ingot.export(lambda x: x + 1, (X,))
+
+
 def test_wrong_translations(told: list[Any]) -> None:
     """What is no target, no translation, or returns something else than values."""
     with pytest.raises(ExportError, match="cannot be translated"):

@@ -191,6 +191,9 @@ def test_lists_of_arrays_are_sequences_and_no_tensors() -> None:
     tensor = text.replace("parts = ", "y = ").replace("y = SequenceAt(parts, at)", "")
     with pytest.raises(ingot.OperatorError, match=rf"{name}.*output 0 .* of type list \(of ndarray\)"):
         ingot.InferenceSession(onnx.parser.parse_model(tensor)).run(None, {"x": X})
+    read = text.replace("SequenceAt(parts, at)", "Neg(parts)")
+    with pytest.raises(ingot.OperatorError, match=rf"{name}.*output 0 .* of type list \(of ndarray\)"):
+        ingot.InferenceSession(onnx.parser.parse_model(read)).run(None, {"x": X})
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -89,6 +89,8 @@ class Leaf:
 
 _PLAIN = (bool, int, float, str)
 _COUNTS = {int: "int64", float: "float64"}
+#: Python's numbers that stand for tensors without axes, by how the names of the tensors' dtypes begin.
+_NUMBERS_OF = {"float": (int, float), "bfloat": (int, float), "int": (int,), "uint": (int,), "bool": (bool,)}
 
 
 class Passed:
@@ -252,16 +254,18 @@ class Arguments:
         """
         wanted = [leaf for leaf in _labelled(self.signature, self.args, self.kwargs) if is_tensor(leaf.value)]
         kinds = {leaf.name: leaf.value.dtype for leaf, kind in zip(wanted, self.numbers, strict=True) if kind}
+        tensors = {leaf.name: leaf.value for leaf in wanted if leaf.name not in kinds}
         made = [
             Leaf(leaf.path, np.asarray(leaf.value, kinds[leaf.name]))
             if leaf.name in kinds and not is_tensor(leaf.value)
-            else leaf
+            else _with_array(leaf, tensors.get(leaf.name))
             for leaf in _labelled(self.signature, args, kwargs)
         ]
         self._require_fixed(args, kwargs)
         given = [leaf.value for leaf in made if is_tensor(leaf.value)]
         found = [leaf.name for leaf in made if is_tensor(leaf.value)]
         if len(given) != len(wanted) or sorted(found) != sorted(leaf.name for leaf in wanted):
+            _refuse_lists(made, wanted)
             raise InputError(
                 f"the call has tensors {found}, the exported model takes {[leaf.name for leaf in wanted]}. "
                 "Pass the same arguments as in the export."
@@ -279,6 +283,46 @@ class Arguments:
                     f"argument {name!r} is {value!r}; the model was exported with {kept!r}, which it keeps. "
                     'Export again with that value, or with ingot.Input("int64", []) in its place.'
                 )
+
+
+def _with_array(leaf: Leaf, tensor: Any) -> Leaf:
+    """A number in the place of a tensor as an array without axes: of the tensor's dtype, if it is Python's.
+
+    Raises:
+        InputError: a Python number that the dtype has not, or something else that is no tensor.
+    """
+    value = leaf.value
+    if tensor is None or is_tensor(value) or value is None:
+        return leaf
+    if isinstance(value, np.generic):
+        return Leaf(leaf.path, np.asarray(value))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    kinds = next((k for start, k in _NUMBERS_OF.items() if dtype.startswith(start)), ())
+    if type(value) in kinds:
+        if dtype == "bfloat16":
+            import ml_dtypes
+
+            return Leaf(leaf.path, np.asarray(value, ml_dtypes.bfloat16))
+        try:
+            return Leaf(leaf.path, np.asarray(value, dtype))
+        except OverflowError:  # an integer that the dtype has not
+            pass
+    raise InputError(
+        f"argument {leaf.name!r} is {value!r}, of type {type(value).__name__}; the exported model takes a "
+        f"tensor of {dtype}. Pass a tensor or a NumPy array."
+    )
+
+
+def _refuse_lists(made: Sequence[Leaf], wanted: Sequence[Leaf]) -> None:
+    """Raises InputError for a list, tuple or dict of something else than tensors in the place of a tensor."""
+    for leaf in wanted:
+        length = len(leaf.path)
+        inside = [x for x in made if x.path[:length] == leaf.path and len(x.path) > length]
+        if inside and not any(is_tensor(x.value) for x in inside):
+            raise InputError(
+                f"argument {leaf.name!r} is a list, tuple or dict; the exported model takes a tensor there. "
+                "Pass a tensor or a NumPy array."
+            )
 
 
 def _with_defaults(

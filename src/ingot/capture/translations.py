@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,23 @@ def _operator_name(target: Any) -> str | None:
 def of_operator(func: Any) -> Translation | None:
     """What an operator overload becomes, if somebody said so."""
     return _OPERATORS.get(func._schema.name) if _OPERATORS else None
+
+
+def require_known_operators() -> None:
+    """Raises ExportError for a translation of an operator that PyTorch does not have."""
+    import torch
+
+    for name in _OPERATORS:
+        library, _, operator = name.partition("::")
+        if hasattr(getattr(torch.ops, library), operator):
+            continue
+        known = {full.partition(".")[0] for full in torch._C._dispatch_get_all_op_names()}
+        near = difflib.get_close_matches(name, sorted(known), 3)
+        raise ExportError(
+            f"ingot.translate was told of {name!r}, and PyTorch has no such operator"
+            + (f"; it has {', '.join(map(repr, near))}" if near else "")
+            + ". Correct the name, or import the library that registers it before the export."
+        )
 
 
 class Writer:
@@ -331,6 +349,7 @@ def parameter_names(function: Any) -> list[str]:
 @contextlib.contextmanager
 def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
     """Put translations in the place of autograd functions' `apply` and modules' `forward` for a while."""
+    require_known_operators()
     saved: list[tuple[Any, Any]] = []
     for target, t in _CLASSES.items():
         if isinstance(target, type) and hasattr(target, "apply") and not hasattr(target, "named_modules"):

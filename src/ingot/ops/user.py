@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ingot.errors import OperatorError
@@ -205,7 +206,7 @@ def _read_only(value: Any) -> Any:
 def _as_value(node: ir.Node, index: int, value: Any) -> Any:
     """An array; lists of arrays and maps are sequences and maps."""
     output = node.outputs[index]
-    if isinstance(value, (list, dict)) and not isinstance(output.type, ir.TensorType):
+    if isinstance(value, (list, dict)) and not (isinstance(output.type, ir.TensorType) or _is_read(output)):
         items = cast("list[Any] | dict[Any, Any]", value)
         if isinstance(items, dict) or all(isinstance(x, (np.ndarray, dict)) for x in items):
             return items
@@ -216,6 +217,16 @@ def _as_value(node: ir.Node, index: int, value: Any) -> Any:
         f"{label(node)}: output {index} of its function is of type {_kind(value)}, and must be "
         "a NumPy array. Convert it with np.asarray."
     )
+
+
+def _is_read(output: ir.Value) -> bool:
+    """Whether an operator reads it that takes tensors alone there."""
+    for node, position in output.uses():
+        if onnx.defs.has(node.op_type, domain=node.domain):
+            takes = onnx.defs.get_schema(node.op_type, domain=node.domain).inputs
+            if takes and all(t.startswith("tensor(") for t in takes[min(position, len(takes) - 1)].types):
+                return True
+    return False
 
 
 def _kind(value: Any) -> str:
