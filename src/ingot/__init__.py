@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ingot.ops.user import register_op as register_op
     from ingot.optimize import optimize as optimize
     from ingot.program import Program as Program
+    from ingot.runtime.binding import IOBinding as IOBinding
+    from ingot.runtime.binding import OrtValue as OrtValue
     from ingot.runtime.options import ExecutionMode as ExecutionMode
     from ingot.runtime.options import GraphOptimizationLevel as GraphOptimizationLevel
     from ingot.runtime.options import NodeArg as NodeArg
@@ -51,6 +53,7 @@ _HOME = {
     "ExecutionMode": "ingot.runtime.options",
     "ExportError": "ingot.errors",
     "GraphOptimizationLevel": "ingot.runtime.options",
+    "IOBinding": "ingot.runtime.binding",
     "InferenceSession": "ingot.runtime.session",
     "IngotError": "ingot.errors",
     "Input": "ingot.capture.signature",
@@ -60,6 +63,7 @@ _HOME = {
     "ModelError": "ingot.errors",
     "NodeArg": "ingot.runtime.options",
     "OperatorError": "ingot.errors",
+    "OrtValue": "ingot.runtime.binding",
     "Program": "ingot.program",
     "ProviderError": "ingot.errors",
     "RunOptions": "ingot.runtime.options",

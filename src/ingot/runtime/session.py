@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -21,6 +22,7 @@ from ingot.passes.malformed import SYMPTOMS, malformed
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import prepare
 from ingot.runtime import providers as provider_choice
+from ingot.runtime.binding import IOBinding, OrtValue
 from ingot.runtime.driver import Driver, Resources
 from ingot.runtime.options import (
     GraphOptimizationLevel,
@@ -171,6 +173,46 @@ class InferenceSession:
             ) from error
         return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
 
+    def run_with_ort_values(
+        self,
+        output_names: Sequence[str] | None,
+        input_dict_ort_values: Mapping[str, OrtValue],
+        run_options: RunOptions | None = None,
+    ) -> list[OrtValue]:
+        """As `run`, with values in and out."""
+        feed = {name: value.numpy() for name, value in input_dict_ort_values.items()}
+        return [OrtValue(made) for made in self.run(output_names, feed, run_options)]
+
+    def io_binding(self) -> IOBinding:
+        """Inputs and outputs to bind, for `run_with_iobinding`."""
+        return IOBinding(self, [*self._names, *self._defaults], list(self._positions))
+
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
+        """Run on what is bound to it, of a model's inputs and outputs: see `IOBinding.run`."""
+        iobinding.run(run_options)
+
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        callback: Callable[[list[Array], Any, str], object],
+        user_data: Any,
+        run_options: RunOptions | None = None,
+    ) -> None:
+        """Run in a thread of its own, which then calls `callback(outputs, user_data, error)`: the outputs,
+        and an empty string; or an empty list, and what went wrong. Inputs must stay as they are until then.
+        """
+
+        def work() -> None:
+            outputs, problem = list[Array](), ""
+            try:
+                outputs = self.run(output_names, input_feed, run_options)
+            except Exception as error:  # of whatever kind: nobody else could tell of it
+                problem = str(error) or type(error).__name__
+            callback(outputs, user_data, problem)
+
+        threading.Thread(target=work, name="ingot run_async").start()
+
     def get_inputs(self) -> list[NodeArg]:
         """Name, type and shape of each input."""
         return list(self._inputs)
@@ -186,6 +228,14 @@ class InferenceSession:
     def get_providers(self) -> list[str]:
         """The providers that run this model, in order."""
         return list(self._providers)
+
+    def set_providers(
+        self,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+        provider_options: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        """Raises ProviderError unless one of them runs here; the session goes on as it is."""
+        self._providers = provider_choice.choose(providers, provider_options)
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         """The options of each provider."""

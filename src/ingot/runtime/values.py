@@ -147,6 +147,12 @@ def _tensor(dtype: ir.DataType, name: str = "") -> ValueType:
     return ValueType("tensor", plain, _SPELLINGS.get(plain.name, dtype.name.lower()))
 
 
+def spelling_of(dtype: np.dtype[Any]) -> str:
+    """ONNX's word for a dtype of NumPy's: "float" for float32."""
+    known = _SPELLINGS.get(dtype.name)
+    return ir.DataType.from_numpy(dtype).name.lower() if known is None else known
+
+
 def _parsed(text: str) -> ValueType:
     """A type from its spelling; the keys of maps are integers or strings."""
     kind, _, inner = text.removesuffix(")").partition("(")
