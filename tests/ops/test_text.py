@@ -173,3 +173,55 @@ def test_what_is_refused(name: str) -> None:
     op, feed, attributes = BAD[name]
     with pytest.raises(ingot.IngotError, match=op):
         ours(op, feed, **attributes)
+
+
+def test_numbers_as_strings() -> None:
+    """Plain digits; the rest as ONNX Runtime writes it."""
+    floats = np.array([1, 0.1, -0.0, 1e10, 1e-5, np.nan, np.inf, -np.inf, 100.5], np.float32)
+    words = ["1", "0.1", "-0", "10000000000", "0.00001", "NaN", "INF", "-INF", "100.5"]
+    cases: list[tuple[Any, list[str]]] = [
+        (floats, words),
+        (floats.astype(np.float64)[[0, 5, 8]], ["1", "NaN", "100.5"]),
+        (floats[[0, 8]].astype(np.float16), ["1", "100.5"]),
+        (np.array([True, False]), ["1", "0"]),
+        (np.array([-3, 2**62]), ["-3", "4611686018427387904"]),
+    ]
+    for x, wanted in cases:
+        (found,) = ours("Cast", [x], to=8)
+        assert found.tolist() == wanted
+        if x.dtype.kind == "f":
+            (again,) = ours("Cast", [found], to=h.np_dtype_to_tensor_dtype(x.dtype))
+            np.testing.assert_array_equal(again, x)
+
+
+@pytest.mark.parametrize(
+    ("to", "word", "wanted"),
+    [
+        (7, "100.5", 100),
+        (7, " 2 ", 2),
+        (3, "300", 44),
+        (2, "-1", 255),
+        (9, "0", False),
+        (9, "2", True),
+        (1, "1E3", 1e3),
+    ],
+)
+def test_strings_as_numbers(to: int, word: str, wanted: Any) -> None:
+    (found,) = ours("Cast", [np.array([word], object)], to=to)
+    assert found.tolist() == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("to", "word"), [(1, "abc"), (7, "abc"), (7, "nan"), (7, "9" * 20), (9, "True"), (17, ""), (1, "1_0")]
+)
+def test_strings_that_are_no_numbers(to: int, word: str) -> None:
+    with pytest.raises(ingot.InputError, match=f"Cast .*the string '{word}', which is no"):
+        ours("Cast", [np.array([word], object)], to=to)
+
+
+def test_nothing_is_split_into_nothing() -> None:
+    """As ONNX Runtime counts, with a delimiter and without."""
+    for delimiter in (",", ""):
+        parts, counts = ours("StringSplit", [np.array(["", "a"], object)], 2, delimiter=delimiter)
+        assert parts.tolist() == [[""], ["a"]]
+        assert counts.tolist() == [0, 1]

@@ -45,8 +45,11 @@ def target_dtype(node: ir.Node) -> DType:
 
 def convert(x: Array, dtype: DType) -> Array | None:
     """`x` in another dtype, or None where onnx.reference is asked: floats narrower than 16 bits (saturation),
-    integers narrower than 8 bits, and strings.
+    integers narrower than 8 bits, and what strings say.
     """
+    if dtype == STRING and x.dtype != STRING and x.dtype.kind != "c":
+        words = [_word(number) for number in x.ravel()]
+        return np.array(words, object).reshape(x.shape)
     if is_float(x.dtype) and is_integer(dtype) and is_native(dtype):
         return to_integer(x, dtype.name)
     if not (_plain(x.dtype) and _plain(dtype)):
@@ -55,16 +58,46 @@ def convert(x: Array, dtype: DType) -> Array | None:
         return x.astype(dtype)
 
 
+def _word(number: Any) -> str:
+    """A number as a string: the plain digits that the operator's definition wants, as many as tell it from
+    its neighbours; otherwise as ONNX Runtime writes it.
+    """
+    if not is_float(number.dtype):
+        return str(int(number))
+    plain = number if is_native(number.dtype) else np.float32(number)
+    if not np.isfinite(plain):
+        return "NaN" if np.isnan(plain) else "INF" if plain > 0 else "-INF"
+    return np.format_float_positional(plain, trim="-")
+
+
 def _parsed(node: ir.Node, x: Array, dtype: DType) -> Array:
-    """Strings that become floats of 8 bits or less, as numbers: onnx.reference saturates only those."""
-    if x.dtype != STRING or not is_float(dtype) or dtype.itemsize > 1:
+    """Strings as numbers: floats, or integers whose lower bits are right."""
+    if x.dtype != STRING or dtype == STRING or dtype.kind == "c":
         return x
+    numbers: list[float | int] = []
+    for word in x.ravel():
+        try:
+            number = float(word.replace("_", "?"))  # which only Python reads
+            numbers.append(number if is_float(dtype) else _whole(word, number))
+        except (ValueError, OverflowError) as error:
+            what = "number" if is_float(dtype) else "integer of 64 bits"
+            raise InputError(
+                f"{label(node)}: found the string {word!r}, which is no {what}. Give it numbers as strings."
+            ) from error
+    if is_float(dtype):  # onnx.reference saturates what is rounded from float32
+        return np.array(numbers, np.float64 if dtype.itemsize > 1 else np.float32).reshape(x.shape)
+    return np.array([n % 2**64 for n in numbers], np.uint64).view(np.int64).reshape(x.shape)
+
+
+def _whole(word: str, number: float) -> int:
+    """A string's integer, without what follows the point."""
     try:
-        return x.astype(np.float32)
-    except ValueError as error:
-        raise InputError(
-            f"{label(node)}: found a string that is no number ({error}). Give it numbers as strings."
-        ) from error
+        whole = int(word)
+    except ValueError:
+        whole = int(number)
+    if not -(2**63) <= whole < 2**64:
+        raise OverflowError
+    return whole
 
 
 def _plain(dtype: DType) -> bool:
@@ -90,8 +123,9 @@ class Cast(Op):
         ones.
         """
         x, dtype = present(inputs, 0), target_dtype(node)
+        x = _parsed(node, x, dtype)
         converted = convert(x, dtype)
-        return super().evaluate(node, [_parsed(node, x, dtype)]) if converted is None else [converted]
+        return super().evaluate(node, [x]) if converted is None else [converted]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
@@ -109,10 +143,9 @@ class CastLike(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """As Cast."""
         x, like = present(inputs, 0), present(inputs, 1)
+        x = _parsed(node, x, like.dtype)
         converted = convert(x, like.dtype)
-        return (
-            super().evaluate(node, [_parsed(node, x, like.dtype), like]) if converted is None else [converted]
-        )
+        return super().evaluate(node, [x, like]) if converted is None else [converted]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A step of a fused kernel."""
