@@ -299,6 +299,25 @@ def test_a_number_that_the_next_call_counts_on_is_state() -> None:
     assert [float(program(torch.ones(1, 1))[0, 0]) for _ in range(3)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("by_size", [True, False])
+def test_a_buffer_of_one_integer_is_assigned_anew(by_size: bool) -> None:
+    """Assigned and not written into: a size, or what data counts, is added to it."""
+
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.tensor(0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = self.seen + (x.shape[0] if by_size else (x > 0).sum())
+            return x + self.seen
+
+    program = ingot.export(Seen(), (torch.ones(3, 4),), state="inputs")
+    module = Seen()
+    for x in (torch.ones(3, 4), torch.zeros(5, 4), torch.ones(1, 4)):
+        np.testing.assert_array_equal(program(x), module(x).numpy())
+
+
 def test_variables_outside_of_the_model_are_state_too() -> None:
     """A variable of an enclosing function that is counted up."""
     calls = 0
