@@ -238,3 +238,14 @@ def test_torn_files_are_said(tmp_path: Path) -> None:
     for name in ("torn.pt", "text.pt2"):
         with pytest.raises(IngotError, match="no archive, or a part of one"):
             ingot.export(tmp_path / name, (X,))
+
+
+def test_a_list_of_data_for_a_list_of_numbers() -> None:
+    """Lengths of the parts that a tensor is split into: no sizes are to blame."""
+    with pytest.raises(
+        ingot.DataDependentError, match=r"split_with_sizes\(\).*masks or index tensors"
+    ) as caught:
+        ingot.export(
+            lambda x, n: [p.sum() for p in x.split(n.tolist())], (torch.ones(5), torch.tensor([2, 3]))
+        )
+    assert "static" not in str(caught.value)

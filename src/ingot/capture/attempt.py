@@ -8,6 +8,7 @@ assumed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,6 +187,13 @@ def capture(
             own = refusal(call, table)
             if own is not None:
                 raise refuses(own, model, specs) from own
+            if isinstance(error, TypeError) and re.search(r"\bnot (Rows|Many|Perhaps)\b", str(error)):
+                raise DataDependentError(
+                    f"{raised_at(error, layer_at(error, model))}\n"
+                    "This function takes a list of Python numbers, and gets one that data fills "
+                    f"({_first_line(error).partition(':')[0]}). Give it numbers that are no tensor's, "
+                    "or write it with masks or index tensors."
+                ) from error
             raise ExportError(
                 f"{raised_at(error, layer_at(error, model))}\n"
                 "The model runs on the example, and fails here where its tensors have no contents and its "
