@@ -115,7 +115,8 @@ class StringSplit(Op):
         """By str.split; without a delimiter at any white space."""
         x = present(inputs, 0)
         delimiter, most = attr_str(node, "delimiter", "") or None, attr_int(node, "maxsplit", -1)
-        parts = [s.split(delimiter, most) if s else [] for s in x.ravel()]  # of nothing there are no parts
+        # Of an empty string there are no parts.
+        parts: list[list[str]] = [s.split(delimiter, most) if s else [] for s in x.ravel()]
         if delimiter is None and most >= 0:  # Python leaves the white space at the end of what is left over
             parts = [[*found[:most], *(s.rstrip() for s in found[most:])] for found in parts]
         counts = np.array([len(found) for found in parts], np.int64).reshape(x.shape)
