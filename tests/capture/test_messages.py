@@ -187,7 +187,7 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(two, (described(4), described(9))), "", ("max=9", "max=4", "the same bounds")),
     (lambda: ingot.export(torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 4))), (X,)), "",
      ("quantized.linear_dynamic", "before convert()")),
-    (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Linear(3, 4)), "",
+    (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Sequential(LINEAR, nn.Tanh())), "",
      ("output 'output'", "differs from the module by")),
 ]  # fmt: skip
 INTERNAL = ("SymInt", "SymBool", "Eq(", "Max(", "s0", "tlparse", "FakeTensor", "HigherOrder", "Traceback")

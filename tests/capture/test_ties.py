@@ -44,17 +44,21 @@ def test_the_first_of_equal_values_is_named_where_torch_takes_another() -> None:
 
 def test_ties_do_not_hide_another_mistake() -> None:
     """The other output is wrong, whichever proposals are taken; so is a choice of values that differ."""
-    program = ingot.export(Proposals(), _inputs())
+    right, wrong = Proposals(), Proposals(1.001)
+    wrong.score = right.score
+    program = ingot.export(right, _inputs())
     with pytest.raises(VerificationError, match=r"output 'output_1'.* differs from the module by 0\.010"):
-        ingot.verify(program, Proposals(1.001))
+        ingot.verify(program, wrong)
 
     class Second(Proposals):
         def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
             first, rest = super().forward(x, place)
             return first.roll(1, 1), rest
 
+    second = Second()
+    second.score = right.score
     with pytest.raises(VerificationError, match="output 'output_0'"):
-        ingot.verify(program, Second())
+        ingot.verify(program, second)
 
 
 def test_values_without_ties_are_compared_as_they_are() -> None:
