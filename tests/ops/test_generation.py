@@ -182,6 +182,17 @@ def test_what_is_unknown_is_refused_by_name() -> None:
         ingot.InferenceSession(model("GreedySearch", body, feed, ["sequences"], **ends)).run(None, feed)
 
 
+def test_a_decoder_whose_scores_are_no_rows_of_words_is_refused() -> None:
+    body = decoder(np.random.default_rng(0), 12, 2, 4, 1)
+    body.node[-1].output[0] = "scores"
+    body.node.append(h.make_node("Flatten", ["scores"], ["logits"]))
+    body.output[0].CopyFrom(h.make_tensor_value_info("logits", FLOAT, ["b", "n"]))
+    feed = {"input_ids": np.ones((1, 3), np.int32), "max_length": one(6)}
+    made = model("GreedySearch", body, feed, ["sequences"], pad_token_id=0, eos_token_id=0)
+    with pytest.raises(ShapeError, match=r"scores \[1, 36\], and must give \[batch, length, words\]"):
+        ingot.InferenceSession(made).run(None, feed)
+
+
 @pytest.mark.parametrize("end", [-1, 12])
 def test_a_text_that_no_word_ends(end: int) -> None:
     """A least length then forbids no word."""

@@ -165,7 +165,7 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
     except SizeWanted as error:
         raise _number_wanted(error, "torch's own code needs it as a number") from None
     except (TypeError, AttributeError, RuntimeError) as error:
-        if re.match("unhashable type: .*Sym|BooleanAtom", str(error)):
+        if re.match("unhashable type: .*Sym|BooleanAtom not allowed", str(error)):
             frame = _users_frame(error)
             request(frame)
             raise DataDependentError(

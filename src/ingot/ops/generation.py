@@ -164,7 +164,13 @@ class _Decoder:
         logits, *self.kept = self.run_graph(
             self._body(self.options, is_first), [*self.given, self.mask, *self.kept]
         )
-        return np.asarray(logits)[:, -1].astype(np.float32)
+        logits = np.asarray(logits)
+        if logits.ndim != 3:
+            raise shape_error(
+                self.options.node,
+                f"its decoder gives scores {show(logits.shape)}, and must give [batch, length, words]",
+            )
+        return logits[:, -1].astype(np.float32)
 
     def follow(self, words: Array, rows: Array | None = None) -> None:
         """The words [B] are written behind the texts of `rows`."""
