@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 import numpy as np
@@ -29,6 +30,29 @@ def test_candidates_take_turns_and_the_order_moves_on() -> None:
     assert "".join(turns) == "abcbcacab"
     assert {name: len(timing.samples) for name, timing in timings.items()} == {"a": 3, "b": 3, "c": 3}
     assert all(timing.median >= 0.04 for timing in timings.values())
+
+
+def test_a_turn_waits_for_threads_that_still_spin() -> None:
+    """A candidate whose threads go on for a while after its call does not slow the next one down."""
+    ends: list[float] = [0.0]
+    busy: list[bool] = []
+
+    def spinner() -> None:
+        ends[0] = time.perf_counter() + 0.05
+        threading.Thread(target=lambda: _spin_until(ends[0]), daemon=True).start()
+        time.sleep(0.03)
+
+    def other() -> None:
+        busy.append(time.perf_counter() < ends[0])
+        time.sleep(0.03)
+
+    interleave({"spinner": spinner, "other": other}, rounds=2)
+    assert busy[2:] == [False] * len(busy[2:]), "a turn began while another candidate's thread was working"
+
+
+def _spin_until(end: float) -> None:
+    while time.perf_counter() < end:
+        pass
 
 
 def test_short_calls_are_repeated_within_a_turn() -> None:

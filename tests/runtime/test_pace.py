@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingot.runtime.pace import BETWEEN, TRIALS, WARMING, Pace
+from ingot.runtime.pace import BETWEEN, FIRST_BETWEEN, TRIALS, WARMING, Pace
 
 
 def follow(pace: Pace, runs: int, alone: float, together: float) -> list[bool]:
@@ -22,18 +22,21 @@ def follow(pace: Pace, runs: int, alone: float, together: float) -> list[bool]:
 def test_the_quicker_way_is_kept(alone: float, together: float) -> None:
     """After warming and a trial of each kind, and again after the next trial."""
     pace = Pace()
-    runs = follow(pace, WARMING + 2 * TRIALS + BETWEEN, alone, together)
+    first = WARMING + 2 * TRIALS
+    runs = follow(pace, first + FIRST_BETWEEN, alone, together)
     assert not any(runs[:WARMING]), "the first runs are the team's"
-    assert runs[WARMING : WARMING + 2 * TRIALS].count(True) == TRIALS
-    assert set(runs[WARMING + 2 * TRIALS :]) == {alone < together}
+    assert runs[WARMING:first].count(True) == TRIALS
+    assert set(runs[first:]) == {alone < together}
+    later = follow(pace, 2 * TRIALS + FIRST_BETWEEN, alone, together)
+    assert set(later[2 * TRIALS :]) == {alone < together}
 
 
 def test_a_change_is_noticed() -> None:
     """Cores that were far apart may come near: the next trial finds it."""
     pace = Pace()
-    follow(pace, WARMING + 2 * TRIALS + BETWEEN, 1e-4, 2e-4)
+    follow(pace, 10 * BETWEEN, 1e-4, 2e-4)
     assert pace.is_alone
-    follow(pace, 2 * TRIALS + 1, 2e-4, 1e-4)
+    follow(pace, BETWEEN + 2 * TRIALS, 2e-4, 1e-4)
     assert not pace.is_alone
 
 
@@ -43,3 +46,19 @@ def test_long_runs_are_tried_once() -> None:
     runs = follow(pace, 4 * BETWEEN, 4e-3, 2e-3)
     assert runs.count(True) == TRIALS
     assert not pace.is_alone
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3])
+def test_a_trial_that_met_other_threads_decides_for_a_few_runs_only(scale: float) -> None:
+    """Threads of other libraries that spin make the team the slower one, until they park."""
+    pace = Pace()
+    follow(pace, WARMING + 2 * TRIALS, 3 * scale, 6 * scale)
+    assert pace.is_alone
+    runs = follow(pace, FIRST_BETWEEN + 2 * TRIALS, 3 * scale, 2 * scale)
+    assert not pace.is_alone, f"still alone after {len(runs)} runs without the other threads"
+
+
+def test_what_trials_confirm_is_tried_less_often() -> None:
+    pace = Pace()
+    runs = follow(pace, 10 * BETWEEN, 4e-3, 6e-3)
+    assert runs[-BETWEEN:].count(False) <= 2 * TRIALS

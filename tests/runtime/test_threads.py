@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from ingot.codegen import cache, machine, spmd
 from ingot.codegen.builder import F64, Builder
 from ingot.codegen.kernel import kernel
+from ingot.runtime import cores
 from ingot.runtime.threads import PARK_AFTER_SECONDS, Team
 
 
@@ -47,6 +50,35 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
                 time.sleep(PARK_AFTER_SECONDS * 3)  # the workers park in between
             team.run(rows.ctypes.data, steps, scratches.ctypes.data, owner, wake=turn % 3 != 0)
             assert (a == turn * steps).all(), f"after run {turn} with {threads} threads: {set(a)}"
+    finally:
+        team.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system places no threads")
+def test_a_worker_wakes_off_the_callers_core_and_may_then_run_anywhere() -> None:
+    """What narrows a worker's cores for its waking is undone by the worker, each time."""
+    allowed = os.sched_getaffinity(0)
+    host = machine.host()
+    code = cache.addresses([shift()], host)[shift()]
+    a, b = np.zeros(64), np.zeros(64)
+    words = np.array([a.ctypes.data, b.ctypes.data, 64], np.int64)
+    counters, scratches = np.zeros((3, spmd.COUNTER_WORDS), np.int64), np.zeros(2, np.int64)
+    rows = np.array([[code, words.ctypes.data, 64, 2, counters.ctypes.data, 64]], np.int64)
+    before = {thread.native_id for thread in threading.enumerate()}
+    team = Team(2, host)
+    try:
+        (worker,) = {thread.native_id for thread in threading.enumerate()} - before
+        assert worker is not None
+        for _ in range(3):
+            time.sleep(PARK_AFTER_SECONDS * 5)
+            team.run(rows.ctypes.data, 1, scratches.ctypes.data, (rows, counters, words, scratches, a, b))
+            end = time.monotonic() + 5
+            while os.sched_getaffinity(worker) != allowed and time.monotonic() < end:
+                time.sleep(0.001)
+            assert os.sched_getaffinity(worker) == allowed
+        if len(allowed) > 1:
+            assert cores.keep_off_mine(worker) == allowed
+            assert len(os.sched_getaffinity(worker)) == len(allowed) - 1
     finally:
         team.close()
 
@@ -104,14 +136,15 @@ def test_an_interrupt_leaves_no_run_half_done() -> None:
 
     team = Team(2, host)
     time.sleep(PARK_AFTER_SECONDS * 20)
-    locks = list(team._wake)
+    (sleeper,) = team._sleepers
+    lock = sleeper.lock
     try:
-        team._wake[1] = Interrupted()  # type: ignore[assignment]
+        sleeper.lock = Interrupted()  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
             team.run(row.ctypes.data, 1, scratches.ctypes.data, (row, counters, words, scratches, a, b))
         assert (b == 1).all()
     finally:
-        team._wake[:] = locks
+        sleeper.lock = lock
         team.close()
 
 

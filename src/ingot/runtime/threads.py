@@ -16,6 +16,7 @@ import numpy as np
 from ingot.codegen import spmd
 from ingot.codegen.machine import Machine
 from ingot.errors import InputError
+from ingot.runtime import cores
 
 PARK_AFTER_SECONDS = 0.001
 
@@ -39,6 +40,34 @@ def _yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+class _Sleeper:
+    """How a worker is woken: the lock it waits for, its number in the system once it runs, and the cores that
+    it may run on when it is awake.
+    """
+
+    __slots__ = ("cores", "lock", "thread")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.thread = 0
+        self.cores: set[int] | None = None
+
+    def wake(self, place: bool = True) -> None:
+        """Let it go on; `place`: elsewhere than on the caller's core."""
+        if not self.lock.locked():
+            return  # it is about to
+        if place and self.thread:
+            self.cores = cores.keep_off_mine(self.thread)
+        self.lock.release()
+
+    def sleep(self) -> None:
+        """Wait to be woken. The worker itself calls this."""
+        self.lock.acquire()
+        if self.cores is not None:
+            cores.run_on(self.cores)
+
+
 class Team:
     """`threads` threads, of which the caller is the first. One run at a time."""
 
@@ -52,19 +81,18 @@ class Team:
         self._address = self._words.ctypes.data
         self._words[0], self._words[2] = threads, _yield_address()
         self._run, self._work = _RUN(runner.run), _WORK(runner.work)
-        self._wake = [threading.Lock() for _ in range(threads)]
+        self._sleepers = [_Sleeper() for _ in range(1, threads)]
         self._held: list[object] = []
         stop = threading.Event()
-        self._finalizer = weakref.finalize(self, _dismiss, stop, self._wake)
+        self._finalizer = weakref.finalize(self, _dismiss, stop, self._sleepers)
         if threads > 1:
             start = time.perf_counter()
             _IDLE(runner.idle)(self._address, 1000)
             turn = (time.perf_counter() - start) / 1000
             self._words[1] = max(1, int(PARK_AFTER_SECONDS / turn))
-            for me in range(1, threads):
+            for me, sleeper in enumerate(self._sleepers, 1):
                 self._words[spmd.WORDS_BEFORE_WORKERS + spmd.WORDS_PER_WORKER * me] = 1  # parked until woken
-                self._wake[me].acquire()
-                arguments = (runner.serve, self._words, me, self._wake[me], stop, self._held)
+                arguments = (runner.serve, self._words, me, sleeper, stop, self._held)
                 try:
                     threading.Thread(target=_worker, args=arguments, name=f"ingot-{me}", daemon=True).start()
                 except RuntimeError as error:
@@ -91,9 +119,8 @@ class Team:
         try:
             parked = self._run(self._address, table, steps, scratches, wake)
             if parked:
-                for lock in self._wake[1:]:
-                    if lock.locked():
-                        lock.release()
+                for sleeper in self._sleepers:
+                    sleeper.wake()
         finally:
             # Also when the user interrupts: workers must not go on in memory that is given back. What is done
             # already is not done again.
@@ -105,18 +132,17 @@ class Team:
         self._finalizer()
 
 
-def _dismiss(stop: threading.Event, wake: list[threading.Lock]) -> None:
+def _dismiss(stop: threading.Event, sleepers: list[_Sleeper]) -> None:
     stop.set()
-    for lock in wake:
-        if lock.locked():
-            lock.release()
+    for sleeper in sleepers:
+        sleeper.wake(place=False)
 
 
 def _worker(
     serve: int,
     words: np.ndarray,
     me: int,
-    wake: threading.Lock,
+    sleeper: _Sleeper,
     stop: threading.Event,
     held: list[object],  # noqa: ARG001  (only to keep it)
 ) -> None:
@@ -125,8 +151,9 @@ def _worker(
     It holds the memory it may look at (`words`, `held`), and not the team, which may end before it.
     """
     function, address, seen = _SERVE(serve), words.ctypes.data, 0
+    sleeper.thread = threading.get_native_id()
     while True:
-        wake.acquire()
+        sleeper.sleep()
         if stop.is_set():
             return
         seen = function(address, me, seen)
