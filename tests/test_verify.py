@@ -73,3 +73,14 @@ def test_digits_that_no_rounding_of_the_inputs_moves_are_those_of_float32() -> N
     np.testing.assert_allclose(Digits(1.0)(x), Digits()(x.double()), rtol=1e-6)
     with pytest.raises(VerificationError, match="differs from the module by"):
         verify_capture(capture(Digits(1.0), (x,)), Digits())
+
+
+def test_dimensions_that_a_branch_alone_fixes_and_makes_equal_are_drawn_together() -> None:
+    def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if q.sum() > 0:
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v) * 2
+
+    q = torch.ones(2, 3, 4, 8)
+    program = ingot.export(attended, (q, q.clone(), q.clone()))
+    assert len({case.sizes["k_batch"] for case in program.verification.cases}) > 1  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from ingot.errors import MissingExtraError, VerificationError, said_plainly
+from ingot.errors import ExportError, MissingExtraError, VerificationError, said_plainly
 from ingot.loading import require_directory
 from ingot.ops.registry import registered
 from ingot.program import TENSOR, Program, as_array
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
-    from ingot.verify import Report
+    from ingot.verify import Report, Runner
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
 
@@ -110,7 +110,7 @@ def export(
             file=sys.stderr,
         )
     elif verify:
-        captured, report = _verified(captured)
+        captured, report = verified(captured)
         announce_verification(report)
     announce(captured.assumptions)
     states = [*initial_states(captured), *carried_states(captured)]
@@ -168,8 +168,31 @@ def _foreign(model: ir.Model) -> list[str]:
     )
 
 
-def _verified(captured: Capture) -> tuple[Capture, Report]:
-    """The capture that was verified: the one with more dynamic dimensions where that one is right as well."""
+def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, Report]:
+    """The capture that was verified: the one with more dynamic dimensions where that one is right as well;
+    and where the model's code asks whether it is traced and is then another function, the one that heard no.
+
+    Raises:
+        VerificationError: see `ingot.verify`.
+    """
+    from ingot.verify import ingot_runner
+
+    try:
+        return _as_free_as_right(captured, runner or ingot_runner)
+    except VerificationError as error:
+        if captured.as_untraced is None:
+            raise
+        lines = dict.fromkeys(captured.recording.recorder.asked_traced)
+        try:
+            return _as_free_as_right(captured.as_untraced(), runner or ingot_runner)
+        except ExportError as other:
+            raise VerificationError(
+                f"{error} The model asks whether it is traced ({'; '.join(lines)}), and may be another "
+                f"function then; as it runs otherwise, it cannot be exported: {other}"
+            ) from other
+
+
+def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Report]:
     from ingot.capture.attempt import without_branches_of_the_example
     from ingot.verify import draws_of, tried_outside, verify_capture
 
@@ -177,12 +200,13 @@ def _verified(captured: Capture) -> tuple[Capture, Report]:
     wider = None if draws_of(captured) else without_branches_of_the_example(captured)
     if wider is not None:
         try:
-            wider = tried_outside(wider)  # first: the example itself may take the other way, to the same end
-            return wider, verify_capture(wider)
+            # first: the example itself may take the other way, to the same end
+            wider = tried_outside(wider, runner=runner)
+            return wider, verify_capture(wider, runner=runner)
         except VerificationError:
             pass  # the branch that the example took matters
-    report = verify_capture(captured)
-    return tried_outside(captured), report
+    report = verify_capture(captured, runner=runner)
+    return tried_outside(captured, runner=runner), report
 
 
 def announced(a: Assumption) -> bool:

@@ -209,7 +209,13 @@ def verify_capture(
     Raises:
         VerificationError: see `verify`.
     """
-    from ingot.capture.sample import edge_sizes, example_inputs, other_sizes, sampled_inputs
+    from ingot.capture.sample import (
+        edge_sizes,
+        example_inputs,
+        masking_nothing,
+        other_sizes,
+        sampled_inputs,
+    )
 
     module = captured.original if source is None else source
     trial = _Trial(captured, module, runner, rtol)
@@ -217,6 +223,8 @@ def verify_capture(
     inputs, sizes = example_inputs(captured, rng)
     later = CALLS_IN_A_ROW - 1 if captured.recording.states else 0
     trial.compare([inputs, *(sampled_inputs(captured, sizes, rng) for _ in range(later))], sizes)
+    for masks in masking_nothing(captured, inputs):
+        trial.compare([masks], sizes)
     tested = {tuple(sizes.items())}
     for drawn in other_sizes(captured, rng, DRAWS):
         if len(trial.report.cases) > OTHER_SHAPES:

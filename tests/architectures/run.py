@@ -50,9 +50,9 @@ def attempt(config_class: Any) -> tuple[str, str]:
     """`(status, reason)` of one architecture: unbuilt, pass, refused, wrong or crash."""
     import transformers
 
-    from ingot.capture.attempt import capture, without_branches_of_the_example
+    from ingot.capture.attempt import capture
     from ingot.errors import ExportError, VerificationError
-    from ingot.verify import tried_outside, verify_capture
+    from ingot.export import verified
     from tests.capture.support import ort_runner
 
     torch.manual_seed(0)
@@ -69,15 +69,7 @@ def attempt(config_class: Any) -> tuple[str, str]:
     except Exception as error:
         return "unbuilt", f"{type(error).__name__}: {first_line(error)}"
     try:
-        captured = capture(model, (), kwargs=given)
-        wider = without_branches_of_the_example(captured)
-        report = None
-        if wider is not None:
-            with contextlib.suppress(VerificationError):
-                wider = tried_outside(wider, runner=ort_runner)
-                report = verify_capture(wider, runner=ort_runner)
-                captured = wider
-        report = report or verify_capture(captured, runner=ort_runner)
+        captured, report = verified(capture(model, (), kwargs=given), ort_runner)
     except VerificationError as error:
         return "wrong", first_line(error)
     except ExportError as error:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Capture:
     assumptions: list[Assumption]
     attempt: Callable[[dict[str, int]], Recording]  # records again with other example sizes
     original: Any = None  # what verification compares with: a scripted module itself, not its graph run here
+    #: records again as the model runs where nobody traces it, if its code asks
+    as_untraced: Callable[[], Capture] | None = None
 
     @property
     def model(self) -> ir.Model:
@@ -97,8 +100,24 @@ def capture(
     dynamic_shapes: Any = "auto",
     opset: int = 20,
     state: str = "refuse",
+    untraced: bool = False,
 ) -> Capture:
-    """Record the model; see `ingot.export` for the arguments."""
+    """Record the model; see `ingot.export` for the arguments.
+
+    untraced: code of the model's that asks hears that it is not traced
+    """
+    again = partial(
+        capture,
+        model,
+        args,
+        kwargs=kwargs,
+        input_names=input_names,
+        output_names=output_names,
+        dynamic_shapes=dynamic_shapes,
+        opset=opset,
+        state=state,
+        untraced=True,
+    )
     if opset not in OPSETS:
         raise ExportError(
             f"opset_version is {opset!r}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}. Pass one of them."
@@ -150,10 +169,17 @@ def capture(
             first,
             marks,
             table.ranges,
+            untraced,
         )
         try:
             found = _captured(call, table)
-            return replace(found, original=original, assumptions=[*narrowed, *found.assumptions])
+            asks = bool(found.recording.recorder.asked_traced) and not untraced
+            return replace(
+                found,
+                original=original,
+                assumptions=[*narrowed, *found.assumptions],
+                as_untraced=again if asks else None,
+            )
         except CountsFound as found:
             arguments = arguments.with_counts(found.paths)
         except StateFound as found:

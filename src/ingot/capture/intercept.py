@@ -75,7 +75,10 @@ class Intercept(TorchFunctionMode):
             # The tensor itself takes the call apart, and its parts come here; or it leaves that to torch.
             asks_torch = not torch._C._is_torch_function_enabled()
             return func(*args, **kwargs) if asks_torch else NotImplemented
-        _refuse_perhaps_none(func, args, kwargs)
+        unsure = _perhaps_none(func, args, kwargs)
+        if unsure is not None:
+            with self:
+                return _two_calls(func, args, kwargs, unsure)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -139,20 +142,26 @@ class Intercept(TorchFunctionMode):
             g.env.operators.pop()
 
 
-def _refuse_perhaps_none(func: Any, args: Any, kwargs: Any) -> None:
-    """What may be None is no argument of a function that takes None too: its two calls are not alike."""
+def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
+    """What may be None among the arguments of a function that takes None too: its two calls are not alike."""
     if not any(isinstance(v, Maybe) for v in (*args, *kwargs.values())):
-        return
+        return None
     defaults = _defaults(func)
     named = dict(zip(defaults, args, strict=False)) | kwargs
-    for name, value in named.items():
-        if isinstance(value, Maybe) and defaults.get(name, 0) is None:
-            raise DataDependentError(
-                f"{quoted_line()}\n"
-                f"Only the run knows whether {name!r} of {func.__name__} is None here, and the call means "
-                "something else then. Call it in both branches, or give it a tensor in both "
-                "(attention_mask, for a transformer's attention)."
-            )
+    found = (v for n, v in named.items() if isinstance(v, Maybe) and defaults.get(n, 0) is None)
+    return next(found, None)
+
+
+def _two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
+    """A call without what may be None where it is, and with it elsewhere."""
+    from ingot.capture.stage import RUNTIME  # which needs this file
+
+    def given(value: Any) -> Callable[[], Any]:
+        instead = [value if a is unsure else a for a in args]
+        named = {k: value if a is unsure else a for k, a in kwargs.items()}
+        return functools.partial(func, *instead, **named)
+
+    return RUNTIME.choose(unsure.is_none, given(None), given(unsure.value))
 
 
 @functools.lru_cache(maxsize=1)

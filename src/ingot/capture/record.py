@@ -61,6 +61,8 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
         self.other_layouts = False  # whether they get the other answer
+        self.asked_traced: list[str] = []  # lines that ask whether a tensor is one without contents
+        self.untraced = False  # whether they hear that it is none
         self.seeded: str | None = None  # the line after which random numbers are the same in every call
         self.parameter_names: dict[int, str] = {}
         self.paused = False

@@ -34,6 +34,7 @@ from ingot.capture.signature import Arguments
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import Snapshot, StateSpec
 from ingot.capture.tensors import dtype_of
+from ingot.capture.traced import watched_questions
 from ingot.capture.translations import translated
 from ingot.capture.where import is_library_code, is_user_code, quoted_line
 from ingot.errors import DataDependentError
@@ -58,6 +59,7 @@ class Call:
     begins: Mapping[str, Begin] = field(default_factory=dict[str, "Begin"])  # for what the first call makes
     marks: Marks = field(default_factory=Marks)  # what is rewritten: one for all recordings of an export
     ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
+    untraced: bool = False  # whether its code hears that it is not traced
 
 
 @dataclass
@@ -84,6 +86,7 @@ def run_model(
     env.on_branch = lambda e: before_branch(e, recorder)
     env.on_check = lambda e: before_check(e, recorder)
     recorder.labels_of = snapshot.labels_of
+    recorder.untraced = call.untraced
     function = call.function
     if isinstance(function, torch.nn.Module):
         named = [*function.named_parameters(remove_duplicate=False), *function.named_buffers()]
@@ -124,6 +127,7 @@ def run_model(
             python_functions_run_as_they_are(),
             lists_of_tensors(recorder),
             watched_seeds(recorder),
+            watched_questions(recorder),
             snapshot.scripts.run_here(),
             Intercept(recorder),
             Dispatch(recorder),

@@ -238,6 +238,22 @@ def sampled_inputs(captured: Capture, sizes: dict[str, int], rng: np.random.Gene
     ]
 
 
+def masking_nothing(captured: Capture, inputs: list[Any]) -> Iterator[list[Any]]:
+    """The inputs with masks of ones, where the model's code goes another way when it is traced: that one is
+    then for masks of something else.
+    """
+    masks = [
+        i
+        for i, x in enumerate(inputs)
+        if isinstance(x, torch.Tensor)
+        and not x.is_floating_point()
+        and not x.is_complex()
+        and bool(((x == 0) | (x == 1)).all())
+    ]
+    if captured.recording.recorder.asked_traced and not all(bool((inputs[i] == 1).all()) for i in masks):
+        yield [torch.ones_like(x) if i in masks else x for i, x in enumerate(inputs)]
+
+
 def fair_inputs(captured: Capture, inputs: list[Any], sizes: Mapping[str, int]) -> list[Any] | None:
     """The inputs with offsets that begin at 0, never fall and stay inside; None where there are too few of
     them. torch reads and writes outside of its memory for others. Those that are fair stay as they are.

@@ -529,7 +529,7 @@ class SizeEnv(ShapeEnv):
                 self.put(symbol, sympy.Integer(found.size))
         for drop, (keep, _, _) in self.unified.items():
             if drop not in unified:
-                self.put(drop, keep)
+                self.put(drop, self.canon_dims(keep))
 
     def notes(self) -> Any:
         """What was written down so far, to be given to `forget`."""

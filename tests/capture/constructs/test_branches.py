@@ -494,6 +494,18 @@ def attributes_in_slots(x: T) -> tuple[T, int]:
     return s.h, s.n
 
 
+@case(*SIGNS)
+def mask_that_is_none_on_one_side(x: T) -> T:
+    mask = None if x.sum() > 0 else torch.ones(x.shape[0], x.shape[0], dtype=torch.bool).tril()
+    return nn.functional.scaled_dot_product_attention(x[None], x[None] * 2, x[None], mask)
+
+
+@case(*SIGNS)
+def bounds_of_which_one_may_be_none(x: T) -> T:
+    least = x.mean() if x.sum() > 0 else None
+    return torch.clamp(x, least, max=x.max() / 2)
+
+
 @case.parametrize()
 def test_branches(case: Case) -> None:
     """Both sides of every branch, in several sizes."""
