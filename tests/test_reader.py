@@ -249,3 +249,25 @@ def test_nodes_behind_those_that_read_them(swapped: bool, shadowed: bool, lift: 
     assert found is not None
     assert found.ordered == (not swapped and not shadowed)
     assert plain(found.model) == plain(ir.from_proto(proto))
+
+
+@pytest.mark.parametrize("dims", [(), (0,), (1,), (127,), (128,), (3, 0, 5), (2, 300), (20_000,)])
+@pytest.mark.parametrize("named", [False, True])
+def test_floats_that_are_listed_are_read_from_the_message(dims: tuple[int, ...], named: bool) -> None:
+    array = np.random.default_rng(7).standard_normal(dims).astype(np.float32)
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=dims, name="of a tensor" if named else "")
+    tensor.float_data.extend(array.ravel().tolist())
+    proto = model(node=helper.make_node("Constant", [], ["made"], value=tensor))
+    found = read(proto, lift=True)
+    assert found is not None
+    held = found.model.graph.initializers["made"].const_value
+    assert held is not None
+    np.testing.assert_array_equal(held.numpy(), array)
+    assert held.numpy().flags.aligned
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_as_many_floats_as_the_shape_says_or_an_error(count: int) -> None:
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=(4,), name="weight", float_data=[1.0] * count)
+    with pytest.raises(ModelError, match="weight"):
+        load(model(initializer=tensor))

@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import google.protobuf.message
 import numpy as np
@@ -42,6 +42,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 LEAST_VIEW = 1 << 16
 #: Files of fewer bytes are read when they are opened, which takes a millisecond at the most.
 LEAST_MAPPED = 1 << 22
+#: Of fewer bytes protobuf copies the weights in less time than it takes to find them.
+LEAST_SPLIT = 1 << 20
 #: What TensorProto's fields of numbers may hold; raw data may be of any type.
 _HELD = {
     FLOAT_DATA: frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.COMPLEX64}),
@@ -53,9 +55,9 @@ EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
 
 
 @contextlib.contextmanager
-def collector_paused() -> Generator[None, None, None]:
+def collector_paused(*, settled: bool = False) -> Generator[None, None, None]:
     """While a model is made: thousands of objects that stay, which Python would look through again and again
-    for garbage, in a third of the time.
+    for garbage, in a third of the time. settled: afterwards they count as old, as if it had done so.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -63,10 +65,13 @@ def collector_paused() -> Generator[None, None, None]:
         yield
     finally:
         if was_on:
+            if settled and not gc.get_freeze_count():  # nobody has set objects aside that would come back
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
-@collector_paused()
+@collector_paused(settled=True)
 def load(source: Source, *, lift: bool = False) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is. Nodes that stand before one that they read are brought into order.
@@ -128,14 +133,14 @@ def _serialised(content: memoryview, subject: str, directory: Path | None, lift:
     if not content.nbytes:
         raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
     content = content.cast("B")
-    pieces = split(content) if sys.byteorder == "little" else None
+    pieces = split(content) if content.nbytes >= LEAST_SPLIT and sys.byteorder == "little" else None
     if pieces is not None:
         proto = _parse(pieces[0], subject)
         arrays = _arrays(proto.graph, pieces[1])
         model = None if arrays is None else _model(proto, subject, directory, lift, arrays)
         if model is not None:
             return model
-    return _whole(_parse(bytes(content), subject), subject, directory, lift)
+    return _whole(_parse(content, subject), subject, directory, lift)
 
 
 def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, lift: bool) -> ir.Model:
@@ -171,12 +176,12 @@ def _array(tensor: onnx.TensorProto, cut: Cut) -> np.ndarray[Any, Any] | None:
     return np.frombuffer(content, layout[0]).reshape(tuple(tensor.dims))
 
 
-def _parse(content: bytes, subject: str) -> onnx.ModelProto:
+def _parse(content: bytes | memoryview, subject: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto.ParseFromString(cast("bytes", content))  # which takes a view as well
     except google.protobuf.message.DecodeError as error:
-        kind = _kind(content)
+        kind = _kind(bytes(content))
         what = f"this is {kind}, not ONNX" if kind else "truncated or corrupt, or not ONNX"
         raise ModelError(
             f"{subject}: {what} ({len(content):,} bytes do not parse). Export or download the model again."
@@ -233,7 +238,7 @@ def _model(
         model = _read(proto, subject)
         _decode(model, subject)
         external = list(_external(model))
-    files: dict[Path, FileState | None] = {}
+    files: dict[str, _WeightsFile] = {}
     for name, tensor in external:
         if directory is None:
             raise ModelError(
@@ -241,12 +246,13 @@ def _model(
                 "unknown here. Give the path of the .onnx file."
             )
         tensor.base_dir = directory
-        _check_external(subject, name, tensor, directory)
-        place = Path(tensor.path)
-        if place not in files:
-            files[place] = state_of(place)
+        location = str(tensor.location)
+        file = files.get(location)
+        if file is None:
+            file = files[location] = _weights_file(subject, name, tensor, directory)
+        _check_length(subject, name, tensor, file)
     if files:
-        note_files(model, [state for state in files.values() if state is not None])
+        note_files(model, [file.state for file in files.values() if file.state is not None])
     return model if read is not None and read.ordered else in_order(model, subject)
 
 
@@ -337,7 +343,13 @@ def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
                     yield node.name or node.op_type, attribute.value
 
 
-def _check_external(subject: str, name: str, tensor: ir.ExternalTensor, directory: Path) -> None:
+class _WeightsFile(NamedTuple):
+    size: int
+    state: FileState | None
+
+
+def _weights_file(subject: str, name: str, tensor: ir.ExternalTensor, directory: Path) -> _WeightsFile:
+    """The file that a weight is in; it stands in the model's directory."""
     path = Path(tensor.path)
     if not path.resolve().is_relative_to(directory.resolve()):
         raise ModelError(
@@ -349,11 +361,14 @@ def _check_external(subject: str, name: str, tensor: ir.ExternalTensor, director
             f"{subject}: the weights file {str(tensor.location)!r} is missing (weight {name!r} is in it). "
             f"Put it next to the model, into {directory.resolve()}."
         )
+    return _WeightsFile(path.stat().st_size, state_of(path))
+
+
+def _check_length(subject: str, name: str, tensor: ir.ExternalTensor, file: _WeightsFile) -> None:
     needed = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
-    found = path.stat().st_size
-    if needed > found:
+    if needed > file.size:
         raise ModelError(
-            f"{subject}: the weights file {str(tensor.location)!r} has {found:,} bytes, "
+            f"{subject}: the weights file {str(tensor.location)!r} has {file.size:,} bytes, "
             f"and weight {name!r} ends at "
             f"byte {needed:,}. It is truncated: copy or download it again."
         )

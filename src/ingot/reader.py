@@ -25,6 +25,7 @@ from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
 from ingot.ops.tensors import ArrayTensor
+from ingot.wire import floats_header
 
 Array = np.ndarray[Any, Any]
 Scope = dict[str, ir.Value]
@@ -175,7 +176,8 @@ class _Reader:
                 if name not in fixed:
                     if name in scope:
                         raise _UnusualError
-                    self._require_new(name, outer)
+                    if outer:
+                        self._require_new(name, outer)
                     self._lifted(tensor, name, scope, arrays.constants.get(number), initializers, small)
                     continue
             made: list[ir.Value] = []
@@ -247,7 +249,7 @@ class _Reader:
         tensor, key = self._tensor(proto, name, array), None
         if type(tensor) is ArrayTensor and tensor.size <= _SMALL:
             found = tensor.numpy()
-            key = tensor.dtype, found.shape, found.tobytes()
+            key = proto.data_type, found.shape, found.tobytes()
             known = small.get(key)
             if known is not None:
                 if type(name) is not str:  # bytes: no UTF-8
@@ -291,17 +293,21 @@ class _Reader:
             if value is None and given:
                 value = _find(given, scopes, _LaterError if self.ordered else _UnusualError)
             inputs.append(value)
-        return ir.Node(
+        node = ir.Node(
             domain,
             op_type,
             inputs,
-            [self._attribute(attribute, name or op_type, scopes, array) for attribute in proto.attribute],
             overload=proto.overload,
             outputs=outputs,
             name=name,
             doc_string=proto.doc_string or None,
             metadata_props=_properties(proto),
         )
+        attributes = node.attributes.data  # given to the constructor, each would be looked at again
+        for attribute in proto.attribute:
+            made = self._attribute(attribute, name or op_type, scopes, array)
+            attributes[made.name] = made
+        return node
 
     def _attribute(
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
@@ -395,6 +401,10 @@ def _numbers(proto: onnx.TensorProto, dims: tuple[int, ...]) -> Array:
             if len(content) == size:
                 return np.frombuffer(content, dtype)
         elif proto.data_type in _NUMBERS:
+            if proto.data_type == onnx.TensorProto.FLOAT:
+                packed = _packed_floats(proto, dims, size)
+                if packed is not None:
+                    return packed
             numbers = getattr(proto, _NUMBERS[proto.data_type])
             if len(numbers) * dtype.itemsize == size:
                 return np.array(numbers[:], dtype)  # of a list: protobuf's own is asked for each number
@@ -405,6 +415,17 @@ def _numbers(proto: onnx.TensorProto, dims: tuple[int, ...]) -> Array:
     # More or fewer numbers than its shape says, or no such type, which onnx_ir asserts.
     except (ValueError, TypeError, AssertionError) as error:
         raise _UnusualError from error
+
+
+def _packed_floats(proto: onnx.TensorProto, dims: tuple[int, ...], size: int) -> Array | None:
+    """What `float_data` holds, without a Python object for each: they lie in the message as in memory. None
+    where protobuf writes something else before them.
+    """
+    content = proto.SerializeToString()
+    before = floats_header(dims, size)
+    if not content.startswith(before):
+        return None
+    return np.frombuffer(content, np.float32, size // 4, len(before)).copy()  # to an aligned place
 
 
 def _constant(node: onnx.NodeProto) -> tuple[str, onnx.TensorProto] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 #: Data of fewer bytes are left in: finding them takes longer than protobuf takes to copy them.
@@ -19,6 +20,7 @@ _GRAPH = 7  # of ModelProto
 _NODE, _INITIALIZER = 1, 5  # of GraphProto
 _OP_TYPE, _ATTRIBUTE = 4, 5  # of NodeProto
 _TENSOR = 5  # of AttributeProto
+_DIMS, _DATA_TYPE, _FLOAT = 1, 2, 1  # of TensorProto, and its number for float32
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 #: The fields of TensorProto that hold numbers as they lie in memory.
@@ -116,6 +118,13 @@ def joined(content: memoryview, sizes: Mapping[int, int]) -> Iterator[bytes | me
         yield from parts
 
 
+@cache
+def floats_header(dims: tuple[int, ...], size: int) -> bytes:
+    """What stands before the numbers of a TensorProto of float32 with this many bytes of `float_data`."""
+    sizes = b"".join(_number(_DIMS, size) for size in dims)
+    return sizes + _number(_DATA_TYPE, _FLOAT) + _bytes_header(FLOAT_DATA, size)
+
+
 def _tensor(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] | None:
     """The data of a TensorProto, and what else it says; None where they are few, or not in one piece."""
     found: tuple[int, int, int, int] | None = None
@@ -209,9 +218,21 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
 
 def _bytes_header(field: int, size: int) -> bytes:
     """The tag and the length of a field of bytes."""
-    header = bytearray([field << 3 | _BYTES])
-    while size >= 0x80:
-        header.append(size & 0x7F | 0x80)
-        size >>= 7
-    header.append(size)
-    return bytes(header)
+    return bytes((field << 3 | _BYTES,)) + _encoded(size)
+
+
+def _number(field: int, value: int) -> bytes:
+    """A field that holds a number."""
+    return bytes((field << 3 | _VARINT,)) + _encoded(value)
+
+
+def _encoded(value: int) -> bytes:
+    """A number that is not negative, seven bits in each byte."""
+    if value < 0x80:
+        return bytes((value,))
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

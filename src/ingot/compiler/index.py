@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
@@ -19,6 +17,7 @@ from ingot.ops.choices import CHOICES, check_choices
 from ingot.ops.control import Control
 from ingot.ops.create import tensor_array
 from ingot.ops.registry import Array, Facts, LazyFacts, Op, find, load_families
+from ingot.ops.tensors import ArrayTensor
 from ingot.passes.edit import subgraphs_of
 
 #: Smaller weights are computed now, in bytes; larger ones when a kernel packs them.
@@ -146,9 +145,12 @@ def _facts_of_initializer(value: ir.Value) -> Facts:
         raise ModelError(
             f"initializer {value.name!r} has no data; the file is incomplete. Save the model again."
         )
+    if type(tensor) is ArrayTensor:
+        array = tensor.numpy()
+        return Facts(array.dtype, array.shape, array)
     is_string = tensor.dtype == ir.DataType.STRING
     if isinstance(tensor, ir.LazyTensor) and not is_string and tensor.nbytes > LEAST_LAZY:
         return LazyFacts(tensor.dtype.numpy(), tuple(tensor.shape.numpy()), tensor.numpy)
     # Tensors of strings say that they are bytes.
-    array: np.ndarray[Any, Any] = tensor_array(tensor) if is_string else tensor.numpy()
+    array = tensor_array(tensor) if is_string else tensor.numpy()
     return Facts(array.dtype, array.shape, array)

@@ -132,6 +132,10 @@ def _by_rows(arrays: Sequence[Array], dtype: DType, function: Function) -> Array
     return result
 
 
+def _square(x: Array) -> Array:
+    return np.square(widen(x))
+
+
 def _dtype_error(node: ir.Node, a: DType, b: DType) -> ModelError:
     return ModelError(
         f"{label(node)}: inputs have dtypes {a} and {b}, and must have one. Insert a Cast before it."
@@ -270,6 +274,10 @@ class Pow(Elementwise):
         with np.errstate(all="ignore"):
             if is_integer(base.dtype) and is_integer(exponent.dtype):
                 result = power(base, exponent)
+            elif is_float(base.dtype) and exponent.shape == () and exponent.item() == 2:
+                if base.size > _BLOCK:
+                    return [_by_rows([base], base.dtype, _square)]
+                result = _square(base)
             else:
                 result = np.power(base.astype(FLOAT64), exponent.astype(FLOAT64))
         return [rounded(result, base.dtype)]

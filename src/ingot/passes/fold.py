@@ -76,6 +76,7 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
     count = 0
     #: results that only nodes read which will be folded in their turn: most never become initializers
     pending: _Pending = {}
+    integers: dict[ir.Value, bool] = {}
     for node in list(graph):
         op_type, inputs = node.op_type, node.inputs
         known = True
@@ -93,7 +94,7 @@ def _fold_graph(graph: ir.Graph, limit: int, dims: Dims) -> int:
             continue
         feeding = [value for value in inputs if value is not None]
         waiting = [value for value in feeding if value in pending]
-        results = None if waiting or op_type not in _OF_SHAPES else _by_shape(node, dims)
+        results = None if waiting or op_type not in _OF_SHAPES else _by_shape(node, dims, integers)
         if results is None and known and feeding:
             results = _by_value(node, limit, pending)
         if results is None:
@@ -168,10 +169,12 @@ def _settle(value: ir.Value, graph: ir.Graph, pending: _Pending) -> None:
     replace(node, values)
 
 
-def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
-    """The value of a node of _OF_SHAPES, where every size is proved to be a number."""
+def _by_shape(node: ir.Node, dims: Dims, integers: dict[ir.Value, bool]) -> list[Array] | None:
+    """The value of a node of _OF_SHAPES, where every size is proved to be a number. integers: what is known
+    of whether values are int64.
+    """
     output = node.outputs[0]
-    if not _is_int64(output):
+    if not _is_int64(output, integers):
         return None
     keys = dims.content(output)
     if keys is None or not all(isinstance(key, int) for key in keys):
@@ -184,10 +187,24 @@ def _by_shape(node: ir.Node, dims: Dims) -> list[Array] | None:
     return [np.array(keys, np.int64).reshape(tuple(int(n) for n in shape if isinstance(n, int)))]
 
 
-def _is_int64(value: ir.Value | None) -> bool:
-    """Whether what is computed of shapes is of their dtype: also where the graph declares none."""
-    if value is None:
-        return False
+def _is_int64(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
+    """Whether what is computed of shapes is of their dtype: also where the graph declares none, since it is
+    that of the first operand then.
+    """
+    path = [value]
+    while (result := known.get(path[-1], _dtype_said(path[-1]))) is None:
+        node = path[-1].producer()
+        first = None if node is None else input_at(node, 0)
+        if first is None:
+            result = False
+            break
+        path.append(first)
+    known.update(dict.fromkeys(path, result))
+    return result
+
+
+def _dtype_said(value: ir.Value) -> bool | None:
+    """Whether a value is int64 by what stands there; None where its dtype follows from its node's inputs."""
     node = value.producer()
     if value.dtype is not None or node is None:
         return value.dtype == ir.DataType.INT64
@@ -196,7 +213,7 @@ def _is_int64(value: ir.Value | None) -> bool:
     if node.op_type == "Cast":
         return attr_int(node, "to", 0) == ir.DataType.INT64
     array = constant_of(value)
-    return _is_int64(input_at(node, 0)) if array is None else array.dtype == np.int64
+    return None if array is None else array.dtype == np.int64
 
 
 def _by_value(node: ir.Node, limit: int, pending: _Pending) -> list[Array] | None:

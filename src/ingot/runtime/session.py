@@ -67,7 +67,7 @@ class InferenceSession:
             raise TypeError(f"InferenceSession has no option {', '.join(map(repr, unknown))}")
         self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
-        with collector_paused():
+        with collector_paused(settled=True):
             model = _load(path_or_bytes, lift=self._optimises)
             self._open(model, _again(path_or_bytes, model))
 
