@@ -49,6 +49,15 @@ a millionth of the middle of two elements for the middle. With `align_corners` a
 scales, files of opset 11 to 18 count the whole elements of the result, which is what those opsets' text and
 ONNX Runtime say (but with `antialias`); of opset 19 and newer the length times the scale, a fraction, as
 `onnx.reference` has it.
+
+Files that ONNX Runtime's optimiser has written: of the operators that it puts between integers
+(com.microsoft's QLinear*, QGemm, QAttention, DynamicQuantizeMatMul …) each gives the same integers here as
+there, given the same inputs, but a Softmax's share at the middle of two. QLinearSoftmax counts in whole parts
+of 1, whose number is rounded down (254 for the usual scale of 1 / 255), and saturates where ONNX Runtime's
+int8 one overflows. Whole files of integers may still be some percent apart, as ONNX Runtime's own answers are
+from one optimisation level or thread count to another: the last bit of a float decides which of two integers
+a value becomes, and what follows amplifies it. Normalisations of float16 and bfloat16 round their result
+once, as ONNX Runtime does; `onnx.reference` rounds between their steps.
 """
 
 

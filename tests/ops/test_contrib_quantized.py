@@ -12,7 +12,6 @@ import pytest
 from onnx import helper, numpy_helper
 
 import ingot
-from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import find
 
 ort = pytest.importorskip("onnxruntime")
@@ -108,13 +107,27 @@ def test_float_operators_between_integers(dtype: np.dtype) -> None:
     )
     compare("QLinearSigmoid", [x, number(0.05), zero, number(1 / 256), low], (0,), dtype)
     compare("QLinearLeakyRelu", [x, number(0.05), zero, number(0.06), y_zero], (0,), dtype, alpha=0.1)
-    compare("QLinearSoftmax", [x, number(0.05), zero, number(1 / 256), low], (0,), dtype, axis=-1, opset=13)
     ends = [number(0.05), zero, number(0.04), y_zero]
-    ties = {"apart": 1.0, "share": 0.05}  # of averages, at the middle between two integers
-    compare("QLinearGlobalAveragePool", [image, *ends], (0,), dtype, **ties)
-    compare("QLinearAveragePool", [image, *ends], (0,), dtype, kernel_shape=[3, 3], strides=[2, 2], **ties)
+
+    compare("QLinearGlobalAveragePool", [image, *ends], (0,), dtype)
+    compare("QLinearAveragePool", [image, *ends], (0,), dtype, kernel_shape=[3, 3], strides=[2, 2])
     parts = [x, number(0.05), zero, random_bytes(rng, dtype, 5, 37), number(0.04), y_zero]
     compare("QLinearConcat", [number(0.04), y_zero, *parts], (2, 5), dtype, axis=0)
+
+
+@each_byte
+@pytest.mark.parametrize("y_scale", [1 / 255, 1 / 256, 0.0037, 0.011, 0.7])
+def test_softmax_counts_in_whole_parts_of_one(y_scale: float, dtype: np.dtype) -> None:
+    """Their number is rounded down: 254 for the float32 next to 1 / 255."""
+    rng = np.random.default_rng(5)
+    zero, low = random_bytes(rng, dtype), np.array(max(np.iinfo(dtype).min, -120), dtype)
+    for x_scale in (0.001, 0.05, 0.4):
+        inputs = [random_bytes(rng, dtype, 11, 37), number(x_scale), zero, number(y_scale), low]
+        compare("QLinearSoftmax", inputs, (0,), dtype, axis=-1, opset=13)
+        inputs[0] = random_bytes(rng, dtype, 4, 6, 5)
+        compare("QLinearSoftmax", inputs, (0,), dtype, axis=1, opset=13)
+        compare("QLinearSoftmax", inputs, (0,), dtype, opset=12)
+        compare("QLinearSoftmax", inputs, (0,), dtype, on_host=True, axis=1, opset=12)
 
 
 def test_means_over_axes() -> None:
@@ -203,14 +216,11 @@ def test_rows_of_tables_of_few_bits() -> None:
             compare("GatherBlockQuantized", inputs, (1,), F, on_host=True, **attributes)
 
 
-def test_an_order_of_memory_that_is_not_onnx() -> None:
-    inputs = [
-        np.zeros((1, 4, 4, 2), np.uint8),
-        number(1),
-        number(0, np.uint8),
-        number(1),
-        number(0, np.uint8),
-    ]
-    model = model_of("QLinearGlobalAveragePool", inputs, (0,), np.uint8, channels_last=1)
-    with pytest.raises(UnsupportedOperatorError, match="channels_last"):
-        ingot.InferenceSession(model).run(None, {"i0": inputs[0]})
+@pytest.mark.parametrize("op", ["QLinearGlobalAveragePool", "QLinearAveragePool"])
+def test_channels_last(op: str) -> None:
+    x = random_bytes(np.random.default_rng(9), BYTES[0], 2, 6, 5, 7)
+    ends = [number(0.05), number(3, np.uint8), number(0.04), number(7, np.uint8)]
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 1]} if op == "QLinearAveragePool" else {}
+    model = model_of(op, [x, *ends], (0,), np.uint8, channels_last=1, **attributes)
+    (want,) = ort.InferenceSession(model.SerializeToString()).run(None, {"i0": x})
+    np.testing.assert_array_equal(ingot.InferenceSession(model).run(None, {"i0": x})[0], want)

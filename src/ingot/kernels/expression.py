@@ -120,6 +120,15 @@ def identity(dtype: str) -> Expression:
     return Expression((dtype,), (), (0,))
 
 
+def converted(expression: Expression, dtype: str) -> Expression:
+    """The expression with its one result in another dtype; itself where it has that already."""
+    if expression.result_dtypes == (dtype,):
+        return expression
+    last = len(expression.leaves) + len(expression.steps)
+    step = plain_step("Cast", expression.results, dtype)
+    return expression_of(expression.leaves, (*expression.steps, step), (last,))
+
+
 def supports(
     op: str, dtypes: Sequence[str], dtype: str | None = None, attrs: dict[str, Any] | None = None
 ) -> bool:

@@ -21,7 +21,7 @@ from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
-from ingot.kernels.expression import Expression, Step, emit, identity
+from ingot.kernels.expression import Expression, Step, converted, emit, identity
 from ingot.kernels.reduce import accumulator
 from ingot.kernels.walk import Layout, Place, Walk, plan
 
@@ -215,19 +215,26 @@ def normalize(
     )
 
 
+def _wide(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
+
+
 def affine(dtype: str, scale: str | None, bias: str | None) -> Expression:
-    """y -> y · scale + bias; each of which may be absent. `scale` and `bias` are their dtypes."""
-    leaves = (dtype, *(d for d in (scale, bias) if d is not None))
+    """y -> y · scale + bias; each of which may be absent. `scale` and `bias` are their dtypes; y is as wide
+    as a kernel computes with, and the result is rounded to `dtype` once.
+    """
+    wide = _wide(dtype)
+    leaves = (wide, *(d for d in (scale, bias) if d is not None))
     steps: list[Step] = []
     value = 0
     for leaf, op in enumerate(op for op, d in (("Mul", scale), ("Add", bias)) if d is not None):
         operand = leaf + 1
-        if leaves[operand] != dtype:
-            steps.append(Step("Cast", (operand,), dtype))
+        if leaves[operand] != wide:
+            steps.append(Step("Cast", (operand,), wide))
             operand = len(leaves) + len(steps) - 1
-        steps.append(Step(op, (value, operand), dtype))
+        steps.append(Step(op, (value, operand), wide))
         value = len(leaves) + len(steps) - 1
-    return Expression(leaves, tuple(steps), (value,))
+    return converted(Expression(leaves, tuple(steps), (value,)), dtype)
 
 
 def layer_norm(
@@ -249,7 +256,9 @@ def layer_norm(
     scale and bias broadcast to x's shape. total: where x + residual is stored too.
     """
     dtype = name_of(x.dtype)
-    prologue = None if residual is None else Expression((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
+    own = identity(dtype)
+    if residual is not None:
+        own = Expression((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
     given = [v for v in (scale, bias) if v is not None]
     names = [None if v is None else name_of(v.dtype) for v in (scale, bias)]
     return normalize(
@@ -260,7 +269,7 @@ def layer_norm(
         machine,
         eps=eps,
         operands=[] if residual is None else [residual],
-        prologue=prologue,
+        prologue=converted(own, _wide(dtype)),
         total=total,
         extras=given,
         epilogue=affine(dtype, *names),
@@ -291,6 +300,7 @@ def group_norm(
         range(2, x.rank),
         machine,
         eps=eps,
+        prologue=converted(identity(name_of(x.dtype)), _wide(name_of(x.dtype))),
         extras=extras,
         epilogue=affine(name_of(x.dtype), name_of(scale.dtype), name_of(bias.dtype)),
         label=label or "group_norm",

@@ -2,8 +2,8 @@
 what they compute, and weights of a few bits in blocks.
 
 Where ONNX Runtime computes in float32 between integers, the same steps are taken in the same order, so that
-results are the same bits; where it takes another way for the same sums (averages, Softmax), a value at the
-middle between two steps may take either.
+results are the same bits; where it takes another way for the same sums (Softmax), a value at the middle
+between two steps may take either.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import View as Memory
 from ingot.kernels.call import constant
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.definitions import dequantize, quantize
+from ingot.kernels.expression import Step, expression_of
 from ingot.kernels.few_bits import few_bits, supports
 from ingot.kernels.few_bits_integers import definition as bytes_definition
 from ingot.kernels.few_bits_integers import few_bits_integers, pack_few_bits
 from ingot.kernels.few_bits_integers import supports as supports_bytes
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
+from ingot.kernels.reduce import reduce
 from ingot.kernels.units import DTYPES
 from ingot.ops.fused import computed
 from ingot.ops.linear import matmul_shape
@@ -45,7 +46,6 @@ from ingot.ops.registry import (
     broadcast,
     find,
     given,
-    label,
     need,
     normal_axis,
     present,
@@ -93,6 +93,10 @@ def _are_bytes(plan: Lowering, *values: ir.Value | None) -> bool:
     return all(v is None or name_of(plan.facts(v).dtype) in DTYPES for v in values)
 
 
+def _number(zero: Array | None) -> Any:
+    return np.int32(0) if zero is None else zero.reshape(()).astype(np.int32)
+
+
 class _Through(Op):
     """A float operator on integers: dequantised before it, quantised after it, in one kernel where they can.
 
@@ -104,7 +108,7 @@ class _Through(Op):
 
     def attributes(self, node: ir.Node) -> list[ir.Attr]:
         """Those of the float operator."""
-        return [a for name, a in node.attributes.items() if name not in ("channels_last", "opset")]
+        return [a for name, a in node.attributes.items() if name != "opset"]
 
     def extra(self, node: ir.Node, shape: tuple[int, ...]) -> list[Array]:
         """Further inputs of the float operator."""
@@ -123,11 +127,6 @@ class _Through(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The float operator's shape, the first operand's dtype."""
-        if attr_int(node, "channels_last", 0):
-            raise UnsupportedOperatorError(
-                f"{label(node)}: channels_last=1 is an order of memory that only ONNX Runtime writes. "
-                "Save the model before its optimisations."
-            )
         facts = [need(node, inputs, self._position(i)) for i in range(self._count(node))]
         floats: list[Facts | None] = [Facts(FLOAT32, f.shape) for f in facts]
         floats += [Facts(a.dtype, a.shape, a) for a in self.extra(node, facts[0].shape)]
@@ -147,11 +146,24 @@ class _Through(Op):
         reals = [_real(*part) for part in parts] + self.extra(node, parts[0][0].shape)
         (result,) = find("", self.float_op).evaluate(self._node(node, len(reals)), reals)
         scale, zero = self._end(inputs)
-        return [_whole(result.astype(np.float32), scale, zero, parts[0][0].dtype)]
+        return [self.quantised(result.astype(np.float32), scale, zero, parts[0][0].dtype)]
+
+    def quantised(self, real: Array, scale: Array, zero: Array | None, dtype: DType) -> Array:
+        """What the float operator's result becomes."""
+        return _whole(real, scale, zero, dtype)
+
+    def lower_quantised(
+        self, plan: Lowering, value: ir.Value, real: ir.Value, scale: ir.Value, zero: ir.Value | None
+    ) -> bool:
+        """See `quantised`."""
+        return plan.wait(value, "QuantizeLinear", [real, *_numbers(plan, scale, zero)])
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Steps before and after the float operator's kernel."""
-        parts, (scale, zero) = self._parts(node.inputs), self._end(node.inputs)
+        return self._lowered(node, plan, node.inputs)
+
+    def _lowered(self, node: ir.Node, plan: Lowering, inputs: Sequence[ir.Value | None]) -> bool:
+        parts, (scale, zero) = self._parts(inputs), self._end(inputs)
         if not _are_bytes(plan, *(x for x, _, _ in parts)) or any(
             is_many(plan, v) for part in parts for v in part[1:]
         ):
@@ -163,7 +175,7 @@ class _Through(Op):
         reals += [plan.known(a) for a in self.extra(node, plan.facts(parts[0][0]).shape)]
         value = node.outputs[0]
         real = computed(plan, self.float_op, reals, plan.facts(value).shape, FLOAT32, self.attributes(node))
-        return plan.wait(value, "QuantizeLinear", [real, *_numbers(plan, scale, zero)])
+        return self.lower_quantised(plan, value, real, scale, zero)
 
 
 def _through(name: str, float_op: str, doc: str) -> None:
@@ -173,27 +185,120 @@ def _through(name: str, float_op: str, doc: str) -> None:
 
 _through("QLinearSigmoid", "Sigmoid", "Sigmoid of dequantised integers, quantised.")
 _through("QLinearLeakyRelu", "LeakyRelu", "LeakyRelu of dequantised integers, quantised.")
-_through("QLinearAveragePool", "AveragePool", "AveragePool of dequantised integers, quantised.")
-_through("QLinearGlobalAveragePool", "GlobalAveragePool", "The mean of each channel, quantised.")
+
+
+@register("QLinearAveragePool", since=1, domain=_DOMAIN)
+class QLinearAveragePool(_Through):
+    """AveragePool of dequantised integers, quantised; the zero point is added before it is rounded."""
+
+    float_op = "AveragePool"
+
+    def quantised(self, real: Array, scale: Array, zero: Array | None, dtype: DType) -> Array:
+        """Saturate(round(real / scale + zero))."""
+        moved = real / scale.reshape(()) + np.float32(_number(zero))
+        return _whole(moved.astype(np.float32), np.ones((), np.float32), None, dtype)
+
+    def lower_quantised(
+        self, plan: Lowering, value: ir.Value, real: ir.Value, scale: ir.Value, zero: ir.Value | None
+    ) -> bool:
+        """See `quantised`."""
+        real = _waiting(plan, "Div", [real, *_numbers(plan, scale)])
+        if zero is not None:
+            real = _waiting(plan, "Add", [real, _waiting(plan, "Cast", _numbers(plan, zero))])
+        return plan.wait(value, "QuantizeLinear", [real, plan.known(np.ones((), np.float32))])
+
+
+@register("QLinearGlobalAveragePool", since=1, domain=_DOMAIN)
+class QLinearGlobalAveragePool(_Through):
+    """The mean of each channel, quantised: a sum of integers, times one factor."""
+
+    float_op = "GlobalAveragePool"
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The sum is exact."""
+        x, scale, zero, y_scale, y_zero = (given(inputs, i) for i in range(5))
+        assert x is not None and scale is not None and y_scale is not None
+        count = math.prod(x.shape[2:])
+        sums = (x.astype(np.int32) - _number(zero)).sum(tuple(range(2, x.ndim)), np.int32, keepdims=True)
+        factor = scale.reshape(()) / (y_scale.reshape(()) * np.float32(count))
+        real = sums.astype(np.float32) * np.float32(factor)
+        return [_whole(real, np.ones((), np.float32), y_zero, x.dtype)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """A reduction and a step after it; scales and zero points must be known."""
+        x, value = node.inputs[0], node.outputs[0]
+        known = [plan.constant(input_of(node, i)) for i in range(1, 5)]
+        absent = [input_of(node, i) is None for i in range(1, 5)]
+        assert x is not None
+        facts = plan.facts(x)
+        if not _are_bytes(plan, x) or any(
+            k is None and not gone for k, gone in zip(known, absent, strict=True)
+        ):
+            return False
+        scale, zero, y_scale, y_zero = known
+        assert scale is not None and y_scale is not None
+        if not math.prod(facts.shape[2:]):
+            return False
+        count = math.prod(facts.shape[2:])
+        sums = plan.temporary(facts.shape[:2], INT32)
+        widened = expression_of((name_of(facts.dtype),), (Step("Cast", (0,), "int32"),), (1,))
+        axes = range(2, len(facts.shape))
+        plan.emit(reduce("ReduceSum", [plan.view(x)], axes, sums, plan.machine, widened))
+        shape = plan.facts(value).shape
+        whole = sums.reshape(shape)
+        assert whole is not None
+        less = _waiting(
+            plan, "Sub", [plan.located(whole), plan.known(np.asarray(_number(zero) * count, np.int32))], INT32
+        )
+        factor = np.asarray(scale.reshape(()) / (y_scale.reshape(()) * np.float32(count)), np.float32)
+        end = plan.known(np.zeros((), facts.dtype) if y_zero is None else y_zero.reshape(()))
+        return plan.wait(value, "Requantize", [less, plan.known(factor), end])
 
 
 @register("QLinearSoftmax", since=1, domain=_DOMAIN)
 class QLinearSoftmax(_Through):
-    """Softmax of dequantised integers, quantised; below opset 13 over all axes from `axis` on."""
+    """Softmax of dequantised integers, quantised; below opset 13 over all axes from `axis` on.
+
+    A result counts in whole parts of 1, as ONNX Runtime has it: with the usual scale, the float32 next to
+    1 / 255, those are 1 / 254.
+    """
 
     float_op = "Softmax"
 
-    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
-        """The input's shape."""
-        rank = len(need(node, inputs, 0).shape)
-        if (
-            attr_int(node, "opset", 13) < 13
-            and normal_axis(node, attr_int(node, "axis", 1), rank) != rank - 1
-        ):
-            raise UnsupportedOperatorError(
-                f"{label(node)}: opset=12 normalises several axes at once. Use one axis, the last."
-            )
-        return super().infer(node, inputs)
+    def _flattened(self, node: ir.Node, rank: int) -> int | None:
+        """The first of several axes that are normalised as one."""
+        if attr_int(node, "opset", 13) >= 13:
+            return None
+        axis = normal_axis(node, attr_int(node, "axis", -1), rank)
+        return axis if axis < rank - 1 else None
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Several axes as rows."""
+        x = present(inputs, 0)
+        axis = self._flattened(node, x.ndim)
+        own = [*inputs[:3], _parts_of_one(present(inputs, 3)), *inputs[4:]]
+        if axis is None:
+            return super().evaluate(node, own)
+        rows = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        line = ir.Node(
+            _DOMAIN, "QLinearSoftmax", node.inputs, [ir.AttrInt64("axis", -1), ir.AttrInt64("opset", 13)]
+        )
+        return [super().evaluate(line, [rows, *own[1:]])[0].reshape(x.shape)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """One axis, and a scale that is known."""
+        x, scale = node.inputs[0], plan.constant(node.inputs[3])
+        assert x is not None
+        if scale is None or self._flattened(node, len(plan.facts(x).shape)) is not None:
+            return False
+        own = plan.known(_parts_of_one(scale))
+        return self._lowered(node, plan, [*node.inputs[:3], own, *node.inputs[4:]])
+
+
+def _parts_of_one(scale: Array) -> Array:
+    """The scale whose inverse is the whole part of this one's."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / np.floor(1 / scale.astype(np.float32).reshape(-1)[:1]), np.float32)
 
 
 @register("QLinearReduceMean", since=1, domain=_DOMAIN)
@@ -229,10 +334,6 @@ class QLinearConcat(_Through):
 
     def _end(self, values: Sequence[Any]) -> tuple[Any, Any]:
         return values[0], values[1]
-
-
-def _number(zero: Array | None) -> Any:
-    return np.int32(0) if zero is None else zero.reshape(()).astype(np.int32)
 
 
 class _Pairwise(Op):

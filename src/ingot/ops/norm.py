@@ -14,11 +14,11 @@ from ingot.kernels.argreduce import argreduce
 from ingot.kernels.call import Call, View, constant, memory_order
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.elementwise import elementwise, fill
-from ingot.kernels.expression import Step, expression_of, identity
+from ingot.kernels.expression import Step, converted, expression_of, identity
 from ingot.kernels.normalize import group_norm, normalize
 from ingot.kernels.reduce import reduce
 from ingot.kernels.softmax import softmax
-from ingot.ops.lowering import Lowering, Steps, wide_of
+from ingot.ops.lowering import Lowering, Steps, dtype_of, wide_of
 from ingot.ops.numeric import is_float, rounded, widen
 from ingot.ops.registry import (
     Array,
@@ -244,6 +244,7 @@ class BatchNormalization(Op):
         if attr_int(node, "training_mode", 0) or len(node.outputs) > 1 or len(weights) < 4:
             return False
         facts = plan.facts(x)
+        dtype, wide = name_of(facts.dtype), wide_of(name_of(facts.dtype))
 
         def make() -> list[View]:
             parameters = [plan.constant(v) for v in weights]
@@ -251,12 +252,18 @@ class BatchNormalization(Op):
             factor = scale / np.sqrt(var + attr_float(node, "epsilon", 1e-5))
             column = (-1, *[1] * (len(facts.shape) - 2))
             offset = bias - mean * factor
-            return [constant(v.reshape(column).astype(facts.dtype)) for v in (factor, offset)]
+            return [constant(v.reshape(column).astype(wide)) for v in (factor, offset)]
 
+        if dtype not in FLOATS:
+            return False
         key = ("normalise", node, len(facts.shape)) if all(map(is_weight, weights)) else None
         factor, offset = map(plan.located, plan.pack(key, make))
-        product = plan.intermediate(facts.shape, facts.dtype)
-        return plan.wait(product, "Mul", [x, factor]) and plan.wait(value, "Add", [product, offset])
+        if dtype == wide:
+            product = plan.intermediate(facts.shape, facts.dtype)
+            return plan.wait(product, "Mul", [x, factor]) and plan.wait(value, "Add", [product, offset])
+        steps = Steps(plan, facts.shape)
+        steps.cast(steps("Add", steps("Mul", steps.cast(x, wide), factor), offset), dtype, value)
+        return True
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
@@ -376,9 +383,10 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
     axis = normal_axis(node, attr_int(node, "axis", -1), len(facts.shape))
     epsilon = attr_float(node, "epsilon", 1e-5)
     prologue, views = plan.inline(x)
+    dtype, wide = name_of(facts.dtype), wide_of(name_of(facts.dtype))
 
     def emit(out: View, epilogue: Epilogue | None) -> list[Call]:
-        after = epilogue or Epilogue(identity(name_of(facts.dtype)), ())
+        after = epilogue or Epilogue(identity(wide), ())
         call = normalize(
             kind,
             views[0],
@@ -387,22 +395,22 @@ def _lower_over_axes(node: ir.Node, plan: Lowering, kind: Literal["variance", "r
             machine,
             eps=epsilon,
             operands=views[1:],
-            prologue=prologue,
+            prologue=converted(prologue, wide),
             extras=after.operands,
             epilogue=after.expression,
         )
         return [call]
 
-    so_far = plan.intermediate(facts.shape, facts.dtype)
+    so_far = plan.intermediate(facts.shape, dtype_of(wide))
     plan.anchor(so_far, emit, memory_order(views[0]), free_order=True)
     # Counted, not compared: scale and bias may be one value.
     for left, op, operand in zip(range(len(further))[::-1], ("Mul", "Add"), further, strict=False):
-        own = plan.facts(operand)
-        if own.dtype != facts.dtype:
-            operand = Steps(plan, own.shape).cast(operand, name_of(facts.dtype))
-        target = plan.intermediate(facts.shape, facts.dtype) if left else value
-        plan.wait(target, op, [so_far, operand])
+        factor = Steps(plan, plan.facts(operand).shape).cast(operand, wide)
+        target = plan.intermediate(facts.shape, dtype_of(wide)) if left or dtype != wide else value
+        plan.wait(target, op, [so_far, factor])
         so_far = target
+    if dtype != wide:  # rounded once
+        Steps(plan, facts.shape).cast(so_far, dtype, value)
     return True
 
 

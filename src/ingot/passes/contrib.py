@@ -174,7 +174,7 @@ def _nhwc_fused_conv(g: Editor, node: ir.Node) -> Replacement:
     """Channels last in x, z and y."""
     y = g.op("Conv", _first(g, input_at(node, 0)), input_at(node, 1), input_at(node, 2), **kept(node, _CONV))
     z = input_at(node, 3)
-    return [_last(g, _conv_end(g, node, _sum(g, y, None if z is None else _first(g, z))))]
+    return [_last(g, _conv_end(g, node, _sum(g, y, None if z is None else _first(g, z))), node.inputs[0])]
 
 
 @_meaning("QLinearConv")
@@ -183,21 +183,35 @@ def _quantised_conv(g: Editor, node: ir.Node) -> Replacement:
     inputs, last = list(node.inputs), attr_int(node, "channels_last", 0)
     inputs[0] = _first(g, inputs[0]) if last else inputs[0]
     y = g.op("QLinearConv", *inputs, **kept(node, _CONV))
-    return [_last(g, y) if last else y]
+    return [_last(g, y, node.inputs[0]) if last else y]
+
+
+@_meaning("QLinearAveragePool", "QLinearGlobalAveragePool")
+def _quantised_mean(g: Editor, node: ir.Node) -> Replacement:
+    """With channels in front; they lie last where the node says so."""
+    inputs, last = list(node.inputs), attr_int(node, "channels_last", 0)
+    inputs[0] = _first(g, inputs[0]) if last else inputs[0]
+    names = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
+    y = g.op(node.op_type, *inputs, domain=DOMAIN, **kept(node, names))
+    return [_last(g, y, node.inputs[0]) if last else y]
 
 
 @_meaning("NhwcMaxPool")
 def _nhwc_max_pool(g: Editor, node: ir.Node) -> Replacement:
     names = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
-    return [_last(g, g.op("MaxPool", _first(g, input_at(node, 0)), **kept(node, names)))]
+    y = g.op("MaxPool", _first(g, input_at(node, 0)), **kept(node, names))
+    return [_last(g, y, node.inputs[0])]
 
 
 def _first(g: Editor, x: ir.Value | None) -> ir.Value:
-    return g.op("Transpose", x, perm=[0, 3, 1, 2])
+    rank = rank_of(x) or 4
+    return g.op("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)])
 
 
-def _last(g: Editor, x: ir.Value) -> ir.Value:
-    return g.op("Transpose", x, perm=[0, 2, 3, 1])
+def _last(g: Editor, x: ir.Value, like: ir.Value | None) -> ir.Value:
+    """Channels last again, in a value of the rank of `like`."""
+    rank = rank_of(like) or 4
+    return g.op("Transpose", x, perm=[0, *range(2, rank), 1])
 
 
 @_meaning("ConvTransposeWithDynamicPads")
@@ -358,7 +372,7 @@ def _group_norm(g: Editor, node: ir.Node) -> Replacement:
     y = g.op("GroupNormalization", x, gamma, beta, num_groups=groups, epsilon=epsilon)
     if attr_int(node, "activation", 0):
         y = g.op("Swish", y)
-    return [_last(g, y) if last else y, total]
+    return [_last(g, y, total) if last else y, total]
 
 
 def _beside(g: Editor, skip: ir.Value | None) -> ir.Value | None:
