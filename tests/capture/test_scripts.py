@@ -3,6 +3,7 @@
 # TorchScript reads annotations: they may be no strings.
 # ruff: noqa: UP007
 
+import math
 from typing import Any, NamedTuple, Union
 
 import numpy as np
@@ -322,3 +323,79 @@ def test_autocast_of_a_script() -> None:
     with pytest.raises(ExportError, match=r"with torch\.autocast.*\n.*enters torch\.autocast"):
         ingot.export(torch.jit.script(Cast()), (X,))
     parity(torch.jit.script(NotCast()), (X,), (Y,))
+
+
+def of_floats(x: T) -> T:
+    """Python's mathematics on floats of data."""
+    a = float(x.sum())
+    b = abs(a) + 1
+    y = x * math.exp(-b) + math.log(b) + math.sin(a) + math.sqrt(b) + math.degrees(a) + math.tanh(a)
+    if math.isinf(a) or math.isnan(a):
+        y = y * 0
+    return y + round(a * 2.5) + math.fabs(a) + max(a, b) + min([a, 0.5, b])
+
+
+def of_sizes(x: T) -> tuple[T, T]:
+    """Python's mathematics on sizes: the schema says what is a float."""
+    n = x.size(0)
+    q, r = divmod(n, 2)
+    listed = [n, 4]
+    listed *= 2
+    whole = [q, r, n << 2, (n * 8) >> 1, max([n, 4]), sum(listed)]
+    return torch.tensor(whole), torch.tensor([math.pow(n, 2), math.log(n), float(round(n / 2))])
+
+
+def of_truths(x: T) -> T:
+    """Conditions as numbers, compared with each other, and in lists."""
+    flags = [bool(x.sum() > 0), x.size(0) > 2]
+    each = [bool(row.sum() > 0) for row in x.unbind(0)]
+    y = x * int(flags[0]) + float(flags[1])
+    if flags[0] == flags[1] or any(each):
+        y = y + 10
+    return y * 2 if all(flags) and all(each) else y
+
+
+def of_lists(x: T) -> tuple[T, T]:
+    """Sizes compared as a list; a tensor as a list; a list in order; pairs, counted."""
+    y = x * 2 if x.shape == [3, 4] else x
+    numbers: list[float] = x.sum(0).tolist()
+    order = [3.0, 1.0, 2.0]
+    order.sort(reverse=True)
+    total = torch.zeros(4)
+    for i, (a, b) in enumerate(zip(x.unbind(0), y.unbind(0))):  # noqa: B905
+        total = total + a * b * i
+    return y + torch.tensor(order)[0] + total, torch.tensor(numbers)
+
+
+@pytest.mark.parametrize("function", [of_floats, of_sizes, of_truths, of_lists])
+def test_numbers_and_lists_of_a_script(function: Any) -> None:
+    captured = parity(torch.jit.script(function), (X,), (Y,), (Z,))
+    assert not [a.what for a in captured.assumptions if a.kind == "range"]
+
+
+def told_by_a_text(x: T, factor: float = 0.1) -> T:
+    """Texts of numbers that the export knows, as TorchScript writes them."""
+    texts = [str(factor), f"{2.0}", "%s and %d" % ([1.5, 3.0], 2)]  # noqa: UP031
+    return x * 2 if texts == ["0.10000000000000001", "2.", "[1.5, 3.] and 2"] else x
+
+
+def told_by_a_size(x: T) -> T:
+    """The text of a size decides."""
+    return x * 2 if f"{x.size(0)}" == "3" else x
+
+
+def test_texts_of_numbers_in_a_script() -> None:
+    """What the export does not know may not decide by way of a text."""
+    parity(torch.jit.script(told_by_a_text), (X,), (Y,))
+    with pytest.raises(ExportError, match=r"x\.size\(0\).*\nThis line writes a size or tensor into a string"):
+        ingot.export(torch.jit.script(told_by_a_size), (X,))
+
+
+def shifted_by_gcd(x: T) -> T:
+    """Of an operator on numbers that has no form here."""
+    return x + math.gcd(x.size(0), 6)
+
+
+def test_numbers_that_a_script_alone_can_use_are_refused_with_their_line() -> None:
+    with pytest.raises(ExportError, match=r"math\.gcd\(x.size\(0\), 6\)\nData or a size decides what"):
+        ingot.export(torch.jit.script(shifted_by_gcd), (X,))

@@ -272,12 +272,12 @@ def _guarded(name: str) -> Callable[..., Any]:
     plain: Any = getattr(list, name)
 
     @functools.wraps(plain)
-    def method(self: TracedList, *args: Any) -> Any:
+    def method(self: TracedList, *args: Any, **options: Any) -> Any:
         places = any(isinstance(a, torch.SymInt) for a in args)
         if not self.known and name == "__getitem__" and isinstance(args[0], slice):
             return _cut(self, args[0])
         if self.known and not (places and all(kind_of(v) for v in self.parts())):
-            return plain(self, *args)
+            return plain(self, *args, **options)
         staged = _STAGED.get(name)
         if staged is None or (args and isinstance(args[0], slice)):
             cannot_wait(f"calls list.{name} on a list, where data decides how long it is or a place in it")

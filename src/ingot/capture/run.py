@@ -36,7 +36,7 @@ from ingot.capture.state import Snapshot, StateSpec
 from ingot.capture.tensors import dtype_of
 from ingot.capture.traced import watched_questions
 from ingot.capture.translations import translated
-from ingot.capture.where import is_library_code, is_user_code, quoted_line
+from ingot.capture.where import is_library_code, is_user_code, raised_at
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
             frame = _users_frame(error)
             request(frame)
             raise DataDependentError(
-                f"{quoted_line(frame)}\n"
+                f"{raised_at(error)}\n"
                 "Data or a size decides a number or condition that is a key of a dict or an element of a "
                 "set here. Look it up with `table[key]` in a function of the model's own, or compute with "
                 "tensors."
@@ -186,9 +186,8 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
         why = recorder.poisoned.get(_variable(error))
         if why is None:
             raise
-        line = quoted_line(_users_frame(error))
         raise DataDependentError(
-            f"{line}\n"
+            f"{raised_at(error)}\n"
             f"This uses {_variable(error)!r}, which data decides: it is {why}. No ONNX value can hold both. "
             "Give both sides "
             "the same kind of value: tensors of one dtype and rank, or numbers of one type."
@@ -210,7 +209,7 @@ _SYMBOLIC_KINDS = (
 
 def _number_wanted(error: BaseException, why: str) -> DataDependentError:
     return DataDependentError(
-        f"{quoted_line(_users_frame(error))}\n"
+        f"{raised_at(error)}\n"
         f"Data or a size decides what Python alone can use here ({why.splitlines()[0]}). Compute with "
         "+, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
         "dynamic_shapes."

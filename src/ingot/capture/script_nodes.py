@@ -10,6 +10,7 @@ and what `torch.jit.optimize_for_inference` puts in for oneDNN.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from ingot.capture.lists import Rows, TracedList
 from ingot.capture.merge import UNBOUND
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import kind_of
-from ingot.capture.script_values import NUMBERS, SYMBOLIC, key_of
+from ingot.capture.script_values import FOREVER, SYMBOLIC, key_of, text_of
 from ingot.capture.stage import RUNTIME
 from ingot.capture.standins import present
 from ingot.capture.where import quoted_line, standing_at
@@ -144,13 +145,38 @@ def _unpacked(node: Any, x: Any) -> list[Any]:
 
 
 def _formatted(_: Any, text: str, *values: Any) -> str:
-    return text.format(*map(RUNTIME.text, values))
+    return text.format(*map(text_of, values))
 
 
 def _percent(_: Any, text: str, *values: Any) -> str:
     """`text % values`; a tuple is that of the values."""
     given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
-    return text % tuple(map(RUNTIME.text, given))
+    kinds = re.findall("%(.)", text.replace("%%", ""))
+    shown = [text_of(x) if kind == "s" else RUNTIME.text(x) for kind, x in zip(kinds, given, strict=True)]
+    return text % tuple(shown)
+
+
+def _listed(_: Any, x: Any, *__: Any) -> Any:
+    """x.tolist(): a number, or lists as a script has them."""
+    return _own(x.tolist())
+
+
+def _own(values: Any) -> Any:
+    if isinstance(values, Rows):
+        return RUNTIME.call(list, values)
+    return TracedList(map(_own, values)) if isinstance(values, list) else values
+
+
+def _least(_: Any, *given: Any) -> Any:
+    """The smaller of two numbers, or the smallest of a list, in which what never ends counts for nothing."""
+    values = given if len(given) == 2 else given[0]
+    if not isinstance(values, TracedList) or values.known:
+        values = [v for v in values if type(v) is not int or v < FOREVER] or values
+    return RUNTIME.call(min, values)
+
+
+def _greatest(_: Any, *given: Any) -> Any:
+    return RUNTIME.call(max, given if len(given) == 2 else given[0])
 
 
 def _same(_: Any, x: Any, *__: Any) -> Any:
@@ -277,12 +303,14 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::is_cuda": lambda _, x: x.is_cuda,
     "prim::is_mkldnn": lambda *_: False,
     "prim::requires_grad": lambda *_: False,
-    "prim::min": lambda _, *inputs: NUMBERS["min"](*inputs) if len(inputs) == 2 else min(inputs[0]),
-    "prim::max": lambda _, *inputs: NUMBERS["max"](*inputs) if len(inputs) == 2 else max(inputs[0]),
+    "prim::min": _least,
+    "prim::max": _greatest,
+    "prim::tolist": _listed,
     "prim::abs": lambda _, x: abs(x),
     "prim::RaiseException": _raise,
     "aten::format": _formatted,
     "aten::percentFormat": _percent,
+    "aten::str": lambda _, x: text_of(x),
     "prim::Print": lambda *_: (),
     "aten::warn": lambda *_: (),
     "aten::__is__": lambda _, a, b: RUNTIME.same(a, b),

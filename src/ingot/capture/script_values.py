@@ -17,6 +17,8 @@ from ingot.capture.request import cannot_wait
 from ingot.capture.stage import RUNTIME
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+#: How often a `while` goes round, and the length of what `zip` and `enumerate` count with.
+FOREVER = (1 << 63) - 1
 
 
 def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
@@ -27,13 +29,12 @@ def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
 
 
 def _int(x: Any) -> Any:
-    if isinstance(x, torch.SymBool):
-        return torch.sym_ite(x, 1, 0)
-    return torch.sym_int(x) if isinstance(x, torch.SymFloat) else x if isinstance(x, torch.SymInt) else int(x)
+    return RUNTIME.call(int, x)
 
 
-def _float(x: Any) -> Any:
-    return torch.sym_float(x) if isinstance(x, SYMBOLIC) else float(x)
+def as_float(x: Any) -> Any:
+    """A number as a float."""
+    return RUNTIME.call(float, x)
 
 
 def _bool(x: Any) -> Any:
@@ -66,8 +67,8 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "remainder": operator.mod,
     "neg": operator.neg,
     "pow": operator.pow,
-    "eq": operator.eq,
-    "ne": operator.ne,
+    "eq": RUNTIME.equal,
+    "ne": RUNTIME.unequal,
     "lt": operator.lt,
     "le": operator.le,
     "gt": operator.gt,
@@ -78,8 +79,8 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "__xor__": operator.xor,
     "Int": _int,
     "IntImplicit": _int,
-    "Float": _float,
-    "FloatImplicit": _float,
+    "Float": as_float,
+    "FloatImplicit": as_float,
     "Bool": _bool,
     "ScalarImplicit": lambda x: x,
     "item": lambda x: x,
@@ -92,6 +93,40 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "__range_length": _range_length,
     "__derive_index": lambda i, start, step: start + i * step,
 }
+
+
+def _of_tensors(function: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """A function of floats, which the model computes in float64."""
+    return lambda *xs: function(*[torch.scalar_tensor(x, dtype=torch.float64) for x in xs]).item()
+
+
+#: On numbers that a script has as such, where only the run knows one of them.
+SCALARS: dict[str, Callable[..., Any]] = {
+    "__lshift__": lambda a, b: a * 2**b,
+    "__rshift__": lambda a, b: a // 2**b,
+    "divmod": lambda a, b: (a // b, a % b),
+    "fabs": lambda x: abs(as_float(x)),
+    "degrees": _of_tensors(torch.rad2deg),
+    "radians": _of_tensors(torch.deg2rad),
+    **{
+        name: _of_tensors(getattr(torch, name))
+        for name in (
+            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "copysign", "cos", "cosh", "erf",
+            "erfc", "exp", "expm1", "fmod", "isfinite", "isinf", "isnan", "lgamma", "log", "log10", "log1p",
+            "round", "sin", "sinh", "tan", "tanh",
+        )
+    },
+}  # fmt: skip
+
+
+def text_of(x: Any) -> str:
+    """A value in a string, as TorchScript writes it: floats with as many digits as tell them apart."""
+    if isinstance(x, float):
+        return f"{int(x)}." if abs(x) < 1e10 and x.is_integer() else f"{x:.17g}"
+    if isinstance(x, (list, tuple)):
+        inside = ", ".join(map(text_of, x))
+        return f"[{inside}]" if isinstance(x, list) else f"({inside})"
+    return str(RUNTIME.text(x))
 
 
 def _slice(x: Any, start: Any = None, end: Any = None, step: int = 1) -> Any:
@@ -133,6 +168,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "reverse": _returning(lambda x: x.reverse()),
     "clear": _returning(lambda x: x.clear()),
     "sort": _returning(lambda x, reverse=False: x.sort(reverse=reverse)),
+    "mul_": _returning(lambda x, n: x.__setitem__(slice(None), x * n)),
     "sorted": sorted,
     "pop": lambda x, *i: x.pop(*i),
     "popitem": lambda x: x.popitem(),
@@ -158,7 +194,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "get": lambda x, key, default=None: x.get(key, default),
     "setdefault": lambda x, key, default: x.setdefault(key_of(x, key), default),
     "update": _returning(lambda x, v: x.update(v)),
-    "min": lambda *x: RUNTIME.call(min, *x),
-    "max": lambda *x: RUNTIME.call(max, *x),
     "sum": lambda x: RUNTIME.call(sum, x),
+    "any": lambda x: RUNTIME.call(any, x),
+    "all": lambda x: RUNTIME.call(all, x),
 }

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ingot.capture.where import is_ingot_code, is_user_code, quoted
+from ingot.capture.where import is_ingot_code, is_user_code, quoted, quoted_line, runs_scripts
 
 _NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _METHODS = ("__repr__", "__str__", "__format__")
@@ -45,12 +45,14 @@ class Texts:
         return int(value) * (1001 if self.varied else 1) + (7 if self.varied else 0)
 
 
-def _asking() -> FrameType | None:
-    """The user's frame, if it is the user's own code that asks."""
+def _asking() -> str | None:
+    """The user's line, if it is the user's own code or script that asks."""
     at: FrameType | None = sys._getframe(2)
     while at is not None and is_ingot_code(at.f_code):
+        if runs_scripts(at.f_code):
+            return quoted_line()
         at = at.f_back
-    return at if at is not None and is_user_code(at.f_code) else None
+    return quoted(at) if at is not None and is_user_code(at.f_code) else None
 
 
 @contextlib.contextmanager
@@ -63,10 +65,10 @@ def watched_texts(varied: bool = False) -> Generator[Texts]:
         plain = getattr(kind, method)
 
         def show(self: Any, *spec: str) -> str:
-            frame = _asking()
-            if frame is None:
+            line = _asking()
+            if line is None:
                 return plain(self, *spec)
-            texts.lines.append(quoted(frame))
+            texts.lines.append(line)
             found = texts.of(self)
             return format(found, *spec) if method == "__format__" else str(found)
 

@@ -27,11 +27,10 @@ from ingot.capture.cells import Sharing
 from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.request import recording
 from ingot.capture.script_nodes import DTYPES, GIVE_LISTS, SPECIAL, dtype_of_number, is_object
-from ingot.capture.script_values import CONTAINERS, NUMBERS, SYMBOLIC
+from ingot.capture.script_values import CONTAINERS, FOREVER, NUMBERS, SCALARS, SYMBOLIC, as_float
 from ingot.capture.stage import RUNTIME
 from ingot.errors import ExportError
 
-_FOREVER = (1 << 63) - 1  # the count of a `while`
 _PLAIN = {int: "int64", float: "float32", bool: "bool"}
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
 
@@ -214,18 +213,33 @@ class _Argument:
     convert: Callable[[Any], Any] | None
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """torch's own form of an operator, and what its schema says."""
+
+    name: str
+    function: Any
+    arguments: list[_Argument]
+    takes_tensors: bool
+    gives_float: bool
+
+
 @functools.cache
-def _schema(text: str) -> tuple[str, Any, list[_Argument]]:
-    """Of an operator: its name, torch's own form of it, and its arguments."""
-    parsed = torch._C.parse_schema(text)
+def _operator(schema: str) -> _Operator:
+    parsed = torch._C.parse_schema(schema)
     space, _, name = parsed.name.partition("::")
     packet = getattr(getattr(torch.ops, space), name)
-    operator = getattr(packet, parsed.overload_name or "default")
     arguments = [
         _Argument(a.name, a.kwarg_only, "Tensor" in str(a.type), _conversion(str(a.real_type)))
         for a in parsed.arguments
     ]
-    return name, operator, arguments
+    return _Operator(
+        name,
+        getattr(packet, parsed.overload_name or "default"),
+        arguments,
+        any(a.tensor for a in arguments),
+        [str(r.type) for r in parsed.returns] == ["float"],
+    )
 
 
 def _conversion(kind: str) -> Callable[[Any], Any] | None:
@@ -298,7 +312,7 @@ class Graph:
         if kind.startswith("prim::fork"):
             return Graph(node.g("Subgraph")).run(inputs)
         schema = node.schema()
-        if schema == "(no schema)":
+        if schema == "(no schema)" or "..." in schema:
             raise ExportError(
                 f"{where.quoted_line()}\nThe scripted module uses {kind}, which Ingot does not read. Export "
                 "the Python module it was made from."
@@ -323,8 +337,8 @@ class Graph:
         places = [v.unique() for v in block.inputs()]
         if RUNTIME.waits(condition):
             condition = RUNTIME.truth(condition)
-        cells = {f"value {i}": CellType(value) for i, value in enumerate((condition, *carried))}
-        names = list(cells)
+        names = ["the condition", *_names(list(block.inputs())[1:])]
+        cells = {n: CellType(value) for n, value in zip(names, (condition, *carried), strict=True)}
 
         def round_(i: Any) -> None:
             now = [cells[n].cell_contents for n in names[1:]]
@@ -335,13 +349,22 @@ class Graph:
         shared = cells | {"held": CellType(_held(values))}
         body, go = Sharing(round_, shared), Sharing(lambda: cells[names[0]].cell_contents, shared)
         known = not isinstance(count, SYMBOLIC)
-        if known and count >= _FOREVER:
+        if known and count >= FOREVER:
             rounds = itertools.count()
             RUNTIME.repeat(go, Sharing(lambda: round_(next(rounds)), shared), names, names, names)
         else:
             items = range(count) if known else Rows(count, lambda i: i)
             RUNTIME.each(items, body, go, names, names, names)
         return [cells[n].cell_contents for n in names[1:]]
+
+
+def _names(variables: Sequence[Any]) -> list[str]:
+    """The names that the script's author gave to variables, made different where they are not."""
+    found = [v.debugName().partition(".")[0] for v in variables]
+    return [
+        n if n.isidentifier() and found.count(n) == 1 else f"{n if n.isidentifier() else 'value'} {i}"
+        for i, n in enumerate(found, 1)
+    ]
 
 
 def _held(values: dict[int, Any]) -> list[Any]:
@@ -353,7 +376,8 @@ def _held(values: dict[int, Any]) -> list[Any]:
 
 def call(schema: str, inputs: list[Any]) -> Any:
     """One operator on these arguments."""
-    name, operator, arguments = _schema(schema)
+    operator = _operator(schema)
+    name, arguments = operator.name, operator.arguments
     first = inputs[0] if inputs else None
     if isinstance(first, (list, dict, tuple, Rows)) and name in CONTAINERS:
         return CONTAINERS[name](*inputs)
@@ -363,12 +387,15 @@ def call(schema: str, inputs: list[Any]) -> Any:
         parts = _parts(*inputs) if name == "split" else _rows(*inputs)
         if parts is not None:
             return parts
-    as_numbers = any(
-        isinstance(x, SYMBOLIC) or (a.tensor and isinstance(x, (int, float)))
-        for a, x in zip(arguments, inputs, strict=True)
+    symbols = any(isinstance(x, SYMBOLIC) for x in inputs)
+    as_numbers = symbols or any(
+        a.tensor and isinstance(x, (int, float)) for a, x in zip(arguments, inputs, strict=True)
     )
     if as_numbers and name in NUMBERS and all(_is_number(x) for x in inputs):
-        return NUMBERS[name](*(_number(x) for x in inputs))
+        made = NUMBERS[name](*(_number(x) for x in inputs))
+        return as_float(made) if operator.gives_float else made
+    if symbols and name in SCALARS and not operator.takes_tensors:
+        return SCALARS[name](*inputs)
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for argument, value in zip(arguments, inputs, strict=True):
@@ -388,7 +415,7 @@ def call(schema: str, inputs: list[Any]) -> Any:
         if python is not None:
             rest = {"alpha": positional[2]} if len(positional) > 2 else {}
             return python(*positional[:2], **rest, **named)
-    return operator(*positional, **named)
+    return operator.function(*positional, **named)
 
 
 def _of_python(name: str) -> Any:
@@ -440,11 +467,11 @@ _ARITHMETIC = frozenset(
 )  # fmt: skip
 # What is asked of a tensor and answered with numbers.
 _OF_TENSORS: dict[str, Callable[..., Any]] = {
-    "size": lambda x, *d: x.shape[d[0]] if d else list(x.shape),
+    "size": lambda x, *d: x.shape[d[0]] if d else TracedList(x.shape),
     "dim": lambda x: x.dim(),
     "len": lambda x: x.shape[0],
     "numel": lambda x: x.numel(),
-    "stride": lambda x, *d: x.stride(*d) if d else list(x.stride()),
+    "stride": lambda x, *d: x.stride(*d) if d else TracedList(x.stride()),
     "is_floating_point": lambda x: x.is_floating_point(),
     "is_complex": lambda x: x.is_complex(),
     "Int": lambda x: NUMBERS["Int"](x.item()),

@@ -26,6 +26,7 @@ _RECORDING = str(Path(__file__).with_name("recording.py"))
 _SCRIPT = tuple(
     str(Path(__file__).with_name(name)) for name in ("torchscript.py", "script_nodes.py", "script_values.py")
 )
+_FORMATS = str(Path(__file__).with_name("formats.py"))
 _PYTHON = str(Path(os.__file__).parent) + os.sep
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
@@ -51,6 +52,10 @@ def standing_at(trace: str | None) -> Generator[None]:
     _standing.append((users or found)[-1])
     try:
         yield
+    except Exception as error:
+        if not hasattr(error, "ingot_line"):
+            error.ingot_line = _standing[-1]  # pyright: ignore[reportAttributeAccessIssue]
+        raise
     finally:
         _standing.pop()
 
@@ -82,8 +87,13 @@ def _decides(code: CodeType) -> bool:
     """Whether what a function asks of a size, the model's own Python (or script) asks; torch's windows have
     ways of their own for a single place.
     """
-    name = code.co_filename
-    return is_user_code(code) or name in _SCRIPT or name.startswith(_torch_folder() + f"signal{os.sep}")
+    windows = _torch_folder() + f"signal{os.sep}"
+    return is_user_code(code) or runs_scripts(code) or code.co_filename.startswith(windows)
+
+
+def runs_scripts(code: CodeType) -> bool:
+    """Whether a piece of Ingot's own code does what a script says."""
+    return code.co_filename in _SCRIPT
 
 
 def is_library_code(code: CodeType) -> bool:
@@ -156,10 +166,13 @@ def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:
     where it came through torch's own alone.
     """
     found, at = otherwise, error.__traceback__
+    line: tuple[str, int] | None = getattr(error, "ingot_line", None)
     while at is not None:
-        if is_user_code(at.tb_frame.f_code) and not is_library_code(at.tb_frame.f_code):
-            file, line = at.tb_frame.f_code.co_filename, at.tb_lineno
-            found = quoted_at(file, line)
+        code = at.tb_frame.f_code
+        if is_user_code(code) and not is_library_code(code):
+            found = quoted_at(code.co_filename, at.tb_lineno)
+        elif line is not None and (runs_scripts(code) or code.co_filename == _FORMATS):
+            found = quoted_at(*line)
         at = at.tb_next
     return found
 

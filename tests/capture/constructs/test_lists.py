@@ -52,6 +52,19 @@ def append_twice(x: T) -> T:
     return torch.stack(outs)
 
 
+@case(*SIGNS)
+def sort_in_a_rewritten_function(x: T) -> T:
+    order = [1.0, 3.0, 2.0]
+    order.sort(reverse=True)
+    outs = []
+    if x.sum() > 0:
+        outs.append(x)
+        order.sort(key=abs)
+    for out in outs:
+        x = x + out
+    return x * order[0]
+
+
 @case(*ROWS)
 def append_before_and_in_a_loop(x: T) -> T:
     outs = [torch.zeros(3)]
