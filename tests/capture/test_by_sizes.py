@@ -61,7 +61,34 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         lambda *m: torch.linalg.multi_dot(m), (R(6), R(6, 3), R(3, 5), R(5)), (R(7), R(7, 4), R(4, 2), R(2)),
     ),
     "corrcoef": (torch.corrcoef, (R(4, 6),), (R(3, 5),)),
-    "pad_sequence": (padded, (R(4, 6),), (R(4, 3),)),
+    "pad_sequence of rows": (padded, (R(4, 6),), (R(7, 3),)),
+    "pad_sequence": (
+        lambda *s: torch.nn.utils.rnn.pad_sequence(s, padding_value=2),
+        (R(4, 6), R(5, 6)), (R(7, 3), R(0, 3)),
+    ),
+    "pad_sequence, on the left": (
+        lambda *s: torch.nn.utils.rnn.pad_sequence(s, True, padding_side="left"),
+        (R(4), R(2), R(9)), (R(1), R(3), R(2)),
+    ),
+    "pad_sequence of what data selects": (
+        lambda x: torch.nn.utils.rnn.pad_sequence([x[0][x[0] > 0], x[1][x[1] > 1]], True),
+        (R(2, 6),), (torch.tensor([[-1.0, -2, -3], [2, 3, 4]]),),
+    ),
+    "pdist": (torch.pdist, (R(4, 6),), (R(7, 3),)),
+    "pdist of one": (torch.pdist, (R(4, 6),), (R(1, 3),)),
+    "pdist, the largest": (lambda x: torch.pdist(x, float("inf")), (R(4, 6),), (R(1, 3),)),
+    "pdist, how many": (lambda x: torch.pdist(x.round(), 0), (R(4, 6),), (R(3, 5),)),
+    "fftfreq": (lambda x: torch.fft.fftfreq(x.shape[0], 1 / 16000) * x, (R(4),), (R(7),)),
+    "rfftfreq": (lambda x: torch.fft.rfftfreq(x.shape[0]), (R(4),), (R(7),)),
+    "rfft along many": (lambda x: torch.fft.rfft(x, dim=0).abs(), (R(5, 3),), (R(1, 3),)),
+    "adaptive_max_pool1d": (lambda x: torch.nn.functional.adaptive_max_pool1d(x, 1), (R(4, 6),), (R(3, 9),)),
+    "inverse": (lambda x: torch.linalg.inv(x @ x.T + torch.eye(x.shape[0])), (R(5, 3),), (R(1, 3),)),
+    "combinations": (torch.combinations, (R(4),), (R(6),)),
+    "combinations of three": (lambda x: torch.combinations(x, 3), (R(4),), (R(2),)),
+    "combinations with replacement": (
+        lambda x: torch.combinations(x, 3, with_replacement=True), (R(4),), (R(2),),
+    ),
+    "combinations of one": (lambda x: torch.combinations(x, 1), (R(4),), (R(0),)),
 }  # fmt: skip
 
 
@@ -145,6 +172,6 @@ def test_sizes_that_torch_counts_with_are_fixed() -> None:
     """An operator that torch's C++ alone can take apart makes the sizes static that it asks for, and says
     so.
     """
-    program = ingot.export(torch.nn.functional.pdist, (R(4, 6),))
+    program = ingot.export(lambda x: torch.linalg.cond(x @ x.T + torch.eye(x.shape[0]), 1), (R(4, 6),))
     fixed = [str(a) for a in program.assumptions if a.kind == "narrowed"]
-    assert any("is 4" in f for f in fixed), "the number of points decides how many pairs there are"
+    assert any("is 4" in f for f in fixed), "torch counts the rows of the matrix in C++"

@@ -104,6 +104,13 @@ def test_short_time_transforms() -> None:
         verified(lambda x, o=options: torch.stft(x, return_complex=True, **o), R(2, 50))
 
 
+def test_real_frequencies_are_real() -> None:
+    """The angle of a negative one is pi, not what the rounding of a complex transform makes of it."""
+    for n in (15, 16):
+        verified(lambda x: torch.fft.rfft(x, dim=0)[[0, -1]].angle(), -R(n, 40).abs())
+    verified(lambda x: torch.stft(x, 16, return_complex=True, center=False)[..., [0, 8], :].angle(), R(3, 80))
+
+
 def test_random_numbers_are_drawn_by_the_model() -> None:
     """Of the shape that the run has, different each time, and written down."""
     captured = capture(lambda x: (x * 0 + torch.rand_like(x), torch.randn(x.shape[0], 1000)), (R(3, 4),))

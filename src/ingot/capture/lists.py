@@ -437,6 +437,10 @@ def joined(func: Any, args: Any, kwargs: Any) -> Any:
         return whole if dim == 0 else whole.movedim(0, dim)
     if func in (torch.cat, torch.concat, torch.concatenate):
         return torch.cat([_end_to_end(v, dim) for v in parts], dim)
+    if func is torch.nn.utils.rnn.pad_sequence:  # of one length already
+        whole = torch.cat([piece(v) for v in parts])
+        first = args[1] if len(args) > 1 else kwargs.get("batch_first", False)
+        return whole if first else whole.transpose(0, 1)
     raise DataDependentError(
         f"torch.{getattr(func, '__name__', func)} takes a list as long as data says; wanted "
         "torch.stack or torch.cat, "

@@ -171,8 +171,11 @@ def refuse(error: Exception) -> NoReturn:
 
 def asking_frame() -> FrameType | None:
     """The user's frame that turns a tensor into a Python value, if it is the user's and not torch's."""
+    split: Any = torch.functional.split  # Python that calls the tensor's method
     at: FrameType | None = sys._getframe(1)
-    while at is not None and (is_ingot_code(at.f_code) or at.f_code.co_filename.endswith(_CONVERTING)):
+    while at is not None and (
+        is_ingot_code(at.f_code) or at.f_code.co_filename.endswith(_CONVERTING) or at.f_code is split.__code__
+    ):
         at = at.f_back
     return at if at is not None and is_user_code(at.f_code) else None
 

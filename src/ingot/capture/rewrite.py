@@ -8,6 +8,7 @@ calls. What a call finds to be plain Python it runs as Python does. Line numbers
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import linecache
 from collections.abc import Iterator, Sequence
@@ -380,11 +381,15 @@ class _Function:
         for case, fits in zip(reversed(s.cases), reversed(found), strict=True):
             assert fits is not None
             tests, bound = fits
-            if case.guard is not None:
-                tests = [*tests, _Bound(bound).visit(case.guard)]
-            body = [*(ast.Assign([ast.Name(v, ast.Store())], x) for v, x in bound.items()), *case.body]
-            whole = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
-            rest = [ast.copy_location(ast.If(whole, body, rest), case.body[0])] if tests else body
+            binding: list[ast.stmt] = [ast.Assign([ast.Name(v, ast.Store())], x) for v, x in bound.items()]
+            if case.guard is None:
+                rest = _if(tests, [*binding, *case.body], rest)
+                continue
+            # A pattern binds its variables before its guard is asked, and they stay where that fails.
+            before = _if(copy.deepcopy(tests), binding, []) if binding else []
+            rest = [*before, *_if([*tests, _Bound(bound).visit(case.guard)], case.body, rest)]
+            for n in before:
+                ast.copy_location(n, case.body[0])
         target: ast.expr = targets[0]
         if isinstance(subject, ast.Tuple):
             target = ast.Tuple(list(targets), ast.Store())
@@ -467,6 +472,14 @@ class _Function:
     def expression(self, node: Any) -> Any:
         """The node with its expressions rewritten."""
         return _Expressions(self).visit(node)
+
+
+def _if(tests: list[ast.expr], body: list[ast.stmt], rest: list[ast.stmt]) -> list[ast.stmt]:
+    """`if all tests: body; else: rest`."""
+    if not tests:
+        return body
+    whole = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
+    return [ast.copy_location(ast.If(whole, body, rest), body[0])]
 
 
 def _pattern(pattern: ast.pattern, subject: ast.expr) -> tuple[list[ast.expr], dict[str, ast.expr]] | None:

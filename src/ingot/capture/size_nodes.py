@@ -83,8 +83,8 @@ class SizeWriter:
 
     def visible(self, symbol: Any) -> bool:
         """Whether a symbol has a value that the body being written may use."""
-        if symbol in self.scalars:
-            return self.graph.visible(self.scalars[symbol])
+        if self._scalar(symbol) is not None:
+            return True
         return symbol in self.sources and self.graph.visible(self.sources[symbol][0])
 
     def in_scope(self, size: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import sympy
 import torch
 from sympy.core.relational import Relational
-from sympy.logic.boolalg import And, BooleanFunction, Not
+from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
@@ -436,6 +436,8 @@ class SizeEnv(ShapeEnv):
         elif self.on_branch is not None and not self.truths.isdisjoint(e.free_symbols):
             self.on_branch(e)  # torch's own Python asks about a condition that data decides
         matters = by_user or expected or torch_expects()
+        if matters and not by_user and self._of_layout(e):
+            return sympy.true
         if not matters and e in self.decided:
             return self.decided[e]
         if not matters and isinstance(e, sympy.Eq) and e.rhs in (0, 1) and self.of_data(e):
@@ -452,6 +454,13 @@ class SizeEnv(ShapeEnv):
             self._record(e if holds else Not(e), by_user, matters and not by_user)
         self.decided[e] = answer
         return answer
+
+    def _of_layout(self, e: Any) -> bool:
+        """Whether a condition says that the memory which torch has laid out for a result holds the result."""
+        if not isinstance(e, Or) or len(e.args) != 2 or "as_strided" in self.operators:
+            return False
+        nothing, fits = sorted(e.args, key=lambda a: not isinstance(a, sympy.Eq))
+        return isinstance(nothing, sympy.Eq) and nothing.rhs == 0 and nothing.lhs in fits.args
 
     def known(self, e: Any) -> bool | None:
         """Whether a condition holds for all sizes in the declared ranges, or in the branch being recorded."""

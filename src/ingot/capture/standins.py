@@ -12,6 +12,7 @@ the arguments. Every one of them is the function itself for plain values.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -270,6 +271,45 @@ def zip_(rt: Runtime, *columns: Any, strict: bool = False) -> Any:
     return Rows(length, lambda i: tuple(p.at(i) for p in parts))
 
 
+@_for(map)
+def map_(rt: Runtime, function: Any, *columns: Any) -> Any:
+    """map(function, …): as many as the shortest has."""
+
+    def call(*args: Any) -> Any:
+        return rt.call(function, *args)
+
+    rows = rows_of(zip_(rt, *columns))
+    if rows is None:
+        return map(call, *columns)
+    return Rows(rows.length, lambda i: call(*rows.at(i)))
+
+
+@_for(filter)
+def filter_(rt: Runtime, function: Any, items: Any) -> Any:
+    """filter(function, items), of what has an end."""
+    if rows_of(items) is None and not isinstance(items, (list, tuple)):
+        return filter(function, items)
+    fits = (lambda v: v) if function is None else (lambda v: rt.call(function, v))
+    found = rt.list_of(items, lambda v: v, [fits])
+    return iter(found) if found.known else found
+
+
+@_for(functools.reduce)
+def reduce_(rt: Runtime, function: Any, items: Any, *start: Any) -> Any:
+    """functools.reduce(function, items, start)."""
+    rows = rows_of(items)
+    if rows is None:
+        return functools.reduce(lambda a, b: rt.call(function, a, b), items, *start)
+    total = start[0] if start else rows.at(0)
+
+    def body(item: Any) -> None:
+        nonlocal total
+        total = rt.call(function, total, item)
+
+    rt.each(rows if start else rows[1:], body, None, ("total",), ("total",), ("total",))
+    return total
+
+
 @_for(list, tuple)
 def list_(rt: Runtime, *args: Any) -> Any:
     """list(items)."""
@@ -481,7 +521,7 @@ def _joining(function: Any) -> None:
     STANDINS[id(function)] = standin
 
 
-for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate):
+for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.nn.utils.rnn.pad_sequence):
     _joining(_function)
 
 

@@ -506,6 +506,19 @@ def bounds_of_which_one_may_be_none(x: T) -> T:
     return torch.clamp(x, least, max=x.max() / 2)
 
 
+@case(*[(torch.tensor(n), positive(3, 3)) for n in (1, 2, 5, 3)])
+def match_whose_guard_fails_keeps_the_name(n: T, x: T) -> T:
+    k = 7
+    match n.item():
+        case 1 | 2 as k if k > 1:
+            return x * k
+        case m if m > 4:
+            return x - m
+        case 1:
+            return x + k * m
+    return x - k + m
+
+
 @case.parametrize()
 def test_branches(case: Case) -> None:
     """Both sides of every branch, in several sizes."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -193,6 +195,46 @@ def generator_in_a_comprehension(x: T) -> T:
             yield t * 2
 
     return torch.cat([p + 1 for p in parts(x)]) + sum(p.sum() for p in parts(x))
+
+
+def _total(part):
+    return part.sum(0)
+
+
+@case(*ROWS)
+def map_of_two_columns(x: T) -> T:
+    return torch.stack(list(map(lambda a, b: a * b, x, reversed(x))))
+
+
+@case(*ROWS)
+def map_of_parts(x: T) -> T:
+    return torch.stack(list(map(_total, torch.split(x, 2))))
+
+
+@case(*ROWS)
+def map_of_numbers(x: T) -> int:
+    return sum(map(int, (x[:, 0] * 3).tolist()))
+
+
+@case(*SIGNS)
+def filter_of_rows(x: T) -> T:
+    kept = list(filter(lambda row: row.sum() > 0, x))
+    return torch.stack(kept) if kept else torch.zeros(1, 3)
+
+
+@case(*SIGNS)
+def filter_of_a_few(x: T) -> int:
+    return len(list(filter(lambda t: t.sum() > 0, [x, -x, x * 2])))
+
+
+@case(*ROWS)
+def reduce_of_rows(x: T) -> T:
+    return functools.reduce(lambda a, b: a * 0.5 + b, x)
+
+
+@case(*ROWS)
+def reduce_from_a_start(x: T) -> T:
+    return functools.reduce(torch.maximum, x.unbind(0), torch.zeros(3))
 
 
 @case.parametrize()

@@ -582,6 +582,16 @@ def list_zeros_counts(x: T) -> T:
     return torch.tensor(v)
 
 
+@case(*ROWS)
+def comprehension_in_a_comprehension(x: T) -> T:
+    return torch.stack([torch.stack([v * 2 for v in row]) for row in x])
+
+
+@case(*ROWS)
+def rows_taken_apart_in_a_comprehension(x: T) -> T:
+    return torch.stack([torch.stack(list(row.unbind())) for row in x])
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 
 from ingot.capture.aten.reduce import cov
-from ingot.capture.aten.registry import instead
+from ingot.capture.aten.registry import composed, instead
 from ingot.capture.fakes import hint
 
 Tensor = torch.Tensor
 _VF: Any = torch._VF  # pyright: ignore[reportPrivateUsage]
+_nn: Any = torch._C._nn  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue]  (made in C++)
 
 
 @instead(torch.kron, Tensor.kron)
@@ -54,6 +56,60 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
         return torch.vander(x, N, increasing)  # which torch.linalg refuses
     found = torch.linalg.vander(x, N=N)
     return found if increasing else found.flip(-1)
+
+
+@composed("_pdist_forward")
+@instead(torch.pdist)
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """Distances of each row to every later one."""
+    if input.dim() != 2 or not input.is_floating_point():
+        return torch.pdist(input, p)  # which says what it wants
+    n: Any = input.shape[0]
+    places = torch.arange(n)
+    pairs = (places.unsqueeze(1) < places).nonzero().reshape(n * (n - 1) // 2, 2)
+    first, second = pairs.unbind(1)
+    apart = input.index_select(0, first) - input.index_select(0, second)
+    if p == 0:
+        return (apart != 0).sum(-1).to(input.dtype)
+    if p == float("inf"):  # of no elements too
+        return torch.nn.functional.pad(apart.abs(), (0, 1)).amax(-1)
+    return torch.linalg.vector_norm(apart, p, -1)
+
+
+@instead(torch.combinations)
+def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    """All choices of r elements, in the order of their places."""
+    if input.dim() != 1 or r < 1:
+        return torch.combinations(input, r, with_replacement)
+    places = torch.arange(input.shape[0])
+    grid = [places.reshape([-1 if d == axis else 1 for d in range(r)]) for axis in range(r)]
+    chosen = grid[0] >= 0
+    for before, after in itertools.pairwise(grid):
+        chosen = chosen & (before <= after if with_replacement else before < after)
+    return input[chosen.nonzero()]
+
+
+@instead(_nn.pad_sequence)
+def pad_sequence(
+    sequences: Sequence[Tensor],
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Tensor:
+    """Sequences as long as the longest, of the first one's dtype, one beside the other."""
+    given: list[Tensor] = list(sequences)
+    if not given or any(t.dim() == 0 for t in given) or padding_side not in ("left", "right"):
+        return _nn.pad_sequence(sequences, batch_first, padding_value, padding_side)
+    longest: Any = given[0].shape[0]
+    for t in given[1:]:
+        longest = torch.sym_max(longest, t.shape[0])
+    padded: list[Tensor] = []
+    for t in given:
+        missing = longest - t.shape[0]
+        ends = (missing, 0) if padding_side == "left" else (0, missing)
+        wide = torch.nn.functional.pad(t, (*[0, 0] * (t.dim() - 1), *ends), value=padding_value)
+        padded.append(wide.to(given[0].dtype))
+    return torch.stack(padded, 0 if batch_first else 1)
 
 
 @instead(torch.corrcoef, Tensor.corrcoef)

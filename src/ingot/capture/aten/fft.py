@@ -61,7 +61,21 @@ def real_to_complex(g: Recorder, func: Any, a: Tensor, dim: Sequence[int], mode:
     if onesided:
         shape[axes[-1]] = shape[axes[-1]] // 2 + 1
     x = _scaled(g, x, [a.shape[d] for d in axes], mode, False, a.dtype)
+    if len(axes) == 1:
+        real = g.recorded(_real_by_nature, shape[axes[0]], a.shape[axes[0]], a.dim() - 1 - axes[0])
+        x = g.op("Where", g.val(real), g.const(0, a.dtype), x)
     return from_pairs(g, x, shape, a.dtype)
+
+
+def _real_by_nature(count: Any, size: Any, behind: int) -> Tensor:
+    """The imaginary parts that are 0 in a transform of real numbers: at the first and the middle frequency.
+
+    Runtimes leave the rounding of a complex transform there, and the angle of a negative number is then on
+    either side of the cut.
+    """
+    at = torch.arange(count)
+    real = (at == 0) | (at * 2 == size)
+    return real.reshape([-1, *[1] * behind, 1]) & torch.tensor([False, True])
 
 
 @rule("_fft_c2c")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.elementwise import floor_div
-from ingot.capture.aten.registry import composed, instead, row
+from ingot.capture.aten.registry import composed, row
 from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
@@ -470,16 +469,3 @@ def select_scatter(g: Recorder, out: Tensor, a: Tensor, src: Tensor, dim: int, i
     return g.op(
         "ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis
     )
-
-
-@instead(torch.combinations)
-def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
-    """torch selects by masks, whose numbers of elements it does not see to be equal."""
-    n: Any = input.shape[0]
-    if not isinstance(n, int):
-        raise ExportError("combinations of a dynamic number of elements; make it static with dynamic_shapes.")
-    pick = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    places = list(pick(range(n), r))
-    if r == 0 or not places:
-        return input.new_empty([0, r] if r else [0])
-    return input.index_select(0, torch.tensor(places).reshape(-1)).reshape(len(places), r)

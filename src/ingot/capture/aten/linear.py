@@ -193,16 +193,6 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
     return g.op("Pow", total, g.const(1.0 / p, out.dtype))
 
 
-@composed("_pdist_forward")
-def pdist(a: Tensor, p: float = 2.0) -> Tensor:
-    """Distances of each row to every later one."""
-    first, second = torch.triu_indices(a.shape[0], a.shape[0], 1).unbind(0)
-    apart = a.index_select(0, first) - a.index_select(0, second)
-    if p == 0:
-        return (apart != 0).sum(-1).to(a.dtype)
-    return torch.linalg.vector_norm(apart, p, -1)
-
-
 @composed("addbmm")
 def addbmm(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta c + alpha Σ a b over the batch."""

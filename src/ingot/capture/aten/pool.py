@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import Row, composed, row, whole
+from ingot.capture.aten.registry import Row, composed, instead, row, whole
 from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
@@ -237,6 +237,15 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
             "fixed number of elements. Make these dimensions static with dynamic_shapes, or pool to size 1."
         )
     return [g.val(v) for v in g.recorded(windowed_max, x, starts, ends)]
+
+
+@instead(torch.adaptive_max_pool1d)
+def adaptive_max_pool1d(input: Tensor, output_size: Any) -> tuple[Tensor, Tensor]:
+    """The same over one axis, whose places torch takes out of two."""
+    if input.dim() in (2, 3) and output_size in (1, (1,), [1]):
+        value, place = input.max(-1, keepdim=True)
+        return value, place
+    return torch.adaptive_max_pool1d(input, output_size)
 
 
 def windowed_max(

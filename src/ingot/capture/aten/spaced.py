@@ -60,6 +60,24 @@ def logspace(
     return torch.pow(base, _spaced(start, end, steps, dtype or torch.get_default_dtype()))
 
 
+@instead(torch.fft.fftfreq)
+def fftfreq(n: Any, d: float = 1.0, *, dtype: Any = None, **more: Any) -> Tensor:
+    """The frequencies of a transform: those from 0 on, then the negative ones."""
+    if not _free(n, dtype, more):
+        return torch.fft.fftfreq(n, d, dtype=dtype, **more)
+    at = torch.arange(n)
+    at = torch.where(at < (n + 1) // 2, at, at - n)
+    return at.to(dtype or torch.get_default_dtype()) * (1.0 / (n * d))
+
+
+@instead(torch.fft.rfftfreq)
+def rfftfreq(n: Any, d: float = 1.0, *, dtype: Any = None, **more: Any) -> Tensor:
+    """The frequencies of a transform of real numbers."""
+    if not _free(n, dtype, more):
+        return torch.fft.rfftfreq(n, d, dtype=dtype, **more)
+    return torch.arange(n // 2 + 1).to(dtype or torch.get_default_dtype()) * (1.0 / (n * d))
+
+
 def _cosines(at: Tensor, last: Tensor, alpha: float, beta: float) -> Tensor:
     return torch.cos(at * (2 * math.pi / last).to(at.dtype)) * -beta + alpha
 
