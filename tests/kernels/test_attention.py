@@ -107,6 +107,16 @@ def test_many_blocks_of_keys(machine: Machine) -> None:
 
 
 @each_machine
+@pytest.mark.parametrize("forbidden", [None, (0, 0), (39, 299), (20, 599)])
+def test_a_mask_that_forbids_next_to_nothing(machine: Machine, forbidden: tuple[int, int] | None) -> None:
+    """Blocks of keys without anything forbidden take another way."""
+    mask = np.ones((1, 1, 40, 600), bool)
+    if forbidden is not None:
+        mask[0, 0, forbidden[0], forbidden[1]] = False
+    check(machine, (1, 2, 1, 40, 600, 16, 48), mask)
+
+
+@each_machine
 def test_a_running_maximum_that_grows_from_nothing(machine: Machine) -> None:
     keys = 600
     mask = np.linspace(-200, 200, keys, dtype=np.float32)[None, None, None].copy()

@@ -116,6 +116,8 @@ def attention(
 
     if mask is not None:
         mask = mask.broadcast_to((batch, heads, queries, keys))
+        if queries > _FEW:
+            mask = _keys_side_by_side(mask, before, machine)
     is_causal = causal_offset is not None
     empty_is_zero = empty_is_zero or keys == 0  # a sum over no keys is 0 in any case
     sizes = [heads, heads // key_heads, queries, keys]
@@ -276,6 +278,19 @@ def _height(keys: int, most: int) -> int:
 def _dense(like: View) -> View:
     """A fresh row-major buffer of the shape of `like`."""
     return View(Buffer(like.size * 4), 0, like.dtype, like.shape, row_major(like.shape))
+
+
+def _keys_side_by_side(mask: View, calls: list[Call], machine: Machine) -> View:
+    """`mask`, or a copy of it whose neighbouring keys lie side by side: gathering them takes as long as the
+    products.
+    """
+    if not (mask.strides[2] and mask.strides[3]) or mask.strides[3] == 1 or mask.size == 0:
+        return mask
+    own = tuple(size if stride else 1 for size, stride in zip(mask.shape, mask.strides, strict=True))
+    size = math.prod(own) * mask.dtype.itemsize
+    dense = View(Buffer(size), 0, mask.dtype, own, row_major(own))
+    calls.append(copy(mask.with_dims(own, mask.strides), dense, machine))
+    return dense.broadcast_to(mask.shape)
 
 
 def _rows_side_by_side(view: View, calls: list[Call], machine: Machine) -> View:

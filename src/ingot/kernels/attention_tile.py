@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ingot.codegen import math as vector_math
-from ingot.codegen.builder import F32, I32, Builder, Int, Value, vector
+from ingot.codegen.builder import F32, I8, I32, Builder, Int, Value, vector
 from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.kernel import kernel
-from ingot.codegen.lanes import index_lanes
+from ingot.codegen.lanes import any_lane, index_lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.pack import transpose
 from ingot.kernels.scores import SLOTS, Mask, number, start_of, weight_of
@@ -66,9 +67,9 @@ def attend(k: Builder, *, form: Form) -> None:
     width = form.vectors * k.machine.lanes
     in_scratch: list[Value] = [k.int(-1)]  # the number of the head whose keys and values lie there
     with k.loop(k.begin, k.end, carry=in_scratch) as tile:
-        block, others = k.rem(tile, blocks), k.div(tile, blocks)
+        others = k.div(tile, blocks)
         head, batch = k.rem(others, heads), k.div(others, heads)
-        first = k.mul(block, width)
+        first = k.mul(k.rem(tile, blocks), width)
         if form.packed:
             # heads is a multiple of it, so this counts key heads through all batches
             key_head = k.div(others, shared)
@@ -78,11 +79,11 @@ def attend(k: Builder, *, form: Form) -> None:
         if form.short_tail and form.vectors > 1:
             few = k.compare("<=", k.sub(k.arg("queries"), first), k.machine.lanes)
             with k.when(few):
-                _Tile(k, form, 1, batch, head, first).emit()
+                _Tile(k, form, 1, tile).emit()
             with k.when(k.ir.not_(few)):
-                _Tile(k, form, form.vectors, batch, head, first).emit()
+                _Tile(k, form, form.vectors, tile).emit()
         else:
-            _Tile(k, form, form.vectors, batch, head, first).emit()
+            _Tile(k, form, form.vectors, tile).emit()
 
 
 def _packed(k: Builder, form: Form) -> tuple[Value, Value]:
@@ -106,10 +107,17 @@ def _pack(k: Builder, form: Form, batch: Int, head: Int) -> None:
 
 
 class _Tile:
-    """The code for one tile of `vectors` vectors of queries, from query `first` on."""
+    """The code for one tile of `vectors` vectors of queries."""
 
-    def __init__(self, k: Builder, form: Form, vectors: int, batch: Value, head: Value, first: Int) -> None:
-        self.k, self.form, self.vectors, self.first = k, form, vectors, first
+    def __init__(self, k: Builder, form: Form, vectors: int, tile: Value) -> None:
+        self.k, self.form, self.vectors = k, form, vectors
+        heads, self.blocks, shared = k.arg("heads"), k.arg("blocks"), k.arg("heads_per_key_head")
+        # The number of the tile in its head, whose queries begin at `first`.
+        self.number, others = k.rem(tile, self.blocks), k.div(tile, self.blocks)
+        self.first = k.mul(self.number, form.vectors * k.machine.lanes)
+        head, batch = k.rem(others, heads), k.div(others, heads)
+        key_heads, following = k.div(heads, shared), k.add(k.div(others, shared), 1)
+        self.following = k.div(following, key_heads), k.rem(following, key_heads)  # batch and key head
         self.lanes, self.width = k.machine.lanes, vectors * k.machine.lanes
         self.type = vector(F32, self.lanes)
         self.queries, self.keys, self.block_keys = k.arg("queries"), k.arg("keys"), k.arg("block_keys")
@@ -118,13 +126,13 @@ class _Tile:
             self.key, self.value = _packed(k, form)
             self.v_row: Int = form.depth_v
         else:
-            key_head = k.div(head, k.arg("heads_per_key_head"))
+            key_head = k.div(head, shared)
             self.key, self.value = start_of(k, "k", batch, key_head), start_of(k, "v", batch, key_head)
             self.v_row = k.arg("v_row")
         if form.mask is not None:
             element = memory_element(form.mask.dtype)
             self.mask = k.at(
-                start_of(k, "mask", batch, head, element), k.mul(first, k.arg("mask_row")), element
+                start_of(k, "mask", batch, head, element), k.mul(self.first, k.arg("mask_row")), element
             )
         # Scratch: the transposed queries, transposed output, its scale, scores and, of a mask with rows, its
         # transpose.
@@ -194,11 +202,21 @@ class _Tile:
         # The last group of keys starts early enough to be whole; scores of keys it repeats are the same
         # again.
         base = k.min(key, k.sub(self.keys, form.height))
-        if form.mask is not None and form.mask.reach == "rows":
-            self._turn_mask(base, end)
-        top = list(old)
-        with k.loop(key, end, form.height, carry=top) as group:
-            self._score(k.min(group, k.sub(self.keys, form.height)), base, top)
+        if form.packed:
+            self._fetch(key, end)
+
+        def scores(is_masked: bool) -> list[Value]:
+            if is_masked and form.mask is not None and form.mask.reach == "rows":
+                self._turn_mask(base, end)
+            top = list(old)
+            with k.loop(key, end, form.height, carry=top) as group:
+                self._score(k.min(group, k.sub(self.keys, form.height)), base, top, is_masked)
+            return top
+
+        if form.mask is not None and form.mask.dtype == "bool" and form.mask.reach == "rows":
+            top = k.either(self._forbids(base, end), lambda: scores(True), lambda: scores(False))
+        else:
+            top = scores(True)
         # Where all scores so far are -inf, the maximum may not be subtracted: -inf - -inf is NaN.
         infinite = k.splat(-math.inf, self.type)
         shift = [k.ir.select(k.ir.fcmp_ordered("==", t, infinite), k.zero(self.type), t) for t in top]
@@ -219,8 +237,34 @@ class _Tile:
         )
         return top + total
 
-    def _score(self, key: Int, base: Int, top: list[Value]) -> None:
-        """scores of `height` keys from `key` on; their maxima join `top`."""
+    def _fetch(self, key: Int, end: Int) -> None:
+        """Start fetching what comes next, so much of it as key..end is of all keys: the next head's keys and
+        values, of which each tile fetches a part, the next queries, and this tile's rows of the output.
+        """
+        k, form = self.k, self.form
+
+        def rows(pointer: Value, row: Value, bytes_: int, begin: Int, last: Int, write: bool = False) -> None:
+            with k.loop(begin, last) as i:
+                here = k.at(pointer, k.mul(row, i), F32)
+                for line in range(0, bytes_, 64):
+                    k.prefetch(here, line, I8, locality=2, write=write)
+
+        part = [k.div(k.add(k.mul(self.number, self.keys), at), self.blocks) for at in (key, end)]
+        for name, depth in (("k", form.depth), ("v", form.depth_v)):
+            rows(start_of(k, name, *self.following), k.arg(f"{name}_row"), 4 * depth, part[0], part[1])
+        part = [k.div(k.mul(at, self.width), self.keys) for at in (key, end)]
+        left = k.sub(self.queries, self.first)
+        begin, last = (k.min(at, left) for at in part)
+        here = k.at(self.out, k.mul(self.first, k.arg("out_row")), F32)
+        rows(here, k.arg("out_row"), 4 * form.depth_v, begin, last, write=True)
+        begin, last = (k.min(at, k.sub(left, self.width)) for at in part)
+        here = k.at(self.q, k.mul(k.add(self.first, self.width), k.arg("q_row")), F32)
+        rows(here, k.arg("q_row"), 4 * form.depth, begin, last)
+
+    def _score(self, key: Int, base: Int, top: list[Value], is_masked: bool) -> None:
+        """scores of `height` keys from `key` on; their maxima join `top`. Without `is_masked` the mask forbids
+        none.
+        """
         k, form, lanes, vectors, width = self.k, self.form, self.lanes, self.vectors, self.width
         pointer = k.at(self.key, k.mul(key, self.form.pitch), F32)
         sums = [k.zero(self.type)] * (form.height * vectors)
@@ -249,9 +293,9 @@ class _Tile:
                 if form.softcap:
                     cap = k.broadcast(number(k, "softcap"), lanes)
                     score = k.ir.fmul(cap, vector_math.tanh(k, score))  # the queries' scale has 1 / cap in it
-                if form.mask is not None and form.mask.reach == "rows":
+                if is_masked and form.mask is not None and form.mask.reach == "rows":
                     score = k.ir.fadd(score, k.load(bias, self.type, p * width + v * lanes))
-                elif form.mask is not None:
+                elif is_masked and form.mask is not None:
                     score = k.ir.fadd(score, self._mask_of(k.add(key, p), v))
                 if form.causal:
                     place = k.broadcast(k.ir.trunc(k.int(k.add(key, p)), I32), lanes)
@@ -274,6 +318,35 @@ class _Tile:
         first = k.at(pointer, k.mul(row, v * lanes), element)
         return mask.bias(k, gather_element(k, first, mask.dtype, lanes, row, left))
 
+    def _mask_rows(self, v: Int, element: Any) -> list[Value]:
+        """Where the mask's rows of a vector of queries begin."""
+        k, left = self.k, self.k.sub(self.queries, self.k.add(self.first, 1))
+        return [
+            k.at(self.mask, k.mul(k.min(k.add(k.mul(v, self.lanes), i), left), k.arg("mask_row")), element)
+            for i in range(self.lanes)
+        ]
+
+    def _forbids(self, key: Int, end: Int) -> Value:
+        """Whether a boolean mask forbids some query some of the keys key..end. Without padding it does not,
+        and turning it would take as long as the softmax.
+        """
+        k = self.k
+        whole = k.machine.vector_bytes
+        ones = [k.splat(1, vector(I8, n)) for n in (whole, self.lanes)]
+        middle = k.add(key, k.mul(k.div(k.sub(end, key), whole), whole))
+        with k.loop(0, self.vectors, carry=ones) as v:
+            rows = self._mask_rows(v, I8)
+            with k.loop(key, middle, whole, carry=ones) as column:
+                for row in rows:
+                    ones[0] = k.ir.and_(ones[0], k.load(row, ones[0].type, column))
+            with k.loop(middle, end, self.lanes, carry=ones) as column:
+                exist = k.lanes_below(k.sub(end, column), self.lanes)
+                for row in rows:
+                    some = k.load(row, ones[1].type, column, mask=exist)
+                    ones[1] = k.ir.select(exist, k.ir.and_(ones[1], some), ones[1])
+        none = [any_lane(k, k.ir.icmp_unsigned("==", one, k.zero(one.type))) for one in ones]
+        return k.ir.or_(*none)
+
     def _turn_mask(self, key: Int, end: Int) -> None:
         """bias[key - base][query] of keys key..end from a mask with neighbouring keys side by side."""
         k, lanes = self.k, self.lanes
@@ -281,11 +354,7 @@ class _Tile:
         assert mask is not None
         element = memory_element(mask.dtype)
         with k.loop(0, self.vectors) as v:
-            left = k.sub(self.queries, k.add(self.first, 1))
-            rows = [
-                k.at(self.mask, k.mul(k.min(k.add(k.mul(v, lanes), i), left), k.arg("mask_row")), element)
-                for i in range(lanes)
-            ]
+            rows = self._mask_rows(v, element)
             with k.loop(key, end, lanes) as column:
                 exist = k.lanes_below(k.sub(self.keys, column), lanes)
                 square = [
