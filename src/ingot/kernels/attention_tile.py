@@ -262,9 +262,7 @@ class _Tile:
         rows(here, k.arg("q_row"), 4 * form.depth, begin, last)
 
     def _score(self, key: Int, base: Int, top: list[Value], is_masked: bool) -> None:
-        """scores of `height` keys from `key` on; their maxima join `top`. Without `is_masked` the mask forbids
-        none.
-        """
+        """scores of `height` keys from `key` on; their maxima join `top`. Not `is_masked`: no mask counts."""
         k, form, lanes, vectors, width = self.k, self.form, self.lanes, self.vectors, self.width
         pointer = k.at(self.key, k.mul(key, self.form.pitch), F32)
         sums = [k.zero(self.type)] * (form.height * vectors)
@@ -332,20 +330,24 @@ class _Tile:
         """
         k = self.k
         whole = k.machine.vector_bytes
-        ones = [k.splat(1, vector(I8, n)) for n in (whole, self.lanes)]
+        types = [vector(I8, n) for n in (whole, self.lanes)]
+        ones: list[Value] = [k.splat(1, type_) for type_ in types]
         middle = k.add(key, k.mul(k.div(k.sub(end, key), whole), whole))
         with k.loop(0, self.vectors, carry=ones) as v:
             rows = self._mask_rows(v, I8)
             with k.loop(key, middle, whole, carry=ones) as column:
                 for row in rows:
-                    ones[0] = k.ir.and_(ones[0], k.load(row, ones[0].type, column))
+                    ones[0] = k.ir.and_(ones[0], k.load(row, types[0], column))
             with k.loop(middle, end, self.lanes, carry=ones) as column:
                 exist = k.lanes_below(k.sub(end, column), self.lanes)
                 for row in rows:
-                    some = k.load(row, ones[1].type, column, mask=exist)
+                    some = k.load(row, types[1], column, mask=exist)
                     ones[1] = k.ir.select(exist, k.ir.and_(ones[1], some), ones[1])
-        none = [any_lane(k, k.ir.icmp_unsigned("==", one, k.zero(one.type))) for one in ones]
-        return k.ir.or_(*none)
+        zeros = [
+            any_lane(k, k.ir.icmp_unsigned("==", one, k.zero(type_)))
+            for one, type_ in zip(ones, types, strict=True)
+        ]
+        return k.ir.or_(*zeros)
 
     def _turn_mask(self, key: Int, end: Int) -> None:
         """bias[key - base][query] of keys key..end from a mask with neighbouring keys side by side."""
