@@ -49,7 +49,7 @@ class Memory:
         return self.add(part(self.x, 0, count), part(self.x, 0, count), part(self.kept, 0, count))
 
     def every_row(self, image: int) -> list[Call | Series]:
-        return series([partial(self.one, image, row) for row in range(self.rows)])
+        return series(partial(self.one, image), self.rows)
 
 
 def plan_of(steps: Sequence[Call | Series]) -> Plan:
@@ -59,7 +59,7 @@ def plan_of(steps: Sequence[Call | Series]) -> Plan:
 @pytest.mark.parametrize(("images", "rows"), [(1, 2), (1, 5), (2, 1), (3, 1), (2, 2), (3, 4)])
 def test_the_tables_are_those_of_all_calls(images: int, rows: int) -> None:
     memory = Memory(images, rows)
-    repeated = series([partial(memory.every_row, image) for image in range(images)])
+    repeated = series(memory.every_row, images)
     assert len(repeated) == 1
     assert isinstance(repeated[0], Series)
     single = list(itertools.chain.from_iterable(memory.one(i, r) for i in range(images) for r in range(rows)))
@@ -79,7 +79,7 @@ def test_the_tables_are_those_of_all_calls(images: int, rows: int) -> None:
 def test_what_all_turns_read_lives_as_long_as_the_series() -> None:
     """`kept` is read by the second call of a turn alone, and by the next turn again."""
     memory = Memory(3, 4)
-    (repeated,) = series([partial(memory.every_row, image) for image in range(3)])
+    (repeated,) = series(memory.every_row, 3)
     last = memory.add(part(memory.x, 0, 8), part(memory.x, 0, 8), part(Buffer(32), 0, 8))
     row, lives = _lives([memory.first(), repeated, last], [])
     assert len(row) == 4  # each call of the body counts once
@@ -92,7 +92,7 @@ def test_what_all_turns_read_lives_as_long_as_the_series() -> None:
         x, y = part(memory.x, 8 * turn, 8), part(memory.y, 8 * turn, 8)
         return [memory.add(x, part(memory.kept, 8 * turn, 8), y), memory.add(x, x, part(Buffer(32), 0, 8))]
 
-    (repeated,) = series([partial(reads_first, turn) for turn in range(3)])
+    (repeated,) = series(reads_first, 3)
     _, lives = _lives([memory.first(), repeated], [])
     assert lives[memory.kept] == (0, 2), "the second turn reads it after the first turn's second call"
 
@@ -104,5 +104,5 @@ def test_turns_that_differ_are_no_series() -> None:
         size = 8 * (turn + 1)
         return [memory.add(part(memory.x, 0, size), part(memory.x, 0, size), part(memory.y, 0, size))]
 
-    calls = series([partial(longer, turn) for turn in range(3)])
+    calls = series(longer, 3)
     assert [call.writes[0].shape for call in calls if isinstance(call, Call)] == [(8,), (16,), (24,)]

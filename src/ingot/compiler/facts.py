@@ -37,6 +37,13 @@ def _has_objects(facts: Iterable[Facts | None]) -> bool:
     return False
 
 
+def _has_negative(shape: tuple[int, ...]) -> bool:
+    for size in shape:  # noqa: SIM110
+        if size < 0:
+            return True
+    return False
+
+
 def _all_known(facts: Iterable[Facts | None]) -> bool:
     for fact in facts:  # noqa: SIM110
         if fact is not None and not fact.is_known:
@@ -107,7 +114,9 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
         for value, fact in zip(results, outputs, strict=False):
             if fact is not None:
                 shape = fact.shape
-                if shape and (min(shape) < 0 or len(shape) > MOST_DIMS or math.prod(shape) > MOST_ELEMENTS):
+                if shape and (
+                    _has_negative(shape) or len(shape) > MOST_DIMS or math.prod(shape) > MOST_ELEMENTS
+                ):
                     raise shape_error(node, f"its result would have the shape {show(shape)}")
                 facts[value] = fact
                 wide |= fact.dtype.itemsize > 8

@@ -27,12 +27,11 @@ from ingot.compiler.places import (
     lies_at,
     nbytes,
     slice_of,
-    temporary,
 )
 from ingot.compiler.waiting import Anchor, Elementwise, Refused, Waiting
 from ingot.errors import IngotError, ModelError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
-from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights, constant, memory_order
+from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights, arena_view, constant, memory_order
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
@@ -236,7 +235,7 @@ class Lowering:
 
     def temporary(self, shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
         """Memory in the arena, for as long as calls read or write it."""
-        return temporary(shape, dtype, order)
+        return arena_view(shape, dtype, order)
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
         """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or
@@ -301,17 +300,7 @@ class Lowering:
         positions = [found.position, *(member.position for member in members.values())]
         self._waits.take(anchor)
         self._waits.done(value, members)
-        emit = found.rows
-
-        def compute(out: View, image: int, first: int) -> list[Call]:
-            operands = [
-                v.with_dims(out.shape, v.strides, image * v.strides[0] + first * v.strides[2]) for v in views
-            ]
-            calls = emit(out, None if expression is None else Epilogue(expression, operands), image, first)
-            _belong(calls, positions)
-            return calls
-
-        return compute
+        return _Rows(found.rows, expression, views, positions)
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
         """A value that only this node reads, and once, as an expression of what lies in memory; the first
@@ -536,7 +525,7 @@ class Lowering:
         return unfit(node, inputs, TypeError(refused.reason))
 
     def _append(self, calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
-        _belong(calls, positions)
+        belong(calls, positions)
         self._steps += calls
 
     def _evaluate_on_host(self, node: ir.Node) -> None:
@@ -548,13 +537,32 @@ class Lowering:
         self._steps.append(HostStep(self._position, inputs, outputs))
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What `Lowering.by_rows` gives. views: the expression's operands, but for what `emit` computes."""
+
+    emit: Callable[[View, Epilogue | None, int, int], list[Call]]
+    expression: Expression | None
+    views: list[View]
+    positions: list[int]
+
+    def __call__(self, out: View, image: int, first: int) -> list[Call]:
+        operands = [
+            v.with_dims(out.shape, v.strides, image * v.strides[0] + first * v.strides[2]) for v in self.views
+        ]
+        epilogue = None if self.expression is None else Epilogue(self.expression, operands)
+        calls = self.emit(out, epilogue, image, first)
+        belong(calls, self.positions)
+        return calls
+
+
 def _named(node: ir.Node, error: UnsupportedOperatorError) -> UnsupportedOperatorError:
     """A kernel's error does not know which node wants it."""
     name = label(node)
     return error if name in str(error) else UnsupportedOperatorError(f"{name}: {error}")
 
 
-def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
+def belong(calls: Sequence[Call | Series | Nested], positions: Sequence[int]) -> None:
     """They compute the nodes at these positions, too."""
     for call in calls:
         if isinstance(call, Call):
@@ -562,7 +570,7 @@ def _belong(calls: Sequence[Call | Series | Nested], positions: list[int]) -> No
         elif isinstance(call, Nested):
             call.call.origin.extend(positions)
         else:
-            _belong(call.body, positions)
+            belong(call.body, positions)
 
 
 def _contiguous(array: Array) -> Array:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.kernels.call import Buffer, View, memory_order, row_major, strides_in_order
+from ingot.kernels.call import Buffer, View, arena_view, memory_order, row_major, strides_in_order
 from ingot.ops.registry import Facts
 
 #: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the
@@ -59,7 +57,7 @@ class Places:
             wanted = self._order_for_transpose(value, facts.shape) if placed else None
             if wanted is not None and (free_order or wanted[-1] == order[-1]):
                 order = wanted
-            place = temporary(facts.shape, facts.dtype, order)
+            place = arena_view(facts.shape, facts.dtype, order)
             if self._is_read_by_columns(value, facts, order[-1:]):
                 place = _spread(place, order[-1])
         self.views[value] = place
@@ -145,13 +143,6 @@ def nbytes(facts: Facts) -> int:
 def dense(facts: Facts, buffer: Buffer) -> View:
     """A value that lies in the whole of a buffer, row-major."""
     return View(buffer, 0, facts.dtype, facts.shape, row_major(facts.shape))
-
-
-def temporary(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
-    """A buffer of the arena, dense in the `order` of dimensions, outermost first (default: as they are)."""
-    shape, dtype = tuple(shape), np.dtype(dtype)
-    strides = row_major(shape) if order is None else strides_in_order(shape, order)
-    return View(Buffer(math.prod(shape) * dtype.itemsize), 0, dtype, shape, strides)
 
 
 def slice_of(view: View, axis: int, start: int, size: int) -> View:

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, cast
 from ingot.kernels.call import Buffer, Call, Form, View, form_of
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.pack import PackedWeights
+from ingot.kernels.sizes import is_noting
 
 P = ParamSpec("P")
 
@@ -91,7 +92,7 @@ def alike(make: Callable[P, list[Call]]) -> Callable[P, list[Call]]:
     @functools.wraps(make)
     def made_once(*args: P.args, **kwargs: P.kwargs) -> list[Call]:
         known = _memory.calls
-        if known is None:
+        if known is None or is_noting():
             return make(*args, **kwargs)
         arguments = _Arguments()
         key = (make, arguments.key(args), arguments.key(tuple(kwargs.items())))

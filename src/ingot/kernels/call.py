@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -152,6 +152,19 @@ class Weights:
         return cls(array.shape, array.dtype, lambda: array)
 
 
+def common_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """What all shapes broadcast to, by NumPy's rule. Raises ValueError where there is no such shape."""
+    rank = max(map(len, shapes))
+    common = [1] * rank
+    for shape in shapes:
+        for d, size in enumerate(shape, rank - len(shape)):
+            if common[d] == 1:
+                common[d] = size
+            elif size != 1 and size != common[d]:
+                raise ValueError(f"shapes {', '.join(map(str, shapes))} do not broadcast")
+    return tuple(common)
+
+
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides in elements of a contiguous array."""
     strides: list[int] = []
@@ -178,6 +191,13 @@ def memory_order(view: View) -> tuple[int, ...]:
     for n, s in zip(view.shape, view.strides, strict=True):
         keys.append(abs(s) if n > 1 else (keys[-1] if keys else 1 << 62))
     return tuple(sorted(range(view.rank), key=lambda d: -keys[d]))
+
+
+def arena_view(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
+    """A buffer of the arena, dense in the `order` of dimensions, outermost first (default: as they are)."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    strides = row_major(shape) if order is None else strides_in_order(shape, order)
+    return View(Buffer(math.prod(shape) * dtype.itemsize), 0, dtype, shape, strides)
 
 
 def constant(array: np.ndarray) -> View:
@@ -207,6 +227,8 @@ class Form:
     #: the words of the arguments, and how long the call takes one thread: the plan's, worked out once
     words: array[int] | None = None
     nanoseconds: float = 0.0
+    #: of a plan whose sizes are noted: how the form is worked out again (`sizes.py`)
+    again: object = None
 
     def call(self, views: Sequence[View], reads: list[View], writes: list[View]) -> Call:
         """A call of this form: `views` go to its places."""
@@ -281,21 +303,21 @@ class Series:
 Moves: TypeAlias = "list[list[int] | Moves]"
 
 
-def series(turns: Sequence[Callable[[], Sequence[Call | Series]]]) -> list[Call | Series]:
-    """The calls of all turns. Their views lie further by the same bytes from turn to turn: the first two are
-    made, to see by how many. Each may use memory of its own.
+def series(turn: Callable[[int], Sequence[Call | Series]], turns: int) -> list[Call | Series]:
+    """The calls of `turns` turns: of turn(0), turn(1) … Their views lie further by the same bytes from turn
+    to turn: the first two are made, to see by how many. Each may use memory of its own.
     """
-    first = list(turns[0]())
-    if len(turns) < 2:
+    first = list(turn(0))
+    if turns < 2:
         return first
-    second = list(turns[1]())
+    second = list(turn(1))
     own: dict[Buffer, Buffer] = {}
     moves = _moves(first, second, own)
     if moves is not None:
-        return [Series(first, len(turns), moves, list(own))]
+        return [Series(first, turns, moves, list(own))]
     calls = first + second
-    for turn in turns[2:]:
-        calls += turn()
+    for number in range(2, turns):
+        calls += turn(number)
     return calls
 
 
@@ -327,6 +349,8 @@ def _distances(a: Call, b: Call, own: dict[Buffer, Buffer]) -> list[int] | None:
     form = a.form
     if form is not b.form:
         theirs = b.form or form_of(b)
+        if form.again is not None or theirs.again is not None:
+            raise TypeError("calls are compared whose forms may be others for other sizes")
         if (form.kernel, form.tiles, form.places) != (theirs.kernel, theirs.tiles, theirs.places):
             return None
         for x, y in zip(a.args, b.args, strict=True):

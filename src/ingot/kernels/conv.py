@@ -52,6 +52,7 @@ from ingot.kernels.pack import (
     pack_ordered,
 )
 from ingot.kernels.reading import Order, choose, geometry, ranges, table, tile_shape, weight_rows
+from ingot.kernels.sizes import remembered
 from ingot.kernels.units import VALUES, check_bytes, pack_integers, repeated, steps_of
 
 _TILES = 16  # of work, at least, where the problem has them
@@ -520,7 +521,7 @@ class _Filters(NamedTuple):
     panel: int
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _form(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],

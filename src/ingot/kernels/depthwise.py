@@ -24,6 +24,7 @@ from ingot.kernels.contract import Epilogue, Reach, name_of
 from ingot.kernels.epilogue import finisher, is_short, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals
+from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
     Reader,
@@ -208,7 +209,7 @@ def depthwise_conv2d(
     return [form.call([x, out, *reads[1:]], reads, [out])]
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _form(
     x_layout: Layout,
     out_layout: Layout,

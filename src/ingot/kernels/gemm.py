@@ -43,6 +43,7 @@ from ingot.kernels.contract import (
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
+from ingot.kernels.sizes import remembered
 from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
@@ -270,11 +271,9 @@ def calls_of_product(
     form, places = _product(shape, layouts, _panels(b), epilogue, machine, label)
     calls: list[Call] = []
     (table,) = form.constants
-    for weights, offsets in places:
-        x, y, *operands = (
-            [_further(v, o) for v, o in zip(views, offsets, strict=True)] if any(offsets) else views
-        )
-        panels = _further(b.view, weights) if weights else b.view
+    for number, (weights, offsets) in enumerate(places):
+        x, y, *operands = [_further(v, o) for v, o in zip(views, offsets, strict=True)] if number else views
+        panels = _further(b.view, weights) if number else b.view
         calls.append(form.call([x, panels, y, table, *operands], [x, panels, table, *operands], [y]))
     return calls
 
@@ -368,7 +367,7 @@ def _follow(outer: _Dim, inner: _Dim) -> bool:
     return inner[0] == 1 or outer[2] == [inner[0] * step for step in inner[2]]
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _product(
     shape: tuple[int, ...],
     layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ingot.codegen.builder import Builder, Int, Value
 from ingot.kernels.call import View
 from ingot.kernels.iteration import Space, block_of, collapse
+from ingot.kernels.sizes import remembered
 
 _SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
 
@@ -75,7 +76,7 @@ def plan(
     return GridPlan(grid, args, tiles)
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _loops(
     shape: tuple[int, ...], views: tuple[tuple[int, ...], ...], count: int, lanes: int, weight: int
 ) -> tuple[Grid, tuple[int, ...], tuple[tuple[int, ...], ...], int]:

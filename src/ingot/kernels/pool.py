@@ -18,14 +18,15 @@ from typing import Literal
 import numpy as np
 
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
-from ingot.kernels.call import Buffer, Call, View, constant, strides_in_order
+from ingot.kernels.call import Buffer, Call, Form, Layout, View, blank, constant, layout_of, strides_in_order
 from ingot.kernels.contract import name_of
 from ingot.kernels.pack import DTYPES
+from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
     Place,
@@ -252,7 +253,8 @@ def _pool(
         for d, axis in enumerate(axes):
             end = pads[rank + d] if count_include_pad else 0
             begin = pads[d] if count_include_pad else 0
-            scales = _scales(axis, -begin, x.shape[2 + d] + end, out.shape[2 + d])
+            low, high, outputs = -begin, x.shape[2 + d] + end, out.shape[2 + d]
+            scales = _scales(axis.window, axis.stride, axis.begin, axis.dilation, low, high, outputs)
             axes[d] = replace(axis, scales=scales)
 
     spatial = list(range(2, 2 + rank))
@@ -274,12 +276,13 @@ def _pool(
     return calls
 
 
-def _scales(axis: _Axis, low: int, high: int, outputs: int) -> View:
+@remembered(64)
+def _scales(window: int, stride: int, begin: int, dilation: int, low: int, high: int, outputs: int) -> View:
     """1 / count of each output's taps in low..high."""
-    last = (outputs - 1) * axis.stride + (axis.window - 1) * axis.dilation - axis.begin
-    if low <= -axis.begin and last < high:  # all of them
-        return constant(np.full(outputs, 1 / axis.window, np.float32))
-    taps = np.arange(axis.window) * axis.dilation - axis.begin + np.arange(outputs)[:, None] * axis.stride
+    last = (outputs - 1) * stride + (window - 1) * dilation - begin
+    if low <= -begin and last < high:  # all of them
+        return constant(np.full(outputs, 1 / window, np.float32))
+    taps = np.arange(window) * dilation - begin + np.arange(outputs)[:, None] * stride
     with np.errstate(divide="ignore"):
         return constant((1 / ((low <= taps) & (taps < high)).sum(1)).astype(np.float32))
 
@@ -313,11 +316,31 @@ def _pass(
 
 def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Machine) -> Call:
     """x [N, C, H, W], out [N, C, Ho, Wo]."""
+    many = rows.scales.size > 1, columns.scales.size > 1
+    numbers = [(axis.window, axis.stride, axis.begin, axis.dilation) for axis in (rows, columns)]
+    form = _form(op, layout_of(x), layout_of(out), numbers[0], numbers[1], many, machine)
+    return form.call([x, out, rows.scales, columns.scales], [x, rows.scales, columns.scales], [out])
+
+
+@remembered(1024)  # layers that are alike, and shapes that come again
+def _form(
+    op: Op,
+    x_layout: Layout,
+    out_layout: Layout,
+    rows: tuple[int, int, int, int],
+    columns: tuple[int, int, int, int],
+    many: tuple[bool, bool],
+    machine: Machine,
+) -> Form:
+    """All of a call but its memory: that of x, out, and the scales of rows and columns. rows, columns:
+    window, stride, begin and dilation. many: whether there are scales for each.
+    """
+    x, out = blank(x_layout), blank(out_layout)
     gather = x.strides[1] != 1 and x.shape[1] > 1
     scatter = out.strides[1] != 1 and x.shape[1] > 1
     masked = x.shape[1] % machine.lanes != 0
-    kernel, strides = (rows.window, columns.window), (rows.stride, columns.stride)
-    dilations, turn = (rows.dilation, columns.dilation), None
+    kernel, strides, begins, dilations = zip(rows, columns, strict=True)
+    turn = None
     if math.prod(kernel) <= _UNROLL_BLOCK:
         # Beside the results: an input vector, and what a maximum takes to keep NaN.
         turn = choose(kernel, strides, dilations, out.shape[2:], machine.registers - 3, weights=False)
@@ -333,14 +356,14 @@ def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Mach
             masked,
             source=name_of(x.dtype),
         )
-        arguments, tiles, scratch = block_arguments(x, out, block, rows.begin, columns.begin, 1, machine)
+        arguments, tiles, scratch = block_arguments(x, out, block, *begins, 1, machine)
         code = pool_block(block=block, op=op)
     else:
         pixels = pixels_in_turn(out.shape[3])
         window = Window(
-            columns.window,
-            columns.stride,
-            columns.dilation,
+            kernel[1],
+            strides[1],
+            dilations[1],
             pixels,
             gather,
             scatter,
@@ -348,18 +371,16 @@ def _call(op: Op, x: View, out: View, rows: _Axis, columns: _Axis, machine: Mach
             masked,
             name_of(x.dtype),
         )
-        arguments, tiles = window_arguments(
-            x, out, rows.window, rows.stride, rows.dilation, rows.begin, columns.begin, 1, machine
-        )
+        arguments, tiles = window_arguments(x, out, kernel[0], strides[0], dilations[0], *begins, 1, machine)
         code = pool(window=window, op=op)
         scratch = (pixels + 1) * machine.vector_bytes
-    return Call(
+    args: list[int | View | Kernel] = [*arguments, _ONE, int(many[0]), _ONE, int(many[1])]
+    return Form(
         code,
-        [*arguments, rows.scales, int(rows.scales.size > 1), columns.scales, int(columns.scales.size > 1)],
+        args,
+        places=tuple([place for place, arg in enumerate(args) if isinstance(arg, View)]),
         tiles=tiles,
-        reads=[x, rows.scales, columns.scales],
-        writes=[out],
         scratch=scratch,
-        flops=out.size * rows.window * columns.window,
+        flops=out.size * math.prod(kernel),
         label=f"{op} pool",
     )

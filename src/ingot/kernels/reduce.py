@@ -17,7 +17,7 @@ from ingot.codegen.elements import FLOATS, INTEGERS, is_float, is_signed, regist
 from ingot.codegen.kernel import kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, View
+from ingot.kernels.call import Call, View, common_shape
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
 from ingot.kernels.operations import OPERATIONS
@@ -173,7 +173,7 @@ def reduce(
         epilogue = identity(dtype)
     if not supports(op, dtype):
         raise ValueError(f"{op} of {dtype}: not one of these kernels")
-    shape = np.broadcast_shapes(*(v.shape for v in inputs))
+    shape = common_shape(*[v.shape for v in inputs])
     if out.shape != tuple(n for d, n in enumerate(shape) if d not in axes):
         raise ValueError(f"{op} of shape {shape} over {tuple(axes)} into shape {out.shape}")
     kept = iter(out.strides)

@@ -30,6 +30,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
 from ingot.kernels.contract import name_of
 from ingot.kernels.iteration import TILES, Space, collapse, round_up
+from ingot.kernels.sizes import remembered
 
 _BLOCK = 256  # steps of a loop whose sums are added up before they join the total
 
@@ -100,7 +101,7 @@ def plan(
     return Plan(layout, args, tiles, count, held)
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _loops(
     dtypes: tuple[str, ...],
     steps: tuple[tuple[int, ...], ...],

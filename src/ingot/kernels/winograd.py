@@ -46,6 +46,7 @@ from ingot.kernels.contract import (
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import check_packable
+from ingot.kernels.sizes import remembered
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
@@ -189,7 +190,7 @@ def winograd_conv2d(
     ]
 
 
-@functools.lru_cache(1024)  # layers that are alike, and shapes that come again
+@remembered(1024)  # layers that are alike, and shapes that come again
 def _forms(
     x: Layout,
     out: Layout,
@@ -347,6 +348,7 @@ def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) 
     return columns, strip, min(panels, max(1, _TILES // strips))
 
 
+@remembered(1024, "decision")
 def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
     """Whether Winograd's algorithm is faster than the direct one for this many input channels and an output
     [N, O, Ho, Wo].

@@ -7,10 +7,15 @@ Rows that two bands need are computed twice.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import View
+from ingot.kernels.call import Call, View
+from ingot.kernels.contract import Epilogue
+from ingot.kernels.sizes import remembered
 from ingot.ops.window import Window
 
 #: The part of L2 that a band of the input may take: the rest is for its own input, weights and the output.
@@ -34,8 +39,24 @@ def lines(height: int, window: Window, first: int, count: int) -> tuple[int, int
     stride, reach = window.strides[0], (window.kernel[0] - 1) * window.dilations[0] + 1
     low = first * stride - window.before[0]
     high = low + (count - 1) * stride + reach
-    begin, end = max(0, low), min(height, high)
+    begin, end = max(low, 0), min(high, height)
     return begin, end, (begin - low, window.before[1], high - end, window.after[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How to compute some rows of a convolution of x [N, C, H, W]: `emit` gets the part of x for them, where
+    they go, the padding around that part and the epilogue.
+    """
+
+    x: View
+    window: Window
+    emit: Callable[[View, View, Sequence[int], Epilogue | None], list[Call]]
+
+    def __call__(self, out: View, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
+        """The rows of one image from `first` on that go to `out` [1, C, rows, W]."""
+        part, around = band(self.x, self.window, image, first, out.shape[2])
+        return self.emit(part, out, around, epilogue)
 
 
 def band(
@@ -47,6 +68,26 @@ def band(
     return x.with_dims(shape, x.strides, image * x.strides[0] + begin * x.strides[2]), pads
 
 
+@remembered(256)
+def runs_of(height: int, window: Window, rows: int) -> tuple[tuple[int, int, int], ...]:
+    """The bands of `rows` rows (the last may have fewer) of the output over an image of this height, as runs
+    of those with the same padding around them: the first row, how many bands, and the rows of each.
+    """
+    output = window.output[0]
+
+    def kind(first: int) -> tuple[int, int, int]:
+        count = min(rows, output - first)
+        _, _, (top, _, bottom, _) = lines(height, window, first, count)
+        return count, top, bottom
+
+    runs: list[tuple[int, int, int]] = []
+    for (count, _, _), run in itertools.groupby(range(0, output, rows), kind):
+        bands = list(run)
+        runs.append((bands[0], len(bands), count))
+    return tuple(runs)
+
+
+@remembered(256)
 def rows_in_band(x: tuple[int, ...], window: Window, machine: Machine) -> int | None:
     """Rows of output for each band of an input [N, C, H, W] of float32; None where bands do not pay."""
     if len(x) != 4 or not math.prod(x) or not is_cut(window) or not window.output[0]:

@@ -23,7 +23,7 @@ from ingot.kernels.elementwise import fill
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
-from ingot.ops.bands import band, is_cut
+from ingot.ops.bands import Rows, is_cut
 from ingot.ops.convolve import Filters, convolve, filters_of, padded
 from ingot.ops.lowering import Lowering
 from ingot.ops.narrow import depthwise, is_narrow, narrow_conv
@@ -145,17 +145,18 @@ class Conv(Op):
             return True
         source = plan.view(x)
         value = _with_bias(plan, node, rank)
-        by_rows: Callable[[Memory, Epilogue | None, int, int], list[Call]] | None = None
+        rows: Rows | None = None
         if (slices := _slices(plan, node, source, window)) is not None:
 
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return sliced_conv2d(source, slices, out, pads, epilogue, machine)
 
-            def sliced_rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
-                part, around = band(source, window, image, first, out.shape[2])
+            def sliced(
+                part: Memory, out: Memory, around: Sequence[int], epilogue: Epilogue | None
+            ) -> list[Call]:
                 return sliced_conv2d(part, slices, out, around, epilogue, machine)
 
-            by_rows = sliced_rows
+            rows = Rows(source, window, sliced)
 
         elif _allows_winograd(plan) and _suits_winograd(source, weights, window, machine):
             points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
@@ -170,14 +171,15 @@ class Conv(Op):
             def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
                 return conv2d(source, packed, out, strides, pads, dilations, epilogue, machine)
 
-            def direct_rows(out: Memory, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
-                part, around = band(source, window, image, first, out.shape[2])
+            def direct(
+                part: Memory, out: Memory, around: Sequence[int], epilogue: Epilogue | None
+            ) -> list[Call]:
                 return conv2d(part, packed, out, strides, around, dilations, epilogue, machine)
 
-            by_rows = direct_rows
+            rows = Rows(source, window, direct)
 
         cut = rank == 2 and is_cut(window)
-        plan.anchor(value, emit, channels_last(rank), rows=by_rows if cut else None)
+        plan.anchor(value, emit, channels_last(rank), rows=rows if cut else None)
         return True
 
 

@@ -4,7 +4,6 @@ rounded once.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.determinant import determinant, evaluate_determinant
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, pack_weights
+from ingot.kernels.sizes import remembered
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
 from ingot.ops.lowering import Lowering
@@ -277,7 +277,7 @@ def _slices(plan: Lowering, a: Memory, b: ir.Value, transposed: bool, scale: flo
     )
 
 
-@functools.lru_cache(4096)  # layers that are alike, and shapes that come again
+@remembered(4096, "decision")  # layers that are alike, and shapes that come again
 def _slices_pay(rows: int, depth: int, columns: int, machine: Machine) -> bool:
     out_shape = (1, columns, rows, 1)
     return rows >= FEWEST_ROWS and cycles(out_shape, depth) <= direct_cycles(out_shape, depth, machine)

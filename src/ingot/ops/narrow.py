@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, Series, series
+from ingot.kernels.call import Call, Series, arena_view, series
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, suits_groups
-from ingot.ops.bands import lines, rows_in_band
+from ingot.kernels.sizes import made_again
+from ingot.ops.bands import lines, rows_in_band, runs_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.window import Window, channels_last
 
@@ -40,42 +40,54 @@ def narrow_conv(
 
         return whole
     compute, height = made, count
-    (a, b), (c, d) = window.strides, window.dilations
 
-    def banded(out: Memory, epilogue: Epilogue | None) -> list[Call | Series]:
-        images, _, rows, width = out.shape
-        extra = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
-
-        def one_band(image: int, first: int) -> list[Call]:
-            shape = (1, out.shape[1], min(height, rows - first), width)
-            target, *operands = [
-                v.with_dims(shape, v.strides, image * v.strides[0] + first * v.strides[2])
-                for v in (out, *extra)
-            ]
-            begin, end, (top, left, bottom, right) = lines(facts.shape[2], window, first, shape[2])
-            source = plan.temporary(
-                (1, facts.shape[1], end - begin, facts.shape[3]), facts.dtype, channels_last(2)
-            )
-            calls = compute(source, image, begin)
-            after = None if epilogue is None else Epilogue(epilogue.expression, operands)
-            around = (top, left, bottom, right)
-            return calls + depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
-
-        # Bands without padding above and below lie alike.
-        def all_bands(image: int) -> list[Call | Series]:
-            calls: list[Call | Series] = []
-            for _, run in itertools.groupby(range(0, rows, height), lambda first: padding(first)):
-                calls += series([partial(one_band, image, first) for first in run])
-            return calls
-
-        def padding(first: int) -> tuple[int, int, int]:
-            count = min(height, rows - first)
-            _, _, (top, _, bottom, _) = lines(facts.shape[2], window, first, count)
-            return count, top, bottom
-
-        return series([partial(all_bands, image) for image in range(images)])
+    def banded(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
+        return _in_bands(compute, facts.shape, facts.dtype, w, window, height, out, epilogue, machine)
 
     return banded
+
+
+@made_again
+def _in_bands(
+    compute: Callable[[Memory, int, int], list[Call]],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    w: DepthwiseWeights,
+    window: Window,
+    height: int,
+    out: Memory,
+    epilogue: Epilogue | None,
+    machine: Machine,
+) -> list[Call | Series]:
+    """The convolution in bands of `height` rows; `compute` gives the rows of its input, of this shape."""
+    images, channels, _, width = out.shape
+    extra = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
+    (a, b), (c, d) = window.strides, window.dilations
+
+    def one_band(image: int, first: int, rows: int) -> list[Call]:
+        target, *operands = [
+            v.with_dims((1, channels, rows, width), v.strides, image * v.strides[0] + first * v.strides[2])
+            for v in (out, *extra)
+        ]
+        begin, end, (top, left, bottom, right) = lines(shape[2], window, first, rows)
+        source = arena_view((1, shape[1], end - begin, shape[3]), dtype, channels_last(2))
+        calls = compute(source, image, begin)
+        after = None if epilogue is None else Epilogue(epilogue.expression, operands)
+        around = (top, left, bottom, right)
+        return calls + depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
+
+    # Bands without padding above and below lie alike.
+    def all_bands(image: int) -> list[Call | Series]:
+        calls: list[Call | Series] = []
+        for begin, bands, rows in runs_of(shape[2], window, height):
+
+            def turn(n: int, begin: int = begin, rows: int = rows) -> list[Call]:
+                return one_band(image, begin + n * height, rows)
+
+            calls += series(turn, bands)
+        return calls
+
+    return series(all_bands, images)
 
 
 def depthwise(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -95,8 +94,18 @@ def conv_by_planes(
             for taps, run in itertools.groupby(planes):
                 end = first + len(list(run))
                 step = at_once if len(taps) > 1 else end - first
-                if whole := range(first, end - step + 1, step):
-                    calls += series([partial(some, image, z, step, taps) for z in whole])
+                if whole := (end - first) // step:
+
+                    def turn(
+                        n: int,
+                        image: int = image,
+                        first: int = first,
+                        step: int = step,
+                        taps: tuple[int, ...] = taps,
+                    ) -> list[Call]:
+                        return some(image, first + n * step, step, taps)
+
+                    calls += series(turn, whole)
                 if rest := (end - first) % step:
                     calls += some(image, end - rest, rest, taps)
                 first = end

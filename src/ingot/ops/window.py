@@ -6,7 +6,6 @@ user of them.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
+from ingot.kernels.sizes import remembered
 from ingot.ops.registry import Array, attr_ints, label, shape_error, show
 
 
@@ -77,7 +77,7 @@ class Window:
 _CHECK = "Check the node's attributes and the shapes that feed it."
 
 
-@functools.lru_cache(4096)  # inferring and lowering, layers that are alike, shapes that come again
+@remembered(4096, "sizes")  # inferring and lowering, layers that are alike, shapes that come again
 def _fit(
     sizes: tuple[int, ...],
     kernel: tuple[int, ...],
@@ -114,7 +114,7 @@ def _fit(
             if ceil and (count - 1) * s >= n + b:
                 count -= 1
             output.append(count)
-    if min(output, default=1) < 0 or (min(sizes, default=1) > 0 and min(output, default=1) < 1):
+    if any(n < 0 for n in output) or (all(n > 0 for n in sizes) and any(n < 1 for n in output)):
         found = f"a window of {show(extents)} does not fit into {show(sizes)} padded by"
         return f"{found} {show((*before, *after))}", "Use a larger input, more padding, or a smaller kernel."
     return Window(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))

@@ -31,6 +31,7 @@ from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
+from ingot.compiler.recipe import Recipe, make_recipe
 from ingot.errors import IngotError, ShapeError
 from ingot.loading import collector_paused
 from ingot.ops.control import Advance, Control, If, Loop
@@ -39,6 +40,7 @@ from ingot.ops.registry import UNFIT, Array, Bound, Facts, evaluated, evaluated_
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.loose import LooseLoops, LooseRounds
 from ingot.runtime.profile import Record
+from ingot.runtime.recipes import Recipes
 from ingot.runtime.rounds import Rounds, UndecidedError
 from ingot.runtime.threads import Team
 
@@ -125,6 +127,7 @@ class Driver:
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
         self._last_use = _last_uses(index)
+        self._recipes = Recipes()
 
     @property
     def _enclosing(self) -> Enclosing:
@@ -246,6 +249,8 @@ class Driver:
         """A plan for these arrays, and the questions that it depends on with their answers. tree: what was
         asked already for arrays of these shapes.
         """
+        if tree is None and not start and (stage := self._stage_again(arrays)) is not None:
+            return [], stage
         facts = dict(given)
         facts.update((v, _facts(a)) for v, a in zip(values, arrays, strict=True))
         known = infer_facts(index, start, facts)
@@ -293,7 +298,29 @@ class Driver:
         stage = Stage(
             index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds
         )
+        if not start and is_whole and not asked and not known.bodies and index is self.index:
+            own = [_facts(array) for array in arrays]
+
+            def make(free: list[tuple[int, int]]) -> Recipe | None:
+                return make_recipe(
+                    index, values, own, free, resources.machine, resources.packed, resources.options
+                )
+
+            self._recipes.missed(tuple([each.shape for each in own]), make)
         return asked, stage
+
+    def _stage_again(self, arrays: Sequence[Array]) -> Stage | None:
+        """The whole graph, planned by a recipe where one holds for these arrays."""
+        if any(_is_object(array) for array in arrays):
+            return None
+        found = self._recipes.lowered(tuple([array.shape for array in arrays]))
+        if found is None:
+            return None
+        lowered, results = found
+        resources, index = self.resources, self.index
+        plan = make_plan(lowered, resources.machine, resources.threads, resources.progress)
+        outputs, stop = list(index.outputs), len(index.nodes)
+        return Stage(index, self._last_use, plan, results, outputs, stop, True, True, {}, {})
 
     def _branch(
         self,

@@ -1,0 +1,288 @@
+"""How to plan again for other sizes: one Python function for all that was noted while a plan was made.
+
+The function works out the numbers of a plan from the sizes given, looks at each condition that the plan
+relies on as soon as it can, and gives the same steps with other numbers, or None where another plan is
+needed. What it is made of follows from `kernels/sizes.py`; nothing here knows an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.codegen.machine import Machine
+from ingot.compiler.facts import infer_facts
+from ingot.compiler.index import Index
+from ingot.compiler.lower import Check, HostStep, Lowered, Lowering, belong
+from ingot.compiler.packed import Packed
+from ingot.errors import IngotError
+from ingot.kernels.call import Buffer, Call, Series, View
+from ingot.kernels.sizes import Condition, Found, Given, Notes, Remade, Same, Size, has_sizes, noted, parts_of
+from ingot.ops.lowering import PlanOptions
+from ingot.ops.registry import UNFIT, Facts
+
+Shapes: TypeAlias = "tuple[tuple[int, ...], ...]"
+Results: TypeAlias = "list[tuple[tuple[int, ...], np.dtype[Any]]]"
+
+
+@dataclass(slots=True)
+class Recipe:
+    """A plan for sizes of which some may be others. free: those, as numbers of inputs and axes. shapes: of
+    the inputs that it was made for. again(*sizes): its steps, checks and the shapes of its results; None
+    where conditions do not hold.
+    """
+
+    free: list[tuple[int, int]]
+    shapes: Shapes
+    again: Callable[..., tuple[list[Any], list[Check], list[tuple[int, ...]]] | None]
+    kinds: dict[int, str]
+    dtypes: list[np.dtype[Any]]
+
+    def lowered(self, shapes: Shapes) -> tuple[Lowered, Results] | None:
+        """The steps for these shapes, and what is known of the results; None where they need another plan."""
+        if self._fixed(shapes) != self._fixed(self.shapes):
+            return None
+        try:
+            found = self.again(*[shapes[number][axis] for number, axis in self.free])
+        except (IngotError, *UNFIT):  # an error of the input's is said by who plans the whole
+            return None
+        if found is None:
+            return None
+        steps, checks, sizes = found
+        return Lowered(steps, checks, self.kinds), list(zip(sizes, self.dtypes, strict=True))
+
+    def _fixed(self, shapes: Shapes) -> list[list[int]]:
+        sizes = [list(shape) for shape in shapes]
+        for number, axis in self.free:
+            sizes[number][axis] = 0
+        return sizes
+
+
+def make_recipe(
+    index: Index,
+    inputs: Sequence[ir.Value],
+    given: Sequence[Facts],
+    free: list[tuple[int, int]],
+    machine: Machine,
+    packed: Packed,
+    options: PlanOptions,
+) -> Recipe | None:
+    """Plan a graph once more, for inputs of which that is given, and note what is done to `free` sizes. None
+    where that is not a plan for the whole graph, or something in it cannot be done to sizes that are noted.
+    """
+    shapes, outputs = tuple([facts.shape for facts in given]), index.outputs
+    try:
+        with noted([shapes[number][axis] for number, axis in free]) as notes:
+            sizes = dict(zip(free, notes.given, strict=True))
+            facts = dict[ir.Value, Facts]()
+            for number, (value, known) in enumerate(zip(inputs, given, strict=True)):
+                shape: list[Any] = [sizes.get((number, d), size) for d, size in enumerate(known.shape)]
+                facts[value] = Facts(known.dtype, tuple(shape))
+            known = infer_facts(index, 0, facts)
+            if known.cut or any(known.facts[value].dtype == object for value in outputs):
+                return None
+            lowered = Lowering(index, known, inputs, outputs, machine, packed, options).lower()
+        if notes.pins:
+            return None
+        results = [known.facts[value] for value in outputs]
+        again = Writer(notes).function(lambda writer: writer.plan(lowered, [each.shape for each in results]))
+    except (IngotError, *UNFIT, AttributeError):  # the plan itself was made; sizes that are noted do not do
+        return None
+    return Recipe(free, shapes, again, lowered.kinds, [each.dtype for each in results])
+
+
+class Writer:
+    """The function's text as it grows. Names: n0 … the sizes given, s0 and t0 … what follows from them, r0 …
+    what calls gave, c0 … what is the same for all sizes, v0 … views, b0 … buffers, k0 … steps.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._lines: list[str] = []
+        self._fixed: dict[str, Any] = {"View": View, "Buffer": Buffer, "Call": Call, "Series": Series}
+        self._fixed |= {"Check": Check, "HostStep": HostStep, "belong": belong}
+        self._names: dict[int, str] = {}  # of objects, which `_fixed` or the plan keep
+        self._atoms: dict[int, str] = {}
+        self._kept: list[Any] = []
+        self._calls = 0
+        for before, condition in notes.conditions:
+            self._call_up_to(before)
+            self._condition(condition)
+        self._call_up_to(len(notes.calls))
+
+    def function(self, result: Callable[[Writer], str]) -> Callable[..., Any]:
+        """The function, of the sizes given, that returns this."""
+        text = result(self)
+        sizes = ", ".join([f"n{number}" for number in range(len(self._notes.given))])
+        body = "\n    ".join([*self._lines, f"return {text}"])
+        exec(compile(f"def again({sizes}):\n    {body}\n", "<recipe>", "exec"), self._fixed)
+        return self._fixed["again"]
+
+    def plan(self, lowered: Lowered, results: Sequence[tuple[int, ...]]) -> str:
+        """Steps, checks, and the shapes of the results."""
+        steps = ", ".join([self.step(step) for step in lowered.steps])
+        checks = ", ".join([self.check(check) for check in lowered.checks])
+        return f"[{steps}], [{checks}], [{', '.join(map(self.text, results))}]"
+
+    # ---- what was noted ------------------------------------------------------------------------------------
+
+    def _call_up_to(self, count: int) -> None:
+        for number in range(self._calls, count):
+            done = self._notes.calls[number]
+            self._lines.append(f"r{number} = {self._constant(done.function)}{self.text(done.args)}")
+        self._calls = max(self._calls, count)
+
+    def _condition(self, condition: Condition | Same) -> None:
+        if isinstance(condition, Condition):
+            test = f"{self.text(condition.size)} {'<' if condition.kind == 'negative' else '=='} 0"
+            wrong = f"not ({test})" if condition.holds else test
+        else:
+            found = self._found(Found(condition.call, condition.path))
+            value = self.text(condition.value)
+            if condition.what == "value" and not (
+                condition.value is None or isinstance(condition.value, bool)
+            ):
+                wrong = f"{found} != {value}"
+            else:
+                wrong = {
+                    "value": f"{found} is not {value}",
+                    "type": f"type({found}) is not {value}",
+                    "length": f"len({found}) != {value}",
+                }[condition.what]
+        self._lines.append(f"if {wrong}: return None")
+
+    @staticmethod
+    def _found(found: Found) -> str:
+        steps = [f".{step}" if isinstance(step, str) else f"[{step}]" for step in found.path]
+        return f"r{found.call}" + "".join(steps)
+
+    def _atom(self, number: int) -> str:
+        atom = self._notes.atoms[number]
+        if isinstance(atom, Given):
+            return f"n{atom.number}"
+        name = self._atoms.get(number)
+        if name is None:
+            text = (
+                self._found(atom)
+                if isinstance(atom, Found)
+                else f"{self._operand(atom.a)} // {self._operand(atom.b)}"
+            )
+            name = self._atoms[number] = f"s{number}"
+            self._lines.append(f"{name} = {text}")
+        return name
+
+    def _operand(self, size: Size | int) -> str:
+        return f"({self.text(size)})"
+
+    # ---- values --------------------------------------------------------------------------------------------
+
+    def text(self, value: Any) -> str:
+        """A value as an expression."""
+        kind = cast("type[Any]", type(value))
+        if kind is Size:
+            return self._size(value)
+        if value is None or kind is int or kind is bool:
+            return repr(value)
+        if kind is View:
+            return self.view(value)
+        if not has_sizes(value):
+            return self._constant(value)
+        parts = [self.text(part) for part in parts_of(value)]
+        inner = "".join([f"{part}, " for part in parts])
+        return (
+            f"[{inner}]"
+            if kind is list
+            else f"({inner})"
+            if kind is tuple
+            else f"{self._constant(kind)}({inner})"
+        )
+
+    def _size(self, size: Size) -> str:
+        text = ""
+        for monomial, factor in size.terms:
+            product = [self._atom(atom) for atom in monomial]
+            if abs(factor) != 1 or not monomial:
+                product.append(str(abs(factor)))
+            text += ("-" if factor < 0 else "+" if text else "") + "*".join(product)
+        if len(size.terms) == 1 and size.terms[0][1] == 1 and len(size.terms[0][0]) == 1:
+            return text
+        return self._named(size, text, "t")
+
+    def _named(self, value: Any, text: str, letter: str) -> str:
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"{letter}{len(self._names)}"
+            self._kept.append(value)
+            self._lines.append(f"{name} = {text}")
+        return name
+
+    def _constant(self, value: Any) -> str:
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"c{len(self._names)}"
+            self._fixed[name] = value
+        return name
+
+    # ---- steps ---------------------------------------------------------------------------------------------
+
+    def view(self, view: View) -> str:
+        """A view, made once."""
+        if id(view) in self._notes.views:
+            return self._found(self._notes.views[id(view)][1])
+        if id(view) in self._names:
+            return self._names[id(view)]
+        if view.buffer.kind == "constant" and not has_sizes((view.offset, view.shape, view.strides)):
+            return self._constant(view)
+        parts = [self.text(part) for part in (view.offset, view.dtype, view.shape, view.strides)]
+        return self._named(view, f"View({self.buffer(view.buffer)}, {', '.join(parts)})", "v")
+
+    def buffer(self, buffer: Buffer) -> str:
+        """A buffer, made once."""
+        if id(buffer) in self._names:
+            return self._names[id(buffer)]
+        if buffer.kind == "constant":
+            return self._constant(buffer)
+        kind = "" if buffer.kind == "arena" else f", {buffer.kind!r}, None, {buffer.index}"
+        return self._named(buffer, f"Buffer({self.text(buffer.nbytes)}{kind})", "b")
+
+    def check(self, check: Check) -> str:
+        """A check."""
+        return f"Check({self.view(check.flag)}, {self._constant(check.message)})"
+
+    def step(self, step: Any) -> str:
+        """A call or a series of them."""
+        if isinstance(step, Series):
+            body = ", ".join([self.step(part) for part in step.body])
+            own = ", ".join([self.buffer(buffer) for buffer in step.own])
+            return self._named(
+                step, f"Series([{body}], {self.text(step.turns)}, {self.text(step.moves)}, [{own}])", "k"
+            )
+        if isinstance(step, Remade):
+            name = self._named(step, f"{self._constant(step.function)}{self.text(step.given)}", "k")
+            self._lines.append(f"belong({name}, {step.origin!r})")
+            return f"*{name}"
+        if isinstance(step, HostStep):
+            inputs = ", ".join(
+                [self.view(x) if isinstance(x, View) else self._constant(x) for x in step.inputs]
+            )
+            outputs = ", ".join(["None" if x is None else self.view(x) for x in step.outputs])
+            return f"HostStep({step.position}, [{inputs}], [{outputs}])"
+        if not isinstance(step, Call):
+            raise TypeError(f"no recipe makes a {type(step).__name__} again")
+        reads, writes = (", ".join(map(self.view, views)) for views in (step.reads, step.writes))
+        form = step.form
+        if form is not None and isinstance(form.again, Found):
+            views = ", ".join([self.view(cast(View, step.args[place])) for place in form.places])
+            text = f"{self._found(form.again)}.call([{views}], [{reads}], [{writes}])"
+        else:
+            args = ", ".join([self.text(arg) for arg in step.args])
+            more = [step.scratch, step.flops, step.label, step.in_place, step.waves]
+            parts = [self.text(step.tiles), f"[{reads}]", f"[{writes}]", *map(self.text, more)]
+            text = f"Call({self._constant(step.kernel)}, [{args}], {', '.join(parts)})"
+        name = self._named(step, text, "k")
+        self._lines.append(f"{name}.origin = {step.origin!r}")
+        return name

@@ -1,0 +1,75 @@
+"""When a graph is planned by a recipe (`compiler/recipe.py`) instead of anew, and when a recipe is made.
+
+A recipe takes as long as several plans, so the first sets of sizes have none. It is for the sizes that were
+seen to change, and holds for others as long as its conditions do: a graph may need a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ingot.compiler.lower import Lowered
+from ingot.compiler.recipe import Recipe, Results, Shapes
+
+#: Recipes kept for inputs of the same ranks.
+MOST_RECIPES = 16
+#: Plans without a recipe before one is made; more where many were made already.
+FIRST_WAIT, PART_OF_MADE = 2, 4
+#: So often a first recipe is tried for.
+MOST_TRIES = 3
+
+
+@dataclass(slots=True)
+class _Family:
+    """Inputs of the same ranks. met: the first shapes. varied: inputs and axes that had other sizes since.
+    recipes: the one that was used last comes first. missed: plans since one was made.
+    """
+
+    met: Shapes
+    varied: dict[tuple[int, int], None] = field(default_factory=dict[tuple[int, int], None])
+    recipes: list[Recipe] = field(default_factory=list[Recipe])
+    made: int = 0
+    missed: int = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether none could be made, time and again."""
+        return self.made >= MOST_TRIES and not self.recipes
+
+
+class Recipes:
+    """The recipes of one graph. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._families: dict[tuple[int, ...], _Family] = {}
+
+    def lowered(self, shapes: Shapes) -> tuple[Lowered, Results] | None:
+        """The steps for these shapes and what is known of the results, if a recipe holds for them."""
+        family = self._families.get(tuple(map(len, shapes)))
+        for number, recipe in enumerate([] if family is None else family.recipes):
+            found = recipe.lowered(shapes)
+            if found is not None:
+                assert family is not None
+                family.recipes.insert(0, family.recipes.pop(number))
+                return found
+        return None
+
+    def missed(self, shapes: Shapes, make: Callable[[list[tuple[int, int]]], Recipe | None]) -> None:
+        """A plan was made for these shapes; so is a recipe, if it is time for one. make: makes it for sizes
+        that vary, None if it cannot be.
+        """
+        family = self._families.setdefault(tuple(map(len, shapes)), _Family(shapes))
+        if family.is_hopeless:
+            return
+        for number, (old, new) in enumerate(zip(family.met, shapes, strict=True)):
+            for axis in [axis for axis, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]:
+                family.varied[number, axis] = None
+        if family.varied and family.missed >= max(FIRST_WAIT, family.made // PART_OF_MADE):
+            recipe = make(sorted(family.varied))
+            if recipe is not None:
+                family.recipes.insert(0, recipe)
+                del family.recipes[MOST_RECIPES:]
+            family.made, family.missed = family.made + 1, 0
+        else:
+            family.missed += 1
