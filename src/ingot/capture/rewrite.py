@@ -669,6 +669,12 @@ class _Expressions(ast.NodeTransformer):
             return _call("unequal", left, right)
         return ast.Compare(left, [op], [right])
 
+    def visited(self, node: ast.expr) -> ast.expr:
+        """An operand, rewritten."""
+        made = self.visit(node)
+        assert isinstance(made, ast.expr)
+        return made
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in _ONLY_SHOWN:
@@ -677,6 +683,10 @@ class _Expressions(ast.NodeTransformer):
             made = self.first_of(node.func, node.args[0], node.args[1:])
             if made is not None:
                 return made
+        if isinstance(node.func, ast.Name) and called == "getattr" and len(node.args) == 2:
+            parts = _parts_of_name(node.args[1])
+            if parts is not None:
+                return _call("attribute_named", *map(self.visited, (node.func, node.args[0], *parts)))
         takes_all = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp) and not node.keywords
         if takes_all:
             found = node.args[0]
@@ -701,6 +711,9 @@ class _Expressions(ast.NodeTransformer):
         return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        parts = _parts_of_name(node.slice) if isinstance(node.ctx, ast.Load) else None
+        if parts is not None:
+            return _call("item_named", *map(self.visited, (node.value, *parts)))
         self.generic_visit(node)
         if not isinstance(node.ctx, ast.Load) or isinstance(node.slice, ast.Constant):
             return node
@@ -755,6 +768,24 @@ class _Expressions(ast.NodeTransformer):
 
 def _tuple_of(names: Sequence[str]) -> ast.expr:
     return ast.Tuple([name(n) for n in names], ast.Load())
+
+
+def _parts_of_name(node: ast.expr) -> list[ast.expr] | None:
+    """The parts of a string that is put together where it is used as a name, `f"layer_{n}"` or `str(n)`,
+    after what puts them together. None: it is something else.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "str":
+        plain = len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+        return [node.func, node.args[0]] if plain else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    numbers = [p for p in node.values if isinstance(p, ast.FormattedValue)]
+    if not numbers or any(p.conversion != -1 or p.format_spec is not None for p in numbers):
+        return None
+    return [
+        ast.Constant(None),
+        *(p.value if isinstance(p, ast.FormattedValue) else p for p in node.values),
+    ]
 
 
 def _slice_value(node: ast.expr) -> ast.expr:

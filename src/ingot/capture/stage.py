@@ -19,7 +19,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, kinds, standins, structure
+from ingot.capture import checks, kinds, named, standins, structure
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -491,6 +491,14 @@ class Runtime:
     def item(self, container: Any, index: Any) -> Any:
         """`container[index]`."""
         return standins.item(self, container, index)
+
+    def item_named(self, container: Any, make: Any, *parts: Any) -> Any:
+        """`container[f"a{n}"]` or `container[str(n)]`."""
+        return named.item(self, container, make, parts)
+
+    def attribute_named(self, get: Any, owner: Any, make: Any, *parts: Any) -> Any:
+        """`getattr(owner, f"a{n}")` or `getattr(owner, str(n))`."""
+        return named.attribute(self, get, owner, make, parts)
 
     def stored(self, value: Any) -> Any:
         """A value on its way into an attribute or container, where code that is not rewritten may find it."""

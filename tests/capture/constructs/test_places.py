@@ -220,6 +220,24 @@ def suppression(boxes: T, scores: T, most: T) -> tuple[T, T]:
     return torch.tensor(keep), suppressed
 
 
+NUMBERED = [(random(2, 4), torch.tensor(n)) for n in (1, 0, 2, 3, -1)]  # eager PyTorch raises on the last two
+
+
+@case(*NUMBERED)
+class NamedByData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleDict({f"expert_{i}": nn.Linear(4, 4) for i in range(3)})
+        self.experts["expert_01"] = nn.Linear(4, 4)  # no number's name
+        self.head_0, self.head_1 = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.scales = {str(i): 1.5 * i for i in range(3)}
+
+    def forward(self, x: T, at: T) -> T:
+        n = int(at)
+        y = self.experts[f"expert_{at}"](x) * self.scales[str(n)]
+        return y + getattr(self, f"head_{n // 2}")(x)
+
+
 @case.parametrize()
 def test_places(case: Case) -> None:
     check(case)
