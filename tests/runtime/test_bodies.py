@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import ingot
 from ingot.compiler.bodies import Enclosing
-from ingot.errors import InputError, ShapeError
+from ingot.errors import InputError, ModelError, ShapeError
 from ingot.runtime.driver import Stage
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
@@ -144,6 +144,76 @@ def test_rows_of_no_trip_have_the_shape_and_dtype_of_rows() -> None:
     for n in (0, 2):
         a, b = session_of(model).run(None, {"n": np.array(n), "x": x, "z": z})
         assert (a.dtype, a.shape, b.dtype, b.shape) == (np.int64, (2, 3, n), np.float32, (2, n, 3))
+
+
+def undeclared(text: str) -> onnx.ModelProto:
+    """A model with an operator of one's own, whose bodies declare nothing of their outputs."""
+    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 20, "own" : 1]>\n' + text)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            for value in attribute.g.output:
+                value.ClearField("type")
+    return model
+
+
+def test_a_body_that_makes_no_trip_is_not_run() -> None:
+    """Not for the shape of its rows either: they follow from those of its operators, the user's included."""
+    calls: list[int] = []
+    for name, shape in (("Seen", lambda x: (x.dtype, x.shape)), ("Unseen", None)):
+        ingot.register_op("own", name, lambda x: calls.append(1) or x, shape=shape)
+    text = """g (int64 n, float[k, 2] x) => (int64[a, b] p, float[c, 2, d] q, int64[e, f, h] r) {
+        y, p, q, r = Loop(n, , x) <
+            body = b (int64 i, bool c, float[k, 2] u) => (bool d, v, row, other, found) {
+                d = Identity(c)
+                v = own.Seen(u)
+                one = Constant<value_ints = [1]>()
+                two = Constant<value_ints = [2]>()
+                size = Shape(v)
+                row = Slice(size, one, two)
+                other = Transpose<perm = [1, 0]>(v)
+                found = NonZero(v)
+            }
+        >
+    }"""
+    session = session_of(undeclared(text))
+    x = np.ones((3, 2), np.float32)
+    p, q, r = session.run(None, {"n": np.array(0), "x": x})
+    assert (p.shape, q.shape, r.shape, calls) == ((0, 1), (0, 2, 3), (0, 2, 0), [])
+    assert (p.dtype, q.dtype, r.dtype) == (np.int64, np.float32, np.int64)
+    p, q, r = session.run(None, {"n": np.array(1), "x": x})
+    assert (p.shape, q.shape, r.shape, calls) == ((1, 1), (1, 2, 3), (1, 2, 6), [1])
+
+    text = """g (int64 n, float[k] x) => (float[t, k] rows) {
+        y, rows = Loop(n, , x) <
+            body = b (int64 i, bool c, float[k] u) => (bool d, v, row) {
+                d = Identity(c)
+                v = Identity(u)
+                row = own.Unseen(u)
+            }
+        >
+    }"""
+    session = session_of(undeclared(text))
+    with pytest.raises(ModelError, match="declares no dtype for output 'row'"):
+        session.run(None, {"n": np.array(0), "x": np.ones(2, np.float32)})
+    assert session.run(None, {"n": np.array(2), "x": np.ones(2, np.float32)})[0].shape == (2, 2)
+
+
+def test_a_body_that_would_never_end_is_not_run_for_no_rows() -> None:
+    text = """g (float[t, 2] x) => (float[t, 2] rows) {
+        rows = Scan<num_scan_inputs = 1, body = b (r) => (row) {
+            zero = Constant<value_float = 0.0>()
+            s = ReduceSum<keepdims = 0>(r)
+            live = Equal(s, zero)
+            row = Loop(, live, r) <body = inner (int64 i, bool c, u) => (d, v) {
+                one = ReduceSum<keepdims = 0>(u)
+                none = Constant<value_float = 0.0>()
+                d = Equal(one, none)
+                v = Identity(u)
+            }>
+        }>(x)
+    }"""
+    (rows,) = session_of(undeclared(text)).run(None, {"x": np.zeros((0, 2), np.float32)})
+    assert (rows.dtype, rows.shape) == (np.float32, (0, 2))
 
 
 def test_rows_of_several_shapes_are_refused() -> None:

@@ -4,7 +4,6 @@ around them.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import IngotError, ModelError
+from ingot.errors import ModelError
 from ingot.kernels.control import branch, loop
 from ingot.ops.body_memory import LoopMemory, Targets, block_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64
+from ingot.ops.outline import Outer, known_of, outlined
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -58,6 +58,17 @@ class Advance:
 RunRounds = Callable[[ir.Graph, int, "int | None", Sequence[Any]], "Advance | None"]
 
 
+@dataclass(frozen=True, slots=True)
+class Subgraphs:
+    """What whoever runs a graph does for a node with subgraphs: `run` one; `outer` says what is known of the
+    values around the node; `rounds` are asked for before each round of a loop, and what they leave is run.
+    """
+
+    run: RunGraph
+    outer: Outer
+    rounds: RunRounds | None = None
+
+
 class Control(Op):
     """An operator with subgraphs: `run` is its meaning, given a way to run a graph. `outline` says what is
     known of its outputs where it may be a step of a plan, given a way to lower a graph; only then is it asked
@@ -95,7 +106,7 @@ class Control(Op):
         del node
         return []
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """The node's outputs. Sequences are lists of arrays."""
         raise NotImplementedError
 
@@ -132,9 +143,9 @@ class If(Control):
         """Both branches give all outputs."""
         return [(name, 0, len(node.outputs)) for name in ("then_branch", "else_branch")]
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """Only the branch taken is run."""
-        return run_graph(self.branch(node, inputs[0]), ())
+        return subgraphs.run(self.branch(node, inputs[0]), ())
 
     def branch(self, node: ir.Node, condition: Any) -> ir.Graph:
         """The branch for a condition of one element."""
@@ -180,17 +191,8 @@ class Loop(Control):
         carried = max(0, len(node.inputs) - 2)
         return [("body", 2 + carried, 1 + max(carried, len(node.outputs)))]
 
-    def run(
-        self,
-        node: ir.Node,
-        inputs: Sequence[Any],
-        run_graph: RunGraph,
-        run_rounds: RunRounds | None = None,
-    ) -> list[Any]:
-        """Scan outputs of a loop without a trip are empty, with the dims that the body declares (0 where
-        symbolic), or those of the trip that it has not made. run_rounds: is asked before each round; those
-        that it leaves are for run_graph.
-        """
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
+        """Scan outputs of a loop without a trip are empty: see `_no_rows`."""
         body = body_of(node, "body")
         limit, condition = given(inputs, 0), given(inputs, 1)
         trips = None if limit is None else int(one_of(node, "number of trips", limit))
@@ -199,13 +201,13 @@ class Loop(Control):
         scanned: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
         i = 0
         while live and (trips is None or i < trips):
-            ahead = None if run_rounds is None else run_rounds(body, i, trips, carried)
+            ahead = None if subgraphs.rounds is None else subgraphs.rounds(body, i, trips, carried)
             if ahead is not None:
                 i, live, carried = ahead.next, ahead.live, ahead.carried
                 for rows, more in zip(scanned, ahead.rows, strict=True):
                     rows.extend([more] if isinstance(more, np.ndarray) else [row[None] for row in more])
                 continue
-            results = run_graph(body, [np.array(i, INT64), np.array(True, BOOL), *carried])
+            results = subgraphs.run(body, [np.array(i, INT64), np.array(True, BOOL), *carried])
             live = bool(one_of(node, "body's condition", results[0]))
             carried = results[1 : 1 + len(carried)]
             for rows, row in zip(scanned, results[1 + len(carried) :], strict=True):
@@ -214,8 +216,7 @@ class Loop(Control):
         if i:
             return carried + [_joined(node, rows) for rows in scanned]
         first = [np.array(0, INT64), np.array(True, BOOL), *carried]
-        declared = body.outputs[1 + len(carried) :]
-        return carried + _no_rows(declared, [0] * len(declared), lambda: run_graph(body, first))
+        return carried + _no_rows(node, first, [0] * len(scanned), subgraphs.outer)
 
     def outline(
         self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
@@ -275,7 +276,7 @@ class Scan(Control):
         states = len(node.inputs) - attr_int(node, "num_scan_inputs", 1)
         return [("body", len(node.inputs), max(states, len(node.outputs)))]
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """One trip for each slice along the scan axes; directions by attribute."""
         body = body_of(node, "body")
         count = attr_int(node, "num_scan_inputs", 1)
@@ -292,7 +293,7 @@ class Scan(Control):
             )
         length = lengths.pop()
         for t in range(length):
-            results = run_graph(body, [*states, *(x[t] for x in sequences)])
+            results = subgraphs.run(body, [*states, *(x[t] for x in sequences)])
             states = results[: len(states)]
             for column, row in zip(rows, results[len(states) :], strict=True):
                 column.append(row)
@@ -303,8 +304,8 @@ class Scan(Control):
                 _stacked(node, column[::-1] if back else column, axis)
                 for column, axis, back in zip(rows, out_axes, reverse, strict=True)
             ]
-        first = [*states, *(np.zeros(x.shape[1:], x.dtype) for x in sequences)]
-        return states + _no_rows(body.outputs[len(states) :], out_axes, lambda: run_graph(body, first))
+        slices = [Facts(x.dtype, x.shape[1:]) for x in sequences]
+        return states + _no_rows(node, [*states, *slices], out_axes, subgraphs.outer)
 
     def outline(
         self, node: ir.Node, inputs: Sequence[Facts | None], lower_graph: LowerGraph
@@ -413,19 +414,31 @@ def _require_one_shape(node: ir.Node, rows: Sequence[tuple[int, ...]]) -> None:
         )
 
 
-def _no_rows(declared: Sequence[ir.Value], axes: Sequence[int], trip: Callable[[], list[Any]]) -> list[Array]:
-    """What is stacked where the body never runs: of the shape that it declares (0 where symbolic), else that
-    of a trip made to see it; without further dims where that fails.
+def _no_rows(node: ir.Node, first: Sequence[Any], axes: Sequence[int], outer: Outer) -> list[Array]:
+    """What is stacked where the body never runs: of the shape that it declares (0 where symbolic), else of
+    the one that follows from those of a `first` trip (arrays, or facts of them); without further dims where
+    none does, as ONNX Runtime has it.
+
+    Raises ModelError where no dtype is declared, and none follows.
     """
-    found: list[Any] = [None] * len(declared)
+    body = body_of(node, "body")
+    declared = body.outputs[len(body.outputs) - len(axes) :]
+    rows: list[Facts | None] = [None] * len(axes)
     if any(value.shape is None or value.dtype is None for value in declared):
-        with contextlib.suppress(IngotError):
-            found = trip()[-len(declared) :]
+        given_ = [value if isinstance(value, Facts) else known_of(value) for value in first]
+        rows = outlined(body, given_, outer)[len(body.outputs) - len(axes) :]
     stacked: list[Array] = []
-    for value, axis, row in zip(declared, axes, found, strict=True):
-        shape = np.shape(row) if value.shape is None else value.shape
+    for value, axis, row in zip(declared, axes, rows, strict=True):
+        dtype = None if row is None else row.dtype
+        if value.dtype is not None:
+            dtype = value.dtype.numpy()
+        if dtype is None:
+            raise ModelError(
+                f"{label(node)}: it makes no trip, its body declares no dtype for output {value.name!r}, and "
+                "none follows from the body's nodes. Declare it, or run onnx.shape_inference on the file."
+            )
+        shape = (() if row is None else row.shape) if value.shape is None else value.shape
         dims = [d if isinstance(d, int) else 0 for d in shape]
         dims.insert(axis if axis >= 0 else axis + len(dims) + 1, 0)
-        dtype = np.dtype(np.float32) if row is None else np.asarray(row).dtype
-        stacked.append(np.empty(dims, dtype if value.dtype is None else value.dtype.numpy()))
+        stacked.append(np.empty(dims, dtype))
     return stacked

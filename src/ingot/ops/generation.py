@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError, UnsupportedOperatorError
-from ingot.ops.control import Control, RunGraph, body_of, one_of
+from ingot.ops.control import Control, RunGraph, Subgraphs, body_of, one_of
 from ingot.ops.registry import Array, attr_float, attr_int, given, label, register, shape_error, show
 
 _DOMAIN = "com.microsoft"
@@ -209,9 +209,9 @@ _PLACES = (2, 3, 4, 5, 6)
 class GreedySearch(Control):
     """The likeliest word, again and again; of those that are as likely the first."""
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """The texts [B, max_length]."""
-        return [_written(_options(node, inputs, _PLACES), run_graph, lambda scores: scores.argmax(-1))]
+        return [_written(_options(node, inputs, _PLACES), subgraphs.run, lambda scores: scores.argmax(-1))]
 
 
 @register("Sampling", since=1, domain=_DOMAIN)
@@ -220,7 +220,7 @@ class Sampling(Control):
 
     random = True
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """The texts [B, max_length]. Draws are NumPy's, not ONNX Runtime's."""
         if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
             raise UnsupportedOperatorError(f"{label(node)}: filtered_logits is unknown here. Leave it out.")
@@ -232,7 +232,7 @@ class Sampling(Control):
         number = None if seed is None else int(one_of(node, "seed", seed)) & 0xFFFFFFFF
         generator = np.random.default_rng(number)
         options = _options(node, inputs, _PLACES)
-        return [_written(options, run_graph, lambda scores: _drawn(node, scores, generator))]
+        return [_written(options, subgraphs.run, lambda scores: _drawn(node, scores, generator))]
 
 
 def _drawn(node: ir.Node, scores: Array, generator: np.random.Generator) -> Array:
@@ -288,7 +288,7 @@ class _Ended:
 class BeamSearch(Control):
     """The likeliest texts: of each row the best `num_beams` go on with every word."""
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """Texts [B, returned, max_length], their scores [B, returned], and those of each word
         [max_length - S, B, beams, words], 0 after the last step.
         """
@@ -304,7 +304,7 @@ class BeamSearch(Control):
         penalty = given(inputs, 5)
         power = 1.0 if penalty is None else float(one_of(node, "length_penalty", penalty))
         found = [_Ended(beams, power) for _ in options.ids]
-        totals, texts, steps = self._grow(options, found, beams, run_graph)
+        totals, texts, steps = self._grow(options, found, beams, subgraphs.run)
         result = np.full((len(found), wanted, options.longest), options.pad, np.int32)
         scores = np.zeros((len(found), wanted), np.float32)
         for row, ended in enumerate(found):

@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import InputError
-from ingot.ops.control import Control
+from ingot.ops.control import Control, Subgraphs
 from ingot.ops.create import tensor_array
+from ingot.ops.outline import known_of
 from ingot.ops.registry import evaluated_late, find
 
 
@@ -62,10 +63,11 @@ def _run(graph: ir.Graph, values: dict[ir.Value, Any]) -> list[Any]:
         inner.update(zip(body.inputs, arguments, strict=False))
         return _run(body, inner)
 
+    subgraphs = Subgraphs(run_graph, lambda value: known_of(values.get(value)))
     for node in graph:
         arrays = [None if value is None else values[value] for value in node.inputs]
         op = find(node.domain, node.op_type, node)
         control = isinstance(op, Control)
-        results = op.run(node, arrays, run_graph) if control else evaluated_late(op, node, arrays)
+        results = op.run(node, arrays, subgraphs) if control else evaluated_late(op, node, arrays)
         values.update(zip(node.outputs, results, strict=False))
     return [values[value] for value in graph.outputs]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import InputError, ModelError
-from ingot.ops.control import Control, RunGraph, body_of
+from ingot.ops.control import Control, Subgraphs, body_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import BOOL, INT64, STRING
 from ingot.ops.registry import (
@@ -182,7 +182,7 @@ class SequenceMap(Control):
         """An element, or the whole, of each input."""
         return [("body", len(node.inputs), len(node.outputs))]
 
-    def run(self, node: ir.Node, inputs: Sequence[Any], run_graph: RunGraph) -> list[Any]:
+    def run(self, node: ir.Node, inputs: Sequence[Any], subgraphs: Subgraphs) -> list[Any]:
         """One run of the body for each element."""
         body, items = body_of(node, "body"), _list(node, inputs)
         made: list[list[Any]] = [[] for _ in node.outputs]
@@ -198,7 +198,7 @@ class SequenceMap(Control):
                         )
                     other = sequence[i]
                 others.append(other)
-            for column, result in zip(made, run_graph(body, [item, *others]), strict=True):
+            for column, result in zip(made, subgraphs.run(body, [item, *others]), strict=True):
                 column.append(result)
         return made
 

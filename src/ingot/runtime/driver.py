@@ -34,8 +34,9 @@ from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.compiler.recipe import Recipe, make_recipe
 from ingot.errors import IngotError, ShapeError
 from ingot.loading import collector_paused
-from ingot.ops.control import Advance, Control, If, Loop
+from ingot.ops.control import Advance, Control, If, Subgraphs
 from ingot.ops.lowering import PlanOptions
+from ingot.ops.outline import known_of
 from ingot.ops.registry import UNFIT, Array, Bound, Facts, evaluated, evaluated_late, shape_error, show, unfit
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.loose import LooseLoops, LooseRounds
@@ -448,9 +449,11 @@ class Driver:
             record.steps.extend(turn.steps)
             return made
 
+        def outer(value: ir.Value) -> Facts | None:
+            facts = known.get(value) or index.constants.get(value)
+            return known_of(alive.get(value)) if facts is None else facts
+
         assert isinstance(op, Control)
-        if not isinstance(op, Loop):
-            return _run(node, inputs, lambda: op.run(node, inputs, run_body))
         native: list[LooseRounds | None] = []
 
         def run_rounds(
@@ -461,7 +464,7 @@ class Driver:
                 native.append(body.loose.begin(carried, [array(v) for v in body.index.captured]))
             return None if native[0] is None else native[0].advance(start, trips, carried)
 
-        made = _run(node, inputs, lambda: op.run(node, inputs, run_body, run_rounds))
+        made = _run(node, inputs, lambda: op.run(node, inputs, Subgraphs(run_body, outer, run_rounds)))
         if native and native[0] is not None:
             native[0].end()
         return made

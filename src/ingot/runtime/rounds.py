@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.ops.control import Control
+from ingot.ops.control import Control, Subgraphs
 from ingot.ops.numeric import is_float
+from ingot.ops.outline import known_of
 from ingot.ops.registry import Op, evaluated, evaluated_late
 
 #: Elements that a round's inputs, and constants, may have together: a few microseconds for each node.
@@ -115,12 +116,13 @@ class Rounds:
             inner = self._inside[graph]
             return inner.begin([values[value] for value in inner._index.captured])(given)
 
+        subgraphs = Subgraphs(run_graph, lambda value: known_of(values.get(value)))
         for node, op, looks in nodes:
             inputs = [None if value is None else values[value] for value in node.inputs]
             if node.op_type in _OF_ANY_ORDER and _has_both_zeros(inputs[0]):
                 raise UndecidedError
             if isinstance(op, Control):
-                made: Sequence[Any] = op.run(node, inputs, run_graph)
+                made: Sequence[Any] = op.run(node, inputs, subgraphs)
             else:
                 made = evaluated_late(op, node, inputs) if looks else evaluated(op, node, inputs)
             for value, array in zip(node.outputs, made, strict=False):
