@@ -40,6 +40,7 @@ PUBLIC = [
     "SessionOptions",
     "ShapeError",
     "Stateful",
+    "TerminatedError",
     "UnsupportedOperatorError",
     "VerificationError",
     "__version__",

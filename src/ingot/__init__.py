@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ingot.errors import OperatorError as OperatorError
     from ingot.errors import ProviderError as ProviderError
     from ingot.errors import ShapeError as ShapeError
+    from ingot.errors import TerminatedError as TerminatedError
     from ingot.errors import UnsupportedOperatorError as UnsupportedOperatorError
     from ingot.errors import VerificationError as VerificationError
     from ingot.export import export as export
@@ -69,6 +70,7 @@ _HOME = {
     "RunOptions": "ingot.runtime.options",
     "SessionOptions": "ingot.runtime.options",
     "ShapeError": "ingot.errors",
+    "TerminatedError": "ingot.errors",
     "Stateful": "ingot.stateful",
     "UnsupportedOperatorError": "ingot.errors",
     "VerificationError": "ingot.errors",

@@ -10,6 +10,7 @@ what to do.
     │   └── UnsupportedOperatorError an operator, opset or dtype that no provider here can run
     ├── InputError (ValueError)      what was given to run(): name, dtype, rank, shape
     ├── OperatorError (ValueError)   an operator of the user's: its registration, or what it answered
+    ├── TerminatedError              a run that RunOptions.terminate has ended
     ├── ShapeError                   shapes inside the graph do not fit each other
     ├── ProviderError                an execution provider that is not available
     └── MissingExtraError            an optional dependency is not installed
@@ -61,6 +62,10 @@ class InputError(IngotError, ValueError):
 
 class OperatorError(IngotError, ValueError):
     """An operator given to register_op(): it cannot be registered so, or its function broke its word."""
+
+
+class TerminatedError(IngotError):
+    """A run was ended by its RunOptions; the session goes on."""
 
 
 class ShapeError(IngotError):

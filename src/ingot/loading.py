@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -72,11 +72,19 @@ def collector_paused(*, settled: bool = False) -> Generator[None, None, None]:
 
 
 @collector_paused(settled=True)
-def load(source: Source, *, lift: bool = False) -> ir.Model:
+class _Wanted(NamedTuple):
+    """What `load` was asked for besides the model."""
+
+    lift: bool
+    given: Collection[str]
+
+
+def load(source: Source, *, lift: bool = False, given: Collection[str] = ()) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is. Nodes that stand before one that they read are brought into order.
 
     lift: Constant nodes may become initializers at once, which a session would make of them anyway.
+    given: weights whose values are to be replaced; the file that they are in need not be there.
 
     Weights of a file of 4 MiB or more are views of the file, mapped into memory: do not write into it while
     the model is in use (replacing it by another, as `save` does, is safe). A session refuses to run where it
@@ -89,10 +97,10 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
     if isinstance(source, ir.Model):
         return in_order(source, "the model given")
     if isinstance(source, onnx.ModelProto):
-        return _whole(source, "the ModelProto", None, lift)
+        return _whole(source, "the ModelProto", None, _Wanted(lift, given))
     if isinstance(source, bytes | bytearray | memoryview):
         own = bytes(source)  # a copy of those that may change under the model
-        return _serialised(memoryview(own), "the bytes given", None, lift)
+        return _serialised(memoryview(own), "the bytes given", None, _Wanted(lift, given))
     if not isinstance(source, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ModelError(
             f"a model is wanted, and this is of type {type(source).__name__}. Give the path of an .onnx "
@@ -110,7 +118,7 @@ def load(source: Source, *, lift: bool = False) -> ir.Model:
         content, file = _opened(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
-    model = _serialised(content, str(path), path.parent, lift)
+    model = _serialised(content, str(path), path.parent, _Wanted(lift, given))
     if file is not None:
         note_files(model, [file])
     return model
@@ -128,7 +136,7 @@ def _opened(path: Path) -> tuple[memoryview, FileState | None]:
         return memoryview(file.read()), None
 
 
-def _serialised(content: memoryview, subject: str, directory: Path | None, lift: bool) -> ir.Model:
+def _serialised(content: memoryview, subject: str, directory: Path | None, wanted: _Wanted) -> ir.Model:
     """The model in these bytes; its large weights are views of them."""
     if not content.nbytes:
         raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
@@ -137,15 +145,15 @@ def _serialised(content: memoryview, subject: str, directory: Path | None, lift:
     if pieces is not None:
         proto = _parse(pieces[0], subject)
         arrays = _arrays(proto.graph, pieces[1])
-        model = None if arrays is None else _model(proto, subject, directory, lift, arrays)
+        model = None if arrays is None else _model(proto, subject, directory, wanted, arrays)
         if model is not None:
             return model
-    return _whole(_parse(content, subject), subject, directory, lift)
+    return _whole(_parse(content, subject), subject, directory, wanted)
 
 
-def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, lift: bool) -> ir.Model:
+def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, wanted: _Wanted) -> ir.Model:
     """A proto that lacks nothing as a model."""
-    model = _model(proto, subject, directory, lift)
+    model = _model(proto, subject, directory, wanted)
     assert model is not None
     return model
 
@@ -211,7 +219,7 @@ def _model(
     proto: onnx.ModelProto,
     subject: str,
     directory: Path | None,
-    lift: bool,
+    wanted: _Wanted,
     arrays: Arrays | None = None,
 ) -> ir.Model | None:
     """The proto as a model. arrays: contents of tensors that the proto lacks; None if it must be read with
@@ -229,7 +237,7 @@ def _model(
                 f"{onnx.__version__} knows opsets up "
                 f"to {newest}. Run `pip install -U onnx`, or export with a lower opset."
             )
-    read = read_plain(proto, arrays, lift)
+    read = read_plain(proto, arrays, wanted.lift)
     if read is not None:
         model, external = read.model, read.external
     elif arrays is not None:
@@ -240,6 +248,8 @@ def _model(
         external = list(_external(model))
     files: dict[str, _WeightsFile] = {}
     for name, tensor in external:
+        if name in wanted.given:
+            continue
         if directory is None:
             raise ModelError(
                 f"{subject}: weight {name!r} is in another file, {str(tensor.location)!r}, and its place is "

@@ -32,17 +32,29 @@ from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.compiler.recipe import Recipe, make_recipe
-from ingot.errors import IngotError, ShapeError
+from ingot.errors import IngotError, ModelError, ShapeError
 from ingot.loading import collector_paused
 from ingot.ops.control import Advance, Control, If, Subgraphs
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.outline import known_of
-from ingot.ops.registry import UNFIT, Array, Bound, Facts, evaluated, evaluated_late, shape_error, show, unfit
+from ingot.ops.registry import (
+    UNFIT,
+    Array,
+    Bound,
+    Facts,
+    evaluated,
+    evaluated_late,
+    label,
+    shape_error,
+    show,
+    unfit,
+)
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.loose import LooseLoops, LooseRounds
 from ingot.runtime.profile import Record
 from ingot.runtime.recipes import Recipes
 from ingot.runtime.rounds import Rounds, UndecidedError
+from ingot.runtime.termination import require_wanted
 from ingot.runtime.threads import Team
 
 #: Plans kept for each stage; a service with more different shapes than this plans again (milliseconds).
@@ -122,8 +134,12 @@ Stages: TypeAlias = "OrderedDict[Hashable, Stage | Question]"
 class Driver:
     """A graph that can be run. Thread-safe."""
 
-    def __init__(self, index: Index, resources: Resources) -> None:
+    def __init__(
+        self, index: Index, resources: Resources, declared: Sequence[np.dtype[Any] | None] = ()
+    ) -> None:
+        """declared: the dtypes that a file says its outputs have, None where it does not say."""
         self.index, self.resources = index, resources
+        self._declared = declared
         self._stages: Stages = OrderedDict()
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
@@ -166,6 +182,7 @@ class Driver:
         index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
         while True:
+            require_wanted()
             stage = self._stage(stages, start, values, arrays, given, index, last_use)
             index, last_use = stage.index, stage.last_use
             times: list[tuple[Row | HostStep, float]] = []
@@ -187,7 +204,9 @@ class Driver:
                 alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
             start = stage.stop + 1
             if start == len(index.nodes):  # nothing is left that a plan would compute
-                return _handed_out(stage, alive, outputs)
+                results = _handed_out(stage, alive, outputs)
+                self._require_declared(index, [getattr(result, "dtype", None) for result in results])
+                return results
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
@@ -278,6 +297,7 @@ class Driver:
                 if not f.is_known and v not in fed and last_use.get(v, -1) >= known.end
             ]
         else:
+            self._require_declared(index, [known.facts[v].dtype for v in index.outputs])
             outputs = [v for v in index.outputs if known.facts[v].dtype != object]
         is_whole = not known.cut and len(outputs) == len(index.outputs)
         resources = self.resources
@@ -322,6 +342,24 @@ class Driver:
         plan = make_plan(lowered, resources.machine, resources.threads, resources.progress)
         outputs, stop = list(index.outputs), len(index.nodes)
         return Stage(index, self._last_use, plan, results, outputs, stop, True, True, {}, {})
+
+    def _require_declared(self, index: Index, found: Sequence[np.dtype[Any] | None]) -> None:
+        """Raises ModelError for an output of another dtype than its file says. Strings count as objects, and
+        so do sequences, of which none is a tensor. skl2onnx declares float64 where its models' operators
+        (of ai.onnx.ml) give float32: those are handed out as they are.
+        """
+        for value, own, (dtype, wanted) in zip(
+            index.outputs, self.index.outputs, zip(found, self._declared, strict=False), strict=False
+        ):
+            if wanted is not None and dtype is not None and dtype != wanted:
+                node = value.producer()
+                if node is not None and node.domain == "ai.onnx.ml" and dtype == np.float32:
+                    continue
+                made = f" of {label(node)}" if node is not None else ""
+                raise ModelError(
+                    f"output {own.name!r}{made} is {dtype}, and the file declares it as {wanted}. Correct "
+                    "its type, or export the model again."
+                )
 
     def _branch(
         self,
@@ -433,6 +471,7 @@ class Driver:
 
         def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
             nonlocal before
+            require_wanted()
             body, count = body_of(graph), len(feeds)
             arrays = [_plain(a) for a in (*feeds, *map(array, body.index.captured))]
             shapes = _shapes(arrays)

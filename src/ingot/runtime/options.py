@@ -40,7 +40,8 @@ class SessionOptions:
     graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
     excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
     `InferenceSession.profile` for times. log_severity_level: above 2 nothing is said while kernels are
-    compiled, which happens once for a model and a CPU.
+    compiled, which happens once for a model and a CPU. logid, log_verbosity_level, enable_mem_reuse,
+    use_deterministic_compute (all is deterministic here) and use_per_session_threads are accepted as well.
     enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster and AMX is not used.
     Their results then differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an
     infinity or NaN reaches a few more pixels around it.
@@ -57,11 +58,60 @@ class SessionOptions:
     enable_profiling: bool = False
     profile_file_prefix: str = "ingot_profile_"
     log_severity_level: int = 2
+    log_verbosity_level: int = 0
+    logid: str = ""
     enable_mem_pattern: bool = True
+    enable_mem_reuse: bool = True
     enable_cpu_mem_arena: bool = True
+    use_deterministic_compute: bool = False
+    use_per_session_threads: bool = True
     enable_winograd: bool = True
     enable_amx: bool = True
     _config: dict[str, str] = field(default_factory=dict[str, str])
+    _sizes: dict[str, int] = field(default_factory=dict[str, int])
+    _sizes_by_denotation: dict[str, int] = field(default_factory=dict[str, int])
+    _initializers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def add_free_dimension_override_by_name(self, dim_name: str, dim_value: int) -> None:
+        """Dimensions of inputs and outputs of this name have this size; a model need not have one."""
+        self._override(self._sizes, dim_name, dim_value)
+
+    def add_free_dimension_override_by_denotation(self, dim_denotation: str, dim_value: int) -> None:
+        """The same of dimensions of inputs with this denotation, such as DATA_BATCH."""
+        self._override(self._sizes_by_denotation, dim_denotation, dim_value)
+
+    def _override(self, sizes: dict[str, int], name: str, size: Any) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise InputError(
+                f"the size of dimension {name!r} is {size!r}; it must be an integer of 0 or more"
+            )
+        sizes.setdefault(name, size)  # the first one counts
+
+    def add_initializer(self, name: str, ort_value: Any) -> None:
+        """The model's initializer of this name has this value (an OrtValue or an array, of its dtype and
+        shape), which must stay as it is while the session is in use. A session of a model without it raises
+        InputError.
+        """
+        if name in self._initializers:
+            raise InputError(f"initializer {name!r} was added already; make new options for another value")
+        self._initializers[name] = ort_value.numpy() if hasattr(ort_value, "numpy") else ort_value
+
+    def add_external_initializers(self, names: Sequence[str], ort_values: Sequence[Any]) -> None:
+        """`add_initializer` for each name."""
+        if len(names) != len(ort_values):
+            raise InputError(f"{len(names)} names were given for {len(ort_values)} initializers")
+        for name, value in zip(names, ort_values, strict=True):
+            self.add_initializer(name, value)
+
+    @property
+    def sizes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """The sizes of dimensions by name and by denotation."""
+        return self._sizes, self._sizes_by_denotation
+
+    @property
+    def initializers(self) -> dict[str, Any]:
+        """Other values of the model's initializers."""
+        return self._initializers
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         """Keep a configuration entry; those of other runtimes have no effect here."""
@@ -82,6 +132,11 @@ def options_of(given: Any) -> SessionOptions:
     if isinstance(given, SessionOptions):
         options = given
     elif hasattr(given, "intra_op_num_threads") and hasattr(given, "graph_optimization_level"):
+        if getattr(given, "optimized_model_filepath", ""):
+            raise InputError(
+                "optimized_model_filepath is set, and sessions write no files here. Leave it out; "
+                "ingot.save(ingot.optimize(path), other) writes an optimised model."
+            )
         options = SessionOptions()
         for each in fields(SessionOptions):
             value = getattr(given, each.name, None)
@@ -124,11 +179,27 @@ _LEVELS: dict[str, list[enum.IntEnum]] = {
 
 @dataclass(slots=True)
 class RunOptions:
-    """Options of one run; accepted for compatibility."""
+    """Options of one run.
+
+    terminate: set to True, also by another thread while the run goes on, it ends the run with
+    TerminatedError: before its next stage or the next round of a loop. All else is accepted for
+    compatibility.
+    """
 
     log_severity_level: int = 2
     log_verbosity_level: int = 0
     logid: str = ""
+    terminate: bool = False
+    only_execute_path_to_fetches: bool = False
+    _config: dict[str, str] = field(default_factory=dict[str, str])
+
+    def add_run_config_entry(self, key: str, value: str) -> None:
+        """Keep a configuration entry; those of other runtimes have no effect here."""
+        self._config[key] = value
+
+    def get_run_config_entry(self, key: str) -> str:
+        """A configuration entry; KeyError if it was never added."""
+        return self._config[key]
 
 
 @dataclass(frozen=True, slots=True)

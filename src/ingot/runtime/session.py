@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -32,8 +32,10 @@ from ingot.runtime.options import (
     SessionOptions,
     options_of,
 )
+from ingot.runtime.overrides import override
 from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
 from ingot.runtime.progress import Progress
+from ingot.runtime.termination import run_with
 from ingot.runtime.values import ValueType, type_of
 
 if TYPE_CHECKING:
@@ -68,11 +70,13 @@ class InferenceSession:
         self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
         with collector_paused(settled=True):
-            model = _load(path_or_bytes, lift=self._optimises)
-            self._open(model, _again(path_or_bytes, model))
+            given = self._options.initializers.keys()
+            model = _load(path_or_bytes, self._optimises, given)
+            self._open(model, _again(path_or_bytes, model, given))
 
     def _open(self, model: ir.Model, again: Callable[[], ir.Model]) -> None:
         graph = model.graph
+        override(model, self._options)
         self._files = files_of(model)
         defaults = [value for value in graph.inputs if value.name in graph.initializers]
         #: the model as it came, for runs that feed initializers other values, and sessions made for those
@@ -93,6 +97,8 @@ class InferenceSession:
         self._inputs = [_node_arg(value) for value in graph.inputs]
         self._outputs = [_node_arg(value) for value in graph.outputs]
         self._types = [_input_type(value) for value in graph.inputs]
+        types = map(type_of, graph.outputs)
+        declared = [None if type_ is None or not type_.is_tensor else type_.dtype for type_ in types]
         # Of strings each one is looked at.
         numbers = (
             type_.dtype if type_.is_tensor and type_.dtype != object else None for type_ in self._types
@@ -121,7 +127,7 @@ class InferenceSession:
             progress=Progress(self._options.log_severity_level),
         )
         self._model = model
-        self._driver = Driver(index, self._resources)
+        self._driver = Driver(index, self._resources, declared)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
 
     @property
@@ -142,9 +148,9 @@ class InferenceSession:
         (`get_overridable_initializers`).
 
         Raises InputError for an unknown or missing input, a wrong dtype, rank or size; ShapeError where the
-        sizes do not fit each other inside the model. The session stays usable after either.
+        sizes do not fit each other inside the model; TerminatedError where run_options say so. The session
+        stays usable after each.
         """
-        del run_options
         if isinstance(output_names, str):
             raise InputError(f"output_names is the string {output_names!r}; give a list of names, or None")
         if output_names is not None and not isinstance(output_names, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -161,7 +167,11 @@ class InferenceSession:
         session = self._for(input_feed)
         feeds = session._feeds(input_feed)
         try:
-            outputs = session._driver.run(feeds)
+            if run_options is None:
+                outputs = session._driver.run(feeds)
+            else:
+                with run_with(run_options):
+                    outputs = session._driver.run(feeds)
         except IngotError:
             raise
         except SYMPTOMS as error:
@@ -362,17 +372,17 @@ class InferenceSession:
         raise InputError(f"input {', '.join(map(repr, missing))} is missing; the model's inputs are {wanted}")
 
 
-def _load(source: Any, lift: bool) -> ir.Model:
+def _load(source: Any, lift: bool, given: Collection[str]) -> ir.Model:
     """A model of its own: the session changes its graph."""
     model = source if isinstance(source, ir.Model) else getattr(source, "model", None)
     if isinstance(model, ir.Model):  # that of a Program, perhaps
         own = load(model).clone()
         note_files(own, files_of(model))
         return own
-    return load(source, lift=lift)
+    return load(source, lift=lift, given=given)
 
 
-def _again(source: Any, model: ir.Model) -> Callable[[], ir.Model]:
+def _again(source: Any, model: ir.Model, given: Collection[str]) -> Callable[[], ir.Model]:
     """How to have the model once more, as it came. A file is read again, if it is still the same; what its
     owner may change is copied now, if anybody can ask for it.
     """
@@ -386,11 +396,11 @@ def _again(source: Any, model: ir.Model) -> Callable[[], ir.Model]:
                     f"{path} has changed since the session was made, so no initializer can be given another "
                     "value. Make a new session."
                 )
-            return load(path)
+            return load(path, given=given)
 
         return read
     if isinstance(source, bytes):
-        return lambda: load(source)
+        return lambda: load(source, given=given)
     if not any(value.name in model.graph.initializers for value in model.graph.inputs):
         return lambda: model  # nobody will ask
     copy = model.clone()
