@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised bench-shapes bench-control
+.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised bench-shapes bench-control bench-operators
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -38,6 +38,9 @@ bench-quantised: $(VENV)/.dev
 
 bench-control: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.control $(ARGS)
+
+bench-operators: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.operators $(ARGS)
 
 opinfo: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.opinfo.run $(ARGS)

@@ -1,4 +1,4 @@
-"""The C library's mathematics, callable from generated code: slow, right, for float64 and for rare functions.
+"""The C library's mathematics, callable from generated code: slow, right, for what `math.py` leaves to it.
 
 A kernel names them as external functions; their addresses are put in when objects are linked, so cached
 objects stay valid in another process.
@@ -17,14 +17,7 @@ from llvmlite import ir
 
 from ingot.codegen.builder import F64, I64, PTR, Builder, Callee, Value, lanes_of
 
-ONE_ARGUMENT = (
-    *("exp", "expm1", "log", "log1p", "tanh", "erf", "erfc", "sin", "cos", "tan", "asin", "acos", "atan"),
-    *("sinh", "cosh", "asinh", "acosh", "atanh"),
-)
-TWO_ARGUMENTS = ("pow", "fmod")
-
-
-NAMES = (*ONE_ARGUMENT, *TWO_ARGUMENTS)
+NAMES = ("sin", "cos", "tan", "pow", "fmod")
 
 
 def address_of(name: str) -> int:

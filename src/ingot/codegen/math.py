@@ -1,9 +1,11 @@
-"""exp, log, tanh, erf and their kin on float32 vectors: 4 ULP over the whole range, NaN and Inf as in NumPy.
+"""exp, log, tanh, erf and their kin on vectors of float32 and float64: 4 ULP over the whole range.
 
-Each function takes a Builder and a register value and returns one of the same type. float64 goes to the C
-library, lane by lane. Polynomials and rational functions are minimax fits of the relative error (Lawson's
-iteration, coefficients rounded to float32 lowest degree first, numerators and denominators scaled so that
-little is lost by it); the error of the fit is given beside each.
+NaN and Inf are as in NumPy. float64's powers go to the C library, lane by lane.
+
+Each function takes a Builder and a register value and returns one of the same type. Polynomials and rational
+functions here are float32's, minimax fits of the relative error (Lawson's iteration, coefficients rounded
+to float32 lowest degree first, numerators and denominators scaled so that little is lost by it); the error of
+the fit is given beside each. Those that both widths share are in `precision.py`.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,32 +14,20 @@ little is lost by it); the error of the fit is given beside each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from llvmlite import ir
 
 from ingot.codegen import library
 from ingot.codegen.builder import I32, Builder, Value, element_of, lanes_of, vector
-from ingot.codegen.lanes import Lanes, any_lane
+from ingot.codegen.lanes import Lanes
+from ingot.codegen.precision import DOUBLE, ERF, ERFC, FLOAT, LOG2E, format_of
 
-_LOG2E = 1.4426950408889634
-# ln 2 in two parts; the first has 9 bits, so its product with any exponent is exact without FMA too (Cody
-# and Waite).
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_ROUND = 12582912.0  # 1.5 · 2^23: adding it rounds a float32 to an integer, which then stands in the low bits
 _EXP = (
     0.4999999403953552,
     0.1666652113199234,
     0.04166826605796814,
     0.008368677459657192,
     0.001382073387503624,
-)
-_EXPM1 = (
-    0.4999999701976776,
-    0.1666654646396637,
-    0.04166743531823158,
-    0.00836626160889864,
-    0.0013870657421648502,
 )
 _LOG = (
     *(
@@ -88,8 +78,6 @@ _TAIL_Q = (
     *(1.302037000656128, 2.180229663848877, 1.5657058954238892, 0.6112696528434753, 0.13262449204921722),
     0.013434418477118015,
 )
-_SIN = (-0.16666655242443085, 0.008332191035151482, -0.00019518598855938762)
-_COS = (0.0416666679084301, -0.001388898235745728, 2.48229771386832e-05, -2.89759071847584e-07)
 
 
 def _is_double(x: Value) -> bool:
@@ -100,77 +88,93 @@ def _is_double(x: Value) -> bool:
 
 
 def _scale(x: Lanes, n: Lanes) -> Lanes:
-    """x · 2^n for |x| in [0.5, 2) and a whole n in [-151, 129], rounded once."""
-    k, lanes = x.k, lanes_of(x.type)
-    if lanes == 16 and "+avx512f" in k.machine.features:
-        mask = ir.IntType(16)
-        scalef = k.declare("llvm.x86.avx512.mask.scalef.ps.512", x.type, [x.type, x.type, x.type, mask, I32])
+    """x · 2^n for |x| in [0.5, 2) and a whole n up to a few more than exponents go, rounded once."""
+    k, lanes, own = x.k, lanes_of(x.type), format_of(x)
+    wide = 8 if own is DOUBLE else 16
+    if lanes == wide and "+avx512f" in k.machine.features:
+        mask = ir.IntType(wide)
+        name = f"llvm.x86.avx512.mask.scalef.{'pd' if own is DOUBLE else 'ps'}.512"
+        scalef = k.declare(name, x.type, [x.type, x.type, x.type, mask, I32])
         return Lanes(k, k.ir.call(scalef, [x.value, n.value, x.value, mask(-1), I32(4)]))
     # In two products, the first of which is exact: 2^n itself may be denormal or infinite where the result
     # is not.
-    first = n.at_most(127.0).at_least(-125.0)
-    power = ((first + (_ROUND + 127.0)).bits() << 23).floats()
-    rest = (((n - first) + (_ROUND + 127.0)).bits() << 23).floats()
-    return x * power * rest
+    first = n.at_most(float(own.bias)).at_least(2.0 - own.bias)
+    return x * _two_to(first) * _two_to(n - first)
+
+
+def _two_to(n: Lanes) -> Lanes:
+    """2^n for a whole n whose power is a normal number."""
+    own = format_of(n)
+    return ((n + (own.round + own.bias)).bits() << own.mantissa).floats()
 
 
 def _reduce(x: Lanes) -> tuple[Lanes, Lanes]:
     """n and r with x = n · ln 2 + r, n whole, |r| <= ln 2 / 2."""
-    n = x.fma(_LOG2E, _ROUND) - _ROUND
-    return n, n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
+    own = format_of(x)
+    n = x.fma(LOG2E, own.round) - own.round
+    return n, n.fma(-own.ln2[1], n.fma(-own.ln2[0], x))
 
 
-def _exp(x: Lanes, low: Lanes | None = None) -> Lanes:
-    """exp(x + low) for x in [-104.5, 89]; `low` is a small correction. Error of the fit: 2^-28."""
+def exp_times(x: Lanes, low: Lanes | None = None, doublings: float = 0.0) -> Lanes:
+    """exp(x + low) · 2^doublings, finite where that is, for x in exp's range and a small `low`.
+
+    Error of the fit: 2^-28, of float64 2^-60.
+    """
     n, r = _reduce(x)
     if low is not None:
         r = r + low
-    return _scale(r.polynomial(_EXP).fma(r * r, r) + 1.0, n)
+    coefficients = DOUBLE.expm1 if format_of(x) is DOUBLE else _EXP
+    return _scale(r.polynomial(coefficients).fma(r * r, r) + 1.0, n + doublings if doublings else n)
 
 
 def exp(k: Builder, x: Value) -> Value:
     """e^x."""
-    if _is_double(x):
-        return library.call(k, "exp", x)
-    return _exp(Lanes(k, x).at_most(89.0).at_least(-104.5)).value
+    v = Lanes(k, x)
+    low, high = format_of(v).exp_range
+    return exp_times(v.at_most(high).at_least(low)).value
 
 
 def _exp_in_range(x: Lanes) -> Lanes:
-    """exp(x) for |x| <= 87, where its scale is a normal number."""
-    shifted = x.fma(_LOG2E, _ROUND + 127.0)
-    n = shifted - (_ROUND + 127.0)
-    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
-    return (r.polynomial(_EXP).fma(r * r, r) + 1.0) * (shifted.bits() << 23).floats()
+    """exp(x) for |x| <= 87 (700 in float64), where its scale is a normal number."""
+    own = format_of(x)
+    bias = own.round + own.bias
+    shifted = x.fma(LOG2E, bias)
+    n = shifted - bias
+    r = n.fma(-own.ln2[1], n.fma(-own.ln2[0], x))
+    coefficients = own.expm1 if own is DOUBLE else _EXP
+    return (r.polynomial(coefficients).fma(r * r, r) + 1.0) * (shifted.bits() << own.mantissa).floats()
 
 
 def _exp_of_negative(x: Lanes) -> Lanes:
     """exp(x) for x <= 0."""
-    return _exp(x.at_least(-104.5))
+    return exp_times(x.at_least(format_of(x).exp_range[0]))
+
+
+def _exp_less_one(x: Lanes) -> Lanes:
+    """e^x - 1 without cancellation, for x whose power of two is a normal number."""
+    n, r = _reduce(x)
+    power = _two_to(n)
+    return r.polynomial(format_of(x).expm1).fma(r * r, r).fma(power, power - 1.0)
 
 
 def expm1_of_negative(k: Builder, x: Value) -> Value:
     """e^x - 1 for x <= 0, without cancellation; of a positive x, 0."""
-    if _is_double(x):
-        return library.call(k, "expm1", Lanes(k, x).at_most(0.0).value)
-    n, r = _reduce(Lanes(k, x).at_least(-20.0).at_most(0.0))
-    power = ((n + (_ROUND + 127.0)).bits() << 23).floats()
-    return r.polynomial(_EXPM1).fma(r * r, r).fma(power, power - 1.0).value
+    return _exp_less_one(Lanes(k, x).at_least(-40.0).at_most(0.0)).value
 
 
 def sigmoid(k: Builder, x: Value) -> Value:
     """1 / (1 + e^-x), without overflow, so the lower tail keeps its digits."""
     v = Lanes(k, x)
-    tail = Lanes(k, exp(k, (-v.abs()).value)) if _is_double(x) else _exp_of_negative(-v.abs())
+    tail = _exp_of_negative(-v.abs())
     return (tail.where(v < 0.0, 1.0) / (tail + 1.0)).value
 
 
 def softplus(k: Builder, x: Value) -> Value:
-    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). Error of the fit: 2^-32."""
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|)."""
     v = Lanes(k, x)
-    if _is_double(x):
-        tail = Lanes(k, library.call(k, "log1p", exp(k, (-v.abs()).value)))
-        return (v.at_least(0.0) + tail).value
     u = _exp_of_negative(-v.abs())
+    if _is_double(x):
+        return (v.at_least(0.0) + log_one_more(u)).value
     s = u / (u + 2.0)  # log1p(u) = 2 atanh(u / (2 + u))
     z = s * s
     return (v.at_least(0.0) + (z.polynomial(_TWO_ATANH) * z).fma(s, s + s)).value
@@ -187,11 +191,41 @@ def mish(k: Builder, x: Value) -> Value:
 # ---- logarithm and power -----------------------------------------------------------------------------------
 
 
+def log_of(u: Lanes, lost: Lanes | None = None) -> Lanes:
+    """log(u + lost) of u > 0, an Inf or NaN itself; `lost`: too small for u. Error of the fit: 2^-30, 2^-59.
+
+    2 atanh(f / (2 + f)) = f - (f² / 2 - s (f² / 2 + R(s²))) with f = u - 1 and s = f / (2 + f), after fdlibm.
+    """
+    k, own = u.k, format_of(u)
+    denormal = u < own.least
+    up = own.mantissa + 1
+    bits = (u * 2.0**up).where(denormal, u).bits()
+    exponent = (bits - own.root_half) >> own.mantissa  # of the mantissa's interval [√½, √2)
+    f = (bits - (exponent << own.mantissa)).floats() - 1.0
+    narrow = k.ir.trunc(exponent.value, vector(I32, lanes_of(u.type))) if own is DOUBLE else exponent.value
+    e = Lanes(k, k.ir.sitofp(narrow, u.type))
+    e = (e - float(up)).where(denormal, e)
+    s = f / (f + 2.0)
+    z, half = s * s, f * f * 0.5
+    low = e * own.ln2[1] if lost is None else e.fma(own.ln2[1], lost / u)
+    result = e.fma(own.ln2[0], f - (half - s.fma(z.fma(z.polynomial(own.two_atanh), half), low)))
+    return result.where(u < math.inf, u)
+
+
+def log_one_more(x: Lanes) -> Lanes:
+    """log(1 + x) for x > -1, with the digits that 1 + x loses; of -1 -Inf, below NaN."""
+    u = x + 1.0
+    lost = (1.0 - (u - x)).where(u > 2.0, x - (u - 1.0))
+    y = log_of(u, lost).where(u.compare("!=", 0.0), -math.inf)
+    return y.constant(math.nan).where(u < 0.0, y)
+
+
 def log(k: Builder, x: Value) -> Value:
-    """The natural logarithm: -Inf of zeros, NaN of negative numbers. Error of the fit: 2^-30."""
-    if _is_double(x):
-        return library.call(k, "log", x)
+    """The natural logarithm: -Inf of zeros, NaN of negative numbers. Error of the fit: 2^-30 (2^-59)."""
     v = Lanes(k, x)
+    if _is_double(x):
+        result = log_of(v).where(v.compare("!=", 0.0), -math.inf)
+        return v.constant(math.nan).where(v < 0.0, result).value
     denormal = v < 2.0**-126
     bits = (v * 2.0**23).where(denormal, v).bits()
     exponent = (bits - 0x3F3504F3) >> 23  # of the mantissa's interval [sqrt(1/2), sqrt(2))
@@ -199,8 +233,8 @@ def log(k: Builder, x: Value) -> Value:
     e = exponent.to_float()
     e = (e - 23.0).where(denormal, e)
     square = f * f
-    y = e.fma(_LN2_LOW, f.polynomial(_LOG) * f * square)
-    result = e.fma(_LN2_HIGH, square.fma(-0.5, y) + f)
+    y = e.fma(FLOAT.ln2[1], f.polynomial(_LOG) * f * square)
+    result = e.fma(FLOAT.ln2[0], square.fma(-0.5, y) + f)
     result = result.where(v < math.inf, v)  # Inf and NaN as they are
     result = result.where(v.compare("!=", 0.0), -math.inf)
     return v.constant(math.nan).where(v < 0.0, result).value
@@ -217,7 +251,7 @@ def pow(k: Builder, x: Value, y: Value) -> Value:
     m = (bits - (exponent << 52)).floats()
     s = (m - 1.0) / (m + 1.0)
     z = s * s  # <= 0.0295: the series of atanh to s^13 is good to 2^-39
-    log2m = s * z.polynomial([2.0 * _LOG2E / (2 * i + 1) for i in range(7)])
+    log2m = s * z.polynomial([2.0 * LOG2E / (2 * i + 1) for i in range(7)])
     log2 = Lanes(k, k.ir.sitofp(k.ir.trunc(exponent.value, vector(I32, lanes_of(x.type))), base.type)) + log2m
     log2 = log2.where(size < math.inf, size).where(size.compare("!=", 0.0), -math.inf)
     w = (power * log2).at_most(200.0).at_least(-200.0)
@@ -244,14 +278,16 @@ def pow(k: Builder, x: Value, y: Value) -> Value:
 
 
 def tanh(k: Builder, x: Value) -> Value:
-    """The hyperbolic tangent: a polynomial in x² below 0.625 (fit 2^-28), else 1 - 2 / (e^2x + 1).
+    """The hyperbolic tangent: a polynomial in x² below 0.625 (fit 2^-28), else 1 - 2 / (e^2x + 1); of float64
+    e / (e + 2) with e = e^2x - 1.
 
     One rational function for the whole range is a little faster, and 5 ULP off where it nears 1.
     """
-    if _is_double(x):
-        return library.call(k, "tanh", x)
     v = Lanes(k, x)
     size, square = v.abs(), v * v
+    if _is_double(x):
+        e = _exp_less_one((size * 2.0).at_most(44.0))
+        return (e / (e + 2.0)).intrinsic("copysign", v).value
     near = (v * square).fma(square.polynomial(_TANH), v)
     e = _exp_in_range((size * 2.0).at_most(20.0))
     far = (1.0 - 2.0 / (e + 1.0)).intrinsic("copysign", v)
@@ -260,9 +296,13 @@ def tanh(k: Builder, x: Value) -> Value:
 
 def erf(k: Builder, x: Value) -> Value:
     """The error function: a polynomial in x² below 1 (fit 2^-29), else 1 - e^(-x²) P(|x|) (2^-23.7)."""
-    if _is_double(x):
-        return library.call(k, "erf", x)
     v = Lanes(k, x)
+    if _is_double(x):
+        size = v.abs().at_most(6.0)
+        square = size * size
+        tail = _exp_in_range(-square) * _scaled_tail(size)
+        far = (1.0 - tail).intrinsic("copysign", v)
+        return v.fma(square.polynomial(ERF), v).where(v.abs() < 1.0, far).value
     size = v.abs().at_most(3.93)
     square = size * size
     near = v.fma(square.polynomial(_ERF), v)
@@ -271,24 +311,32 @@ def erf(k: Builder, x: Value) -> Value:
     return near.where(v.abs() < 1.0, far).value
 
 
+def _scaled_tail(y: Lanes) -> Lanes:
+    """e^(y²) erfc(y) of float64 values from 0 to 28. Error of the fit: 2^-53."""
+    return ((y - 3.75) / (y + 3.75)).polynomial(ERFC) / y.fma(2.0, 1.0)
+
+
 def gelu(k: Builder, x: Value) -> Value:
     """x · Φ(x), with the digits of the lower tail: Φ(-a) = e^(-a²/2) P(a) / Q(a), error of the fit 2^-26.
 
     1 + erf(x / √2) would cancel there.
     """
     v = Lanes(k, x)
-    if _is_double(x):
-        return (v * 0.5 * Lanes(k, library.call(k, "erfc", (v * -math.sqrt(0.5)).value))).value
-    a = v.abs().at_most(14.5)
+    double = _is_double(x)
+    a = v.abs().at_most(39.0 if double else 14.5)
     # a² is needed to more digits than a float32 has: it stands in an exponent.
     if k.machine.fma:
         square = a * a
         rest = a.fma(a, -square)
     else:
-        high = (a.bits() & -4096).floats()
+        high = (a.bits() & (-(1 << 27) if double else -4096)).floats()
         square = high * high
         rest = (a - high) * (a + high)
-    tail = _exp(square * -0.5, rest * -0.5) * a.polynomial(_TAIL_P) / a.polynomial(_TAIL_Q)
+    power = exp_times(square * -0.5, rest * -0.5)
+    if double:
+        tail = power * _scaled_tail(a * math.sqrt(0.5)) * 0.5
+    else:
+        tail = power * a.polynomial(_TAIL_P) / a.polynomial(_TAIL_Q)
     return (v * tail.where(v < 0.0, 1.0 - tail)).value
 
 
@@ -298,51 +346,3 @@ def gelu_tanh(k: Builder, x: Value) -> Value:
     c = 2.0 * math.sqrt(2.0 / math.pi)
     inner = v * (v * v).fma(0.044715 * c, c)
     return (v * Lanes(k, sigmoid(k, inner.value))).value
-
-
-# ---- circular functions ------------------------------------------------------------------------------------
-
-
-def _circular(k: Builder, x: Value, name: str, quarter: int) -> Value:
-    """sin(x + quarter · π/2), the reduction in float64; a vector with a huge lane goes to the C library."""
-    v = Lanes(k, x)
-
-    def near() -> list[Value]:
-        d = v.double()
-        round_ = 6755399441055744.0  # 1.5 · 2^52
-        shifted = d.fma(2.0 / math.pi, round_)
-        n = shifted - round_
-        # π/2 in two parts (fdlibm's); the first has 33 bits: exact times n without FMA too
-        r = n.fma(-6.07710050650619224932e-11, n.fma(-1.57079632673412561417, d)).single()
-        z = r * r
-        sine = (z * z.polynomial(_SIN)).fma(r, r)
-        cosine = (z * z).fma(z.polynomial(_COS), z.fma(-0.5, 1.0))
-        turns = Lanes(k, k.ir.trunc(shifted.bits().value, v.integers)) + quarter
-        value = cosine.where((turns & 1).equals(1), sine)
-        return [(value.bits() ^ ((turns & 2) << 30)).floats().value]
-
-    def far() -> list[Value]:
-        return [Lanes(k, library.call(k, name, v.double().value)).single().value]
-
-    return k.either(any_lane(k, v.abs() > 1e6), far, near)[0]
-
-
-def sin(k: Builder, x: Value) -> Value:
-    """The sine; NaN of infinities."""
-    return library.call(k, "sin", x) if _is_double(x) else _circular(k, x, "sin", 0)
-
-
-def cos(k: Builder, x: Value) -> Value:
-    """The cosine; NaN of infinities."""
-    return library.call(k, "cos", x) if _is_double(x) else _circular(k, x, "cos", 1)
-
-
-def through_double(name: str) -> Callable[[Builder, Value], Value]:
-    """A rare function: the C library's on float64, lane by lane."""
-
-    def function(k: Builder, x: Value) -> Value:
-        if _is_double(x):
-            return library.call(k, name, x)
-        return Lanes(k, library.call(k, name, Lanes(k, x).double().value)).single().value
-
-    return function

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ingot.codegen import math
+from ingot.codegen import circular, hyperbolic, library, math
 from ingot.codegen.builder import F32, I1, I32, Builder, Value, element_of, lanes_of, vector
 from ingot.codegen.elements import (
     FLOATS,
@@ -138,7 +138,7 @@ def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
 def _modulo(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
     if is_float(dtype):
         a, b = (x if dtype == "float64" else Lanes(k, x).double().value for x in xs)
-        result = Lanes(k, math.library.call(k, "fmod", a, b))
+        result = Lanes(k, library.call(k, "fmod", a, b))
         if not attrs.get("fmod", 0):  # the remainder takes the divisor's sign
             divisor = Lanes(k, b)
             opposite = k.ir.xor(result < 0.0, divisor < 0.0)
@@ -375,13 +375,19 @@ for _name, _define, _function_, _weight in (
     ("Sigmoid", plain.sigmoid, math.sigmoid, 30),
     ("Softplus", plain.softplus, math.softplus, 40),
     ("Mish", plain.mish, math.mish, 35),
-    ("Sin", np.sin, math.sin, 60),
-    ("Cos", np.cos, math.cos, 60),
+    ("Sin", np.sin, circular.sin, 60),
+    ("Cos", np.cos, circular.cos, 60),
+    ("Tan", np.tan, circular.tan, 65),
+    ("Asin", np.arcsin, circular.asin, 35),
+    ("Acos", np.arccos, circular.acos, 40),
+    ("Atan", np.arctan, circular.atan, 30),
+    ("Sinh", np.sinh, hyperbolic.sinh, 35),
+    ("Cosh", np.cosh, hyperbolic.cosh, 25),
+    ("Asinh", np.arcsinh, hyperbolic.asinh, 90),
+    ("Acosh", np.arccosh, hyperbolic.acosh, 90),
+    ("Atanh", np.arctanh, hyperbolic.atanh, 50),
 ):
     _add(_name, _define, _function(_function_), _FLOAT, _weight)
-for _name in ("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"):
-    _definition = getattr(np, _name.lower().replace("as", "arcs").replace("ac", "arcc").replace("at", "arct"))
-    _add(_name, _definition, _function(math.through_double(_name.lower())), _FLOAT, 300)
 _SHORT = [dtype for dtype in INTEGERS if not dtype.endswith("64")]  # what float64 holds exactly
 _add("Shrink", plain.shrink, _shrink, _same(*FLOATS, *_SHORT), 5)
 _add("PRelu", plain.prelu, _prelu, _NUMBER, 3)
