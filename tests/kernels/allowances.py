@@ -138,7 +138,7 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("amx", "pool.pool"): Bound(Spills(31, 74), 31),
     ("avx512", "pool.pool"): Bound(Spills(15, 51), 14),
     ("avx2", "pool.pool"): Bound(Spills(40, 77), 37),
-    ("sse", "pool.pool"): Bound(Spills(35, 44), 25),
+    ("sse", "pool.pool"): Bound(Spills(35, 44), 27),
     ("neon", "pool.pool"): Bound(Spills(19, 49), 18),
     ("avx2", "pool.pool masked"): Bound(Spills(13, 13), 8),
     ("sse", "pool.pool masked"): Bound(Spills(53, 35), 54),

@@ -273,11 +273,12 @@ def depthwises(machine: Machine) -> Iterator[Call]:
 
 def pools(machine: Machine) -> Iterator[Call]:
     """The largest, the mean and norms of windows, in blocks, by axis, and in rows."""
-    for (kernel, stride), (channels, order) in itertools.product(
-        ((2, 2), (3, 2), (3, 1), (5, 1), (8, 8), (13, 1)), ((64, LAST), (37, LAST), (64, FIRST))
+    for (kernel, stride), (channels, order, after) in itertools.product(
+        ((2, 2), (3, 2), (3, 1), (5, 1), (8, 8), (13, 1)),
+        ((64, LAST, LAST), (37, LAST, LAST), (64, FIRST, LAST), (64, FIRST, FIRST)),
     ):
         side = (28 - kernel) // stride + 1
-        x, out = image((1, channels, 28, 28), order), image((1, channels, side, side), order)
+        x, out = image((1, channels, 28, 28), order), image((1, channels, side, side), after)
         window = ((kernel,) * 2, (stride,) * 2, (0,) * 4, (1, 1))
         yield from max_pool(x, out, *window, machine)
         yield from average_pool(x, out, *window, True, machine)

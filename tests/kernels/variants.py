@@ -89,6 +89,7 @@ HELD_BY = {
     "order._topk": "test_order.py::test_topk",
     "pack.pack": "test_pack.py::test_any_matrix",
     "pool.pool": "test_pool.py::test_random_windows_in_rows",
+    "pool.pool_lines": "test_pool.py::test_random_windows",
     "pool.pool_block": "test_pool.py::test_random_windows",
     "recurrent_integers.step_through_integers": "test_recurrent_integers.py::test_any_layer",
     "recurrent_step.step_through": "test_recurrent.py::test_random_layers",

@@ -26,6 +26,8 @@ from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Buffer, Call, Form, Layout, View, blank, constant, layout_of, strides_in_order
 from ingot.kernels.contract import name_of
 from ingot.kernels.pack import DTYPES
+from ingot.kernels.pool_lines import SLOTS as LINE_SLOTS
+from ingot.kernels.pool_lines import emit_lines, fits, line_arguments, written_out
 from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
@@ -166,6 +168,28 @@ def pool_block(k: Builder, *, block: Block, op: Op) -> None:
     )  # fmt: skip
 
 
+@kernel(*LINE_SLOTS, *_SCALES)
+def pool_lines(k: Builder, *, rows: int, columns: int, stride: int, source: str, out: str, op: Op) -> None:
+    """The same for images whose columns lie side by side: see kernels/pool_lines.py."""
+    row_scales, column_scales = k.pointer("row_scales"), k.pointer("column_scales")
+    row_step, column_step = k.arg("row_scale_step"), k.arg("column_scale_step")
+    lanes = k.machine.lanes
+
+    def finish(value: Value, column: Int, row: Int, mask: Value | None) -> Value:
+        if op == "average":
+            of_row = k.broadcast(k.load(row_scales, F32, k.mul(row, row_step)), lanes)
+            one = lambda: [k.broadcast(k.load(column_scales, F32), lanes)]  # noqa: E731
+            own = lambda: [k.load(column_scales, vector(F32, lanes), column, mask)]  # noqa: E731
+            (of_column,) = k.either(k.compare("==", column_step, 0), one, own)
+            return k.ir.fmul(value, k.ir.fmul(of_row, of_column))
+        return k.intrinsic("sqrt", value) if op == "l2" else value
+
+    join_columns = _joiner(k, "max" if op == "max" else "average")
+    emit_lines(
+        k, rows, columns, stride, source, out, _neutral(op), _joiner(k, op), join_columns, finish
+    )  # fmt: skip
+
+
 def max_pool(
     x: View,
     out: View,
@@ -258,6 +282,10 @@ def _pool(
             axes[d] = replace(axis, scales=scales)
 
     spatial = list(range(2, 2 + rank))
+    if fits(x, out):
+        rows = axes[0] if rank == 2 else _Axis()
+        pairs = as_images(x, out, ([0], [1], spatial[:-1], spatial[-1:]))
+        return [_call(op, source, target, rows, axes[-1], machine) for source, target in pairs]
     if rank == 1:
         return _pass(op, x, out, ([0], [], spatial), _Axis(), axes[0], machine)
     calls: list[Call] = []
@@ -341,10 +369,22 @@ def _form(
     masked = x.shape[1] % machine.lanes != 0
     kernel, strides, begins, dilations = zip(rows, columns, strict=True)
     turn = None
-    if math.prod(kernel) <= _UNROLL_BLOCK:
+    lines = fits(x, out)
+    if not lines and math.prod(kernel) <= _UNROLL_BLOCK:
         # Beside the results: an input vector, and what a maximum takes to keep NaN.
         turn = choose(kernel, strides, dilations, out.shape[2:], machine.registers - 3, weights=False)
-    if turn is not None:
+    if lines:
+        arguments, tiles, scratch = line_arguments(x, out, kernel, strides, dilations, begins, machine)
+        in_pairs = strides[1] == 2 and dilations[1] == 1 and written_out(kernel[1])
+        code = pool_lines(
+            rows=written_out(kernel[0]),
+            columns=written_out(kernel[1]),
+            stride=strides[1] if strides[1] == 1 or in_pairs else 0,
+            source=name_of(x.dtype),
+            out=name_of(out.dtype),
+            op=op,
+        )
+    elif turn is not None:
         block = Block(
             kernel,
             strides,

@@ -68,7 +68,10 @@ class Pool(Op):
         window = self.window(node, facts.shape)
         if rank not in (1, 2, 3) or not self.is_native(node) or dtype not in DTYPES:
             return self.lower_windows(node, plan, window)
-        view, out = plan.view(x), plan.output(value, channels_last(rank), free_order=True)
+        view = plan.view(x)
+        # As x lies: by its channels, or by its columns.
+        order = None if rank < 3 and view.strides[-1] == 1 and view.strides[1] != 1 else channels_last(rank)
+        out = plan.output(value, order, free_order=True)
         plan.emit(self.calls(node, view, out, window, plan))
         return True
 
