@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from ingot.passes.rules.join import shared_left_side
@@ -39,6 +40,23 @@ def test_three_products_become_one(first: str, last: str) -> None:
     assert kinds.count("MatMul") == 1
     assert kinds.count("Split") == 1
     assert kinds.count("Add") == ("Add" in first or "Add" in last)
+
+
+def test_a_clone_has_joined_weights_of_its_own() -> None:
+    """Though its products have the same weights as those that were joined before it was made."""
+    model = with_weights(parse(attention("k = MatMul (x, a)", "z = MatMul (x, c)")), **WEIGHTS)
+    assert shared_left_side(model, standard=False)
+    clone = model.clone()
+    graph = clone.graph
+    (x,), weights = graph.inputs, [graph.initializers[name] for name in "abc"]
+    for number, weight in enumerate(weights):
+        product = ir.node("MatMul", [x, weight])
+        last = ir.node("Transpose", product.outputs, {"perm": [0, 2, 1]}, name=f"again{number}")
+        graph.extend([product, last])
+        graph.outputs.append(last.outputs[0])
+    assert shared_left_side(clone, standard=False)
+    assert all(value.graph is graph for node in graph for value in node.inputs)
+    assert ops(model).count("MatMul") == 1
 
 
 @pytest.mark.parametrize(

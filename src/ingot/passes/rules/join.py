@@ -98,10 +98,12 @@ def shared_left_side(g: Rewriting, node: ir.Node) -> Result:
 def _joined(
     graph: ir.Graph, weights: list[ir.TensorProtocol], shape: tuple[int, int], name: str | None
 ) -> ir.Value:
-    """[a b …] as an initializer of the graph: one for all layers that share these weights."""
+    """[a b …] as an initializer of the graph: one for all layers that share these weights. A clone shares what
+    is kept, and has initializers of its own.
+    """
     known = cast("_Known", graph.meta.setdefault(_JOINED, {}))  # pyright: ignore[reportUnknownMemberType]
     key = tuple(map(id, weights))
-    if key not in known or not known[key][1].is_initializer():
+    if key not in known or not known[key][1].is_initializer() or known[key][1].graph is not graph:
         tensor = ir.LazyTensor(lambda: _side_by_side(weights), weights[0].dtype, ir.Shape(shape))
         known[key] = weights, add_initializer(graph, f"{name or 'product'}.joined", tensor)
     return known[key][1]
