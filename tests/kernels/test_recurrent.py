@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
-from ingot.kernels.recurrent import ACTIVATIONS, definition, pack_recurrent, recurrent
+from ingot.kernels.recurrent import ACTIVATIONS, Sequences, definition, pack_recurrent, recurrent
 from ingot.kernels.recurrent_step import Activation
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
@@ -92,16 +92,14 @@ def check(
         y = new((batch, steps, len(reverse), hidden), dtype).transpose((1, 2, 0, 3))
     outs = {"y": y, "h": new(want[1].shape, dtype), "c": new(want[2].shape, dtype)}
     wanted = "".join(name for name in wanted if name != "c" or kind == "LSTM")
-    calls = recurrent(
-        put(x),
-        weights,
+    sequences = Sequences(
         *(outs[name] if name in wanted else None for name in "yhc"),
-        machine,
         reverse=reverse,
         lengths=None if lengths is None else put(np.array(lengths, np.int32)),
         h0=put(values["h"]) if "h" in given else None,
         c0=put(values["c"]) if "c" in given and kind == "LSTM" else None,
     )
+    calls = recurrent(put(x), weights, sequences, machine)
     got = run_calls(calls, *(outs[name] for name in wanted), machine=machine)
     for name, array in zip(wanted, got, strict=True):
         bound = 1e-5 if dtype == "float32" else 1e-13
@@ -176,4 +174,4 @@ def test_another_dtype_than_the_weights_is_refused() -> None:
     values, machine = layer("RNN", 2, 1, 3, 4, 1), machines()[0]
     weights = pack_recurrent("RNN", values["w"], values["r"], None, None, machine)
     with pytest.raises(UnsupportedOperatorError, match="x is float64"):
-        recurrent(new((2, 1, 3), "float64"), weights, None, None, None, machine)
+        recurrent(new((2, 1, 3), "float64"), weights, Sequences(), machine)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.recurrent import through_steps
+from ingot.kernels.recurrent import Sequences, through_steps
 from ingot.kernels.recurrent_integers import IntegerWeights, definition, pack_integer_states
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
@@ -40,10 +40,8 @@ def run(
     gates = values["gates"]
     shape = (gates.shape[0], *values["h"].shape)
     out = [new(shape), new(shape[1:]), new(shape[1:])]
-    calls = through_steps(
-        put(gates), weights, *out, machine,
-        reverse=reverse, lengths=put(ends), h0=put(values["h"]), c0=put(values["c"]),
-    )  # fmt: skip
+    sequences = Sequences(*out, reverse, put(ends), put(values["h"]), put(values["c"]))
+    calls = through_steps(put(gates), weights, sequences, machine)
     return run_calls(calls, *out, machine=machine)
 
 

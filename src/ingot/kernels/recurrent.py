@@ -188,25 +188,29 @@ def definition(
     return y, h, c
 
 
-def recurrent(
-    x: View,
-    weights: RecurrentWeights,
-    y: View | None,
-    last_h: View | None,
-    last_c: View | None,
-    machine: Machine,
-    *,
-    reverse: Sequence[bool] = (False,),
-    lengths: View | None = None,
-    h0: View | None = None,
-    c0: View | None = None,
-) -> list[Call]:
-    """Calls for a layer: x [T, B, I] to y [T, D, B, H] and the last states [D, B, H], any strides; all of the
-    dtype that the weights were packed for, float32 or float64.
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """What a layer's steps begin with, and what is wanted of them, in any strides.
 
-    reverse: for each direction, whether it goes from a sequence's end to its beginning. lengths: int32 [B],
-    each at most T; beyond a sequence's end y is 0 and the state stays. h0, c0 [D, B, H]: where None, zeros.
-    (Layouts with the batch first are a matter of strides.) Raises UnsupportedOperatorError for other dtypes.
+    y [T, D, B, H], last_h, last_c [D, B, H]: results, None where nobody reads them. reverse: for each
+    direction, whether it goes from a sequence's end to its beginning. lengths: int32 [B], each at most T;
+    beyond a sequence's end y is 0 and the state stays. h0, c0 [D, B, H]: where None, zeros.
+    """
+
+    y: View | None = None
+    last_h: View | None = None
+    last_c: View | None = None
+    reverse: Sequence[bool] = (False,)
+    lengths: View | None = None
+    h0: View | None = None
+    c0: View | None = None
+
+
+def recurrent(x: View, weights: RecurrentWeights, sequences: Sequences, machine: Machine) -> list[Call]:
+    """Calls for a layer: x [T, B, I], any strides; all of the dtype that the weights were packed for, float32
+    or float64. (Layouts with the batch first are a matter of strides.)
+
+    Raises UnsupportedOperatorError for other dtypes.
     """
     if x.dtype.name != weights.dtype:
         raise UnsupportedOperatorError(
@@ -214,35 +218,24 @@ def recurrent(
         )
     steps, batch, _ = x.shape
     products = _dense((steps, batch, weights.bias.size), weights.dtype)
-    calls = through_steps(
-        products, weights, y, last_h, last_c, machine, reverse=reverse, lengths=lengths, h0=h0, c0=c0
-    )
+    calls = through_steps(products, weights, sequences, machine)
     return [*_input_products(x, weights, products, machine), *calls] if products.size else calls
 
 
 def through_steps(
-    products: View,
-    weights: StateWeights,
-    y: View | None,
-    last_h: View | None,
-    last_c: View | None,
-    machine: Machine,
-    *,
-    reverse: Sequence[bool] = (False,),
-    lengths: View | None = None,
-    h0: View | None = None,
-    c0: View | None = None,
+    products: View, weights: StateWeights, sequences: Sequences, machine: Machine
 ) -> list[Call]:
     """The rest of `recurrent`: products [T, B, D * gates * H], row-major, is what the inputs and the biases
     contribute to the gates.
     """
-    views = {"y": y, "last_h": last_h, "last_c": last_c, "h0": h0, "c0": c0}
-    for name, view in views.items():
+    for name in ("y", "last_h", "last_c", "h0", "c0"):
+        view: View | None = getattr(sequences, name)
         if view is not None and view.dtype.name != weights.dtype:
             raise UnsupportedOperatorError(
                 f"{weights.kind}: {name} is {view.dtype.name}, its weights are computed in {weights.dtype}; "
                 "cast it"
             )
+    lengths = sequences.lengths
     if lengths is not None and lengths.dtype != np.int32:
         raise UnsupportedOperatorError(
             f"{weights.kind}: sequence lengths are {lengths.dtype.name}, wanted int32"
@@ -269,8 +262,8 @@ def through_steps(
         after.append(copy(dense, view, machine))
         return dense
 
-    h, c = (source(v) for v in (h0, c0))
-    every = target(y)
+    h, c = (source(v) for v in (sequences.h0, sequences.c0))
+    every = target(sequences.y)
     if lengths is None:
         lengths = constant(np.full(batch, steps, np.int32))
     elif lengths.strides[0] != 1 and batch > 1:
@@ -289,8 +282,8 @@ def through_steps(
     updates = _dense(states.shape[1:], dtype) if is_late else None
     if steps:
         held = (states, cells, updates)
-        calls.append(_steps_call(weights, products, lengths, h, c, every, held, machine, reverse))
-    for state, given, wanted in ((states, h, last_h), (cells, c, last_c)):
+        calls.append(_steps_call(weights, products, lengths, h, c, every, held, machine, sequences.reverse))
+    for state, given, wanted in ((states, h, sequences.last_h), (cells, c, sequences.last_c)):
         if wanted is not None and state is not None:
             last = state.with_dims(wanted.shape, state.strides[1:], steps % 2 * state.strides[0])
             after.append(copy(last if steps else given, wanted, machine))

@@ -12,7 +12,14 @@ from ingot.errors import InputError, ModelError
 from ingot.kernels.call import View, constant
 from ingot.kernels.copy import copy
 from ingot.kernels.gather import gather
-from ingot.kernels.recurrent import ACTIVATIONS, RecurrentWeights, applied, pack_recurrent, recurrent
+from ingot.kernels.recurrent import (
+    ACTIVATIONS,
+    RecurrentWeights,
+    Sequences,
+    applied,
+    pack_recurrent,
+    recurrent,
+)
 from ingot.kernels.recurrent_step import DEFAULTS, Activation, Kind
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
@@ -204,20 +211,16 @@ class Recurrent(Op):
         # Directions with activations of their own are layers of their own.
         for some in [(0, len(reverse))] if alike else [(d, d + 1) for d in range(len(reverse))]:
             weights = self._weights(node, plan, parts, constants, activations[some[0] * each :][:each], some)
-            plan.emit(
-                recurrent(
-                    source,
-                    weights,
-                    _part(y, 1, some),
-                    _part(last[0], 0, some),
-                    _part(last[1], 0, some),
-                    plan.machine,
-                    reverse=reverse[slice(*some)],
-                    lengths=known_lengths,
-                    h0=_part(starts[0], 0, some),
-                    c0=_part(starts[1], 0, some) if len(starts) > 1 else None,
-                )
+            sequences = Sequences(
+                _part(y, 1, some),
+                _part(last[0], 0, some),
+                _part(last[1], 0, some),
+                reverse[slice(*some)],
+                known_lengths,
+                _part(starts[0], 0, some),
+                _part(starts[1], 0, some) if len(starts) > 1 else None,
             )
+            plan.emit(recurrent(source, weights, sequences, plan.machine))
         for target, output in zip(targets, outputs, strict=True):
             if target is not None and output is not None and target is not output:
                 plan.emit(copy(target, output, plan.machine))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.kernels.contract import name_of
-from ingot.kernels.recurrent import through_steps
+from ingot.kernels.recurrent import Sequences, through_steps
 from ingot.kernels.recurrent_integers import IntegerWeights, definition, pack_integer_states
 from ingot.kernels.units import DTYPES
 from ingot.ops.lowering import Lowering
@@ -107,20 +107,16 @@ class QuantizedLSTM(Op):
         products = plan.plain(gates)
         outputs = [plan.output(v) if plan.wants(v) else None for v in node.outputs]
         y, last_h, last_c = [*outputs, None, None, None][:3]
-        plan.emit(
-            through_steps(
-                products,
-                plan.pack(key, make),
-                y,
-                last_h,
-                last_c,
-                plan.machine,
-                reverse=_reverse(node),
-                lengths=None if lengths is None else length_view(node, plan, lengths, steps),
-                h0=None if h is None else plan.view(h),
-                c0=None if c is None else plan.view(c),
-            )
+        sequences = Sequences(
+            y,
+            last_h,
+            last_c,
+            _reverse(node),
+            None if lengths is None else length_view(node, plan, lengths, steps),
+            None if h is None else plan.view(h),
+            None if c is None else plan.view(c),
         )
+        plan.emit(through_steps(products, plan.pack(key, make), sequences, plan.machine))
         return True
 
 

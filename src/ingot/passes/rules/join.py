@@ -98,8 +98,8 @@ def shared_left_side(g: Rewriting, node: ir.Node) -> Result:
 def _joined(
     graph: ir.Graph, weights: list[ir.TensorProtocol], shape: tuple[int, int], name: str | None
 ) -> ir.Value:
-    """[a b …] as an initializer of the graph: one for all layers that share these weights. A clone shares what
-    is kept, and has initializers of its own.
+    """[a b …] as an initializer of the graph: one for all layers that share these weights. A clone shares
+    what is kept, and has initializers of its own.
     """
     known = cast("_Known", graph.meta.setdefault(_JOINED, {}))  # pyright: ignore[reportUnknownMemberType]
     key = tuple(map(id, weights))
