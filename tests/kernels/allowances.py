@@ -114,8 +114,8 @@ ALLOWED: dict[tuple[str, str], Bound] = {
     ("sse", "elementwise._elementwise"): Bound(Spills(5, 8)),
     ("neon", "elementwise._elementwise"): Bound(Spills(1, 23)),
     # The same beside a place for each operand.
-    ("avx2", "loose_steps._apply"): Bound(Spills(0, 1)),
-    ("neon", "loose_steps._apply"): Bound(Spills(0, 6)),
+    ("avx2", "loose_fused._apply"): Bound(Spills(0, 1)),
+    ("neon", "loose_fused._apply"): Bound(Spills(0, 6)),
     # Addresses of indices in several dimensions.
     ("amx", "gather._indexed"): Bound(Spills(1, 1)),
     ("avx512", "gather._indexed"): Bound(Spills(1, 1)),

@@ -13,7 +13,7 @@ import numpy as np
 
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
-from ingot.kernels import loose_steps
+from ingot.kernels import loose_dims, loose_elements, loose_fused
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
 from ingot.kernels.attention import attention
@@ -42,7 +42,7 @@ from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
-from ingot.kernels.recurrent import pack_recurrent, recurrent, through_steps
+from ingot.kernels.recurrent import Sequences, pack_recurrent, recurrent, through_steps
 from ingot.kernels.recurrent_integers import pack_integer_states
 from ingot.kernels.reduce import ANY_NUMBER, FLOAT_ONLY, reduce
 from ingot.kernels.resize import identity_taps, resize, taps
@@ -570,14 +570,15 @@ def layers(machine: Machine) -> Iterator[Call]:
                 last_c = state[1] if kind == "LSTM" else None
                 start: dict[str, Any] = {"h0": state[2], "c0": state[3] if kind == "LSTM" else None}
                 x, given = new((10, batch, 32)), start if full else {}
-                yield from recurrent(x, weights, y, state[0], last_c if full else None, machine, **given)
+                sequences = Sequences(y, state[0], last_c if full else None, **given)
+                yield from recurrent(x, weights, sequences, machine)
     for batch, hidden, zero, peephole in itertools.product((1, 2, 5, 6), (64, 37), (0, 1), (False, True)):
         r, p = np.ones((1, hidden, 4 * hidden), np.int8), ones(1, 3 * hidden) if peephole else None
         whole = pack_integer_states(
             r, ones(1), np.full(1, zero, np.int8), p, machine, clip=2.0 if zero else None
         )
         gates, y, state = new((10, batch, 4 * hidden)), new((10, 1, batch, hidden)), new((1, batch, hidden))
-        yield from through_steps(gates, whole, y, state, None, machine, h0=new((1, batch, hidden)))
+        yield from through_steps(gates, whole, Sequences(y, state, h0=new((1, batch, hidden))), machine)
 
 
 def samples(machine: Machine) -> Iterator[Call]:
@@ -663,29 +664,29 @@ def looses(machine: Machine) -> Iterator[Call]:
     """Steps over arrays of any sizes, and the rounds."""
     steps: list[Kernel] = [
         rounds(), once(), loose_branch(), link(), only_one(),
-        loose_steps.size_of(), loose_steps.flatten(axis=1), loose_steps.squeeze(dtype=None),
-        loose_steps.shape_of(start=0, end=None), loose_steps.shape_of(start=-2, end=3),
+        loose_dims.size_of(), loose_dims.flatten(axis=1), loose_dims.squeeze(dtype=None),
+        loose_dims.shape_of(start=0, end=None), loose_dims.shape_of(start=-2, end=3),
     ]  # fmt: skip
     for size in (1, 4, 8):
-        steps += [keep(size=size), append(size=size), loose_steps.transpose(perm=(1, 0, 2), size=size)]
-        steps += [loose_steps.concat(3, -1, size), loose_steps.compress(axis=0, size=size)]
-        steps.append(loose_steps.compress(axis=None, size=size))
+        steps += [keep(size=size), append(size=size), loose_elements.transpose(perm=(1, 0, 2), size=size)]
+        steps += [loose_elements.concat(3, -1, size), loose_elements.compress(axis=0, size=size)]
+        steps.append(loose_elements.compress(axis=None, size=size))
     for dtype, size in itertools.product(("int32", "int64"), (4, 8)):
         steps += [
-            loose_steps.gather(axis=0, dtype=dtype, size=size),
-            loose_steps.gather_nd(dtype=dtype, size=size),
-            loose_steps.expand(dtype=dtype, size=size),
-            loose_steps.slice_of(dtype=dtype, axes=True, steps=True, size=size),
-            loose_steps.constant_of_shape(dtype=dtype, size=size),
-            loose_steps.reshape(dtype=dtype, keeps_zero=size == 4),
-            loose_steps.range_of(dtype=dtype),
-            loose_steps.squeeze(dtype=dtype),
-            loose_steps.unsqueeze(dtype=dtype),
+            loose_elements.gather(axis=0, dtype=dtype, size=size),
+            loose_elements.gather_nd(dtype=dtype, size=size),
+            loose_elements.expand(dtype=dtype, size=size),
+            loose_elements.slice_of(dtype=dtype, axes=True, steps=True, size=size),
+            loose_elements.constant_of_shape(dtype=dtype, size=size),
+            loose_dims.reshape(dtype=dtype, keeps_zero=size == 4),
+            loose_elements.range_of(dtype=dtype),
+            loose_dims.squeeze(dtype=dtype),
+            loose_dims.unsqueeze(dtype=dtype),
         ]
-    steps += [loose_steps.nonzero(dtype=dtype) for dtype in ("bool", F, "int64")]
+    steps += [loose_elements.nonzero(dtype=dtype) for dtype in ("bool", F, "int64")]
     less = Expression(("int64",) * 2, (Step("Less", (0, 1), "bool"),), (2,))
     for expression in (Expression((F, F), _ONE, (3,)), Expression((F,) * 3, _GELU, (5,)), less):
-        steps.append(loose_steps.apply(expression, machine))
+        steps.append(loose_fused.apply(expression, machine))
     for kernel in steps:
         yield Call(kernel, [0] * len(kernel.arguments), 1, [], [])
 

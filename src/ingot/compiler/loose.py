@@ -7,7 +7,7 @@ to the last bit, what plans compute.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,10 +18,11 @@ from ingot.codegen import cache
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.compiler.index import Index
-from ingot.kernels import loose_steps as steps
+from ingot.compiler.loose_nodes import DTYPES, STEPS, Inputs, Slot, UnsuitedError
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Step, expression_of, supports_step
 from ingot.kernels.loose import DIMS, MOST_DIMS, RANK, STATE_WORDS, WORDS
+from ingot.kernels.loose_fused import apply
 from ingot.kernels.loose_loop import (
     LIST_WORDS,
     REPORT_WORDS,
@@ -36,14 +37,10 @@ from ingot.kernels.loose_loop import (
 from ingot.ops.cast import target_dtype
 from ingot.ops.control import body_of
 from ingot.ops.elementwise import Elementwise
-from ingot.ops.registry import Array, Op, attr_int, attr_ints, evaluated
+from ingot.ops.registry import Array, Op, evaluated
 
 #: What a loop carries that is no array: it stays outside, and what is appended to it is handed out.
 SEQUENCE = "sequence"
-_DTYPES = frozenset(
-    ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-)
-_INDICES = frozenset(("int32", "int64"))
 #: Operands of an expression that waits for more, of which each takes a register; and its operators.
 _MOST_OPERANDS, _MOST_STEPS = 8, 32
 #: Elementwise operators whose result has the shape of one operand, or that plans compute in several ways.
@@ -51,30 +48,12 @@ _NOT_ALIKE = frozenset(("PRelu", "Pow", "Mean"))
 _VARIADIC = {"Max": "Max", "Min": "Min", "Sum": "Add"}
 
 
-class UnsuitedError(Exception):
-    """A body that has no such steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """The words of an array, its dtype, and its value where that is a constant."""
-
-    word: int
-    dtype: str
-    constant: Array | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element."""
-        return np.dtype(self.dtype).itemsize
-
-
 @dataclass(frozen=True, slots=True)
 class _Tree:
     """An elementwise operator that is to be part of a fused kernel."""
 
     op: str
-    operands: tuple[_Tree | _Slot, ...]
+    operands: tuple[_Tree | Slot, ...]
     dtype: str
     attrs: tuple[tuple[str, Any], ...] = ()
 
@@ -128,9 +107,9 @@ class _Compiler:
     machine: Machine
     words: array[int] = field(default_factory=lambda: array("q"))
     links: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    values: dict[ir.Value, _Slot] = field(default_factory=dict[ir.Value, _Slot])
+    values: dict[ir.Value, Slot] = field(default_factory=dict[ir.Value, Slot])
     #: of a sequence what was put at its end
-    inserted: dict[ir.Value, _Slot] = field(default_factory=dict[ir.Value, _Slot])
+    inserted: dict[ir.Value, Slot] = field(default_factory=dict[ir.Value, Slot])
     waiting: dict[ir.Value, _Tree] = field(default_factory=dict[ir.Value, _Tree])
     arrays: list[Array] = field(default_factory=list[Array])
     code: list[tuple[int, Kernel]] = field(default_factory=list[tuple[int, Kernel]])
@@ -236,14 +215,14 @@ class _Compiler:
                 self.words[place] = word
         return begin
 
-    def _new(self, dtype: str) -> _Slot:
-        if dtype not in _DTYPES:
+    def _new(self, dtype: str) -> Slot:
+        if dtype not in DTYPES:
             raise UnsuitedError
-        return _Slot(self._take(WORDS), dtype)
+        return Slot(self._take(WORDS), dtype)
 
-    def _constant(self, value: Array) -> _Slot:
+    def _constant(self, value: Array) -> Slot:
         dtype = name_of(value.dtype)
-        if dtype not in _DTYPES or value.ndim > MOST_DIMS:
+        if dtype not in DTYPES or value.ndim > MOST_DIMS:
             raise UnsuitedError
         own = np.ascontiguousarray(value).reshape(value.shape)
         self.arrays.append(own)
@@ -251,10 +230,10 @@ class _Compiler:
         self.words[word], self.words[word + RANK] = own.ctypes.data, own.ndim
         for axis, size in enumerate(own.shape, word + DIMS):
             self.words[axis] = size
-        return _Slot(word, dtype, own)
+        return Slot(word, dtype, own)
 
-    def _row(self, rows: _Rows, kernel: Kernel, *arguments: _Slot | _To | int) -> None:
-        words = [_To(a.word) if isinstance(a, _Slot) else a for a in arguments]
+    def _row(self, rows: _Rows, kernel: Kernel, *arguments: Slot | _To | int) -> None:
+        words = [_To(a.word) if isinstance(a, Slot) else a for a in arguments]
         rows.append((kernel, self._put(_To(self.state), *words)))
 
     def _table(self, rows: _Rows) -> tuple[_To, int]:
@@ -265,13 +244,13 @@ class _Compiler:
 
     # ---- nodes ---------------------------------------------------------------------------------------------
 
-    def _slot(self, value: ir.Value | None) -> _Slot:
+    def _slot(self, value: ir.Value | None) -> Slot:
         slot = None if value is None else self.values.get(value)
         if slot is None:
             raise UnsuitedError
         return slot
 
-    def _inserted(self, sequence: ir.Value) -> _Slot:
+    def _inserted(self, sequence: ir.Value) -> Slot:
         slot = self.inserted.get(sequence)
         if slot is None:
             raise UnsuitedError
@@ -344,9 +323,9 @@ class _Compiler:
             self.values[result] = self._slot(node.inputs[0])
         elif kind == "Constant":
             self.values[result] = self._constant(evaluated(op, node, [])[0])
-        elif kind in _STEPS:
+        elif kind in STEPS:
             slots = [None if value is None else self._slot(value) for value in node.inputs]
-            kernel, dtype, operands = _STEPS[kind](node, op, _Inputs(slots))
+            kernel, dtype, operands = STEPS[kind](node, op, Inputs(slots))
             out = self.values[result] = self._new(dtype)
             given = [self._constant(x) if isinstance(x, np.ndarray) else x for x in operands]
             self._row(rows, kernel, out, *(0 if x is None else x for x in given))
@@ -357,7 +336,7 @@ class _Compiler:
         condition = self._slot(node.inputs[0])
         graphs = [body_of(node, name) for name in ("then_branch", "else_branch")]
         tables: list[_Rows] = []
-        outs: list[_Slot] = []
+        outs: list[Slot] = []
         for graph in graphs:
             table: _Rows = []
             self._add_nodes(index.subgraphs[graph], table, table, set(), {})
@@ -400,10 +379,10 @@ class _Compiler:
         dtype = "bool" if op.predicate else operands[0].dtype
         return self._checked(kind, tuple(operands), dtype, tuple(changed))
 
-    def _operand(self, value: ir.Value) -> _Tree | _Slot:
+    def _operand(self, value: ir.Value) -> _Tree | Slot:
         return self.waiting.pop(value, None) or self._slot(value)
 
-    def _clip(self, node: ir.Node, x: _Tree | _Slot) -> _Tree:
+    def _clip(self, node: ir.Node, x: _Tree | Slot) -> _Tree:
         """Bounds are constants: of others it would have to be seen that they are scalars."""
         tree = x
         for op, value in zip(("Max", "Min"), node.inputs[1:], strict=False):
@@ -416,20 +395,20 @@ class _Compiler:
 
     @staticmethod
     def _checked(
-        op: str, operands: tuple[_Tree | _Slot, ...], dtype: str, attrs: tuple[tuple[str, Any], ...] = ()
+        op: str, operands: tuple[_Tree | Slot, ...], dtype: str, attrs: tuple[tuple[str, Any], ...] = ()
     ) -> _Tree:
         dtypes = tuple([operand.dtype for operand in operands])
-        if dtype not in _DTYPES or not supports_step(op, dtypes, dtype, attrs):
+        if dtype not in DTYPES or not supports_step(op, dtypes, dtype, attrs):
             raise UnsuitedError
         return _Tree(op, operands, dtype, attrs)
 
-    def _emitted(self, tree: _Tree, rows: _Rows) -> _Slot:
+    def _emitted(self, tree: _Tree, rows: _Rows) -> Slot:
         leaves = _leaves(tree)
         numbers = {slot.word: n for n, slot in enumerate(leaves)}
         made: list[Step] = []
 
-        def add(part: _Tree | _Slot) -> int:
-            if isinstance(part, _Slot):
+        def add(part: _Tree | Slot) -> int:
+            if isinstance(part, Slot):
                 return numbers[part.word]
             operands = tuple([add(operand) for operand in part.operands])
             made.append(Step(part.op, operands, part.dtype, part.attrs))
@@ -438,7 +417,7 @@ class _Compiler:
         root = add(tree)
         expression = expression_of(tuple([slot.dtype for slot in leaves]), tuple(made), (root,))
         out = self._new(tree.dtype)
-        self._row(rows, steps.apply(expression, self.machine), out, *leaves)
+        self._row(rows, apply(expression, self.machine), out, *leaves)
         return out
 
 
@@ -459,159 +438,10 @@ def _count(tree: _Tree) -> int:
     return 1 + sum(_count(operand) for operand in tree.operands if isinstance(operand, _Tree))
 
 
-def _leaves(tree: _Tree) -> list[_Slot]:
+def _leaves(tree: _Tree) -> list[Slot]:
     """The arrays that it reads, each once."""
-    found: dict[int, _Slot] = {}
+    found: dict[int, Slot] = {}
     for operand in tree.operands:
-        for slot in [operand] if isinstance(operand, _Slot) else _leaves(operand):
+        for slot in [operand] if isinstance(operand, Slot) else _leaves(operand):
             found[slot.word] = slot
     return list(found.values())
-
-
-# ---- the other operators: kernel, dtype of the result, operands --------------------------------------------
-
-
-class _Inputs:
-    """The inputs of a node."""
-
-    def __init__(self, slots: Sequence[_Slot | None]) -> None:
-        self.slots = slots
-
-    def __getitem__(self, number: int) -> _Slot:
-        slot = self.optional(number)
-        if slot is None:
-            raise UnsuitedError
-        return slot
-
-    def optional(self, number: int) -> _Slot | None:
-        """An input, or None."""
-        return self.slots[number] if number < len(self.slots) else None
-
-    def integers(self, number: int) -> _Slot:
-        """An input of places or sizes."""
-        slot = self[number]
-        if slot.dtype not in _INDICES:
-            raise UnsuitedError
-        return slot
-
-
-_Made: TypeAlias = "tuple[Kernel, str, list[_Slot | Array | None]]"
-
-
-def _shape(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    end = node.attributes.get("end")
-    kernel = steps.shape_of(start=attr_int(node, "start", 0), end=None if end is None else end.as_int())
-    return kernel, "int64", [given[0]]
-
-
-def _size(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    return steps.size_of(), "int64", [given[0]]
-
-
-def _reshape(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    x, shape = given[0], given.integers(1)
-    kernel = steps.reshape(dtype=shape.dtype, keeps_zero=bool(attr_int(node, "allowzero", 0)))
-    return kernel, x.dtype, [x, shape]
-
-
-def _flatten(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    return steps.flatten(axis=attr_int(node, "axis", 1)), given[0].dtype, [given[0]]
-
-
-def _unsqueeze(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    axes = given.integers(1)
-    return steps.unsqueeze(dtype=axes.dtype), given[0].dtype, [given[0], axes]
-
-
-def _squeeze(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    axes = None if given.optional(1) is None else given.integers(1)
-    return steps.squeeze(dtype=None if axes is None else axes.dtype), given[0].dtype, [given[0], axes]
-
-
-def _transpose(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    perm = attr_ints(node, "perm")
-    if perm is None or sorted(perm) != list(range(len(perm))) or len(perm) > MOST_DIMS:
-        raise UnsuitedError
-    return steps.transpose(perm=perm, size=given[0].size), given[0].dtype, [given[0]]
-
-
-def _expand(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    x, shape = given[0], given.integers(1)
-    return steps.expand(dtype=shape.dtype, size=x.size), x.dtype, [x, shape]
-
-
-def _slice(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    x, starts = given[0], given.integers(1)
-    ends, axes, paces = given[2], given.optional(3), given.optional(4)
-    if {slot.dtype for slot in (starts, ends, axes, paces) if slot is not None} != {starts.dtype}:
-        raise UnsuitedError
-    kernel = steps.slice_of(dtype=starts.dtype, axes=axes is not None, steps=paces is not None, size=x.size)
-    return kernel, x.dtype, [x, starts, ends, axes, paces]
-
-
-def _concat(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    slots = [given[n] for n in range(len(given.slots))]
-    if not slots or len({slot.dtype for slot in slots}) != 1:
-        raise UnsuitedError
-    kernel = steps.concat(len(slots), attr_int(node, "axis", 0), slots[0].size)
-    return kernel, slots[0].dtype, list(slots)
-
-
-def _gather(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    x, indices = given[0], given.integers(1)
-    kernel = steps.gather(axis=attr_int(node, "axis", 0), dtype=indices.dtype, size=x.size)
-    return kernel, x.dtype, [x, indices]
-
-
-def _gather_nd(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    if attr_int(node, "batch_dims", 0):
-        raise UnsuitedError
-    x, indices = given[0], given.integers(1)
-    return steps.gather_nd(dtype=indices.dtype, size=x.size), x.dtype, [x, indices]
-
-
-def _compress(node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    x, condition, axis = given[0], given[1], node.attributes.get("axis")
-    if condition.dtype != "bool":
-        raise UnsuitedError
-    kernel = steps.compress(axis=None if axis is None else axis.as_int(), size=x.size)
-    return kernel, x.dtype, [x, condition]
-
-
-def _nonzero(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    return steps.nonzero(dtype=given[0].dtype), "int64", [given[0]]
-
-
-def _constant_of_shape(node: ir.Node, op: Op, given: _Inputs) -> _Made:
-    shape, one = given.integers(0), evaluated(op, node, [np.array([1])])[0]
-    dtype = name_of(one.dtype)
-    if dtype not in _DTYPES:
-        raise UnsuitedError
-    return steps.constant_of_shape(dtype=shape.dtype, size=one.itemsize), dtype, [shape, one]
-
-
-def _range(_node: ir.Node, _op: Op, given: _Inputs) -> _Made:
-    bounds = [given.integers(n) for n in range(3)]
-    if len({slot.dtype for slot in bounds}) != 1:
-        raise UnsuitedError
-    return steps.range_of(dtype=bounds[0].dtype), bounds[0].dtype, list(bounds)
-
-
-_STEPS: dict[str, Callable[[ir.Node, Op, _Inputs], _Made]] = {
-    "Shape": _shape,
-    "Size": _size,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Unsqueeze": _unsqueeze,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
-    "Expand": _expand,
-    "Slice": _slice,
-    "Concat": _concat,
-    "Gather": _gather,
-    "GatherND": _gather_nd,
-    "Compress": _compress,
-    "NonZero": _nonzero,
-    "ConstantOfShape": _constant_of_shape,
-    "Range": _range,
-}

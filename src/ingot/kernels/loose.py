@@ -233,3 +233,32 @@ def slots(prefix: str, count: int) -> tuple[str, ...]:
 def arrays(k: Builder, names: Sequence[str]) -> list[Loose]:
     """The arrays of these arguments."""
     return [Loose(k, name) for name in names]
+
+
+def bit(k: Builder, condition: Value) -> Value:
+    """A condition as 0 or 1."""
+    return k.ir.zext(condition, I64)
+
+
+def dim_back(k: Builder, x: Loose, back: Int) -> Value:
+    """The size of the dimension so many before the last; 1 where there is none."""
+    axis = k.sub(k.sub(x.rank, 1), back)
+    return k.choose(k.compare(">=", axis, 0), x.dim(k.max(axis, 0)), 1)
+
+
+def describe(out: Loose, memory: Value, dims: Sequence[Int]) -> None:
+    """Say of a result where it lies, and its dimensions."""
+    out.lie(memory)
+    out.set_rank(len(dims))
+    for axis, size in enumerate(dims):
+        out.set_dim(axis, size)
+
+
+def is_size(k: Builder, size: Value) -> Value:
+    """Whether a number may be a size."""
+    return all_of(k, k.compare(">=", size, 0), k.compare("<", size, MOST_ELEMENTS))
+
+
+def has(k: Builder, bits: Value, axis: Value) -> Value:
+    """Whether an axis is among those that stand as bits."""
+    return k.compare("!=", k.ir.and_(bits, k.ir.shl(I64(1), axis)), 0)

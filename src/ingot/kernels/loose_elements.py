@@ -1,5 +1,5 @@
-"""What is done to loose arrays (`kernels/loose.py`): fused elementwise operators, and the operators that move
-elements or say sizes. Each has the meaning of its operator's plain definition, or declines.
+"""Operators that move elements of loose arrays (`kernels/loose.py`), or make new ones. Each has the meaning
+of its operator's plain definition, or declines.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -7,13 +7,9 @@ elements or say sizes. Each has the meaning of its operator's plain definition, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ingot.codegen.builder import I1, I64, Builder, Int, Value
-from ingot.codegen.elements import bytes_of, load_element, memory_element, store_element
+from ingot.codegen.builder import I64, Builder, Value
+from ingot.codegen.elements import bytes_of, memory_element
 from ingot.codegen.kernel import Kernel, kernel
-from ingot.codegen.machine import Machine
-from ingot.kernels.expression import Expression, emit
 from ingot.kernels.loose import (
     MOST_DIMS,
     MOST_ELEMENTS,
@@ -21,10 +17,14 @@ from ingot.kernels.loose import (
     all_of,
     any_of,
     arrays,
-    bounded,
+    bit,
     copy_dims,
+    describe,
+    dim_back,
+    has,
     integer_element,
     is_nonzero,
+    is_size,
     move,
     natural_strides,
     room,
@@ -32,266 +32,6 @@ from ingot.kernels.loose import (
     spread,
     unless,
 )
-
-# ---- elementwise -------------------------------------------------------------------------------------------
-
-
-@kernel("state", "out")
-def _apply(k: Builder, *, operands: tuple[str, ...], expression: Expression, lanes: int) -> None:
-    """An expression of arrays that broadcast."""
-    out, xs = Loose(k, "out"), arrays(k, operands)
-    dtypes, (result,) = expression.leaves, expression.result_dtypes
-    clash = _broadcast(k, out, xs)
-    total = out.count()
-    counts = [x.count() for x in xs]
-    # Arrays that have all the elements, or one, are run through as one row.
-    flat = k.compare("==", total, 0)
-    alike = I1(1)
-    for count in counts:
-        alike = k.ir.and_(alike, k.ir.or_(k.compare("==", count, total), k.compare("==", count, 1)))
-    flat = k.ir.or_(flat, alike)
-    rank = out.rank
-    last = k.max(k.sub(rank, 1), 0)
-    length = k.choose(flat, total, out.dim(last))
-    outer = k.choose(flat, 0, last)
-    rows = k.choose(flat, 1, k.div(total, k.max(length, 1)))
-    with unless(k, clash), room(k, k.mul(total, bytes_of(result))) as memory:
-        out.lie(memory)
-        sources, steps = [x.memory for x in xs], list[Value]()
-        for x, count in zip(xs, counts, strict=True):
-            whole, in_row = k.compare("==", count, total), k.compare("!=", _dim(k, x, 0), 1)
-            steps.append(k.choose(flat, _bit(k, whole), _bit(k, in_row)))
-        with k.loop(0, rows) as row:
-            pointers: list[Value] = []
-            for n, (x, source, step, dtype) in enumerate(zip(xs, sources, steps, dtypes, strict=True)):
-                where = k.at(source, _offset(k, row, outer, out, x), memory_element(dtype))
-                # What has one element in a row stands in each lane of a vector that is read again and again.
-                spare = k.at(k.scratch, 64 * n, integer_element(1))
-                repeats = k.compare("==", step, 0)
-                with k.when(repeats):
-                    one = k.broadcast(load_element(k, where, dtype, 1), lanes)
-                    store_element(k, one, spare, dtype)
-                pointers.append(k.ir.select(repeats, spare, where))
-            target = k.at(memory, k.mul(row, length), memory_element(result))
-
-            def one(
-                column: Int,
-                left: Value | None,
-                pointers: Sequence[Value] = pointers,
-                target: Value = target,
-            ) -> None:
-                mask = None if left is None else k.lanes_below(left, lanes)
-                leaves = [
-                    load_element(k, pointer, dtype, lanes, k.mul(column, step), mask)
-                    for pointer, dtype, step in zip(pointers, dtypes, steps, strict=True)
-                ]
-                (value,) = emit(k, expression, leaves, lanes)
-                store_element(k, value, target, result, column, mask)
-
-            full = k.sub(length, k.rem(length, lanes))
-            with k.loop(0, full, lanes) as column:
-                one(column, None)
-            with k.loop(full, length, lanes) as column:
-                one(column, k.sub(length, column))
-
-
-def apply(expression: Expression, machine: Machine) -> Kernel:
-    """The kernel of an expression of one result."""
-    lanes = machine.vector_bytes // expression.widest
-    return _apply(operands=slots("in", len(expression.leaves)), expression=expression, lanes=lanes)
-
-
-def _bit(k: Builder, condition: Value) -> Value:
-    return k.ir.zext(condition, I64)
-
-
-def _dim(k: Builder, x: Loose, back: Int) -> Value:
-    """The size of the dimension so many before the last; 1 where there is none."""
-    axis = k.sub(k.sub(x.rank, 1), back)
-    return k.choose(k.compare(">=", axis, 0), x.dim(k.max(axis, 0)), 1)
-
-
-def _broadcast(k: Builder, out: Loose, xs: Sequence[Loose]) -> Value:
-    """Write down the sizes to which the arrays broadcast; whether they do not."""
-    rank: Value = I64(0)
-    for x in xs:
-        rank = k.max(rank, x.rank)
-    out.set_rank(rank)
-    bad: list[Value] = [I64(0)]
-    with k.loop(0, rank, carry=bad) as back:
-        size: Value = I64(1)
-        for x in xs:
-            here = _dim(k, x, back)
-            differs = all_of(
-                k, k.compare("!=", here, 1), k.compare("!=", size, 1), k.compare("!=", here, size)
-            )
-            bad[0] = k.ir.or_(bad[0], _bit(k, differs))
-            size = k.choose(k.compare("==", size, 1), here, size)
-        out.set_dim(k.sub(k.sub(rank, 1), back), size)
-    return k.compare("!=", bad[0], 0)
-
-
-def _offset(k: Builder, row: Value, outer: Value, out: Loose, x: Loose) -> Value:
-    """Where a row of the result begins in an operand: rows are counted over the first `outer` dimensions."""
-    carry: list[Value] = [row, I64(0), _dim(k, x, 0)]
-    with k.loop(1, k.add(outer, 1), carry=carry) as back:
-        size, own = out.dim(k.sub(outer, back)), _dim(k, x, back)
-        here = k.choose(k.compare("==", own, 1), 0, k.mul(k.rem(carry[0], size), carry[2]))
-        carry[:] = [k.div(carry[0], size), k.add(carry[1], here), k.mul(carry[2], own)]
-    return carry[1]
-
-
-# ---- sizes -------------------------------------------------------------------------------------------------
-
-
-@kernel("state", "out", "in")
-def shape_of(k: Builder, *, start: int, end: int | None) -> None:
-    """Shape: the dimensions from `start` to `end`, both from the end where negative."""
-    out, x = Loose(k, "out"), Loose(k, "in")
-    rank = x.rank
-
-    def place(axis: int) -> Value:
-        return k.max(k.min(k.add(rank, axis) if axis < 0 else I64(axis), rank), 0)
-
-    first = place(start)
-    count = k.max(k.sub(rank if end is None else place(end), first), 0)
-    with room(k, k.mul(count, 8)) as memory:
-        with k.loop(0, count) as i:
-            k.store(x.dim(k.add(first, i)), memory, i)
-        _describe(out, memory, [count])
-
-
-@kernel("state", "out", "in")
-def size_of(k: Builder) -> None:
-    """Size: how many elements there are."""
-    with room(k, I64(8)) as memory:
-        k.store(Loose(k, "in").count(), memory)
-        _describe(Loose(k, "out"), memory, [])
-
-
-def _describe(out: Loose, memory: Value, dims: Sequence[Int]) -> None:
-    out.lie(memory)
-    out.set_rank(len(dims))
-    for axis, size in enumerate(dims):
-        out.set_dim(axis, size)
-
-
-def _is_size(k: Builder, size: Value) -> Value:
-    return all_of(k, k.compare(">=", size, 0), k.compare("<", size, MOST_ELEMENTS))
-
-
-# ---- the same elements in other dimensions -----------------------------------------------------------------
-
-
-@kernel("state", "out", "in", "shape")
-def reshape(k: Builder, *, dtype: str, keeps_zero: bool) -> None:
-    """Reshape. A size of 0 is the input's, unless it `keeps_zero`; -1 is what is left."""
-    out, x, shape = (Loose(k, name) for name in ("out", "in", "shape"))
-    rank, total = shape.dim(0), x.count()
-    bad: list[Value] = [
-        _bit(k, any_of(k, k.compare("!=", shape.rank, 1), k.compare(">", rank, MOST_DIMS))),
-        I64(1),  # the product of what is said
-        I64(-1),  # where a size is left open
-    ]
-    with k.loop(0, k.min(rank, MOST_DIMS), carry=bad) as axis:
-        size = shape.integer(axis, dtype)
-        if not keeps_zero:
-            lacks = all_of(k, k.compare("==", size, 0), k.compare(">=", axis, x.rank))
-            bad[0] = k.ir.or_(bad[0], _bit(k, lacks))
-            size = k.choose(k.compare("==", size, 0), x.dim(k.min(axis, MOST_DIMS - 1)), size)
-        is_open = k.compare("==", size, -1)
-        wrong = any_of(
-            k,
-            all_of(k, is_open, k.compare(">=", bad[2], 0)),
-            all_of(k, k.ir.not_(is_open), k.ir.not_(_is_size(k, size))),
-        )
-        bad[0] = k.ir.or_(bad[0], _bit(k, wrong))
-        bad[2] = k.choose(is_open, axis, bad[2])
-        kept = k.choose(any_of(k, is_open, wrong), 1, size)
-        bad[1] = bounded(k, k.mul(bad[1], kept))
-        out.set_dim(axis, kept)
-    found, said, left = bad
-    rest = k.div(total, k.max(said, 1))
-    is_open = k.compare(">=", left, 0)
-    made = k.mul(said, k.choose(is_open, rest, 1))
-    wrong = any_of(
-        k,
-        k.compare("!=", found, 0),
-        k.compare("!=", made, total),
-        all_of(k, is_open, k.compare("==", said, 0)),
-    )
-    with unless(k, wrong):
-        with k.when(is_open):
-            out.set_dim(left, rest)
-        out.set_rank(rank)
-        out.lie(x.memory)
-
-
-@kernel("state", "out", "in")
-def flatten(k: Builder, *, axis: int) -> None:
-    """Flatten: two dimensions, those before `axis` and the others."""
-    out, x = Loose(k, "out"), Loose(k, "in")
-    rank = x.rank
-    place = k.add(rank, axis) if axis < 0 else I64(axis)
-    with unless(k, any_of(k, k.compare("<", place, 0), k.compare(">", place, rank))):
-        _describe(out, x.memory, [x.count(0, place), x.count(place)])
-
-
-@kernel("state", "out", "in", "axes")
-def unsqueeze(k: Builder, *, dtype: str) -> None:
-    """Unsqueeze: new dimensions of size 1."""
-    out, x, axes = (Loose(k, name) for name in ("out", "in", "axes"))
-    rank = k.add(x.rank, axes.count())
-    chosen, bad = _chosen(k, axes, rank, dtype)
-    with unless(k, k.ir.or_(bad, k.compare(">", rank, MOST_DIMS))):
-        source: list[Value] = [I64(0)]
-        with k.loop(0, rank, carry=source) as axis:
-            is_new = _has(k, chosen, axis)
-            out.set_dim(axis, k.choose(is_new, 1, x.dim(k.min(source[0], MOST_DIMS - 1))))
-            source[0] = k.add(source[0], _bit(k, k.ir.not_(is_new)))
-        out.set_rank(rank)
-        out.lie(x.memory)
-
-
-@kernel("state", "out", "in", "axes")
-def squeeze(k: Builder, *, dtype: str | None) -> None:
-    """Squeeze: without the dimensions of the axes, which must be of size 1; dtype None: without all of
-    those.
-    """
-    out, x = Loose(k, "out"), Loose(k, "in")
-    rank = x.rank
-    chosen, bad = (I64(0), I1(0)) if dtype is None else _chosen(k, Loose(k, "axes"), rank, dtype)
-    carry: list[Value] = [I64(0), _bit(k, bad)]
-    with k.loop(0, rank, carry=carry) as axis:
-        size = x.dim(axis)
-        is_one = k.compare("==", size, 1)
-        goes = is_one if dtype is None else _has(k, chosen, axis)
-        carry[1] = k.ir.or_(carry[1], _bit(k, all_of(k, goes, k.ir.not_(is_one))))
-        out.set_dim(carry[0], size)
-        carry[0] = k.add(carry[0], _bit(k, k.ir.not_(goes)))
-    with unless(k, k.compare("!=", carry[1], 0)):
-        out.set_rank(carry[0])
-        out.lie(x.memory)
-
-
-def _chosen(k: Builder, axes: Loose, rank: Value, dtype: str) -> tuple[Value, Value]:
-    """The axes as bits, and whether one is none or comes twice."""
-    carry: list[Value] = [I64(0), _bit(k, k.compare(">", axes.count(), MOST_DIMS))]
-    with k.loop(0, k.min(axes.count(), MOST_DIMS), carry=carry) as i:
-        axis = axes.integer(i, dtype)
-        axis = k.choose(k.compare("<", axis, 0), k.add(axis, rank), axis)
-        wrong = any_of(k, k.compare("<", axis, 0), k.compare(">=", axis, rank))
-        axis = k.choose(wrong, 0, k.min(axis, 63))
-        wrong = k.ir.or_(wrong, _has(k, carry[0], axis))
-        carry[:] = [k.ir.or_(carry[0], k.ir.shl(I64(1), axis)), k.ir.or_(carry[1], _bit(k, wrong))]
-    return carry[0], k.compare("!=", carry[1], 0)
-
-
-def _has(k: Builder, bits: Value, axis: Value) -> Value:
-    return k.compare("!=", k.ir.and_(bits, k.ir.shl(I64(1), axis)), 0)
-
-
-# ---- elements in other places ------------------------------------------------------------------------------
 
 
 @kernel("state", "out", "in")
@@ -317,7 +57,7 @@ def expand(k: Builder, *, dtype: str, size: int) -> None:
     strides, own = k.scratch, k.at(k.scratch, MOST_DIMS, I64)
     given = shape.count()
     rank = k.max(x.rank, given)
-    bad: list[Value] = [_bit(k, k.compare(">", rank, MOST_DIMS))]
+    bad: list[Value] = [bit(k, k.compare(">", rank, MOST_DIMS))]
     with k.when(k.compare("==", bad[0], 0)):
         natural_strides(k, x, own)
         out.set_rank(rank)
@@ -327,13 +67,13 @@ def expand(k: Builder, *, dtype: str, size: int) -> None:
         asked = k.either(
             k.compare(">=", wanted, 0), lambda w=wanted: [shape.integer(w, dtype)], lambda: [I64(1)]
         )[0]
-        here = _dim(k, x, back)
+        here = dim_back(k, x, back)
         wrong = any_of(
             k,
-            k.ir.not_(_is_size(k, asked)),
+            k.ir.not_(is_size(k, asked)),
             all_of(k, k.compare("!=", asked, 1), k.compare("!=", here, 1), k.compare("!=", asked, here)),
         )
-        bad[0] = k.ir.or_(bad[0], _bit(k, wrong))
+        bad[0] = k.ir.or_(bad[0], bit(k, wrong))
         axis = k.max(k.min(axis, MOST_DIMS - 1), 0)
         out.set_dim(axis, k.choose(k.compare("==", here, 1), asked, here))
         source = k.max(k.sub(k.sub(x.rank, 1), back), 0)
@@ -358,7 +98,7 @@ def slice_of(k: Builder, *, dtype: str, axes: bool, steps: bool, size: int) -> N
     bad = any_of(
         k, k.compare(">", given, rank), *(k.compare("!=", other.count(), given) for other in (ends, *others))
     )
-    carry: list[Value] = [_bit(k, bad), I64(0), I64(0)]  # what is wrong, where it begins, axes so far
+    carry: list[Value] = [bit(k, bad), I64(0), I64(0)]  # what is wrong, where it begins, axes so far
     with k.loop(0, k.choose(bad, 0, given), carry=carry) as i:
         axis = Loose(k, "axes").integer(i, dtype) if axes else i
         axis = k.choose(k.compare("<", axis, 0), k.add(axis, rank), axis)
@@ -369,7 +109,7 @@ def slice_of(k: Builder, *, dtype: str, axes: bool, steps: bool, size: int) -> N
             k,
             out_of_range,
             k.compare("==", step, 0),
-            _has(k, carry[2], axis),
+            has(k, carry[2], axis),
         )
         # A step beyond the end is as good as a longer one.
         step = k.choose(wrong, 1, k.max(k.min(step, MOST_ELEMENTS), -MOST_ELEMENTS))
@@ -390,7 +130,7 @@ def slice_of(k: Builder, *, dtype: str, axes: bool, steps: bool, size: int) -> N
         out.set_dim(axis, count)
         k.store(k.mul(stride, step), strides, axis)
         carry[:] = [
-            k.ir.or_(carry[0], _bit(k, wrong)),
+            k.ir.or_(carry[0], bit(k, wrong)),
             k.add(carry[1], k.choose(k.compare(">", count, 0), k.mul(begin, stride), 0)),
             k.ir.or_(carry[2], k.ir.shl(I64(1), axis)),
         ]
@@ -408,13 +148,13 @@ def _concat(k: Builder, *, operands: tuple[str, ...], axis: int, size: int) -> N
     place = k.add(rank, axis) if axis < 0 else I64(axis)
     ranks = [k.compare("!=", x.rank, rank) for x in xs]
     bad = any_of(k, k.compare("<", place, 0), k.compare(">=", place, rank), *ranks)
-    carry: list[Value] = [_bit(k, bad)]
+    carry: list[Value] = [bit(k, bad)]
     with k.loop(0, k.choose(bad, 0, rank), carry=carry) as d:
         is_place = k.compare("==", d, place)
         total: Value = I64(0)
         for x in xs:
             differs = all_of(k, k.ir.not_(is_place), k.compare("!=", x.dim(d), first.dim(d)))
-            carry[0] = k.ir.or_(carry[0], _bit(k, differs))
+            carry[0] = k.ir.or_(carry[0], bit(k, differs))
             total = k.add(total, x.dim(d))
         out.set_dim(d, k.choose(is_place, total, first.dim(d)))
     with unless(k, k.compare("!=", carry[0], 0)):
@@ -454,7 +194,7 @@ def gather(k: Builder, *, axis: int, dtype: str, size: int) -> None:
         with k.loop(0, count, carry=bad) as i:
             index = indices.integer(i, dtype)
             outside = k.ir.or_(k.compare("<", index, k.sub(0, dim)), k.compare(">=", index, dim))
-            bad[0] = k.ir.or_(bad[0], _bit(k, outside))
+            bad[0] = k.ir.or_(bad[0], bit(k, outside))
         with unless(k, k.compare("!=", bad[0], 0)), room(k, k.mul(out.count(), size)) as memory:
             out.lie(memory)
             source, element, is_one = x.memory, integer_element(size), k.compare("==", inner, 1)
@@ -500,7 +240,7 @@ def gather_nd(k: Builder, *, dtype: str, size: int) -> None:
                 index, dim = indices.integer(k.add(k.mul(i, depth), d), dtype), x.dim(d)
                 outside = k.ir.or_(k.compare("<", index, k.sub(0, dim)), k.compare(">=", index, dim))
                 index = k.choose(k.compare("<", index, 0), k.add(index, dim), index)
-                carry[:] = [k.add(k.mul(carry[0], dim), index), k.ir.or_(carry[1], _bit(k, outside))]
+                carry[:] = [k.add(k.mul(carry[0], dim), index), k.ir.or_(carry[1], bit(k, outside))]
             return carry
 
         bad: list[Value] = [I64(0)]
@@ -528,7 +268,7 @@ def compress(k: Builder, *, axis: int | None, size: int) -> None:
         carry: list[Value] = [I64(0)]
         memory_of_condition = condition.memory
         with k.loop(0, given, carry=carry) as i:
-            carry[0] = k.add(carry[0], _bit(k, is_nonzero(k, memory_of_condition, "bool", i)))
+            carry[0] = k.add(carry[0], bit(k, is_nonzero(k, memory_of_condition, "bool", i)))
         kept = carry[0]
         if axis is None:
             out.set_rank(1)
@@ -554,7 +294,7 @@ def compress(k: Builder, *, axis: int | None, size: int) -> None:
                     with k.when(all_of(k, holds, k.ir.not_(is_one))):
                         where = k.at(end, k.mul(number, inner), element)
                         move(k, where, k.at(begin, k.mul(i, inner), element), inner, size)
-                    found[0] = k.add(number, _bit(k, holds))
+                    found[0] = k.add(number, bit(k, holds))
 
 
 @kernel("state", "out", "in")
@@ -565,10 +305,10 @@ def nonzero(k: Builder, *, dtype: str) -> None:
     with unless(k, k.compare("==", rank, 0)):
         carry: list[Value] = [I64(0)]
         with k.loop(0, total, carry=carry) as i:
-            carry[0] = k.add(carry[0], _bit(k, is_nonzero(k, source, dtype, i)))
+            carry[0] = k.add(carry[0], bit(k, is_nonzero(k, source, dtype, i)))
         count = carry[0]
         with room(k, k.mul(k.mul(rank, count), 8)) as memory:
-            _describe(out, memory, [rank, count])
+            describe(out, memory, [rank, count])
             found: list[Value] = [I64(0)]
             with k.loop(0, total, carry=found) as i:
                 holds, number = is_nonzero(k, source, dtype, i), found[0]
@@ -578,10 +318,7 @@ def nonzero(k: Builder, *, dtype: str) -> None:
                         axis = k.sub(k.sub(rank, 1), turn)
                         k.store(k.rem(rest[0], x.dim(axis)), memory, k.add(k.mul(axis, count), number))
                         rest[0] = k.div(rest[0], x.dim(axis))
-                found[0] = k.add(number, _bit(k, holds))
-
-
-# ---- new elements ------------------------------------------------------------------------------------------
+                found[0] = k.add(number, bit(k, holds))
 
 
 @kernel("state", "out", "shape", "value")
@@ -589,11 +326,11 @@ def constant_of_shape(k: Builder, *, dtype: str, size: int) -> None:
     """ConstantOfShape: the first element of `value` in every place."""
     out, shape = Loose(k, "out"), Loose(k, "shape")
     rank = shape.count()
-    bad: list[Value] = [_bit(k, k.compare(">", rank, MOST_DIMS))]
+    bad: list[Value] = [bit(k, k.compare(">", rank, MOST_DIMS))]
     with k.loop(0, k.min(rank, MOST_DIMS), carry=bad) as axis:
         dim = shape.integer(axis, dtype)
         out.set_dim(axis, dim)
-        bad[0] = k.ir.or_(bad[0], _bit(k, k.ir.not_(_is_size(k, dim))))
+        bad[0] = k.ir.or_(bad[0], bit(k, k.ir.not_(is_size(k, dim))))
     with unless(k, k.compare("!=", bad[0], 0)):
         out.set_rank(rank)
         total, element = out.count(), integer_element(size)
@@ -619,7 +356,7 @@ def range_of(k: Builder, *, dtype: str) -> None:
         count = k.choose(k.compare(">", way, 0), k.ceil_div(k.max(way, 1), pace), 0)
         element = memory_element(dtype)
         with room(k, k.mul(count, bytes_of(dtype))) as memory:
-            _describe(Loose(k, "out"), memory, [count])
+            describe(Loose(k, "out"), memory, [count])
             with k.loop(0, count) as i:
                 value = k.add(begin, k.mul(i, step))
                 k.store(value if bytes_of(dtype) == 8 else k.ir.trunc(value, element), memory, i)

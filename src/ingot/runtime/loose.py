@@ -15,7 +15,8 @@ import numpy as np
 from ingot.codegen.machine import Machine
 from ingot.codegen.pages import aligned
 from ingot.compiler.index import Index
-from ingot.compiler.loose import SEQUENCE, LooseLoop, UnsuitedError, loose_loop
+from ingot.compiler.loose import SEQUENCE, LooseLoop, loose_loop
+from ingot.compiler.loose_nodes import UnsuitedError
 from ingot.kernels.contract import name_of
 from ingot.kernels.loose import (
     DIMS,
