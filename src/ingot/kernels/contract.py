@@ -66,7 +66,7 @@ PACKED_AT = 2 * FRAME_BYTES + SUMS_BYTES
 MOST_OPERANDS = (FRAME_BYTES // 8 - len(TILE_SLOTS)) // 4
 
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
-_SHORT_EPILOGUE = 6
+_SHORT_EPILOGUE = 8
 
 
 @dataclass(slots=True)

@@ -178,6 +178,11 @@ def _extreme(relation: str, function: Callable[[Lanes, Lanes], Lanes]) -> Emit:
 
 
 def _clip(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
+    if is_float(dtype):
+        x, low, high = (Lanes(k, value) for value in xs)
+        # Whether a bound is NaN is the same for all elements, so it is asked once.
+        is_nan = k.ir.fcmp_unordered("uno", low.value, high.value)
+        return x.constant(scalar.nan).where(is_nan, x.at_least(low).at_most(high)).value
     low = OPERATIONS["Max"].emit(k, xs[:2], dtypes[:2], dtype, attrs)
     return OPERATIONS["Min"].emit(k, [low, xs[2]], (dtype, dtype), dtype, attrs)
 
