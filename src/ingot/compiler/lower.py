@@ -37,7 +37,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, identity
 from ingot.mapped import forget_pages
-from ingot.ops.lowering import Body, PlanOptions
+from ingot.ops.lowering import Body, PlanOptions, Rows
 from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
 #: Which nodes run and who reads what, kept for so many different sets of known values.
@@ -265,7 +265,7 @@ class Lowering:
         emit: Callable[[View, Epilogue | None], Sequence[Call | Series]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
-        rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
+        rows: Callable[[], Rows | None] | None = None,
         exact: bool = False,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one."""
@@ -292,6 +292,9 @@ class Lowering:
         found = None if anchor is None else self._waiting.get(anchor)
         if anchor is None or not isinstance(found, Anchor) or found.rows is None:
             return None
+        rows = found.rows()
+        if rows is None:
+            return None
         expression: Expression | None = None
         leaves: list[ir.Value] = []
         if members:
@@ -300,7 +303,7 @@ class Lowering:
         positions = [found.position, *(member.position for member in members.values())]
         self._waits.take(anchor)
         self._waits.done(value, members)
-        return _Rows(found.rows, expression, views, positions)
+        return _Rows(rows, expression, views, positions)
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
         """A value that only this node reads, and once, as an expression of what lies in memory; the first
@@ -362,6 +365,11 @@ class Lowering:
             if self._packed.nbytes - self._forgot_at >= MOST_READ:
                 self._forget()
         return found
+
+    @property
+    def packing(self) -> Callable[[Callable[[], Any]], Any]:
+        """Makes weights in a kernel's own order, also after this plan: for what chooses the order late."""
+        return self._packed.make
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
         """Join along `axis`; what could be written in place was, what waits is written there now, the rest is
@@ -527,6 +535,8 @@ class Lowering:
     def _append(self, calls: Sequence[Call | Series | Nested], positions: list[int]) -> None:
         belong(calls, positions)
         self._steps += calls
+        if self._packed.nbytes - self._forgot_at >= MOST_READ:
+            self._forget()
 
     def _evaluate_on_host(self, node: ir.Node) -> None:
         inputs: list[View | Array | None] = []
@@ -541,7 +551,7 @@ class Lowering:
 class _Rows:
     """What `Lowering.by_rows` gives. views: the expression's operands, but for what `emit` computes."""
 
-    emit: Callable[[View, Epilogue | None, int, int], list[Call]]
+    emit: Rows
     expression: Expression | None
     views: list[View]
     positions: list[int]

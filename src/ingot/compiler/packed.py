@@ -29,6 +29,10 @@ class Packed:
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What lies under `key`; made when it is first asked for."""
         if key not in self._found:
-            with self._pool.lending():
-                self._found[key] = make()
+            self._found[key] = self.make(make)
         return self._found[key]
+
+    def make(self, make: Callable[[], T]) -> T:
+        """`make()`, whose memory is with the other weights'. Whoever asks for it keeps it."""
+        with self._pool.lending():
+            return make()

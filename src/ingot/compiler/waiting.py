@@ -19,6 +19,7 @@ import onnx_ir as ir
 from ingot.kernels.call import Call, Series, View
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.expression import Expression, Step, expression_of, plain_step, supports_step
+from ingot.ops.lowering import Rows
 from ingot.ops.registry import Facts
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.
@@ -53,8 +54,8 @@ class Anchor:
     emit: Callable[[View, Epilogue | None], Sequence[Call | Series]]
     order: tuple[int, ...]
     free_order: bool
-    #: rows(out, epilogue, image, first): the same for some rows of one image, where the kernel can
-    rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None
+    #: asked when it is wanted: rows()(out, epilogue, image, first) is the same for some rows of one image
+    rows: Callable[[], Rows | None] | None = None
     #: the epilogue gets the value itself, of its own dtype
     exact: bool = False
 
@@ -130,7 +131,7 @@ class Waiting:
         emit: Callable[[View, Epilogue | None], Sequence[Call | Series]],
         order: tuple[int, ...],
         free_order: bool,
-        rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None,
+        rows: Callable[[], Rows | None] | None,
         exact: bool,
     ) -> None:
         """`value` waits for an epilogue; see `Anchor`."""

@@ -18,6 +18,7 @@ from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, identity
+from ingot.kernels.formed import formed
 from ingot.kernels.iteration import collapse, round_up
 
 _SIZES = ("source", "target", "a", "b", "a_block", "b_block", "a_blocks", "b_blocks", "source_b", "target_a")
@@ -108,6 +109,7 @@ def as_bits(view: View) -> View:
     return replace(view, dtype=np.dtype(f"uint{8 * view.dtype.itemsize}"))
 
 
+@formed
 def copy(source: View, target: View, machine: Machine, label: str = "copy") -> Call:
     """A call that copies `source`, broadcast to the target's shape, to `target`; dtypes may differ (a cast).
 

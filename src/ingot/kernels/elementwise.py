@@ -20,6 +20,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, Step, emit
+from ingot.kernels.formed import formed
 from ingot.kernels.grid import Grid, Rows, plan
 
 
@@ -76,6 +77,7 @@ def _elementwise(
             one(column, k.sub(count, column))
 
 
+@formed
 def elementwise(
     expression: Expression, inputs: Sequence[View], outputs: Sequence[View], machine: Machine, label: str = ""
 ) -> Call:

@@ -22,6 +22,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, Step, converted, emit, identity
+from ingot.kernels.formed import formed
 from ingot.kernels.reduce import accumulator
 from ingot.kernels.walk import Layout, Place, Walk, plan
 
@@ -158,6 +159,7 @@ def _normalize(
     walk.each(short_item if layout.short else item)
 
 
+@formed
 def normalize(
     kind: Kind,
     x: View,

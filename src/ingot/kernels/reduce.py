@@ -20,6 +20,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View, common_shape
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
+from ingot.kernels.formed import formed
 from ingot.kernels.operations import OPERATIONS
 from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
 
@@ -150,6 +151,7 @@ def _reduce(
     walk.each(short_item if layout.short else item)
 
 
+@formed
 def reduce(
     op: str,
     inputs: Sequence[View],

@@ -18,6 +18,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
+from ingot.kernels.formed import formed
 from ingot.kernels.reduce import accumulator
 from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
 
@@ -110,6 +111,7 @@ def _softmax(
     walk.each(short_item if layout.short else item)
 
 
+@formed
 def softmax(
     x: View,
     out: View,

@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Series, Weights
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue, name_of
@@ -21,6 +20,7 @@ from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import pack_depthwise
 from ingot.kernels.elementwise import fill
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
+from ingot.kernels.square import SquareWeights, square_conv2d
 from ingot.kernels.winograd import pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.bands import Rows, is_cut
@@ -145,10 +145,10 @@ class Conv(Op):
             return True
         source = plan.view(x)
         value = _with_bias(plan, node, rank)
-        rows: Rows | None = None
+        rows: Callable[[], Rows | None]
         if (slices := _slices(plan, node, source, window)) is not None:
 
-            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            def emit(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
                 return sliced_conv2d(source, slices, out, pads, epilogue, machine)
 
             def sliced(
@@ -156,19 +156,29 @@ class Conv(Op):
             ) -> list[Call]:
                 return sliced_conv2d(part, slices, out, around, epilogue, machine)
 
-            rows = Rows(source, window, sliced)
+            rows = partial(Rows, source, window, sliced)
 
-        elif _allows_winograd(plan) and _suits_winograd(source, weights, window, machine):
-            points = plan.pack(_key("winograd", w), lambda: pack_winograd(weights.read(), machine))
+        elif _allows_winograd(plan) and _can_winograd(source, weights, window):
+            packing = plan.packing
+            square = plan.pack(_key("square", w), lambda: SquareWeights(weights, machine, packing))
 
-            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
-                return winograd_conv2d(source, points, out, pads, epilogue, machine)
+            def emit(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
+                return square_conv2d(source, square, out, pads, epilogue, machine)
+
+            def some(
+                part: Memory, out: Memory, around: Sequence[int], epilogue: Epilogue | None
+            ) -> list[Call]:
+                return conv2d(part, square.direct, out, (1, 1), around, (1, 1), epilogue, machine)
+
+            def rows() -> Rows | None:  # of a transform of the whole there are none
+                wanted = (source.shape[0], weights.shape[0], *window.output)
+                return None if pays(source.shape[1], wanted, machine) else Rows(source, window, some)
 
         else:
             packed = plan.pack(_key("conv", w, group), lambda: pack_conv_weights(weights, machine, group))
             strides, dilations = window.strides, window.dilations
 
-            def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            def emit(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
                 return conv2d(source, packed, out, strides, pads, dilations, epilogue, machine)
 
             def direct(
@@ -176,7 +186,7 @@ class Conv(Op):
             ) -> list[Call]:
                 return conv2d(part, packed, out, strides, around, dilations, epilogue, machine)
 
-            rows = Rows(source, window, direct)
+            rows = partial(Rows, source, window, direct)
 
         cut = rank == 2 and is_cut(window)
         plan.anchor(value, emit, channels_last(rank), rows=rows if cut else None)
@@ -214,7 +224,11 @@ def _by_planes(
         def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
             return depthwise(x, columns[tap], out, inner, epilogue, machine)
 
-    elif _allows_winograd(plan) and _suits_winograd(images, filters[0], inner, machine):
+    elif (
+        _allows_winograd(plan)
+        and _can_winograd(images, filters[0], inner)
+        and pays(images.shape[1], (images.shape[0], filters[0].shape[0], *inner.output), machine)
+    ):
         points = packed("winograd", lambda own: pack_winograd(own.read(), machine))
 
         def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
@@ -263,15 +277,14 @@ def _allows_winograd(plan: Lowering) -> bool:
     return plan.options.winograd and not (plan.options.amx and plan.machine.tiles)
 
 
-def _suits_winograd(x: Memory, weights: Weights, window: Window, machine: Machine) -> bool:
-    """Whether Winograd's algorithm can compute it, and faster; the others are for the direct one."""
+def _can_winograd(x: Memory, weights: Weights, window: Window) -> bool:
+    """Whether Winograd's algorithm can compute it; the others are for the direct one."""
     return (
         weights.shape[2:] == (3, 3)
         and window.strides == window.dilations == (1, 1)
         and weights.shape[1] == x.shape[1]
         and x.dtype == weights.dtype
         and x.strides[1] == 1
-        and pays(x.shape[1], (x.shape[0], weights.shape[0], *window.output), machine)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ingot.ops.registry import Facts
 
 T = TypeVar("T")
+
+#: Computes some rows of one image: where they go [1, C, rows, W], the epilogue, the image and the first row.
+Rows: TypeAlias = "Callable[[View, Epilogue | None, int, int], list[Call]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +191,15 @@ class Lowering(Protocol):
         emit: Callable[[View, Epilogue | None], Sequence[Call | Series]],
         order: Sequence[int] | None = None,
         free_order: bool = False,
-        rows: Callable[[View, Epilogue | None, int, int], list[Call]] | None = None,
+        rows: Callable[[], Rows | None] | None = None,
         exact: bool = False,
     ) -> None:
         """`value` is computed by a kernel that can have an epilogue; it waits for one. `emit(out, epilogue)`
         returns the calls; take the views of the inputs before, not in it. The last of `order` is contiguous
         in `out`, in the other dimensions any strides may come unless free_order, when all may. exact: what
         the epilogue gets is the value itself, of its dtype, and may become one of another dtype.
-        rows(out, epilogue, image, first): for images, the same for `out` [1, C, rows, W], the rows of one
-        image from `first` on.
+        rows()(out, epilogue, image, first): for images, where `rows` gives something when it is wanted, the
+        same for `out` [1, C, rows, W], the rows of one image from `first` on.
         """
         ...
 
@@ -243,6 +246,13 @@ class Lowering(Protocol):
 
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept for all plans of the session under `key` (None: not kept)."""
+        ...
+
+    @property
+    def packing(self) -> Callable[[Callable[[], Any]], Any]:
+        """Makes weights in a kernel's own order like `pack`, but when they are wanted, also after this plan;
+        whoever asks for them keeps them.
+        """
         ...
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
