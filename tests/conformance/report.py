@@ -48,7 +48,8 @@ Resize to the nearest element counts coordinates in float32, as ONNX Runtime doe
 a millionth of the middle of two elements for the middle. With `align_corners` and `tf_crop_and_resize` and
 scales, files of opset 11 to 18 count the whole elements of the result, which is what those opsets' text and
 ONNX Runtime say (but with `antialias`); of opset 19 and newer the length times the scale, a fraction, as
-`onnx.reference` has it.
+`onnx.reference` has it. With `pytorch_half_pixel` a result of one element is the first one, in every opset.
+GridSample's cubics bring each neighbour back to the border by itself, as PyTorch and ONNX Runtime do.
 
 Files that ONNX Runtime's optimiser has written: of the operators that it puts between integers
 (com.microsoft's QLinear*, QGemm, QAttention, DynamicQuantizeMatMul …) each gives the same integers here as

@@ -40,7 +40,9 @@ def model(
         [
             h.make_tensor_value_info(
                 n,
-                onnx.TensorProto.INT64
+                onnx.TensorProto.BOOL
+                if op == "Dropout" and opset >= 10 and i == 1
+                else onnx.TensorProto.INT64
                 if schema.outputs[min(i, len(schema.outputs) - 1)].type_str in ("I", "tensor(int64)")
                 else kinds.get(op) or element(next(iter(feed.values())).dtype),
                 None,
@@ -174,6 +176,8 @@ PEER: list[tuple[str, list[int], dict[str, Any], dict[str, Any], int]] = [
     ("Resize", [11], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, 0.625, 1.75], F32)},
      {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "floor"},
      1),
+    ("Resize", [11], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, 0.625, 1.75], F32)},
+     {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn"}, 1),
     ("Resize", [11], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, 0.625, 1.75], F32)},
      {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"}, 1),
     *(("Resize", [11, 13, 18], {"x": IMAGE, "r": np.zeros(0, F32), "s": np.array([1, 1, *scales], F32)},

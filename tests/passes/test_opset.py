@@ -143,7 +143,7 @@ def test_functions_are_inlined() -> None:
         (
             11,
             "g (float[A,B,C,D] x, float[8] r, float[4] s) => (float[E,F,G,H] y) { y = Resize "
-            '<coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, r, s) }',
+            '<coordinate_transformation_mode = "tf_half_pixel_for_nn", mode = "linear"> (x, r, s) }',
             "tf_half_pixel_for_nn",
         ),
     ],

@@ -205,3 +205,24 @@ def test_malformed_nodes(name: str) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(ingot.ModelError, match=f"{node.op_type} 'y'.*{found}"):
         ingot.InferenceSession(model).run(None, {"x": ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("ConvTranspose", [ones(1, 1, 3, 3), ones(1, 1, 2, 2)], {"strides": [2**33 - 1, 1]}),
+        ("MaxRoiPool", [ones(1, 3, 4, 4), ones(0, 5)], {"pooled_shape": [2**33 + 1, 2**33 + 3]}),
+        ("MaxPool", [ones(0, 2, 6, 6)], {"kernel_shape": [2, 2], "pads": [2**33, 2**33, 2**33, 2**33]}),
+    ],
+)
+def test_sizes_beyond_all_memory(op: str, inputs: list[np.ndarray], attributes: dict[str, Any]) -> None:
+    node = helper.make_node(op, [f"i{k}" for k in range(len(inputs))], ["y"], **attributes)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info(f"i{k}", TensorProto.FLOAT, a.shape) for k, a in enumerate(inputs)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    with pytest.raises(ingot.errors.ShapeError, match=f"{op}.*than there is memory for"):
+        ingot.InferenceSession(model).run(None, {f"i{k}": a for k, a in enumerate(inputs)})

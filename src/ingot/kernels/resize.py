@@ -153,8 +153,8 @@ def _coordinates(
         if width == 1:
             return real(0) * y + half * (start + end) * (before - one)
         return start * (before - one) + y * (end - start) * (before - one) / (width - one)
-    if coordinates == "pytorch_half_pixel" and width == 1:
-        return real(0) * y - half
+    if coordinates == "pytorch_half_pixel" and out_size == 1:  # of whole elements, as ONNX Runtime counts
+        return real(0) * y
     if coordinates in ("half_pixel", "pytorch_half_pixel"):
         return (y + half) / factor - half
     if coordinates == "half_pixel_symmetric":

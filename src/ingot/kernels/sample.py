@@ -73,7 +73,7 @@ def _neighbours(
     at = exact.astype(np.float64)
     if mode == "nearest":
         at = np.rint(at)
-    if padding == "border":
+    if padding == "border" and mode != "cubic":  # each of whose neighbours is brought back by itself
         at = np.where((at < low) | (at > high), np.clip(at, 0, size - 1), at)
     elif padding == "reflection":
         at = _reflected(at, low, high)
@@ -145,7 +145,7 @@ class _Axis:
         at = (place + 1.0) / 2.0 * (size - 1.0) if self._corners else ((place + 1.0) * size - 1.0) / 2.0
         if self._mode == "nearest":
             at = at.intrinsic("rint")
-        if self._padding == "border":
+        if self._padding == "border" and self._mode != "cubic":
             beyond = k.ir.or_(at < self._low, at > self._high)
             at = self._clipped(at).where(beyond, at)
         elif self._padding == "reflection":

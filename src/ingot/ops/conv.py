@@ -50,6 +50,9 @@ from ingot.ops.registry import (
 from ingot.ops.sums import dequantized, dequantized_conv, placed
 from ingot.ops.window import Window, channels_last
 
+#: Convolutions that one of ConvTranspose becomes; with longer strides the host is no slower.
+_MOST_PHASES = 1 << 12
+
 T = TypeVar("T")
 
 
@@ -435,10 +438,14 @@ class ConvTranspose(Op):
         if name_of(facts.dtype) not in DTYPES:
             return False
         window = self.window(node, facts.shape, plan.facts(w).shape)
+        firsts = [
+            range(min(stride, size)) for stride, size in zip(window.strides, window.output, strict=True)
+        ]
+        if math.prod(map(len, firsts)) > _MOST_PHASES:
+            return False
         source, machine = plan.view(x), plan.machine
         axes = [
-            [_phase(window, d, size, first) for first in range(min(window.strides[d], window.output[d]))]
-            for d, size in enumerate(facts.shape[2:])
+            [_phase(window, d, size, first) for first in firsts[d]] for d, size in enumerate(facts.shape[2:])
         ]
         phases = list(itertools.product(*axes))
         unreached = any(not phase.taps for axis in axes for phase in axis)

@@ -177,7 +177,7 @@ class Resize(Op):
         settled = [plan.constant(v) for v in [*node.inputs[1:], None, None, None][:3]]
         nearest = attr_str(node, "mode", "nearest") == "nearest"
         cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-        moved = nearest and not cropped and facts.dtype.itemsize in (1, 2, 4, 8)
+        moved = nearest and not cropped and facts.dtype.kind != "c" and facts.dtype.itemsize in (1, 2, 4, 8)
         wide = _WIDE.get(name_of(facts.dtype))
         if not moved and (wide is None or (nearest and is_integer(facts.dtype))):
             return False

@@ -7,6 +7,7 @@ only adds (dtypes, an attribute whose default is the old meaning) needs none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -374,7 +375,7 @@ def _lp(g: Editor, node: ir.Node) -> Replacement:
     """p was a float."""
     del g
     p = attr_float(node, "p", 2.0)
-    if p != int(p):
+    if not math.isfinite(p) or p != int(p):
         raise refuse(node, f"p={p} is not whole")
     _set(node, "p", int(p))
     return None
@@ -512,15 +513,16 @@ def _resize_11(g: Editor, node: ir.Node) -> Replacement:
             attr_str(node, "mode", "nearest"),
             attr_str(node, "nearest_mode", "round_prefer_floor"),
         )
-        if mode != "nearest" or nearest != "floor":
+        # With p = q + 1/2: floor(p) is q rounded, halves up; p rounded, halves down, is ceil(q).
+        same = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+        if mode != "nearest" or nearest not in same:
             raise refuse(
                 node,
                 f"coordinate_transformation_mode 'tf_half_pixel_for_nn' with mode {mode!r} and nearest_mode "
                 f"{nearest!r} has no counterpart in newer opsets",
             )
-        # floor(x + 1/2) is x rounded, halves up.
         _set(node, "coordinate_transformation_mode", "half_pixel")
-        _set(node, "nearest_mode", "round_prefer_ceil")
+        _set(node, "nearest_mode", same[nearest])
     return None
 
 

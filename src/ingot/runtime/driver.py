@@ -304,8 +304,11 @@ class Driver:
         lowering = Lowering(
             index, known, values, outputs, resources.machine, resources.packed, resources.options
         )
-        plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
         results = [(known.facts[v].shape, known.facts[v].dtype) for v in outputs]
+        try:
+            plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
+        except OverflowError as error:  # of words of arguments
+            raise _too_large(outputs, results) from error
         if known.bounds:
             results.append(((), np.dtype(np.int64)))
         stop, is_last = known.stop, not known.cut
@@ -412,8 +415,8 @@ class Driver:
     ) -> list[Array]:
         try:
             outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
-        except MemoryError as error:
-            raise _too_large(stage) from error
+        except (MemoryError, ValueError) as error:  # NumPy has an error of its own for more than can be named
+            raise _too_large(stage.outputs, stage.results) from error
         instance = _take(stage.free) or Instance(stage.plan)
         memory, team = self.resources.acquire()
         try:
@@ -544,12 +547,15 @@ def _handed_out(stage: Stage, alive: dict[ir.Value, Any], fresh: Sequence[Array]
     return results
 
 
-def _too_large(stage: Stage) -> ShapeError:
+def _too_large(
+    values: Sequence[ir.Value], results: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
+) -> ShapeError:
     """For what is left of the machine; names the largest."""
-    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in stage.results]
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in results[: len(values)]]
     number = sizes.index(max(sizes))
-    value, (shape, dtype) = stage.outputs[number], stage.results[number]
-    found = f"{dtype} {show(shape)} takes {sizes[number]:,} bytes, more than there is memory for"
+    value, (shape, dtype) = values[number], results[number]
+    needs = f"takes {sizes[number]:,} bytes, more" if sizes[number] else "has more places"
+    found = f"{dtype} {show(shape)} {needs} than there is memory for"
     remedy = "Give smaller inputs, or check the sizes in the file."
     node = value.producer()
     if node is None:

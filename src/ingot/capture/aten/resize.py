@@ -302,7 +302,8 @@ def grid_sample(
 def _with_border(g: Recorder, x: Tensor, grid: Tensor, align_corners: bool) -> tuple[ir.Value, ir.Value]:
     """The image with two more pixels at each edge, and the grid of the same places in it, aligned by corners.
 
-    torch moves a cubic's neighbours to the edge, ONNX the place itself: outside of the image they differ.
+    torch and most runtimes move a cubic's neighbours to the edge, onnx.reference the place itself: outside of
+    the image they differ.
     From one pixel outside on, all neighbours that count are the edge, so no place needs to lie further out.
     """
     dtype = grid.dtype
