@@ -9,8 +9,10 @@ from torch import nn
 
 import ingot
 from ingot.capture.attempt import capture
+from ingot.closeness import TOLERANCE
 from ingot.errors import VerificationError
-from ingot.verify import TOLERANCE, ingot_runner, verify_capture
+from ingot.trial import ingot_runner
+from ingot.verify import verify_capture
 
 Tensor = torch.Tensor
 

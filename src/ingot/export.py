@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
-    from ingot.verify import Report, Runner
+    from ingot.trial import Report, Runner
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
 
@@ -175,7 +175,7 @@ def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, 
     Raises:
         VerificationError: see `ingot.verify`.
     """
-    from ingot.verify import ingot_runner
+    from ingot.trial import ingot_runner
 
     try:
         return _as_free_as_right(captured, runner or ingot_runner)
@@ -194,7 +194,8 @@ def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, 
 
 def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Report]:
     from ingot.capture.attempt import without_branches_of_the_example
-    from ingot.verify import draws_of, tried_outside, verify_capture
+    from ingot.trial import draws_of
+    from ingot.verify import tried_outside, verify_capture
 
     # Whether the wider one is right shows in values, which are not compared where they are drawn.
     wider = None if draws_of(captured) else without_branches_of_the_example(captured)
@@ -226,7 +227,7 @@ def announce(assumptions: Sequence[Assumption]) -> None:
 
 def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:
     """One assumption for all of a kind that a line of the source asked for, in the order they were found."""
-    from ingot.verify import some
+    from ingot.trial import some
 
     groups: dict[tuple[str, str, str], list[Assumption]] = {}
     for a in assumptions:
@@ -236,7 +237,7 @@ def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:
 
 def announce_verification(report: Report) -> None:
     """Say on stderr what is not verified: sizes that the module itself refused, sides that no input took."""
-    from ingot.verify import shown_sizes
+    from ingot.trial import shown_sizes
 
     refused = [sizes for sizes in report.refused if 0 not in sizes.values()]  # nothing, to most models
     if refused:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingot.verify import TOLERANCE, distance
+from ingot.closeness import TOLERANCE, distance
 from tests.architectures.build import arguments, awaken, ids, tiny
 
 BATCHES = ((2, 6), (1, 3), (3, 1))  # rows and length of the prompts

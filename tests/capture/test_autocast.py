@@ -12,7 +12,7 @@ from torch import nn
 
 from ingot.capture.attempt import capture
 from ingot.errors import ExportError
-from ingot.verify import ingot_runner
+from ingot.trial import ingot_runner
 from tests.capture.constructs.support import copied, positive, random
 
 T = torch.Tensor

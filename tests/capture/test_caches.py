@@ -16,7 +16,8 @@ from torch import nn
 import ingot
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
-from ingot.verify import ingot_runner, tried_outside, verify_capture
+from ingot.trial import ingot_runner
+from ingot.verify import tried_outside, verify_capture
 from tests.capture.support import ort_runner
 
 tf.logging.set_verbosity_error()

@@ -14,7 +14,7 @@ from torch.export import Dim
 from ingot.capture.attempt import capture
 from ingot.capture.signature import Input
 from ingot.errors import ExportError, IngotError, MissingOperatorError
-from ingot.verify import ingot_runner
+from ingot.trial import ingot_runner
 from tests.capture.support import op_types, ort_runner, parity
 
 T = torch.Tensor

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 import ingot
 from ingot.capture.attempt import capture
-from ingot.verify import ingot_runner, verify_capture
+from ingot.trial import ingot_runner
+from ingot.verify import verify_capture
 from tests.capture.support import parity
 
 torch.manual_seed(0)

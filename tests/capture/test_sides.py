@@ -16,13 +16,8 @@ from ingot.capture.attempt import capture
 from ingot.capture.sample import sampled_inputs
 from ingot.capture.sides import watched
 from ingot.errors import ExportError, VerificationError
-from ingot.verify import (
-    Case,
-    Report,
-    _Trial,  # pyright: ignore[reportPrivateUsage]
-    ingot_runner,
-    verify_capture,
-)
+from ingot.trial import Case, Report, Trial, ingot_runner
+from ingot.verify import verify_capture
 from tests.capture.support import ort_runner, parity
 
 T = torch.Tensor
@@ -239,7 +234,7 @@ def test_sizes_of_which_only_the_run_knows_whether_they_fit_are_reported() -> No
         return y @ torch.ones(x.shape[1]) + past.sum()
 
     captured = capture(f, (torch.rand(2, 4), torch.ones(2, 9), torch.rand(1, 5)))
-    trial = _Trial(captured, captured.original, ingot_runner, None, Report([Case({}, {})]))
+    trial = Trial(captured, captured.original, ingot_runner, None, Report([Case({}, {})]))
     sizes = {name: int(n) for name, n in captured.table.sizes.items()} | {"x_dim1": 1}
     taken = trial.compare([sampled_inputs(captured, sizes, np.random.default_rng(0))], sizes)
     (line,) = trial.report.unverified

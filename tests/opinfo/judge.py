@@ -21,7 +21,8 @@ from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import rebuild
 from ingot.errors import ExportError, VerificationError
 from ingot.program import as_array
-from ingot.verify import ingot_runner, reference_outputs, verify_capture
+from ingot.trial import ingot_runner, reference_outputs
+from ingot.verify import verify_capture
 
 ort.set_default_logger_severity(4)
 OPSET = 20

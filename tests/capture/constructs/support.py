@@ -20,7 +20,7 @@ from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import leaves
 from ingot.errors import ShapeError
 from ingot.program import TENSOR, as_array
-from ingot.verify import ingot_runner
+from ingot.trial import ingot_runner
 from tests.capture.support import OrtError, ort_runner, same
 
 T = torch.Tensor

@@ -19,7 +19,7 @@ from torch import nn
 import ingot
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
-from ingot.verify import ingot_runner
+from ingot.trial import ingot_runner
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, random
 from tests.capture.support import ort_runner, same
 

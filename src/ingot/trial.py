@@ -1,0 +1,482 @@
+"""One comparison after another of an exported model with the module that it came from: the calls of both, and
+what is noted of them.
+"""
+
+# The reference is a torch module; torch and SymPy are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ingot.closeness import (
+    SHAKEN,
+    TOLERANCE,
+    Array,
+    check,
+    check_kind,
+    differs,
+    distance,
+    equal,
+    is_finite,
+)
+from ingot.errors import IngotError, VerificationError
+from ingot.program import as_array
+
+if TYPE_CHECKING:
+    from ingot.capture.attempt import Capture
+
+T = TypeVar("T")
+# Runs a model: (inputs by name, names of the wanted outputs) to arrays.
+Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
+# Opens a model for running.
+Runner = Callable[[ir.Model], Run]
+
+FITTING = 8  # ways to let sizes agree that are tried
+RUNS = 8  # of a module that draws numbers, or whose inputs are moved by their rounding
+SHOWN = 4  # dimensions or facts that a message has at the most
+
+
+@dataclass
+class Case:
+    """One comparison: the sizes, and the largest difference of each output relative to its largest value.
+
+    reached: sides of branches and loops that no case before took, where inputs were searched that take them
+    """
+
+    sizes: dict[str, int]
+    differences: dict[str, float]
+    reached: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Report:
+    """What verification did."""
+
+    cases: list[Case] = field(default_factory=list[Case])
+    refused: list[dict[str, int]] = field(
+        default_factory=list[dict[str, int]]
+    )  # sizes the module itself refuses
+    #: sides of branches and loops that no case took; inputs that are empty, or do not fit each other, on
+    #: which the exported model fails; lines whose order of equal values is torch's own to choose; outputs
+    #: that depend on numbers drawn in the run, or that were compared with the module in float64
+    unverified: list[str] = field(default_factory=list[str])
+
+    @property
+    def worst(self) -> float:
+        """The largest relative difference of all."""
+        return max((d for c in self.cases for d in c.differences.values()), default=0.0)
+
+
+def ingot_runner(model: ir.Model) -> Run:
+    """Ingot's own CPU session."""
+    from ingot.runtime.session import InferenceSession
+
+    session: Any = InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda feeds, names: session.run(list(names), dict(feeds))
+
+
+def with_ties(
+    differences: Callable[[T], dict[str, float]], wanted: T, again: Callable[[], T]
+) -> tuple[dict[str, float], list[str]]:
+    """The differences from what the module gives, and the lines where it gives that only with equal values in
+    ONNX's order: torch leaves theirs open.
+
+    Raises:
+        VerificationError: the outputs differ, in whatever order equal values come.
+    """
+    from ingot.capture.ties import FirstOfEqual
+
+    try:
+        return differences(wanted), []
+    except VerificationError:
+        with FirstOfEqual() as first:  # which also holds for inputs moved by their rounding
+            wanted = again()
+            if not first.lines:
+                raise
+            found = differences(wanted)
+    return found, [
+        f"the order of equal values, which torch leaves open ({line}): the model takes the first"
+        for line in first.lines
+    ]
+
+
+def require_as_many(expected: Sequence[Array], names: Sequence[str]) -> None:
+    """Raises VerificationError where there are more or fewer outputs than names."""
+    if len(expected) != len(names):
+        raise VerificationError(
+            f"the module gives {len(expected)} outputs, the exported model {len(names)}: {list(names)}. "
+            "Compare it with the module that it was exported from."
+        )
+
+
+def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
+    """The module's output tensors for one call, in eval mode."""
+    import torch
+
+    from ingot.capture.unchanged import unchanged
+
+    with torch.no_grad(), unchanged(module):
+        return _arrays(module(*args, **kwargs))
+
+
+def _arrays(output: Any) -> list[Array]:
+    from ingot.capture.signature import is_tensor, leaves
+
+    numbers = (int, float)
+    return [
+        as_array(leaf.value)
+        for leaf in leaves(output)
+        if is_tensor(leaf.value) or isinstance(leaf.value, numbers)
+    ]
+
+
+def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) -> list[list[Array]]:
+    """The module's outputs and state for calls in a row, as many as it takes."""
+    import torch
+
+    from ingot.capture.signature import leaves
+    from ingot.capture.unchanged import unchanged
+    from ingot.capture.where import raise_if_ours
+
+    recording = captured.recording
+    found: list[list[Array]] = []
+    if isinstance(module, torch.jit.ScriptModule) and recording.touched:
+        module = captured.source  # its graph run by Ingot, which can begin anew
+    with (
+        torch.no_grad(),
+        unchanged(module, bool(recording.states)) as snapshot,
+        snapshot.scripts.run_here() if recording.touched else nullcontext(),
+    ):
+        for state in recording.touched:  # a copy of its own, so that the caller's is not written to
+            for label in state.labels:
+                if label in snapshot.places:
+                    snapshot.places[label].set(_copy(snapshot.before[label]))
+        places = snapshot.places | {label: begin.place for label, begin in recording.begins.items()}
+        for inputs in rows:
+            args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
+            try:
+                outputs = _tensors_only(captured, _arrays(module(*args, **kwargs)))
+            except Exception as error:  # whatever the module itself says to sizes that are none of its own
+                raise_if_ours(error)
+                if not found:
+                    raise
+                break  # full: a cache of fixed size, say
+            held = {leaf.path: leaf.value for leaf in leaves((args, kwargs))} if recording.left else {}
+            left = [held[path] for path in recording.left.values()]
+            after = [as_array(x) for x in (*left, *(places[s.label].get() for s in recording.states))]
+            found.append([*outputs, *(a.copy() for a in after)])
+    return found
+
+
+def _compared(captured: Capture) -> list[str]:
+    """What is compared: the model's outputs, what it left in the call's objects, its state."""
+    states = captured.recording.states
+    return [*captured.output_names, *captured.recording.left, *(s.output_name for s in states)]
+
+
+def draws_of(captured: Capture) -> dict[str, frozenset[str]]:
+    """For each of the compared outputs that depends on numbers drawn in the run, the operators that draw."""
+    from ingot.capture.draws import drawn
+
+    states = captured.recording.states
+    return drawn(captured.model, {s.input_name: s.output_name for s in states})
+
+
+def not_compared(random: Mapping[str, frozenset[str]]) -> list[str]:
+    return [
+        f"the values of output {name!r}, which depend on numbers drawn anew in every run "
+        f"({some(sorted(lines), ', ')}): only dtype and shape are compared"
+        for name, lines in random.items()
+    ]
+
+
+def _exported_calls(
+    captured: Capture, run: Run, rows: Sequence[list[Any]], count: int
+) -> list[Sequence[Array]]:
+    """The same of the exported model."""
+    states = captured.recording.states
+    names = _compared(captured)
+    state = {s.input_name: as_array(s.initial) for s in states}
+    found: list[Sequence[Array]] = []
+    for inputs in rows[:count]:
+        found.append(run({**captured.feeds(inputs), **state}, names))
+        state = {s.input_name: a for s, a in zip(states, found[-1][len(names) - len(states) :], strict=True)}
+    return found
+
+
+@dataclass
+class Trial:
+    """The comparisons of one capture with its module."""
+
+    captured: Capture
+    module: Any
+    runner: Runner
+    rtol: float | None
+    report: Report = field(default_factory=Report)
+    compared: list[tuple[list[Any], dict[str, int]]] = field(default_factory=list[Any])
+    model: ir.Model | None = None  # another form of the captured one
+    #: outputs that agree with the module in float64 alone, and how far its own float32 is from that
+    rounded: dict[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        self.run = self.runner(self.model or self.captured.model)
+        from ingot.capture.precision import narrowest
+
+        self.drawn = draws_of(self.captured)
+        self.computed = narrowest(self.captured.model)
+
+    def _ignored(self, inputs: list[Any], sizes: Mapping[str, int], wanted: Sequence[Array]) -> bool:
+        """Whether inputs differ in the size of an axis that the example has alike, batches say, and those
+        that fit no other decide nothing: the module gives the same with others in their place that fit.
+
+        Such a module does not look at an input; the model it was exported to, which looks, refuses it.
+        """
+        from ingot.capture.sample import drawn
+        from ingot.capture.where import raise_if_ours
+
+        alike: dict[tuple[int, int], list[str]] = {}
+        for spec in self.captured.specs:
+            for axis, (dim, size) in enumerate(zip(spec.dims, spec.sizes, strict=True)):
+                if isinstance(dim, str) and dim in sizes:
+                    alike.setdefault((axis, size), []).append(dim)
+        apart = [names for names in alike.values() if len({sizes[n] for n in names}) > 1]
+        choices = [sorted({sizes[n] for n in names}) for names in apart]
+        for chosen in itertools.islice(itertools.product(*choices), FITTING) if apart else ():
+            fitting = dict(sizes)
+            for names, size in zip(apart, chosen, strict=True):
+                fitting |= dict.fromkeys(names, size)
+            rng = np.random.default_rng(0)
+            changed = {name for name, size in fitting.items() if size != sizes[name]}
+            moved = [
+                x if changed.isdisjoint(spec.dims) else drawn(spec, fitting, rng)
+                for spec, x in zip(self.captured.specs, inputs, strict=True)
+            ]
+            try:
+                again = _reference_calls(self.captured, self.module, [moved])[0]
+            except Exception as error:  # whatever the module itself says to inputs that are none of its own
+                raise_if_ours(error)
+                continue
+            if len(again) == len(wanted) and all(map(equal, again, wanted)):
+                return True
+        return False
+
+    def compare(self, rows: Sequence[list[Any]], sizes: dict[str, int], reached: Sequence[str] = ()) -> bool:
+        """Compare calls in a row: one, or several where the model has state. Whether the module takes them.
+
+        reached: what the inputs were searched for
+        """
+        from ingot.capture.attempt import refuses
+        from ingot.capture.sample import fair_inputs, undecided
+        from ingot.capture.where import raise_if_ours
+
+        captured, report = self.captured, self.report
+        fair = [fair_inputs(captured, list(inputs), sizes) for inputs in rows]
+        rows = [inputs for inputs in fair if inputs is not None]
+        if len(rows) < len(fair) and report.cases:
+            return False
+        try:
+            wanted = _reference_calls(captured, self.module, rows)
+        except Exception as error:  # whatever the module itself says to inputs that are none of its own
+            raise_if_ours(error)
+            if not report.cases and isinstance(error, IngotError):
+                raise
+            if not report.cases:
+                raise refuses(error, captured.source, captured.specs) from error
+            if not reached:
+                report.refused.append(sizes)  # no size of the model's own choosing: nothing to compare with
+            return False
+        if reached and not all(map(is_finite, itertools.chain(*wanted))):
+            return False  # too large for the module: its infinities say nothing of the branch
+        states = captured.recording.states
+        names = _compared(captured)
+        where = shown_sizes(sizes, report.cases[0].sizes if report.cases else sizes)
+        if reached:
+            where = f"{where}, on inputs that take another side ({reached[0]})"
+        try:
+            got = _exported_calls(captured, self.run, rows, len(wanted))
+        except IngotError as error:
+            open_lines = undecided(captured, sizes)
+            ignored = 0 in sizes.values() or open_lines or self._ignored(rows[0], sizes, wanted[0])
+            if report.cases and not reached and ignored:
+                unfit = f", which may not fit each other at {some(open_lines, ', ')}" if open_lines else ""
+                report.unverified.append(f"the exported model fails for {where}{unfit}: {error}")
+                return False
+            raise VerificationError(
+                f"the exported model fails for {where}, where the module gives a result: {error}"
+            ) from error
+
+        def shaken(call: int, output: int, draw: int = 0) -> Array:
+            moved = [[_nudged(x, draw) for x in inputs] for inputs in rows[: call + 1]]
+            return _reference_calls(captured, self.module, moved)[call][output]
+
+        def differences(wanted: Sequence[list[Array]]) -> dict[str, float]:
+            found: dict[str, float] = {}
+            exact = functools.cache(functools.partial(self._in_float64, rows))
+            for call, (expected, results) in enumerate(zip(wanted, got, strict=True)):
+                at = f"{where}, call {call + 1} in a row" if states else where
+                for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
+                    if name in self.drawn:
+                        again = (_reference_calls(captured, self.module, rows)[call][i] for _ in range(RUNS))
+                        check_kind(name, want, result, again, at)
+                        continue
+                    moved = functools.partial(shaken, call, i)
+                    try:
+                        dtype = self.computed.get(name)
+                        part = check(name, want, result, self.rtol, moved, at, dtype)
+                    except VerificationError:
+                        gap, scale = distance(want, result)
+                        part = gap / scale if scale else 0.0
+                        if not self._rounds_otherwise(want, result, rows, call, i):
+                            if not self._rounds_less(want, result, moved, exact, (call, i)):
+                                raise
+                            self.rounded[name] = max(self.rounded.get(name, 0.0), part)
+                    found[name] = max(found.get(name, 0.0), part)
+            return found
+
+        try:
+            found, ties = with_ties(
+                differences, wanted, lambda: _reference_calls(captured, self.module, rows)
+            )
+        except VerificationError as error:
+            if captured.recording.touched or self.drawn:  # a draw would be the first difference
+                raise
+            from ingot.capture.bisect import first_difference
+            from ingot.capture.ties import FirstOfEqual
+
+            feeds = captured.feeds(rows[0])
+            with FirstOfEqual():
+                node = first_difference(captured, captured.source, self.runner, rows[0], feeds, differs)
+            raise VerificationError(f"{error}{node}") from error
+        lines = [*ties, *not_compared(self.drawn)]
+        report.unverified += [line for line in lines if line not in report.unverified]
+        report.cases.append(Case(sizes, found))
+        self.compared.append((list(rows[0]), sizes))
+        return True
+
+    def _rounds_otherwise(
+        self, want: Array, got: Array, rows: Sequence[list[Any]], call: int, output: int
+    ) -> bool:
+        """Whether a quantised model differs from the module by how halves are rounded: see `rounding`."""
+        from ingot.capture.rounding import Otherwise, is_a_rounding, is_quantised
+
+        if self.rtol is not None or not is_quantised([n.op_type for n in self.captured.model.graph]):
+            return False
+
+        def run(seed: int) -> Array:
+            with Otherwise(seed):
+                return _reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
+
+        _, scale = distance(want, got)
+        return is_a_rounding(want, got, run, TOLERANCE.get(str(want.dtype), 0.0) * scale)
+
+    def _rounds_less(
+        self,
+        want: Array,
+        got: Array,
+        shaken: Callable[..., Array],
+        exact: Callable[[], Mapping[tuple[int, int], Array]],
+        at: tuple[int, int],
+    ) -> bool:
+        """Whether the exported model gives what the module gives in float64, from which the module's own
+        float32 is away because rounding moves its result as far: by a layer that divides by the little that
+        another left of equal numbers, say.
+
+        Both are asked for: where float32's digits are no accident, as the coordinates that an interpolation
+        counts in it, no rounding of the inputs moves the result, and float64 is not what was to be exported.
+
+        shaken: what the module gives for inputs moved by their rounding, by the number of a draw: two scores
+        that are almost one change places in some draws alone
+        exact: what it gives in float64, by the number of the call and of the output, as in `at`
+        """
+        if want.dtype != got.dtype or want.shape != got.shape:
+            return False
+        if want.dtype.kind == "f" and want.dtype != np.float32:
+            return False
+        difference, _ = distance(want, got)
+        moves = (distance(want, shaken(draw=draw))[0] for draw in range(RUNS))
+        if not any(np.isfinite(moved) and difference <= SHAKEN * moved for moved in moves):
+            return False
+        reference = exact().get(at)
+        if reference is None or reference.shape != got.shape:
+            return False
+        apart, scale = distance(reference, got)
+        return apart <= (TOLERANCE.get(str(want.dtype), 0.0) if self.rtol is None else self.rtol) * scale
+
+    def _in_float64(self, rows: Sequence[list[Any]]) -> dict[tuple[int, int], Array]:
+        """What a copy of the module gives in float64, by call and output; nothing where it cannot."""
+        import torch
+
+        from ingot.capture.where import raise_if_ours
+
+        recording = self.captured.recording
+        if recording.states or recording.touched or not isinstance(self.module, torch.nn.Module):
+            return {}
+        wide = [[x.double() if _is_float32(x) else x for x in inputs] for inputs in rows]
+        try:
+            calls = _reference_calls(self.captured, copy.deepcopy(self.module).double(), wide)
+        except Exception as error:  # whatever the module itself says to a dtype that is none of its own
+            raise_if_ours(error)
+            return {}
+        return {(call, i): x for call, outputs in enumerate(calls) for i, x in enumerate(outputs)}
+
+
+def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
+    """Drop Python numbers that are no outputs of the graph."""
+    from ingot.capture.signature import Passed, is_tensor, leaves
+    from ingot.program import TENSOR
+
+    kept = [
+        leaf.value is TENSOR
+        for leaf in leaves(captured.output_structure(TENSOR))
+        if leaf.value is TENSOR or is_tensor(leaf.value) or isinstance(leaf.value, (int, float, Passed))
+    ]
+    if len(outputs) != len(kept):
+        require_as_many(outputs, captured.output_names)
+    return [o for o, keep in zip(outputs, kept, strict=True) if keep]
+
+
+def _nudged(x: Any, draw: int = 0) -> Any:
+    """The input moved by its own rounding, each number otherwise in a later draw: how far the reference moves
+    is how well its numbers are defined.
+    """
+    if not hasattr(x, "dtype") or not x.dtype.is_floating_point:
+        return x
+    if draw == 0:
+        return x * (1 + 1e-6)
+    import torch
+
+    part = torch.rand(x.shape, generator=torch.Generator().manual_seed(draw)) * 2 - 1
+    return (x * (1 + 1e-6 * part)).to(x.dtype)
+
+
+def _is_float32(x: Any) -> bool:
+    import torch
+
+    return isinstance(x, torch.Tensor) and x.dtype == torch.float32
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if hasattr(x, "clone") else x
+
+
+def shown_sizes(sizes: Mapping[str, int], example: Mapping[str, int]) -> str:
+    """The sizes in one line: of many, those that are not the example's."""
+    other = {k: v for k, v in sizes.items() if len(sizes) <= SHOWN or example.get(k) != v}
+    return some([f"{k}={v}" for k, v in other.items()], ", ") or "the example"
+
+
+def some(parts: Sequence[str], between: str) -> str:
+    """As many of the parts as one line holds, and how many more there are."""
+    rest = len(parts) - SHOWN
+    return between.join(parts[:SHOWN]) + (f" … {rest} more" if rest > 0 else "")
