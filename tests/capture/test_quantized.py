@@ -10,6 +10,7 @@ import torch
 import torch.ao.quantization as aoq
 import torch.ao.quantization.fx._decomposed
 from torch import nn
+from torch.ao.quantization import quantize_fx
 
 import ingot
 from ingot.capture.rounding import is_a_rounding
@@ -193,3 +194,113 @@ def test_weights_that_are_made_of_other_tensors() -> None:
     program = ingot.export(net, (x,))
     for got, want in zip(program(x), net(x), strict=True):
         np.testing.assert_allclose(got, want.detach().numpy(), atol=1e-5)
+
+
+class Small(nn.Module):
+    """What is quantised mostly: convolutions, sums, pools, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.again, self.last = nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.Linear(8, 5)
+        self.enter, self.leave = aoq.QuantStub(), aoq.DeQuantStub()
+        self.sums = torch.ao.nn.quantized.FloatFunctional()
+
+    def forward(self, x: T) -> T:
+        y = torch.relu(self.norm(self.conv(self.enter(x))))
+        y = nn.functional.max_pool2d(self.sums.add_relu(y, self.again(y)), 2)
+        y = self.sums.cat([y, y], 1)[:, 4:12]
+        return self.leave(self.last(nn.functional.adaptive_avg_pool2d(y, 1).flatten(1)))
+
+
+IMAGES = torch.randn(4, 3, 12, 12)
+
+
+def _converted() -> nn.Module:
+    model = aoq.fuse_modules(Small().eval(), [["conv", "norm"]])
+    model.qconfig = aoq.get_default_qconfig("x86")
+    prepared = aoq.prepare(model)
+    prepared(IMAGES)
+    return aoq.convert(prepared)
+
+
+def _by_fx(convert: Any) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Hardswish(), nn.Flatten(), nn.Linear(800, 4))
+    prepared = quantize_fx.prepare_fx(model.eval(), aoq.get_default_qconfig_mapping("x86"), (IMAGES,))
+    prepared(IMAGES)
+    return convert(prepared)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _converted,
+        lambda: _by_fx(quantize_fx.convert_fx),
+        lambda: _by_fx(quantize_fx.convert_to_reference_fx),
+    ],
+    ids=["eager", "fx", "reference"],
+)
+def test_converted_models_become_qdq(make: Any) -> None:
+    """Weights stay integers, and each product has quantised operands."""
+    model = make()
+    program = ingot.export(model, (IMAGES[:2],))
+    graph = program.model.graph
+    kept = {str(v.dtype) for v in graph.initializers.values() if v.shape is not None and len(v.shape) > 1}
+    assert kept == {"INT8"}
+    for node in graph:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            weight = node.inputs[1].producer()
+            while weight is not None and weight.op_type == "Transpose":
+                weight = weight.inputs[0].producer()
+            assert weight is not None and weight.op_type == "DequantizeLinear"
+    x = torch.randn(3, 3, 12, 12)
+    np.testing.assert_allclose(program(x), model(x).numpy(), atol=0.05)  # a few steps, where halves are
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.first, self.cells = nn.Linear(6, 8), kind(8, 5, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: T) -> T:
+        return self.cells(torch.relu(self.first(x)))[0]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16], ids=str)
+def test_dynamically_quantised_layers(kind: Any, dtype: torch.dtype) -> None:
+    """Activations are quantised in each call as far as they span, a state in each step."""
+    model = aoq.quantize_dynamic(Recurrent(kind).eval(), {nn.Linear, kind}, dtype=dtype)
+    program = ingot.export(model, (torch.randn(2, 4, 6),))
+    for batch, length in ((1, 7), (3, 1)):
+        x = torch.randn(batch, length, 6)
+        np.testing.assert_allclose(program(x), model(x).detach().numpy(), atol=0.02)
+
+
+def test_spans_are_those_that_pytorch_chooses() -> None:
+    from ingot.capture.aten.quantised_tensor import spanning
+
+    for x in (torch.randn(9), torch.rand(9) + 1, -torch.rand(9), torch.zeros(3), torch.randn(5) * 1e-6):
+        q = torch.quantize_per_tensor_dynamic(x, torch.quint8, False)
+        scale, zero = spanning(x, torch.quint8, False)
+        assert (scale.item(), zero.item()) == (np.float32(q.q_scale()), q.q_zero_point())
+
+
+def test_quantised_embeddings() -> None:
+    model = nn.Sequential(nn.Embedding(20, 8))
+    observer = aoq.PerChannelMinMaxObserver.with_args(
+        dtype=torch.quint8, qscheme=torch.per_channel_affine_float_qparams, ch_axis=0
+    )
+    model.qconfig = aoq.QConfig(activation=aoq.PlaceholderObserver, weight=observer)
+    model = aoq.convert(aoq.prepare(model))
+    parity(model, (torch.tensor([[3, 19, 0]]),), (torch.tensor([[7], [7]]),))
+
+
+def test_what_has_no_form_of_integers_is_refused_by_name() -> None:
+    def summed(x: T) -> T:
+        return torch.quantize_per_tensor(x, 0.1, 3, torch.quint8).cumsum(0).dequantize()  # pyright: ignore
+
+    with pytest.raises(ExportError, match="cumsum of PyTorch's own quantised tensors"):
+        ingot.export(summed, (torch.randn(3),))
+    with pytest.raises(ExportError, match="DeQuantStub"):
+        ingot.export(lambda x: torch.quantize_per_tensor(x, 0.1, 3, torch.quint8), (torch.randn(3),))

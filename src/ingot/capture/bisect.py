@@ -50,7 +50,7 @@ class _Replay:
                 return
             if self.at in self.wanted:
                 with _disable_current_modes():
-                    self.kept[self.at] = zero_copy(r.clone())
+                    self.kept[self.at] = zero_copy(r.dequantize() if r.is_quantized else r.clone())
             self.at += 1
 
 

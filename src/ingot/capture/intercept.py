@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ingot.capture import autocast, diagonals, indexing
 from ingot.capture.aten import INSTEAD, whole_row
+from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.checks import demand
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
@@ -75,6 +76,9 @@ class Intercept(TorchFunctionMode):
             # The tensor itself takes the call apart, and its parts come here; or it leaves that to torch.
             asks_torch = not torch._C._is_torch_function_enabled()
             return func(*args, **kwargs) if asks_torch else NotImplemented
+        if Quantised in types and func not in INSTEAD:
+            with self:
+                return Quantised.__torch_function__(func, types, args, kwargs)
         unsure = _perhaps_none(func, args, kwargs)
         if unsure is not None:
             with self:

@@ -14,6 +14,7 @@ import torch
 
 from ingot.capture import complex_numbers, scalars
 from ingot.capture.assume import Assumption
+from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.checks import through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.graph import pruned, with_inner
@@ -48,6 +49,11 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
                 "None or a "
                 "tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
                 "flag beside it."
+            )
+        elif isinstance(v, Quantised):
+            raise ExportError(
+                f"the model returns a quantised tensor at {leaf.name or 'its output'}, which no ONNX value "
+                "is. Return its .dequantize(): a DeQuantStub behind it before convert()."
             )
         elif v is not None and not leaf.inside and not isinstance(v, (bool, int, float, str)):
             raise ExportError(

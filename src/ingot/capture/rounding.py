@@ -36,17 +36,33 @@ class Otherwise(TorchDispatchMode):
         self.random = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if args and quantises(func) and args[0].is_floating_point() and args[0].numel():
-            x = args[0]
-            part = torch.rand(x.shape, generator=self.random) * 2 - 1
-            args = ((x + part * (x.abs().max() * MOVED)).to(x.dtype), *args[1:])
+        x = args[0] if args else None
+        if isinstance(x, torch.Tensor) and quantises(func) and x.is_floating_point() and x.numel():
+            args = (self._moved(x), *args[1:])
+        elif isinstance(x, torch.Tensor) and x.is_quantized and _averages(func):
+            made = self._moved(func(x.dequantize(), *args[1:], **(kwargs or {})))
+            return torch.quantize_per_tensor(made, x.q_scale(), x.q_zero_point(), x.dtype)
+        elif func.namespace == "quantized":  # rounds the sums that it makes to steps of this scale
+            part = 1 + float(torch.rand((), generator=self.random) * 2 - 1) * MOVED
+            named = zip(args, func._schema.arguments, strict=False)
+            args = [a * part if isinstance(a, float) and "scale" in s.name else a for a, s in named]
         return func(*args, **(kwargs or {}))
+
+    def _moved(self, x: torch.Tensor) -> torch.Tensor:
+        part = torch.rand(x.shape, generator=self.random) * 2 - 1
+        return (x + part * (x.abs().max() * MOVED)).to(x.dtype)
+
+
+def _averages(func: Any) -> bool:
+    """Whether an operator gives means of a quantised tensor, in its steps."""
+    name: str = func.__name__
+    return name.startswith("mean") or "avg_pool" in name or "linear" in name.partition("upsample_")[2]
 
 
 def quantises(func: Any) -> bool:
     """Whether an operator of torch's rounds its first operand to steps."""
     name: str = func.__name__
-    return ("quantize" in name and "dequantize" not in name) or "_fq_helper" in name
+    return ("quantize" in name and "dequantize" not in name) or "_fq_helper" in name or "_dynamic" in name
 
 
 def is_a_rounding(want: Array, got: Array, run: Callable[[int], Array], allowed: float) -> bool:
