@@ -110,6 +110,9 @@ def choose(
     turns = _turns(kernel, strides, dilations, registers, weights, load_cost)
     if not turns:
         return None
+    # Threads share out rows, as the step before did: with one turn for all rows each would read what the
+    # other wrote.
+    turns = [turn for turn in turns if turn[1] <= -(-height // 2)] or turns
     times = [-(-height // rows) * -(-width // pixels) * work for work, rows, pixels in turns]
     return turns[times.index(min(times))][1:]
 
