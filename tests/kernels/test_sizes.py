@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ingot.compiler.recipe import Writer
 from ingot.kernels.call import Buffer, View, constant
-from ingot.kernels.sizes import Notes, Size, made_again, noted, remembered
+from ingot.kernels.sizes import Notes, Size, either, made_again, noted, remembered
 
 small = st.integers(0, 7)
 
@@ -205,3 +205,36 @@ def test_calls_that_differ_are_made_again() -> None:
     function = Writer(notes).function(lambda writer: f"[{writer.step(step)}]")
     assert function(11) == []
     assert seen == [(11,)]
+
+
+def test_of_two_courses_the_answer_chooses() -> None:
+    """What one course makes is nothing to the other, and constants of both keep their names."""
+    taken: list[tuple[str, Any]] = []
+
+    @remembered(8, "answer")
+    def half(n: int) -> int | None:
+        return None if n % 2 else n // 2
+
+    @made_again
+    def note(x: View, what: tuple[str, Any]) -> list[Any]:
+        taken.append((*what, x.shape))
+        return []
+
+    def course(n: Any) -> list[Any]:
+        out = View(Buffer(4 * n), 0, np.dtype(np.float32), (n, 2), (2, 1))
+        found = half(n)
+        return [
+            *either(found, lambda: note(out, ("odd", None)), lambda h: note(out, ("even", h))),
+            *note(out, ("after", None)),
+        ]
+
+    with noted([6]) as notes:
+        steps = course(notes.given[0])
+    function = Writer(notes).function(lambda writer: f"[{', '.join(map(writer.step, steps))}]")
+    for n in (6, 9, 10):
+        taken.clear()
+        assert function(n) == []
+        again = list(taken)
+        taken.clear()
+        course(n)
+        assert again == taken

@@ -37,7 +37,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, identity
 from ingot.mapped import forget_pages
-from ingot.ops.lowering import Body, PlanOptions, Rows
+from ingot.ops.lowering import Body, ByRows, PlanOptions, Rows
 from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
 
 #: Which nodes run and who reads what, kept for so many different sets of known values.
@@ -277,9 +277,9 @@ class Lowering:
         waits = self._waiting.get(value)
         return waits.op if isinstance(waits, Elementwise) else None
 
-    def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:
-        """How to compute some rows of one image [N, C, H, W] of a value that only this node reads: a function
-        of where they go [1, C, rows, W], the image and the first row. None if nothing that waits can.
+    def by_rows(self, value: ir.Value) -> ByRows | None:
+        """How to compute a value [N, C, H, W] that only this node reads, by rows or the whole. None if
+        nothing that waits can.
         """
         waits = self._waiting.get(value)
         once = self._index.reads[self._position].count(value) <= 1
@@ -303,7 +303,14 @@ class Lowering:
         positions = [found.position, *(member.position for member in members.values())]
         self._waits.take(anchor)
         self._waits.done(value, members)
-        return _Rows(rows, expression, views, positions)
+
+        def whole() -> tuple[View, list[Call | Series]]:
+            out = self.output(value, found.order, found.free_order)
+            calls = list(found.emit(out, None if expression is None else Epilogue(expression, views)))
+            belong(calls, positions)
+            return out, calls
+
+        return ByRows(_Rows(rows, expression, views, positions), whole)
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
         """A value that only this node reads, and once, as an expression of what lies in memory; the first
@@ -549,7 +556,7 @@ class Lowering:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What `Lowering.by_rows` gives. views: the expression's operands, but for what `emit` computes."""
+    """Rows of what waited. views: the expression's operands, but for what `emit` computes."""
 
     emit: Rows
     expression: Expression | None

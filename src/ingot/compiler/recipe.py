@@ -7,6 +7,7 @@ needed. What it is made of follows from `kernels/sizes.py`; nothing here knows a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -21,7 +22,20 @@ from ingot.compiler.lower import Check, HostStep, Lowered, Lowering, belong
 from ingot.compiler.packed import Packed
 from ingot.errors import IngotError
 from ingot.kernels.call import Buffer, Call, Series, View
-from ingot.kernels.sizes import Condition, Found, Given, Notes, Remade, Same, Size, has_sizes, noted, parts_of
+from ingot.kernels.sizes import (
+    Answer,
+    Condition,
+    Fork,
+    Found,
+    Given,
+    Notes,
+    Remade,
+    Same,
+    Size,
+    has_sizes,
+    noted,
+    parts_of,
+)
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import UNFIT, Facts
 
@@ -107,7 +121,9 @@ class Writer:
         self._fixed |= {"Check": Check, "HostStep": HostStep, "belong": belong}
         self._names: dict[int, str] = {}  # of objects, which `_fixed` or the plan keep
         self._atoms: dict[int, str] = {}
+        self._numbers = itertools.count()
         self._kept: list[Any] = []
+        self._course: list[str] | None = None
         self._calls = 0
         for before, condition in notes.conditions:
             self._call_up_to(before)
@@ -187,6 +203,8 @@ class Writer:
             return self._size(value)
         if value is None or kind is int or kind is bool:
             return repr(value)
+        if kind is Answer:
+            return f"r{value.call}"
         if kind is View:
             return self.view(value)
         if not has_sizes(value):
@@ -212,10 +230,14 @@ class Writer:
             return text
         return self._named(size, text, "t")
 
+    def _new(self, letter: str) -> str:
+        """A name that no other object has, in whatever course."""
+        return f"{letter}{next(self._numbers)}"
+
     def _named(self, value: Any, text: str, letter: str) -> str:
         name = self._names.get(id(value))
         if name is None:
-            name = self._names[id(value)] = f"{letter}{len(self._names)}"
+            name = self._names[id(value)] = self._new(letter)
             self._kept.append(value)
             self._lines.append(f"{name} = {text}")
         return name
@@ -223,7 +245,7 @@ class Writer:
     def _constant(self, value: Any) -> str:
         name = self._names.get(id(value))
         if name is None:
-            name = self._names[id(value)] = f"c{len(self._names)}"
+            name = self._names[id(value)] = self._new("c")
             self._fixed[name] = value
         return name
 
@@ -253,17 +275,32 @@ class Writer:
         """A check."""
         return f"Check({self.view(check.flag)}, {self._constant(check.message)})"
 
+    def _fork(self, fork: Fork) -> str:
+        """One of two courses. Only their steps are: what these are about is there in both."""
+        name, around, lines = self._new("k"), self._course, list[str]()
+        for test, course in ((f"if r{fork.answer.call} is None:", fork.none), ("else:", fork.some)):
+            self._course = []
+            steps = ", ".join([self.step(step) for step in course])
+            lines += [test, *[f"    {line}" for line in (*self._course, f"{name} = [{steps}]")]]
+        self._course = around
+        self._do(*lines, f"belong({name}, {fork.origin!r})")
+        return f"*{name}"
+
+    def _do(self, *lines: str) -> None:
+        """Lines of steps: of the course that is being written, if one is."""
+        (self._lines if self._course is None else self._course).extend(lines)
+
     def step(self, step: Any) -> str:
-        """A call or a series of them."""
+        """A step, or with a star the steps that it stands for, as one of a list."""
         if isinstance(step, Series):
             body = ", ".join([self.step(part) for part in step.body])
             own = ", ".join([self.buffer(buffer) for buffer in step.own])
-            return self._named(
-                step, f"Series([{body}], {self.text(step.turns)}, {self.text(step.moves)}, [{own}])", "k"
-            )
+            return f"Series([{body}], {self.text(step.turns)}, {self.text(step.moves)}, [{own}])"
+        if isinstance(step, Fork):
+            return self._fork(step)
         if isinstance(step, Remade):
-            name = self._named(step, f"{self._constant(step.function)}{self.text(step.given)}", "k")
-            self._lines.append(f"belong({name}, {step.origin!r})")
+            name, made = self._new("k"), f"{self._constant(step.function)}{self.text(step.given)}"
+            self._do(f"{name} = {made}", f"belong({name}, {step.origin!r})")
             return f"*{name}"
         if isinstance(step, HostStep):
             inputs = ", ".join(
@@ -283,6 +320,6 @@ class Writer:
             more = [step.scratch, step.flops, step.label, step.in_place, step.waves]
             parts = [self.text(step.tiles), f"[{reads}]", f"[{writes}]", *map(self.text, more)]
             text = f"Call({self._constant(step.kernel)}, [{args}], {', '.join(parts)})"
-        name = self._named(step, text, "k")
-        self._lines.append(f"{name}.origin = {step.origin!r}")
+        name = self._new("k")
+        self._do(f"{name} = {text}", f"{name}.origin = {step.origin!r}")
         return name

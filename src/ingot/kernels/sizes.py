@@ -362,14 +362,16 @@ class Notes:
                     return True
         return False
 
-    def call(self, function: Callable[..., T], args: tuple[Any, ...], decides: bool) -> T:
-        """function(*args), to be called again. decides: its answer must stay as it is."""
-        key = function, decides, _key(args)
+    def call(self, function: Callable[..., T], args: tuple[Any, ...], again: Again) -> T:
+        """function(*args), to be called again: see `remembered`."""
+        key = function, _key(args)
         if key not in self._results:
             result = function(*_plain(args))
             self.calls.append(Done(function, args))
             number = len(self.calls) - 1
-            if decides:
+            if again == "answer":
+                self._results[key] = Answer(number)
+            elif again == "decision":
                 self._note(Same(number, (), result))
                 self._results[key] = result
             else:
@@ -470,7 +472,7 @@ def is_noting() -> bool:
     return _noting.notes is not None
 
 
-Again: TypeAlias = Literal["numbers", "decision", "sizes"]
+Again: TypeAlias = Literal["numbers", "decision", "answer", "sizes"]
 
 
 def remembered(count: int, again: Again = "numbers") -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -478,7 +480,8 @@ def remembered(count: int, again: Again = "numbers") -> Callable[[Callable[..., 
 
     again: how it is done with sizes that are noted. "numbers": for other sizes it is called again; integers
     in its answer (in tuples, lists, and of a Form all but its kernel) may be others, the rest must not.
-    "decision": it is called again, and its answer must be the same. "sizes": its own steps are noted.
+    "decision": it is called again, and its answer must be the same. "answer": it is called again, and only
+    `either` looks at its answer. "sizes": its own steps are noted.
     """
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
@@ -491,7 +494,7 @@ def remembered(count: int, again: Again = "numbers") -> Callable[[Callable[..., 
                 return kept(*args)
             if again == "sizes":
                 return function(*args)
-            return notes.call(kept, args, again == "decision")
+            return notes.call(kept, args, again)
 
         return call
 
@@ -511,6 +514,40 @@ class Remade(Call):
 
     def __post_init__(self) -> None:
         """Nobody may ask what the calls are."""
+
+
+class Answer(NamedTuple):
+    """What a call gave, and nobody looks at while sizes are noted."""
+
+    call: int
+
+
+_NO_ANSWER = Answer(0)
+
+
+@dataclass(slots=True, eq=False)
+class Fork(Call):
+    """Stands for the calls of two courses: `none` where an answer is None, else `some`."""
+
+    answer: Answer = _NO_ANSWER
+    none: Sequence[Call | Series] = ()
+    some: Sequence[Call | Series] = ()
+
+    def __post_init__(self) -> None:
+        """Nobody may ask what the calls are."""
+
+
+def either(
+    answer: T | None, none: Callable[[], list[Call | Series]], some: Callable[[T], list[Call | Series]]
+) -> list[Call | Series]:
+    """The calls of `none` where what a function marked `remembered` ("answer") gave is None, else those of
+    `some` for it.
+    """
+    if isinstance(answer, Answer):
+        form = Form(_NO_KERNEL, [], (), 0, again=answer)
+        given = cast("T", answer)
+        return [Fork(_NO_KERNEL, [], 0, [], [], form=form, answer=answer, none=none(), some=some(given))]
+    return none() if answer is None else some(answer)
 
 
 def made_again(function: Callable[P, list[Call | Series]]) -> Callable[P, list[Call | Series]]:
@@ -540,7 +577,7 @@ def parts_of(value: Any) -> Sequence[Any]:
 def has_sizes(value: Any) -> bool:
     """Whether a Size is somewhere in it, or memory that every plan has anew."""
     kind = cast("type[Any]", type(value))
-    if kind is Size or (kind is View and value.buffer.kind != "constant"):
+    if kind is Size or kind is Answer or (kind is View and value.buffer.kind != "constant"):
         return True
     return any(map(has_sizes, parts_of(value)))
 

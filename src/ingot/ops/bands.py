@@ -87,7 +87,7 @@ def runs_of(height: int, window: Window, rows: int) -> tuple[tuple[int, int, int
     return tuple(runs)
 
 
-@remembered(256)
+@remembered(256, "answer")
 def rows_in_band(x: tuple[int, ...], window: Window, machine: Machine) -> int | None:
     """Rows of output for each band of an input [N, C, H, W] of float32; None where bands do not pay."""
     if len(x) != 4 or not math.prod(x) or not is_cut(window) or not window.output[0]:

@@ -40,6 +40,16 @@ class PlanOptions:
 
 
 @dataclass(slots=True)
+class ByRows:
+    """some(out, image, first): the rows of one image from `first` on that go to `out` [1, C, rows, W]. It
+    knows nothing of the plan. whole(): where all of it lies, and the calls.
+    """
+
+    some: Callable[[View, int, int], list[Call]]
+    whole: Callable[[], tuple[View, list[Call | Series]]]
+
+
+@dataclass(slots=True)
 class Body:
     """A subgraph lowered for certain shapes, to be run by a step of the plan around it.
 
@@ -207,10 +217,9 @@ class Lowering(Protocol):
         """The elementwise operator as whose result a value of this plan waits; None: it does not."""
         ...
 
-    def by_rows(self, value: ir.Value) -> Callable[[View, int, int], list[Call]] | None:
-        """How to compute some rows of one image [N, C, H, W] of a value that only this node reads: a function
-        of where they go [1, C, rows, W], the image and the first row; the node must use it for all rows that
-        it needs. None if nothing that waits can.
+    def by_rows(self, value: ir.Value) -> ByRows | None:
+        """How to compute a value [N, C, H, W] that only this node reads, by rows or the whole; the node must
+        use one of both. None if nothing that waits can.
         """
         ...
 

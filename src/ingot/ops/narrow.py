@@ -12,8 +12,8 @@ from ingot.kernels.call import Call, Series, arena_view, series
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, suits_groups
-from ingot.kernels.sizes import made_again
-from ingot.ops.bands import lines, rows_in_band, runs_of
+from ingot.kernels.sizes import either, made_again
+from ingot.ops.bands import is_cut, lines, rows_in_band, runs_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.window import Window, channels_last
 
@@ -30,21 +30,27 @@ def narrow_conv(
     needs, where the whole input would not stay in the cache.
     """
     facts, machine = plan.facts(x), plan.machine
-    count = rows_in_band(facts.shape, window, machine)
-    made = None if count is None else plan.by_rows(x)
-    if count is None or made is None:
+    made = plan.by_rows(x) if len(facts.shape) == 4 and is_cut(window) else None
+    if made is None:
         source = plan.view(x)
 
         def whole(out: Memory, epilogue: Epilogue | None) -> list[Call]:
             return depthwise(source, w, out, window, epilogue, machine)
 
         return whole
-    compute, height = made, count
+    count, some, all_rows = rows_in_band(facts.shape, window, machine), made.some, made.whole
 
-    def banded(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
-        return _in_bands(compute, facts.shape, facts.dtype, w, window, height, out, epilogue, machine)
+    def emit(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
+        def after_all() -> list[Call | Series]:
+            source, calls = all_rows()
+            return calls + depthwise(source, w, out, window, epilogue, machine)
 
-    return banded
+        def banded(height: int) -> list[Call | Series]:
+            return _in_bands(some, facts.shape, facts.dtype, w, window, height, out, epilogue, machine)
+
+        return either(count, after_all, banded)
+
+    return emit
 
 
 @made_again
