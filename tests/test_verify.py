@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,22 @@ def test_dimensions_that_a_branch_alone_fixes_and_makes_equal_are_drawn_together
     q = torch.ones(2, 3, 4, 8)
     program = ingot.export(attended, (q, q.clone(), q.clone()))
     assert len({case.sizes["k_batch"] for case in program.verification.cases}) > 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": 5}, "reference is of type int"),
+        ({"runner": 5}, "runner is of type int"),
+        ({"rtol": "1e-3"}, "rtol is '1e-3'"),
+        ({"rtol": -1}, "rtol is -1"),
+        ({"rtol": float("nan")}, "rtol is nan"),
+        ({"args": (torch.ones(3),)}, "compared on the call that it was exported with"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    """One clear error before anything runs."""
+    program = ingot.export(torch.relu, (torch.ones(3),), verify=False)
+    with pytest.raises(VerificationError, match=message):
+        ingot.verify(program, **options)
+    assert ingot.verify(program).cases

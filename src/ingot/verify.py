@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -47,7 +48,7 @@ CALLS_IN_A_ROW = 3  # compared where the model has state
 @said_plainly
 def verify(
     model: Any,
-    reference: Any,
+    reference: Any = None,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -68,12 +69,13 @@ def verify(
         debug: errors come with the whole traceback, as with INGOT_DEBUG=1 in the environment.
 
     Raises:
-        VerificationError: names the worst output and, for a Program, the first node that differs; or another
-        number of outputs.
+        VerificationError: names the worst output and, for a Program, the first node that differs; another
+        number of outputs; or arguments of this function that cannot be what they are given for.
         ModelError: no such file, or not an ONNX model.
         MissingExtraError: torch is not installed.
     """
     del debug  # for `said_plainly`
+    _require_sensible(model, reference, args, kwargs, runner, rtol)
     if isinstance(model, Program):
         if model.capture is None:
             raise VerificationError(
@@ -113,6 +115,28 @@ def verify(
     require_as_many(expected, names)
     found, ties = with_ties(differences, expected, called)
     return Report([Case({}, found)], unverified=[*ties, *not_compared(random)])
+
+
+def _require_sensible(model: Any, reference: Any, args: Any, kwargs: Any, runner: Any, rtol: Any) -> None:
+    """Refuse arguments of `verify` that only fail later, as something else."""
+    of_program = isinstance(model, Program)
+    if of_program and model.capture is not None and (args is not None or kwargs is not None):
+        raise VerificationError(
+            "a Program is compared on the call that it was exported with, and on other sizes: leave args and "
+            "kwargs away, or pass its `model` to compare it on them alone."
+        )
+    if not callable(reference) and not (of_program and reference is None):
+        raise VerificationError(
+            f"reference is of type {type(reference).__name__}; wanted the torch.nn.Module or function to "
+            "compare with."
+        )
+    if not callable(runner):
+        raise VerificationError(
+            f"runner is of type {type(runner).__name__}; wanted a function that opens a model."
+        )
+    number = isinstance(rtol, (int, float)) and not isinstance(rtol, bool)
+    if rtol is not None and not (number and 0 <= rtol < math.inf):
+        raise VerificationError(f"rtol is {rtol!r}; wanted a number of 0 or more, 1e-4 for example.")
 
 
 def verify_capture(

@@ -185,8 +185,11 @@ def test_wrong_translations(told: list[Any]) -> None:
     """What is no target, no translation, or returns something else than values."""
     with pytest.raises(ExportError, match="cannot be translated"):
         ingot.translate(3, "a::B")
-    with pytest.raises(ExportError, match="wanted 'domain::Name' or a function"):
-        ingot.translate("a::b", "NoDomain")
+    for no_name in ("NoDomain", "a b::C", "a::b c"):
+        with pytest.raises(ExportError, match="wanted 'domain::Name' or a function"):
+            ingot.translate("a::b", no_name)
+    with pytest.raises(ExportError, match="near ones are Relu"):
+        ingot.translate("a::b", "ai.onnx::Reluu")
     told.append(squares)
     for wrong in (lambda op, x: x, lambda x: x):
         ingot.translate(squares, wrong)
@@ -197,6 +200,41 @@ def test_wrong_translations(told: list[Any]) -> None:
     ingot.translate(squares, lambda op, x, factor: (x, x))
     with pytest.raises(ExportError, match=r"wanted 1 value\(s\)"):
         ingot.export(lambda x: squares(x, 1.0), (X,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda op, x, factor: op.Addd(x, 1), "Addd is no operator of ONNX; near ones are Add"),
+        (lambda op, x, factor: op.relu(x), "relu is no operator of ONNX; near ones are Relu"),
+        (lambda op, x, factor: op.LeakyRelu(x, slope=0.1), "has no attribute 'slope'; it has alpha"),
+        (lambda op, x, factor: op.LeakyRelu(x, alpha="0.1"), "'alpha' of LeakyRelu is '0.1'; wanted FLOAT"),
+        (lambda op, x, factor: op.LeakyRelu(x, alpha={}), "which no attribute of a node can be"),
+        (lambda op, x, factor: op.Relu(x, x), r"has 1 input\(s\), and this node has 2"),
+        (lambda op, x, factor: op.Add(x), r"has 2 input\(s\), and this node has 1"),
+        (lambda op, x, factor: op.Relu(x, outputs=2)[0], r"has 1 output\(s\), and this node has 2"),
+        (lambda op, x, factor: op.Relu(x, outputs="1"), "wanted their number"),
+        (lambda op, x, factor: op.Cast(x), "wants the attribute 'to'"),
+        (lambda op, x, factor: op.Own(x, domain="my domain"), "wanted 'domain::Name'"),
+        (lambda op, x, factor: op.TensorScatter(x, x, x), "no operator of opset 20"),
+        ("ai.onnx::Relu", r"has no attribute 'factor'"),
+    ],
+)
+def test_nodes_that_onnx_does_not_know(told: list[Any], wrong: Any, message: str) -> None:
+    """Misspelt operators and attributes are refused when they are written, with what was meant."""
+    told.append(squares)
+    ingot.translate(squares, wrong)
+    with pytest.raises(ExportError, match=message):
+        ingot.export(lambda x: squares(x, 1.0), (X,))
+
+
+def test_whole_numbers_for_attributes_of_floats(told: list[Any]) -> None:
+    """They are written as floats, which ONNX wants."""
+    told.append(squares)
+    ingot.translate(squares, lambda op, x, factor: op.LeakyRelu(x, alpha=2))
+    captured = ingot.export(lambda x: squares(x, 1.0), (X,), verify=False)
+    (node,) = captured.model.graph
+    assert node.attributes["alpha"].type == ir.AttributeType.FLOAT
 
 
 def test_translations_that_fail(told: list[Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ingot.capture import schemas
 from ingot.capture.signature import is_tensor, leaves, rebuild
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
@@ -106,8 +108,9 @@ def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = 
 
         return decorate
     function = _onnx_function(to)
-    named = isinstance(to, str) and len(to.split("::")) == 2 and all(to.split("::"))
-    if function is None and not named and not callable(to):
+    if isinstance(to, str):
+        _require_name(to)
+    elif function is None and not callable(to):
         raise ExportError(f"to is {to!r}; wanted 'domain::Name' or a function.")
     made = Translation(target, to if function is None else function, like)
     name = _operator_name(target)
@@ -121,6 +124,15 @@ def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = 
             "torch.autograd.Function, a class of modules, or a module."
         )
     return made
+
+
+def _require_name(to: str) -> None:
+    """Refuse what is no operator's name with its domain, or none that ONNX has."""
+    if not re.fullmatch(r"[\w.-]+::[A-Za-z_]\w*", to):
+        raise ExportError(f"to is {to!r}; wanted 'domain::Name' or a function.")
+    domain, name = to.split("::")
+    if domain in schemas.STANDARD:
+        schemas.require_operator(name)
 
 
 def _onnx_function(to: Any) -> ir.Function | None:
@@ -193,10 +205,20 @@ class Writer:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def write(*inputs: Any, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
             g = self._recorder
+            if not isinstance(outputs, int) or outputs < 1:
+                raise ExportError(f"outputs of op.{name} is {outputs!r}; wanted their number, 1 or more.")
             known = (x.dtype for x in inputs if isinstance(x, ir.Value) and x.dtype is not None)
             beside = next(known, self._dtype)
             values = [self._value(x, beside) for x in inputs]
-            made = g.ops(name, *values, n=outputs, domain=domain, **attributes)
+            if domain in schemas.STANDARD:
+                attributes = schemas.fitting(name, g.opset, len(values), outputs, attributes)
+            else:
+                _require_name(f"{domain}::{name}")
+            made = g.ops(name, *values, n=outputs, domain=domain)
+            node = made[0].producer()
+            assert node is not None, "ops() makes a node"
+            for key, value in attributes.items():  # any name may be one, that of a parameter of `ops` too
+                node.attributes[key] = schemas.attribute(key, value)
             return made[0] if outputs == 1 else tuple(made)
 
         return write
@@ -320,11 +342,13 @@ def _node(
     count = _count(out)
     if function is not None:
         _require_fitting(function, len(tensors), attributes, count)
+    if domain in schemas.STANDARD:
+        attributes = schemas.fitting(name, g.opset, len(tensors), count, attributes)
     made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain)
     node = made[0].producer()
     assert node is not None, "ops() makes a node"
     for key, value in attributes.items():  # any name may be one, that of a parameter of `ops` too
-        node.attributes[key] = ir.convenience.convert_attribute(key, value)
+        node.attributes[key] = schemas.attribute(key, value)
     return made if isinstance(out, (list, tuple)) else made[0]
 
 
