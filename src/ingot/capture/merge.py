@@ -20,6 +20,7 @@ from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
+from ingot.capture.words import Word, chosen, is_plain
 
 if TYPE_CHECKING:
     from ingot.capture.entries import Entry
@@ -122,7 +123,20 @@ class Merger:
             return rebuilt(a, [self.merge(x, y) for x, y in pairs])
         if callable(a) and callable(b):
             return Choice(self.condition, a, b)
+        if self.plain_numbers and is_plain(a) and is_plain(b):
+            return chosen(self.condition, *self._words(a, b))
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+
+    def _words(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """Values of the two sides, whose own conditions come out of the branch."""
+
+        def outside(x: Any, first: bool) -> Any:
+            if not isinstance(x, Word):
+                return x
+            sides = (x.condition, False) if first else (False, x.condition)
+            return Word(self.merge(*sides), outside(x.then, first), outside(x.other, first))
+
+        return outside(a, True), outside(b, False)
 
     def merge_lists(self, a: list[Any], b: list[Any]) -> list[Any]:
         """Elements of a list after a branch: those that one side alone appends are there perhaps."""
@@ -356,7 +370,7 @@ def plainly_equal(a: Any, b: Any) -> bool:
 
     The model itself does not ask: where a class's own `==` raises, they are not equal.
     """
-    if type(a) is not type(b):
+    if type(a) is not type(b) or isinstance(a, Word):
         return False
     try:
         return bool(a == b)
@@ -409,6 +423,8 @@ def describe(x: Any) -> str:
         return "no value"
     if isinstance(x, str):
         return repr(x)
+    if isinstance(x, Word):
+        return f"{describe(x.then)} or {describe(x.other)}"
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
     return "None" if x is None else f"a {type(x).__name__}"

@@ -25,6 +25,7 @@ from ingot.capture.run import Call, Run
 from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Leaf, check_names, leaves, unique_names
 from ingot.capture.tensors import dtype_of
+from ingot.capture.words import Word
 from ingot.errors import ExportError
 
 # The oldest file format that has the opset: what the widest range of runtimes loads.
@@ -43,6 +44,11 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
         if isinstance(v, (torch.Tensor, *Symbolic)):
             if after.is_output(recorder, leaf):
                 found.append(leaf)
+        elif isinstance(v, Word):
+            raise ExportError(
+                f"a condition chooses what the model returns at {leaf.name or 'its output'}, "
+                f"{v.then!r} or {v.other!r}, and no output can be either. Return a number or a tensor for it."
+            )
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(
                 f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: "

@@ -55,7 +55,11 @@ def _is_whole(part: Any, make: Any) -> bool:
 def _text(rt: Runtime, make: Any, parts: Sequence[Any]) -> Any:
     if make is not None:
         return rt.call(make, *parts)
-    return "".join(p if isinstance(p, str) else format(rt.text(p)) for p in parts)
+
+    def joined(*values: Any) -> str:
+        return "".join(v if isinstance(v, str) else format(rt.text(v)) for v in values)
+
+    return rt.formatted(joined, *parts)
 
 
 def _one_of(rt: Runtime, names: Sequence[str], parts: Sequence[Any], get: Callable[[str], Any]) -> Any:

@@ -705,9 +705,18 @@ class _Expressions(ast.NodeTransformer):
             return node
         return ast.Call(runtime("call"), [node.func, *node.args], node.keywords)
 
-    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         self.generic_visit(node)
-        node.value = _call("text", node.value)
+        parts = [v for v in node.values if isinstance(v, ast.FormattedValue)]
+        values, names = [v.value for v in parts], [f"_ingot_part{i}" for i in range(len(parts))]
+        for v, n in zip(parts, names, strict=True):
+            v.value = ast.copy_location(name(n), v)
+        return _call("formatted", _thunk(node, *names), *values)
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        node.value = _call("text", self.function.expression(node.value))
+        if node.format_spec is not None:  # which stays a string with values in it
+            self.generic_visit(node.format_spec)
         return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:

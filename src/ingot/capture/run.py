@@ -146,6 +146,7 @@ def active(recorder: Recorder, marks: Marks) -> Generator[None]:
         Restart: at the end, if the model's own `except:` swallowed it.
     """
     ACTIVE.recorder, ACTIVE.marks, ACTIVE.pending, ACTIVE.refusal = recorder, marks, None, None
+    ACTIVE.words = False
     try:
         yield
     except Exception:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -27,10 +28,11 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
-from ingot.capture.request import cannot_say, cannot_wait, recorder, request, request_code
+from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder, request, request_code
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
+from ingot.capture.words import Word, called
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
@@ -46,7 +48,7 @@ class Runtime:
         """Whether a condition is known only to the run."""
         if isinstance(value, (TracedList, Rows)):
             return isinstance(value, Rows) or not value.known
-        if isinstance(value, Maybe):
+        if isinstance(value, (Maybe, Word)):
             return True
         if not isinstance(value, (torch.Tensor, *Symbolic)):
             return False
@@ -62,6 +64,8 @@ class Runtime:
             return value.count() > 0
         if isinstance(value, Rows):
             return value.length > 0
+        if isinstance(value, Word):
+            return value.either(self.truth)
         if isinstance(value, Maybe):
             present = self.truth(value.value)
             return self.both(self.opposite(value.is_none), lambda: present)
@@ -155,6 +159,8 @@ class Runtime:
 
     def same(self, a: Any, b: Any) -> Any:
         """`a is b`."""
+        if isinstance(a, Word) or isinstance(b, Word):
+            return called(self.same, (a, b), {})
         if isinstance(a, Maybe) and b is None:
             return a.is_none
         for x, y in ((a, b), (b, a)):
@@ -181,6 +187,8 @@ class Runtime:
 
     def contains(self, container: Any, value: Any) -> Any:
         """`value in container`."""
+        if isinstance(container, Word) or isinstance(value, Word):
+            return called(self.contains, (container, value), {})
         if isinstance(container, torch.Tensor) and is_data(recorder(), container):
             return self.truth((container == value).any())
         known = isinstance(container, (list, tuple, set, frozenset, dict, range))
@@ -451,6 +459,8 @@ class Runtime:
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
+        if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
+            return called(partial(self.call, function), args, kwargs)
         found = standins.STANDINS.get(id(function))
         if any(isinstance(a, Yields) for a in (*args, *kwargs.values())):
             _must_understand(function)
@@ -461,6 +471,8 @@ class Runtime:
         if isinstance(function, Maybe):
             function = function.value
         given = (*args, *kwargs.values())
+        if ACTIVE.words and any(isinstance(v, Word) for a in given for v in structure.inside(a)):
+            _must_understand(function)
         if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
         if any(map(standins.made_of_symbols, given)):
@@ -469,16 +481,18 @@ class Runtime:
 
     def equal(self, a: Any, b: Any) -> Any:
         """`a == b`, element by element where lists hold what only the run knows."""
+        if isinstance(a, Word) or isinstance(b, Word):
+            return called(self.equal, (a, b), {})
         return standins.equal(self, a, b)
 
     def unequal(self, a: Any, b: Any) -> Any:
         """`a != b`."""
-        lists = isinstance(a, (list, tuple, torch.SymBool)) or isinstance(b, torch.SymBool)
+        lists = isinstance(a, (list, tuple, torch.SymBool, Word)) or isinstance(b, (torch.SymBool, Word))
         return self.opposite(self.equal(a, b)) if lists else a != b
 
     def matched(self, subject: Any) -> Any:
         """What a `match` that stays Python's looks at."""
-        if any(isinstance(v, (torch.SymBool, Maybe)) for v in structure.inside(subject)):
+        if any(isinstance(v, (torch.SymBool, Maybe, Word)) for v in structure.inside(subject)):
             cannot_say("matches a condition that data or a size decides with patterns of this kind")
         return subject
 
@@ -488,8 +502,16 @@ class Runtime:
             cannot_wait("writes a number that data decides into a string")
         return value
 
+    def formatted(self, write: Callable[..., str], *values: Any) -> Any:
+        """An f-string of these values."""
+        if any(isinstance(v, Word) for v in values):
+            return called(partial(self.formatted, write), values, {})
+        return write(*values)
+
     def item(self, container: Any, index: Any) -> Any:
         """`container[index]`."""
+        if isinstance(container, Word) or isinstance(index, Word):
+            return called(self.item, (container, index), {})
         return standins.item(self, container, index)
 
     def item_named(self, container: Any, make: Any, *parts: Any) -> Any:
@@ -502,6 +524,8 @@ class Runtime:
 
     def stored(self, value: Any) -> Any:
         """A value on its way into an attribute or container, where code that is not rewritten may find it."""
+        if isinstance(value, Word):
+            return value.now("keeps a value that a condition chooses in an attribute or container")
         if isinstance(value, Maybe):
             raise DataDependentError(
                 f"{quoted_line()}\n"
@@ -513,7 +537,7 @@ class Runtime:
 
     def returned(self, value: Any) -> Any:
         """A value on its way to the function's caller, which must see what it is."""
-        if _perhaps_none(value):
+        if _undecided(value):
             request(user_frame(sys._getframe(1).f_back))
         return value
 
@@ -558,9 +582,9 @@ def _not(value: Any) -> Any:
     return torch.sym_not(value) if isinstance(value, torch.SymBool) else not value
 
 
-def _perhaps_none(value: Any) -> bool:
-    """Whether a value, or one of its parts, may be None."""
-    return any(isinstance(v, Maybe) for v in structure.inside(value))
+def _undecided(value: Any) -> bool:
+    """Whether a value, or one of its parts, may be None, or is one that a condition chooses."""
+    return any(isinstance(v, (Maybe, Word)) for v in structure.inside(value))
 
 
 def _closed_over(function: Any) -> list[Any]:
@@ -574,7 +598,7 @@ def _needs_care(value: Any) -> bool:
     if isinstance(value, Symbolic):
         g = recorder()
         return g.env.of_data(g.env.expr(value))
-    return isinstance(value, Maybe)
+    return isinstance(value, (Maybe, Word))
 
 
 def _must_understand(function: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ingot.capture.choice import Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
+from ingot.capture.words import Word
 
 
 def parts_of(x: Any) -> list[Any] | None:
@@ -31,6 +32,8 @@ def parts_of(x: Any) -> list[Any] | None:
         return [x.there, x.value]
     if isinstance(x, Many):
         return [x.rows]
+    if isinstance(x, Word):
+        return [x.condition, *(v for v in (x.then, x.other) if isinstance(v, Word))]
     if (
         dataclasses.is_dataclass(x)
         and not isinstance(x, type)
@@ -52,6 +55,9 @@ def rebuilt(like: Any, parts: list[Any]) -> Any:
         return dict(zip(like, parts, strict=True))
     if isinstance(like, Many):
         return Many(parts[0], like.kind)
+    if isinstance(like, Word):
+        condition, *rest = parts
+        return Word(condition, *(rest.pop(0) if isinstance(v, Word) else v for v in (like.then, like.other)))
     if isinstance(like, (Maybe, Perhaps)):
         return type(like)(parts[0], parts[1])
     made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
@@ -85,6 +91,8 @@ def alike(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, Many):
         return a.kind is b.kind
+    if isinstance(a, Word):
+        return all(isinstance(v, Word) or v is w for v, w in ((a.then, b.then), (a.other, b.other)))
     return not isinstance(a, dict) or list(a) == list(b)  # of another order, parts are not each other's
 
 

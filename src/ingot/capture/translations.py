@@ -203,7 +203,7 @@ class Writer:
         return getattr(self, made.name)(*inputs, domain=made.domain, outputs=count, **attributes)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        def write(*inputs: Any, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+        def write(*inputs: Any, domain: str = "", outputs: Any = 1, **attributes: Any) -> Any:
             g = self._recorder
             if not isinstance(outputs, int) or outputs < 1:
                 raise ExportError(f"outputs of op.{name} is {outputs!r}; wanted their number, 1 or more.")

@@ -1,0 +1,163 @@
+"""Words, members of enums and other plain values that a condition chooses: their uses branch."""
+
+# The constructs are written as people write them.
+# pyright: basic
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+import torch
+from torch import nn
+
+from ingot.capture.attempt import capture
+from ingot.errors import ExportError
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, random
+
+case = Cases()
+SIGNS = both_signs()
+ROWS = lengths()
+TABLE = {"one": 2.0, "many": 3.0}
+
+
+class Kind(enum.Enum):
+    UP = 1
+    DOWN = 2
+
+
+@case(*ROWS)
+def one_or_many(x: T) -> T:
+    how = "one" if x.shape[0] == 1 else "many"
+    if how == "one":
+        return x * 10
+    return x - 1
+
+
+@case(*ROWS)
+def looked_up_by_a_size(x: T) -> T:
+    return x * TABLE["one" if x.shape[0] == 1 else "many"]
+
+
+@case(*ROWS)
+def method_by_a_size(x: T) -> T:
+    return getattr(x, "sum" if x.shape[0] == 1 else "mean")(0)
+
+
+@case(*ROWS)
+def option_by_a_size(x: T) -> T:
+    options = {"mode": "nearest" if x.shape[0] > 3 else "linear"}
+    return nn.functional.interpolate(x.T[None], scale_factor=2, **options)
+
+
+@case(*ROWS)
+def matched_by_a_size(x: T) -> T:
+    match "small" if len(x) < 3 else "large":
+        case "small":
+            return x + 1
+        case _:
+            return x - 1
+
+
+@case(*SIGNS)
+def member_of_an_enum(x: T) -> tuple[T, bool]:
+    kind = Kind.UP if x.sum() > 0 else Kind.DOWN
+    return (x * kind.value if kind is Kind.UP else x.exp()), kind.name == "UP"
+
+
+@case(*SIGNS)
+def words_of_three_branches(x: T) -> T:
+    if x.sum() > 5:
+        level = "high"
+    elif x.sum() > 0:
+        level = "middle"
+    else:
+        level = "low"
+    return x * {"high": 1.0, "middle": 2.0, "low": 3.0}[level] if level != "low" else x * 0
+
+
+def _reduced(x: T, how: str) -> T:
+    if how == "mean":
+        return x.mean(0)
+    return x.max(0).values if how in ("max", "largest") else x.sum(0)
+
+
+@case(*SIGNS)
+def word_passed_on(x: T) -> T:
+    how = "mean" if x.sum() > 0 else "max"
+    return _reduced(x, how) + _reduced(x, how=how.lower())
+
+
+def _named(x: T) -> str:
+    return "up" if x.sum() > 0 else "down"
+
+
+@case(*SIGNS)
+def word_of_another_function(x: T) -> T:
+    if x.mean() > 0.5:
+        name, y = _named(x), x * 2
+    else:
+        name, y = _named(-x), x
+    return y if name == "up" else -y
+
+
+@case(*SIGNS)
+class LayerByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_up, self.head_down = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.heads = nn.ModuleDict({"up": nn.Linear(3, 3), "down": nn.Linear(3, 3)})
+
+    def forward(self, x: T) -> T:
+        name = _named(x)
+        return getattr(self, f"head_{name}")(x) + self.heads[name](x)
+
+
+@case(*SIGNS)
+def word_in_a_loop(x: T) -> T:
+    total = torch.zeros(3)
+    for row in x:
+        total = total + row if _named(row) == "up" else total - row * 2
+    return total
+
+
+def _by(options: dict[str, Kind], x: T) -> T:
+    return x + 1 if options["kind"] is Kind.UP else x - 1
+
+
+@case(*SIGNS)
+def member_in_a_dict_passed_on(x: T) -> T:
+    return _by({"kind": Kind.UP if x.sum() > 0 else Kind.DOWN}, x)
+
+
+@case(*SIGNS)
+def member_in_a_closure(x: T) -> T:
+    kind = Kind.UP if x.sum() > 0 else Kind.DOWN
+
+    def go() -> T:
+        return x + 1 if kind is Kind.UP else x - 1
+
+    return go()
+
+
+@case.parametrize()
+def test_words(case: Case) -> None:
+    """Nothing of the example's choice stays in the model."""
+    captured = check(case)
+    assert not [a for a in captured.assumptions if a.kind == "branch"]
+
+
+def _returned(x: T) -> tuple[T, str]:
+    return x, _named(x)
+
+
+def _key(x: T) -> T:
+    return x * len({_named(x)})
+
+
+@pytest.mark.parametrize(("model", "message"), [(_returned, "'up' or 'down'"), (_key, "len({_named(x)})")])
+def test_what_python_alone_could_do_with_a_word(model: object, message: str) -> None:
+    """It is refused where data chooses, with the line or the values."""
+    with pytest.raises(ExportError) as error:
+        capture(model, (random(3, 3),))
+    assert message in str(error.value)
