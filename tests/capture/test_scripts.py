@@ -379,6 +379,12 @@ def told_by_a_text(x: T, factor: float = 0.1) -> T:
     return x * 2 if texts == ["0.10000000000000001", "2.", "[1.5, 3.] and 2"] else x
 
 
+def logged(x: T) -> T:
+    """A text of sizes that decides nothing."""
+    print("%d rows of 100%%: %s" % (x.size(0), x.size(1)))  # noqa: UP031
+    return x * 2
+
+
 def told_by_a_size(x: T) -> T:
     """The text of a size decides."""
     return x * 2 if f"{x.size(0)}" == "3" else x
@@ -387,6 +393,7 @@ def told_by_a_size(x: T) -> T:
 def test_texts_of_numbers_in_a_script() -> None:
     """What the export does not know may not decide by way of a text."""
     parity(torch.jit.script(told_by_a_text), (X,), (Y,))
+    assert dims(parity(torch.jit.script(logged), (X,), (Y,)))["x"] == ["x_batch", "x_dim1"]
     with pytest.raises(ExportError, match=r"x\.size\(0\).*\nThis line writes a size or tensor into a string"):
         ingot.export(torch.jit.script(told_by_a_size), (X,))
 

@@ -150,10 +150,15 @@ def _formatted(_: Any, text: str, *values: Any) -> str:
 
 def _percent(_: Any, text: str, *values: Any) -> str:
     """`text % values`; a tuple is that of the values."""
-    given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
-    kinds = re.findall("%(.)", text.replace("%%", ""))
-    shown = [text_of(x) if kind == "s" else RUNTIME.text(x) for kind, x in zip(kinds, given, strict=True)]
-    return text % tuple(shown)
+    given = iter(values[0] if len(values) == 1 and isinstance(values[0], tuple) else values)
+
+    def shown(spec: re.Match[str]) -> str:
+        if spec[0] == "%%":
+            return "%"
+        x = next(given)  # `%d` of a size would want it as a number
+        return text_of(x) if spec[0] == "%s" or isinstance(x, SYMBOLIC) else spec[0] % x
+
+    return re.sub("%.", shown, text)
 
 
 def _listed(_: Any, x: Any, *__: Any) -> Any:
