@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ingot.codegen import pages
-from ingot.codegen.pages import Pool, aligned, lent, passing
+from ingot.codegen.pages import Pool, Recycled, aligned, lent, passing
 
 SIZES = [0, 1, 63, 64, 4097, (1 << 20) - 1, 1 << 20, (3 << 20) + 5, (40 << 20) + 1]
 
@@ -89,3 +89,23 @@ def test_who_lends() -> None:
     if pages._CAN_ASK:
         assert gaps == [128, 128]
     assert base(apart) is not base(pieces[0])
+
+
+def test_large_arrays_lie_where_nobody_holds_one_any_more() -> None:
+    recycled, dtype = Recycled(), np.dtype(np.float32)
+    first = recycled.empty((300, 400), dtype)
+    address, part = first.ctypes.data, first[10:20].T
+    del first  # a view of it is still there
+    second = recycled.empty((300, 400), dtype)
+    assert second.ctypes.data != address
+    second[...] = 1
+    part[...] = 2
+    assert (second == 1).all()
+    del part
+    third = recycled.empty((400, 300), dtype)
+    assert third.ctypes.data == address, "memory of the same size that nobody holds is taken again"
+    assert third.flags.writeable
+    assert third.shape == (400, 300)
+    del second, third
+    recycled.empty((7,), dtype)
+    assert len(recycled._pieces) == 1, "what is idle is given back when another size is asked for"

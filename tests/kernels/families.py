@@ -420,6 +420,8 @@ def reductions(machine: Machine) -> Iterator[Call]:
         for dtype in (F, "float16", "float64") if op in FLOAT_ONLY else (F, "int32", "int64"):
             yield reduce(op, [new(shape, dtype)], axes, new(kept, dtype), machine)
         yield reduce(op, [new(shape), new(shape)], axes, new(kept), machine, prologue=squared)
+    for op in (*FLOAT_ONLY, *ANY_NUMBER):  # strips of columns
+        yield reduce(op, [new((8192, 500))], (0,), new((500,)), machine)
     pooled = image((2, 64, 14, 14))
     yield reduce("ReduceMean", [pooled], (2, 3), new((2, 64)), machine)
     yield reduce("ReduceMean", [image(pooled.shape, FIRST)], (2, 3), new((2, 64)), machine)

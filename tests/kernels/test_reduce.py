@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -110,3 +111,28 @@ def test_prologue_and_epilogue_are_fused(machine: Machine, axes: tuple[int, ...]
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         reduce("ReduceSum", [put(np.zeros((2, 3), np.float32))], (1,), new((3,)), host())
+
+
+@each_machine
+@pytest.mark.parametrize("shape", [(517, 300), (2, 300, 70), (40, 1100)])
+def test_strips_of_columns_where_they_are_more_than_a_cache_holds(
+    shape: tuple[int, ...], machine: Machine
+) -> None:
+    machine = replace(machine, l2_bytes=8192)
+    axis = len(shape) - 2
+    kept = tuple(n for d, n in enumerate(shape) if d != axis)
+    for op, dtype in [(op, d) for op in (*ANY_NUMBER, *FLOAT_ONLY) for d in ("float32", "int64")]:
+        if not supports(op, dtype):
+            continue
+        x = numbers(shape, dtype)
+        if is_float(dtype):
+            x = np.abs(x) if op == "ReduceLogSum" else (1 + x / 50).astype(dtype) if op == "ReduceProd" else x
+        if op == "ReduceSum" and is_float(dtype):
+            x[..., 3, 5] = np.inf
+        out = new(kept, dtype)
+        call = reduce(op, [put(x)], (axis,), out, machine)
+        if op != "ReduceLogSumExp":
+            assert dict(call.kernel.params)["layout"].strip, "these are not too few for strips"
+        (got,) = run_calls(call, out, machine=machine)
+        size = 1.0 if op in ("ReduceLogSum", "ReduceLogSumExp") else math.sqrt(shape[axis])
+        close(got, evaluate_reduce(op, x, (axis,)), size, shape[axis] if op == "ReduceProd" else 0)

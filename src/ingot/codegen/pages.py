@@ -7,12 +7,14 @@ a CPU keeps, and in a virtual machine each missing one costs a walk through two 
 
 from __future__ import annotations
 
+import math
 import mmap
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +27,55 @@ _LEAST = 1 << 20
 #: What a pool asks the system for at a time. Memory that was never touched costs nothing.
 _CHUNK = 32 << 20
 _CAN_ASK = hasattr(mmap, "MADV_HUGEPAGE")
+
+
+#: From here on memory that is freed goes back to the system at once (glibc's largest threshold).
+LARGE = 32 << 20
+
+
+class Recycled:
+    """Arrays for callers in memory that they have let go of: to clear new pages takes the system longer than
+    most kernels work. What is idle when another size is asked for is given back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pieces: list[mmap.mmap] = []
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+        """An uninitialised array. MemoryError where there is no memory for it."""
+        size = math.prod(shape) * dtype.itemsize
+        if not _COUNTS or not _CAN_ASK:
+            return np.empty(shape, dtype)
+        with self._lock:
+            for place in range(len(self._pieces)):
+                if len(self._pieces[place]) == size and sys.getrefcount(self._pieces[place]) == _IDLE:
+                    return np.ndarray(shape, dtype, self._pieces[place])
+            self._pieces = [
+                self._pieces[place]
+                for place in range(len(self._pieces))
+                if sys.getrefcount(self._pieces[place]) != _IDLE
+            ]
+            try:
+                piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError as error:
+                raise MemoryError(f"no {size:,} bytes are left") from error
+            with suppress(OSError):
+                piece.madvise(mmap.MADV_HUGEPAGE)
+            self._pieces.append(piece)
+            return np.ndarray(shape, dtype, piece)
+
+
+def _idle_count() -> int:
+    """What the interpreter counts for an object that only a list holds; 0 where it does not count exactly."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)() or not hasattr(sys, "getrefcount"):
+        return 0
+    alone = [object()]
+    return sys.getrefcount(alone[0])
+
+
+_IDLE = _idle_count()
+_COUNTS = _IDLE > 0
 
 
 def aligned(size: int) -> Bytes:

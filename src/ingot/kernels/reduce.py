@@ -107,19 +107,22 @@ def _reduce(
             return x.abs()
         return x * x if op in ("ReduceL2", "ReduceSumSquare") else x
 
-    def finish(results: Sequence[Value], tops: Sequence[Value]) -> None:
+    def store(place: Place, result: Value, top: Value | None = None) -> None:
         """Store what becomes of the combined elements."""
+        y = Lanes(k, result)
+        if op == "ReduceMean":
+            y = y / Lanes(k, k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes))
+        elif op == "ReduceL2":
+            y = y.intrinsic("sqrt")
+        elif op == "ReduceLogSum":
+            y = Lanes(k, math.log(k, y.value))
+        elif op == "ReduceLogSumExp":
+            y = Lanes(k, math.log(k, y.value)) + Lanes(k, top)
+        place.store(inputs, emit(k, epilogue, [y.value], lanes)[0])
+
+    def finish(results: Sequence[Value], tops: Sequence[Value]) -> None:
         for i, (place, result) in enumerate(zip(walk.outputs(), results, strict=True)):
-            y = Lanes(k, result)
-            if op == "ReduceMean":
-                y = y / Lanes(k, k.broadcast(k.ir.sitofp(k.arg("count"), register_type(dtype, 1)), lanes))
-            elif op == "ReduceL2":
-                y = y.intrinsic("sqrt")
-            elif op == "ReduceLogSum":
-                y = Lanes(k, math.log(k, y.value))
-            elif op == "ReduceLogSumExp":
-                y = Lanes(k, math.log(k, y.value)) + Lanes(k, tops[i])
-            place.store(inputs, emit(k, epilogue, [y.value], lanes)[0])
+            store(place, result, tops[i] if tops else None)
 
     def item() -> None:
         tops: list[Value] = []
@@ -148,7 +151,13 @@ def _reduce(
         terms = [term(Lanes(k, value_at(place))).value for place in places]
         finish([walk.gathered(total, places, terms)], [])
 
-    walk.each(short_item if layout.short else item)
+    def strip_item() -> None:
+        def visit(place: Place, values: list[Value]) -> list[Value]:
+            return [total.combine(values[0], term(Lanes(k, value_at(place))).value)]
+
+        walk.strip(visit, total, store)
+
+    walk.each(short_item if layout.short else strip_item if layout.strip else item)
 
 
 @formed
@@ -184,7 +193,8 @@ def reduce(
     widest = max(prologue.widest, epilogue.widest)
     weight = prologue.weight + 2 * len(views) + (20 if op == "ReduceLogSumExp" else 0)
     most = 0 if op == "ReduceLogSumExp" else machine.registers // 2
-    walk = plan([*views, whole], shape, axes, machine, widest, weight, most)
+    strips = op != "ReduceLogSumExp"
+    walk = plan([*views, whole], shape, axes, machine, widest, weight, most, strips)
     return Call(
         _reduce(
             operands=walk.layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=walk.layout
@@ -193,6 +203,7 @@ def reduce(
         tiles=walk.tiles,
         reads=list(inputs),
         writes=[out],
+        scratch=walk.scratch if walk.layout.strip else 0,
         flops=walk.count * out.size * (1 + prologue.weight),
         label=label or op,
     )

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ingot.codegen.builder import Builder, Int, Value
+from ingot.codegen.builder import Builder, Int, Value, element_of, size_of
 from ingot.codegen.elements import (
     gather_element,
     load_element,
@@ -33,6 +33,10 @@ from ingot.kernels.iteration import TILES, Space, collapse, round_up
 from ingot.kernels.sizes import remembered
 
 _BLOCK = 256  # steps of a loop whose sums are added up before they join the total
+#: Bytes of a strip of columns, and how many rows of it are read before the next columns, nearly as they lie.
+_STRIP, _STRIP_ROWS = 1024, 16
+#: Rows of at most so many elements are gathered, for which no hardware fetches ahead; how far we do.
+_GATHERED, _AHEAD = 32, 4096
 
 
 class Layout(NamedTuple):
@@ -47,6 +51,7 @@ class Layout(NamedTuple):
     ways: int  # vectors at a time
     short: int = 0  # vectors of an item that stays in registers; 0: it has more
     whole: bool = True  # of a short item: its last vector has all lanes
+    strip: int = 0  # columns of an item across whose rows are too many for a cache; 0: a few vectors of them
 
     def slots(self) -> tuple[str, ...]:
         """The names of the argument slots."""
@@ -82,17 +87,19 @@ def plan(
     widest: int,
     weight: int,
     most_held: int = 0,
+    strips: bool = False,
 ) -> Plan:
     """Plan a walk over `shape`, reduced along `axes`. All views have that shape; results stride 0 there.
 
     widest: bytes of the largest register element. weight: instructions on a vector, roughly: long formulas
     fill the pipeline with fewer vectors at a time, and would spill with more. most_held: the most vectors of
-    an item that the kernel can hold in registers; those are visited by `Walk.row`.
+    an item that the kernel can hold in registers; those are visited by `Walk.row`. strips: whether it knows
+    what to do with strips (`Walk.strip`).
     """
     dtypes = tuple([name_of(v.dtype) for v in views])
     steps = tuple([v.strides for v in views])
     layout, sizes, further, tiles, count, held = _loops(
-        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight, most_held
+        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight, most_held, strips
     )
     args: list[int | View] = [*sizes]
     for view, own in zip(views, further, strict=True):
@@ -111,6 +118,7 @@ def _loops(
     widest: int,
     weight: int,
     most_held: int,
+    strips: bool,
 ) -> tuple[Layout, tuple[int, ...], tuple[tuple[int, ...], ...], int, int, int]:
     """The layout, the sizes of its loops, each view's strides in them, and the rest of a Plan."""
     lanes = machine.vector_bytes // widest
@@ -129,7 +137,7 @@ def _loops(
     across = (nearness[0] < nearness[1] or reduced.sizes[-1] * 2 <= lanes) and kept.sizes[-1] * 2 > lanes
     vectors = kept if across else reduced
     n = vectors.sizes[-1]
-    short = 0
+    short = strip = 0
     if len(reduced.sizes) == 1 and count * widest > 0:
         short = count if across else -(-n // lanes)
         short = short if short <= most_held else 0
@@ -138,17 +146,21 @@ def _loops(
         ways = max(1, min(ways, -(-n // lanes)))
         if count * ways * lanes * widest > machine.l2_bytes // 2:
             ways = 1  # so that what a kernel keeps of an item stays in the cache, or at least small
-        items = math.prod(kept.sizes[:-1]) * -(-n // (ways * lanes))
+        if strips and len(reduced.sizes) == 1 and count * n * widest > machine.l2_bytes // 2 and not short:
+            ways, strip = min(4, -(-n // lanes)), _STRIP // widest
+        items = math.prod(kept.sizes[:-1]) * -(-n // (strip or ways * lanes))
         kept_dims, reduced_dims = len(kept.sizes) - 1, len(reduced.sizes)
-        held = count * ways * lanes
+        held = 3 * strip if strip else count * ways * lanes
     else:
         kept_dims, reduced_dims = len(kept.sizes), len(reduced.sizes) - 1
         held = math.prod(reduced.sizes[:-1]) * round_up(n, lanes)
     classes = tuple({1: "c", 0: "b"}.get(s[-1], "s") for s in vectors.strides)
-    work = max(1, count * (ways * lanes if across else 1))
+    work = max(1, count * ((strip or ways * lanes) if across else 1))
     per_tile = max(1, min(-(-items // TILES), max(1, 8192 // work)), -(-items // (4 * TILES)))
     whole = across or n % lanes == 0
-    layout = Layout(dtypes, classes, kept_dims, reduced_dims, across, lanes, ways, short, not short or whole)
+    layout = Layout(
+        dtypes, classes, kept_dims, reduced_dims, across, lanes, ways, short, not short or whole, strip
+    )
     sizes = (n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims])
     further = tuple(
         (vectors.strides[i][-1], *kept.strides[i][:kept_dims], *reduced.strides[i][:reduced_dims])
@@ -203,6 +215,14 @@ class Accumulator:
     is_sum: bool  # of floats: its blocks are added with compensation
 
 
+def _compensated(total: Lanes, block: Lanes, lost: Lanes) -> tuple[Lanes, Lanes]:
+    """The total with a block added, and what rounding took from it (Kahan)."""
+    term = block - lost
+    after = total + term
+    lost = (after - total) - term
+    return after, lost.where(lost.equals(lost), 0.0)  # Inf - Inf says nothing was lost
+
+
 Visit = Callable[[Place, list[Value]], list[Value]]
 
 
@@ -228,7 +248,7 @@ class Walk:
     def each(self, body: Callable[[], None]) -> None:
         """Emit `body` for each item of the thread's tiles: a kept place, or with `across` a block of them."""
         k, layout = self.k, self.layout
-        width = layout.ways * layout.lanes
+        width = layout.strip or layout.ways * layout.lanes
         first = k.mul(k.begin, self.per_tile)
         with k.loop(first, k.min(k.mul(k.end, self.per_tile), self.items)) as item:
             rest, column = item, 0
@@ -247,6 +267,11 @@ class Walk:
                 body()
                 return
             left = k.sub(self.n, column)
+            if layout.strip:
+                self.lefts = [k.min(left, width)]
+                body()
+                return
+            self._fetch_ahead()
             whole = k.compare(">=", left, width)
             with k.when(whole):
                 self.lefts = [None] * layout.ways
@@ -254,6 +279,93 @@ class Walk:
             with k.when(k.ir.not_(whole)):
                 self.lefts = [k.sub(left, u * layout.lanes) for u in range(layout.ways)]
                 body()
+
+    def _fetch_ahead(self) -> None:
+        """Fetch what the items to come gather from short rows."""
+        k, width = self.k, self.layout.ways * self.layout.lanes
+        for kind, step, base, element in zip(
+            self.layout.classes[:1], self.steps, self.base, self.elements, strict=False
+        ):
+            if kind != "s":
+                continue
+            span = k.choose(k.compare("<=", step, _GATHERED), k.mul(step, width), 0)
+            with k.loop(0, span, 64 // size_of(element)) as place:
+                k.prefetch(base, k.add(place, _AHEAD // size_of(element)), element)
+
+    def strip(self, visit: Visit, accumulator: Accumulator, finish: Callable[[Place, Value], None]) -> None:
+        """Reduce the item's strip of columns and hand each vector of results to `finish`. The sums of a
+        few rows are added to others in scratch memory, which join the total every _BLOCK rows, as in `sweep`.
+        """
+        k, layout = self.k, self.layout
+        ways, lanes, start = layout.ways, layout.lanes, accumulator.start
+        (count,), rows = self.lefts, self.reduced[0]
+        assert count is not None
+        totals, lost, sums = (
+            k.at(k.scratch, part * layout.strip, element_of(start.type)) for part in range(3)
+        )
+        whole = k.sub(count, k.rem(count, ways * lanes))
+
+        def each_group(body: Callable[[Int, list[Int | None]], None]) -> None:
+            with k.loop(0, whole, ways * lanes) as column:
+                body(column, [None] * ways)
+            with k.loop(whole, count, lanes) as column:
+                body(column, [k.sub(count, column)])
+
+        def begin(column: Int, lefts: list[Int | None]) -> None:
+            for u in range(len(lefts)):
+                k.store(start, totals, k.add(column, u * lanes))
+                k.store(k.zero(start.type), lost, k.add(column, u * lanes))
+
+        def clear(column: Int, lefts: list[Int | None]) -> None:
+            for u in range(len(lefts)):
+                k.store(start, sums, k.add(column, u * lanes))
+
+        def join(column: Int, lefts: list[Int | None]) -> None:
+            for u in range(len(lefts)):
+                at = k.add(column, u * lanes)
+                total, block = k.load(totals, start.type, at), k.load(sums, start.type, at)
+                if not accumulator.is_sum:
+                    k.store(accumulator.combine(total, block), totals, at)
+                    continue
+                total, rest = _compensated(
+                    Lanes(k, total), Lanes(k, block), Lanes(k, k.load(lost, start.type, at))
+                )
+                k.store(total.value, totals, at)
+                k.store(rest.value, lost, at)
+
+        def hand_out(column: Int, lefts: list[Int | None]) -> None:
+            for u, left in enumerate(lefts):
+                at = k.add(column, u * lanes)
+                result = Lanes(k, k.load(totals, start.type, at))
+                if accumulator.is_sum:
+                    result = result - Lanes(k, k.load(lost, start.type, at))
+                finish(Place(self, self.base, at, left, 0), result.value)
+
+        each_group(begin)
+        with k.loop(0, rows, _BLOCK) as first:
+            last = k.min(rows, k.add(first, _BLOCK))
+            each_group(clear)
+            with k.loop(first, last, _STRIP_ROWS) as some:
+                end = k.min(last, k.add(some, _STRIP_ROWS))
+
+                def add(column: Int, lefts: list[Int | None], some: Int = some, end: Int = end) -> None:
+                    values = [start for _ in lefts]
+                    with k.loop(some, end, carry=values) as row:
+                        here = [
+                            k.at(p, k.mul(row, s[0]), e)
+                            for p, s, e in zip(self.base, self.reduced_steps, self.elements, strict=True)
+                        ]
+                        for u, left in enumerate(lefts):
+                            place = Place(self, here, k.add(column, u * lanes), left, 0)
+                            values[u : u + 1] = visit(place, values[u : u + 1])
+                    for u, value in enumerate(values):
+                        at = k.add(column, u * lanes)
+                        value = accumulator.combine(k.load(sums, start.type, at), value)
+                        k.store(value, sums, at)
+
+                each_group(add)
+            each_group(join)
+        each_group(hand_out)
 
     @contextmanager
     def _nest(self, dims: int, carry: list[Value]) -> Generator[tuple[list[Value], Int]]:
@@ -289,12 +401,9 @@ class Walk:
                 if not accumulator.is_sum:
                     totals[i] = accumulator.combine(totals[i], block)
                     continue
-                total, lost = Lanes(k, totals[i]), Lanes(k, totals[half + i])
-                term = Lanes(k, block) - lost
-                after = total + term
-                lost = (after - total) - term
-                totals[i] = after.value
-                totals[half + i] = lost.where(lost.equals(lost), 0.0).value  # Inf - Inf says nothing was lost
+                total, lost = (Lanes(k, value) for value in (totals[i], totals[half + i]))
+                after, lost = _compensated(total, Lanes(k, block), lost)
+                totals[i], totals[half + i] = after.value, lost.value
 
         if layout.across:
             last = layout.reduced - 1

@@ -24,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine, host
+from ingot.codegen.pages import LARGE, Recycled
 from ingot.compiler.bodies import Enclosing
 from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.facts import Known, infer_facts
@@ -76,6 +77,7 @@ class Resources:
     packed: Packed = field(default_factory=Packed)
     lock: threading.RLock = field(default_factory=threading.RLock)
     progress: Callable[[int, int], None] | None = None
+    recycled: Recycled = field(default_factory=Recycled)
     _memories: list[Memory] = field(default_factory=list[Memory])
     _teams: list[Team] = field(default_factory=list[Team])
     _team_made: bool = False
@@ -122,6 +124,19 @@ class Stage:
     bounds: dict[ir.Value, Bound]
     free: list[Instance] = field(default_factory=list[Instance])
     next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
+    is_large: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_large = any(math.prod(shape) * dtype.itemsize >= LARGE for shape, dtype in self.results)
+
+    def empty(self, recycled: Recycled) -> list[Array]:
+        """Memory for the results."""
+        if not self.is_large:
+            return [np.empty(shape, dtype) for shape, dtype in self.results]
+        return [
+            (recycled.empty if math.prod(shape) * dtype.itemsize >= LARGE else np.empty)(shape, dtype)
+            for shape, dtype in self.results
+        ]
 
     def evaluate(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
         """A node of the plan that NumPy computes."""
@@ -414,7 +429,7 @@ class Driver:
         self, stage: Stage, arrays: Sequence[Array], times: list[tuple[Row | HostStep, float]] | None
     ) -> list[Array]:
         try:
-            outputs = [np.empty(shape, dtype) for shape, dtype in stage.results]
+            outputs = stage.empty(self.resources.recycled)
         except (MemoryError, ValueError) as error:  # NumPy has an error of its own for more than can be named
             raise _too_large(stage.outputs, stage.results) from error
         instance = _take(stage.free) or Instance(stage.plan)
