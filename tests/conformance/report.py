@@ -51,6 +51,11 @@ ONNX Runtime say (but with `antialias`); of opset 19 and newer the length times 
 `onnx.reference` has it. With `pytorch_half_pixel` a result of one element is the first one, in every opset.
 GridSample's cubics bring each neighbour back to the border by itself, as PyTorch and ONNX Runtime do.
 
+Of com.microsoft's operators that ONNX Runtime 1.32 has CPU kernels for, these are refused by name: AttnLSTM,
+BifurcationDetector, GatedDeltaNet, GatherPacked, MatMulFpQ4, MoEGroupRouter, NGramHashMapping,
+SparseToDenseMatMul, VarlenCausalConvWithState, VarlenNGramHashMapping and WhisperBeamSearch; so are
+BeamSearch, GreedySearch and Sampling behind an encoder, and SparseAttention whose blocks are computed.
+
 Files that ONNX Runtime's optimiser has written: of the operators that it puts between integers
 (com.microsoft's QLinear*, QGemm, QAttention, DynamicQuantizeMatMul …) each gives the same integers here as
 there, given the same inputs, but a Softmax's share at the middle of two. QLinearSoftmax counts in whole parts

@@ -21,7 +21,9 @@ from ingot.ops.registry import (
     Facts,
     Op,
     attr_int,
+    attr_ints,
     attr_str,
+    find,
     label,
     need,
     present,
@@ -29,6 +31,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+from ingot.ops.window import Window
 
 DOMAIN = "com.microsoft"
 
@@ -51,6 +54,33 @@ class Inverse(Op):
             return [rounded(np.linalg.inv(widen(x)), x.dtype)]
         except np.linalg.LinAlgError as error:
             raise ShapeError(f"{label(node)}: a matrix has no inverse ({error}). Check the input.") from error
+
+
+@register("MaxpoolWithMask", since=1, domain=DOMAIN)
+class MaxpoolWithMask(Op):
+    """The largest element of each window; a row of the window ends where the mask is 0, but not at the first
+    element of an image. Of a window without any the lowest number.
+    """
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
+        """MaxPool's; the mask has x's sizes, and one image and channel, which all of x share."""
+        x, mask = need(node, inputs, 0), need(node, inputs, 1)
+        if len(x.shape) < 3 or mask.shape != (1, 1, *x.shape[2:]):
+            raise shape_error(
+                node, f"the mask has shape {show(mask.shape)}, and must be [1, 1, sizes] of x {show(x.shape)}"
+            )
+        return find("", "MaxPool").infer(node, inputs[:1])
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Padding has no mask, and no number; NaN is not above anything."""
+        x, mask = present(inputs, 0), (present(inputs, 1) != 0).copy()
+        window = Window.of(node, x.shape[2:], tuple(attr_ints(node, "kernel_shape") or ()))
+        lowest = np.finfo(x.dtype).min
+        if x.ndim > 3:
+            mask.reshape(-1)[:1] = True
+        seen = np.logical_and.accumulate(window.windows(mask, True), -1)
+        values = np.where(seen, window.windows(x, lowest), lowest)
+        return [np.fmax.reduce(values, tuple(range(x.ndim, values.ndim)), initial=lowest)]
 
 
 @register("Tokenizer", since=1, domain=DOMAIN)

@@ -16,9 +16,10 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
-from ingot.passes.contrib_groups import group_query_attention
+from ingot.passes.contrib_groups import group_query_attention, sparse_attention
 from ingot.passes.contrib_layers import LAYERS
 from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
+from ingot.passes.contrib_streams import STREAMS
 from ingot.passes.edit import (
     Editor,
     constant_shape,
@@ -54,6 +55,11 @@ def _meaning(*names: str) -> Callable[[Function], Function]:
         return function
 
     return enter
+
+
+def is_rewritten(op_type: str) -> bool:
+    """Whether a com.microsoft operator of this name is said in the standard's terms."""
+    return op_type in _TABLE
 
 
 def expand_contrib(model: ir.Model) -> int:
@@ -618,7 +624,9 @@ def _attend_to_product(
 
 
 _meaning("GroupQueryAttention")(group_query_attention)
+_meaning("SparseAttention")(sparse_attention)
 _TABLE.update(LAYERS)
+_TABLE.update(STREAMS)
 _TABLE.update(EXPERIMENTAL)
 
 # ---- recurrent layers --------------------------------------------------------------------------------------

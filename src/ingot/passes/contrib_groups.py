@@ -1,4 +1,5 @@
-"""com.microsoft's GroupQueryAttention in the standard's terms: what decoders of language models are made of.
+"""com.microsoft's GroupQueryAttention and SparseAttention in the standard's terms: what decoders of language
+models are made of.
 
 New rows of keys and values are put behind what is kept of older ones, at a place of its own in each row of
 the batch; then all of it is attended to. Where the total length follows from shapes (as in files of the
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.ops.registry import attr_float, attr_int, label
-from ingot.passes.edit import Editor, refusal
+from ingot.passes.edit import Editor, constant_of, refusal
 
 
 def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -37,15 +38,8 @@ def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]
         raise refusal(node, "inputs after the head's sink are unknown here")
     if len(node.outputs) > 3 and (node.outputs[3].uses() or node.outputs[3].is_graph_output()):
         raise refusal(node, "its scores as an output are unknown here")
-    if key is None:
-        size = g.op("Div", _size(g, query, 2), g.ints([n + 2 * k]))
-        sizes = g.op("Mul", g.op("Concat", size, size, size, axis=0), g.ints([n, k, k]))
-        query, key, value = g.ops("Split", [query, sizes], 3, axis=2)
-    q, new_key, new_value = (
-        g.op("Transpose", g.op("Reshape", x, g.ints([0, 0, heads, -1])), perm=[0, 2, 1, 3])
-        for x, heads in ((query, n), (key, k), (value, k))
-    )
-    rows = _size(g, query, 1)
+    q, new_key, new_value = _heads(g, query, key, value, n, k)
+    rows = _size(g, q, 2)
     whole = g.op("Reshape", g.op("Cast", total, to=7), g.ints([1]))
     counts = g.op("Reshape", g.op("Cast", lengths, to=7), g.ints([-1]))
     behind = g.op("Add", counts, g.op("Sub", g.ints([1]), rows))
@@ -73,6 +67,71 @@ def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]
     )  # fmt: skip
     y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints([0, 0, -1]))
     return [y, keys, values]
+
+
+def sparse_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]:
+    """Inputs: query [B, S, N · H] (with keys and values beside it where those are left out), key and value
+    [B, S, K · H], past_key and past_value [B, K, P, H], the blocks that each row of blocks sees as CSR for
+    each layout (which heads take in turns), total_sequence_length, lengths of keys [B], cos_cache and
+    sin_cache. Outputs: [B, S, N · H], and keys and values in buffers of the same size.
+    """
+    query, key, value, *past = [*node.inputs, *[None] * 11][:5]
+    rows_of, columns_of, total, lengths, cos, sin = [*node.inputs, *[None] * 11][5:11]
+    n, k = attr_int(node, "num_heads", 0), attr_int(node, "kv_num_heads", 0)
+    size = attr_int(node, "sparse_block_size", 0)
+    starts, columns = constant_of(rows_of), constant_of(columns_of)
+    if starts is None or columns is None:
+        raise refusal(node, "its blocks are computed, and must be constants")
+    if not n or not k or n % k or size < 1 or starts.ndim != 2 or n % len(starts):
+        raise ModelError(
+            f"{label(node)}: num_heads {n} must be a multiple of kv_num_heads {k} and of the layouts, whose "
+            f"starts have shape {list(starts.shape)}; sparse_block_size is {size}."
+        )
+    blocks = starts.shape[1] - 1
+    seen_blocks = np.zeros((len(starts), blocks, blocks), np.bool_)
+    for layout, (first, own) in enumerate(zip(starts, columns, strict=True)):
+        for row in range(blocks):
+            seen_blocks[layout, row, own[first[row] : first[row + 1]]] = True
+    q, new_key, new_value = _heads(g, query, key, value, n, k)
+    rows = _size(g, q, 2)
+    counts = g.op("Reshape", g.op("Cast", lengths, to=7), g.ints([-1]))
+    whole = g.op("Reshape", g.op("Cast", total, to=7), g.ints([1]))
+    start = g.op("Where", g.op("Equal", rows, whole), g.ints([0]), g.op("Sub", counts, rows))
+    along = g.op("Range", g.constant(0, np.int64), g.op("Squeeze", rows), g.constant(1, np.int64))
+    row = g.op("Add", g.op("Unsqueeze", start, g.ints([1])), along)
+    if attr_int(node, "do_rotary", 0):
+        way, width = attr_int(node, "rotary_interleaved", 0), g.op("Shape", cos, start=1, end=2)
+        q, new_key = (_rotated(g, x, cos, sin, row, way, width) for x in (q, new_key))
+    keys, values = (
+        g.op("TensorScatter", old, new, start, axis=2)
+        for old, new in zip(past, (new_key, new_value), strict=True)
+    )
+    near = [g.op("Slice", x, g.ints([0]), whole, g.ints([2])) for x in (keys, values)]
+    column = g.op("Range", g.constant(0, np.int64), g.op("Squeeze", whole), g.constant(1, np.int64))
+    each = g.constant(np.tile(seen_blocks, (n // len(starts), 1, 1)))
+    size_of = g.constant(size, np.int64)
+    shown = g.op("Gather", each, g.op("Div", row, size_of), axis=1)  # [N, B, S, blocks]
+    shown = g.op("Gather", shown, g.op("Div", column, size_of), axis=3)
+    shown = g.op("Transpose", shown, perm=[1, 0, 2, 3])
+    shown = g.op("And", shown, g.op("LessOrEqual", column, g.op("Unsqueeze", row, g.ints([1, 3]))))
+    mask = g.op("Where", shown, g.number(0.0, query), g.number(float("-inf"), query))
+    y = g.op("Attention", q, *near, mask, scale=attr_float(node, "scale", 0.0) or None)
+    y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints([0, 0, -1]))
+    return [y, keys, values]
+
+
+def _heads(
+    g: Editor, query: ir.Value | None, key: ir.Value | None, value: ir.Value | None, n: int, k: int
+) -> list[ir.Value]:
+    """Queries [B, N, S, H], keys and values [B, K, S, H]; where those are left out the query holds them."""
+    if key is None:
+        size = g.op("Div", _size(g, query, 2), g.ints([n + 2 * k]))
+        sizes = g.op("Mul", g.op("Concat", size, size, size, axis=0), g.ints([n, k, k]))
+        query, key, value = g.ops("Split", [query, sizes], 3, axis=2)
+    return [
+        g.op("Transpose", g.op("Reshape", x, g.ints([0, 0, heads, -1])), perm=[0, 2, 1, 3])
+        for x, heads in ((query, n), (key, k), (value, k))
+    ]
 
 
 def _size(g: Editor, x: ir.Value | None, axis: int) -> ir.Value:
