@@ -17,7 +17,8 @@ import sympy
 import torch
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
-from ingot.capture.sizes import floor_div, functions
+from ingot.capture.bounds import functions
+from ingot.capture.sizes import floor_div
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder

@@ -18,9 +18,10 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 
+from ingot.capture.bounds import functions
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
-from ingot.capture.sizes import OneOf, SizeEnv, StaleRead, functions
+from ingot.capture.sizes import OneOf, SizeEnv, StaleRead
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 

@@ -23,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
+from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, functions, line_of
 from ingot.capture.where import asked_by_user, source_line, torch_expects
 from ingot.errors import ExportError
 
@@ -31,7 +32,6 @@ Size = int | torch.SymInt
 # Hints for sizes that only the run knows (the number of selected rows …): unusual, so that they equal
 # nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
-_INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
 
 # Operators that fail in ONNX, or have no result of the size that others want, where torch's own refuse sizes.
@@ -378,7 +378,7 @@ class SizeEnv(ShapeEnv):
         e = self.canon(orig_expr)
         if e.is_number or e in (sympy.true, sympy.false):
             return e
-        if fallback_value is not None and isinstance(e, _INEQUALITIES):
+        if fallback_value is not None and isinstance(e, INEQUALITIES):
             implied = self._implied(e)
             found = fallback_value if implied is None else implied  # the general way: min(end, size)
             return sympy.true if found else sympy.false
@@ -491,11 +491,11 @@ class SizeEnv(ShapeEnv):
 
     def _implied(self, e: Any) -> bool | None:
         """Whether an inequality of one size follows from what was written down of that size."""
-        line = _line(e)
+        line = line_of(e)
         if line is None:
             return None
         if self._bounds_of[0] is not self.held or self._bounds_of[1] != len(self.held):
-            self._bounds_of = self.held, len(self.held), _bounds(self.held)
+            self._bounds_of = self.held, len(self.held), bounds_of(self.held)
         symbol, slope, constant = line
         low, high = self._bounds_of[2].get(symbol, (0, math.inf))
         ends = [slope * n + constant for n in (low, high) if n != math.inf]
@@ -570,7 +570,7 @@ class SizeEnv(ShapeEnv):
             return
         if isinstance(condition, sympy.Eq):
             opened = condition.xreplace(self.definitions)
-            bound = _as_bound(opened)
+            bound = as_bound(opened)
             if bound is not opened:
                 self._record(bound, by_user, True)
                 side, other = (
@@ -642,7 +642,7 @@ class SizeEnv(ShapeEnv):
             return
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
-            equation = _as_bound(equation)
+            equation = as_bound(equation)
             lenient = not self._fails_by_itself()
             self.held[equation] = Guard(equation, source_line(), False, lenient, under=tuple(self.path))
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
@@ -666,68 +666,6 @@ class SizeEnv(ShapeEnv):
                 numbers[derived] = self._replace[derived] = e
         if numbers:
             self._replace = {k: v.xreplace(numbers) for k, v in self._replace.items()}
-
-
-def _line(condition: Any) -> tuple[Any, Any, Any] | None:
-    """An inequality of one size as `slope * size + constant >= 0`; None for anything else."""
-    if not isinstance(condition, _INEQUALITIES) or len(condition.free_symbols) != 1:
-        return None
-    (symbol,) = condition.free_symbols
-    greater = isinstance(condition, (sympy.Gt, sympy.Ge))
-    difference: Any = condition.lhs - condition.rhs if greater else condition.rhs - condition.lhs
-    if isinstance(condition, (sympy.Gt, sympy.Lt)):
-        difference -= 1
-    slope = difference.coeff(symbol)
-    constant = difference - slope * symbol
-    if not (slope.is_Integer and slope and constant.is_Integer):
-        return None
-    return symbol, int(slope), int(constant)
-
-
-def _bounds(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
-    """The least and the most that each size is by these conditions."""
-    found: dict[Any, tuple[Any, Any]] = {}
-    for symbol, slope, constant in filter(None, map(_line, conditions)):
-        low, high = found.get(symbol, (0, math.inf))
-        if slope > 0:
-            low = max(low, -(constant // slope))
-        else:
-            high = min(high, constant // -slope)
-        found[symbol] = low, high
-    return found
-
-
-def _as_min(e: Any) -> Any:
-    """n - max(a, b) as min(n - a, n - b): the length of a slice that counts from the end."""
-    highest_of = (sympy.Max, functions().Max)
-    if isinstance(e, highest_of) and len(e.args) == 2 and sympy.S.Zero in e.args:
-        least = _as_min(e.args[0] + e.args[1])
-        return least if least.is_nonnegative else e
-    highest = [t for t in e.args if isinstance(-t, highest_of)] if e.is_Add else []
-    if len(highest) != 1:
-        return e
-    rest = e - highest[0]
-    return sympy.Min(*(rest - a for a in (-highest[0]).args))
-
-
-def _as_bound(equation: Any) -> Any:
-    """min(n, s) == s says s <= n; an equation that its definitions made true or false stays."""
-    if not isinstance(equation, sympy.Eq):
-        return equation
-    left, right = map(_as_min, equation.args)
-    for side, other in ((left, right), (right, left)):
-        if isinstance(side, (sympy.Min, functions().Min)) and other in side.args:
-            rest = [a for a in side.args if a != other]
-            return And(*[sympy.Le(other, a) for a in rest])
-    return equation
-
-
-@functools.lru_cache(maxsize=1)
-def functions() -> Any:
-    """torch's own SymPy functions."""
-    from torch.utils._sympy import functions
-
-    return functions
 
 
 def floor_div(a: Any, b: Any) -> Any:

@@ -310,6 +310,19 @@ def reduce_(rt: Runtime, function: Any, items: Any, *start: Any) -> Any:
     return total
 
 
+@_for(sorted)
+def sorted_(rt: Runtime, items: Any, *, key: Any = None, reverse: Any = False) -> Any:
+    """sorted(items) of numbers, as many as the run says."""
+    if key is not None or rows_of(items) is None:
+        return sorted(items, key=key, reverse=reverse)
+    rows, kind = list_(rt, items).rows()
+    if rows.dim() > 1:
+        cannot_wait("sorts tensors of several elements")
+    made = TracedList()
+    made.become(torch.sort(rows, dim=0, descending=bool(reverse), stable=True).values, kind, rows)
+    return made
+
+
 @_for(list, tuple)
 def list_(rt: Runtime, *args: Any) -> Any:
     """list(items)."""

@@ -592,6 +592,12 @@ def rows_taken_apart_in_a_comprehension(x: T) -> T:
     return torch.stack([torch.stack(list(row.unbind())) for row in x])
 
 
+@case(*ROWS)
+def sorted_numbers(x: T) -> tuple[T, T]:
+    up = sorted(x[:, 0].tolist())
+    return torch.tensor(up), torch.tensor(sorted([row.sum().item() for row in x], reverse=True))
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""

@@ -1,0 +1,82 @@
+"""What conditions on sizes say of one size: an inequality as a line, the least and the most, an equation of
+minima as a bound.
+"""
+
+# SymPy and torch's functions for it are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import sympy
+from sympy.logic.boolalg import And
+
+INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
+
+
+def line_of(condition: Any) -> tuple[Any, Any, Any] | None:
+    """An inequality of one size as `slope * size + constant >= 0`; None for anything else."""
+    if not isinstance(condition, INEQUALITIES) or len(condition.free_symbols) != 1:
+        return None
+    (symbol,) = condition.free_symbols
+    greater = isinstance(condition, (sympy.Gt, sympy.Ge))
+    difference: Any = condition.lhs - condition.rhs if greater else condition.rhs - condition.lhs
+    if isinstance(condition, (sympy.Gt, sympy.Lt)):
+        difference -= 1
+    slope = difference.coeff(symbol)
+    constant = difference - slope * symbol
+    if not (slope.is_Integer and slope and constant.is_Integer):
+        return None
+    return symbol, int(slope), int(constant)
+
+
+def bounds_of(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
+    """The least and the most that each size is by these conditions."""
+    found: dict[Any, tuple[Any, Any]] = {}
+    for symbol, slope, constant in filter(None, map(line_of, conditions)):
+        low, high = found.get(symbol, (0, math.inf))
+        if slope > 0:
+            low = max(low, -(constant // slope))
+        else:
+            high = min(high, constant // -slope)
+        found[symbol] = low, high
+    return found
+
+
+def _as_min(e: Any) -> Any:
+    """n - max(a, b) as min(n - a, n - b): the length of a slice that counts from the end."""
+    highest_of = (sympy.Max, functions().Max)
+    if isinstance(e, highest_of) and len(e.args) == 2 and sympy.S.Zero in e.args:
+        least = _as_min(e.args[0] + e.args[1])
+        return least if least.is_nonnegative else e
+    highest = [t for t in e.args if isinstance(-t, highest_of)] if e.is_Add else []
+    if len(highest) != 1:
+        return e
+    rest = e - highest[0]
+    return sympy.Min(*(rest - a for a in (-highest[0]).args))
+
+
+def as_bound(equation: Any) -> Any:
+    """min(n, s) == s says s <= n; an equation that its definitions made true or false stays."""
+    if not isinstance(equation, sympy.Eq):
+        return equation
+    left, right = map(_as_min, equation.args)
+    for side, other in ((left, right), (right, left)):
+        if isinstance(side, (sympy.Min, functions().Min)) and other in side.args:
+            rest = [a for a in side.args if a != other]
+            return And(*[sympy.Le(other, a) for a in rest])
+    return equation
+
+
+@functools.lru_cache(maxsize=1)
+def functions() -> Any:
+    """torch's own SymPy functions."""
+    from torch.utils._sympy import functions
+
+    return functions
