@@ -35,6 +35,8 @@ class Memory:
     def __init__(self) -> None:
         self.arena = aligned(0)
         self.base = 0
+        #: the arena as integers of 64 bits
+        self.cells = memoryview(cast(Any, self.arena)).cast("q")
         #: what fits: bytes of the arena, bytes of scratch for each of so many threads
         self.arena_bytes, self.scratch_bytes, self.threads = -1, -1, 0
         self._scratch = aligned(0)
@@ -46,6 +48,7 @@ class Memory:
         if arena_bytes > self.arena_bytes:
             self.arena = aligned(arena_bytes)
             self.base, self.arena_bytes = self.arena.ctypes.data, arena_bytes
+            self.cells = memoryview(cast(Any, self.arena[: arena_bytes // 8 * 8])).cast("q")
         if scratch_bytes > self.scratch_bytes or threads > self.threads:
             if scratch_bytes > self.scratch_bytes:
                 # The 64: not all threads' at the same place in their caches.
@@ -85,8 +88,10 @@ class Instance:
         self._counters = counters
         self._rows_address = self._rows.ctypes.data
         self._row_bytes = self._rows.strides[0]
-        # Nothing but native steps, and nothing to check after them: one call does it all.
-        self._is_plain = [(0, len(self._rows))] == plan.parts and not plan.checks
+        #: nothing but native steps: one call does it all
+        self._is_plain = [(0, len(self._rows))] == plan.parts
+        #: where in the arena, in words, kernels note what must be refused, and what is said then
+        self._checks = [(plan.offset(check.flag) // 8, check.message) for check in plan.checks]
 
     def run(
         self,
@@ -117,23 +122,42 @@ class Instance:
             cells[word] = address_of(inputs[index]) + offset
         for word, index, offset in self._output_patches:
             cells[word] = address_of(outputs[index]) + offset
+        flags = memory.cells
+        for place, _ in self._checks:
+            flags[place] = 0
         if self._is_plain and times is None:
-            owner = (self, memory.scratches)
-            if team.threads > 1:
-                timed = self._pace.is_trial()
-                if self._pace.is_alone:
-                    team = self._solo = self._solo or Team(1, team.machine)
-                began = time.perf_counter() if timed else 0.0
-                team.run(self._rows_address, len(self._rows), memory.scratches_address, owner, plan.is_long)
-                if timed:
-                    self._pace.note(time.perf_counter() - began)
-                return
-            team.run(self._rows_address, len(self._rows), memory.scratches_address, owner, plan.is_long)
+            self._run_plain(memory, team)
+        else:
+            self._run_parts(inputs, outputs, memory, team, host, times)
+        for place, message in self._checks:
+            if flags[place]:
+                raise InputError(message)
+
+    def _run_plain(self, memory: Memory, team: Team) -> None:
+        """All steps in one call."""
+        owner, is_long = (self, memory.scratches), self.plan.is_long
+        if team.threads == 1:
+            team.run(self._rows_address, len(self._rows), memory.scratches_address, owner, is_long)
             return
-        flags = [_strided(memory.arena[plan.offset(check.flag) :], check.flag) for check in plan.checks]
-        for flag in flags:
-            flag[...] = 0
-        owner = (self, memory.scratches)
+        timed = self._pace.is_trial()
+        if self._pace.is_alone:
+            team = self._solo = self._solo or Team(1, team.machine)
+        began = time.perf_counter() if timed else 0.0
+        team.run(self._rows_address, len(self._rows), memory.scratches_address, owner, is_long)
+        if timed:
+            self._pace.note(time.perf_counter() - began)
+
+    def _run_parts(
+        self,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        memory: Memory,
+        team: Team,
+        host: HostEvaluate,
+        times: list[tuple[Row | HostStep, float]] | None,
+    ) -> None:
+        """Steps of native code and nodes of the host by turns; for `times` one by one."""
+        plan, owner = self.plan, (self, memory.scratches)
         for part in plan.parts:
             began = time.perf_counter()
             if isinstance(part, HostStep):
@@ -151,9 +175,6 @@ class Instance:
                 table = self._rows_address + row * self._row_bytes
                 team.run(table, 1, memory.scratches_address, owner, plan.is_long)
                 times.append((plan.row(row), time.perf_counter() - began))
-        for flag, check in zip(flags, plan.checks, strict=True):
-            if flag[()]:
-                raise InputError(check.message)
 
     def _evaluate(
         self,
