@@ -77,17 +77,19 @@ def _indexed(
     error = k.pointer("error")
     rows_move = all(classes[1 + a] in "bu" for a in range(axes))
 
-    def read(i: int, pointers: list[Value], column: Int, left: Int) -> Value:
+    def read(i: int, pointers: list[Value], column: Int, left: Int | None) -> Value:
         if classes[i] in "bu":
             return k.broadcast(load_element(k, pointers[i], dtypes[i], 1), lanes)
         if classes[i] == "c":
-            return load_element(k, pointers[i], dtypes[i], lanes, column, k.lanes_below(left, lanes))
+            mask = None if left is None else k.lanes_below(left, lanes)
+            return load_element(k, pointers[i], dtypes[i], lanes, column, mask)
         where = k.at(pointers[i], k.mul(column, rows.steps[i]), elements[i])
         return gather_element(k, where, dtypes[i], lanes, rows.steps[i], left)
 
-    def write(i: int, value: Value, pointers: list[Value], column: Int, left: Int) -> None:
+    def write(i: int, value: Value, pointers: list[Value], column: Int, left: Int | None) -> None:
         if classes[i] == "c":
-            store_element(k, value, pointers[i], dtypes[i], column, k.lanes_below(left, lanes))
+            mask = None if left is None else k.lanes_below(left, lanes)
+            store_element(k, value, pointers[i], dtypes[i], column, mask)
             return
         where = k.at(pointers[i], k.mul(column, rows.steps[i]), elements[i])
         scatter_element(k, value, where, dtypes[i], rows.steps[i], left)
@@ -110,12 +112,19 @@ def _indexed(
         indices = [load_element(k, pointers[1 + a], index_dtypes[a], 1) for a in range(axes)]
         pointers = [k.at(pointers[0], place_of(indices, 1, None), elements[0]), *pointers[1:]]
         source, target = (other, 0) if writes else (0, other)
-        with k.loop(0, count, lanes) as column:
-            left = k.sub(count, column)
+
+        def move(column: Int, left: Int | None) -> None:
             value = read(source, pointers, column, left)
             if combine != "none":
                 value = merged(read(target, pointers, column, left), value)
             write(target, value, pointers, column, left)
+
+        whole = k.sub(count, k.rem(count, 4 * lanes))
+        with k.loop(0, whole, 4 * lanes) as column:
+            for vector_number in range(4):
+                move(k.add(column, vector_number * lanes), None)
+        with k.loop(whole, count, lanes) as column:
+            move(column, k.sub(count, column))
 
     def move_lanes(pointers: list[Value], count: Value) -> None:
         with k.loop(0, count, lanes) as column:
