@@ -58,7 +58,7 @@ class Recycled:
             ]
             try:
                 piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise MemoryError(f"no {size:,} bytes are left") from error
             with suppress(OSError):
                 piece.madvise(mmap.MADV_HUGEPAGE)

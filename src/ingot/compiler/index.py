@@ -22,6 +22,11 @@ from ingot.passes.edit import subgraphs_of
 
 #: Smaller weights are computed now, in bytes; larger ones when a kernel packs them.
 LEAST_LAZY = 1 << 16
+_OBJECT_MAKERS = frozenset(["ZipMap", "LabelEncoder"])
+#: They hand on elements of their first input.
+_MOVERS = frozenset(
+    ["ArrayFeatureExtractor", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"]
+)
 _PLACING = frozenset(["Concat", "Transpose", "Reshape"])
 
 # Now rather than when the first model is opened: what is imported with the session is not waited for later.
@@ -44,6 +49,8 @@ class Index:
     #: for each file that weights are mapped from, one of the arrays in it
     mapped: list[Array]
     subgraphs: dict[ir.Graph, Index] = field(default_factory=dict[ir.Graph, "Index"])
+    #: the position of the first of the nodes at the end that make strings and maps for the caller alone
+    late: int = 0
     #: values that each plan uses anew, for what only it knows of
     spare: list[ir.Value] = field(default_factory=list[ir.Value])
     #: the nodes that must run and who reads a value, by what is known (`Lowering` fills it in)
@@ -126,7 +133,48 @@ def index_graph(graph: ir.Graph | ir.Function, outer: dict[ir.Value, Facts] | No
         if value not in made:
             captured[value] = None
     index.captured = list(captured)
+    _put_late(index)
     return index
+
+
+def _put_late(index: Index) -> None:
+    """Move nodes that only the host computes, and whose results only such nodes and the caller read, to the
+    end: one plan then does what lies before them, and nothing is planned behind them.
+    """
+    objects = {value for value, facts in index.constants.items() if facts.dtype.kind == "O"}
+    makers: set[int] = set()
+    for position, node in enumerate(index.nodes):
+        if _makes_objects(node, objects):
+            makers.add(position)
+            objects.update(node.outputs)
+    readers: dict[ir.Value, list[int]] = {}
+    for position, reads in enumerate(index.reads) if makers else ():
+        for value in reads:
+            readers.setdefault(value, []).append(position)
+    late: set[int] = set()
+    for position in sorted(makers, reverse=True):
+        if all(
+            reader in late for value in index.nodes[position].outputs for reader in readers.get(value, ())
+        ):
+            late.add(position)
+    index.late = len(index.nodes) - len(late)
+    if not late:
+        return
+    order = sorted(range(len(index.nodes)), key=lambda position: (position in late, position))
+    index.nodes, index.ops, index.reads = (
+        [index.nodes[position] for position in order],
+        [index.ops[position] for position in order],
+        [index.reads[position] for position in order],
+    )
+
+
+def _makes_objects(node: ir.Node, objects: set[ir.Value]) -> bool:
+    """Whether a node makes strings or maps, as far as its attributes and inputs say."""
+    if node.op_type in _OBJECT_MAKERS:
+        return node.op_type == "ZipMap" or "values_strings" in node.attributes
+    if node.op_type == "Cast" and not node.domain:
+        return node.attributes.get_int("to", 0) == ir.DataType.STRING
+    return node.op_type in _MOVERS and bool(node.inputs) and node.inputs[0] in objects
 
 
 def _mapped(constants: dict[ir.Value, Facts]) -> list[Array]:

@@ -240,6 +240,10 @@ def checked_indices(node: ir.Node, indices: Array, size: int, from_end: bool = T
     Raises `InputError` naming the first index that is outside.
     """
     least = -size if from_end else 0
+    if indices.size == 1:  # of a single row: a fifth of the time
+        index = int(indices.item())
+        if 0 <= index < size:
+            return indices
     if indices.size and (int(indices.min()) < least or int(indices.max()) >= size):
         wrong = int(indices[(indices < least) | (indices >= size)].flat[0])
         raise InputError(
@@ -274,7 +278,7 @@ class Gather(Op):
         x = present(inputs, 0)
         axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
         indices = checked_indices(node, present(inputs, 1), x.shape[axis])
-        return [np.asarray(np.take(x, indices.astype(np.intp), axis))]
+        return [np.asarray(x.take(indices.astype(np.intp, copy=False), axis))]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """One known index is a view; otherwise a kernel that copies rows, or elements."""

@@ -213,13 +213,17 @@ class ZipMap(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """One row, and so one map in the list, for an input of one dimension."""
         x = present(inputs, 0)
-        strings = strings_of(node, "classlabels_strings")
-        labels: list[Any] = (
-            list(attr_ints(node, "classlabels_int64s") or ()) if strings is None else strings.tolist()
-        )
+        found: Any = node.meta.get(_CACHE)
+        labels = cast("list[Any] | None", found)
+        if labels is None:
+            strings = strings_of(node, "classlabels_strings")
+            labels = (
+                list(attr_ints(node, "classlabels_int64s") or ()) if strings is None else strings.tolist()
+            )
+            node.meta[_CACHE] = labels
         if x.ndim not in (1, 2) or x.shape[-1] != len(labels):
             raise shape_error(
                 node, f"the input has shape {show(x.shape)}, and there are {len(labels)} labels"
             )
-        rows = np.atleast_2d(x).tolist()
-        return cast("list[Array]", [[dict(zip(labels, row, strict=True)) for row in rows]])
+        rows: list[Any] = x.tolist() if x.ndim == 2 else [x.tolist()]
+        return cast("list[Array]", [[dict(zip(labels, row)) for row in rows]])  # noqa: B905  (seen above)

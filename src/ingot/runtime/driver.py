@@ -43,6 +43,7 @@ from ingot.ops.registry import (
     Array,
     Bound,
     Facts,
+    Op,
     evaluated,
     evaluated_late,
     label,
@@ -125,6 +126,8 @@ class Stage:
     free: list[Instance] = field(default_factory=list[Instance])
     next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
     is_large: bool = field(init=False)
+    #: how runs go on behind it, where that is known
+    ending: Ending | None = None
 
     def __post_init__(self) -> None:
         self.is_large = any(math.prod(shape) * dtype.itemsize >= LARGE for shape, dtype in self.results)
@@ -138,9 +141,49 @@ class Stage:
             for shape, dtype in self.results
         ]
 
+    def constant(self, value: ir.Value) -> Array:
+        """A value that no run computes."""
+        return _value(self.known.get(value) or self.index.constants[value])
+
     def evaluate(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
         """A node of the plan that NumPy computes."""
         return evaluated(self.index.ops[position], self.index.nodes[position], inputs)
+
+
+class Ending:
+    """The nodes behind a stage that starts with the graph, once they have run: what runs for other data of
+    the same shapes have left to do.
+    """
+
+    def __init__(self, stage: Stage, feeds: Sequence[ir.Value]) -> None:
+        index = stage.index
+        places = {value: place for place, value in enumerate((*stage.outputs, *feeds))}
+        late = range(stage.stop, len(index.nodes))
+        made = {value for position in late for value in index.nodes[position].outputs}
+        wanted = [value for position in late for value in index.reads[position]]
+        constants = [v for v in dict.fromkeys([*wanted, *index.outputs]) if v not in made and v not in places]
+        places.update({value: len(places) + place for place, value in enumerate(constants)})
+        self._constants = [stage.constant(value) for value in constants]
+        self._steps: list[tuple[Op, ir.Node, list[int | None]]] = []
+        for position in late:
+            node = index.nodes[position]
+            inputs = [None if value is None else places[value] for value in node.inputs]
+            self._steps.append((index.ops[position], node, inputs))
+            for value in node.outputs:
+                places[value] = len(places)
+        #: where each output is, and whether it is nobody else's
+        self._results: list[tuple[int, bool]] = []
+        fresh = set(range(len(stage.outputs)))
+        for value in index.outputs:
+            self._results.append((places[value], places[value] in fresh))
+            fresh.discard(places[value])
+
+    def run(self, outputs: Sequence[Array], feeds: Sequence[Array]) -> list[Array]:
+        """The graph's outputs, from those of the stage."""
+        work: list[Any] = [*outputs, *feeds, *self._constants]
+        for op, node, inputs in self._steps:
+            work += evaluated(op, node, [None if place is None else work[place] for place in inputs])
+        return [work[place] if fresh else _copy(work[place]) for place, fresh in self._results]
 
 
 Stages: TypeAlias = "OrderedDict[Hashable, Stage | Question]"
@@ -191,8 +234,11 @@ class Driver:
         """
         shapes = _shapes(feeds)
         known = _planned(self._stages.get(shapes), feeds)
-        if known is not None and known.is_whole and record is None and len(self._stages) == 1:
-            return self._run_stage(known, feeds, None)  # the usual case: the same shapes as ever
+        if known is not None and record is None and len(self._stages) == 1:  # the usual case: as ever
+            if known.is_whole:
+                return self._run_stage(known, feeds, None)
+            if known.ending is not None:
+                return known.ending.run(self._run_stage(known, feeds, None), feeds)
         values, arrays, stages = self._feeds, list(feeds), self._stages
         index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
@@ -211,17 +257,17 @@ class Driver:
             alive.update(
                 (v, a) for v, a in zip(values, arrays, strict=True) if last_use.get(v, -1) >= stage.stop
             )
+            if index is self.index and stage.stop >= index.late and not stage.bounds:
+                return self._finish(stage, alive, outputs, record, not start)
             if stage.bounds:
                 count = int(outputs[-1])
                 alive.update((v, bound.cut(alive[v], count)) for v, bound in stage.bounds.items())
             else:
-                made = self._stop(stage, alive, record)
+                made = self._stop(stage, stage.stop, alive, record)
                 alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
             start = stage.stop + 1
             if start == len(index.nodes):  # nothing is left that a plan would compute
-                results = _handed_out(stage, alive, outputs)
-                self._require_declared(index, [getattr(result, "dtype", None) for result in results])
-                return results
+                return self._handed_out(stage, alive, outputs)
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
             given, stages = stage.known, stage.next
@@ -441,20 +487,58 @@ class Driver:
             stage.free.append(instance)
         return outputs
 
-    def _stop(self, stage: Stage, alive: dict[ir.Value, Array], record: Record | None) -> Sequence[Array]:
-        """What the node that ended the stage makes on the host; how long it took is noted in `record`."""
+    def _finish(
+        self,
+        stage: Stage,
+        alive: dict[ir.Value, Array],
+        fresh: Sequence[Array],
+        record: Record | None,
+        starts: bool,
+    ) -> list[Array]:
+        """The nodes behind the stage, which make strings and maps for the caller; then all outputs. starts:
+        the stage begins with the graph.
+        """
+        nodes = stage.index.nodes
+        for position in range(stage.stop, len(nodes)):
+            made = self._stop(stage, position, alive, record)
+            alive.update(zip(nodes[position].outputs, made, strict=False))
+        results = self._handed_out(stage, alive, fresh)
+        if starts and stage.ending is None:
+            stage.ending = Ending(stage, self._feeds)
+        return results
+
+    def _stop(
+        self, stage: Stage, position: int, alive: dict[ir.Value, Array], record: Record | None
+    ) -> Sequence[Array]:
+        """What a node behind the stage makes on the host; how long it took is noted in `record`."""
         if record is None:
-            return self._evaluate(stage.index, stage.stop, alive, stage.known, None)
+            return self._evaluate(stage.index, position, alive, stage.known, None)
         began, inner = time.perf_counter(), Record()
-        made = self._evaluate(stage.index, stage.stop, alive, stage.known, inner)
+        made = self._evaluate(stage.index, position, alive, stage.known, inner)
         seconds = time.perf_counter() - began
-        record.kinds[stage.stop] = "host"
-        record.seconds.setdefault(stage.stop, []).append(seconds)
+        record.kinds[position] = "host"
+        record.seconds.setdefault(position, []).append(seconds)
         # The steps of its bodies stand for themselves; the node keeps what is left.
         own = seconds - sum(part for *_, part in inner.steps)
-        record.steps.append((stage.index, stage.stop, own))
+        record.steps.append((stage.index, position, own))
         record.steps.extend(inner.steps)
         return made
+
+    def _handed_out(self, stage: Stage, alive: dict[ir.Value, Any], fresh: Sequence[Array]) -> list[Array]:
+        """All outputs of the graph. fresh: arrays that are nobody else's; the others may be the caller's own,
+        the session's constants, or part of larger memory, and are copied.
+        """
+        own = {id(array) for array in fresh}
+        results: list[Array] = []
+        for value in stage.index.outputs:
+            found = alive[value] if value in alive else stage.constant(value)
+            if id(found) in own:
+                own.remove(id(found))
+            else:
+                found = _copy(found)
+            results.append(found)
+        self._require_declared(stage.index, [getattr(result, "dtype", None) for result in results])
+        return results
 
     # ---- the host ------------------------------------------------------------------------------------------
 
@@ -546,22 +630,6 @@ def _last_uses(index: Index) -> dict[ir.Value, int]:
     return last
 
 
-def _handed_out(stage: Stage, alive: dict[ir.Value, Any], fresh: Sequence[Array]) -> list[Array]:
-    """All outputs of the graph. fresh: arrays that are nobody else's; the others may be the caller's own, the
-    session's constants, or part of larger memory, and are copied.
-    """
-    own, constants = {id(array) for array in fresh}, stage.known | stage.index.constants
-    results: list[Array] = []
-    for value in stage.index.outputs:
-        found = alive[value] if value in alive else _value(constants[value])
-        if id(found) in own:
-            own.remove(id(found))
-        else:
-            found = copy.copy(found) if _is_object(found) else np.array(found, order="C")
-        results.append(found)
-    return results
-
-
 def _too_large(
     values: Sequence[ir.Value], results: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 ) -> ShapeError:
@@ -591,6 +659,10 @@ def _take(free: list[T]) -> T | None:
         return free.pop()
     except IndexError:
         return None
+
+
+def _copy(value: Any) -> Any:
+    return copy.copy(value) if _is_object(value) else np.array(value, order="C")
 
 
 def _is_object(value: Any) -> bool:
