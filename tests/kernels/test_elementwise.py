@@ -319,3 +319,25 @@ def test_wrong_dtypes_are_refused() -> None:
 def test_an_expression_cannot_use_a_value_before_it_is_computed() -> None:
     with pytest.raises(ValueError, match="before"):
         Expression(("float32",), (Step("Add", (0, 1), "float32"),), (1,))
+
+
+@each_machine
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint32"])
+def test_integers_are_divided_to_the_last_digit(dtype: str, machine: Machine) -> None:
+    bounds, rng = np.iinfo(dtype), np.random.default_rng(0)
+    near = {int(bound) + step for bound in (bounds.min, bounds.max, 0) for step in range(-3, 4)}
+    edges = np.array([v for v in near if bounds.min <= v <= bounds.max], dtype)
+    a, b = (grid.ravel() for grid in np.meshgrid(edges, edges))
+    a = np.concatenate([a, rng.integers(bounds.min, bounds.max, 3000, dtype, endpoint=True)])
+    b = np.concatenate([b, rng.integers(bounds.min, bounds.max, 1500, dtype, endpoint=True)])
+    b = np.concatenate([b, rng.integers(max(bounds.min, -99), 99, 1500, dtype)])
+    wanted: list[list[int]] = [[], []]
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        quotient = 0 if y == 0 else abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
+        wanted[0].append(quotient)
+        wanted[1].append(0 if y == 0 else x - y * quotient)
+    for op, attrs, exact in (("Div", (), wanted[0]), ("Mod", (("fmod", 1),), wanted[1])):
+        out = new(a.shape, dtype)
+        expression = Expression((dtype, dtype), (Step(op, (0, 1), dtype, attrs),), (2,))
+        (got,) = run_calls(elementwise(expression, [put(a), put(b)], [out], machine), out, machine=machine)
+        np.testing.assert_array_equal(got, np.array([x % 2**64 for x in exact], np.uint64).astype(dtype))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ingot.codegen import circular, hyperbolic, library, math
-from ingot.codegen.builder import F32, I1, I32, Builder, Value, element_of, lanes_of, vector
+from ingot.codegen.builder import F32, F64, I1, I32, Builder, Value, element_of, lanes_of, vector
 from ingot.codegen.elements import (
     FLOATS,
     INTEGERS,
@@ -125,6 +125,15 @@ def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
     """Integer division or remainder. x / 0 is 0, and the lowest number / -1 wraps; both would trap."""
     a, b = Lanes(k, xs[0]), Lanes(k, xs[1])
     zero = b.equals(0)
+    if dtype in ("int8", "int16", "int32"):
+        # Vectors of integers have no division. float64 has all digits of these, and no quotient is nearer to the
+        # next integer than its rounding.
+        safe = b.constant(1).where(k.ir.or_(zero, b.equals(-1)), b)
+        real = vector(F64, lanes_of(a.type))
+        ratio = k.ir.fdiv(k.ir.sitofp(a.value, real), k.ir.sitofp(safe.value, real))
+        quotient = (-a).where(b.equals(-1), Lanes(k, k.ir.fptosi(ratio, a.type)))
+        result = quotient if name == "div" else a - quotient * b
+        return a.constant(0).where(zero, result).value
     if not is_signed(dtype):
         emit = k.ir.udiv if name == "div" else k.ir.urem
         return a.constant(0).where(zero, Lanes(k, emit(a.value, b.constant(1).where(zero, b).value))).value
