@@ -126,8 +126,8 @@ def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
     a, b = Lanes(k, xs[0]), Lanes(k, xs[1])
     zero = b.equals(0)
     if dtype in ("int8", "int16", "int32"):
-        # Vectors of integers have no division. float64 has all digits of these, and no quotient is nearer to the
-        # next integer than its rounding.
+        # Vectors of integers have no division. float64 has all digits of these, and no quotient is nearer
+        # to the next integer than its rounding.
         safe = b.constant(1).where(k.ir.or_(zero, b.equals(-1)), b)
         real = vector(F64, lanes_of(a.type))
         ratio = k.ir.fdiv(k.ir.sitofp(a.value, real), k.ir.sitofp(safe.value, real))
