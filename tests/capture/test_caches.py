@@ -93,7 +93,7 @@ def test_the_caller_s_object_stays_as_it_was() -> None:
 
 
 class Shortcut(nn.Module):
-    """Another way for one row, whose word no ONNX value can be."""
+    """Another way for one row, chosen as a set: no ONNX value can be that."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -101,8 +101,8 @@ class Shortcut(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Sums of rows."""
-        way = "short" if x.shape[0] == 1 else "long"
-        return x[0] * self.factor if way == "short" else x.sum(0)
+        way = {"short"} if x.shape[0] == 1 else {"long"}
+        return x[0] * self.factor if "short" in way else x.sum(0)
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, "tried"), (2.0, "checked")])
@@ -126,8 +126,8 @@ class Shorter(nn.Module):
 
     def forward(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Sums of both."""
-        way = "empty" if keys.shape[0] == 0 else "some"
-        return values + keys[: values.shape[0]] if way == "some" else values
+        way = {"empty"} if keys.shape[0] == 0 else {"some"}
+        return values + keys[: values.shape[0]] if "some" in way else values
 
 
 def test_sizes_outside_of_the_example_keep_to_bounds() -> None:

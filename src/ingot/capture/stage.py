@@ -161,6 +161,8 @@ class Runtime:
         """`a is b`."""
         if isinstance(a, Word) or isinstance(b, Word):
             return called(self.same, (a, b), {})
+        if isinstance(a, Choice) or isinstance(b, Choice):
+            return _of_either(self.same, a, b)
         if isinstance(a, Maybe) and b is None:
             return a.is_none
         for x, y in ((a, b), (b, a)):
@@ -481,14 +483,17 @@ class Runtime:
 
     def equal(self, a: Any, b: Any) -> Any:
         """`a == b`, element by element where lists hold what only the run knows."""
+        if isinstance(a, Choice) or isinstance(b, Choice):
+            return _of_either(self.equal, a, b)
         if isinstance(a, Word) or isinstance(b, Word):
             return called(self.equal, (a, b), {})
         return standins.equal(self, a, b)
 
     def unequal(self, a: Any, b: Any) -> Any:
         """`a != b`."""
-        lists = isinstance(a, (list, tuple, torch.SymBool, Word)) or isinstance(b, (torch.SymBool, Word))
-        return self.opposite(self.equal(a, b)) if lists else a != b
+        undecided = (torch.SymBool, Word, Choice)
+        staged = isinstance(a, (list, tuple, *undecided)) or isinstance(b, undecided)
+        return self.opposite(self.equal(a, b)) if staged else a != b
 
     def matched(self, subject: Any) -> Any:
         """What a `match` that stays Python's looks at."""
@@ -555,6 +560,17 @@ class Runtime:
 
 
 RUNTIME = Runtime()
+
+
+def _of_either(compared: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """What a comparison gives of the one or the other function that a condition chooses."""
+    choice, swapped = (a, False) if isinstance(a, Choice) else (b, True)
+    rest = a if swapped else b
+
+    def of(function: Any) -> Callable[[], Any]:
+        return lambda: compared(rest, function) if swapped else compared(function, rest)
+
+    return RUNTIME.choose(choice.condition, of(choice.then), of(choice.other))
 
 
 def _nothing() -> None:

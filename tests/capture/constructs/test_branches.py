@@ -41,6 +41,16 @@ def if_with_annotated_variables(x: T) -> T:
 
 
 @case(*SIGNS)
+def a_function_that_was_chosen_is_asked_for(x: T) -> T:
+    way = torch.exp if x.sum() > 0 else torch.neg
+    size = int if x.shape[0] == 1 else str
+    y = x * 2 if way is torch.exp else x - 1
+    if size is not str:
+        y = y * 3
+    return y + 1 if torch.neg != way else y
+
+
+@case(*SIGNS)
 def if_alone(x: T) -> T:
     if x.sum() > 0:
         x = x * 2
