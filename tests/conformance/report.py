@@ -58,12 +58,13 @@ BeamSearch, GreedySearch and Sampling behind an encoder, and SparseAttention who
 
 Files that ONNX Runtime's optimiser has written: of the operators that it puts between integers
 (com.microsoft's QLinear*, QGemm, QAttention, DynamicQuantizeMatMul …) each gives the same integers here as
-there, given the same inputs, but a Softmax's share at the middle of two. QLinearSoftmax counts in whole parts
-of 1, whose number is rounded down (254 for the usual scale of 1 / 255), and saturates where ONNX Runtime's
-int8 one overflows. Whole files of integers may still be some percent apart, as ONNX Runtime's own answers are
-from one optimisation level or thread count to another: the last bit of a float decides which of two integers
-a value becomes, and what follows amplifies it. Normalisations of float16 and bfloat16 round their result
-once, as ONNX Runtime does; `onnx.reference` rounds between their steps.
+there, given the same inputs, but a Softmax's share or the average of a window at the middle of two.
+QLinearSoftmax counts in whole parts of 1, whose number is rounded down (254 for the usual scale of 1 / 255),
+and saturates where ONNX Runtime's int8 one overflows. Whole files of integers may still be some percent
+apart, as ONNX Runtime's own answers are from one optimisation level or thread count to another: the last bit
+of a float decides which of two integers a value becomes, and what follows amplifies it. Normalisations of
+float16 and bfloat16 round their result once, as ONNX Runtime does;
+`onnx.reference` rounds between their steps.
 """
 
 

@@ -2,8 +2,8 @@
 what they compute, and weights of a few bits in blocks.
 
 Where ONNX Runtime computes in float32 between integers, the same steps are taken in the same order, so that
-results are the same bits; where it takes another way for the same sums (Softmax), a value at the middle
-between two steps may take either.
+results are the same bits; where sums are added up in another order (windows of averages, Softmax), a value
+at the middle between two steps may take either.
 """
 
 from __future__ import annotations
