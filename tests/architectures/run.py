@@ -150,7 +150,7 @@ def _forked(measure: Callable[[Any], tuple[str, str]], config_class: Any) -> tup
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the CPU: others may be at work
         quiet = io.StringIO()
         with warnings.catch_warnings(), contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
             warnings.simplefilter("ignore")
@@ -163,7 +163,7 @@ def _forked(measure: Callable[[Any], tuple[str, str]], config_class: Any) -> tup
         text = pipe.read()
     _, status = os.waitpid(pid, 0)
     if not text:
-        return "crash", f"the process ended with status {status} ({SECONDS} s are allowed)"
+        return "crash", f"the process ended with status {status} ({SECONDS} s of the CPU are allowed)"
     status_, reason = json.loads(text)
     return status_, reason
 

@@ -57,7 +57,7 @@ def before_check(condition: Any, recorder: Recorder) -> bool:
     if not depends_on_data(recorder, condition):
         return False
     if not called_by_user("_check"):
-        if inside_try() and recorder.env.known(condition) is None:
+        if inside_try(of_operator=True) and recorder.env.known(condition) is None:
             refuse_catching("an operator's operands may not fit each other")
         return False
     require(recorder, recorder.sizes.scalar_of(condition), f"`{line()}`")

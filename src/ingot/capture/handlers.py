@@ -21,27 +21,37 @@ from ingot.capture.where import is_user_code
 _RECORDING = str(Path(__file__).with_name("recording.py"))
 
 
-def inside_try() -> bool:
-    """Whether a frame of the model's is inside the body of a `try`."""
+# What operators never raise, whatever sizes they are given.
+_NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
+
+
+def inside_try(of_operator: bool = False) -> bool:
+    """Whether a frame of the model's is inside the body of a `try`.
+
+    of_operator: only of one that may catch what an operator raises that is given sizes that do not fit
+    """
     at: FrameType | None = sys._getframe(1)
     while at is not None:
         if at.f_code.co_filename == _RECORDING and at.f_code.co_name == "record":
             return False
-        if is_user_code(at.f_code) and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code)):
+        if is_user_code(at.f_code) and any(
+            start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator)
+        ):
             return True
         at = at.f_back
     return False
 
 
 @lru_cache(maxsize=4096)
-def _bodies(code: CodeType) -> tuple[tuple[int, int], ...]:
+def _bodies(code: CodeType, of_operator: bool) -> tuple[tuple[int, int], ...]:
     """Where the bodies of `try` statements that catch are in a function's code: not those of `with`, nor of
     `finally` alone.
     """
     entries: list[Any] = dis._parse_exception_table(code)  # type: ignore[attr-defined]
     if not entries:
         return ()
-    names = {i.offset: i.opname for i in dis.get_instructions(code)}
+    instructions = {i.offset: i for i in dis.get_instructions(code)}
+    names = {offset: i.opname for offset, i in instructions.items()}
     order = sorted(names)
     after = dict(itertools.pairwise(order))
     found: list[tuple[int, int]] = []
@@ -51,8 +61,21 @@ def _bodies(code: CodeType) -> tuple[tuple[int, int], ...]:
             if names.get(at) == "POP_TOP":  # `except:`
                 found.append((entry.start, entry.end))
                 continue
-            while names.get(at, "").startswith(("LOAD_", "BUILD_TUPLE", "CACHE")):
-                at = after.get(at, -1)
-            if names.get(at) == "CHECK_EXC_MATCH":
+            caught, at = _caught(instructions, after, at)
+            while of_operator and names.get(at) == "CHECK_EXC_MATCH" and caught in _NEVER_OF_SIZES:
+                other = instructions[after[at]].argval  # the next `except`, where it is none of these
+                if names.get(other) == "POP_TOP":  # `except:`
+                    break
+                caught, at = _caught(instructions, after, other)
+            if names.get(at) in ("CHECK_EXC_MATCH", "POP_TOP"):
                 found.append((entry.start, entry.end))
     return tuple(found)
+
+
+def _caught(instructions: dict[int, Any], after: dict[int, int], at: int) -> tuple[str, int]:
+    """The name of the one class that an `except` catches, and where it is compared."""
+    loaded: list[str] = []
+    while at in instructions and instructions[at].opname.startswith(("LOAD_", "BUILD_TUPLE", "CACHE")):
+        loaded.append(str(instructions[at].argval))
+        at = after.get(at, -1)
+    return (loaded[0] if len(loaded) == 1 else ""), at

@@ -186,7 +186,7 @@ def _defaults(func: Any) -> dict[str, Any]:
 def _refuse_if_caught(args: Any, error: Exception) -> None:
     """An operation fails for the example's sizes inside a `try`: which way the model goes is not known."""
     sizes = [d for a in args if isinstance(a, torch.Tensor) for d in a.shape]
-    if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try():
+    if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try(of_operator=True):
         refuse_catching(str(error).splitlines()[0])
 
 
