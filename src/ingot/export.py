@@ -195,19 +195,16 @@ def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, 
 def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Report]:
     from ingot.capture.attempt import without_branches_of_the_example
     from ingot.trial import draws_of
-    from ingot.verify import tried_outside, verify_capture
+    from ingot.verify import verify_capture
 
     # Whether the wider one is right shows in values, which are not compared where they are drawn.
     wider = None if draws_of(captured) else without_branches_of_the_example(captured)
     if wider is not None:
         try:
-            # first: the example itself may take the other way, to the same end
-            wider = tried_outside(wider, runner=runner)
             return wider, verify_capture(wider, runner=runner)
         except VerificationError:
             pass  # the branch that the example took matters
-    report = verify_capture(captured, runner=runner)
-    return tried_outside(captured, runner=runner), report
+    return captured, verify_capture(captured, runner=runner)
 
 
 def announced(a: Assumption) -> bool:

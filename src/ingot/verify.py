@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,6 @@ from ingot.trial import (
     Report,
     Runner,
     Trial,
-    draws_of,
     ingot_runner,
     not_compared,
     reference_outputs,
@@ -35,12 +32,10 @@ from ingot.trial import (
 )
 
 if TYPE_CHECKING:
-    from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
 
 OTHER_SHAPES = 3
 DRAWS = 200
-DRAWS_OUTSIDE = 8
 SEARCH_SECONDS = 10.0  # for inputs that take other sides of branches
 CALLS_IN_A_ROW = 3  # compared where the model has state
 
@@ -228,41 +223,3 @@ def _compare_sides(trial: Trial, rng: np.random.Generator) -> None:
         f"no input was found for {where}: {some(sorted(sides), ', or ')}"
         for where, sides in sorted(lines.items())
     ]
-
-
-def tried_outside(captured: Capture, *, runner: Runner = ingot_runner, seed: int = 0) -> Capture:
-    """The capture, with those branches on sizes `tried`, and no longer checked by the graph, that make no
-    difference to its results.
-
-    A model that has another way for a single token, or for an empty past, often says so for speed alone:
-    where a branch followed the example, the module and the exported model are compared at sizes that take the
-    other way.
-    """
-    from ingot.capture.attempt import branches
-    from ingot.capture.checks import lift
-    from ingot.capture.sample import sampled_inputs, sizes_outside
-
-    rows = {guard: found for guard, found in branches(captured) if found.status == "checked"}
-    if not rows or draws_of(captured):  # of values that are not compared nobody knows that they are equal
-        return captured
-    unchecked = captured.model.clone()
-    lift(unchecked, {str(guard.condition) for guard in rows})
-    rng = np.random.default_rng(seed)
-    equal: dict[Assumption, Assumption] = {}
-    harmless: set[str] = set()
-    later = CALLS_IN_A_ROW if captured.recording.states else 1
-    for guard, found in rows.items():
-        trial = Trial(captured, captured.original, runner, None, Report([Case({}, {})]), model=unchecked)
-        try:
-            for sizes in itertools.islice(sizes_outside(captured, guard), DRAWS_OUTSIDE):
-                inputs = [sampled_inputs(captured, sizes, rng) for _ in range(later)]
-                trial.compare(inputs, sizes)
-                if len(trial.report.cases) > OTHER_SHAPES:
-                    break
-        except VerificationError:
-            continue
-        if len(trial.report.cases) > 1:
-            equal[found] = replace(found, status="tried")
-            harmless.add(str(guard.condition))
-    lift(captured.model, harmless)
-    return replace(captured, assumptions=[equal.get(a, a) for a in captured.assumptions])

@@ -238,7 +238,7 @@ def test_a_table_made_at_the_first_call_is_no_state() -> None:
             return x + self.table[: x.shape[0]]
 
     program = ingot.export(Positions(), (torch.randn(3, 4),))
-    assert [a.status for a in program.assumptions if a.kind == "state"] == ["tried"]
+    assert [(a.kind, a.status) for a in program.assumptions] == [("begins", "fixed")]
     np.testing.assert_array_equal(program(torch.zeros(5, 1))[:, 0], np.arange(5))
 
 
@@ -431,7 +431,7 @@ def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
         x = torch.randn(2, length, 3)
         (got,) = session.run(None, {"x": x.numpy()})
         np.testing.assert_allclose(got, Positions(False)(x).numpy(), rtol=1e-6)
-    (noted,) = [a for a in program.assumptions if a.kind == "state"]
+    (noted,) = [a for a in program.assumptions if a.kind == "begins"]
     assert "'table' is changed in forward as sizes decide" in noted.what
     with pytest.raises(ExportError, match="state"):
         ingot.export(Positions(True), (torch.randn(2, 5, 3),))

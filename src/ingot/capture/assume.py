@@ -24,7 +24,7 @@ Kind = Literal[
     "values",
     "output",
 ]
-Status = Literal["proved", "checked", "fixed", "tried"]
+Status = Literal["proved", "checked", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,15 @@ class Assumption:
             `argument`: a non-tensor argument kept at its value; `constant`: a Python value
             computed from tensors that never change (parameters, buffers); `input-changed`: the source
             writes into its input, the exported model leaves it alone; `state`: forward changes something that
-            outlives the call; `begins`: a number that forward changes as sizes decide, of which every call of
-            the model finds what the module held at the export; `random`: each run of the exported model draws
+            outlives the call; `begins`: a number or table that forward changes as sizes decide, of which
+            every call of the model finds what the module held at the export; `random`: each run draws
             numbers of its own, which no seed of PyTorch's repeats; `values`: PyTorch raises for some contents
             of tensors, the exported model does not; `output`: a number or text that the module returns stays
             what it was, and is no output of the model
     where   file:line in the user's code, or the argument's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `checked`: the graph itself fails when it does not hold; `fixed`:
-            the model is narrower than its source, which its declared inputs show, or this line; `tried`: the
-            module itself was run where it does not hold, and the model is the same function there
+            the model is narrower than its source, which its declared inputs show, or this line
     """
 
     kind: Kind

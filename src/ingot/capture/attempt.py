@@ -30,7 +30,6 @@ from ingot.capture.run import Call
 from ingot.capture.scalars import Symbolic
 from ingot.capture.settled import settle
 from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild
-from ingot.capture.sizes import Guard
 from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins, refusal
@@ -438,7 +437,7 @@ def _misses_the_example(recording: Recording, table: DimTable) -> bool:
     example |= {s: table.numbers[name] for s, name in env.numbers.items()}
     known = env.at(example)
     return any(
-        guard.condition.xreplace(known) == False  # noqa: E712  (a SymPy object)
+        guard.whole.xreplace(known) == False  # noqa: E712  (a SymPy object)
         for guard in env.held.values()
         if guard.by_user
     )
@@ -498,7 +497,7 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
     for symbol, (kept, where, _) in env.unified.items():
         what = f"dimension {env.names[symbol]!r} equals {env.names[kept]!r}"
         found.append(Assumption("unified", where, what, "fixed"))
-    found.extend(a for _, a in _conditions(recording))
+    found.extend(_conditions(recording))
     for name, (low, high) in table.ranges.items():
         bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
         leaned = any(env.names[s] == name for s in env.leaned)  # else nothing was decided by it
@@ -509,10 +508,10 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
     return list(dict.fromkeys(found))
 
 
-def _conditions(recording: Recording) -> Iterator[tuple[Guard, Assumption]]:
-    """What was taken to hold of sizes, as it was found and as it is told."""
+def _conditions(recording: Recording) -> Iterator[Assumption]:
+    """What was taken to hold of sizes."""
     for guard in recording.env.held.values():
-        condition = recording.env.expand(guard.condition)
+        condition = recording.env.expand(guard.whole)
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"
@@ -521,12 +520,7 @@ def _conditions(recording: Recording) -> Iterator[tuple[Guard, Assumption]]:
             if guard.by_user
             else "sizes that fit each other at this line"
         )
-        yield guard, Assumption("branch" if guard.by_user else kind, guard.where, what, "checked")
-
-
-def branches(captured: Capture) -> list[tuple[Guard, Assumption]]:
-    """The branches on sizes that followed the example."""
-    return [(guard, a) for guard, a in _conditions(captured.recording) if guard.by_user]
+        yield Assumption("branch" if guard.by_user else kind, guard.where, what, "checked")
 
 
 def readable(recording: Recording, condition: Any) -> str:

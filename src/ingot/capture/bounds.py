@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -47,6 +47,19 @@ def bounds_of(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
             high = min(high, constant // -slope)
         found[symbol] = low, high
     return found
+
+
+def follows(e: Any, bounds: Mapping[Any, tuple[Any, Any]]) -> bool | None:
+    """Whether an inequality of one size holds for all between its bounds, or for none."""
+    line = line_of(e)
+    if line is None:
+        return None
+    symbol, slope, constant = line
+    low, high = bounds.get(symbol, (0, math.inf))
+    ends = [slope * n + constant for n in (low, high) if n != math.inf]
+    if (len(ends) == 2 or slope > 0) and min(ends) >= 0:
+        return True
+    return False if (len(ends) == 2 or slope < 0) and max(ends) < 0 else None
 
 
 def _as_min(e: Any) -> Any:

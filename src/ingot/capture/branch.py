@@ -20,7 +20,7 @@ from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, kept, merged
 from ingot.capture.handlers import inside_try
 from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill
-from ingot.capture.request import refuse
+from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
 from ingot.capture.sharing import lose
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Block = Callable[[], Any]
+
+
+class Unjoined(DataDependentError):
+    """Sizes decide a branch whose sides have no common form."""
 
 
 def branch(
@@ -183,7 +187,9 @@ def _merged(
     held: Containers,
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
-    result = _merge(merger, "the value of the expression", first.result, second.result)
+    # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
+    by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
+    result = _merge(merger, "the value of the expression", first.result, second.result, by_data)
     variables: dict[str, Any] = {}
     poisoned: dict[str, str] = {}
     for name in live:
@@ -192,9 +198,9 @@ def _merged(
         except Unmergeable as why:
             variables[name] = UNBOUND
             poisoned[name] = str(why)
+            if not by_data:
+                merger.unjoined = True
     contents: list[Any] = []
-    # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
-    by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
     merger.plain_numbers = by_data
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
@@ -217,6 +223,11 @@ def _merged(
         _carry_check(g, outputs[ok.index])
     for e, slot in writes:
         put_value(g, e, outputs[slot.index])
+    if not by_data and (merger.unjoined or merger.sized) and g.env.is_plain(g.env.expr(condition)):
+        here = place(), functions()
+        g.env.chosen.update(dict.fromkeys(merger.sized, here))
+        if merger.unjoined:
+            ACTIVE.marks.unjoined.append(here)
     merger.joins.tie(outputs)
     for side in (first, second):
         lose(side.scope.lost)
@@ -235,11 +246,11 @@ def _carry_check(g: Recorder, ok: ir.Value) -> None:
     g.assumptions[:] = noted
 
 
-def _merge(merger: Merger, what: str, a: Any, b: Any) -> Any:
+def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:
     try:
         return merger.merge(a, b)
     except Unmergeable as why:
-        raise refused(what, why) from why
+        raise refused(what, why, by_data) from why
 
 
 def _merge_contents(merger: Merger, container: Any, a: Any, b: Any) -> Any:
@@ -249,9 +260,10 @@ def _merge_contents(merger: Merger, container: Any, a: Any, b: Any) -> Any:
         raise refused("a list, dict or object that this branch changes", why) from why
 
 
-def refused(what: str, why: Unmergeable) -> DataDependentError:
+def refused(what: str, why: Unmergeable, by_data: bool = True) -> DataDependentError:
     """The error for what has no common form."""
-    return DataDependentError(
+    kind = DataDependentError if by_data else Unjoined
+    return kind(
         f"{quoted_line()}\n"
         f"Data decides this branch, and {what} would be {why}: no ONNX value can hold both. "
         "Give both sides the same kind of value: tensors of one dtype and rank, or numbers of one type."

@@ -19,7 +19,6 @@ import torch
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import ExportError
 from ingot.ops.registry import CHECK, SOURCE
-from ingot.passes.clean import remove_dead, remove_unused_initializers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
     from ingot.capture.sizes import Guard
 
-BRANCH = "ingot.branch"  # metadata of a check: the condition of the branch on sizes that it is for
 CHECKED = "ingot.checked"  # metadata of a node by which an output needs the checks
 
 
@@ -69,9 +67,7 @@ def demanded(g: Recorder) -> None:
                 "of a branch or loop, and could not check it elsewhere. Ask for the size outside of it."
             )
         text = _text(guard)
-        node = _enforce(g, _as_value(g, guard, condition), guard.where, text)
-        if guard.by_user and node is not None:
-            node.metadata_props[BRANCH] = str(guard.condition)
+        _enforce(g, _as_value(g, guard, condition), guard.where, text)
     for symbol, (low, high) in g.env.ranges.items():
         if symbol in g.env.leaned and g.sizes.visible(symbol):
             bounds: list[Any] = [(symbol, low)] if low else []
@@ -128,8 +124,7 @@ def _text(guard: Guard) -> str:
     return guard.text or f"sizes {way} at this line"
 
 
-def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> ir.Node | None:
-    """The node of the check, where one is written at once."""
+def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
     if g.graph.body is g.graph.root:
         ones = g.op("Where", condition, g.const([1]), g.const([2]))
         before = g.token if g.token is not None else g.const([0])
@@ -140,53 +135,10 @@ def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> ir.Node
         assert node is not None
         node.metadata_props[CHECK] = what or "a check inside of this branch or loop"
         node.metadata_props[SOURCE] = where
-        return node
+        return
     if g.check is not None:
         condition = g.op("And", g.check, condition)
     g.check = condition
-    return None
-
-
-def lift(model: ir.Model, conditions: set[str]) -> None:
-    """Take the checks of branches on sizes with these conditions out of a finished model."""
-    graph = model.graph
-    for node in list(graph):
-        if node.metadata_props.get(BRANCH) in conditions:
-            ir.convenience.replace_all_uses_with(node.outputs[0], _given(node, 0))
-            graph.remove(node, safe=True)
-    for node in list(graph):
-        if CHECKED not in node.metadata_props:
-            continue
-        token = _given(_made(node, 1), 0)
-        if token.producer() is None:  # there is no check any more
-            _pass_by(graph, node)
-    remove_dead(model)
-    remove_unused_initializers(model)
-
-
-def _given(node: ir.Node, at: int) -> ir.Value:
-    value = node.inputs[at]
-    assert value is not None, "a check has all of its inputs"
-    return value
-
-
-def _made(node: ir.Node, at: int) -> ir.Node:
-    producer = _given(node, at).producer()
-    assert producer is not None, "what a check needs is computed"
-    return producer
-
-
-def _pass_by(graph: ir.Graph, node: ir.Node) -> None:
-    """Let an output take its value without the checks."""
-    value, out = _given(node, 0), node.outputs[0]
-    if value.producer() is None or value.is_graph_output():
-        again = ir.node("Identity", [value], outputs=[ir.Value()])
-        graph.insert_before(node, again)
-        value = again.outputs[0]
-    ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
-    value.name, value.type, value.shape = out.name, out.type, out.shape
-    out.name = None
-    graph.remove(node, safe=True)
 
 
 def line() -> str:

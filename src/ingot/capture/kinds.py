@@ -96,8 +96,11 @@ def _says_dtype(code: CodeType) -> bool:
 @lru_cache(maxsize=4096)
 def asks_what_a_number_is(code: CodeType) -> bool:
     """Whether code asks `n is 5`, `c is True` (as a `match` does), `n is m` or `n.__class__`: of a size or a
-    condition on sizes, another object than what it stands for.
+    condition on sizes, another object than what it stands for. Or whether something is a bool, which no class
+    but Python's own can say.
     """
+    if {"isinstance", "bool"} <= {*code.co_names}:
+        return True
     before: list[dis.Instruction] = []
     for i in dis.get_instructions(code):
         if i.opname == "IS_OP" and _may_be_numbers(code, before[-2:]):

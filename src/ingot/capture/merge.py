@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import structure
+from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
@@ -51,12 +51,16 @@ class Side:
     result: Any = None
     contents: list[Any] = field(default_factory=list[Any])
     values: dict[Any, ir.Value] = field(default_factory=dict[Any, ir.Value])  # in the graph, of leaves
+    parts: dict[int, Any] = field(default_factory=dict[int, Any])  # real tensors of complex ones
     check: ir.Value | None = None
 
     def lower(self, g: Recorder, value: Any) -> None:
         """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
         for v in structure.inside(value):
-            if isinstance(v, torch.Tensor):
+            if isinstance(v, torch.Tensor) and v.is_complex():
+                self.parts[id(v)] = complex_numbers.parts(g, v)
+                self.lower(g, self.parts[id(v)])
+            elif isinstance(v, torch.Tensor):
                 self.values[id(v)] = g.val(v)
                 self._lower_view(g, g.entry(v))
             elif isinstance(v, Symbolic):
@@ -83,6 +87,14 @@ class Slot:
     index: int = -1
 
 
+@dataclass
+class Complex:
+    """Two outputs of the If that are the parts of a complex tensor."""
+
+    parts: tuple[Any, Any]
+    make: Callable[[Any, Any], torch.Tensor]
+
+
 class Merger:
     """Plans the outputs of one If."""
 
@@ -93,6 +105,8 @@ class Merger:
         self.other = other
         self.slots: list[Slot] = []
         self.outputs: list[Any] = []  # what the slots become, once the If is written
+        self.unjoined = False  # whether a variable is left without a value
+        self.sized: list[Any] = []  # numbers, and sizes of results, that are others on each side
         self.joins = Joins(g, test, self._brought)
         self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
         self.plain_numbers = True  # whether a Python number may become one that only the run knows
@@ -218,9 +232,9 @@ class Merger:
 
     # -- leaves
 
-    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot:
+    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot | Complex:
         if ka is torch.Tensor and kb is torch.Tensor:
-            return self._tensors(a, b)
+            return self._complex(a, b) if a.is_complex() and b.is_complex() else self._tensors(a, b)
         if torch.Tensor in (ka, kb):
             return self._tensor_and_number(a, b)
         if not self.plain_numbers:
@@ -229,7 +243,7 @@ class Merger:
         hint = self._hint(a if self.example else b)
         undecided = kinds_of(self.g, a) or kinds_of(self.g, b)
         if ka is kb and undecided is None:
-            return self.slot(lambda v: number(self.g, v, ka, hint), *values)
+            return self.slot(lambda v: self._number(v, ka, hint), *values)
         words = " or ".join(sorted(k.__name__ for k in (ka, kb)))
         kinds = undecided or f"{words}, as {quoted_line()} decides"
         kind = float if float in (ka, kb) else int
@@ -238,6 +252,12 @@ class Merger:
             with self.g.graph.writing(side.scope.body):
                 cast.append(self.g.cast(value, DTYPE[found], DTYPE[kind]))
         return self.slot(lambda v: self._either(v, kind, hint, kinds), *cast)
+
+    def _number(self, value: ir.Value, kind: type, hint: Any) -> Any:
+        made = number(self.g, value, kind, hint)
+        if kind is int:
+            self.sized.append(made.node.expr)
+        return made
 
     def _either(self, value: ir.Value, kind: type, hint: Any, kinds: str) -> Any:
         """A number that is of one kind on one side and of another on the other."""
@@ -266,11 +286,24 @@ class Merger:
                 for size, dim, p, q in zip(made.shape, dims, a.shape, b.shape, strict=True):
                     if dim is None and isinstance(size, torch.SymInt):
                         self.g.env.one_of(size, self.condition.node.expr, p, q)
+                        self.sized.append(size.node.expr)
             return made
 
         slot = self.slot(joined, self.value(self.then, a), self.value(self.other, b))
         self._of_tensors[id(a), id(b)] = slot
         return self._joining(slot, a, b)
+
+    def _complex(self, a: torch.Tensor, b: torch.Tensor) -> Complex:
+        pairs = zip(self.then.parts[id(a)], self.other.parts[id(b)], strict=True)
+        re, im = (self.merge(*pair) for pair in pairs)
+
+        def joined(re: torch.Tensor, im: torch.Tensor) -> torch.Tensor:
+            with self.g.pause():
+                made = torch.empty(re.shape, dtype=a.dtype)
+            self.g.bind_complex(made, re, im)
+            return made
+
+        return Complex((re, im), joined)
 
     def _joining(self, slot: Slot, a: Any, b: Any) -> Slot:
         """The output is one of two tensors; None where there is none."""
@@ -401,7 +434,13 @@ def nothing_like(g: Recorder, tensor: torch.Tensor) -> ir.Value:
 
 def fill(x: Any, outputs: Sequence[Any]) -> Any:
     """The structure with every Slot replaced by what became of it."""
-    return mapped(x, lambda v: outputs[v.index] if isinstance(v, Slot) else v)
+
+    def filled(v: Any) -> Any:
+        if isinstance(v, Complex):
+            return v.make(*map(filled, v.parts))
+        return outputs[v.index] if isinstance(v, Slot) else v
+
+    return mapped(x, filled)
 
 
 def _taken_apart(x: Any) -> bool:

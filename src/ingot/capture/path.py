@@ -75,6 +75,7 @@ def _search_hints(env: SizeEnv) -> None:
     others = set[sympy.Symbol]().union(*(env.bases(c) for c in env.path[:-1])) - {*own, *env.names}
     symbols = [*own, *sorted(others, key=str)][:3]  # what data decides may have to be otherwise
     before = {s: env.hint(s) for s in symbols}
+    every = {s: env.hints[s] for s in env.names} | before
     tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
     if len(symbols) == 3:
         tried = [*range(2, 12), 16, 33, 64, 1, 0]
@@ -88,7 +89,13 @@ def _search_hints(env: SizeEnv) -> None:
         for s, n in before.items()
         if s.is_integer
     ]
-    singles = ({**before, s: sympy.Integer(n)} for s, n in [*near, *((s, n) for s in symbols for n in tried)])
+    # Sizes that are equal in the example fit each other, as a mask's length does its text's: they change
+    # together.
+    singles = (
+        {**before, **dict.fromkeys(equal, sympy.Integer(n)), s: sympy.Integer(n)}
+        for s, n in [*near, *((s, n) for s in symbols for n in tried)]
+        for equal in ([t for t in env.names if s in env.names and every[t] == before[s]], [])
+    )
     several = (
         dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
         for numbers in itertools.product(tried, repeat=len(symbols))
@@ -98,11 +105,11 @@ def _search_hints(env: SizeEnv) -> None:
     for trial in itertools.chain(known, singles, several if len(symbols) > 1 else ()):
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
-        env.hints.update(trial)
+        env.hints.update({**every, **trial})
         if _agrees(env):
             env.fitting[asked] = trial
             return
-    env.hints.update(before)
+    env.hints.update(every)
     env.derive_hints(env.definitions)
     if not all(s in env.names for s in symbols):
         return  # data decides: any hint will do

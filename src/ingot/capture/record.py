@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import onnx_ir as ir
@@ -35,6 +35,9 @@ from ingot.capture.tensors import DTYPES, dtype_of
 from ingot.capture.weights import Weights
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError
+
+if TYPE_CHECKING:
+    from ingot.capture.split import Trial
 
 #: The lowest and the highest number of each dtype of integers.
 _INTEGERS = {
@@ -78,6 +81,8 @@ class Recorder:
         self._labels: dict[Any, int | str | None] = {}  # of sizes, as they are written in the file
         self.functions: dict[Any, ir.Function] = {}  # of the model, by domain, name and overload
         self.modules: list[str] = []
+        self.trials: list[Trial] = []  # calls that run to find out what they ask
+        self.answers = 0  # that calls which were taken apart are being recorded for
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
         self._transposed: dict[int, ir.Value] = Table(self.journal)
@@ -426,7 +431,7 @@ class Recorder:
         env = self.env.notes()
         try:
             yield
-        except Exception:
+        except BaseException:
             self.assumptions[:], self.missing.lines, self.poisoned, self.token, self.check = before
             self.env.forget(env)
             raise

@@ -91,14 +91,14 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
         except Exception as error:
             raise_if_ours(error)
             # A branch on sizes may follow the example, written down as an assumption.
-            if error is ACTIVE.final or not marks.give_up_sizes():
+            if error is ACTIVE.final or not (marks.take_unjoined_apart() or marks.give_up_sizes()):
                 raise
 
 
 def _record(call: Call, hints: dict[str, int]) -> Recording:
     with (
         _LOCK,
-        swapped(list(call.marks.needed)),
+        swapped(list(call.marks.needed), list(call.marks.apart)),
         torch_control.understood(),
         unchanged(call.function, call.keep_states) as snapshot,
         shadowed(call.marks.symbolic_int, call.marks.models_own),

@@ -32,6 +32,9 @@ class Restart(BaseException):  # not an Exception: the model's own `except` clau
     """More code is marked to be rewritten."""
 
 
+Place = tuple[str, int]  # a line of a file
+
+
 @dataclass
 class Marks:
     """Functions to rewrite, over all recordings of one export."""
@@ -47,6 +50,16 @@ class Marks:
     models_own: list[Globals] = field(default_factory=list[Globals])  # whose `type` says int of a size
 
     reached: bool = False  # whether the code that the model reaches was looked at
+
+    apart: dict[Key, set[Place]] = field(
+        default_factory=dict[Key, set[Place]]
+    )  # functions that are recorded for either answer to what is asked at some lines
+    kept_whole: set[tuple[Key, Place]] = field(
+        default_factory=set[tuple[Key, Place]]
+    )  # those of them where a side was found that fails
+    unjoined: list[tuple[Place, list[Key]]] = field(
+        default_factory=list[tuple[Place, list[Key]]]
+    )  # branches on sizes that left a variable without a value, with the functions around them
 
     def begin(self, models_own: list[Globals]) -> None:
         """For another recording of the same model: what was rewritten is likely to be again."""
@@ -75,6 +88,33 @@ class Marks:
             return False
         self.needed[key] = needed
         return True
+
+    def take_apart(self, place: Place, functions: Sequence[Key]) -> bool:
+        """Record the innermost function that is not yet, for either answer at a line; if there is one."""
+        for key in functions:
+            places = self.apart.setdefault(key, set())
+            if place not in places and (key, place) not in self.kept_whole:
+                places.add(place)
+                self.needed.setdefault(key, False)
+                return True
+        return False
+
+    def keep_whole(self, key: Key, place: Place) -> None:
+        """A function is not to be taken apart for what is asked at a line: a side of it fails."""
+        self.apart[key].discard(place)
+        self.kept_whole.add((key, place))
+
+    def start_apart(self, place: Place, functions: Sequence[Key]) -> None:
+        """Start again with it, if there is one."""
+        if self.take_apart(place, functions):
+            ACTIVE.pending = Restart()
+            raise ACTIVE.pending
+
+    def take_unjoined_apart(self) -> bool:
+        """The same for every branch that left a variable without a value."""
+        found, self.unjoined = self.unjoined, []
+        taken = [self.take_apart(*one) for one in found]  # all of them
+        return any(taken)
 
     def give_up_sizes(self) -> bool:
         """Leave functions alone that were marked for a size's sake; whether there were any.
@@ -208,3 +248,27 @@ def cannot_wait(what: str) -> NoReturn:
         "loop or branch of "
         "the function's own."
     )
+
+
+def place() -> Place:
+    """The user's line that runs."""
+    frame = user_frame(sys._getframe(1))
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
+
+
+def functions() -> list[Key]:
+    """The rewritten functions that are running, innermost first."""
+    found: list[Key] = []
+    at: FrameType | None = sys._getframe(1)
+    while at is not None:
+        code = at.f_code
+        if is_user_code(code) and is_rewritten(at) and not code.co_name.startswith((GENERATED, "<")):
+            found.append(Key.of(code))
+        at = at.f_back
+    return found
+
+
+def still_running(found: Sequence[Key]) -> list[Key]:
+    """The innermost of these functions that still runs: what follows a branch in it may need its answer."""
+    running = functions()
+    return [key for key in found if key in running][:1]

@@ -74,8 +74,10 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 
 @functools.lru_cache(maxsize=512)  # each recording of an export asks again
-def rewritten(code: CodeType, marks: tuple[Key, ...]) -> CodeType:
+def rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...] = ()) -> CodeType:
     """`code`, that of a whole function, with the marked functions in it (or itself) rewritten.
+
+    apart: those of them whose whole body the runtime may run again
 
     Raises:
         ExportError: when there is no source, or it holds something that has no staged form.
@@ -87,8 +89,9 @@ def rewritten(code: CodeType, marks: tuple[Key, ...]) -> CodeType:
     except SyntaxError as error:  # no Python source at all
         raise ExportError(f"{file}: the source of {code.co_qualname} cannot be read: {error}") from error
     root = _find(tree, code, file)
+    around = _marked(root, apart)
     for node in _marked(root, marks):
-        _Function(node, file).rewrite()
+        _Function(node, file).rewrite(node in around)
     return _compiled(root, code)
 
 
@@ -229,7 +232,8 @@ class _Function:
         self.set_by: dict[str, str] = {}  # the variable of each
         self.parameters = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
 
-    def rewrite(self) -> None:
+    def rewrite(self, apart: bool = False) -> None:
+        """Rewrite the function; its body as a function for the runtime where it is taken `apart`."""
         node = self.node
         if isinstance(node, ast.Lambda):
             self.local = self.parameters
@@ -256,6 +260,8 @@ class _Function:
         self.always_live = captured(body) | outer
         body = [s for s in body if s not in declared]
         new = self.block(body, set())
+        if apart:
+            new = self.whole(body, new, node)
         # Variables that only blocks write need a place in the function around them.
         places = [ast.Assign([ast.Name(v, ast.Store())], ast.Constant(None)) for v in mine if v not in outer]
         head: list[ast.stmt] = [ast.Assign([ast.Name(RUNTIME, ast.Store())], _expression(_IMPORT))]
@@ -268,6 +274,17 @@ class _Function:
             s for s in declared if isinstance(s, ast.Global)
         ]
         node.body = [*tops, *head, *new]
+
+    def whole(self, body: Sequence[ast.stmt], new: list[ast.stmt], node: ast.FunctionDef) -> list[ast.stmt]:
+        """The body as a function of its own, which the runtime calls."""
+        last = new[-1] if new else None
+        if isinstance(last, ast.Return) and isinstance(last.value, ast.Call):
+            last.value = last.value.args[0]  # without `returned`, which looks for the caller
+        names, heads = self.blocks(body)
+        inner = self.function("whole", heads, new)
+        call = _call("returned", _call("whole", name(inner.name), _strings(names)))
+        made: list[ast.stmt] = [inner, ast.Return(call)]
+        return [ast.fix_missing_locations(ast.copy_location(s, node)) for s in made]
 
     def generator(self, node: ast.FunctionDef) -> None:
         """A generator as a function that returns what can be looped over: its body, given the loop's."""

@@ -29,7 +29,7 @@ from ingot.capture.intercept import (
 )
 from ingot.capture.passed import Objects
 from ingot.capture.record import Recorder
-from ingot.capture.request import ACTIVE, Marks, request
+from ingot.capture.request import ACTIVE, Marks, request, still_running
 from ingot.capture.signature import Arguments
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import Snapshot, StateSpec
@@ -84,6 +84,7 @@ def run_model(
     recorder = Recorder(env, call.opset)
     env.on_int = lambda e: before_number(e, call.marks.symbolic_int, recorder)
     env.on_branch = lambda e: before_branch(e, recorder)
+    env.on_chosen = lambda origin: call.marks.start_apart(origin[0], still_running(origin[1]))
     env.on_check = lambda e: before_check(e, recorder)
     recorder.labels_of = snapshot.labels_of
     recorder.untraced = call.untraced

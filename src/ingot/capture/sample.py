@@ -16,12 +16,10 @@ import torch
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.dims import InputSpec
-    from ingot.capture.sizes import Guard
 
 # Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the
 # example's.
 _SMALL = (1, 2, 3, 5, 7)
-_OUTSIDE = (1, 0, -1, 2, 3, 5, 8, 17, 33, 64)  # from the example's where negative
 EDGES = 3  # dimensions that are tried alone at sizes 0 and 1
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
@@ -47,7 +45,7 @@ def example_inputs(captured: Capture, rng: np.random.Generator) -> tuple[list[An
 def other_sizes(captured: Capture, rng: np.random.Generator, draws: int) -> Iterator[dict[str, int]]:
     """Sizes of every symbolic dimension that keep to the declared ranges and to every recorded condition."""
     env, table = captured.recording.env, captured.table
-    equations = _equations(captured, [g.condition for g in env.held.values()])
+    equations = _equations(captured, [g.condition for g in env.held.values() if not g.under])
     free = free_sizes(captured)
     own = [
         s for s in env.names if env.names[s] in table.of_state
@@ -107,7 +105,7 @@ def allowed(captured: Capture, sizes: Mapping[Any, Any]) -> dict[Any, Any] | Non
     env = captured.recording.env
     try:
         known = env.at(sizes)
-        refused = any(g.condition.xreplace(known) == False for g in env.held.values())  # noqa: E712
+        refused = any(g.whole.xreplace(known) == False for g in env.held.values())  # noqa: E712
     except ZeroDivisionError:
         return None
     return None if refused else known
@@ -122,7 +120,7 @@ def undecided(captured: Capture, sizes: Mapping[str, int]) -> list[str]:
     return [
         guard.where
         for guard in env.held.values()
-        if not guard.by_user and guard.condition.xreplace(known) not in (sympy.true, sympy.false)
+        if not guard.by_user and guard.whole.xreplace(known) not in (sympy.true, sympy.false)
     ]
 
 
@@ -137,50 +135,10 @@ def sizes_of(captured: Capture, known: Mapping[Any, Any]) -> dict[str, int]:
     return {name: int(known[s]) for s, name in captured.recording.env.names.items()}
 
 
-def sizes_outside(captured: Capture, guard: Guard) -> Iterator[dict[str, int]]:
-    """Sizes for which a branch on sizes that the model took does not hold, near the example's, and that keep
-    to everything that an operator or the caller demands.
-    """
-    env, table = captured.recording.env, captured.table
-    condition = env.expand(guard.condition)
-    demanded = [g.condition for g in env.held.values() if not g.by_user]
-    equations = [*_equations(captured, demanded), *_bounds(captured, demanded)]
-    free = [s for s in env.names if env.canon_dims(s) == s]
-    example = {s: sympy.Integer(table.sizes[env.names[s]]) for s in free}
-    asked = [s for s in free if s in condition.free_symbols]
-    singly = [[s] for s in reversed(asked) if len(asked) > 1]
-    for n in _OUTSIDE:
-        for changed in (asked, *singly):  # all to one size, which is no more than an edge of a relation
-            steps = {s: max(example[s] + n, 0) if n < 0 else n for s in changed}
-            picked = _settled(example | {s: sympy.Integer(n) for s, n in steps.items()}, equations, steps)
-            sizes = {env.names[s]: int(n) for s, n in picked.items()}
-            within = all(
-                low <= sizes[name] and (high is None or sizes[name] <= high)
-                for name, (low, high) in table.ranges.items()
-                if name in sizes
-            )
-            try:
-                known = env.at(picked)
-                taken = condition.xreplace(known) != False  # noqa: E712  (a SymPy object)
-                refused = any(c.xreplace(known) == False for c in demanded)  # noqa: E712
-            except ZeroDivisionError:  # a size of 0 that something is divided by
-                continue
-            if not within or taken or refused:
-                continue
-            yield {name: int(known[s]) for s, name in env.names.items()}
-
-
 def _equations(captured: Capture, conditions: Sequence[Any]) -> list[Any]:
     """Those that a size can be worked out of, over the dimensions of the inputs."""
     opened = [captured.recording.env.expand(c) for c in conditions if isinstance(c, sympy.Eq)]
     return [e for e in opened if isinstance(e, sympy.Eq) and all(side.is_polynomial() for side in e.args)]
-
-
-def _bounds(captured: Capture, conditions: Sequence[Any]) -> list[Any]:
-    """The same of those that leave a size free up to another."""
-    kinds = (sympy.Le, sympy.Ge)
-    opened = [captured.recording.env.expand(c) for c in conditions if isinstance(c, kinds)]
-    return [e for e in opened if isinstance(e, kinds) and all(side.is_polynomial() for side in e.args)]
 
 
 def _settled(picked: dict[Any, Any], equations: Sequence[Any], kept: Collection[Any]) -> dict[Any, Any]:

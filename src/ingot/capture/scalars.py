@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture import formulas
+from ingot.capture.sizes import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -69,6 +70,15 @@ def item(g: Recorder, tensor: torch.Tensor, kind: type | None = None) -> Any:
     if kind is int and found is float:  # towards zero, as Python does
         return number(g, g.cast(value, tensor.dtype, torch.int64), int)
     return number(g, g.cast(value, tensor.dtype, DTYPE[kind]), kind)
+
+
+def of_truth(g: Recorder, condition: torch.SymBool) -> Any:
+    """1 where a condition holds, else 0."""
+    e = g.env.expr(condition)
+    if not depends_on_data(g, e):
+        return g.env.size(OneOf(e, sympy.S.One, sympy.S.Zero))
+    value = g.cast(g.scalar(condition), torch.bool, torch.int64)
+    return number(g, value, int, int(bool(g.env.value(e))))
 
 
 def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:

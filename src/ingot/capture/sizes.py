@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, functions, line_of
-from ingot.capture.where import asked_by_user, source_line, torch_expects
+from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, follows, functions
+from ingot.capture.where import asked_by_user, given, source_line, torch_expects
 from ingot.errors import ExportError
 
 Size = int | torch.SymInt
@@ -70,6 +69,11 @@ class Guard:
     text: str = ""  # what is demanded, in words of the user's
     under: tuple[Any, ...] = ()  # conditions of the branches that it stands in
 
+    @property
+    def whole(self) -> Any:
+        """What must hold of all sizes: the condition, where the branch that it stands in is taken."""
+        return sympy.Or(self.condition, *map(Not, self.under))
+
 
 @dataclass(frozen=True)
 class Fixed:
@@ -91,16 +95,47 @@ class OneOf(sympy.Function):
 
     @classmethod
     def eval(cls, condition: Any, a: Any, b: Any) -> Any:
-        """What is known by now."""
+        """What is known by now; `b` too where the condition makes it `a`, as a length of 1 is the 1."""
         if a == b or condition == sympy.true:
             return a
-        return b if condition == sympy.false else None
+        if condition == sympy.false or _where_equal(condition, b) == a:
+            return b
+        return a if isinstance(condition, sympy.Ne) and _where_equal(Not(condition), a) == b else None
 
     def _sympystr(self, printer: Any) -> str:
         condition, a, b = map(printer.doprint, self.args)
         return f"({a} if {condition} else {b})"
 
 
+def _where_equal(condition: Any, e: Any) -> Any:
+    """A formula where a condition holds that says which number a size is."""
+    if isinstance(condition, sympy.Eq) and condition.lhs.is_Symbol and condition.rhs.is_number:
+        return e.xreplace({condition.lhs: condition.rhs})
+    return e
+
+
+@functools.lru_cache(maxsize=4096)
+def _told_apart(e: Any) -> Any:
+    """A formula over sizes that are one of two, as conditions say, where it turns out to be one for both."""
+    conditions = {choice.args[0] for choice in e.atoms(OneOf)}
+    if len(conditions) > _APART:
+        return e
+    for condition in sorted(conditions, key=str):
+        sides = [
+            e.xreplace({choice: choice.args[i] for choice in e.atoms(OneOf) if choice.args[0] == condition})
+            for i in (1, 2)
+        ]
+        first, second = _where_equal(condition, sides[0]), _where_equal(Not(condition), sides[1])
+        if first == second or _where_equal(condition, second) == first:
+            e = second
+        elif {first, second} == {sympy.true, sympy.false}:
+            e = condition if first == sympy.true else Not(condition)
+        elif _where_equal(Not(condition), first) == second:
+            e = first
+    return e
+
+
+_APART = 2  # conditions that a formula is looked at for
 OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
 
 
@@ -122,6 +157,12 @@ class SizeEnv(ShapeEnv):
         self.definitions: dict[
             sympy.Symbol, Any
         ] = {}  # sizes computed from others that have a symbol of their own
+        self.chosen: dict[
+            sympy.Symbol, Any
+        ] = {}  # those that are one of two, as a branch on sizes decides; where that stands
+        self.on_chosen: Callable[[Any], None] | None = (
+            None  # called before one of these must be something else
+        )
         self.fixed: dict[sympy.Symbol, Fixed] = {}
         self.unified: dict[
             sympy.Symbol, tuple[sympy.Symbol, str, bool]
@@ -191,6 +232,7 @@ class SizeEnv(ShapeEnv):
         parts = [self.canon(condition), self.expr(a), self.expr(b)]
         if not any(self.of_data(p) for p in parts):
             self.definitions[size.node.expr] = OneOf(*parts)
+            self.chosen[size.node.expr] = None
 
     def _declare(self, symbol: Any, low: int, high: int | None) -> None:
         """The range of a symbol."""
@@ -215,7 +257,8 @@ class SizeEnv(ShapeEnv):
     def expand(self, expression: Any) -> Any:
         """The formula over the dimensions of the inputs; over sizes made from them where it would be long."""
         opened = {t: self._open(t)[0] for t in expression.free_symbols if t in self.definitions}
-        return self.canon_dims(expression.xreplace(opened) if opened else expression)
+        found = self.canon_dims(expression.xreplace(opened) if opened else expression)
+        return _told_apart(found) if found.has(OneOf) else found
 
     def _open(self, symbol: sympy.Symbol) -> tuple[Any, int]:
         """A size's definition over the inputs' dimensions, or the size itself where that is long, and its
@@ -247,6 +290,17 @@ class SizeEnv(ShapeEnv):
             found |= known
         return {c for t in found for c in (self._replace.get(t, t).free_symbols if t in self.names else (t,))}
 
+    def _made_of(self, expression: Any) -> list[sympy.Symbol]:
+        """The symbols in a formula, and in the definitions of these."""
+        found: dict[sympy.Symbol, None] = {}
+        todo = sorted(expression.free_symbols, key=str)
+        while todo:
+            symbol = todo.pop()
+            if symbol not in found:
+                found[symbol] = None
+                todo += sorted(getattr(self.definitions.get(symbol), "free_symbols", ()), key=str)
+        return list(found)
+
     def at(self, sizes: Mapping[Any, Any]) -> dict[Any, Any]:
         """Every symbol that is known where the dimensions of the inputs (those that are free) have these
         sizes: what a formula is evaluated with.
@@ -260,6 +314,10 @@ class SizeEnv(ShapeEnv):
         """Fixed and unified dimensions put in, and sizes that are numbers by now."""
         known = {s: v for s, v in self._replace.items() if s in self.names or v.is_number}
         return expression.xreplace(known) if known else expression
+
+    def is_plain(self, condition: Any) -> bool:
+        """Whether sizes for either answer are found at once: no divisions or remainders are in it."""
+        return not self.expand(condition).atoms(sympy.Function)
 
     def of_inputs(self, size: Any) -> bool:
         """Whether the sizes of the inputs decide a size, and no element of them."""
@@ -333,7 +391,8 @@ class SizeEnv(ShapeEnv):
 
     def demand(self, condition: Any, text: str) -> None:
         """The model is another one where a condition on sizes does not hold: the graph must check it."""
-        self.held[condition] = Guard(condition, source_line(), False, True, text)
+        made = Guard(condition, source_line(), False, True, text, tuple(self.path))
+        self.held[made.whole] = made
 
     def learn(self, condition: Any) -> None:
         """The model goes on only where this holds: a size that only the run knows may be another one's."""
@@ -384,6 +443,7 @@ class SizeEnv(ShapeEnv):
             return sympy.true if found else sympy.false
         if isinstance(e, (BooleanFunction, Relational)):  # a plain Symbol is a Boolean too, to SymPy
             return self._decide(e)
+        self._narrows(e)
         if self.on_int is not None:
             self.on_int(e)
         value = self.value(e)
@@ -438,8 +498,12 @@ class SizeEnv(ShapeEnv):
         matters = by_user or expected or torch_expects()
         if matters and not by_user and self._of_layout(e):
             return sympy.true
+        if not matters:
+            self._require_not_given(e)
         if not matters and e in self.decided:
             return self.decided[e]
+        if self.chosen and not by_user and (opened := self.expand(e)) in (sympy.true, sympy.false):
+            return opened
         if not matters and isinstance(e, sympy.Eq) and e.rhs in (0, 1) and self.of_data(e):
             return (
                 sympy.false
@@ -462,6 +526,12 @@ class SizeEnv(ShapeEnv):
         nothing, fits = sorted(e.args, key=lambda a: not isinstance(a, sympy.Eq))
         return isinstance(nothing, sympy.Eq) and nothing.rhs == 0 and nothing.lhs in fits.args
 
+    def _require_not_given(self, e: Any) -> None:
+        """Refuse to decide what a function of torch's was given for a bool: its caller has to."""
+        function = given(lambda x: isinstance(x, torch.SymBool) and self.canon(x.node._expr) == e, depth=4)
+        if function is not None and self.known(e) is None:
+            raise TypeError(f"an argument of {function}() must be bool, not SymBool")
+
     def known(self, e: Any) -> bool | None:
         """Whether a condition holds for all sizes in the declared ranges, or in the branch being recorded."""
         e = self.canon(e)
@@ -472,6 +542,10 @@ class SizeEnv(ShapeEnv):
         if Not(e) in self.path:
             return False
         opened = self.expand(e)
+        if self.path and isinstance(opened, INEQUALITIES):
+            found = follows(opened, bounds_of(map(self.expand, self.path)))
+            if found is not None:
+                return found
         if opened.has(OneOf):
             opened = e
         for form in (e,) if opened == e else (e, opened):
@@ -491,17 +565,9 @@ class SizeEnv(ShapeEnv):
 
     def _implied(self, e: Any) -> bool | None:
         """Whether an inequality of one size follows from what was written down of that size."""
-        line = line_of(e)
-        if line is None:
-            return None
         if self._bounds_of[0] is not self.held or self._bounds_of[1] != len(self.held):
             self._bounds_of = self.held, len(self.held), bounds_of(self.held)
-        symbol, slope, constant = line
-        low, high = self._bounds_of[2].get(symbol, (0, math.inf))
-        ends = [slope * n + constant for n in (low, high) if n != math.inf]
-        if (len(ends) == 2 or slope > 0) and min(ends) >= 0:
-            return True
-        return False if (len(ends) == 2 or slope < 0) and max(ends) < 0 else None
+        return follows(e, self._bounds_of[2])
 
     def signed(self, e: Any) -> bool:
         """Whether it is known on which side of 0 a formula always is."""
@@ -581,6 +647,8 @@ class SizeEnv(ShapeEnv):
                 if side in self.definitions:
                     self.put(side, other)
                 return
+            if not by_user:
+                self._narrows(condition)
             left, right = (condition.lhs / condition.rhs).as_numer_denom()
             left, right = (left, right) if not left.is_number else (right, left)
             if left.is_Symbol and right.is_Symbol:
@@ -594,16 +662,34 @@ class SizeEnv(ShapeEnv):
             if right.is_number and not by_user and self.of_data(condition):
                 # torch compares a size that only the run knows with a number, to see whether operands fit:
                 # where they do not, the operator fails in the graph too.
-                self.held[condition] = Guard(condition, source_line(), False)
+                self._hold(condition, False, False)
                 if left.is_Symbol:
                     self.put(left, right)
+                return
+            if right.is_number and left.is_Symbol and self.path and not by_user:
+                # On one side of a branch only: the dimension stays free on the other one.
+                self._hold(condition, False, not self._fails_by_itself())
+                self.put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, functions().Mod, functions().PythonMod):
                 self._fix(left.free_symbols)  # what is on both sides may be of any size
                 return
         if by_user or check:
             lenient = not by_user and not self._fails_by_itself()
-            self.held[condition] = Guard(condition, source_line(), by_user, lenient, under=tuple(self.path))
+            self._hold(condition, by_user, lenient)
+
+    def _narrows(self, e: Any) -> None:
+        """Something must be a number, or another size: what a branch on sizes chose is known in its sides."""
+        if self.chosen and self.on_chosen is not None:
+            for symbol in self._made_of(e):
+                if self.chosen.get(symbol) is not None:
+                    self.on_chosen(self.chosen[symbol])
+
+    def _hold(self, condition: Any, by_user: bool, lenient: bool) -> None:
+        """Write a condition down, for the branch that is being recorded."""
+        made = Guard(condition, source_line(), by_user, lenient, under=tuple(self.path))
+        if made.whole != True:  # noqa: E712  (a SymPy object)
+            self.held[made.whole] = made
 
     def _fails_by_itself(self) -> bool:
         """Whether the operators that ask something fail in ONNX too where it does not hold."""
@@ -613,7 +699,7 @@ class SizeEnv(ShapeEnv):
     def _put_derived(self, equation: Any, value: Any) -> None:
         expanded = self.expand(equation)
         if expanded != True:  # noqa: E712  (a SymPy object)
-            self.held[expanded] = Guard(expanded, source_line(), True, under=tuple(self.path))
+            self._hold(expanded, True, False)
         side = equation.lhs if equation.rhs == value else equation.rhs
         if side.is_Symbol:
             self.put(side, value)
@@ -643,8 +729,7 @@ class SizeEnv(ShapeEnv):
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
             equation = as_bound(equation)
-            lenient = not self._fails_by_itself()
-            self.held[equation] = Guard(equation, source_line(), False, lenient, under=tuple(self.path))
+            self._hold(equation, False, not self._fails_by_itself())
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
         self.put(drop, keep)
 

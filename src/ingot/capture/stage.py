@@ -20,17 +20,28 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, kinds, named, standins, structure
-from ingot.capture.branch import branch
+from ingot.capture import checks, kinds, named, split, standins, structure
+from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
-from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder, request, request_code
+from ingot.capture.request import (
+    ACTIVE,
+    cannot_say,
+    cannot_wait,
+    functions,
+    place,
+    recorder,
+    request,
+    request_code,
+)
+from ingot.capture.rewrite import Key
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
+from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
 from ingot.capture.words import Word, called
 from ingot.errors import DataDependentError
@@ -102,9 +113,9 @@ class Runtime:
         """`a and b`; b may assign variables, which functions of the model's have."""
         if not self.waits(a):
             return b() if self._now(a) else a
-        quick = None if names else self._sizes_only(a, b, torch.sym_not)
+        quick = None if names else self._sizes_only(a, b, _not)
         if quick is not None:
-            return torch.sym_not(quick)
+            return _not(quick)
         sides = (lambda: self._condition(b()), lambda: self._other_operand(a, False))
         return self.choose(a, *sides, names, *setters)
 
@@ -131,9 +142,11 @@ class Runtime:
                 raise_if_ours(error)
                 value = None
         trial.body.discard()
-        if trial.body.nodes or trial.written or not isinstance(value, torch.SymBool):
+        if trial.body.nodes or trial.written:
             return None
-        return turned(decided) | turned(value)
+        if isinstance(value, bool) and isinstance(a, torch.SymBool):
+            return turned(value) or turned(decided)
+        return turned(decided) | turned(value) if isinstance(value, torch.SymBool) else None
 
     def _condition(self, value: Any) -> Any:
         """An operand of `and` and `or`: a bool where it can be one."""
@@ -251,13 +264,20 @@ class Runtime:
         cells: Cells | None,
     ) -> Any:
         """A branch on sizes: an If where both sides can be recorded, else the example's, written down."""
+        split.ask(g, g.env.expr(condition))
         try:
             with g.attempt():
                 return branch(g, condition, test, then, other, names, live, cells)
         except Exception as error:  # whatever a side makes of sizes that never take it
             raise_if_ours(error)
+            if isinstance(error, Unjoined) and g.env.is_plain(g.env.expr(condition)):
+                ACTIVE.marks.start_apart(place(), functions())
             holds = g.env.take(g.env.expr(condition))
         return then() if holds else other()
+
+    def whole(self, body: Callable[[], Any], names: Sequence[str]) -> Any:
+        """A function that is taken apart for what it asks about sizes."""
+        return split.whole(recorder(), Key.of(sys._getframe(1).f_code), body, names)
 
     def repeat(
         self,
@@ -477,6 +497,9 @@ class Runtime:
             _must_understand(function)
         if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
+        inner, whole, named = opened(function, args, kwargs)
+        if not _is_users(inner) and any(isinstance(v, torch.SymBool) for v in (*whole, *named.values())):
+            return told(self, inner, whole, named)
         if any(map(standins.made_of_symbols, given)):
             return standins.with_symbols(self, function, args, kwargs)
         return function(*args, **kwargs)

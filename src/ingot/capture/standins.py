@@ -77,9 +77,7 @@ def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
     if isinstance(x, torch.SymFloat):
         return torch.sym_int(x)
     if isinstance(x, torch.SymBool):
-        g = recorder()
-        value = g.cast(g.scalar(x), torch.bool, torch.int64)
-        return scalars.number(g, value, int, 1)
+        return scalars.of_truth(recorder(), x)
     return builtins.int(x, *rest, **more)
 
 

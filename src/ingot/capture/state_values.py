@@ -16,7 +16,6 @@ import torch
 from ingot.capture.assume import Assumption
 from ingot.capture.graph import elements_decide, uses
 from ingot.capture.model import as_output
-from ingot.capture.reach import NUMBERS
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run
 from ingot.capture.scalars import Symbolic, depends_on_data
@@ -130,17 +129,14 @@ def noted(call: Call) -> list[Assumption]:
             "{!r} is {} before the first call; the model begins with {}, on which the module gives the same"
         )
         found = [
-            Assumption("state", label, begin.format(label, in_words(b.before), b), "tried")
+            Assumption("begins", label, begin.format(label, in_words(b.before), b), "fixed")
             for label, b in call.begins.items()
         ]
         return [*found, *(Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states)]
     what = "{!r} is changed in forward, and no output depends on it; the exported model leaves it alone"
     kept = "{!r} is changed in forward as sizes decide; the exported model begins every call with {}"
-    found: list[Assumption] = []
-    for s in call.settled:
-        text = kept.format(s.label, in_words(s.initial))
-        if isinstance(s.initial, NUMBERS):  # what calls after calls of other sizes find was not tried
-            found.append(Assumption("begins", s.where, text, "fixed"))
-        else:
-            found.append(Assumption("state", s.where, text, "tried"))
+    found = [
+        Assumption("begins", s.where, kept.format(s.label, in_words(s.initial)), "fixed")
+        for s in call.settled
+    ]
     return [*found, *(Assumption("state", s.where, what.format(s.label), "proved") for s in call.states)]

@@ -18,8 +18,8 @@ _OPTIMIZED = 1  # co_flags of a function's code; module and class bodies run thr
 
 
 @contextlib.contextmanager
-def swapped(marks: Sequence[Key]) -> Generator[None]:
-    """Every live function that holds marked code runs its rewritten form.
+def swapped(marks: Sequence[Key], apart: Sequence[Key] = ()) -> Generator[None]:
+    """Every live function that holds marked code runs its rewritten form; see `rewrite.rewritten`.
 
     Raises:
         ExportError: a marked function has no source, or no live function holds it.
@@ -39,7 +39,8 @@ def swapped(marks: Sequence[Key]) -> Generator[None]:
                 code = originals.setdefault(function, function.__code__)
                 if code not in made:
                     inside = {Key.of(c) for c in codes_in(code)}
-                    made[code] = rewritten(code, tuple(m for m in marks if m in inside))
+                    held = [tuple(m for m in some if m in inside) for some in (marks, apart)]
+                    made[code] = rewritten(code, *held)
         for function, code in originals.items():
             function.__code__ = made[code]
         yield

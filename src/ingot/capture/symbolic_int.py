@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from ingot.capture.kinds import Globals, type_that_knows
-from ingot.capture.request import cannot_wait
+from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.scalars import of_truth
 from ingot.capture.where import is_ingot_code, is_user_code
 
 # Methods of dicts and sets that take a key.
@@ -41,6 +42,8 @@ class _Meta(type):
             return args[0]
         if len(args) == 1 and isinstance(args[0], torch.SymFloat):
             return torch.sym_int(args[0])
+        if len(args) == 1 and isinstance(args[0], torch.SymBool):
+            return of_truth(recorder(), args[0])
         return builtins.int(*args, **kwargs)
 
     def __instancecheck__(cls, instance: Any) -> bool:

@@ -11,14 +11,21 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import lru_cache
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
 NO_SOURCE = "(its source is not in a file)"  # the text of a line of a string's
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
+# torch's own code of symbolic numbers.
+_OF_NUMBERS = (
+    "torch/__init__.py", "experimental/sym_node.py", "experimental/recording.py",
+    "experimental/symbolic_shapes.py",
+)  # fmt: skip
 _RUNTIME = ("stage.py", "standins.py", "lists.py")
 # Its functions that do what the model's own line says: what they raise, the line raises.
 _FOR_THE_MODEL = ("item", "call", "with_symbols", "contains", "equal", "class_of")
@@ -249,6 +256,22 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
             return caller if wanted and caller is not None and _decides(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
             return None
+        at = at.f_back
+    return None
+
+
+def given(is_it: Callable[[Any], bool], depth: int = 2) -> str | None:
+    """The function of torch's, between here and the user's line, that was given something as an argument."""
+    at: FrameType | None = sys._getframe(depth)
+    while at is not None and not is_user_code(at.f_code):
+        if not is_ingot_code(at.f_code) and not at.f_code.co_filename.endswith(_OF_NUMBERS):
+            count = at.f_code.co_argcount + at.f_code.co_kwonlyargcount
+            starred = sum(bool(at.f_code.co_flags & flag) for flag in (CO_VARARGS, CO_VARKEYWORDS))
+            values = [at.f_locals.get(name) for name in at.f_code.co_varnames[: count + starred]]
+            for more in values[count:]:
+                values.extend(more.values() if isinstance(more, dict) else more or ())  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  (of any kind)
+            if any(map(is_it, values)):
+                return at.f_code.co_name
         at = at.f_back
     return None
 

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
@@ -216,6 +219,51 @@ def triangles_by_sizes(q: T, k: T) -> tuple[T, ...]:
 @case(*lengths())
 def condition_as_a_key(x: T) -> T:
     return {True: x * 2, False: x * 3}[x.shape[0] > 4] + {False: 1, True: 2}.get(x.shape[0] > 2)
+
+
+@case(*lengths())
+def conditions_given_to_torch(x: T) -> T:
+    long = x.shape[0] > 4
+    kept = {"descending": long and x.shape[1] > 2}
+    pooled = functools.partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=not long)
+    return x.sort(1, **kept)[0] + pooled(x[None])[0] + x.sum(1, keepdim=True) * int(long)
+
+
+@case(*lengths())
+def word_that_a_size_chooses(x: T) -> T:
+    way = "tanh" if x.shape[0] > 4 else "none"
+    return F.gelu(x, approximate=way).cumsum(0)
+
+
+@case(*lengths())
+def rank_that_a_size_chooses(x: T) -> T:
+    y = x if x.shape[0] > 4 else x[None]
+    axis = 0 if x.shape[0] > 2 else 1
+    return y.reshape(-1).cumsum(0) * y.dim() + x.softmax(axis).sum()
+
+
+@case(*lengths())
+def what_a_condition_is(x: T) -> T:
+    long = x.shape[0] > 4
+    return x * (2 if isinstance(long, bool) else 3) + ["a", "bc"].index("bc" if long else "a")
+
+
+@case(*lengths())
+def flag_that_torch_asks_in_python(x: T) -> T:
+    window = torch.ones(4)
+    signal, long = x.reshape(-1).repeat(4), x.shape[0] > 4
+    return torch.stft(signal, 4, 2, window=window, center=long, return_complex=True).abs().sum(-1)
+
+
+@case(
+    *[
+        (random(2, 3, n, 4, seed=n), random(2, 3, m, 4, seed=m + 9))
+        for n, m in ((5, 5), (1, 1), (2, 6), (1, 3))
+    ]
+)
+def causal_unless_single(q: T, k: T) -> T:
+    causal = q.shape[2] > 1 and q.shape[1] == 3
+    return F.scaled_dot_product_attention(q, k, k, is_causal=causal)
 
 
 @case.parametrize()

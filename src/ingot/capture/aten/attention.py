@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.aten.random import dropped
@@ -34,12 +35,14 @@ def _fake_attention(
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
-    is_causal: bool = False,
+    is_causal: Any = False,
     scale: Any = None,
     enable_gqa: bool = False,
 ) -> Tensor:
     """The result's shape, with torch's checks that the operands fit."""
-    if is_causal and attn_mask is not None:
+    if isinstance(is_causal, torch.SymBool) and attn_mask is not None:
+        raise TypeError("is_causal must be bool beside attn_mask, not SymBool")
+    if attn_mask is not None and is_causal:
         raise RuntimeError("scaled_dot_product_attention takes attn_mask or is_causal, not both")
     checked(key, -1, query.shape[-1], "attention")
     checked(value, -2, key.shape[-2], "attention")
@@ -65,13 +68,17 @@ def attention(
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
-    is_causal: bool = False,
+    is_causal: bool | torch.SymBool = False,
     scale: Any = None,
     enable_gqa: bool = False,
 ) -> ir.Value:
-    """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch."""
+    """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch.
+
+    is_causal: may be a condition that the run decides
+    """
     dtype = query.dtype
     factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
+    causal = _where_causal(g, is_causal, query, key)
     if (
         g.opset >= 23
         and not dropout_p
@@ -80,8 +87,10 @@ def attention(
         and _plain(g, attn_mask)
     ):
         mask = None if attn_mask is None else g.val(attn_mask)
+        if isinstance(causal, torch.SymBool):
+            mask, causal = _seen(g, query, key, causal), False
         operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
-        return g.op("Attention", *operands, scale=factor, is_causal=int(is_causal))
+        return g.op("Attention", *operands, scale=factor, is_causal=int(causal))
     k, v = g.val(key), g.val(value)
     if enable_gqa and not g.same_size(query.shape[-3], key.shape[-3]):
         k, v = (_shared_heads(g, x, t, query) for x, t in ((k, key), (v, value)))
@@ -92,8 +101,8 @@ def attention(
     if attn_mask is not None:
         bias, alive = _bias(g, attn_mask, dtype)
         scores = g.op("Add", scores, bias)
-    if is_causal:
-        scores = g.op("Add", scores, _causal(g, query, key, dtype))
+    if not isinstance(causal, bool) or causal:
+        scores = g.op("Add", scores, _causal(g, query, key, dtype, causal))
     weights = g.op("Softmax", scores, axis=-1)
     if dropout_p:
         weights = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
@@ -138,17 +147,43 @@ def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.V
     return made
 
 
-def _causal(g: Recorder, query: Tensor, key: Tensor, dtype: torch.dtype) -> ir.Value:
-    """0 where the key is not after the query, else the lowest number: [queries, keys]."""
+def _where_causal(
+    g: Recorder, flag: bool | torch.SymBool, query: Tensor, key: Tensor
+) -> bool | torch.SymBool:
+    """Whether a row sees no key after it; true where that makes no difference whenever the flag is not set,
+    as for one query and one key.
+    """
+    if not isinstance(flag, torch.SymBool):
+        return flag
+    e = g.env.expr(flag)
+    known = g.env.known(e)
+    if known is not None:
+        return known
+    g.env.path.append(sympy.Not(e))
+    try:
+        alike = all(g.env.known(sympy.Le(g.env.expr(x.shape[-2]), 1)) for x in (query, key))
+    finally:
+        g.env.path.pop()
+    return True if alike else flag
+
+
+def _seen(g: Recorder, query: Tensor, key: Tensor, flag: bool | torch.SymBool) -> ir.Value:
+    """Which keys are not after which queries, or all where the flag is not set: BOOL [queries, keys]."""
     n, m = query.shape[-2], key.shape[-2]
-    name = ("causal", str(g.env.expr(n)), str(g.env.expr(m)), dtype)
+    rows = g.op("Unsqueeze", g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1)), g.const([1]))
+    columns = g.op("Range", g.const(0), g.operand(m, torch.int64), g.const(1))
+    seen = g.op("LessOrEqual", columns, rows)
+    return g.op("Or", seen, g.op("Not", g.scalar(flag))) if isinstance(flag, torch.SymBool) else seen
+
+
+def _causal(
+    g: Recorder, query: Tensor, key: Tensor, dtype: torch.dtype, flag: bool | torch.SymBool
+) -> ir.Value:
+    """0 where the key is not after the query, else the lowest number: [queries, keys]."""
+    name = ("causal", *(str(g.env.expr(n)) for n in (query.shape[-2], key.shape[-2], flag)), dtype)
     known = g.memo.get(name)
     if known is None:
-        rows = g.op(
-            "Unsqueeze", g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1)), g.const([1])
-        )
-        columns = g.op("Range", g.const(0), g.operand(m, torch.int64), g.const(1))
-        seen = g.op("LessOrEqual", columns, rows)
+        seen = _seen(g, query, key, flag)
         known = g.memo[name] = g.op("Where", seen, g.const(0.0, dtype), g.const(_lowest(dtype), dtype))
     return known
 
