@@ -225,12 +225,11 @@ class Trial:
     rtol: float | None
     report: Report = field(default_factory=Report)
     compared: list[tuple[list[Any], dict[str, int]]] = field(default_factory=list[Any])
-    model: ir.Model | None = None  # another form of the captured one
     #: outputs that agree with the module in float64 alone, and how far its own float32 is from that
     rounded: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        self.run = self.runner(self.model or self.captured.model)
+        self.run = self.runner(self.captured.model)
         from ingot.capture.precision import narrowest
 
         self.drawn = draws_of(self.captured)
