@@ -72,14 +72,14 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether a recipe held, for each plan that is made."""
     held: list[bool] = []
-    lowered = Recipes.lowered
+    find = Recipes.find
 
     def count(self: Recipes, shapes: tuple[tuple[int, ...], ...]) -> object:
-        found = lowered(self, shapes)
+        found = find(self, shapes)
         held.append(found is not None)
         return found
 
-    monkeypatch.setattr(Recipes, "lowered", count)
+    monkeypatch.setattr(Recipes, "find", count)
     return held
 
 

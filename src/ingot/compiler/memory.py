@@ -4,7 +4,7 @@ reads and writes element by element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ingot.kernels.call import Buffer, Call, View
@@ -39,9 +39,10 @@ def place(lives: Iterable[Life]) -> tuple[dict[Buffer, int], int]:
     """
     lives = list(lives)
     least = peak(lives)
+    rooms = {buffer: _room(buffer) for buffer, _, _ in lives}
     found: tuple[dict[Buffer, int], int] | None = None
     for order in _ORDERS:
-        offsets, size = _place(sorted(lives, key=order))
+        offsets, size = _place(sorted(lives, key=order), rooms)
         if found is None or size < found[1]:
             found = offsets, size
         if size <= least:
@@ -67,7 +68,7 @@ def _room(buffer: Buffer) -> int:
     return -(-max(buffer.nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
-def _place(lives: Iterable[Life]) -> tuple[dict[Buffer, int], int]:
+def _place(lives: Iterable[Life], rooms: Mapping[Buffer, int]) -> tuple[dict[Buffer, int], int]:
     #: Offset and end of what lies there already: all with their lives, and the short-lived by step.
     placed: list[tuple[int, int, int, int]] = []
     long_lived: list[tuple[int, int, int, int]] = []
@@ -75,7 +76,7 @@ def _place(lives: Iterable[Life]) -> tuple[dict[Buffer, int], int]:
     offsets: dict[Buffer, int] = {}
     size = 0
     for buffer, first, last in lives:
-        need, is_short = _room(buffer), last - first < _SHORT
+        need, is_short = rooms[buffer], last - first < _SHORT
         others = long_lived if is_short else placed
         near = {(begin, end) for begin, end, born, died in others if born <= last and died >= first}
         if is_short:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Row(NamedTuple):
     views: tuple[tuple[int, tuple[int, ...], tuple[int, ...], int, int], ...]
 
 
+#: The fields of a `Row`.
+Told: TypeAlias = "tuple[Any, ...]"
+
+
 @dataclass(slots=True)
 class Plan:
     """Everything to run one stage of a graph for one set of shapes, but for the memory itself.
@@ -57,7 +61,7 @@ class Plan:
     words: argument words; those at `arena_words` are offsets into the arena. links: words that are the
     addresses of others, and which. rows: a row for each native step (see codegen/spmd.py); arguments are
     counted in words, counters come later. parts: what happens in order: a range of rows, or a node for the
-    host. offsets: of what the host looks at. told: the fields of each `Row`.
+    host. offsets: of what the host looks at. tell: makes `told`, the fields of each `Row`.
 
     Many plans may be kept for long, so what they consist of is arrays and plain tuples of numbers, which
     Python's collector of garbage does not look through.
@@ -75,10 +79,18 @@ class Plan:
     scratch_bytes: int
     offsets: dict[Buffer, int]
     checks: list[Check]
-    told: list[tuple[Any, ...]]
+    tell: Callable[[], list[Told]] | None
     kinds: dict[int, str]
     keep: list[Array]
     is_long: bool
+    _told: list[Told] = field(default_factory=list[Told])
+
+    @property
+    def told(self) -> list[Told]:
+        """The fields of each `Row`; made when they are first asked for."""
+        if self.tell is not None:
+            self._told, self.tell = self.tell(), None
+        return self._told
 
     def row(self, number: int) -> Row:
         """What is told of a native step."""
@@ -90,9 +102,16 @@ class Plan:
 
 
 def make_plan(
-    lowered: Lowered, machine: Machine, threads: int, progress: Callable[[int, int], None] | None = None
+    lowered: Lowered,
+    machine: Machine,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+    again: Callable[[], Lowered] | None = None,
 ) -> Plan:
-    """Place buffers, compile what was never compiled before, lay out the tables."""
+    """Place buffers, compile what was never compiled before, lay out the tables.
+
+    again: makes the steps once more, to tell of them when somebody asks.
+    """
     steps, lives = _lives(lowered.steps, lowered.checks)
     merged = merge(steps, lives)
     offsets, arena_bytes = place((buffer, first, last) for buffer, (first, last) in lives.items())
@@ -113,6 +132,7 @@ def make_plan(
     if table.rows > begun:
         parts.append((begun, table.rows))
     words, rows, arena_words, arena_offsets = table.arrays()
+    told = told_of(lowered.steps) if again is None else list[Told]()
     return Plan(
         words=words,
         arena_words=arena_words,
@@ -126,10 +146,11 @@ def make_plan(
         scratch_bytes=table.scratch,
         offsets={v.buffer: offsets[v.buffer] for v in _seen(lowered) if v.buffer in offsets},
         checks=lowered.checks,
-        told=table.told,
+        tell=None if again is None else lambda: told_of(again().steps),
         kinds=lowered.kinds,
         keep=list(table.keep.values()),
         is_long=table.nanoseconds > SHORTEST_WAKE_NS,
+        _told=told,
     )
 
 
@@ -146,7 +167,6 @@ class _Table:
         self.inputs: list[Patch] = []
         self.outputs: list[Patch] = []
         self.keep: dict[int, Array] = {}
-        self.told: list[tuple[Any, ...]] = []
         #: words that are the addresses of others, and which
         self.links: list[tuple[int, int]] = []
         self.scratch, self.nanoseconds = 0, 0.0
@@ -156,7 +176,7 @@ class _Table:
     @property
     def rows(self) -> int:
         """How many there are."""
-        return len(self.told)
+        return len(self._rows) // spmd.STEP_WORDS
 
     def add(self, step: Call | Series | Nested) -> None:
         """Append a row for a call, or for each of a series."""
@@ -164,7 +184,6 @@ class _Table:
             self._add_series(step)
             return
         self._rows.extend(self._row(step))
-        self.told.append(_tell(step.call if isinstance(step, Nested) else step))
 
     def _row(self, step: Call | Nested) -> tuple[int, ...]:
         """Append the arguments of a step; its row."""
@@ -280,7 +299,6 @@ class _Table:
                     for p in patches
                 ]
         self.keep.update(one.keep)
-        self.told += one.told * step.turns
         self.scratch = max(self.scratch, one.scratch)
         self.nanoseconds += one.nanoseconds * step.turns
 
@@ -293,7 +311,18 @@ class _Table:
         return [words, rows.reshape(-1, spmd.STEP_WORDS), arena_words, arena_offsets]
 
 
-def _tell(call: Call) -> tuple[Any, ...]:
+def told_of(steps: Sequence[Call | Series | Nested | HostStep]) -> list[Told]:
+    """The fields of the `Row` of each native step."""
+    told: list[Told] = []
+    for step in steps:
+        if isinstance(step, Series):
+            told += told_of(step.body) * step.turns
+        elif not isinstance(step, HostStep):
+            told.append(_tell(step.call if isinstance(step, Nested) else step))
+    return told
+
+
+def _tell(call: Call) -> Told:
     """The fields of a `Row`. Buffers are told apart by their ids: those of one call exist together."""
     views = [(v.dtype.itemsize, v.shape, v.strides, id(v.buffer), v.offset) for v in call.reads]
     for v in call.writes:

@@ -69,6 +69,12 @@ class Recipe:
         steps, checks, sizes = found
         return Lowered(steps, checks, self.kinds), list(zip(sizes, self.dtypes, strict=True))
 
+    def steps(self, shapes: Shapes) -> Lowered:
+        """The steps for shapes for which it was found to hold."""
+        found = self.lowered(shapes)
+        assert found is not None
+        return found[0]
+
     def _fixed(self, shapes: Shapes) -> list[list[int]]:
         sizes = [list(shape) for shape in shapes]
         for number, axis in self.free:

@@ -398,12 +398,12 @@ class Driver:
         """The whole graph, planned by a recipe where one holds for these arrays."""
         if any(_is_object(array) for array in arrays):
             return None
-        found = self._recipes.lowered(tuple([array.shape for array in arrays]))
+        found = self._recipes.find(tuple([array.shape for array in arrays]))
         if found is None:
             return None
-        lowered, results = found
+        lowered, results, again = found
         resources, index = self.resources, self.index
-        plan = make_plan(lowered, resources.machine, resources.threads, resources.progress)
+        plan = make_plan(lowered, resources.machine, resources.threads, resources.progress, again)
         outputs, stop = list(index.outputs), len(index.nodes)
         return Stage(index, self._last_use, plan, results, outputs, stop, True, True, {}, {})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ingot.compiler.lower import Lowered
 from ingot.compiler.recipe import Recipe, Results, Shapes
@@ -44,15 +45,17 @@ class Recipes:
     def __init__(self) -> None:
         self._families: dict[tuple[int, ...], _Family] = {}
 
-    def lowered(self, shapes: Shapes) -> tuple[Lowered, Results] | None:
-        """The steps for these shapes and what is known of the results, if a recipe holds for them."""
+    def find(self, shapes: Shapes) -> tuple[Lowered, Results, Callable[[], Lowered]] | None:
+        """The steps for these shapes, what is known of the results, and what makes the same steps again, if a
+        recipe holds for them.
+        """
         family = self._families.get(tuple(map(len, shapes)))
         for number, recipe in enumerate([] if family is None else family.recipes):
             found = recipe.lowered(shapes)
             if found is not None:
                 assert family is not None
                 family.recipes.insert(0, family.recipes.pop(number))
-                return found
+                return (*found, partial(recipe.steps, shapes))
         return None
 
     def missed(self, shapes: Shapes, make: Callable[[list[tuple[int, int]]], Recipe | None]) -> None:
