@@ -207,13 +207,19 @@ class _Table:
         in_block = bool(self._around)
         for position in form.places:
             view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
-            word = first + position
+            word, buffer = first + position, view.buffer
             self.addresses.append(word)
-            if in_block or view.buffer.kind != "arena":
+            if in_block:
                 self._point(word, view)
-            else:  # most of them
+            elif buffer.kind == "arena":  # most of them
                 self._arena_words.append(word)
-                self._arena_offsets.append(offsets[view.buffer] + view.offset)
+                self._arena_offsets.append(offsets[buffer] + view.offset)
+            elif (array := buffer.array) is not None:  # most of the others
+                self.keep[id(array)] = array
+                self.fixed.append(word)
+                words[word] = buffer.address + view.offset
+            else:
+                self._point(word, view)
         return self._code[step.kernel], first, step.tiles, sharers, 0, wave
 
     def _point(self, word: int, view: View) -> None:
