@@ -96,7 +96,7 @@ def make_recipe(
     """
     shapes, outputs = tuple([facts.shape for facts in given]), index.outputs
     try:
-        with noted([shapes[number][axis] for number, axis in free]) as notes:
+        with noted([shapes[number][axis] for number, axis in free], may_pin=False) as notes:
             sizes = dict(zip(free, notes.given, strict=True))
             facts = dict[ir.Value, Facts]()
             for number, (value, known) in enumerate(zip(inputs, given, strict=True)):
@@ -106,8 +106,6 @@ def make_recipe(
             if known.cut or any(known.facts[value].dtype == object for value in outputs):
                 return None
             lowered = Lowering(index, known, inputs, outputs, machine, packed, options).lower()
-        if notes.pins:
-            return None
         results = [known.facts[value] for value in outputs]
         again = Writer(notes).function(lambda writer: writer.plan(lowered, [each.shape for each in results]))
     except (IngotError, *UNFIT, AttributeError):  # the plan itself was made; sizes that are noted do not do

@@ -237,7 +237,8 @@ def _times(terms: Terms, factor: int) -> Terms:
 class Notes:
     """What was done to the sizes of a plan. values: of the sizes given."""
 
-    def __init__(self, values: Sequence[int]) -> None:
+    def __init__(self, values: Sequence[int], may_pin: bool = True) -> None:
+        self._may_pin = may_pin
         self.atoms: list[Given | Quotient | Found] = []
         self.calls: list[Done] = []
         #: what must hold, each with the number of calls that came before it
@@ -351,16 +352,19 @@ class Notes:
 
     def _note(self, condition: Condition | Same) -> None:
         self.conditions.append((len(self.calls), condition))
+        if not self._may_pin and self._pins(condition):
+            raise TypeError("a size that should be free must be what it is")
 
     @property
     def pins(self) -> bool:
         """Whether one of the sizes given must be what it is."""
-        for _, condition in self.conditions:
-            if isinstance(condition, Condition) and condition.kind == "zero" and condition.holds:
-                moving = [monomial for monomial, _ in condition.size.terms if monomial]
-                if len(moving) == len(moving[0]) == 1 and isinstance(self.atoms[moving[0][0]], Given):
-                    return True
-        return False
+        return any(self._pins(condition) for _, condition in self.conditions)
+
+    def _pins(self, condition: Condition | Same) -> bool:
+        if not isinstance(condition, Condition) or condition.kind != "zero" or not condition.holds:
+            return False
+        moving = [monomial for monomial, _ in condition.size.terms if monomial]
+        return len(moving) == len(moving[0]) == 1 and isinstance(self.atoms[moving[0][0]], Given)
 
     def call(self, function: Callable[..., T], args: tuple[Any, ...], again: Again) -> T:
         """function(*args), to be called again: see `remembered`."""
@@ -456,9 +460,12 @@ _noting = _Noting()
 
 
 @contextlib.contextmanager
-def noted(values: Sequence[int]) -> Generator[Notes, None, None]:
-    """While a plan is made: notes of sizes, which have these values (`Notes.given`)."""
-    before, notes = _noting.notes, Notes(values)
+def noted(values: Sequence[int], may_pin: bool = True) -> Generator[Notes, None, None]:
+    """While a plan is made: notes of sizes, which have these values (`Notes.given`).
+
+    may_pin: False makes it a TypeError when one of them must be what it is.
+    """
+    before, notes = _noting.notes, Notes(values, may_pin)
     _noting.notes = notes
     try:
         yield notes
