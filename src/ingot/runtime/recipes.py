@@ -17,26 +17,23 @@ from ingot.compiler.recipe import Recipe, Results, Shapes
 MOST_RECIPES = 16
 #: Plans without a recipe before one is made; more where many were made already.
 FIRST_WAIT, PART_OF_MADE = 2, 4
-#: So often a first recipe is tried for.
-MOST_TRIES = 3
+#: So many are made without being used; each further one is earned by so many uses.
+MOST_TRIES, USES = 3, 8
 
 
 @dataclass(slots=True)
 class _Family:
     """Inputs of the same ranks. met: the first shapes. varied: inputs and axes that had other sizes since.
-    recipes: the one that was used last comes first. missed: plans since one was made.
+    recipes: the one that was used last comes first. made: how often one was tried for. used: plans by one.
+    missed: plans since one was made.
     """
 
     met: Shapes
     varied: dict[tuple[int, int], None] = field(default_factory=dict[tuple[int, int], None])
     recipes: list[Recipe] = field(default_factory=list[Recipe])
     made: int = 0
+    used: int = 0
     missed: int = 0
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether none could be made, time and again."""
-        return self.made >= MOST_TRIES and not self.recipes
 
 
 class Recipes:
@@ -55,6 +52,7 @@ class Recipes:
             if found is not None:
                 assert family is not None
                 family.recipes.insert(0, family.recipes.pop(number))
+                family.used += 1
                 return (*found, partial(recipe.steps, shapes))
         return None
 
@@ -63,7 +61,7 @@ class Recipes:
         that vary, None if it cannot be.
         """
         family = self._families.setdefault(tuple(map(len, shapes)), _Family(shapes))
-        if family.is_hopeless:
+        if family.made >= MOST_TRIES + family.used // USES:
             return
         for number, (old, new) in enumerate(zip(family.met, shapes, strict=True)):
             for axis in [axis for axis, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]:
