@@ -15,7 +15,6 @@ from ingot.errors import IngotError
 from ingot.ops.lowering import Body
 from ingot.ops.registry import (
     KNOWN_ELEMENTS,
-    UNFIT,
     Bound,
     Facts,
     evaluated,
@@ -23,6 +22,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
     unfit,
+    unfit_kinds,
 )
 
 #: What NumPy can say of an array. What is less, and more than the machine has, is a MemoryError.
@@ -100,7 +100,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
             bounded = op.bound(node, inputs) if countable else None
         except IngotError:
             raise
-        except UNFIT as error:
+        except unfit_kinds(node) as error:
             raise unfit(node, inputs, error) from error
         # Strings are Python objects: they never lie in the arena, so whoever touches them ends the stage.
         if outputs is None or (strings and _has_objects(inputs)) or _has_objects(outputs):

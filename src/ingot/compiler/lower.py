@@ -38,7 +38,7 @@ from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, identity
 from ingot.mapped import forget_pages
 from ingot.ops.lowering import Body, ByRows, PlanOptions, Rows
-from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit
+from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit, unfit_kinds
 
 #: Which nodes run and who reads what, kept for so many different sets of known values.
 MOST_USES = 8
@@ -145,7 +145,7 @@ class Lowering:
                 raise _named(node, error) from error
             except IngotError:
                 raise
-            except UNFIT as error:  # what a kernel does not take, and `infer` let through
+            except unfit_kinds(node) as error:  # what a kernel does not take, and `infer` let through
                 inputs = [None if v is None else self._facts[v] for v in node.inputs]
                 raise unfit(node, inputs, error) from error
             if not is_native:

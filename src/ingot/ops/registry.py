@@ -307,6 +307,13 @@ def shape_error(
 
 #: What Python and NumPy raise where a node's attributes and inputs do not go together.
 UNFIT = (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError, MemoryError)
+#: The same where no schema tells which inputs and attributes a node must have.
+_UNFIT_WITHOUT_SCHEMA = (*UNFIT, AssertionError, AttributeError, KeyError)
+
+
+def unfit_kinds(node: ir.Node) -> tuple[type[Exception], ...]:
+    """Which exceptions say that this node's attributes and inputs do not go together."""
+    return _UNFIT_WITHOUT_SCHEMA if node.domain == "com.microsoft" else UNFIT
 
 
 def unfit(node: ir.Node, inputs: Sequence[Any], error: Exception) -> ModelError:
@@ -328,7 +335,7 @@ def evaluated(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
         return op.evaluate(node, inputs)
     except IngotError:
         raise
-    except UNFIT as error:
+    except unfit_kinds(node) as error:
         raise unfit(node, inputs, error) from error
 
 
@@ -340,7 +347,7 @@ def evaluated_late(op: Op, node: ir.Node, inputs: Sequence[Any]) -> list[Array]:
             op.infer(node, [None if x is None else facts_of(x) for x in inputs])
     except IngotError:
         raise
-    except UNFIT as error:
+    except unfit_kinds(node) as error:
         raise unfit(node, inputs, error) from error
     return evaluated(op, node, inputs)
 

@@ -14,8 +14,17 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from ingot.errors import UnsupportedOperatorError
-from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
+from ingot.errors import IngotError, UnsupportedOperatorError
+from ingot.ops.registry import (
+    attr_float,
+    attr_floats,
+    attr_int,
+    attr_ints,
+    attr_str,
+    label,
+    unfit,
+    unfit_kinds,
+)
 from ingot.passes.contrib_groups import group_query_attention, sparse_attention
 from ingot.passes.contrib_layers import LAYERS
 from ingot.passes.contrib_recurrent import dynamic_quantize_lstm
@@ -76,7 +85,12 @@ def expand_contrib(model: ir.Model) -> int:
     if found:
         reserve_names(model)
     for node in found:
-        values = list(_TABLE[node.op_type](Editor(node, whole=True), node))
+        try:
+            values = list(_TABLE[node.op_type](Editor(node, whole=True), node))
+        except IngotError:
+            raise
+        except unfit_kinds(node) as error:
+            raise unfit(node, node.inputs, error) from error
         used = [v.uses() or v.is_graph_output() for v in node.outputs]
         values += [None] * (len(used) - len(values))
         for value, is_used in zip(values, used, strict=False):
