@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import onnx_ir as ir
 import pytest
 
 import ingot
+from ingot import loading
 from ingot.errors import IngotError, ModelError, UnsupportedOperatorError
 from ingot.loading import load, save
 from ingot.ops.interpreter import interpret
@@ -247,3 +249,17 @@ print(sum(id(item) in old for item in made))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (int(done.stdout) == 1000) == settled
+
+
+def test_a_model_is_read_while_the_collector_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[bool] = []
+    read = loading.read_plain
+
+    def noted(*arguments: Any) -> Any:
+        at_work.append(gc.isenabled())
+        return read(*arguments)
+
+    monkeypatch.setattr(loading, "read_plain", noted)
+    load(ir.to_proto(small()))
+    assert at_work == [False]
+    assert gc.isenabled()

@@ -71,7 +71,6 @@ def collector_paused(*, settled: bool = False) -> Generator[None, None, None]:
             gc.enable()
 
 
-@collector_paused(settled=True)
 class _Wanted(NamedTuple):
     """What `load` was asked for besides the model."""
 
@@ -79,6 +78,7 @@ class _Wanted(NamedTuple):
     given: Collection[str]
 
 
+@collector_paused(settled=True)
 def load(source: Source, *, lift: bool = False, given: Collection[str] = ()) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is. Nodes that stand before one that they read are brought into order.
