@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
@@ -226,3 +227,37 @@ def test_sizes_beyond_all_memory(op: str, inputs: list[np.ndarray], attributes: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
     with pytest.raises(ingot.errors.ShapeError, match=f"{op}.*than there is memory for"):
         ingot.InferenceSession(model).run(None, {f"i{k}": a for k, a in enumerate(inputs)})
+
+
+@pytest.mark.parametrize(
+    ("large", "found"),
+    [
+        ((100_000,) * 3, "between these inputs.*more than there is memory for"),
+        ((800_000,) * 3, "p.* takes .*"),
+    ],
+)
+def test_what_lies_between_is_beyond_all_memory(large: tuple[int, int, int], found: str) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+        g (float[a, 1, 1] x, float[1, b, 1] y, float[1, 1, c] z) => (float out) {
+            s = Add(x, y)
+            p = Mul(s, z)
+            t = Softmax<axis=0>(p)
+            u = Softmax<axis=1>(p)
+            v = Softmax<axis=2>(p)
+            w = LogSoftmax<axis=0>(p)
+            e = LogSoftmax<axis=1>(p)
+            q = Sum(t, u, v, w, e)
+            axes = Constant<value_ints=[0, 1, 2]>()
+            out = ReduceSum<keepdims=0>(q, axes)
+        }"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+
+    def run(a: int, b: int, c: int) -> np.ndarray[Any, Any]:
+        return session.run(None, {"x": ones(a, 1, 1), "y": ones(1, b, 1), "z": ones(1, 1, c)})[0]
+
+    before = run(2, 3, 4)
+    for more in range(6):  # until a recipe plans for further sizes
+        with pytest.raises(ingot.errors.ShapeError, match=found):
+            run(*[size - more * (axis + 1) for axis, size in enumerate(large)])
+        run(more + 3, 2 * more + 5, more + 7)
+    np.testing.assert_array_equal(run(2, 3, 4), before)

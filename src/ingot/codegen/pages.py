@@ -56,12 +56,7 @@ class Recycled:
                 for place in range(len(self._pieces))
                 if sys.getrefcount(self._pieces[place]) != _IDLE
             ]
-            try:
-                piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            except (OSError, OverflowError) as error:
-                raise MemoryError(f"no {size:,} bytes are left") from error
-            with suppress(OSError):
-                piece.madvise(mmap.MADV_HUGEPAGE)
+            piece = _mapping(size)
             self._pieces.append(piece)
             return np.ndarray(shape, dtype, piece)
 
@@ -142,10 +137,18 @@ def _plain(size: int) -> Bytes:
     return memory[skip : skip + size]
 
 
-def _on_huge_pages(size: int) -> Bytes:
-    mapping = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _mapping(size: int) -> mmap.mmap:
+    """Pages of the system's, huge ones where it has them. MemoryError where there are none."""
+    try:
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"no {size:,} bytes are left") from error
     with suppress(OSError):  # a kernel that was built without them
         mapping.madvise(mmap.MADV_HUGEPAGE)
-    memory = np.frombuffer(mapping, np.uint8)  # keeps the mapping
+    return mapping
+
+
+def _on_huge_pages(size: int) -> Bytes:
+    memory = np.frombuffer(_mapping(size + _HUGE_PAGE), np.uint8)  # keeps the mapping
     skip = -memory.ctypes.data % _HUGE_PAGE
     return memory[skip : skip + size]

@@ -369,7 +369,8 @@ class Driver:
         try:
             plan = make_plan(lowering.lower(), resources.machine, resources.threads, resources.progress)
         except OverflowError as error:  # of words of arguments
-            raise _too_large(outputs, results) from error
+            facts = known.facts
+            raise _too_large(list(facts), [(f.shape, f.dtype) for f in facts.values()]) from error
         if known.bounds:
             results.append(((), np.dtype(np.int64)))
         stop, is_last = known.stop, not known.cut
@@ -403,7 +404,10 @@ class Driver:
             return None
         lowered, results, again = found
         resources, index = self.resources, self.index
-        plan = make_plan(lowered, resources.machine, resources.threads, resources.progress, again)
+        try:
+            plan = make_plan(lowered, resources.machine, resources.threads, resources.progress, again)
+        except OverflowError:  # of words of arguments: who plans the whole says of what
+            return None
         outputs, stop = list(index.outputs), len(index.nodes)
         return Stage(index, self._last_use, plan, results, outputs, stop, True, True, {}, {})
 
@@ -482,6 +486,11 @@ class Driver:
         memory, team = self.resources.acquire()
         try:
             instance.run(arrays, outputs, memory, team, stage.evaluate, times)
+        except MemoryError as error:  # nodes of the host say so themselves
+            raise ShapeError(
+                f"what lies between these inputs and the outputs takes {stage.plan.arena_bytes:,} bytes, "
+                "more than there is memory for. Give smaller inputs, or check the sizes in the file."
+            ) from error
         finally:
             self.resources.release(memory, team)
             stage.free.append(instance)
@@ -633,9 +642,10 @@ def _last_uses(index: Index) -> dict[ir.Value, int]:
 def _too_large(
     values: Sequence[ir.Value], results: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 ) -> ShapeError:
-    """For what is left of the machine; names the largest."""
+    """For what is left of the machine; names the largest, with sizes of 0 as 1, for strides are as large."""
     sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in results[: len(values)]]
-    number = sizes.index(max(sizes))
+    places = [math.prod([max(n, 1) for n in shape]) * dtype.itemsize for shape, dtype in results]
+    number = places.index(max(places[: len(values)]))
     value, (shape, dtype) = values[number], results[number]
     needs = f"takes {sizes[number]:,} bytes, more" if sizes[number] else "has more places"
     found = f"{dtype} {show(shape)} {needs} than there is memory for"

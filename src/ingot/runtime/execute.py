@@ -44,17 +44,18 @@ class Memory:
         self.scratches_address = 0
 
     def fit(self, arena_bytes: int, scratch_bytes: int, threads: int) -> None:
-        """Make it large enough."""
+        """Make it large enough. MemoryError where that cannot be; it is then as it was."""
         if arena_bytes > self.arena_bytes:
             self.arena = aligned(arena_bytes)
             self.base, self.arena_bytes = self.arena.ctypes.data, arena_bytes
             self.cells = memoryview(cast(Any, self.arena[: arena_bytes // 8 * 8])).cast("q")
         if scratch_bytes > self.scratch_bytes or threads > self.threads:
-            if scratch_bytes > self.scratch_bytes:
+            each, threads = self.scratch_bytes, max(threads, self.threads)
+            if scratch_bytes > each:
                 # The 64: not all threads' at the same place in their caches.
-                self.scratch_bytes = -(-scratch_bytes // 4096) * 4096 + 64
-            self.threads = max(threads, self.threads)
-            self._scratch = aligned(self.scratch_bytes * self.threads)
+                each = -(-scratch_bytes // 4096) * 4096 + 64
+            self._scratch = aligned(each * threads)  # noted below: there may be no memory for it
+            self.scratch_bytes, self.threads = each, threads
             starts = np.arange(self.threads, dtype=np.int64) * self.scratch_bytes
             self.scratches = starts + self._scratch.ctypes.data
             self.scratches_address = self.scratches.ctypes.data
