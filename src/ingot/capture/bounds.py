@@ -21,10 +21,12 @@ INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
 
 def line_of(condition: Any) -> tuple[Any, Any, Any] | None:
-    """An inequality of one size as `slope * size + constant >= 0`; None for anything else."""
+    """An inequality of one whole number as `slope * number + constant >= 0`; None for anything else."""
     if not isinstance(condition, INEQUALITIES) or len(condition.free_symbols) != 1:
         return None
     (symbol,) = condition.free_symbols
+    if not symbol.is_integer:
+        return None
     greater = isinstance(condition, (sympy.Gt, sympy.Ge))
     difference: Any = condition.lhs - condition.rhs if greater else condition.rhs - condition.lhs
     if isinstance(condition, (sympy.Gt, sympy.Lt)):
@@ -37,10 +39,10 @@ def line_of(condition: Any) -> tuple[Any, Any, Any] | None:
 
 
 def bounds_of(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
-    """The least and the most that each size is by these conditions."""
+    """The least and the most that each whole number is by these conditions."""
     found: dict[Any, tuple[Any, Any]] = {}
     for symbol, slope, constant in filter(None, map(line_of, conditions)):
-        low, high = found.get(symbol, (0, math.inf))
+        low, high = found.get(symbol) or _unbounded(symbol)
         if slope > 0:
             low = max(low, -(constant // slope))
         else:
@@ -50,16 +52,20 @@ def bounds_of(conditions: Iterable[Any]) -> dict[Any, tuple[Any, Any]]:
 
 
 def follows(e: Any, bounds: Mapping[Any, tuple[Any, Any]]) -> bool | None:
-    """Whether an inequality of one size holds for all between its bounds, or for none."""
+    """Whether an inequality of one whole number holds for all between its bounds, or for none."""
     line = line_of(e)
     if line is None:
         return None
     symbol, slope, constant = line
-    low, high = bounds.get(symbol, (0, math.inf))
-    ends = [slope * n + constant for n in (low, high) if n != math.inf]
-    if (len(ends) == 2 or slope > 0) and min(ends) >= 0:
+    ends = [slope * n + constant for n in bounds.get(symbol) or _unbounded(symbol)]
+    if min(ends) >= 0:
         return True
-    return False if (len(ends) == 2 or slope < 0) and max(ends) < 0 else None
+    return False if max(ends) < 0 else None
+
+
+def _unbounded(symbol: Any) -> tuple[Any, Any]:
+    """The least and the most of what no condition is about: a size is at least 0, data may be anything."""
+    return 0 if symbol.is_nonnegative else -math.inf, math.inf
 
 
 def _as_min(e: Any) -> Any:

@@ -50,6 +50,22 @@ def a_function_that_was_chosen_is_asked_for(x: T) -> T:
     return y + 1 if torch.neg != way else y
 
 
+@case(positive(5), negative(6), positive(3))
+def a_negative_number_inside_a_branch(x: T) -> T:
+    n = int(x.sum() * 10)
+    if x.shape[0] > 4:
+        return x - 1 if n < 0 else x + 1
+    return x * 2
+
+
+@case(torch.full((4,), 0.5), torch.full((5,), 0.1), torch.full((3,), -0.5))
+def a_number_between_two_whole_ones_inside_a_branch(x: T) -> T:
+    n = x.sum().item()
+    if n > 0:
+        return x - 1 if n < 1 else x + 1
+    return x * 2
+
+
 @case(*SIGNS)
 def if_alone(x: T) -> T:
     if x.sum() > 0:
