@@ -83,19 +83,23 @@ def _torch_folder() -> str:
     return str(Path(torch.__file__).parent) + os.sep
 
 
+@lru_cache(maxsize=1)
+def _windows_folder() -> str:
+    return _torch_folder() + f"signal{os.sep}"
+
+
 @lru_cache(maxsize=4096)
 def is_user_code(code: CodeType) -> bool:
-    """Whether a function belongs neither to torch nor to Ingot."""
+    """Whether a function belongs neither to torch nor to Ingot; torch's windows count as a model's, for they
+    have ways of their own for few places.
+    """
     name = code.co_filename
-    return not name.startswith((_INGOT, _torch_folder(), "<"))
+    return not name.startswith((_INGOT, _torch_folder(), "<")) or name.startswith(_windows_folder())
 
 
 def _decides(code: CodeType) -> bool:
-    """Whether what a function asks of a size, the model's own Python (or script) asks; torch's windows have
-    ways of their own for a single place.
-    """
-    windows = _torch_folder() + f"signal{os.sep}"
-    return is_user_code(code) or runs_scripts(code) or code.co_filename.startswith(windows)
+    """Whether what a function asks of a size, the model's own Python (or script) asks."""
+    return is_user_code(code) or runs_scripts(code)
 
 
 def runs_scripts(code: CodeType) -> bool:
