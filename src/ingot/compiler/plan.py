@@ -88,8 +88,9 @@ class Plan:
     @property
     def told(self) -> list[Told]:
         """The fields of each `Row`; made when they are first asked for."""
-        if self.tell is not None:
-            self._told, self.tell = self.tell(), None
+        tell = self.tell
+        if tell is not None:  # two threads may both be here
+            self._told, self.tell = tell(), None
         return self._told
 
     def row(self, number: int) -> Row:
