@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from yolo import OpenVocabularyDetector
 
 import ingot
-from ingot.verify import TOLERANCE
+from ingot.closeness import TOLERANCE
 
 SIZE = 640
 DEPTH_SIZE = 252  # a multiple of the 14 pixels of a patch

@@ -238,9 +238,12 @@ def test_verify_of_a_file_and_of_a_program(tmp_path: Path) -> None:
     assert ingot.verify(tmp_path / "net.onnx", module, (torch.randn(4, 6),)).worst < 1e-4
     with pytest.raises(VerificationError, match="output 'scores'"):
         ingot.verify(tmp_path / "net.onnx", Net(), (torch.randn(4, 6),))
-    for model in (program, tmp_path / "net.onnx"):
-        with pytest.raises(VerificationError, match="the module gives 1 outputs, the exported model 2"):
-            ingot.verify(model, lambda x: x, (torch.randn(4, 6),))
+    with pytest.raises(VerificationError, match="the module gives 1 outputs, the exported model 2"):
+        ingot.verify(program, lambda x: x)
+    with pytest.raises(VerificationError, match="the module gives 1 outputs, the exported model 2"):
+        ingot.verify(tmp_path / "net.onnx", lambda x: x, (torch.randn(4, 6),))
+    with pytest.raises(VerificationError, match="leave args and kwargs away"):
+        ingot.verify(program, module, (torch.randn(4, 6),))
     with pytest.raises(ModelError, match="no such file"):
         ingot.verify(tmp_path / "none.onnx", module, (torch.randn(4, 6),))
 

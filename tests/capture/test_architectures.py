@@ -338,10 +338,12 @@ def test_transformer_encoder_of_torch() -> None:
 
 
 def test_verification_draws_other_sizes() -> None:
-    """The check that export runs: the example, three other sizes within what was assumed, 1s and 0s."""
+    """The check that export runs: the example, three other sizes within what was assumed, 1s and 0s; the
+    example's again with a mask of ones, which may be another way.
+    """
     captured = parity(bert(), (), kwargs=text(2, 7))
     report = verify_capture(captured)
     sizes = {tuple(c.sizes.values()) for c in report.cases}
-    assert len(sizes) == len(report.cases) >= 5
+    assert len(sizes) == len(report.cases) - 1 >= 5
     assert any(1 in s for s in sizes)
     assert report.worst < 1e-5

@@ -41,13 +41,15 @@ def test_torch_assert_is_an_assertion() -> None:
             program(wrong)
 
 
-def test_a_mask_that_data_makes_none_is_refused() -> None:
-    """Attention without a mask may be another attention: no call stands for both."""
+def test_a_mask_that_data_makes_none() -> None:
+    """Attention without a mask is another call, on the other side of an If."""
 
     class Masked(torch.nn.Module):
         def forward(self, q: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             chosen = mask if mask.sum() > 0 else None
             return scaled_dot_product_attention(q, q, q, attn_mask=chosen)
 
-    with pytest.raises(ingot.ExportError, match="is None here"):
-        ingot.export(Masked(), (torch.randn(2, 5, 8), torch.ones(5, 5)))
+    module, q = Masked(), torch.randn(2, 5, 8)
+    program = ingot.export(module, (q, torch.ones(5, 5)))
+    for mask in (torch.eye(5), -torch.eye(5), torch.zeros(5, 5)):
+        torch.testing.assert_close(torch.from_numpy(program(q, mask)), module(q, mask))

@@ -152,7 +152,7 @@ def source_line(frame: FrameType | None = None) -> str:
     """`package/file.py:12` of the user's innermost frame, or `<unknown>`."""
     if _standing:
         return f"{short_path(_standing[-1][0])}:{_standing[-1][1]}"
-    at = user_frame(frame or sys._getframe(1))
+    at = _out_of_the_library(user_frame(frame or sys._getframe(1)))
     return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else UNKNOWN
 
 
@@ -214,8 +214,20 @@ def _place(frame: FrameType) -> tuple[str, int]:
     """File and line of what is running; no file where it cannot be told."""
     if _standing:
         return _standing[-1]
-    at = user_frame(frame) or _without_a_file(frame)
+    at = _out_of_the_library(user_frame(frame)) or _without_a_file(frame)
     return (at.f_code.co_filename, at.f_lineno) if at is not None else ("", 0)
+
+
+def _out_of_the_library(frame: FrameType | None) -> FrameType | None:
+    """The line of the model that called Python's own library (an enum, say); the library's where none did."""
+    at = frame
+    while at is not None and is_library_code(at.f_code):
+        at = at.f_back
+        while at is not None and not is_user_code(at.f_code):
+            if at.f_code.co_name == "record" and at.f_code.co_filename == _RECORDING:
+                return frame
+            at = at.f_back
+    return at or frame
 
 
 def _without_a_file(frame: FrameType | None) -> FrameType | None:
@@ -265,8 +277,12 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
 
 
 def given(is_it: Callable[[Any], bool], depth: int = 2) -> str | None:
-    """The function of torch's, between here and the user's line, that was given something as an argument."""
+    """The innermost function of torch's that was given something which the user's line gave torch as an
+    argument; what torch's functions give each other does not count.
+    """
     at: FrameType | None = sys._getframe(depth)
+    innermost: str | None = None
+    by_user = False
     while at is not None and not is_user_code(at.f_code):
         if not is_ingot_code(at.f_code) and not at.f_code.co_filename.endswith(_OF_NUMBERS):
             count = at.f_code.co_argcount + at.f_code.co_kwonlyargcount
@@ -274,10 +290,11 @@ def given(is_it: Callable[[Any], bool], depth: int = 2) -> str | None:
             values = [at.f_locals.get(name) for name in at.f_code.co_varnames[: count + starred]]
             for more in values[count:]:
                 values.extend(more.values() if isinstance(more, dict) else more or ())  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  (of any kind)
-            if any(map(is_it, values)):
-                return at.f_code.co_name
+            by_user = any(map(is_it, values))
+            if by_user and innermost is None:
+                innermost = at.f_code.co_name
         at = at.f_back
-    return None
+    return innermost if by_user else None
 
 
 def called_by_user(function: str, depth: int = 2) -> bool:

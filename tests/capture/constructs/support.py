@@ -1,7 +1,8 @@
 """Constructs of Python as cases: a function or module, and inputs that take every way through it.
 
 The model is captured on the first input alone and compared with eager PyTorch on all of them, in onnxruntime
-and in Ingot's own session. Where eager PyTorch raises, both runtimes must fail at a check of the model's.
+and in Ingot's own session. Where eager PyTorch raises, both runtimes must fail at a check of the model's,
+or at the operator that an index outside its dimension is given to.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import leaves
-from ingot.errors import ShapeError
+from ingot.errors import InputError, ShapeError
 from ingot.program import TENSOR, as_array
 from ingot.trial import ingot_runner
 from tests.capture.support import OrtError, ort_runner, same
@@ -26,6 +27,9 @@ from tests.capture.support import OrtError, ort_runner, same
 T = torch.Tensor
 #: How a check that does not hold is named, by Ingot's session and by onnxruntime.
 _CHECKED = r"constructs/\w+\.py:\d+: .*this check of the model's own|Name:'check at \S*constructs/\w+\.py:\d+"
+
+#: How an operator refuses an index outside its dimension.
+_OUTSIDE = "an index is outside its dimension|invalid indice found|indices element out of data bounds"
 
 
 @dataclass
@@ -142,7 +146,8 @@ def _compare(
     used = {v.name for v in captured.model.graph.inputs}
     feeds = {k: v for k, v in feeds.items() if k in used}
     if isinstance(expected, Exception):
-        with pytest.raises((ShapeError, OrtError), match=_CHECKED):
+        words = f"{_CHECKED}|{_OUTSIDE}" if isinstance(expected, IndexError) else _CHECKED
+        with pytest.raises((ShapeError, InputError, OrtError), match=words):
             run(feeds, captured.output_names)
             pytest.fail(f"{where}: eager raises {expected!r}, the model gives a result", pytrace=False)
         return

@@ -8,6 +8,7 @@ and DequantizeLinear reads.
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from typing import Any
 
@@ -190,7 +191,7 @@ def unknown(name: str) -> MissingOperatorError:
 
 
 def _decomposed() -> Any:
-
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # which registers them
     ops: Any = torch.ops
     return ops.quantized_decomposed
 
