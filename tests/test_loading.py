@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,25 +228,6 @@ def test_an_input_that_is_an_output_keeps_its_type(unusual: bool) -> None:
     x = np.array([[-1, 0, 2]], np.float32)
     for got, want in zip(session.run(None, {"x": x}), (x, np.maximum(x, 0)), strict=True):
         np.testing.assert_array_equal(got, want)
-
-
-@pytest.mark.parametrize("settled", [False, True])
-def test_what_was_set_aside_from_the_collector_stays_so(settled: bool) -> None:
-    script = f"""
-import gc
-from ingot.loading import collector_paused
-if {not settled}:
-    gc.freeze()
-before = gc.get_freeze_count()
-with collector_paused(settled=True):
-    assert not gc.isenabled()
-    made = [[n] for n in range(1000)]
-assert gc.isenabled() and gc.get_freeze_count() >= before
-old = {{id(item) for item in gc.get_objects(generation=2)}}
-print(sum(id(item) in old for item in made))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert (int(done.stdout) == 1000) == settled
 
 
 def test_a_model_is_read_while_the_collector_rests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,9 @@ EXTERNAL_ABOVE = (1 << 31) - (64 << 20)
 
 
 @contextlib.contextmanager
-def collector_paused(*, settled: bool = False) -> Generator[None, None, None]:
+def collector_paused() -> Generator[None, None, None]:
     """While a model is made: thousands of objects that stay, which Python would look through again and again
-    for garbage, in a third of the time. settled: afterwards they count as old, as if it had done so.
+    for garbage, in a third of the time.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -65,9 +65,6 @@ def collector_paused(*, settled: bool = False) -> Generator[None, None, None]:
         yield
     finally:
         if was_on:
-            if settled and not gc.get_freeze_count():  # nobody has set objects aside that would come back
-                gc.freeze()
-                gc.unfreeze()
             gc.enable()
 
 
@@ -78,7 +75,7 @@ class _Wanted(NamedTuple):
     given: Collection[str]
 
 
-@collector_paused(settled=True)
+@collector_paused()
 def load(source: Source, *, lift: bool = False, given: Collection[str] = ()) -> ir.Model:
     """Reads an ONNX model from a path, the bytes of a file, or a ModelProto; an `ir.Model` is returned as
     it is. Nodes that stand before one that they read are brought into order.

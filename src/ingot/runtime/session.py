@@ -69,7 +69,7 @@ class InferenceSession:
             raise TypeError(f"InferenceSession has no option {', '.join(map(repr, unknown))}")
         self._options = options_of(sess_options)
         self._providers = provider_choice.choose(providers, provider_options)
-        with collector_paused(settled=True):
+        with collector_paused():
             given = self._options.initializers.keys()
             model = _load(path_or_bytes, self._optimises, given)
             self._open(model, _again(path_or_bytes, model, given))
