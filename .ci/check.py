@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+# A file's tests stay together. A worker that dies ends the run: with another one in its place it never ended.
+_TWO_WORKERS = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]
 
 
 def pytest_counts(report: Path) -> str:
@@ -50,7 +52,7 @@ def main() -> int:
             ("lint", ["ruff", "check", "."]),
             ("format", ["ruff", "format", "--check", "."]),
             ("types", ["pyright"]),
-            ("tests", ["pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={report}", *sys.argv[1:]]),
+            ("tests", ["pytest", *_TWO_WORKERS, f"--junitxml={report}", *sys.argv[1:]]),
         ]
         for name, command in stages:
             print(f"== {name}: {' '.join(command)}", flush=True)

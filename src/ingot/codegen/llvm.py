@@ -69,7 +69,7 @@ def link(objects: Sequence[bytes], resolve: Callable[[str], int], wanted: Iterab
     for name in library.NAMES:
         llvm.add_symbol(name, resolve(name))
     engine = llvm.create_mcjit_compiler(
-        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine()
+        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(), use_lmm=True
     )
     for data in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(data))
