@@ -456,7 +456,7 @@ def test_a_dict_with_keys_of_its_own_is_looked_at_as_it_is() -> None:
 
 
 def test_what_runs_the_tests_is_no_part_of_a_model() -> None:
-    """pytest writes itself into every assert of a test file; from there it knows all tests and their values."""
+    """pytest writes itself into every assert of a test file; from there it knows all tests."""
 
     def asserting(x: T) -> T:
         assert x.shape[0] > 0, "no rows"
