@@ -6,6 +6,8 @@ import ctypes
 import multiprocessing
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -238,6 +240,42 @@ def test_what_our_linker_refuses_llvm_links(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(linker, "link", refuse)
     text = "define i64 @twice(i64 %x) {\n  %r = shl i64 %x, 1\n  ret i64 %r\n}"
     assert _TAKES_NUMBER(cache.link([emit(text)], ["twice"])["twice"])(21) == 42
+
+
+_FAR_APART = """
+import ctypes
+
+from ingot.codegen import library, llvm, machine
+
+system = ctypes.CDLL(None)
+system.mmap.restype = ctypes.c_void_p
+system.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+system.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+GIGABYTE = 1 << 30
+
+
+def reserve(size: int) -> int:
+    return system.mmap(None, size, 0, 0x4022, -1, 0)  # no access, private, anonymous, no swap for it
+
+
+text = "define i64 @twice(i64 %x) { %r = shl i64 %x, 1 ret i64 %r }"
+data = llvm.emit_object(text, machine.host().target())
+low = reserve(64 * GIGABYTE)
+for size in (1 << 21, 1 << 20, 1 << 18, 1 << 16, 1 << 14, 1 << 13, 1 << 12):
+    while (at := reserve(size)) > low:
+        pass
+    system.munmap(at, size)
+for gigabytes in range(3, 60, 3):
+    system.munmap(low + gigabytes * GIGABYTE, 4096)
+address = llvm.link([data], library.address_of, ["twice"])["twice"]
+print(ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(21))
+"""
+
+
+def test_llvm_links_where_free_pages_lie_gigabytes_apart() -> None:
+    """In a process that has grown large, code and what it refers to would lie out of each other's reach."""
+    run = subprocess.run([sys.executable, "-c", _FAR_APART], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["42"], f"exit code {run.returncode}: {run.stderr[-1000:]}"
 
 
 def test_a_system_without_executable_memory(monkeypatch: pytest.MonkeyPatch) -> None:
