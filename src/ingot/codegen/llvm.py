@@ -68,6 +68,7 @@ def link(objects: Sequence[bytes], resolve: Callable[[str], int], wanted: Iterab
     """
     for name in library.NAMES:
         llvm.add_symbol(name, resolve(name))
+    # lmm, its manager of memory, keeps code and constants together, within reach of each other's 32 bits.
     engine = llvm.create_mcjit_compiler(
         llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(), use_lmm=True
     )
