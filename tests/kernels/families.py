@@ -496,10 +496,16 @@ def resizes(machine: Machine) -> Iterator[Call]:
         yield from resize(
             image((1, 48, 14, 14), order), image((1, 48, 28, 28), order), {2: crop, 3: crop}, machine
         )
-        for dtype in ("uint8", "float16", "int64"):
-            table = taps("nearest", 14, 28, 2.0)
-            x, out = image((1, 48, 14, 14), order, dtype), image((1, 48, 28, 28), order, dtype)
-            yield from resize(x, out, {2: table, 3: table}, machine)
+        for dtype, (size, other) in itertools.product(
+            ("uint8", "float16", "float32", "int64"), ((14, 28), (60, 200), (200, 110), (4, 3), (200, 40))
+        ):
+            table = taps("nearest", size, other, other / size)
+            for channels in (3, 48):
+                x = image((1, channels, size, size), order, dtype)
+                out = image((1, channels, other, other), order, dtype)
+                yield from resize(x, out, {2: table, 3: table}, machine)
+                out = image((1, channels, other, size), order, dtype)
+                yield from resize(x, out, {2: table}, machine)
     for name, channels in itertools.product(EPILOGUES, (48, 37)):
         shape = (1, channels, 28, 28)
         linear, same = taps("linear", 14, 28, 2.0), identity_taps(28)

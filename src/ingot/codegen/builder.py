@@ -29,6 +29,17 @@ Int = Any  # a Python int, or an ir.Value of type i64
 Value = Any  # an ir.Value; llvmlite is untyped
 
 
+#: LLVM's name of what permutes the lanes of a vector type.
+_PERMUTATIONS = {
+    "v16f32": "x86.avx512.permvar.sf.512",
+    "v16i32": "x86.avx512.permvar.si.512",
+    "v32i16": "x86.avx512.permvar.hi.512",
+    "v64i8": "x86.avx512.permvar.qi.512",
+    "v8f32": "x86.avx2.permps",
+    "v8i32": "x86.avx2.permd",
+    "v16i8": "x86.ssse3.pshuf.b.128",
+}
+
 # Types and constants of vectors are made once: llvmlite writes each of them out lane by lane, and remembers
 # what it wrote. That takes a seventh off the time of emitting a kernel.
 #: A number in every lane, by its digits and the type.
@@ -426,9 +437,14 @@ class Builder:
         )
 
     def permute(self, value: Value, lanes: Value) -> Value:
-        """Lane i of the result is lane lanes[i] of the float32 vector `value`; see `Machine.permutes`."""
-        name = {16: "avx512.permvar.sf.512", 8: "avx2.permps"}[lanes_of(value.type)]
-        function = self.declare(f"llvm.x86.{name}", value.type, [value.type, lanes.type])
+        """Lane i of the result is lane lanes[i] of the vector `value`; see `Machine.permutation`. Of lanes[i]
+        the bits that count the vector's lanes are looked at alone.
+        """
+        name = _PERMUTATIONS[suffix(value.type)]
+        if suffix(value.type) == "v16i8":  # these look at more bits
+            lanes = self.ir.and_(lanes, self.splat(15, lanes.type))
+            name = name if self.machine.triple.startswith(("x86", "i686")) else "aarch64.neon.tbl1.v16i8"
+        function = self.declare(f"llvm.{name}", value.type, [value.type, lanes.type])
         return self.ir.call(function, [value, lanes])
 
     def reduce_lanes(self, combine: Callable[[Value, Value], Value], value: Value) -> Value:

@@ -61,8 +61,19 @@ class Machine:
     @property
     def permutes(self) -> bool:
         """Whether one instruction permutes the float32 lanes of a vector by an index vector."""
-        wanted = {16: "+avx512f", 8: "+avx2"}.get(self.lanes)
-        return wanted is not None and wanted in self.features.split(",")
+        return self.permutation(4) == (self.vector_bytes, 4)
+
+    def permutation(self, itemsize: int) -> tuple[int, int] | None:
+        """How `Builder.permute` moves elements of 1, 2 or 4 bytes by an index vector: the bytes of the widest
+        vector it permutes, and of each unit that it moves. None where there is no such instruction.
+        """
+        features = self.features.split(",")
+        if self.vector_bytes == 64 and (itemsize > 1 or "+avx512vbmi" in features):
+            return 64, itemsize
+        if self.vector_bytes == 32 and itemsize == 4 and "+avx2" in features:
+            return 32, 4
+        is_x86 = self.triple.startswith(("x86", "i686"))
+        return (16, 1) if self.vector_bytes > 16 or "+ssse3" in features or not is_x86 else None
 
     @property
     def byte_products(self) -> bool:

@@ -22,6 +22,7 @@ from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.call import Buffer, Call, View, constant, strides_in_order
+from ingot.kernels.pick import pick
 from ingot.kernels.window import as_images
 
 _SLOTS = (
@@ -374,6 +375,10 @@ def resize(
             f"Resize: found {x.dtype.name} to {out.dtype.name}, the native kernel interpolates float32 "
             "and float64 (and repeats elements of any dtype); cast it, or leave this node to the host"
         )
+    if not (weighted or extrapolate):
+        call = pick(x, out, {d: table.index[:, 0] for d, table in axes.items()}, machine)
+        if call is not None:
+            return [call]
     calls: list[Call] = []
     left = sorted(axes)
     while left:
