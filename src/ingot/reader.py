@@ -11,10 +11,11 @@ missing or declared twice, anything that is wrong) is left to onnx_ir.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from onnx_ir import serde
 from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
+from ingot.ops.nodes import node_of
 from ingot.ops.tensors import ArrayTensor
 from ingot.wire import floats_header
 
@@ -40,6 +42,7 @@ _ARRAYS = {
     and dtype.bitwidth >= 8
     and (dtype.bitwidth == 8 or sys.byteorder == "little")
 }
+_FLOAT, _STRING = onnx.TensorProto.FLOAT, onnx.TensorProto.STRING
 _GRAPH, _GRAPHS = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS
 _TENSOR, _EXTERNAL = onnx.AttributeProto.TENSOR, onnx.TensorProto.EXTERNAL
 #: The attribute's field of each plain type: numbers, and lists of them.
@@ -76,6 +79,18 @@ class Arrays:
 
     initializers: dict[int, Array] = field(default_factory=dict[int, Array])
     constants: dict[int, Array] = field(default_factory=dict[int, Array])
+
+
+class _Layout(NamedTuple):
+    """What tensors of one type and one shape share."""
+
+    kind: ir.DataType
+    shape: ir.Shape
+    #: if their numbers are an array as it lies in memory
+    dtype: np.dtype[Any] | None
+    size: int
+    #: what stands before them in the message of a float32 tensor that lists its numbers
+    before: bytes
 
 
 @dataclass(slots=True)
@@ -134,7 +149,9 @@ class _Reader:
     _types: dict[bytes, tuple[Any, ir.Shape | None]] = field(
         default_factory=dict[bytes, "tuple[Any, ir.Shape | None]"]
     )
-    _shapes: dict[tuple[int, ...], ir.Shape] = field(default_factory=dict[tuple[int, ...], ir.Shape])
+    _layouts: dict[tuple[int, tuple[int, ...]], _Layout] = field(
+        default_factory=dict[tuple[int, tuple[int, ...]], _Layout]
+    )
     #: by what the file says: nodes share attributes, which nobody changes
     _attributes: dict[bytes, ir.Attr] = field(default_factory=dict[bytes, ir.Attr])
 
@@ -170,7 +187,7 @@ class _Reader:
         scopes = [scope, *outer]
         small: dict[Any, ir.Value] = {}
         for number, node in enumerate(proto.node):
-            constant = _constant(node) if self.lift else None
+            constant = _constant(node) if self.lift and node.op_type == "Constant" else None
             if constant is not None:
                 name, tensor = constant
                 if name not in fixed:
@@ -245,18 +262,19 @@ class _Reader:
         initializers: list[ir.Value],
         small: dict[Any, ir.Value],
     ) -> None:
-        """A Constant's tensor as an initializer; small ones that are equal are one."""
+        """A Constant's tensor as an initializer, under a new name; small ones that are equal are one."""
+        if type(name) is not str:  # bytes: no UTF-8
+            raise _UnusualError
         tensor, key = self._tensor(proto, name, array), None
-        if type(tensor) is ArrayTensor and tensor.size <= _SMALL:
+        if type(tensor) is ArrayTensor:
             found = tensor.numpy()
-            key = proto.data_type, found.shape, found.tobytes()
-            known = small.get(key)
-            if known is not None:
-                if type(name) is not str:  # bytes: no UTF-8
-                    raise _UnusualError
-                scope[name] = known
-                return
-        value = self._valued(tensor, name, scope)
+            if found.size <= _SMALL:
+                key = tensor.dtype, found.shape, found.tobytes()
+                known = small.get(key)
+                if known is not None:
+                    scope[name] = known
+                    return
+        value = scope[name] = _initialized(name, tensor)
         initializers.append(value)
         if key is not None:
             small[key] = value
@@ -271,8 +289,7 @@ class _Reader:
                 raise _UnusualError  # two initializers of one name
             value.const_value = tensor
             return value
-        shape: Any = tensor.shape
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        value = _initialized(name, tensor)
         _declare(scope, value)
         return value
 
@@ -293,21 +310,21 @@ class _Reader:
             if value is None and given:
                 value = _find(given, scopes, _LaterError if self.ordered else _UnusualError)
             inputs.append(value)
-        node = ir.Node(
-            domain,
-            op_type,
-            inputs,
-            overload=proto.overload,
-            outputs=outputs,
-            name=name,
-            doc_string=proto.doc_string or None,
-            metadata_props=_properties(proto),
-        )
-        attributes = node.attributes.data  # given to the constructor, each would be looked at again
+        attributes: dict[str, ir.Attr] = {}
         for attribute in proto.attribute:
             made = self._attribute(attribute, name or op_type, scopes, array)
             attributes[made.name] = made
-        return node
+        return node_of(
+            domain,
+            op_type,
+            inputs,
+            outputs,
+            attributes,
+            name=name,
+            overload=proto.overload,
+            doc_string=proto.doc_string or None,
+            metadata_props=_properties(proto),
+        )
 
     def _attribute(
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
@@ -337,7 +354,8 @@ class _Reader:
         return ir.Attr(proto.name, _KINDS[kind], value, doc_string=proto.doc_string or None)
 
     def _tensor(self, proto: onnx.TensorProto, owner: str, array: Array | None) -> ir.TensorProtocol:
-        if proto.data_location == _EXTERNAL or proto.data_type == onnx.TensorProto.STRING:
+        data_type = proto.data_type
+        if proto.data_location == _EXTERNAL or data_type == _STRING:
             if tensor_damage(proto) is not None:
                 raise _UnusualError
             tensor = serde.deserialize_tensor(proto)
@@ -345,29 +363,28 @@ class _Reader:
                 self.external.append((owner, tensor))
             return tensor
         dims = tuple(proto.dims)
+        layout = self._layouts.get((data_type, dims))
+        if layout is None:
+            layout = self._layouts[data_type, dims] = _layout(data_type, dims)
         if array is None:
-            array = _numbers(proto, dims)
+            array = _numbers(proto, layout)
             if array.shape != dims:
                 array = array.reshape(dims)
-        shape = self._shapes.get(dims)
-        if shape is None:
-            shape = self._shapes[dims] = ir.Shape(dims, frozen=True)
-        dtype = _DTYPES[proto.data_type]  # there is such a type, or nobody would have its numbers
-        if proto.data_type not in _ARRAYS:
+        if data_type not in _ARRAYS:
             return ir.Tensor(
                 array,
-                dtype=dtype,
-                shape=shape,
+                dtype=layout.kind,
+                shape=layout.shape,
                 name=proto.name or None,
                 doc_string=proto.doc_string or None,
                 metadata_props=_properties(proto),
             )
         if self.lift:
-            return ArrayTensor(array, dtype, shape)
+            return ArrayTensor(array, layout.kind, layout.shape)
         return ArrayTensor(
             array,
-            dtype,
-            shape,
+            layout.kind,
+            layout.shape,
             proto.name or None,
             proto.doc_string or None,
             _properties(proto),
@@ -391,20 +408,31 @@ def _long(proto: onnx.AttributeProto) -> ir.Attr:
     return LongAttr(proto.name, _KINDS[proto.type], array, texts, _given(proto, "doc_string"))
 
 
-def _numbers(proto: onnx.TensorProto, dims: tuple[int, ...]) -> Array:
+def _layout(data_type: int, dims: tuple[int, ...]) -> _Layout:
+    kind, dtype = _DTYPES.get(data_type), _ARRAYS.get(data_type)
+    if kind is None or any(size < 0 for size in dims):
+        raise _UnusualError
+    size = 0 if dtype is None else math.prod(dims) * dtype.itemsize
+    before = floats_header(dims, size) if data_type == _FLOAT else b""
+    return _Layout(kind, ir.Shape(dims, frozen=True), dtype, size, before)
+
+
+def _numbers(proto: onnx.TensorProto, layout: _Layout) -> Array:
     """As many numbers as the tensor's shape wants, perhaps flat."""
-    layout = layout_of(proto, dims)
-    if layout is not None:
-        dtype, size = layout
+    dtype, size = layout.dtype, layout.size
+    if dtype is not None:
         if proto.HasField("raw_data"):
             content = proto.raw_data
             if len(content) == size:
                 return np.frombuffer(content, dtype)
         elif proto.data_type in _NUMBERS:
-            if proto.data_type == onnx.TensorProto.FLOAT:
-                packed = _packed_floats(proto, dims, size)
-                if packed is not None:
-                    return packed
+            if layout.before:
+                # Without a Python object for each: they lie in the message as in memory, unless protobuf
+                # writes something else before them.
+                content = proto.SerializeToString()
+                if content.startswith(layout.before):
+                    begin = len(layout.before)
+                    return np.frombuffer(content[begin : begin + size], dtype)  # an aligned place
             numbers = getattr(proto, _NUMBERS[proto.data_type])
             if len(numbers) * dtype.itemsize == size:
                 return np.array(numbers[:], dtype)  # of a list: protobuf's own is asked for each number
@@ -417,20 +445,14 @@ def _numbers(proto: onnx.TensorProto, dims: tuple[int, ...]) -> Array:
         raise _UnusualError from error
 
 
-def _packed_floats(proto: onnx.TensorProto, dims: tuple[int, ...], size: int) -> Array | None:
-    """What `float_data` holds, without a Python object for each: they lie in the message as in memory. None
-    where protobuf writes something else before them.
-    """
-    content = proto.SerializeToString()
-    before = floats_header(dims, size)
-    if not content.startswith(before):
-        return None
-    return np.frombuffer(content, np.float32, size // 4, len(before)).copy()  # to an aligned place
+def _initialized(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    shape: Any = tensor.shape
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
 
 
 def _constant(node: onnx.NodeProto) -> tuple[str, onnx.TensorProto] | None:
-    """The result and the tensor of a Constant node, if it holds one."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    """The result and the tensor of a node called Constant, if it is one and holds one."""
+    if node.domain not in ("", "ai.onnx"):
         return None
     attributes, outputs = node.attribute, node.output
     if len(attributes) != 1 or len(outputs) != 1:

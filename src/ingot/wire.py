@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple, TypeAlias
 
 #: Data of fewer bytes are left in: finding them takes longer than protobuf takes to copy them.
@@ -118,7 +117,6 @@ def joined(content: memoryview, sizes: Mapping[int, int]) -> Iterator[bytes | me
         yield from parts
 
 
-@cache
 def floats_header(dims: tuple[int, ...], size: int) -> bytes:
     """What stands before the numbers of a TensorProto of float32 with this many bytes of `float_data`."""
     sizes = b"".join(_number(_DIMS, size) for size in dims)
