@@ -25,7 +25,7 @@ from onnx_ir import serde
 from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
-from ingot.ops.nodes import node_of
+from ingot.ops.nodes import initialized, node_of
 from ingot.ops.tensors import ArrayTensor
 from ingot.wire import floats_header
 
@@ -274,7 +274,7 @@ class _Reader:
                 if known is not None:
                     scope[name] = known
                     return
-        value = scope[name] = _initialized(name, tensor)
+        value = scope[name] = initialized(name, tensor)
         initializers.append(value)
         if key is not None:
             small[key] = value
@@ -289,7 +289,7 @@ class _Reader:
                 raise _UnusualError  # two initializers of one name
             value.const_value = tensor
             return value
-        value = _initialized(name, tensor)
+        value = initialized(name, tensor)
         _declare(scope, value)
         return value
 
@@ -443,11 +443,6 @@ def _numbers(proto: onnx.TensorProto, layout: _Layout) -> Array:
     # More or fewer numbers than its shape says, or no such type, which onnx_ir asserts.
     except (ValueError, TypeError, AssertionError) as error:
         raise _UnusualError from error
-
-
-def _initialized(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    shape: Any = tensor.shape
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
 
 
 def _constant(node: onnx.NodeProto) -> tuple[str, onnx.TensorProto] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.mapped import forget_pages
+from ingot.ops.nodes import remove, replace_uses
 from ingot.ops.registry import find
 from ingot.ops.tensors import ArrayTensor
 from ingot.passes.edit import graphs_of, replace
@@ -32,7 +33,7 @@ def remove_dead(model: ir.Model) -> int:
                 if value.uses() or value.is_graph_output():
                     break
             else:
-                graph.remove(node, safe=True)
+                remove(node)
                 count += 1
     return count
 
@@ -70,7 +71,7 @@ def merge_initializers(model: ir.Model) -> int:
         for values in _groups(alike.values(), _tensor_sample):
             for first, *others in _equal(values):
                 for value in others:
-                    value.replace_all_uses_with(first)
+                    replace_uses(value, first)
                     del graph.initializers[value.name or ""]
                     count += 1
     return count

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.create import constant_array, tensor_array
+from ingot.ops.nodes import add_new_initializer, initialized, remove, replace_uses
 from ingot.ops.registry import STANDS_FOR, Array, label
 from ingot.ops.tensors import tensor_of
 
@@ -189,9 +190,11 @@ def _find_graphs(model: ir.Model) -> list[ir.Graph]:
 
 def fresh(stem: str) -> str:
     """A name that nothing else has, once `reserve_names` has seen the model."""
-    numbers: itertools.count[int] = getattr(_names, "numbers", None) or itertools.count(1 << 20)
-    _names.numbers = numbers
-    return f"{stem.split('#')[0]}#{next(numbers)}"
+    try:
+        numbers: itertools.count[int] = _names.numbers
+    except AttributeError:
+        numbers = _names.numbers = itertools.count(1 << 20)
+    return f"{stem.partition('#')[0]}#{next(numbers)}"
 
 
 def reserve_names(model: ir.Model) -> None:
@@ -212,17 +215,16 @@ def replace(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
 
     A graph output keeps its name. None: the output is not used.
     """
-    graph = node.graph
-    assert graph is not None
     for old, new in zip(node.outputs, values, strict=True):
         if new is None:
             continue
         if old.is_graph_output():
-            new = _as_output(node, old, new)
-        elif new.type is None and old.type is not None:
+            old.replace_all_uses_with(_as_output(node, old, new), replace_graph_outputs=True)
+            continue
+        if new.type is None and old.type is not None:
             new.type, new.shape = old.type, old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+        replace_uses(old, new)
+    remove(node)
 
 
 def _as_output(node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
@@ -298,13 +300,8 @@ def scalar_of(value: ir.Value | None) -> float | None:
 
 def add_initializer(graph: ir.Graph, stem: str, tensor: ir.TensorProtocol) -> ir.Value:
     """A new initializer of `graph`, named after `stem`."""
-    value = ir.Value(
-        name=fresh(stem),
-        type=ir.TensorType(tensor.dtype),
-        shape=cast("ir.Shape", tensor.shape),  # frozen, as those of tensors are
-        const_value=tensor,
-    )
-    graph.initializers.add(value)
+    value = initialized(fresh(stem), tensor)
+    add_new_initializer(graph, value)
     return value
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ingot.errors import IngotError
 from ingot.ops.create import constant_array
+from ingot.ops.nodes import remove, replace_uses
 from ingot.ops.registry import UNFIT, Array, Facts, attr_int, find
 from ingot.ops.tensors import tensor_of
 from ingot.passes.dims import Dims
@@ -60,8 +61,8 @@ def lift_constants(model: ir.Model) -> int:
             if value.is_graph_output():
                 continue
             new = add_initializer(graph, value.name or "constant", tensor)
-            value.replace_all_uses_with(new)
-            graph.remove(node, safe=True)
+            replace_uses(value, new)
+            remove(node)
             count += 1
     return count
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from ingot.errors import is_debugging
+from ingot.ops.nodes import remove
 from ingot.ops.registry import UNFIT, label
 from ingot.passes.dims import Dims
 from ingot.passes.edit import Editor, graphs_of, replace
@@ -169,7 +170,7 @@ def remove_unused(values: Iterable[ir.Value]) -> None:
         if any(v.uses() or v.is_graph_output() for v in node.outputs):
             continue
         feeding = [value for value in node.inputs if value is not None]
-        node.graph.remove(node, safe=True)
+        remove(node)
         waiting += feeding
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ingot.mapped import forget_pages
 from ingot.ops.create import tensor_array
+from ingot.ops.nodes import set_inputs
 from ingot.ops.numeric import is_float, is_native
 from ingot.ops.registry import Array, attr_float, attr_int
 from ingot.ops.tensors import tensor_of
@@ -32,7 +33,7 @@ _BLOCK = 1 << 18
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Weighted:
     """A node y = x ∘ w (+ b) with constant w and b, and how a factor for each output channel goes into w."""
 
@@ -131,11 +132,8 @@ class _Weighted:
             y = g.op("MatMul", x, w)
             return [g.op("Add", y, b) if b is not None else y]
         # Nobody else uses its result, so it may become the new node.
-        self.node.replace_input_with(1, w)
-        if b is not None:
-            self.node.resize_inputs(3)
-            self.node.replace_input_with(2, b)
-        return list(self.node.outputs)
+        set_inputs(self.node, [x, w] if b is None else [x, w, b])
+        return self.node.outputs
 
     @property
     def node_graph(self) -> ir.Graph:
@@ -195,7 +193,7 @@ def _per_channel(constant: ir.Value, weighted: _Weighted) -> Array | str:
     values = array.astype(np.float64).reshape(-1)
     if not np.isfinite(values).all():
         return "the constant is not finite"
-    return np.broadcast_to(values, (weighted.channels,))
+    return values if values.size == weighted.channels else values.repeat(weighted.channels)
 
 
 def _operands(node: ir.Node) -> tuple[ir.Node, ir.Value, bool] | str | None:

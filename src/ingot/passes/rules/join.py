@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ingot.mapped import forget_pages
 from ingot.ops.create import tensor_array
+from ingot.ops.nodes import remove
 from ingot.ops.registry import Array
 from ingot.passes.edit import add_initializer, constant_of, constant_shape, constant_tensor, replace
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
@@ -87,7 +88,7 @@ def shared_left_side(g: Rewriting, node: ir.Node) -> Result:
     for branch, part in list(zip(branches, parts, strict=True))[1:]:
         replace(branch.last, [part])
         if branch.last is not branch.product:
-            graph.remove(branch.product, safe=True)
+            remove(branch.product)
     first = branches[0]
     if first.last is first.product:
         return [parts[0]]
