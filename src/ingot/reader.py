@@ -26,7 +26,7 @@ from ingot.damage import tensor_damage
 from ingot.ops.create import tensor_array
 from ingot.ops.lists import LongAttr, numbered
 from ingot.ops.nodes import initialized, node_of
-from ingot.ops.tensors import ArrayTensor
+from ingot.ops.tensors import ArrayTensor, frozen_shape
 from ingot.wire import floats_header
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +48,7 @@ _TENSOR, _EXTERNAL = onnx.AttributeProto.TENSOR, onnx.TensorProto.EXTERNAL
 #: The attribute's field of each plain type: numbers, and lists of them.
 _NUMBERED: dict[int, str] = {onnx.AttributeProto.INT: "i", onnx.AttributeProto.FLOAT: "f"}
 _LISTED: dict[int, str] = {onnx.AttributeProto.INTS: "ints", onnx.AttributeProto.FLOATS: "floats"}
+_PLAIN = frozenset([*_NUMBERED, *_LISTED])
 #: Where a tensor's numbers are, one by one, if they are not raw.
 _NUMBERS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
@@ -330,7 +331,7 @@ class _Reader:
         self, proto: onnx.AttributeProto, owner: str, scopes: Sequence[Scope], array: Array | None
     ) -> ir.Attr:
         kind, key = proto.type, b""
-        if kind in _NUMBERED or (kind in _LISTED and len(getattr(proto, _LISTED[kind])) <= _LONG):
+        if kind in _PLAIN:
             key = proto.SerializeToString()
             known = self._attributes.get(key)
             if known is not None:
@@ -340,7 +341,7 @@ class _Reader:
         value: Any
         if len(proto.ints) > _LONG or len(proto.floats) > _LONG or len(proto.strings) > _LONG:
             return _long(proto)
-        if key:
+        if kind in _PLAIN:
             value = getattr(proto, _NUMBERED.get(kind) or _LISTED[kind])
             known = ir.Attr(proto.name, _KINDS[kind], value, doc_string=proto.doc_string or None)
             self._attributes[key] = known
@@ -414,7 +415,7 @@ def _layout(data_type: int, dims: tuple[int, ...]) -> _Layout:
         raise _UnusualError
     size = 0 if dtype is None else math.prod(dims) * dtype.itemsize
     before = floats_header(dims, size) if data_type == _FLOAT else b""
-    return _Layout(kind, ir.Shape(dims, frozen=True), dtype, size, before)
+    return _Layout(kind, frozen_shape(dims), dtype, size, before)
 
 
 def _numbers(proto: onnx.TensorProto, layout: _Layout) -> Array:

@@ -119,8 +119,8 @@ def joined(content: memoryview, sizes: Mapping[int, int]) -> Iterator[bytes | me
 
 def floats_header(dims: tuple[int, ...], size: int) -> bytes:
     """What stands before the numbers of a TensorProto of float32 with this many bytes of `float_data`."""
-    sizes = b"".join(_number(_DIMS, size) for size in dims)
-    return sizes + _number(_DATA_TYPE, _FLOAT) + _bytes_header(FLOAT_DATA, size)
+    sizes = [(_DIMS << 3 | _VARINT, size) for size in dims]
+    return _encoded(*sizes, (_DATA_TYPE << 3 | _VARINT, _FLOAT), (FLOAT_DATA << 3 | _BYTES, size))
 
 
 def _tensor(content: memoryview, begin: int, end: int) -> tuple[Cut, _Parts] | None:
@@ -216,21 +216,16 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
 
 def _bytes_header(field: int, size: int) -> bytes:
     """The tag and the length of a field of bytes."""
-    return bytes((field << 3 | _BYTES,)) + _encoded(size)
+    return _encoded((field << 3 | _BYTES, size))
 
 
-def _number(field: int, value: int) -> bytes:
-    """A field that holds a number."""
-    return bytes((field << 3 | _VARINT,)) + _encoded(value)
-
-
-def _encoded(value: int) -> bytes:
-    """A number that is not negative, seven bits in each byte."""
-    if value < 0x80:
-        return bytes((value,))
+def _encoded(*fields: tuple[int, int]) -> bytes:
+    """Tags, each with a number that is not negative, seven bits in each byte."""
     encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
+    for tag, value in fields:
+        encoded.append(tag)
+        while value >= 0x80:
+            encoded.append(value & 0x7F | 0x80)
+            value >>= 7
+        encoded.append(value)
     return bytes(encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,4 +57,10 @@ def tensor_of(array: Array, shape: ir.Shape | None = None) -> ir.Tensor[Array]:
     dtype = _TYPES.get(array.dtype)
     if dtype is None:
         return ir.Tensor(array)
-    return ArrayTensor(array, dtype, ir.Shape(array.shape, frozen=True) if shape is None else shape)
+    return ArrayTensor(array, dtype, frozen_shape(array.shape) if shape is None else shape)
+
+
+@lru_cache(maxsize=1 << 10)
+def frozen_shape(sizes: tuple[int, ...]) -> ir.Shape:
+    """A shape of numbers, which all may share."""
+    return ir.Shape(sizes, frozen=True)

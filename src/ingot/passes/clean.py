@@ -16,8 +16,8 @@ from ingot.passes.edit import graphs_of, replace
 
 #: So many bytes of two tensors are compared at a time.
 _COMPARED = 1 << 20
-#: So many elements tell most tensors apart.
-_SAMPLED = 16
+#: Tensors of so many bytes are compared by all of them, others first by some of their elements.
+_SAMPLED = 1 << 10
 
 
 def remove_dead(model: ir.Model) -> int:
@@ -114,7 +114,7 @@ def _is_read(tensor: ir.TensorProtocol) -> bool:
 
 def _is_equal(one: ir.TensorProtocol, two: ir.TensorProtocol) -> bool:
     """Of tensors of one shape, dtype and sample."""
-    if one is two or (_is_read(one) and one.size <= _SAMPLED):
+    if one is two or (_is_read(one) and one.numpy().nbytes <= _SAMPLED):
         return True  # the sample was all there is
     first, second = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (one, two))
     parts = range(0, first.size, _COMPARED)
@@ -129,7 +129,7 @@ def _tensor_sample(tensor: ir.TensorProtocol) -> Any:
     if not _is_read(tensor):
         return id(tensor)
     array = tensor.numpy()
-    if array.size <= _SAMPLED:
+    if array.nbytes <= _SAMPLED:
         return array.tobytes()
     flat = array.reshape(-1)
     return flat[:8].tobytes(), flat[:: flat.size // 8].tobytes()

@@ -219,12 +219,21 @@ def replace(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
         if new is None:
             continue
         if old.is_graph_output():
-            old.replace_all_uses_with(_as_output(node, old, new), replace_graph_outputs=True)
-            continue
-        if new.type is None and old.type is not None:
+            new = _as_output(node, old, new)
+            _replace_outputs(old, new)
+        elif new.type is None and old.type is not None:
             new.type, new.shape = old.type, old.shape
         replace_uses(old, new)
     remove(node)
+
+
+def _replace_outputs(old: ir.Value, new: ir.Value) -> None:
+    """Lets the graph that shows `old` show `new`."""
+    graph = old.graph
+    assert graph is not None
+    for place, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[place : place + 1] = [new]  # of one value onnx_ir asks whether it is many
 
 
 def _as_output(node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
