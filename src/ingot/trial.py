@@ -334,6 +334,10 @@ class Trial:
                         dtype = self.computed.get(name)
                         part = check(name, want, result, self.rtol, moved, at, dtype)
                     except VerificationError:
+                        plain = self._in_plain_steps(want, result, rows, call, i)
+                        if plain is not None:
+                            found[name] = check(name, plain, result, self.rtol, moved, at, dtype)
+                            continue
                         gap, scale = distance(want, result)
                         part = gap / scale if scale else 0.0
                         if not self._rounds_otherwise(want, result, rows, call, i):
@@ -362,6 +366,35 @@ class Trial:
         report.cases.append(Case(sizes, found))
         self.compared.append((list(rows[0]), sizes))
         return True
+
+    def _in_plain_steps(
+        self, want: Array, got: Array, rows: Sequence[list[Any]], call: int, output: int
+    ) -> Array | None:
+        """What the module gives without PyTorch's fast path for encoders, where that alone gives NaN: it does
+        for sequences that are all padding.
+        """
+        import torch
+
+        is_fast = torch.backends.mha.get_fastpath_enabled()
+        if not is_fast or want.shape != got.shape or want.dtype.kind != "f":
+            return None
+        lost = np.isnan(want) & ~np.isnan(got)
+        if not lost.any():
+            return None
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            plain = _reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+        if np.isnan(plain[lost]).any():
+            return None
+        line = (
+            "NaN that PyTorch's fast path for encoders gives to sequences that are all padding: there the "
+            "exported model gives what the module's plain steps give"
+        )
+        if line not in self.report.unverified:
+            self.report.unverified.append(line)
+        return np.where(lost, plain, want)
 
     def _rounds_otherwise(
         self, want: Array, got: Array, rows: Sequence[list[Any]], call: int, output: int

@@ -69,3 +69,27 @@ def test_a_causal_mask_is_a_mask() -> None:
     x, y = torch.randn(3, 5, 16), torch.randn(3, 7, 16)
     with torch.no_grad():
         np.testing.assert_allclose(program(x, y), module(x, y).numpy(), atol=2e-6)
+
+
+def test_a_sequence_that_is_all_padding() -> None:
+    """PyTorch's fast path gives NaN there, and its plain steps numbers."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+            return self.encoder(x, src_key_padding_mask=padding)
+
+    x, mask = torch.randn(3, 6, 16), padding_of([6, 1, 0], 6)
+    program = ingot.export(Wrapped().eval(), (x, mask))
+    assert any("all padding" in line for line in program.verification.unverified)
+    got = program(x, mask)
+    with torch.no_grad():
+        fast = encoder(x, src_key_padding_mask=mask).numpy()
+    assert np.isnan(fast[2]).all() and np.isfinite(got[2]).all()
+    np.testing.assert_allclose(got[0], fast[0], atol=2e-6)
