@@ -330,8 +330,8 @@ class Trial:
                         check_kind(name, want, result, again, at)
                         continue
                     moved = functools.partial(shaken, call, i)
+                    dtype = self.computed.get(name)
                     try:
-                        dtype = self.computed.get(name)
                         part = check(name, want, result, self.rtol, moved, at, dtype)
                     except VerificationError:
                         plain = self._in_plain_steps(want, result, rows, call, i)
