@@ -96,7 +96,7 @@ class Dims:
             fixed = constant_shape(value)
             if fixed is not None:
                 return fixed
-        declared = _declared(value)
+        declared = None if value.shape is None else _declared(value.shape, value)
         if node is None or (declared is not None and all(isinstance(key, int) for key in declared)):
             return declared
         derived = self._derive(node, value)
@@ -201,11 +201,9 @@ def _arithmetic(op: str, a: Key, b: Key) -> Key:
     return (op, a, b)
 
 
-def _declared(value: ir.Value) -> Keys | None:
-    if value.shape is None:
-        return None
+def _declared(shape: ir.Shape, value: ir.Value) -> Keys:
     keys: list[Key] = []
-    for i, dim in enumerate(value.shape):
+    for i, dim in enumerate(shape):
         if isinstance(dim, int):
             keys.append(dim)
         else:
@@ -216,28 +214,26 @@ def _declared(value: ir.Value) -> Keys | None:
 
 def broadcast_keys(shapes: Sequence[Keys]) -> Keys:
     """The keys of the broadcast shape; where two dims may or may not be 1, a term of both."""
-    if len(shapes) == 2 and (shapes[0] == shapes[1] or not shapes[1]):
-        return shapes[0]  # as nearly always
-    longest = max(shapes, key=len, default=())
+    result: Keys = ()
     for shape in shapes:
-        if shape and shape is not longest and shape != longest:
-            break
-    else:
-        return longest
-    rank = max(map(len, shapes), default=0)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    result: list[Key] = []
-    for column in zip(*padded, strict=True):
-        others = list(dict.fromkeys(key for key in column if key != 1))
-        if not others:
-            result.append(1)
-        elif len(others) == 1:
-            result.append(others[0])
-        else:
-            # A number other than 1 decides: what meets it is equal to it, or 1.
-            number = next((key for key in others if isinstance(key, int)), None)
-            result.append(number if number is not None else _either(others))
-    return tuple(result)
+        if shape == result or not shape:  # as nearly always
+            continue
+        missing = len(shape) - len(result)
+        if missing:
+            result, shape = (1,) * missing + result, (1,) * -missing + shape
+        result = tuple([_broadcast(one, two) for one, two in zip(result, shape, strict=True)])
+    return result
+
+
+def _broadcast(one: Key, two: Key) -> Key:
+    if one == two or two == 1:
+        return one
+    if one == 1:
+        return two
+    # A number other than 1 decides: what meets it is equal to it, or 1.
+    if isinstance(one, int):
+        return one
+    return two if isinstance(two, int) else _either((one, two))
 
 
 def _either(keys: Sequence[Key]) -> Key:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
 from ingot.ops.create import constant_array, tensor_array
-from ingot.ops.nodes import add_new_initializer, initialized, remove, replace_uses
+from ingot.ops.nodes import add_new_initializer, initialized, node_of, remove, replace_uses
 from ingot.ops.registry import STANDS_FOR, Array, label
 from ingot.ops.tensors import tensor_of
 
@@ -56,17 +56,16 @@ class Editor:
         while inputs and inputs[-1] is None:
             inputs.pop()
         name = fresh(f"{self.node.name or self.node.op_type}/{op_type}")
-        node = ir.Node(
+        made = [attribute(key, value) for key, value in attributes.items() if value is not None]
+        node = node_of(
             domain,
             op_type,
             inputs,
-            [attribute(key, value) for key, value in attributes.items() if value is not None],
-            num_outputs=outputs,
+            [ir.Value(name=f"{name}_{i}" if i else f"{name}_out") for i in range(outputs)],
+            {each.name: each for each in made},
             name=name,
+            metadata_props={**self.node.metadata_props},
         )
-        for i, value in enumerate(node.outputs):
-            value.name = f"{name}_{i}" if i else f"{name}_out"
-        node.metadata_props.update(self.node.metadata_props)
         if self.stands_for:
             node.meta[STANDS_FOR] = self.stands_for
         self.graph.insert_before(self.node, node)
