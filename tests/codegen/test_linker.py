@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
+import random
 import re
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,11 @@ define i64 @counted(i64 %by) {
   ret i64 %new
 }
 
+define i64 @place_of_count(i64 %unused) {
+  %r = ptrtoint ptr @count to i64
+  ret i64 %r
+}
+
 define i64 @address_of_pow(i64 %unused) {
   %r = ptrtoint ptr @pow to i64
   ret i64 %r
@@ -196,17 +203,73 @@ def test_objects_see_each_other() -> None:
     assert _TAKES_NUMBER(found["ask"])(14) == 42
 
 
-def test_nothing_can_be_both_written_and_run() -> None:
-    found = linker.link([emit(CALLS)], library.address_of)
-    places = [
+def pieces() -> list[tuple[int, int, str]]:
+    """The process' memory: from where to where, and what may be done with it."""
+    return [
         (int(begin, 16), int(end, 16), mode)
         for begin, end, mode in re.findall(
             r"^(\w+)-(\w+) (\S+)", Path("/proc/self/maps").read_text(), re.MULTILINE
         )
     ]
+
+
+def mode_of(address: int) -> str:
+    (mode,) = [mode for begin, end, mode in pieces() if begin <= address < end]
+    return mode
+
+
+def looked_up(number: int, size: int = 4) -> str:
+    """An object with code and constants: look(i) is `number` for the last of `size` constants."""
+    filled = ", ".join([f"i64 {number if i == size - 1 else i}" for i in range(size)])
+    return f"""
+@numbers = internal constant [{size} x i64] [{filled}]
+define i64 @look{number}(i64 %i) {{
+  %p = getelementptr i64, ptr @numbers, i64 %i
+  %r = load volatile i64, ptr %p
+  ret i64 %r
+}}
+define i64 @table{number}(i64 %unused) {{
+  %r = ptrtoint ptr @numbers to i64
+  ret i64 %r
+}}"""
+
+
+def test_nothing_can_be_both_written_and_run() -> None:
+    found = linker.link([emit(CALLS), emit(looked_up(0))], library.address_of)
     for name, address in found.items():
-        modes = [mode for begin, end, mode in places if begin <= address < end]
-        assert modes == ["r-xp"], f"{name} lies in memory of mode {modes}"
+        assert mode_of(address) == "r-xp", name
+    assert mode_of(_TAKES_NUMBER(found["table0"])(0)) == "r--p"
+    assert mode_of(_TAKES_NUMBER(found["place_of_count"])(0)) == "rw-p"
+
+
+def test_what_is_linked_lies_together() -> None:
+    """Linux allows a process 65,530 pieces of memory. Sessions link one after the other, in any thread."""
+    objects = [emit(looked_up(number)) for number in range(8)]
+
+    def wrong(turn: int) -> int:
+        number = turn % len(objects)
+        found = linker.link([objects[number]], library.address_of)
+        return _TAKES_NUMBER(found[f"look{number}"])(3) - number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(wrong, range(8)))
+        before = len(pieces())
+        assert not any(pool.map(wrong, range(400)))
+        assert len(pieces()) < before + 40, (
+            "code and constants that are linked one by one do not lie together"
+        )
+
+
+def test_arenas_that_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is taken; what is larger than one has one of its own size."""
+    arenas: list[linker._Arena] = []
+    monkeypatch.setattr(linker, "_ARENA_BYTES", 5 * mmap.PAGESIZE)
+    monkeypatch.setattr(linker, "_arenas", arenas)
+    sizes = [4, 4, 4, 4, 4000, 4, 4]
+    found = [linker.link([emit(looked_up(n, size))], library.address_of) for n, size in enumerate(sizes)]
+    for number, (size, names) in enumerate(zip(sizes, found, strict=True)):
+        assert _TAKES_NUMBER(names[f"look{number}"])(size - 1) == number
+    assert [len(arena.memory) // mmap.PAGESIZE for arena in arenas] == [5, 5, 9, 5]
 
 
 def test_an_unknown_name_is_refused() -> None:
@@ -231,6 +294,22 @@ def test_a_torn_object_is_refused() -> None:
     for length in range(0, len(whole), 7):
         with pytest.raises(linker.UnlinkableError):
             linker.link([whole[:length]], library.address_of)
+
+
+def test_a_damaged_object_is_refused_or_linked() -> None:
+    """Nothing else is raised, and nothing is written outside: the next one is linked as ever."""
+    whole, drawn, refused = emit(CALLS), random.Random(0), 0
+    for _ in range(500):
+        data = bytearray(whole)
+        for _ in range(drawn.randrange(1, 4)):
+            data[drawn.randrange(len(data))] = drawn.choice([0, 127, 128, 255])
+        try:
+            linker.link([bytes(data)], library.address_of)
+        except linker.UnlinkableError:
+            refused += 1
+    assert 50 < refused < 450
+    found = linker.link([whole], library.address_of)
+    assert _TAKES_DOUBLES(found["direct"])(3.0, 4.0) == 81.0
 
 
 def test_what_our_linker_refuses_llvm_links(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,9 @@
 """Object files into this process's memory, without LLVM: sections are laid out, relocations applied, and then
-what is code may be run and no longer written.
+what is code may be run and no longer written, and constants only be read.
+
+Linux counts pieces of memory by what may be done with them, and allows a process 65,530. So what is linked
+lies side by side in arenas: code grows from the front, constants from the back, in whole pages that were
+never used, and an arena is three pieces however much was linked into it.
 
 It reads what LLVM writes for kernels: relocatable ELF files for x86-64 Linux (System V ABI, AMD64 supplement,
 sections 4.2 to 4.4). Whatever else is in an object raises UnlinkableError, and LLVM's own linker takes it.
@@ -12,7 +16,9 @@ import mmap
 import platform
 import struct
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 #: Whether objects of this system are of that kind.
@@ -40,8 +46,9 @@ _IGNORED = (".eh_frame",)
 
 _PROT_READ, _PROT_EXEC = 1, 4
 
-#: The memory of everything that was linked; it stays as long as the process.
-_mappings: list[mmap.mmap] = []
+_ARENA_BYTES = 4 << 20
+#: Of a section: relocations reach no further.
+_MOST_BYTES = 1 << 31
 
 
 class UnlinkableError(Exception):
@@ -50,7 +57,7 @@ class UnlinkableError(Exception):
 
 @dataclass(slots=True)
 class _Section:
-    """A section that lies in memory: its bytes (None: zeros), and where it lies in the mapping."""
+    """A section that lies in memory: its bytes (None: zeros), and where it lies in the arena."""
 
     name: str
     flags: int
@@ -61,7 +68,7 @@ class _Section:
 
     @property
     def kind(self) -> int:
-        """0 for code, 1 for constants, 2 for what may be written: the order in the mapping."""
+        """0 for code, 1 for constants, 2 for what may be written."""
         return 0 if self.flags & _EXECUTE else 2 if self.flags & _WRITE else 1
 
 
@@ -74,9 +81,51 @@ class _Object:
     symbols: list[tuple[str, int, int, bool]]
     #: section's number, offset in it, kind, symbol's number, addend
     relocations: list[tuple[int, int, int, int, int]]
-    #: external functions that are called, and table entries, by symbol's number: offsets in the mapping
+    #: external functions that are called, and table entries, by symbol's number: offsets in the arena
     jumps: dict[int, int] = field(default_factory=dict[int, int])
     table: dict[int, int] = field(default_factory=dict[int, int])
+
+    def move(self, by: Sequence[int]) -> None:
+        """Each kind of section so much further."""
+        for section in self.sections.values():
+            section.offset += by[section.kind]
+        self.jumps = {symbol: at + by[0] for symbol, at in self.jumps.items()}
+        self.table = {symbol: at + by[1] for symbol, at in self.table.items()}
+
+
+class _Arena:
+    """Memory that what is linked lies in. front, back: the first and the last of the pages that are free."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.front, self.back = 0, size
+        with suppress(OSError):  # a system that has no huge pages; of one, most would lie empty
+            self.memory.madvise(mmap.MADV_NOHUGEPAGE)
+
+    def fits(self, sizes: Sequence[int]) -> bool:
+        """Whether there is room for code, constants, and what is written."""
+        return sum(sizes) <= self.back - self.front
+
+    def take(self, sizes: Sequence[int]) -> tuple[int, int, int]:
+        """Pages for them: where each begins. They count as used whatever becomes of them."""
+        code, constants, written = sizes
+        begin, end = self.front, self.back
+        self.front, self.back = begin + code, end - constants - written
+        return begin, self.back, end - written
+
+
+#: They stay as long as the process. Only the last one has room.
+_arenas: list[_Arena] = []
+_lock = threading.Lock()
+
+
+def _take(sizes: Sequence[int]) -> tuple[_Arena, tuple[int, int, int]]:
+    """An arena, and where in it there are pages for code, constants, and what is written."""
+    with _lock:
+        if not _arenas or not _arenas[-1].fits(sizes):
+            _arenas.append(_Arena(max(_ARENA_BYTES, sum(sizes))))
+        return _arenas[-1], _arenas[-1].take(sizes)
 
 
 def link(objects: Sequence[bytes], resolve: Callable[[str], int]) -> dict[str, int]:
@@ -88,32 +137,31 @@ def link(objects: Sequence[bytes], resolve: Callable[[str], int]) -> dict[str, i
     that can be executed.
     """
     parsed = [_parse(data) for data in objects]
-    size, ends = _lay_out(parsed)
-    if size == 0:
+    sizes = _lay_out(parsed)
+    if not any(sizes):
         return {}
-    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    arena, begins = _take(sizes)
+    memory, base = arena.memory, arena.base
     found: dict[str, int] = {}
     for each in parsed:
+        each.move(begins)
         for section in each.sections.values():
             if section.data is not None:
-                mapping[section.offset : section.offset + section.size] = section.data.tobytes()
+                memory[section.offset : section.offset + section.size] = section.data.tobytes()
         for name, number, value, is_global in each.symbols:
             if is_global and number in each.sections:
                 found[name] = base + each.sections[number].offset + value
     for each in parsed:
-        _relocate(each, mapping, base, found, resolve)
-    code, constants = ends
-    _protect(base, code, _PROT_READ | _PROT_EXEC)
-    _protect(base + code, constants - code, _PROT_READ)
-    _mappings.append(mapping)
+        _relocate(each, memory, base, found, resolve)
+    for begin, size, protection in zip(begins, sizes, (_PROT_READ | _PROT_EXEC, _PROT_READ), strict=False):
+        _protect(base + begin, size, protection)
     return found
 
 
 def _parse(data: bytes) -> _Object:
     try:
         return _parsed(data)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise UnlinkableError(f"the object is torn: {error}") from error
 
 
@@ -143,6 +191,8 @@ def _parsed(data: bytes) -> _Object:
                 continue
             if type_ not in (_PROGBITS, _NOBITS):
                 raise UnlinkableError(f"section {name!r} has type {type_}")
+            if align > mmap.PAGESIZE or size > _MOST_BYTES:
+                raise UnlinkableError(f"section {name!r} has {size} bytes, at multiples of {align}")
             content = None if type_ == _NOBITS else whole[start : start + size]
             if content is not None and content.nbytes != size:
                 raise UnlinkableError("the object is torn")
@@ -161,15 +211,18 @@ def _parsed(data: bytes) -> _Object:
             for at in range(start, start + size, _RELOCATION.size):
                 place, code, symbol, addend = _RELOCATION.unpack_from(data, at)
                 relocations.append((target, place, code, symbol, addend))
+    if any(symbol >= len(symbols) for _, _, _, symbol, _ in relocations):
+        raise UnlinkableError("the object is torn: a relocation names a symbol that is not there")
     return _Object(sections, symbols, relocations)
 
 
-def _lay_out(objects: Sequence[_Object]) -> tuple[int, tuple[int, int]]:
-    """Give each section, jump and table entry its offset: code, then constants, then what is written, each
-    from the beginning of a page. Returns the size of all, and where code and constants end.
+def _lay_out(objects: Sequence[_Object]) -> list[int]:
+    """Give each section, jump and table entry its offset among what is of its kind. Returns the bytes of
+    code, of constants, and of what is written: whole pages.
     """
-    at, ends = 0, list[int]()
+    sizes: list[int] = []
     for kind in range(3):
+        at = 0
         for each in objects:
             for section in each.sections.values():
                 if section.kind == kind:
@@ -184,9 +237,8 @@ def _lay_out(objects: Sequence[_Object]) -> tuple[int, tuple[int, int]]:
                 for symbol in _external(each, _THROUGH_TABLE, defined=True):
                     at = each.table[symbol] = _up(at, 8)
                     at += 8
-        at = _up(at, mmap.PAGESIZE)
-        ends.append(at)
-    return at, (ends[0], ends[1])
+        sizes.append(_up(at, mmap.PAGESIZE))
+    return sizes
 
 
 def _external(each: _Object, codes: Sequence[int], defined: bool = False) -> dict[int, None]:
@@ -203,7 +255,7 @@ def _up(at: int, align: int) -> int:
 
 
 def _relocate(
-    each: _Object, mapping: mmap.mmap, base: int, found: dict[str, int], resolve: Callable[[str], int]
+    each: _Object, memory: mmap.mmap, base: int, found: dict[str, int], resolve: Callable[[str], int]
 ) -> None:
     """Fill in addresses. S, A and P are the names of the ABI: symbol, addend, place."""
 
@@ -223,9 +275,9 @@ def _relocate(
             raise UnlinkableError(f"nothing here has the name {name!r}") from None
 
     for symbol, at in each.jumps.items():
-        mapping[at : at + 16] = _JUMP + struct.pack("<Q", address(symbol))
+        memory[at : at + 16] = _JUMP + struct.pack("<Q", address(symbol))
     for symbol, at in each.table.items():
-        struct.pack_into("<Q", mapping, at, address(symbol))
+        struct.pack_into("<Q", memory, at, address(symbol))
     for target, place, code, symbol, addend in each.relocations:
         section = each.sections[target]
         if place + (8 if code in (_ABS64, _PC64) else 4) > section.size:
@@ -233,24 +285,24 @@ def _relocate(
         at = section.offset + place
         if code in (_PLT32, _PC32):
             to = base + each.jumps[symbol] if symbol in each.jumps else address(symbol)
-            _put(mapping, at, "<i", to + addend - (base + at))
+            _put(memory, at, "<i", to + addend - (base + at))
         elif code in _THROUGH_TABLE:
-            _put(mapping, at, "<i", base + each.table[symbol] + addend - (base + at))
+            _put(memory, at, "<i", base + each.table[symbol] + addend - (base + at))
         elif code == _ABS64:
-            _put(mapping, at, "<Q", address(symbol) + addend)
+            _put(memory, at, "<Q", address(symbol) + addend)
         elif code == _PC64:
-            _put(mapping, at, "<q", address(symbol) + addend - (base + at))
+            _put(memory, at, "<q", address(symbol) + addend - (base + at))
         elif code == _ABS32:
-            _put(mapping, at, "<I", address(symbol) + addend)
+            _put(memory, at, "<I", address(symbol) + addend)
         elif code == _ABS32S:
-            _put(mapping, at, "<i", address(symbol) + addend)
+            _put(memory, at, "<i", address(symbol) + addend)
         else:
             raise UnlinkableError(f"relocation {code} is not known")
 
 
-def _put(mapping: mmap.mmap, at: int, form: str, value: int) -> None:
+def _put(memory: mmap.mmap, at: int, form: str, value: int) -> None:
     try:
-        struct.pack_into(form, mapping, at, value)
+        struct.pack_into(form, memory, at, value)
     except struct.error as error:
         raise UnlinkableError(f"an address is out of a relocation's reach: {error}") from error
 
