@@ -123,6 +123,17 @@ def test_windows_longer_than_what_is_written_out() -> None:
         check(machines()[0], op, x, [2, 23], ([2, 37], [1, 3], [0, 18, 0, 18], [1, 1]))
 
 
+@pytest.mark.parametrize("pads", [[0, 5000, 0, 0], [0, 0, 0, 5000], [0, 2500, 0, 2500], [9, 4200, 9, 3]])
+@pytest.mark.parametrize("op", ["max", "average"])
+def test_windows_in_the_padding_alone(op: str, pads: list[int]) -> None:
+    """So many that whole pieces of a row see nothing of the image."""
+    x = np.random.default_rng(2).standard_normal((1, 2, 2, 5)).astype(np.float32)
+    outs = [x.shape[2] + pads[0] + pads[2] - 1, x.shape[3] + pads[1] + pads[3] - 2]
+    for stride in (1, 2):
+        widths = [outs[0], -(-outs[1] // stride)]
+        check(machines()[0], op, x, widths, ([2, 3], [1, stride], pads, [1, 1]), True, out_last=False)
+
+
 def test_volume_of_plain_images_takes_calls_for_what_cannot_be_merged() -> None:
     x = np.random.default_rng(3).standard_normal((2, 5, 4, 6, 7)).astype(np.float32)
     check(machines()[0], "max", x, [2, 3, 3], ([2, 2, 3], [2, 2, 2], [0] * 6, [1, 1, 1]), out_last=False)

@@ -161,15 +161,16 @@ def emit_lines(
             k.mul(k.sub(size["window_columns"], 1), size["column_dilation"]),
             1,
         )
+        # Columns of the image; none of them where the whole block is padding, before or behind it.
         low = k.min(k.max(start, 0), size["width"])
         high = k.max(low, k.min(k.add(start, reach), size["width"]))
         first_row = k.mul(band, size["band_rows"])
         last_row = k.min(k.add(first_row, size["band_rows"]), size["out_height"])
         with k.loop(first_row, last_row) as row:
             top = k.sub(k.mul(row, size["row_stride"]), size["top"])
-            fill(0, k.sub(low, start))
+            fill(0, k.min(k.sub(low, start), reach))
             combine_rows(top, plane, start, low, high)
-            fill(k.sub(high, start), reach)
+            fill(k.max(k.sub(high, start), 0), reach)
             here = k.at(target_plane, k.add(k.mul(row, size["out_row"]), first_column), stored)
             whole = k.sub(count, k.rem(count, lanes))
             with k.loop(0, whole, lanes) as column:
