@@ -83,6 +83,26 @@ def test_a_worker_wakes_off_the_callers_core_and_may_then_run_anywhere() -> None
         team.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system places no threads")
+def test_a_fork_leaves_the_workers_of_its_parent_where_they_are() -> None:
+    """The system counts threads through all processes: the number of a worker is not the fork's to use."""
+    team = Team(2, machine.host())
+    try:
+        (sleeper,) = team._sleepers
+        end = time.monotonic() + 5
+        while not sleeper.process and time.monotonic() < end:
+            time.sleep(0.001)
+        before = os.sched_getaffinity(sleeper.thread)
+        child = os.fork()
+        if not child:
+            sleeper.wake()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert os.sched_getaffinity(sleeper.thread) == before
+    finally:
+        team.close()
+
+
 @kernel("table", "wave")
 def mirror(k: Builder) -> None:
     """table[w + 1][i] = table[w][wave - 1 - i] + 1 for tiles w * wave + i, in rows of `wave`."""

@@ -5,6 +5,7 @@ when idle.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 import time
@@ -41,23 +42,23 @@ def _yield_address() -> int:
 
 
 class _Sleeper:
-    """How a worker is woken: the lock it waits for, its number in the system once it runs, and the cores that
-    it may run on when it is awake.
+    """How a worker is woken: the lock it waits for, its process and its number in the system once it runs,
+    and the cores that it may run on when it is awake.
     """
 
-    __slots__ = ("cores", "lock", "thread")
+    __slots__ = ("cores", "lock", "process", "thread")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
-        self.thread = 0
+        self.process = self.thread = 0
         self.cores: set[int] | None = None
 
     def wake(self, place: bool = True) -> None:
         """Let it go on; `place`: elsewhere than on the caller's core."""
         if not self.lock.locked():
             return  # it is about to
-        if place and self.thread:
+        if place and self.process == os.getpid():  # a fork has no such thread, and moves none of its parent's
             self.cores = cores.keep_off_mine(self.thread)
         self.lock.release()
 
@@ -151,7 +152,7 @@ def _worker(
     It holds the memory it may look at (`words`, `held`), and not the team, which may end before it.
     """
     function, address, seen = _SERVE(serve), words.ctypes.data, 0
-    sleeper.thread = threading.get_native_id()
+    sleeper.thread, sleeper.process = threading.get_native_id(), os.getpid()
     while True:
         sleeper.sleep()
         if stop.is_set():
