@@ -42,6 +42,10 @@ from ingot.ops.registry import UNFIT, Facts
 Shapes: TypeAlias = "tuple[tuple[int, ...], ...]"
 Results: TypeAlias = "list[tuple[tuple[int, ...], np.dtype[Any]]]"
 
+#: What planning may raise for sizes that it is not meant for, or that are noted. The plan that is then made
+#: in full says what is wrong with an input, if anything is.
+_NO_PLAN = (IngotError, *UNFIT, AssertionError, AttributeError, KeyError)
+
 
 @dataclass(slots=True)
 class Recipe:
@@ -62,7 +66,7 @@ class Recipe:
             return None
         try:
             found = self.again(*[shapes[number][axis] for number, axis in self.free])
-        except (IngotError, *UNFIT):  # an error of the input's is said by who plans the whole
+        except _NO_PLAN:
             return None
         if found is None:
             return None
@@ -108,7 +112,7 @@ def make_recipe(
             lowered = Lowering(index, known, inputs, outputs, machine, packed, options).lower()
         results = [known.facts[value] for value in outputs]
         again = Writer(notes).function(lambda writer: writer.plan(lowered, [each.shape for each in results]))
-    except (IngotError, *UNFIT, AttributeError):  # the plan itself was made; sizes that are noted do not do
+    except _NO_PLAN:
         return None
     return Recipe(free, shapes, again, lowered.kinds, [each.dtype for each in results])
 
