@@ -296,6 +296,22 @@ def test_quantised_embeddings() -> None:
     parity(model, (torch.tensor([[3, 19, 0]]),), (torch.tensor([[7], [7]]),))
 
 
+@pytest.mark.parametrize("mode", [0, 1])
+def test_quantised_bags_are_sums_in_every_mode(mode: int) -> None:
+    """PyTorch's kernel takes the mode and does not look at it."""
+    ops = torch.ops.quantized
+    scales, zeros = torch.full((20,), 0.02), torch.zeros(20)
+    packed = ops.embedding_bag_prepack(
+        torch.quantize_per_channel(torch.randn(20, 8), scales, zeros, 0, torch.quint8)
+    )
+
+    class Bags(nn.Module):
+        def forward(self, i: T, offsets: T) -> T:
+            return ops.embedding_bag_byte(packed, i, offsets, False, mode)
+
+    parity(Bags(), (torch.tensor([3, 19, 0, 7, 7]), torch.tensor([0, 2, 4])))
+
+
 def test_what_has_no_form_of_integers_is_refused_by_name() -> None:
     def summed(x: T) -> T:
         return torch.quantize_per_tensor(x, 0.1, 3, torch.quint8).cumsum(0).dequantize()  # pyright: ignore

@@ -246,13 +246,17 @@ def embedding_bag(
     compressed_indices_mapping: Tensor | None = None,
     include_last_offset: bool = False,
 ) -> Tensor:
-    """Sums or means of rows."""
+    """Sums of rows, whatever the mode: PyTorch's kernel does not look at it."""
     rows = _rows_of(packed, None, pruned_weights or compressed_indices_mapping is not None)
     weights = None if per_sample_weights is None else per_sample_weights.float()
     return F.embedding_bag(
-        indices, rows, offsets, mode=("sum", "mean")[mode], per_sample_weights=weights,
+        indices,
+        rows,
+        offsets,
+        mode="sum",
+        per_sample_weights=weights,
         include_last_offset=include_last_offset,
-    )  # fmt: skip
+    )
 
 
 _for("embedding_byte", embedding)
