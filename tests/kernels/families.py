@@ -448,6 +448,13 @@ def copies(machine: Machine) -> Iterator[Call]:
         yield copy(new((40, 50), dtype, (300, 3)), new((40, 50), dtype), machine)
         yield copy(new((40, 50), dtype), new((40, 50), dtype, (300, 3)), machine)
         yield copy(new((40, 1), dtype), new((40, 50), dtype), machine)
+        for run in (2, 3, 4, 7, 20):
+            x = new((3, 5, 6, run), dtype)
+            yield copy(x.transpose((0, 2, 1, 3)), new((3, 6, 5, run), dtype), machine)
+        for channels in (2, 3, 4):
+            x, planes = new((2, 900, channels), dtype), new((2, channels, 900), dtype)
+            yield copy(x.transpose((0, 2, 1)), planes, machine)
+            yield copy(planes.transpose((0, 2, 1)), x, machine)
     yield tile(new((2, 3, 19), "int16"), (2, 1, 3), new((4, 3, 57), "int16"), machine)
     for axis in (0, 2):
         yield one_hot(

@@ -341,3 +341,26 @@ def test_integers_are_divided_to_the_last_digit(dtype: str, machine: Machine) ->
         expression = Expression((dtype, dtype), (Step(op, (0, 1), dtype, attrs),), (2,))
         (got,) = run_calls(elementwise(expression, [put(a), put(b)], [out], machine), out, machine=machine)
         np.testing.assert_array_equal(got, np.array([x % 2**64 for x in exact], np.uint64).astype(dtype))
+
+
+@each_machine
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_remainders_have_no_error(dtype: str, machine: Machine) -> None:
+    """Of any two numbers, however far apart, and of what is no number."""
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, 3.0, -7.0]
+    edges += [float(info.max), float(info.smallest_subnormal)]
+    a, b = (grid.ravel() for grid in np.meshgrid(edges, edges))
+    powers = rng.uniform(info.minexp, info.maxexp - 1, (2, 3000))
+    far = np.ldexp(rng.uniform(-1, 1, powers.shape), powers.astype(int))
+    with np.errstate(all="ignore"):
+        near = far[0] * rng.integers(1, 1000, 3000)
+        a, b = (np.concatenate(parts).astype(dtype) for parts in ((a, far[0], near), (b, far[1], far[0])))
+        wanted = {1: np.fmod(a, b), 0: np.mod(a.astype(np.float64), b.astype(np.float64)).astype(dtype)}
+    for fmod, want in wanted.items():
+        out = new(a.shape, dtype)
+        expression = Expression((dtype, dtype), (Step("Mod", (0, 1), dtype, (("fmod", fmod),)),), (2,))
+        (got,) = run_calls(elementwise(expression, [put(a), put(b)], [out], machine), out, machine=machine)
+        np.testing.assert_array_equal(got, want)
+        signed = ~np.isnan(want)
+        assert fmod == 0 or np.array_equal(np.signbit(got[signed]), np.signbit(want[signed]))

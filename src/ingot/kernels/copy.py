@@ -1,4 +1,6 @@
-"""Copies between strided layouts: row by row where both run the same way, else transposes in registers."""
+"""Copies between strided layouts: row by row where both run the same way (short rows in
+`runs.py`), else transposes in registers.
+"""
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
@@ -19,7 +21,9 @@ from ingot.kernels.contract import name_of
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, identity
 from ingot.kernels.formed import formed
-from ingot.kernels.iteration import collapse, round_up
+from ingot.kernels.interleave import interleave
+from ingot.kernels.iteration import Space, collapse, round_up
+from ingot.kernels.runs import LONGEST, copy_runs
 
 _SIZES = ("source", "target", "a", "b", "a_block", "b_block", "a_blocks", "b_blocks", "source_b", "target_a")
 
@@ -109,6 +113,30 @@ def as_bits(view: View) -> View:
     return replace(view, dtype=np.dtype(f"uint{8 * view.dtype.itemsize}"))
 
 
+def _side(machine: Machine, itemsize: int) -> int:
+    """Rows of a square of elements of this size."""
+    return machine.vector_bytes // max(4, itemsize)
+
+
+def _squares(space: Space, side: int) -> int | None:
+    """The dimension whose elements are neighbours at the source, where squares are worth it; else None."""
+    to, from_ = space.strides
+    other = next((d for d in range(len(to) - 1) if from_[d] == 1), None)
+    if other is None or to[-1] != 1 or from_[-1] in (0, 1):
+        return None
+    return other if 2 * min(space.sizes[other], space.sizes[-1]) >= side else None
+
+
+def _of_runs(space: Space) -> Space | None:
+    """In units of the last dimension, which is contiguous; None where other steps are no multiples of it."""
+    run = space.sizes[-1]
+    strides = [steps[:-1] for steps in space.strides]
+    if any(step % run for steps in strides for step in steps):
+        return None
+    to, from_ = (tuple([step // run for step in steps]) for steps in strides)
+    return Space(space.sizes[:-1], (to, from_))
+
+
 @formed
 def copy(source: View, target: View, machine: Machine, label: str = "copy") -> Call:
     """A call that copies `source`, broadcast to the target's shape, to `target`; dtypes may differ (a cast).
@@ -122,13 +150,22 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
         source = source.broadcast_to(target.shape)
     source, target = as_bits(source), as_bits(target)
     space = collapse(target.shape, [target.strides, source.strides])
-    to, from_ = space.strides
-    other = next((d for d in range(len(to) - 1) if from_[d] == 1), None)
-    itemsize = source.dtype.itemsize
-    side = machine.vector_bytes // max(4, itemsize)
-    transposes = other is not None and to[-1] == 1 and from_[-1] not in (0, 1)
-    if other is None or not transposes or 2 * min(space.sizes[other], space.sizes[-1]) < side:
+    itemsize, rank = source.dtype.itemsize, len(space.sizes)
+    if target.size and rank > 1 and all(strides[-1] == 1 for strides in space.strides):
+        run = space.sizes[-1] * itemsize
+        wider = _of_runs(space)
+        if run in (2, 4, 8) and wider is not None and _squares(wider, _side(machine, run)) is not None:
+            space, itemsize = wider, run
+        elif run <= LONGEST:
+            return copy_runs(source, target, space, label)
+    turned = interleave(source, target, space, itemsize, machine, label) if rank > 1 else None
+    if turned is not None:
+        return turned
+    side = _side(machine, itemsize)
+    other = _squares(space, side)
+    if other is None:
         return elementwise(identity(name_of(source.dtype)), [source], [target], machine, label)
+    to, from_ = space.strides
     a, b = space.sizes[other], space.sizes[-1]
     outer = [d for d in range(len(to) - 1) if d != other]
     size = math.prod(space.sizes)

@@ -27,7 +27,7 @@ from ingot.codegen.elements import (
     is_float,
     is_signed,
 )
-from ingot.codegen.lanes import Lanes
+from ingot.codegen.lanes import Lanes, any_lane
 from ingot.codegen.narrow import SCALE
 from ingot.kernels import definitions as plain
 
@@ -144,10 +144,34 @@ def _quotient(k: Builder, xs: list[Value], dtype: str, name: str) -> Value:
     return a.constant(0).where(zero, result).value
 
 
+def _remainder(a: Lanes, b: Lanes) -> Lanes:
+    """C's fmod of float64 that are float32 each, so no quotient overflows.
+
+    A quotient below 2^53 is never rounded below its whole number, so what is left of a, a fused product and
+    difference without error, lies between -b and b. A larger one is made a little too small; what is left has
+    at most 26 bits again, and is 2^50 times smaller.
+    """
+    k, divisor = a.k, b.abs()
+    rest = [a.abs().value]
+
+    def unfinished() -> Value:
+        return any_lane(k, Lanes(k, rest[0]) >= divisor)
+
+    with k.repeat(unfinished, rest):
+        left = Lanes(k, rest[0])
+        quotient = (left / divisor).intrinsic("trunc")
+        quotient = quotient.where(quotient < 2.0**53, quotient * (1 - 2.0**-52))
+        found = (-quotient).fma(divisor, left)
+        found = (found + divisor).where(found < 0.0, found)
+        rest[0] = found.where(left >= divisor, left).value
+    return Lanes(k, rest[0]).intrinsic("copysign", a).where(divisor.equals(divisor), scalar.nan)
+
+
 def _modulo(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str, attrs: Attrs) -> Value:
     if is_float(dtype):
         a, b = (x if dtype == "float64" else Lanes(k, x).double().value for x in xs)
-        result = Lanes(k, library.call(k, "fmod", a, b))
+        exact = dtype != "float64" and k.machine.fma
+        result = _remainder(Lanes(k, a), Lanes(k, b)) if exact else Lanes(k, library.call(k, "fmod", a, b))
         if not attrs.get("fmod", 0):  # the remainder takes the divisor's sign
             divisor = Lanes(k, b)
             opposite = k.ir.xor(result < 0.0, divisor < 0.0)

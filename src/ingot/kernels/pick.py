@@ -10,6 +10,7 @@ an instruction permutes. `pick` says where that is so; `resize.py` gathers elsew
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -184,8 +185,8 @@ def pick(x: View, out: View, axes: Mapping[int, np.ndarray], machine: Machine) -
 
 def _places(x: View, out: View, axes: Mapping[int, np.ndarray], d: int) -> np.ndarray:
     """Offsets in x of the elements along dimension d."""
-    table = axes.get(d)
-    return (np.arange(out.shape[d]) if table is None else table.astype(np.int64)) * x.strides[d]
+    table, step = axes.get(d), operator.index(x.strides[d])
+    return (np.arange(out.shape[d]) if table is None else table.astype(np.int64)) * step
 
 
 class _Patterns:
