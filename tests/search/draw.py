@@ -22,12 +22,9 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 INTEGERS = (*SIGNED, *UNSIGNED)
-NARROW = tuple(
-    name
-    for name in (
-        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
-        *("int4", "uint4", "int2", "uint2", "float4_e2m1fn"),
-    )
+NARROW = (
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("int4", "uint4", "int2", "uint2", "float4_e2m1fn"),
 )
 
 
@@ -166,7 +163,7 @@ class Draw:
         if dtype.startswith("complex"):
             return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(kind)
         if "int" in dtype:
-            bits = 8 * kind.itemsize if dtype[-1] not in "24" or dtype.endswith(("64",)) else int(dtype[-1])
+            bits = int(dtype.removeprefix("u").removeprefix("int"))
             low, high = (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
             if self.flag(special):
                 found = rng.integers(low, high, shape, np.uint64 if low == 0 else np.int64, endpoint=True)

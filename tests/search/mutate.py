@@ -15,6 +15,9 @@ from tests.search.draw import Case, Draw
 
 DTYPES = ("float32", "int64", "int32", "bool", "string", "float16", "uint8", "float64", "int8", "bfloat16")
 
+#: Operators that compute as many elements as a number says: gigabytes for the largest of 32 bits.
+MAKE_AS_MANY = ("MelWeightMatrix", "HannWindow", "HammingWindow", "BlackmanWindow")
+
 
 def mutated(case: Case, r: Draw) -> tuple[Case, str]:
     """The case with one thing changed, and what that is."""
@@ -55,7 +58,8 @@ def mutated(case: Case, r: Draw) -> tuple[Case, str]:
     elif kind == "dtype":
         inputs[which] = r.array(x.shape, r.one(DTYPES), special=0.0)
     elif x.dtype.kind in "iu" and x.size:
-        inputs[which] = r.array(x.shape, str(x.dtype), special=0.9)
+        other = r.array(x.shape, str(x.dtype), special=0.9)
+        inputs[which] = np.clip(other, -4096, 4096) if case.op in MAKE_AS_MANY else other
     else:
         inputs[which] = np.zeros((), x.dtype)
     return replace(case, inputs=inputs), f"{kind} of input {which}"
