@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 import ingot
 from ingot.capture.attempt import capture
+from ingot.errors import IngotError
 from ingot.trial import ingot_runner
 from ingot.verify import verify_capture
 from tests.capture.support import parity
@@ -316,6 +317,41 @@ def test_istft_of_any_batch(window: torch.Tensor | None) -> None:
         return torch.istft(spectrum, 16, 4, window=window)
 
     parity(back, (R(3, 64),), (R(1, 64),), (R(5, 80),))
+
+
+@pytest.mark.parametrize("extra", [-9, 0, 5, 40])
+@pytest.mark.parametrize("center", [True, False])
+def test_istft_to_the_signals_own_length(extra: int, center: bool) -> None:
+    """Cut off, or filled up with zeros where no frame reaches."""
+    window = torch.linspace(0.5, 1, 16)
+
+    def back(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, 16, 4, window=window, center=center, return_complex=True)
+        return torch.istft(spectrum, 16, 4, window=window, center=center, length=x.shape[-1] + extra)
+
+    parity(back, (R(3, 64),), (R(1, 61),), (R(2, 83),))
+
+
+def test_istft_of_complex_signals() -> None:
+    def back(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(torch.complex(x, -x), 16, 4, onesided=False, return_complex=True)
+        return torch.view_as_real(torch.istft(spectrum, 16, 4, length=x.shape[-1], return_complex=True))
+
+    parity(back, (R(64),), (R(61),))
+
+
+def test_windows_that_leave_a_gap() -> None:
+    """torch refuses them; the model checks the window that it is given."""
+
+    def back(x: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, 16, 4, window=window, return_complex=True)
+        return torch.istft(spectrum, 16, 4, window=window)
+
+    program = ingot.export(back, (R(3, 64), torch.ones(16)))
+    with pytest.raises(RuntimeError, match="window overlap add min"):
+        back(R(3, 64), torch.zeros(16))
+    with pytest.raises(IngotError, match="windows add up to more than 0"):
+        program(R(3, 64), torch.zeros(16))
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 1), (1, 5)])

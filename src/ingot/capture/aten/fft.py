@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 END = (1 << 63) - 1
+_LEAST_WEIGHT = 1e-11  # torch.istft's
 _VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers
 
 
@@ -162,3 +163,54 @@ def stft(
     spectrum = torch.fft.rfft(frames, dim=-1, norm=norm) if half else torch.fft.fft(frames, dim=-1, norm=norm)
     spectrum = spectrum.transpose(-1, -2)
     return spectrum if return_complex is not False else torch.view_as_real(spectrum)
+
+
+@instead(_VF.istft)
+def istft(
+    x: Tensor,
+    n_fft: int,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: Tensor | None = None,
+    center: bool = True,
+    normalized: bool = False,
+    onesided: bool | None = None,
+    length: int | None = None,
+    return_complex: bool = False,
+) -> Tensor:
+    """torch.istft: frames transformed back, added up where they overlap, and divided by what the windows add
+    up to; `length` may follow the signal's.
+    """
+    hop = n_fft // 4 if hop_length is None else hop_length
+    size = n_fft if win_length is None else win_length
+    spectrum = x if x.is_complex() else torch.view_as_complex(x)
+    taper = torch.ones(size, dtype=spectrum.real.dtype) if window is None else window
+    if size < n_fft:
+        left = (n_fft - size) // 2
+        taper = torch.constant_pad_nd(taper, [left, n_fft - size - left])
+    single = spectrum.dim() == 2
+    frames = (spectrum.unsqueeze(0) if single else spectrum).transpose(1, 2)
+    norm = "ortho" if normalized else "backward"
+    if return_complex:
+        parts = torch.fft.ifft(frames, n_fft, norm=norm)
+    else:
+        half = frames if onesided is not False else frames[..., : n_fft // 2 + 1]
+        parts = torch.fft.irfft(half, n_fft, norm=norm)
+    whole = n_fft + hop * (frames.shape[1] - 1)
+    total = _overlapped(parts * taper, whole, n_fft, hop)
+    weights = _overlapped((taper * taper).expand(1, frames.shape[1], n_fft), whole, n_fft, hop)
+    begin = n_fft // 2 if center else 0
+    end = whole - begin if length is None else begin + length
+    total, weights = total[:, begin:end], weights[:, begin:end]
+    torch.ops.aten._assert_async.msg(
+        (weights.abs() > _LEAST_WEIGHT).all(), "torch.istft: the windows add up to more than 0 everywhere"
+    )
+    total = total / weights
+    if length is not None:  # zeros where no frame reaches
+        total = torch.constant_pad_nd(total, [0, length - total.shape[1]])
+    return total.squeeze(0) if single else total
+
+
+def _overlapped(frames: Tensor, length: int, size: int, step: int) -> Tensor:
+    """[.., frames, size] added up at every `step`: [.., length]."""
+    return torch.ops.aten.unfold_backward(frames, [frames.shape[0], length], 1, size, step)
