@@ -111,6 +111,27 @@ def test_inspect_plan_names_what_the_host_evaluates(ingot: Terminal, model: Path
     assert "evaluated with NumPy" in ingot("inspect", model, "--plan").out
 
 
+def test_inspect_plan_explains_nodes_without_a_time(ingot: Terminal, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    g (float[8,8] x) => (float[8,8] y) { t = MatMul (x, x) y = Relu (t) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "fused.onnx")
+    said = ingot("inspect", "fused.onnx", "--plan").out
+    assert "without ms: part of another node's kernel" in said
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.BFLOAT16, TensorProto.FLOAT16])
+def test_narrow_floats_come_at_random_and_from_files(ingot: Terminal, tmp_path: Path, dtype: int) -> None:
+    values = [helper.make_tensor_value_info(name, dtype, ["batch", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [values[0]], [values[1]])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "narrow.onnx")
+    said = ingot("run", "narrow.onnx", "--dim", "batch=3", "-o", "y.npy")
+    assert said.code == 0, said.err
+    assert ingot("inspect", "narrow.onnx", "--plan").code == 0
+    again = ingot("run", "narrow.onnx", "-i", "x=y.npy", "--json")
+    assert json.loads(again.out)["outputs"][0]["shape"] == [3, 4]
+
+
 def test_bench(ingot: Terminal, model: Path) -> None:
     said = ingot(
         "bench", model, "--against", "onnxruntime", "--rounds", "2", "--threads", "1", "--json", "-q"
@@ -264,6 +285,16 @@ def test_usage_errors_have_code_2(ingot: Terminal, model: Path, arguments: tuple
             "input 'x' of 100000000000000x4 has 400,000,000,000,000 elements, more than there is memory for; "
             "give smaller sizes",
         ),
+        (
+            ("-o", "y.xyz", "-i", "x=gone.npy"),
+            "y.xyz: outputs are written as .npz or .npy; use one of these suffixes",
+        ),
+        (("-o", "gone/y.npy"), "gone/y.npy: there is no directory gone; create it first"),
+        (
+            ("-i", "x=d.npy"),
+            "d.npy: 'x' has dtype float64; the model wants float32. Write the file anew, with numpy.save of "
+            "array.astype('float32')",
+        ),
         (("--threads", "99999"), "intra_op_num_threads is 99999; it must be 0 (all cores) to 1024"),
     ],
 )
@@ -271,6 +302,7 @@ def test_what_does_not_fit_the_model(
     ingot: Terminal, model: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     np.save(model.with_name("x.npy"), np.ones((2, 4), np.float32))
+    np.save(model.with_name("d.npy"), np.ones((2, 4)))
     said = ingot("run", model, *arguments)
     assert said.code == 1
     assert said.error_lines == [f"error: {message}"]

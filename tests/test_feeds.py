@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from ingot.errors import InputError, ModelError
@@ -64,6 +65,17 @@ def test_random_feed_repeats_and_integers_are_safe_token_ids() -> None:
         np.testing.assert_array_equal(feed[name], again[name])
 
 
+NUMBERS = [d for d in ir.DataType if d not in (ir.DataType.UNDEFINED, ir.DataType.STRING)]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=lambda dtype: dtype.name)
+def test_random_feed_of_every_type_of_numbers(dtype: ir.DataType) -> None:
+    drawn = random_feed([NodeArg("x", f"tensor({dtype.name.lower()})", [100])], {}, {})["x"]
+    assert drawn.dtype == dtype.numpy()
+    numbers = drawn.astype(np.complex128)
+    assert np.isfinite(numbers).all() and len(np.unique(numbers)) > 1
+
+
 def test_random_feed_refuses_unknown_names_and_strings() -> None:
     with pytest.raises(InputError, match=r"--shape imgae.*it has image"):
         random_feed([IMAGE], {"imgae": [1]}, {})
@@ -73,6 +85,8 @@ def test_random_feed_refuses_unknown_names_and_strings() -> None:
         random_feed([IMAGE], {"image": [1, 3, 2, 2]}, {}, given={"image"})
     with pytest.raises(InputError, match=r"--input words=FILE\.npy"):
         random_feed([NodeArg("words", "tensor(string)", [1])], {}, {})
+    with pytest.raises(InputError, match=r"is seq\(tensor\(float\)\), .*run the model in Python"):
+        random_feed([NodeArg("images", "seq(tensor(float))", [])], {}, {})
 
 
 def test_a_dtype_is_the_models_or_refused() -> None:
@@ -103,8 +117,24 @@ def test_read_feed(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"is not a \.npy or \.npz file, or broken") as refused:
             read_feed([IDS], [str(tmp_path / name)])
         assert "pickle" not in str(refused.value)
-    with pytest.raises(FileNotFoundError):
-        read_feed([IDS], [str(tmp_path / "nowhere.npy")])
+    with pytest.raises(InputError, match=r"nowhere\.npy: there is no such file.*working directory is"):
+        read_feed([IDS], [f"ids={tmp_path / 'nowhere.npy'}"])
+    with pytest.raises(
+        InputError, match=r"both\.npz: 'image' has dtype float32; .*wants int64.*numpy\.savez of arr"
+    ):
+        read_feed([IDS, NodeArg("image", "tensor(int64)", [3])], [str(tmp_path / "both.npz")])
+
+
+@pytest.mark.parametrize("name", ["BFLOAT16", "FLOAT8E4M3FN", "INT4", "FLOAT8E8M0"])
+def test_files_of_types_that_numpy_does_not_know(tmp_path: Path, name: str) -> None:
+    arg = NodeArg("x", f"tensor({name.lower()})", [2, 5])
+    drawn = random_feed([arg], {}, {})["x"]
+    np.save(tmp_path / "x.npy", drawn)
+    read = read_feed([arg], [str(tmp_path / "x.npy")])["x"]
+    assert read.dtype == ir.DataType[name].numpy()
+    np.testing.assert_array_equal(read, drawn)
+    with pytest.raises(InputError, match="the model wants float16"):
+        read_feed([NodeArg("x", "tensor(float16)", [2, 5])], [str(tmp_path / "x.npy")])
 
 
 def test_save_outputs(tmp_path: Path) -> None:
@@ -117,6 +147,8 @@ def test_save_outputs(tmp_path: Path) -> None:
         save_outputs(["y", "z"], [y, y], tmp_path / "out.npy")
     with pytest.raises(InputError, match="use one of these suffixes"):
         save_outputs(["y"], [y], tmp_path / "out.csv")
+    with pytest.raises(InputError, match=r"there is no directory .*nowhere; create it first"):
+        save_outputs(["y"], [y], tmp_path / "nowhere" / "out.npy")
 
 
 def test_model_suffix() -> None:

@@ -171,18 +171,20 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a model once and print what comes out: name, dtype, shape and range of each output."""
-    from ingot.feeds import save_outputs
+    from ingot.feeds import check_place, save_outputs
     from ingot.summary import summarise
 
     messages.quiet = quiet
     sizes = _sizes(shape, dim)
     session = _session(model, threads, provider)
+    names = [value.name for value in session.get_outputs()]
+    if output is not None:
+        check_place(output, len(names))
     feed = _feed(session, inputs, sizes, seed)
     start = time.perf_counter()
     with messages.status("running"):
         outputs = session.run(None, feed)
     seconds = time.perf_counter() - start
-    names = [value.name for value in session.get_outputs()]
     if output is not None:
         save_outputs(names, outputs, output)
         messages.print(f"written: {output}", markup=False)
@@ -416,6 +418,8 @@ def _show_description(model: Path, facts: dict[str, Any]) -> None:
             grid.add_row(node["name"], node["op_type"], node["kind"], spent)
         data.print(grid, markup=False)
         host = [node["name"] for node in facts["plan"] if node["kind"] == "host"]
+        if any(node["milliseconds"] is None for node in facts["plan"]):
+            data.print("without ms: part of another node's kernel, or nothing to compute (view, folded)")
         data.print(f"evaluated with NumPy: {', '.join(host) or 'no node'}", markup=False)
 
 

@@ -13,7 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ingot.errors import InputError, ModelError
@@ -25,15 +27,12 @@ if TYPE_CHECKING:
 _SHAPE = re.compile(
     r"(?P<name>.+?):(?P<dims>[^:]*?)(?::(?P<dtype>bool|string|double|(?:bfloat|float|u?int|complex)(?:\d\w*)?))?"
 )
-_DTYPES = {
-    "float": "float32",
-    "double": "float64",
-    **{name: name for name in ("float16", "bool", "int8", "int16", "int32", "int64")},
-    **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
-}
+#: What ONNX calls float32 and float64.
+_SPELLINGS = {"float": "float32", "double": "float64"}
 #: What ONNX, ONNX's floats by their Python names, and PyTorch call the types of elements.
 NAMES_OF_DTYPES = (
-    *_DTYPES, "float32", "float64", "bfloat16", "complex64", "complex128",
+    *_SPELLINGS, "float16", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float32", "float64", "bfloat16", "complex64", "complex128",
 )  # fmt: skip
 
 
@@ -110,12 +109,12 @@ def random_feed(
     dtypes: Mapping[str, str] | None = None,
     given: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """Draw an array for each input that is not `given`: floats from the normal distribution, integers and
-    bools 0 or 1.
+    """Draw an array for each input that is not `given`: floats and complex numbers from the normal
+    distribution, integers and bools 0 or 1.
 
     0 and 1 are token ids and mask values of every vocabulary. Raises InputError for an unknown name in
     `shapes` or `dims`, or one of an input that is given; a size nobody gave, one of `dtypes` that is not the
-    input's, more elements than there is memory for, or a type that cannot be drawn (strings).
+    input's, more elements than there is memory for, or a type that cannot be drawn (strings, lists).
     """
     _check_names(args, given, shapes, dims)
     random = np.random.default_rng(seed)
@@ -124,29 +123,50 @@ def random_feed(
         if arg.name in given:
             continue
         sizes = sizes_of(arg, shapes, dims)
-        onnx_name = arg.type.removeprefix("tensor(").removesuffix(")")
-        if onnx_name not in _DTYPES:
+        dtype = _dtype_of(arg)
+        if dtype is None:
             raise InputError(
-                f"input {arg.name!r} is {arg.type}: give it in a file with --input {arg.name}=FILE.npy"
+                f"input {arg.name!r} is {arg.type}, which is not drawn at random: {_by_hand(arg)}"
             )
-        dtype = np.dtype(_DTYPES[onnx_name])
         asked = (dtypes or {}).get(arg.name, dtype.name)
-        if _DTYPES.get(asked, asked) != dtype.name:
+        if _SPELLINGS.get(asked, asked) != dtype.name:
             raise InputError(
                 f"--shape {arg.name}: {asked} was asked for and the model takes {dtype.name}; "
                 "leave the dtype out"
             )
         try:
-            if dtype.kind == "f":
-                feed[arg.name] = random.standard_normal(sizes).astype(dtype)
-            else:
-                feed[arg.name] = random.integers(0, 2, sizes).astype(dtype)
+            feed[arg.name] = _drawn(random, sizes, dtype)
         except (MemoryError, ValueError) as error:  # NumPy's own limit is a ValueError
             raise InputError(
                 f"input {arg.name!r} of {'x'.join(map(str, sizes))} has {math.prod(sizes):,} elements, more "
                 "than there is memory for; give smaller sizes"
             ) from error
     return feed
+
+
+def _dtype_of(arg: NodeArg) -> np.dtype[Any] | None:
+    """The dtype of an input of numbers; None where it has strings, or is no tensor."""
+    name = arg.type.removeprefix("tensor(").removesuffix(")").upper()
+    if name not in ir.DataType.__members__ or name in ("UNDEFINED", "STRING"):
+        return None
+    return np.dtype(ir.DataType[name].numpy())
+
+
+def _by_hand(arg: NodeArg) -> str:
+    if arg.type == "tensor(string)":
+        return f"give it in a file, which `ingot run` and `ingot bench` take as --input {arg.name}=FILE.npy"
+    return "run the model in Python, with ingot.InferenceSession"
+
+
+def _drawn(random: np.random.Generator, sizes: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind in "biu" or "int" in dtype.name:
+        return random.integers(0, 2, sizes).astype(dtype)
+    normal: NDArray[Any] = random.standard_normal(sizes)
+    if dtype.kind == "c":
+        return (normal + 1j * random.standard_normal(sizes)).astype(dtype)
+    if float(ml_dtypes.finfo(dtype).min) > 0:  # powers of two alone, without a sign
+        normal = np.abs(normal)
+    return normal.astype(dtype)
 
 
 def _check_names(
@@ -178,10 +198,12 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
     """Read inputs from `NAME=FILE.npy`, from `FILE.npz` (an array per name) or, with one input, from
     `FILE.npy`.
 
-    Raises InputError for a name the model does not have or a file that is not NumPy's, broken or not of
-    plain numbers, OSError when it is not there.
+    NumPy keeps of bfloat16 and smaller types the bytes alone: they are what the input wants. Raises
+    InputError for a name the model does not have, an array of another dtype than its input's, or a file that
+    is not there, not NumPy's, broken or not of plain numbers.
     """
     names = [arg.name for arg in args]
+    dtypes = {arg.name: _dtype_of(arg) for arg in args}
     feed: dict[str, NDArray[Any]] = {}
     for text in files:
         name, equals, file = text.partition("=")
@@ -199,18 +221,37 @@ def read_feed(args: Sequence[NodeArg], files: Sequence[str]) -> dict[str, NDArra
                 raise InputError(
                     f"{file}: which input is it? Write NAME={file}, with NAME of {', '.join(names)}"
                 )
-            feed[name or names[0]] = loaded
+            feed[name or names[0]] = _fitting(file, name or names[0], loaded, dtypes)
             continue
         for key, array in loaded.items():
             if key not in names:
                 raise InputError(
                     f"{file} has {key!r}, and the model has no such input; it has {', '.join(names)}"
                 )
-            feed[key] = array
+            feed[key] = _fitting(file, key, array, dtypes)
     return feed
 
 
+def _fitting(
+    file: str, name: str, array: NDArray[Any], dtypes: Mapping[str, np.dtype[Any] | None]
+) -> NDArray[Any]:
+    wanted, dtype = dtypes[name], array.dtype
+    if wanted is None or dtype.newbyteorder("=") == wanted:
+        return array
+    if dtype.kind == wanted.kind == "V" and dtype.itemsize == wanted.itemsize and dtype.names is None:
+        return array.view(wanted)
+    convert = f"array.astype({wanted.name!r})" if dtype.kind in "biufc" else f"arrays of {wanted.name}"
+    raise InputError(
+        f"{file}: {name!r} has dtype {dtype}; the model wants {wanted.name}. Write the file anew, with "
+        f"numpy.{'save' if file.endswith('.npy') else 'savez'} of {convert}"
+    )
+
+
 def _loaded(file: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    if not Path(file).exists():
+        raise InputError(
+            f"{file}: there is no such file. Check the path; the working directory is {Path.cwd()}"
+        )
     try:
         loaded = np.load(Path(file), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -227,20 +268,28 @@ def _loaded(file: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
     )
 
 
-def save_outputs(names: Sequence[str], outputs: Sequence[NDArray[Any]], path: Path) -> None:
-    """Write outputs to path: `.npz` holds all of them by name, `.npy` the only one.
-
-    Raises InputError for another suffix, or for `.npy` with several outputs.
+def check_place(path: Path, count: int) -> None:
+    """Raise InputError where `count` outputs cannot be written to path: `.npz` holds all of them by name,
+    `.npy` the only one, and the folder must be there.
     """
+    if path.suffix not in (".npz", ".npy"):
+        raise InputError(f"{path}: outputs are written as .npz or .npy; use one of these suffixes")
+    if path.suffix == ".npy" and count != 1:
+        raise InputError(f"{path}: the model has {count} outputs and .npy holds one; use .npz")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no directory {path.parent}; create it first")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a directory; give the path of a file to write")
+
+
+def save_outputs(names: Sequence[str], outputs: Sequence[NDArray[Any]], path: Path) -> None:
+    """Write outputs to path, where `check_place` finds nothing wrong with it."""
+    check_place(path, len(outputs))
     if path.suffix == ".npz":
         arrays: dict[str, Any] = dict(zip(names, outputs, strict=True))
         np.savez(path, **arrays)
-    elif path.suffix == ".npy" and len(outputs) == 1:
-        np.save(path, outputs[0])
-    elif path.suffix == ".npy":
-        raise InputError(f"{path}: the model has {len(outputs)} outputs and .npy holds one; use .npz")
     else:
-        raise InputError(f"{path}: outputs are written as .npz or .npy; use one of these suffixes")
+        np.save(path, outputs[0])
 
 
 def check_suffix(path: Path) -> None:

@@ -256,11 +256,14 @@ def test_what_a_list_holds_is_not_changed(type_: onnx.TypeProto, given: Any, fou
         (TRUTHS, [0, 1, True], np.array([False, True, True])),
         (FLOATS, [0.1, 3, float("inf")], np.array([0.1, 3, np.inf], np.float32)),
         (HALVES, [0.1], np.array([0.1]).astype(ml_dtypes.bfloat16)),
+        (FLOATS, np.array([0.1, 3], ">f4"), np.array([0.1, 3], np.float32)),
         (STRINGS, ["a"], np.array(["a"], object)),
         (STRINGS, np.array(["ab", "c"]), np.array(["ab", "c"], object)),
     ],
 )
-def test_lists_take_the_models_dtype(type_: onnx.TypeProto, given: Any, wanted: Any) -> None:
+def test_lists_and_other_orders_of_bytes_take_the_models_dtype(
+    type_: onnx.TypeProto, given: Any, wanted: Any
+) -> None:
     (got,) = through(type_).run(None, {"x": given})
     assert got.dtype == wanted.dtype
     np.testing.assert_array_equal(got, wanted)

@@ -64,7 +64,9 @@ class ValueType:
         return {key: element.accept(f"{subject}, key {key!r}", value) for key, value in pairs.items()}
 
     def _array(self, subject: str, given: Any) -> Array:
-        """Lists and numbers take the model's dtype; other libraries' tensors keep their own."""
+        """Lists and numbers take the model's dtype; other libraries' tensors keep their own, in any order of
+        bytes.
+        """
         dtype = self.dtype
         assert dtype is not None
         plain = issubclass(type(given), (list, tuple, int, float, bool, str))
@@ -80,6 +82,8 @@ class ValueType:
             self._require_strings(subject, given, array)
         elif plain:
             array = _as(dtype, subject, array)
+        if array.dtype.newbyteorder("=") == dtype:
+            array = array.astype(dtype, copy=False)  # bytes in this machine's order
         if array.dtype != dtype:
             raise InputError(
                 f"{subject} has dtype {array.dtype}; the model wants {dtype}. "
