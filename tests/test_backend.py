@@ -73,3 +73,7 @@ def test_wrong_use() -> None:
         ingot.backend.prepare(model()).run([X, X])
     with pytest.raises(ingot.ModelError, match="not valid ONNX"):
         ingot.backend.prepare(onnx.ModelProto())
+    for given in (None, "model.onnx"):
+        wanted = rf"ModelProto is wanted.*type {type(given).__name__}\. onnx\.load"
+        with pytest.raises(ingot.ModelError, match=wanted):
+            ingot.backend.prepare(given)

@@ -70,7 +70,7 @@ def test_a_module_of_the_current_folder(file: Path) -> None:
         ("nowhere.py:build", r"nowhere\.py is not there"),
         ("nowhere.models:build", "no module 'nowhere.models'"),
         ("some_models.py:bulid", "has no 'bulid'; it has .*build"),
-        ("some_models.py:number", r"gave a int; a torch\.nn\.Module is wanted"),
+        ("some_models.py:number", r"gave an object of type int; a torch\.nn\.Module is wanted"),
     ],
 )
 def test_mistakes(name: str, message: str) -> None:

@@ -73,6 +73,11 @@ class IngotBackend(Backend):
         """
         if not cls.supports_device(device):
             raise ProviderError(f"device {device!r} is not available; the backend runs on 'CPU'")
+        if not isinstance(model, onnx.ModelProto):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ModelError(
+                f"an onnx.ModelProto is wanted, and this is of type {type(model).__name__}. onnx.load makes "
+                "one of a file; ingot.InferenceSession takes paths and bytes as well."
+            )
         try:
             onnx.checker.check_model(model)
         except onnx.checker.ValidationError as error:

@@ -164,9 +164,7 @@ def _drawn(random: np.random.Generator, sizes: tuple[int, ...], dtype: np.dtype[
     normal: NDArray[Any] = random.standard_normal(sizes)
     if dtype.kind == "c":
         return (normal + 1j * random.standard_normal(sizes)).astype(dtype)
-    if float(ml_dtypes.finfo(dtype).min) > 0:  # powers of two alone, without a sign
-        normal = np.abs(normal)
-    return normal.astype(dtype)
+    return (np.abs(normal) if dtype == ml_dtypes.float8_e8m0fnu else normal).astype(dtype)
 
 
 def _check_names(

@@ -62,7 +62,8 @@ def load_source(name: str) -> Source:
     model, args, kwargs = _parts(made)
     if not _is_model(model):
         raise ExportError(
-            f"{name} gave a {type(model).__name__}; a torch.nn.Module is wanted, or (module, args, kwargs)"
+            f"{name} gave an object of type {type(model).__name__}; a torch.nn.Module is wanted, or "
+            "(module, args, kwargs)"
         )
     return Source(model, args, kwargs)
 

@@ -121,15 +121,20 @@ class Stateful:
 
         state: arrays by the name of the input.
 
-        Raises InputError for a name that is no state.
+        Raises InputError for a name that is no state, and a value that is no array of its shape.
         """
         given = dict(state or {})
         unknown = sorted(set(given) - self._inputs)
         if unknown:
             raise InputError(f"the model has no state {unknown}; it has {sorted(self._inputs)}.")
-        values = [(s, given.get(s.input, s.initial)) for s in self.states]
-        types = {s.input: _dtype(s.dtype) if s.initial is None else s.initial.dtype for s in self.states}
-        self.state = {s.input: np.array(v, types[s.input]) for s, v in values if v is not None}
+        shapes = {v.name: v.shape for v in self.session.get_inputs()}
+        values: dict[str, Array] = {}
+        for s in self.states:
+            if given.get(s.input) is not None:
+                values[s.input] = _fitting(s, given[s.input], shapes[s.input])
+            elif s.initial is not None:
+                values[s.input] = s.initial.copy()
+        self.state = values
 
     def get_inputs(self) -> list[Any]:
         """The session's inputs without the state."""
@@ -170,6 +175,24 @@ class Stateful:
         if self._program is None:
             raise InputError("only the state of an ingot.Program can be called; use run() with a session.")
         return self._program.call(self, args, kwargs)
+
+
+def _fitting(state: State, given: Any, shape: Sequence[int | str | None]) -> Array:
+    """A new value of a state as an array of its own, in the state's dtype."""
+    dtype = _dtype(state.dtype) if state.initial is None else state.initial.dtype
+    try:
+        array = np.array(given, dtype)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch: of a tensor that wants gradients
+        raise InputError(
+            f"the state {state.input!r} is a {type(given).__name__} that is no array of {dtype}: {error}"
+        ) from error
+    pairs = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or any(isinstance(d, int) and n != d for n, d in pairs):
+        wanted = ", ".join("?" if d is None else str(d) for d in shape)
+        raise InputError(
+            f"the state {state.input!r} has shape {list(array.shape)}; the model wants [{wanted}]"
+        )
+    return array
 
 
 def _session(source: Any, options: dict[str, Any]) -> Any:

@@ -232,8 +232,13 @@ def test_torn_files_are_said(tmp_path: Path) -> None:
     (tmp_path / "torn.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:900])
     (tmp_path / "text.pt2").write_text("hello")
     for name in ("torn.pt", "text.pt2"):
-        with pytest.raises(IngotError, match="no archive, or a part of one"):
+        with pytest.raises(
+            IngotError, match=f"{name} holds neither of PyTorch's archives, or a part of one;"
+        ):
             ingot.export(tmp_path / name, (X,))
+    (tmp_path / "made.onnx").write_bytes(b"")
+    with pytest.raises(IngotError, match=r"made\.onnx is an ONNX file already.*Run it with ingot\.Inference"):
+        ingot.export(tmp_path / "made.onnx", (X,))
 
 
 def test_a_list_of_data_for_a_list_of_numbers() -> None:

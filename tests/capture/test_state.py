@@ -347,6 +347,10 @@ def test_stateful_says_what_is_wrong() -> None:
     session = ingot.Stateful(ingot.export(Counter(), (torch.randn(3, 4),), state="inputs"))
     with pytest.raises(InputError, match=r"no state \['nothing'\]"):
         session.reset({"nothing": 1})
+    with pytest.raises(InputError, match=r"'state\.step' has shape \[3\]; the model wants \[\]"):
+        session.reset({"state.step": np.zeros(3)})
+    with pytest.raises(InputError, match=r"'state\.step' is a str that is no array of int64"):
+        session.reset({"state.step": "many"})
     with pytest.raises(InputError, match="give them to reset"):
         session.run(None, {"x": np.ones((2, 4), np.float32), "state.step": 3})
     before = dict(session.state)

@@ -95,14 +95,45 @@ def test_initializers_that_do_not_fit(name: str, value: np.ndarray, message: str
         ingot.InferenceSession(product(), options(ingot, "add_initializer", name, value))
 
 
-def test_options_of_another_runtime_that_want_a_file(tmp_path: Path) -> None:
+def test_options_of_another_runtime() -> None:
     theirs = onnxruntime.SessionOptions()
     theirs.logid, theirs.enable_mem_reuse = "mine", False
     ours = ingot.InferenceSession(product(), theirs).get_session_options()
     assert (ours.logid, ours.enable_mem_reuse) == ("mine", False)
-    theirs.optimized_model_filepath = str(tmp_path / "o.onnx")
-    with pytest.raises(InputError, match="optimized_model_filepath"):
-        ingot.InferenceSession(product(), theirs)
+
+
+@pytest.mark.parametrize("runtime", [ingot, onnxruntime])
+@pytest.mark.parametrize(("level", "nodes"), [("ENABLE_ALL", 1), ("DISABLE_ALL", 3)])
+def test_the_optimised_model_is_written(tmp_path: Path, runtime: Any, level: str, nodes: int) -> None:
+    """For other runtimes, with the sizes and values of the options in it."""
+    model = product()
+    model.graph.node.append(helper.make_node("Identity", ["y"], ["again"]))
+    model.graph.node.append(helper.make_node("Neg", ["again"], ["unused"]))
+    given = options(runtime, "add_free_dimension_override_by_name", "b", 4)
+    given.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    given.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, f"ORT_{level}")
+    (wanted,) = ingot.InferenceSession(model, given).run(None, {"x": X})
+    written = onnx.load(tmp_path / "optimised.onnx")
+    assert [node.op_type for node in written.graph.node] == ["MatMul", "Identity", "Neg"][:nodes]
+    if runtime is ingot:  # which sizes another's options have cannot be asked
+        assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+    (got,) = onnxruntime.InferenceSession(written.SerializeToString()).run(None, {"x": X})
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("optimized_model_filepath", "nowhere/o.onnx", "no directory nowhere"),
+        ("optimized_model_filepath", 3, "must be a string"),
+        ("log_severity_level", 9, "log_severity_level is 9; it must be 0 .* to 4"),
+    ],
+)
+def test_options_that_cannot_be_meant(name: str, value: Any, message: str) -> None:
+    given = ingot.SessionOptions()
+    setattr(given, name, value)
+    with pytest.raises(ingot.IngotError, match=message):
+        ingot.InferenceSession(product(), given)
 
 
 def endless() -> onnx.ModelProto:

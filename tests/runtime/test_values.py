@@ -261,7 +261,7 @@ def test_what_a_list_holds_is_not_changed(type_: onnx.TypeProto, given: Any, fou
         (STRINGS, np.array(["ab", "c"]), np.array(["ab", "c"], object)),
     ],
 )
-def test_lists_and_other_orders_of_bytes_take_the_models_dtype(
+def test_lists_and_other_orders_of_bytes_are_brought_to_the_models(
     type_: onnx.TypeProto, given: Any, wanted: Any
 ) -> None:
     (got,) = through(type_).run(None, {"x": given})

@@ -55,6 +55,11 @@ def read(path: Path) -> Any:
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file. Give a .pt2 file or a TorchScript file.")
+    if path.suffix == ".onnx":
+        raise ExportError(
+            f"{path} is an ONNX file already, and export makes those of PyTorch models. Run it with "
+            "ingot.InferenceSession or `ingot run`; ingot.optimize writes a simpler one."
+        )
     try:
         names = zipfile.ZipFile(path).namelist()
     except zipfile.BadZipFile:
@@ -64,14 +69,15 @@ def read(path: Path) -> Any:
         return torch.jit.load(str(path), map_location="cpu")
     if any("serialized_exported_program" in n or n.startswith("models/") for n in (*inside, *names)):
         return torch.export.load(str(path))
-    found = "something else"
+    found = "an archive of something else"
     if any(n.endswith("data.pkl") for n in inside):
         found = "pickled Python objects"
     elif not names:
-        found = "no archive, or a part of one," if path.stat().st_size else "nothing"
+        found = "neither of PyTorch's archives, or a part of one" if path.stat().st_size else "nothing"
     raise ExportError(
         f"{path} holds {found}; wanted an exported program (torch.export.save) or a TorchScript module "
-        "(torch.jit.save). Make the module in Python, load the weights into it, and export that."
+        "(torch.jit.save). Make the module in Python, load the weights into it, and export that; copy or "
+        "download a file anew that should be one of the two."
     )
 
 

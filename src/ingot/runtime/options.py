@@ -13,6 +13,7 @@ from ingot.errors import InputError
 
 #: More than any machine has cores; each takes memory of its own.
 MOST_THREADS = 1024
+_MOST_SEVERE = 4
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -38,10 +39,12 @@ class SessionOptions:
 
     intra_op_num_threads: threads that share each step; 0 takes one for each core this process may use.
     graph_optimization_level: ORT_DISABLE_ALL runs the graph as it stands in the file (opset normalisation
-    excepted). enable_profiling and profile_file_prefix are accepted for compatibility: ask
-    `InferenceSession.profile` for times. log_severity_level: above 2 nothing is said while kernels are
-    compiled, which happens once for a model and a CPU. logid, log_verbosity_level, enable_mem_reuse,
-    use_deterministic_compute (all is deterministic here) and use_per_session_threads are accepted as well.
+    excepted). optimized_model_filepath: the file that a new session writes the model to, as `ingot.optimize`
+    simplifies it, or at ORT_DISABLE_ALL as it is. enable_profiling and profile_file_prefix are accepted for
+    compatibility: ask `InferenceSession.profile` for times. log_severity_level: -1 (as 2) to 4; above 2
+    nothing is said while kernels are compiled, which happens once for a model and a CPU. logid,
+    log_verbosity_level, enable_mem_reuse, use_deterministic_compute (all is deterministic here) and
+    use_per_session_threads are accepted as well.
     enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster and AMX is not used.
     Their results then differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an
     infinity or NaN reaches a few more pixels around it.
@@ -60,6 +63,7 @@ class SessionOptions:
     log_severity_level: int = 2
     log_verbosity_level: int = 0
     logid: str = ""
+    optimized_model_filepath: str = ""
     enable_mem_pattern: bool = True
     enable_mem_reuse: bool = True
     enable_cpu_mem_arena: bool = True
@@ -132,11 +136,6 @@ def options_of(given: Any) -> SessionOptions:
     if isinstance(given, SessionOptions):
         options = given
     elif hasattr(given, "intra_op_num_threads") and hasattr(given, "graph_optimization_level"):
-        if getattr(given, "optimized_model_filepath", ""):
-            raise InputError(
-                "optimized_model_filepath is set, and sessions write no files here. Leave it out; "
-                "ingot.save(ingot.optimize(path), other) writes an optimised model."
-            )
         options = SessionOptions()
         for each in fields(SessionOptions):
             value = getattr(given, each.name, None)
@@ -151,6 +150,11 @@ def options_of(given: Any) -> SessionOptions:
         raise InputError(
             f"intra_op_num_threads is {options.intra_op_num_threads}; it must be 0 (all cores) to "
             f"{MOST_THREADS}"
+        )
+    if not -1 <= options.log_severity_level <= _MOST_SEVERE:
+        raise InputError(
+            f"log_severity_level is {options.log_severity_level}; it must be 0 (all is said) to "
+            f"{_MOST_SEVERE} (fatal errors alone), or -1 for the default"
         )
     return options
 

@@ -14,13 +14,13 @@ import onnx_ir as ir
 from ingot.codegen import machine
 from ingot.compiler.index import Index, index_graph
 from ingot.errors import IngotError, InputError, ModelError, ShapeError
-from ingot.loading import collector_paused, load
+from ingot.loading import collector_paused, load, save
 from ingot.mapped import files_of, note_files, require_as_they_were, state_of
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import Array, label
 from ingot.passes.malformed import SYMPTOMS, malformed
 from ingot.passes.opset import normalise
-from ingot.passes.pipeline import prepare
+from ingot.passes.pipeline import optimise, prepare
 from ingot.runtime import providers as provider_choice
 from ingot.runtime.binding import IOBinding, OrtValue
 from ingot.runtime.driver import Driver, Resources
@@ -53,8 +53,9 @@ class InferenceSession:
     sess_options: threads and optimisation level, see SessionOptions.
     providers: names in order of preference; see `ingot.get_available_providers()`.
 
-    Raises ModelError for what is not a valid model, UnsupportedOperatorError for an operator nobody here can
-    run, ProviderError for a provider that is not available.
+    Raises ModelError for what is not a valid model, or a place that cannot be written to,
+    UnsupportedOperatorError for an operator nobody here can run, ProviderError for a provider that is not
+    available.
     """
 
     def __init__(
@@ -72,7 +73,12 @@ class InferenceSession:
         with collector_paused():
             given = self._options.initializers.keys()
             model = _load(path_or_bytes, self._optimises, given)
-            self._open(model, _again(path_or_bytes, model, given))
+            again, path = _again(path_or_bytes, model, given), self._options.optimized_model_filepath
+            written = model.clone() if path else None
+            self._open(model, again)
+            if written is not None:
+                override(written, self._options)
+                save(optimise(written) if self._optimises else written, path)
 
     def _open(self, model: ir.Model, again: Callable[[], ir.Model]) -> None:
         graph = model.graph
