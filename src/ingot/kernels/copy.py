@@ -23,7 +23,7 @@ from ingot.kernels.expression import Expression, Step, identity
 from ingot.kernels.formed import formed
 from ingot.kernels.interleave import interleave
 from ingot.kernels.iteration import Space, collapse, round_up
-from ingot.kernels.runs import LONGEST, copy_runs
+from ingot.kernels.runs import MOST_VECTORS, copy_runs
 
 _SIZES = ("source", "target", "a", "b", "a_block", "b_block", "a_blocks", "b_blocks", "source_b", "target_a")
 
@@ -156,8 +156,8 @@ def copy(source: View, target: View, machine: Machine, label: str = "copy") -> C
         wider = _of_runs(space)
         if run in (2, 4, 8) and wider is not None and _squares(wider, _side(machine, run)) is not None:
             space, itemsize = wider, run
-        elif run <= LONGEST:
-            return copy_runs(source, target, space, label)
+        elif run <= MOST_VECTORS * machine.vector_bytes:
+            return copy_runs(source, target, space, machine, label)
     turned = interleave(source, target, space, itemsize, machine, label) if rank > 1 else None
     if turned is not None:
         return turned

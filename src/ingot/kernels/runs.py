@@ -11,11 +11,12 @@ from llvmlite import ir
 
 from ingot.codegen.builder import I8, I64, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
+from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.iteration import Space
 
-#: Bytes of the longest run: the row of a matrix is worth a loop of its own.
-LONGEST = 128
+#: Vectors of the longest run: a longer row is worth a loop of its own.
+MOST_VECTORS = 8
 _UNROLL = 4
 _TILE_BYTES = 1 << 15
 _NEAR = 384  # lines that stay in L1 until the next dimension further out has used all of them
@@ -25,26 +26,27 @@ def _slots(rank: int) -> tuple[str, ...]:
     return tuple([f"{name}{d}" for d in range(rank) for name in ("size", "source", "target")])
 
 
-@kernel("from", "to", "block", "blocks")
+@kernel("from", "to", "block", "blocks", "last")
 def _copy_runs(
     k: Builder,
     *,
     operands: tuple[str, ...],  # noqa: ARG001  (the names of the slots)
     tiled: int,
     nested: int,
-    run: int,
+    piece: int,
+    pieces: int,
 ) -> None:
-    """Tiles are the `tiled` outer dimensions and blocks of the innermost of the `nested` ones. Steps and
-    `run` are bytes.
+    """Tiles are the `tiled` outer dimensions and blocks of the innermost of the `nested` ones. A run is
+    `pieces` of `piece` bytes, the last of which begins at `last`. Steps are bytes.
     """
     sizes, sources, targets = (
         [k.arg(f"{name}{d}") for d in range(tiled + nested)] for name in ("size", "source", "target")
     )
     block, blocks = k.arg("block"), k.arg("blocks")
-    piece = min(k.machine.vector_bytes, 1 << (run.bit_length() - 1))
     moved = ir.IntType(8 * piece) if piece <= 8 else vector(I64, piece // 8)
     # The last piece ends where the run does, whatever it has in common with the one before.
-    offsets = [min(start, run - piece) for start in range(0, run, piece)]
+    offsets: list[Int] = [piece * number for number in range(pieces - 1)]
+    offsets.append(k.arg("last") if pieces > 1 else 0)
 
     def move(from_: Value, to: Value) -> None:
         found = [k.load(k.at(from_, offset, I8), moved, align=1) for offset in offsets]
@@ -76,12 +78,13 @@ def _copy_runs(
         nest(tiled, from_, to, first, k.min(sizes[-1], k.add(first, block)))
 
 
-def copy_runs(source: View, target: View, space: Space, label: str) -> Call:
+def copy_runs(source: View, target: View, space: Space, machine: Machine, label: str) -> Call:
     """A call that copies along `space`, whose strides are the target's and the source's, and whose last
     dimension is the run: contiguous in both. There is another dimension, and none is empty.
     """
     itemsize = source.dtype.itemsize
     run = space.sizes[-1] * itemsize
+    piece = min(machine.vector_bytes, 1 << (run.bit_length() - 1))
     to, from_ = ([stride * itemsize for stride in strides[:-1]] for strides in space.strides)
     sizes = space.sizes[:-1]
     block = sizes[-1] if sizes[-1] <= _NEAR else _NEAR // 3
@@ -91,11 +94,13 @@ def copy_runs(source: View, target: View, space: Space, label: str) -> Call:
         inside *= sizes[-1 - nested]
         nested += 1
     tiled = len(sizes) - nested
-    args: list[int | View | Kernel] = [source, target, block, blocks]
+    args: list[int | View | Kernel] = [source, target, block, blocks, run - piece]
     for dim in zip(sizes, from_, to, strict=True):
         args += dim
     return Call(
-        _copy_runs(operands=_slots(len(sizes)), tiled=tiled, nested=nested, run=run),
+        _copy_runs(
+            operands=_slots(len(sizes)), tiled=tiled, nested=nested, piece=piece, pieces=-(-run // piece)
+        ),
         args,
         tiles=math.prod(sizes[:tiled]) * blocks,
         reads=[source],
