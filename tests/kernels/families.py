@@ -38,6 +38,7 @@ from ingot.kernels.interpolate import Source, interpolate_sum
 from ingot.kernels.linear_attention import linear_attention
 from ingot.kernels.loose_loop import append, keep, link, once, only_one, rounds
 from ingot.kernels.loose_loop import branch as loose_branch
+from ingot.kernels.loose_plan import planned
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
 from ingot.kernels.order import topk
 from ingot.kernels.pack import pack_weights
@@ -678,7 +679,7 @@ def controls(machine: Machine) -> Iterator[Call]:  # noqa: ARG001  (no vectors i
 def looses(machine: Machine) -> Iterator[Call]:
     """Steps over arrays of any sizes, and the rounds."""
     steps: list[Kernel] = [
-        rounds(), once(), loose_branch(), link(), only_one(),
+        rounds(), once(), loose_branch(), link(), only_one(), planned(1, 2), planned(3, 1),
         loose_dims.size_of(), loose_dims.flatten(axis=1), loose_dims.squeeze(dtype=None),
         loose_dims.shape_of(start=0, end=None), loose_dims.shape_of(start=-2, end=3),
     ]  # fmt: skip

@@ -22,6 +22,7 @@ from ingot.errors import IngotError
 from ingot.ops.registry import evaluated_late, find
 from ingot.runtime import loose
 from ingot.runtime.loose import LooseLoops
+from ingot.runtime.loose_plans import Planner
 from tests.kernels.run import each_machine
 
 SIZES = (0, 1, 1, 2, 3, 5, 17, 40)
@@ -242,7 +243,7 @@ def result(
     except (IngotError, ValueError, IndexError):
         want = None
     carried, captured = ([], arrays) if steady else (arrays, [])
-    rounds = LooseLoops(index, machine).begin(carried, captured)
+    rounds = LooseLoops(index, Planner(machine)).begin(carried, captured)
     assert rounds is not None, f"{op} of {[a.dtype for a in arrays]} has no steps"
     ahead = rounds.advance(0, 3, carried)
     if ahead is None:
@@ -331,7 +332,9 @@ def check_rounds(n: int, count: int, machine: Machine) -> None:
     outer = {"one": one, "bound": bound}
     carried = [x, one, np.array(0)]
     for _ in range(2):
-        rounds = LooseLoops(index, machine).begin(carried, [outer[v.name or ""] for v in index.captured])
+        rounds = LooseLoops(index, Planner(machine)).begin(
+            carried, [outer[v.name or ""] for v in index.captured]
+        )
         assert rounds is not None
         ahead = rounds.advance(0, n, carried)
         assert ahead is not None

@@ -19,6 +19,7 @@ from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.compiler.index import Index
 from ingot.compiler.loose_nodes import DTYPES, STEPS, Inputs, Slot, UnsuitedError
+from ingot.compiler.loose_parts import Part, alone, results_of
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Step, expression_of, supports_step
 from ingot.kernels.loose import DIMS, MOST_DIMS, RANK, STATE_WORDS, WORDS
@@ -34,6 +35,7 @@ from ingot.kernels.loose_loop import (
     only_one,
     rounds,
 )
+from ingot.kernels.loose_plan import NODE_WORDS, planned
 from ingot.ops.cast import target_dtype
 from ingot.ops.control import body_of
 from ingot.ops.elementwise import Elementwise
@@ -77,7 +79,7 @@ class LooseLoop:
     carried, captured: the words of each array that comes in, None for a sequence. lists: the words of the
     lists that grow: first those of the rows that are put out, then those of `sequences` (by number of what is
     carried). first, again: code and arguments of what is done once, and of the rounds; `bounds`: the first
-    round, and how many there may be.
+    round, and how many there may be. parts: the nodes that have plans.
     """
 
     words: np.ndarray
@@ -92,6 +94,7 @@ class LooseLoop:
     first: tuple[int, int]
     again: tuple[int, int]
     keep: list[Array]
+    parts: list[Part]
 
 
 def loose_loop(index: Index, carried: Sequence[str], captured: Sequence[str], machine: Machine) -> LooseLoop:
@@ -113,6 +116,7 @@ class _Compiler:
     waiting: dict[ir.Value, _Tree] = field(default_factory=dict[ir.Value, _Tree])
     arrays: list[Array] = field(default_factory=list[Array])
     code: list[tuple[int, Kernel]] = field(default_factory=list[tuple[int, Kernel]])
+    parts: list[Part] = field(default_factory=list[Part])
     state: int = 0
 
     def loop(self, index: Index, carried: Sequence[str], captured: Sequence[str]) -> LooseLoop:
@@ -197,6 +201,7 @@ class _Compiler:
             first=(code[both[0]], first),
             again=(code[both[1]], again),
             keep=self.arrays,
+            parts=self.parts,
         )
 
     # ---- words ---------------------------------------------------------------------------------------------
@@ -330,7 +335,16 @@ class _Compiler:
             given = [self._constant(x) if isinstance(x, np.ndarray) else x for x in operands]
             self._row(rows, kernel, out, *(0 if x is None else x for x in given))
         else:
-            raise UnsuitedError
+            self._add_part(node, op, index, rows)
+
+    def _add_part(self, node: ir.Node, op: Op, index: Index, rows: _Rows) -> None:
+        """A row for a node whose kernels are chosen by sizes."""
+        dtypes = results_of(node, [None if value is None else self._slot(value) for value in node.inputs])
+        inner, given = alone(node, op, index, self._slot)
+        word, outs = self._take(NODE_WORDS), [self._new(dtype) for dtype in dtypes]
+        self.parts.append(Part(inner, word, given))
+        self._row(rows, planned(len(outs), len(given)), _To(word), *outs, *given)
+        self.values.update(zip(node.outputs, outs, strict=True))
 
     def _branch(self, node: ir.Node, index: Index, rows: _Rows) -> None:
         condition = self._slot(node.inputs[0])

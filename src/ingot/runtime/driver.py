@@ -53,6 +53,7 @@ from ingot.ops.registry import (
 )
 from ingot.runtime.execute import Instance, Memory
 from ingot.runtime.loose import LooseLoops, LooseRounds
+from ingot.runtime.loose_plans import Planner
 from ingot.runtime.profile import Record
 from ingot.runtime.recipes import Recipes
 from ingot.runtime.rounds import Rounds, UndecidedError
@@ -217,7 +218,9 @@ class Driver:
     @functools.cached_property
     def loose(self) -> LooseLoops:
         """The same graph for rounds of a loop whose sizes change, or that are not counted before."""
-        return LooseLoops(self.index, self.resources.machine)
+        resources = self.resources
+        planner = Planner(resources.machine, resources.packed, resources.options, resources.lock)
+        return LooseLoops(self.index, planner)
 
     def prefers_rounds(self, shapes: tuple[Hashable, ...], feeds: Sequence[Any]) -> bool:
         """Whether these are for NumPy: no plan is there, and none is worth making. One is where the shapes

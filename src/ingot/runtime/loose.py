@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from ingot.codegen.machine import Machine
 from ingot.codegen.pages import aligned
 from ingot.compiler.index import Index
 from ingot.compiler.loose import SEQUENCE, LooseLoop, loose_loop
 from ingot.compiler.loose_nodes import UnsuitedError
+from ingot.compiler.recipe import Shapes
 from ingot.kernels.contract import name_of
 from ingot.kernels.loose import (
     DIMS,
@@ -39,6 +39,8 @@ from ingot.kernels.loose_loop import DONE, LIVE
 from ingot.ops.control import Advance
 from ingot.ops.registry import Array
 from ingot.runtime.execute import address_of
+from ingot.runtime.loose_plans import CODE, PartPlans, Planner
+from ingot.runtime.recipes import Recipes
 
 #: Bytes for the arrays of a round at first, and at most; where they take more, plans pay.
 FIRST_BYTES, MOST_BYTES = 1 << 16, 1 << 23
@@ -48,18 +50,21 @@ FIRST_LIST_BYTES = 1 << 14
 MOST_ROUNDS = 1 << 12
 #: Rounds one after the other that had to be computed in another way, after which all others are.
 MOST_FAILURES = 3
+#: Rounds by plans of the whole body, at most, until it is seen again whether sizes change.
+MOST_PAUSE = 64
 
-_CODE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _HEADER = 8 * WORDS
 
 
 class LooseLoops:
     """The native rounds of one body, for each combination of dtypes."""
 
-    def __init__(self, index: Index, machine: Machine) -> None:
-        self._index, self._machine = index, machine
+    def __init__(self, index: Index, planner: Planner) -> None:
+        self._index, self._planner = index, planner
         self._found: dict[tuple[str, ...], LooseLoop | None] = {}
         self._free: dict[tuple[str, ...], list[_Tables]] = {}
+        #: of each node that has plans
+        self._recipes: dict[tuple[str, ...], list[Recipes]] = {}
 
     def begin(self, carried: Sequence[Any], captured: Sequence[Any]) -> LooseRounds | None:
         """What runs the rounds of one loop with these values; None where none of this is for it."""
@@ -67,7 +72,7 @@ class LooseLoops:
         if kinds not in self._found:
             try:
                 count = len(carried)
-                found = loose_loop(self._index, kinds[:count], kinds[count:], self._machine)
+                found = loose_loop(self._index, kinds[:count], kinds[count:], self._planner.machine)
             except UnsuitedError:
                 found = None
             self._found[kinds] = found
@@ -78,7 +83,8 @@ class LooseLoops:
         try:
             tables = free.pop()
         except IndexError:
-            tables = _Tables(plan)
+            recipes = self._recipes.setdefault(kinds, [Recipes() for _ in plan.parts])
+            tables = _Tables(plan, self._planner, recipes)
         return LooseRounds(tables, captured, free)
 
 
@@ -87,6 +93,10 @@ class LooseRounds:
 
     def __init__(self, tables: _Tables, captured: Sequence[Array], free: list[_Tables]) -> None:
         self._tables, self._free, self._failures = tables, free, 0
+        #: Nodes that have plans: whether their sizes change. If not, plans of the whole body are better; how
+        #: many rounds go by until it is tried again, and then.
+        self._varies, self._paused, self._pause = False, 0, 1
+        self._sizes: list[Shapes] | None = None
         self._captured = [_plain(array) for array in captured]
         for word, array in zip(tables.plan.captured, self._captured, strict=True):
             tables.describe(word, array)
@@ -110,11 +120,17 @@ class LooseRounds:
                     return None
                 arrays.append(_plain(value))
                 tables.describe(place[0], arrays[-1])
-        done, live, is_enough = tables.run(start, trips)
+        is_trial = bool(plan.parts) and not self._varies
+        if is_trial and self._paused:
+            self._paused -= 1
+            return None
+        done, live, is_enough = tables.run(start, start + 1 if is_trial else trips)
         if done == start:
             self._failures = self._failures + 1 if is_enough else MOST_FAILURES
             return None
         self._failures = 0
+        if is_trial:
+            self._look(tables.sizes())
         rows = tables.rows()
         after = [
             value if place is None else tables.array(*place)
@@ -125,12 +141,21 @@ class LooseRounds:
             after[number] = [*after[number], *map(np.array, found)]  # no numbers, no parts of one array
         return Advance(done, live, after, put_out)
 
+    def _look(self, sizes: list[Shapes]) -> None:
+        """After a round that was a trial, with what its nodes read."""
+        if self._sizes is not None:
+            self._varies = sizes != self._sizes
+            self._paused, self._pause = self._pause, min(2 * self._pause, MOST_PAUSE)
+        self._sizes = sizes
+
 
 @dataclass(slots=True)
 class _Tables:
     """The tables of a loop with real addresses in them, and their memory. One run at a time."""
 
     plan: LooseLoop
+    planner: Planner
+    recipes: list[Recipes]
     words: np.ndarray = field(init=False)
     cells: memoryview = field(init=False)
     calls: list[tuple[Any, int]] = field(init=False)
@@ -139,6 +164,7 @@ class _Tables:
     steady: np.ndarray = field(default_factory=lambda: aligned(FIRST_BYTES))
     halves: np.ndarray = field(default_factory=lambda: aligned(2 * FIRST_BYTES))
     lists: list[np.ndarray] = field(init=False)
+    parts: list[PartPlans] = field(init=False)
     #: smaller halves, in which what is carried may lie
     old: list[np.ndarray] = field(default_factory=list[np.ndarray])
 
@@ -148,8 +174,12 @@ class _Tables:
         self.cells = memoryview(cast(Any, self.words))  # the same words, quicker to write one by one
         base = self.words.ctypes.data
         self.words[plan.links[:, 0]] = base + 8 * plan.links[:, 1]
-        self.calls = [(_CODE(code), base + 8 * word) for code, word in (plan.first, plan.again)]
+        self.calls = [(CODE(code), base + 8 * word) for code, word in (plan.first, plan.again)]
         self.lists = [aligned(FIRST_LIST_BYTES) for _ in plan.lists]
+        self.parts = [
+            PartPlans(part, recipes, self.planner, self.words)
+            for part, recipes in zip(plan.parts, self.recipes, strict=True)
+        ]
 
     def describe(self, word: int, array: Array) -> None:
         """Say where an array lies, and its sizes."""
@@ -206,6 +236,10 @@ class _Tables:
             else:
                 return done, True, True
 
+    def sizes(self) -> list[Shapes]:
+        """The shapes of what the nodes that have plans read last."""
+        return [part.sizes() for part in self.parts]
+
     def rows(self) -> list[Array | list[Array]]:
         """What was appended to each list: stacked where all have one shape."""
         found: list[Array | list[Array]] = []
@@ -222,6 +256,10 @@ class _Tables:
         code, arguments = self.calls[number]
         self.cells[self.plan.state + STATUS] = 0
         code(arguments, 0, 1, self.scratch.ctypes.data)
+        for part in self.parts:
+            if part.error is not None:
+                error, part.error = part.error, None
+                raise error
         return self.cells[self.plan.state + STATUS]
 
     def _put(self, words: Sequence[tuple[int, int]]) -> None:
