@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ingot
+from ingot.ops.registry import find
 
 ort = pytest.importorskip(
     "onnxruntime", reason="onnxruntime is the peer that these outputs are compared with"
@@ -208,3 +210,21 @@ def test_static_operators(
     )
     got, want = run_both(path, shape)
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("values", [[0, 0, 0], [-0.0], [], [3, 3], [-2], [-1, 0, 5]])
+def test_a_range_of_its_own_is_onnx_runtimes(values: list[float]) -> None:
+    """Of zeros alone, where the specification divides 0 by 0, as well; kernel and definition."""
+    float32, uint8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero"])
+    outputs = [value("y", uint8, ["n"]), value("scale", float32, []), value("zero", uint8, [])]
+    graph = onnx.helper.make_graph([node], "g", [value("x", float32, ["n"])], outputs)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    x = np.array(values, np.float32)
+    wanted = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    defined = find("", "DynamicQuantizeLinear").evaluate(ir.from_proto(node), [x])
+    for got in (ingot.InferenceSession(proto).run(None, {"x": x}), defined):
+        for ours, theirs in zip(got, wanted, strict=True):
+            assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+            np.testing.assert_array_equal(ours, theirs)

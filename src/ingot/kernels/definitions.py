@@ -135,12 +135,12 @@ def quantize(
 
 
 def dynamic_quantize(x: Array) -> tuple[Array, Array, Array]:
-    """DynamicQuantizeLinear of finite float32: x as uint8 over its range with 0 in it, the scale, the zero
-    point.
+    """DynamicQuantizeLinear of finite float32: x as uint8 over its range with 0 in it, the scale (1 of zeros
+    alone), the zero point.
     """
     high, low = x.max(initial=0.0), x.min(initial=0.0)
-    scale = np.asarray((high - low if high > low else np.float32(1.0)) / np.float32(255.0))
-    zero = np.rint((np.float32(0.0) - low) / scale).astype(np.uint8)
+    scale = np.asarray(np.float32(1.0) if high == low else (high - low) / np.float32(255.0))
+    zero = np.asarray(np.rint(np.clip((np.float32(0.0) - low) / scale, 0.0, 255.0)).astype(np.uint8))
     return quantize(x, scale, zero, dtypes=("float32", "float32"), dtype="uint8"), scale, zero
 
 

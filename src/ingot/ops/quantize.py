@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ingot.errors import ModelError
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import name_of
-from ingot.kernels.definitions import dequantize, quantize
+from ingot.kernels.definitions import dequantize, dynamic_quantize, quantize
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step, supports
 from ingot.kernels.reduce import reduce
@@ -227,7 +227,10 @@ add(type("MicrosoftDequantizeLinear", (DequantizeLinear,), {}), "DequantizeLinea
 
 @register("DynamicQuantizeLinear", since=11)
 class DynamicQuantizeLinear(Op):
-    """x as uint8 over its own range, the scale and the zero point."""
+    """x as uint8 over its own range, the scale and the zero point.
+
+    Of zeros alone the specification divides 0 by 0; the scale is 1 then, as ONNX Runtime has it.
+    """
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """uint8 like x, then two scalars."""
@@ -236,6 +239,11 @@ class DynamicQuantizeLinear(Op):
             raise ModelError(f"{label(node)}: the input is {x.dtype}, and must be float32. Insert a Cast.")
         outputs: list[Facts | None] = [Facts(_UINT8, x.shape), Facts(FLOAT32, ()), Facts(_UINT8, ())]
         return outputs[: len(node.outputs)]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """See `kernels.definitions`."""
+        with np.errstate(all="ignore"):
+            return list(dynamic_quantize(present(inputs, 0))[: len(node.outputs)])
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """The range by two reductions; the rest are steps of fused kernels."""
@@ -280,8 +288,7 @@ def dynamic_range(
     width = step("Sub", high, low)
     is_flat = plan.intermediate((), np.dtype(np.bool_))
     assert plan.wait(is_flat, "Equal", [high, low])
-    chosen = step("Where", is_flat, constant(1.0), width)
-    assert plan.wait(scale, "Div", [chosen, constant(255.0)])
+    assert plan.wait(scale, "Where", [is_flat, constant(1.0), step("Div", width, constant(255.0))])
     held = plan.located(plan.view(scale))
     # The reference rounds 0 - low / scale within the type's bounds.
     shifted = step("Sub", nothing, step("Div", low, held))
