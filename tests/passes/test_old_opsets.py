@@ -314,3 +314,30 @@ def test_every_change_of_a_schema_has_its_upgrade() -> None:
             if (gone or other or fewer) and new not in known and (name, new) not in ELSEWHERE:
                 missing.append(f"{name} {old} -> {new}: {sorted(gone | other)}{' fewer inputs' * fewer}")
     assert not missing, "passes/upgrades.py has nothing for " + "; ".join(missing)
+
+
+@pytest.mark.parametrize("between", ["", "Relu", "Softmax"])
+def test_ranks_that_no_inference_of_onnx_gives(between: str) -> None:
+    """Of the oldest Gemm, and of what keeps its rank, behind which a vector belongs to the rows."""
+    w, b, c = (RNG.standard_normal(shape).astype(np.float32) for shape in ((5, 4), (5,), (3,)))
+    x = RNG.standard_normal((3, 4)).astype(np.float32)
+    nodes = [h.make_node("Gemm", ["x", "w", "b"], ["t"], broadcast=1, transB=1)]
+    if between:
+        nodes.append(h.make_node(between, ["t"], ["u"]))
+    nodes.append(h.make_node("Add", ["u" if between else "t", "c"], ["y"], broadcast=1, axis=0))
+    graph = h.make_graph(
+        nodes,
+        "g",
+        [h.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [h.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(v, n) for v, n in ((w, "w"), (b, "b"), (c, "c"))],
+    )
+    proto = h.make_model(graph, opset_imports=[h.make_opsetid("", 5)], ir_version=3)
+    t = x @ w.T + b
+    if between == "Relu":
+        t = np.maximum(t, 0)
+    elif between:
+        t = np.exp(t) / np.exp(t).sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        ingot.InferenceSession(proto).run(None, {"x": x})[0], t + c[:, None], rtol=1e-5, atol=1e-5
+    )

@@ -109,6 +109,7 @@ def _upgrade_all(model: ir.Model, nodes: Sequence[ir.Node], target: int) -> None
     ]
     if any(_lacks_types(node, version, target) for node, version in changing):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+        _declare_ranks(nodes)
     if lowest < 6:
         for node, version in zip(nodes, versions, strict=True):
             if version < 6:
@@ -129,6 +130,33 @@ def _upgrade_all(model: ir.Model, nodes: Sequence[ir.Node], target: int) -> None
         graph.opset_imports[""] = target
         graph.meta.setdefault(DECLARED, declared)  # pyright: ignore[reportUnknownMemberType]
     model.opset_imports[""] = target
+
+
+#: What gives its first input's rank.
+_SAME_RANK = frozenset({
+    "Abs", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Conv", "ConvTranspose", "Dropout",
+    "Elu", "Exp", "Floor", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "Identity",
+    "InstanceNormalization", "LRN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "MaxPool", "Neg",
+    "Not", "PRelu", "Pad", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt",
+    "Tanh", "Transpose",
+})  # fmt: skip
+
+
+def _declare_ranks(nodes: Sequence[ir.Node]) -> None:
+    """Where onnx infers no shapes, as of the oldest Gemm, ranks follow all the same. nodes: in order."""
+    for node in nodes:
+        if not node.outputs or rank_of(node.outputs[0]) is not None:
+            continue
+        ranks = [rank_of(value) for value in node.inputs]
+        rank = None
+        if node.op_type == "Gemm" or (node.op_type == "MatMul" and ranks == [2, 2]):
+            rank = 2
+        elif node.op_type in _SAME_RANK and ranks:
+            rank = ranks[0]
+        elif node.op_type in ("Add", "Sub", "Mul", "Div") and len(ranks) == 2:
+            rank = None if None in ranks else max(n for n in ranks if n is not None)
+        if rank is not None:
+            node.outputs[0].shape = ir.Shape([None] * rank)
 
 
 def _lacks_types(node: ir.Node, declared: int, target: int) -> bool:
