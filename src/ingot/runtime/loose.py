@@ -50,8 +50,9 @@ FIRST_LIST_BYTES = 1 << 14
 MOST_ROUNDS = 1 << 12
 #: Rounds one after the other that had to be computed in another way, after which all others are.
 MOST_FAILURES = 3
-#: Rounds by plans of the whole body, at most, until it is seen again whether sizes change.
-MOST_PAUSE = 64
+#: Rounds by plans of the whole body until it is seen again whether sizes change: at first, how many times as
+#: many each further time, and at most.
+FIRST_PAUSE, LONGER_PAUSE, MOST_PAUSE = 4, 4, 256
 
 _HEADER = 8 * WORDS
 
@@ -95,7 +96,7 @@ class LooseRounds:
         self._tables, self._free, self._failures = tables, free, 0
         #: Nodes that have plans: whether their sizes change. If not, plans of the whole body are better; how
         #: many rounds go by until it is tried again, and then.
-        self._varies, self._paused, self._pause = False, 0, 1
+        self._varies, self._paused, self._pause = False, 0, FIRST_PAUSE
         self._sizes: list[Shapes] | None = None
         self._captured = [_plain(array) for array in captured]
         for word, array in zip(tables.plan.captured, self._captured, strict=True):
@@ -145,7 +146,7 @@ class LooseRounds:
         """After a round that was a trial, with what its nodes read."""
         if self._sizes is not None:
             self._varies = sizes != self._sizes
-            self._paused, self._pause = self._pause, min(2 * self._pause, MOST_PAUSE)
+            self._paused, self._pause = self._pause, min(LONGER_PAUSE * self._pause, MOST_PAUSE)
         self._sizes = sizes
 
 
