@@ -149,11 +149,13 @@ class Loop:
             DataDependentError: names the variable that changes its kind from round to round.
         """
         for _ in range(ROUNDS):
+            demanded = dict(self.g.env.held)
             done, settled = self._round()
             if settled:
                 self._emit(done, trips, first)
                 return
             done.scope.body.discard()
+            self.g.env.held = demanded  # without what was asked of sizes that no other recording has
         raise DataDependentError(
             f"{quoted_line()}\n"
             "What this loop carries from round to round does not settle: shapes change in a new way "

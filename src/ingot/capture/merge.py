@@ -172,6 +172,7 @@ class Merger:
         runs: list[Many | None] = []
         for side, parts in ((self.then, a), (self.other, b)):
             with self.g.graph.writing(side.scope.body):
+                self.g.sizes.again(side.values)
                 runs.append(Many(*TracedList(parts).rows()) if parts else None)
         known = next(r for r in runs if r is not None)
         shape = known.rows.shape[1:]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -75,6 +75,12 @@ class SizeWriter:
         """The value of shape [] that a formula has already, where the body being written may use it."""
         found = self.scalars.get(e)
         return found if found is not None and self.graph.visible(found) else None
+
+    def again(self, values: Mapping[Any, ir.Value]) -> None:
+        """Numbers of a body that was recorded before, while more is written there: the values they had."""
+        for e, value in values.items():
+            if isinstance(e, sympy.Basic) and not e.is_number and self._scalar(e) is None:
+                self.scalars[e] = value
 
     def equal(self, a: Any, b: Any) -> bool:
         """Whether two sizes are the same formula."""

@@ -541,11 +541,10 @@ class SizeEnv(ShapeEnv):
             return True
         if Not(e) in self.path:
             return False
+        found = self._follows(e)
+        if found is not None:
+            return found
         opened = self.expand(e)
-        if self.path and isinstance(opened, INEQUALITIES):
-            found = follows(opened, bounds_of(map(self.expand, self.path)))
-            if found is not None:
-                return found
         if opened.has(OneOf):
             opened = e
         for form in (e,) if opened == e else (e, opened):
@@ -562,6 +561,13 @@ class SizeEnv(ShapeEnv):
             if found is not None:
                 return bool(found)
         return None
+
+    def _follows(self, e: Any) -> bool | None:
+        """Whether an inequality of one size follows from the conditions of the branch being recorded."""
+        opened = self.expand(e) if self.path else e
+        if not self.path or not isinstance(opened, INEQUALITIES):
+            return None
+        return follows(opened, bounds_of(map(self.expand, self.path)))
 
     def _implied(self, e: Any) -> bool | None:
         """Whether an inequality of one size follows from what was written down of that size."""
@@ -688,7 +694,7 @@ class SizeEnv(ShapeEnv):
     def _hold(self, condition: Any, by_user: bool, lenient: bool) -> None:
         """Write a condition down, for the branch that is being recorded."""
         made = Guard(condition, source_line(), by_user, lenient, under=tuple(self.path))
-        if made.whole != True:  # noqa: E712  (a SymPy object)
+        if made.whole != True and not self._follows(condition):  # noqa: E712  (a SymPy object)
             self.held[made.whole] = made
 
     def _fails_by_itself(self) -> bool:

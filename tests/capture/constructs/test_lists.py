@@ -21,6 +21,15 @@ SIGNS = both_signs()
 ROWS = lengths()
 #: Places of a list in the first number, from the end where that is negative; all rows are kept.
 PLACES = [torch.tensor([[k, 3.0, 4], [3, 4, 5], [6, 7, 8]]) for k in (1.0, 0, 2, -1, -2, -3)]
+#: Signs of rows: pushed where positive, popped where not, of nothing too.
+PUSHES = [
+    *SIGNS,
+    random(0, 3),
+    *[
+        torch.tensor(s).unsqueeze(1) * positive(len(s), 3)
+        for s in ([-1, 1, 1, -1, -1, -1, 1], [1, -1, -1], [1, 1, -1, 1], [1, -1])
+    ],
+]
 SOME = [*both_signs(), *[positive(n, 3) - 0.5 for n in (4, 7)]]
 
 
@@ -596,6 +605,28 @@ def rows_taken_apart_in_a_comprehension(x: T) -> T:
 def sorted_numbers(x: T) -> tuple[T, T]:
     up = sorted(x[:, 0].tolist())
     return torch.tensor(up), torch.tensor(sorted([row.sum().item() for row in x], reverse=True))
+
+
+@case(*PUSHES)
+def push_or_pop(x: T) -> T:
+    kept = []
+    for row in x:
+        if row[0] > 0:
+            kept.append(row)
+        elif kept:
+            kept.pop()
+    return torch.stack(kept) if kept else torch.zeros(0, x.shape[1])
+
+
+@case(*PUSHES)
+def push_or_pop_numbers(x: T) -> T:
+    kept = []
+    for row in x:
+        if row[0] > 0:
+            kept.append(row[0].item() * 2)
+        elif len(kept) > 0:
+            kept.pop()
+    return torch.tensor(kept) if kept else torch.zeros(0)
 
 
 @case.parametrize()
