@@ -40,6 +40,7 @@ from ingot.capture.state_values import mattering, next_states, noted, require_kn
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
+from ingot.capture.truths import counted
 from ingot.capture.unchanged import unchanged
 from ingot.capture.where import raise_if_ours
 
@@ -102,6 +103,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         torch_control.understood(),
         unchanged(call.function, call.keep_states) as snapshot,
         shadowed(call.marks.symbolic_int, call.marks.models_own),
+        counted(),
     ):
         if call.marks.mark(snapshot.codes):
             raise Restart

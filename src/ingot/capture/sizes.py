@@ -417,10 +417,18 @@ class SizeEnv(ShapeEnv):
     def _maybe_evaluate_static(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, expr: Any, **options: Any
     ) -> Any:
+        if isinstance(expr, BooleanFunction) and any(isinstance(a, BooleanFunction) for a in expr.args):
+            return self._known_by_parts(expr, options)  # torch's own takes such apart, and fails at some
         found = super()._maybe_evaluate_static(expr, **options)
         if found is not None and self.ranges and isinstance(expr, sympy.Basic) and expr.free_symbols:
             self._lean(expr)
         return found
+
+    def _known_by_parts(self, e: Any, options: Mapping[str, Any]) -> Any:
+        """True, false or None for a condition made of conditions."""
+        known = {a: self._maybe_evaluate_static(a, **options) for a in e.args if not a.is_Atom}
+        found = e.xreplace({a: sympy.sympify(answer) for a, answer in known.items() if answer is not None})
+        return found if found in (sympy.true, sympy.false) else None
 
     def evaluate_expr(
         self,

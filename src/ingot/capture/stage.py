@@ -514,7 +514,7 @@ class Runtime:
 
     def unequal(self, a: Any, b: Any) -> Any:
         """`a != b`."""
-        undecided = (torch.SymBool, Word, Choice)
+        undecided = (Word, Choice)
         staged = isinstance(a, (list, tuple, *undecided)) or isinstance(b, undecided)
         return self.opposite(self.equal(a, b)) if staged else a != b
 

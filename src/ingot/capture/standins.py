@@ -450,11 +450,6 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
             for x, y in zip(a, b, strict=True):
                 whole = rt.both(whole, lambda x=x, y=y: rt.truth(equal(rt, x, y)))
             return whole
-    for x, y in ((a, b), (b, a)):
-        if isinstance(x, torch.SymBool) and isinstance(y, bool):
-            return x if y else torch.sym_not(x)
-    if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):
-        return int_(rt, a) == int_(rt, b)
     return a == b
 
 

@@ -312,8 +312,7 @@ def _asks_for_another(frame: FrameType) -> bool:
     """
     name = frame.f_code.co_filename
     inner = name.endswith("torch/__init__.py") and frame.f_code.co_name.startswith("__")
-    arithmetic = name.endswith("torch/fx/experimental/sym_node.py")  # True + 1 is asked for as a number
-    return inner or arithmetic or _is_runtime(frame)
+    return inner or _is_runtime(frame)
 
 
 def _is_runtime(frame: FrameType) -> bool:

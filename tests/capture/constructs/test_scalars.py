@@ -319,6 +319,20 @@ def int_or_float_with_a_dtype(x: T) -> T:
     return torch.full((3,), k, dtype=torch.float32) + x
 
 
+@case(*SIGNS)
+def conditions_of_data_counted(x: T) -> tuple[T, bool, int, bool]:
+    a, b = bool(x.sum() > 0), (x[0, 1] > 0.3).item()
+    return x * (a + 1) - b * 2.5 + (a == 1), a ^ b, a + b, a < b
+
+
+@case(*SIGNS)
+def parity_of_data(x: T) -> T:
+    flip = False
+    for row in x:
+        flip ^= bool(row[0] > 0)
+    return x.flip(0) if flip != (x.shape[0] > 2) else x
+
+
 @case.parametrize()
 def test_scalars(case: Case) -> None:
     """Numbers follow the data."""

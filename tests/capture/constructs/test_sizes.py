@@ -266,6 +266,30 @@ def causal_unless_single(q: T, k: T) -> T:
     return F.scaled_dot_product_attention(q, k, k, is_causal=causal)
 
 
+@case(*ROWS)
+def conditions_counted(x: T) -> T:
+    a, b = x.shape[0] > 3, x.shape[0] % 2 == 0
+    return x * (a + 2 * b - 0.5) + sum(n > 2 for n in x.shape) + 2**b + (-a) + ~b + (a // 1 + b % 2) / 2
+
+
+@case(*ROWS)
+def conditions_compared(x: T) -> T:
+    a, b, c = x.shape[0] > 3, x.shape[0] % 2 == 0, x.shape[0] == 8
+    if a == 1 and b != 1:
+        x = x + 10
+    if (a ^ b ^ c) and (a ^ True or a != b):
+        x = x * 3
+    return x - 1 if a > b else x * (3 & a) + (a <= b) * 2
+
+
+@case(*ROWS)
+def flipped_for_every_size(x: T) -> T:
+    flip = False
+    for k in (1, 3, 6):
+        flip ^= x.shape[0] > k
+    return x.flip(0) if flip else x
+
+
 @case.parametrize()
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""

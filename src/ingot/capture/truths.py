@@ -1,0 +1,117 @@
+"""Conditions as numbers: `(n > 4) + 1`, `a ^ b` and `a == 1` of conditions that data or a size decides.
+
+Python's bool is 1 or 0 wherever it is counted or compared. torch's SymBool asks for its value there, compares
+unequal to 1, or has no such operator: while a model runs, SymBool, SymInt and SymFloat have the operators of
+this file instead.
+"""
+
+# torch's symbolic numbers are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Callable, Generator
+from typing import Any
+
+import torch
+
+from ingot.capture.request import recorder
+from ingot.capture.scalars import of_truth
+
+_NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lshift", "rshift")
+_BITWISE = ("and", "or", "xor")
+_COMPARED = ("lt", "le", "gt", "ge", "eq", "ne")
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": operator.neg,
+    "pos": lambda n: n,
+    "abs": lambda n: n,
+    "invert": lambda n: -1 - n,
+}
+
+
+def _counted(x: Any) -> Any:
+    """A condition as 1 or 0; a number as it is."""
+    if isinstance(x, torch.SymBool):
+        return of_truth(recorder(), x)
+    return int(x) if isinstance(x, bool) else x
+
+
+def _differ(a: torch.SymBool, b: Any) -> Any:
+    """Whether just one of two conditions holds."""
+    if isinstance(b, bool):
+        return torch.sym_not(a) if b else a
+    return (a & torch.sym_not(b)) | (torch.sym_not(a) & b)
+
+
+#: What two conditions are to each other, rather than as numbers.
+_OF_CONDITIONS: dict[str, Callable[[torch.SymBool, Any], Any]] = {
+    "xor": _differ,
+    "ne": _differ,
+    "eq": lambda a, b: torch.sym_not(_differ(a, b)),
+    "and": torch.SymBool.__and__,
+    "or": torch.SymBool.__or__,
+}
+
+
+def _of_condition(name: str, compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operator of SymBool's."""
+    logical = _OF_CONDITIONS.get(name)
+
+    def method(self: torch.SymBool, other: Any) -> Any:
+        if not isinstance(other, _NUMBERS):
+            return NotImplemented
+        if logical is not None and isinstance(other, (bool, torch.SymBool)):
+            return logical(self, other)
+        return compute(_counted(self), _counted(other))
+
+    return method
+
+
+def _of_number(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operator of SymInt's or SymFloat's, beside a condition too."""
+
+    def method(self: Any, other: Any) -> Any:
+        return plain(self, _counted(other) if isinstance(other, torch.SymBool) else other)
+
+    return method
+
+
+def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
+    """The operators that stand in for torch's."""
+    for name in (*_ARITHMETIC, *_BITWISE, *_COMPARED):
+        compute = getattr(operator, f"__{name}__")
+        forms: list[tuple[str, Callable[[Any, Any], Any]]] = [(f"__{name}__", compute)]
+        if name not in _COMPARED:
+            forms.append((f"__r{name}__", lambda b, a, c=compute: c(a, b)))
+        for method, called in forms:
+            yield torch.SymBool, method, _of_condition(name, called)
+            for kind in (torch.SymInt, torch.SymFloat):
+                plain: Any = getattr(kind, method, None)
+                if plain is not None:
+                    yield kind, method, _of_number(plain)
+    for name, found in _UNARY.items():
+        yield torch.SymBool, f"__{name}__", lambda x, c=found: c(_counted(x))
+    yield torch.SymInt, "__invert__", _UNARY["invert"]
+
+
+@contextlib.contextmanager
+def counted() -> Generator[None]:
+    """For the time of a recording: conditions are numbers where Python's are."""
+    missing = object()
+    saved = [(kind, name, vars(kind).get(name, missing)) for kind, name, _ in _METHODS]
+    for kind, name, method in _METHODS:
+        setattr(kind, name, method)
+    try:
+        yield
+    finally:
+        for kind, name, plain in saved:
+            if plain is missing:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, plain)
+
+
+_METHODS = list(_methods())
