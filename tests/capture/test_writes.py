@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from ingot.capture.attempt import capture
-from ingot.errors import ExportError
-from tests.capture.support import parity
+from ingot.errors import ExportError, IngotError
+from ingot.trial import ingot_runner
+from tests.capture.support import OrtError, ort_runner, parity
 
 T = torch.Tensor
 
@@ -262,3 +264,22 @@ def test_through_a_diagonal(offset: int, dims: tuple[int, int]) -> None:
         return y, z
 
     parity(function, (torch.randn(4, 3, 5),), (torch.randn(3, 6, 4),))
+
+
+def test_into_a_row_that_is_not_there() -> None:
+    """A place that sizes decide is outside of the axis for some of them: the model fails where torch does."""
+
+    def function(x: T) -> T:
+        made = torch.zeros_like(x)
+        made[x.shape[0] - 4] = 1
+        return made
+
+    captured = capture(function, (torch.randn(5, 3),))
+    for run in (ort_runner(captured.model), ingot_runner(captured.model)):
+        for rows in (2, 4, 9):
+            feeds = {"x": torch.randn(rows, 3).numpy()}
+            np.testing.assert_equal(
+                run(feeds, captured.output_names)[0], function(torch.zeros(rows, 3)).numpy()
+            )
+        with pytest.raises((IngotError, OrtError)):
+            run({"x": torch.randn(1, 3).numpy()}, captured.output_names)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.aten.shape import diagonal_places
+from ingot.capture.sizes import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
@@ -61,6 +63,30 @@ def _transpose(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return g.op("Transpose", value, perm=perm) if value_rank >= 2 else value
 
 
+def _from_start(g: Recorder, place: Any, length: Any, part: bool = False) -> Any:
+    """A place along an axis, from the beginning: one below 0 counts from the end.
+
+    part: where a slice begins, which may be before the first element or behind the last
+    """
+    if isinstance(place, int) and isinstance(length, int):
+        place = place if place >= 0 else place + length
+        return min(max(place, 0), length) if part else place
+    at, n = g.env.expr(place), g.env.expr(length)
+    from_end = at + n
+    if part and not g.env.certain(from_end >= 0):
+        from_end = sympy.Max(from_end, 0)
+    from_start = g.env.certain(at >= 0)
+    if from_start is None:
+        return g.env.size(OneOf(g.env.canon(at < 0), from_end, at))
+    return g.env.size(at if from_start else from_end)
+
+
+def _inside(g: Recorder, place: torch.SymInt, length: Any) -> bool:
+    """Whether an axis has an element at a place for all sizes."""
+    at, n = g.env.expr(place), g.env.expr(length)
+    return all(g.env.certain(c) for c in (at >= 0, at < n) if c != sympy.true)
+
+
 def _between(g: Recorder, parent: Entry, dim: int, start: Any, size: Any, value: ir.Value) -> ir.Value:
     """parent[:start] + value + parent[start + size:] along `dim`."""
     whole = g.val_of(parent)
@@ -85,12 +111,12 @@ def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     parent = view.parent
     dim = view.args[1] % parent.tensor.dim()
     start = view.args[2]
-    if isinstance(start, torch.SymInt) and not g.env.of_inputs(start):
+    if isinstance(start, torch.SymInt) and not _inside(g, start, parent.tensor.shape[dim]):
         start = g.sizes.scalar(start)
-    if isinstance(start, ir.Value):  # of either sign
+    if isinstance(start, ir.Value):  # of either sign, and outside of the axis for some inputs
         at = g.op("Reshape", start, g.const([1, 1]))
         return _scattered(g, parent, dim, at, g.op("Unsqueeze", value, g.const([dim])))
-    start = start if start >= 0 else start + parent.tensor.shape[dim]
+    start = _from_start(g, start, parent.tensor.shape[dim])
     return _between(g, parent, dim, start, 1, g.op("Unsqueeze", value, g.const([dim])))
 
 
@@ -99,11 +125,8 @@ def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     dim = _argument(view, 1, "dim", 0) % parent.tensor.dim()
     start, step = _argument(view, 2, "start"), _argument(view, 4, "step", 1)
     length = parent.tensor.shape[dim]
-    start = 0 if start is None else start
-    start = start if start >= 0 else max(start + length, 0)
+    start = _from_start(g, 0 if start is None else start, length, part=True)
     if step == 1:
-        if isinstance(start, int) and isinstance(length, int):
-            start = min(start, length)
         return _between(g, parent, dim, start, e.tensor.shape[dim], value)
     count = g.sizes.scalar(e.tensor.shape[dim])
     first = g.op(
@@ -137,8 +160,8 @@ def _piece(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 
 def _narrow(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     parent = view.parent
-    dim, start = view.args[1] % parent.tensor.dim(), view.args[2]
-    start = start if start >= 0 else start + parent.tensor.shape[dim]
+    dim = view.args[1] % parent.tensor.dim()
+    start = _from_start(g, view.args[2], parent.tensor.shape[dim])
     return _between(g, parent, dim, start, e.tensor.shape[dim], value)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, kept, merged
 from ingot.capture.handlers import inside_try
-from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill
+from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill, nothing_follows
 from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
@@ -187,7 +188,6 @@ def _merged(
     held: Containers,
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
-    # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
     by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
     result = _merge(merger, "the value of the expression", first.result, second.result, by_data)
     variables: dict[str, Any] = {}
@@ -201,11 +201,9 @@ def _merged(
             if not by_data:
                 merger.unjoined = True
     contents: list[Any] = []
-    merger.plain_numbers = by_data
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
-        contents.append(before if same else _merge_contents(merger, container, a, b))
-    merger.plain_numbers = True
+        contents.append(before if same else _merge_contents(merger, container, a, b, by_data))
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():
@@ -253,11 +251,16 @@ def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:
         raise refused(what, why, by_data) from why
 
 
-def _merge_contents(merger: Merger, container: Any, a: Any, b: Any) -> Any:
+def _merge_contents(merger: Merger, container: Any, a: Any, b: Any, by_data: bool) -> Any:
+    # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
+    follow = functools.cache(lambda: not by_data and not merger.g.made_by_call(container))
+    merger.numbers_follow = follow
     try:
         return merged(merger, container, a, b)
     except Unmergeable as why:
-        raise refused("a list, dict or object that this branch changes", why) from why
+        raise refused("a list, dict or object that this branch changes", why, by_data or follow()) from why
+    finally:
+        merger.numbers_follow = nothing_follows
 
 
 def refused(what: str, why: Unmergeable, by_data: bool = True) -> DataDependentError:

@@ -95,6 +95,11 @@ class Complex:
     make: Callable[[Any, Any], torch.Tensor]
 
 
+def nothing_follows() -> bool:
+    """No number has to follow the example."""
+    return False
+
+
 class Merger:
     """Plans the outputs of one If."""
 
@@ -109,7 +114,8 @@ class Merger:
         self.sized: list[Any] = []  # numbers, and sizes of results, that are others on each side
         self.joins = Joins(g, test, self._brought)
         self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
-        self.plain_numbers = True  # whether a Python number may become one that only the run knows
+        # Whether a Python number may not become one that a condition chooses, where it stands.
+        self.numbers_follow: Callable[[], bool] = nothing_follows
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
 
@@ -137,7 +143,7 @@ class Merger:
             return rebuilt(a, [self.merge(x, y) for x, y in pairs])
         if callable(a) and callable(b):
             return Choice(self.condition, a, b)
-        if self.plain_numbers and is_plain(a) and is_plain(b):
+        if is_plain(a) and is_plain(b) and not self.numbers_follow():
             return chosen(self.condition, *self._words(a, b))
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
 
@@ -238,7 +244,7 @@ class Merger:
             return self._complex(a, b) if a.is_complex() and b.is_complex() else self._tensors(a, b)
         if torch.Tensor in (ka, kb):
             return self._tensor_and_number(a, b)
-        if not self.plain_numbers:
+        if self.numbers_follow():
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         values = self.value(self.then, a), self.value(self.other, b)
         hint = self._hint(a if self.example else b)

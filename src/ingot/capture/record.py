@@ -91,6 +91,7 @@ class Recorder:
         self.input_entries: list[Entry] = []
         self.offsets: dict[str, tuple[Any, int]] = {}  # inputs that rise from 0: see note_offsets
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
+        self.made_by_call: Callable[[Any], bool] = lambda _: False  # whether a container is the call's own
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
         self._stale: dict[int, tuple[str, torch.Tensor]] = {}
         self.op: Callable[..., ir.Value] = self.graph.op

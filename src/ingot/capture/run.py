@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -19,6 +21,7 @@ import torch
 from ingot.capture import complex_numbers
 from ingot.capture.asked import before_branch, before_check, before_number
 from ingot.capture.chance import watched_seeds
+from ingot.capture.containers import Containers
 from ingot.capture.dims import InputSpec
 from ingot.capture.dispatch import Dispatch
 from ingot.capture.intercept import (
@@ -121,6 +124,7 @@ def run_model(
             prepare(recorder)
         args, kwargs = call.arguments.with_tensors(fakes[: len(call.specs)])
         objects = Objects((args, kwargs), call.arguments)
+        recorder.made_by_call = functools.partial(_made_by_call, snapshot, (function, args, kwargs))
         modules = function.modules() if isinstance(function, torch.nn.Module) else iter(())
         with (
             module_paths(function, recorder),
@@ -137,6 +141,13 @@ def run_model(
             output = _called(function, args, kwargs, recorder)
         recorder.missing.raise_if_any()
     return Run(recorder, inputs, fakes, objects, output)
+
+
+def _made_by_call(snapshot: Snapshot, known: tuple[Any, ...], container: Any) -> bool:
+    """Whether nothing but the call's own variables can hold a list, dict or object's attributes."""
+    if not isinstance(container, (list, dict, deque)) or snapshot.holds(container):
+        return False
+    return all(found is not container for found in Containers(known).found)
 
 
 @contextlib.contextmanager

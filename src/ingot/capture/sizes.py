@@ -583,9 +583,14 @@ class SizeEnv(ShapeEnv):
             self._bounds_of = self.held, len(self.held), bounds_of(self.held)
         return follows(e, self._bounds_of[2])
 
+    def certain(self, e: Any) -> bool | None:
+        """Whether an inequality is known to hold, or follows from what was written down."""
+        found = self.known(e)
+        return self._implied(e) if found is None else found
+
     def signed(self, e: Any) -> bool:
         """Whether it is known on which side of 0 a formula always is."""
-        return any(self.known(c) is not None or self._implied(c) is not None for c in (e >= 0, e < 0))
+        return any(self.certain(c) is not None for c in (e >= 0, e < 0))
 
     def place(self, bound: Any, length: Any) -> Any:
         """Where a slice's bound is, from the beginning: one below 0 counts from the end."""

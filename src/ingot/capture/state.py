@@ -262,6 +262,10 @@ class Snapshot:
         """Every place where the model holds this tensor."""
         return [label for label, value in self.before.items() if value is tensor]
 
+    def holds(self, container: Any) -> bool:
+        """Whether the model has had a list, dict or object's attributes since before the call."""
+        return any(kept is container for kept, _ in self._saved)
+
     def line_of(self, label: str) -> str:
         """The line of a method that assigns what the label names, as the source has it."""
         path, _, rest = label.rpartition(".")

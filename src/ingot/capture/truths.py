@@ -46,14 +46,24 @@ def _differ(a: torch.SymBool, b: Any) -> Any:
     return (a & torch.sym_not(b)) | (torch.sym_not(a) & b)
 
 
+def _agree(a: torch.SymBool, b: Any) -> Any:
+    """Whether both hold or neither does."""
+    return torch.sym_not(_differ(a, b))
+
+
 #: What two conditions are to each other, rather than as numbers.
 _OF_CONDITIONS: dict[str, Callable[[torch.SymBool, Any], Any]] = {
     "xor": _differ,
     "ne": _differ,
-    "eq": lambda a, b: torch.sym_not(_differ(a, b)),
+    "eq": _agree,
     "and": torch.SymBool.__and__,
     "or": torch.SymBool.__or__,
 }
+
+
+def _of_one(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An operator of SymBool's with one operand."""
+    return lambda condition: compute(_counted(condition))
 
 
 def _of_condition(name: str, compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -92,8 +102,8 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
                 plain: Any = getattr(kind, method, None)
                 if plain is not None:
                     yield kind, method, _of_number(plain)
-    for name, found in _UNARY.items():
-        yield torch.SymBool, f"__{name}__", lambda x, c=found: c(_counted(x))
+    for name, compute in _UNARY.items():
+        yield torch.SymBool, f"__{name}__", _of_one(compute)
     yield torch.SymInt, "__invert__", _UNARY["invert"]
 
 

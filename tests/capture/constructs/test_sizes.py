@@ -290,6 +290,51 @@ def flipped_for_every_size(x: T) -> T:
     return x.flip(0) if flip else x
 
 
+@case(*ROWS)
+def a_list_of_the_call_by_size(x: T) -> T:
+    shift, table = [3, 2], {"a": 3}
+    kept = shift.copy()
+    if x.shape[0] > 3:
+        kept[0] = 0
+        table["a"] = 1
+    if x.shape[0] > 7:
+        kept[1] = 0
+    if sum(kept) > 2:
+        x = x.roll(kept[0], 0)
+    return x * kept[0] + kept[1] + table["a"]
+
+
+@case(*ROWS)
+def written_from_the_end(x: T) -> tuple[T, T]:
+    m, n = torch.zeros_like(x), x.shape[0]
+    m[-7:-2] = 1
+    m[-5::2] += 2
+    m[n - 4 :] += 4
+    m[3 - n : 6 - n] *= 3
+    part = m[-6:]
+    part[-4:-1] += 5
+    part[:, -2:] *= 2
+    return m, part + x.shape[0]
+
+
+@case(*ROWS)
+def written_where_data_says(x: T) -> T:
+    m, k = torch.zeros_like(x), int((x > 0).sum()) - 3
+    m[k:-k] = 1
+    m[-k:] += 2
+    m[k : k + 4 : 2] += 4
+    return x + m
+
+
+@case(*ROWS)
+def row_before_the_middle(x: T) -> T:
+    m, n = torch.zeros_like(x), x.shape[0]
+    if n:
+        m[n // 2 - 1] = 1
+        m[n // 2] += 3
+    return x + m
+
+
 @case.parametrize()
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""
