@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast, diagonals, indexing
+from ingot.capture import autocast, diagonals, fakes, indexing
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.checks import demand
@@ -28,10 +28,10 @@ from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
 from ingot.capture.indexing import needs_select
-from ingot.capture.lists import Rows, cut
+from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
-from ingot.capture.standins import made_of_symbols, numbers_of, tensor_of
+from ingot.capture.standins import cut_by, made_of_symbols, numbers_of, tensor_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -51,7 +51,8 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.numpy: lambda t: t.numpy(),
     _Tensor.__array__: lambda t: t.numpy(),
 }
-_CUTS = frozenset((torch.unbind, _Tensor.unbind, torch.split, _Tensor.split))
+_SPLITS = frozenset((torch.split, _Tensor.split))
+_CUTS = frozenset((torch.unbind, _Tensor.unbind, *_SPLITS))
 _LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
@@ -216,15 +217,20 @@ def ask_for_loop(tensor: Any, loops: bool = False) -> None:
 
 
 def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
-    """unbind, or split into parts of one size, along an axis of which only the run knows the length.
+    """unbind, or split into parts of one size, along an axis of which only the run knows the length; split
+    into as many parts as data says.
 
     None where the caller unpacks them, or is no function that can be rewritten: the size is fixed then.
     """
     tensor, *rest = args
     size = 1
-    if func in (torch.split, _Tensor.split):
+    if func in _SPLITS:
         size, *rest = rest or [kwargs.get("split_size", kwargs.get("split_size_or_sections"))]
     axis: Any = (rest or [kwargs.get("dim", 0)])[0]
+    if isinstance(size, Rows) or (isinstance(size, TracedList) and not size.known):
+        from ingot.capture.stage import RUNTIME  # which needs this file
+
+        return cut_by(RUNTIME, tensor, size, axis)
     if type(size) is not int or size < 1 or not isinstance(tensor.shape[axis], torch.SymInt):
         return None
     frame = asking_frame()
@@ -275,13 +281,22 @@ def _plain(args: Any, complex_too: bool = False) -> bool:
 
 
 def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
-    """torch.chunk, which wants a number for the size it divides."""
+    """torch.chunk, which wants a number for the size it divides. Where the example has fewer parts than that,
+    only the run knows their number.
+    """
     length = tensor.shape[dim]
     if isinstance(length, int):
         return tensor.split(max(-(-length // chunks), 1), dim)
     even = statically_known_true(length % chunks == 0)
     piece = length // chunks if even else (length + chunks - 1) // chunks
     last = length - piece * (chunks - 1)
+    frame = asking_frame()
+    if fakes.hint(last) < 1 and frame is not None and not unpacks(frame):
+        request(frame, needed=False)
+        if is_rewritten(frame):
+            parts = cut(tensor, torch.sym_max(piece, 1), dim)
+            none = length == 0  # of which there are as many as asked for
+            return Rows(recorder().env.derive(parts.length + none * (chunks - 1)), parts.at)
     demand(recorder(), last > 0, f"There would be fewer than {chunks} chunks here")
     return tensor.split_with_sizes([*[piece] * (chunks - 1), last], dim)
 

@@ -88,7 +88,7 @@ class Rows(Undecided):
         return Rows(torch.sym_max((end - first + step - 1) // step, 0), lambda i: self.at(first + i * step))
 
 
-def cut(tensor: torch.Tensor, size: int, axis: int) -> Rows:
+def cut(tensor: torch.Tensor, size: Any, axis: int) -> Rows:
     """torch.split into parts of one size, the last of which may be shorter; of nothing into one part."""
     length, axis = tensor.shape[axis], axis % tensor.dim()
     before = (slice(None),) * axis

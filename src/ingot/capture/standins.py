@@ -27,6 +27,7 @@ from ingot.capture.lists import Rows, TracedList, joined
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.symbolic_int import SymbolicInt
+from ingot.capture.where import source_line
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -121,9 +122,14 @@ def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
         values: Any = args[0] if len(args) == 1 else args
+        if isinstance(values, Rows):
+            values = list_(rt, values)
+            args = (values,)
         grown = isinstance(values, TracedList) and not values.known
         if grown and kwargs.keys() == {"default"}:
             return rt.choose(values.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
+        if kwargs.keys() == {"key"} and isinstance(values, (list, tuple)) and not grown and values:
+            return _best_by(rt, list(values), kwargs["key"], name)
         if kwargs or isinstance(values, (str, dict)):
             return plain(*args, **kwargs)
         if isinstance(values, TracedList) and not values.known:
@@ -147,6 +153,16 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
         return best
 
     return standin
+
+
+def _best_by(rt: Runtime, values: list[Any], key: Any, name: str) -> Any:
+    """max or min of values by a key: the first one that no other beats."""
+    best, height = values[0], _number(rt.call(key, values[0]))
+    for v in values[1:]:
+        other = _number(rt.call(key, v))
+        beats = other > height if name == "max" else other < height
+        best, height = rt.choose(beats, lambda v=v, n=other: (v, n), lambda b=best, h=height: (b, h))
+    return best
 
 
 STANDINS[id(max)] = _extreme("max", max, torch.sym_max)
@@ -529,6 +545,23 @@ def _joining(function: Any) -> None:
 
 for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.nn.utils.rnn.pad_sequence):
     _joining(_function)
+
+
+def cut_by(rt: Runtime, tensor: torch.Tensor, sizes: Rows | TracedList, axis: int) -> Rows:
+    """torch.split into as many parts as data says, of the sizes that it says: the model checks that they fill
+    the axis.
+    """
+    axis %= tensor.dim()
+    rows = list_(rt, sizes).rows()[0]
+    ends = rows.cumsum(0)
+    fill = (rows >= 0).all() & (rows.sum() == tensor.shape[axis])
+    torch.ops.aten._assert_async.msg(fill, f"{source_line()}: the parts add up to the dimension")
+
+    def part(i: Any) -> torch.Tensor:
+        end, size = ends[i].item(), rows[i].item()
+        return tensor[(*(slice(None),) * axis, slice(end - size, end))]
+
+    return Rows(rows.shape[0], part)
 
 
 # -- subscripts

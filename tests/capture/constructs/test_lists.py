@@ -629,6 +629,41 @@ def push_or_pop_numbers(x: T) -> T:
     return torch.tensor(kept) if kept else torch.zeros(0)
 
 
+@case(
+    *[
+        (random(rows, 3), torch.tensor(n))
+        for rows, n in ((6, [1, 2, 3]), (6, [2, 4]), (6, [6, 0, 0]), (0, [0]))
+    ]
+)
+def split_by_data(x: T, n: T) -> T:
+    return torch.stack([p.sum(0) * p.shape[0] for p in x.split(n.tolist())])
+
+
+@case(*[(random(3, 6), torch.tensor(n)) for n in ([1, 2, 3], [2, 4], [7, -1], [2, 2])])
+def split_columns_by_data(x: T, n: T) -> T:
+    total = x[:, 0] * 0
+    for i, part in enumerate(torch.split(x, n.tolist(), dim=1)):
+        total = total + part.sum(1) * (i + 1)
+    return total
+
+
+@case(*ROWS, random(0, 3))
+def fewer_chunks_than_asked_for(x: T) -> T:
+    return torch.cat([c.sum(0, keepdim=True) for c in x.chunk(4)])
+
+
+@case(*ROWS)
+def best_by_a_key(x: T) -> tuple[T, int]:
+    best = max([x[0], x[-1], x.sum(0)], key=lambda row: row.sum().item())
+    return best, min((5, x.shape[0], 3), key=lambda n: abs(n - 4))
+
+
+@case(*ROWS)
+def longest_of_listed(x: T) -> T:
+    counts = (x > 0).sum(1).tolist()
+    return x * max(counts) - min(counts)
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""
