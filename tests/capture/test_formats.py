@@ -124,7 +124,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="holds pickled Python objects; wanted"):
         ingot.export(tmp_path / "weights.pt")
     (tmp_path / "text.pt").write_text("no")
-    with pytest.raises(ExportError, match="holds no archive"):
+    with pytest.raises(ExportError, match="holds neither of PyTorch's archives"):
         ingot.export(tmp_path / "text.pt")
     with pytest.raises(ExportError, match="no such file"):
         ingot.export(tmp_path / "nothing.pt2")
