@@ -82,8 +82,8 @@ class ValueType:
             self._require_strings(subject, given, array)
         elif plain:
             array = _as(dtype, subject, array)
-        if array.dtype.newbyteorder("=") == dtype:
-            array = array.astype(dtype, copy=False)  # bytes in this machine's order
+        if array.dtype != dtype and array.dtype.newbyteorder("=") == dtype:
+            array = array.astype(dtype)  # bytes in this machine's order
         if array.dtype != dtype:
             raise InputError(
                 f"{subject} has dtype {array.dtype}; the model wants {dtype}. "
