@@ -150,13 +150,7 @@ def stft(
 ) -> Tensor:
     """torch.stft after its padding: windows of the signal, each transformed; [.., frequencies, frames]."""
     hop = n_fft // 4 if hop_length is None else hop_length
-    length = n_fft if win_length is None else win_length
-    taper = (
-        torch.ones(length, dtype=x.real.dtype if x.is_complex() else x.dtype) if window is None else window
-    )
-    if length < n_fft:
-        left = (n_fft - length) // 2
-        taper = torch.constant_pad_nd(taper, [left, n_fft - length - left])
+    taper = _taper(n_fft, win_length, window, x)
     frames = x.unfold(-1, n_fft, hop) * taper
     norm = "ortho" if normalized else "backward"
     half = not (x.is_complex() or taper.is_complex()) if onesided is None else onesided
@@ -182,12 +176,8 @@ def istft(
     up to; `length` may follow the signal's.
     """
     hop = n_fft // 4 if hop_length is None else hop_length
-    size = n_fft if win_length is None else win_length
     spectrum = x if x.is_complex() else torch.view_as_complex(x)
-    taper = torch.ones(size, dtype=spectrum.real.dtype) if window is None else window
-    if size < n_fft:
-        left = (n_fft - size) // 2
-        taper = torch.constant_pad_nd(taper, [left, n_fft - size - left])
+    taper = _taper(n_fft, win_length, window, spectrum)
     single = spectrum.dim() == 2
     frames = (spectrum.unsqueeze(0) if single else spectrum).transpose(1, 2)
     norm = "ortho" if normalized else "backward"
@@ -209,6 +199,16 @@ def istft(
     if length is not None:  # zeros where no frame reaches
         total = torch.constant_pad_nd(total, [0, length - total.shape[1]])
     return total.squeeze(0) if single else total
+
+
+def _taper(n_fft: int, win_length: int | None, window: Tensor | None, like: Tensor) -> Tensor:
+    """The window, or ones, in the middle of a frame."""
+    length = n_fft if win_length is None else win_length
+    taper = window
+    if taper is None:
+        taper = torch.ones(length, dtype=like.real.dtype if like.is_complex() else like.dtype)
+    left = (n_fft - length) // 2
+    return torch.constant_pad_nd(taper, [left, n_fft - length - left]) if length < n_fft else taper
 
 
 def _overlapped(frames: Tensor, length: int, size: int, step: int) -> Tensor:
