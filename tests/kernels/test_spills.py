@@ -39,8 +39,9 @@ def unary(op: str, machine: Machine) -> Call:
 def test_functions(op: str, machine: Machine) -> None:
     call = unary(op, machine)
     assert innermost_loops(call.kernel, machine)
-    # Sixteen registers are just too few for the longest formulas and their constants.
-    assert stores(call.kernel, machine) <= (1 if machine.registers == 16 else 0)
+    # Sixteen registers are just too few for the longest formulas and their constants; two vectors at a time
+    # take a few more, and are faster all the same.
+    assert stores(call.kernel, machine) <= (0 if machine.registers > 16 else 3 if machine.fma else 1)
 
 
 @each_machine

@@ -336,6 +336,24 @@ class Builder:
         one = self.ir.insert_element(ir.Constant(type_, ir.Undefined), scalar, I32(0))
         return self.ir.shuffle_vector(one, ir.Constant(type_, ir.Undefined), integers(32, (0,) * lanes))
 
+    def concatenate(self, values: Sequence[Value]) -> Value:
+        """One vector with the lanes of two, four, … equal ones; free where it is taken apart again."""
+        values = list(values)
+        while len(values) > 1:
+            lanes = lanes_of(values[0].type)
+            numbers = integers(32, tuple(range(2 * lanes)))
+            values = [
+                self.ir.shuffle_vector(low, high, numbers)
+                for low, high in zip(values[::2], values[1::2], strict=True)
+            ]
+        return values[0]
+
+    def part(self, value: Value, first: int, lanes: int) -> Value:
+        """`lanes` lanes of a vector from `first` on."""
+        if lanes == 1:
+            return self.ir.extract_element(value, I32(first))
+        return self.ir.shuffle_vector(value, value, integers(32, tuple(range(first, first + lanes))))
+
     def gather(self, pointer: Value, type_: Any, stride: Int, count: Int | None = None) -> Value:
         """Lanes pointer[0], pointer[stride], …; lanes from `count` on are not read and are 0."""
         lanes, element = lanes_of(type_), element_of(type_)

@@ -42,6 +42,8 @@ class Format:
     least: float
     #: exp is 0 below and infinite above
     exp_range: tuple[float, float]
+    #: where the power of two in exp is half of the smallest normal number, and where it is infinite
+    flushed: tuple[float, float]
     #: expm1(r) = r + r² P(r) for |r| <= ln 2 / 2
     expm1: tuple[float, ...]
     #: 2 atanh(s) = 2 s + s³ P(s²) for |s| <= (√2 - 1) / (√2 + 1)
@@ -66,6 +68,7 @@ FLOAT = Format(
     root_half=0x3F3504F3,
     least=2.0**-126,
     exp_range=(-104.5, 89.0),
+    flushed=(-88.2, 89.0),
     expm1=(
         0.4999999701976776,
         0.1666654646396637,
@@ -100,6 +103,7 @@ DOUBLE = Format(
     root_half=0x3FE6A09E667F3BCD,
     least=2.0**-1022,
     exp_range=(-746.0, 710.0),
+    flushed=(-709.1, 710.0),
     expm1=(
         0.5,
         0.16666666666666677,

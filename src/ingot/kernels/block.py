@@ -30,7 +30,7 @@ from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
 from ingot.kernels.iteration import TILES
-from ingot.kernels.window import Place, part_of
+from ingot.kernels.window import Finish, Place, in_groups, part_of
 
 SLOTS = (
     "x", "x_image", "x_channel", "x_row", "x_column",
@@ -149,17 +149,18 @@ def emit_blocks(
     weights: Value | None,
     join: Join,
     prepare: Callable[[Place], Any],
-    finish: Callable[[Value, Place, Any], Value],
+    finish: Finish,
     unroll_finish: bool,
+    together: int = 1,
     patterns: Value | None = None,
 ) -> None:
     """The loops over tiles, blocks of rows, blocks of pixels and channels.
 
     weights: [channels / lanes][rows][columns][lanes], or None. prepare(place of channel): values that
-    finish(sum, place, prepared) uses. With `unroll_finish` it is emitted for each output of a whole block and
-    stays in registers; without, once, in a loop over sums that went through scratch memory (for long
-    epilogues). patterns: with groups, for each channel of a group the lanes that take its value, int32
-    [group][lanes]; weights are [channels / lanes][group][rows][columns][lanes] then.
+    finish(sums, places, prepared) uses. With `unroll_finish` it is emitted for each output of a whole block
+    and stays in registers; without, once, for `together` pixels, in a loop over sums that went through
+    scratch memory (for long epilogues). patterns: with groups, for each channel of a group the lanes that
+    take its value, int32 [group][lanes]; weights are [channels / lanes][group][rows][columns][lanes] then.
     """
     lanes, rows, pixels = k.machine.lanes, block.rows, block.pixels
     type_, stored, read = vector(F32, lanes), memory_element(block.out), memory_element(block.source)
@@ -324,34 +325,34 @@ def emit_blocks(
                 prepared = prepare(Place(image, channel, row, column, mask))
 
                 def store(
-                    value: Value, r: Int, p: Int, mask: Value | None = mask, first: Value = first,
-                    channel: Int = channel, prepared: Any = prepared,
+                    values: list[Value], r: Int, numbers: Sequence[Int], mask: Value | None = mask,
+                    first: Value = first, channel: Int = channel, prepared: Any = prepared,
                 ) -> None:  # fmt: skip
-                    place = Place(image, channel, k.add(row, r), k.add(column, p), mask)
-                    value = finish(value, place, prepared)
-                    pointer = k.at(
-                        first, k.add(k.mul(size["out_row"], r), k.mul(size["out_column"], p)), stored
-                    )
-                    if block.scatter:
-                        left_over = k.sub(size["channels"], channel) if block.masked else None
-                        scatter_element(k, value, pointer, block.out, size["out_channel"], left_over)
-                    else:
-                        store_element(k, value, pointer, block.out, mask=mask)
+                    places = [Place(image, channel, k.add(row, r), k.add(column, p), mask) for p in numbers]
+                    for value, p in zip(finish(values, places, prepared), numbers, strict=True):
+                        pointer = k.at(
+                            first, k.add(k.mul(size["out_row"], r), k.mul(size["out_column"], p)), stored
+                        )
+                        if block.scatter:
+                            left_over = k.sub(size["channels"], channel) if block.masked else None
+                            scatter_element(k, value, pointer, block.out, size["out_channel"], left_over)
+                        else:
+                            store_element(k, value, pointer, block.out, mask=mask)
 
                 def through_scratch(results: list[Value]) -> None:
                     for i, value in enumerate(results):
                         k.store(value, spilled, i * lanes)
                     with (
                         k.loop(0, row_count, at_least_once=True) as r,
-                        k.loop(0, count, at_least_once=True) as p,
+                        in_groups(k, count, together) as numbers,
                     ):
-                        number = k.add(k.mul(r, pixels), p)
-                        store(k.load(spilled, type_, k.mul(number, lanes)), r, p)
+                        saved = k.at(spilled, k.mul(k.mul(r, pixels), lanes), F32)
+                        store([k.load(saved, type_, k.mul(p, lanes)) for p in numbers], r, numbers)
 
                 if unroll_finish:
                     with k.when(whole):
                         for i, value in enumerate(results):
-                            store(value, *divmod(i, pixels))
+                            store([value], i // pixels, [i % pixels])
                     with k.when(k.ir.not_(whole)):
                         through_scratch(results)
                 else:

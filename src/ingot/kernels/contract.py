@@ -453,13 +453,15 @@ def finisher(
 
     def pixel(row: Int, column: Int, sums: Sequence[Value]) -> None:
         where = k.at(corner, k.add(k.mul(out_row, row), k.mul(out_column, column)), I8)
-        for v in range(vectors):
-            value = sums[v]
-            if epilogue is not None:
-                leaves = [
-                    fixed[i, v] if (i, v) in fixed else read(r, row, column, v) for i, r in enumerate(readers)
-                ]
-                (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
+        values = list(sums)
+        if epilogue is not None:
+
+            def leaf(i: int, v: int) -> Value:
+                return fixed[i, v] if (i, v) in fixed else read(readers[i], row, column, v)
+
+            leaves = [[value, *(leaf(i, v) for i in range(len(readers)))] for v, value in enumerate(values)]
+            values = [results[0] for results in expressions.emit_vectors(k, epilogue, leaves, lanes)]
+        for v, value in enumerate(values):
             if out.channels == "contiguous":
                 store_element(k, value, where, out.dtype, v * lanes, masks[v])
             else:

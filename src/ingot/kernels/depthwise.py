@@ -21,7 +21,7 @@ from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout_of
 from ingot.kernels.contract import Epilogue, Reach, name_of
-from ingot.kernels.epilogue import finisher, is_short, operands_of
+from ingot.kernels.epilogue import finisher, is_short, operands_of, together
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals
 from ingot.kernels.sizes import remembered
@@ -152,8 +152,9 @@ def depthwise(
 
     prepare, finish = finisher(k, epilogue, reaches)
     emit_windows(
-        k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish, unroll_finish=is_short(epilogue)
-    )
+        k, window, 0.0, lambda: k.zero(type_), accumulate, prepare, finish,
+        unroll_finish=is_short(epilogue), together=together(epilogue, k.machine),
+    )  # fmt: skip
 
 
 @kernel(*BLOCK_SLOTS, "weights", "patterns")
@@ -173,8 +174,10 @@ def depthwise_block(
 
     prepare, finish = finisher(k, epilogue, reaches)
     patterns = None if block.group == 1 else k.pointer("patterns")
-    weights, short = k.pointer("weights"), is_short(epilogue)
-    emit_blocks(k, block, 0.0, weights, join, prepare, finish, unroll_finish=short, patterns=patterns)
+    emit_blocks(
+        k, block, 0.0, k.pointer("weights"), join, prepare, finish,
+        unroll_finish=is_short(epilogue), together=together(epilogue, k.machine), patterns=patterns,
+    )  # fmt: skip
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import name_of
-from ingot.kernels.expression import Expression, Step, emit
+from ingot.kernels.expression import LONG, Expression, Step, emit, emit_vectors, joined
 from ingot.kernels.formed import formed
 from ingot.kernels.grid import Grid, Rows, plan
 
@@ -49,8 +49,8 @@ def _elementwise(
             if classes[i] == "b":
                 fixed[i] = k.broadcast(load_element(k, pointers[i], dtypes[i], 1), lanes)
 
-        def one(column: Int, left: Int | None) -> None:
-            """One vector of elements; only the first `left` of them."""
+        def read(column: Int, left: Int | None) -> list[Value]:
+            """One vector of each operand; only the first `left` elements."""
             mask = None if left is None else k.lanes_below(left, lanes)
             leaves: list[Value] = []
             for i in range(inputs):
@@ -61,7 +61,10 @@ def _elementwise(
                 else:
                     where = k.at(pointers[i], k.mul(column, rows.steps[i]), elements[i])
                     leaves.append(gather_element(k, where, dtypes[i], lanes, rows.steps[i], left))
-            results = emit(k, expression, leaves, lanes)
+            return leaves
+
+        def write(column: Int, results: list[Value], left: Int | None) -> None:
+            mask = None if left is None else k.lanes_below(left, lanes)
             for i, result in enumerate(results, inputs):
                 if classes[i] == "c":
                     store_element(k, result, pointers[i], dtypes[i], column, mask)
@@ -71,10 +74,13 @@ def _elementwise(
 
         whole = k.sub(count, k.rem(count, lanes * unroll))
         with k.loop(0, whole, lanes * unroll) as column:
-            for u in range(unroll):
-                one(k.add(column, u * lanes), None)
+            columns = [k.add(column, u * lanes) for u in range(unroll)]
+            found = emit_vectors(k, expression, [read(here, None) for here in columns], lanes)
+            for here, results in zip(columns, found, strict=True):
+                write(here, results, None)
         with k.loop(whole, count, lanes) as column:
-            one(column, k.sub(count, column))
+            left = k.sub(count, column)
+            write(column, emit(k, expression, read(column, left), lanes), left)
 
 
 @formed
@@ -106,7 +112,7 @@ def elementwise(
             expression=expression,
             grid=walk.grid,
             lanes=lanes,
-            unroll=4 if weight < 12 else 1,  # long ones fill the pipeline by themselves
+            unroll=4 if weight < LONG else joined(expression, machine),
         ),
         list(walk.args),
         tiles=walk.tiles,

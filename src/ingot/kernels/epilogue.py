@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import gather_element, load_element, memory_element
+from ingot.codegen.machine import Machine
 from ingot.kernels import expression as expressions
 from ingot.kernels.call import View
 from ingot.kernels.contract import Reach, reach_of
 from ingot.kernels.expression import Expression
-from ingot.kernels.window import Place
+from ingot.kernels.window import Finish, Place
 
 _AXES = ("image", "channel", "row", "column")
 
@@ -24,6 +25,11 @@ _SHORT_EPILOGUE = 16
 def is_short(epilogue: Expression | None) -> bool:
     """Whether it may be written out for every result of a block."""
     return epilogue is None or epilogue.weight <= _SHORT_EPILOGUE
+
+
+def together(epilogue: Expression | None, machine: Machine) -> int:
+    """How many pixels of a long one are finished at a time."""
+    return 1 if epilogue is None or is_short(epilogue) else expressions.joined(epilogue, machine)
 
 
 def operands_of(
@@ -47,9 +53,9 @@ def _slots(count: int) -> tuple[str, ...]:
 
 def finisher(
     k: Builder, epilogue: Expression | None, reaches: tuple[Reach, ...]
-) -> tuple[Callable[[Place], list[Value]], Callable[[Value, Place, list[Value]], Value]]:
-    """What the loops call to prepare the operands of a vector of channels, and to apply the epilogue to a
-    pixel.
+) -> tuple[Callable[[Place], list[Value]], Finish]:
+    """What the loops call to prepare the operands of a vector of channels, and to apply the epilogue to some
+    pixels of it.
 
     The kernel has the slots of `operands_of` and one named "channels", how many there are.
     """
@@ -78,14 +84,21 @@ def finisher(
             prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
         return prepared
 
-    def finish(value: Value, place: Place, prepared: list[Value]) -> Value:
+    def finish(values: Sequence[Value], places: Sequence[Place], prepared: list[Value]) -> list[Value]:
         if epilogue is None:
-            return value
-        leaves = list(prepared)
-        for i, reach in enumerate(reaches):
-            if reach.per_pixel:
-                offset = k.add(k.mul(place.row, strides[i]["row"]), k.mul(place.column, strides[i]["column"]))
-                leaves[i] = read(i, k.at(prepared[i], offset, memory_element(reach.dtype)), place)
-        return expressions.emit(k, epilogue, [value, *leaves], lanes)[0]
+            return list(values)
+
+        def leaves(value: Value, place: Place) -> list[Value]:
+            found = [value, *prepared]
+            for i, reach in enumerate(reaches):
+                if reach.per_pixel:
+                    steps = strides[i]
+                    offset = k.add(k.mul(place.row, steps["row"]), k.mul(place.column, steps["column"]))
+                    pointer = k.at(prepared[i], offset, memory_element(reach.dtype))
+                    found[1 + i] = read(i, pointer, place)
+            return found
+
+        together = [leaves(value, place) for value, place in zip(values, places, strict=True)]
+        return [results[0] for results in expressions.emit_vectors(k, epilogue, together, lanes)]
 
     return prepare, finish

@@ -124,7 +124,7 @@ def interpolate(
                     else:
                         total = k.ir.fmul(value, weight) if total is None else k.fma(value, weight, total)
                 place = Place(image, channel, row, column, mask)
-                value = finish(total, place, prepare(place))
+                (value,) = finish([total], [place], prepare(place))
                 store_element(k, value, k.at(here, channel, stored), out, mask=mask)
 
 

@@ -359,8 +359,7 @@ def _selu(x: Lanes, alpha: float = plain.SELU_ALPHA, gamma: float = plain.SELU_G
 
 
 def _swish(x: Lanes, alpha: float = 1.0) -> Lanes:
-    inner = x if alpha == 1.0 else x * alpha
-    return x * Lanes(x.k, math.sigmoid(x.k, inner.value))
+    return math.share(x if alpha == 1.0 else x * alpha, x)
 
 
 def _relu(x: Lanes) -> Lanes:

@@ -31,6 +31,7 @@ from ingot.kernels.pool_lines import emit_lines, fits, line_arguments, written_o
 from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
+    Finish,
     Place,
     Reader,
     Window,
@@ -105,19 +106,19 @@ def _joiner(k: Builder, op: Op) -> Callable[[Value, Value], Value]:
     return join
 
 
-def _finisher(k: Builder, op: Op) -> Callable[[Value, Place, None], Value]:
+def _finisher(k: Builder, op: Op) -> Finish:
     """What a window's maximum or sum becomes."""
     row_scales, column_scales = k.pointer("row_scales"), k.pointer("column_scales")
     row_step, column_step = k.arg("row_scale_step"), k.arg("column_scale_step")
 
-    def finish(value: Value, place: Place, _prepared: None) -> Value:
+    def one(value: Value, place: Place) -> Value:
         if op == "average":
             of_row = k.load(row_scales, F32, k.mul(place.row, row_step))
             of_column = k.load(column_scales, F32, k.mul(place.column, column_step))
             return k.ir.fmul(value, k.broadcast(k.ir.fmul(of_row, of_column), k.machine.lanes))
         return k.intrinsic("sqrt", value) if op == "l2" else value
 
-    return finish
+    return lambda values, places, _: [one(v, place) for v, place in zip(values, places, strict=True)]
 
 
 def _neutral(op: Op) -> float:

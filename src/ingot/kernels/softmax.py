@@ -73,7 +73,7 @@ def _softmax(
             x = place.load(0) if direct else held(place)
             shifted = k.ir.fsub(x, tops[way % len(tops)])
             way += 1
-            e = math.exp(k, shifted)
+            e = math.exp_or_zero(Lanes(k, shifted)).value
             k.store(shifted if log else e, k.scratch, place.held)
             return [k.ir.fadd(sums[0], e)]
 
@@ -100,7 +100,7 @@ def _softmax(
         largest = Accumulator(top.start, lambda a, b: Lanes(k, a).at_least(Lanes(k, b)).value, is_sum=False)
         best = walk.gathered(largest, places, values)
         shifted = [k.ir.fsub(x, best) for x in values]
-        powers = [math.exp(k, x) for x in shifted]
+        powers = [math.exp_or_zero(Lanes(k, x)).value for x in shifted]
         whole = walk.gathered(total, places, powers)
         factor = Lanes(k, math.log(k, whole)) if log else 1.0 / Lanes(k, whole)
         for place, x, e in zip(places, shifted, powers, strict=True):

@@ -13,7 +13,8 @@ elements: no pixel is computed by scalar code.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,17 @@ class Place:
     mask: Value | None
 
 
+#: finish(sums of some pixels, their places, what was prepared for their channels): what is stored
+Finish = Callable[[Sequence[Value], Sequence[Place], Any], list[Value]]
+
+
+@contextmanager
+def in_groups(k: Builder, count: Int, together: int) -> Generator[list[Int]]:
+    """A loop over 0 … count - 1 (one at least), `together` numbers at a time; the last may come twice."""
+    with k.loop(0, count, together, at_least_once=True) as first:
+        yield [first, *(k.min(k.add(first, i), k.sub(count, 1)) for i in range(1, together))]
+
+
 def emit_windows(
     k: Builder,
     window: Window,
@@ -92,16 +104,17 @@ def emit_windows(
     start: Callable[[], Value],
     accumulate: Callable[[list[Value], Int, Int, Reader], None],
     prepare: Callable[[Place], Any],
-    finish: Callable[[Value, Place, Any], Value],
+    finish: Finish,
     unroll_finish: bool,
+    together: int = 1,
 ) -> None:
     """The loops over tiles, channel blocks, rows and pixels.
 
     start(): the sums before the first row. accumulate(sums, row of the window, channel, reader) adds one row
     of the window. prepare(place of channel): values kept in registers for all rows of the channel block,
-    handed to finish. finish(sum, place, prepared): what is stored. With `unroll_finish` it is emitted for
-    each pixel and stays in registers; without, once, in a loop over sums that went through scratch memory
-    (for long epilogues).
+    handed to finish. finish(sums, places, prepared): what is stored. With `unroll_finish` it is emitted for
+    each pixel and stays in registers; without, once, for `together` pixels, in a loop over sums that went
+    through scratch memory (for long epilogues).
     """
     lanes, pixels = k.machine.lanes, window.pixels
     type_, stored, read = vector(F32, lanes), memory_element(window.out), memory_element(window.source)
@@ -153,22 +166,24 @@ def emit_windows(
                             accumulate(values, line, channel, reader)
                         return values
 
-                    def store(value: Value, pixel: Int, here: Value = here, column: Int = column) -> None:
-                        place = Place(image, channel, row, k.add(column, pixel), mask)
-                        value = finish(value, place, prepared)
-                        pointer = k.at(here, k.mul(pixel, size["out_column"]), stored)
-                        if window.scatter:
-                            left_over = k.sub(size["channels"], channel) if window.masked else None
-                            scatter_element(k, value, pointer, window.out, size["out_channel"], left_over)
-                        else:
-                            store_element(k, value, pointer, window.out, mask=mask)
+                    def store(
+                        values: list[Value], pixels: list[Int], here: Value = here, column: Int = column
+                    ) -> None:
+                        places = [Place(image, channel, row, k.add(column, pixel), mask) for pixel in pixels]
+                        for value, pixel in zip(finish(values, places, prepared), pixels, strict=True):
+                            pointer = k.at(here, k.mul(pixel, size["out_column"]), stored)
+                            if window.scatter:
+                                left_over = k.sub(size["channels"], channel) if window.masked else None
+                                scatter_element(k, value, pointer, window.out, size["out_channel"], left_over)
+                            else:
+                                store_element(k, value, pointer, window.out, mask=mask)
 
                     def whole() -> list[Value]:
                         values = sums(inside=True)
                         if not unroll_finish:
                             return values
                         for pixel, value in enumerate(values):
-                            store(value, pixel)
+                            store([value], [pixel])
                         return []
 
                     def border() -> list[Value]:
@@ -181,8 +196,8 @@ def emit_windows(
                     def through_scratch(values: list[Value], count: Int = count) -> None:
                         for pixel, value in enumerate(values):
                             k.store(value, spilled, pixel * lanes)
-                        with k.loop(0, count, at_least_once=True) as pixel:
-                            store(k.load(spilled, type_, k.mul(pixel, lanes)), pixel)
+                        with in_groups(k, count, together) as numbers:
+                            store([k.load(spilled, type_, k.mul(n, lanes)) for n in numbers], numbers)
 
                     enough = k.ir.and_(k.compare(">=", left, 0), k.compare("==", count, pixels))
                     inside = k.ir.and_(enough, k.compare("<", k.add(left, reach), size["width"]))

@@ -252,8 +252,8 @@ def from_points(
 
             _two_sided(k, _from_points, point, keep, OUTPUTS, in_registers=k.machine.registers >= 32)
 
-        def finish(value: Value, v: int, i: Int, j: Int, corners: dict[str, Value] = corners) -> None:
-            """One pixel's vector v, through the epilogue."""
+        def finish(values: list[Value], i: Int, j: Int, corners: dict[str, Value] = corners) -> None:
+            """One pixel's vectors, through the epilogue."""
             here = {
                 name: k.at(
                     corners[name],
@@ -265,21 +265,25 @@ def from_points(
             }
             if epilogue is not None:
                 leaves = [
-                    fixed[name, v] if (name, v) in fixed else read(name, here[name], v)
-                    for name in itertools.islice(names, 1, None)
+                    [value]
+                    + [
+                        fixed[name, v] if (name, v) in fixed else read(name, here[name], v)
+                        for name in itertools.islice(names, 1, None)
+                    ]
+                    for v, value in enumerate(values)
                 ]
-                (value,) = expressions.emit(k, epilogue, [value, *leaves], lanes)
-            if out.channels == "contiguous":
-                store_element(k, value, here["out"], out.dtype, v * lanes, masks[v])
-            else:
-                left = k.sub(valid, v * lanes)
-                step = elements(k, strides["out"]["channel"], out.dtype)
-                scatter_element(k, value, vector_at("out", here["out"], v), out.dtype, step, left)
+                values = [results[0] for results in expressions.emit_vectors(k, epilogue, leaves, lanes)]
+            for v, value in enumerate(values):
+                if out.channels == "contiguous":
+                    store_element(k, value, here["out"], out.dtype, v * lanes, masks[v])
+                else:
+                    left = k.sub(valid, v * lanes)
+                    step = elements(k, strides["out"]["channel"], out.dtype)
+                    scatter_element(k, value, vector_at("out", here["out"], v), out.dtype, step, left)
 
         for v in range(vectors):
             transform(v)
         rows, columns = (k.min(k.sub(a, b), OUTPUTS) for a, b in ((height, row), (width, column)))
         with k.loop(0, rows) as i, k.loop(0, columns) as j:
             found = k.at(results, k.mul(k.add(k.mul(i, OUTPUTS), j), vectors * lanes), F32)
-            for v in range(vectors):
-                finish(k.load(found, type_, v * lanes), v, i, j)
+            finish([k.load(found, type_, v * lanes) for v in range(vectors)], i, j)
