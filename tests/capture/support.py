@@ -29,7 +29,12 @@ class OrtError(IngotError):
 
 def ort_runner(model: ir.Model) -> Any:
     """Open a model in onnxruntime."""
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    # Without it pairs of products of bytes overflow 16 bits on processors that have no VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(feeds: Mapping[str, Any], names: Sequence[str]) -> Any:
         try:

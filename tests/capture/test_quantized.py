@@ -165,6 +165,9 @@ class Packed(torch.Tensor):
         if func is torch.nn.functional.linear:
             x, w, bias = args
             return x @ w.data8.to(x.dtype).T * w.scale + bias
+        if func is torch.nn.functional.embedding:  # which torch has in Python
+            i, w = args[:2]
+            return torch.nn.functional.embedding(i, w.data8).to(w.scale.dtype) * w.scale[i][..., None]
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
@@ -185,10 +188,13 @@ def test_weights_that_are_made_of_other_tensors() -> None:
             self.linear = nn.Linear(4, 5)
             data = torch.randint(-127, 128, (5, 4), dtype=torch.int8)
             self.linear.weight = nn.Parameter(Packed(data, torch.rand(5) / 100), requires_grad=False)
+            self.rows = nn.Embedding(5, 4)
+            self.rows.weight = self.linear.weight
 
         def forward(self, x: T) -> Any:
             row = (x * 10).to(torch.int8)
-            return self.linear(x), x * self.linear.weight[0], torch._int_mm(row, row.T)
+            rows = self.rows((x[:, 0] > 0).long())
+            return self.linear(x), x * self.linear.weight[0], torch._int_mm(row, row.T), rows
 
     net, x = Net(), torch.randn(3, 4)
     program = ingot.export(net, (x,))
@@ -294,6 +300,23 @@ def test_quantised_embeddings() -> None:
     model.qconfig = aoq.QConfig(activation=aoq.PlaceholderObserver, weight=observer)
     model = aoq.convert(aoq.prepare(model))
     parity(model, (torch.tensor([[3, 19, 0]]),), (torch.tensor([[7], [7]]),))
+
+
+def test_rows_of_four_bits() -> None:
+    """Their scales are float16."""
+    model = nn.Sequential(nn.EmbeddingBag(20, 8, mode="sum", include_last_offset=True))
+
+    class Bags(nn.Module):
+        def __init__(self, bag: Any) -> None:
+            super().__init__()
+            self.bag = bag
+
+        def forward(self, i: T, offsets: T) -> T:
+            return self.bag(i, offsets)
+
+    model.qconfig = aoq.float_qparams_weight_only_qconfig_4bit
+    bags = Bags(aoq.convert(aoq.prepare(model.eval()))[0])
+    parity(bags, (torch.tensor([3, 19, 0, 7, 7]), torch.tensor([0, 2, 5])))
 
 
 @pytest.mark.parametrize("mode", [0, 1])

@@ -151,7 +151,7 @@ def _first_bad(
     values = [v for i in seen if (v := calls[i][1]) is not None]
     if not values:
         return None
-    results = _with_outputs(captured.model, values, runner, feeds)
+    results = values_in_run(captured.model, values, runner, feeds)
     for i, got in zip(seen, results, strict=True):
         want = replay.kept[i]
         if got.shape != want.shape or differs(want, got):
@@ -159,7 +159,7 @@ def _first_bad(
     return None
 
 
-def _with_outputs(
+def values_in_run(
     model: ir.Model,
     values: Sequence[ir.Value],
     runner: Callable[[ir.Model], Any],

@@ -348,7 +348,8 @@ def python_functions_run_as_they_are() -> Generator[None]:
     """`torch.nn.functional` is Python: let it run, so that the calls inside it are seen.
 
     Its functions first ask whether somebody overrides them; while a function mode is active the answer is
-    yes, and the mode would not see what they call. For the time of a recording the answer is no.
+    yes, and the mode would not see what they call. For the time of a recording the answer is no, but for
+    tensors that say themselves what functions do with them.
     """
     import torch.functional
     import torch.nn.functional
@@ -359,7 +360,7 @@ def python_functions_run_as_they_are() -> Generator[None]:
         for name in names:
             if hasattr(module, name):
                 saved.append((module, name, getattr(module, name)))
-                setattr(module, name, _never)
+                setattr(module, name, _overridden)
     try:
         yield
     finally:
@@ -386,5 +387,7 @@ def lists_of_tensors(recorder: Recorder) -> Generator[None]:
         fake.tolist = before
 
 
-def _never(*_: Any) -> bool:
-    return False
+def _overridden(*given: Any) -> bool:
+    return torch._C._is_torch_function_enabled() and any(
+        made_of_others(type(t)) for x in given for t in (x if isinstance(x, tuple) else (x,))
+    )

@@ -27,6 +27,7 @@ from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
 from ingot.capture.missing import Missing
 from ingot.capture.overloads import Plan, plan_of
+from ingot.capture.quantisers import QUANTISERS
 from ingot.capture.request import asking_frame, request
 from ingot.capture.scalars import Symbolic
 from ingot.capture.size_nodes import SizeWriter
@@ -75,6 +76,9 @@ class Recorder:
         self.calls: list[
             tuple[str, ir.Value | None]
         ] = []  # every recorded result in order: operator and value
+        self.quantisers: list[
+            tuple[str, ir.Value | None, bool]
+        ] = []  # those of operators that round to steps, and whether they are in a branch or loop
         self.mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         self.mode.cache_enabled = False  # a cached result would skip its guards
         self.alike = Alike(env, self.mode, self.journal)
@@ -309,7 +313,9 @@ class Recorder:
         self.graph.source = source_line()
 
     def note_call(self, name: str, value: ir.Value | None) -> None:
-        """Note a result, for `bisect`."""
+        """Note a result, for `bisect` and `steps`."""
+        if name in QUANTISERS:
+            self.quantisers.append((name, value, self.graph.body is not self.graph.root))
         if not self.nested:  # behind a branch or loop the calls of another run are not in this order
             self.calls.append((name, value))
 

@@ -1,11 +1,12 @@
 """How much of a quantised model's result hangs on how numbers half way between two steps are rounded.
 
-PyTorch quantises x by `round(x * (1 / scale))`, QuantizeLinear by `round(x / scale)`, and sums before it are
-added in another order: where x lies half way between two steps but for its last digits, as means and sums of
-quantised numbers often do, they choose different ones. Neither is wrong. The module is run with those digits
-moved at random: an exported model may differ from it as much as it then differs from itself, in its largest
-difference, in the mean square of all, and in how many elements move that no other draw moved. A zero point, a
-scale or an axis that is wrong moves all elements, those that no rounding moves among them.
+PyTorch quantises x by `round(x * (1 / scale))`, QuantizeLinear by `round(x / scale)`, and sums before it
+are added in another order: where x lies half way between two steps but for its last digits, as means and
+sums of quantised numbers often do, they choose different ones. Neither is wrong: `steps` follows those of
+the exported model, but not into loops. There the module is run with those digits moved at random: an
+exported model may differ from it as much as it then differs from itself, in its largest difference, in the
+mean square of all, and in how many elements move that no other draw moved. A zero point, a scale or an axis
+that is wrong moves all elements, those that no rounding moves among them.
 """
 
 # torch's operators are untyped.

@@ -64,7 +64,7 @@ def _spanned(x: Tensor, reduce_range: bool) -> Quantised:
 
 def dynamic_linear(x: Tensor, packed: Any, reduce_range: bool) -> Tensor:
     """A linear layer of numbers that are quantised as far as they span."""
-    return _linear(_spanned(x, reduce_range), packed)
+    return _layer("linear", _spanned(x, reduce_range), packed)
 
 
 def _unpacked(kind: str, packed: Any) -> tuple[Quantised, Tensor | None]:
@@ -74,50 +74,47 @@ def _unpacked(kind: str, packed: Any) -> tuple[Quantised, Tensor | None]:
     return of_tensor(weight), bias
 
 
-def _linear(x: Any, packed: Any) -> Tensor:
-    weight, bias = _unpacked("linear", packed)
-    return F.linear(dequantize(x), weight.dequantize(), bias)
+def layer_of(kind: str, packed: Any) -> tuple[Quantised, Tensor | None, Callable[..., Tensor]]:
+    """Weight and bias of a packed layer, and the function of activations, weight and bias that it is.
 
-
-def _conv(x: Any, packed: Any, axes: int, transposed: bool = False) -> Tensor:
-    """A convolution; one over a single axis is packed as one over two."""
-    kind = f"conv_transpose{axes}d" if transposed else f"conv{axes}d"
+    kind: linear, convNd or conv_transposeNd
+    """
     weight, bias = _unpacked(kind, packed)
-    at = kind.replace("1d", "2d")
-    asked = ("stride", "padding", *(["output_padding"] if transposed else []), "dilation")
+    if kind == "linear":
+        return weight, bias, F.linear
+    at, axes = kind.replace("1d", "2d"), int(kind[-2])  # over a single axis it is packed as one over two
+    transposed = kind.startswith("conv_transpose")
+    asked = ("stride", "padding", *(["output_padding"] if transposed else []), "dilation", "groups")
     with _disable_current_modes():
-        stride, padding, *output, dilation = (
-            list(getattr(_ops.quantized, f"{at}_{a}")(packed))[-axes:] for a in asked
-        )
-        groups = int(getattr(_ops.quantized, f"{at}_groups")(packed))
-    if transposed:
-        convolve: Any = getattr(F, kind)
-        return convolve(
-            dequantize(x), weight.dequantize(), bias, stride, padding, output[0], groups, dilation
-        )
-    convolve = getattr(F, kind)
-    return convolve(dequantize(x), weight.dequantize(), bias, stride, padding, dilation, groups)
+        found: list[Any] = [getattr(_ops.quantized, f"{at}_{a}")(packed) for a in asked]
+    sizes = {a: n if a == "groups" else list(n)[-axes:] for a, n in zip(asked, found, strict=True)}
+    return weight, bias, partial(getattr(F, kind), **sizes)
+
+
+def _layer(kind: str, x: Any, packed: Any) -> Tensor:
+    weight, bias, apply = layer_of(kind, packed)
+    return apply(dequantize(x), weight.dequantize(), bias)
 
 
 def _steps(x: Any, made: Tensor, scale: Any, zero: Any) -> Quantised:
     return quantised(made, scale, zero, x.dtype)
 
 
-def _with_packed(name: str, compute: Callable[[Any, Any], Tensor]) -> None:
+def _with_packed(name: str) -> None:
     """`quantized::name`, with a ReLU, and with activations that are quantised in the call."""
 
     def static(relu: bool) -> Callable[..., Any]:
         def call(x: Any, packed: Any, *rest: Any) -> Any:
             if len(rest) != 2:
                 raise unknown(f"quantized::{name} with its parameters")
-            made = compute(x, packed)
+            made = _layer(name, x, packed)
             return _steps(x, torch.relu(made) if relu else made, *rest)
 
         return call
 
     def dynamic(relu: bool) -> Callable[..., Any]:
         def call(x: Tensor, packed: Any, reduce_range: bool = False) -> Tensor:
-            made = compute(_spanned(x, reduce_range), packed)
+            made = _layer(name, _spanned(x, reduce_range), packed)
             return torch.relu(made) if relu else made
 
         return call
@@ -134,10 +131,10 @@ def _for(name: str, call: Callable[..., Any]) -> None:
     instead(packet, *(getattr(packet, overload) for overload in packet.overloads()))(call)
 
 
-_with_packed("linear", _linear)
+_with_packed("linear")
 for _axes in (1, 2, 3):
-    _with_packed(f"conv{_axes}d", partial(_conv, axes=_axes))
-    _with_packed(f"conv_transpose{_axes}d", partial(_conv, axes=_axes, transposed=True))
+    _with_packed(f"conv{_axes}d")
+    _with_packed(f"conv_transpose{_axes}d")
 
 
 def linear_of_halves(x: Tensor, packed: Any) -> Tensor:
@@ -218,16 +215,22 @@ _for("clamp", lambda x, min=None, max=None: x.like(torch.clamp(x.dequantize(), m
 
 
 def _rows_of(packed: Any, indices: Tensor | None, pruned: bool) -> Tensor:
-    """Rows of a quantised embedding, whose zero points may be no integers; all of them for no indices."""
+    """Rows of a quantised embedding, whose zero points may be no integers; all of them for no indices.
+
+    Rows of four bits keep their scale, and what is added, in float16.
+    """
     if pruned:
         raise unknown("an embedding with pruned rows")
     with _disable_current_modes():
         q = _ops.quantized.embedding_bag_unpack(packed)
         scale, zero = (v.float()[:, None] for v in (q.q_per_channel_scales(), q.q_per_channel_zero_points()))
         integers = (q.dequantize() / scale + zero).round().to(torch.uint8)
+        added = -zero * scale
+        if q.dtype == torch.quint4x2:
+            scale, added = scale.half().float(), added.half().float()
     if indices is not None:
-        integers, scale, zero = (F.embedding(indices, v) for v in (integers, scale, zero))
-    return (integers.float() - zero) * scale
+        integers, scale, added = (F.embedding(indices, v) for v in (integers, scale, added))
+    return integers.float() * scale + added
 
 
 def embedding(packed: Any, indices: Tensor, pruned_weights: bool = False) -> Tensor:
@@ -259,5 +262,6 @@ def embedding_bag(
     )
 
 
-_for("embedding_byte", embedding)
-_for("embedding_bag_byte", embedding_bag)
+for _bits in ("byte", "4bit"):
+    _for(f"embedding_{_bits}", embedding)
+    _for(f"embedding_bag_{_bits}", embedding_bag)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.overrides import handle_torch_function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.where import quoted_line
@@ -44,6 +45,14 @@ class Quantised:
         """Numbers in this one's steps."""
         return quantised(x, self.scale, self.zero, self.dtype)
 
+    def to_tensor(self) -> Tensor:
+        """The quantised tensor that this is, where its integers have contents."""
+        torch_: Any = torch
+        if self.axis is None:
+            return torch_._make_per_tensor_quantized_tensor(self.integers, float(self.scale), int(self.zero))
+        scales, zeros = torch.as_tensor(self.scale).double(), torch.as_tensor(self.zero).long()
+        return torch_._make_per_channel_quantized_tensor(self.integers, scales, zeros, self.axis)
+
     def int_repr(self) -> Tensor:
         """The integers."""
         return self.integers
@@ -72,7 +81,10 @@ class Quantised:
             raise AttributeError(name)
         if name in ("size", "dim", "numel", "ndim", "ndimension", "is_contiguous", "stride"):
             return getattr(self.integers, name)
-        return partial(self._called, name)
+        call = getattr(Tensor, name, None)
+        if call is None:
+            raise unknown(name)
+        return partial(handle_torch_function, call, (self,), self)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -87,19 +99,16 @@ class Quantised:
             return own.like(func(numbers, *args[1:], **(kwargs or {})))
         return own._called(name, *args[1:], function=func, **(kwargs or {}))
 
-    def _called(self, name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
-        call = function or getattr(Tensor, name, None)
-        if call is None:
-            raise unknown(name)
+    def _called(self, name: str, *args: Any, function: Any, **kwargs: Any) -> Any:
         if name in _MOVING and self.axis is None:
-            return self._moved(call(self.integers, *args, **kwargs))
+            return self._moved(function(self.integers, *args, **kwargs))
         plain = name.removesuffix("_")
         if plain in _IN_OWN_STEPS:
-            made = self.like(call(self.dequantize(), *args, **kwargs))
+            made = self.like(function(self.dequantize(), *args, **kwargs))
         elif plain in _IN_FIXED_STEPS:
             scale, zero = _IN_FIXED_STEPS[plain]
             zero -= 128 if self.dtype == torch.qint8 else 0
-            made = quantised(call(self.dequantize(), *args, **kwargs), scale, zero, self.dtype)
+            made = quantised(function(self.dequantize(), *args, **kwargs), scale, zero, self.dtype)
         else:
             raise unknown(name)
         if name.endswith("_"):
