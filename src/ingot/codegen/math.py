@@ -60,16 +60,14 @@ _ERF_TAIL = (
     *(0.9753848314285278, -0.9984821677207947, 0.6957828998565674, -0.3290187418460846, 0.1001434475183487),
     *(-0.01756948232650757, 0.0013425853103399277),
 )
-_TAIL_P = (
-    0.651018500328064,
-    0.5706769824028015,
-    0.23857948184013367,
-    0.05290617421269417,
-    0.00535961939021945,
+#: erf(x) = x P(x²) / Q(x²) for |x| <= 3.97, error of the fit 2^-25
+_ERF_P = (
+    *(1.650144338607788, 0.28040987253189087, 0.07733946293592453, 0.005574576091021299),
+    *(0.0004152641340624541, 2.9450175134115852e-06),
 )
-_TAIL_Q = (
-    *(1.302037000656128, 2.180229663848877, 1.5657058954238892, 0.6112696528434753, 0.13262449204921722),
-    0.013434418477118015,
+_ERF_Q = (
+    *(1.46240234375, 0.7359735369682312, 0.16762888431549072, 0.0220290906727314),
+    *(0.0017111684428527951, 5.5086416978156194e-05),
 )
 
 
@@ -318,28 +316,33 @@ def _scaled_tail(y: Lanes) -> Lanes:
 
 
 def gelu(k: Builder, x: Value) -> Value:
-    """x · Φ(x), with the digits of the lower tail: Φ(-a) = e^(-a²/2) P(a) / Q(a), error of the fit 2^-26.
-
-    1 + erf(x / √2) would cancel there.
+    """x · Φ(x) = x / 2 · (1 + erf(x / √2)), within 3 units in the last place of x (PyTorch: 4), not of the
+    result: the sum cancels in the lower tail. float64 keeps the tail's digits.
     """
     v = Lanes(k, x)
-    double = _is_double(x)
-    a = v.abs().at_most(37.66 if double else 13.282)  # the power is 0 there
+    if _is_double(x):
+        return _gelu_with_tail(v).value
+    u, half = v * math.sqrt(0.5), v * 0.5
+    square = (u * u).at_most(3.97**2)
+    quotient = u * square.polynomial(_ERF_P) / square.polynomial(_ERF_Q)  # at 3.97 and beyond, 1 or more
+    return half.fma(quotient.at_most(1.0).at_least(-1.0), half).value
+
+
+def _gelu_with_tail(v: Lanes) -> Lanes:
+    """The same of float64: Φ(-a) = e^(-a²/2) · ½ e^(a²/2) erfc(a / √2)."""
+    k = v.k
+    a = v.abs().at_most(37.66)  # the power is 0 there
     half = a * -0.5
-    # a² is needed to more digits than a float32 has: it stands in an exponent.
+    # a² is needed to more digits than it has: it stands in an exponent.
     if k.machine.fma:
         square = a * half
         rest = a.fma(half, -square)
     else:
-        high = (a.bits() & (-(1 << 27) if double else -4096)).floats()
+        high = (a.bits() & -(1 << 27)).floats()
         square = high * high * -0.5
         rest = (a - high) * (a + high) * -0.5
-    power = _exp_between(square, rest)
-    if double:
-        tail = power * _scaled_tail(a * math.sqrt(0.5)) * 0.5
-    else:
-        tail = power * a.polynomial(_TAIL_P) / a.polynomial(_TAIL_Q)
-    return (v * tail.where(v < 0.0, 1.0 - tail)).value
+    tail = _exp_between(square, rest) * _scaled_tail(a * math.sqrt(0.5)) * 0.5
+    return v * tail.where(v < 0.0, 1.0 - tail)
 
 
 def gelu_tanh(k: Builder, x: Value) -> Value:
