@@ -72,3 +72,43 @@ def test_sums_and_requantised_sums(
     got, want = both("QLinearConv", [np.asarray(array) for array in inputs], attributes)
     np.testing.assert_array_equal(got, want)
     assert len(np.unique(got)) > 20  # not all at the bounds
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "perm", "axis"),
+    [
+        ("Gemm", (3, 2050), (1, 0), 0),
+        ("Gemm", (3, 2050), None, 0),
+        ("MatMul", (3, 2050), (1, 0), None),
+        ("MatMul", (2, 3, 2050), (0, 2, 1), None),
+    ],
+)
+def test_weights_that_are_transposed_behind_their_dequantisation(
+    op: str, shape: tuple[int, ...], perm: tuple[int, ...] | None, axis: int | None
+) -> None:
+    """Sums beyond 2^24 are exact, which those of floats are not."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(200, 256, (4, 2050)).astype(np.uint8)
+    w = rng.integers(100, 128, shape).astype(np.int8)
+    scale = np.ones((), np.float32) if axis is None else np.array([1, 2, 0.5], np.float32)
+    one, zero = np.ones((), np.float32), np.zeros((), np.uint8)
+    turned = {} if perm is None else {"perm": perm}
+    quantised = {} if axis is None else {"axis": axis}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "one", "zero"], ["a"]),
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["b"], **quantised),
+        helper.make_node("Transpose", ["b"], ["t"], **turned),
+        helper.make_node(op, ["a", "t"], ["y"]),
+    ]
+    held = [
+        numpy_helper.from_array(v, n) for n, v in {"w": w, "scale": scale, "one": one, "zero": zero}.items()
+    ]
+    ends = [
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, x.shape)],
+        [onnx.ValueInfoProto(name="y")],
+    ]
+    graph = helper.make_graph(nodes, "turned", *ends, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (got,) = ingot.InferenceSession(model).run(None, {"x": x})
+    sums = x.astype(np.int64) @ np.swapaxes(w.astype(np.int64), -1, -2)
+    np.testing.assert_array_equal(got, sums.astype(np.float32) * scale)

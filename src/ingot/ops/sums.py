@@ -26,7 +26,7 @@ from ingot.kernels.units import DTYPES, IntegerWeights, flips, numbers_for, pack
 from ingot.ops.lowering import Lowering
 from ingot.ops.narrow import is_narrow, narrow_conv
 from ingot.ops.numeric import FLOAT32, INT32
-from ingot.ops.registry import Array, DType, attr_int, is_weight
+from ingot.ops.registry import Array, DType, attr_int, attr_ints, is_weight
 from ingot.ops.window import Window, channels_last
 
 _INT8, _UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
@@ -344,6 +344,8 @@ def dequantized_matmul(
     """`value` = alpha · a @ b in float32, from integers, if both are dequantised ones. False: they are not,
     or no kernel computes it.
     """
+    b, turned = _unturned(plan, b)
+    transposed = transposed != turned
     left, right = dequantized(plan, a), dequantized(plan, b)
     if left is None or right is None or left.scale is None or right.scale is None:
         return False
@@ -364,6 +366,19 @@ def dequantized_matmul(
     factor = product_of(plan, left.scale, right.scale, *extra)
     scaled(plan, value, sums, placed(plan, factor, len(shape) - 1, len(shape)))
     return True
+
+
+def _unturned(plan: Lowering, value: ir.Value) -> tuple[ir.Value, bool]:
+    """Matrices without the Transpose that they come from, and whether there is one: a weight is dequantised
+    before it where PyTorch calls a linear layer with a weight that it keeps as integers.
+    """
+    node = value.producer()
+    if node is None or node.op_type != "Transpose" or node.inputs[0] is None:
+        return value, False
+    rank = len(plan.facts(value).shape)
+    swapped = (*range(rank - 2), rank - 1, rank - 2)
+    is_swap = attr_ints(node, "perm") == swapped or (rank == 2 and attr_ints(node, "perm") is None)
+    return (node.inputs[0], True) if is_swap else (value, False)
 
 
 def dequantized_conv(
