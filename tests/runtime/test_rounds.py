@@ -99,6 +99,31 @@ def test_shapes_that_come_again_get_plans_without_throwing_any_out(monkeypatch: 
     assert by_numpy == 8 + 3 * 5  # of nine shapes four have plans
 
 
+def test_what_a_plan_leaves_out_is_refused_in_no_round() -> None:
+    """Of the third column from the end only the size is read, which the third round has not."""
+    text = """g (int64 n, float[r, k] x) => (float[r, m] y, int64[n, 1] s) {
+        y, s = Loop(n, , x) <
+            body = b (int64 i, bool c, float[q, a] u) => (bool d, float[q, z] v, int64[1] size) {
+                d = Identity(c)
+                there = Constant<value_int = -3>()
+                more = Add(u, u)
+                column = Gather<axis = 1>(more, there)
+                rows = Shape(column)
+                size = Add(rows, rows)
+                begin = Constant<value_ints = [0]>()
+                end = Constant<value_ints = [-1]>()
+                axis = Constant<value_ints = [1]>()
+                v = Slice(u, begin, end, axis)
+            }
+        >
+    }"""
+    feed = {"n": np.array(4), "x": np.ones((2, 4), np.float32)}
+    want = by_plans(text, feed)
+    assert [w.tolist() for w in want] == [[[], []], [[4]] * 4]
+    (got,), _ = run(text, feed)
+    same(got, want)
+
+
 def test_large_arrays_and_inexact_nodes_are_for_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = {"n": np.array(4), "x": np.array([[1, 3]], np.float32)}
     _, by_numpy = run(GROWING.replace("more = Add(one, one)", "more = Exp(one)"), feed)

@@ -33,7 +33,7 @@ from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, Row, make_plan
 from ingot.compiler.recipe import Recipe, make_recipe
-from ingot.errors import IngotError, ModelError, ShapeError
+from ingot.errors import IngotError, InputError, ModelError, ShapeError
 from ingot.loading import collector_paused
 from ingot.ops.control import Advance, Control, If, Subgraphs
 from ingot.ops.lowering import PlanOptions
@@ -591,7 +591,8 @@ class Driver:
             shapes = _shapes(arrays)
             last, before = before, shapes
             if last is not None and last != shapes and body.prefers_rounds(shapes, arrays):
-                with contextlib.suppress(UndecidedError):
+                # What NumPy refuses a plan may leave out, if nobody reads it: the plan has the last word.
+                with contextlib.suppress(UndecidedError, InputError, ModelError, ShapeError, *UNFIT):
                     if graph not in rounds:
                         rounds[graph] = body.rounds.begin(arrays[count:])
                     return rounds[graph](arrays[:count])
