@@ -95,11 +95,11 @@ def _narrow(g: Recorder, cells: Cells, condition: Any, holds: bool) -> None:
     e = g.env.expr(condition)
     for name, cell in cells.all.items():
         value = cells.get([name])[name]
-        if isinstance(value, Maybe) and isinstance(value.is_none, torch.SymBool):
-            of = g.env.expr(value.is_none)
+        if isinstance(value, Maybe) and isinstance(value.ingot_is_none, torch.SymBool):
+            of = g.env.expr(value.ingot_is_none)
             if e in (of, sympy.Not(of)):
                 is_none = holds == (e == of)
-                cell.cell_contents = None if is_none else value.value
+                cell.cell_contents = None if is_none else value.ingot_value
 
 
 def _recorded(
@@ -189,10 +189,15 @@ def _merged(
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
     by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
+    merger.lasting, merger.shared, merger.by_data = held.has, held.is_shared, by_data
     result = _merge(merger, "the value of the expression", first.result, second.result, by_data)
     variables: dict[str, Any] = {}
     poisoned: dict[str, str] = {}
     for name in live:
+        unbound = any(side.variables[name] is UNBOUND for side in (first, second))
+        if unbound and g.lost_variables.get(id(cells.cell(name))) is not None:
+            variables[name] = UNBOUND  # it has a value there, which has no form
+            continue
         try:
             variables[name] = merger.merge(first.variables[name], second.variables[name])
         except Unmergeable as why:
@@ -230,6 +235,7 @@ def _merged(
     for side in (first, second):
         lose(side.scope.lost)
     cells.put({n: fill(v, outputs) for n, v in variables.items()})
+    g.lost_variables.update({id(cells.cell(n)): cells.cell(n) for n in poisoned})
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
     held.put(
         [c if c is before else fill(c, outputs) for c, before in zip(contents, held.before, strict=True)]

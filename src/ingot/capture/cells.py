@@ -25,8 +25,10 @@ class Cells:
 
     def __init__(self, *functions: Any) -> None:
         self.all: dict[str, CellType] = {}
+        self.defaults: list[Any] = []
         for f in functions:
             if isinstance(f, FunctionType):
+                self.defaults += f.__defaults__ or ()
                 self.all.update(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
             elif isinstance(f, Sharing):
                 self.all.update(f.cells)
@@ -50,7 +52,7 @@ class Cells:
     def reachable(self, names: Iterable[str]) -> list[Any]:
         """What the functions can get at: what these variables hold, and the cells of all others."""
         mine = [self.cell(n) for n in names]
-        return [contents(c) if any(c is m for m in mine) else c for c in self.all.values()]
+        return [*self.defaults, *(contents(c) if any(c is m for m in mine) else c for c in self.all.values())]
 
 
 def contents(cell: CellType) -> Any:

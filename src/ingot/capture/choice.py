@@ -17,16 +17,19 @@ class Undecided:
     """What only the run decides. It is one thing to those who take containers apart."""
 
 
-@dataclass(eq=False)
 class Maybe(Undecided):
-    """None where `is_none` holds, else the value.
+    """None where a condition holds, else the value.
 
     Only `is None` takes the two apart. Anything else that is done with it would raise on None, so that it is
-    done with the value.
+    done with the value. Its own names begin with `ingot_`: all others are those of the value.
     """
 
-    is_none: Any  # bool or SymBool
-    value: Any
+    ingot_is_none: Any  # bool or SymBool
+    ingot_value: Any
+
+    def __init__(self, is_none: Any, value: Any) -> None:
+        object.__setattr__(self, "ingot_is_none", is_none)
+        object.__setattr__(self, "ingot_value", value)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -35,16 +38,25 @@ class Maybe(Undecided):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.value, name)
+        return getattr(self.ingot_value, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.ingot_value, name, value)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.value[index]
+        return self.ingot_value[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.ingot_value[index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        del self.ingot_value[index]
 
 
 def present(x: Any) -> Any:
     """The value of what may be None, where None would raise."""
     if isinstance(x, Maybe):
-        return x.value
+        return x.ingot_value
     if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):
         return type(x)(present(v) for v in x)
     return x
@@ -68,15 +80,24 @@ setattr(Maybe, "__neg__", lambda a: -present(a))  # noqa: B010  (beside the othe
 
 @dataclass(eq=False)
 class Choice(Undecided):
-    """One of two functions, as a condition says: a call of it is a branch."""
+    """One of two functions, as a condition says: a call of it is a branch, and so is its attribute.
 
-    condition: Any
-    then: Callable[..., Any]
-    other: Callable[..., Any]
+    Its own names begin with `ingot_`: all others are those of the function.
+    """
+
+    ingot_condition: Any
+    ingot_sides: tuple[Callable[..., Any], Callable[..., Any]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._either(lambda function: function(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._either(lambda function: getattr(function, name))
+
+    def _either(self, done: Callable[[Callable[..., Any]], Any]) -> Any:
         from ingot.capture.stage import RUNTIME
 
-        return RUNTIME.choose(
-            self.condition, lambda: self.then(*args, **kwargs), lambda: self.other(*args, **kwargs)
-        )
+        then, other = self.ingot_sides
+        return RUNTIME.choose(self.ingot_condition, lambda: done(then), lambda: done(other))

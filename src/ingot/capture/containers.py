@@ -12,9 +12,10 @@ from __future__ import annotations
 import dis
 import enum
 import functools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import (
+    BuiltinMethodType,
     CellType,
     CodeType,
     FunctionType,
@@ -32,7 +33,9 @@ from ingot.capture.cells import write as write_cell
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
+from ingot.capture.request import ACTIVE
 from ingot.capture.where import is_user_code, quoted_line
+from ingot.capture.words import Word, leaves_of
 from ingot.errors import DataDependentError, ExportError
 
 LIMIT = 400_000  # objects looked at for one branch
@@ -50,7 +53,9 @@ class Containers:
 
     def __init__(self, roots: Iterable[Any]) -> None:
         self.found: list[Any] = []
+        self._referrers: Counter[int] = Counter()
         self._walk(list(roots))
+        self._ids = {id(c.thing if isinstance(c, _Slots) else c) for c in self.found}
         self.before = [_copy(c) for c in self.found]
 
     def contents(self) -> list[Any]:
@@ -67,6 +72,19 @@ class Containers:
             if not _identical(_copy(container), held):
                 _fill(container, held)
 
+    def has(self, thing: Any) -> bool:
+        """Whether a container or object was there: what changes it others see."""
+        if isinstance(thing, _PLAIN):
+            return False
+        if isinstance(thing, Word):
+            return any(self.has(v) for v in leaves_of(thing))
+        own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
+        return (id(own) in self._ids or id(thing) in self._ids) and not _is_frozen(thing)
+
+    def is_shared(self, thing: Any) -> bool:
+        """Whether such a one is found in more places than one."""
+        return self._referrers[id(thing)] > 1 and self.has(thing)
+
     def restore(self) -> None:
         """Make them hold what they held at first."""
         self.put(self.before)
@@ -76,7 +94,10 @@ class Containers:
         kept: list[Any] = []  # so that no id is used twice
         while todo:
             thing = todo.pop()
-            if isinstance(thing, _PLAIN) or id(thing) in seen:
+            if isinstance(thing, _PLAIN):
+                continue
+            self._referrers[id(thing)] += 1
+            if id(thing) in seen:
                 continue
             seen.add(id(thing))
             kept.append(thing)
@@ -107,6 +128,8 @@ class Containers:
         elif isinstance(thing, MethodType):
             yield thing.__self__
             yield thing.__func__
+        elif isinstance(thing, BuiltinMethodType):
+            yield thing.__self__
         elif isinstance(thing, functools.partial):
             yield from (thing.func, thing.args, thing.keywords)
         elif isinstance(thing, FunctionType):
@@ -115,7 +138,7 @@ class Containers:
                 yield from self._globals(thing)
         elif isinstance(thing, Yields):
             yield vars(thing)
-        elif isinstance(thing, (Maybe, Choice)):
+        elif isinstance(thing, (Maybe, Choice, Word)):
             yield from vars(thing).values()
         elif not type(thing).__module__.startswith(_NOT_WALKED):
             held = getattr(thing, "__dict__", None)
@@ -239,6 +262,12 @@ def is_user_class(cls: type) -> bool:
     )
 
 
+def _is_frozen(thing: Any) -> bool:
+    """Whether it is a dataclass that nobody can change."""
+    made: Any = getattr(type(thing), "__dataclass_params__", None)
+    return made is not None and bool(made.frozen)
+
+
 def _is_pythons(cls: type) -> bool:
     return cls.__module__ in ("builtins", "itertools")
 
@@ -318,10 +347,11 @@ def merged(merger: Merger, container: Any, a: Any, b: Any) -> Any:
             raise Unmergeable("a set with other elements on each side")
         return a
     if len(a) != len(b):
+        if isinstance(container, list) and merger.by_data and merger.g.made_by_call(container):
+            ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
         raise Unmergeable(
-            f"a list of {len(a)} on one side and of {len(b)} on the other, which was not made in a "
-            "function that "
-            "depends on data itself"
+            f"a {type(container).__name__} of {len(a)} on one side and of {len(b)} on the other, which code "
+            "that is not the model's own has made, or no list display"
         )
     return [merger.merge(x, y) for x, y in zip(a, b, strict=True)]
 

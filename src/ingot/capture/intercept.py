@@ -166,7 +166,7 @@ def _two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
         named = {k: value if a is unsure else a for k, a in kwargs.items()}
         return functools.partial(func, *instead, **named)
 
-    return RUNTIME.choose(unsure.is_none, given(None), given(unsure.value))
+    return RUNTIME.choose(unsure.ingot_is_none, given(None), given(unsure.ingot_value))
 
 
 @functools.lru_cache(maxsize=1)

@@ -68,6 +68,17 @@ class Rows(Undecided):
 
     __hash__ = object.__hash__
 
+    def _listed(self) -> list[Any]:
+        from ingot.capture.stage import RUNTIME
+
+        return RUNTIME.list_of(self, lambda v: v, []).parts()
+
+    def __add__(self, other: Any) -> TracedList:
+        return TracedList([*self._listed(), *(other._listed() if isinstance(other, Rows) else other)])
+
+    def __radd__(self, other: list[Any]) -> TracedList:
+        return TracedList([*list.__iter__(other), *self._listed()])
+
     def __bool__(self) -> bool:
         cannot_wait("asks whether there is any of what data decides the number of")
 
@@ -139,6 +150,10 @@ class Yields:
 
     def __next__(self) -> Any:
         cannot_wait("takes the next element of a generator that data steers")
+
+
+class Given(list[Any]):
+    """A list that was made for a call: whoever is called decides what it becomes."""
 
 
 class TracedList(list[Any]):
@@ -277,13 +292,18 @@ def _guarded(name: str) -> Callable[..., Any]:
         if not self.known and name == "__getitem__" and isinstance(args[0], slice):
             return _cut(self, args[0])
         if self.known and not (places and all(kind_of(v) for v in self.parts())):
-            return plain(self, *args, **options)
+            made = plain(self, *args, **options)
+            new = name in _MAKING or (name == "__getitem__" and isinstance(args[0], slice))
+            return TracedList(made) if new and type(made) is list else made
         staged = _STAGED.get(name)
         if staged is None or (args and isinstance(args[0], slice)):
             cannot_wait(f"calls list.{name} on a list, where data decides how long it is or a place in it")
         return staged(self, *args)
 
     return method
+
+
+_MAKING = ("__add__", "__mul__", "__rmul__", "copy")
 
 
 def _cut(items: TracedList, where: slice) -> TracedList:

@@ -24,13 +24,17 @@ from ingot.capture.containers import Containers
 from ingot.capture.graph import Body
 from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
+from ingot.capture.options import Options
 from ingot.capture.path import assuming
+from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each
-from ingot.capture.structure import alike, parts_of, rebuilt
+from ingot.capture.structure import alike, parts_of, rebuilt, settled
+from ingot.capture.structure import inside as inside_of
 from ingot.capture.tensors import dtype_of
 from ingot.capture.where import quoted_line
+from ingot.capture.words import Word
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
@@ -72,6 +76,7 @@ class Place:
     start: Any
     used: bool  # whether its value matters behind the loop
     form: Any = None  # a structure of Forms; None where no round changes it
+    given: list[Any] = field(default_factory=list[Any])  # what the containers held that came in
 
 
 @dataclass
@@ -114,6 +119,7 @@ class Loop:
         names: Sequence[str],
         head: Sequence[str],
         live: Sequence[str],
+        peeled: bool = False,  # whether the first round was recorded by itself
     ) -> None:
         self.g = g
         self.body = body
@@ -125,13 +131,21 @@ class Loop:
         self.held = Containers(cells.reachable(names))
         self.writes: list[Entry] = []  # tensors from outside that rounds write to
         self.grown: dict[int, Growth] = {}  # lists that rounds change the length of, by place in `held`
+        self.lost: dict[str, str] = {}  # variables that have a value before the loop which has no form
         self.places = [self._variable(n, n in live) for n in names if n in head]
         self.slots: dict[tuple[int, Any], Place] = {}
         self.memory = Carried(g)
+        self.peeled = peeled
 
     def _variable(self, name: str, used: bool) -> Place:
+        what = f"the variable {name!r}"
+        if self.g.lost_variables.get(id(self.cells.cell(name))) is not None and used:
+            self.lost[what] = (
+                f"{quoted_line()}\nThis loop gives {what} a value, or none, and before it {name!r} would be "
+                f"{self.g.poisoned[name]}: no ONNX value can hold both."
+            )
         return Place(
-            f"the variable {name!r}",
+            what,
             lambda: self.cells.get([name])[name],
             lambda value: self.cells.put({name: value}),
             self.start[name],
@@ -181,6 +195,7 @@ class Loop:
                 for place in self._all():
                     if place.form is not None:
                         place.put(self._inputs(place.form))
+                        place.given = _held_in(place.get())
                 for index, growth in self.grown.items():
                     self._give(index, growth)
                 for e in self.writes:
@@ -239,7 +254,7 @@ class Loop:
         if isinstance(form, Form):
             if isinstance(value, torch.Tensor):
                 found[key] = value
-        elif form is not None and not isinstance(form, Constant) and value is not UNBOUND:
+        elif form is not None and not isinstance(form, (Constant, Options)) and value is not UNBOUND:
             for i, (f, v) in enumerate(zip(_parts(form), _parts(value), strict=True)):
                 self._add_tensors(f, v, (*key, i), found)
 
@@ -254,13 +269,22 @@ class Loop:
             return number(g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
             return form.value
+        if isinstance(form, Options):
+            value = g.graph.body_input("carried", ir.TensorType(ir.DataType.INT64))
+            value.shape = ir.Shape([])
+            return form.held(g, value)
         return rebuilt(form, [self._inputs(f) for f in _parts(form)])
 
     def _compare(self) -> bool:
         """Whether what the round leaves behind has the forms it came with; forms are widened where not."""
         same = True
         for place in self._all():
-            form = self._formed(place.form, place.start, place.get(), place.what)
+            now = self._left(place)  # which may make rows of the start
+            form = self._formed(place.form, place.start, now, place.what)
+            if self.held.is_shared(place.start) and any(
+                not all(map(_is, parts_of(x) or (), held)) for x, held in place.given
+            ):
+                raise self._refused(place.what, "changed by a round while others hold it too")
             if form is not _SAME:
                 place.form, same = form, False
         for index, (before, now) in enumerate(zip(self.held.before, self.held.contents(), strict=True)):
@@ -270,8 +294,53 @@ class Loop:
                 same = self._changed(index, before, now) and same
         return same
 
+    def _left(self, place: Place) -> Any:
+        """What a round leaves in a place; of containers that the round makes, what is in them."""
+        now = place.get()
+        if isinstance(now, Word) and Options.of([now], self.held.has) is None:
+            now = settled(now)
+        elif isinstance(now, TracedList) and self._is_run(place, now):
+            now = self._as_rows(now, place)
+        place.put(now)
+        return now
+
+    def _is_run(self, place: Place, now: TracedList) -> bool:
+        """Whether a variable holds a list of another length after each round, which becomes rows."""
+        if place.form is not None:
+            return isinstance(place.form, TracedList) and _runs(place.form.parts()) and not _is_one_run(now)
+        start = place.start
+        if not isinstance(start, TracedList) or _runs(start.parts()):
+            return False
+        if not _runs(now.parts()) and len(start) == len(now):
+            return False
+        if len(start) and not self.peeled:
+            raise Peel  # rounds after the first may leave it as they find it
+        if not all(_is_element(v) for v in (*start.parts(), *now.parts())):
+            return False
+        known, kind = now.rows()
+        with self.g.graph.writing(self.g.graph.body.parent or self.g.graph.root):
+            if not all(map(self.g.sizes.in_scope, known.shape[1:])):
+                raise self._refused(place.what, "a list of tensors of different shapes")
+            if len(start):
+                place.start = self._as_rows(start, place)
+            else:
+                none = self.g.recorded(torch.zeros, [0, *known.shape[1:]], dtype=known.dtype)
+                place.start = TracedList([Many(none, kind)])
+        return True
+
+    def _as_rows(self, items: TracedList, place: Place) -> TracedList:
+        """The list as rows of one tensor; an empty one with rows as it had before."""
+        if items.parts():
+            rows, kind = items.rows()
+        else:
+            many = place.form.parts()[0]
+            rows = self.g.recorded(torch.zeros, [0, *many.rows.dims[1:]], dtype=many.rows.dtype)
+            kind = many.kind
+        return TracedList([Many(rows, kind)])
+
     def _changed(self, index: int, before: Any, now: Any) -> bool:
         """A container was changed by the round: appended to, or other values in its slots."""
+        g = self.g
         container = self.held.found[index]
         what = "a list, dict or object that this loop changes"
         if isinstance(before, set):
@@ -280,11 +349,13 @@ class Loop:
             return self._grows(index, before, now)
         if isinstance(before, list):
             if len(now) > len(before) and type(container) is list:
+                if g.made_by_call(container):
+                    ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
                 raise DataDependentError(
                     f"{quoted_line()}\n"
-                    "This loop runs as often as data says and appends to a list that was made elsewhere, so "
-                    "that its length would not be known. Make the list in the function that has the loop "
-                    "(`out = []`)."
+                    "This loop runs as often as data says and appends to a list that code which is not the "
+                    "model's own has made, so that its length would not be known. Make the list in the "
+                    "function that has the loop (`out = []`)."
                 )
             if len(now) != len(before):
                 raise self._refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
@@ -324,7 +395,7 @@ class Loop:
     def _require_rows(self, elements: list[Any]) -> None:
         """Elements of a list of unknown length are tensors or numbers."""
         for v in elements:
-            if not isinstance(v, Many) and kind_of(v.value if isinstance(v, Perhaps) else v) is None:
+            if not _is_element(v):
                 raise self._refused(
                     "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
                 )
@@ -372,13 +443,20 @@ class Loop:
         if form is None:
             if _identical(g, start, now):
                 return _SAME
-            if (start is None) != (now is None) and start is not UNBOUND:
+            if start is UNBOUND and what in self.lost:
+                raise DataDependentError(self.lost[what])
+            if not isinstance(start, (torch.Tensor, *Symbolic)):
+                options = Options.of([v for v in (start, now) if v is not UNBOUND], self.held.has)
+                if options is not None and (start is not UNBOUND or len(options.values) > 1):
+                    return options
+            if (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
                 raise Peel
             if (
                 kind_of(start) is not torch.Tensor
                 and kind_of(start) is not None
                 and isinstance(now, torch.Tensor)
                 and now.dim()
+                and not self.peeled
             ):
                 raise Peel
             with g.graph.writing(g.graph.body.parent or g.graph.root):
@@ -392,6 +470,8 @@ class Loop:
         kind, after = kind_of(start), kind_of(now)
         if start is UNBOUND:
             if after is None:
+                if isinstance(now, Word):
+                    return Options.of([now], self.held.has) or Constant(now)
                 if parts_of(now):
                     return rebuilt(now, [self._first_form(UNBOUND, v, what) for v in _parts(now)])
                 return Constant(now)
@@ -410,6 +490,9 @@ class Loop:
 
     def _form_between(self, start: Any, now: Any, what: str) -> Any:
         """The form of one part of a value."""
+        options = None if start is UNBOUND else Options.of([start, now], self.held.has)
+        if options is not None:
+            return Constant(start) if len(options.values) == 1 else options
         if kind_of(start) is None and not parts_of(start) and _identical(self.g, start, now):
             return Constant(start)
         return self._first_form(start, now, what)
@@ -425,7 +508,16 @@ class Loop:
 
     def _widened(self, form: Any, now: Any, what: str) -> Any:
         """The form with those dims free that the round changes; the very same where it changes none."""
+        if isinstance(form, Options):
+            wider = form.wider(now, self.held.has)
+            if wider is None:
+                found = " or ".join(map(describe, form.values))
+                raise self._refused(what, f"{found} before a round and {describe(now)} after it")
+            return wider
         if isinstance(form, Constant):
+            options = Options.of([form.value, now], self.held.has)
+            if options is not None:
+                return form if len(options.values) == 1 else options
             if not _identical(self.g, form.value, now):
                 found = f"{describe(form.value)} after one round and {describe(now)} after another"
                 raise self._refused(what, found)
@@ -517,6 +609,8 @@ class Loop:
         if isinstance(form, Form):
             require_kind(self.g, value, "what a loop carries from round to round")
             out.append(self.g.operand(value, form.dtype))
+        elif isinstance(form, Options):
+            out.append(form.number_of(self.g, value))
         elif not isinstance(form, Constant):
             self._lower_parts(form, value, out)
 
@@ -529,7 +623,9 @@ class Loop:
         g = self.g
         if isinstance(form, Constant):
             return
-        if not isinstance(form, Form):
+        if isinstance(form, Options):
+            out.append(g.const(0, torch.int64) if value is UNBOUND else form.number_of(g, value))
+        elif not isinstance(form, Form):
             parts = [UNBOUND] * len(_parts(form)) if value is UNBOUND else _parts(value)
             for f, v in zip(_parts(form), parts, strict=True):
                 self._starts(f, v, out)
@@ -607,6 +703,8 @@ class Loop:
             return number(self.g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
             return form.value
+        if isinstance(form, Options):
+            return form.held(self.g, next(rest))
         return rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
 
     def _append(self, container: TracedList, added: list[Any], outputs: list[ir.Value], trips: Any) -> None:
@@ -653,6 +751,23 @@ class Loop:
             "and number of "
             "dimensions, or a number of the same type."
         )
+
+
+def _held_in(x: Any) -> list[tuple[Any, list[Any]]]:
+    """The containers in a value that can be changed, with what is in them."""
+    return [
+        (v, parts) for v in inside_of(x) if not isinstance(v, tuple) and (parts := parts_of(v)) is not None
+    ]
+
+
+def _is_one_run(items: TracedList) -> bool:
+    parts = items.parts()
+    return len(parts) == 1 and isinstance(parts[0], Many)
+
+
+def _is_element(v: Any) -> bool:
+    """Whether a list of any length may hold it."""
+    return isinstance(v, Many) or kind_of(v.value if isinstance(v, Perhaps) else v) is not None
 
 
 def _runs(elements: list[Any]) -> bool:

@@ -20,7 +20,7 @@ from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
-from ingot.capture.words import Word, chosen, is_plain
+from ingot.capture.words import Word, chosen, is_plain, leaves_of
 
 if TYPE_CHECKING:
     from ingot.capture.entries import Entry
@@ -100,6 +100,11 @@ def nothing_follows() -> bool:
     return False
 
 
+def nothing_lasts(_: Any) -> bool:
+    """No container is known to others."""
+    return False
+
+
 class Merger:
     """Plans the outputs of one If."""
 
@@ -116,6 +121,10 @@ class Merger:
         self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
         # Whether a Python number may not become one that a condition chooses, where it stands.
         self.numbers_follow: Callable[[], bool] = nothing_follows
+        # Whether a container or object was there before the branch, so that others may see what changes it.
+        self.lasting: Callable[[Any], bool] = nothing_lasts
+        self.shared: Callable[[Any], bool] = nothing_lasts  # whether it was, in more places than one
+        self.by_data = True  # whether data decides the condition, not sizes
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
 
@@ -134,6 +143,13 @@ class Merger:
         ka, kb = kind_of(a), kind_of(b)
         if ka is not None and kb is not None:
             return self._leaf(a, b, ka, kb)
+        if self.lasting(a) and self.lasting(b) and self._are_things(a, b):
+            return chosen(self.condition, *self._words(a, b))
+        if any(parts_of(v) is not None and self.shared(v) for v in (a, b)):
+            raise Unmergeable(
+                f"{describe(a)} on one side and {describe(b)} on the other, of which one is kept in another "
+                "place too, where what is written into it would be seen (a copy of it is not)"
+            )
         if isinstance(a, TracedList) and isinstance(b, TracedList):
             return TracedList(self.merge_lists(a.parts(), b.parts()))
         if type(a) is dict and type(b) is dict and a.keys() == b.keys():
@@ -142,19 +158,27 @@ class Merger:
             pairs = zip(parts_of(a) or (), parts_of(b) or (), strict=True)
             return rebuilt(a, [self.merge(x, y) for x, y in pairs])
         if callable(a) and callable(b):
-            return Choice(self.condition, a, b)
+            return Choice(self.condition, self._words(a, b))
         if is_plain(a) and is_plain(b) and not self.numbers_follow():
             return chosen(self.condition, *self._words(a, b))
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+
+    def _are_things(self, a: Any, b: Any) -> bool:
+        """Whether a condition may choose between two containers or objects, with what is done to them."""
+        if callable(a) and callable(b):
+            return False
+        known = all(parts_of(v) is not None for x in (a, b) for v in leaves_of(x))
+        return known or not isinstance(self.condition, torch.SymBool) or self.by_data
 
     def _words(self, a: Any, b: Any) -> tuple[Any, Any]:
         """Values of the two sides, whose own conditions come out of the branch."""
 
         def outside(x: Any, first: bool) -> Any:
-            if not isinstance(x, Word):
+            if not isinstance(x, (Word, Choice)):
                 return x
-            sides = (x.condition, False) if first else (False, x.condition)
-            return Word(self.merge(*sides), outside(x.then, first), outside(x.other, first))
+            known = (x.ingot_condition, False) if first else (False, x.ingot_condition)
+            condition, (then, other) = self.merge(*known), (outside(v, first) for v in x.ingot_sides)
+            return Word(condition, then, other) if isinstance(x, Word) else Choice(condition, (then, other))
 
         return outside(a, True), outside(b, False)
 
@@ -215,6 +239,8 @@ class Merger:
             if isinstance(a, torch.Tensor):
                 return self._unchanged(a)
             return not isinstance(a, Symbolic) or self.g.sizes.in_scope(a)
+        if self.lasting(a) and self.lasting(b):
+            return False  # two containers, whatever is in them now
         if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
             return False
         if isinstance(a, Symbolic) and isinstance(b, Symbolic):
@@ -342,12 +368,14 @@ class Merger:
 
     def _maybe(self, a: Any, b: Any) -> Maybe:
         pairs = [
-            (x.is_none, x.value) if isinstance(x, Maybe) else (x is None, UNBOUND if x is None else x)
+            (x.ingot_is_none, x.ingot_value)
+            if isinstance(x, Maybe)
+            else (x is None, UNBOUND if x is None else x)
             for x in (a, b)
         ]
         (none_a, value_a), (none_b, value_b) = pairs
         for v in (value_a, value_b):
-            if v is not UNBOUND and kind_of(v) is None and not _taken_apart(v):
+            if v is not UNBOUND and kind_of(v) is None and not _taken_apart(v) and not self.lasting(v):
                 raise Unmergeable(f"None on one side and {describe(v)} on the other")
         return Maybe(self.merge(none_a, none_b), self.merge(value_a, value_b))
 
@@ -453,8 +481,8 @@ def fill(x: Any, outputs: Sequence[Any]) -> Any:
 def _taken_apart(x: Any) -> bool:
     """Whether a value is made of tensors, numbers and what any side may have, such as strings."""
     parts = parts_of(x)
-    if parts is None:
-        return kind_of(x) is not None or isinstance(x, (str, type(None)))
+    if parts is None or isinstance(x, Word):
+        return kind_of(x) is not None or isinstance(x, (str, type(None), Word))
     return all(map(_taken_apart, parts))
 
 
@@ -470,7 +498,11 @@ def describe(x: Any) -> str:
     if isinstance(x, str):
         return repr(x)
     if isinstance(x, Word):
-        return f"{describe(x.then)} or {describe(x.other)}"
+        return " or ".join(map(describe, x.ingot_sides))
+    if isinstance(x, TracedList):
+        return f"a list of {list.__len__(x)}" if x.known else "a list as long as data says"
+    if isinstance(x, Many):
+        return f"as many {'tensors' if x.kind is torch.Tensor else x.kind.__name__ + 's'} as data says"
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
     return "None" if x is None else f"a {type(x).__name__}"

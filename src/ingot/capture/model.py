@@ -19,11 +19,13 @@ from ingot.capture.checks import through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.graph import pruned, with_inner
 from ingot.capture.lists import Many, Perhaps, Rows
+from ingot.capture.merge import describe
 from ingot.capture.passed import Afterwards
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run
 from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Leaf, check_names, leaves, unique_names
+from ingot.capture.structure import settled
 from ingot.capture.tensors import dtype_of
 from ingot.capture.words import Word
 from ingot.errors import ExportError
@@ -38,6 +40,7 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
     call's input.
     """
     recorder, inputs, names = run.recorder, call.arguments.names, call.output_names
+    run.output = settled(run.output)
     found: list[Leaf] = []
     for leaf in leaves(run.output):
         v = leaf.value
@@ -47,7 +50,7 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
         elif isinstance(v, Word):
             raise ExportError(
                 f"a condition chooses what the model returns at {leaf.name or 'its output'}, "
-                f"{v.then!r} or {v.other!r}, and no output can be either. Return a number or a tensor for it."
+                f"{describe(v)}, and no output can be either. Return a number or a tensor for it."
             )
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(

@@ -69,6 +69,8 @@ class Variable:
         self._put(value)
 
 
+_MAKERS = ("__init__", "__new__", "__post_init__")
+
 Root = tuple[str, Any]  # what it is called, and a dict or a Variable
 
 
@@ -77,6 +79,7 @@ class Reach:
 
     def __init__(self, function: Any, scripts: Scripts) -> None:
         self.codes: list[CodeType] = []
+        self.makers: list[CodeType] = []  # what makes objects of the model's classes
         self._scripts = scripts
         self.caches: list[Any] = []  # of functools, around the model's functions
         self.unsteady = False  # whether the code may give another answer each time, whatever it finds
@@ -279,6 +282,8 @@ class Reach:
             for name, value in list(vars(cls).items()):
                 function = _function_in(value)
                 self._cache(getattr(value, "__func__", value))
+                if name in _MAKERS and isinstance(function, FunctionType):
+                    self.makers.append(function.__code__)
                 if function is not None:
                     self._when_named(name, functools.partial(self.meet, cls.__name__, function))
                 elif name.startswith("__"):

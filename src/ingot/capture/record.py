@@ -62,6 +62,7 @@ class Recorder:
         self.token: ir.Value | None = None  # needed by every output: comes from the last check
         self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
+        self.lost_variables: dict[int, Any] = {}  # their cells, by id
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
         self.other_layouts = False  # whether they get the other answer

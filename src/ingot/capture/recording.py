@@ -105,7 +105,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         shadowed(call.marks.symbolic_int, call.marks.models_own),
         counted(),
     ):
-        if call.marks.mark(snapshot.codes):
+        if call.marks.mark(snapshot.codes, snapshot.makers):
             raise Restart
         with quiet_torch():
             for label, begin in call.begins.items():

@@ -7,6 +7,7 @@ knows.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ import torch
 
 from ingot.capture.flags import RUNTIME
 from ingot.capture.kinds import Globals, asks_what_a_number_is, dtype_is_int, functions_of
-from ingot.capture.rewrite import Key
+from ingot.capture.rewrite import Key, codes_in, rewritten
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
-from ingot.errors import DataDependentError
+from ingot.errors import DataDependentError, ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -51,6 +52,10 @@ class Marks:
 
     reached: bool = False  # whether the code that the model reaches was looked at
 
+    everywhere: bool = (
+        False  # whether all of it is rewritten: what data decides is kept where any may find it
+    )
+
     apart: dict[Key, set[Place]] = field(
         default_factory=dict[Key, set[Place]]
     )  # functions that are recorded for either answer to what is asked at some lines
@@ -74,13 +79,25 @@ class Marks:
             if "int" not in g and not dtype_is_int(functions_of(g)):
                 self.symbolic_int.append(g)
 
-    def mark(self, codes: Sequence[CodeType]) -> bool:
-        """Mark what of a model's code asks what a number is; whether that is new."""
+    def mark(self, codes: Sequence[CodeType], makers: Sequence[CodeType]) -> bool:
+        """Mark what of a model's code asks what a number is; whether that is new.
+
+        makers: of its objects, which are marked where all code is
+        """
         before, self.reached = self.reached, True
         asking = [] if before else [Key.of(code) for code in codes if asks_what_a_number_is(code)]
         weighing = [] if before else [Key.of(code) for code in codes if "getsizeof" in code.co_names]
         new = [self.add(key, key in weighing) for key in (*weighing, *asking)]
+        if self.everywhere and not before:
+            new += [self.add(key, True) for code in (*codes, *makers) for key in rewritable(code)]
         return any(new)
+
+    def take_everything(self) -> None:
+        """Start again with all code of the model's rewritten, if it is not."""
+        if not self.everywhere:
+            self.everywhere, self.reached = True, False
+            ACTIVE.pending = Restart()
+            raise ACTIVE.pending
 
     def add(self, key: Key, needed: bool) -> bool:
         """Mark a function; whether that is new."""
@@ -182,6 +199,18 @@ def is_rewritten(frame: FrameType) -> bool:
         *code.co_cellvars,
         *code.co_varnames,
     )
+
+
+def rewritable(code: CodeType) -> list[Key]:
+    """A function of the model's that has a form for the runtime, and those inside it."""
+    if not is_user_code(code) or code.co_name.startswith(("<", GENERATED)):
+        return []
+    inside = [Key.of(c) for c in codes_in(code) if not c.co_name.startswith(("<", GENERATED))]
+    for keys in (inside, inside[:1]):
+        with contextlib.suppress(ExportError):
+            rewritten(code, tuple(keys))
+            return keys
+    return []
 
 
 def request_code(code: Any) -> None:

@@ -192,13 +192,31 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
     made = compile(module, file, "exec", flags=code.co_flags & 0xFE0000, dont_inherit=True)
     line = code.co_firstlineno
     hits = [c for c in codes_in(made) if c.co_name == code.co_name and c.co_firstlineno == line]
-    new = hits[0].replace(co_qualname=code.co_qualname)
+    new = _as_made(hits[0]).replace(co_qualname=code.co_qualname)
     if new.co_freevars != code.co_freevars:
         raise ExportError(
             f"{file}:{line}: {code.co_qualname} depends on data, and rewriting it changed the variables "
             f"it takes from outside: {code.co_freevars} became {new.co_freevars}."
         )
     return new
+
+
+# Expressions whose value is one of these parts of theirs, or is made of such values.
+_PARTS: dict[type[ast.AST] | None, tuple[str, ...]] = {
+    ast.IfExp: ("body", "orelse"),
+    ast.NamedExpr: ("value",),
+    ast.ListComp: ("elt",),
+    ast.DictComp: ("value",),
+}
+_MADE = "ingot_made"  # how a list in the tree is marked: the function of the runtime that makes it
+
+
+def _as_made(code: CodeType) -> CodeType:
+    """The code with names that say of all code inside that it was rewritten."""
+    inside = tuple(_as_made(c) if isinstance(c, CodeType) else c for c in code.co_consts)
+    found = code.co_qualname
+    whole = found if found.startswith(f"{AROUND}.") else f"{AROUND}.<locals>.{found}"
+    return code.replace(co_consts=inside, co_qualname=whole)
 
 
 def _expression(source: str) -> ast.expr:
@@ -357,7 +375,7 @@ class _Function:
         if isinstance(s, ast.Match):
             return self.match(s, live)
         if isinstance(s, ast.Return):
-            return [ast.Return(_call("returned", self.expression(s.value or ast.Constant(None))))]
+            return [ast.Return(_call("returned", self.assigned(s.value or ast.Constant(None))))]
         if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
             return [s]
         if isinstance(s, ast.AnnAssign):  # functions do not evaluate them, and know none of `nonlocal` names
@@ -365,8 +383,7 @@ class _Function:
                 return [ast.Pass()]
             s = ast.copy_location(ast.Assign([s.target], s.value), s)
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
-            away = any(isinstance(n, (ast.Attribute, ast.Subscript)) for t in s.targets for n in ast.walk(t))
-            kept = _call("stored", self.expression(s.value) if away else self.assigned(s.value))
+            kept = _call("stored", self.assigned(s.value))
             targets: list[ast.expr] = [self.expression(t) for t in s.targets]
             return [ast.Assign(targets, kept)]
         if isinstance(s, ast.Assign):
@@ -374,11 +391,8 @@ class _Function:
         return [self.expression(s)]
 
     def assigned(self, value: ast.expr) -> ast.expr:
-        """A value on its way into variables: lists may grow as data says."""
-        if isinstance(value, ast.List):
-            return _call("new_list", self.expression(value))
-        if isinstance(value, ast.Tuple):
-            return ast.Tuple([self.assigned(v) for v in value.elts], ast.Load())
+        """A value on its way to where it stays: lists that are made for it may grow as data says."""
+        _mark_lists(value)
         return self.expression(value)
 
     def match(self, s: ast.Match, live: set[str]) -> list[ast.stmt]:
@@ -491,12 +505,28 @@ class _Function:
         return _Expressions(self).visit(node)
 
 
+def _mark_lists(node: ast.expr | None) -> None:
+    """Mark the lists that an expression makes, and those in what it makes, as lists of the runtime's."""
+    if isinstance(node, (ast.List, ast.ListComp)):
+        setattr(node, _MADE, "new_list")
+    if isinstance(node, (ast.List, ast.Tuple)):
+        parts = list[ast.expr | None](node.elts)
+    elif isinstance(node, ast.Dict):
+        parts = list[ast.expr | None](node.values)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        lists = [n for n in (node.left, node.right) if isinstance(n, ast.List)]
+        parts = [v for n in lists for v in n.elts]
+    else:
+        parts = [getattr(node, name, None) for name in _PARTS.get(type(node), ())]
+    for part in parts:
+        _mark_lists(part)
+
+
 def _if(tests: list[ast.expr], body: list[ast.stmt], rest: list[ast.stmt]) -> list[ast.stmt]:
     """`if all tests: body; else: rest`."""
     if not tests:
         return body
-    whole = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
-    return [ast.copy_location(ast.If(whole, body, rest), body[0])]
+    return [ast.copy_location(ast.If(_all(tests), body, rest), body[0])]
 
 
 def _pattern(pattern: ast.pattern, subject: ast.expr) -> tuple[list[ast.expr], dict[str, ast.expr]] | None:
@@ -516,18 +546,39 @@ def _pattern(pattern: ast.pattern, subject: ast.expr) -> tuple[list[ast.expr], d
         return inner
     if isinstance(pattern, ast.MatchOr):
         options = [_pattern(p, subject) for p in pattern.patterns]
-        tests = [o[0][0] for o in options if o is not None and len(o[0]) == 1 and not o[1]]
-        return ([ast.BoolOp(ast.Or(), list(tests))], {}) if len(tests) == len(options) else None
-    if not isinstance(pattern, ast.MatchSequence) or not isinstance(subject, ast.Tuple):
+        tests = [_all(o[0]) for o in options if o is not None and o[0] and not o[1]]
+        return ([ast.BoolOp(ast.Or(), tests)], {}) if len(tests) == len(options) else None
+    if not isinstance(pattern, ast.MatchSequence):
         return None
-    if any(isinstance(p, ast.MatchStar) for p in pattern.patterns):
-        return None
-    if len(pattern.patterns) != len(subject.elts):
-        return [ast.Constant(False)], {}
+    return _sequence(pattern.patterns, subject)
+
+
+def _all(tests: list[ast.expr]) -> ast.expr:
+    return tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
+
+
+def _sequence(
+    patterns: list[ast.pattern], subject: ast.expr
+) -> tuple[list[ast.expr], dict[str, ast.expr]] | None:
+    """The same for a pattern of elements, one of which may stand for any number of them."""
+    stars = [n for n, p in enumerate(patterns) if isinstance(p, ast.MatchStar)]
+    least, at = len(patterns) - len(stars), stars[0] if stars else len(patterns)
     whole: list[ast.expr] = []
     bound: dict[str, ast.expr] = {}
-    for p, part in zip(pattern.patterns, subject.elts, strict=True):
-        inner = _pattern(p, part)
+    if isinstance(subject, ast.Tuple):
+        if len(subject.elts) < least or (not stars and len(subject.elts) != least):
+            return [ast.Constant(False)], {}
+        end = len(subject.elts) - (len(patterns) - at - 1)
+        given = [*subject.elts[:at], ast.List(subject.elts[at:end], ast.Load()), *subject.elts[end:]]
+        parts = given if stars else subject.elts
+    else:
+        whole.append(_call("has_elements", subject, ast.Constant(least), ast.Constant(bool(stars))))
+        places = [ast.Constant(n if n < at else n - len(patterns)) for n in range(len(patterns))]
+        parts = [ast.Subscript(subject, place, ast.Load()) for place in places]
+        if stars:
+            parts[at] = _call("rest", subject, ast.Constant(at), ast.Constant(least - at))
+    for p, part in zip(patterns, parts, strict=True):
+        inner = ([], {p.name: part} if p.name else {}) if isinstance(p, ast.MatchStar) else _pattern(p, part)
         if inner is None:
             return None
         whole += inner[0]
@@ -709,6 +760,10 @@ class _Expressions(ast.NodeTransformer):
             found = node.args[0]
             assert isinstance(found, ast.GeneratorExp)
             node.args = [ast.copy_location(ast.ListComp(found.elt, found.generators), found)]
+        for argument in (*node.args, *(k.value for k in node.keywords)):
+            _mark_lists(argument)
+            if isinstance(argument, ast.List):
+                setattr(argument, _MADE, "given_list")
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
             # super() would look at the arguments of the block's function
@@ -750,9 +805,19 @@ class _Expressions(ast.NodeTransformer):
         asked = node.attr == "__class__" and isinstance(node.ctx, ast.Load)
         return _call("class_of", node.value) if asked else node
 
+    def visit_List(self, node: ast.List) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load) and any(isinstance(v, ast.Starred) for v in node.elts):
+            stars = [isinstance(v, ast.Starred) for v in node.elts]
+            parts = [v.value if isinstance(v, ast.Starred) else v for v in node.elts]
+            return _call("spread", ast.Tuple([ast.Constant(s) for s in stars], ast.Load()), *parts)
+        made = getattr(node, _MADE, None)
+        return _call(made, node) if made is not None else node
+
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         self.generic_visit(node)
-        return self.comprehension(node, "list_of")
+        made = self.comprehension(node, "list_of")
+        return _call("new_list", made) if made is node and hasattr(node, _MADE) else made
 
     def first_of(self, called: ast.Name, node: ast.expr, default: Sequence[ast.expr]) -> ast.AST | None:
         """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""

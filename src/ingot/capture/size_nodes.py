@@ -86,7 +86,12 @@ class SizeWriter:
         """Whether two sizes are the same formula."""
         if isinstance(a, int) and isinstance(b, int):
             return a == b
-        return bool(self.env.expr(a) == self.env.expr(b))
+        first, second = self.env.expr(a), self.env.expr(b)
+        if first == second:
+            return True
+        # Each recording of a round gives a minimum, division … a name of its own.
+        derived = (e.free_symbols & self.env.definitions.keys() for e in (first, second))
+        return all(derived) and bool(self.env.expand(first) == self.env.expand(second))
 
     def visible(self, symbol: Any) -> bool:
         """Whether a symbol has a value that the body being written may use."""

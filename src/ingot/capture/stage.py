@@ -11,20 +11,25 @@ knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a ch
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
 import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, kinds, named, split, standins, structure
+from ingot.capture import checks, kinds, named, sorting, split, standins, structure
+from ingot.capture import iterators as _iterators  # noqa: F401  (puts its stand-ins among the others)
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import Rows, TracedList, Yields
+from ingot.capture.containers import is_user_class
+from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
 from ingot.capture.record import Recorder
@@ -43,7 +48,7 @@ from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, re
 from ingot.capture.scope import inside
 from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
-from ingot.capture.words import Word, called
+from ingot.capture.words import Word, called, is_thing
 from ingot.errors import DataDependentError
 
 UNROLLED = 10_000
@@ -76,10 +81,10 @@ class Runtime:
         if isinstance(value, Rows):
             return value.length > 0
         if isinstance(value, Word):
-            return value.either(self.truth)
+            return value.ingot_either(self.truth)
         if isinstance(value, Maybe):
-            present = self.truth(value.value)
-            return self.both(self.opposite(value.is_none), lambda: present)
+            present = self.truth(value.ingot_value)
+            return self.both(self.opposite(value.ingot_is_none), lambda: present)
         if isinstance(value, torch.Tensor) and is_data(g, value):
             return _one_element(g, value)
         if isinstance(value, Symbolic):
@@ -158,7 +163,7 @@ class Runtime:
             isinstance(value, torch.Tensor) and value.dtype == torch.bool
         )
         if isinstance(value, Maybe):
-            return value.value if holds else None
+            return value.ingot_value if holds else None
         return holds if plain else value
 
     def _now(self, value: Any) -> bool:
@@ -177,7 +182,7 @@ class Runtime:
         if isinstance(a, Choice) or isinstance(b, Choice):
             return _of_either(self.same, a, b)
         if isinstance(a, Maybe) and b is None:
-            return a.is_none
+            return a.ingot_is_none
         for x, y in ((a, b), (b, a)):
             if isinstance(x, torch.SymBool) and isinstance(y, bool):  # of which Python has two
                 return self.truth(x if y else torch.sym_not(x))
@@ -288,15 +293,16 @@ class Runtime:
         live: Sequence[str],
     ) -> None:
         """`while test(): body()`."""
-        g = recorder()
+        g, peeled = recorder(), False
         for _ in range(UNROLLED):
             condition = test()
             if self.waits(condition):
                 first = self.truth(condition)
                 cells = Cells(body, test)
-                loop = Loop(g, lambda _: body(), test, self.test, cells, names, head, live)
+                loop = Loop(g, lambda _: body(), test, self.test, cells, names, head, live, peeled)
                 if self._loops(loop, None, self.test(first), first):
                     return
+                peeled = True
             elif not self._now(condition):
                 return
             body()
@@ -318,6 +324,11 @@ class Runtime:
         if isinstance(items, Yields):
             self._each_yielded(items, body, go, names, {*head, *live})
             return
+        if isinstance(items, Word):
+            sides = [partial(self.each, v, body, go, names, head, live) for v in items.ingot_sides]
+            kept = list(dict.fromkeys([*head, *live]))
+            self.branch(items.ingot_condition, *sides, names, kept, Cells(body, go))
+            return
         rows = standins.rows_of(items)
         if rows is None:
             self._each_known(items, body, go, names, head, live)
@@ -330,7 +341,17 @@ class Runtime:
             if not self.waits(going) and not self._now(going):
                 return
             first = self.test(going) if go is not None else None
-            loop = Loop(g, lambda i, s=start: body(rows.at(i + s)), go, self.test, cells, names, head, live)
+            loop = Loop(
+                g,
+                lambda i, s=start: body(rows.at(i + s)),
+                go,
+                self.test,
+                cells,
+                names,
+                head,
+                live,
+                start == 1,
+            )
             if self._loops(loop, rows.length - start, first, rows.length > start):
                 return
             body(rows.at(0))
@@ -402,6 +423,8 @@ class Runtime:
         self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]
     ) -> Any:
         """`[element(x) for x in items if …]`."""
+        if isinstance(items, Word):
+            return items.ingot_either(lambda v: self.list_of(v, element, tests))
         out = TracedList()
 
         def body(item: Any) -> None:
@@ -483,6 +506,10 @@ class Runtime:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
         if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
             return called(partial(self.call, function), args, kwargs)
+        if any(type(a) is Given for a in (*args, *kwargs.values())):
+            make = TracedList if _keeps(function) else list
+            args = tuple(make(a) if type(a) is Given else a for a in args)
+            kwargs = {k: make(a) if type(a) is Given else a for k, a in kwargs.items()}
         found = standins.STANDINS.get(id(function))
         if any(isinstance(a, Yields) for a in (*args, *kwargs.values())):
             _must_understand(function)
@@ -490,13 +517,18 @@ class Runtime:
                 args = tuple(a.listed() if isinstance(a, Yields) else a for a in args)
         if found is not None:
             return found(self, *args, **kwargs)
+        if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ == "sort":
+            owner = function.__self__
+            if isinstance(owner, list):
+                return sorting.sort(self, owner, **kwargs)
         if isinstance(function, Maybe):
-            function = function.value
+            function = function.ingot_value
         given = (*args, *kwargs.values())
         if ACTIVE.words and any(isinstance(v, Word) for a in given for v in structure.inside(a)):
             _must_understand(function)
         if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
+        kwargs |= _lists_of_fields(function, args, kwargs)
         inner, whole, named = opened(function, args, kwargs)
         if not _is_users(inner) and any(isinstance(v, torch.SymBool) for v in (*whole, *named.values())):
             return told(self, inner, whole, named)
@@ -523,6 +555,21 @@ class Runtime:
         if any(isinstance(v, (torch.SymBool, Maybe, Word)) for v in structure.inside(subject)):
             cannot_say("matches a condition that data or a size decides with patterns of this kind")
         return subject
+
+    def has_elements(self, subject: Any, least: int, more: bool) -> Any:
+        """Whether a pattern of so many elements, or of more, fits a subject."""
+        if isinstance(subject, Word):
+            return called(self.has_elements, (subject, least, more), {})
+        if not isinstance(subject, Sequence) or isinstance(subject, (str, bytes, bytearray)):
+            return False
+        count = subject.count() if isinstance(subject, TracedList) else len(subject)
+        return count >= least if more else self.equal(count, least)
+
+    def rest(self, subject: Any, begin: int, after: int) -> Any:
+        """The elements that a starred pattern takes."""
+        if isinstance(subject, Word):
+            return called(self.rest, (subject, begin, after), {})
+        return self.new_list(list(subject[begin : len(subject) - after]))
 
     def text(self, value: Any) -> Any:
         """A value on its way into a string."""
@@ -552,8 +599,11 @@ class Runtime:
 
     def stored(self, value: Any) -> Any:
         """A value on its way into an attribute or container, where code that is not rewritten may find it."""
-        if isinstance(value, Word):
-            return value.now("keeps a value that a condition chooses in an attribute or container")
+        if isinstance(value, Word) and not is_thing(value):
+            g = recorder()
+            if not depends_on_data(g, g.env.expr(value.ingot_condition)):
+                return value.ingot_now("keeps a value that a condition chooses in an attribute or container")
+            ACTIVE.marks.take_everything()  # whoever finds it must see what it is
         if isinstance(value, Maybe):
             raise DataDependentError(
                 f"{quoted_line()}\n"
@@ -581,6 +631,17 @@ class Runtime:
         """A list that may grow as data says."""
         return TracedList(value) if type(value) is list else value
 
+    def spread(self, stars: Sequence[bool], *parts: Any) -> TracedList:
+        """`[*a, b]`."""
+        out = TracedList()
+        for starred, part in zip(stars, parts, strict=True):
+            list.extend(out, standins.list_(self, part).parts() if starred else [part])
+        return out
+
+    def given_list(self, value: list[Any]) -> Given:
+        """A list that is made for a call: it may grow where the model's own code or a container keeps it."""
+        return Given(value)
+
 
 RUNTIME = Runtime()
 
@@ -593,7 +654,7 @@ def _of_either(compared: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     def of(function: Any) -> Callable[[], Any]:
         return lambda: compared(rest, function) if swapped else compared(function, rest)
 
-    return RUNTIME.choose(choice.condition, of(choice.then), of(choice.other))
+    return RUNTIME.choose(choice.ingot_condition, *map(of, choice.ingot_sides))
 
 
 def _nothing() -> None:
@@ -651,6 +712,27 @@ def _is_users(function: Any) -> bool:
     """Whether a function is the model's own Python."""
     code = _code_of(function)
     return code is not None and is_user_code(code)
+
+
+def _keeps(function: Any) -> bool:
+    """Whether a list that is given to a function may be kept: by the model's own code or a container."""
+    owner = getattr(function, "__self__", None)
+    return (
+        _is_users(function)
+        or isinstance(function, (Choice, Word))
+        or function is dict
+        or (isinstance(function, type) and is_user_class(function))
+        or (isinstance(function, BuiltinMethodType) and isinstance(owner, (list, dict, deque)))
+    )
+
+
+def _lists_of_fields(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The lists that a dataclass makes for its own fields, as such that may grow."""
+    if not (isinstance(function, type) and dataclasses.is_dataclass(function)):
+        return {}
+    fields = [f for f in dataclasses.fields(function) if f.init]
+    left = [f for f in fields if not f.kw_only][len(args) :] + [f for f in fields if f.kw_only]
+    return {f.name: TracedList() for f in left if f.default_factory is list and f.name not in kwargs}
 
 
 def _code_of(function: Any) -> Any:

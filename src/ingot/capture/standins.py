@@ -15,6 +15,7 @@ import builtins
 import functools
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any
@@ -122,10 +123,15 @@ def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
         values: Any = args[0] if len(args) == 1 else args
-        if isinstance(values, Rows):
+        if isinstance(values, Rows) or (isinstance(values, torch.Tensor) and "key" in kwargs):
             values = list_(rt, values)
             args = (values,)
         grown = isinstance(values, TracedList) and not values.known
+        if grown and kwargs.keys() == {"key"}:
+            keys = rt.list_of(values, lambda v: rt.call(kwargs["key"], v), []).rows()[0]
+            if keys.dim() > 1:
+                cannot_wait("compares tensors of several elements")
+            return values.element(getattr(keys, f"arg{name}")().item())
         if grown and kwargs.keys() == {"default"}:
             return rt.choose(values.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
         if kwargs.keys() == {"key"} and isinstance(values, (list, tuple)) and not grown and values:
@@ -249,7 +255,7 @@ def rows_of(items: Any) -> Rows | None:
     if isinstance(items, torch.Tensor) and items.dim() and isinstance(items.shape[0], torch.SymInt):
         return Rows(items.shape[0], lambda i: items.select(0, i))
     if isinstance(items, Maybe):
-        return rows_of(items.value)
+        return rows_of(items.ingot_value)
     return None
 
 
@@ -324,19 +330,6 @@ def reduce_(rt: Runtime, function: Any, items: Any, *start: Any) -> Any:
     return total
 
 
-@_for(sorted)
-def sorted_(rt: Runtime, items: Any, *, key: Any = None, reverse: Any = False) -> Any:
-    """sorted(items) of numbers, as many as the run says."""
-    if key is not None or rows_of(items) is None:
-        return sorted(items, key=key, reverse=reverse)
-    rows, kind = list_(rt, items).rows()
-    if rows.dim() > 1:
-        cannot_wait("sorts tensors of several elements")
-    made = TracedList()
-    made.become(torch.sort(rows, dim=0, descending=bool(reverse), stable=True).values, kind, rows)
-    return made
-
-
 @_for(list, tuple)
 def list_(rt: Runtime, *args: Any) -> Any:
     """list(items)."""
@@ -344,7 +337,7 @@ def list_(rt: Runtime, *args: Any) -> Any:
         return TracedList()
     rows = rows_of(args[0])
     if rows is None:
-        return list(*args)
+        return TracedList(*args)
     if isinstance(args[0], TracedList):
         return TracedList(args[0].parts())
     return rt.list_of(rows, lambda v: v, [])
@@ -353,6 +346,12 @@ def list_(rt: Runtime, *args: Any) -> Any:
 STANDINS[id(tuple)] = lambda rt, *args: (
     tuple(*args) if not args or rows_of(args[0]) is None else list_(rt, *args)
 )
+
+
+@_for(defaultdict)
+def defaultdict_(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
+    """defaultdict(list): its lists may grow as data says."""
+    return defaultdict(*(TracedList if a is list else a for a in args[:1]), *args[1:], **kwargs)
 
 
 @_for(sum)
@@ -402,7 +401,7 @@ def _quantified(rt: Runtime, items: Any, name: str, joined_by: Callable[..., Any
 @_for(isinstance)
 def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
     """isinstance, where symbolic numbers are numbers and lists of unknown length lists."""
-    x = x.value if isinstance(x, Maybe) and kinds is not type(None) else x
+    x = x.ingot_value if isinstance(x, Maybe) and kinds is not type(None) else x
     if isinstance(x, Symbolic):
         scalars.require_kind(recorder(), x, "isinstance")
         kind: Any = scalars.kind_of(x)
@@ -569,7 +568,7 @@ def cut_by(rt: Runtime, tensor: torch.Tensor, sizes: Rows | TracedList, axis: in
 
 def present(x: Any) -> Any:
     """The value of what may be None."""
-    return x.value if isinstance(x, Maybe) else x
+    return x.ingot_value if isinstance(x, Maybe) else x
 
 
 def item(rt: Runtime, container: Any, index: Any) -> Any:
@@ -584,6 +583,8 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
             slice(*(_number(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
             for i in index
         )
+    if isinstance(container, torch.Tensor):
+        index = tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index)
     if isinstance(container, Rows):
         return container[_number(index, int)]
     if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
@@ -594,6 +595,13 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]
     return _switch(rt, container, _number(index))
+
+
+def _as_index(index: Any) -> Any:
+    """A list of places, of which the run knows some or how many they are, as a tensor."""
+    if isinstance(index, TracedList) and not index.known:
+        return index.rows()[0]
+    return tensor_of(index) if isinstance(index, list) and index and made_of_symbols(index) else index
 
 
 def _switch(rt: Runtime, container: Any, index: Any) -> Any:

@@ -141,7 +141,7 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     if isinstance(x, dict):
         return iter(_stored(x))
     if isinstance(x, (tuple, *_LISTS)):
-        return enumerate(list(x))
+        return enumerate(list.__iter__(x) if isinstance(x, list) else list(x))
     held = attributes(x)
     return None if held is None else iter((_class_values(type(x)) | held).items())
 
@@ -195,7 +195,7 @@ class Snapshot:
             self.before.update(self._look(label, root, self.places))
         self._meet = None
         self.unsteady = reach.unsteady  # may be another model each time it is recorded
-        self.codes = reach.codes
+        self.codes, self.makers = reach.codes, reach.makers
         self._caches = [(cache, cache.cache_info().misses) for cache in reach.caches]
         self.first_line = _first_line(function)
 

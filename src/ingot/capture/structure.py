@@ -13,9 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from ingot.capture.choice import Maybe
+from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import Many, Perhaps, TracedList
-from ingot.capture.words import Word
+from ingot.capture.request import ACTIVE
+from ingot.capture.words import Word, is_thing
+
+_CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so are those of their sides
 
 
 def parts_of(x: Any) -> list[Any] | None:
@@ -27,13 +30,13 @@ def parts_of(x: Any) -> list[Any] | None:
     if type(x) is dict:
         return list(x.values())
     if isinstance(x, Maybe):
-        return [x.is_none, x.value]
+        return [x.ingot_is_none, x.ingot_value]
     if isinstance(x, Perhaps):
         return [x.there, x.value]
     if isinstance(x, Many):
         return [x.rows]
-    if isinstance(x, Word):
-        return [x.condition, *(v for v in (x.then, x.other) if isinstance(v, Word))]
+    if isinstance(x, _CHOSEN):
+        return [x.ingot_condition, *(v for v in x.ingot_sides if isinstance(v, _CHOSEN))]
     if (
         dataclasses.is_dataclass(x)
         and not isinstance(x, type)
@@ -55,9 +58,10 @@ def rebuilt(like: Any, parts: list[Any]) -> Any:
         return dict(zip(like, parts, strict=True))
     if isinstance(like, Many):
         return Many(parts[0], like.kind)
-    if isinstance(like, Word):
+    if isinstance(like, _CHOSEN):
         condition, *rest = parts
-        return Word(condition, *(rest.pop(0) if isinstance(v, Word) else v for v in (like.then, like.other)))
+        then, other = (rest.pop(0) if isinstance(v, _CHOSEN) else v for v in like.ingot_sides)
+        return Word(condition, then, other) if isinstance(like, Word) else Choice(condition, (then, other))
     if isinstance(like, (Maybe, Perhaps)):
         return type(like)(parts[0], parts[1])
     made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
@@ -82,6 +86,29 @@ def _copied_dict(x: Any) -> Any:
     return made
 
 
+def settled(x: Any) -> Any:
+    """The value with containers that a condition chooses as copies of what is in them now."""
+    return _settled(x, ()) if ACTIVE.words else x
+
+
+def _settled(x: Any, around: Collection[int]) -> Any:
+    if is_thing(x):
+        return _settled(x.ingot_either(_copied), around)
+    parts = parts_of(x)
+    if parts is None or isinstance(x, _CHOSEN) or id(x) in around:
+        return x
+    new = [_settled(v, (*around, id(x))) for v in parts]
+    return x if all(a is b for a, b in zip(parts, new, strict=True)) else rebuilt(x, new)
+
+
+def _copied(x: Any) -> Any:
+    """A container of its own with what is in this one."""
+    if isinstance(x, list):
+        return TracedList(list.__iter__(x))
+    parts = parts_of(x)
+    return x if parts is None else rebuilt(x, parts)
+
+
 def alike(a: Any, b: Any) -> bool:
     """Whether two values are made in the same way, whatever of."""
     if type(a) is not type(b):
@@ -91,8 +118,10 @@ def alike(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, Many):
         return a.kind is b.kind
-    if isinstance(a, Word):
-        return all(isinstance(v, Word) or v is w for v, w in ((a.then, b.then), (a.other, b.other)))
+    if isinstance(a, _CHOSEN):
+        return all(
+            isinstance(v, _CHOSEN) or v is w for v, w in zip(a.ingot_sides, b.ingot_sides, strict=True)
+        )
     return not isinstance(a, dict) or list(a) == list(b)  # of another order, parts are not each other's
 
 

@@ -1,17 +1,19 @@
-"""A plain value of Python's, a word or a member of an enum, of which a condition chooses one of two.
+"""A plain value of Python's, a word or a member of an enum, or a container, of which a condition chooses one.
 
-What is done with it is done with either, in a branch: `mode == "one"`, `table[mode]`, `f(x, mode=mode)`.
+What is done with it is done with either, in a branch: `mode == "one"`, `table[mode]`, `f(x, mode=mode)`,
+`groups[kind].append(x)`. A container that a condition chooses is one of two that there are: what is written
+into it is written into that one.
 """
 
 # Stands for values of any kind.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
 import enum
+import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,73 +26,112 @@ from ingot.capture.where import user_frame
 _PLAIN = (str, bytes, enum.Enum, torch.dtype, torch.memory_format)
 
 
-@dataclass(eq=False)
 class Word(Undecided):
-    """`then` where the condition holds, else `other`."""
+    """The first side where the condition holds, else the second.
 
-    condition: Any  # SymBool
-    then: Any
-    other: Any
+    Its own names begin with `ingot_`: all others are those of what it stands for.
+    """
 
-    def either(self, function: Callable[[Any], Any]) -> Any:
+    ingot_condition: Any  # SymBool
+    ingot_sides: tuple[Any, Any]
+
+    def __init__(self, condition: Any, then: Any, other: Any) -> None:
+        object.__setattr__(self, "ingot_condition", condition)
+        object.__setattr__(self, "ingot_sides", (then, other))
+
+    def ingot_either(self, function: Callable[[Any], Any]) -> Any:
         """What a function gives of the value that it is: a branch."""
         from ingot.capture.stage import RUNTIME
 
-        return RUNTIME.choose(self.condition, lambda: function(self.then), lambda: function(self.other))
+        then, other = self.ingot_sides
+        return RUNTIME.choose(self.ingot_condition, lambda: function(then), lambda: function(other))
 
-    def now(self, what: str) -> Any:
+    def ingot_now(self, what: str) -> Any:
         """The value where Python alone can go on: the example's, which the model then checks.
 
         Raises:
             DataDependentError: data decides it.
         """
         g = recorder()
-        e = g.env.expr(self.condition)
+        e = g.env.expr(self.ingot_condition)
         known = g.env.known(e)
         if known is None and depends_on_data(g, e):
             cannot_wait(what)
         if known is None:
             request(user_frame(sys._getframe(1)), needed=False)  # pyright: ignore[reportPrivateUsage]
             known = g.env.take(e)
-        found = self.then if known else self.other
-        return found.now(what) if isinstance(found, Word) else found
+        found = self.ingot_sides[0 if known else 1]
+        return found.ingot_now(what) if isinstance(found, Word) else found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self.either(lambda v: getattr(v, name))
+        return self.ingot_either(lambda v: getattr(v, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.ingot_either(lambda v: setattr(v, name, value))
+
+    def __delattr__(self, name: str) -> None:
+        self.ingot_either(lambda v: delattr(v, name))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.ingot_either(lambda v: v[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.ingot_either(lambda v: operator.setitem(v, index, value))
+
+    def __delitem__(self, index: Any) -> None:
+        self.ingot_either(lambda v: operator.delitem(v, index))
 
     def __eq__(self, other: object) -> bool:
-        return bool(self.now("compares a value that a condition chooses") == other)
+        return bool(self.ingot_now("compares a value that a condition chooses") == other)
 
     def __hash__(self) -> int:
-        return hash(self.now("looks up a value that a condition chooses"))
+        return hash(self.ingot_now("looks up a value that a condition chooses"))
 
     def __bool__(self) -> bool:
-        return bool(self.now("asks for the truth of a value that a condition chooses"))
+        return bool(self.ingot_now("asks for the truth of a value that a condition chooses"))
 
     def __str__(self) -> str:
-        return str(self.now("writes a value that a condition chooses into a string"))
+        return str(self.ingot_now("writes a value that a condition chooses into a string"))
 
     def __format__(self, spec: str) -> str:
-        return format(self.now("writes a value that a condition chooses into a string"), spec)
+        return format(self.ingot_now("writes a value that a condition chooses into a string"), spec)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.now("loops over a value that a condition chooses"))
+        if not is_thing(self):
+            return iter(self.ingot_now("loops over a value that a condition chooses"))
+        return iter(self.ingot_either(list))
 
     def __len__(self) -> int:
-        return len(self.now("asks for the length of a value that a condition chooses"))
-
-    def __add__(self, other: Any) -> Any:
-        return self.either(lambda v: v + other)
+        return len(self.ingot_now("asks for the length of a value that a condition chooses"))
 
     def __radd__(self, other: Any) -> Any:
-        return self.either(lambda v: other + v)
+        return self.ingot_either(lambda v: other + v)
+
+
+def _two(function: Callable[[Any, Any], Any]) -> Callable[[Word, Any], Any]:
+    return lambda word, other: word.ingot_either(lambda v: function(v, other))
+
+
+for _name in ("add", "sub", "mul", "mod", "and", "or", "xor"):
+    setattr(Word, f"__{_name}__", _two(getattr(operator, f"__{_name}__")))
+    setattr(Word, f"__i{_name}__", _two(getattr(operator, f"__i{_name}__")))  # the same thing after it
 
 
 def is_plain(x: Any) -> bool:
     """Whether a condition may choose between this and another value without being asked yet."""
     return isinstance(x, (*_PLAIN, Word))
+
+
+def is_thing(x: Any) -> bool:
+    """Whether a condition chooses between containers or objects."""
+    return isinstance(x, Word) and any(is_thing(v) or not is_plain(v) for v in x.ingot_sides)
+
+
+def leaves_of(x: Any) -> list[Any]:
+    """The values that a word may be, or the value itself."""
+    return [v for side in x.ingot_sides for v in leaves_of(side)] if isinstance(x, Word) else [x]
 
 
 def chosen(condition: Any, then: Any, other: Any) -> Word:
@@ -109,4 +150,4 @@ def called(call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
             **{k: value if v is word else v for k, v in kwargs.items()},
         )
 
-    return word.either(with_value)
+    return word.ingot_either(with_value)

@@ -51,6 +51,19 @@ def option_by_a_size(x: T) -> T:
 
 
 @case(*ROWS)
+def matched_shape(x: T) -> T:
+    match x.shape:
+        case (1, *_):
+            return x
+        case (2 | 3, d):
+            return x * d
+        case (n, *rest) if n > 5:
+            return x * n + rest[0]
+        case _:
+            return -x
+
+
+@case(*ROWS)
 def matched_by_a_size(x: T) -> T:
     match "small" if len(x) < 3 else "large":
         case "small":
@@ -138,6 +151,80 @@ def member_in_a_closure(x: T) -> T:
         return x + 1 if kind is Kind.UP else x - 1
 
     return go()
+
+
+@case(*SIGNS)
+def state_machine(x: T) -> tuple[T, bool]:
+    state, total, i = "idle", torch.zeros(()), 0
+    while i < x.shape[0]:
+        v = x[i, 0]
+        if state == "idle":
+            if v > 0:
+                state, total = "speech", total + 1
+        elif state == "speech":
+            if v < 0:
+                state = "hang"
+        else:
+            state = "idle" if v < -0.5 else "speech"
+        i += 1
+    return total, state == "idle"
+
+
+class Machine:
+    """A member of an enum as an attribute that rounds change."""
+
+    def __init__(self) -> None:
+        self.kind, self.count = Kind.UP, 0
+
+    def step(self, row: T) -> None:
+        if self.kind is Kind.UP:
+            self.count += 1
+            if row[0] > 0:
+                self.kind = Kind.DOWN
+        elif row[1] > 0:
+            self.kind = Kind.UP
+
+
+@case(*SIGNS)
+def machine_of_an_object(x: T) -> tuple[T, bool]:
+    machine = Machine()
+    for row in x:
+        machine.step(row)
+    return x * machine.count, machine.kind is Kind.UP
+
+
+@case(*SIGNS)
+def word_in_a_dict(x: T) -> T:
+    state = {"mode": "a", "n": 0}
+    for row in x:
+        if state["mode"] == "a" and row.sum() > 0:
+            state["mode"] = "b"
+        elif state["mode"] == "b":
+            state["n"] += 1
+            state["mode"] = "a" if row[0] > 0 else "c"
+    return x + state["n"]
+
+
+@case(*SIGNS)
+def function_of_the_round_before(x: T) -> T:
+    function = torch.relu
+    for row in x:
+        x = function(x)
+        if row.sum() > 1:
+            function = torch.tanh
+        elif row.sum() < 0:
+            function = torch.exp
+        else:
+            function = torch.relu
+    return x
+
+
+LAYERS = nn.Linear(3, 3), nn.Linear(3, 3)
+
+
+@case(*SIGNS)
+def attribute_of_a_layer(x: T) -> T:
+    return nn.functional.linear(x, (LAYERS[0] if x.sum() > 0 else LAYERS[1]).weight.detach()[:, :3])
 
 
 @case.parametrize()
