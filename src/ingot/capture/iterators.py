@@ -25,18 +25,27 @@ def _rows(rt: Runtime, items: Any) -> Rows:
     return Rows(len(known), lambda i: item(rt, known, i)) if found is None else found
 
 
-def _standin(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], None]:
+_FORMS: dict[Any, Callable[..., Any]] = {}
+
+
+def _standin(plain: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Stands in where the run says how many there are, and the form of the call has one."""
 
-    def register(made: Callable[..., Any]) -> None:
+    def note(made: Callable[..., Any]) -> Callable[..., Any]:
         def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
             waits = any(rows_of(a) is not None for a in args)
             found = made(rt, *args, **kwargs) if waits else None
             return plain(*args, **kwargs) if found is None else found
 
-        STANDINS[id(plain)] = standin
+        _FORMS[plain] = standin
+        return made
 
-    return register
+    return note
+
+
+def register() -> None:
+    """Put these among the stand-ins."""
+    STANDINS.update({id(plain): standin for plain, standin in _FORMS.items()})
 
 
 @_standin(itertools.product)

@@ -59,10 +59,10 @@ class Options:
     def held(self, g: Recorder, value: ir.Value) -> Any:
         """What a variable holds whose number is this."""
         made = number(g, value, int, 0)
-        whole = self.values[-1]
-        for n in range(len(self.values) - 2, -1, -1):
-            then: Any = self.values[n]
-            whole = Choice(made == n, (then, whole)) if _is_function(then) else chosen(made == n, then, whole)
+        whole: Any = self.values[-1]
+        for n, then in reversed(list(enumerate(self.values[:-1]))):
+            sides: Any = then, whole
+            whole = Choice(made == n, sides) if _is_function(then) else chosen(made == n, *sides)
         return whole
 
 

@@ -202,7 +202,7 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
 
 
 # Expressions whose value is one of these parts of theirs, or is made of such values.
-_PARTS: dict[type[ast.AST] | None, tuple[str, ...]] = {
+_PARTS: dict[type[ast.expr], tuple[str, ...]] = {
     ast.IfExp: ("body", "orelse"),
     ast.NamedExpr: ("value",),
     ast.ListComp: ("elt",),
@@ -507,17 +507,20 @@ class _Function:
 
 def _mark_lists(node: ast.expr | None) -> None:
     """Mark the lists that an expression makes, and those in what it makes, as lists of the runtime's."""
+    if node is None:
+        return
     if isinstance(node, (ast.List, ast.ListComp)):
         setattr(node, _MADE, "new_list")
+    parts: list[ast.expr | None]
     if isinstance(node, (ast.List, ast.Tuple)):
-        parts = list[ast.expr | None](node.elts)
+        parts = [*node.elts]
     elif isinstance(node, ast.Dict):
-        parts = list[ast.expr | None](node.values)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        parts = [*node.values]
+    elif isinstance(node, ast.BinOp):
         lists = [n for n in (node.left, node.right) if isinstance(n, ast.List)]
-        parts = [v for n in lists for v in n.elts]
+        parts = [v for n in lists for v in n.elts] if isinstance(node.op, ast.Mult) else []
     else:
-        parts = [getattr(node, name, None) for name in _PARTS.get(type(node), ())]
+        parts = [getattr(node, part, None) for part in _PARTS.get(type(node), ())]
     for part in parts:
         _mark_lists(part)
 
@@ -565,6 +568,7 @@ def _sequence(
     least, at = len(patterns) - len(stars), stars[0] if stars else len(patterns)
     whole: list[ast.expr] = []
     bound: dict[str, ast.expr] = {}
+    parts: list[ast.expr]
     if isinstance(subject, ast.Tuple):
         if len(subject.elts) < least or (not stars and len(subject.elts) != least):
             return [ast.Constant(False)], {}
@@ -578,7 +582,10 @@ def _sequence(
         if stars:
             parts[at] = _call("rest", subject, ast.Constant(at), ast.Constant(least - at))
     for p, part in zip(patterns, parts, strict=True):
-        inner = ([], {p.name: part} if p.name else {}) if isinstance(p, ast.MatchStar) else _pattern(p, part)
+        if isinstance(p, ast.MatchStar):
+            bound |= {p.name: part} if p.name else {}
+            continue
+        inner = _pattern(p, part)
         if inner is None:
             return None
         whole += inner[0]
@@ -817,7 +824,7 @@ class _Expressions(ast.NodeTransformer):
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         self.generic_visit(node)
         made = self.comprehension(node, "list_of")
-        return _call("new_list", made) if made is node and hasattr(node, _MADE) else made
+        return _call("new_list", node) if made is node and hasattr(node, _MADE) else made
 
     def first_of(self, called: ast.Name, node: ast.expr, default: Sequence[ast.expr]) -> ast.AST | None:
         """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""

@@ -13,7 +13,7 @@ import torch
 
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
-from ingot.capture.scalars import Symbolic, is_data, kind_of
+from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of
 from ingot.capture.standins import STANDINS, list_, rows_of, tensor_of
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def _picked(rt: Runtime, values: list[Any], order: torch.Tensor) -> list[Any]:
         return values
     if kinds == {torch.Tensor} and _are_alike(values):
         return list(torch.stack(values).index_select(0, order).unbind(0))
-    if len(kinds) == 1 and kinds & {int, float, bool}:
-        dtype = {int: torch.int64, float: torch.float64, bool: torch.bool}[kinds.pop()]
-        moved = tensor_of(values, dtype).index_select(0, order)
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    if kind in DTYPE:
+        moved = tensor_of(values, DTYPE[kind]).index_select(0, order)
         return [moved.select(0, n).item() for n in range(len(values))]
     return [rt.item(values, order.select(0, n)) for n in range(len(values))]
 

@@ -23,8 +23,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, kinds, named, sorting, split, standins, structure
-from ingot.capture import iterators as _iterators  # noqa: F401  (puts its stand-ins among the others)
+from ingot.capture import checks, iterators, kinds, named, sorting, split, standins, structure
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -51,6 +50,7 @@ from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, r
 from ingot.capture.words import Word, called, is_thing
 from ingot.errors import DataDependentError
 
+iterators.register()
 UNROLLED = 10_000
 _KEPT = range(-5, 257)  # integers of which Python has one object each
 
@@ -327,7 +327,7 @@ class Runtime:
         if isinstance(items, Word):
             sides = [partial(self.each, v, body, go, names, head, live) for v in items.ingot_sides]
             kept = list(dict.fromkeys([*head, *live]))
-            self.branch(items.ingot_condition, *sides, names, kept, Cells(body, go))
+            self.branch(items.ingot_condition, sides[0], sides[1], names, kept, Cells(body, go))
             return
         rows = standins.rows_of(items)
         if rows is None:
@@ -654,7 +654,8 @@ def _of_either(compared: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     def of(function: Any) -> Callable[[], Any]:
         return lambda: compared(rest, function) if swapped else compared(function, rest)
 
-    return RUNTIME.choose(choice.ingot_condition, *map(of, choice.ingot_sides))
+    then, other = map(of, choice.ingot_sides)
+    return RUNTIME.choose(choice.ingot_condition, then, other)
 
 
 def _nothing() -> None:

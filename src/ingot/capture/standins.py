@@ -131,9 +131,11 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
             keys = rt.list_of(values, lambda v: rt.call(kwargs["key"], v), []).rows()[0]
             if keys.dim() > 1:
                 cannot_wait("compares tensors of several elements")
-            return values.element(getattr(keys, f"arg{name}")().item())
+            listed: Any = values
+            return listed.element(getattr(keys, f"arg{name}")().item())
         if grown and kwargs.keys() == {"default"}:
-            return rt.choose(values.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
+            listed: Any = values
+            return rt.choose(listed.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
         if kwargs.keys() == {"key"} and isinstance(values, (list, tuple)) and not grown and values:
             return _best_by(rt, list(values), kwargs["key"], name)
         if kwargs or isinstance(values, (str, dict)):
