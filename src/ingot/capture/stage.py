@@ -211,6 +211,10 @@ class Runtime:
             return called(self.contains, (container, value), {})
         if isinstance(container, torch.Tensor) and is_data(recorder(), container):
             return self.truth((container == value).any())
+        if isinstance(container, TracedList) and not container.known:
+            rows, kind = container.rows()
+            if kind is not torch.Tensor:
+                return self.truth((rows == value).any())
         known = isinstance(container, (list, tuple, set, frozenset, dict, range))
         waits = isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value)
         if known and (waits or standins.made_of_symbols(value)):

@@ -159,6 +159,18 @@ def sliding(x: T) -> Any:
     return tot
 
 
+@case(*EIGHT)
+def seen_before(x: T) -> Any:
+    seen = []
+    for r in x:
+        k = int(r.argmax())
+        if k in seen:
+            x = x + 1
+        else:
+            seen.append(k)
+    return x, len(seen)
+
+
 @case.parametrize()
 def test_grown(case: Case) -> None:
     """Their lengths are eager's."""
