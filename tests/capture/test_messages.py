@@ -245,8 +245,26 @@ def test_a_list_of_data_for_a_list_of_numbers() -> None:
     """Parts whose lengths data lists are a list as long as data says, which no output is: no sizes are to
     blame.
     """
-    with pytest.raises(ingot.DataDependentError, match="a list as long as data says") as caught:
+    with pytest.raises(ingot.DataDependentError, match="a list that is as long as data says") as caught:
         ingot.export(
             lambda x, n: [p.sum() for p in x.split(n.tolist())], (torch.ones(5), torch.tensor([2, 3]))
         )
     assert "static" not in str(caught.value)
+
+
+def test_a_returned_list_of_data_is_said_with_the_line_that_returns_it() -> None:
+    """Where a helper fills the list, the model's own `return` is named, and no line of torch's or Ingot's."""
+
+    def positive(x: torch.Tensor) -> list[torch.Tensor]:
+        return [row for row in x if row.sum() > 0]
+
+    class Detector(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            kept = positive(x)
+            return {"all": x, "kept": kept}
+
+    with pytest.raises(ingot.DataDependentError, match="as many outputs in every run") as caught:
+        ingot.export(Detector(), (torch.randn(5, 3),))
+    place, *_ = str(caught.value).splitlines()
+    assert Path(__file__).name in place, place
+    assert place.endswith('return {"all": x, "kept": kept}'), place

@@ -63,7 +63,7 @@ def _transpose(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return g.op("Transpose", value, perm=perm) if value_rank >= 2 else value
 
 
-def _from_start(g: Recorder, place: Any, length: Any, part: bool = False) -> Any:
+def from_start(g: Recorder, place: Any, length: Any, part: bool = False) -> Any:
     """A place along an axis, from the beginning: one below 0 counts from the end.
 
     part: where a slice begins, which may be before the first element or behind the last
@@ -116,7 +116,7 @@ def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     if isinstance(start, ir.Value):  # of either sign, and outside of the axis for some inputs
         at = g.op("Reshape", start, g.const([1, 1]))
         return _scattered(g, parent, dim, at, g.op("Unsqueeze", value, g.const([dim])))
-    start = _from_start(g, start, parent.tensor.shape[dim])
+    start = from_start(g, start, parent.tensor.shape[dim])
     return _between(g, parent, dim, start, 1, g.op("Unsqueeze", value, g.const([dim])))
 
 
@@ -125,7 +125,7 @@ def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     dim = _argument(view, 1, "dim", 0) % parent.tensor.dim()
     start, step = _argument(view, 2, "start"), _argument(view, 4, "step", 1)
     length = parent.tensor.shape[dim]
-    start = _from_start(g, 0 if start is None else start, length, part=True)
+    start = from_start(g, 0 if start is None else start, length, part=True)
     if step == 1:
         return _between(g, parent, dim, start, e.tensor.shape[dim], value)
     count = g.sizes.scalar(e.tensor.shape[dim])
@@ -161,7 +161,7 @@ def _piece(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 def _narrow(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     parent = view.parent
     dim = view.args[1] % parent.tensor.dim()
-    start = _from_start(g, view.args[2], parent.tensor.shape[dim])
+    start = from_start(g, view.args[2], parent.tensor.shape[dim])
     return _between(g, parent, dim, start, e.tensor.shape[dim], value)
 
 

@@ -376,7 +376,7 @@ def _with_chosen_sizes(attempt: Any, table: DimTable) -> Recording:
 
 def _ends_small(recording: Recording, table: DimTable) -> bool:
     env = recording.env
-    return any(env.names.get(s) in table.chosen for s in (*env.small, *env.fixed))
+    return any(env.names.get(s) in table.chosen for s in {*env.fixed}.union(*env.small.values()))
 
 
 def _within(table: DimTable, sizes: Sequence[int]) -> dict[str, int]:
@@ -448,7 +448,7 @@ def _with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> R
     env = recording.env
     if not env.small:
         return recording
-    small = {env.names[s] for s in env.small if s in env.names}
+    small = {env.names[s] for dims in env.small.values() for s in dims if s in env.names}
     hints = {name: hint * 4 if name in small else hint for name, hint in env.hints_by_name().items()}
     try:
         larger: Recording = attempt(hints)
@@ -511,7 +511,8 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
 def _conditions(recording: Recording) -> Iterator[Assumption]:
     """What was taken to hold of sizes."""
     for guard in recording.env.held.values():
-        condition = recording.env.expand(guard.whole)
+        with recording.env.doubting():
+            condition = recording.env.expand(guard.whole)
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"

@@ -95,14 +95,18 @@ def demanded_inside(g: Recorder, before: Mapping[Any, Guard]) -> None:
 
 def _matters(g: Recorder, guard: Guard) -> bool:
     """Whether a condition on sizes must be checked: nothing else would fail, and it may not hold."""
-    return (guard.demanded or guard.by_user) and g.env.known(g.env.expand(guard.condition)) is None
+    if not (guard.demanded or guard.by_user):
+        return False
+    with g.env.doubting():
+        return g.env.known(g.env.expand(guard.condition)) is None
 
 
 def _here(g: Recorder, guard: Guard) -> Any:
     """The condition over sizes that are known where nodes are written now; None where it has no such form."""
-    for condition in (g.env.canon(guard.condition), g.env.expand(g.env.canon(guard.condition))):
-        if g.env.holds_outside(condition, g.sizes.visible):
-            return condition
+    with g.env.doubting():
+        for condition in (g.env.canon(guard.condition), g.env.expand(g.env.canon(guard.condition))):
+            if g.env.holds_outside(condition, g.sizes.visible):
+                return condition
     return None
 
 

@@ -111,7 +111,8 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if g.paused or func.namespace in ("prim", "prims", "debugprims") or func in _METADATA:
-        return func(*args, **kwargs)
+        with g.env.imagining():
+            return func(*args, **kwargs)
     mapped = translations.of_operator(func)
     if mapped is not None:
         return _translated(g, mapped, func, args, kwargs)
@@ -149,7 +150,7 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if out is None and not known:
         out = fakes.quick(g, plan.name, args, kwargs)
     if out is None:
-        out = _fake(func, plan, args, kwargs)
+        out = _fake(g, func, plan, args, kwargs)
     if plan.in_place:
         writes.in_place(g, func, plan, args, kwargs, known)
         return args[0]
@@ -221,10 +222,11 @@ def _through(g: Recorder, func: Any, source: Callable[..., Any], args: Any, kwar
         ) from error
 
 
-def _fake(func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _fake(g: Recorder, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What torch says the call returns."""
     try:
-        return func(*args, **kwargs)
+        with g.env.imagining():
+            return func(*args, **kwargs)
     except (NotImplementedError, UnsupportedOperatorException) as error:
         if plan.row is not None or func.namespace in ("aten", "quantized"):
             raise

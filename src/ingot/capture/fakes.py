@@ -10,12 +10,14 @@ shares memory with what is kept by the recorder.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
+import torch._meta_registrations
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -151,7 +153,8 @@ def _sliced(
 
 def fresh(mode: FakeTensorMode, sizes: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A new contiguous fake tensor, in half the time of torch.empty under the fake mode."""
-    with _disable_current_modes():
+    env: Any = mode.shape_env
+    with _disable_current_modes(), env.imagining():
         return FakeTensor(mode, torch.empty(list(sizes), dtype=dtype, device="meta"), device)
 
 
@@ -166,6 +169,30 @@ def spans(g: Recorder, a: Tensor, b: Tensor) -> bool:
     return m <= n and all(
         g.sizes.number(s) == 1 or g.same_size(s, a.shape[n - m + i]) for i, s in enumerate(b.shape)
     )
+
+
+def pooled(
+    inputSize: Any, kernelSize: Any, pad_l: Any, pad_r: Any, stride: Any, dilation: Any, ceil_mode: Any
+) -> Any:
+    """How many windows a pool has. Where it rounds up, one that would begin behind the input and the padding
+    in front of it is left out: torch's own formula asks the example whether there is one.
+    """
+    reach = inputSize + pad_l + pad_r - dilation * (kernelSize - 1) - 1
+    if not ceil_mode:
+        return reach // stride + 1
+    return torch.sym_min((reach + stride - 1) // stride, (inputSize + pad_l - 1) // stride) + 1
+
+
+@contextlib.contextmanager
+def sizes_of_pools() -> Generator[None]:
+    """torch's own shapes of pools follow `pooled`."""
+    formulas: Any = torch._meta_registrations
+    kept = formulas.pooling_output_shape_pad_lr
+    formulas.pooling_output_shape_pad_lr = pooled
+    try:
+        yield
+    finally:
+        formulas.pooling_output_shape_pad_lr = kept
 
 
 def checked(x: Tensor, axis: int, wanted: Any, what: str) -> None:

@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
 from ingot.capture import autocast, diagonals, fakes, indexing
+from ingot.capture.alias import from_start
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.checks import demand
@@ -312,6 +313,8 @@ def tensor_split(tensor: Any, indices_or_sections: Any, dim: int = 0) -> Any:
 def narrow(tensor: Any, dim: int, start: Any, length: Any) -> Any:
     """torch.narrow, whose C++ takes a tensor for where it starts and none for how much it keeps."""
     start, length = (n.item() if isinstance(n, torch.Tensor) else n for n in (start, length))
+    if isinstance(start, torch.SymInt) and recorder().env.of_inputs(start):
+        start = recorder().env.derive(from_start(recorder(), start, tensor.shape[dim]))
     return torch.narrow(tensor, dim, start, length)
 
 
@@ -349,23 +352,43 @@ def python_functions_run_as_they_are() -> Generator[None]:
 
     Its functions first ask whether somebody overrides them; while a function mode is active the answer is
     yes, and the mode would not see what they call. For the time of a recording the answer is no, but for
-    tensors that say themselves what functions do with them.
+    tensors that say themselves what functions do with them. And their `min` and `max` of sizes are formulas,
+    where Python's would ask which is the smaller one.
     """
     import torch.functional
     import torch.nn.functional
 
+    modules: list[Any] = [torch.nn.functional, torch.functional]
     names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     saved: list[tuple[Any, str, Any]] = []
-    for module in (torch.nn.functional, torch.functional):
+    for module in modules:
         for name in names:
             if hasattr(module, name):
                 saved.append((module, name, getattr(module, name)))
                 setattr(module, name, _overridden)
+        module.min, module.max = _least, _most
     try:
         yield
     finally:
         for module, name, value in saved:
             setattr(module, name, value)
+        for module in modules:
+            del module.min, module.max
+
+
+def _extreme(plain: Callable[..., Any], of_two: Callable[..., Any]) -> Callable[..., Any]:
+    """`min` or `max` that takes sizes of which only the run knows the number."""
+
+    def extreme(*args: Any, **kwargs: Any) -> Any:
+        values = list(args[0]) if len(args) == 1 else list(args)
+        if not kwargs and values and any(isinstance(v, torch.SymInt) for v in values):
+            return functools.reduce(of_two, values)
+        return plain(values, **kwargs)
+
+    return extreme
+
+
+_least, _most = _extreme(min, torch.sym_min), _extreme(max, torch.sym_max)
 
 
 @contextlib.contextmanager

@@ -387,7 +387,12 @@ class Loop:
         found, kind = TracedList(elements).rows()
         with g.graph.writing(g.graph.body.parent or g.graph.root):
             if not all(g.sizes.in_scope(d) for d in found.shape[1:]):
-                raise self._refused("a list that this loop appends to", "of tensors of different shapes")
+                raise DataDependentError(
+                    f"{quoted_line()}\n"
+                    "Only the run knows how often this loop runs, and a list that it appends to would be of "
+                    "tensors of different shapes, which no ONNX value holds. Append tensors of one shape, "
+                    "padded or with a mask beside them, or make the number of rounds static (dynamic_shapes)."
+                )
             rows = self._form_of(found, torch.Tensor)
         rows.dims[0], rows.hints[0] = None, 3
         return rows, kind

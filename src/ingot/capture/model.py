@@ -27,8 +27,9 @@ from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Leaf, check_names, leaves, unique_names
 from ingot.capture.structure import settled
 from ingot.capture.tensors import dtype_of
+from ingot.capture.where import returned_at
 from ingot.capture.words import Word
-from ingot.errors import ExportError
+from ingot.errors import DataDependentError, ExportError
 
 # The oldest file format that has the opset: what the widest range of runtimes loads.
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
@@ -42,7 +43,7 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
     recorder, inputs, names = run.recorder, call.arguments.names, call.output_names
     run.output = settled(run.output)
     found: list[Leaf] = []
-    for leaf in leaves(run.output):
+    for leaf in _returned(call, run.output):
         v = leaf.value
         if isinstance(v, (torch.Tensor, *Symbolic)):
             if after.is_output(recorder, leaf):
@@ -54,9 +55,9 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
             )
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(
-                f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: "
-                "None or a "
-                "tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
+                f"{returned_at(call.function)}\n"
+                f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: None or "
+                "a tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
                 "flag beside it."
             )
         elif isinstance(v, Quantised):
@@ -90,6 +91,23 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
     written = [str(v.name) for v in outputs]
     values = [*(leaf.value for leaf in found), *(x.value for x in left)]
     return outputs, written, after.carried(values, written)
+
+
+def _returned(call: Call, output: Any) -> list[Leaf]:
+    """Every leaf of what the model returns.
+
+    Raises:
+        DataDependentError: it is a list that data fills, or holds one
+    """
+    try:
+        return list(leaves(output))
+    except DataDependentError:  # nobody can count its elements
+        raise DataDependentError(
+            f"{returned_at(call.function)}\n"
+            "The model returns a list that is as long as data says, and an ONNX model has as many outputs in "
+            "every run. Return one tensor: torch.stack or torch.cat the list, or pad its tensors to one "
+            "length and return their lengths beside it."
+        ) from None
 
 
 def plain_outputs(output: Any) -> list[Assumption]:

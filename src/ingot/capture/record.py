@@ -304,7 +304,8 @@ class Recorder:
         """Run torch on fake tensors without writing nodes."""
         before, self.paused = self.paused, True
         try:
-            yield
+            with self.env.imagining():
+                yield
         finally:
             self.paused = before
 

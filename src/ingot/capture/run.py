@@ -24,6 +24,7 @@ from ingot.capture.chance import watched_seeds
 from ingot.capture.containers import Containers
 from ingot.capture.dims import InputSpec
 from ingot.capture.dispatch import Dispatch
+from ingot.capture.fakes import sizes_of_pools
 from ingot.capture.intercept import (
     Intercept,
     SizeWanted,
@@ -130,6 +131,7 @@ def run_model(
             module_paths(function, recorder),
             translated(recorder, modules),
             python_functions_run_as_they_are(),
+            sizes_of_pools(),
             lists_of_tensors(recorder),
             watched_seeds(recorder),
             watched_questions(recorder),

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,9 +169,7 @@ class SizeEnv(ShapeEnv):
             sympy.Symbol, tuple[sympy.Symbol, str, bool]
         ] = {}  # kept, line, whether nothing else can do: the user asked, or an operator raises otherwise
         self.held: dict[Any, Guard] = {}
-        self.small: set[sympy.Symbol] = (
-            set()
-        )  # dimensions so small in the example that a size made from them was 1
+        self.small: dict[Any, set[sympy.Symbol]] = {}  # sizes that are 1 in the example: of which dimensions
         self.asked: list[Any] = []  # conditions on sizes that became branches
         self.on_int: Callable[[Any], None] | None = None  # called before a size becomes a Python number
         self.on_branch: Callable[[Any], None] | None = None  # called before the user's Python takes a branch
@@ -178,6 +177,7 @@ class SizeEnv(ShapeEnv):
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
         self.ranges: dict[sympy.Symbol, tuple[int, int | None]] = {}  # declared by the caller
         self.operators: list[str] = []  # whose calls are going on
+        self.imagined = 0  # how many calls are going on that only say what their results look like
         self.leaned: set[sympy.Symbol] = set()  # whose declared range something was decided by
         self.either: dict[sympy.Symbol, str] = {}  # numbers of which data decides the kind: which kinds
         self.moment = object()  # another one whenever something else is known of the sizes
@@ -314,6 +314,18 @@ class SizeEnv(ShapeEnv):
         """Fixed and unified dimensions put in, and sizes that are numbers by now."""
         known = {s: v for s, v in self._replace.items() if s in self.names or v.is_number}
         return expression.xreplace(known) if known else expression
+
+    @contextlib.contextmanager
+    def doubting(self) -> Generator[None]:
+        """Formulas are what the dimensions of the inputs make them, whatever was written down of them: a
+        condition does not prove itself.
+        """
+        kept = self._replace
+        self._replace = {s: v for s, v in kept.items() if s in self.names}
+        try:
+            yield
+        finally:
+            self._replace = kept
 
     def is_plain(self, condition: Any) -> bool:
         """Whether sizes for either answer are found at once: no divisions or remainders are in it."""
@@ -508,7 +520,8 @@ class SizeEnv(ShapeEnv):
             return sympy.true
         if not matters:
             self._require_not_given(e)
-        if not matters and e in self.decided:
+        silent = not matters and (self.imagined > 0 or not isinstance(e, INEQUALITIES))
+        if silent and e in self.decided:
             return self.decided[e]
         if self.chosen and not by_user and (opened := self.expand(e)) in (sympy.true, sympy.false):
             return opened
@@ -524,8 +537,20 @@ class SizeEnv(ShapeEnv):
                 return known
         if matters or (holds and isinstance(e, sympy.Eq)):
             self._record(e if holds else Not(e), by_user, matters and not by_user)
+        elif not silent and self.known(e) is None and self._implied(e) is None:
+            # An operator that is made of others, or a row, goes one of several ways.
+            self.demand(e if holds else Not(e), "sizes take the example's way at this line")
         self.decided[e] = answer
         return answer
+
+    @contextlib.contextmanager
+    def imagining(self) -> Generator[None]:
+        """What is asked meanwhile is about how a result looks, and decides nothing about what is recorded."""
+        self.imagined += 1
+        try:
+            yield
+        finally:
+            self.imagined -= 1
 
     def _of_layout(self, e: Any) -> bool:
         """Whether a condition says that the memory which torch has laid out for a result holds the result."""
@@ -627,7 +652,7 @@ class SizeEnv(ShapeEnv):
 
     def notes(self) -> Any:
         """What was written down so far, to be given to `forget`."""
-        return dict(self.held), dict(self.fixed), dict(self.unified), dict(self._replace), set(self.small)
+        return dict(self.held), dict(self.fixed), dict(self.unified), dict(self._replace), dict(self.small)
 
     def forget(self, notes: Any) -> None:
         """Only this was written down."""
@@ -675,8 +700,8 @@ class SizeEnv(ShapeEnv):
                 return
             if right in (0, 1) and not condition.free_symbols <= frozenset(self.names):
                 # A division came out as 1, as it does for a range of sizes: no reason to fix them.
+                self.small[self.expand(condition)] = self.bases(condition)
                 self._put_derived(condition, right)
-                self.small.update(self.bases(condition))
                 return
             if right.is_number and not by_user and self.of_data(condition):
                 # torch compares a size that only the run knows with a number, to see whether operands fit:

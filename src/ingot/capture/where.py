@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import dis
+import inspect
 import itertools
 import linecache
 import os
@@ -165,6 +167,15 @@ def quoted_line(frame: FrameType | None = None) -> str:
 def quoted(frame: FrameType | None) -> str:
     """`file.py:12: the line's own text` of a frame."""
     return UNKNOWN if frame is None else quoted_at(frame.f_code.co_filename, frame.f_lineno)
+
+
+def returned_at(model: Any) -> str:
+    """`file.py:12: return …` of the model's own function, its last where it has several."""
+    function = getattr(model, "forward", model)
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    found = [i.positions for i in dis.get_instructions(code) if i.opname == "RETURN_VALUE"] if code else []
+    lines = [p.lineno for p in found if p is not None and p.lineno is not None]
+    return quoted_at(code.co_filename, max(lines)) if code is not None and lines else UNKNOWN
 
 
 def quoted_at(file: str, line: int) -> str:

@@ -77,20 +77,21 @@ def attention(
     is_causal: may be a condition that the run decides
     """
     dtype = query.dtype
-    factor = 1 / math.sqrt(int(query.shape[-1])) if scale is None else scale
+    factor = 1 / torch.sym_sqrt(query.shape[-1]) if scale is None else scale
     causal = _where_causal(g, is_causal, query, key)
     if (
         g.opset >= 23
         and not dropout_p
         and query.dim() == 4
-        and isinstance(factor, float)
+        and (isinstance(factor, float) or scale is None)
         and _plain(g, attn_mask)
     ):
         mask = None if attn_mask is None else g.val(attn_mask)
         if isinstance(causal, torch.SymBool):
             mask, causal = _seen(g, query, key, causal), False
         operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
-        return g.op("Attention", *operands, scale=factor, is_causal=int(causal))
+        own = factor if isinstance(factor, float) else None  # by default that of the size in the run
+        return g.op("Attention", *operands, scale=own, is_causal=int(causal))
     k, v = g.val(key), g.val(value)
     if enable_gqa and not g.same_size(query.shape[-3], key.shape[-3]):
         k, v = (_shared_heads(g, x, t, query) for x, t in ((k, key), (v, value)))

@@ -15,7 +15,9 @@ import torch
 
 from ingot.capture.aten.reduce import cov
 from ingot.capture.aten.registry import composed, instead
+from ingot.capture.checks import demand
 from ingot.capture.fakes import hint
+from ingot.capture.request import recorder
 
 Tensor = torch.Tensor
 _VF: Any = torch._VF  # pyright: ignore[reportPrivateUsage]
@@ -54,7 +56,14 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """Powers of a vector's elements, one a row; the highest first unless they are to increase."""
     if isinstance(N, int) and N < 2:
         return torch.vander(x, N, increasing)  # which torch.linalg refuses
-    found = torch.linalg.vander(x, N=N)
+    count: Any = x.shape[0] if N is None else N
+    if isinstance(count, int):
+        found = torch.linalg.vander(x, N=count)
+    else:
+        more: Any = torch.sym_max(count - 1, 0)
+        powers = x.unsqueeze(-1).expand([*x.shape, more]).cumprod(-1)
+        ones = torch.ones([*x.shape, 1], dtype=powers.dtype)
+        found = torch.cat([ones, powers], -1).narrow(-1, 0, count)
     return found if increasing else found.flip(-1)
 
 
@@ -110,6 +119,80 @@ def pad_sequence(
         wide = torch.nn.functional.pad(t, (*[0, 0] * (t.dim() - 1), *ends), value=padding_value)
         padded.append(wide.to(given[0].dtype))
     return torch.stack(padded, 0 if batch_first else 1)
+
+
+@instead(torch.cross, Tensor.cross)
+def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    """The product of vectors along an axis; without one, along the first that has 3 elements."""
+    if dim is None:
+        for axis, size in enumerate(input.shape):
+            if hint(size) == 3:
+                dim = axis
+                break
+            if isinstance(size, torch.SymInt):
+                demand(recorder(), size != 3, f"torch.cross would take axis {axis}, which has 3 elements")
+    return torch.cross(input, other) if dim is None else torch.linalg.cross(input, other, dim=dim)
+
+
+@instead(torch.diff, Tensor.diff)
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Differences of neighbours, n times; of fewer elements than that none are left."""
+    if input.dim() == 0 or n < 0:
+        return torch.diff(input, n, dim, prepend, append)  # which says what it wants
+    if n == 0:
+        return input.clone()
+    given = [t for t in (prepend, input, append) if t is not None]
+    x = torch.cat(given, dim) if len(given) > 1 else input
+    axis = dim % x.dim()
+    for _ in range(n):
+        before, after = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        x = x[after] ^ x[before] if x.dtype == torch.bool else x[after] - x[before]
+    return x
+
+
+@instead(_VF.cdist)
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
+    """Distances of rows; for p = 2 by a matrix product where torch does so for the example's sizes. Both ways
+    give the same.
+    """
+    if compute_mode is None:
+        compute_mode = 1 if max(hint(x.shape[-2]) for x in (x1, x2)) > _FEW_ROWS else 2
+    return _VF.cdist(x1, x2, p, compute_mode)
+
+
+_FEW_ROWS = 25
+
+
+@instead(_nn.pad)
+def pad(input: Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Tensor:
+    """A border of what stands at the other end of each axis; torch's other borders are rows of their own."""
+    sizes = input.shape[input.dim() - len(pad) // 2 :]
+    if mode != "circular" or not any(isinstance(n, torch.SymInt) for n in (*pad, *sizes)):
+        return _nn.pad(input, pad, mode, value)
+    if len(pad) != 2 * (input.dim() - 2) and len(pad) != 2 * (input.dim() - 1):
+        return _nn.pad(input, pad, mode, value)  # which says what it wants
+    for place in range(len(pad) // 2):
+        axis, (before, after) = input.dim() - 1 - place, pad[2 * place : 2 * place + 2]
+        input = _around(input, axis, before, after)
+    return input
+
+
+def _around(x: Tensor, axis: int, before: Any, after: Any) -> Tensor:
+    """An axis continued at both ends as if it were a ring, or cut where a width is below 0."""
+    size: Any = x.shape[axis]
+    for width in (before, after):
+        demand(recorder(), width <= size, "A circular border would go round more than once")
+    cut: Any = [torch.sym_max(-width, 0) for width in (before, after)]
+    if any(isinstance(n, torch.SymInt) or n for n in cut):
+        x = x.narrow(axis, cut[0], size - cut[0] - cut[1])
+        size = x.shape[axis]
+    widths: Any = [torch.sym_max(width, 0) for width in (before, after)]
+    before, after = widths
+    parts = [x.narrow(axis, size - before, before), x, x.narrow(axis, 0, after)]
+    kept = zip(parts, (before, 1, after), strict=True)
+    return torch.cat([p for p, width in kept if not isinstance(width, int) or width], axis)
 
 
 @instead(torch.corrcoef, Tensor.corrcoef)

@@ -386,12 +386,17 @@ def _scatter(
     return made if a.dim() else g.op("Reshape", made, g.const([], torch.int64))
 
 
+def _if_any(index: Tensor, written: Tensor, kept: Tensor) -> Tensor:
+    """What is written to the only place there is, unless nothing is written."""
+    return torch.where(torch.full((), index.numel()) > 0, written, kept)
+
+
 @composed("index_fill")
 def index_fill(a: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """a with whole positions of an axis set to a value."""
     if a.dim() == 0:
         filled = value.to(a.dtype) if isinstance(value, Tensor) else torch.full_like(a, value)
-        return filled if index.numel() else a.clone()
+        return _if_any(index, filled, a)
     if not isinstance(value, Tensor):
         value = torch.full([], value, dtype=a.dtype)
     return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], value.to(a.dtype))
@@ -401,7 +406,7 @@ def index_fill(a: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 def index_copy(a: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """a with whole positions of an axis replaced."""
     if a.dim() == 0:
-        return source.reshape([]) if index.numel() else a.clone()
+        return _if_any(index, source.reshape(-1).sum(0).to(a.dtype), a)
     source = source if source.dim() else source.reshape([1] * a.dim())
     return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], source)
 
@@ -411,7 +416,7 @@ def index_add(a: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any 
     """a with whole positions of an axis added to."""
     source = source if alpha == 1 else source * alpha
     if a.dim() == 0:
-        return a + source.reshape([]) if index.numel() else a.clone()
+        return a + source.reshape(-1).sum(0)
     source = source if source.dim() else source.reshape([1] * a.dim())
     return torch.ops.aten.index_put(a, [*[None] * (dim % a.dim()), index.reshape(-1)], source, True)
 
@@ -469,3 +474,13 @@ def select_scatter(g: Recorder, out: Tensor, a: Tensor, src: Tensor, dim: int, i
     return g.op(
         "ScatterElements", g.val(a), positions, g.op("Unsqueeze", g.val(src), g.const([axis])), axis=axis
     )
+
+
+@composed("slice_scatter")
+def slice_scatter(
+    a: Tensor, src: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Tensor:
+    """a with the elements of a slice replaced."""
+    made = a.clone()
+    torch.ops.aten.slice(made, dim, start, end, step).copy_(src)
+    return made

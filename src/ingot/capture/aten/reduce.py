@@ -364,7 +364,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: A
             weights = given.to(x.dtype) if weights is None else weights * given.to(x.dtype)
     if weights is None:
         centred = x - x.mean(1, keepdim=True)
-        factor: Any = max(count - correction, 0)
+        factor: Any = torch.sym_max(count - correction, 0)
         made = centred @ centred.mT / factor
     else:
         total = weights.sum()
