@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from torch.ao.quantization import quantize_fx
 
 import ingot
+import ingot.capture.attempt  # as an export does, before anything imports a part of it: they are a cycle
 from ingot.capture.aten import INSTEAD
 from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.overflow import lost
@@ -42,6 +44,16 @@ def test_only_what_lies_in_the_middle_may_be_another_step() -> None:
     for found in ([], [("round", None)], [(kind, middle.numpy()[1:]), (kind, None)], [(kind, None)] * 4):
         with pytest.raises(UnknownError), in_steps(found):
             quantised(x)
+
+
+def test_steps_of_another_scale_are_no_steps() -> None:
+    """A scale that is one in a hundred larger keeps each number next to its own."""
+    kind = "fake_quantize_per_tensor_affine_cachemask"
+    x = torch.linspace(-1.5, 100, 300)
+    own, other = (torch.fake_quantize_per_tensor_affine(x, s, 3, LOW, HIGH) for s in (0.5, 0.505))
+    for made, outcome in ((own, contextlib.nullcontext()), (other, pytest.raises(OtherError))):
+        with outcome, in_steps([(kind, made.numpy()), (kind, None)]):
+            torch.fake_quantize_per_tensor_affine(x, 0.5, 3, LOW, HIGH)
 
 
 class ByTheLargest(nn.Module):

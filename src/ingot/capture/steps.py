@@ -6,9 +6,9 @@ added in another order, and a quantised operator of PyTorch's adds integers. Whe
 between two steps but for its last digits, as the largest of a row that is quantised by its largest does,
 the two choose different steps, and everything behind may be another number. Neither is wrong, so the module
 is run once more, and at each of its quantisers goes on with the integers of the exported model, once each
-of them is the step next to a number within `ROUNDING` of its own: elsewhere a quantiser may differ by
-nothing. What the module then gives must be what the exported model gives, as for any other. The operators
-on quantised tensors run as the float operators that they are exported as, and each is held to what
+of them is a step of its own scale, next to a number within `ROUNDING` of its own: elsewhere a quantiser may
+differ by nothing. What the module then gives must be what the exported model gives, as for any other. The
+operators on quantised tensors run as the float operators that they are exported as, and each is held to what
 PyTorch's own gives for the same operands.
 """
 
@@ -98,7 +98,8 @@ class _Quantisers(TorchDispatchMode):
             if tuple(wanted.shape) != tuple(self.last.shape):
                 raise UnknownError
             chosen = torch.from_numpy(np.ascontiguousarray(wanted)).to(results[0].dtype)
-            if not _near(self.last, read[1](chosen)):
+            steps = read[1](chosen)
+            if not (_whole(steps) and _near(self.last, steps)):
                 raise OtherError
             self.forced = self.forced or not torch.equal(chosen, results[0])
             results[0] = chosen
@@ -111,6 +112,14 @@ def _near(numbers: Tensor, steps: Tensor, besides: Any = 0.0) -> bool:
         return True
     reach = max(float(numbers.abs().max()), 1.0)
     return bool(((steps - numbers).abs() <= 0.5 + ROUNDING * reach + besides).all())
+
+
+def _whole(steps: Tensor) -> bool:
+    """Whether numbers that were quantised and back are steps of this scale, not of one nearby."""
+    if not steps.numel():
+        return True
+    reach = max(float(steps.abs().max()), 1.0)
+    return bool(((steps - steps.round()).abs() <= ROUNDING * reach).all())
 
 
 class _Operators(TorchFunctionMode):
