@@ -37,6 +37,136 @@ VOLUMES = """g (float[n, 4, d, h, w] x) => (float[n, 8, a, b, c] y) {
 }"""
 VOLUME_WEIGHTS = {"first": (8, 4, 3, 3, 3), "second": (8, 8, 3, 3, 3)}
 
+# Positions, a causal mask and shapes that follow from the lengths of texts; heads by Reshape.
+TEXTS = """g (float[n, t, 32] x, float[n, t] m) => (float[n, t, 32] y) {
+    batch = Shape<start=0, end=1>(x)
+    length = Shape<start=1, end=2>(x)
+    first = Constant<value_int=0>()
+    step = Constant<value_int=1>()
+    count = Squeeze(length)
+    ids = Range(first, count, step)
+    front = Constant<value_ints=[0]>()
+    back = Constant<value_ints=[1]>()
+    row = Unsqueeze(ids, front)
+    column = Unsqueeze(ids, back)
+    places = Concat<axis=0>(batch, length)
+    wide = Expand(row, places)
+    known = Gather(table, wide)
+    part = Slice(known_table, front, length, front)
+    h0 = Add(x, known)
+    h = Add(h0, part)
+    allowed = LessOrEqual(row, column)
+    middle = Constant<value_ints=[1, 2]>()
+    m4 = Unsqueeze(m, middle)
+    half = Constant<value_float=0.5>()
+    there = Greater(m4, half)
+    both = And(allowed, there)
+    none = Constant<value_float=-1000000.0>()
+    zero = Constant<value_float=0.0>()
+    bias = Where(both, zero, none)
+    eight = Constant<value_ints=[8]>()
+    four = Constant<value_ints=[4]>()
+    width = Mul(eight, four)
+    heads = Concat<axis=0>(batch, length, four, eight)
+    whole = Concat<axis=0>(batch, length, width)
+    q = MatMul(h, wq)
+    k = MatMul(h, wk)
+    q4 = Reshape(q, heads)
+    k4 = Reshape(k, heads)
+    v4 = Reshape(h, heads)
+    qt = Transpose<perm=[0, 2, 1, 3]>(q4)
+    kt = Transpose<perm=[0, 2, 3, 1]>(k4)
+    vt = Transpose<perm=[0, 2, 1, 3]>(v4)
+    scores = MatMul(qt, kt)
+    masked = Add(scores, bias)
+    weights = Softmax<axis=-1>(masked)
+    mixed = MatMul(weights, vt)
+    turned = Transpose<perm=[0, 2, 1, 3]>(mixed)
+    y = Reshape(turned, whole)
+}"""
+TEXT_WEIGHTS = {"table": (300, 32), "known_table": (300, 32), "wq": (32, 32), "wk": (32, 32)}
+
+# A token of its own before patches of an image, as vision transformers have it.
+PATCHES = """g (float[n, 3, h, w] x) => (float[n, t, 16] y, float[n, 16] z) {
+    p = Conv<strides=[4, 4]>(x, stem)
+    front = Shape<start=0, end=2>(p)
+    rest = Constant<value_ints=[-1]>()
+    flat_shape = Concat<axis=0>(front, rest)
+    flat = Reshape(p, flat_shape)
+    tokens = Transpose<perm=[0, 2, 1]>(flat)
+    batch = Shape<start=0, end=1>(x)
+    own = Constant<value_ints=[1, 16]>()
+    shape = Concat<axis=0>(batch, own)
+    class = Expand(token, shape)
+    joined = Concat<axis=1>(class, tokens)
+    l = LayerNormalization(joined, scale, bias)
+    y = MatMul(l, mix)
+    first = Constant<value_int=0>()
+    z = Gather<axis=1>(y, first)
+}"""
+PATCH_WEIGHTS = {"stem": (16, 3, 4, 4), "token": (1, 1, 16), "scale": (16,), "bias": (16,), "mix": (16, 16)}
+
+# Arithmetic of sizes: quotients, bounds, comparisons, floats on the way, and what is as large as it says.
+ARITHMETIC = """g (float[n, c, h, w] x)
+=> (float[a, b] y, float[n, c, d, e] z, float[f, g] u, int64[k] v, float[p] q) {
+    rows = Shape<start=2, end=3>(x)
+    columns = Shape<start=3, end=4>(x)
+    batch = Shape<start=0, end=2>(x)
+    two = Constant<value_ints=[2]>()
+    three = Constant<value_ints=[3]>()
+    one = Constant<value_ints=[1]>()
+    nothing = Constant<value_ints=[0]>()
+    minus = Constant<value_ints=[-1]>()
+    half = Div(rows, two)
+    odd = Mod(columns, two)
+    even = Sub(columns, odd)
+    few = Min(half, three, columns)
+    many = Max(half, two)
+    lead = ReduceProd<keepdims=1>(batch)
+    both = Mul(rows, columns)
+    all = Concat<axis=0>(lead, both)
+    flat = Reshape(x, all)
+    is_minus = Equal(all, minus)
+    chosen = Where(is_minus, all, all)
+    ones = ConstantOfShape<value=float[1] {1.0}>(chosen)
+    y = Add(flat, ones)
+    zeros = Concat<axis=0>(nothing, nothing)
+    ends = Concat<axis=0>(many, even)
+    axes = Constant<value_ints=[2, 3]>()
+    part = Slice(x, zeros, ends, axes)
+    z = Relu(part)
+    number = Cast<to=1>(columns)
+    ratio = Constant<value_floats=[0.7]>()
+    scaled = Mul(number, ratio)
+    up = Ceil(scaled)
+    whole = Cast<to=7>(up)
+    line = Concat<axis=0>(whole, few)
+    u = Expand(ratio, line)
+    least = Neg(many)
+    begin = Squeeze(least)
+    end = Squeeze(whole)
+    by = Constant<value_int=2>()
+    range = Range(begin, end, by)
+    v = Add(range, rows)
+    floats = Cast<to=1>(range)
+    root = Sqrt(number)
+    q = Mul(floats, root)
+}"""
+
+# Masks and positions larger than what is computed while planning.
+TRIANGLES = """g (float[n, t, 8] x, float[n, t, t] m) => (float[n, t, t] y, float[n, t, t] z, int64[k] r) {
+    k = Constant<value_int=1>()
+    y = Trilu<upper=1>(m, k)
+    shape = Shape(m)
+    ones = ConstantOfShape<value=float[1] {1.0}>(shape)
+    lower = Trilu<upper=0>(ones)
+    z = Add(lower, m)
+    count = Size(m)
+    zero = Constant<value_int=0>()
+    all = Range(zero, count, k)
+    r = Add(all, count)
+}"""
+
 Draw = Callable[[random.Random], Shapes]
 
 
@@ -48,6 +178,10 @@ def batch(channels: int, low: int, high: int) -> Draw:
     return lambda r: {"x": (r.randrange(4), channels, r.randrange(low, high), r.randrange(low, high))}
 
 
+def few_images(r: random.Random) -> Shapes:
+    return {"x": (r.randrange(1, 4), 3, r.randrange(8, 40), r.randrange(8, 40))}
+
+
 def grown(r: random.Random) -> Shapes:
     h, w = r.randrange(1, 40), r.randrange(1, 40)
     return {"x": (1, 8, h, w), "s": (1, 8, 2 * h, 2 * w)}
@@ -55,6 +189,19 @@ def grown(r: random.Random) -> Shapes:
 
 def volume(r: random.Random) -> Shapes:
     return {"x": (1, 4, r.randrange(2, 7), r.randrange(4, 20), r.randrange(4, 20))}
+
+
+def texts(low: int, high: int) -> Draw:
+    def draw(r: random.Random) -> Shapes:
+        n, t = r.randrange(1, 4), r.randrange(low, high)
+        return {"x": (n, t, 32), "m": (n, t)}
+
+    return draw
+
+
+def squares(r: random.Random) -> Shapes:
+    n, t = r.randrange(1, 4), r.randrange(2, 150)
+    return {"x": (n, t, 8), "m": (n, t, t)}
 
 
 #: Graphs, the shapes they are planned for, and how many of 24 plans must come from recipes at least.
@@ -65,6 +212,13 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "grown": (*CASES["grown"][:2], grown, 0),
     "tokens": (*CASES["tokens"][:2], lambda r: {"x": (r.randrange(1, 4), r.randrange(1, 200), 32)}, 1),
     "windows": (WINDOWS, WINDOW_WEIGHTS, image(16, 8, 60), 10),
+    "short texts": (TEXTS, TEXT_WEIGHTS, texts(1, 64), 10),
+    "texts": (TEXTS, TEXT_WEIGHTS, texts(40, 300), 10),
+    "patches": (PATCHES, PATCH_WEIGHTS, image(3, 16, 120), 10),
+    "batches of patches": (PATCHES, PATCH_WEIGHTS, few_images, 6),
+    "arithmetic": (ARITHMETIC, {}, image(3, 8, 60), 10),
+    "arithmetic of little": (ARITHMETIC, {}, batch(3, 1, 20), 1),
+    "triangles": (TRIANGLES, {}, squares, 10),
     "volumes": (VOLUMES, VOLUME_WEIGHTS, volume, 0),
 }
 

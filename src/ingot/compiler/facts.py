@@ -17,13 +17,12 @@ from ingot.ops.registry import (
     KNOWN_ELEMENTS,
     Bound,
     Facts,
-    evaluated,
-    facts_of,
     shape_error,
     show,
     unfit,
     unfit_kinds,
 )
+from ingot.ops.sized import known_facts
 
 #: What NumPy can say of an array. What is less, and more than the machine has, is a MemoryError.
 MOST_DIMS, MOST_ELEMENTS = 64, 1 << 59
@@ -109,8 +108,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
             facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
             return Known(facts, start, position, cut=True, computed=computed, wide=wide, bounds=bounds)
         if _all_known(inputs) and not op.random and _worth_knowing(outputs):
-            arrays = evaluated(op, node, [None if f is None else f.value for f in inputs])
-            outputs = [facts_of(array) for array in arrays]
+            outputs = known_facts(op, node, inputs, outputs)
         for value, fact in zip(results, outputs, strict=False):
             if fact is not None:
                 shape = fact.shape

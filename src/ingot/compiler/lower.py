@@ -39,6 +39,7 @@ from ingot.kernels.expression import Expression, identity
 from ingot.mapped import forget_pages
 from ingot.ops.lowering import Body, ByRows, PlanOptions, Rows
 from ingot.ops.registry import UNFIT, Array, Facts, facts_of, label, unfit, unfit_kinds
+from ingot.ops.sized import memory_of
 
 #: Which nodes run and who reads what, kept for so many different sets of known values.
 MOST_USES = 8
@@ -213,7 +214,7 @@ class Lowering:
                 return constant(_contiguous(array))
 
             key = ("constant", value, facts.shape) if value in self._index.constants else None
-            view = self.pack(key, make)
+            view = memory_of(facts) or self.pack(key, make)
             self._views[value] = view
             return view
         return self._compute(value, None)
@@ -418,6 +419,8 @@ class Lowering:
 
     def known(self, array: Array) -> ir.Value:
         """A new value that is this constant."""
+        if array.dtype.kind == "O":
+            raise TypeError("no kernel reads Python's objects")
         value = self._fresh()
         self._facts[value] = facts_of(array)
         return value

@@ -21,6 +21,7 @@ from ingot.compiler.index import Index
 from ingot.compiler.lower import Check, HostStep, Lowered, Lowering, belong
 from ingot.compiler.packed import Packed
 from ingot.errors import IngotError
+from ingot.kernels.alike import remembering
 from ingot.kernels.call import Buffer, Call, Series, View
 from ingot.kernels.sizes import (
     Answer,
@@ -28,6 +29,7 @@ from ingot.kernels.sizes import (
     Fork,
     Found,
     Given,
+    Made,
     Notes,
     Remade,
     Same,
@@ -65,7 +67,8 @@ class Recipe:
         if self._fixed(shapes) != self._fixed(self.shapes):
             return None
         try:
-            found = self.again(*[shapes[number][axis] for number, axis in self.free])
+            with remembering():
+                found = self.again(*[shapes[number][axis] for number, axis in self.free])
         except _NO_PLAN:
             return None
         if found is None:
@@ -115,6 +118,13 @@ def make_recipe(
     except _NO_PLAN:
         return None
     return Recipe(free, shapes, again, lowered.kinds, [each.dtype for each in results])
+
+
+def _is_of_sizes(value: Any) -> bool:
+    """Whether it is an array with sizes among its elements."""
+    if type(value) is not np.ndarray or value.dtype.kind != "O":
+        return False
+    return any(type(part) is Size for part in value.ravel().tolist())
 
 
 class Writer:
@@ -213,6 +223,8 @@ class Writer:
             return repr(value)
         if kind is Answer:
             return f"r{value.call}"
+        if kind is Made:
+            return f"r{value.call}[{value.number}]"
         if kind is View:
             return self.view(value)
         if not has_sizes(value):
@@ -251,6 +263,8 @@ class Writer:
         return name
 
     def _constant(self, value: Any) -> str:
+        if _is_of_sizes(value):
+            raise TypeError("an array of sizes is used as if it were the same for all sizes")
         name = self._names.get(id(value))
         if name is None:
             name = self._names[id(value)] = self._new("c")
@@ -265,7 +279,9 @@ class Writer:
             return self._found(self._notes.views[id(view)][1])
         if id(view) in self._names:
             return self._names[id(view)]
-        if view.buffer.kind == "constant" and not has_sizes((view.offset, view.shape, view.strides)):
+        if id(view.buffer) not in self._notes.buffers and (
+            view.buffer.kind == "constant" and not has_sizes((view.offset, view.shape, view.strides))
+        ):
             return self._constant(view)
         parts = [self.text(part) for part in (view.offset, view.dtype, view.shape, view.strides)]
         return self._named(view, f"View({self.buffer(view.buffer)}, {', '.join(parts)})", "v")
@@ -274,6 +290,8 @@ class Writer:
         """A buffer, made once."""
         if id(buffer) in self._names:
             return self._names[id(buffer)]
+        if id(buffer) in self._notes.buffers:
+            return self._found(self._notes.buffers[id(buffer)][1])
         if buffer.kind == "constant":
             return self._constant(buffer)
         kind = "" if buffer.kind == "arena" else f", {buffer.kind!r}, None, {buffer.index}"

@@ -18,6 +18,7 @@ from ingot.kernels.call import Buffer, Call, View, row_major
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.scores import LOG2E, Mask
+from ingot.kernels.sizes import made_again
 from ingot.kernels.sliced_attention import MORE_SLOTS, attend_sliced, config, cycles, places
 from ingot.kernels.slices import DEPTH
 
@@ -67,6 +68,7 @@ def definition(
         return (weights / total) @ v.repeat(repeats, 1)
 
 
+@made_again
 @alike
 def attention(
     q: View,

@@ -25,9 +25,10 @@ from typing import Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, Typ
 import numpy as np
 
 from ingot.codegen.kernel import Kernel
-from ingot.kernels.call import Call, Form, Series, View
+from ingot.kernels.call import Buffer, Call, Form, Series, View
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Call | Series)
 P = ParamSpec("P")
 
 #: A product of atoms, by number, and a sum of such products with their factors, in order.
@@ -70,6 +71,15 @@ class Same(NamedTuple):
     path: tuple[int | str, ...]
     value: Any
     what: Literal["value", "type", "length"] = "value"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """One of the arrays that a call gave, which are others for other sizes."""
+
+    call: int
+    number: int
+    array: np.ndarray
 
 
 class Done(NamedTuple):
@@ -245,6 +255,8 @@ class Notes:
         self.conditions: list[tuple[int, Condition | Same]] = []
         #: views that calls gave, by id
         self.views: dict[int, tuple[View, Found]] = {}
+        #: and memory, by id
+        self.buffers: dict[int, tuple[Buffer, Found]] = {}
         self._values: list[int] = []
         self._never_negative: list[bool] = []
         self._sizes: dict[Terms, Size] = {}
@@ -382,6 +394,26 @@ class Notes:
                 self._results[key] = self._noted(number, (), result)
         return self._results[key]
 
+    def arrays(self, function: Callable[..., list[np.ndarray]], args: tuple[Any, ...]) -> list[Made]:
+        """function(*args), to be called again; nobody may look at the arrays."""
+        key = function, _key(args)
+        if key not in self._results:
+            arrays = function(*_plain(args))
+            self.calls.append(Done(function, args))
+            number = len(self.calls) - 1
+            self._results[key] = [Made(number, place, array) for place, array in enumerate(arrays)]
+        return self._results[key]
+
+    def memory(self, made: Made, shape: Sequence[Size | int]) -> Buffer:
+        """Where such an array lies, dense in the order of the dimensions."""
+        key = _memory_of, _key(made)
+        if key not in self._results:
+            self.calls.append(Done(_memory_of, (made,)))
+            size: Any = math.prod(cast("Sequence[int]", shape)) * made.array.itemsize
+            buffer = self._results[key] = Buffer(size, "constant")
+            self.buffers[id(buffer)] = buffer, Found(len(self.calls) - 1, ())
+        return self._results[key]
+
     def _noted(self, call: int, path: tuple[int | str, ...], result: Any) -> Any:
         """The result of a call, or a part of it, with its numbers as sizes."""
         kind = cast("type[Any]", type(result))
@@ -438,6 +470,17 @@ class _Untold(tuple[int, ...]):
 _UNTOLD = _Untold()
 
 
+def _memory_of(array: np.ndarray) -> Buffer:
+    """Memory that holds an array, dense in the order of the dimensions."""
+    array = np.ascontiguousarray(array)
+    return Buffer(array.nbytes, "constant", array)
+
+
+def numbers_in(array: np.ndarray) -> tuple[int, ...]:
+    """The elements of an array of integers."""
+    return tuple(array.ravel().tolist())
+
+
 def _divided(monomial: Monomial, factor: int, divisor: Terms) -> tuple[Monomial, int] | None:
     """A product divided by a single other one, where nothing is left for any sizes."""
     if len(divisor) != 1 or factor % divisor[0][1]:
@@ -474,9 +517,14 @@ def noted(values: Sequence[int], may_pin: bool = True) -> Generator[Notes, None,
         notes.is_closed = True
 
 
+def noting() -> Notes | None:
+    """The notes of the plan that this thread is making, where sizes are noted."""
+    return _noting.notes
+
+
 def is_noting() -> bool:
     """Whether this thread makes a plan of sizes that are noted."""
-    return _noting.notes is not None
+    return noting() is not None
 
 
 Again: TypeAlias = Literal["numbers", "decision", "answer", "sizes"]
@@ -557,17 +605,17 @@ def either(
     return none() if answer is None else some(answer)
 
 
-def made_again(function: Callable[P, list[Call | Series]]) -> Callable[P, list[Call | Series]]:
+def made_again(function: Callable[P, list[C]]) -> Callable[P, list[C]]:
     """Decorator of a function that gives calls for views. With sizes that are noted it is left as it is, and
     called for other sizes: which calls they are, and how many, follows from those alone.
     """
 
     @functools.wraps(function)
-    def make(*args: P.args, **kwargs: P.kwargs) -> list[Call | Series]:
+    def make(*args: P.args, **kwargs: P.kwargs) -> list[C]:
         if _noting.notes is None or kwargs or not has_sizes(args):
             return function(*args, **kwargs)
         form = Form(_NO_KERNEL, [], (), 0, again=function)
-        return [Remade(_NO_KERNEL, [], 0, [], [], form=form, function=function, given=args)]
+        return [cast("C", Remade(_NO_KERNEL, [], 0, [], [], form=form, function=function, given=args))]
 
     return make
 
@@ -584,7 +632,9 @@ def parts_of(value: Any) -> Sequence[Any]:
 def has_sizes(value: Any) -> bool:
     """Whether a Size is somewhere in it, or memory that every plan has anew."""
     kind = cast("type[Any]", type(value))
-    if kind is Size or kind is Answer or (kind is View and value.buffer.kind != "constant"):
+    if kind is Size or kind is Answer or kind is Made:
+        return True
+    if kind is View and (value.buffer.kind != "constant" or value.buffer.array is None):
         return True
     return any(map(has_sizes, parts_of(value)))
 
@@ -601,11 +651,17 @@ def rebuilt(value: Any, parts: Sequence[Any]) -> Any:
 def _plain(value: Any) -> Any:
     if type(value) is Size:
         return value.value
+    if type(value) is Made:
+        return value.array
     return rebuilt(value, list(map(_plain, parts_of(value)))) if has_sizes(value) else value
 
 
 def _key(value: Any) -> Hashable:
     if type(value) is Size:
         return Size, value.terms
+    if type(value) is Made:
+        return Made, value.call, value.number
+    if isinstance(value, np.ndarray):
+        return np.ndarray, id(cast("Any", value))  # the call that is noted keeps it
     kind = cast("type[Any]", type(value))
     return (kind, *map(_key, parts_of(value))) if has_sizes(value) else value

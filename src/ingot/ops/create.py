@@ -14,9 +14,10 @@ import onnx_ir as ir
 from ingot.codegen.elements import DTYPES
 from ingot.errors import ModelError
 from ingot.kernels.call import constant
+from ingot.kernels.sizes import Size
 from ingot.ops.cast import target_dtype
 from ingot.ops.lowering import Lowering, Steps
-from ingot.ops.numeric import STRING
+from ingot.ops.numeric import INT64, STRING
 from ingot.ops.registry import (
     Array,
     Facts,
@@ -32,6 +33,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+from ingot.ops.sized import made_constant
 from ingot.ops.tensors import ArrayTensor
 
 _CACHE = "ingot.ops.constant"
@@ -132,9 +134,11 @@ class Range(Op):
     """start, start + delta, … below limit (above, for a negative delta)."""
 
     @staticmethod
-    def count(start: float, limit: float, delta: float) -> int:
+    def count(start: Any, limit: Any, delta: Any) -> int:
         """How many elements there are."""
-        return max(math.ceil((limit - start) / delta), 0)
+        if isinstance(start, float):
+            return max(math.ceil((limit - start) / delta), 0)
+        return max(-((start - limit) // delta), 0)
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Unknown while a bound is."""
@@ -152,16 +156,25 @@ class Range(Op):
         first, last, step = (_exact(v.item()) for v in (start, limit, delta))
         if step == 0:
             raise shape_error(node, "delta is 0", "Use a delta other than 0.")
-        return [(first + np.arange(self.count(first, last, step)) * step).astype(start.dtype)]
+        return [_range(first, self.count(first, last, step), step, start.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A constant: what is not known gives no shape to plan for."""
-        plan.alias(node.outputs[0], constant(self.evaluate(node, [plan.constant(v) for v in node.inputs])[0]))
+        value = node.outputs[0]
+        facts, bounds = plan.facts(value), [plan.constant(v) for v in node.inputs]
+        first, step = (_exact(present(bounds, i).item()) for i in (0, 2))
+        count = facts.shape[0]
+        plan.alias(value, made_constant(_range, first, count, step, facts.dtype, shape=(count,)))
         return True
 
 
+def _range(first: Any, count: int, step: Any, dtype: np.dtype[Any]) -> Array:
+    """First + i · step, each rounded once."""
+    return (first + np.arange(count) * step).astype(dtype)
+
+
 def _exact(value: Any) -> Any:
-    return value if isinstance(value, int) else float(value)
+    return value if isinstance(value, (int, Size)) else float(value)
 
 
 @register("EyeLike", since=22)
@@ -192,8 +205,10 @@ class EyeLike(Op):
             return False
         rows, columns = facts.shape
         steps = Steps(plan, facts.shape)
-        diagonal = plan.known(np.arange(rows)[:, None] + attr_int(node, "k", 0))
-        on = steps("Equal", plan.known(np.arange(columns)), diagonal, dtype="bool")
+        first = attr_int(node, "k", 0)
+        diagonal = made_constant(_range, first, rows, 1, INT64, shape=(rows,)).with_dims((rows, 1), (1, 0))
+        column = made_constant(_range, 0, columns, 1, INT64, shape=(columns,))
+        on = steps("Equal", plan.located(column), plan.located(diagonal), dtype="bool")
         steps.cast(on, facts.dtype.name, value)
         return True
 

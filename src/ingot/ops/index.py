@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -55,6 +56,13 @@ def _ints(array: Any) -> tuple[int, ...] | None:
     return None if array is None else tuple(array.ravel().tolist())
 
 
+def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int, int]:
+    """`slice(start, end, step).indices(size)`, also of sizes that are noted."""
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    first, stop = (position + size if position < 0 else position for position in (start, end))
+    return min(max(first, low), high), min(max(stop, low), high), step
+
+
 @register("Slice", since=13)
 class Slice(Op):
     """x[start:end:step] along each named axis, by Python's rules for a range outside the dimension."""
@@ -82,7 +90,7 @@ class Slice(Op):
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
             if step == 0:
                 raise shape_error(node, f"the step of axis {axis} is 0", "Use a step other than 0.")
-            result[axis] = slice(max(start, -shape[axis]), end, step).indices(shape[axis])
+            result[axis] = _clamped(max(start, -shape[axis]), end, step, shape[axis])
         return result
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
@@ -94,7 +102,7 @@ class Slice(Op):
         if starts is None or ends is None or not axes_known or not steps_known:
             return None
         ranges = self.slices(node, x.shape, starts, ends, axes, steps)
-        return [Facts(x.dtype, tuple([len(range(*r)) for r in ranges]))]
+        return [Facts(x.dtype, tuple([max(-((a - b) // step), 0) for a, b, step in ranges]))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A view of the input."""
@@ -286,8 +294,10 @@ class Gather(Op):
         assert indices is not None
         facts = plan.facts(x)
         axis = normal_axis(node, attr_int(node, "axis", 0), len(facts.shape))
-        known = plan.constant(indices)
-        if known is not None and known.size == 1:
+        alone = plan.facts(indices)
+        if alone.is_known and math.prod(alone.shape) == 1:
+            known = plan.constant(indices)
+            assert known is not None
             index = int(checked_indices(node, known, facts.shape[axis]).reshape(()))
             view = plan.view(x)
             shape = (*view.shape[:axis], *known.shape, *view.shape[axis + 1 :])

@@ -26,7 +26,6 @@ from ingot.ops.registry import (
     attr_ints,
     attr_str,
     broadcast,
-    facts_of,
     first_input,
     given,
     known_ints,
@@ -39,6 +38,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+from ingot.ops.sized import integer, integers, made_constant
 
 
 class View(Op):
@@ -213,21 +213,21 @@ class Shape(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Known as soon as the input's shape is."""
-        return [facts_of(self.dims(node, need(node, inputs, 0).shape))]
+        return [integers(self.dims(node, need(node, inputs, 0).shape))]
 
-    def dims(self, node: ir.Node, shape: tuple[int, ...]) -> Array:
+    def dims(self, node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The slice of the shape; start and end are clamped to the rank."""
         if not node.attributes:
-            return np.array(shape, INT64)
+            return shape
         rank = len(shape)
         start, end = attr_int(node, "start", 0), attr_int(node, "end", rank)
         start = min(max(start + rank if start < 0 else start, 0), rank)
         end = min(max(end + rank if end < 0 else end, 0), rank)
-        return np.array(shape[start:end], INT64)
+        return shape[start:end]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """See `dims`."""
-        return [self.dims(node, present(inputs, 0).shape)]
+        return [np.array(self.dims(node, present(inputs, 0).shape), INT64)]
 
 
 @register("Size", since=25)
@@ -236,7 +236,7 @@ class Size(Op):
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Known as soon as the input's shape is."""
-        return [facts_of(np.array(math.prod(need(node, inputs, 0).shape), INT64))]
+        return [integer(math.prod(need(node, inputs, 0).shape))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """The product of the dims."""
@@ -471,12 +471,7 @@ class Trilu(Op):
         """np.triu or np.tril."""
         x, k = present(inputs, 0), given(inputs, 1)
         diagonal = 0 if k is None else int(k.reshape(()))
-        # k may be as large as int64; NumPy adds it to an index.
-        diagonal = max(-x.shape[-2] - 1, min(diagonal, x.shape[-1] + 1))
-        keep = np.tri(
-            x.shape[-2], x.shape[-1], diagonal - 1 if attr_int(node, "upper", 1) else diagonal, dtype=BOOL
-        )
-        keep = ~keep if attr_int(node, "upper", 1) else keep
+        keep = _triangle(x.shape[-2], x.shape[-1], diagonal, attr_int(node, "upper", 1))
         return [np.where(keep, x, np.zeros((), x.dtype))]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
@@ -484,8 +479,16 @@ class Trilu(Op):
         x, diagonal = first_input(node), given(node.inputs, 1)
         if diagonal is not None and plan.constant(diagonal) is None:
             return False
-        facts = plan.facts(x)
-        ones = np.ones(facts.shape[-2:], BOOL)
-        (keep,) = self.evaluate(node, [ones, plan.constant(diagonal)])
-        operands = [plan.known(keep), x, plan.known(np.zeros((), facts.dtype))]
-        return plan.wait(node.outputs[0], "Where", operands)
+        facts, k = plan.facts(x), plan.constant(diagonal)
+        shape, upper = facts.shape[-2:], attr_int(node, "upper", 1)
+        first = 0 if k is None else k.reshape(()).item()
+        keep = plan.located(made_constant(_triangle, *shape, first, upper, shape=shape))
+        return plan.wait(node.outputs[0], "Where", [keep, x, plan.known(np.zeros((), facts.dtype))])
+
+
+def _triangle(rows: int, columns: int, diagonal: int, upper: int) -> Array:
+    """Which elements of a matrix are in its upper or lower triangle, counted from a diagonal."""
+    # It may be as large as int64; NumPy adds it to an index.
+    diagonal = max(-rows - 1, min(diagonal, columns + 1))
+    keep = np.tri(rows, columns, diagonal - 1 if upper else diagonal, dtype=BOOL)
+    return ~keep if upper else keep

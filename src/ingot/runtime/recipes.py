@@ -67,7 +67,11 @@ class Recipes:
             for axis in [axis for axis, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]:
                 family.varied[number, axis] = None
         if family.varied and family.missed >= max(FIRST_WAIT, family.made // PART_OF_MADE):
-            recipe = make(sorted(family.varied))
+            free = sorted(family.varied)
+            recipe = make(free)
+            if recipe is None:  # what has size 1 may be repeated where others are not
+                more = [(number, axis) for number, axis in free if shapes[number][axis] != 1]
+                recipe = make(more) if 0 < len(more) < len(free) else None
             if recipe is not None:
                 family.recipes.insert(0, recipe)
                 del family.recipes[MOST_RECIPES:]
