@@ -116,7 +116,7 @@ def _viewed(g: Recorder, x: Tensor, size: Any) -> Tensor | None:
         return None
     before = product(g.env.expr(d) for d in x.shape)
     places = [i for i, d in enumerate(size) if isinstance(d, int) and d == -1]
-    after = product(g.env.expr(d) for i, d in enumerate(size) if i not in places)
+    after = sympy.sympify(product(g.env.expr(d) for i, d in enumerate(size) if i not in places))
     sizes = list(size)
     if after == 0 or len(places) > 1:
         return None

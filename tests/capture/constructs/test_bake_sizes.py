@@ -105,6 +105,32 @@ def pool_as_long_as_a_third(x: T) -> T:
     return y
 
 
+@case(*[(random(2, n, 2), random(2, m, 3)) for n, m in ((7, 4), (6, 5), (2, 9), (1, 1))])
+def parts_filled_up(x: T, y: T) -> T:
+    return torch._chunk_cat([x, y], 1, 2)  # pyright: ignore[reportPrivateUsage]
+
+
+@case(*planes((1, 7), (0, 7)))
+def histogram_of_points(x: T) -> Any:
+    found = torch.histogramdd(x[:, :2], [3, 4])
+    return found.hist, found.bin_edges
+
+
+@case(*planes((1, 7), (0, 7)))
+def variances_over_more_than_there_are(x: T) -> Any:
+    return torch.var(x, 0, correction=-1), torch.std(x, correction=-2)
+
+
+@case(*[random(n) for n in (5, 2, 1)])
+def one_number_as_a_scalar(x: T) -> T:
+    return x[:1].view(())
+
+
+@case((random(1)[0], random(1)))
+def slope_of_a_number(x: T, slope: T) -> T:
+    return functional.prelu(x, slope)
+
+
 @case.parametrize()
 def test_right_or_refused(case: Case) -> None:
     """Never the example's way for ever: what other sizes would take otherwise is in the model, or fails."""
@@ -112,7 +138,8 @@ def test_right_or_refused(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ring_as_wide_as_the_rows", "differences", "distances", "attention_of_any_width"]
+    "name",
+    ["ring_as_wide_as_the_rows", "differences", "distances", "attention_of_any_width", "histogram_of_points"],
 )
 def test_every_size_stays_free(name: str) -> None:
     """None is fixed, where a translation works for all."""

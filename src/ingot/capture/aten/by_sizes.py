@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ from ingot.capture.fakes import hint
 from ingot.capture.request import recorder
 
 Tensor = torch.Tensor
+_chunk_cat: Any = torch._chunk_cat  # pyright: ignore[reportPrivateUsage,reportPrivateImportUsage]
 _VF: Any = torch._VF  # pyright: ignore[reportPrivateUsage]
 _nn: Any = torch._C._nn  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue]  (made in C++)
 
@@ -119,6 +121,24 @@ def pad_sequence(
         wide = torch.nn.functional.pad(t, (*[0, 0] * (t.dim() - 1), *ends), value=padding_value)
         padded.append(wide.to(given[0].dtype))
     return torch.stack(padded, 0 if batch_first else 1)
+
+
+@instead(_chunk_cat)
+def chunk_cat(tensors: Sequence[Tensor], dim: int, num_chunks: int) -> Tensor:
+    """As many parts of each tensor along an axis, each flat and filled up with zeros; all tensors side by
+    side.
+    """
+    if num_chunks < 1 or any(t.dim() == 0 for t in tensors):
+        return _chunk_cat(list(tensors), dim, num_chunks)  # which says what it wants
+    axis = dim % tensors[0].dim()
+    parts: list[Tensor] = []
+    for t in tensors:
+        demand(recorder(), t.numel() > 0, "torch._chunk_cat would refuse a tensor of no elements here")
+        length: Any = (t.shape[axis] + num_chunks - 1) // num_chunks
+        missing = length * num_chunks - t.shape[axis]
+        wide = torch.nn.functional.pad(t, (*[0, 0] * (t.dim() - axis - 1), 0, missing))
+        parts.append(wide.reshape([*t.shape[:axis], num_chunks, length * math.prod(t.shape[axis + 1 :])]))
+    return torch.cat(parts, axis + 1)
 
 
 @instead(torch.cross, Tensor.cross)

@@ -39,10 +39,10 @@ def _even(x: Tensor, bins: int, limits: Sequence[float] | None) -> Tensor:
     """The edges of equal bins between the limits, or the extremes of a flat tensor."""
     if limits is not None:
         low, high = (torch.full([], float(v), dtype=torch.float64) for v in limits)
-    elif x.numel() == 0:
-        low, high = torch.zeros([], dtype=torch.float64), torch.ones([], dtype=torch.float64)
-    else:
-        low, high = x.min().double(), x.max().double()
+    else:  # of no elements between 0 and 1, as if these were the only two
+        missing: Any = torch.sym_max(1 - x.numel(), 0)
+        low, high = (torch.nn.functional.pad(x, (0, missing), value=end) for end in (0, 1))
+        low, high = low.min().double(), high.max().double()
     same = low == high
     low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
     steps = torch.arange(bins + 1, dtype=torch.float64) / bins

@@ -200,11 +200,14 @@ def deviation(
     kept = mean if keepdim else reduced(g, "ReduceMean", x, axes, False)
     if not correction:
         return reduced(g, "ReduceMean", squares, axes, keepdim), kept
-    total = reduced(g, "ReduceSum", squares, axes, keepdim)
     count: Any = 1
     for d in range(a.dim()) if axes is None else axes:
         count = count * a.shape[d]
-    left = g.op("Sub", g.operand(count, a.dtype), g.const(float(correction), a.dtype))
+    number = g.operand(count, a.dtype)
+    left = g.op("Sub", number, g.const(float(correction), a.dtype))
+    total = reduced(g, "ReduceSum", squares, axes, keepdim)
+    if correction < 0:  # the variance of nothing is NaN, as its mean is, where no division is by 0
+        return g.op("Mul", g.op("Div", total, number), g.op("Div", number, left)), kept
     return g.op("Div", total, g.op("Max", left, g.const(0.0, a.dtype))), kept
 
 
