@@ -134,6 +134,18 @@ def test_extremes_see_nan(name: str) -> None:
     parity(EXTREMES[name], (x,), (R(5, 2),))
 
 
+def test_a_nan_belongs_behind_all_boundaries() -> None:
+    """And the infinities where their order says; in 32 bits and 64, among boundaries of any number."""
+    kinds = [{"right": r, "out_int32": i} for r in (False, True) for i in (False, True)]
+
+    def places(x: torch.Tensor, edges: torch.Tensor) -> Any:
+        rows = edges.repeat(x.shape[0], 1)
+        found = [(torch.bucketize(x, edges, **k), torch.searchsorted(edges, x, **k)) for k in kinds]
+        return found, torch.searchsorted(rows, x), torch.bucketize(x[0], ids(0, 1, 2).float(), right=True)
+
+    parity(places, (WITH_NAN, torch.tensor([-INF, -1.0, 2.0, INF])), (WITH_NAN, Z(1)), (WITH_NAN, Z(0)))
+
+
 def test_extremes_of_integers_and_truth() -> None:
     """These have no NaN to look for."""
     parity(lambda x: (x.amax(0), x.max(1), x.argmin(), (x > 1).amax(0)), (ids(3, 1, 2, 2, 0, 5).view(2, 3),))

@@ -183,7 +183,10 @@ def searchsorted(
     side: str | None = None,
     sorter: Tensor | None = None,
 ) -> ir.Value:
-    """Where values belong among sorted boundaries: how many boundaries are below them."""
+    """Where values belong among sorted boundaries: how many are not above them, all of them for a NaN.
+
+    Among boundaries that are not sorted (a NaN is in no order) torch says that the result is undefined.
+    """
     dtype = torch.promote_types(bounds.dtype, values.dtype) if isinstance(values, Tensor) else bounds.dtype
     edges = g.operand(bounds, dtype)
     if sorter is not None:
@@ -192,8 +195,9 @@ def searchsorted(
         edges = g.op("Unsqueeze", edges, g.const([-2]))
     x = g.operand(values, dtype)
     x = g.op("Unsqueeze", x, g.const([-1])) if isinstance(values, Tensor) else x
-    below = g.op("LessOrEqual" if right or side == "right" else "Less", edges, x)
-    return g.op("ReduceSum", g.cast(below, torch.bool, out.dtype), g.const([-1]), keepdims=0)
+    above = g.op("Greater" if right or side == "right" else "GreaterOrEqual", edges, x)
+    count = g.op("ReduceSum", g.cast(above, torch.bool, out.dtype), g.const([-1]), keepdims=0)
+    return g.op("Sub", g.operand(bounds.shape[-1], out.dtype), count)
 
 
 @row("bucketize", "bucketize.Scalar")
