@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 import ingot
 from ingot.ops.registry import find
+from tests.processors import weights_in_range
 
 ort = pytest.importorskip("onnxruntime")
 F = np.float32
@@ -144,7 +145,8 @@ def test_means_over_axes() -> None:
 def test_products(dtype: np.dtype) -> None:
     rng = np.random.default_rng(4)
     zero, y_zero = random_bytes(rng, dtype), random_bytes(rng, dtype)
-    weights, scales = random_bytes(rng, BYTES[1], 64, 33), rng.uniform(0.001, 0.02, 33).astype(F)
+    weights = weights_in_range(random_bytes(rng, BYTES[1], 64, 33))
+    scales = rng.uniform(0.001, 0.02, 33).astype(F)
     a, none = random_bytes(rng, dtype, 13, 64), np.zeros(33, np.int8)
     bias = rng.integers(-999, 999, 33).astype(np.int32)
     turned = np.ascontiguousarray(weights.T)
@@ -161,7 +163,8 @@ def test_products_of_floats_that_are_quantised_on_the_way() -> None:
     rng = np.random.default_rng(5)
     x, scales = rng.normal(0, 1, (2, 13, 64)).astype(F), rng.uniform(0.001, 0.02, 33).astype(F)
     for dtype in BYTES:
-        weights, zeros = random_bytes(rng, dtype, 64, 33), random_bytes(rng, dtype, 33)
+        weights = weights_in_range(random_bytes(rng, dtype, 64, 33))
+        zeros = weights_in_range(random_bytes(rng, dtype, 33))
         bias = rng.normal(0, 1, 33).astype(F)
         compare("DynamicQuantizeMatMul", [x, weights, scales, zeros, bias], (0,), F, apart=1e-4)
         compare("DynamicQuantizeMatMul", [x, weights, number(0.02).reshape(1)], (0,), F, apart=1e-4)

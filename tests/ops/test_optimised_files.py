@@ -18,6 +18,7 @@ import pytest
 from onnx import helper
 
 import ingot
+from tests.processors import SEVEN_BITS
 
 quantization = pytest.importorskip("onnxruntime.quantization")
 F = onnx.TensorProto.FLOAT
@@ -103,7 +104,7 @@ class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc, na
 def quantised(kind: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     path = folder / "quantised.onnx"
     if kind == "dynamic":
-        quantization.quantize_dynamic(word_model(folder / "float.onnx"), path)
+        quantization.quantize_dynamic(word_model(folder / "float.onnx"), path, reduce_range=SEVEN_BITS)
         return path, WORDS
     form, dtype = kind.split()
     which = getattr(quantization.QuantType, "QInt8" if dtype == "int8" else "QUInt8")
@@ -115,6 +116,7 @@ def quantised(kind: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         activation_type=which,
         weight_type=quantization.QuantType.QInt8,
         per_channel=form == "QDQ",
+        reduce_range=SEVEN_BITS,
     )
     return path, FEED
 
@@ -178,4 +180,6 @@ def test_every_node_is_onnx_runtimes(kind: str, tmp_path: Path) -> None:
             if array.dtype.kind == "f":
                 assert apart.max() <= 2e-6 * np.abs(expected).max(), f"{what}: {apart.max()}"
             else:
-                assert not apart.any(), f"{what}: {np.count_nonzero(apart)} of {apart.size}"
+                # The mean of four bytes may lie in the middle of two; which one is nearer is up to rounding.
+                quanta = 1 if node.op_type == "QLinearAveragePool" else 0
+                assert apart.max() <= quanta, f"{what}: {np.count_nonzero(apart)} of {apart.size}"

@@ -15,6 +15,7 @@ from onnx import helper
 
 import ingot
 from ingot.errors import UnsupportedOperatorError
+from tests.processors import weights_in_range
 
 R = np.random.default_rng(7)
 B, S, N, H = 2, 5, 4, 8
@@ -395,7 +396,7 @@ def test_attention_of_groups_is_native_where_the_length_follows_from_shapes() ->
 def test_attention_of_a_quantised_product(mask: str, dtype: type) -> None:
     low = np.iinfo(dtype).min
     x = R.integers(0, 256, (B, S, D)).astype(np.uint8)
-    w = R.integers(low, low + 256, (D, 3 * D)).astype(dtype)
+    w = weights_in_range(R.integers(low, low + 256, (D, 3 * D)).astype(dtype))
     scales = [np.float32(0.01), R.uniform(0.001, 0.004, 3 * D).astype(np.float32)]
     zeros = [np.array(100, np.uint8), np.full(3 * D, low + 128, dtype)]
     lengths = np.array([S, 3], np.int32) if mask == "lengths" else None
@@ -494,7 +495,8 @@ def test_fused_forms_are_native() -> None:
 def lstm_inputs(directions: int, columns: bool, dtype: type, batch: int = 1) -> list[np.ndarray | None]:
     """Of 5 steps, 6 inputs and 8 hidden units; scales of whole matrices or of their columns."""
     hidden, low = 8, np.iinfo(dtype).min
-    weights = [R.integers(low, low + 256, (directions, n, 4 * hidden)).astype(dtype) for n in (6, hidden)]
+    drawn = [R.integers(low, low + 256, (directions, n, 4 * hidden)).astype(dtype) for n in (6, hidden)]
+    weights = [weights_in_range(w) for w in drawn]
     size = (directions, 4 * hidden) if columns else (directions,)
     scales = [R.uniform(0.002, 0.01, size).astype(np.float32) for _ in weights]
     zeros = [np.full(size, low + 128, dtype) for _ in weights]

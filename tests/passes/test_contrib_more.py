@@ -15,6 +15,7 @@ import pytest
 
 import ingot
 from tests.passes.test_contrib import compare, f, model
+from tests.processors import weights_in_range
 
 R = np.random.default_rng(11)
 
@@ -170,7 +171,8 @@ def test_one_of_two_quantised_tensors() -> None:
 @pytest.mark.parametrize("last", [0, 1])
 def test_convolutions_of_integers(last: int) -> None:
     x = quantised(2, 7, 8, 4) if last else quantised(2, 4, 7, 8)
-    feed = [*x, *quantised(6, 4, 3, 3, dtype=np.int8), *quantised(1)[1:]]
+    weights, *scale = quantised(6, 4, 3, 3, dtype=np.int8)
+    feed = [*x, weights_in_range(weights), *scale, *quantised(1)[1:]]
     proto, named = model("QLinearConv", feed, 1, fixed=True, channels_last=last, pads=[1, 1, 1, 1])
     held(proto, named, range(1, 8))
     (want,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, named)

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ingot
-from ingot.codegen.machine import host
 from ingot.ops.registry import find
+from tests.processors import SEVEN_BITS
 
 ort = pytest.importorskip(
     "onnxruntime", reason="onnxruntime is the peer that these outputs are compared with"
@@ -121,9 +121,6 @@ class Samples(quantization.CalibrationDataReader):
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._left, None)
 
-
-#: Without VNNI onnxruntime adds pairs of products of bytes in 16 bits; weights of 7 bits leave them room.
-SEVEN_BITS = not any(f"+{name}vnni" in host().features.split(",") for name in ("avx", "avx512"))
 
 MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, tuple[int, ...]]]] = {
     "network": network,
