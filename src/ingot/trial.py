@@ -131,11 +131,12 @@ def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _arrays(output: Any) -> list[Array]:
+    """Copies: what a call returns may be a buffer that the next one writes to."""
     from ingot.capture.signature import is_tensor, leaves
 
     numbers = (int, float)
     return [
-        as_array(leaf.value)
+        as_array(leaf.value).copy()
         for leaf in leaves(output)
         if is_tensor(leaf.value) or isinstance(leaf.value, numbers)
     ]

@@ -122,6 +122,27 @@ def test_each_kind_of_state(tmp_path: Path) -> None:
         np.testing.assert_allclose(first[0], first[1], atol=2e-5)
 
 
+class Counted(nn.Module):
+    """Returns the buffer that it writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: T) -> tuple[T, T]:
+        self.seen += x.shape[1]
+        return x * 2, self.seen
+
+
+def test_a_buffer_that_is_returned_is_compared_as_it_was() -> None:
+    """Later calls write to the tensor that the module has returned."""
+    module = Counted()
+    program = ingot.export(module, (torch.randn(1, 6),), state="inputs")
+    session = ingot.Stateful(program)
+    assert [int(session.run(None, {"x": np.zeros((1, n), "float32")})[1]) for n in (6, 2, 3)] == [6, 8, 11]
+    assert int(module.seen) == 0
+
+
 def test_the_default_refuses_with_the_line_and_the_remedy() -> None:
     """And leaves the module as it was."""
     for module, name, text in [
