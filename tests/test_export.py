@@ -292,3 +292,29 @@ def test_what_is_returned_beside_tensors_is_written_down() -> None:
     ]
     got = program(torch.ones(5, 3))
     assert (got["how"], got["n"], int(got["rows"])) == ("twice", 3, 5)
+
+
+class Noisy(nn.Module):
+    """Asks for its mode in a method, as no layer of PyTorch's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(x)
+
+    def drop(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 0.5, self.training)
+
+
+def test_layers_in_training_mode_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that may be other functions in it: not a Dropout of nothing, nor a norm without statistics."""
+    layers = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), Noisy(), nn.Dropout(0.0)
+    model = nn.Sequential(*layers, nn.BatchNorm1d(4, track_running_stats=False), nn.Dropout(0.5).eval())
+    example = (torch.randn(3, 4),)
+    kinds = [(a.where, a.status) for a in ingot.export(model, example).assumptions if a.kind == "training"]
+    assert kinds == [("BatchNorm1d '1'", "fixed"), ("Dropout '2'", "fixed"), ("Noisy '3'", "fixed")]
+    said = "as after .eval(), where these may differ: BatchNorm1d '1', Dropout '2', Noisy '3'\n"
+    assert said in capsys.readouterr().err
+    ingot.export(model, example, state="inputs")  # in which BatchNorm stays in training mode
+    assert "differ: Dropout '2', Noisy '3'\n" in capsys.readouterr().err
+    ingot.export(model.eval(), example)
+    ingot.export(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), (torch.randn(2, 3, 8),))
+    assert ".eval()" not in capsys.readouterr().err

@@ -49,7 +49,8 @@ def export(
     node. The module is left as it was: mode, buffers and attributes.
 
     Args:
-        model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`. Also a
+        model: a `torch.nn.Module`, or a function of tensors. It is exported as after `.eval()`, which a
+            line on stderr says of one in training mode whose layers ask for it. Also a
             `torch.fx.GraphModule`, a `torch.export.ExportedProgram`, a scripted or traced module, or the path
             of a file of one of the last two.
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
@@ -208,13 +209,26 @@ def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Repor
 
 
 def announced(a: Assumption) -> bool:
-    """Whether export() itself says so on stderr: where the model is narrower than its source in sizes."""
-    return a.kind in ("narrowed", "unified", "begins") or (a.kind == "branch" and a.status == "checked")
+    """Whether export() itself says so on stderr: where the model is narrower than its source in sizes, or
+    was in training mode.
+    """
+    return a.kind in ("narrowed", "unified", "begins", "training") or (
+        a.kind == "branch" and a.status == "checked"
+    )
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:
-    """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken; where."""
-    for a in by_line(filter(announced, assumptions)):
+    """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken; where; and
+    which layers were in training mode.
+    """
+    from ingot.trial import some
+
+    said = list(filter(announced, assumptions))
+    layers = [a for a in said if a.kind == "training"]
+    if layers:
+        names = some([a.where for a in layers], ", ")
+        print(f"ingot export: {layers[0].what}, where these may differ: {names}", file=sys.stderr)
+    for a in by_line(a for a in said if a.kind != "training"):
         how = dict.fromkeys(("narrowed", "unified"), f"{a.what}, fixed by") | {"begins": f"{a.what}; see"}
         print(
             f"ingot export: {how.get(a.kind, f'fails unless {a.what}, for the branch at')} {a.where}",

@@ -23,6 +23,7 @@ Kind = Literal[
     "random",
     "values",
     "output",
+    "training",
 ]
 Status = Literal["proved", "checked", "fixed"]
 
@@ -42,8 +43,9 @@ class Assumption:
             every call of the model finds what the module held at the export; `random`: each run draws
             numbers of its own, which no seed of PyTorch's repeats; `values`: PyTorch raises for some contents
             of tensors, the exported model does not; `output`: a number or text that the module returns stays
-            what it was, and is no output of the model
-    where   file:line in the user's code, or the argument's name
+            what it was, and is no output of the model; `training`: a layer was in training mode, in which it
+            may be another function, and is exported as after `.eval()`
+    where   file:line in the user's code, or the argument's or the layer's name
     what    the condition or fact, in words or as a formula over the names of dimensions
     status  `proved`: holds for every input; `checked`: the graph itself fails when it does not hold; `fixed`:
             the model is narrower than its source, which its declared inputs show, or this line

@@ -41,7 +41,7 @@ from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
 from ingot.capture.truths import counted
-from ingot.capture.unchanged import unchanged
+from ingot.capture.unchanged import left_training, unchanged
 from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
 
 
 def _record(call: Call, hints: dict[str, int]) -> Recording:
+    training = left_training(call.function, call.keep_states)
     with (
         _LOCK,
         swapped(list(call.marks.needed), list(call.marks.apart)),
@@ -149,7 +150,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
         model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
         used = {str(v.name) for v in model.graph.inputs}
-        assumptions = [*recorder.assumptions, *noted(call), *plain_outputs(run.output), *others]
+        assumptions = [*training, *recorder.assumptions, *noted(call), *plain_outputs(run.output), *others]
         return Recording(
             model,
             recorder.env,

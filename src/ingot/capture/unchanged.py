@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
+from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ingot.capture.assume import Assumption
+from ingot.capture.rewrite import codes_in
 from ingot.capture.state import Snapshot
 
 
@@ -35,3 +40,46 @@ def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsho
         snapshot.restore()
         for m, mode in zip(modules, modes, strict=True):
             m.training = mode
+
+
+def left_training(function: Any, keep_batch_norm: bool = False) -> list[Assumption]:
+    """Layers in training mode that ask for it, which `unchanged` takes out of it."""
+    named = function.named_modules() if isinstance(function, torch.nn.Module) else []
+    what = "the model is in training mode, and is exported as after .eval()"
+    return [
+        Assumption("training", f"{type(m).__name__} {name!r}" if name else type(m).__name__, what, "fixed")
+        for name, m in named
+        if getattr(m, "training", False)
+        and not (keep_batch_norm and isinstance(m, _BatchNorm))
+        and _differs(m)
+    ]
+
+
+def _differs(m: torch.nn.Module) -> bool:
+    if not _asks(type(m)):
+        return False
+    # PyTorch's own layers ask always: also those that drop nothing, or keep no statistics.
+    own = type(m).__module__.startswith("torch.nn.")
+    rate: Any = getattr(m, "p", getattr(m, "dropout", None))
+    return not own or not (rate == 0 or getattr(m, "track_running_stats", True) is False)
+
+
+@cache
+def _asks(layer: type) -> bool:
+    """Whether forward, or a method that it calls, reads `training`."""
+    if layer.__module__ == transformer.__name__:
+        return False  # for a faster way to the same; the layers in it speak for themselves
+    bases = layer.__mro__[: layer.__mro__.index(torch.nn.Module)]
+    seen, names = set[str](), ["forward"]
+    while names:
+        name = names.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for method in (vars(base).get(name) for base in bases):
+            if isinstance(method, FunctionType):
+                read = {n for code in codes_in(method.__code__) for n in code.co_names}
+                if "training" in read:
+                    return True
+                names.extend(read)
+    return False
