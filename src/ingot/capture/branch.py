@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dis
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, kept, merged
 from ingot.capture.handlers import inside_try
-from ingot.capture.merge import UNBOUND, Merger, Side, Unmergeable, fill, nothing_follows
+from ingot.capture.merge import UNBOUND, Filled, Merger, Side, Unmergeable, nothing_follows
 from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
@@ -62,7 +62,7 @@ def branch(
     """
     cells = cells or Cells(then, other)
     start = cells.get(names)
-    held = Containers(cells.reachable(names))
+    held = Containers(cells.reachable(names), cells.all)
     about_sizes = condition.node.expr if isinstance(condition, torch.SymBool) else None
     sides: list[Side] = []
     for block, holds in ((then, True), (other, False)):
@@ -80,7 +80,7 @@ def branch(
         if about_sizes is not None and not depends_on_data(g, about_sizes):
             raise Unmergeable("an error on one side")
         return _one_way(g, test, first, second, then if second.error is not None else other, cells, condition)
-    return _merged(g, condition, test, first, second, cells, live, held)
+    return _merged(g, condition, test, first, second, cells, live, held, start)
 
 
 def _taken(g: Recorder, condition: Any) -> bool:
@@ -186,6 +186,7 @@ def _merged(
     cells: Cells,
     live: Sequence[str],
     held: Containers,
+    start: Mapping[str, Any],
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
     by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
@@ -199,7 +200,8 @@ def _merged(
             variables[name] = UNBOUND  # it has a value there, which has no form
             continue
         try:
-            variables[name] = merger.merge(first.variables[name], second.variables[name])
+            before = start.get(name, UNBOUND)
+            variables[name] = merger.merge(first.variables[name], second.variables[name], before)
         except Unmergeable as why:
             variables[name] = UNBOUND
             poisoned[name] = str(why)
@@ -208,7 +210,7 @@ def _merged(
     contents: list[Any] = []
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
-        contents.append(before if same else _merge_contents(merger, container, a, b, by_data))
+        contents.append(before if same else _merge_contents(merger, container, before, a, b, by_data))
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():
@@ -234,13 +236,12 @@ def _merged(
     merger.joins.tie(outputs)
     for side in (first, second):
         lose(side.scope.lost)
-    cells.put({n: fill(v, outputs) for n, v in variables.items()})
+    filled = Filled(outputs)
+    cells.put({n: filled(v) for n, v in variables.items()})
     g.lost_variables.update({id(cells.cell(n)): cells.cell(n) for n in poisoned})
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
-    held.put(
-        [c if c is before else fill(c, outputs) for c, before in zip(contents, held.before, strict=True)]
-    )
-    return fill(result, outputs)
+    held.put([c if c is before else filled(c) for c, before in zip(contents, held.before, strict=True)])
+    return filled(result)
 
 
 def _carry_check(g: Recorder, ok: ir.Value) -> None:
@@ -257,12 +258,12 @@ def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:
         raise refused(what, why, by_data) from why
 
 
-def _merge_contents(merger: Merger, container: Any, a: Any, b: Any, by_data: bool) -> Any:
+def _merge_contents(merger: Merger, container: Any, before: Any, a: Any, b: Any, by_data: bool) -> Any:
     # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
     follow = functools.cache(lambda: not by_data and not merger.g.made_by_call(container))
     merger.numbers_follow = follow
     try:
-        return merged(merger, container, a, b)
+        return merged(merger, container, before, a, b)
     except Unmergeable as why:
         raise refused("a list, dict or object that this branch changes", why, by_data or follow()) from why
     finally:

@@ -6,18 +6,21 @@ A branch must not leave behind what it did to them while it was only being recor
 
 # Walks over whatever the model holds.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 import dis
 import enum
 import functools
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import (
     BuiltinMethodType,
     CellType,
     CodeType,
+    FrameType,
     FunctionType,
     GeneratorType,
     MemberDescriptorType,
@@ -51,9 +54,13 @@ _NOT_WALKED = (
 class Containers:
     """Everything mutable that can be reached from some values, with what it held at first."""
 
-    def __init__(self, roots: Iterable[Any]) -> None:
+    def __init__(self, roots: Iterable[Any], cells: Mapping[str, CellType] | None = None) -> None:
+        """cells: the variables among the roots, by name"""
         self.found: list[Any] = []
         self._referrers: Counter[int] = Counter()
+        self._seen: dict[int, Any] = {}  # which are kept, so that no id is used twice
+        self._cells = cells or {}
+        self._is_whole = False  # whether what calls the block has been looked into
         self._walk(list(roots))
         self._ids = {id(c.thing if isinstance(c, _Slots) else c) for c in self.found}
         self.before = [_copy(c) for c in self.found]
@@ -77,31 +84,58 @@ class Containers:
         if isinstance(thing, _PLAIN):
             return False
         if isinstance(thing, Word):
-            return any(self.has(v) for v in leaves_of(thing))
+            return all(self.has(v) for v in leaves_of(thing))
         own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
         return (id(own) in self._ids or id(thing) in self._ids) and not _is_frozen(thing)
 
-    def is_shared(self, thing: Any) -> bool:
-        """Whether such a one is found in more places than one."""
-        return self._referrers[id(thing)] > 1 and self.has(thing)
+    def is_shared(self, thing: Any, before: Any) -> bool:
+        """Whether such a one may be found elsewhere than in a place that held `before`: also where the block
+        does not look, but those that call it do.
+        """
+        if not self.has(thing):
+            return False
+        if thing is not before or isinstance(thing, Word):
+            return True
+        if not self._is_whole:
+            self._is_whole, found = True, self.found
+            self.found = []
+            self._seen.update((id(cell), cell) for cell in self._cells.values())  # their contents are roots
+            self._walk(list(self._around()))
+            self.found = found
+        return self._referrers[id(thing)] > 1
+
+    def _around(self) -> Iterator[Any]:
+        """What the variables hold that the model's functions have which are running, but for those of the
+        block, and the globals that they name.
+        """
+        own = {name: contents for name, cell in self._cells.items() for contents in [cell_contents(cell)]}
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            code = frame.f_code
+            if is_user_code(code):
+                for name, value in frame.f_locals.items():
+                    cellular = name in code.co_freevars or name in code.co_cellvars
+                    if not (cellular and name in own and own[name] is value):
+                        yield value
+                    elif name in code.co_cellvars:
+                        del own[name]  # a call of the same function further out has another
+                yield from (frame.f_globals[n] for n in _global_names(code)[0] if n in frame.f_globals)
+            frame = frame.f_back
 
     def restore(self) -> None:
         """Make them hold what they held at first."""
         self.put(self.before)
 
     def _walk(self, todo: list[Any]) -> None:
-        seen: set[int] = set()
-        kept: list[Any] = []  # so that no id is used twice
         while todo:
             thing = todo.pop()
             if isinstance(thing, _PLAIN):
                 continue
             self._referrers[id(thing)] += 1
-            if id(thing) in seen:
+            if id(thing) in self._seen:
                 continue
-            seen.add(id(thing))
-            kept.append(thing)
-            if len(kept) > LIMIT:
+            self._seen[id(thing)] = thing
+            if len(self._seen) > LIMIT:
                 raise ExportError(
                     f"a branch that depends on data can reach more than {LIMIT} Python objects, too "
                     "many to see "
@@ -329,19 +363,19 @@ def _fill(container: Any, held: Any) -> None:
         dict.update(container, held)
 
 
-def merged(merger: Merger, container: Any, a: Any, b: Any) -> Any:
+def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
     """The contents of one container after a branch, from those of its sides.
 
     Raises:
         Unmergeable: when the sides leave it with other keys, or lengths.
     """
     if isinstance(container, TracedList):
-        return merger.merge_lists(a, b)
+        return merger.merge_lists(a, b, before)
     if isinstance(a, dict):
         if a.keys() != b.keys():
             only = sorted(map(repr, a.keys() ^ b.keys()))
             raise Unmergeable(f"{', '.join(only)} set on one side only")
-        return {k: merger.merge(a[k], b[k]) for k in a}
+        return {k: merger.merge(a[k], b[k], before.get(k, UNBOUND)) for k in a}
     if isinstance(a, set):
         if a != b:
             raise Unmergeable("a set with other elements on each side")
@@ -353,7 +387,8 @@ def merged(merger: Merger, container: Any, a: Any, b: Any) -> Any:
             f"a {type(container).__name__} of {len(a)} on one side and of {len(b)} on the other, which code "
             "that is not the model's own has made, or no list display"
         )
-    return [merger.merge(x, y) for x, y in zip(a, b, strict=True)]
+    held = before if len(before) == len(a) else [UNBOUND] * len(a)
+    return [merger.merge(*parts) for parts in zip(a, b, held, strict=True)]
 
 
 def kept(contents: Any) -> Iterable[Any]:

@@ -128,7 +128,7 @@ class Loop:
         self.cells = cells
         self.names = names
         self.start = cells.get(names)
-        self.held = Containers(cells.reachable(names))
+        self.held = Containers(cells.reachable(names), cells.all)
         self.writes: list[Entry] = []  # tensors from outside that rounds write to
         self.grown: dict[int, Growth] = {}  # lists that rounds change the length of, by place in `held`
         self.lost: dict[str, str] = {}  # variables that have a value before the loop which has no form
@@ -281,7 +281,7 @@ class Loop:
         for place in self._all():
             now = self._left(place)  # which may make rows of the start
             form = self._formed(place.form, place.start, now, place.what)
-            if self.held.is_shared(place.start) and any(
+            if self.held.is_shared(place.start, place.start) and any(
                 not all(map(_is, parts_of(x) or (), held)) for x, held in place.given
             ):
                 raise self._refused(place.what, "changed by a round while others hold it too")

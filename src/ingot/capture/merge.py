@@ -13,14 +13,14 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import complex_numbers, structure
-from ingot.capture.choice import Choice, Maybe
+from ingot.capture.choice import Choice, Maybe, Undecided
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
-from ingot.capture.words import Word, chosen, is_plain, leaves_of
+from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
 
 if TYPE_CHECKING:
     from ingot.capture.entries import Entry
@@ -88,11 +88,11 @@ class Slot:
 
 
 @dataclass
-class Complex:
-    """Two outputs of the If that are the parts of a complex tensor."""
+class Made:
+    """What is made of several outputs of the If: a complex tensor, or one of two containers."""
 
     parts: tuple[Any, Any]
-    make: Callable[[Any, Any], torch.Tensor]
+    make: Callable[[Any, Any], Any]
 
 
 def nothing_follows() -> bool:
@@ -102,6 +102,11 @@ def nothing_follows() -> bool:
 
 def nothing_lasts(_: Any) -> bool:
     """No container is known to others."""
+    return False
+
+
+def nothing_is_shared(_: Any, __: Any) -> bool:
+    """Nor found in another place."""
     return False
 
 
@@ -123,17 +128,39 @@ class Merger:
         self.numbers_follow: Callable[[], bool] = nothing_follows
         # Whether a container or object was there before the branch, so that others may see what changes it.
         self.lasting: Callable[[Any], bool] = nothing_lasts
-        self.shared: Callable[[Any], bool] = nothing_lasts  # whether it was, in more places than one
+        # Whether it was, and may be found elsewhere than in a place that held the second before.
+        self.shared: Callable[[Any, Any], bool] = nothing_is_shared
+        self._of_containers: dict[tuple[int, int], tuple[Any, Any, Any]] = {}  # with what became of them
+        self._beside: dict[int, tuple[Any, Any]] = {}  # what stands on the other side
         self.by_data = True  # whether data decides the condition, not sizes
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
 
-    def merge(self, a: Any, b: Any) -> Any:
+    def merge(self, a: Any, b: Any, before: Any = UNBOUND) -> Any:
         """The structure with a Slot in the place of what the sides have different.
+
+        before: what was in its place before the branch
 
         Raises:
             Unmergeable: says what the two are.
         """
+        if not (_is_container(a) or _is_container(b)):
+            return self._merged(a, b, before)
+        known = self._of_containers.get((id(a), id(b)))
+        if known is not None:  # two variables that hold one container do so afterwards
+            return known[-1]
+        for mine, other in ((a, b), (b, a)):
+            is_new = _is_container(mine) and not self.lasting(mine)
+            if is_new and self._beside.setdefault(id(mine), (mine, other))[1] is not other:
+                raise Unmergeable(
+                    f"{describe(mine)} that one side has in two places, where the other has two of them "
+                    "(a copy of it is another)"
+                )
+        made = self._merged(a, b, before)
+        self._of_containers[id(a), id(b)] = a, b, made
+        return made
+
+    def _merged(self, a: Any, b: Any, before: Any) -> Any:
         if self.equal(a, b):
             return a
         if a is UNBOUND or b is UNBOUND:
@@ -145,23 +172,43 @@ class Merger:
             return self._leaf(a, b, ka, kb)
         if self.lasting(a) and self.lasting(b) and self._are_things(a, b):
             return chosen(self.condition, *self._words(a, b))
-        if any(parts_of(v) is not None and self.shared(v) for v in (a, b)):
+        if any(parts_of(v) is not None and self.shared(v, before) for v in (a, b)):
+            return self._or_new(a, b)
+        if isinstance(a, TracedList) and isinstance(b, TracedList):
+            held = before.parts() if isinstance(before, TracedList) else []
+            return TracedList(self.merge_lists(a.parts(), b.parts(), held))
+        if type(a) is dict and type(b) is dict and a.keys() == b.keys():
+            held = before if type(before) is dict else {}
+            return {k: self.merge(a[k], b[k], held.get(k, UNBOUND)) for k in a}
+        if alike(a, b):
+            parts = parts_of(a) or []
+            held = (parts_of(before) or []) if alike(a, before) else [UNBOUND] * len(parts)
+            return rebuilt(a, [self.merge(*v) for v in zip(parts, parts_of(b) or [], held, strict=True)])
+        if callable(a) and callable(b):
+            return Choice(self.condition, self._words(a, b))
+        if is_plain(a) and is_plain(b) and not self.numbers_follow():
+            self._require_lasting(a, b)
+            return chosen(self.condition, *self._words(a, b))
+        raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+
+    def _or_new(self, a: Any, b: Any) -> Made:
+        """One of a container that others may see, and one that the other side has made."""
+        old, new = (a, b) if self.lasting(a) else (b, a)
+        if not (_is_container(new) and self._are_things(a, b)):
             raise Unmergeable(
                 f"{describe(a)} on one side and {describe(b)} on the other, of which one is kept in another "
                 "place too, where what is written into it would be seen (a copy of it is not)"
             )
-        if isinstance(a, TracedList) and isinstance(b, TracedList):
-            return TracedList(self.merge_lists(a.parts(), b.parts()))
-        if type(a) is dict and type(b) is dict and a.keys() == b.keys():
-            return {k: self.merge(a[k], b[k]) for k in a}
-        if alike(a, b):
-            pairs = zip(parts_of(a) or (), parts_of(b) or (), strict=True)
-            return rebuilt(a, [self.merge(x, y) for x, y in pairs])
-        if callable(a) and callable(b):
-            return Choice(self.condition, self._words(a, b))
-        if is_plain(a) and is_plain(b) and not self.numbers_follow():
-            return chosen(self.condition, *self._words(a, b))
-        raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+        if old is a:
+            parts = self._words(a, None)[0], self._one_sided(UNBOUND, b)
+        else:
+            parts = self._one_sided(a, UNBOUND), self._words(None, b)[1]
+        return Made(parts, lambda then, other: chosen(self.condition, then, other))
+
+    def _require_lasting(self, *words: Any) -> None:
+        """Raises Unmergeable where the side of a branch has made a container that a condition chooses."""
+        if any(is_thing(w) and not self.lasting(w) for w in words):
+            raise Unmergeable("one of two containers of which a branch inside one side has made one")
 
     def _are_things(self, a: Any, b: Any) -> bool:
         """Whether a condition may choose between two containers or objects, with what is done to them."""
@@ -182,10 +229,11 @@ class Merger:
 
         return outside(a, True), outside(b, False)
 
-    def merge_lists(self, a: list[Any], b: list[Any]) -> list[Any]:
+    def merge_lists(self, a: list[Any], b: list[Any], before: Sequence[Any] = ()) -> list[Any]:
         """Elements of a list after a branch: those that one side alone appends are there perhaps."""
         if len(a) == len(b) and not any(isinstance(v, (Many, Perhaps)) for v in (*a, *b)):
-            return [self.merge(x, y) for x, y in zip(a, b, strict=True)]
+            held = [*before[: len(a)], *[UNBOUND] * (len(a) - len(before))]
+            return [self.merge(*v) for v in zip(a, b, held, strict=True)]
         common = 0
         while common < min(len(a), len(b)) and a[common] is b[common]:
             common += 1
@@ -239,8 +287,10 @@ class Merger:
             if isinstance(a, torch.Tensor):
                 return self._unchanged(a)
             return not isinstance(a, Symbolic) or self.g.sizes.in_scope(a)
-        if self.lasting(a) and self.lasting(b):
+        if any(parts_of(v) is not None and self.lasting(v) for v in (a, b)):
             return False  # two containers, whatever is in them now
+        if self.lasting(a) and self.lasting(b):
+            return False
         if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
             return False
         if isinstance(a, Symbolic) and isinstance(b, Symbolic):
@@ -265,7 +315,7 @@ class Merger:
 
     # -- leaves
 
-    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot | Complex:
+    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot | Made:
         if ka is torch.Tensor and kb is torch.Tensor:
             return self._complex(a, b) if a.is_complex() and b.is_complex() else self._tensors(a, b)
         if torch.Tensor in (ka, kb):
@@ -326,7 +376,7 @@ class Merger:
         self._of_tensors[id(a), id(b)] = slot
         return self._joining(slot, a, b)
 
-    def _complex(self, a: torch.Tensor, b: torch.Tensor) -> Complex:
+    def _complex(self, a: torch.Tensor, b: torch.Tensor) -> Made:
         pairs = zip(self.then.parts[id(a)], self.other.parts[id(b)], strict=True)
         re, im = (self.merge(*pair) for pair in pairs)
 
@@ -336,7 +386,7 @@ class Merger:
             self.g.bind_complex(made, re, im)
             return made
 
-        return Complex((re, im), joined)
+        return Made((re, im), joined)
 
     def _joining(self, slot: Slot, a: Any, b: Any) -> Slot:
         """The output is one of two tensors; None where there is none."""
@@ -386,6 +436,9 @@ class Merger:
         """
         known = b if a is UNBOUND else a
         side, empty = (self.other, self.then) if a is UNBOUND else (self.then, self.other)
+        self._require_lasting(known)
+        if _is_container(known) and self.lasting(known):
+            return known
         parts = parts_of(known)
         if parts is not None:
             sides = [(UNBOUND, x) if a is UNBOUND else (x, UNBOUND) for x in parts]
@@ -467,15 +520,28 @@ def nothing_like(g: Recorder, tensor: torch.Tensor) -> ir.Value:
     return g.op("Expand", zero, g.const(shape, torch.int64)) if shape else zero
 
 
-def fill(x: Any, outputs: Sequence[Any]) -> Any:
-    """The structure with every Slot replaced by what became of it."""
+class Filled:
+    """Structures with every Slot replaced by what became of it; one thing in two places stays one."""
 
-    def filled(v: Any) -> Any:
-        if isinstance(v, Complex):
-            return v.make(*map(filled, v.parts))
-        return outputs[v.index] if isinstance(v, Slot) else v
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        self.outputs = outputs
+        self._made: dict[int, tuple[Any, Any]] = {}
 
-    return mapped(x, filled)
+    def __call__(self, x: Any) -> Any:
+        """The structure filled."""
+        return mapped(x, self._leaf, (), self._made)
+
+    def _leaf(self, v: Any) -> Any:
+        if isinstance(v, Made):
+            if id(v) not in self._made:
+                self._made[id(v)] = v, v.make(*map(self, v.parts))
+            return self._made[id(v)][1]
+        return self.outputs[v.index] if isinstance(v, Slot) else v
+
+
+def _is_container(x: Any) -> bool:
+    """Whether it is made of parts that others may be put in the place of."""
+    return not isinstance(x, (tuple, Undecided, _Unbound)) and parts_of(x) is not None
 
 
 def _taken_apart(x: Any) -> bool:

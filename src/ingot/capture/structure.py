@@ -136,14 +136,26 @@ def inside(x: Any) -> Iterator[Any]:
             todo.extend(reversed(parts_of(v) or ()))
 
 
-def mapped(x: Any, change: Callable[[Any], Any], around: Collection[int] = ()) -> Any:
+def mapped(
+    x: Any,
+    change: Callable[[Any], Any],
+    around: Collection[int] = (),
+    made: dict[int, tuple[Any, Any]] | None = None,
+) -> Any:
     """The value with its innermost parts changed; the very same where none is, or where it lies inside itself
     (`around`: the ids of what it lies in).
+
+    made: what became of which thing, so that one thing in two places stays one
     """
     parts = parts_of(x)
     if parts is None:
         return change(x)
     if id(x) in around:
         return x
-    changed = [mapped(v, change, (*around, id(x))) for v in parts]
-    return x if all(a is b for a, b in zip(parts, changed, strict=True)) else rebuilt(x, changed)
+    made = {} if made is None else made
+    if id(x) in made:
+        return made[id(x)][1]
+    changed = [mapped(v, change, (*around, id(x)), made) for v in parts]
+    same = all(a is b for a, b in zip(parts, changed, strict=True))
+    made[id(x)] = x, (x if same else rebuilt(x, changed))
+    return made[id(x)][1]

@@ -38,6 +38,92 @@ def alias_list(x: T) -> Any:
 
 
 @case(*EIGHT)
+def alias_or_new(x: T) -> Any:
+    a = [x]
+    t = a if x.sum() > 0 else [x * 9]
+    t[0] = t[0] + 1
+    return a[0], t[0]
+
+
+@case(*EIGHT)
+def alias_or_copy(x: T) -> Any:
+    a, d = [x], {"v": x}
+    t = a if x.sum() > 0 else list(a)
+    t[0] = t[0] + 1
+    e = d if x.sum() > 0 else dict(d)
+    e["v"] = e["v"] + 1
+    return a[0], t[0], d["v"], e["v"]
+
+
+@case(*EIGHT)
+def alias_that_the_branch_does_not_see(x: T) -> Any:
+    a = [x]
+    c = a
+    if x.sum() > 0:
+        a = [x * 9]
+    a[0] = a[0] + 1
+    return a[0], c[0]
+
+
+@case(*EIGHT)
+def alias_of_the_caller(x: T) -> Any:
+    def changed(v: list[T]) -> list[T]:
+        if x.sum() > 0:
+            v = [x * 7]
+        v[0] = v[0] + 1
+        return v
+
+    a = [x]
+    return changed(a)[0], a[0]
+
+
+@case(*EIGHT)
+def alias_on_one_side(x: T) -> Any:
+    a, b = [x], [x * 2]
+    t = a if x.sum() > 0 else None
+    if t is not None:
+        t[0] = t[0] + 1
+    if x.sum() > 0:
+        u = b
+    if x.sum() > 0:
+        u[0] = u[0] + 1  # pyright: ignore[reportPossiblyUnbound]
+    return a[0], b[0]
+
+
+@case(*EIGHT)
+def alias_made_in_a_branch(x: T) -> Any:
+    if x.sum() > 0:
+        p = [x]
+        q = p
+    else:
+        p = [x * 2]
+        q = p
+    p[0] = p[0] + 1
+    return p[0], q[0]
+
+
+@case(*EIGHT)
+def alias_of_an_element(x: T) -> Any:
+    a = [x]
+    o, t = {"k": a}, (x, a)
+    if x.sum() > 0:
+        o["k"], t = [x * 3], (x * 2, [x * 2])
+    o["k"][0] = o["k"][0] + 1
+    t[1][0] = t[1][0] + 1
+    return a[0], o["k"][0], t[0], t[1][0]
+
+
+@case(*EIGHT)
+def alias_held_nowhere_else(x: T) -> Any:
+    out = []
+    for i in range(3):
+        if x.sum() > i:
+            out = [x * i]
+        out.append(x + i)
+    return sum(out), len(out)
+
+
+@case(*EIGHT)
 def alias_dict(x: T) -> Any:
     a, b = {"v": x}, {"v": x * 2}
     t = a if x.sum() > 0 else b
