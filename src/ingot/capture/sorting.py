@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ingot.capture import checks
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of
@@ -98,7 +99,14 @@ def wide(values: Sequence[Any]) -> torch.dtype | None:
 
 
 def _order(columns: list[torch.Tensor], reverse: Any) -> torch.Tensor:
-    """The places of elements in the order of their keys; equal ones stay in the order they are in."""
+    """The places of elements in the order of their keys; equal ones stay in the order they are in.
+
+    NaN beats nothing and nothing beats it: where Python leaves it hangs on how it sorts, and the model fails.
+    """
+    for column in columns:
+        if column.is_floating_point():
+            none = torch.logical_not(torch.isnan(column).any())
+            checks.require(recorder(), recorder().operand(none, torch.bool), "no NaN among what is sorted by")
     order: Any = None
     for column in reversed(columns):
         keys = column if column.dtype != torch.bool else column.to(torch.int64)

@@ -132,7 +132,7 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
             if keys.dim() > 1:
                 cannot_wait("compares tensors of several elements")
             listed: Any = values
-            return listed.element(getattr(keys, f"arg{name}")().item())
+            return listed.element(best_of(keys, name).item())
         if grown and kwargs.keys() == {"default"}:
             listed: Any = values
             return rt.choose(listed.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
@@ -142,10 +142,10 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
             return plain(*args, **kwargs)
         if isinstance(values, TracedList) and not values.known:
             rows, kind = values.rows()
-            found = getattr(rows, name)(0).values if rows.dim() > 1 else getattr(rows, name)()
+            found = getattr(rows, name)(0).values if rows.dim() > 1 else rows[best_of(rows, name)]
             return found if kind is torch.Tensor else found.item()
         if isinstance(values, torch.Tensor):
-            return getattr(values, name)() if values.dim() == 1 and _symbolic(values) else plain(*args)
+            return values[best_of(values, name)] if values.dim() == 1 and _symbolic(values) else plain(*args)
         values = list(values)
         if not values or not _symbolic(*values):
             return plain(values)
@@ -161,6 +161,17 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
         return best
 
     return standin
+
+
+def best_of(keys: torch.Tensor, name: str) -> torch.Tensor:
+    """The place of the first largest ("max") or smallest of some numbers: NaN beats none, and none beats a
+    NaN that comes first.
+    """
+    if not keys.is_floating_point():
+        return getattr(keys.to(torch.int64) if keys.dtype == torch.bool else keys, f"arg{name}")()
+    lost = torch.isnan(keys)
+    least = keys.masked_fill(lost, -math.inf if name == "max" else math.inf)
+    return getattr(least, f"arg{name}")().masked_fill(lost[0], 0)
 
 
 def _best_by(rt: Runtime, values: list[Any], key: Any, name: str) -> Any:

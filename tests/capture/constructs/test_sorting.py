@@ -9,8 +9,11 @@ import heapq
 import itertools
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
+import ingot
 from tests.capture.constructs.support import Case, Cases, T, check, random
 
 case = Cases()
@@ -140,6 +143,40 @@ def chained(x: T) -> Any:
     for r in itertools.chain(x, x * 2):
         tot = tot * 0.5 + r
     return tot
+
+
+NAN = float("nan")
+ORDERS = [torch.tensor(v) for v in ([NAN, 1.0, 2.0], [1.0, NAN, 0.0], [2.0, 1.0, NAN], [NAN, NAN], [3.0])]
+
+
+@pytest.mark.parametrize("best", [max, min])
+def test_nan_beats_nothing(best: Any) -> None:
+    """The first element stays the best unless another beats it."""
+
+    def by_key(x: T) -> Any:
+        kept = [r for r in x if r != 7]
+        return best(kept, key=lambda v: v), best([v.item() for v in kept])
+
+    program = ingot.export(by_key, (torch.tensor([1.0, 3.0, 2.0]),))
+    for x in ORDERS:
+        for want, got in zip(by_key(x), program(x), strict=True):
+            np.testing.assert_array_equal(got, np.float32(want), f"{best.__name__} of {x}")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nan_has_no_order(reverse: bool) -> None:
+    """Where Python leaves it hangs on how it sorts: the model fails."""
+
+    def ordered(x: T) -> T:
+        return torch.stack(sorted(x, key=lambda v: -v, reverse=reverse))
+
+    program = ingot.export(ordered, (torch.tensor([1.0, 3.0, 2.0]),))
+    for x in ORDERS:
+        if x.isnan().any():
+            with pytest.raises(ingot.IngotError, match="no NaN among what is sorted by"):
+                program(x)
+        else:
+            np.testing.assert_array_equal(program(x), ordered(x))
 
 
 @case.parametrize()
