@@ -150,7 +150,7 @@ class Merger:
         if known is not None:  # two variables that hold one container do so afterwards
             return known[-1]
         for mine, other in ((a, b), (b, a)):
-            is_new = _is_container(mine) and not self.lasting(mine)
+            is_new = _is_container(mine) and _is_container(other) and not self.lasting(mine)
             if is_new and self._beside.setdefault(id(mine), (mine, other))[1] is not other:
                 raise Unmergeable(
                     f"{describe(mine)} that one side has in two places, where the other has two of them "
