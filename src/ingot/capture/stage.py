@@ -214,8 +214,9 @@ class Runtime:
         if isinstance(container, TracedList) and not container.known:
             rows, kind = container.rows()
             if kind is not torch.Tensor:
+                number: Any = value
                 is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
-                return self.truth(rows.eq(value).any()) if is_number else False
+                return self.truth(rows.eq(number).any()) if is_number else False
         known = isinstance(container, (list, tuple, set, frozenset, dict, range))
         waits = isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value)
         if known and (waits or standins.made_of_symbols(value)):
