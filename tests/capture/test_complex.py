@@ -56,6 +56,15 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda z: torch.exp(z) + torch.sqrt(z) + 1 / (z * z.conj() + 1) + torch.tanh(z),
         (Z(3, 4),),
     ),
+    "numbers": (
+        lambda x: (torch.exp(1j * x), x + (1 - 2j), x - 1j, 1j - x, x / 2j, 1j / (x + 9), (x * 1j).abs()),
+        (R(3, 2),),
+    ),
+    "powers_of_numbers": (
+        lambda x: ((x.abs() + 1) ** 1j, 2j**x, torch.exp(1j * x) ** (0.5 - 1j), (-2) ** (x + 1j)),
+        (R(3, 2),),
+    ),
+    "number_where": (lambda x: torch.where(x > 0, x, 1j) * (2 * x.long() * 1j), (R(3, 2),)),
     "constants": (lambda x: x * torch.tensor([1 + 2j, 3.0]), (R(3, 2),)),
     "fourier_2d": (lambda x: torch.fft.ifft2(torch.fft.fftshift(torch.fft.fft2(x))).real, (R(2, 4, 6),)),
 }
@@ -174,3 +183,9 @@ def test_vectors_up_to_sign_are_refused() -> None:
     parity(lambda x: torch.linalg.pinv(x), (R(2, 3, 5),), dynamic_shapes=None)
     with pytest.raises(ExportError, match="up to their signs"):
         capture(lambda x: torch.linalg.svd(x)[0], (R(4, 3),), dynamic_shapes=None)
+
+
+def test_a_complex_number_that_torch_refuses() -> None:
+    """Beside real tensors, as the factor of an addition."""
+    with pytest.raises(ExportError, match="stands beside real tensors"):
+        capture(lambda x: torch.add(x, x, alpha=1j), (R(3),))

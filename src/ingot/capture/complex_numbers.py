@@ -14,6 +14,7 @@ find their way.
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,11 @@ _MAKERS = frozenset(
 )
 
 
-def concern(name: str, tensors: Sequence[Tensor], kwargs: dict[str, Any]) -> bool:
-    """Whether a call takes or gives complex numbers."""
+def concern(name: str, tensors: Sequence[Tensor], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a call takes or gives complex numbers: tensors of them, or one of Python's."""
     if name in _MAKERS or any(t.is_complex() for t in tensors):
+        return True
+    if any(isinstance(a, complex) for a in (*args, *kwargs.values())):
         return True
     dtype = kwargs.get("dtype")
     return isinstance(dtype, torch.dtype) and dtype.is_complex
@@ -171,6 +174,11 @@ def _result(g: Recorder, made: Any, out: Tensor) -> Tensor:
     if not isinstance(made, Pair):
         return made
     re, im = made
+    if not out.is_complex():
+        raise ExportError(
+            f"{quoted_line()}\nA complex number stands beside real tensors where PyTorch takes real ones "
+            "alone. Make one of the tensors complex."
+        )
     dtype = REAL[out.dtype]
     re, im = (_tensor(g, p, out, dtype) for p in (re, im))
     tensor = fakes.fresh(g.mode, list(re.shape), out.dtype, out.device)
@@ -485,9 +493,9 @@ def _pow(g: Recorder, func: Any, a: Any, b: Any) -> Pair:
         return power if b > 0 else _reciprocal(g, power)
     if isinstance(b, (int, float)) and b == 0.5:
         return _sqrt(g, func, a)
-    if isinstance(a, (int, float)):
-        return _exp(g, func, times(g, b, math.log(a)))
-    return _exp(g, func, times(g, b, _log(g, func, a)))
+    if isinstance(a, (int, float, complex)):
+        return _exp(g, func, times(g, b, cmath.log(a)))
+    return _exp(g, func, times(g, _log(g, func, a), b))
 
 
 @rule("sin")

@@ -136,7 +136,7 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         _require_kinds(g, func, tensors, args, kwargs)
     reals = [g.real(t) for t in tensors]
     known = all(r is not None for r in reals) and plan.name not in RANDOM
-    is_complex = complex_numbers.concern(plan.name, tensors, kwargs)
+    is_complex = complex_numbers.concern(plan.name, tensors, args, kwargs)
     if plan.name in ("lift_fresh", "lift"):
         return lift(g, func, args[0])
     if plan.in_place and writes.is_outside(g, func, g.entry(args[0])):

@@ -94,6 +94,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     if name in _ALONG_A_DIM:
         return _alias(g, x) if x.dim() and len(args) > 2 and args[2] is False else None
     rest = (*args[1:], *kwargs.values())
+    if any(isinstance(a, complex) for a in rest):
+        return None  # of another dtype
     if name in _UNARY and not any(isinstance(a, Tensor) for a in rest):
         return _alias(g, x)
     if name in _BINARY and set(kwargs) <= {"alpha"}:

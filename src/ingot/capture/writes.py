@@ -72,7 +72,7 @@ def in_place(
         g.note_call(name_of(func), None)
         return
     release(g, group)
-    if complex_numbers.concern(plan.name, tensors_of(args, kwargs), kwargs):
+    if complex_numbers.concern(plan.name, tensors_of(args, kwargs), args, kwargs):
         complex_numbers.write(g, func, plan.name, args, kwargs)
         return
     g.locate()
