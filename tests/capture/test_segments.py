@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -70,6 +71,20 @@ def test_histogramdd(density: bool, weighted: bool) -> None:
         return even.hist, *even.bin_edges, limited.hist, torch.histogramdd(x, edges, **options).hist
 
     parity(counted, (R(20, 3), torch.rand(20)), (R(7, 3), torch.rand(7)))
+
+
+@pytest.mark.parametrize("density", [True, False])
+def test_histogram_of_any_size(density: bool) -> None:
+    """By number, by limits and by edges; what is NaN or beyond the edges is in no bin."""
+
+    def counted(x: torch.Tensor, w: torch.Tensor) -> Any:
+        limited = torch.histogram(x, 4, range=(-2.0, 2.0), density=density)
+        edges = torch.tensor([-1.0, 0.0, 0.5])
+        found = x.histogram(edges, weight=w, density=density), torch.histogram(x.nan_to_num(), bins=3)
+        return limited.hist, limited.bin_edges, found
+
+    with_nan = torch.tensor([[0.1, math.nan, 0.4], [-0.5, 3.0, -0.2]])
+    parity(counted, (R(4, 5), torch.rand(4, 5)), (with_nan, torch.rand(2, 3)))
 
 
 def test_embedding_of_bounded_norm() -> None:

@@ -93,6 +93,23 @@ def histogram_count(
     return _counted(a.reshape(-1, 1), [edges], weight, density), edges
 
 
+@instead(torch.histogram, Tensor.histogram)
+def histogram_of_any(
+    input: Tensor,
+    bins: Any,
+    *,
+    range: Sequence[float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> Any:
+    """Either of these; torch's own do not run on tensors without contents."""
+    if isinstance(bins, Tensor):
+        made = histogram(input, bins, weight=weight, density=density)
+    else:
+        made = histogram_count(input, bins, range=range, weight=weight, density=density)
+    return torch.return_types.histogram(made)
+
+
 @instead(torch.bincount, Tensor.bincount)
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each number from 0 occurs in a vector of integers, or with what weight."""
