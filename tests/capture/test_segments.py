@@ -81,7 +81,7 @@ def test_histogram_of_any_size(density: bool) -> None:
         limited = torch.histogram(x, 4, range=(-2.0, 2.0), density=density)
         edges = torch.tensor([-1.0, 0.0, 0.5])
         found = x.histogram(edges, weight=w, density=density), torch.histogram(x.nan_to_num(), bins=3)
-        return limited.hist, limited.bin_edges, found
+        return limited.hist, limited.bin_edges, found, torch.histogram(w).hist
 
     with_nan = torch.tensor([[0.1, math.nan, 0.4], [-0.5, 3.0, -0.2]])
     parity(counted, (R(4, 5), torch.rand(4, 5)), (with_nan, torch.rand(2, 3)))

@@ -96,7 +96,7 @@ def histogram_count(
 @instead(torch.histogram, Tensor.histogram)
 def histogram_of_any(
     input: Tensor,
-    bins: Any,
+    bins: Any = 100,
     *,
     range: Sequence[float] | None = None,
     weight: Tensor | None = None,
