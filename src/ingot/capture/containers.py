@@ -20,7 +20,6 @@ from types import (
     BuiltinMethodType,
     CellType,
     CodeType,
-    FrameType,
     FunctionType,
     GeneratorType,
     MemberDescriptorType,
@@ -37,7 +36,7 @@ from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.request import ACTIVE
-from ingot.capture.where import is_user_code, quoted_line
+from ingot.capture.where import frames, is_user_code, quoted_line
 from ingot.capture.words import Word, leaves_of
 from ingot.errors import DataDependentError, ExportError
 
@@ -98,10 +97,12 @@ class Containers:
             return True
         if not self._is_whole:
             self._is_whole, found = True, self.found
-            self.found = []
             self._seen.update((id(cell), cell) for cell in self._cells.values())  # their contents are roots
-            self._walk(list(self._around()))
-            self.found = found
+            self.found = []
+            try:
+                self._walk(list(self._around()))
+            finally:
+                self.found = found  # what `before` tells of
         return self._referrers[id(thing)] > 1
 
     def _around(self) -> Iterator[Any]:
@@ -109,18 +110,17 @@ class Containers:
         block, and the globals that they name.
         """
         own = {name: contents for name, cell in self._cells.items() for contents in [cell_contents(cell)]}
-        frame: FrameType | None = sys._getframe()
-        while frame is not None:
+        for frame in frames(sys._getframe()):
             code = frame.f_code
-            if is_user_code(code):
-                for name, value in frame.f_locals.items():
-                    cellular = name in code.co_freevars or name in code.co_cellvars
-                    if not (cellular and name in own and own[name] is value):
-                        yield value
-                    elif name in code.co_cellvars:
-                        del own[name]  # a call of the same function further out has another
-                yield from (frame.f_globals[n] for n in _global_names(code)[0] if n in frame.f_globals)
-            frame = frame.f_back
+            if not is_user_code(code):
+                continue
+            for name, value in frame.f_locals.items():
+                cellular = name in code.co_freevars or name in code.co_cellvars
+                if not (cellular and name in own and own[name] is value):
+                    yield value
+                elif name in code.co_cellvars:
+                    del own[name]  # a call of the same function further out has another
+            yield from (frame.f_globals[n] for n in _global_names(code)[0] if n in frame.f_globals)
 
     def restore(self) -> None:
         """Make them hold what they held at first."""

@@ -12,14 +12,10 @@ import dis
 import itertools
 import sys
 from functools import lru_cache
-from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
-from ingot.capture.where import is_user_code
-
-_RECORDING = str(Path(__file__).with_name("recording.py"))
-
+from ingot.capture.where import frames, is_user_code
 
 # What operators never raise, whatever sizes they are given.
 _NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
@@ -30,16 +26,11 @@ def inside_try(of_operator: bool = False) -> bool:
 
     of_operator: only of one that may catch what an operator raises that is given sizes that do not fit
     """
-    at: FrameType | None = sys._getframe(1)
-    while at is not None:
-        if at.f_code.co_filename == _RECORDING and at.f_code.co_name == "record":
-            return False
-        if is_user_code(at.f_code) and any(
-            start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator)
-        ):
-            return True
-        at = at.f_back
-    return False
+    return any(
+        is_user_code(at.f_code)
+        and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator))
+        for at in frames(sys._getframe(1))
+    )
 
 
 @lru_cache(maxsize=4096)

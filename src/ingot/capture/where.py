@@ -135,6 +135,14 @@ def short_path(filename: str) -> str:
     return real[len(max(hits, key=len)) :] if hits else real
 
 
+def frames(innermost: FrameType | None) -> Generator[FrameType]:
+    """What is running, looking outwards: whoever called export is no part of it."""
+    at = innermost
+    while at is not None and not (at.f_code.co_filename == _RECORDING and at.f_code.co_name == "record"):
+        yield at
+        at = at.f_back
+
+
 def user_frame(frame: FrameType | None = None) -> FrameType | None:
     """The innermost frame of the model that belongs neither to torch nor to Ingot, looking outwards from
     `frame`; where a model is made of torch's layers alone, the innermost line of a layer.
