@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -102,19 +102,9 @@ class InferenceSession:
         )
         self._inputs = [_node_arg(value) for value in graph.inputs]
         self._outputs = [_node_arg(value) for value in graph.outputs]
-        self._types = [_input_type(value) for value in graph.inputs]
         types = map(type_of, graph.outputs)
         declared = [None if type_ is None or not type_.is_tensor else type_.dtype for type_ in types]
-        # Of strings each one is looked at.
-        numbers = (
-            type_.dtype if type_.is_tensor and type_.dtype != object else None for type_ in self._types
-        )
-        self._dtypes = list(numbers)
-        self._ranks = [None if value.shape is None else len(value.shape) for value in graph.inputs]
-        self._fixed = [
-            [(axis, size) for axis, size in enumerate(arg.shape) if isinstance(size, int)]
-            for arg in self._inputs
-        ]
+        self._wants = list(map(_wanted, graph.inputs, self._inputs))
         self._names = {arg.name: number for number, arg in enumerate(self._inputs)}
         try:
             prepare(model) if self._optimises else normalise(model)
@@ -157,19 +147,8 @@ class InferenceSession:
         sizes do not fit each other inside the model; TerminatedError where run_options say so. The session
         stays usable after each.
         """
-        if isinstance(output_names, str):
-            raise InputError(f"output_names is the string {output_names!r}; give a list of names, or None")
-        if output_names is not None and not isinstance(output_names, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            kind = type(output_names).__name__
-            raise InputError(f"output_names is of type {kind}; give a list of names, or None")
-        unknown = [
-            name
-            for name in output_names or ()
-            if not isinstance(name, str) or name not in self._positions  # pyright: ignore[reportUnnecessaryIsInstance]
-        ]
-        if unknown:
-            names, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
-            raise InputError(f"the model has no output {names}; it has {known}. Ask for one of them.")
+        if output_names is not None:
+            self._require_outputs(output_names)
         session = self._for(input_feed)
         feeds = session._feeds(input_feed)
         try:
@@ -305,9 +284,23 @@ class InferenceSession:
         _require_rounds(rounds)
         return kernels_of(session._driver.profile(session._feeds(input_feed), rounds))
 
+    def _require_outputs(self, names: Any) -> None:
+        """Raise InputError unless it is a list of names of outputs."""
+        if isinstance(names, str):
+            raise InputError(f"output_names is the string {names!r}; give a list of names, or None")
+        if not isinstance(names, Iterable):
+            raise InputError(f"output_names is of type {type(names).__name__}; give a list of names, or None")
+        wanted = cast("Iterable[Any]", names)
+        unknown = [name for name in wanted if not isinstance(name, str) or name not in self._positions]
+        if unknown:
+            not_there, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
+            raise InputError(f"the model has no output {not_there}; it has {known}. Ask for one of them.")
+
     def _for(self, feed: Any) -> InferenceSession:
         """The session that runs this feed: itself, or one with some initializers as inputs."""
-        if not isinstance(feed, Mapping):
+        if type(feed) is not dict and not isinstance(
+            feed, Mapping
+        ):  # most are; the latter takes four times as long
             raise InputError(
                 f"input_feed is of type {type(feed).__name__}; give a dict of arrays by input name"
                 f" ({self._wanted()}), an empty one for a model without inputs"
@@ -341,25 +334,23 @@ class InferenceSession:
         if self._files:
             require_as_they_were(self._files)
         arrays: list[Any] = []
-        inputs = zip(self._inputs, self._types, self._dtypes, self._ranks, self._fixed, strict=True)
-        for arg, type_, dtype, rank, fixed in inputs:
-            array: Any = feed[arg.name]
+        for arg, name, type_, dtype, rank, fixed in self._wants:
+            array: Any = feed[name]
             # The usual case first, with as little as possible to look at.
             if type(array) is not _NDARRAY or array.dtype != dtype or not array.flags.c_contiguous:
-                array = type_.accept(f"input {arg.name!r}", array)
+                array = type_.accept(f"input {name!r}", array)
                 if array is None or type(array) in (list, dict):
                     arrays.append(array)
                     continue
             if rank is not None and rank != array.ndim:
                 raise InputError(
-                    f"input {arg.name!r} has shape {list(array.shape)} of rank {array.ndim}; "
+                    f"input {name!r} has shape {list(array.shape)} of rank {array.ndim}; "
                     f"the model wants rank {rank}: {_show(arg.shape)}"
                 )
             for axis, size in fixed:
                 if array.shape[axis] != size:
                     raise InputError(
-                        f"input {arg.name!r} has shape {list(array.shape)}; "
-                        f"the model wants {_show(arg.shape)}"
+                        f"input {name!r} has shape {list(array.shape)}; the model wants {_show(arg.shape)}"
                     )
             arrays.append(array)
         return arrays
@@ -376,6 +367,19 @@ class InferenceSession:
             )
         missing = [name for name in self._names if name not in feed]
         raise InputError(f"input {', '.join(map(repr, missing))} is missing; the model's inputs are {wanted}")
+
+
+#: An input, its name and type, the dtype of arrays that need no look at each element (of strings it is None),
+#: the rank and the axes with a size of their own.
+_Wanted: TypeAlias = "tuple[NodeArg, str, ValueType, np.dtype[Any] | None, int | None, list[tuple[int, int]]]"
+
+
+def _wanted(value: ir.Value, arg: NodeArg) -> _Wanted:
+    type_ = _input_type(value)
+    dtype = type_.dtype if type_.is_tensor and type_.dtype != object else None
+    rank = None if value.shape is None else len(value.shape)
+    fixed = [(axis, size) for axis, size in enumerate(arg.shape) if isinstance(size, int)]
+    return arg, arg.name, type_, dtype, rank, fixed
 
 
 def _load(source: Any, lift: bool, given: Collection[str]) -> ir.Model:
