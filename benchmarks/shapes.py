@@ -1,10 +1,10 @@
 """`make bench-shapes`: what a run of a shape that a session never saw takes longer than one that it knows.
 
-Images are made smaller by some rows and columns, texts by some tokens; a model with no other size that may
-change gets larger batches. Measured is the processor's time in which a run plans, inside of it: differences
-of whole runs of large models would say more about the machine. One thread, kernels compiled before, the
-median over new shapes. The limit is 10 ms for each 500 nodes of the file. Runs of known shapes must plan
-nothing.
+Images are made smaller by some rows and columns, in an order drawn at random, texts by some tokens; a model
+with no other size that may change gets larger batches. Measured is the processor's time in which a run plans,
+inside of it: differences of whole runs of large models would say more about the machine. One thread, kernels
+compiled before, the median over new shapes. The limit is 10 ms for each 500 nodes of the file. Runs of known
+shapes must plan nothing.
 
     make bench-shapes                                        the zoo
     make bench-shapes ARGS="--models mlp,resnet50 --shapes 20"
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import random
 import statistics
 import sys
 import tempfile
@@ -48,12 +49,14 @@ def variants(inputs: Inputs, free: Mapping[str, list[int]]) -> Iterator[dict[str
     if len(large) > 1:
         unit = next(u for u in (32, 14, 1) if all(size % u == 0 for _, size in large))
         smaller = range(0, -min(size for _, size in large), -unit)
-        steps: Iterator[tuple[int, ...]] = itertools.product(smaller, repeat=len(large))
+        drawn = list(itertools.product(smaller, repeat=len(large)))[1:]
+        random.Random(0).shuffle(drawn)
+        steps: Iterator[tuple[int, ...]] = iter(drawn)
     elif large:
-        steps = ((-i,) for i in range(large[0][1] - 1))
+        steps = ((-i,) for i in range(1, large[0][1] - 1))
     else:
-        large, steps = [key for key in sizes if key[0] == 0], ((i,) for i in itertools.count())
-    for step in itertools.islice(steps, 1, None):
+        large, steps = [key for key in sizes if key[0] == 0], ((i,) for i in itertools.count(1))
+    for step in steps:
         taken = dict(zip(large, itertools.cycle(step), strict=False))
         changed: dict[str, NDArray[Any]] = {}
         for name, array in inputs.items():

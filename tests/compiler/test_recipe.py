@@ -167,6 +167,31 @@ TRIANGLES = """g (float[n, t, 8] x, float[n, t, t] m) => (float[n, t, t] y, floa
     r = Add(all, count)
 }"""
 
+# Images that are made larger and smaller: by scales, to the size of others, in all modes; a table of
+# positions as large as the image; a convolution of a concatenation of such images.
+RESIZES = """g (float[n, 8, h, w] x)
+=> (float[n, 8, a, b] y, float[n, c, d, e] z, float[n, 8, f, g] u, float[n, 8, h, w] v, float[n, 8, i, j] t) {
+    shape = Shape(x)
+    plane = Shape<start=2, end=4>(x)
+    twice = Constant<value_floats=[1.0, 1.0, 2.0, 2.0]>()
+    odd = Constant<value_floats=[1.0, 1.0, 1.7, 0.6]>()
+    q0 = Conv<strides=[2, 2], pads=[1, 1, 1, 1]>(x, small)
+    q = Relu(q0)
+    r = Conv<strides=[2, 2], pads=[1, 1, 1, 1]>(q, small)
+    y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , twice)
+    q1 = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(q, , , shape)
+    r1 = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(r, , , shape)
+    all = Concat<axis=1>(x, q1, r1)
+    z = Conv(all, fuse)
+    u = Resize<mode="cubic", cubic_coeff_a=-0.5>(x, , odd)
+    places = Resize<mode="cubic", axes=[2, 3]>(table, , , plane)
+    v = Add(x, places)
+    half = Constant<value_ints=[2, 3]>()
+    less = Sub(plane, half)
+    t = Resize<mode="linear", axes=[2, 3], antialias=1, keep_aspect_ratio_policy="not_larger">(x, , , less)
+}"""
+RESIZE_WEIGHTS = {"small": (8, 8, 3, 3), "fuse": (4, 24, 1, 1), "table": (1, 8, 7, 7)}
+
 Draw = Callable[[random.Random], Shapes]
 
 
@@ -219,6 +244,7 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "arithmetic": (ARITHMETIC, {}, image(3, 8, 60), 10),
     "arithmetic of little": (ARITHMETIC, {}, batch(3, 1, 20), 1),
     "triangles": (TRIANGLES, {}, squares, 10),
+    "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
     "volumes": (VOLUMES, VOLUME_WEIGHTS, volume, 0),
 }
 

@@ -41,7 +41,7 @@ def formed(make: Callable[P, Call]) -> Callable[P, Call]:
     the call touches begins where those views do; constants are not among it.
     """
 
-    @remembered(1024)
+    @remembered(1024, "roles")
     def form(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> tuple[Form, _Roles]:
         numbers: dict[int, int] = {}
         buffers: list[Buffer] = []

@@ -391,7 +391,8 @@ class Notes:
                 self._note(Same(number, (), result))
                 self._results[key] = result
             else:
-                self._results[key] = self._noted(number, (), result)
+                places = "length" if again == "roles" else "value"
+                self._results[key] = self._noted(number, (), result, places)
         return self._results[key]
 
     def arrays(self, function: Callable[..., list[np.ndarray]], args: tuple[Any, ...]) -> list[Made]:
@@ -414,8 +415,16 @@ class Notes:
             self.buffers[id(buffer)] = buffer, Found(len(self.calls) - 1, ())
         return self._results[key]
 
-    def _noted(self, call: int, path: tuple[int | str, ...], result: Any) -> Any:
-        """The result of a call, or a part of it, with its numbers as sizes."""
+    def _noted(
+        self,
+        call: int,
+        path: tuple[int | str, ...],
+        result: Any,
+        places: Literal["value", "length"] = "value",
+    ) -> Any:
+        """The result of a call, or a part of it, with its numbers as sizes. places: what of a form's must be
+        the same.
+        """
         kind = cast("type[Any]", type(result))
         if len(path) < 2 and kind in (int, tuple, list, View, Form):
             self._note(Same(call, path, kind, "type"))
@@ -424,7 +433,7 @@ class Notes:
         if kind is tuple or kind is list:
             parts = cast("Sequence[Any]", result)
             self._note(Same(call, path, len(parts), "length"))
-            noted = [self._noted(call, (*path, n), part) for n, part in enumerate(parts)]
+            noted = [self._noted(call, (*path, n), part, places) for n, part in enumerate(parts)]
             return rebuilt(result, noted)
         if kind is View:
             if result.buffer.kind != "constant":
@@ -436,7 +445,8 @@ class Notes:
             return view
         if kind is Form:
             form = copy(result)
-            self._note(Same(call, (*path, "places"), form.places))
+            value = form.places if places == "value" else len(form.places)
+            self._note(Same(call, (*path, "places"), value, places))
             for name in ("tiles", "scratch", "flops"):
                 setattr(form, name, self._noted(call, (*path, name), getattr(result, name)))
             self._note(Same(call, (*path, "constants"), len(result.constants), "length"))
@@ -527,7 +537,7 @@ def is_noting() -> bool:
     return noting() is not None
 
 
-Again: TypeAlias = Literal["numbers", "decision", "answer", "sizes"]
+Again: TypeAlias = Literal["numbers", "roles", "decision", "answer", "sizes"]
 
 
 def remembered(count: int, again: Again = "numbers") -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -535,6 +545,7 @@ def remembered(count: int, again: Again = "numbers") -> Callable[[Callable[..., 
 
     again: how it is done with sizes that are noted. "numbers": for other sizes it is called again; integers
     in its answer (in tuples, lists, and of a Form all but its kernel) may be others, the rest must not.
+    "roles": likewise, and so may a form's places: which view goes to which of them is told beside it.
     "decision": it is called again, and its answer must be the same. "answer": it is called again, and only
     `either` looks at its answer. "sizes": its own steps are noted.
     """

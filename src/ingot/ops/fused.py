@@ -13,15 +13,17 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.interpolate import MOST_NEIGHBOURS, Source, interpolate_sum
 from ingot.kernels.resize import identity_taps
+from ingot.kernels.sizes import made_again, remembered
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import Array, Facts, Op, find, given, need, register, shape_error, show
-from ingot.ops.resize import Resize
+from ingot.ops.resize import Resizing
 from ingot.ops.window import channels_last
 
 T = TypeVar("T")
@@ -38,6 +40,18 @@ class _Branch(Generic[T]):
     scales: T | None
     sizes: T | None
     w: T
+
+
+@dataclass(frozen=True, slots=True)
+class _Enlarged:
+    """A branch that was filtered first: the filtered image, how what it was made of is resized, the shape of
+    that, and the pixels that make one of the result.
+    """
+
+    view: Memory
+    resizing: Resizing
+    shape: tuple[int, ...]
+    neighbours: int
 
 
 def _branches(inputs: Sequence[T | None]) -> Iterator[_Branch[T]]:
@@ -77,7 +91,7 @@ class ConvOfResized(Op):
                 )
             found.append((facts.shape[0], *facts.shape[2:]))
             filters = branch.w.shape[0]
-        if len(set(found)) != 1:
+        if any(shape != found[0] for shape in found):
             raise shape_error(
                 node, f"its images, {' and '.join(map(show, found))} without channels, differ in size"
             )
@@ -106,7 +120,7 @@ class ConvOfResized(Op):
         if facts.dtype != np.float32 or any(plan.weights(b.w) is None for b in branches):
             return False
         terms: list[ir.Value] = []
-        enlarged: list[Source] = []
+        enlarged: list[_Enlarged] = []
         for branch in branches:
             source = _filtered_first(node, branch, facts, plan)
             if source is None:
@@ -133,36 +147,55 @@ def _resized_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: L
     return computed(plan, "Conv", [image, branch.w], out.shape, out.dtype)
 
 
-def _filtered_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: Lowering) -> Source | None:
+def _filtered_first(node: ir.Node, branch: _Branch[ir.Value], out: Facts, plan: Lowering) -> _Enlarged | None:
     """A branch that is enlarged enough, filtered, and how it is interpolated."""
     x, channels = plan.facts(branch.x).shape, out.shape[1]
     if x[0] != out.shape[0] or math.prod(out.shape[2:]) < _ENLARGED * math.prod(x[2:]):
         return None
-    resize = find("", "Resize")
-    assert isinstance(resize, Resize)
-    scales, sizes = plan.constant(branch.scales), plan.constant(branch.sizes)
-    tables = resize.tables(node, x, None, scales, sizes)
-    if not tables.keys() <= {2, 3} or any((table.index < 0).any() for table in tables.values()):
-        return None
-    rows, columns = (tables.get(d) or identity_taps(x[d]) for d in (2, 3))
-    if rows.count * columns.count > MOST_NEIGHBOURS:
+    resizing = Resizing.of(node, 4, None, plan.constant(branch.scales), plan.constant(branch.sizes))
+    neighbours = _neighbours(resizing, x)
+    if neighbours is None or neighbours > MOST_NEIGHBOURS:
         return None
     small = computed(plan, "Conv", [branch.x, branch.w], (x[0], channels, *x[2:]), out.dtype)
     view = plan.view(small)
     if view.strides[1] != 1:
         view = plan.copied(view, channels_last(2))
-    return Source(view, rows, columns)
+    return _Enlarged(view, resizing, x, neighbours)
 
 
-def _interpolated(sources: Sequence[Source], out: Facts, plan: Lowering) -> ir.Value:
+@remembered(256, "decision")
+def _neighbours(resizing: Resizing, shape: tuple[int, ...]) -> int | None:
+    """Pixels of an image of this shape that make one of the result; None where other axes than an image's are
+    resized, or something lies outside.
+    """
+    tables = resizing.tables(shape)
+    if not tables.keys() <= {2, 3} or any((table.index < 0).any() for table in tables.values()):
+        return None
+    return math.prod(table.count for table in tables.values())
+
+
+def _interpolated(sources: Sequence[_Enlarged], out: Facts, plan: Lowering) -> ir.Value:
     """Their sum, which waits for an epilogue."""
     value = plan.intermediate(out.shape, out.dtype)
 
     def emit(target: Memory, epilogue: Epilogue | None) -> list[Call]:
-        return interpolate_sum(sources, target, epilogue, plan.machine)
+        return _interpolations(tuple(sources), target, epilogue, plan.machine)
 
     plan.anchor(value, emit, channels_last(2))
     return value
+
+
+@made_again
+def _interpolations(
+    sources: tuple[_Enlarged, ...], out: Memory, epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """See `kernels.interpolate.interpolate_sum`."""
+    made: list[Source] = []
+    for source in sources:
+        tables, shape = source.resizing.tables(source.shape), source.view.shape
+        rows, columns = (tables.get(d) or identity_taps(shape[d]) for d in (2, 3))
+        made.append(Source(source.view, rows, columns))
+    return interpolate_sum(made, out, epilogue, machine)
 
 
 def computed(

@@ -18,7 +18,7 @@ MOST_RECIPES = 16
 #: Plans without a recipe before one is made; more where many were made already.
 FIRST_WAIT, PART_OF_MADE = 2, 4
 #: So many are made without being used; each further one is earned by so many uses.
-MOST_TRIES, USES = 3, 8
+MOST_TRIES, USES = 6, 4
 
 
 @dataclass(slots=True)
