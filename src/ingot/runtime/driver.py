@@ -27,6 +27,7 @@ from ingot.codegen.machine import Machine, host
 from ingot.codegen.pages import LARGE, Recycled
 from ingot.compiler.bodies import Enclosing
 from ingot.compiler.branches import Question, question_of, with_branch
+from ingot.compiler.contents import Contents, Held, deciding, may_decide
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
@@ -46,6 +47,7 @@ from ingot.ops.registry import (
     Op,
     evaluated,
     evaluated_late,
+    facts_of,
     label,
     shape_error,
     show,
@@ -126,6 +128,8 @@ class Stage:
     bounds: dict[ir.Value, Bound]
     free: list[Instance] = field(default_factory=list[Instance])
     next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
+    #: whether the node at `stop` may be planned with what comes after it, for what small integers hold
+    contents: Contents | None = None
     is_large: bool = field(init=False)
     #: how runs go on behind it, where that is known
     ending: Ending | None = None
@@ -194,11 +198,19 @@ class Driver:
     """A graph that can be run. Thread-safe."""
 
     def __init__(
-        self, index: Index, resources: Resources, declared: Sequence[np.dtype[Any] | None] = ()
+        self,
+        index: Index,
+        resources: Resources,
+        declared: Sequence[np.dtype[Any] | None] = (),
+        *,
+        is_body: bool = False,
     ) -> None:
-        """declared: the dtypes that a file says its outputs have, None where it does not say."""
+        """declared: the dtypes that a file says its outputs have, None where it does not say. is_body: what
+        small integers hold changes from run to run, as the number of a round does.
+        """
         self.index, self.resources = index, resources
         self._declared = declared
+        self._contents = None if is_body else Contents()
         self._stages: Stages = OrderedDict()
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
@@ -235,8 +247,9 @@ class Driver:
 
         record: what was done and how long it took is noted there.
         """
-        shapes = _shapes(feeds)
-        known = _planned(self._stages.get(shapes), feeds)
+        shapes, contents = _shapes(feeds), self._contents
+        held = contents.held(feeds) if contents is not None and contents.places else None
+        known = _planned(self._stages.get(shapes if held is None else (shapes, held)), feeds)
         if known is not None and record is None and len(self._stages) == 1:  # the usual case: as ever
             if known.is_whole:
                 return self._run_stage(known, feeds, None)
@@ -245,9 +258,10 @@ class Driver:
         values, arrays, stages = self._feeds, list(feeds), self._stages
         index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
+        ahead: Stage | None = None
         while True:
             require_wanted()
-            stage = self._stage(stages, start, values, arrays, given, index, last_use)
+            stage = ahead or self._stage(stages, start, values, arrays, given, index, last_use, contents)
             index, last_use = stage.index, stage.last_use
             times: list[tuple[Row | HostStep, float]] = []
             outputs = self._run_stage(stage, arrays, None if record is None else times)
@@ -262,18 +276,25 @@ class Driver:
             )
             if index is self.index and stage.stop >= index.late and not stage.bounds:
                 return self._finish(stage, alive, outputs, record, not start)
+            given, stages, start, contents = stage.known, stage.next, stage.stop, stage.contents
+            if contents is not None:
+                values = [v for v in alive if last_use.get(v, -1) >= start]
+                arrays = [_plain(alive[v]) for v in values]
+                ahead = self._ahead(contents, stages, start, values, arrays, given, index, last_use)
+                if ahead is not None:
+                    continue
+                contents = None
             if stage.bounds:
                 count = int(outputs[-1])
                 alive.update((v, bound.cut(alive[v], count)) for v, bound in stage.bounds.items())
             else:
-                made = self._stop(stage, stage.stop, alive, record)
-                alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
-            start = stage.stop + 1
+                made = self._stop(stage, start, alive, record)
+                alive.update(zip(index.nodes[start].outputs, made, strict=False))
+            start += 1
             if start == len(index.nodes):  # nothing is left that a plan would compute
                 return self._handed_out(stage, alive, outputs)
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
-            given, stages = stage.known, stage.next
 
     def profile(self, feeds: Sequence[Array], rounds: int) -> list[Record]:
         """What each of `rounds` runs did and how long that took, after one that plans."""
@@ -294,9 +315,10 @@ class Driver:
         given: dict[ir.Value, Facts],
         index: Index,
         last_use: dict[ir.Value, int],
+        contents: Contents | None = None,
     ) -> Stage:
         shapes = _shapes(arrays)
-        key = (tuple(values), shapes) if start else shapes
+        key = _key(start, values, shapes, None if contents is None else contents.held(arrays))
         stage = _planned(stages.get(key), arrays)
         if stage is not None:
             try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
@@ -305,18 +327,47 @@ class Driver:
                 pass
             return stage
         with self.resources.lock:
-            root = stages.get(key)
-            stage = _planned(root, arrays)
-            if stage is None:
+            while True:
+                held = None if contents is None else contents.held(arrays)
+                key = _key(start, values, shapes, held)
+                root = stages.get(key)
+                stage = _planned(root, arrays)
+                if stage is not None:
+                    return stage
                 assert root is None or isinstance(root, Question)
-                asked, stage = self._make_stage(start, values, arrays, given, index, last_use, root)
-                grown: Stage | Question = stage
-                for question, answer in reversed(asked):
-                    question.next[answer] = grown
-                    grown = question
-                stages[key] = grown
-                while len(stages) > MOST_PLANS:
-                    stages.popitem(last=False)
+                made = self._make_stage(start, values, arrays, given, index, last_use, root, contents, held)
+                if made is not None:
+                    break
+            asked, stage = made
+            grown: Stage | Question = stage
+            for question, answer in reversed(asked):
+                question.next[answer] = grown
+                grown = question
+            stages[key] = grown
+            while len(stages) > MOST_PLANS:
+                stages.popitem(last=False)
+        return stage
+
+    def _ahead(
+        self,
+        contents: Contents,
+        stages: Stages,
+        start: int,
+        values: Sequence[ir.Value],
+        arrays: Sequence[Array],
+        given: dict[ir.Value, Facts],
+        index: Index,
+        last_use: dict[ir.Value, int],
+    ) -> Stage | None:
+        """The stage that begins with a node whose shapes follow from what small integers hold; None where the
+        host is to evaluate it.
+        """
+        if contents.held(arrays) is None and (contents.places or not contents.is_open):
+            return None
+        stage = self._stage(stages, start, values, arrays, given, index, last_use, contents)
+        if not stage.is_last and stage.stop == start:
+            contents.close()
+            return None
         return stage
 
     @collector_paused()
@@ -329,14 +380,19 @@ class Driver:
         index: Index,
         last_use: dict[ir.Value, int],
         tree: Question | None,
-    ) -> tuple[list[tuple[Question, bool]], Stage]:
+        contents: Contents | None,
+        held: Held | None,
+    ) -> tuple[list[tuple[Question, bool]], Stage] | None:
         """A plan for these arrays, and the questions that it depends on with their answers. tree: what was
-        asked already for arrays of these shapes.
+        asked already for arrays of these shapes. held: what is known of what they hold. None where `contents`
+        are to be looked at that this does not have yet.
         """
-        if tree is None and not start and (stage := self._stage_again(arrays)) is not None:
+        if tree is None and not start and held is None and (stage := self._stage_again(arrays)) is not None:
             return [], stage
         facts = dict(given)
         facts.update((v, _facts(a)) for v, a in zip(values, arrays, strict=True))
+        if held is not None:
+            facts.update((values[place], facts_of(arrays[place].copy())) for place in held[0])
         known = infer_facts(index, start, facts)
         asked: list[tuple[Question, bool]] = []
         while known.cut:
@@ -350,6 +406,11 @@ class Driver:
             if further is None:
                 break
             known = further
+        if known.cut and contents is not None and contents.is_open:
+            found = deciding(index, known, facts, values, arrays, self._enclosing.beyond)
+            if not set(found).issubset(contents.places):
+                contents.look(found)
+                return None
         if index is not self.index:
             last_use = _last_uses(index)
         if known.cut:
@@ -387,7 +448,13 @@ class Driver:
         stage = Stage(
             index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds
         )
-        if not start and is_whole and not asked and not known.bodies and index is self.index:
+        if held is not None:
+            assert contents is not None
+            contents.note(held, known)
+        if known.cut and not known.bounds and self._contents is not None and may_decide(index, known):
+            stage.contents = Contents()
+        is_alike = held is None and not asked and not known.bodies
+        if not start and is_whole and is_alike and index is self.index:
             own = [_facts(array) for array in arrays]
 
             def make(free: list[tuple[int, int]]) -> Recipe | None:
@@ -580,7 +647,7 @@ class Driver:
         def body_of(graph: ir.Graph) -> Driver:
             body = self._bodies.get(graph)
             if body is None:
-                body = self._bodies[graph] = Driver(index.subgraphs[graph], self.resources)
+                body = self._bodies[graph] = Driver(index.subgraphs[graph], self.resources, is_body=True)
             return body
 
         def run_body(graph: ir.Graph, feeds: Sequence[Array]) -> list[Array]:
@@ -658,6 +725,13 @@ def _too_large(
     if node is None:
         return ShapeError(f"{value.name!r} of {found}. {remedy}")
     return shape_error(node, f"its result of {found}", remedy)
+
+
+def _key(start: int, values: Sequence[ir.Value], shapes: tuple[Hashable, ...], held: Held | None) -> Hashable:
+    """What a plan is looked up by."""
+    if start:
+        return start, tuple(values), shapes, held
+    return shapes if held is None else (shapes, held)
 
 
 def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:

@@ -1,0 +1,163 @@
+"""Sizes that are data: small integers that say what shapes come out belong to a plan, as shapes do. Whatever
+the runs before held, the answer is the same; what says many things, or nothing of shapes, is not looked at.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import ingot
+from ingot.compiler import contents
+from ingot.runtime.driver import Driver, Stage
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+X = np.random.default_rng(0).standard_normal((6, 9)).astype(np.float32)
+
+TOPK = "g (float[n, m] x, int64[1] k) => (float[n, k] y, int64[n, k] i) { z = Neg(x) y, i = TopK(z, k) }"
+#: The start is worked out from an input, the end is one.
+SLICE = """g (float[n, m] x, int64 a, int64[1] b) => (float[p, m] y) <int64[1] axis = {0}, int64 one = {1}> {
+    next = Add(a, one)
+    start = Unsqueeze(next, axis)
+    s = Slice(x, start, b)
+    y = Exp(s)
+}"""
+#: As many columns as there are numbers above 0 in the first row, from a start by another input.
+COMPUTED = """g (float[n, m] x, int64[1] a) => (float[n, p] y)
+<float zero = {0.0}, int64[1] axes = {1}, int64[1] all = {0}, int64 row = {0}> {
+    first = Gather<axis = 0>(x, row)
+    above = Greater(first, zero)
+    ones = Cast<to = 7>(above)
+    b = ReduceSum(ones, all)
+    s = Slice(x, a, b, axes)
+    y = Neg(s)
+}"""
+STACKED = """g (float[m] x, int64 n) => (float[m] last, float[n, m] y) <float half = {0.5}> {
+    last, y = Loop(n, , x) <
+        body = b (int64 i, bool c, float[m] u) => (bool d, float[m] v, float[m] row) {
+            d = Identity(c)
+            v = Mul(u, half)
+            row = Tanh(v)
+        }
+    >
+}"""
+
+
+def session(text: str) -> ingot.InferenceSession:
+    return ingot.InferenceSession(onnx.parser.parse_model(HEAD + text))
+
+
+def driver_of(one: ingot.InferenceSession) -> Driver:
+    return one._driver  # pyright: ignore[reportPrivateUsage]
+
+
+def first_stages(one: ingot.InferenceSession) -> list[Any]:
+    return list(driver_of(one)._stages.values())  # pyright: ignore[reportPrivateUsage]
+
+
+def check_topk(one: ingot.InferenceSession, x: np.ndarray, k: int) -> None:
+    y, i = one.run(None, {"x": x, "k": np.array([k])})
+    order = np.argsort(x, 1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(i, order)
+    np.testing.assert_array_equal(y, -np.take_along_axis(x, order, 1))
+
+
+def check_slice(one: ingot.InferenceSession, a: int, b: int) -> None:
+    (y,) = one.run(None, {"x": X, "a": np.array(a), "b": np.array([b])})
+    wanted = np.exp(X[a + 1 : b])
+    assert y.shape == wanted.shape
+    np.testing.assert_allclose(y, wanted, rtol=1e-6)
+
+
+def test_what_an_input_says_of_sizes_is_one_plan() -> None:
+    one = session(TOPK)
+    for k in (3, 0, 9, 3, 1, 3):
+        for rows in (6, 2):
+            check_topk(one, X[:rows], k)
+    assert len(first_stages(one)) == 8
+    assert all(isinstance(stage, Stage) and stage.is_whole for stage in first_stages(one))
+
+
+def test_values_worked_out_from_inputs() -> None:
+    one = session(SLICE)
+    for a, b in ((0, 4), (2, 6), (0, 5), (3, 9), (-1, 1), (4, 2), (0, 4)):
+        check_slice(one, a, b)
+    assert all(stage.is_whole for stage in first_stages(one))
+
+
+def test_a_caller_may_write_into_the_array_afterwards() -> None:
+    one, k = session(TOPK), np.array([4])
+    for count in (4, 2, 4, 5):
+        k[0] = count
+        y, _ = one.run(None, {"x": X, "k": k})
+        assert y.shape == (6, count)
+
+
+def test_values_worked_out_from_data() -> None:
+    one, rng = session(COMPUTED), np.random.default_rng(1)
+    for number in range(60):
+        x = rng.standard_normal((3, 7)).astype(np.float32)
+        a = number % 3
+        (y,) = one.run(None, {"x": x, "a": np.array([a])})
+        np.testing.assert_array_equal(y, -x[:, a : int((x[0] > 0).sum())])
+
+
+def test_many_different_ones_are_not_all_planned() -> None:
+    one = session(TOPK)
+    x = np.random.default_rng(2).standard_normal((2, 200)).astype(np.float32)
+    for k in [*range(1, 100), *range(1, 100)]:
+        check_topk(one, x, k)
+    assert len(first_stages(one)) <= contents.MOST_MET + 1
+
+
+def test_a_window_that_moves_has_few_plans() -> None:
+    """Where it begins says nothing of shapes."""
+    text = """g (float[n, m] x, int64[1] a) => (float[p, m] y) <int64[1] two = {2}> {
+        b = Add(a, two)
+        s = Slice(x, a, b)
+        y = Neg(s)
+    }"""
+    one = session(text)
+    for _ in range(2):
+        for a in range(5):
+            (y,) = one.run(None, {"x": X, "a": np.array([a])})
+            np.testing.assert_array_equal(y, -X[a : a + 2])
+    assert len(first_stages(one)) == contents.FEWEST_MET + 1
+
+
+def test_rows_of_a_counted_loop() -> None:
+    one = session(STACKED)
+    for n in (3, 1, 5, 3, 40):
+        last, y = one.run(None, {"x": X[0], "n": np.array(n)})
+        u, rows = X[0], []
+        for _ in range(n):
+            u = u * np.float32(0.5)
+            rows.append(np.tanh(u))
+        np.testing.assert_allclose(last, u)
+        np.testing.assert_allclose(y, np.array(rows, np.float32).reshape(n, 9), rtol=1e-5, atol=1e-7)
+    planned = [stage for stage in first_stages(one) if stage.is_whole]
+    assert len(planned) == 4, "the rows are counted, so the loop is a step of the plan"
+
+
+def test_what_does_not_fit_is_refused_and_the_session_goes_on() -> None:
+    one = session(TOPK)
+    check_topk(one, X, 3)
+    for k in (10, -1):
+        with pytest.raises(ingot.errors.ShapeError, match="k is"):
+            one.run(None, {"x": X, "k": np.array([k])})
+        check_topk(one, X, 4)
+
+
+def test_concurrent_runs() -> None:
+    topk, sliced = session(TOPK), session(SLICE)
+
+    def turn(number: int) -> None:
+        check_topk(topk, X[: 1 + number % 4], number % 10)
+        check_slice(sliced, number % 5, number % 7)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(turn, range(80)))
