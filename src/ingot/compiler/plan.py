@@ -61,7 +61,8 @@ class Plan:
     words: argument words; those at `arena_words` are offsets into the arena. links: words that are the
     addresses of others, and which. rows: a row for each native step (see codegen/spmd.py); arguments are
     counted in words, counters come later. parts: what happens in order: a range of rows, or a node for the
-    host. offsets: of what the host looks at. tell: makes `told`, the fields of each `Row`.
+    host. offsets: of what the host looks at. tell: makes `told`, the fields of each `Row`. nanoseconds: how
+    long it takes one thread, roughly.
 
     Many plans may be kept for long, so what they consist of is arrays and plain tuples of numbers, which
     Python's collector of garbage does not look through.
@@ -82,8 +83,13 @@ class Plan:
     tell: Callable[[], list[Told]] | None
     kinds: dict[int, str]
     keep: list[Array]
-    is_long: bool
+    nanoseconds: float
     _told: list[Told] = field(default_factory=list[Told])
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a parked worker would be awake before the end."""
+        return self.nanoseconds > SHORTEST_WAKE_NS
 
     @property
     def told(self) -> list[Told]:
@@ -150,7 +156,7 @@ def make_plan(
         tell=None if again is None else lambda: told_of(again().steps),
         kinds=lowered.kinds,
         keep=list(table.keep.values()),
-        is_long=table.nanoseconds > SHORTEST_WAKE_NS,
+        nanoseconds=table.nanoseconds,
         _told=told,
     )
 

@@ -17,16 +17,18 @@ from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.spmd import STEP_WORDS
 from ingot.kernels.loose import MOST_DIMS, NEXT, Loose, arrays, bit, room, slots, unless
 
-#: Words of a node's plans: what is called for a new one, the table, where the plan's memory lies now, and
-#: which row of the table is asked for.
-ASK, TABLE, BASE, BUCKET, NODE_WORDS = range(5)
+#: Words of a node's plans: what is called for a new one, the table, where the plan's memory lies now, which
+#: row of the table is asked for, and how many nanoseconds the plan that ran last takes, roughly.
+ASK, TABLE, BASE, BUCKET, TOOK, NODE_WORDS = range(6)
 #: Rows of the table: each is the first of the plans whose sizes lead there.
 BUCKETS = 1 << 10
 #: Words of a plan: the next one of its row; bytes of all memory, and of the results alone; addresses to be
 #: written, by triples: the word, a word with what it is counted from, how far from there; steps; flags, by
-#: where they lie; scratch memory. Then rank and sizes of each input, and of each result where it lies, its
-#: rank and sizes.
-FOLLOWING, BYTES, KEPT_BYTES, PATCHES, PATCHED, ROWS, ROW_COUNT, FLAGS, FLAGGED, SCRATCH, KEYS = range(11)
+#: where they lie; scratch memory; nanoseconds, roughly. Then rank and sizes of each input, and of each result
+#: where it lies, its rank and sizes.
+FOLLOWING, BYTES, KEPT_BYTES, PATCHES, PATCHED, ROWS, ROW_COUNT, FLAGS, FLAGGED, SCRATCH, TIME, KEYS = range(
+    12
+)
 #: Words of an input there.
 KEY_WORDS = 1 + MOST_DIMS
 _MIXED, _SHIFT = 0x9E3779B97F4A7C15, 40
@@ -89,6 +91,7 @@ def _run(k: Builder, node: Value, plan: Value, memory: Value, outs: Sequence[Loo
     """The steps of a plan, in this memory; `places` are the words that say where its results lie."""
     base = k.ir.ptrtoint(memory, I64)
     k.store(base, node, BASE)
+    k.store(k.load(plan, I64, TIME), node, TOOK)
     with k.loop(0, k.load(plan, I64, PATCHED)) as i:
         patch = k.at(k.load(plan, PTR, PATCHES), k.mul(i, 3), I64)
         begin = k.load(k.load(patch, PTR, 1), I64)

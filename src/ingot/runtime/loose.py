@@ -50,6 +50,9 @@ FIRST_LIST_BYTES = 1 << 14
 MOST_ROUNDS = 1 << 12
 #: Rounds one after the other that had to be computed in another way, after which all others are.
 MOST_FAILURES = 3
+#: A round whose nodes with plans take less is over before Python has made ready one by a plan of the whole
+#: body; estimates are of a fast core.
+SHORT_ROUND_NS = 5000.0
 #: Rounds by plans of the whole body until it is seen again whether sizes change: at first, how many times as
 #: many each further time, and at most.
 FIRST_PAUSE, LONGER_PAUSE, MOST_PAUSE = 4, 4, 256
@@ -94,9 +97,9 @@ class LooseRounds:
 
     def __init__(self, tables: _Tables, captured: Sequence[Array], free: list[_Tables]) -> None:
         self._tables, self._free, self._failures = tables, free, 0
-        #: Nodes that have plans: whether their sizes change. If not, plans of the whole body are better; how
-        #: many rounds go by until it is tried again, and then.
-        self._varies, self._paused, self._pause = False, 0, FIRST_PAUSE
+        #: Nodes that have plans: whether they are short, or their sizes change. If not, plans of the whole
+        #: body are better; how many rounds go by until it is tried again, and then.
+        self._stays, self._paused, self._pause = False, 0, FIRST_PAUSE
         self._sizes: list[Shapes] | None = None
         self._captured = [_plain(array) for array in captured]
         for word, array in zip(tables.plan.captured, self._captured, strict=True):
@@ -121,17 +124,19 @@ class LooseRounds:
                     return None
                 arrays.append(_plain(value))
                 tables.describe(place[0], arrays[-1])
-        is_trial = bool(plan.parts) and not self._varies
+        is_trial = bool(plan.parts) and not self._stays
         if is_trial and self._paused:
             self._paused -= 1
             return None
+        if is_trial:
+            tables.took()
         done, live, is_enough = tables.run(start, start + 1 if is_trial else trips)
         if done == start:
             self._failures = self._failures + 1 if is_enough else MOST_FAILURES
             return None
         self._failures = 0
         if is_trial:
-            self._look(tables.sizes())
+            self._look(tables.sizes(), tables.took())
         rows = tables.rows()
         after = [
             value if place is None else tables.array(*place)
@@ -142,10 +147,12 @@ class LooseRounds:
             after[number] = [*after[number], *map(np.array, found)]  # no numbers, no parts of one array
         return Advance(done, live, after, put_out)
 
-    def _look(self, sizes: list[Shapes]) -> None:
-        """After a round that was a trial, with what its nodes read."""
-        if self._sizes is not None:
-            self._varies = sizes != self._sizes
+    def _look(self, sizes: list[Shapes], nanoseconds: int) -> None:
+        """After a round that was a trial, with what its nodes read, and how long they took."""
+        if nanoseconds < SHORT_ROUND_NS:
+            self._stays = True
+        elif self._sizes is not None:
+            self._stays = sizes != self._sizes
             self._paused, self._pause = self._pause, min(LONGER_PAUSE * self._pause, MOST_PAUSE)
         self._sizes = sizes
 
@@ -240,6 +247,12 @@ class _Tables:
     def sizes(self) -> list[Shapes]:
         """The shapes of what the nodes that have plans read last."""
         return [part.sizes() for part in self.parts]
+
+    def took(self) -> int:
+        """Nanoseconds that the nodes that have plans took since this was asked last, roughly: each of those
+        that ran counts once.
+        """
+        return sum([part.took() for part in self.parts])
 
     def rows(self) -> list[Array | list[Array]]:
         """What was appended to each list: stacked where all have one shape."""

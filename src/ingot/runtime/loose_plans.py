@@ -24,7 +24,7 @@ from ingot.compiler.plan import Plan, make_plan
 from ingot.compiler.recipe import Recipe, Results, Shapes, make_recipe
 from ingot.errors import IngotError
 from ingot.kernels.loose import ALIGNMENT, DIMS, MOST_DIMS, RANK
-from ingot.kernels.loose_plan import ASK, BASE, BUCKET, BUCKETS, FOLLOWING, KEY_WORDS, KEYS, TABLE
+from ingot.kernels.loose_plan import ASK, BASE, BUCKET, BUCKETS, FOLLOWING, KEY_WORDS, KEYS, TABLE, TOOK
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import UNFIT, Facts
 from ingot.runtime.recipes import Recipes
@@ -112,6 +112,12 @@ class PartPlans:
             ]
         )
 
+    def took(self) -> int:
+        """Nanoseconds that the node took since this was asked last, roughly."""
+        word = self._part.word + TOOK
+        nanoseconds, self._cells[word] = self._cells[word], 0
+        return nanoseconds
+
     def _answer(self, *_arguments: Any) -> None:
         try:
             self._add()
@@ -161,7 +167,7 @@ class PartPlans:
         patches, rows, flagged, words = [memory.ctypes.data + 8 * begin for begin in begins]
         memory[:KEYS] = (
             0, scratch + _round_up(plan.scratch_bytes), kept, patches, count, rows, len(plan.rows), flagged,
-            len(flags), scratch, *[0] * (KEYS - 10),
+            len(flags), scratch, int(plan.nanoseconds),
         )  # fmt: skip
         memory[KEYS : begins[0]] = keys
         pointed = [
