@@ -32,6 +32,25 @@ from ingot.ops.registry import (
 )
 
 
+class Rows(list[Any]):
+    """A sequence whose tensors lie one after the other, too: `stacked` [n, …], of which they are parts."""
+
+    def __init__(self, stacked: Array) -> None:
+        parts = stacked if stacked.ndim > 1 else [part.reshape(()) for part in stacked[:, None]]
+        super().__init__(parts)
+        self.stacked = stacked
+
+    def followed_by(self, stacked: Array) -> list[Any]:
+        """With more tensors."""
+        if stacked.shape[1:] != self.stacked.shape[1:]:
+            return [*self, *Rows(stacked)]
+        return Rows(np.concatenate([self.stacked, stacked]))
+
+    def __copy__(self) -> list[Any]:
+        """A list of tensors of their own."""
+        return [part.copy() for part in self]
+
+
 def _list(node: ir.Node, inputs: Sequence[Any], index: int = 0) -> list[Any]:
     value = given(inputs, index)
     if not isinstance(value, list):
@@ -137,6 +156,11 @@ class ConcatFromSequence(Op):
             raise InputError(f"{label(node)}: the sequence is empty, there is nothing to join.")
         is_new = bool(attr_int(node, "new_axis", 0))
         axis = normal_axis(node, attr_int(node, "axis", 0), items[0].ndim + is_new)
+        if isinstance(items, Rows):
+            moved = np.moveaxis(items.stacked, 0, axis)
+            if is_new:
+                return [moved]
+            return [moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])]
         try:
             return [np.stack(items, axis) if is_new else np.concatenate(items, axis)]
         except ValueError as error:
@@ -254,6 +278,7 @@ __all__ = [
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
+    "Rows",
     "SequenceAt",
     "SequenceConstruct",
     "SequenceEmpty",

@@ -264,7 +264,10 @@ class Driver:
             stage = ahead or self._stage(stages, start, values, arrays, given, index, last_use, contents)
             index, last_use = stage.index, stage.last_use
             times: list[tuple[Row | HostStep, float]] = []
-            outputs = self._run_stage(stage, arrays, None if record is None else times)
+            if stage.plan.parts:
+                outputs = self._run_stage(stage, arrays, None if record is None else times)
+            else:  # nothing lies between two nodes of the host
+                outputs = stage.empty(self.resources.recycled)
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
                 record.add(index, times)

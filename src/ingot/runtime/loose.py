@@ -38,6 +38,7 @@ from ingot.kernels.loose import (
 from ingot.kernels.loose_loop import DONE, LIVE
 from ingot.ops.control import Advance
 from ingot.ops.registry import Array
+from ingot.ops.sequence import Rows
 from ingot.runtime.execute import address_of
 from ingot.runtime.loose_plans import CODE, PartPlans, Planner
 from ingot.runtime.recipes import Recipes
@@ -137,6 +138,8 @@ class LooseRounds:
         self._failures = 0
         if is_trial:
             self._look(tables.sizes(), tables.took())
+            if self._stays and live and done != trips:
+                done, live, _ = tables.go_on(trips)
         rows = tables.rows()
         after = [
             value if place is None else tables.array(*place)
@@ -144,7 +147,7 @@ class LooseRounds:
         ]
         put_out = rows[: len(rows) - len(plan.sequences)]
         for number, found in zip(plan.sequences, rows[len(put_out) :], strict=True):
-            after[number] = [*after[number], *map(np.array, found)]  # no numbers, no parts of one array
+            after[number] = _longer(after[number], found)
         return Advance(done, live, after, put_out)
 
     def _look(self, sizes: list[Shapes], nanoseconds: int) -> None:
@@ -218,12 +221,18 @@ class _Tables:
     def run(self, start: int, trips: int | None) -> tuple[int, bool, bool]:
         """Rounds: the number of the next one, whether it is wanted, and whether there was enough memory."""
         cells, plan = self.cells, self.plan
-        report, bounds = plan.report, plan.bounds
+        report = plan.report
         cells[report + DONE], cells[report + LIVE] = start, 1
         self._use_halves()
         for (word, _), memory in zip(plan.lists, self.lists, strict=True):
             begin = memory.ctypes.data
             cells[word], cells[word + 1] = begin, begin + len(memory)
+        return self.go_on(trips)
+
+    def go_on(self, trips: int | None) -> tuple[int, bool, bool]:
+        """The same for rounds after those that were run last."""
+        cells, plan = self.cells, self.plan
+        report, bounds = plan.report, plan.bounds
         while True:
             done = cells[report + DONE]
             most = done + MOST_ROUNDS
@@ -296,6 +305,15 @@ class _Tables:
             begin = memory.ctypes.data
             self.lists[number] = memory
             self.cells[word], self.cells[word + 1] = begin + used, begin + len(memory)
+
+
+def _longer(sequence: list[Any], more: Array | list[Array]) -> list[Any]:
+    """A sequence with what was appended to it."""
+    if not isinstance(more, np.ndarray):
+        return [*sequence, *more]
+    if isinstance(sequence, Rows):
+        return sequence.followed_by(more)
+    return [*sequence, *Rows(more)] if sequence else Rows(more)
 
 
 def _unpacked(memory: np.ndarray, dtype: np.dtype[Any]) -> Array | list[Array]:
