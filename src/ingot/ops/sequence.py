@@ -24,6 +24,7 @@ from ingot.ops.registry import (
     first_input,
     given,
     label,
+    need,
     normal_axis,
     present,
     register,
@@ -157,15 +158,54 @@ class ConcatFromSequence(Op):
         is_new = bool(attr_int(node, "new_axis", 0))
         axis = normal_axis(node, attr_int(node, "axis", 0), items[0].ndim + is_new)
         if isinstance(items, Rows):
-            moved = np.moveaxis(items.stacked, 0, axis)
-            if is_new:
-                return [moved]
-            return [moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])]
+            return joined_rows(items.stacked, is_new, axis)
         try:
             return [np.stack(items, axis) if is_new else np.concatenate(items, axis)]
         except ValueError as error:
             shapes = ", ".join(show(item.shape) for item in items)
             raise shape_error(node, f"shapes {shapes} cannot be joined along axis {axis}") from error
+
+
+@register("JoinedRows", since=1, domain="ingot")
+class JoinedRows(Op):
+    """ConcatFromSequence of rows that lie one after the other."""
+
+    def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
+        """Raises InputError where there are none."""
+        x = need(node, inputs, 0)
+        rows, *shape = x.shape
+        if not rows:
+            raise InputError(f"{label(node)}: the sequence is empty, there is nothing to join.")
+        is_new, axis = self._axis(node, len(shape))
+        shape[axis : axis + (not is_new)] = [rows if is_new else rows * shape[axis]]
+        return [Facts(x.dtype, tuple(shape))]
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """np.concatenate or np.stack."""
+        return joined_rows(present(inputs, 0), *self._axis(node, present(inputs, 0).ndim - 1))
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Another order of the dimensions; a copy where rows are joined along an inner one."""
+        view, value = plan.view(first_input(node)), node.outputs[0]
+        is_new, axis = self._axis(node, view.rank - 1)
+        moved = view.transpose([*range(1, axis + 1), 0, *range(axis + 1, view.rank)])
+        if not is_new:
+            shape = plan.facts(value).shape
+            moved = moved.reshape(shape) or plan.copied(moved).reshape(shape)
+            assert moved is not None
+        plan.alias(value, moved)
+        return True
+
+    @staticmethod
+    def _axis(node: ir.Node, rank: int) -> tuple[bool, int]:
+        is_new = bool(attr_int(node, "new_axis", 0))
+        return is_new, normal_axis(node, attr_int(node, "axis", 0), rank + is_new)
+
+
+def joined_rows(rows: Array, is_new: bool, axis: int) -> list[Array]:
+    """Rows [n, …] joined along an axis, or stacked along a new one."""
+    moved = np.moveaxis(rows, 0, axis)
+    return [moved if is_new else moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])]
 
 
 @register("SplitToSequence", since=24)
@@ -275,6 +315,7 @@ class OptionalHasElement(Op):
 
 __all__ = [
     "ConcatFromSequence",
+    "JoinedRows",
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
@@ -287,4 +328,5 @@ __all__ = [
     "SequenceLength",
     "SequenceMap",
     "SplitToSequence",
+    "joined_rows",
 ]

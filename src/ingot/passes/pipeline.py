@@ -19,6 +19,7 @@ from ingot.passes.classes import number_classes
 from ingot.passes.denormal import flush_biases
 from ingot.passes.dims import Dims
 from ingot.passes.edit import fixed_graphs, graphs_of
+from ingot.passes.lists import stack_lists
 from ingot.passes.opset import NEWEST, normalise
 from ingot.passes.rewrite import rewrite
 from ingot.passes.rules import RULES, join, upsample
@@ -40,7 +41,11 @@ def prepare(
     named.
     """
     joins = partial(rewrite, rules=(*join.RULES, *upsample.RULES), standard=False, explain=explain)
-    first: list[Stage] = [("normalise", normalise), ("number classes", number_classes)]
+    first: list[Stage] = [
+        ("normalise", normalise),
+        ("number classes", number_classes),
+        ("stack lists", stack_lists),
+    ]
     with fixed_graphs(model):
         run(model, first, debug=debug, explain=explain)
         changes = _stages(fold.SESSION_LIMIT, False, explain, joins, flush_biases)
