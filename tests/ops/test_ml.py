@@ -351,6 +351,29 @@ def test_not_a_number_is_a_key() -> None:
     assert session.run(None, {"x": x})[0].tolist() == [5, 25, -1]
 
 
+KEYS = [3, -2, 8, 3, 7, 0]
+LARGE = np.iinfo(np.int64)
+
+
+@pytest.mark.parametrize(
+    "values", [{"values_floats": [0.5, 1, 2, 9, 3, 4]}, {"values_int64s": [1, 5, 2, 9, 3, 4]}]
+)
+def test_whole_numbers_as_keys_are_places_in_a_table(values: dict[str, Any]) -> None:
+    """The first of equal keys counts; what lies between two keys, or beyond them, is none of them."""
+    kind = T.FLOAT if "values_floats" in values else T.INT64
+    default = {"default_float": -7.5} if kind == T.FLOAT else {"default_int64": -7}
+    x = np.array([[3, 8, 0, -2], [1, 9, -3, 7], [LARGE.max, LARGE.min, 1 << 40, 4]])
+    assert compare("LabelEncoder", {"x": x}, [kind], 2, keys_int64s=KEYS, **values, **default) == "native"
+    floats = np.array([3, 8, -0.0, -2, 2.5, 7.999, 9, -2.5, 1e30, -1e30, np.inf, -np.inf, np.nan], np.float32)
+    keys = [float(key) for key in KEYS]
+    assert (
+        compare("LabelEncoder", {"x": floats}, [kind], 2, keys_floats=keys, **values, **default) == "native"
+    )
+    for far in ([0.0, 1e6], [0.0, 1.5], [0.0, np.inf]):
+        attributes = {"keys_floats": far, "values_int64s": [1, 2]}
+        assert compare("LabelEncoder", {"x": floats}, [T.INT64], 2, **attributes) == "host"
+
+
 # ---- linear models and support vectors ---------------------------------------------------------------------
 
 TRANSFORMS = ["NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO"]

@@ -15,8 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import InputError, ModelError
+from ingot.ops.compose import computed, deliver, settled
 from ingot.ops.create import tensor_array
 from ingot.ops.features import ML, strings_of
+from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import FLOAT32, INT64, STRING
 from ingot.ops.registry import (
     Array,
@@ -29,6 +31,7 @@ from ingot.ops.registry import (
     attr_int,
     attr_ints,
     attr_str,
+    first_input,
     label,
     need,
     present,
@@ -38,6 +41,12 @@ from ingot.ops.registry import (
 )
 
 _CACHE = "ingot.ops.labels"
+#: Of what keys may be that a kernel looks up.
+_KEYS = frozenset(("int32", "int64", "float32", "float64"))
+#: Their absolute values are below this: each dtype has all whole numbers up to there.
+_FARTHEST = 1 << 24
+#: A table has so many places for each key, or so many.
+_SPARSEST, _SMALLEST = 16, 1024
 
 
 class _Lookup(Op):
@@ -75,6 +84,49 @@ class _Lookup(Op):
         hit = found >= 0
         result[hit] = values[found[hit]]
         return [result.reshape(x.shape)]
+
+    def lower(self, node: ir.Node, plan: Lowering) -> bool:
+        """Keys that are whole numbers, and not too far apart, are places in a table."""
+        x, value = first_input(node), node.outputs[0]
+        facts = plan.facts(x)
+        if facts.dtype.name not in _KEYS or 0 in facts.shape:
+            return False
+        keys, values, default = self.table(node, facts.dtype)
+        table = _spread_out(keys, values, default)
+        if table is None:
+            return False
+        first, found = table
+        steps, dtype = Steps(plan, facts.shape), facts.dtype.name
+        low, high, beyond = (
+            plan.known(np.array(n, facts.dtype)) for n in (first, first + len(found) - 2, len(found) - 1)
+        )
+        within = steps(
+            "And", steps("GreaterOrEqual", x, low, dtype="bool"), steps("LessOrEqual", x, high, dtype="bool")
+        )
+        if facts.dtype.kind == "f":
+            within = steps("And", within, steps("Equal", x, steps("Floor", x), dtype="bool"))
+        place = steps("Where", within, steps("Sub", x, low), beyond, dtype=dtype)
+        places = settled(plan, steps.cast(place, "int64"))
+        deliver(plan, value, computed(plan, "Gather", [plan.known(found), places], facts.shape, values.dtype))
+        return True
+
+
+def _spread_out(keys: Array, values: Array, default: Any) -> tuple[int, Array] | None:
+    """The lowest key, and the values in the order of the keys, the default at all others and at the end; None
+    where the keys are too far apart, or no whole numbers.
+    """
+    if keys.dtype.kind not in "if" or values.dtype.kind not in "if" or not len(keys):
+        return None
+    if not (np.abs(keys) < _FARTHEST).all() or (keys != np.floor(keys)).any():
+        return None
+    whole = keys.astype(np.int64)
+    first = int(whole.min())
+    span = int(whole.max()) - first + 1
+    if span > max(_SMALLEST, _SPARSEST * len(keys)):
+        return None
+    table = np.full(span + 1, default, values.dtype)
+    table[whole[::-1] - first] = values[::-1]  # the first of equal keys counts
+    return first, table
 
 
 def _plain(key: Any) -> Any:
