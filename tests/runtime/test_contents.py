@@ -161,3 +161,61 @@ def test_concurrent_runs() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(turn, range(80)))
+
+
+def test_branches_that_data_chooses_and_what_lies_behind_them() -> None:
+    """A stage for each If, and one for each way: also where another node of the host follows."""
+    text = """g (float[n, m] x, int64[1] a) => (float[p, q] y, int64[r, s] z)
+    <float zero = {0.0}, int64[1] one = {1}> {
+        total = ReduceSum<keepdims = 0>(x)
+        above = Greater(total, zero)
+        part = If(above) <
+            then_branch = t () => (float[p, q] u) { u = Concat<axis = 1>(x, x) },
+            else_branch = e () => (float[p, q] v) {
+                wide = ReduceMax(x, one)
+                large = ReduceMax<keepdims = 0>(wide)
+                is_large = Greater(large, zero)
+                v = If(is_large) <
+                    then_branch = tt () => (float[p, q] w) { w = Neg(wide) },
+                    else_branch = ee () => (float[p, q] i) { i = Identity(x) }
+                >
+            }
+        >
+        y = Relu(part)
+        z = NonZero(y)
+    }"""
+    one = session(text)
+    for number in (1, 2, 3, 1, 3, 2, 1):
+        x = X * {1: 1, 2: -1, 3: 0}[number] - np.float32(number == 3)
+        if x.sum() > 0:
+            part = np.concatenate([x, x], 1)
+        else:
+            wide = x.max(1, keepdims=True)
+            part = -wide if wide.max() > 0 else x
+        y, z = one.run(None, {"x": x, "a": np.array([1])})
+        np.testing.assert_array_equal(y, np.maximum(part, 0))
+        np.testing.assert_array_equal(z, np.array(np.nonzero(y)))
+
+
+def test_a_node_of_the_host_behind_a_planned_one() -> None:
+    text = """g (float[n] x) => (int64[k] y, float[m] z)
+    <float zero = {0.0}, int64[1] all = {0}, int64[1] first = {0}> {
+        above = Greater(x, zero)
+        ones = Cast<to = 7>(above)
+        count = ReduceSum(ones, all)
+        part = Slice(x, first, count)
+        found = NonZero(part)
+        flat_shape = Constant<value_ints = [-1]>()
+        y = Reshape(found, flat_shape)
+        size = Shape(y)
+        total = ReduceSum(y, all)
+        none = Mul(total, first)
+        z = Slice(x, none, size)
+    }"""
+    one, rng = session(text), np.random.default_rng(3)
+    for _ in range(20):
+        x = np.where(rng.random(9) < 0.3, 0, rng.standard_normal(9)).astype(np.float32)
+        y, z = one.run(None, {"x": x})
+        part = x[: (x > 0).sum()]
+        np.testing.assert_array_equal(y, np.flatnonzero(part))
+        np.testing.assert_array_equal(z, x[: len(y)])

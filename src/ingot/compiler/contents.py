@@ -1,6 +1,7 @@
 """Sizes that are data: where small integers alive at the start of a stage say what shapes its nodes give (the
 k of a TopK, the ends of a Slice, the trips of a Loop whose rows are stacked), what they hold belongs to a
-plan, as shapes do. So such a node ends no stage, and is a kernel, or a view, among the others.
+plan, as shapes do. So such a node ends no stage, and is a kernel, or a view, among the others. The same goes
+for the condition of an If that a stage has computed: the branch is part of the next one.
 
 That is for integers that say the same again and again, or some of a few things. Where they say many, or
 shapes turn out to be always the same, plans are made without a look at them.
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
-from ingot.ops.control import Control, Loop
+from ingot.ops.control import Control, If, Loop
 from ingot.ops.registry import Facts, facts_of
 
 #: Integers with more elements are never looked at: their bytes are part of what a run looks a plan up by.
@@ -72,8 +73,10 @@ class Contents:
 
 
 def may_decide(index: Index, known: Known) -> bool:
-    """Whether the shapes that the node at the stop gives may follow from small integers."""
-    return bool(_asked(index, known))
+    """Whether the shapes that the node at the stop gives may follow from what the nodes before it say: small
+    integers, or which branch is taken.
+    """
+    return known.stop > 0 and bool(_asked(index, known))
 
 
 def deciding(
@@ -90,6 +93,9 @@ def deciding(
     facts: those that the walk began with. beyond: as in `Enclosing`, for loops.
     """
     places = {value: place for place, value in enumerate(values)}
+    node, op = index.nodes[known.stop], index.ops[known.stop]
+    if isinstance(op, If):  # a condition that a run has computed; of others there are questions
+        return [places[v] for v in _asked(index, known) if v in places] if known.start == known.stop else []
     leaves: dict[ir.Value, list[int]] = {}
     for value in _asked(index, known):
         found = _leaves(index, known, value, places)
@@ -102,7 +108,6 @@ def deciding(
     for found in leaves.values():
         more.update((values[place], facts_of(arrays[place])) for place in found)
     further = infer_facts(index, known.start, more)
-    node, op = index.nodes[known.stop], index.ops[known.stop]
     if isinstance(op, Control):
         passes = further.cut and index.nodes[further.stop] is node and beyond(index, further) is not None
         return [place for found in leaves.values() for place in found] if passes else []
@@ -125,12 +130,14 @@ def _asked(index: Index, known: Known) -> list[ir.Value]:
     inputs = node.inputs
     if isinstance(op, Control):  # the number of trips, if rows are stacked
         inputs = inputs[:1] if isinstance(op, Loop) and len(node.outputs) > len(inputs) - 2 else ()
+    if isinstance(op, If):
+        inputs = node.inputs[:1]
     facts = {value: known.facts.get(value) for value in inputs if value is not None}
     return [v for v, fact in facts.items() if fact is not None and not fact.is_known and _is_small(fact)]
 
 
 def _is_small(facts: Facts) -> bool:
-    return facts.dtype.kind in "iu" and 0 < math.prod(facts.shape) <= MOST_ELEMENTS
+    return facts.dtype.kind in "iub" and 0 < math.prod(facts.shape) <= MOST_ELEMENTS
 
 
 def _leaves(index: Index, known: Known, value: ir.Value, places: dict[ir.Value, int]) -> list[int] | None:

@@ -66,6 +66,8 @@ from ingot.runtime.threads import Team
 MOST_PLANS = 64
 #: Conditions that one plan may depend on; each may double the plans for the same shapes.
 MOST_QUESTIONS = 4
+#: Nodes one behind the other whose results are planned for what data says.
+MOST_DEPTH = 4
 
 T = TypeVar("T")
 
@@ -130,6 +132,8 @@ class Stage:
     next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
     #: whether the node at `stop` may be planned with what comes after it, for what small integers hold
     contents: Contents | None = None
+    #: how many nodes on the way here were planned so
+    depth: int = 0
     is_large: bool = field(init=False)
     #: how runs go on behind it, where that is known
     ending: Ending | None = None
@@ -259,10 +263,13 @@ class Driver:
         index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
         ahead: Stage | None = None
+        depth = 0
         while True:
             require_wanted()
-            stage = ahead or self._stage(stages, start, values, arrays, given, index, last_use, contents)
-            index, last_use = stage.index, stage.last_use
+            stage = ahead or self._stage(
+                stages, start, values, arrays, given, index, last_use, contents, depth
+            )
+            index, last_use, depth, ahead = stage.index, stage.last_use, stage.depth, None
             times: list[tuple[Row | HostStep, float]] = []
             if stage.plan.parts:
                 outputs = self._run_stage(stage, arrays, None if record is None else times)
@@ -283,7 +290,7 @@ class Driver:
             if contents is not None:
                 values = [v for v in alive if last_use.get(v, -1) >= start]
                 arrays = [_plain(alive[v]) for v in values]
-                ahead = self._ahead(contents, stages, start, values, arrays, given, index, last_use)
+                ahead = self._ahead(contents, stages, start, values, arrays, given, index, last_use, depth)
                 if ahead is not None:
                     continue
                 contents = None
@@ -319,6 +326,7 @@ class Driver:
         index: Index,
         last_use: dict[ir.Value, int],
         contents: Contents | None = None,
+        depth: int = 0,
     ) -> Stage:
         shapes = _shapes(arrays)
         key = _key(start, values, shapes, None if contents is None else contents.held(arrays))
@@ -338,7 +346,9 @@ class Driver:
                 if stage is not None:
                     return stage
                 assert root is None or isinstance(root, Question)
-                made = self._make_stage(start, values, arrays, given, index, last_use, root, contents, held)
+                made = self._make_stage(
+                    start, values, arrays, given, index, last_use, root, contents, held, depth
+                )
                 if made is not None:
                     break
             asked, stage = made
@@ -361,13 +371,14 @@ class Driver:
         given: dict[ir.Value, Facts],
         index: Index,
         last_use: dict[ir.Value, int],
+        depth: int,
     ) -> Stage | None:
         """The stage that begins with a node whose shapes follow from what small integers hold; None where the
         host is to evaluate it.
         """
         if contents.held(arrays) is None and (contents.places or not contents.is_open):
             return None
-        stage = self._stage(stages, start, values, arrays, given, index, last_use, contents)
+        stage = self._stage(stages, start, values, arrays, given, index, last_use, contents, depth + 1)
         if not stage.is_last and stage.stop == start:
             contents.close()
             return None
@@ -385,6 +396,7 @@ class Driver:
         tree: Question | None,
         contents: Contents | None,
         held: Held | None,
+        depth: int,
     ) -> tuple[list[tuple[Question, bool]], Stage] | None:
         """A plan for these arrays, and the questions that it depends on with their answers. tree: what was
         asked already for arrays of these shapes. held: what is known of what they hold. None where `contents`
@@ -454,7 +466,9 @@ class Driver:
         if held is not None:
             assert contents is not None
             contents.note(held, known)
-        if known.cut and not known.bounds and self._contents is not None and may_decide(index, known):
+        stage.depth = depth
+        may_look = known.cut and not known.bounds and self._contents is not None and depth < MOST_DEPTH
+        if may_look and may_decide(index, known):
             stage.contents = Contents()
         is_alike = held is None and not asked and not known.bodies
         if not start and is_whole and is_alike and index is self.index:
