@@ -137,6 +137,7 @@ class Stage:
     is_large: bool = field(init=False)
     #: how runs go on behind it, where that is known
     ending: Ending | None = None
+    at_stop: Passage | None = None
 
     def __post_init__(self) -> None:
         self.is_large = any(math.prod(shape) * dtype.itemsize >= LARGE for shape, dtype in self.results)
@@ -159,15 +160,25 @@ class Stage:
         return evaluated(self.index.ops[position], self.index.nodes[position], inputs)
 
 
+class Passage:
+    """What is alive at the stop of a stage, and where that is among its outputs and what it began with."""
+
+    def __init__(self, stage: Stage, values: Sequence[ir.Value]) -> None:
+        places = {value: place for place, value in enumerate((*stage.outputs, *values))}
+        self.values = tuple([value for value in places if stage.last_use.get(value, -1) >= stage.stop])
+        self.places = [places[value] for value in self.values]
+
+
 class Ending:
     """The nodes behind a stage that starts with the graph, once they have run: what runs for other data of
-    the same shapes have left to do.
+    the same shapes have left to do. Of a node that the stage has counted nothing but the count.
     """
 
     def __init__(self, stage: Stage, feeds: Sequence[ir.Value]) -> None:
         index = stage.index
         places = {value: place for place, value in enumerate((*stage.outputs, *feeds))}
-        late = range(stage.stop, len(index.nodes))
+        late = range(len(index.nodes) if stage.bounds else stage.stop, len(index.nodes))
+        self._counted = [(places[value], bound) for value, bound in stage.bounds.items()]
         made = {value for position in late for value in index.nodes[position].outputs}
         wanted = [value for position in late for value in index.reads[position]]
         constants = [v for v in dict.fromkeys([*wanted, *index.outputs]) if v not in made and v not in places]
@@ -189,6 +200,12 @@ class Ending:
 
     def run(self, outputs: Sequence[Array], feeds: Sequence[Array]) -> list[Array]:
         """The graph's outputs, from those of the stage."""
+        if self._counted:
+            count, outputs = int(outputs[-1]), list(outputs[:-1])
+            for place, bound in self._counted:
+                whole = outputs[place]
+                part = bound.cut(whole, count)
+                outputs[place] = part if part is whole or part.base is None else part.copy()
         work: list[Any] = [*outputs, *feeds, *self._constants]
         for op, node, inputs in self._steps:
             work += evaluated(op, node, [None if place is None else work[place] for place in inputs])
@@ -253,13 +270,17 @@ class Driver:
         """
         shapes, contents = _shapes(feeds), self._contents
         held = contents.held(feeds) if contents is not None and contents.places else None
-        known = _planned(self._stages.get(shapes if held is None else (shapes, held)), feeds)
-        if known is not None and record is None and len(self._stages) == 1:  # the usual case: as ever
+        key = _key(0, (), shapes, held)
+        known = _planned(self._stages.get(key), feeds)
+        if known is not None and record is None and (known.is_whole or known.ending is not None):
+            if len(self._stages) > 1:
+                _use(self._stages, key)
             if known.is_whole:
                 return self._run_stage(known, feeds, None)
-            if known.ending is not None:
-                return known.ending.run(self._run_stage(known, feeds, None), feeds)
-        values, arrays, stages = self._feeds, list(feeds), self._stages
+            assert known.ending is not None
+            return known.ending.run(self._run_stage(known, feeds, None), feeds)
+        values: Sequence[ir.Value] = self._feeds
+        arrays, stages = list(feeds), self._stages
         index, last_use = self.index, self._last_use
         start, given = 0, dict[ir.Value, Facts]()
         ahead: Stage | None = None
@@ -280,29 +301,33 @@ class Driver:
                 record.add(index, times)
             if stage.is_last:
                 return outputs if stage.is_whole else self._with_objects(stage, outputs, values, arrays)
+            if stage.contents is not None:
+                at_stop = stage.at_stop = stage.at_stop or Passage(stage, values)
+                found = [*outputs, *arrays]
+                following = [found[place] for place in at_stop.places]
+                ahead = self._ahead(stage, at_stop.values, following)
+                if ahead is not None:
+                    start, values, arrays = stage.stop, at_stop.values, following
+                    continue
             alive = dict(zip(stage.outputs, outputs, strict=False))
             alive.update(
                 (v, a) for v, a in zip(values, arrays, strict=True) if last_use.get(v, -1) >= stage.stop
             )
             if index is self.index and stage.stop >= index.late and not stage.bounds:
                 return self._finish(stage, alive, outputs, record, not start)
-            given, stages, start, contents = stage.known, stage.next, stage.stop, stage.contents
-            if contents is not None:
-                values = [v for v in alive if last_use.get(v, -1) >= start]
-                arrays = [_plain(alive[v]) for v in values]
-                ahead = self._ahead(contents, stages, start, values, arrays, given, index, last_use, depth)
-                if ahead is not None:
-                    continue
-                contents = None
+            is_first, start, contents = not start, stage.stop + 1, None
             if stage.bounds:
                 count = int(outputs[-1])
                 alive.update((v, bound.cut(alive[v], count)) for v, bound in stage.bounds.items())
             else:
-                made = self._stop(stage, start, alive, record)
-                alive.update(zip(index.nodes[start].outputs, made, strict=False))
-            start += 1
+                made = self._stop(stage, stage.stop, alive, record)
+                alive.update(zip(index.nodes[stage.stop].outputs, made, strict=False))
             if start == len(index.nodes):  # nothing is left that a plan would compute
-                return self._handed_out(stage, alive, outputs)
+                results = self._handed_out(stage, alive, outputs)
+                if is_first and stage.bounds and stage.ending is None:
+                    stage.ending = Ending(stage, self._feeds)
+                return results
+            given, stages = stage.known, stage.next
             values = [v for v in alive if last_use.get(v, -1) >= start]
             arrays = [_plain(alive[v]) for v in values]
 
@@ -332,10 +357,7 @@ class Driver:
         key = _key(start, values, shapes, None if contents is None else contents.held(arrays))
         stage = _planned(stages.get(key), arrays)
         if stage is not None:
-            try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
-                stages.move_to_end(key)
-            except KeyError:  # another thread has thrown it out just now
-                pass
+            _use(stages, key)
             return stage
         with self.resources.lock:
             while True:
@@ -361,24 +383,17 @@ class Driver:
                 stages.popitem(last=False)
         return stage
 
-    def _ahead(
-        self,
-        contents: Contents,
-        stages: Stages,
-        start: int,
-        values: Sequence[ir.Value],
-        arrays: Sequence[Array],
-        given: dict[ir.Value, Facts],
-        index: Index,
-        last_use: dict[ir.Value, int],
-        depth: int,
-    ) -> Stage | None:
-        """The stage that begins with a node whose shapes follow from what small integers hold; None where the
-        host is to evaluate it.
+    def _ahead(self, before: Stage, values: Sequence[ir.Value], arrays: Sequence[Array]) -> Stage | None:
+        """The stage that begins with the node at a stop, where that follows from what data holds; None where
+        the host is to evaluate it.
         """
-        if contents.held(arrays) is None and (contents.places or not contents.is_open):
+        contents, start = before.contents, before.stop
+        if contents is None or (not contents.is_open and contents.held(arrays) is None):
             return None
-        stage = self._stage(stages, start, values, arrays, given, index, last_use, contents, depth + 1)
+        index, last_use = before.index, before.last_use
+        stage = self._stage(
+            before.next, start, values, arrays, before.known, index, last_use, contents, before.depth + 1
+        )
         if not stage.is_last and stage.stop == start:
             contents.close()
             return None
@@ -749,6 +764,14 @@ def _key(start: int, values: Sequence[ir.Value], shapes: tuple[Hashable, ...], h
     if start:
         return start, tuple(values), shapes, held
     return shapes if held is None else (shapes, held)
+
+
+def _use(stages: Stages, key: Hashable) -> None:
+    """This one is the last to be thrown out."""
+    try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
+        stages.move_to_end(key)
+    except KeyError:  # another thread has thrown it out just now
+        pass
 
 
 def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:
