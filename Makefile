@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := openvino MNN
 
-.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised bench-shapes bench-control bench-operators
+.PHONY: test conformance demo bench bench-open bench-check opinfo architectures soak wheels format clean bench-depth bench-quantised bench-shapes bench-control bench-late bench-operators
 
 test: $(VENV)/.dev
 	@$(BIN)/python .ci/check.py
@@ -35,6 +35,9 @@ bench-depth: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.depth $(ARGS)
 bench-quantised: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.quantised $(ARGS)
+
+bench-late: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.late $(ARGS)
 
 bench-control: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.control $(ARGS)

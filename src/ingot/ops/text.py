@@ -1,15 +1,18 @@
 """Operators on strings: concatenation, splitting, normalisation, regular expressions and counts of n-grams.
 The host evaluates them.
 """
+# pyright: reportUnknownMemberType=false
+# onnx_ir does not say what a node's meta holds.
 
 from __future__ import annotations
 
 import math
 import operator
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +37,8 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+
+_CACHE = "ingot.ops.text"
 
 
 def _strings(node: ir.Node, inputs: Sequence[Facts | None], index: int) -> Facts:
@@ -158,6 +163,20 @@ class StringNormalizer(Op):
         return [np.array(changed, object).reshape(*x.shape[:-1], len(changed))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Grams:
+    """ways: lengths of n-grams, each with the distance of their elements in a row. grams: the number of each
+    n-gram; places and weights have one for each of them.
+    """
+
+    ways: list[tuple[int, int]]
+    grams: dict[tuple[Any, ...], int]
+    mode: str
+    places: Sequence[int]
+    weights: Sequence[float]
+    columns: int
+
+
 @register("TfIdfVectorizer", since=9)
 class TfIdfVectorizer(Op):
     """How often each n-gram of a pool comes in a row, with up to max_skip_count elements between two of its
@@ -172,9 +191,14 @@ class TfIdfVectorizer(Op):
         columns = max(attr_ints(node, "ngram_indexes") or (-1,)) + 1
         return [Facts(FLOAT32, (*x.shape[:-1], columns))]
 
-    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """Every start, distance and length in turn; an n-gram of one element has no distances."""
-        x = present(inputs, 0)
+    def _table(self, node: ir.Node) -> _Grams:
+        """What the attributes say, read once."""
+        table = cast("_Grams | None", node.meta.get(_CACHE))
+        if table is None:
+            table = node.meta[_CACHE] = self._read(node)
+        return table
+
+    def _read(self, node: ir.Node) -> _Grams:
         low, high = attr_int(node, "min_gram_length", 1), attr_int(node, "max_gram_length", 1)
         places = attr_ints(node, "ngram_indexes") or ()
         grams = self._pool(node, len(places))
@@ -187,20 +211,28 @@ class TfIdfVectorizer(Op):
                 f"{label(node)}: it has {len(weights)} weights for {len(places)} n-grams. "
                 "Give each of them one."
             )
+        skips = attr_int(node, "max_skip_count", 0)
+        ways = [(n, far) for n in range(low, high + 1) for far in range(1, 2 + (skips if n > 1 else 0))]
+        return _Grams(ways, grams, mode, places, weights, max(places, default=-1) + 1)
+
+    def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """Every start, distance and length in turn; an n-gram of one element has no distances."""
+        x, table = present(inputs, 0), self._table(node)
+        mode, weights, places = table.mode, table.weights, table.places
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        counts = np.zeros((len(rows), max(places, default=-1) + 1), np.float32)
+        counts = np.zeros((len(rows), table.columns), np.float32)
         for row, found in zip(rows.tolist(), counts, strict=True):
-            seen: dict[int, int] = defaultdict(int)
-            for length in range(low, high + 1):
-                for distance in range(1, 2 + (attr_int(node, "max_skip_count", 0) if length > 1 else 0)):
-                    reach = distance * (length - 1) + 1
-                    for start in range(len(row) - reach + 1):
-                        which = grams.get(tuple(row[start : start + reach : distance]))
-                        if which is not None:
-                            seen[which] += 1
-            for which, often in seen.items():
-                number = float(often) if mode == "TF" else weights[which] * (often if mode == "TFIDF" else 1)
-                found[places[which]] += np.float32(number)
+            seen: Counter[int | None] = Counter()
+            for length, distance in table.ways:
+                starts = [row[distance * n :] for n in range(length)]
+                seen.update(map(table.grams.get, zip(*starts, strict=False)))
+            seen.pop(None, None)
+            numbers: list[float] = list(seen.values())
+            which = cast("list[int]", list(seen))
+            if mode != "TF":
+                often = numbers if mode == "TFIDF" else [1.0] * len(which)
+                numbers = [weights[n] * times for n, times in zip(which, often, strict=True)]
+            np.add.at(found, [places[n] for n in which], np.array(numbers, np.float32))
         return [counts.reshape(*x.shape[:-1], counts.shape[1])]
 
     def _pool(self, node: ir.Node, count: int) -> dict[tuple[Any, ...], int]:

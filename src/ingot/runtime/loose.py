@@ -147,7 +147,7 @@ class LooseRounds:
         ]
         put_out = rows[: len(rows) - len(plan.sequences)]
         for number, found in zip(plan.sequences, rows[len(put_out) :], strict=True):
-            after[number] = _longer(after[number], found)
+            after[number] = _longer(cast("list[Any]", after[number]), found)
         return Advance(done, live, after, put_out)
 
     def _look(self, sizes: list[Shapes], nanoseconds: int) -> None:
