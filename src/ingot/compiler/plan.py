@@ -84,12 +84,8 @@ class Plan:
     kinds: dict[int, str]
     keep: list[Array]
     nanoseconds: float
+    is_long: bool
     _told: list[Told] = field(default_factory=list[Told])
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a parked worker would be awake before the end."""
-        return self.nanoseconds > SHORTEST_WAKE_NS
 
     @property
     def told(self) -> list[Told]:
@@ -157,6 +153,7 @@ def make_plan(
         kinds=lowered.kinds,
         keep=list(table.keep.values()),
         nanoseconds=table.nanoseconds,
+        is_long=table.nanoseconds > SHORTEST_WAKE_NS,
         _told=told,
     )
 

@@ -46,7 +46,6 @@ from ingot.ops.registry import (
     Facts,
     Op,
     evaluated,
-    evaluated_late,
     facts_of,
     label,
     shape_error,
@@ -58,7 +57,7 @@ from ingot.runtime.loose import LooseLoops, LooseRounds
 from ingot.runtime.loose_plans import Planner
 from ingot.runtime.profile import Record
 from ingot.runtime.recipes import Recipes
-from ingot.runtime.rounds import Rounds, UndecidedError
+from ingot.runtime.rounds import Rounds, UndecidedError, evaluated_alone
 from ingot.runtime.termination import require_wanted
 from ingot.runtime.threads import Team
 
@@ -292,10 +291,10 @@ class Driver:
             )
             index, last_use, depth, ahead = stage.index, stage.last_use, stage.depth, None
             times: list[tuple[Row | HostStep, float]] = []
-            if stage.plan.parts:
+            if stage.plan.parts or stage.results:
                 outputs = self._run_stage(stage, arrays, None if record is None else times)
             else:  # nothing lies between two nodes of the host
-                outputs = stage.empty(self.resources.recycled)
+                outputs = []
             if record is not None:
                 record.kinds.update(stage.plan.kinds)
                 record.add(index, times)
@@ -671,7 +670,7 @@ class Driver:
         node, op = index.nodes[position], index.ops[position]
         inputs = [None if v is None else array(v) for v in node.inputs]
         if not op.subgraphs:
-            return evaluated_late(op, node, inputs)
+            return evaluated_alone(op, node, inputs)
 
         before: tuple[Hashable, ...] | None = None
         rounds: dict[ir.Graph, Callable[[Sequence[Any]], list[Any]]] = {}

@@ -140,6 +140,14 @@ class Rounds:
         return parts[0], parts[1]
 
 
+def evaluated_alone(op: Op, node: ir.Node, inputs: Sequence[Any]) -> Sequence[Any]:
+    """A node whose inputs nobody knew before. Where its plain definition refuses what does not fit, shapes
+    are not looked at before.
+    """
+    refuses = node.domain in ("", "ai.onnx") and node.op_type in _EXACT
+    return evaluated(op, node, inputs) if refuses else evaluated_late(op, node, inputs)
+
+
 def _has_both_zeros(x: Any) -> bool:
     if not isinstance(x, np.ndarray):  # the node refuses it
         return False
