@@ -351,6 +351,31 @@ def test_not_a_number_is_a_key() -> None:
     assert session.run(None, {"x": x})[0].tolist() == [5, 25, -1]
 
 
+def test_columns_at_places_that_data_says() -> None:
+    """What is outside is refused: nothing counts from the end here."""
+    ends = [helper.make_tensor_value_info("i", T.INT64, ["k"])]
+    nodes = [
+        helper.make_node("Abs", ["i"], ["places"]),
+        helper.make_node("Sub", ["places", "one"], ["y"]),
+        helper.make_node("ArrayFeatureExtractor", ["x", "y"], ["o"], domain="ai.onnx.ml"),
+    ]
+    for x in (X[0], X, np.stack([X, -X]), np.array([7, 5, 9])):
+        inputs = [helper.make_tensor_value_info("x", kind_of(x), list(x.shape)), *ends]
+        results = [helper.make_tensor_value_info("o", kind_of(x), None)]
+        one = helper.make_tensor("one", T.INT64, [], [1])
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
+        graph = helper.make_graph(nodes, "g", inputs, results, [one])
+        session = ingot.InferenceSession(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+        for places in ([3, 1, 1], [-2], []):
+            i = np.array(places, np.int64)
+            (found,) = session.run(None, {"x": x, "i": i})
+            np.testing.assert_array_equal(found, np.atleast_2d(x)[..., abs(i) - 1])
+        for places in ([0], [1, 4]):
+            with pytest.raises(ingot.InputError, match=r"ArrayFeatureExtractor.*outside of the 3 columns"):
+                session.run(None, {"x": x, "i": np.array(places)})
+        assert session.profile({"x": x, "i": np.array([1])}, 1)[-1].kind == "native"
+
+
 KEYS = [3, -2, 8, 3, 7, 0]
 LARGE = np.iinfo(np.int64)
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.elements import DTYPES
 from ingot.errors import InputError, ModelError
+from ingot.kernels.gather import gather
 from ingot.ops.compose import computed, deliver, integer, ints, settled
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import FLOAT32, INT64, STRING
@@ -246,10 +248,12 @@ class ArrayFeatureExtractor(Op):
         return [found[None] if x.ndim == 1 else found]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """A Gather, for known places."""
+        """A Gather; places that are known are checked now."""
         x, value, places = first_input(node), node.outputs[0], plan.constant(node.inputs[1])
         facts = plan.facts(x)
-        if places is None or (places.size and not 0 <= places.min() <= places.max() < facts.shape[-1]):
+        if places is None:
+            return self._gather(node, plan)
+        if places.size and not 0 <= places.min() <= places.max() < facts.shape[-1]:
             return False
         view = plan.view(x)
         if view.rank == 1:
@@ -258,6 +262,27 @@ class ArrayFeatureExtractor(Op):
         shape = plan.facts(value).shape
         flat = plan.known(places.reshape(-1))
         deliver(plan, value, computed(plan, "Gather", [x, flat], shape, facts.dtype, axis))
+        return True
+
+    @staticmethod
+    def _gather(node: ir.Node, plan: Lowering) -> bool:
+        x, y = first_input(node), node.inputs[1]
+        assert y is not None
+        facts, columns = plan.facts(x), plan.facts(x).shape[-1]
+        if (
+            plan.facts(y).dtype.name not in ("int32", "int64")
+            or facts.dtype.name not in DTYPES
+            or not columns
+        ):
+            return False
+        view, places = plan.view(x), plan.plain(y)
+        if view.rank == 1:
+            view = view.with_dims((1, *view.shape), (0, *view.strides))
+        flag = plan.check(
+            f"{label(node)}: an index is outside of the {columns} columns. Check the second input."
+        )
+        flat, out = places.with_dims((places.size,), (1,)), plan.output(node.outputs[0])
+        plan.emit(gather(view, flat, view.rank - 1, out, flag, plan.machine, from_end=False))
         return True
 
 
