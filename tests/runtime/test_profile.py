@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx.parser
+import pytest
 
 import ingot
 from ingot.compiler.plan import Row
+from ingot.runtime import driver
 from ingot.runtime.profile import moved_bytes
 
 IF = """<ir_version: 10, opset_import: ["" : 20]>
@@ -38,8 +40,9 @@ def test_kernels_name_what_they_cost() -> None:
     assert nodes[0].kind == "native"
 
 
-def test_bodies_of_control_flow_show_their_steps() -> None:
-    """Where the driver runs them: the branches' shapes differ."""
+def test_bodies_of_control_flow_show_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the driver runs them: the branches' shapes differ, and no more of them are planned."""
+    monkeypatch.setattr(driver, "MOST_DEPTH", 0)
     text = IF.replace("q = Relu(x)", "q = Concat<axis = 0>(x, x)")
     session = ingot.InferenceSession(onnx.parser.parse_model(text))
     feed = {"size": np.array(2, "f"), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
@@ -50,6 +53,14 @@ def test_bodies_of_control_flow_show_their_steps() -> None:
     assert node.op_type == "If"
     assert node.kind == "host"
     assert node.milliseconds is not None
+
+
+def test_branches_of_a_stage_of_their_own_show_their_nodes() -> None:
+    text = IF.replace("q = Relu(x)", "q = Concat<axis = 0>(x, x)")
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    feed = {"size": np.array(2, "f"), "x": np.ones((64, 4), "f"), "w": np.ones((4, 4), "f")}
+    assert "host" not in {step.kernel for step in session.profile_kernels(feed, rounds=2)}
+    assert "MatMul" in {node.op_type for node in session.profile(feed, rounds=2)}
 
 
 def test_bodies_that_are_part_of_the_plan_are_a_step() -> None:

@@ -44,12 +44,14 @@ class Rows(list[Any]):
     def followed_by(self, stacked: Array) -> list[Any]:
         """With more tensors."""
         if stacked.shape[1:] != self.stacked.shape[1:]:
-            return [*self, *Rows(stacked)]
+            return [*self.apart(), *map(np.array, stacked)]
         return Rows(np.concatenate([self.stacked, stacked]))
 
-    def __copy__(self) -> list[Any]:
+    def apart(self) -> list[Any]:
         """A list of tensors of their own."""
         return [part.copy() for part in self]
+
+    __copy__ = apart
 
 
 def _list(node: ir.Node, inputs: Sequence[Any], index: int = 0) -> list[Any]:
@@ -60,6 +62,12 @@ def _list(node: ir.Node, inputs: Sequence[Any], index: int = 0) -> list[Any]:
             f"{label(node)}: input {index} is {kind}; it must be a sequence. Check what makes it."
         )
     return cast("list[Any]", value)
+
+
+def _apart(node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
+    """A sequence of which others are made: its tensors are no parts of one array."""
+    items = _list(node, inputs)
+    return items.apart() if isinstance(items, Rows) else items
 
 
 def _position(node: ir.Node, inputs: Sequence[Any], index: int, size: int, default: int) -> int:
@@ -110,7 +118,7 @@ class SequenceInsert(Op):
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A new list."""
-        items = _list(node, inputs)
+        items = _apart(node, inputs)
         position = given(inputs, 2)
         where = len(items)
         if position is not None:
@@ -130,7 +138,7 @@ class SequenceErase(Op):
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A new list."""
-        items = _list(node, inputs)
+        items = _apart(node, inputs)
         if not items:
             raise InputError(f"{label(node)}: the sequence is empty. Check what makes it.")
         where = _position(node, inputs, 1, len(items), len(items) - 1)

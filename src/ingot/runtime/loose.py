@@ -313,7 +313,7 @@ def _longer(sequence: list[Any], more: Array | list[Array]) -> list[Any]:
         return [*sequence, *more]
     if isinstance(sequence, Rows):
         return sequence.followed_by(more)
-    return [*sequence, *Rows(more)] if sequence else Rows(more)
+    return [*sequence, *map(np.array, more)] if sequence else Rows(more)
 
 
 def _unpacked(memory: np.ndarray, dtype: np.dtype[Any]) -> Array | list[Array]:
