@@ -23,6 +23,10 @@ class Compared:
     __hash__ = object.__hash__
 
 
+def _always(_: object) -> bool:
+    return True
+
+
 def _raising(error: Exception) -> Any:
     def compare(_: object) -> bool:
         raise error
@@ -41,13 +45,17 @@ def _raising(error: Exception) -> Any:
         (float("nan"), float("nan"), False),
         (np.ones(3), np.ones(3), False),
         (np.ones(1), np.ones(1), True),
-        (Compared(lambda _: True), Compared(lambda _: False), True),
+        (Compared(_always), Compared(_always), True),
+        (Compared(_always), Compared(lambda _: True), False),
+        (0.0, -0.0, False),
+        (-0.0, -0.0, True),
+        (complex(0.0, 0.0), complex(0.0, -0.0), False),
         (Compared(_raising(RuntimeError("never compared"))), Compared(None), False),
         (Compared(_raising(KeyError("of the model's own"))), Compared(None), False),
     ],
 )
 def test_equal_to_python(a: Any, b: Any, equal: bool) -> None:
-    """By their own `==`; what it raises says that they are not."""
+    """By their own `==`, if their attributes are the same; what it raises says that they are not."""
     assert plainly_equal(a, b) is equal
 
 

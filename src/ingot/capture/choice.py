@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 
 class Undecided:
@@ -51,6 +51,24 @@ class Maybe(Undecided):
 
     def __delitem__(self, index: Any) -> None:
         del self.ingot_value[index]
+
+    def __eq__(self, other: object) -> bool:
+        return _cannot_wait("compares a value of which data decides whether it is None")
+
+    def __hash__(self) -> int:
+        return _cannot_wait("looks up a value of which data decides whether it is None")
+
+    def __str__(self) -> str:
+        return _cannot_wait("writes a value of which data decides whether it is None into a string")
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+
+def _cannot_wait(what: str) -> NoReturn:
+    from ingot.capture.request import cannot_wait  # which needs this file
+
+    cannot_wait(what)
 
 
 def present(x: Any) -> Any:

@@ -14,7 +14,7 @@ import dis
 import enum
 import functools
 import sys
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import (
     BuiltinMethodType,
@@ -71,6 +71,10 @@ class Containers:
             held = _copy(container)
             now.append(before if _identical(held, before) else held)
         return now
+
+    def is_changed(self) -> bool:
+        """Whether one of them holds something else than at first."""
+        return any(now is not before for now, before in zip(self.contents(), self.before, strict=True))
 
     def put(self, contents: Sequence[Any]) -> None:
         """Make them hold this."""
@@ -320,6 +324,8 @@ def _copy(container: Any) -> Any:
         return list(list.__iter__(container)) if isinstance(container, list) else list(container)
     if isinstance(container, set):
         return set(container)
+    if isinstance(container, OrderedDict):  # whose order is its own
+        return {k: dict.__getitem__(container, k) for k in OrderedDict.__iter__(container)}
     return dict(dict.items(container))
 
 
@@ -359,8 +365,10 @@ def _fill(container: Any, held: Any) -> None:
         container.clear()
         container.update(held)
     else:
-        dict.clear(container)
-        dict.update(container, held)
+        kind = OrderedDict if isinstance(container, OrderedDict) else dict  # not a class's own way
+        kind.clear(container)
+        for k, value in held.items():
+            kind.__setitem__(container, k, value)
 
 
 def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
@@ -375,6 +383,11 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
         if a.keys() != b.keys():
             only = sorted(map(repr, a.keys() ^ b.keys()))
             raise Unmergeable(f"{', '.join(only)} set on one side only")
+        if isinstance(container, OrderedDict) and list(a) != list(b):
+            orders = [", ".join(map(repr, v)) for v in (a, b)]
+            raise Unmergeable(
+                f"with the keys {orders[0]} on one side and {orders[1]} on the other, in this order"
+            )
         return {k: merger.merge(a[k], b[k], before.get(k, UNBOUND)) for k in a}
     if isinstance(a, set):
         if a != b:

@@ -289,8 +289,8 @@ class Merger:
             return not isinstance(a, Symbolic) or self.g.sizes.in_scope(a)
         if any(parts_of(v) is not None and self.lasting(v) for v in (a, b)):
             return False  # two containers, whatever is in them now
-        if self.lasting(a) and self.lasting(b):
-            return False
+        if self.lasting(a) or self.lasting(b):
+            return False  # an object that is there, and another one: whatever its class calls equal
         if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
             return False
         if isinstance(a, Symbolic) and isinstance(b, Symbolic):
@@ -489,15 +489,27 @@ class Merger:
 def plainly_equal(a: Any, b: Any) -> bool:
     """Whether two objects that are no tensors or numbers of the run's are equal to Python.
 
-    The model itself does not ask: where a class's own `==` raises, they are not equal.
+    The model itself does not ask: where a class's own `==` raises, they are not equal. Nor are two zeros of
+    different signs, or two objects with other attributes, whatever their class calls equal.
     """
     if type(a) is not type(b) or isinstance(a, Word):
         return False
+    if isinstance(a, (float, complex)):
+        return bool(a == b) and str(a) == str(b)
     try:
-        return bool(a == b)
+        same = bool(a == b)
     except Exception as error:  # whatever the model's own `__eq__` makes of it, NumPy's of several elements
         raise_if_ours(error)
         return False
+    held, other = getattr(a, "__dict__", None), getattr(b, "__dict__", None)
+    if not same or not isinstance(held, dict) or not isinstance(other, dict) or held is other:
+        return same
+    return held.keys() == other.keys() and all(_is_one(v, other[k]) for k, v in held.items())
+
+
+def _is_one(a: Any, b: Any) -> bool:
+    """Whether an attribute of two objects is the same: one object, or plain values that are equal."""
+    return a is b or (not hasattr(a, "__dict__") and plainly_equal(a, b))
 
 
 def tensor_of(

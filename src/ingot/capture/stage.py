@@ -12,6 +12,7 @@ knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a ch
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from ingot.capture import checks, iterators, kinds, named, sorting, split, stand
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
-from ingot.capture.containers import is_user_class
+from ingot.capture.containers import Containers, is_user_class
 from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
@@ -42,7 +43,7 @@ from ingot.capture.request import (
     request,
     request_code,
 )
-from ingot.capture.rewrite import Key
+from ingot.capture.rewrite import Key, codes_in
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
 from ingot.capture.scope import inside
 from ingot.capture.told import opened, told
@@ -140,15 +141,21 @@ class Runtime:
         decided = self.truth(a)
         if not isinstance(decided, torch.SymBool):
             return None
-        with inside(g) as trial:
-            try:
-                value = b()
-            except Exception as error:  # what the operand raises it raises again, where both are recorded
-                raise_if_ours(error)
-                value = None
-        trial.body.discard()
-        if trial.body.nodes or trial.written:
-            return None
+        cells = Cells(b)
+        held = Containers(cells.reachable(()), cells.all) if _calls_functions(b) else None
+        try:
+            with inside(g) as trial:
+                try:
+                    value = b()
+                except Exception as error:  # what the operand raises it raises again, where both are recorded
+                    raise_if_ours(error)
+                    value = None
+            trial.body.discard()
+            if trial.body.nodes or trial.written or (held is not None and held.is_changed()):
+                return None
+        finally:
+            if held is not None:
+                held.restore()
         if isinstance(value, bool) and isinstance(a, torch.SymBool):
             return turned(value) or turned(decided)
         return turned(decided) | turned(value) if isinstance(value, torch.SymBool) else None
@@ -202,6 +209,8 @@ class Runtime:
     def class_of(self, x: Any) -> Any:
         """`x.__class__`."""
         require_kind(recorder(), x, "__class__")
+        if isinstance(x, Maybe):
+            cannot_wait("asks for the class of a value of which data decides whether it is None")
         known: Any = sys._getframe(1).f_globals.get("type", kinds.type_of)  # which knows the module's `int`
         return known(x) if isinstance(x, (torch.Tensor, *Symbolic)) else x.__class__
 
@@ -512,6 +521,10 @@ class Runtime:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
         if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
             return called(partial(self.call, function), args, kwargs)
+        if any(isinstance(a, Maybe) for a in (*args, *kwargs.values())) and standins.takes_none(
+            function, args
+        ):
+            return called(partial(self.call, function), args, kwargs)
         if any(type(a) is Given for a in (*args, *kwargs.values())):
             make = TracedList if _keeps(function) else list
             args = tuple(make(a) if type(a) is Given else a for a in args)
@@ -585,13 +598,14 @@ class Runtime:
 
     def formatted(self, write: Callable[..., str], *values: Any) -> Any:
         """An f-string of these values."""
-        if any(isinstance(v, Word) for v in values):
+        if any(isinstance(v, (Word, Maybe)) for v in values):
             return called(partial(self.formatted, write), values, {})
         return write(*values)
 
     def item(self, container: Any, index: Any) -> Any:
         """`container[index]`."""
-        if isinstance(container, Word) or isinstance(index, Word):
+        looked_up = isinstance(index, Maybe) and isinstance(container, dict) and None in container
+        if isinstance(container, Word) or isinstance(index, Word) or looked_up:
             return called(self.item, (container, index), {})
         return standins.item(self, container, index)
 
@@ -694,6 +708,11 @@ def _undecided(value: Any) -> bool:
     return any(isinstance(v, (Maybe, Word)) for v in structure.inside(value))
 
 
+def _calls_functions(thunk: Any) -> bool:
+    """Whether an operand calls something, which may change what it gets at."""
+    return any("call" in code.co_names for code in codes_in(thunk.__code__))
+
+
 def _closed_over(function: Any) -> list[Any]:
     """What the variables hold that a function of the model's takes from around it."""
     cells: Any = getattr(function, "__closure__", None) or ()
@@ -739,7 +758,14 @@ def _lists_of_fields(function: Any, args: Sequence[Any], kwargs: Mapping[str, An
         return {}
     fields = [f for f in dataclasses.fields(function) if f.init]
     left = [f for f in fields if not f.kw_only][len(args) :] + [f for f in fields if f.kw_only]
-    return {f.name: TracedList() for f in left if f.default_factory is list and f.name not in kwargs}
+    names = [f.name for f in left if f.default_factory is list and f.name not in kwargs]
+    return {name: TracedList() for name in names if _makes(function, name)}
+
+
+def _makes(cls: type, field: str) -> bool:
+    """Whether the `__init__` that a class has is the dataclass's, which makes this field itself."""
+    given = inspect.signature(cls.__init__).parameters.get(field)
+    return given is not None and given.default is getattr(dataclasses, "_HAS_DEFAULT_FACTORY", None)
 
 
 def _code_of(function: Any) -> Any:

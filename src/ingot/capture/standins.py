@@ -414,7 +414,6 @@ def _quantified(rt: Runtime, items: Any, name: str, joined_by: Callable[..., Any
 @_for(isinstance)
 def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
     """isinstance, where symbolic numbers are numbers and lists of unknown length lists."""
-    x = x.ingot_value if isinstance(x, Maybe) and kinds is not type(None) else x
     if isinstance(x, Symbolic):
         scalars.require_kind(recorder(), x, "isinstance")
         kind: Any = scalars.kind_of(x)
@@ -447,10 +446,24 @@ def getsizeof_(rt: Runtime, x: Any, *default: Any) -> int:
     return sys.getsizeof(x, *default)
 
 
+_CONTAINERS = (list, tuple, set, dict, str)
 # Methods of Python's containers that want to know the number.
 _NEED_NUMBERS = (
     "index", "count", "remove", "add", "discard", "setdefault", "format", "join", "pop", "insert",
 )  # fmt: skip
+
+
+# Functions of Python's that give for None what it is, instead of raising.
+_TAKE_NONE = {id(f) for f in (isinstance, repr, format, hash, hasattr, callable)}
+
+
+def takes_none(function: Any, args: Any) -> bool:
+    """Whether a function of Python's gives something else for None than for a value, and does not raise."""
+    if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, _CONTAINERS):
+        return function.__name__ in (*_NEED_NUMBERS, "get")
+    if isinstance(function, type):
+        return function in (type, str)  # or what knows a module's own `type`, which equals Python's
+    return id(function) in _TAKE_NONE or (function is getattr and len(args) == 3)
 
 
 def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
@@ -459,7 +472,7 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(owner, dict) and function.__name__ == "get" and made_of_symbols(args[0]):
         default = args[1] if len(args) > 1 else None
         return _looked_up(rt, list(owner.items()), args[0], default)
-    if isinstance(owner, (list, tuple, set, dict, str)) and isinstance(function, BuiltinMethodType):
+    if isinstance(owner, _CONTAINERS) and isinstance(function, BuiltinMethodType):
         method = function.__name__
         whole = method not in ("insert", "pop")  # these take a place
         if method in _NEED_NUMBERS and (whole or any(isinstance(a, Symbolic) for a in args)):

@@ -11,6 +11,7 @@ into it is written into that one.
 from __future__ import annotations
 
 import enum
+import functools
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture.choice import Undecided
+from ingot.capture.choice import Maybe, Undecided
 from ingot.capture.request import ACTIVE, cannot_wait, recorder, request
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.where import user_frame
@@ -141,13 +142,16 @@ def chosen(condition: Any, then: Any, other: Any) -> Word:
 
 
 def called(call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """A call with a word among its arguments, as a branch between two calls."""
-    word = next(v for v in (*args, *kwargs.values()) if isinstance(v, Word))
+    """A call with a word among its arguments, or what may be None, as a branch between two calls."""
+    chosen = next(v for v in (*args, *kwargs.values()) if isinstance(v, (Word, Maybe)))
 
     def with_value(value: Any) -> Any:
-        return call(
-            *(value if v is word else v for v in args),
-            **{k: value if v is word else v for k, v in kwargs.items()},
-        )
+        given = [value if v is chosen else v for v in args]
+        named = {k: value if v is chosen else v for k, v in kwargs.items()}
+        return functools.partial(call, *given, **named)
 
-    return word.ingot_either(with_value)
+    if isinstance(chosen, Word):
+        return chosen.ingot_either(lambda v: with_value(v)())
+    from ingot.capture.stage import RUNTIME
+
+    return RUNTIME.choose(chosen.ingot_is_none, with_value(None), with_value(chosen.ingot_value))
