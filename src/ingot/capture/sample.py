@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Sizes tried against each other: small and odd ones, where kernels and formulas go wrong, and parts of the
 # example's.
 _SMALL = (1, 2, 3, 5, 7)
+LONGEST = 8192  # what a module is run on to see another side of it: many compare all rows with all
 EDGES = 3  # dimensions that are tried alone at sizes 0 and 1
 _PARTS = ((1, 2), (3, 4), (1, 1), (3, 2), (2, 1))
 
