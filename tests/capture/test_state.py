@@ -450,7 +450,7 @@ class Positions(nn.Module):
 
 
 def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
-    """Where what is left of a longer input changes nothing; else it is state."""
+    """Where what is left of a longer input changes nothing; else it stays as it is, or is state."""
     program = ingot.export(Positions(False), (torch.randn(2, 5, 3),))
     session = program.session()
     for length in (5, 30, 2):
@@ -459,8 +459,10 @@ def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
         np.testing.assert_allclose(got, Positions(False)(x).numpy(), rtol=1e-6)
     (noted,) = [a for a in program.assumptions if a.kind == "begins"]
     assert "'table' is changed in forward as sizes decide" in noted.what
+    program = ingot.export(Positions(True), (torch.randn(2, 5, 3),))
+    assert "at most 8" in "".join(a.what for a in program.assumptions if a.kind == "branch")
     with pytest.raises(ExportError, match="state"):
-        ingot.export(Positions(True), (torch.randn(2, 5, 3),))
+        ingot.export(Positions(True), (torch.randn(2, 9, 3),))
 
 
 class LooksUp(dict[str, int]):

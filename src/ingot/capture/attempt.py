@@ -151,7 +151,7 @@ def capture(
     settled: dict[str, StateSpec] = {}  # what it changes for itself
     first: dict[str, Begin] = {}
     pinned: dict[str, str] = {}
-    marks = Marks()
+    marks = Marks(tables="free" if state == "refuse" else "alone")
     while True:
         specs, table = input_specs(arguments, dynamic_shapes)
         narrowed = [pin(specs, table, name, where) for name, where in pinned.items()]
@@ -184,12 +184,17 @@ def capture(
         except StateFound as found:
             if any(s.decided_by == "sizes" for s in found.states) and _settles(call, table, found.states):
                 settled |= {s.label: s for s in found.states}
+            elif marks.fix_tables():
+                states, settled = {}, {}
             else:
                 states |= {s.label: s for s in found.states}
         except ExportError as error:
             if isinstance(error, StateMatters) and _settles(call, table, error.states, error.left):
                 settled |= {s.label: s for s in error.states}
                 states = {n: s for n, s in states.items() if n not in settled}
+                continue
+            if marks.fix_tables():
+                states, settled = {}, {}
                 continue
             sizes = {s.size: s.where for s in states.values() if s.size is not None}
             if isinstance(error, DataDependentError) and sizes and not pinned:
@@ -203,6 +208,9 @@ def capture(
             states = {}
         except Exception as error:  # what the model raises without contents and with sizes left open
             raise_if_ours(error)
+            if marks.fix_tables():
+                states, settled = {}, {}
+                continue
             if isinstance(error, RecursionError):
                 raise ExportError(
                     f"{raised_at(error, layer_at(error, model))}\n"

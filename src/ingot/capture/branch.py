@@ -25,6 +25,7 @@ from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
 from ingot.capture.sharing import lose
+from ingot.capture.structure import inside as inside_of
 from ingot.capture.where import is_user_code, quoted_line
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
@@ -208,9 +209,10 @@ def _merged(
             if not by_data:
                 merger.unjoined = True
     contents: list[Any] = []
+    tables = not by_data and _changes_tables(g, held, first, second)
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
-        contents.append(before if same else _merge_contents(merger, container, before, a, b, by_data))
+        contents.append(before if same else _merge_contents(merger, container, before, a, b, by_data, tables))
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():
@@ -258,16 +260,31 @@ def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:
         raise refused(what, why, by_data) from why
 
 
-def _merge_contents(merger: Merger, container: Any, before: Any, a: Any, b: Any, by_data: bool) -> Any:
+def _changes_tables(g: Recorder, held: Containers, first: Side, second: Side) -> bool:
+    """Whether a side puts another tensor into what the model holds."""
+    for container, before, *sides in zip(
+        held.found, held.before, first.contents, second.contents, strict=True
+    ):
+        known = {id(v) for v in kept(before)}
+        new = [v for now in sides if now is not before for v in kept(now) if id(v) not in known]
+        if any(isinstance(v, torch.Tensor) for v in inside_of(new)) and not g.made_by_call(container):
+            return True
+    return False
+
+
+def _merge_contents(
+    merger: Merger, container: Any, before: Any, a: Any, b: Any, by_data: bool, tables: bool
+) -> Any:
+    """tables: whether the branch changes tables that the model keeps"""
     # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
     follow = functools.cache(lambda: not by_data and not merger.g.made_by_call(container))
-    merger.numbers_follow = follow
+    merger.numbers_follow, merger.tables = follow, tables
     try:
         return merged(merger, container, before, a, b)
     except Unmergeable as why:
         raise refused("a list, dict or object that this branch changes", why, by_data or follow()) from why
     finally:
-        merger.numbers_follow = nothing_follows
+        merger.numbers_follow, merger.tables = nothing_follows, False
 
 
 def refused(what: str, why: Unmergeable, by_data: bool = True) -> DataDependentError:

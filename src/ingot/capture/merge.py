@@ -15,9 +15,11 @@ import torch
 from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe, Undecided
 from ingot.capture.lists import Many, Perhaps, TracedList
+from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
+from ingot.capture.sizes import OneOf
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
@@ -126,6 +128,8 @@ class Merger:
         self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
         # Whether a Python number may not become one that a condition chooses, where it stands.
         self.numbers_follow: Callable[[], bool] = nothing_follows
+        # Whether the sides change tables that the model keeps, so that a number may be the length of one.
+        self.tables = False
         # Whether a container or object was there before the branch, so that others may see what changes it.
         self.lasting: Callable[[Any], bool] = nothing_lasts
         # Whether it was, and may be found elsewhere than in a place that held the second before.
@@ -315,13 +319,17 @@ class Merger:
 
     # -- leaves
 
-    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Slot | Made:
+    def _leaf(self, a: Any, b: Any, ka: type, kb: type) -> Any:
         if ka is torch.Tensor and kb is torch.Tensor:
+            self._require_free_tables()
             return self._complex(a, b) if a.is_complex() and b.is_complex() else self._tensors(a, b)
         if torch.Tensor in (ka, kb):
             return self._tensor_and_number(a, b)
         if self.numbers_follow():
-            raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+            length = self._length(a, b) if self.tables and ka is kb is int else None
+            if length is None:
+                raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+            return length
         values = self.value(self.then, a), self.value(self.other, b)
         hint = self._hint(a if self.example else b)
         undecided = kinds_of(self.g, a) or kinds_of(self.g, b)
@@ -335,6 +343,23 @@ class Merger:
             with self.g.graph.writing(side.scope.body):
                 cast.append(self.g.cast(value, DTYPE[found], DTYPE[kind]))
         return self.slot(lambda v: self._either(v, kind, hint, kinds), *cast)
+
+    def _require_free_tables(self) -> None:
+        """Raises Unmergeable for a table that the model keeps, where those follow the example."""
+        if self.tables and self.numbers_follow():
+            if ACTIVE.marks.tables == "fixed":
+                raise Unmergeable("another table on each side, of which what the model gives later depends")
+            ACTIVE.marks.freed |= ACTIVE.marks.tables == "free"
+
+    def _length(self, a: Any, b: Any) -> Any:
+        """A formula over sizes, if both are and never negative: what asks for it next may be known."""
+        env, sizes = self.g.env, (self.g.env.expr(a), self.g.env.expr(b))
+        of_sizes = all(self.g.sizes.in_scope(x) and not env.of_data(env.expr(x)) for x in (a, b))
+        is_free = ACTIVE.marks.tables == "free"
+        if not is_free or not of_sizes or not all(e.is_nonnegative for e in sizes):
+            return None
+        ACTIVE.marks.freed = True
+        return env.derive(env.size(OneOf(env.expr(self.condition), *sizes)))
 
     def _number(self, value: ir.Value, kind: type, hint: Any) -> Any:
         made = number(self.g, value, kind, hint)

@@ -82,18 +82,25 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
     """
     marks = call.marks
     marks.begin(_globals_of(call.function))
-    while True:
-        try:
-            return _record(call, hints)
-        except KeepSymbolic as found:
-            marks.symbolic_int.append(found.module_globals)
-        except Restart:
-            pass  # the function is marked
-        except Exception as error:
-            raise_if_ours(error)
-            # A branch on sizes may follow the example, written down as an assumption.
-            if error is ACTIVE.final or not (marks.take_unjoined_apart() or marks.give_up_sizes()):
-                raise
+    known = bool(call.states or call.settled)  # which might be none then
+    tables = marks.tables
+    try:
+        while True:
+            try:
+                return _record(call, hints)
+            except KeepSymbolic as found:
+                marks.symbolic_int.append(found.module_globals)
+            except Restart:
+                pass  # the function is marked
+            except Exception as error:
+                raise_if_ours(error)
+                # A branch on sizes may follow the example, written down as an assumption.
+                if error is ACTIVE.final or not (
+                    marks.take_unjoined_apart() or (not known and marks.fix_tables()) or marks.give_up_sizes()
+                ):
+                    raise
+    finally:
+        marks.tables = tables  # for other sizes they may be free
 
 
 def _record(call: Call, hints: dict[str, int]) -> Recording:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
@@ -66,10 +66,18 @@ class Marks:
         default_factory=list[tuple[Place, list[Key]]]
     )  # branches on sizes that left a variable without a value, with the functions around them
 
+    tables: Literal["free", "alone", "fixed"] = (
+        "free"  # which that a model keeps a branch on sizes may change:
+    )
+    # with numbers that say how long they are, without, or none, where it goes the example's way
+
+    freed: bool = False  # whether one did, in this recording
+
     def begin(self, models_own: list[Globals]) -> None:
         """For another recording of the same model: what was rewritten is likely to be again."""
         self.refused.clear()
         self.reached = False
+        self.freed = False
         if self.models_own:
             return
         self.models_own = models_own
@@ -132,6 +140,15 @@ class Marks:
         found, self.unjoined = self.unjoined, []
         taken = [self.take_apart(*one) for one in found]  # all of them
         return any(taken)
+
+    def fix_tables(self) -> bool:
+        """Take the example's way where a branch on sizes changes a table that the model keeps; whether there
+        were such branches.
+        """
+        freed, self.freed = self.freed, False
+        if freed:
+            self.tables = "fixed"
+        return freed
 
     def give_up_sizes(self) -> bool:
         """Leave functions alone that were marked for a size's sake; whether there were any.

@@ -115,6 +115,12 @@ def _where_equal(condition: Any, e: Any) -> Any:
     return e
 
 
+def _answers(condition: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """What a condition and its opposite are on either side of a branch on it."""
+    opposite = Not(condition)
+    return {condition: sympy.true, opposite: sympy.false}, {condition: sympy.false, opposite: sympy.true}
+
+
 @functools.lru_cache(maxsize=4096)
 def _told_apart(e: Any) -> Any:
     """A formula over sizes that are one of two, as conditions say, where it turns out to be one for both."""
@@ -126,6 +132,8 @@ def _told_apart(e: Any) -> Any:
             e.xreplace({choice: choice.args[i] for choice in e.atoms(OneOf) if choice.args[0] == condition})
             for i in (1, 2)
         ]
+        if isinstance(e, Relational):  # the very condition, asked again of what it chose
+            sides = [side.xreplace(known) for side, known in zip(sides, _answers(condition), strict=True)]
         first, second = _where_equal(condition, sides[0]), _where_equal(Not(condition), sides[1])
         if first == second or _where_equal(condition, second) == first:
             e = second
