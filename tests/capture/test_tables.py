@@ -132,6 +132,7 @@ ANY_LENGTH: dict[str, Callable[[], nn.Module]] = {
     },
     "rotary, twice as long": lambda: Rotary("buffers", 2),
     "layers": Layers,
+    "as many as large models have": lambda: Sinusoidal(2050),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import sympy
@@ -77,6 +77,7 @@ def _search_hints(env: SizeEnv) -> None:
     before = {s: env.hint(s) for s in symbols}
     every = {s: env.hints[s] for s in env.names} | before
     tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
+    large = [1 << k for k in range(11, 21)]  # beyond tables of positions
     if len(symbols) == 3:
         tried = [*range(2, 12), 16, 33, 64, 1, 0]
     # Changing one size is tried before changing several, to one near the example's first: a
@@ -89,20 +90,23 @@ def _search_hints(env: SizeEnv) -> None:
         for s, n in before.items()
         if s.is_integer
     ]
+
     # Sizes that are equal in the example fit each other, as a mask's length does its text's: they change
     # together.
-    singles = (
-        {**before, **dict.fromkeys(equal, sympy.Integer(n)), s: sympy.Integer(n)}
-        for s, n in [*near, *((s, n) for s in symbols for n in tried)]
-        for equal in ([t for t in env.names if s in env.names and every[t] == before[s]], [])
-    )
+    def singles(numbers: Iterable[tuple[Any, int]]) -> Iterator[dict[Any, Any]]:
+        for s, n in numbers:
+            for equal in ([t for t in env.names if s in env.names and every[t] == before[s]], []):
+                yield {**before, **dict.fromkeys(equal, sympy.Integer(n)), s: sympy.Integer(n)}
+
+    few = singles([*near, *itertools.product(symbols, tried)])
+    many = singles(itertools.product(symbols, large))
     several = (
         dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
         for numbers in itertools.product(tried, repeat=len(symbols))
     )
     asked = (*env.path, *before.items())
     known = [env.fitting[asked]] if asked in env.fitting else []
-    for trial in itertools.chain(known, singles, several if len(symbols) > 1 else ()):
+    for trial in itertools.chain(known, few, several if len(symbols) > 1 else (), many):
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
         env.hints.update({**every, **trial})

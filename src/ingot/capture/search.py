@@ -19,7 +19,7 @@ import numpy as np
 import sympy
 import torch
 
-from ingot.capture.sample import allowed, free_sizes, sampled_inputs, sizes_of, within
+from ingot.capture.sample import LONGEST, allowed, free_sizes, sampled_inputs, sizes_of, within
 from ingot.capture.sides import Side, Taken
 from ingot.errors import IngotError
 
@@ -110,7 +110,8 @@ def sizes_taking_other_sides(captured: Capture) -> Iterator[dict[str, int]]:
 def _near(condition: Any, symbols: Sequence[Any], example: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
     numbers = sorted({abs(int(n)) for n in condition.atoms(sympy.Integer)})
     steps = sorted({max(n + d, 0) for n in numbers for d in (-1, 0, 1)})
-    of_all = [*steps, *(2 * n for n in numbers), 2, 3, 5, 7, 1, 0, 16, 33, 64, 128, 257, 512, 1024]
+    from_condition = [n for n in (*steps, *(2 * n for n in numbers)) if n <= LONGEST]
+    of_all = [*from_condition, 2, 3, 5, 7, 1, 0, 16, 33, 64, 128, 257, 512, 1024]
     for s in symbols:
         own = int(example[s])
         for n in dict.fromkeys([own + 1, own - 1, 2 * own, own // 2, 3 * own, *of_all]):
