@@ -320,6 +320,22 @@ def test_nested_arguments_have_readable_names() -> None:
     assert any("'batch_double' is True" in a.what for a in captured.assumptions)
 
 
+@pytest.mark.parametrize(
+    ("returned", "names"),
+    [
+        (lambda x: x * 2, ["output"]),
+        (lambda x: (x * 2, [x * 3, {"a": x * 4}]), ["output_0", "output_1_0", "output_1_1_a"]),
+        (lambda x: [(x * 2,), x * 3, 4], ["output_0_0", "output_1"]),
+        (lambda x: {"mask": [x * 2], 7: {"y": x * 3}}, ["mask_0", "output_7_y"]),
+        (lambda x: {"": x * 2, "2d": x * 3, "x": x * 4}, ["output_", "output_2d", "x_1"]),
+        (lambda x: {"output_0": (x * 2, [x * 3]), "0": x * 4}, ["output_0_0", "output_0_1_0", "output_0"]),
+    ],
+)
+def test_outputs_are_named_by_keys_and_places(returned: Any, names: list[str]) -> None:
+    """Every name is a word: where a place (or nothing) comes first, it says that it is an output's."""
+    assert capture(returned, (X,)).output_names == names
+
+
 def test_given_names_replace_derived_ones() -> None:
     """Fewer names than tensors are fine; more are not."""
     captured = capture(lambda x, y: (x + y, x), (X, X), input_names=["first"], output_names=["sum"])

@@ -50,24 +50,24 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
                 found.append(leaf)
         elif isinstance(v, Word):
             raise ExportError(
-                f"a condition chooses what the model returns at {leaf.name or 'its output'}, "
+                f"a condition chooses what the model returns at {leaf.output!r}, "
                 f"{describe(v)}, and no output can be either. Return a number or a tensor for it."
             )
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(
                 f"{returned_at(call.function)}\n"
-                f"data decides what kind of thing the model returns at {leaf.name or 'its output'}: None or "
+                f"data decides what kind of thing the model returns at {leaf.output!r}: None or "
                 "a tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
                 "flag beside it."
             )
         elif isinstance(v, Quantised):
             raise ExportError(
-                f"the model returns a quantised tensor at {leaf.name or 'its output'}, which no ONNX value "
+                f"the model returns a quantised tensor at {leaf.output!r}, which no ONNX value "
                 "is. Return its .dequantize(): a DeQuantStub behind it before convert()."
             )
         elif v is not None and not leaf.inside and not isinstance(v, (bool, int, float, str)):
             raise ExportError(
-                f"the model returns a {type(v).__name__} at {leaf.name or 'its output'}; wanted tensors, "
+                f"the model returns a {type(v).__name__} at {leaf.output!r}; wanted tensors, "
                 "in tuples, lists, dicts, dataclasses or plain objects. Return the tensors inside it."
             )
     left = after.unreturned([leaf.value for leaf in found])
@@ -75,8 +75,7 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
         raise ExportError(
             f"the model returns no tensor but {type(run.output).__name__}. Return at least one tensor."
         )
-    named = [after.name_of(leaf.value, leaf.name) if leaf.path else "output" for leaf in found]
-    named = [f"output_{n}" if n.isdigit() else n for n in named]
+    named = [after.name_of(leaf.value, leaf.output) for leaf in found]
     if names is not None:
         check_names("output_names", names, named, inputs)
         named[: len(names)] = names
@@ -112,11 +111,11 @@ def _returned(call: Call, output: Any) -> list[Leaf]:
 
 def plain_outputs(output: Any) -> list[Assumption]:
     """What the model returned that is no tensor: the same in every call."""
-    return [
-        Assumption("output", leaf.name, f"what the model returns at {leaf.name!r} is {leaf.value!r}", "fixed")
-        for leaf in leaves(output)
-        if isinstance(leaf.value, (bool, int, float, str)) and not leaf.inside
+    plain = [
+        leaf for leaf in leaves(output) if isinstance(leaf.value, (bool, int, float, str)) and not leaf.inside
     ]
+    said = [f"what the model returns at {leaf.output!r} is {leaf.value!r}" for leaf in plain]
+    return [Assumption("output", leaf.output, what, "fixed") for leaf, what in zip(plain, said, strict=True)]
 
 
 def as_output(recorder: Recorder, v: Any, outputs: Sequence[ir.Value]) -> ir.Value:

@@ -86,6 +86,13 @@ class Leaf:
         """`inputs.mask[0]` as `inputs_mask_0`."""
         return re.sub(r"\W", "_", "_".join(str(p) for p in self.path))
 
+    @property
+    def output(self) -> str:
+        """What it is called among the outputs: `hidden_0`, or `output_1_0` where a place comes first."""
+        if not self.path:
+            return "output"
+        return self.name if self.name.isidentifier() else f"output_{self.name}"
+
 
 _PLAIN = (bool, int, float, str)
 _COUNTS = {int: "int64", float: "float64"}
