@@ -72,6 +72,15 @@ def test_run_with_files(ingot: Terminal, model: Path, tmp_path: Path) -> None:
     assert "written" in said.err and "written" not in said.out
 
 
+def test_help_says_what_each_command_is_for(ingot: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line each, none of them cut off; and the whole of it where a command is asked."""
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = ingot("--help").out
+    assert all(f"  {name} " in listed for name in ("export", "run", "inspect", "bench"))
+    assert "..." not in listed.partition("Commands:")[2], listed
+    assert "shape and range" in " ".join(ingot("run", "--help").out.split())
+
+
 def test_run_prints_json(ingot: Terminal, model: Path) -> None:
     said = ingot("run", model, "--dim", "batch=5", "--json", "-q")
     found = json.loads(said.out)

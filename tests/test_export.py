@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -318,3 +319,26 @@ def test_layers_in_training_mode_are_named(capsys: pytest.CaptureFixture[str]) -
     ingot.export(model.eval(), example)
     ingot.export(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), (torch.randn(2, 3, 8),))
     assert ".eval()" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("dynamic_axes", "dynamic_shapes, with dims for each argument"),
+        ("do_constant_folding", "leave it away"),
+        ("custom_translation_table", "ingot.translate"),
+    ],
+)
+def test_arguments_of_torchs_export_are_named_by_ours(name: str, instead: str) -> None:
+    with pytest.raises(ExportError, match=f"no argument '{name}', as torch.onnx.export has: .*{instead}"):
+        ingot.export(nn.ReLU(), (torch.ones(2),), **{name: {}})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'opset'"):
+        ingot.export(nn.ReLU(), (torch.ones(2),), opset=18)  # pyright: ignore[reportCallIssue]
+
+
+def test_every_argument_of_torchs_export_is_known() -> None:
+    """One that a newer PyTorch brings is to be named with what there is instead, or taken."""
+    wanted = inspect.signature(torch.onnx.export).parameters
+    for name in wanted.keys() - inspect.signature(ingot.export).parameters.keys():
+        with pytest.raises(ExportError, match=f"no argument '{name}'"):
+            ingot.export(nn.ReLU(), (torch.ones(2),), **{name: None})

@@ -124,7 +124,7 @@ def export(
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write a PyTorch model as an ONNX file, every dim symbolic unless the model fixes it."""
+    """Write a PyTorch model as an ONNX file. Every dim is symbolic unless the model fixes it."""
     import ingot
     from ingot.export import announced, by_line
     from ingot.feeds import check_suffix, parse_shape
@@ -170,7 +170,7 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a model once and print what comes out: name, dtype, shape and range of each output."""
+    """Run a model once and print its outputs. Of each: name, dtype, shape and range."""
     from ingot.feeds import check_place, save_outputs
     from ingot.summary import summarise
 
@@ -214,8 +214,8 @@ def inspect(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is made of: inputs, outputs, operators and how each is computed, parameters, the cost
-    of one call, and what would not run.
+    """Show what a model is made of. That is inputs, outputs, operators and how each is computed, parameters,
+    the cost of one call, and what would not run.
     """
     from ingot.describe import computed, cost, describe, refusals
     from ingot.feeds import random_feed
@@ -280,7 +280,7 @@ def bench(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time a model beside other runtimes, in turns in one process, after comparing their outputs."""
+    """Time a model beside other runtimes. They take turns in one process, once their outputs are compared."""
     from ingot.benchmark import side_by_side
     from ingot.peers import Job, parse_runners
     from ingot.sources import load_source

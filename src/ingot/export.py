@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from ingot.errors import ExportError, MissingExtraError, VerificationError, said_plainly
 from ingot.loading import require_directory
@@ -26,9 +27,49 @@ if TYPE_CHECKING:
     from ingot.trial import Report, Runner
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: What torch.onnx.export takes by these names and `export` does not: what there is instead.
+_OF_TORCH = {
+    "dynamic_axes": "every dimension is dynamic unless the model fixes it; dynamic_shapes, with dims for "
+    "each argument, names some, bounds them or makes them static",
+    "custom_translation_table": "say what an operator becomes with ingot.translate",
+    "custom_opsets": "say what an operator becomes with ingot.translate",
+    "training": "a model is exported as after .eval(); state='inputs' leaves BatchNorm layers training",
+    "example_outputs": "outputs are found by the export itself",
+    "dynamo": "there is one way to export",
+    "fallback": "there is one way to export",
+    "operator_export_type": "what has no form in ONNX is refused; see ingot.translate",
+    "external_data": "weights beyond 2 GB lie in a file beside the model by themselves",
+    "optimize": "the graph is simplified by itself; ingot.optimize does more",
+    "verbose": "debug=True shows whole tracebacks",
+    "report": "program.assumptions and program.verification say what was found",
+}  # fmt: skip
+_WITHOUT_USE = (
+    "artifacts_dir", "autograd_inlining", "do_constant_folding", "dump_exported_program",
+    "export_modules_as_functions", "export_params", "keep_initializers_as_inputs", "profile",
+)  # fmt: skip
+
+
+def _by_its_own_names(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, saying of an argument that torch.onnx.export has what it takes instead."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name in _OF_TORCH or name in _WITHOUT_USE:
+                instead = _OF_TORCH.get(name, "leave it away")
+                raise ExportError(
+                    f"ingot.export has no argument {name!r}, as torch.onnx.export has: {instead}."
+                )
+        return function(*args, **kwargs)
+
+    return call
 
 
 @said_plainly
+@_by_its_own_names
 def export(
     model: Any,
     args: Any = (),
@@ -61,6 +102,8 @@ def export(
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.
+            An output is named by the keys, fields and places that lead to it, `hidden_0` for the first of
+            `{"hidden": [...]}`; with `output` in front where a place is first, `output_1_0`.
         dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
             `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
             says where; so does one for dimensions that must be equal, and for a branch on a size that the

@@ -131,8 +131,8 @@ def test_the_optimised_model_is_written(tmp_path: Path, runtime: Any, level: str
 )
 def test_options_that_cannot_be_meant(name: str, value: Any, message: str) -> None:
     given = ingot.SessionOptions()
-    setattr(given, name, value)
     with pytest.raises(ingot.IngotError, match=message):
+        setattr(given, name, value)
         ingot.InferenceSession(product(), given)
 
 

@@ -195,15 +195,19 @@ def test_options_of_onnxruntime_are_understood() -> None:
         ("intra_op_num_threads", "2"),
         ("intra_op_num_threads", -1),
         ("intra_op_num_threads", True),
+        ("inter_op_num_threads", -2),
         ("graph_optimization_level", 7),
         ("graph_optimization_level", "all"),
     ],
 )
 def test_options_of_the_wrong_type(name: str, value: Any) -> None:
+    """Refused at the line that sets them."""
     options = ingot.SessionOptions()
-    setattr(options, name, value)
     with pytest.raises(ingot.InputError, match=f"{name} is {value!r}"):
-        ingot.InferenceSession(defaults(), options)
+        setattr(options, name, value)
+    with pytest.raises(ingot.InputError, match=f"{name} is {value!r}"):
+        ingot.SessionOptions(**{name: value})
+    assert getattr(options, name) == getattr(ingot.SessionOptions(), name)
     with pytest.raises(ingot.InputError, match="sess_options is of type dict"):
         ingot.InferenceSession(defaults(), {name: value})
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from ingot.errors import InputError
@@ -76,6 +76,15 @@ class SessionOptions:
     _sizes_by_denotation: dict[str, int] = field(default_factory=dict[str, int])
     _initializers: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an option. Raises InputError for what it cannot be: at the line that says it."""
+        if not isinstance(value, enum.Enum):  # enumerations of other libraries are no integers, but have one
+            value = getattr(value, "value", value)
+        known = type(self).__dataclass_fields__.get(name)
+        if known is not None and known.default is not MISSING:
+            _check(name, value, known.default)
+        object.__setattr__(self, name, value)
+
     def add_free_dimension_override_by_name(self, dim_name: str, dim_value: int) -> None:
         """Dimensions of inputs and outputs of this name have this size; a model need not have one."""
         self._override(self._sizes, dim_name, dim_value)
@@ -129,7 +138,7 @@ class SessionOptions:
 def options_of(given: Any) -> SessionOptions:
     """Options for a session: the defaults for None, and from another runtime's options what we have too.
 
-    Raises InputError for an option whose value is none of its type, and for something else altogether.
+    Raises InputError for an option that cannot be meant, and for something else altogether.
     """
     if given is None:
         return SessionOptions()
@@ -140,26 +149,14 @@ def options_of(given: Any) -> SessionOptions:
         for each in fields(SessionOptions):
             value = getattr(given, each.name, None)
             if value is not None:
-                # Enumerations of other libraries are no integers, but have one.
-                setattr(options, each.name, getattr(value, "value", value))
+                setattr(options, each.name, value)
     else:
         raise InputError(f"sess_options is of type {type(given).__name__}; give ingot.SessionOptions()")
-    for each in fields(SessionOptions):
-        _check(each.name, getattr(options, each.name), getattr(_DEFAULTS, each.name))
-    if not 0 <= options.intra_op_num_threads <= MOST_THREADS:
-        raise InputError(
-            f"intra_op_num_threads is {options.intra_op_num_threads}; it must be 0 (all cores) to "
-            f"{MOST_THREADS}"
-        )
-    if not -1 <= options.log_severity_level <= _MOST_SEVERE:
-        raise InputError(
-            f"log_severity_level is {options.log_severity_level}; it must be 0 (all is said) to "
-            f"{_MOST_SEVERE} (fatal errors alone), or -1 for the default"
-        )
     return options
 
 
 def _check(name: str, value: Any, default: Any) -> None:
+    """Refuse a value that an option cannot have."""
     levels = _LEVELS.get(name)
     if levels is not None:
         if isinstance(value, bool) or value not in [int(level) for level in levels]:
@@ -170,15 +167,26 @@ def _check(name: str, value: Any, default: Any) -> None:
     wanted = next(kind for kind in _ARTICLES if isinstance(default, kind))
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise InputError(f"{name} is {value!r}; it must be {_ARTICLES[wanted]}")
+    least, most, said = _BOUNDS.get(name, (None, None, ""))
+    if least is not None and most is not None and not least <= value <= most:
+        raise InputError(f"{name} is {value}; it must be {said}")
 
 
-_DEFAULTS = SessionOptions()
 #: bool before int, which it is too
-_ARTICLES: dict[type, str] = {bool: "True or False", int: "an integer", str: "a string", dict: "a dict"}
+_ARTICLES: dict[type, str] = {bool: "True or False", int: "an integer", str: "a string"}
 _LEVELS: dict[str, list[enum.IntEnum]] = {
     "graph_optimization_level": list(GraphOptimizationLevel),
     "execution_mode": list(ExecutionMode),
 }
+_THREADS = 0, MOST_THREADS, f"0 (all cores) to {MOST_THREADS}"
+#: The least and the most of a number, and both in words.
+_BOUNDS: dict[str, tuple[int, int, str]] = {
+    "intra_op_num_threads": _THREADS,
+    "inter_op_num_threads": _THREADS,
+    "log_severity_level": (
+        -1, _MOST_SEVERE, f"0 (all is said) to {_MOST_SEVERE} (fatal errors alone), or -1 for the default"
+    ),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
