@@ -255,6 +255,33 @@ def test_unique_consecutive(shape: tuple[int, ...], dim: int | None) -> None:
         assert empty and not captured.assumptions and not report.unverified, report
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_every_nan_is_unique(dtype: torch.dtype) -> None:
+    """Behind all numbers, in the order that they come in, which torch leaves open."""
+
+    def values(x: torch.Tensor) -> Any:
+        return torch.unique(x, return_counts=True)
+
+    def all_of(x: torch.Tensor) -> Any:
+        found, places, counts = torch.unique(x, return_inverse=True, return_counts=True)
+        return found, torch.where(x.isnan(), -1, places), counts
+
+    x = torch.tensor([[NAN, 1.0], [2.0, NAN], [1.0, NAN], [INF, -0.0]]).to(dtype)
+    for case in (x, x[2:], x[:1, :1], torch.zeros(0, 2, dtype=dtype), torch.ones(3, 1, dtype=dtype)):
+        for function in (values, all_of):
+            got = ingot.export(function, (x,))(case)
+            for a, b in zip(got, function(case), strict=True):
+                np.testing.assert_array_equal(a.astype(np.float64), b.double().numpy())
+    noted = verify_capture(capture(lambda x: torch.unique(x, return_inverse=True), (x.float().repeat(9, 1),)))
+    assert all("unique at" in line for line in noted.unverified), noted.unverified
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 3, INF])
+def test_distances_of_no_columns(p: float) -> None:
+    """All are 0."""
+    parity(lambda a, b: torch.cdist(a, b, p), (R(4, 3), R(2, 3)), (R(4, 0), R(2, 0)), (R(0, 3), R(2, 3)))
+
+
 RESHAPES: dict[str, tuple[Callable[..., Any], tuple[int, ...], list[tuple[int, ...]]]] = {
     "there and back": (
         lambda x: x.reshape(-1, x.shape[-1]).view(x.shape),

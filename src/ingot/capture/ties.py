@@ -40,6 +40,18 @@ def _median(a: Tensor, dim: int, keepdim: bool = False) -> Ordered:
     return _kthvalue(a, (a.shape[dim] + 1) // 2 if a.dim() else 1, dim, keepdim)
 
 
+def _unique(made: Any, a: Tensor) -> Any:
+    """What unique gave, with NaN numbered as they come; each of them is a value of its own."""
+    values, inverse, counts = made
+    nan = torch.isnan(a)
+    if inverse.shape != a.shape or not nan.any():  # nobody asks which is which
+        return made
+    places = torch.arange(len(values) - int(nan.sum()), len(values))
+    if not torch.equal(inverse[nan].sort().values, places):
+        return made
+    return values, inverse.masked_scatter(nan, places), counts
+
+
 # Operators whose result torch leaves open among equals, with the same operator that does not.
 _FIRST: dict[Any, Callable[..., Ordered]] = {
     aten.sort.default: _sort,
@@ -61,6 +73,11 @@ class FirstOfEqual(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        if func is aten._unique2.default:
+            named = _unique(made, args[0])
+            if not torch.equal(named[1], made[1]):
+                self.lines[f"unique at {source_line()}"] = None
+            return named
         first = _FIRST.get(func)
         if first is None:
             return made

@@ -184,6 +184,8 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
     if p == float("inf"):
         # torch starts at 0 and takes what is larger: no NaN is.
         size = g.op("Where", g.op("IsNaN", apart), g.const(0, out.dtype), g.op("Abs", apart))
+        if not g.sizes.number(x1.shape[-1]):  # of no columns too
+            size = g.op("Pad", size, g.const([0] * (2 * out.dim() + 1) + [1]))
         return g.op("ReduceMax", size, g.const([-1]), keepdims=0)
     if p == 0:
         differ = g.cast(g.op("Not", g.op("Equal", apart, g.const(0, out.dtype))), torch.bool, out.dtype)

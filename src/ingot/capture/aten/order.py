@@ -124,8 +124,33 @@ def unique2(
     return_counts: bool = False,
 ) -> list[ir.Value]:
     """Each value once, sorted."""
-    values, inverse, counts = _unique(g, out, a, g.op("Reshape", g.val(a), g.const([-1])), None)
+    flat = g.op("Reshape", g.val(a), g.const([-1]))
+    if a.dtype.is_floating_point:
+        values, inverse, counts = _unique_floats(g, out, a, flat)
+    else:
+        values, inverse, counts = _unique(g, out, a, flat, None)
     return [values, g.op("Reshape", inverse, g.shape(a.shape), allowzero=1), counts]
+
+
+def _unique_floats(g: Recorder, out: Any, a: Tensor, x: ir.Value) -> list[ir.Value]:
+    """Every NaN is another value than all others, behind them: ONNX leaves open what Unique makes of them."""
+    nan = g.op("IsNaN", g.cast(x, a.dtype, torch.float32) if a.dtype == torch.bfloat16 else x)
+    number = g.op("Not", nan)
+    values, inverse, counts = _unique(g, out, a, g.op("Compress", x, number), None)
+    apart = g.op("Compress", x, nan)
+    ones = g.op("Expand", g.const(1), g.op("Shape", apart))
+
+    def place(here: ir.Value) -> ir.Value:
+        running = g.op("CumSum", g.cast(here, torch.bool, torch.int64), g.const(0))
+        return g.op("Max", g.op("Sub", running, g.const(1)), g.const(0))
+
+    among = g.op("Gather", g.op("Concat", inverse, g.const([0]), axis=0), place(number))
+    behind = g.op("Add", g.op("Shape", values), place(nan))
+    return [
+        g.op("Concat", values, apart, axis=0),
+        g.op("Where", nan, behind, among),
+        g.op("Concat", counts, ones, axis=0),
+    ]
 
 
 @row("unique_dim")
