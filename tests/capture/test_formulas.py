@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from torch.export import Dim
 
 import ingot
-from tests.capture.support import parity
+from ingot.capture.attempt import capture
+from tests.capture.support import OrtError, op_types, ort_runner, parity
 
 R = torch.randn
 T = torch.Tensor
@@ -52,6 +55,33 @@ def test_towards_zero_is_no_floor_where_numbers_may_be_negative() -> None:
             return x + t.item() + 10 * f.item()
 
     parity(M(), (R(8, 2),), (R(2, 2),), (R(3, 2),), (R(6, 2),))
+
+
+def test_what_follows_from_other_bounds_is_neither_checked_nor_listed() -> None:
+    """A table is cut at a length and spread over as many: that the length is in it says all."""
+    table = torch.arange(512)[None]
+
+    def embedded(x: T) -> T:
+        return x + table[:, : x.shape[1]].expand(x.shape[0], x.shape[1])
+
+    captured = parity(embedded, (R(2, 9),), (R(3, 512),), (R(1, 1),))
+    assert [a.what for a in captured.assumptions] == ["x_dim1 is at most 512"]
+    assert op_types(captured).count("Where") == 1, "one check"
+    with pytest.raises(OrtError):
+        ort_runner(captured.model)({"x": R(2, 513).numpy()}, captured.output_names)
+
+
+def test_sizes_of_feature_maps_follow_from_the_images() -> None:
+    """Only what the first layer wants is left of what each asks; nothing where the declared range says so."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2, padding=1), torch.nn.MaxPool2d(3, 2, 1), torch.nn.Conv2d(4, 4, 1)
+    )
+    captured = capture(net, (R(2, 3, 32, 32),))
+    said = [a.what for a in captured.assumptions if a.kind != "narrowed"]
+    assert said == ["input_dim2 + 2 is at least 3", "input_dim3 + 2 is at least 3"]
+    h, w = (Dim(n, min=16, max=64) for n in "hw")
+    captured = capture(net, (R(2, 3, 32, 32),), dynamic_shapes=({0: "b", 2: h, 3: w},))
+    assert {a.kind for a in captured.assumptions} == {"declared"}
 
 
 def test_a_slice_around_a_middle_is_as_long_as_what_it_is_added_to() -> None:

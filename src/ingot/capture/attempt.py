@@ -21,6 +21,7 @@ import torch
 
 from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
+from ingot.capture.bounds import follows
 from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
 from ingot.capture.formats import opened, read
 from ingot.capture.passed import CountsFound
@@ -518,10 +519,15 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
 
 def _conditions(recording: Recording) -> Iterator[Assumption]:
     """What was taken to hold of sizes."""
-    for guard in recording.env.held.values():
-        with recording.env.doubting():
-            condition = recording.env.expand(guard.whole)
+    env = recording.env
+    guards = list(env.held.values())
+    bounds, declared = env.bounds(guards, declared=True), env.bounds([], declared=True)
+    for guard in guards:
+        with env.doubting():
+            condition = env.expand(guard.whole)
         if condition == True:  # noqa: E712  (a SymPy object: known by now)
+            continue
+        if follows(condition, declared) or env.follows_from(bounds, guard):
             continue
         kind = "range" if len(condition.free_symbols) == 1 else "relation"
         what = readable(recording, condition) or (

@@ -15,7 +15,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sympy
-from sympy.logic.boolalg import And
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import And, Or
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
@@ -61,6 +64,38 @@ def follows(e: Any, bounds: Mapping[Any, tuple[Any, Any]]) -> bool | None:
     if min(ends) >= 0:
         return True
     return False if max(ends) < 0 else None
+
+
+def implied(e: Any, bounds: Mapping[Any, tuple[Any, Any]]) -> bool:
+    """Whether a condition is known to hold for all whole numbers between these bounds."""
+    if isinstance(e, Or):
+        e = Or(*(_of_one(a, bounds) for a in e.args))
+        return e == True or any(implied(a, bounds) for a in e.args if isinstance(e, Or))  # noqa: E712
+    if isinstance(e, And):
+        return all(implied(a, bounds) for a in e.args)
+    e = _of_one(e, bounds)
+    if not isinstance(e, Relational):
+        return e == True  # noqa: E712  (a SymPy object)
+    ends = {s: bounds.get(s) or _unbounded(s) for s in e.free_symbols}
+    if not all(s.is_integer for s in ends):
+        return False
+    found = bound_sympy(e, {s: ValueRanges(*map(_end, both)) for s, both in ends.items()})
+    return found.is_singleton() and bool(found.lower)
+
+
+def _of_one(e: Any, bounds: Mapping[Any, tuple[Any, Any]]) -> Any:
+    """A formula without the minima that one of their parts always is."""
+    known: dict[Any, Any] = {}
+    for least in e.atoms(sympy.Min, functions().Min):
+        for a in least.args:
+            if all(follows(sympy.Le(a, b), bounds) for b in least.args if b != a):
+                known[least] = a
+                break
+    return e.xreplace(known) if known else e
+
+
+def _end(n: Any) -> Any:
+    return int_oo if n == math.inf else -int_oo if n == -math.inf else n
 
 
 def _unbounded(symbol: Any) -> tuple[Any, Any]:

@@ -57,8 +57,10 @@ def demanded(g: Recorder) -> None:
     """At the end of a recording: what the model demands of sizes, the way that its own Python took for the
     example's, and declared ranges that something was decided by; not what is known to hold by now.
     """
-    for guard in list(g.env.held.values()):
-        if not _matters(g, guard):
+    mattering = [guard for guard in g.env.held.values() if _matters(g, guard)]
+    certain = g.env.bounds(mattering)  # which are checked, whatever else is
+    for guard in mattering:
+        if g.env.follows_from(certain, guard):
             continue
         condition = _here(g, guard)
         if condition is None:

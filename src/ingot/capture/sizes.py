@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
-from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, follows, functions
+from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, follows, functions, implied, line_of
 from ingot.capture.where import asked_by_user, given, source_line, torch_expects
 from ingot.errors import ExportError
 
@@ -615,6 +615,20 @@ class SizeEnv(ShapeEnv):
         if self._bounds_of[0] is not self.held or self._bounds_of[1] != len(self.held):
             self._bounds_of = self.held, len(self.held), bounds_of(self.held)
         return follows(e, self._bounds_of[2])
+
+    def bounds(self, guards: Iterable[Guard], declared: bool = False) -> dict[Any, tuple[Any, Any]]:
+        """The least and the most that each size is where these conditions hold; by its declared range too."""
+        plain = [self.expand(g.condition) for g in guards if not g.under]
+        if declared:
+            for symbol, (low, high) in self.ranges.items():
+                plain += [sympy.Ge(symbol, low), *([] if high is None else [sympy.Le(symbol, high)])]
+        return bounds_of(c for c in plain if isinstance(c, INEQUALITIES))
+
+    def follows_from(self, bounds: Mapping[Any, tuple[Any, Any]], guard: Guard) -> bool:
+        """Whether a condition holds by these bounds; no bound by itself, which would prove itself."""
+        with self.doubting():
+            e = self.expand(guard.condition)
+        return line_of(e) is None and not e.has(OneOf) and implied(e, bounds)
 
     def certain(self, e: Any) -> bool | None:
         """Whether an inequality is known to hold, or follows from what was written down."""
