@@ -236,9 +236,9 @@ class Trial:
         self.drawn = draws_of(self.captured)
         self.computed = narrowest(self.captured.model)
 
-    def _ignored(self, inputs: list[Any], sizes: Mapping[str, int], wanted: Sequence[Array]) -> bool:
-        """Whether inputs differ in the size of an axis that the example has alike, batches say, and those
-        that fit no other decide nothing: the module gives the same with others in their place that fit.
+    def _ignored(self, inputs: list[Any], sizes: Mapping[str, int], wanted: Sequence[Array]) -> str:
+        """Which inputs differ in the size of an axis that the example has alike, batches say, and decide
+        nothing: the module gives the same with others in their place that fit. Nothing where there are none.
 
         Such a module does not look at an input; the model it was exported to, which looks, refuses it.
         """
@@ -268,8 +268,11 @@ class Trial:
                 raise_if_ours(error)
                 continue
             if len(again) == len(wanted) and all(map(equal, again, wanted)):
-                return True
-        return False
+                rest = {name for names in apart if not changed.isdisjoint(names) for name in names} - changed
+                return " beside ".join(
+                    some([f"{n}={sizes[n]}" for n in sorted(x)], ", ") for x in (changed, rest)
+                )
+        return ""
 
     def compare(self, rows: Sequence[list[Any]], sizes: dict[str, int], reached: Sequence[str] = ()) -> bool:
         """Compare calls in a row: one, or several where the model has state. Whether the module takes them.
@@ -312,8 +315,16 @@ class Trial:
             got = _exported_calls(captured, self.run, rows, len(wanted))
         except IngotError as error:
             open_lines = undecided(captured, sizes)
-            ignored = 0 in sizes.values() or open_lines or self._ignored(rows[0], sizes, wanted[0])
-            if report.cases and not reached and ignored:
+            ignored = self._ignored(rows[0], sizes, wanted[0]) if report.cases and not reached else ""
+            if ignored:  # the first of its kind says it
+                line = (
+                    f"inputs that do not fit each other: the module does not look at {ignored}, the exported"
+                )
+                known = line.partition("=")[0]
+                if not any(u.startswith(known) for u in report.unverified):
+                    report.unverified.append(f"{line} model, which does, fails")
+                return False
+            if report.cases and not reached and (0 in sizes.values() or open_lines):
                 unfit = f", which may not fit each other at {some(open_lines, ', ')}" if open_lines else ""
                 report.unverified.append(f"the exported model fails for {where}{unfit}: {error}")
                 return False
@@ -368,6 +379,8 @@ class Trial:
             with FirstOfEqual():
                 node = first_difference(captured, captured.source, self.runner, rows[0], feeds, differs)
             raise VerificationError(f"{error}{node}") from error
+        if not report.cases and self.rtol is None:
+            self._require_steps(got[0], rows)
         lines = [*ties, *not_compared(self.drawn)]
         report.unverified += [line for line in lines if line not in report.unverified]
         report.cases.append(Case(sizes, found))
@@ -439,31 +452,67 @@ class Trial:
         """Whether the module gives an output of the exported model where its quantisers go on with the
         model's integers, which are its own but for rounding; None where that cannot be told.
         """
-        from ingot.capture.bisect import values_in_run
-        from ingot.capture.steps import OtherError, UnknownError, in_steps, steps_of
+        from ingot.capture.steps import OtherError, UnknownError
 
-        captured = self.captured
-        if captured.recording.states or captured.recording.touched:
-            return None
-        allowed, feeds = TOLERANCE.get(str(got.dtype), 0.0), captured.feeds(rows[0])
-        name = _compared(captured)[output]
         try:
-            found = steps_of(
-                captured,
-                lambda values: values_in_run(captured.model, values, self.runner, feeds),
-                lambda x: _agree(x, got, allowed),
-                next(v for v in captured.model.graph.outputs if v.name == name),
-            )
-            with in_steps(found) as lines:
-                want = _reference_calls(captured, self.module, rows)[0][output]
+            want, lines = self._stepped(got, rows, output)
         except UnknownError:
             return None
         except OtherError:
             return False
-        if not _agree(want, got, allowed):
+        if not _agree(want, got, TOLERANCE.get(str(got.dtype), 0.0)):
             return False
         self.report.unverified += [line for line in lines if line not in self.report.unverified]
         return True
+
+    def _stepped(self, got: Array, rows: Sequence[list[Any]], output: int) -> tuple[Array, Sequence[str]]:
+        """An output of the module's whose quantisers go on with the model's integers, and what else differs.
+
+        Raises:
+            UnknownError, OtherError: see `steps`
+        """
+        from ingot.capture.bisect import values_in_run
+        from ingot.capture.steps import UnknownError, in_steps, steps_of
+
+        captured = self.captured
+        if captured.recording.states or captured.recording.touched:
+            raise UnknownError
+        allowed, feeds = TOLERANCE.get(str(got.dtype), 0.0), captured.feeds(rows[0])
+        name = _compared(captured)[output]
+        found = steps_of(
+            captured,
+            lambda values: values_in_run(captured.model, values, self.runner, feeds),
+            lambda x: _agree(x, got, allowed),
+            next(v for v in captured.model.graph.outputs if v.name == name),
+        )
+        with in_steps(found) as lines:
+            want = _reference_calls(captured, self.module, rows)[0][output]
+        return want, list(lines)
+
+    def _require_steps(self, got: Sequence[Array], rows: Sequence[list[Any]]) -> None:
+        """Compare the integers of a quantised model with the module's: a zero point that a quantiser and
+        what reads it have alike, and that is not the module's, shows in no number that keeps to its range.
+
+        Raises:
+            VerificationError: they are others, by more than rounding
+        """
+        from ingot.capture.rounding import is_quantised
+        from ingot.capture.steps import OtherError, UnknownError
+
+        names = {name for name, _, _ in self.captured.recording.recorder.quantisers}
+        # A model's own round() may follow anything: how far that is from the module's, its outputs say.
+        plain = "round" not in names and is_quantised([n.op_type for n in self.captured.model.graph])
+        if not plain or self.drawn:
+            return
+        try:
+            self._stepped(got[0], rows, 0)
+        except UnknownError:
+            pass
+        except OtherError as error:
+            raise VerificationError(
+                f"the exported model rounds to other steps than the module, by more than float32's rounding: "
+                f"{error}. Its outputs agree on the example and would not on numbers beyond the range."
+            ) from error
 
     def _rounds_less(
         self,

@@ -220,6 +220,6 @@ def _compare_sides(trial: Trial, rng: np.random.Generator) -> None:
     for side in left - of_nothing:
         lines.setdefault(side.where, set()).add(side.what)
     report.unverified += [
-        f"no input was found for {where}: {some(sorted(sides), ', or ')}"
+        f"{where}: no input was found for which {some(sorted(sides), ', or ')}"
         for where, sides in sorted(lines.items())
     ]

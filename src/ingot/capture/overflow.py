@@ -1,5 +1,6 @@
-"""How far PyTorch's own quantised layers may be from the sums that they stand for: processors without an
-instruction for products of bytes add them in pairs of 16 bits, and lose what is beyond (`vpmaddubsw`).
+"""How far PyTorch's own quantised layers may be from the sums that they stand for: on processors without an
+instruction for products of bytes some of its kernels add them in pairs of 16 bits, and lose what is beyond
+(`vpmaddubsw`).
 
 Source: `reduce_range` in PyTorch's documentation of quantisation, which keeps activations below 128 for this
 reason. It keeps those that were calibrated there; others may be larger.
@@ -7,6 +8,7 @@ reason. It keeps those that were calibrated there; others may be larger.
 
 # torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
@@ -19,6 +21,27 @@ from ingot.capture.aten.quantised_tensor import Quantised
 
 Tensor = torch.Tensor
 _X, _W = 128, 65  # the smallest factors of a product beyond half of 16 bits: others fit in pairs
+_HIGHEST, _HEAVIEST = 255, 127  # the largest factors that there are
+
+
+def loses(x: Any, packed: Any, kind: str) -> bool:
+    """Whether PyTorch's kernel for such a layer and activations of this size loses sums here: it is asked for
+    sums of the largest products that there are, of which every pair is beyond 16 bits.
+
+    Which kernel a layer takes hangs on the processor, on the engine and on the layer's own sizes.
+    """
+    weight, _, apply = layer_of(kind, packed)
+    sizes: dict[str, Any] = dict(getattr(apply, "keywords", {}))
+    ops: Any = torch.ops.quantized
+    make: Any = torch._make_per_tensor_quantized_tensor  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    full = make(torch.full_like(weight.integers, _HEAVIEST), 1.0, 0)
+    order = ("stride", "padding", "output_padding", "dilation", "groups")
+    again = getattr(ops, f"{kind}_prepack")(full, None, *(sizes[n] for n in order if n in sizes))
+    rows = torch.full_like(x.integers, _HIGHEST)
+    exact = apply(rows.double(), torch.full_like(weight.integers, _HEAVIEST, dtype=torch.float64))
+    step = max(float(exact.max()) / _HIGHEST, 1.0) if exact.numel() else 1.0
+    found = getattr(ops, kind)(make(rows, 1.0, 0), again, step, 0).int_repr()
+    return bool(((found.double() - exact / step).abs() > 1).any())
 
 
 def lost(x: Any, packed: Any, kind: str) -> Tensor | None:

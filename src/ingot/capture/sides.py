@@ -163,9 +163,9 @@ def _of_loop(graph: ir.Graph, node: ir.Node, where: str) -> list[tuple[Side | _M
     zero, one = (_constant(graph, np.int64(n), after=node) for n in (0, 1))
     last = trips.producer()
     found: list[tuple[Side | _Margin, ir.Value]] = [
-        (Side(where, "the loop runs no round"), _node(graph, "Equal", [trips, zero], after=last)),
-        (Side(where, "the loop runs one round"), _node(graph, "Equal", [trips, one], after=last)),
-        (Side(where, "the loop runs several rounds"), _node(graph, "Greater", [trips, one], after=last)),
+        (Side(where, "the loop does not run"), _node(graph, "Equal", [trips, zero], after=last)),
+        (Side(where, "the loop runs once"), _node(graph, "Equal", [trips, one], after=last)),
+        (Side(where, "the loop runs more than once"), _node(graph, "Greater", [trips, one], after=last)),
     ]
     possible = (fewest == 0, fewest <= 1 <= most, most > 1)
     found = [side for side, is_possible in zip(found, possible, strict=True) if is_possible]

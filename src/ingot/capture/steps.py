@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from ingot.capture.aten import INSTEAD
 from ingot.capture.aten.quantised_tensor import Quantised
-from ingot.capture.overflow import lost
+from ingot.capture.overflow import loses, lost
 from ingot.capture.quantisers import QUANTISERS
 from ingot.capture.where import source_line
 
@@ -45,8 +45,8 @@ Tensor = torch.Tensor
 ROUNDING = 2e-5
 
 
-#: The name of a quantiser, and what it gave.
-Steps = tuple[str, Array | None]
+#: The name of a quantiser, what it gave, and the integers behind it where it gave numbers.
+Steps = tuple[str, Array | None, Array | None]
 
 
 class OtherError(Exception):
@@ -84,9 +84,9 @@ class _Quantisers(TorchDispatchMode):
             return out
         several = isinstance(out, (list, tuple))
         results = list(out) if several else [out]
-        if [n for n, _ in self.found[self.at : self.at + len(results)]] != [name] * len(results):
+        if [n for n, *_ in self.found[self.at : self.at + len(results)]] != [name] * len(results):
             raise UnknownError
-        wanted = self.found[self.at][1]
+        _, wanted, integers = self.found[self.at]
         self.at += len(results)
         with _disable_current_modes():
             read = row(*args, **(kwargs or {}))
@@ -99,11 +99,17 @@ class _Quantisers(TorchDispatchMode):
                 raise UnknownError
             chosen = torch.from_numpy(np.ascontiguousarray(wanted)).to(results[0].dtype)
             steps = read[1](chosen)
-            if not (_whole(steps) and _near(self.last, steps)):
-                raise OtherError
+            exact = integers is None or _near(torch.from_numpy(integers.astype(np.float64)), steps)
+            if not (exact and _whole(steps) and _near(self.last, steps)):
+                raise _other(name)
             self.forced = self.forced or not torch.equal(chosen, results[0])
             results[0] = chosen
         return type(out)(results) if several else results[0]
+
+
+def _other(name: str) -> OtherError:
+    """An operator does not give what the exported model gives."""
+    return OtherError(f"{name} at {source_line()}")
 
 
 def _near(numbers: Tensor, steps: Tensor, besides: Any = 0.0) -> bool:
@@ -152,10 +158,10 @@ class _Operators(TorchFunctionMode):
                 self._require_overflow(name, run.args, numbers, steps, made)
         elif isinstance(made, Tensor) and not _close(own, made):
             if not quantisers.forced:
-                raise OtherError
+                raise _other(name)
             with quantisers.left_alone():
                 if not _close(own, run()):
-                    raise OtherError
+                    raise _other(name)
         return made
 
     def _require_overflow(
@@ -164,10 +170,13 @@ class _Operators(TorchFunctionMode):
         """Raises OtherError unless the sums of a layer are no further away than what overflows may take."""
         kind = name.removeprefix("quantized::").removesuffix("_relu")
         if kind != "linear" and not kind.startswith("conv"):
-            raise OtherError
+            raise _other(name)
         taken = lost(args[0], args[1], kind)
         if taken is None or not _near(numbers, steps, taken / float(made.scale)):
-            raise OtherError
+            raise _other(name)
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            if not loses(args[0], args[1], kind):
+                raise _other(name)
         self.lines[
             f"what {name} of PyTorch loses at {source_line()}: on this processor it adds products in 16 "
             "bits, which overflow for activations that its calibration did not have; the model's sums are "
@@ -239,10 +248,12 @@ def steps_of(captured: Capture, run: Run, is_same: Callable[[Array], bool], outp
     recorder = captured.recording.recorder
     alive = {id(v) for node in captured.model.graph for v in node.outputs}
     values = [v if v is not None and id(v) in alive else None for _, v, _ in recorder.quantisers]
+    behind = {id(v): _integers(v) for v in values if v is not None}
     if any(inside for _, _, inside in recorder.quantisers) or not any(v is not None for v in values):
         raise UnknownError
     seen = dict[int, Array]()
-    left = [list({id(v): v for v in values if v is not None}.values())]
+    both = [v for v in [*values, *behind.values()] if v is not None]
+    left = [list({id(v): v for v in both}.values())]
     while left:
         asked = left.pop()
         *results, given = run([*asked, output])
@@ -251,7 +262,16 @@ def steps_of(captured: Capture, run: Run, is_same: Callable[[Array], bool], outp
         elif len(asked) > 1:
             middle = len(asked) // 2
             left += [asked[:middle], asked[middle:]]
-    return [(name, seen.get(id(v))) for (name, _, _), v in zip(recorder.quantisers, values, strict=True)]
+    return [
+        (name, seen.get(id(v)), seen.get(id(behind.get(id(v)))))
+        for (name, _, _), v in zip(recorder.quantisers, values, strict=True)
+    ]
+
+
+def _integers(value: ir.Value) -> ir.Value | None:
+    """What was dequantised to a value, if it was."""
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
 
 
 @contextlib.contextmanager
