@@ -13,7 +13,7 @@ import torch
 import ingot
 from tests.capture.support import parity
 
-R = torch.randn
+R, ones = torch.randn, torch.ones
 T = torch.Tensor
 
 
@@ -89,14 +89,40 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         lambda x: torch.combinations(x, 3, with_replacement=True), (R(4),), (R(2),),
     ),
     "combinations of one": (lambda x: torch.combinations(x, 1), (R(4),), (R(0),)),
+    "atleast_2d of a vector": (torch.atleast_2d, (R(4),), (R(0),)),
+    "atleast_3d": (lambda *x: torch.atleast_3d(x), (R(4), R(4, 6), R(2, 3, 4)), (R(1), R(0, 3), R(1, 1, 5))),
+    "prelu, a slope for all": (torch.prelu, (R(4, 3), R(1)), (R(5, 2), R(1))),
+    "prelu, a slope for each": (torch.prelu, (R(4, 3, 2), R(3)), (R(1, 5, 4), R(5))),
+    "prelu of a vector": (torch.prelu, (R(4), R(1)), (R(5), R(1))),
+    "arange, half a size": (lambda x: torch.arange(float(x.shape[0]) * 0.5) + x[:1], (R(4),), (R(7),)),
+    "arange, steps of a part": (
+        lambda x: torch.arange(-1.5, end=x.shape[0] / 3, step=0.25), (R(4),), (R(7),),
+    ),
+    "arange, as far as data says": (lambda x: torch.arange(0, x.sum().item(), 0.3), (ones(4),), (ones(9),)),
+    "one_hot, as wide as data says": (
+        lambda i: torch.nn.functional.one_hot(i).sum(0), (torch.tensor([1, 0, 2]),), (torch.tensor([4, 4]),),
+    ),
+    "one_hot, as wide as a size": (
+        lambda x, i: torch.nn.functional.one_hot(i, x.shape[0]) @ x.long(),
+        (ones(4, 2), torch.tensor([1, 0, 2])), (ones(5, 2), torch.tensor([4, 4])),
+    ),
+    "pinv, tall": (
+        lambda x: torch.linalg.pinv(x), (R(5, 3),), (R(9, 3),),
+    ),
+    "pinverse, wide": (torch.pinverse, (R(2, 3, 5),), (R(1, 3, 4),)),
+    "chunk of what data selects": (lambda x: x[x > 0].chunk(2)[0], (ones(5),), (ones(1),)),
+    "chunks of what data selects": (
+        lambda x: [c.sum() for c in x[x > 0].chunk(2)], (ones(5),), (ones(3) * -1,),
+    ),
 }  # fmt: skip
+DYNAMIC: dict[str, Any] = {"pinv, tall": ({0: "n"},), "pinverse, wide": ({0: "b", 2: "n"},)}  # else all axes
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_sizes_stay_free(name: str) -> None:
     """Parity on other sizes than the example's."""
     function, example, other = CASES[name]
-    parity(function, example, other)
+    parity(function, example, other, dynamic_shapes=DYNAMIC.get(name, "auto"))
 
 
 SIGNAL = torch.signal.windows

@@ -292,13 +292,15 @@ def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
     piece = length // chunks if even else (length + chunks - 1) // chunks
     last = length - piece * (chunks - 1)
     frame = asking_frame()
-    if fakes.hint(last) < 1 and frame is not None and not unpacks(frame):
+    fewer = fakes.hint(last) < 1 or not recorder().env.of_inputs(length)
+    if fewer and frame is not None and not unpacks(frame):
         request(frame, needed=False)
         if is_rewritten(frame):
             parts = cut(tensor, torch.sym_max(piece, 1), dim)
             none = length == 0  # of which there are as many as asked for
             return Rows(recorder().env.derive(parts.length + none * (chunks - 1)), parts.at)
-    demand(recorder(), last > 0, f"There would be fewer than {chunks} chunks here")
+    if not even:  # of nothing there are as many as asked for
+        demand(recorder(), (last > 0) | (length == 0), f"There would be fewer than {chunks} chunks here")
     return tensor.split_with_sizes([*[piece] * (chunks - 1), last], dim)
 
 

@@ -195,10 +195,11 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
                 "set here. Look it up with `table[key]` in a function of the model's own, or compute with "
                 "tensors."
             ) from None
-        if not any(word in str(error) for word in _SYMBOLIC_KINDS):
+        if not any(word in said for word in (*_SYMBOLIC_KINDS, *_TORCHS_OWN)):
             raise
         request(_users_frame(error))
-        raise _number_wanted(error, str(error)) from None
+        own = any(word in said for word in _TORCHS_OWN)
+        raise _number_wanted(error, "torch's own code needs it as a number" if own else said) from None
     except NameError as error:
         why = recorder.poisoned.get(_variable(error))
         if why is None:
@@ -220,7 +221,12 @@ def _variable(error: NameError) -> str:
 # How Python's own errors call a number that only the run knows.
 _SYMBOLIC_KINDS = (
     "SymInt", "SymFloat", "SymBool", "BooleanAtom", "arguments should be Rational", "'Rows' object",
-    "on tensor with symbolic sizes/strides", "Can't pickle local object 'run_model.",
+    "Can't pickle local object 'run_model.",
+)  # fmt: skip
+# What torch's C++ says where it meets one.
+_TORCHS_OWN = (
+    "on tensor with symbolic sizes/strides", "dispatch_on_subclass called with NO overloaded args",
+    "data-dependent expression",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from ingot.capture.request import recorder
 
 Tensor = torch.Tensor
 _chunk_cat: Any = torch._chunk_cat  # pyright: ignore[reportPrivateUsage,reportPrivateImportUsage]
+_prelu_kernel: Any = torch._prelu_kernel  # pyright: ignore[reportPrivateUsage,reportPrivateImportUsage]
 _VF: Any = torch._VF  # pyright: ignore[reportPrivateUsage]
 _nn: Any = torch._C._nn  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue]  (made in C++)
 
@@ -51,6 +52,46 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 def _one(shape: Sequence[Any], axis: int) -> list[Any]:
     return [1 if d == axis else n for d, n in enumerate(shape)]
+
+
+def _of_rank(*sizes: Callable[[Sequence[Any]], list[Any]]) -> Callable[..., Any]:
+    """A function of a tensor, or of several, that gives each of few axes more of them."""
+
+    def each(tensors: Any) -> Any:
+        if not isinstance(tensors, Tensor):
+            return tuple(map(each, tensors))
+        few = tensors.dim() < len(sizes)
+        return tensors.reshape(sizes[tensors.dim()](tensors.shape)) if few else tensors
+
+    return each
+
+
+instead(_VF.atleast_2d)(_of_rank(lambda _: [1, 1], lambda s: [1, s[0]]))
+instead(_VF.atleast_3d)(_of_rank(lambda _: [1, 1, 1], lambda s: [1, s[0], 1], lambda s: [*s, 1]))
+
+
+@instead(torch.prelu, Tensor.prelu)
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x, times a slope below zero: one for all, or one for each channel."""
+    if weight.dim() != 1 or input.dim() == 0 or not isinstance(weight.shape[0], torch.SymInt):
+        return torch.prelu(input, weight)
+    slopes = weight.reshape([-1 if d == min(1, input.dim() - 1) else 1 for d in range(input.dim())])
+    if input.dim() == 1:  # whose one axis is no channels
+        torch._check(weight.shape[0] == 1, lambda: "prelu of a vector has one slope")  # pyright: ignore[reportPrivateUsage]
+    return _prelu_kernel(input, slopes)
+
+
+@instead(torch.nn.functional.one_hot)
+def one_hot(tensor: Tensor, num_classes: Any = -1) -> Tensor:
+    """A 1 at each index along a new last axis, as long as the largest index says where nothing else does."""
+    if isinstance(num_classes, int) and num_classes != -1:
+        return torch.nn.functional.one_hot(tensor, num_classes)
+    if num_classes == -1:
+        demand(recorder(), tensor.numel() > 0, "one_hot could not count the classes of nothing here")
+        lowest: Any = tensor.amin().item()
+        demand(recorder(), lowest >= 0, "one_hot would refuse negative numbers here")
+        num_classes = (tensor.amax() + 1).item()
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes)).to(torch.int64)
 
 
 @instead(torch.vander)

@@ -1,5 +1,5 @@
-"""Evenly spaced numbers and what is made of them, for sizes that torch's C++ wants as numbers: linspace,
-logspace, windows and the grids of affine maps.
+"""Evenly spaced numbers and what is made of them, for sizes that torch's C++ wants as numbers: arange,
+linspace, logspace, windows and the grids of affine maps.
 """
 
 # torch is untyped.
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from ingot.capture.aten.registry import instead
+from ingot.capture.checks import demand
+from ingot.capture.request import recorder
 
 Tensor = torch.Tensor
 _FOLLOWED = (torch.float32, torch.float64)  # of other dtypes torch rounds in between, lane by lane
@@ -48,6 +50,24 @@ def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = No
     if not _free(steps, dtype, more):
         return torch.linspace(start, end, steps, dtype=dtype, **more)
     return _spaced(start, end, steps, dtype or torch.get_default_dtype())
+
+
+@instead(torch.arange)
+def arange(*bounds: Any, **more: Any) -> Tensor:
+    """From the start in steps to before the end; torch's own takes no number with a fraction that sizes or
+    data decide.
+    """
+    names = ("start", "end", "step") if len(bounds) > 1 or "end" in more else ("end",)
+    given: dict[str, Any] = {"start": 0, "end": None, "step": 1} | more
+    given |= dict(zip(names, bounds, strict=False))
+    start, end, step = (given[n] for n in ("start", "end", "step"))
+    dtype = more.get("dtype") or torch.get_default_dtype()
+    free = any(isinstance(n, torch.SymFloat) for n in (start, end, step))
+    if not free or dtype not in _FOLLOWED or more.get("out") is not None:
+        return torch.arange(*bounds, **more)
+    count: Any = math.ceil((end - start) / step)
+    demand(recorder(), count >= 0, "torch.arange would refuse an end before its start here")
+    return (torch.arange(count) * step + torch.full((), start, dtype=torch.float64)).to(dtype)
 
 
 @instead(torch.logspace)

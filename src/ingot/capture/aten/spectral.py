@@ -190,7 +190,7 @@ def _inverted(g: Recorder, a: Tensor, atol: Any, rtol: Any, hermitian: bool = Fa
         x = torch.as_tensor(x)
         return x.double().expand(a.shape[:-2]).reshape(-1, 1) if rank else x.double().reshape(-1, 1)
 
-    epsilon = torch.finfo(a.dtype).eps * max(a.shape[-2], a.shape[-1])
+    epsilon: Any = torch.finfo(a.dtype).eps * tall.shape[-2]
     relative = each(rtol) if rtol is not None else (epsilon if atol is None else torch.zeros_like(limit))
     if atol is not None and rtol is None:
         relative = torch.where(each(atol) > 0, torch.zeros_like(limit), torch.full_like(limit, epsilon))
@@ -203,14 +203,33 @@ def _inverted(g: Recorder, a: Tensor, atol: Any, rtol: Any, hermitian: bool = Fa
     return (made.mT if turned else made).reshape([*a.shape[:-2], a.shape[-1], a.shape[-2]])
 
 
+def _fake_pinv(a: Tensor, *_: Any, **__: Any) -> Tensor:
+    return a.new_empty([*a.shape[:-2], a.shape[-1], a.shape[-2]])
+
+
+@whole(torch.linalg.pinv, meta=_fake_pinv)
 @row("linalg_pinv.atol_rtol_tensor")
 def pinv(
-    g: Recorder, out: Tensor, a: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False
+    g: Recorder,
+    out: Tensor,
+    a: Tensor,
+    rcond: Any = None,
+    hermitian: bool = False,
+    *,
+    atol: Any = None,
+    rtol: Any = None,
 ) -> ir.Value:
     """The pseudo-inverse."""
     if any(g.sizes.number(n) == 0 for n in a.shape):
         return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
-    return g.operand(g.recorded(_inverted, g, a, atol, rtol, hermitian), out.dtype)
+    relative = rtol if rcond is None else rcond
+    return g.operand(g.recorded(_inverted, g, a, atol, relative, hermitian), out.dtype)
+
+
+@whole(torch.pinverse, Tensor.pinverse, meta=_fake_pinv)
+def pinverse(g: Recorder, out: Tensor, a: Tensor, rcond: Any = 1e-15) -> ir.Value:
+    """The same, by its older name."""
+    return pinv(g, out, a, rcond)
 
 
 def _is_vector(a: Tensor, b: Tensor) -> bool:
