@@ -106,6 +106,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         lambda x, i: torch.nn.functional.one_hot(i, x.shape[0]) @ x.long(),
         (ones(4, 2), torch.tensor([1, 0, 2])), (ones(5, 2), torch.tensor([4, 4])),
     ),
+    "reshape by two numbers of data's": (
+        lambda x, n: x.reshape(n[0].item(), n[1].item(), -1),
+        (R(6, 4), torch.tensor([3, 2])), (R(5, 1), torch.tensor([1, 5])),
+    ),
     "pinv, tall": (
         lambda x: torch.linalg.pinv(x), (R(5, 3),), (R(9, 3),),
     ),

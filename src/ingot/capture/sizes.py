@@ -499,18 +499,26 @@ class SizeEnv(ShapeEnv):
 
     def _fit_hints(self, e: Any) -> None:
         """Give numbers of data hints for which a condition holds, where that is easy."""
-        if self.value(e) == True:  # noqa: E712  (a SymPy object)
+        if self._agrees(e):
             return
-        for symbol in sorted(
+        symbols = sorted(
             (s for s in e.free_symbols if s not in self.names and s not in self.definitions), key=str
-        ):
-            before = self.hint(symbol)
-            for n in (1, 2, 3, 0, 5, 7):
-                self.hints[symbol] = sympy.Integer(n)
-                if self.value(e) == True:  # noqa: E712  (a SymPy object)
-                    self.derive_hints(self.definitions)
-                    return
-            self.hints[symbol] = before
+        )
+        before = {s: self.hint(s) for s in symbols}
+        one_by_one = ({s: n} for s in symbols for n in (1, 2, 3, 0, 5, 7))
+        for tried in (*one_by_one, dict.fromkeys(symbols, 1)):
+            self.hints |= before | {s: sympy.Integer(n) for s, n in tried.items()}
+            if self._agrees(e):
+                self.derive_hints(self.definitions)
+                return
+        self.hints |= before
+
+    def _agrees(self, e: Any) -> bool:
+        """Whether a condition holds by the hints; nothing is divided by 0."""
+        try:
+            return bool(self.value(e) == True)  # noqa: E712  (a SymPy object)
+        except ZeroDivisionError:
+            return False
 
     def _decide(self, e: Any, expected: bool = False) -> Any:
         """True or false by the hints, written down if it matters."""
