@@ -35,6 +35,7 @@ from ingot.capture.cells import write as write_cell
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
+from ingot.capture.mutable import refill
 from ingot.capture.request import ACTIVE
 from ingot.capture.where import frames, is_user_code, quoted_line
 from ingot.capture.words import Word, leaves_of
@@ -356,19 +357,8 @@ def _fill(container: Any, held: Any) -> None:
             container.table.pop(container.name, None)
         else:
             container.table[container.name] = held[0]
-    elif isinstance(container, list):
-        list.__setitem__(container, slice(None), held)
-    elif isinstance(container, deque):
-        container.clear()
-        container.extend(held)
-    elif isinstance(container, set):
-        container.clear()
-        container.update(held)
     else:
-        kind = OrderedDict if isinstance(container, OrderedDict) else dict  # not a class's own way
-        kind.clear(container)
-        for k, value in held.items():
-            kind.__setitem__(container, k, value)
+        refill(container, held)
 
 
 def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:

@@ -13,6 +13,7 @@ import contextvars
 import functools
 import os
 import random
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,13 +79,25 @@ Look = Callable[[Any], Any]
 Put = Callable[[Any, Any], object]
 
 
+def refill(x: Any, contents: Any) -> None:
+    """Make a list, deque, set or dict hold this, whatever its own class makes of that."""
+    kind: Any = next(k for k in (list, deque, set, OrderedDict, dict) if isinstance(x, k))
+    kind.clear(x)
+    if kind in (list, deque):
+        kind.extend(x, contents)
+    elif kind in (set, dict):
+        kind.update(x, contents)
+    else:  # whose own update calls what a class makes of it
+        for key, value in contents.items():
+            kind.__setitem__(x, key, value)
+
+
 def _put_array(x: Any, data: Any) -> None:
-    x[...] = np.frombuffer(data[0], x.dtype).reshape(x.shape)
-
-
-def _put_set(x: set[Any], data: Any) -> None:
-    x.clear()
-    x.update(data.data.values())
+    if isinstance(data[0], bytes):
+        x[...] = np.frombuffer(data[0], x.dtype).reshape(x.shape)
+        return
+    for place, value in zip(np.ndindex(x.shape), data[0].data.values(), strict=True):
+        x[place] = value
 
 
 def _put_environ(x: Any, data: Any) -> None:
@@ -102,11 +115,14 @@ def _put_variable(x: Any, data: Any) -> None:
 
 
 def _array_contents(x: Any) -> Any:
-    return x.tobytes() if x.dtype != object else tuple(map(id, x.flat)), x.shape, x.dtype.str
+    return x.tobytes() if x.dtype != object else _Held(dict(enumerate(x.flat))), x.shape, x.dtype.str
 
 
 _KINDS: dict[type, tuple[Look, Put]] = {
-    set: (lambda x: _Held({id(v): v for v in x}), _put_set),
+    set: (
+        lambda x: _Held({id(v): v for v in set.__iter__(x)}),
+        lambda x, data: refill(x, data.data.values()),
+    ),
     bytearray: (bytes, _put_bytes),
     array.array: (bytes, _put_bytes),
     np.ndarray: (_array_contents, _put_array),
@@ -134,7 +150,11 @@ def _leaves(data: Any) -> list[Any]:
 @functools.lru_cache(maxsize=4096)
 def _kind(kind: type) -> tuple[Look, Put] | None:
     names = _slots(kind) if is_plain(kind) else ()
-    return ((lambda x: _slot_values(x, names)), _put_slots) if names else _KINDS.get(kind)
+    return (
+        ((lambda x: _slot_values(x, names)), lambda x, data: _put_slots(x, data, names))
+        if names
+        else _KINDS.get(set if issubclass(kind, set) else kind)
+    )
 
 
 def _slots(kind: type) -> tuple[str, ...]:
@@ -142,17 +162,26 @@ def _slots(kind: type) -> tuple[str, ...]:
     names: list[str] = []
     for cls in () if kind.__dictoffset__ else kind.__mro__:
         own = vars(cls).get("__slots__", ())
-        names += [own] if isinstance(own, str) else list(own)
+        names += [_mangled(cls, n) for n in ([own] if isinstance(own, str) else own)]
     return tuple(names)
+
+
+def _mangled(cls: type, name: str) -> str:
+    """A private name as the class's code has it."""
+    private = name.startswith("__") and not name.endswith("__")
+    return f"_{cls.__name__.lstrip('_')}{name}" if private else name
 
 
 def _slot_values(x: Any, names: tuple[str, ...]) -> _Held:
     return _Held({n: getattr(x, n) for n in names if hasattr(x, n)})
 
 
-def _put_slots(x: Any, data: _Held) -> None:
-    for name, value in data.data.items():
-        object.__setattr__(x, name, value)
+def _put_slots(x: Any, data: _Held, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in data.data:
+            object.__setattr__(x, name, data.data[name])
+        elif hasattr(x, name):
+            object.__delattr__(x, name)
 
 
 def contents_of(x: Any) -> Contents | None:

@@ -16,14 +16,14 @@ import functools
 import inspect
 import linecache
 import textwrap
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any, Literal
 
 import torch
 
-from ingot.capture.mutable import Contents, contents_of, put_back
+from ingot.capture.mutable import Contents, contents_of, put_back, refill
 from ingot.capture.objects import LIBRARIES, attributes
 from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
 from ingot.capture.scripts import Scripts
@@ -131,7 +131,14 @@ def _step(container: Any, key: Any) -> Any:
 
 def _stored(x: dict[Any, Any]) -> list[tuple[Any, Any]]:
     """What a dict holds: one with methods of its own gives something else to whoever asks."""
-    return list(dict.items(x))
+    keys = OrderedDict.__iter__(x) if isinstance(x, OrderedDict) else dict.__iter__(x)
+    return [(k, dict.__getitem__(x, k)) for k in keys]
+
+
+def _elements(x: Any) -> list[Any]:
+    """What a list, tuple, deque or set holds."""
+    kind: Any = next(k for k in (list, tuple, deque, set) if isinstance(x, k))
+    return list(kind.__iter__(x))
 
 
 def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
@@ -141,7 +148,7 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     if isinstance(x, dict):
         return iter(_stored(x))
     if isinstance(x, (tuple, *_LISTS)):
-        return enumerate(list.__iter__(x) if isinstance(x, list) else list(x))
+        return enumerate(_elements(x))
     held = attributes(x)
     return None if held is None else iter((_class_values(type(x)) | held).items())
 
@@ -232,7 +239,7 @@ class Snapshot:
         if isinstance(container, Variable):
             self._saved.append((container, container[container.name]))
         else:
-            contents = dict(_stored(container)) if isinstance(container, dict) else container.copy()
+            contents = dict(_stored(container)) if isinstance(container, dict) else _elements(container)
             self._saved.append((container, contents))
 
     def begin(self, label: str, place: Place, value: Any) -> None:
@@ -288,14 +295,8 @@ class Snapshot:
             elif isinstance(container, Variable):
                 if container[container.name] is not contents:
                     container[container.name] = contents
-            elif isinstance(container, list):
-                container[:] = contents
-            elif isinstance(container, deque):
-                container.clear()
-                container.extend(contents)
             else:
-                container.clear()
-                container.update(contents)
+                refill(container, contents)
 
 
 def _first_line(function: Any) -> str:
