@@ -198,6 +198,42 @@ def test_frequencies_that_the_longest_text_decides(resets: bool) -> None:
         ingot.export(Stretched(resets), (torch.randn(2, 12, WIDTH),))
 
 
+def test_frequencies_that_positions_decide_are_carried() -> None:
+    """By elements of a tensor, which no size is: refused, with a remedy that gives what the module gives."""
+
+    class ByPositions(Stretched):
+        cached: Any
+
+        def __init__(self) -> None:
+            super().__init__(resets=True)
+
+        def forward(self, x: T) -> T:
+            positions = torch.arange(x.shape[1])
+            longest = torch.max(positions) + 1
+            before = self.cached
+            if longest > before:
+                self.register_buffer("frequencies", self.made(longest), persistent=False)
+                self.cached = longest
+            if longest < 8 and before > 8:
+                self.register_buffer("frequencies", self.original, persistent=False)
+                self.cached = torch.tensor(8)
+            angles = torch.outer(positions.float(), self.frequencies)
+            angles = torch.cat([angles, angles], dim=-1)
+            return x * angles.cos() + x.flip(-1) * angles.sin()
+
+    with pytest.raises(
+        ExportError, match=r"'cached', where 8 stood .* a tensor of its dtype .* state=\"inputs\""
+    ):
+        ingot.export(ByPositions(), (torch.randn(2, 5, WIDTH),))
+    module, other = ByPositions(), ByPositions()
+    module.cached = other.cached = torch.tensor(8)
+    session = ingot.Stateful(ingot.export(module, (torch.randn(2, 5, WIDTH),), state="inputs"))
+    for length in (5, 20, 9, 5, 12, 40, 20):
+        x = torch.randn(2, length, WIDTH)
+        (got,) = session.run(None, {"x": x.numpy()})
+        np.testing.assert_allclose(got, other(x).numpy(), atol=1e-5, err_msg=f"length {length}")
+
+
 def test_a_length_that_shows_is_kept_to() -> None:
     """What is divided by the number of rows is another thing once there are more of them."""
 
