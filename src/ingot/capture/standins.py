@@ -24,7 +24,7 @@ import torch
 
 from ingot.capture import checks, scalars
 from ingot.capture.choice import Maybe
-from ingot.capture.lists import Rows, TracedList, joined
+from ingot.capture.lists import Given, Rows, TracedList, joined
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.symbolic_int import SymbolicInt
@@ -482,7 +482,9 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
 
 def equal(rt: Runtime, a: Any, b: Any) -> Any:
     """a == b."""
-    if (isinstance(a, list) and type(a) is type(b)) or (isinstance(a, tuple) and isinstance(b, tuple)):
+    lists = isinstance(a, list) and isinstance(b, list)
+    same_class = type(a) is type(b) or {type(a), type(b)} <= {list, TracedList, Given}
+    if (lists and same_class) or (isinstance(a, tuple) and isinstance(b, tuple)):
         known = not isinstance(a, TracedList) or a.known
         if known and (not isinstance(b, TracedList) or b.known) and _symbolic(*a, *b):
             if len(a) != len(b):

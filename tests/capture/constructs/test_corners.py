@@ -30,7 +30,7 @@ from torch import nn
 
 from ingot.capture.attempt import Capture, capture
 from ingot.errors import IngotError
-from tests.capture.constructs.support import Case, Cases, T, both_signs, check, copied, lengths, made
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, copied, lengths, made, random
 
 case = Cases()
 SIGNS = both_signs()
@@ -495,6 +495,16 @@ def shape_equals(x: T) -> T:
 @case(*ROWS)
 def shape_list_equals(x: T) -> T:
     return x * 2 if list(x.shape) == [5, 3] else x
+
+
+@case(random(5, 3), random(2, 3), torch.zeros(4, 3), torch.full((1, 3), -1.0), torch.ones(4, 3))
+def list_literal_and_list_of_sizes(x: T) -> T:
+    most = (x > 0).sum(1).max()
+    y = x.new_zeros(x.shape[0], most)
+    assert list(y.size()) == [x.shape[0], most]
+    if [most, 3] != list(y.size()):
+        return y + 1
+    return y.T
 
 
 @case(*ROWS)
