@@ -40,7 +40,7 @@ from ingot.kernels.loose_loop import append, keep, link, once, only_one, rounds
 from ingot.kernels.loose_loop import branch as loose_branch
 from ingot.kernels.loose_plan import planned
 from ingot.kernels.normalize import group_norm, layer_norm, normalize
-from ingot.kernels.order import topk
+from ingot.kernels.order import topk, topk_counted
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.pool import average_pool, lp_pool, max_pool
 from ingot.kernels.recurrent import Sequences, pack_recurrent, recurrent, through_steps
@@ -639,6 +639,11 @@ def ordered(machine: Machine) -> Iterator[Call]:
         kept = [5 if d == axis else n for d, n in enumerate(shape)]
         outs = new(kept, dtype), new(kept, "int64")
         yield topk(new(shape, dtype), 5, axis, *outs, machine, largest=largest)
+        all_of_it = new(shape, dtype), new(shape, "int64")
+        one, count, error = (new((), "int64") for _ in range(3))
+        yield from topk_counted(
+            new(shape, dtype), one, axis, *all_of_it, count, error, machine, largest=largest
+        )
     count = new((), "int64")
     for dtype, rank in itertools.product((F, "float16", "float64", "bool", "int64"), (1, 2, 4)):
         shape = (40,) * rank

@@ -219,3 +219,47 @@ def test_a_node_of_the_host_behind_a_planned_one() -> None:
         part = x[: (x > 0).sum()]
         np.testing.assert_array_equal(y, np.flatnonzero(part))
         np.testing.assert_array_equal(z, x[: len(y)])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
+def test_more_k_than_are_planned_for(axis: int, dtype: Any) -> None:
+    """Then a kernel reads k, and what it finds lies as if k had been known."""
+    text = f"""g (TYPE[a, b, c] x, int64[1] k) => (TYPE[d, e, f] y, int64[d, e, f] i) {{
+        y, i = TopK<axis = {axis}, largest = 0>(x, k)
+    }}"""
+    name = {np.float32: "float", np.float64: "double"}.get(dtype, np.dtype(dtype).name)
+    one = session(text.replace("TYPE", name))
+    shape = [3, 2, 4]
+    shape[axis] = contents.MOST_MET + 20
+    x = (50 * np.random.default_rng(axis).random(shape)).astype(dtype)
+    order = np.argsort(x, axis, kind="stable")
+    values = np.take_along_axis(x, order, axis)
+    counts = [*range(contents.MOST_MET), *range(shape[axis] + 1)]
+    for k in counts:
+        y, i = one.run(None, {"x": x, "k": np.array([k])})
+        where = tuple([slice(k if d == axis else None) for d in range(3)])
+        np.testing.assert_array_equal(y, values[where])
+        np.testing.assert_array_equal(i, order[where])
+    assert one.profile({"x": x, "k": np.array([shape[axis]])}, 1)[0].kind == "native"
+    for k in (-1, shape[axis] + 1):
+        with pytest.raises(ingot.errors.IngotError, match=f"k is .*{shape[axis]} elements"):
+            one.run(None, {"x": x, "k": np.array([k])})
+
+
+def test_k_computed_from_data() -> None:
+    text = """g (float[m] x) => (float[k] y, int64[k] i)
+    <float zero = {0.0}, int64[1] axis = {0}> {
+        above = Greater(x, zero)
+        ones = Cast<to = 7>(above)
+        k = ReduceSum(ones, axis)
+        z, i = TopK(x, k)
+        y = Neg(z)
+    }"""
+    one, rng = session(text), np.random.default_rng(5)
+    for size in (50, 50, 1, 50, 0, 7):
+        x = rng.standard_normal(size).astype(np.float32)
+        y, i = one.run(None, {"x": x})
+        order = np.argsort(-x, kind="stable")[: (x > 0).sum()]
+        np.testing.assert_array_equal(i, order)
+        np.testing.assert_array_equal(y, -x[order])

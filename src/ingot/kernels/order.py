@@ -9,6 +9,7 @@ it is equal and its place is lower. So one comparison of words decides, and no t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,7 @@ def _topk(
     grid: Grid,
     largest: bool,
     along: bool,
+    late: bool,
     lanes: int,
 ) -> None:
     """A heap of the best so far; a vector is looked at element by element only where one is better than its
@@ -126,7 +128,8 @@ def _topk(
     """
     element, type_, bits = memory_element(dtype), word_type(dtype), key_bits(dtype)
     rows = Rows(k, grid, [element, element, I64])
-    length, count = k.arg("length"), k.arg("count")
+    length = k.arg("length")
+    count = _within(k, k.load(k.pointer("count"), I64), length) if late else k.arg("count")
     step: Int = 1 if along else k.arg("step")
     values_step, places_step = k.arg("values_step"), k.arg("places_step")
     heap = k.scratch
@@ -181,16 +184,48 @@ def _topk(
 
     with rows.each() as (pointers, n), k.loop(0, n) as column:
         steps = zip(pointers, rows.steps, rows.elements, strict=True)
-        row(*(k.at(p, k.mul(column, s), e) for p, s, e in steps))
+        begins = [k.at(p, k.mul(column, s), e) for p, s, e in steps]
+        if late:
+            with k.when(k.compare(">", count, 0)):
+                row(*begins)
+        else:
+            row(*begins)
+
+
+def _within(k: Builder, asked: Value, length: Value) -> Value:
+    """A count that is no longer than a row."""
+    return k.max(k.min(asked, length), 0)
+
+
+@kernel("asked", "values", "places", "outer", "length", "inner", "count", "error")
+def _close_up(k: Builder, *, size: int) -> None:
+    """What was found of each row, right behind what was found of the row before it; how much that is."""
+    length, inner, asked = k.arg("length"), k.arg("inner"), k.load(k.pointer("asked"), I64)
+    with k.loop(k.begin, k.end):
+        count = _within(k, asked, length)
+        k.store(count, k.pointer("count"))
+        with k.when(k.compare("!=", count, asked)):
+            k.store(I64(1), k.pointer("error"))
+        found, whole = k.mul(count, inner), k.mul(length, inner)
+        for name, element in (("values", ir.IntType(8 * size)), ("places", I64)):
+            memory = k.pointer(name)
+            with k.loop(1, k.arg("outer")) as row:
+                begin, end = (
+                    k.at(memory, k.mul(row, whole), element),
+                    k.at(memory, k.mul(row, found), element),
+                )
+                with k.loop(0, found) as i:  # from the front: it is written where it was read already
+                    k.store(k.load(begin, element, i), end, i)
 
 
 def topk(
-    x: View, k: int, axis: int, values: View, places: View, machine: Machine, *, largest: bool = True
+    x: View, k: int | View, axis: int, values: View, places: View, machine: Machine, *, largest: bool = True
 ) -> Call:
     """ONNX TopK: the k largest (or smallest) of x along `axis` (not negative), the first of them first.
 
-    values: x's dtype; places: int64; both with k in the place of the axis. Of equals, the one with the lower
-    place comes first; NaN counts as the largest.
+    values: x's dtype; places: int64; both with k in the place of the axis. k: where it lies (an int64), for
+    results as long as x, of which the first k are written; it counts as one from 0 to that. Of equals, the
+    one with the lower place comes first; NaN counts as the largest.
     """
     length = x.shape[axis]
     if length >= 2**31:
@@ -202,7 +237,8 @@ def topk(
 
     source, targets = without(x), [without(values), without(places)]
     lanes = machine.vector_bytes // max(4, x.dtype.itemsize)
-    walk = plan(targets, [source], source.shape, 1, 2 * length + 64 * k)
+    most = k if isinstance(k, int) else length
+    walk = plan(targets, [source], source.shape, 1, 2 * length + 64 * most)
     dtype = x.dtype.name
     return Call(
         _topk(
@@ -211,16 +247,45 @@ def topk(
             grid=walk.grid,
             largest=largest,
             along=x.strides[axis] == 1 or length == 1,
+            late=not isinstance(k, int),
             lanes=lanes,
         ),
         [length, x.strides[axis], k, values.strides[axis], places.strides[axis], *walk.args],
-        tiles=walk.tiles if k else 0,
-        reads=[x],
+        tiles=walk.tiles if most else 0,
+        reads=[x] if isinstance(k, int) else [x, k],
         writes=[values, places],
-        scratch=k * key_bits(dtype) // 4,
+        scratch=most * key_bits(dtype) // 4,
         flops=x.size * 2 + values.size * 40,
         label="TopK",
     )
 
 
-__all__ = ["evaluate_topk", "key_bits", "key_of", "place_of", "topk", "word_of", "word_type"]
+def topk_counted(
+    x: View,
+    k: View,
+    axis: int,
+    values: View,
+    places: View,
+    count: View,
+    error: View,
+    machine: Machine,
+    *,
+    largest: bool,
+) -> list[Call]:
+    """The same for a k that only the run knows: results lie in the front of memory for all of x, as if it had
+    been known. count: an int64 that becomes k, error: one that becomes 1 where k is no such number.
+    """
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    size, length = values.dtype.itemsize, x.shape[axis]
+    close = Call(
+        _close_up(size=size),
+        [k, values, places, outer, length, inner, count, error],
+        1,
+        [k, values, places],
+        [values, places, count, error],
+        label="TopK",
+    )
+    return [topk(x, k, axis, values, places, machine, largest=largest), close]
+
+
+__all__ = ["evaluate_topk", "key_bits", "key_of", "place_of", "topk", "topk_counted", "word_of", "word_type"]

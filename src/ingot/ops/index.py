@@ -17,11 +17,12 @@ from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
 from ingot.kernels.expression import supports
 from ingot.kernels.gather import Combine, gather, gather_elements, gather_nd, scatter_elements, scatter_nd
-from ingot.kernels.order import topk
+from ingot.kernels.order import topk, topk_counted
 from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import (
     Array,
+    Bound,
     Facts,
     Op,
     Outputs,
@@ -40,6 +41,9 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
+
+#: Of a TopK whose k only the run knows: its heap may take all of a row.
+_LONGEST_ROW = 1 << 16
 
 
 def _optional_ints(
@@ -533,6 +537,17 @@ class TopK(Op):
         outputs: list[Facts | None] = [Facts(x.dtype, shape), Facts(INT64, shape)]
         return outputs[: len(node.outputs)]
 
+    def bound(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Bound | None] | None:
+        """All of them, for rows whose order fits into a thread's scratch memory."""
+        x, k = need(node, inputs, 0), need(node, inputs, 1)
+        axis = normal_axis(node, attr_int(node, "axis", -1), len(x.shape))
+        if x.dtype.name not in (*FLOATS, *INTEGERS) or not 0 < x.shape[axis] <= _LONGEST_ROW:
+            return None
+        if k.dtype != INT64 or math.prod(k.shape) != 1:
+            return None
+        bounds: list[Bound | None] = [Bound(x.dtype, x.shape, axis), Bound(INT64, x.shape, axis)]
+        return bounds[: len(node.outputs)]
+
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A stable sort; NaN counts as the largest."""
         x, k = present(inputs, 0), int(present(inputs, 1).reshape(()))
@@ -560,6 +575,19 @@ class TopK(Op):
             for i, dtype in enumerate((facts.dtype, INT64))
         )
         largest = bool(attr_int(node, "largest", 1))
+        k = node.inputs[1]
+        if k is not None and not plan.facts(k).is_known:
+            error = plan.check(
+                f"{label(node)}: k is negative, or more than the dimension's {shape[axis]} elements. "
+                "Check what makes it."
+            )
+            where = plan.plain(k)
+            plan.emit(
+                topk_counted(
+                    view, where, axis, values, places, plan.count, error, plan.machine, largest=largest
+                )
+            )
+            return True
         plan.emit(topk(view, shape[axis], axis, values, places, plan.machine, largest=largest))
         return True
 
