@@ -263,3 +263,24 @@ def test_k_computed_from_data() -> None:
         order = np.argsort(-x, kind="stable")[: (x > 0).sum()]
         np.testing.assert_array_equal(i, order)
         np.testing.assert_array_equal(y, -x[order])
+
+
+def test_branches_that_begin_with_what_ends_a_stage() -> None:
+    text = """g (float[n] x) => (int64[a, b] y) <float zero = {0.0}, int64[2] one = {1, -1}> {
+        total = ReduceSum<keepdims = 0>(x)
+        above = Greater(total, zero)
+        y = If(above) <
+            then_branch = t () => (int64[a, b] p) { p = NonZero(x) },
+            else_branch = e () => (int64[a, b] q) {
+                values, places = Unique(x)
+                q = Reshape(places, one)
+            }
+        >
+    }"""
+    one, rng = session(text), np.random.default_rng(7)
+    for _ in range(12):
+        x = rng.integers(-2, 3, 6).astype(np.float32)
+        (y,) = one.run(None, {"x": x})
+        wanted = np.flatnonzero(x) if x.sum() > 0 else np.unique(x, return_index=True)[1]
+        np.testing.assert_array_equal(y, wanted[None])
+    assert all(stage.contents is None or stage.contents.is_open for stage in first_stages(one))

@@ -393,7 +393,8 @@ class Driver:
         stage = self._stage(
             before.next, start, values, arrays, before.known, index, last_use, contents, before.depth + 1
         )
-        if not stage.is_last and stage.stop == start:
+        is_stuck = not stage.is_last and stage.stop == start and stage.index is index and not stage.bounds
+        if is_stuck:
             contents.close()
             return None
         return stage
