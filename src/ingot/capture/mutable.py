@@ -79,17 +79,25 @@ Look = Callable[[Any], Any]
 Put = Callable[[Any, Any], object]
 
 
+def _fill_ordered(x: Any, contents: dict[Any, Any]) -> None:
+    for key, value in contents.items():  # its own update calls what a class makes of it
+        OrderedDict.__setitem__(x, key, value)
+
+
+_FILLS: dict[Any, Callable[[Any, Any], None]] = {
+    list: list.extend,
+    deque: deque.extend,
+    set: set.update,
+    OrderedDict: _fill_ordered,
+    dict: dict.update,
+}
+
+
 def refill(x: Any, contents: Any) -> None:
     """Make a list, deque, set or dict hold this, whatever its own class makes of that."""
-    kind: Any = next(k for k in (list, deque, set, OrderedDict, dict) if isinstance(x, k))
+    kind = next(k for k in _FILLS if isinstance(x, k))
     kind.clear(x)
-    if kind in (list, deque):
-        kind.extend(x, contents)
-    elif kind in (set, dict):
-        kind.update(x, contents)
-    else:  # whose own update calls what a class makes of it
-        for key, value in contents.items():
-            kind.__setitem__(x, key, value)
+    _FILLS[kind](x, contents)
 
 
 def _put_array(x: Any, data: Any) -> None:
