@@ -132,7 +132,7 @@ class Holder(torch.nn.Module):
             _changed(self)
         elif x.sum() > 0:
             _changed(self)
-            raise_on = torch.linalg.lobpcg(x @ x.T)[0]  # no ONNX operator
+            raise_on = torch.lobpcg(x @ x.T)[0]  # no ONNX operator
             return x + raise_on.sum()
         return x * 2
 
