@@ -97,8 +97,8 @@ def export(
         args: the positional arguments of one call: tensors, NumPy arrays, `ingot.Input` specs, or lists,
             tuples, dicts, dataclasses and plain objects of them: a key-value cache's tensors are inputs, and
             what the call leaves in it are outputs `next.NAME`. Anything else is kept at its value and
-            recorded as an assumption. Nothing, where the model's annotations or an exported program say
-            what it takes.
+            recorded as an assumption. Nothing, where an exported program or the model's annotations say
+            what it takes: `Annotated[Tensor, ingot.Input(…)]` is an input, with a default or without.
         f: where to save the model; nowhere if None.
         kwargs: the keyword arguments of that call.
         input_names, output_names: names instead of those derived from arguments and outputs; may be shorter.

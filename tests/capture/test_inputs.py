@@ -101,6 +101,33 @@ def test_annotations_that_are_objects() -> None:
     assert (x.dtype, list(x.shape), y.dtype, list(y.shape)) == ("int32", [5], "float16", ["n", 4])
 
 
+Rows = Annotated[T, ingot.Input("float32", ["b", 3])]
+Number = Annotated[int, ingot.Input("int64", [])]
+
+
+def with_defaults(x: Rows, k: int = 3, y: Rows | None = None, n: Number = 2, *, z: Rows | None = None) -> T:
+    """Arguments that have both an annotation and a default, by aliases of the module."""
+    assert y is not None and z is not None, "what is annotated is an input, whatever its default"
+    return x * k * n + y + z
+
+
+def test_what_is_annotated_is_an_input_with_a_default_or_without() -> None:
+    """Its default is the example of a number; a default without an annotation is recorded as fixed."""
+    program = ingot.export(with_defaults)
+    assert dims(program) == {"x": ["b", 3], "y": ["b", 3], "n": [], "z": ["b", 3]}
+    assert [str(a) for a in program.assumptions] == ["argument 'k' is 3 (argument, fixed; k)"]
+    _, keywords = annotated_inputs(with_defaults)
+    assert keywords["n"].example == 2
+    x, y, z = torch.randn(3, 2, 3)
+    got = program(x, y=y, n=5, z=z)
+    np.testing.assert_allclose(got, with_defaults(x, 3, y, 5, z=z), rtol=1e-6)
+
+    def last(x: Rows, n: Number, /) -> T:  # a number without a default is one all the same
+        return x * n if n > 3 else x - n
+
+    assert ingot.export(last).arguments.numbers == [None, int]
+
+
 def test_annotations_that_say_too_little() -> None:
     """Some annotated and some not; a varying number of axes."""
 

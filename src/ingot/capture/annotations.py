@@ -9,13 +9,16 @@ jaxtyping need not be installed: where an annotation is text, its text is read.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
+from inspect import Parameter
 from typing import Any
 
-from ingot.capture.signature import Input
+from ingot.capture.signature import Count, Input
 from ingot.errors import ExportError
 
 # jaxtyping's names; those of several dtypes stand for torch's default of the kind.
@@ -29,10 +32,11 @@ _DTYPES = {
 _UNIONS = (typing.Union, types.UnionType)
 
 
-def annotated_inputs(model: Any) -> tuple[tuple[Input, ...], dict[str, Input]]:
-    """The positional and keyword arguments of a call, an Input for each parameter without a default.
+def annotated_inputs(model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments of a call: an Input for each parameter whose annotation has one,
+    with a default or without; other numbers and words that are defaults as they are, to be recorded as fixed.
 
-    Both are empty where no parameter is annotated.
+    Both are empty where no parameter is so annotated.
 
     Raises:
         ExportError: some parameters say what they are and others do not, or a shape cannot be read.
@@ -42,32 +46,56 @@ def annotated_inputs(model: Any) -> tuple[tuple[Input, ...], dict[str, Input]]:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return (), {}
-    parameter = inspect.Parameter
-    kinds = (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    wanted = [p for p in signature.parameters.values() if p.default is p.empty and p.kind in kinds]
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    parameters = [p for p in signature.parameters.values() if p.kind in kinds]
     names = getattr(inspect.unwrap(function), "__globals__", {})
-    found = {p.name: spec for p in wanted if (spec := _spec(p.annotation, names, p.name)) is not None}
-    missing = [p.name for p in wanted if p.name not in found]
+    found = {p.name: spec for p in parameters if (spec := _spec(p.annotation, names, p.name)) is not None}
+    missing = [p.name for p in parameters if p.default is Parameter.empty and p.name not in found]
     if found and missing:
         raise ExportError(
             f"the arguments {missing} have no shape in their annotations. Annotate them as the others, "
             'Annotated[Tensor, ingot.Input("float32", ["batch", 8])] for example, or pass args.'
         )
-    if not found:
-        return (), {}
-    by_name = {p.name for p in wanted if p.kind is parameter.KEYWORD_ONLY}
-    return (
-        tuple(found[p.name] for p in wanted if p.name not in by_name),
-        {name: found[name] for name in by_name},
-    )
+    return _call(parameters, found) if found else ((), {})
+
+
+def _call(parameters: list[Parameter], found: Mapping[str, Input]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the call: by position up to the first that keeps its default, the others by name."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    gap = False
+    for p in parameters:
+        spec = found.get(p.name)
+        if p.kind is Parameter.POSITIONAL_ONLY:
+            args.append(p.default if spec is None else _beginning(spec, p.default))
+            continue
+        gap |= spec is None or p.kind is Parameter.KEYWORD_ONLY
+        if spec is not None and not gap:
+            args.append(_beginning(spec, p.default))
+        elif spec is not None:
+            kwargs[p.name] = _beginning(spec, p.default)
+        elif isinstance(p.default, (bool, int, float, str)):
+            kwargs[p.name] = p.default
+    return tuple(args), kwargs
+
+
+def _beginning(spec: Input, default: Any) -> Input:
+    """The Input of a number with the parameter's default as its example, if it has none of its own."""
+    if spec.example is None and not len(spec.shape) and isinstance(default, (bool, int, float)):
+        return replace(spec, example=default)
+    return spec
 
 
 def _spec(annotation: Any, names: Mapping[str, Any], parameter: str) -> Input | None:
     if isinstance(annotation, str):
         return _from_text(annotation, names, parameter)
     if typing.get_origin(annotation) is typing.Annotated:
-        inputs = [m for m in annotation.__metadata__ if isinstance(m, Input)]
-        return inputs[0] if inputs else _spec(typing.get_args(annotation)[0], names, parameter)
+        of = typing.get_args(annotation)[0]
+        spec = next((m for m in annotation.__metadata__ if isinstance(m, Input)), None)
+        if spec is None:
+            return _spec(of, names, parameter)
+        kinds = [k for k in (bool, int, float) if of in (k, k | None)]
+        return Count(spec.dtype, [], spec.example, kinds[0]) if kinds and not len(spec.shape) else spec
     if typing.get_origin(annotation) in _UNIONS:
         parts = [_spec(part, names, parameter) for part in typing.get_args(annotation)]
         return next((part for part in parts if part is not None), None)
@@ -85,6 +113,12 @@ def _from_text(text: str, names: Mapping[str, Any], parameter: str) -> Input | N
     except SyntaxError:
         return None
     for part in _alternatives(node):
+        if isinstance(part, (ast.Name, ast.Attribute)):  # an alias, of what a module says once
+            with contextlib.suppress(NameError, AttributeError):
+                made = eval(ast.unparse(part), dict(names))
+                if not isinstance(made, str) and (spec := _spec(made, names, parameter)) is not None:
+                    return spec
+            continue
         if not isinstance(part, ast.Subscript) or not isinstance(part.slice, ast.Tuple):
             continue
         kind = _last_name(part.value)

@@ -64,11 +64,16 @@ class Input:
                 f"shape is {self.shape!r}; wanted a list of sizes and names, as in "
                 'Input("float32", ["batch", 3]).'
             )
+        object.__setattr__(
+            self, "shape", tuple(self.shape)
+        )  # so that `Annotated[Tensor, Input(…)] | None` is
 
 
 @dataclasses.dataclass(frozen=True)
 class Count(Input):
-    """A number in an object among the arguments that the call changes: an input, as a tensor there is."""
+    """A Python number that is an input: one so annotated, or in an object among the arguments that the call
+    changes.
+    """
 
     kind: type = int
 
