@@ -482,6 +482,44 @@ def test_a_dict_with_keys_of_its_own_is_looked_at_as_it_is() -> None:
     np.testing.assert_array_equal(ingot.export(scaled, (torch.ones(3),))(torch.ones(3)), np.ones(3))
 
 
+class Slotted:
+    """A list, in an object without a dict."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self) -> None:
+        self.rows: list[T] = []
+
+
+class InSlots(nn.Module):
+    """Adds up in a list's element, or makes the list longer."""
+
+    def __init__(self, grows: bool) -> None:
+        super().__init__()
+        self.grows, self.held = grows, Slotted()
+        self.held.rows.append(torch.zeros(3))
+
+    def forward(self, x: T) -> T:
+        if self.grows:
+            self.held.rows.append(x)
+            return x * len(self.held.rows)
+        self.held.rows[0] = self.held.rows[0] + x
+        return self.held.rows[0] * 1
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_list_in_a_slot_is_state(grows: bool) -> None:
+    model = InSlots(grows)
+    with pytest.raises(ExportError, match=r"held\.rows"):
+        ingot.export(model, (torch.ones(3),))
+    assert len(model.held.rows) == 1 and type(model.held.rows[0]) is torch.Tensor
+    assert model.held.rows[0].tolist() == [0, 0, 0]
+    if not grows:
+        session = ingot.Stateful(ingot.export(model, (torch.ones(3),), state="inputs"))
+        totals = [session.run(None, {"x": np.ones(3, np.float32)})[0][0] for _ in range(3)]
+        assert totals == [1, 2, 3]
+
+
 def test_what_runs_the_tests_is_no_part_of_a_model() -> None:
     """pytest writes itself into every assert of a test file; from there it knows all tests."""
 

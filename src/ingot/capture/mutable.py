@@ -174,6 +174,12 @@ def _slots(kind: type) -> tuple[str, ...]:
     return tuple(names)
 
 
+def slots_of(x: Any) -> dict[str, Any]:
+    """What an object of the user's holds in slots, by the name of the attribute."""
+    names = _slots(type(x)) if is_plain(type(x)) else ()
+    return _slot_values(x, names).data
+
+
 def _mangled(cls: type, name: str) -> str:
     """A private name as the class's code has it."""
     private = name.startswith("__") and not name.endswith("__")

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import torch
 
-from ingot.capture.mutable import Contents, contents_of, put_back, refill
+from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
 from ingot.capture.objects import LIBRARIES, attributes
 from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
 from ingot.capture.scripts import Scripts
@@ -119,14 +119,18 @@ class Place:
             parent.set(type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts))
         elif isinstance(container, (dict, *_LISTS)):
             container[last] = value
-        else:
+        elif hasattr(container, "__dict__"):
             vars(container)[last] = value
+        else:
+            object.__setattr__(container, last, value)
 
 
 def _step(container: Any, key: Any) -> Any:
     if isinstance(container, dict):
         return dict.__getitem__(container, key)
-    return container[key] if isinstance(container, (tuple, *_LISTS)) else vars(container)[key]
+    if isinstance(container, (tuple, *_LISTS)):
+        return container[key]
+    return vars(container)[key] if hasattr(container, "__dict__") else getattr(container, key)
 
 
 def _stored(x: dict[Any, Any]) -> list[tuple[Any, Any]]:
@@ -225,6 +229,13 @@ class Snapshot:
                 if contents is not None and self._meet is not None:
                     self._saved.append((value, contents))
                 found[label], places[label] = value if contents is None else contents, place
+            held = {} if type(value) in _WHOLE or id(value) in self._seen else slots_of(value)
+            if held:
+                self._seen.add(id(value))
+            for key, part in held.items():  # the slots themselves are looked at above
+                if _parts(part) is not None or slots_of(part):
+                    inner = Place(place.root, place.key, (*place.path, key))
+                    self._visit(f"{label}.{key}", inner, part, found, places)
             return
         if id(value) in self._seen:
             return
