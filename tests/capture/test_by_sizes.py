@@ -201,3 +201,45 @@ def test_sizes_that_torch_counts_with_are_fixed() -> None:
     program = ingot.export(lambda x: torch.linalg.cond(x @ x.T + torch.eye(x.shape[0]), 1), (R(4, 6),))
     fixed = [str(a) for a in program.assumptions if a.kind == "narrowed"]
     assert any("is 4" in f for f in fixed), "torch counts the rows of the matrix in C++"
+
+
+def distances(x: T) -> T:
+    return torch.cdist(x, x)
+
+
+@pytest.mark.parametrize("source", ["function", "script", "trace", "program"])
+def test_distances_of_many_rows_are_as_exact_as_those_of_few(source: str) -> None:
+    """For more than 25 rows torch takes them from squares and products, of which nothing is left between
+    near rows far from 0; the example's way of its own is not every size's.
+    """
+    x = torch.rand(32, 3, generator=torch.Generator().manual_seed(0)) + 100
+    given: dict[str, Callable[[], Any]] = {
+        "function": lambda: distances,
+        "script": lambda: torch.jit.script(distances),
+        "trace": lambda: torch.jit.trace(distances, (x,)),
+        "program": lambda: torch.export.export(Distances(), (x,)),
+    }
+    program = ingot.export(given[source](), (x,))
+    assert program.verification is not None
+    said = program.verification.unverified
+    assert any("digits" in line for line in said), f"nothing is said of the digits that torch loses: {said}"
+    exact = torch.cdist(x.double(), x.double()).numpy()
+    np.testing.assert_allclose(np.asarray(program(x)), exact, rtol=1e-5)
+
+
+class Distances(torch.nn.Module):
+    def forward(self, x: T) -> T:
+        return distances(x)
+
+
+def test_distances_by_a_product_that_the_caller_asks_for_are_one() -> None:
+    mode = "use_mm_for_euclid_dist"
+    program = ingot.export(lambda x: torch.cdist(x, x, compute_mode=mode), (R(8, 3),))
+    assert "MatMul" in [n.op_type for n in program.model.graph]
+
+
+def test_verification_still_sees_a_mistake_beside_distances() -> None:
+    x = torch.rand(32, 3, generator=torch.Generator().manual_seed(0)) + 100
+    program = ingot.export(distances, (x,))
+    with pytest.raises(ingot.VerificationError, match="differs from the module by"):
+        ingot.verify(program, lambda x: torch.cdist(x, x) * 1.001)

@@ -213,17 +213,12 @@ def diff(
     return x
 
 
-@instead(_VF.cdist)
+@instead(_VF.cdist, torch.ops.aten.cdist.default, torch.ops.aten.cdist)
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
-    """Distances of rows; for p = 2 by a matrix product where torch does so for the example's sizes. Both ways
-    give the same.
+    """Distances of rows from their differences, unless a matrix product is asked for: torch takes that for
+    more than 25 rows, and loses digits where rows are near to each other.
     """
-    if compute_mode is None:
-        compute_mode = 1 if max(hint(x.shape[-2]) for x in (x1, x2)) > _FEW_ROWS else 2
-    return _VF.cdist(x1, x2, p, compute_mode)
-
-
-_FEW_ROWS = 25
+    return _VF.cdist(x1, x2, p, 2 if compute_mode is None or compute_mode == 0 else compute_mode)
 
 
 @instead(_nn.pad)

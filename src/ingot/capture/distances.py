@@ -1,0 +1,38 @@
+"""Distances of rows as an exported model has them, from their differences.
+
+For more than 25 rows torch takes them from |a|² - 2ab + |b|², of which little is left where rows are near to
+each other or far from 0.
+"""
+
+# torch's modes are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ingot.capture.where import source_line
+
+aten = torch.ops.aten
+_FROM_DIFFERENCES = 2  # `compute_mode` of torch's
+
+
+class FromDifferences(TorchDispatchMode):
+    """While entered, torch takes distances of however many rows as it does those of a few.
+
+    `lines` has the model's lines where it would not have.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not aten._euclidean_dist.default:
+            return func(*args, **(kwargs or {}))
+        self.lines[f"cdist at {source_line()}"] = None
+        return aten._cdist_forward.default(*args, 2.0, _FROM_DIFFERENCES)
