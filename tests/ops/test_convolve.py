@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+import ingot
 from tests.ops.native import native
 from tests.ops.test_native import values
 
@@ -27,7 +29,7 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 3, 5, 6, 7), (5, 3, 1, 3, 3), {"pads": [0, 1, 1, 0, 1, 1]}),
     ((1, 2, 3, 4, 4), (3, 2, 2, 3, 3), {"pads": [3, 1, 1, 3, 1, 1]}),  # planes that no filter reaches
     ((1, 1, 2, 3, 4, 5), (2, 1, 2, 2, 2, 2), {}),
-    ((1, 3, 0, 5, 5), (4, 3, 1, 3, 3), {}),
+    ((1, 3, 0, 5, 5), (4, 3, 1, 3, 3), {"pads": [1, 0, 0, 0, 0, 0]}),
     ((0, 3, 9, 9), (4, 3, 3, 3), {}),
 ]
 CHANGED = {"float64": 1e-12, "float32": 3e-6, "float16": 2e-3, "bfloat16": 2e-2}
@@ -73,3 +75,39 @@ def test_conv_transpose(dtype: str, case: int) -> None:
     bias = values(weights[1] * attributes.get("group", 1), dtype=dtype, seed=2)
     for fed in ((0,), (0, 1)):
         native("ConvTranspose", [x, w, bias], fed=fed, tolerance=CHANGED[dtype], **attributes)
+
+
+#: x, weights or kernel, attributes: spatial sizes of nothing that leave no position, or one of padding alone.
+NOTHING: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ("Conv", (1, 1, 0), (1, 1, 8), {"strides": [4], "pads": [2, 2]}),
+    ("Conv", (1, 1, 0), (1, 1, 1), {}),
+    ("Conv", (1, 1, 0), (1, 1, 3), {"auto_pad": "SAME_UPPER"}),
+    ("Conv", (1, 1, 0, 4), (1, 1, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ("ConvTranspose", (1, 1, 0), (1, 1, 3), {"pads": [1, 1]}),
+    ("ConvTranspose", (1, 1, 0), (1, 1, 1), {}),
+    ("MaxPool", (1, 1, 0, 4), (3, 3), {"pads": [1, 1, 1, 1]}),
+    ("MaxPool", (1, 1, 0), (2,), {"pads": [1, 1]}),
+    ("AveragePool", (1, 1, 0), (2,), {"pads": [1, 1]}),
+    ("AveragePool", (0, 1, 0), (1,), {}),
+]
+
+
+@pytest.mark.parametrize(("op", "shape", "kernel", "attributes"), NOTHING)
+def test_a_window_over_nothing_is_refused(
+    op: str, shape: tuple[int, ...], kernel: tuple[int, ...], attributes: dict[str, Any]
+) -> None:
+    """As PyTorch and ONNX Runtime do; what is right for other sizes of the model would not be noticed."""
+    inputs, more = [np.ones(shape, np.float32)], attributes
+    if "Pool" in op:
+        more = {**attributes, "kernel_shape": list(kernel)}
+    else:
+        inputs.append(np.ones(kernel, np.float32))
+    with pytest.raises(ingot.ShapeError, match=r"fit|leave nothing|no positions"):
+        native(op, inputs, fed=(0,), **more)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("shape", [(0, 2, 5), (2, 0, 5)])
+def test_a_pool_of_no_images_or_channels(op: str, shape: tuple[int, ...]) -> None:
+    (made,) = native(op, [np.ones(shape, np.float32)], kernel_shape=[3])
+    assert made.shape == (*shape[:2], 3)

@@ -51,6 +51,8 @@ class Pool(Op):
                 f"the input {show(x)} and kernel_shape {show(kernel)} do not belong together",
                 "Use [N, C, …].",
             )
+        if 0 in x[2:]:  # a window of padding alone has no largest number, and no mean
+            raise shape_error(node, f"a pool of {show(x)}, which has no positions", "Use a larger input.")
         return Window.of(node, x[2:], kernel)
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:

@@ -65,8 +65,6 @@ class Window:
             extra = reach - x.shape[2 + i] - self.before[i]
             widths.append((max(self.before[i], 0), max(extra, 0)))
             crop.append(slice(max(-self.before[i], 0), None))
-        if 0 in self.output:
-            return np.empty((*x.shape[:2], *self.output, *self.kernel), x.dtype)
         padded = np.pad(x[tuple(crop)], widths, constant_values=fill)
         view = np.lib.stride_tricks.sliding_window_view(padded, extents, tuple(range(2, 2 + rank)))
         positions = [slice(0, (o - 1) * s + 1, s) for o, s in zip(self.output, self.strides, strict=True)]
@@ -114,7 +112,7 @@ def _fit(
             if ceil and (count - 1) * s >= n + b:
                 count -= 1
             output.append(count)
-    if any(n < 0 for n in output) or (all(n > 0 for n in sizes) and any(n < 1 for n in output)):
+    if any(n < 1 for n in output):  # of nothing too, as PyTorch and ONNX Runtime have it
         found = f"a window of {show(extents)} does not fit into {show(sizes)} padded by"
         return f"{found} {show((*before, *after))}", "Use a larger input, more padding, or a smaller kernel."
     return Window(kernel, strides, dilations, tuple(before), tuple(after), tuple(output))
