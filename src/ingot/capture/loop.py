@@ -27,7 +27,7 @@ from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
 from ingot.capture.options import Options
 from ingot.capture.path import assuming
 from ingot.capture.request import ACTIVE
-from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
+from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each
 from ingot.capture.structure import alike, parts_of, rebuilt, settled
@@ -455,6 +455,10 @@ class Loop:
                 if options is not None and (start is not UNBOUND or len(options.values) > 1):
                     return options
             if (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
+                raise Peel
+            if (
+                is_own(start) and kind_of(now) is not None and not self.peeled
+            ):  # a member that becomes a number
                 raise Peel
             if (
                 kind_of(start) is not torch.Tensor

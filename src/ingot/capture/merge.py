@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe, Undecided
 from ingot.capture.lists import Many, Perhaps, TracedList
 from ingot.capture.request import ACTIVE
-from ingot.capture.scalars import DTYPE, Symbolic, kind_of, kinds_of, number
+from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.sizes import OneOf
@@ -190,7 +191,7 @@ class Merger:
             return rebuilt(a, [self.merge(*v) for v in zip(parts, parts_of(b) or [], held, strict=True)])
         if callable(a) and callable(b):
             return Choice(self.condition, self._words(a, b))
-        if is_plain(a) and is_plain(b) and not self.numbers_follow():
+        if self._are_plain(a, b) and not self.numbers_follow():
             self._require_lasting(a, b)
             return chosen(self.condition, *self._words(a, b))
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
@@ -208,6 +209,13 @@ class Merger:
         else:
             parts = self._one_sided(a, UNBOUND), self._words(None, b)[1]
         return Made(parts, lambda then, other: chosen(self.condition, then, other))
+
+    def _are_plain(self, a: Any, b: Any) -> bool:
+        """Whether both are plain values, or one is and counts as a number as the other does."""
+        if is_plain(a) and is_plain(b):
+            return True
+        word, rest = (a, b) if is_plain(a) else (b, a)
+        return type(rest) in DTYPE and all(is_own(v) or type(v) in DTYPE for v in leaves_of(word))
 
     def _require_lasting(self, *words: Any) -> None:
         """Raises Unmergeable where the side of a branch has made a container that a condition chooses."""
@@ -494,7 +502,7 @@ class Merger:
         elif isinstance(x, Symbolic):
             found = side.values.get(self.g.env.expr(x))
         else:
-            return self.g.const(x, DTYPE[type(x)])
+            return self.g.const(x, DTYPE[counts_as(x) or int])
         if found is None:
             with self.g.graph.writing(side.scope.body):
                 found = self.g.val(x)
@@ -585,7 +593,7 @@ def _taken_apart(x: Any) -> bool:
     """Whether a value is made of tensors, numbers and what any side may have, such as strings."""
     parts = parts_of(x)
     if parts is None or isinstance(x, Word):
-        return kind_of(x) is not None or isinstance(x, (str, type(None), Word))
+        return kind_of(x) is not None or x is None or is_plain(x)
     return all(map(_taken_apart, parts))
 
 
@@ -593,6 +601,8 @@ def describe(x: Any) -> str:
     """A value in a message."""
     if isinstance(x, torch.Tensor):
         return f"a {str(x.dtype).removeprefix('torch.')} tensor of {x.dim()} dimensions"
+    if isinstance(x, enum.Enum):
+        return str(x) if type(x).__str__ is enum.Enum.__str__ else f"{type(x).__name__}.{x.name}"
     kind = kind_of(x)
     if kind is not None:
         return f"{'an' if kind is int else 'a'} {kind.__name__}"

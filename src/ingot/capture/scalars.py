@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 import sympy
 import torch
@@ -25,8 +26,18 @@ Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
 DTYPE: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
+def is_own(value: Any) -> bool:
+    """Whether a number is of a class of its own, a member of an enum, say: more than what it counts for."""
+    return isinstance(value, (int, float, np.generic)) and type(value) not in (*DTYPE, np.float64)
+
+
 def kind_of(value: Any) -> type | None:
-    """bool, int, float or torch.Tensor; None for anything else."""
+    """bool, int, float or torch.Tensor; None for anything else, such as numbers of a class of their own."""
+    return None if is_own(value) else counts_as(value)
+
+
+def counts_as(value: Any) -> type | None:
+    """bool, int, float or torch.Tensor, as which a value is counted with; None for anything else."""
     if isinstance(value, (bool, torch.SymBool)):
         return bool
     if isinstance(value, (int, torch.SymInt)):
@@ -83,7 +94,7 @@ def of_truth(g: Recorder, condition: torch.SymBool) -> Any:
 
 def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A Python or symbolic number as a tensor without dimensions; of its kind's dtype if none is given."""
-    kind = kind_of(value)
+    kind = counts_as(value)
     assert kind is not None, "callers pass numbers"
     if dtype is None:
         require_kind(g, value, "the dtype of a tensor")

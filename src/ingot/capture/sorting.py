@@ -14,7 +14,7 @@ import torch
 from ingot.capture import checks
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
-from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of
+from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_data, kind_of
 from ingot.capture.standins import STANDINS, list_, rows_of, tensor_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _columns(keys: TracedList | list[Any]) -> list[torch.Tensor]:
     if all(isinstance(k, str) for k in parts):
         ranks = {word: n for n, word in enumerate(sorted(set(parts)))}
         return [torch.tensor([ranks[k] for k in parts])]
-    if any(kind_of(k) is None or (isinstance(k, torch.Tensor) and k.numel() != 1) for k in parts):
+    if any(counts_as(k) is None or (isinstance(k, torch.Tensor) and k.numel() != 1) for k in parts):
         cannot_wait("sorts by keys that are no numbers, where data decides some of them")
     return [tensor_of([k.reshape(()) if isinstance(k, torch.Tensor) else k for k in parts], wide(parts))]
 
@@ -93,7 +93,7 @@ def wide(values: Sequence[Any]) -> torch.dtype | None:
     if all(isinstance(v, torch.Tensor) for v in values):
         return None
     floats = any(
-        kind_of(v) is float or (isinstance(v, torch.Tensor) and v.is_floating_point()) for v in values
+        counts_as(v) is float or (isinstance(v, torch.Tensor) and v.is_floating_point()) for v in values
     )
     return torch.float64 if floats else torch.int64
 

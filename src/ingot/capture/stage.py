@@ -12,6 +12,7 @@ knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a ch
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import sys
 from collections import deque
@@ -48,7 +49,7 @@ from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, re
 from ingot.capture.scope import inside
 from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
-from ingot.capture.words import Word, called, is_thing
+from ingot.capture.words import Word, called, counted, is_thing
 from ingot.errors import DataDependentError
 
 iterators.register()
@@ -519,6 +520,8 @@ class Runtime:
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
+        if ACTIVE.words and function is range:
+            args = counted(args)
         if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
             return called(partial(self.call, function), args, kwargs)
         if any(isinstance(a, Maybe) for a in (*args, *kwargs.values())) and standins.takes_none(
@@ -536,6 +539,8 @@ class Runtime:
                 args = tuple(a.listed() if isinstance(a, Yields) else a for a in args)
         if found is not None:
             return found(self, *args, **kwargs)
+        if isinstance(function, enum.EnumType) and standins.is_lookup(args, kwargs):
+            return standins.member(self, function, args[0])
         if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ == "sort":
             owner = function.__self__
             if isinstance(owner, list):
@@ -607,7 +612,7 @@ class Runtime:
         looked_up = isinstance(index, Maybe) and isinstance(container, dict) and None in container
         if isinstance(container, Word) or isinstance(index, Word) or looked_up:
             return called(self.item, (container, index), {})
-        return standins.item(self, container, index)
+        return standins.item(self, container, counted(index) if ACTIVE.words else index)
 
     def item_named(self, container: Any, make: Any, *parts: Any) -> Any:
         """`container[f"a{n}"]` or `container[str(n)]`."""

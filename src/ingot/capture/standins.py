@@ -12,11 +12,12 @@ the arguments. Every one of them is the function itself for plain values.
 from __future__ import annotations
 
 import builtins
+import enum
 import functools
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.symbolic_int import SymbolicInt
 from ingot.capture.where import source_line
+from ingot.capture.words import counted
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -526,6 +528,7 @@ def tensor_(
         rows, kind = data.rows()
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
+    data = counted(data.parts() if isinstance(data, TracedList) else data)
     if made_of_symbols(data):
         return tensor_of(data, dtype)
     if isinstance(data, (list, tuple)) and _symbolic(*data):
@@ -645,6 +648,21 @@ def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     return _looked_up(rt, pairs[:-1], index, pairs[-1][1])
 
 
+def is_lookup(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call has one argument alone, a number that only the run knows."""
+    return len(args) == 1 and not kwargs and _symbolic(args[0])
+
+
+def member(rt: Runtime, kind: enum.EnumType, value: Any) -> Any:
+    """kind(value): the member of an enum that has a value that only the run knows."""
+    missing: Any = getattr(kind, "_missing_", None)
+    if issubclass(kind, enum.Flag) or missing.__func__ is not enum.Enum._missing_.__func__:
+        what = "a number that data or a size decides, which may be more than its members"
+        cannot_wait(f"makes {kind.__name__} of {what}")
+    members: Any = list(kind)
+    return _switch(rt, {m.value: m for m in members}, _number(value))
+
+
 def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: Any) -> Any:
     """The value that stands beside a key, or else something."""
     if isinstance(key, torch.SymBool):
@@ -653,7 +671,7 @@ def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: A
             return rt.choose(key, lambda: known[True], lambda: known[False])
     found = otherwise
     for k, value in reversed(pairs):
-        if scalars.kind_of(k) is not None or isinstance(k, tuple):
+        if scalars.counts_as(k) is not None or isinstance(k, tuple):
             found = rt.choose(equal(rt, key, k), lambda v=value: v, lambda f=found: f)
     return found
 

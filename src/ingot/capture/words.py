@@ -21,10 +21,11 @@ import torch
 
 from ingot.capture.choice import Maybe, Undecided
 from ingot.capture.request import ACTIVE, cannot_wait, recorder, request
-from ingot.capture.scalars import depends_on_data
+from ingot.capture.scalars import DTYPE, counts_as, depends_on_data, is_own
 from ingot.capture.where import user_frame
 
 _PLAIN = (str, bytes, enum.Enum, torch.dtype, torch.memory_format)
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift")
 
 
 class Word(Undecided):
@@ -107,27 +108,43 @@ class Word(Undecided):
     def __len__(self) -> int:
         return len(self.ingot_now("asks for the length of a value that a condition chooses"))
 
-    def __radd__(self, other: Any) -> Any:
-        return self.ingot_either(lambda v: other + v)
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return called(func, args, kwargs or {})
 
 
 def _two(function: Callable[[Any, Any], Any]) -> Callable[[Word, Any], Any]:
     return lambda word, other: word.ingot_either(lambda v: function(v, other))
 
 
-for _name in ("add", "sub", "mul", "mod", "and", "or", "xor"):
+def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Word, Any], Any]:
+    return lambda word, other: word.ingot_either(lambda v: function(other, v))
+
+
+def _one(function: Callable[[Any], Any]) -> Callable[[Word], Any]:
+    return lambda word: word.ingot_either(function)
+
+
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Word, f"__{_name}__", _two(getattr(operator, _name)))
+for _name in ("neg", "pos", "abs", "invert"):
+    setattr(Word, f"__{_name}__", _one(getattr(operator, _name)))
+for _name in (*_ARITHMETIC, "and", "or", "xor"):
     setattr(Word, f"__{_name}__", _two(getattr(operator, f"__{_name}__")))
+    setattr(Word, f"__r{_name}__", _swapped(getattr(operator, f"__{_name}__")))
     setattr(Word, f"__i{_name}__", _two(getattr(operator, f"__i{_name}__")))  # the same thing after it
 
 
 def is_plain(x: Any) -> bool:
     """Whether a condition may choose between this and another value without being asked yet."""
-    return isinstance(x, (*_PLAIN, Word))
+    return isinstance(x, (*_PLAIN, Word)) or is_own(x)
 
 
 def is_thing(x: Any) -> bool:
     """Whether a condition chooses between containers or objects."""
-    return isinstance(x, Word) and any(is_thing(v) or not is_plain(v) for v in x.ingot_sides)
+    return isinstance(x, Word) and any(
+        is_thing(v) or not (is_plain(v) or type(v) in DTYPE) for v in x.ingot_sides
+    )
 
 
 def leaves_of(x: Any) -> list[Any]:
@@ -139,6 +156,17 @@ def chosen(condition: Any, then: Any, other: Any) -> Word:
     """One of two values."""
     ACTIVE.words = True
     return Word(condition, then, other)
+
+
+def counted(x: Any) -> Any:
+    """The number that a word of numbers is, alone or in tuples, lists and slices; else the thing itself."""
+    if isinstance(x, slice):
+        return slice(*map(counted, (x.start, x.stop, x.step)))
+    if type(x) in (tuple, list) and any(isinstance(v, (Word, slice)) for v in x):
+        return type(x)(map(counted, x))
+    if not isinstance(x, Word) or any(counts_as(v) not in DTYPE for v in leaves_of(x)):
+        return x
+    return x.ingot_either(lambda v: counts_as(v)(v))  # pyright: ignore[reportOptionalCall]  (asked above)
 
 
 def called(call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -227,6 +228,127 @@ def attribute_of_a_layer(x: T) -> T:
     return nn.functional.linear(x, (LAYERS[0] if x.sum() > 0 else LAYERS[1]).weight.detach()[:, :3])
 
 
+class Level(enum.IntEnum):
+    LOW = 0
+    MIDDLE = 1
+    HIGH = 2
+
+
+class Access(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+    RUN = 4
+
+
+class Rate(float, enum.Enum):
+    SLOW = 0.5
+    FAST = 2.0
+
+
+class Steps(int):
+    """A number of a class of its own."""
+
+    def twice(self) -> int:
+        return int(self) * 2
+
+
+@case(*SIGNS)
+def member_that_is_a_number(x: T) -> tuple[object, ...]:
+    level = Level.LOW if x.sum() > 0 else Level.HIGH
+    y = x * 2 if level == Level.LOW else x
+    counted = x * level + level * y, torch.mul(x, level), x.clamp(min=level), level * 2 + 1, 3 - level, -level
+    known = x / {Level.LOW: 1.5, Level.HIGH: 2.5}[level], level.name == "LOW", level < 1, float(level)
+    return *counted, *known, torch.tensor([level, 1]), torch.full((2,), level), x[:, level], x[:, level:]
+
+
+@case(*SIGNS)
+def member_that_is_a_float(x: T) -> tuple[T, T]:
+    rate = Rate.SLOW if x.sum() > 0 else Rate.FAST
+    return x * rate + rate, x.exp() if rate is Rate.SLOW else x * rate.value
+
+
+@case(*ROWS)
+def member_that_is_a_number_by_a_size(x: T) -> T:
+    level = Level.MIDDLE if x.shape[0] > 3 else Level.HIGH
+    return x * 3 if level == Level.MIDDLE else x * level
+
+
+@case(*SIGNS)
+def member_or_number(x: T) -> T:
+    level = Level.HIGH if x.sum() > 0 else 0
+    for _ in range(level):
+        x = x * 2
+    return x + max(level, 1)
+
+
+@case(*SIGNS)
+def member_or_none(x: T) -> T:
+    level = Level.HIGH if x.sum() > 0 else None
+    return x if level is None else x * level
+
+
+@case(*SIGNS)
+def members_of_a_state_machine(x: T) -> T:
+    level, total = Level.LOW, torch.zeros(3)
+    for row in x:
+        if level == Level.LOW:
+            level = Level.MIDDLE if row.sum() > 1 else Level.LOW
+        elif level == Level.MIDDLE:
+            level = Level.HIGH
+        else:
+            level = Level.LOW if row.sum() > 2 else Level.HIGH
+        total = total + row * level + (1 if level is Level.MIDDLE else 0)
+    return total
+
+
+@case(*SIGNS)
+def member_that_rounds_make_a_number(x: T) -> T:
+    level = Level.MIDDLE
+    for _ in x:
+        level = level + 1
+    return x * level
+
+
+@case(*SIGNS)
+def flags(x: T) -> T:
+    access = Access.READ
+    if x.sum() > 0:
+        access |= Access.WRITE
+    if x.max() > 1:
+        access |= Access.RUN
+    y = x * 2 if access & Access.WRITE else x
+    return y + 1 if Access.RUN in access else y * access
+
+
+@case(*SIGNS)
+def number_of_a_class_of_its_own(x: T) -> tuple[T, int]:
+    steps = Steps(1)
+    for row in x:
+        steps = Steps(3) if row.sum() > 1 else Steps(5)
+    return x * steps, steps.twice()
+
+
+@case(*SIGNS)
+def numbers_of_numpy(x: T) -> T:
+    wide = np.float64(1.5) if x.sum() > 0 else np.float64(3.5)
+    count = np.int64(2) if x.max() > 1 else np.int64(3)
+    return x * wide + int(count)
+
+
+@case(*SIGNS)
+def member_of_a_number_of_data(x: T) -> T:
+    total = x * Level(int(x.sum() > 0) + 1)
+    for row in x:
+        level = Level(int((row > 0.5).sum()) % 3)
+        total = total + level if level is not Level.MIDDLE else total - row
+    return total
+
+
+@case(*SIGNS)
+def number_of_data_that_no_member_has(x: T) -> T:
+    return x * Level(int(x.argmax()))
+
+
 @case.parametrize()
 def test_words(case: Case) -> None:
     """Nothing of the example's choice stays in the model."""
@@ -242,7 +364,18 @@ def _key(x: T) -> T:
     return x * len({_named(x)})
 
 
-@pytest.mark.parametrize(("model", "message"), [(_returned, "'up' or 'down'"), (_key, "len({_named(x)})")])
+def _flags(x: T) -> T:
+    return x * Access(int(x.sum() > 0) + 1)
+
+
+_REFUSED = [
+    (_returned, "'up' or 'down'"),
+    (_key, "len({_named(x)})"),
+    (_flags, "makes Access of a number that data or a size decides"),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), _REFUSED)
 def test_what_python_alone_could_do_with_a_word(model: object, message: str) -> None:
     """It is refused where data chooses, with the line or the values."""
     with pytest.raises(ExportError) as error:
