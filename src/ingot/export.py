@@ -252,17 +252,17 @@ def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Repor
 
 
 def announced(a: Assumption) -> bool:
-    """Whether export() itself says so on stderr: where the model is narrower than its source in sizes, or
-    was in training mode.
+    """Whether export() itself says so on stderr: where the model is narrower than its source in sizes,
+    does not change an argument as its source does, or was in training mode.
     """
-    return a.kind in ("narrowed", "unified", "begins", "training") or (
+    return a.kind in ("narrowed", "unified", "begins", "training", "input-changed") or (
         a.kind == "branch" and a.status == "checked"
     )
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:
-    """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken; where; and
-    which layers were in training mode.
+    """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken, which
+    arguments keep what the source changes; where; and which layers were in training mode.
     """
     from ingot.trial import some
 
@@ -272,7 +272,8 @@ def announce(assumptions: Sequence[Assumption]) -> None:
         names = some([a.where for a in layers], ", ")
         print(f"ingot export: {layers[0].what}, where these may differ: {names}", file=sys.stderr)
     for a in by_line(a for a in said if a.kind != "training"):
-        how = dict.fromkeys(("narrowed", "unified"), f"{a.what}, fixed by") | {"begins": f"{a.what}; see"}
+        see, fixed = f"{a.what}; see", f"{a.what}, fixed by"
+        how: dict[str, str] = {"begins": see, "input-changed": see, "narrowed": fixed, "unified": fixed}
         print(
             f"ingot export: {how.get(a.kind, f'fails unless {a.what}, for the branch at')} {a.where}",
             file=sys.stderr,

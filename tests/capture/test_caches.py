@@ -4,6 +4,7 @@ transformer's key-value cache is one; a loop over the exported step says what th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,68 @@ def test_the_caller_s_object_stays_as_it_was() -> None:
     again, _ = program(torch.randn(2, 1, 3), after)  # what a call returns is an argument of the next
     assert y.shape == (2, 4, 3)
     assert again.shape == (2, 1, 3)
+
+
+@dataclasses.dataclass
+class Rows:
+    """Rows so far, and how many."""
+
+    k: torch.Tensor
+    n: int = 0
+
+
+class Grows(nn.Module):
+    """The same step on a dataclass, a dict or a list."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> torch.Tensor:
+        """x: [b, n]."""
+        if isinstance(past, Rows):
+            past.k, past.n = torch.cat([past.k, x], 1), past.n + x.shape[1]
+            return past.k.sum(1) * past.n
+        k, n = ("k", "n") if isinstance(past, dict) else (0, 1)
+        past[k] = torch.cat([past[k], x], 1)
+        past[n] += x.shape[1]
+        return past[k].sum(1) * past[n]
+
+
+@pytest.mark.parametrize("make", [Rows, lambda k, n: {"k": k, "n": n}, lambda k, n: [k, n]],
+                         ids=["dataclass", "dict", "list"])  # fmt: skip
+def test_what_dataclasses_dicts_and_lists_hold_goes_in_and_out(make: Callable[..., Any]) -> None:
+    """As what plain objects hold; `Stateful` carries it, and the caller's own stays as it was."""
+    given = make(torch.randn(2, 5), 5)
+    program = ingot.export(Grows(), (torch.randn(2, 3), given))
+    assert len(program.input_names) == 3 and not [a for a in program.assumptions if a.kind == "argument"]
+    own = make(torch.zeros(4, 0), 0)
+    session = ingot.Stateful(program)
+    for columns in (3, 1, 2):
+        x = torch.randn(4, columns)
+        (got,) = session.run(None, {"x": x.numpy()})
+        np.testing.assert_allclose(got, Grows()(x, own).numpy(), rtol=1e-5)
+    first = (
+        given.k
+        if isinstance(given, Rows)
+        else next(iter(given.values() if isinstance(given, dict) else given))
+    )
+    assert first.shape == (2, 5)
+
+
+def test_what_no_output_can_be_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word, a truth and a None that a call leaves in its arguments; a new tensor there is an output."""
+
+    class Marks(nn.Module):
+        def forward(self, x: torch.Tensor, c: dict[str, Any]) -> torch.Tensor:
+            c["on"], c["word"], c["t"], c["new"] = True, "b", None, x * 2
+            return x.sum(1)
+
+    program = ingot.export(Marks(), (torch.randn(2, 3), {"on": False, "word": "a", "t": torch.ones(2)}))
+    assert [str(v.name) for v in program.model.graph.outputs] == ["output", "next.c_new"]
+    said = capsys.readouterr().err
+    for left, label, found in (
+        ("True", "c_on", "False"),
+        ("'b'", "c_word", "'a'"),
+        ("None", "c_t", "a tensor"),
+    ):
+        assert f"forward leaves {left} in argument {label!r}, where {found} was" in said
 
 
 class Shortcut(nn.Module):

@@ -157,7 +157,14 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
         model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
         used = {str(v.name) for v in model.graph.inputs}
-        assumptions = [*training, *recorder.assumptions, *noted(call), *plain_outputs(run.output), *others]
+        assumptions = [
+            *training,
+            *recorder.assumptions,
+            *noted(call),
+            *plain_outputs(run.output),
+            *others,
+            *after.lost,
+        ]
         return Recording(
             model,
             recorder.env,
