@@ -198,6 +198,30 @@ def test_a_body_that_makes_no_trip_is_not_run() -> None:
     assert session.run(None, {"n": np.array(2), "x": np.ones(2, np.float32)})[0].shape == (2, 2)
 
 
+def test_rows_that_are_made_of_elements_have_their_dtype_where_there_are_none() -> None:
+    """The body takes an element of nothing, which fits no shape; a branch is chosen by it."""
+    text = """g (int64[k] x) => (bool[t] large, float[t] halves) {
+        size = Shape(x)
+        n = Squeeze(size)
+        large, halves = Loop(n, ) <
+            body = b (int64 i, bool c) => (bool d, row, half) {
+                d = Identity(c)
+                e = Gather(x, i)
+                row = Greater(e, e)
+                half = If(row) <
+                    then_branch = t () => (p) { p = Cast<to = 1>(e) },
+                    else_branch = o () => (q) { q = Constant<value_float = 0.5>() }
+                >
+            }
+        >
+    }"""
+    session = session_of(undeclared(text))
+    for size in (0, 3):
+        large, halves = session.run(None, {"x": np.arange(size)})
+        found = large.dtype, large.shape, halves.dtype, halves.shape
+        assert found == (np.bool_, (size,), np.float32, (size,)), found
+
+
 def test_a_body_that_would_never_end_is_not_run_for_no_rows() -> None:
     text = """g (float[t, 2] x) => (float[t, 2] rows) {
         rows = Scan<num_scan_inputs = 1, body = b (r) => (row) {

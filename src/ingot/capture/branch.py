@@ -304,11 +304,14 @@ def _emit(g: Recorder, test: ir.Value, merger: Merger, first: Side, second: Side
         second.scope.body.discard()
         return []
     g.locate()
+    for slot in merger.slots:  # both are of one dtype
+        slot.then.type = slot.then.type or slot.other.type
+        slot.other.type = slot.other.type or slot.then.type
     graphs = [
         g.graph.graph_of(side.scope.body, [getattr(s, part) for s in merger.slots], part)
         for side, part in ((first, "then"), (second, "other"))
     ]
     made = g.ops("If", test, n=len(merger.slots), then_branch=graphs[0], else_branch=graphs[1])
     for slot, value in zip(merger.slots, made, strict=True):
-        value.type = slot.then.type or slot.other.type
+        value.type = slot.then.type
     return [slot.make(value) for slot, value in zip(merger.slots, made, strict=True)]

@@ -278,7 +278,11 @@ class Recorder:
 
     def cast(self, value: ir.Value, found: torch.dtype, wanted: torch.dtype) -> ir.Value:
         """`value` in another dtype."""
-        return value if found == wanted else self.op("Cast", value, to=dtype_of(wanted))
+        if found == wanted:
+            return value
+        made = self.op("Cast", value, to=dtype_of(wanted))
+        made.type = ir.TensorType(dtype_of(wanted))
+        return made
 
     def same_size(self, a: Any, b: Any) -> bool:
         """Whether two sizes are the same formula."""

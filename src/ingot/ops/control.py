@@ -414,6 +414,13 @@ def _require_one_shape(node: ir.Node, rows: Sequence[tuple[int, ...]]) -> None:
         )
 
 
+def _of_one(facts: Facts | None) -> Facts | None:
+    """The same with one element along each axis that has none."""
+    if facts is None or 0 not in facts.shape:
+        return facts
+    return Facts(facts.dtype, tuple(n or 1 for n in facts.shape))
+
+
 def _no_rows(node: ir.Node, first: Sequence[Any], axes: Sequence[int], outer: Outer) -> list[Array]:
     """What is stacked where the body never runs: of the shape that it declares (0 where symbolic), else of
     the one that follows from those of a `first` trip (arrays, or facts of them); without further dims where
@@ -424,12 +431,18 @@ def _no_rows(node: ir.Node, first: Sequence[Any], axes: Sequence[int], outer: Ou
     body = body_of(node, "body")
     declared = body.outputs[len(body.outputs) - len(axes) :]
     rows: list[Facts | None] = [None] * len(axes)
+    like = rows
     if any(value.shape is None or value.dtype is None for value in declared):
         given_ = [value if isinstance(value, Facts) else known_of(value) for value in first]
         rows = outlined(body, given_, outer)[len(body.outputs) - len(axes) :]
+        like = rows
+        if any(row is None and value.dtype is None for value, row in zip(declared, rows, strict=True)):
+            # A body that takes an element of nothing fits no shapes; its dtypes are those for one element.
+            ones = outlined(body, [_of_one(f) for f in given_], lambda value: _of_one(outer(value)))
+            like = ones[len(body.outputs) - len(axes) :]
     stacked: list[Array] = []
-    for value, axis, row in zip(declared, axes, rows, strict=True):
-        dtype = None if row is None else row.dtype
+    for value, axis, row, one in zip(declared, axes, rows, like, strict=True):
+        dtype = None if one is None else one.dtype
         if value.dtype is not None:
             dtype = value.dtype.numpy()
         if dtype is None:

@@ -688,3 +688,19 @@ def test_a_place_outside_of_the_list_is_an_error(model: Any) -> None:
             ingot.IngotError, match=r"^\S*test_lists\.py:\d+: the list has|an index is outside"
         ):
             session.run(None, {given.name: x.numpy()})
+
+
+def test_what_a_loop_collects_has_a_declared_dtype() -> None:
+    """Of a body that never runs nothing else may tell it."""
+
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        out = []
+        for i in range(x.shape[0]):
+            if x[i] > 3:
+                out.append(int(x[i]) + 1)
+        return torch.tensor(out, dtype=torch.long)
+
+    program = ingot.export(chosen, (torch.tensor([1, 4, 0, 5]),))
+    bodies = [a.as_graph() for n in program.model.graph for a in n.attributes.values() if a.name == "body"]
+    assert bodies and all(v.dtype is not None for body in bodies for v in body.outputs)
+    assert program(torch.zeros(0, dtype=torch.long)).shape == (0,)
