@@ -177,7 +177,10 @@ def export(
 def initial_states(captured: Capture) -> list[State]:
     """The state that a model was exported with."""
     return [
-        State(spec.input_name, spec.output_name, as_array(spec.initial)) for spec in captured.recording.states
+        State(spec.input_name, spec.output_name, as_array(spec.initial))
+        if spec.first is None
+        else State(spec.input_name, spec.output_name, None, str(as_array(spec.initial).dtype), spec.first)
+        for spec in captured.recording.states
     ]
 
 

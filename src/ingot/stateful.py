@@ -29,9 +29,9 @@ KEY = "ingot.state"
 class State:
     """One input whose next value is one output, and its value before the first call.
 
-    What an object among the arguments held, a cache of keys and values, has no initial value: it begins
-    empty, as zeros of the declared `dims`; a name there is the size of the other inputs' axis of that name,
-    or 0.
+    What an object among the arguments held, a cache of keys and values, and what the first call makes as
+    large as its inputs have no initial value: they begin as zeros of the declared `dims`; a name there is the
+    size of the other inputs' axis of that name, or 0.
     """
 
     input: str
@@ -117,7 +117,8 @@ class Stateful:
     def reset(self, state: Mapping[str, Any] | None = None) -> None:
         """Begin anew: with the values that the model was exported with, or with these in their places.
 
-        What was an argument of the module, a cache, begins empty.
+        What was an argument of the module, a cache, begins empty; what the module's first call makes, as
+        zeros of the sizes of the first inputs.
 
         state: arrays by the name of the input.
 

@@ -248,6 +248,52 @@ def test_state_that_the_first_call_makes_begins_with_what_is_as_good() -> None:
         ingot.export(Memory(1), (example,), state="inputs")
 
 
+def test_state_that_the_first_call_makes_begins_as_large_as_the_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not as large as the example's: its sizes are those of the first call, as the file and the line say."""
+
+    class Decays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h: T | None = None
+
+        def forward(self, x: T) -> T:
+            if self.h is None:
+                self.h = torch.zeros_like(x)
+            self.h = self.h * 0.5 + x
+            return self.h * 1
+
+    file = tmp_path / "decays.onnx"
+    program = ingot.export(Decays(), (torch.randn(3, 2),), file, state="inputs")
+    assert "the model begins with zeros [x_batch, x_dim1]" in capsys.readouterr().err
+    for source in (program, ingot.InferenceSession(file), ort.InferenceSession(str(file))):
+        session = ingot.Stateful(source)
+        for batch in (1, 4):
+            module = Decays()
+            for _ in range(2):
+                x = torch.randn(batch, 2)
+                (got,) = session.run(None, {"x": x.numpy()})
+                np.testing.assert_allclose(got, module(x).numpy(), atol=1e-6)
+            session.reset()
+
+
+def test_state_of_a_size_that_no_input_has_is_refused() -> None:
+    """Twice the batch: nobody knows it before the first call, and the example's is not right for all."""
+
+    class Twice(nn.Module):
+        h: T | None = None
+
+        def forward(self, x: T) -> T:
+            if self.h is None:
+                self.h = torch.zeros(x.shape[0] * 2, 2)
+            self.h = self.h * 0.5 + torch.cat([x, x])
+            return self.h * 1
+
+    with pytest.raises(ExportError, match=r"makes 'h', here \[6, 2\], and the size of its axis 0"):
+        ingot.export(Twice(), (torch.randn(3, 2),), state="inputs")
+
+
 def test_a_table_made_at_the_first_call_is_no_state() -> None:
     """What a later call would find is what it would make itself."""
 

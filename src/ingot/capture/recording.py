@@ -36,7 +36,7 @@ from ingot.capture.reruns import (
 from ingot.capture.run import Call, run_model
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import StateMatters, StateSpec
-from ingot.capture.state_values import mattering, next_states, noted, require_known
+from ingot.capture.state_values import mattering, next_states, noted, require_known, with_first_sizes
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
@@ -155,12 +155,14 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             if isinstance(fake, torch.Tensor) and fake.is_complex():
                 shape = (*shape, 2)
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
+        states = with_first_sizes(call, run)
+        kept = states if call.keep_states else kept
         model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
         used = {str(v.name) for v in model.graph.inputs}
         assumptions = [
             *training,
             *recorder.assumptions,
-            *noted(call),
+            *noted(call, states),
             *plain_outputs(run.output),
             *others,
             *after.lost,

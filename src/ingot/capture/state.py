@@ -48,6 +48,7 @@ class StateSpec:
     size: str | None = None  # the dimension of an input whose size it is after a call
     static: frozenset[int] = frozenset()  # axes that have the same size after every call
     decided_by: Literal["data", "sizes", "nothing"] = "data"  # what a call leaves there
+    first: tuple[int | str, ...] | None = None  # zeros of these sizes to begin with, some of them inputs'
 
     @property
     def input_name(self) -> str:

@@ -121,15 +121,47 @@ def mattering(
     return [s for i, s in enumerate(call.states) if i in found]
 
 
-def noted(call: Call) -> list[Assumption]:
-    """What is to be known of the states."""
+def with_first_sizes(call: Call, run: Run) -> list[StateSpec]:
+    """The states, with the sizes of those that the first call makes as large as its inputs.
+
+    Raises:
+        ExportError: such a size is no dimension of an input, so that nobody knows it before the call.
+    """
+    count = len(call.specs)
+    given = {d.value for v in run.inputs[:count] for d in v.shape or () if isinstance(d, ir.SymbolicDim)}
+    found: list[StateSpec] = []
+    for state, value in zip(call.states, run.inputs[count:], strict=True):
+        begin = next((call.begins[label] for label in state.labels if label in call.begins), None)
+        if begin is None or not begin.follows:
+            found.append(state)
+            continue
+        first: list[int | str] = [int(n) for n in state.initial.shape]
+        for axis in begin.follows:
+            d = (value.shape or ())[axis]
+            if isinstance(d, ir.SymbolicDim) and d.value not in given:
+                raise ExportError(
+                    f"{state.where}\nThe first call makes {state.label!r}, here {first}, and the size of its "
+                    f"axis {axis} depends on the inputs and is none of theirs: no state can begin so. "
+                    "Give it its shape before the export."
+                )
+            if isinstance(d, ir.SymbolicDim):
+                first[axis] = str(d.value)
+        found.append(replace(state, first=tuple(first)))
+    return found
+
+
+def noted(call: Call, states: Sequence[StateSpec]) -> list[Assumption]:
+    """What is to be known of the states (`states`: with their first sizes)."""
     if call.keep_states:
         what = "{!r} is an input and an output of the model: state that forward changes"
         begin = (
             "{!r} is {} before the first call; the model begins with {}, on which the module gives the same"
         )
+        first = {
+            label: f"zeros [{', '.join(map(str, s.first))}]" for s in states if s.first for label in s.labels
+        }
         found = [
-            Assumption("begins", label, begin.format(label, in_words(b.before), b), "fixed")
+            Assumption("begins", label, begin.format(label, in_words(b.before), first.get(label, b)), "fixed")
             for label, b in call.begins.items()
         ]
         return [*found, *(Assumption("state", s.where, what.format(s.label), "fixed") for s in call.states)]

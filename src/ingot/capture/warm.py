@@ -11,7 +11,7 @@ itself says: it is run from both, on the example and on other numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Begin:
     place: Place
     before: Any
     value: Any
+    follows: frozenset[int] = frozenset()  # axes that are of another size where an input is
 
     def __str__(self) -> str:
         """The model's value, in words."""
@@ -79,7 +80,31 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     except Exception as error:  # whatever the module's own Python says to what it never held
         raise_if_ours(error)
         return {}
-    return found if alike else {}
+    return _with_axes(call, table, found) if alike else {}
+
+
+def _with_axes(call: Call, table: DimTable, found: Mapping[str, Begin]) -> dict[str, Begin]:
+    """Which axes are as large as inputs say: the module itself is run with one dimension larger at a time."""
+    axes: dict[str, set[int]] = {label: set() for label in found}
+    for name in {d for s in call.specs for d in s.dims if isinstance(d, str)}:
+        larger = replace(table, sizes={**table.sizes, name: table.sizes[name] + 1})
+        rng = np.random.default_rng(0)
+        try:
+            own = in_a_row(
+                call, [[_example(s, larger, rng, False) for s in call.specs] for _ in range(2)], {}
+            )
+        except (
+            Exception
+        ) as error:  # whatever the module's own Python says to sizes that are not the example's
+            raise_if_ours(error)
+            continue
+        for label, begin in found.items():
+            first, second = (after.get(label) for after in own.after)
+            value = _value(begin.before, first, second)
+            if isinstance(value, torch.Tensor) and value.dim() == begin.value.dim():
+                sizes = enumerate(zip(value.shape, begin.value.shape, strict=True))
+                axes[label] |= {axis for axis, (a, b) in sizes if a != b}
+    return {label: replace(begin, follows=frozenset(axes[label])) for label, begin in found.items()}
 
 
 def refusal(call: Call, table: DimTable) -> Exception | None:
