@@ -292,8 +292,7 @@ def refused(what: str, why: Unmergeable, by_data: bool = True) -> DataDependentE
     kind = DataDependentError if by_data else Unjoined
     return kind(
         f"{quoted_line()}\n"
-        f"Data decides this branch, and {what} would be {why}: no ONNX value can hold both. "
-        "Give both sides the same kind of value: tensors of one dtype and rank, or numbers of one type."
+        f"Data decides this branch, and {what} would be {why}: no ONNX value can hold both. {why.edit}"
     )
 
 

@@ -17,6 +17,23 @@ class Undecided:
     """What only the run decides. It is one thing to those who take containers apart."""
 
 
+class Parts:
+    """Something of capture's own that branches and loops take apart."""
+
+    def parts(self) -> list[Any]:
+        """What it is made of."""
+        raise NotImplementedError
+
+    def of_parts(self, parts: list[Any]) -> Any:
+        """Another one of its kind, made of these."""
+        raise NotImplementedError
+
+    def is_like(self, other: Any) -> bool:
+        """Whether the parts of another one, as many, may stand in the place of its own."""
+        del other
+        return True
+
+
 class Maybe(Undecided):
     """None where a condition holds, else the value.
 

@@ -372,7 +372,10 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
     if isinstance(a, dict):
         if a.keys() != b.keys():
             only = sorted(map(repr, a.keys() ^ b.keys()))
-            raise Unmergeable(f"{', '.join(only)} set on one side only")
+            raise Unmergeable(
+                f"{', '.join(only)} set on one side only",
+                "Set the key or attribute before the branch too, to a value of the kind that it gets.",
+            )
         if isinstance(container, OrderedDict) and list(a) != list(b):
             orders = [", ".join(map(repr, v)) for v in (a, b)]
             raise Unmergeable(

@@ -33,6 +33,7 @@ from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
 from ingot.capture.standins import cut_by, made_of_symbols, numbers_of, tensor_of
+from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -276,7 +277,7 @@ def _plain(args: Any, complex_too: bool = False) -> bool:
         if isinstance(a, torch.Tensor):
             if wrapped(a) or (a.is_complex() and not complex_too):
                 return False
-        elif isinstance(a, (list, tuple)) and not _plain(a, complex_too):
+        elif isinstance(a, (list, tuple)) and not _plain(parts_of(a) or (), complex_too):
             return False
     return True
 

@@ -9,42 +9,18 @@ with them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ingot.capture.choice import Undecided
+from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
-from ingot.capture.scalars import DTYPE, as_tensor, kind_of
-from ingot.capture.sharing import link_copy
+from ingot.capture.runs import LEAF, Even, Many, Perhaps, Scope, everywhere, joined, run_of, stacked, unified
+from ingot.capture.scalars import as_tensor, kind_of
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
-
-
-@dataclass(eq=False)
-class Perhaps(Undecided):
-    """An element that is there where `there` holds."""
-
-    there: Any  # SymBool
-    value: Any
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return joined(func, args, kwargs or {})
-
-
-@dataclass(eq=False)
-class Many(Undecided):
-    """As many elements as `rows` has: each one of its rows, or the number in it."""
-
-    rows: torch.Tensor
-    kind: type
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return joined(func, args, kwargs or {})
 
 
 @dataclass(eq=False)
@@ -156,7 +132,7 @@ class Given(list[Any]):
     """A list that was made for a call: whoever is called decides what it becomes."""
 
 
-class TracedList(list[Any]):
+class TracedList(list[Any], Parts):
     """A list of a rewritten function: it may come to hold Perhaps and Many, and has no length then."""
 
     @property
@@ -164,13 +140,13 @@ class TracedList(list[Any]):
         """Whether the number of elements is a Python number."""
         return not any(isinstance(v, (Perhaps, Many)) for v in list.__iter__(self))
 
-    def extend_by(self, rows: torch.Tensor, kind: type) -> None:
-        """Append the rows of a tensor, each as a value of this kind."""
-        list.append(self, Many(rows, kind))
-
     def parts(self) -> list[Any]:
         """The elements as they are kept."""
         return list(list.__iter__(self))
+
+    def of_parts(self, parts: list[Any]) -> TracedList:
+        """A list of its own with these elements."""
+        return TracedList(parts)
 
     def count(self, *value: Any) -> Any:  # type: ignore[override]
         """As list.count; without a value, how many elements there are."""
@@ -181,85 +157,74 @@ class TracedList(list[Any]):
         total: Any = 0
         for v in self.parts():
             if isinstance(v, Many):
-                total = total + v.rows.shape[0]
+                total = total + v.count
             elif isinstance(v, Perhaps):
-                total = total + piece(v).shape[0]
+                total = total + run_of(v).count
             else:
                 total = total + 1
         return total
 
-    def rows(self) -> tuple[torch.Tensor, type]:
-        """All elements as rows of one tensor, and their kind."""
-        parts = self.parts()
-        pieces, kind = self.pieces()
-        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        if len(pieces) > 1 or isinstance(parts[0], Perhaps):
-            given = [
-                v.rows if isinstance(v, Many) else v.value if isinstance(v, Perhaps) else v for v in parts
-            ]
-            link_copy(recorder(), rows, [v for v in given if isinstance(v, torch.Tensor)])
-        return rows, kind
-
-    def pieces(self) -> tuple[list[torch.Tensor], type]:
-        """Elements and runs of them as rows, and their kind.
+    def run(self, scope: Scope = everywhere) -> Many:
+        """All elements in tensors.
 
         Raises:
-            DataDependentError: they are not alike.
+            DataDependentError: they are not alike, or no tensors and numbers.
         """
-        parts = self.parts()
-        kinds = {
-            v.kind if isinstance(v, Many) else _kind(v.value if isinstance(v, Perhaps) else v) for v in parts
-        }
-        pieces = [piece(v) for v in parts]
-        for p in pieces[1:]:
-            if len(kinds) > 1 or not _alike(pieces[0], p):
-                found = " and ".join(f"{p.dtype} of shape {list(p.shape[1:])}" for p in (pieces[0], p))
-                raise DataDependentError(
-                    f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
-                    f"elements of different kinds: {found}. Keep the elements alike, or keep two lists."
-                )
-        return pieces, kinds.pop()
+        return joined(self.parts(), scope)
+
+    def rows(self) -> tuple[torch.Tensor, type]:
+        """All elements as rows of one tensor, and their kind.
+
+        Raises:
+            DataDependentError: they are made of several tensors.
+        """
+        run = self.run()
+        if run.like is not LEAF:
+            cannot_wait(
+                f"does something to a list of {type(run.like).__name__}s that data decides the length of"
+            )
+        (column,) = run.columns
+        return stacked(run), getattr(column, "kind", torch.Tensor)
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""
-        rows, kind = self.rows()
-        row = rows.select(0, index)
-        return row if kind is torch.Tensor else row.item()
+        return self.run().reader()(index)
 
-    def become(self, rows: torch.Tensor, kind: type, *copied: Any) -> None:
-        """Hold the rows of a tensor instead, each as a value of this kind; `copied` are what they were copied
-        out of.
-        """
-        link_copy(recorder(), rows, [v for v in copied if isinstance(v, torch.Tensor)])
-        list.__setitem__(self, slice(None), [Many(rows, kind)])
+    def become(self, run: Many) -> None:
+        """Hold a run instead."""
+        list.__setitem__(self, slice(None), [run])
 
     def put(self, index: Any, value: Any) -> None:
         """Replace the element at a position that data may decide."""
-        rows, kind = self.rows()
-        there = torch.arange(rows.shape[0]) == _place(rows, index)
-        there = there.reshape([-1, *[1] * (rows.dim() - 1)])
-        self.become(torch.where(there, _row_like(rows, value), rows), kind, rows, value)
+        run = self.run()
+        places = torch.arange(run.count)
+        there = places == _place(run.count, index)
+        run, one = unified([run, run_of(_as_number_in(run, value))])
+        if all(isinstance(c, Even) for c in run.columns):
+            self.become(run.where(there, one))
+        else:
+            self.become(joined([run, one]).take(torch.where(there, run.count, places)))
 
     def take(self, index: Any = -1) -> Any:
         """`pop` where data decides the position or the length."""
-        rows, kind = self.rows()
-        taken = self.element(index)
-        place, left = _place(rows, index), rows.shape[0] - 1
+        run = self.run()
+        taken = run.reader()(index)
+        place, left = _place(run.count, index), run.count - 1
         if isinstance(index, int) and index == -1:
-            self.become(rows.narrow(0, 0, left), kind)
+            self.become(run.cut(slice(0, left)))
         else:
             rest = torch.arange(left)
-            self.become(rows.index_select(0, rest + (rest >= place).long()), kind, rows)
+            self.become(run.take(rest + (rest >= place).long()))
         return taken
 
     def put_in(self, index: Any, value: Any) -> None:
         """`insert` where data decides the position or the length."""
-        rows, kind = self.rows()
-        count = rows.shape[0]
-        at = torch.clamp(_from_start(rows, index), 0, count)
+        run = self.run()
+        count = run.count
+        at = torch.clamp(_from_start(count, index), 0, count)
         place = torch.arange(count + 1)
         order = torch.where(place == at, count, place - (place > at).long())
-        self.become(torch.cat([rows, _row_like(rows, value)]).index_select(0, order), kind, rows, value)
+        self.become(joined([run, _as_number_in(run, value)]).take(order))
 
     def __len__(self) -> int:
         return (
@@ -307,24 +272,22 @@ _MAKING = ("__add__", "__mul__", "__rmul__", "copy")
 
 
 def _cut(items: TracedList, where: slice) -> TracedList:
-    rows, kind = items.rows()
-    part = TracedList()
+    run = items.run()
     if where == slice(None, None, -1):
-        part.become(rows.flip(0), kind, rows)
-        return part
+        return TracedList([_backwards(run)])
     if isinstance(where.step, int) and where.step < 1:
         cannot_wait("takes every so many elements from the end of a list, of which data decides the length")
-    part.become(rows[where], kind)
-    return part
+    return TracedList([run.cut(where)])
+
+
+def _backwards(run: Many) -> Many:
+    return run.take(torch.arange(run.count).flip(0))
 
 
 def _times(items: TracedList, count: Any) -> TracedList:
     if isinstance(count, int):
         return TracedList(items.parts() * count)
-    rows, kind = items.rows()
-    repeated = TracedList()
-    repeated.become(rows.repeat(count, *[1] * (rows.dim() - 1)), kind, rows)
-    return repeated
+    return TracedList([items.run().repeated(count)])
 
 
 def _copy(items: TracedList) -> TracedList:
@@ -340,8 +303,7 @@ def _delete(items: TracedList, index: Any) -> None:
 
 
 def _reverse(items: TracedList) -> None:
-    rows, kind = items.rows()
-    items.become(rows.flip(0), kind, rows)
+    items.become(_backwards(items.run()))
 
 
 _STAGED: dict[str, Callable[..., Any]] = {
@@ -363,106 +325,23 @@ for _name in (
     setattr(TracedList, _name, _guarded(_name))
 
 
-def _from_start(rows: torch.Tensor, index: Any) -> torch.Tensor:
+def _from_start(count: Any, index: Any) -> torch.Tensor:
     """A position as a tensor; negative ones count from the end, whenever it is known that they are."""
     at = as_tensor(recorder(), index, torch.int64)
-    return torch.where(at < 0, at + rows.shape[0], at)
+    return torch.where(at < 0, at + count, at)
 
 
-def _place(rows: torch.Tensor, index: Any) -> torch.Tensor:
-    """The same for a row that must be there, which the model checks."""
-    at = _from_start(rows, index)
-    inside = (at >= 0) & (at < rows.shape[0])
+def _place(count: Any, index: Any) -> torch.Tensor:
+    """The same for an element that must be there, which the model checks."""
+    at = _from_start(count, index)
+    inside = (at >= 0) & (at < count)
     torch.ops.aten._assert_async.msg(inside, f"{source_line()}: the list has an element at this position")
     return at
 
 
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether rows are of one dtype and shape."""
-    if a.dtype != b.dtype or a.dim() != b.dim():
-        return False
-    return all(map(recorder().same_size, a.shape[1:], b.shape[1:]))
-
-
-def _row_like(rows: torch.Tensor, value: Any) -> torch.Tensor:
-    """A value as one more row.
-
-    Raises:
-        DataDependentError: rows of a list are alike in dtype and shape.
-    """
-    row = _tensor(value).unsqueeze(0)
-    if not isinstance(value, torch.Tensor) and rows.dtype.is_floating_point:
-        row = row.to(rows.dtype)
-    if not _alike(rows, row):
-        raise DataDependentError(
-            f"{quoted_line()}\nThis puts a {row.dtype} tensor of shape {list(row.shape[1:])} into a list of "
-            f"{rows.dtype} tensors of shape {list(rows.shape[1:])}, of which data decides the length. Keep "
-            "the elements alike, or keep two lists."
-        )
-    return row
-
-
-def _kind(value: Any) -> type:
-    return kind_of(value) or torch.Tensor
-
-
-def piece(v: Any) -> torch.Tensor:
-    """An element, or run of elements, as rows."""
-    if isinstance(v, Many):
-        return v.rows
-    if isinstance(v, Perhaps):
-        return rows_of([_tensor(v.value).unsqueeze(0)], [_tensor(v.there).unsqueeze(0)])
-    return _tensor(v).unsqueeze(0)
-
-
-def _end_to_end(v: Any, dim: int) -> torch.Tensor:
-    """A tensor, or the tensors of a run joined along a dimension."""
-    if isinstance(v, torch.Tensor):
-        return v
-    rows = piece(v)
-    at = dim % (rows.dim() - 1)
-    return rows.movedim(0, at).flatten(at, at + 1)
-
-
-def _tensor(v: Any) -> torch.Tensor:
-    if isinstance(v, torch.Tensor):
-        return v
-    if kind_of(v) is None:
-        raise DataDependentError(
-            f"a list as long as data says holds a {type(v).__name__}; wanted tensors or numbers."
-        )
-    return as_tensor(recorder(), v, DTYPE[kind_of(v) or int])
-
-
-def rows_of(columns: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    """Rows of all columns in turn, those left out whose mask is false."""
-    whole = columns[0] if len(columns) == 1 else torch.stack(list(columns), 1).flatten(0, 1)
-    if all(m is None for m in masks):
-        return whole
-    full = [
-        torch.ones(c.shape[:1], dtype=torch.bool) if m is None else m
-        for c, m in zip(columns, masks, strict=True)
-    ]
-    mask = full[0] if len(full) == 1 else torch.stack(full, 1).flatten(0, 1)
-    return whole[mask]
-
-
-def joined(func: Any, args: Any, kwargs: Any) -> Any:
-    """torch.stack and torch.cat of a list with runs in it."""
-    tensors = args[0] if args else kwargs.get("tensors")
-    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    parts: list[Any] = tensors.parts() if isinstance(tensors, TracedList) else list(tensors)
-    if func is torch.stack:
-        whole = torch.cat([piece(v) for v in parts])
-        return whole if dim == 0 else whole.movedim(0, dim)
-    if func in (torch.cat, torch.concat, torch.concatenate):
-        return torch.cat([_end_to_end(v, dim) for v in parts], dim)
-    if func is torch.nn.utils.rnn.pad_sequence:  # of one length already
-        whole = torch.cat([piece(v) for v in parts])
-        first = args[1] if len(args) > 1 else kwargs.get("batch_first", False)
-        return whole if first else whole.transpose(0, 1)
-    raise DataDependentError(
-        f"torch.{getattr(func, '__name__', func)} takes a list as long as data says; wanted "
-        "torch.stack or torch.cat, "
-        "which turn it into one tensor."
-    )
+def _as_number_in(run: Many, value: Any) -> Any:
+    """A number among floats is one."""
+    floats = [isinstance(c, Even) and c.kind is float for c in run.columns]
+    if run.like is not LEAF or floats != [True] or kind_of(value) not in (int, bool):
+        return value
+    return torch.sym_float(value) if isinstance(value, torch.SymInt) else float(value)

@@ -22,14 +22,27 @@ from ingot.capture import checks
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
 from ingot.capture.graph import Body
-from ingot.capture.lists import Many, Perhaps, TracedList, rows_of
+from ingot.capture.lists import TracedList
 from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
 from ingot.capture.options import Options
 from ingot.capture.path import assuming
 from ingot.capture.request import ACTIVE
+from ingot.capture.runs import (
+    Even,
+    Many,
+    Perhaps,
+    axes_of,
+    in_turn,
+    is_element,
+    joined,
+    leaves_in,
+    nothing,
+    run_of,
+    tensors_of,
+)
 from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
-from ingot.capture.sharing import Carried, link_each
+from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import alike, parts_of, rebuilt, settled
 from ingot.capture.structure import inside as inside_of
 from ingot.capture.tensors import dtype_of
@@ -76,19 +89,21 @@ class Place:
     start: Any
     used: bool  # whether its value matters behind the loop
     form: Any = None  # a structure of Forms; None where no round changes it
+    copied: bool = False  # whether lists of any length have copies of what it holds
     given: list[Any] = field(default_factory=list[Any])  # what the containers held that came in
 
 
 @dataclass
 class Growth:
-    """A list that rounds append to, or change in another way, as rows of one tensor."""
+    """A list that rounds append to, or change in another way, in tensors."""
 
-    rows: Form
-    kind: type
+    form: Many  # with a Form for each tensor
     whole: bool = False  # all of the list is carried; else what the rounds before have appended
     given: Many | None = None  # what came in from the round before
     outer: set[Group] = field(default_factory=set["Group"])  # memories from around that elements may be
-    start: Any = UNBOUND  # rows before the first round
+    again: bool = False  # whether several elements may be one tensor
+    written: bool = False  # whether rounds write into elements where they are
+    start: Many | None = None  # elements before the first round
 
 
 @dataclass
@@ -136,6 +151,7 @@ class Loop:
         self.slots: dict[tuple[int, Any], Place] = {}
         self.memory = Carried(g)
         self.peeled = peeled
+        self.turn: Any = None  # the number of the round that is recorded
 
     def _variable(self, name: str, used: bool) -> Place:
         what = f"the variable {name!r}"
@@ -183,8 +199,12 @@ class Loop:
         g = self.g
         for index, growth in self.grown.items():
             before: list[Any] = self.held.before[index]
-            if growth.whole and growth.start is UNBOUND and before:
-                growth.start = TracedList(before).rows()[0]
+            if growth.whole and growth.start is None and before:
+                growth.start = joined(before)
+                for v in before:  # the tensors of a run are nobody else's
+                    own = [g.entry(leaf).group for leaf in tensors_of(v)]
+                    found = set[Any]().union(*map(reach, own))
+                    growth.outer |= found - set(own) if isinstance(v, Many) else found
         check, g.check = g.check, None
         guards = dict(g.env.held)
         try:
@@ -194,7 +214,7 @@ class Loop:
                 g.graph.body_input("going", ir.TensorType(ir.DataType.BOOL)).shape = ir.Shape([])
                 for place in self._all():
                     if place.form is not None:
-                        place.put(self._inputs(place.form))
+                        place.put(self._noted(place, self._inputs(place.form)))
                         place.given = _held_in(place.get())
                 for index, growth in self.grown.items():
                     self._give(index, growth)
@@ -205,6 +225,7 @@ class Loop:
                     self._tensors(lambda place: place.start), self._tensors(lambda place: place.get())
                 )
                 i = number(g, done.iteration, int, 3)
+                self.turn = g.env.expr(i)
                 g.env.declare_range(i, 0, None)
                 with assuming(g.env, self._goes_on()):
                     self.body(i)
@@ -264,7 +285,7 @@ class Loop:
         if isinstance(form, Form):
             value = g.graph.body_input("carried", ir.TensorType(dtype_of(form.dtype)))
             if form.kind is torch.Tensor:
-                return tensor_of(g, value, form.dtype, form.dims, form.hints)
+                return g.choose_tensor(tensor_of(g, value, form.dtype, form.dims, form.hints))
             value.shape = ir.Shape([])
             return number(g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
@@ -292,7 +313,20 @@ class Loop:
                 same = self._grew(self.grown[index], before, now) and same
             elif now is not before:
                 same = self._changed(index, before, now) and same
-        return same
+        new = [self._is_copied(place) for place in self._all()]
+        return same and not any(new)
+
+    def _is_copied(self, place: Place) -> bool:
+        """Whether a round leaves something in a place that a list of any length has a copy of."""
+        copied = place.form is not None and any(map(self.g.copies.has, inside_of(place.get())))
+        new, place.copied = copied and not place.copied, copied or place.copied
+        return new
+
+    def _noted(self, place: Place, held: Any) -> Any:
+        """What a place holds, which nobody may change where lists have copies of it."""
+        if place.copied:
+            self.g.copies.note(inside_of(held))
+        return held
 
     def _left(self, place: Place) -> Any:
         """What a round leaves in a place; of containers that the round makes, what is in them."""
@@ -300,43 +334,67 @@ class Loop:
         if isinstance(now, Word) and Options.of([now], self.held.has) is None:
             now = settled(now)
         elif isinstance(now, TracedList) and self._is_run(place, now):
-            now = self._as_rows(now, place)
+            now = self._as_run(now, place)
         place.put(now)
         return now
 
     def _is_run(self, place: Place, now: TracedList) -> bool:
-        """Whether a variable holds a list of another length after each round, which becomes rows."""
+        """Whether a variable holds a list of another length after each round, which is kept in tensors."""
         if place.form is not None:
-            return isinstance(place.form, TracedList) and _runs(place.form.parts()) and not _is_one_run(now)
+            return isinstance(place.form, TracedList) and _runs(place.form.parts())
         start = place.start
-        if not isinstance(start, TracedList) or _runs(start.parts()):
+        if not isinstance(start, TracedList) or now is start:
             return False
+        if _runs(start.parts()):
+            with self._around():
+                place.start = TracedList([start.run()])
+            return True
         if not _runs(now.parts()) and len(start) == len(now):
             return False
         if len(start) and not self.peeled:
             raise Peel  # rounds after the first may leave it as they find it
-        if not all(_is_element(v) for v in (*start.parts(), *now.parts())):
+        if not all(is_element(v) for v in (*start.parts(), *now.parts())):
             return False
-        known, kind = now.rows()
-        with self.g.graph.writing(self.g.graph.body.parent or self.g.graph.root):
-            if not all(map(self.g.sizes.in_scope, known.shape[1:])):
-                raise self._refused(place.what, "a list of tensors of different shapes")
-            if len(start):
-                place.start = self._as_rows(start, place)
-            else:
-                none = self.g.recorded(torch.zeros, [0, *known.shape[1:]], dtype=known.dtype)
-                place.start = TracedList([Many(none, kind)])
+        run = now.run(self._is_outside)
+        with self._around():
+            place.start = TracedList([start.run() if len(start) else nothing(run)])
         return True
 
-    def _as_rows(self, items: TracedList, place: Place) -> TracedList:
-        """The list as rows of one tensor; an empty one with rows as it had before."""
-        if items.parts():
-            rows, kind = items.rows()
-        else:
-            many = place.form.parts()[0]
-            rows = self.g.recorded(torch.zeros, [0, *many.rows.dims[1:]], dtype=many.rows.dtype)
-            kind = many.kind
-        return TracedList([Many(rows, kind)])
+    def _as_run(self, items: TracedList, place: Place) -> TracedList:
+        """The list in tensors; an empty one in such as it had before."""
+        if not isinstance(place.start, TracedList):
+            return self._as_formed(items, place)
+        (start,) = place.start.parts()
+        if not items.parts():
+            return TracedList([nothing(start)])
+        run = items.run(self._is_outside)
+        axes = axes_of([start, run], self._is_outside)
+        if axes != start.axes:
+            with self._around():
+                place.start = TracedList([start.along(axes)])
+            place.form = None
+        return TracedList([run.along(axes)])
+
+    def _as_formed(self, items: TracedList, place: Place) -> TracedList:
+        """The same of a variable that has no value before the loop."""
+        (form,) = place.form.parts()
+        if not items.parts():
+            zeros = [torch.zeros([0, *(d or 0 for d in f.dims[1:])], dtype=f.dtype) for f in form.parts()]
+            return TracedList([form.of_parts(zeros)])
+        run = items.run(self._is_outside)
+        axes = [new if old is None else old for old, new in zip(form.axes, run.axes, strict=True)]
+        if axes != form.axes:
+            place.form = None
+        return TracedList([run.along(axes)])
+
+    def _around(self) -> Any:
+        """Write into the graph around the loop."""
+        return self.g.graph.writing(self.g.graph.body.parent or self.g.graph.root)
+
+    def _is_outside(self, size: Any) -> bool:
+        """Whether a size is known around the loop."""
+        with self._around():
+            return self.g.sizes.in_scope(size)
 
     def _changed(self, index: int, before: Any, now: Any) -> bool:
         """A container was changed by the round: appended to, or other values in its slots."""
@@ -376,56 +434,56 @@ class Loop:
     def _grows(self, index: int, before: list[Any], now: list[Any]) -> bool:
         """A list is longer or shorter after a round: what a round adds or leaves says what its rows are."""
         appended = len(now) > len(before) and all(a is b for a, b in zip(before, now, strict=False))
-        rows, kind = self._rows_of(now[len(before) :] if appended else [*before, *now])
-        self.grown[index] = Growth(rows, kind, whole=not appended)
+        runs = self._each_run(now[len(before) :] if appended else [*before, *now])
+        form = self._form_of_run(runs[0].along(axes_of(runs, self._is_outside)))
+        self.grown[index] = Growth(form, whole=not appended)
         return False
 
-    def _rows_of(self, elements: list[Any]) -> tuple[Form, type]:
-        """The form of a list's elements as rows."""
-        g = self.g
-        self._require_rows(elements)
-        found, kind = TracedList(elements).rows()
-        with g.graph.writing(g.graph.body.parent or g.graph.root):
-            if not all(g.sizes.in_scope(d) for d in found.shape[1:]):
-                raise DataDependentError(
-                    f"{quoted_line()}\n"
-                    "Only the run knows how often this loop runs, and a list that it appends to would be of "
-                    "tensors of different shapes, which no ONNX value holds. Append tensors of one shape, "
-                    "padded or with a mask beside them, or make the number of rounds static (dynamic_shapes)."
-                )
-            rows = self._form_of(found, torch.Tensor)
-        rows.dims[0], rows.hints[0] = None, 3
-        return rows, kind
-
-    def _require_rows(self, elements: list[Any]) -> None:
-        """Elements of a list of unknown length are tensors or numbers."""
+    def _each_run(self, elements: list[Any]) -> list[Many]:
+        """Each of a list's elements in tensors."""
         for v in elements:
-            if not _is_element(v):
+            if not is_element(v):
                 raise self._refused(
                     "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
                 )
+        return list(map(run_of, elements))
+
+    def _form_of_run(self, run: Many) -> Many:
+        """The forms of a run's tensors, of which rounds change the length."""
+        with self._around():
+            forms = [self._form_of(t, torch.Tensor) for t in run.parts()]
+        for f in forms:
+            f.dims[0], f.hints[0] = None, 3
+        return run.of_parts(forms)
 
     def _give(self, index: int, growth: Growth) -> None:
         """The list as the round before has left it."""
-        rows = self._inputs(growth.rows)
-        growth.given = Many(rows, growth.kind)
+        growth.given = given = self._inputs(growth.form)
+        self._tie(given, growth)
         contents = self.held.contents()
         contents[index] = [*([] if growth.whole else self.held.before[index]), growth.given]
         self.held.put(contents)
 
     def _grew(self, growth: Growth, before: list[Any], now: list[Any]) -> bool:
-        """Whether the list is what it was taken for: appended to, or of rows that are alike."""
+        """Whether the list is what it was taken for: appended to, or of elements that are alike."""
+        assert growth.given is not None
         kept = [*before, growth.given]
-        if not growth.whole and not (len(now) >= len(kept) and all(map(_is, kept, now))):
-            growth.rows, growth.kind = self._rows_of([*before, *now])
-            growth.whole = True
+        whole = growth.whole or not (len(now) >= len(kept) and all(map(_is, kept, now)))
+        added = now if whole else now[len(kept) :]
+        if not added:
+            return whole is growth.whole
+        runs = self._each_run([*before, *now] if whole and not growth.whole else added)
+        axes = axes_of([growth.given, *runs], self._is_outside)
+        if whole is not growth.whole or axes != growth.form.axes:
+            growth.form, growth.whole = self._form_of_run(runs[0].along(axes)), whole
             return False
-        if not growth.whole:  # compared without being joined: rows that nothing reads are scan outputs
-            self._require_rows(now[len(before) :])
-            TracedList(now[len(before) :]).pieces()
-        elif now:
-            self._widened(growth.rows, TracedList(now).rows()[0], "a list that this loop changes")
-        return True
+        forms = growth.form.parts()
+        for r in runs:
+            pairs = zip(forms, r.along(axes).parts(), strict=True)
+            forms = [self._widened(f, t, "a list that this loop changes") for f, t in pairs]
+        same = all(map(_is, forms, growth.form.parts()))
+        growth.form = growth.form.of_parts(forms)
+        return same
 
     def _slot(self, index: int, key: Any, start: Any) -> Place:
         container = self.held.found[index]
@@ -577,39 +635,54 @@ class Loop:
             assert growth.given is not None
             now = contents[index]
             added = now if growth.whole else now[len(self.held.before[index]) + 1 :]
-            value = g.val(growth.given.rows)
+            growth.written = any(g.entry(t).group.version for t in growth.given.parts())
+            values = [g.val(t) for t in growth.given.parts()]
             self._keep(growth, added, done.scope.body)
-            if not growth.whole and not value.uses() and not any(isinstance(v, Many) for v in added):
-                done.scope.body.inputs.remove(value)
+            read = any(v.uses() for v in values) or any(isinstance(v, Many) for v in added)
+            if not growth.whole and not read and all(isinstance(c, Even) for c in growth.form.columns):
+                for value in values:
+                    done.scope.body.inputs.remove(value)
                 self._scan(done, index, added)
                 continue
             parts = added if growth.whole else [growth.given, *added]
-            carried.append(self._rows_value(growth, parts))
+            carried += self._values(growth, joined(parts, self._is_outside) if parts else None)
             done.grown.append(index)
         done.carried += carried
 
     def _keep(self, growth: Growth, added: list[Any], body: Body) -> None:
         """The elements of a list are copies from here on: those that they are copies of are noted."""
         for v in added:
-            inner = v.value if isinstance(v, Perhaps) else v
-            if isinstance(inner, torch.Tensor):
-                growth.outer |= self.memory.kept(inner, body)
+            for leaf in () if isinstance(v, Many) else tensors_of(v):
+                found = self.memory.kept(leaf, body)
+                growth.outer |= found
+                growth.again = growth.again or bool(found and not self._is_another(leaf))
 
-    def _rows_value(self, growth: Growth, parts: list[Any]) -> ir.Value:
-        """The elements as rows; none of them where the list is empty."""
+    def _is_another(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor that was there before is another one in each round: that at the round's place."""
+        at, turn = self.g.entry(tensor), self.turn
+        while at.view is not None:
+            places = [self.g.env.expr(a) for a in at.view.args if isinstance(a, torch.SymInt)]
+            if at.view.op == "select" and any((e - turn).is_number for e in places):
+                return True
+            at = at.view.parent
+        return False
+
+    def _values(self, growth: Growth, run: Many | None) -> list[ir.Value]:
+        """The elements' tensors; None: the list is empty."""
         g = self.g
-        if parts:
-            return g.val(TracedList(parts).rows()[0])
-        return g.op("Expand", g.const(0, growth.rows.dtype), g.shape([0, *growth.rows.dims[1:]]))
+        if run is not None:
+            return [g.val(t) for t in run.along(growth.form.axes).parts()]
+        zeros = [(g.const(0, f.dtype), f.dims[1:]) for f in growth.form.parts()]
+        return [g.op("Expand", zero, g.shape([0, *dims])) for zero, dims in zeros]
 
     def _scan(self, done: Round, index: int, added: list[Any]) -> None:
         """What a round appends to a list becomes outputs with a row for each round."""
         g = self.g
         values: list[ir.Value] = []
         for v in added:
-            inner = v.value if isinstance(v, Perhaps) else v
-            kind = kind_of(inner)
-            values.append(g.val(inner) if kind is torch.Tensor else g.operand(inner, DTYPE[kind or int]))
+            for leaf in leaves_in(v.value if isinstance(v, Perhaps) else v):
+                kind = kind_of(leaf)
+                values.append(g.val(leaf) if kind is torch.Tensor else g.operand(leaf, DTYPE[kind or int]))
             if isinstance(v, Perhaps):
                 values.append(g.operand(v.there, torch.bool))
         done.scanned.append((index, added, values))
@@ -655,8 +728,7 @@ class Loop:
                 self._starts(place.form, place.start, starts)
         for index in done.grown:
             growth = self.grown[index]
-            empty = growth.start is UNBOUND
-            starts.append(self._rows_value(growth, []) if empty else g.val(growth.start))
+            starts += self._values(growth, growth.start)
         starts += [g.val_of(e) for e in self.writes]
         results = list(done.carried)
         if done.check is not None:
@@ -676,16 +748,17 @@ class Loop:
         rest = iter(outputs)
         variables = dict.fromkeys(self.names, UNBOUND)
         self.cells.put(variables)
-        for place in self.places:
-            place.put(place.start if place.form is None else self._outputs(place.form, rest))
-        for place in self.slots.values():
-            place.put(self._outputs(place.form, rest))
+        for place in self._all():
+            found = place.start if place.form is None else self._outputs(place.form, rest)
+            place.put(self._noted(place, found))
         for index in done.grown:
             growth = self.grown[index]
-            rows = Many(self._outputs(growth.rows, rest), growth.kind)
+            run = self._outputs(growth.form, rest)
             kept = [] if growth.whole else self.held.before[index]
-            list.__setitem__(self.held.found[index], slice(None), [*kept, rows])
-            link_each(g, rows.rows, growth.outer)
+            list.__setitem__(self.held.found[index], slice(None), [*kept, run])
+            self._tie(run, growth)
+            if growth.written and growth.start is not None:  # elements that were taken out before have it too
+                lose((g.entry(t).group, quoted_line()) for t in growth.start.parts())
         for e in self.writes:
             put_value(g, e, next(rest))
         if done.check is not None:
@@ -693,9 +766,17 @@ class Loop:
             checks.require(g, next(rest), "")
             g.assumptions[:] = noted
         for index, added, values in done.scanned:
-            self._append(self.held.found[index], added, [next(rest) for _ in values], trips)
-            link_each(g, self.held.found[index].parts()[-1].rows, self.grown[index].outer)
+            run = self._scanned(self.grown[index].form, added, [next(rest) for _ in values], trips)
+            list.append(self.held.found[index], run)
+            self._tie(run, self.grown[index])
         self.memory.finish(self._tensors(lambda place: place.get()))
+
+    def _tie(self, run: Many, growth: Growth) -> None:
+        """What a write into an element changes beside it, which nobody would see, is known to be lost."""
+        for column in run.columns:
+            link_each(self.g, column.tensors()[-1], growth.outer)
+        if growth.again:
+            run.shared()
 
     def _checked(self, body: Body, check: ir.Value) -> ir.Value:
         g = self.g
@@ -708,7 +789,7 @@ class Loop:
         if isinstance(form, Form):
             value = next(rest)
             if form.kind is torch.Tensor:
-                return tensor_of(self.g, value, form.dtype, form.dims, form.hints)
+                return self.g.choose_tensor(tensor_of(self.g, value, form.dtype, form.dims, form.hints))
             return number(self.g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
             return form.value
@@ -716,31 +797,28 @@ class Loop:
             return form.held(self.g, next(rest))
         return rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
 
-    def _append(self, container: TracedList, added: list[Any], outputs: list[ir.Value], trips: Any) -> None:
-        """The list goes on with as many elements as there were rounds."""
+    def _scanned(self, form: Many, added: list[Any], outputs: list[ir.Value], trips: Any) -> Many:
+        """As many elements as there were rounds, of which each has appended these."""
         g = self.g
         fixed = trips is not None and self.go is None
-        known = [trips] if fixed else [None]
+        known: list[Any] = [trips] if fixed else [None]
         hint = [int(g.env.value(g.env.expr(trips)))] if fixed else [3]
         rest = iter(outputs)
-        columns: list[Any] = []
-        masks: list[Any] = []
+        elements: list[list[torch.Tensor]] = []
+        masks: list[torch.Tensor | None] = []
         for v in added:
-            inner = v.value if isinstance(v, Perhaps) else v
-            shape = list(inner.shape) if isinstance(inner, torch.Tensor) else []
-            dtype = inner.dtype if isinstance(inner, torch.Tensor) else DTYPE[kind_of(inner) or int]
-            hints = hint + [int(g.env.value(g.env.expr(d))) for d in shape]
-            if columns and known == [None]:
-                known = [columns[0].shape[0]]
-            columns.append(tensor_of(g, self._shaped(next(rest), shape), dtype, known + shape, hints))
-            if isinstance(v, Perhaps):
-                known = [columns[0].shape[0]]
-                masks.append(tensor_of(g, next(rest), torch.bool, known, hint))
-            else:
-                masks.append(None)
-        kinds = {kind_of(v.value if isinstance(v, Perhaps) else v) for v in added}
-        kind = kinds.pop() if len(kinds) == 1 else torch.Tensor
-        container.extend_by(rows_of(columns, masks), kind or torch.Tensor)
+            elements.append([])
+            for leaf in leaves_in(v.value if isinstance(v, Perhaps) else v):
+                shape = list(leaf.shape) if isinstance(leaf, torch.Tensor) else []
+                dtype = leaf.dtype if isinstance(leaf, torch.Tensor) else DTYPE[kind_of(leaf) or int]
+                hints = hint + [int(g.env.value(g.env.expr(d))) for d in shape]
+                made = tensor_of(g, self._shaped(next(rest), shape), dtype, known + shape, hints)
+                known = [made.shape[0]]
+                elements[-1].append(made)
+            masks.append(
+                tensor_of(g, next(rest), torch.bool, known, hint) if isinstance(v, Perhaps) else None
+            )
+        return in_turn(form, elements, masks)
 
     def _shaped(self, rows: ir.Value, shape: Sequence[Any]) -> ir.Value:
         """Scanned rows; runtimes leave open what size the other axes have where there was no round."""
@@ -767,16 +845,6 @@ def _held_in(x: Any) -> list[tuple[Any, list[Any]]]:
     return [
         (v, parts) for v in inside_of(x) if not isinstance(v, tuple) and (parts := parts_of(v)) is not None
     ]
-
-
-def _is_one_run(items: TracedList) -> bool:
-    parts = items.parts()
-    return len(parts) == 1 and isinstance(parts[0], Many)
-
-
-def _is_element(v: Any) -> bool:
-    """Whether a list of any length may hold it."""
-    return isinstance(v, Many) or kind_of(v.value if isinstance(v, Perhaps) else v) is not None
 
 
 def _runs(elements: list[Any]) -> bool:

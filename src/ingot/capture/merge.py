@@ -15,8 +15,9 @@ import torch
 
 from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe, Undecided
-from ingot.capture.lists import Many, Perhaps, TracedList
+from ingot.capture.lists import TracedList
 from ingot.capture.request import ACTIVE
+from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, joined, nothing
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
@@ -41,7 +42,13 @@ UNBOUND = _Unbound()
 
 
 class Unmergeable(Exception):
-    """No ONNX value can hold both; the message says what they are."""
+    """No ONNX value can hold both; the message says what they are, `edit` what to do."""
+
+    def __init__(self, what: str, edit: str | None = None) -> None:
+        super().__init__(what)
+        self.edit = edit or (
+            "Give both sides the same kind of value: tensors of one dtype and rank, or numbers of one type."
+        )
 
 
 @dataclass
@@ -188,7 +195,9 @@ class Merger:
         if alike(a, b):
             parts = parts_of(a) or []
             held = (parts_of(before) or []) if alike(a, before) else [UNBOUND] * len(parts)
-            return rebuilt(a, [self.merge(*v) for v in zip(parts, parts_of(b) or [], held, strict=True)])
+            made = rebuilt(a, [self.merge(*v) for v in zip(parts, parts_of(b) or [], held, strict=True)])
+            self.g.copies.follow(made, b)
+            return made
         if callable(a) and callable(b):
             return Choice(self.condition, self._words(a, b))
         if self._are_plain(a, b) and not self.numbers_follow():
@@ -258,40 +267,50 @@ class Merger:
         return merged
 
     def _runs(self, a: list[Any], b: list[Any]) -> Many:
-        """Elements of a list, of which each side has a number of its own, as rows of one tensor."""
+        """Elements of a list, of which each side has a number of its own, in tensors."""
         runs: list[Many | None] = []
+        outside = self.g.sizes.in_scope
         for side, parts in ((self.then, a), (self.other, b)):
             with self.g.graph.writing(side.scope.body):
                 self.g.sizes.again(side.values)
-                runs.append(Many(*TracedList(parts).rows()) if parts else None)
+                runs.append(joined(parts, outside) if parts else None)
         known = next(r for r in runs if r is not None)
-        shape = known.rows.shape[1:]
-        if not all(map(self.g.sizes.in_scope, shape)):
-            raise Unmergeable("a list with elements of another shape on each side")
         for i, side in enumerate((self.then, self.other)):
             if runs[i] is None:
                 with self.g.graph.writing(side.scope.body):
-                    none = self.g.recorded(torch.zeros, [0, *shape], dtype=known.rows.dtype)
-                    runs[i] = Many(none, known.kind)
+                    runs[i] = nothing(known)
         first, second = runs
         assert first is not None and second is not None
-        if first.kind is not second.kind:
-            raise Unmergeable("a list with elements of another kind on each side")
-        return Many(self._tensors(first.rows, second.rows), first.kind)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  (filled later)
+        axes = axes_of([first, second])
+        for n, side in enumerate((self.then, self.other)):
+            with self.g.graph.writing(side.scope.body):
+                runs[n] = (first, second)[n].along(axes)
+        then, other = runs
+        assert then is not None and other is not None
+        return then.of_parts([self._tensors(x, y) for x, y in zip(then.parts(), other.parts(), strict=True)])
 
     def _perhaps(self, v: Any, holds: bool) -> Perhaps:
         """An element that the side where the condition is `holds` appends."""
         inner = v.value if isinstance(v, Perhaps) else v
-        if kind_of(inner) is None:
+        if not is_element(inner):
             raise Unmergeable(f"a list with {describe(v)} in it on one side only")
         there = v.there if isinstance(v, Perhaps) else True
         flag = self.merge(there, False) if holds else self.merge(False, there)
-        value = (
-            self._one_sided(inner, UNBOUND, shaped=True)
-            if holds
-            else self._one_sided(UNBOUND, inner, shaped=True)
-        )
-        return Perhaps(flag, value)
+        return Perhaps(flag, self._alone(inner, holds))
+
+    def _alone(self, x: Any, holds: bool) -> Any:
+        """A value of one side, for which anything will do on the other: the same one in another place too."""
+        pair = (x, UNBOUND) if holds else (UNBOUND, x)
+        if not _is_container(x):
+            return self._one_sided(*pair, shaped=True)
+        key = id(pair[0]), id(pair[1])
+        if key not in self._of_containers:
+            if self._beside.setdefault(id(x), (x, UNBOUND))[1] is not UNBOUND:
+                raise Unmergeable(
+                    f"a list with {describe(x)} in it that a variable holds too (a copy of it is another)"
+                )
+            self._of_containers[key] = pair[0], pair[1], self._one_sided(*pair, shaped=True)
+        return self._of_containers[key][-1]
 
     def equal(self, a: Any, b: Any) -> bool:
         """Whether the sides have the same, so that no output is needed."""
@@ -403,7 +422,7 @@ class Merger:
                     if dim is None and isinstance(size, torch.SymInt):
                         self.g.env.one_of(size, self.condition.node.expr, p, q)
                         self.sized.append(size.node.expr)
-            return made
+            return self.g.choose_tensor(made, self.condition, a, b)
 
         slot = self.slot(joined, self.value(self.then, a), self.value(self.other, b))
         self._of_tensors[id(a), id(b)] = slot
@@ -475,24 +494,24 @@ class Merger:
         parts = parts_of(known)
         if parts is not None:
             sides = [(UNBOUND, x) if a is UNBOUND else (x, UNBOUND) for x in parts]
-            return rebuilt(known, [self._one_sided(*pair) for pair in sides])
+            return rebuilt(known, [self._one_sided(*pair, shaped=shaped) for pair in sides])
         kind = kind_of(known)
         if kind is None:
             return known
         value = self.value(side, known)
-        shaped = shaped and kind is torch.Tensor and all(map(self.g.sizes.in_scope, known.shape))
+        inner: list[Any] = [] if kind is not torch.Tensor else list(known.shape)
+        dims = [p if isinstance(p, int) or (shaped and self.g.sizes.in_scope(p)) else None for p in inner]
         with self.g.graph.writing(empty.scope.body):
-            if shaped:
-                filler = self.g.op("Expand", self.g.const(0, known.dtype), self.g.shape(known.shape))
-            elif kind is torch.Tensor:
-                filler = nothing_like(self.g, known)
-            else:
-                filler = self.g.const(kind(0), DTYPE[kind])
+            filler = (
+                self.g.const(0, known.dtype) if kind is torch.Tensor else self.g.const(kind(0), DTYPE[kind])
+            )
+            if dims:
+                filler = self.g.op("Expand", filler, self.g.shape([0 if d is None else d for d in dims]))
         values = (value, filler) if side is self.then else (filler, value)
         if kind is not torch.Tensor:
             return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
-        dims = [p if shaped or isinstance(p, int) else None for p in known.shape]
-        slot = self.slot(self._tensor_like(known, dims), *values)
+        make = self._tensor_like(known, dims)
+        slot = self.slot(lambda v: self.g.choose_tensor(make(v), self.condition, a, b), *values)
         return self._joining(slot, *(None if x is UNBOUND else x for x in (a, b)))
 
     def value(self, side: Side, x: Any) -> ir.Value:
@@ -597,6 +616,17 @@ def _taken_apart(x: Any) -> bool:
     return all(map(_taken_apart, parts))
 
 
+def _elements(x: Many) -> str:
+    if x.like is not LEAF:
+        return f"{type(x.like).__name__}s"
+    (column,) = x.columns
+    return (
+        f"{column.kind.__name__}s"
+        if isinstance(column, Even) and column.kind is not torch.Tensor
+        else "tensors"
+    )
+
+
 def describe(x: Any) -> str:
     """A value in a message."""
     if isinstance(x, torch.Tensor):
@@ -615,7 +645,7 @@ def describe(x: Any) -> str:
     if isinstance(x, TracedList):
         return f"a list of {list.__len__(x)}" if x.known else "a list as long as data says"
     if isinstance(x, Many):
-        return f"as many {'tensors' if x.kind is torch.Tensor else x.kind.__name__ + 's'} as data says"
+        return f"as many {_elements(x)} as data says"
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
     return "None" if x is None else f"a {type(x).__name__}"

@@ -18,11 +18,12 @@ from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.checks import through_checks
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.graph import pruned, with_inner
-from ingot.capture.lists import Many, Perhaps, Rows
+from ingot.capture.lists import Rows
 from ingot.capture.merge import describe
 from ingot.capture.passed import Afterwards
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run
+from ingot.capture.runs import Many, Perhaps
 from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Leaf, check_names, leaves, unique_names
 from ingot.capture.structure import settled

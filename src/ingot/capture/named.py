@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import scalars, standins
+from ingot.capture import scalars
 from ingot.capture.request import recorder
 from ingot.capture.scalars import Symbolic, is_data
 
@@ -77,7 +77,7 @@ def _one_of(rt: Runtime, names: Sequence[str], parts: Sequence[Any], get: Callab
     def meant(made: Sequence[str]) -> Any:
         holds: Any = True
         for n, text in zip(numbers, made, strict=True):
-            holds = rt.both(holds, lambda n=n, text=text: standins.equal(rt, n, int(text)))
+            holds = rt.both(holds, lambda n=n, text=text: rt.equal(n, int(text)))
         return holds
 
     some: Any = False

@@ -21,6 +21,7 @@ from ingot.capture import complex_numbers, dispatch, fakes, scalars, sharing, wr
 from ingot.capture.alike import Alike
 from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
+from ingot.capture.copies import Copies
 from ingot.capture.dispatch import Dispatch
 from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import GraphWriter
@@ -61,6 +62,9 @@ class Recorder:
         self.nested = False  # whether there was a branch or loop; calls are not noted from then on
         self.token: ir.Value | None = None  # needed by every output: comes from the last check
         self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
+        self.copies = Copies()  # of what lists of any length hold
+        # Tensors, by id, of which the run says which object they are: one of two, as a condition says.
+        self.chosen: dict[int, tuple[torch.Tensor, Any, tuple[Any, Any]]] = {}
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
         self.assumptions: list[Assumption] = []
@@ -287,6 +291,11 @@ class Recorder:
     def same_size(self, a: Any, b: Any) -> bool:
         """Whether two sizes are the same formula."""
         return self.sizes.equal(a, b)
+
+    def choose_tensor(self, made: torch.Tensor, condition: Any = None, *sides: Any) -> torch.Tensor:
+        """A tensor that is the one object or the other as a condition says; without one, nobody knows."""
+        self.chosen[id(made)] = made, condition, (sides[0], sides[1]) if sides else (None, None)
+        return made
 
     def plan(self, func: Any) -> Plan:
         """What to do with an operator overload."""

@@ -382,6 +382,18 @@ class _Function:
             if s.value is None:
                 return [ast.Pass()]
             s = ast.copy_location(ast.Assign([s.target], s.value), s)
+        if isinstance(s, ast.AugAssign) and isinstance(s.target, ast.Subscript) and not _assigns(s.value):
+            update = _call(
+                "update",
+                self.expression(s.target.value),
+                self.index(s.target.slice),
+                ast.Constant(type(s.op).__name__),
+                _thunk(self.expression(s.value)),
+            )
+            return [ast.Expr(update)]
+        if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Subscript):
+            kept, place = _call("stored", self.assigned(s.value)), s.targets[0]
+            return [ast.Expr(_call("put", kept, self.expression(place.value), self.index(place.slice)))]
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
             kept = _call("stored", self.assigned(s.value))
             targets: list[ast.expr] = [self.expression(t) for t in s.targets]
@@ -394,6 +406,10 @@ class _Function:
         """A value on its way to where it stays: lists that are made for it may grow as data says."""
         _mark_lists(value)
         return self.expression(value)
+
+    def index(self, node: ast.expr) -> ast.expr:
+        """What stands in the brackets of a place that is written."""
+        return _slice_value(self.expression(node))
 
     def match(self, s: ast.Match, live: set[str]) -> list[ast.stmt]:
         """A match on plain values is a row of comparisons; others stay Python's."""
@@ -503,6 +519,11 @@ class _Function:
     def expression(self, node: Any) -> Any:
         """The node with its expressions rewritten."""
         return _Expressions(self).visit(node)
+
+
+def _assigns(node: ast.expr) -> bool:
+    """Whether an expression assigns a variable."""
+    return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
 
 
 def _mark_lists(node: ast.expr | None) -> None:
@@ -782,6 +803,8 @@ class _Expressions(ast.NodeTransformer):
             return node
         if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == RUNTIME:
             return node
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Starred) and not node.keywords:
+            return _call("call_spread", node.func, node.args[0].value)
         return ast.Call(runtime("call"), [node.func, *node.args], node.keywords)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:

@@ -142,6 +142,7 @@ def run_model(
         ):
             output = _called(function, args, kwargs, recorder)
         recorder.missing.raise_if_any()
+        recorder.copies.require_unchanged()
     return Run(recorder, inputs, fakes, objects, output)
 
 

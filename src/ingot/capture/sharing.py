@@ -128,6 +128,12 @@ def link(g: Recorder, a: Group, b: Group, where: str) -> None:
     b.links = (*b.links, Link(a, a.version, where))
 
 
+def link_within(g: Recorder, rows: torch.Tensor) -> None:
+    """Some of these rows are copies of one tensor, which a write into one of them would not change."""
+    group = g.entry(rows).group
+    group.links = (*group.links, Link(group, group.version, quoted_line()))
+
+
 def link_copy(g: Recorder, rows: torch.Tensor, elements: Iterable[torch.Tensor]) -> None:
     """Rows were copied out of tensors, and are read and written in their place."""
     link_each(g, rows, set[Group]().union(*(reach(g.entry(v).group) for v in elements)))

@@ -512,6 +512,20 @@ class SizeEnv(ShapeEnv):
                 self.derive_hints(self.definitions)
                 return
         self.hints |= before
+        self._fit_sources(e)
+
+    def _fit_sources(self, e: Any) -> None:
+        """The same of the numbers that its sizes are made of, as the condition says itself: a size of 8."""
+        numbers = sorted(int(n) for n in e.atoms(sympy.Integer) if n >= 0)
+        for symbol in sorted((s for s in self.bases(e) - self.names.keys() - self.numbers.keys()), key=str):
+            before = self.hint(symbol)
+            for n in numbers:
+                self.hints[symbol] = sympy.Integer(n)
+                self.derive_hints(self.definitions)
+                if self._agrees(e):
+                    return
+            self.hints[symbol] = before
+        self.derive_hints(self.definitions)
 
     def _agrees(self, e: Any) -> bool:
         """Whether a condition holds by the hints; nothing is divided by 0."""
@@ -545,6 +559,8 @@ class SizeEnv(ShapeEnv):
             return (
                 sympy.false
             )  # whether to repeat it: where only the run knows, the operator finds out itself
+        if matters and not by_user and self.of_data(e) and self.bases(e).isdisjoint(self.numbers):
+            self._fit_hints(e)
         holds = bool(self.value(e))
         answer = sympy.true if holds else sympy.false
         if matters and (e if holds else Not(e)) not in self.held:

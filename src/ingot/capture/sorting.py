@@ -25,10 +25,7 @@ def sorted_(rt: Runtime, items: Any, *, key: Any = None, reverse: Any = False) -
     """sorted(items)."""
     if rows_of(items) is not None:
         listed = list_(rt, items)
-        rows, kind = listed.rows()
-        made = TracedList()
-        made.become(rows.index_select(0, _order(_columns(keys_of(rt, listed, key)), reverse)), kind, rows)
-        return made
+        return TracedList([listed.run().take(_order(_columns(keys_of(rt, listed, key)), reverse))])
     values = list(items)
     keys = values if key is None else [rt.call(key, v) for v in values]
     if not any(map(_waits, keys)):

@@ -12,8 +12,12 @@ knows becomes a branch (`branch`), a loop (`loop`), a number (`scalars`) or a ch
 from __future__ import annotations
 
 import dataclasses
+import dis
 import enum
+import functools
 import inspect
+import itertools
+import operator
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +29,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, iterators, kinds, named, sorting, split, standins, structure
+from ingot.capture import checks, equality, iterators, kinds, named, sorting, split, standins, structure
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -54,7 +58,13 @@ from ingot.errors import DataDependentError
 
 iterators.register()
 UNROLLED = 10_000
-_KEPT = range(-5, 257)  # integers of which Python has one object each
+#: `+=` and its like, by the names that `ast` has for them.
+_UPDATES: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": operator.iadd, "Sub": operator.isub, "Mult": operator.imul, "Div": operator.itruediv,
+    "FloorDiv": operator.ifloordiv, "Mod": operator.imod, "Pow": operator.ipow, "MatMult": operator.imatmul,
+    "LShift": operator.ilshift, "RShift": operator.irshift, "BitAnd": operator.iand, "BitOr": operator.ior,
+    "BitXor": operator.ixor,
+}  # fmt: skip
 
 
 class Runtime:
@@ -185,27 +195,7 @@ class Runtime:
 
     def same(self, a: Any, b: Any) -> Any:
         """`a is b`."""
-        if isinstance(a, Word) or isinstance(b, Word):
-            return called(self.same, (a, b), {})
-        if isinstance(a, Choice) or isinstance(b, Choice):
-            return _of_either(self.same, a, b)
-        if isinstance(a, Maybe) and b is None:
-            return a.ingot_is_none
-        for x, y in ((a, b), (b, a)):
-            if isinstance(x, torch.SymBool) and isinstance(y, bool):  # of which Python has two
-                return self.truth(x if y else torch.sym_not(x))
-        if a is not b and isinstance(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
-            a, b = b, a
-        if a is not b and isinstance(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
-            if (
-                isinstance(b, torch.SymInt) and type(a) is int
-            ):  # Python has one object for each of a few numbers
-                return self.truth(standins.equal(self, b, a)) if a in _KEPT else False
-            if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
-                kept = self.both(a >= _KEPT.start, lambda: a < _KEPT.stop)
-                return self.both(kept, lambda: self.truth(standins.equal(self, a, b)))
-            cannot_wait("asks whether two numbers are one object")
-        return a is b
+        return equality.same(self, a, b)
 
     def class_of(self, x: Any) -> Any:
         """`x.__class__`."""
@@ -217,24 +207,7 @@ class Runtime:
 
     def contains(self, container: Any, value: Any) -> Any:
         """`value in container`."""
-        if isinstance(container, Word) or isinstance(value, Word):
-            return called(self.contains, (container, value), {})
-        if isinstance(container, torch.Tensor) and is_data(recorder(), container):
-            return self.truth((container == value).any())
-        if isinstance(container, TracedList) and not container.known:
-            rows, kind = container.rows()
-            if kind is not torch.Tensor:
-                number: Any = value
-                is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
-                return self.truth(rows.eq(number).any()) if is_number else False
-        known = isinstance(container, (list, tuple, set, frozenset, dict, range))
-        waits = isinstance(value, (torch.Tensor, *Symbolic)) and is_data(recorder(), value)
-        if known and (waits or standins.made_of_symbols(value)):
-            whole: Any = False
-            for v in container:
-                whole = self.either(whole, lambda v=v: self.truth(standins.equal(self, value, v)))
-            return whole
-        return value in container
+        return equality.contains(self, container, value)
 
     # -- control flow
 
@@ -547,8 +520,12 @@ class Runtime:
                 return sorting.sort(self, owner, **kwargs)
         if isinstance(function, Maybe):
             function = function.ingot_value
-        given = (*args, *kwargs.values())
+        given, g = (*args, *kwargs.values()), ACTIVE.recorder
         if ACTIVE.words and any(isinstance(v, Word) for a in given for v in structure.inside(a)):
+            _must_understand(function)
+        chosen = g.chosen if g is not None else {}
+        inner = (v for a in given for v in structure.inside(a))
+        if chosen and _asks_what_is_same(_code_of(function)) and any(id(v) in chosen for v in inner):
             _must_understand(function)
         if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
             _must_understand(function)
@@ -560,19 +537,17 @@ class Runtime:
             return standins.with_symbols(self, function, args, kwargs)
         return function(*args, **kwargs)
 
+    def call_spread(self, function: Any, items: Any) -> Any:
+        """`function(*items)`."""
+        return standins.spread(self, function, items)
+
     def equal(self, a: Any, b: Any) -> Any:
-        """`a == b`, element by element where lists hold what only the run knows."""
-        if isinstance(a, Choice) or isinstance(b, Choice):
-            return _of_either(self.equal, a, b)
-        if isinstance(a, Word) or isinstance(b, Word):
-            return called(self.equal, (a, b), {})
-        return standins.equal(self, a, b)
+        """`a == b`."""
+        return equality.equal(self, a, b)
 
     def unequal(self, a: Any, b: Any) -> Any:
         """`a != b`."""
-        undecided = (Word, Choice)
-        staged = isinstance(a, (list, tuple, *undecided)) or isinstance(b, undecided)
-        return self.opposite(self.equal(a, b)) if staged else a != b
+        return equality.unequal(self, a, b)
 
     def matched(self, subject: Any) -> Any:
         """What a `match` that stays Python's looks at."""
@@ -613,6 +588,15 @@ class Runtime:
         if isinstance(container, Word) or isinstance(index, Word) or looked_up:
             return called(self.item, (container, index), {})
         return standins.item(self, container, counted(index) if ACTIVE.words else index)
+
+    def put(self, value: Any, container: Any, index: Any) -> None:
+        """`container[index] = value`."""
+        standins.put(self, container, index, value)
+
+    def update(self, container: Any, index: Any, operation: str, value: Callable[[], Any]) -> None:
+        """`container[index] += value()`, or another operation, by its name in `ast`."""
+        before = self.item(container, index)
+        self.put(self.stored(_UPDATES[operation](before, value())), container, index)
 
     def item_named(self, container: Any, make: Any, *parts: Any) -> Any:
         """`container[f"a{n}"]` or `container[str(n)]`."""
@@ -671,18 +655,6 @@ class Runtime:
 RUNTIME = Runtime()
 
 
-def _of_either(compared: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-    """What a comparison gives of the one or the other function that a condition chooses."""
-    choice, swapped = (a, False) if isinstance(a, Choice) else (b, True)
-    rest = a if swapped else b
-
-    def of(function: Any) -> Callable[[], Any]:
-        return lambda: compared(rest, function) if swapped else compared(function, rest)
-
-    then, other = map(of, choice.ingot_sides)
-    return RUNTIME.choose(choice.ingot_condition, then, other)
-
-
 def _nothing() -> None:
     return None
 
@@ -737,6 +709,18 @@ def _must_understand(function: Any) -> None:
     code = _code_of(function)
     if code is not None and is_user_code(code):
         request_code(code)
+
+
+@functools.lru_cache(maxsize=4096)
+def _asks_what_is_same(code: Any) -> bool:
+    """Whether a function of the model's asks if two things are one, or whether one is in a container."""
+    if code is None or not is_user_code(code):
+        return False
+    steps = list(dis.get_instructions(code))
+    return any(
+        step.opname == "CONTAINS_OP" or (step.opname == "IS_OP" and before.opname != "LOAD_CONST")
+        for before, step in itertools.pairwise(steps)
+    )
 
 
 def _is_users(function: Any) -> bool:

@@ -25,12 +25,14 @@ import torch
 
 from ingot.capture import checks, scalars
 from ingot.capture.choice import Maybe
-from ingot.capture.lists import Given, Rows, TracedList, joined
+from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
+from ingot.capture.structure import parts_of, undecided
 from ingot.capture.symbolic_int import SymbolicInt
 from ingot.capture.where import source_line
-from ingot.capture.words import counted
+from ingot.capture.words import Word, counted
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -262,11 +264,8 @@ def rows_of(items: Any) -> Rows | None:
     if isinstance(items, Rows):
         return items
     if isinstance(items, TracedList) and not items.known:
-        rows, kind = items.rows()
-        return Rows(
-            rows.shape[0],
-            (lambda i: rows.select(0, i)) if kind is torch.Tensor else (lambda i: rows[i].item()),
-        )
+        run = items.run()
+        return Rows(run.count, run.reader())
     if isinstance(items, torch.Tensor) and items.dim() and isinstance(items.shape[0], torch.SymInt):
         return Rows(items.shape[0], lambda i: items.select(0, i))
     if isinstance(items, Maybe):
@@ -482,22 +481,6 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def equal(rt: Runtime, a: Any, b: Any) -> Any:
-    """a == b."""
-    lists = isinstance(a, list) and isinstance(b, list)
-    same_class = type(a) is type(b) or {type(a), type(b)} <= {list, TracedList, Given}
-    if (lists and same_class) or (isinstance(a, tuple) and isinstance(b, tuple)):
-        known = not isinstance(a, TracedList) or a.known
-        if known and (not isinstance(b, TracedList) or b.known) and _symbolic(*a, *b):
-            if len(a) != len(b):
-                return False
-            whole: Any = True
-            for x, y in zip(a, b, strict=True):
-                whole = rt.both(whole, lambda x=x, y=y: rt.truth(equal(rt, x, y)))
-            return whole
-    return a == b
-
-
 def made_of_symbols(data: Any) -> bool:
     """Whether something holds symbolic numbers."""
     if isinstance(data, (list, tuple)):
@@ -567,14 +550,27 @@ def _joining(function: Any) -> None:
         if isinstance(tensors, Rows):
             tensors = rt.list_of(tensors, lambda v: v, [])
         if isinstance(tensors, TracedList) and not tensors.known:
-            return joined(function, (tensors, *args), kwargs)
+            return join(function, (tensors, *args), kwargs)
         return function(tensors, *args, **kwargs)
 
     STANDINS[id(function)] = standin
 
 
-for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.nn.utils.rnn.pad_sequence):
+for _function in (
+    torch.stack, torch.cat, torch.concat, torch.concatenate, torch.vstack, torch.row_stack, torch.hstack,
+    torch.nn.utils.rnn.pad_sequence,
+):  # fmt: skip
     _joining(_function)
+
+
+def spread(rt: Runtime, function: Any, items: Any) -> Any:
+    """function(*items)."""
+    if isinstance(items, TracedList) and not items.known:
+        columns = items.run().unzipped() if function is zip else None
+        if columns is None:
+            cannot_wait("passes on as many arguments as data says")
+        return [TracedList([c]) for c in columns]
+    return rt.call(function, *items)
 
 
 def cut_by(rt: Runtime, tensor: torch.Tensor, sizes: Rows | TracedList, axis: int) -> Rows:
@@ -622,10 +618,34 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
         return container.element(_number(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         cannot_wait("takes a slice of a list at a place that data or a size decides")
-    keyed = isinstance(container, dict) and isinstance(index, tuple) and made_of_symbols(index)
+    keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]
     return _switch(rt, container, _number(index))
+
+
+def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
+    """container[index] = value: at a key or place that the run knows, which is there, as the model checks."""
+    container = present(container)
+    if isinstance(container, list) and isinstance(index, torch.Tensor) and _symbolic(index):
+        index = _number(index, int)
+    if not (type(container) is dict and (_symbolic(index) or _is_composed(index))):
+        container[index] = value
+        return
+    key = _number(index)
+    there = rt.contains(list(container), key)
+    if there is False:  # a new key, which Python alone could take
+        container[key] = value
+        return
+    rt.check(there, None)
+    for k, before in list(container.items()):
+        container[k] = rt.choose(rt.equal(key, k), lambda: value, lambda before=before: before)
+
+
+def _is_composed(key: Any) -> bool:
+    """Whether a key of a dict is made of several values, of which the run knows one."""
+    parts = parts_of(key)
+    return parts is not None and not isinstance(key, Word) and undecided(key)
 
 
 def _as_index(index: Any) -> Any:
@@ -671,8 +691,8 @@ def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: A
             return rt.choose(key, lambda: known[True], lambda: known[False])
     found = otherwise
     for k, value in reversed(pairs):
-        if scalars.counts_as(k) is not None or isinstance(k, tuple):
-            found = rt.choose(equal(rt, key, k), lambda v=value: v, lambda f=found: f)
+        if scalars.counts_as(k) is not None or parts_of(k) is not None:
+            found = rt.choose(rt.equal(key, k), lambda v=value: v, lambda f=found: f)
     return found
 
 

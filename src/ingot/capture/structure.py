@@ -13,9 +13,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import Many, Perhaps, TracedList
+import torch
+
+from ingot.capture.choice import Choice, Maybe, Parts
 from ingot.capture.request import ACTIVE
+from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.words import Word, is_thing
 
 _CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so are those of their sides
@@ -23,7 +25,7 @@ _CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so ar
 
 def parts_of(x: Any) -> list[Any] | None:
     """What a value is made of; None where it is made of nothing else."""
-    if isinstance(x, TracedList):
+    if isinstance(x, Parts):
         return x.parts()
     if isinstance(x, (list, tuple)):
         return list(x)
@@ -31,10 +33,6 @@ def parts_of(x: Any) -> list[Any] | None:
         return list(x.values())
     if isinstance(x, Maybe):
         return [x.ingot_is_none, x.ingot_value]
-    if isinstance(x, Perhaps):
-        return [x.there, x.value]
-    if isinstance(x, Many):
-        return [x.rows]
     if isinstance(x, _CHOSEN):
         return [x.ingot_condition, *(v for v in x.ingot_sides if isinstance(v, _CHOSEN))]
     if (
@@ -48,22 +46,27 @@ def parts_of(x: Any) -> list[Any] | None:
 
 def rebuilt(like: Any, parts: list[Any]) -> Any:
     """A value of the same kind, made of other parts."""
-    if isinstance(like, TracedList):
-        return TracedList(parts)
+    made = _rebuilt(like, parts)
+    if ACTIVE.recorder is not None:
+        ACTIVE.recorder.copies.follow(made, like)
+    return made
+
+
+def _rebuilt(like: Any, parts: list[Any]) -> Any:
+    if isinstance(like, Parts):
+        return like.of_parts(parts)
     if isinstance(like, tuple):
         return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
     if isinstance(like, list):
         return parts
     if type(like) is dict:
         return dict(zip(like, parts, strict=True))
-    if isinstance(like, Many):
-        return Many(parts[0], like.kind)
     if isinstance(like, _CHOSEN):
         condition, *rest = parts
         then, other = (rest.pop(0) if isinstance(v, _CHOSEN) else v for v in like.ingot_sides)
         return Word(condition, then, other) if isinstance(like, Word) else Choice(condition, (then, other))
-    if isinstance(like, (Maybe, Perhaps)):
-        return type(like)(parts[0], parts[1])
+    if isinstance(like, Maybe):
+        return Maybe(parts[0], parts[1])
     made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
     for field, value in zip(dataclasses.fields(made), parts, strict=True):
         object.__setattr__(made, field.name, value)
@@ -104,6 +107,8 @@ def _settled(x: Any, around: Collection[int]) -> Any:
 def _copied(x: Any) -> Any:
     """A container of its own with what is in this one."""
     if isinstance(x, list):
+        from ingot.capture.lists import TracedList
+
         return TracedList(list.__iter__(x))
     parts = parts_of(x)
     return x if parts is None else rebuilt(x, parts)
@@ -116,8 +121,8 @@ def alike(a: Any, b: Any) -> bool:
     parts, more = parts_of(a), parts_of(b)
     if parts is None or more is None or len(parts) != len(more):
         return False
-    if isinstance(a, Many):
-        return a.kind is b.kind
+    if isinstance(a, Parts):
+        return a.is_like(b)
     if isinstance(a, _CHOSEN):
         return all(
             isinstance(v, _CHOSEN) or v is w for v, w in zip(a.ingot_sides, b.ingot_sides, strict=True)
@@ -134,6 +139,15 @@ def inside(x: Any) -> Iterator[Any]:
             seen.add(id(v))
             yield v
             todo.extend(reversed(parts_of(v) or ()))
+
+
+def undecided(x: Any) -> bool:
+    """Whether the run alone knows a value, or a part of it."""
+    g = ACTIVE.recorder
+    if g is None:
+        return False  # a script that runs by itself
+    kinds = (Word, Maybe, Choice, *Symbolic)
+    return any(isinstance(v, kinds) or (isinstance(v, torch.Tensor) and is_data(g, v)) for v in inside(x))
 
 
 def mapped(

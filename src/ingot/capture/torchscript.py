@@ -26,6 +26,7 @@ from ingot.capture import where
 from ingot.capture.cells import Sharing
 from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.request import recording
+from ingot.capture.runs import Many
 from ingot.capture.script_nodes import DTYPES, GIVE_LISTS, SPECIAL, dtype_of_number, is_object
 from ingot.capture.script_values import CONTAINERS, FOREVER, NUMBERS, SCALARS, SYMBOLIC, as_float
 from ingot.capture.stage import RUNTIME
@@ -428,7 +429,7 @@ def _rows(tensor: Any, axis: int = 0) -> TracedList | None:
     if not isinstance(tensor.shape[axis], torch.SymInt):
         return None
     rows = TracedList()
-    rows.become(tensor.movedim(axis, 0), torch.Tensor)
+    rows.become(Many.of_rows(tensor.movedim(axis, 0), torch.Tensor))
     return rows
 
 

@@ -28,9 +28,9 @@ _OF_NUMBERS = (
     "torch/__init__.py", "experimental/sym_node.py", "experimental/recording.py",
     "experimental/symbolic_shapes.py",
 )  # fmt: skip
-_RUNTIME = ("stage.py", "standins.py", "lists.py")
+_RUNTIME = ("stage.py", "standins.py", "lists.py", "runs.py", "equality.py")
 # Its functions that do what the model's own line says: what they raise, the line raises.
-_FOR_THE_MODEL = ("item", "call", "with_symbols", "contains", "equal", "class_of")
+_FOR_THE_MODEL = ("item", "put", "update", "call", "with_symbols", "contains", "equal", "class_of")
 _RECORDING = str(Path(__file__).with_name("recording.py"))
 _SCRIPT = tuple(
     str(Path(__file__).with_name(name)) for name in ("torchscript.py", "script_nodes.py", "script_values.py")
@@ -41,6 +41,14 @@ _INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
 _TYPED = ("<string>", "<stdin>")
+_MADE = (
+    "__eq__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+    "__hash__",
+)  # by dataclasses, for classes of the model's
 
 
 # Where a graph that was made from Python is run, the lines it came from, innermost last.
@@ -326,12 +334,12 @@ def called_by_user(function: str, depth: int = 2) -> bool:
 
 
 def _asks_for_another(frame: FrameType) -> bool:
-    """Whether a frame only passes a question on: one conversion calls another, and what rewritten code calls
-    asks in the user's name.
+    """Whether a frame only passes a question on: one conversion calls another, what rewritten code calls asks
+    in the user's name, and so do the comparisons that a dataclass makes for itself.
     """
     name = frame.f_code.co_filename
     inner = name.endswith("torch/__init__.py") and frame.f_code.co_name.startswith("__")
-    return inner or _is_runtime(frame)
+    return inner or _is_runtime(frame) or (name.startswith("<") and frame.f_code.co_name in _MADE)
 
 
 def _is_runtime(frame: FrameType) -> bool:

@@ -1,0 +1,237 @@
+"""`==`, `in` and `is` of values of which the run alone knows parts: containers and dataclasses are compared
+part by part, and a tensor that a branch has chosen is the one that its condition says.
+"""
+
+# Values are whatever the model's Python has.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ingot.capture.choice import Choice, Maybe
+from ingot.capture.lists import TracedList
+from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
+from ingot.capture.runs import LEAF, Even, Perhaps
+from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.structure import undecided
+from ingot.capture.words import Word, called
+
+if TYPE_CHECKING:
+    from ingot.capture.stage import Runtime
+
+_KEPT = range(-5, 257)  # integers of which Python has one object each
+_CONTAINERS = (list, tuple, set, frozenset, dict, range, type({}.keys()), type({}.values()), type({}.items()))
+
+_OF_ELEMENTS = {list.__eq__, TracedList.__eq__, tuple.__eq__}
+
+
+# -- equality
+
+
+def equal(rt: Runtime, a: Any, b: Any) -> Any:
+    """`a == b`."""
+    if isinstance(a, Choice) or isinstance(b, Choice):
+        return _of_either(rt, equal, a, b)
+    if isinstance(a, Word) or isinstance(b, Word):
+        return called(rt.equal, (a, b), {})
+    if isinstance(a, Maybe) or isinstance(b, Maybe):
+        return _of_present(rt, a, b)
+    pair = _parts_of_both(a, b)
+    if pair is None or not (undecided(a) or undecided(b)):
+        return a == b
+    return _all_equal(rt, *pair)
+
+
+def unequal(rt: Runtime, a: Any, b: Any) -> Any:
+    """`a != b`."""
+    staged = any(isinstance(v, (Word, Choice, Maybe)) for v in (a, b)) or _parts_of_both(a, b) is not None
+    return rt.opposite(rt.equal(a, b)) if staged else a != b
+
+
+def _parts_of_both(a: Any, b: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
+    """What must be equal in two containers or dataclasses; None where a class of the model's own, or Python,
+    says what is.
+    """
+    for kind in (list, tuple):
+        if isinstance(a, kind) and isinstance(b, kind) and {_eq(a), _eq(b)} <= _OF_ELEMENTS:
+            return _elements(a), _elements(b)
+    if isinstance(a, dict) and isinstance(b, dict) and _eq(a) is dict.__eq__ is _eq(b):
+        same = a.keys() == b.keys()
+        return ([a[k] for k in a], [b[k] for k in a]) if same else ([None], [])
+    if type(a) is type(b) and _compares_fields(type(a)):
+        found: Any = a
+        names = [f.name for f in dataclasses.fields(found) if f.compare]
+        return [getattr(a, n) for n in names], [getattr(b, n) for n in names]
+    return None
+
+
+def _eq(x: Any) -> Any:
+    return type(x).__eq__
+
+
+def _elements(x: Any) -> list[Any]:
+    return list(list.__iter__(x)) if isinstance(x, list) else list(x)
+
+
+def _compares_fields(cls: Any) -> bool:
+    """Whether `==` of a class is what a dataclass makes it."""
+    if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.eq):  # type: ignore[attr-defined]
+        return False
+    code = getattr(cls.__eq__, "__code__", None)
+    return code is not None and code.co_filename.startswith("<")
+
+
+def _all_equal(rt: Runtime, a: Sequence[Any], b: Sequence[Any]) -> Any:
+    lists = TracedList(a), TracedList(b)
+    if not all(v.known for v in lists):
+        return _runs_equal(rt, *lists)
+    if len(a) != len(b):
+        return False
+    whole: Any = True
+    for x, y in zip(a, b, strict=True):
+        whole = rt.both(whole, lambda x=x, y=y: matches(rt, x, y))
+    return whole
+
+
+def _runs_equal(rt: Runtime, a: TracedList, b: TracedList) -> Any:
+    """Two lists of numbers, of which data decides the length."""
+    if not list.__len__(a) or not list.__len__(b):
+        return rt.truth(rt.equal(a.count(), b.count()))
+    runs = a.run(), b.run()
+    columns = [c for r in runs for c in r.columns]
+    if any(r.like is not LEAF for r in runs) or not all(
+        isinstance(c, Even) and c.kind is not torch.Tensor for c in columns
+    ):
+        cannot_wait("compares lists of tensors or containers, of which data decides the length")
+    first, second = (c.tensors()[0] for c in columns)
+    return rt.both(rt.truth(rt.equal(runs[0].count, runs[1].count)), lambda: rt.truth(first.eq(second).all()))
+
+
+def matches(rt: Runtime, x: Any, y: Any) -> Any:
+    """Whether two elements are one to a container: the same object, or equal ones."""
+    return rt.either(same(rt, x, y), lambda: rt.truth(rt.equal(x, y)))
+
+
+def _of_either(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any:
+    """What a comparison gives of the one or the other function that a condition chooses."""
+    choice, swapped = (a, False) if isinstance(a, Choice) else (b, True)
+    rest = a if swapped else b
+
+    def of(function: Any) -> Callable[[], Any]:
+        return lambda: compared(rt, rest, function) if swapped else compared(rt, function, rest)
+
+    then, other = map(of, choice.ingot_sides)
+    return rt.choose(choice.ingot_condition, then, other)
+
+
+def _of_present(rt: Runtime, a: Any, b: Any) -> Any:
+    """A comparison with what may be None."""
+    maybe, rest, swapped = (a, b, False) if isinstance(a, Maybe) else (b, a, True)
+
+    def of(value: Any) -> Any:
+        return rt.equal(rest, value) if swapped else rt.equal(value, rest)
+
+    value = maybe.ingot_value
+    return rt.choose(maybe.ingot_is_none, lambda: of(None), lambda: of(value))
+
+
+# -- in
+
+
+def contains(rt: Runtime, container: Any, value: Any) -> Any:
+    """`value in container`."""
+    if isinstance(container, Word) or isinstance(value, Word):
+        return called(rt.contains, (container, value), {})
+    if isinstance(container, torch.Tensor) and is_data(recorder(), container):
+        return rt.truth((container == value).any())
+    if not isinstance(container, _CONTAINERS):
+        return value in container
+    elements: Iterable[Any] = list.__iter__(container) if isinstance(container, list) else container
+    listed = list(elements)
+    grown = isinstance(container, TracedList) and not container.known
+    if not grown and not undecided(value) and not any(map(undecided, listed)):
+        return value in container
+    whole: Any = False
+    for v in listed:
+        whole = rt.either(whole, lambda v=v: _is_one_of(rt, v, value))
+    return whole
+
+
+def _is_one_of(rt: Runtime, part: Any, value: Any) -> Any:
+    """Whether a value is an element of a list, or one of a run of them."""
+    if isinstance(part, Perhaps):
+        return rt.both(part.there, lambda: matches(rt, value, part.value))
+    run = getattr(part, "columns", None)
+    if run is None:
+        return matches(rt, value, part)
+    (column, *others) = run
+    if others or part.like is not LEAF or not isinstance(column, Even) or column.kind is torch.Tensor:
+        cannot_wait(
+            "looks for something in a list of tensors or containers, of which data decides the length"
+        )
+    is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
+    return rt.truth(column.rows.eq(value).any()) if is_number else False
+
+
+# -- is
+
+
+def same(rt: Runtime, a: Any, b: Any) -> Any:
+    """`a is b`."""
+    if isinstance(a, Word) or isinstance(b, Word):
+        return called(rt.same, (a, b), {})
+    if isinstance(a, Choice) or isinstance(b, Choice):
+        return _of_either(rt, same, a, b)
+    if a is b:
+        return True
+    if isinstance(a, Maybe) and b is None:
+        return a.ingot_is_none
+    if isinstance(b, Maybe) and a is None:
+        return b.ingot_is_none
+    if ACTIVE.recorder is None:
+        return False  # a script that runs by itself
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return _same_tensor(rt, a, b)
+    if any(map(recorder().copies.has, (a, b))) and type(a) is type(b):
+        cannot_say(f"asks whether two {type(a).__name__}s are one, of a list as long as data says")
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, torch.SymBool) and isinstance(y, bool):  # of which Python has two
+            return rt.truth(x if y else torch.sym_not(x))
+    return _same_number(rt, a, b)
+
+
+def _same_number(rt: Runtime, a: Any, b: Any) -> Any:
+    if isinstance(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
+        a, b = b, a
+    if isinstance(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
+        if isinstance(b, torch.SymInt) and type(a) is int:  # Python has one object for each of a few numbers
+            return rt.truth(rt.equal(b, a)) if a in _KEPT else False
+        if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
+            kept = rt.both(a >= _KEPT.start, lambda: a < _KEPT.stop)
+            return rt.both(kept, lambda: rt.truth(rt.equal(a, b)))
+        cannot_wait("asks whether two numbers are one object")
+    return a is b
+
+
+def _same_tensor(rt: Runtime, a: torch.Tensor, b: torch.Tensor) -> Any:
+    """Of two tensors that are two objects here: they may be one in the run, where a branch has chosen one."""
+    g = recorder()
+    if a.dtype != b.dtype or a.dim() != b.dim():
+        return False
+    for x, y in ((a, b), (b, a)):
+        found = g.chosen.get(id(x))
+        if found is None:
+            continue
+        _, condition, sides = found
+        if condition is None or not g.sizes.in_scope(condition):
+            cannot_say("asks whether two tensors are one object, of which data decides which they are")
+        then, other = (functools.partial(same, rt, side, y) for side in sides)
+        return rt.choose(condition, then, other)
+    return False
