@@ -111,6 +111,8 @@ def deciding(
     if isinstance(op, Control):
         passes = further.cut and index.nodes[further.stop] is node and beyond(index, further) is not None
         return [place for found in leaves.values() for place in found] if passes else []
+    if any(value is not None and value not in further.facts for value in node.inputs):
+        return []  # something else that the shapes follow from stands before the node
     inputs = [None if value is None else further.facts[value] for value in node.inputs]
     if op.infer(node, inputs) is None:
         return []
