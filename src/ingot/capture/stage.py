@@ -29,7 +29,18 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, equality, iterators, kinds, named, sorting, split, standins, structure
+from ingot.capture import (
+    checks,
+    equality,
+    iterators,
+    kinds,
+    named,
+    sorting,
+    split,
+    standins,
+    structure,
+    words,
+)
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
@@ -591,7 +602,10 @@ class Runtime:
 
     def put(self, value: Any, container: Any, index: Any) -> None:
         """`container[index] = value`."""
-        standins.put(self, container, index, value)
+        if isinstance(index, Word) and isinstance(container, dict):
+            words.put(container, index, value)
+        else:
+            standins.put(self, container, index, value)
 
     def update(self, container: Any, index: Any, operation: str, value: Callable[[], Any]) -> None:
         """`container[index] += value()`, or another operation, by its name in `ast`."""

@@ -158,6 +158,17 @@ def chosen(condition: Any, then: Any, other: Any) -> Word:
     return Word(condition, then, other)
 
 
+def put(held: dict[Any, Any], key: Any, value: Any) -> None:
+    """`held[key] = value`, under either key that a condition chooses, in a branch."""
+    if not isinstance(key, Word):
+        held[key] = value
+        return
+    from ingot.capture.stage import RUNTIME
+
+    then, other = key.ingot_sides  # the dict is the functions' own, so that the branch finds it
+    RUNTIME.choose(key.ingot_condition, lambda: put(held, then, value), lambda: put(held, other, value))
+
+
 def counted(x: Any) -> Any:
     """The number that a word of numbers is, alone or in tuples, lists and slices; else the thing itself."""
     if isinstance(x, slice):

@@ -349,6 +349,32 @@ def number_of_data_that_no_member_has(x: T) -> T:
     return x * Level(int(x.argmax()))
 
 
+@case(*SIGNS)
+def counters_of_words(x: T) -> T:
+    counts = {"up": 0, "down": 0, "flat": 0.5}
+    counts["up" if x.sum() > 0 else "down" if x.min() < -1 else "flat"] += 1
+    for row in x:
+        kind = _named(row - 1)
+        counts[kind] = counts[kind] + 2
+    return x * counts["up"] + counts["down"] * 10 + counts["flat"]
+
+
+@case(*SIGNS)
+def sums_of_words(x: T) -> tuple[T, T]:
+    sums = {"up": torch.zeros(3), "down": torch.zeros(3)}
+    for row in x:
+        kind = _named(row - 1)
+        sums[kind] = sums[kind] + row
+    return sums["up"], sums["down"]
+
+
+@case(*ROWS)
+def counter_of_a_size(x: T) -> T:
+    counts = {"one": 0, "many": 0}
+    counts["one" if x.shape[0] == 1 else "many"] += 1
+    return x * counts["one"] - counts["many"]
+
+
 @case.parametrize()
 def test_words(case: Case) -> None:
     """Nothing of the example's choice stays in the model."""
