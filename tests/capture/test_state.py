@@ -528,6 +528,31 @@ def test_a_dict_with_keys_of_its_own_is_looked_at_as_it_is() -> None:
     np.testing.assert_array_equal(ingot.export(scaled, (torch.ones(3),))(torch.ones(3)), np.ones(3))
 
 
+seen = np.zeros(2)
+total = 1.0
+
+
+class NamedAsGlobals(nn.Module):
+    """Attributes that are called as globals of its file are, of which it reads one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: T) -> T:
+        self.seen += x.shape[0]
+        self.total = self.total + x.sum(0)
+        return self.total / self.seen * total
+
+
+def test_attributes_are_not_taken_for_globals_of_their_name() -> None:
+    session = ingot.Stateful(ingot.export(NamedAsGlobals(), (torch.ones(4, 3),), state="inputs"))
+    rows = [np.ones((2, 3), np.float32), np.full((2, 3), 3, np.float32)]
+    means = [session.run(None, {"x": each})[0][0] for each in rows]
+    assert means == [1, 2]
+
+
 class Slotted:
     """A list, in an object without a dict."""
 

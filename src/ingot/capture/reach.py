@@ -140,7 +140,7 @@ class Reach:
         whole = root.name if isinstance(root, Variable) and not label else whole
         self._labels[whole] += not shared
         n = self._labels[whole]
-        self._found.append((label if n <= 1 else f"{label}({n})", root))
+        self._found.append((label if n <= 1 else f"{label or 'globals'}({n})", root))
 
     def _variable(self, label: str, name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> None:
         """A variable that code names, if something may be kept in it."""
@@ -201,6 +201,8 @@ class Reach:
             m = self._scripts.stands_for(m)
             for root in (m._buffers, m._parameters, m.__dict__):
                 self._root(at, root, shared=True)
+                if not at:  # a global of the name of one of these goes by another
+                    self._labels.update(map(str, root))
             for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()):
                 self._hold(at, hook)
             self._class(type(m))
@@ -226,7 +228,8 @@ class Reach:
         names, scope = names_in(code), function.__globals__
         for name in names:
             if name in scope:
-                self._global(name, scope, names)
+                if name in globals_in(code):  # not an attribute of the same name
+                    self._global(name, scope, names)
             elif name in _UNREPEATABLE and not _UNSTEADY.isdisjoint(names):  # imported by the function
                 self.unsteady = True
         for name in set(names) - self._named:
@@ -328,6 +331,14 @@ def names_in(code: CodeType) -> tuple[str, ...]:
     """Globals and attributes that code names, the functions in it included."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
     return tuple(sorted(set(code.co_names).union(*(names_in(c) for c in inner))))
+
+
+@functools.lru_cache(maxsize=4096)
+def globals_in(code: CodeType) -> frozenset[str]:
+    """Globals alone."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))}
+    return frozenset(own.union(*(globals_in(c) for c in inner)))
 
 
 def line_that_changes(codes: Sequence[CodeType], names: Sequence[str]) -> str | None:
