@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx.helper
@@ -28,6 +26,7 @@ from rich.table import Table
 
 import ingot
 from benchmarks.files import Feed
+from benchmarks.learned import learned
 from ingot.benchmark import side_by_side
 from ingot.peers import Job
 
@@ -240,8 +239,7 @@ def _scikit(name: str, rows: int) -> Callable[[Path], Made]:
     """A classifier of three classes and ten features, trained on 500 rows."""
 
     def make(folder: Path) -> Made:
-        import skl2onnx
-        from sklearn import datasets, ensemble, neighbors, svm
+        from sklearn import ensemble, neighbors, svm
 
         models: dict[str, Any] = {
             "svc": svm.SVC(probability=True, random_state=0),
@@ -250,19 +248,7 @@ def _scikit(name: str, rows: int) -> Callable[[Path], Made]:
             "boosting": ensemble.GradientBoostingClassifier(n_estimators=100, random_state=0),
         }
         model = models[name]
-        x, y = datasets.make_classification(500, 10, n_informative=6, n_classes=3, random_state=0)
-        x = x.astype(np.float32)
-        make_attribute = onnx.helper.make_attribute
-
-        def plain(key: str, value: Any, *rest: Any, **options: Any) -> Any:
-            """skl2onnx hands NumPy's truth values to onnx, which wants integers."""
-            if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value):
-                value = [int(v) for v in value]
-            return make_attribute(key, value, *rest, **options)
-
-        with warnings.catch_warnings(), patch.object(onnx.helper, "make_attribute", plain):
-            warnings.simplefilter("ignore")
-            proto: Any = skl2onnx.to_onnx(model.fit(x, y), x[:1], options={id(model): {"zipmap": False}})
+        proto = learned(model, options={id(model): {"zipmap": False}})
         path = folder / f"{name}.onnx"
         path.write_bytes(proto.SerializeToString())
         return path, {"X": _RNG.standard_normal((rows, 10)).astype(np.float32)}

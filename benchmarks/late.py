@@ -15,11 +15,9 @@ import cProfile
 import itertools
 import pstats
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx.helper
@@ -30,6 +28,7 @@ from rich.table import Table
 
 import ingot
 from benchmarks.files import Feed
+from benchmarks.learned import learned
 from ingot.timing import interleave, worst_difference
 
 TOLERANCE = 1e-4
@@ -238,8 +237,7 @@ def _scikit(name: str, rows: int) -> Make:
     """Of three classes and ten features, trained on 500 rows."""
 
     def make() -> Made:
-        import skl2onnx
-        from sklearn import datasets, ensemble, linear_model, naive_bayes, tree
+        from sklearn import ensemble, linear_model, naive_bayes, tree
 
         models: dict[str, Any] = {
             "isolation": ensemble.IsolationForest(n_estimators=20, random_state=0),
@@ -248,22 +246,8 @@ def _scikit(name: str, rows: int) -> Make:
             "bayes": naive_bayes.GaussianNB(),
         }
         model = models[name]
-        x, y = datasets.make_classification(500, 10, n_informative=6, n_classes=3, random_state=0)
-        x = x.astype(np.float32)
-        make_attribute = onnx.helper.make_attribute
-
-        def plain(key: str, value: Any, *rest: Any, **options: Any) -> Any:
-            """skl2onnx hands NumPy's truth values to onnx, which wants integers."""
-            if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value):
-                value = [int(v) for v in value]
-            return make_attribute(key, value, *rest, **options)
-
         options: dict[str, Any] = {} if name == "isolation" else {"options": {id(model): {"zipmap": False}}}
-        with warnings.catch_warnings(), patch.object(onnx.helper, "make_attribute", plain):
-            warnings.simplefilter("ignore")
-            proto: Any = skl2onnx.to_onnx(
-                model.fit(x, y), x[:1], target_opset={"": 17, "ai.onnx.ml": 3}, **options
-            )
+        proto = learned(model, target_opset={"": 17, "ai.onnx.ml": 3}, **options)
         return proto, [{"X": _normal(rows, 10)}]
 
     return make
