@@ -255,6 +255,19 @@ def test_unique_consecutive(shape: tuple[int, ...], dim: int | None) -> None:
         assert empty and not captured.assumptions and not report.unverified, report
 
 
+def test_unique_along_a_dimension_from_the_end() -> None:
+    """It has the rank of its input, which the declared shapes say as well."""
+
+    def values(x: torch.Tensor) -> Any:
+        runs, inverse, counts = torch.unique_consecutive(x, True, True, dim=-2)
+        return torch.unique(x, dim=-1), runs, inverse, counts, runs.flatten(), runs.dim()
+
+    captured = capture(values, (torch.randint(0, 2, (3, 4)),))
+    ranks = [len(v.shape or ()) for v in captured.model.graph.outputs]
+    assert ranks == [2, 2, 1, 1, 1]
+    parity(values, (torch.randint(0, 2, (5, 2)),), dynamic_shapes=None)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_every_nan_is_unique(dtype: torch.dtype) -> None:
     """Behind all numbers, in the order that they come in, which torch leaves open."""

@@ -224,6 +224,8 @@ def _through(g: Recorder, func: Any, source: Callable[..., Any], args: Any, kwar
 
 def _fake(g: Recorder, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What torch says the call returns."""
+    if plan.name in ("unique_dim", "unique_consecutive"):
+        args, kwargs = fakes.dim_from_the_front(func, args, kwargs)
     try:
         with g.env.imagining():
             return func(*args, **kwargs)

@@ -206,6 +206,19 @@ def checked(x: Tensor, axis: int, wanted: Any, what: str) -> None:
     )
 
 
+def dim_from_the_front(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call without a negative `dim`, to which torch's own shape of some operators gives
+    another rank.
+    """
+    given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
+    dim = given.get("dim")
+    if dim is None or dim >= 0:
+        return args, kwargs
+    return (args[0],), {n: v for n, v in given.items() if n != "self"} | {"dim": dim % max(args[0].dim(), 1)}
+
+
 def like(mode: FakeTensorMode, tensor: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
     """A fake tensor of these sizes with the other's order of strides, as far as it says what is
     contiguous.

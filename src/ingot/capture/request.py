@@ -202,6 +202,9 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
         return
     if is_rewritten(frame):
         return
+    asker = frame.f_back if frame.f_code.co_name in ("__bool__", "__len__") else None
+    if asker is not None and is_user_code(asker.f_code) and not is_rewritten(asker):
+        ACTIVE.marks.add(Key.of(asker.f_code), needed)  # Python makes a number of the answer there
     key = Key.of(frame.f_code)
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart()

@@ -118,7 +118,7 @@ class Runtime:
 
     def test(self, value: Any) -> ir.Value:
         """A condition as a BOOL of shape []."""
-        found = self.truth(value)
+        found = self.truth(standins.weighed(value))
         g = recorder()
         return g.scalar(found) if isinstance(found, torch.SymBool) else g.const(found, torch.bool)
 
@@ -133,29 +133,32 @@ class Runtime:
 
     def opposite(self, value: Any) -> Any:
         """`not value`."""
+        value = standins.weighed(value)
         if not self.waits(value):
             return not self._now(value)
         return _not(self.truth(value))
 
     def both(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
         """`a and b`; b may assign variables, which functions of the model's have."""
-        if not self.waits(a):
-            return b() if self._now(a) else a
+        weighed = standins.weighed(a)
+        if not self.waits(weighed):
+            return b() if self._now(weighed) else a
         quick = None if names else self._sizes_only(a, b, _not)
         if quick is not None:
             return _not(quick)
         sides = (lambda: self._condition(b()), lambda: self._other_operand(a, False))
-        return self.choose(a, *sides, names, *setters)
+        return self.choose(weighed, *sides, names, *setters)
 
     def either(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
         """`a or b`, in the same way."""
-        if not self.waits(a):
-            return a if self._now(a) else b()
+        weighed = standins.weighed(a)
+        if not self.waits(weighed):
+            return a if self._now(weighed) else b()
         quick = None if names else self._sizes_only(a, b, lambda v: v)
         if quick is not None:
             return quick
         sides = (lambda: self._other_operand(a, True), lambda: self._condition(b()))
-        return self.choose(a, *sides, names, *setters)
+        return self.choose(weighed, *sides, names, *setters)
 
     def _sizes_only(self, a: Any, b: Callable[[], Any], turned: Callable[[Any], Any]) -> Any:
         """turned(a) or turned(b()), where it takes no node to know b."""
@@ -244,6 +247,7 @@ class Runtime:
         cells: Cells | None = None,
     ) -> Any:
         """`if condition:` with its blocks as functions."""
+        condition = standins.weighed(condition)
         if not self.waits(condition):
             return then() if self._now(condition) else other()
         g = recorder()
@@ -295,7 +299,7 @@ class Runtime:
         """`while test(): body()`."""
         g, peeled = recorder(), False
         for _ in range(UNROLLED):
-            condition = test()
+            condition = standins.weighed(test())
             if self.waits(condition):
                 first = self.truth(condition)
                 cells = Cells(body, test)
@@ -486,6 +490,7 @@ class Runtime:
 
     def check(self, condition: Any, message: Callable[[], Any] | None) -> None:
         """`assert condition, message`."""
+        condition = standins.weighed(condition)
         if self.waits(condition):
             g = recorder()
             what = checks.line()

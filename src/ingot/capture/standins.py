@@ -18,7 +18,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from types import BuiltinMethodType
+from types import BuiltinMethodType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +31,7 @@ from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.structure import parts_of, undecided
 from ingot.capture.symbolic_int import SymbolicInt
-from ingot.capture.where import source_line
+from ingot.capture.where import is_user_code, source_line
 from ingot.capture.words import Word, counted
 
 if TYPE_CHECKING:
@@ -65,12 +65,34 @@ def _symbolic(*values: Any) -> bool:
     )
 
 
+# -- what objects of the model's own answer
+
+
+def own_answer(x: Any, method: str) -> Any:
+    """What a method of the model's own says, `__len__` or `__bool__`, which may be a number that only the run
+    knows: Python itself would make it a number. None where x has no such method.
+    """
+    asked: Any = getattr(type(x), method, None)
+    own = isinstance(asked, FunctionType) and is_user_code(asked.__code__)
+    return asked(x) if own else None
+
+
+def weighed(x: Any) -> Any:
+    """What says whether x is true: x itself, or the answer of an object of the model's own."""
+    if isinstance(x, (bool, torch.Tensor, *Symbolic, Maybe, Word)):
+        return x
+    method = "__bool__" if hasattr(type(x), "__bool__") else "__len__"
+    own = own_answer(x, method)
+    return x if own is None else own
+
+
 # -- numbers
 
 
 @_for(bool)
 def bool_(rt: Runtime, x: Any = False) -> Any:
     """bool(x)."""
+    x = weighed(x)
     return rt.truth(x) if rt.waits(x) else bool(x)
 
 
@@ -236,7 +258,11 @@ def len_(rt: Runtime, x: Any) -> Any:
         return x.length
     if isinstance(x, torch.Tensor) and x.dim():
         return x.shape[0]
-    return len(present(x))
+    own = own_answer(x, "__len__")
+    if isinstance(own, torch.SymInt):
+        checks.demand(recorder(), own >= 0, "`__len__` returns a number below 0")
+        return own
+    return own if type(own) is int and own >= 0 else len(present(x))
 
 
 @_for(range)
