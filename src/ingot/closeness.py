@@ -40,11 +40,7 @@ def check(
     """
     at = f" at {where}" if where else ""
     if got.dtype != want.dtype or got.shape != want.shape:
-        raise VerificationError(
-            f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model "
-            f"{got.dtype} "
-            f"{list(got.shape)}."
-        )
+        raise _of_another_kind(name, at, want, got)
     difference, scale = distance(want, got)
     tolerance = TOLERANCE.get(str(want.dtype), 0.0) if rtol is None else rtol
     if rtol is None and tolerance and computed:  # more digits than those it was computed in, nobody has
@@ -78,9 +74,19 @@ def check_kind(name: str, want: Array, got: Array, again: Iterable[Array], where
         if (runs != runs[0]).any(0)[differ].all():
             return
     at = f" at {where}" if where else ""
-    raise VerificationError(
+    raise _of_another_kind(name, at, want, got)
+
+
+def _of_another_kind(name: str, at: str, want: Array, got: Array) -> VerificationError:
+    """Says which dtype and shape an output has, and what to do where both are empty."""
+    empty = not want.size and not got.size and want.dtype == np.float32
+    remedy = (
+        " torch.tensor of an empty list is float32 of shape [0]: give it the dtype that it has otherwise, "
+        "and reshape it where its elements are lists (torch.tensor(pairs, dtype=torch.int64).view(-1, 2))."
+    )
+    return VerificationError(
         f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model "
-        f"{got.dtype} {list(got.shape)}."
+        f"{got.dtype} {list(got.shape)}.{remedy if empty else ''}"
     )
 
 

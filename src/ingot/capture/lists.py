@@ -17,7 +17,19 @@ import torch
 
 from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
-from ingot.capture.runs import LEAF, Even, Many, Perhaps, Scope, everywhere, joined, run_of, stacked, unified
+from ingot.capture.runs import (
+    LEAF,
+    Even,
+    Many,
+    Perhaps,
+    Scope,
+    everywhere,
+    joined,
+    run_of,
+    stacked,
+    table,
+    unified,
+)
 from ingot.capture.scalars import as_tensor, kind_of
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
@@ -185,6 +197,16 @@ class TracedList(list[Any], Parts):
             )
         (column,) = run.columns
         return stacked(run), getattr(column, "kind", torch.Tensor)
+
+    def numbers(self) -> tuple[torch.Tensor, type]:
+        """What torch.tensor makes of it, and the kind of its elements.
+
+        Raises:
+            DataDependentError: it makes nothing of them, or they are of several sizes.
+        """
+        run = self.run()
+        rows = None if run.like is LEAF else table(run)
+        return self.rows() if rows is None else (rows, torch.Tensor)
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""

@@ -9,13 +9,15 @@ made of.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ingot.capture.choice import Parts, Undecided
+from ingot.capture.checks import require
+from ingot.capture.choice import Maybe, Parts, Undecided
 from ingot.capture.request import recorder
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
 from ingot.capture.sharing import link_copy, link_within
@@ -377,6 +379,8 @@ def run_of(v: Any) -> Many:
 
 def joined(parts: Sequence[Any], scope: Scope = everywhere) -> Many:
     """All elements as one run; in tensors that are written and read in their place."""
+    form = functools.reduce(_perhaps_none, map(_form_in, parts))
+    parts = [_with_form(v, form) for v in parts]
     runs = unified([run_of(v) for v in parts], scope)
     made = _end_to_end(runs)
     if len(runs) > 1 or isinstance(parts[0], Perhaps) or any(isinstance(c, Ragged) for c in made.columns):
@@ -412,8 +416,77 @@ def unified(runs: Sequence[Many], scope: Scope = everywhere) -> list[Many]:
     Raises:
         DataDependentError: their elements are not alike.
     """
+    form = functools.reduce(_perhaps_none, (r.like for r in runs))
+    runs = [_of_form(r, form) for r in runs]
     axes = axes_of(runs, scope)
     return [r.along(axes) for r in runs]
+
+
+def _perhaps_none(a: Any, b: Any) -> Any:
+    """The form of elements of two forms that differ in what may be None; as far as they do, the first."""
+    if isinstance(a, Maybe) or isinstance(b, Maybe):
+        values = (v.ingot_value if isinstance(v, Maybe) else v for v in (a, b))
+        return Maybe(LEAF, _perhaps_none(*values))
+    parts, others = parts_of(a), parts_of(b)
+    if parts is None or others is None or len(parts) != len(others):
+        return a
+    return rebuilt(a, [_perhaps_none(*pair) for pair in zip(parts, others, strict=True)])
+
+
+def _form_in(v: Any) -> Any:
+    """What an element, or each of a run, is made of."""
+    return v.like if isinstance(v, Many) else form_of(v.value if isinstance(v, Perhaps) else v)
+
+
+def _with_form(v: Any, form: Any) -> Any:
+    """An element, or run of them, with None in the forms of others."""
+    if isinstance(v, Many):
+        return _of_form(v, form)
+    if isinstance(v, Perhaps):
+        return replace(v, value=_with_form(v.value, form))
+    own = form_of(v)
+    if same_form(own, form) or not _differ_in_none(own, form):
+        return v
+    if isinstance(form, Maybe):
+        return v if isinstance(v, Maybe) else Maybe(False, _with_form(v, form.ingot_value))
+    pairs = zip(parts_of(v) or (), parts_of(form) or (), strict=True)
+    return rebuilt(v, [_with_form(*pair) for pair in pairs])
+
+
+def _of_form(run: Many, form: Any) -> Many:
+    """The same elements, with a column that says so where others may be None."""
+    columns = iter(run.columns)
+    found: list[Column] = []
+
+    def walk(like: Any, wanted: Any) -> None:
+        if isinstance(wanted, Maybe) and not isinstance(like, Maybe):
+            there = run.columns[0].tensors()[0].shape[0]
+            found.append(Even(torch.zeros(there, dtype=torch.bool), bool))
+            walk(like, wanted.ingot_value)
+            return
+        if like is LEAF:
+            found.append(next(columns))
+            return
+        parts, others = parts_of(like) or (), parts_of(wanted) or ()
+        for pair in zip(parts, others, strict=True):
+            walk(*pair)
+
+    if same_form(run.like, form) or not _differ_in_none(run.like, form):
+        return run
+    walk(run.like, form)
+    return Many(found, form)
+
+
+def _differ_in_none(like: Any, form: Any) -> bool:
+    """Whether a form is another one but for what may be None."""
+    if isinstance(form, Maybe):
+        return _differ_in_none(like.ingot_value if isinstance(like, Maybe) else like, form.ingot_value)
+    parts, others = parts_of(like), parts_of(form)
+    if parts is None or others is None or like is LEAF or form is LEAF:
+        return like is form or same_form(like, form)
+    if type(like) is not type(form) or len(parts) != len(others):
+        return False
+    return all(_differ_in_none(*pair) for pair in zip(parts, others, strict=True))
 
 
 def axes_of(runs: Sequence[Many], scope: Scope = everywhere) -> list[int | None]:
@@ -526,6 +599,34 @@ def stacked(run: Many, column: int = 0) -> torch.Tensor:
     """The elements as rows of one tensor."""
     found = run.columns[column]
     return (found if isinstance(found, Even) else found.even()).rows
+
+
+def table(run: Many) -> torch.Tensor | None:
+    """What torch.tensor makes of elements that are tuples or lists of numbers, [elements, numbers, …]; None
+    where they are something else.
+    """
+    columns = iter(run.columns)
+
+    def rows_of(form: Any) -> torch.Tensor | None:
+        if form is LEAF:
+            column = next(columns)
+            if not isinstance(column, Even) or column.rank:
+                return None
+            return column.rows.to(torch.get_default_dtype()) if column.kind is float else column.rows
+        if isinstance(form, Maybe):
+            g, none = recorder(), next(columns).tensors()[0]
+            require(g, g.val(~none.any()), "no element is None")
+            return rows_of(form.ingot_value)
+        if not isinstance(form, (list, tuple)):
+            return None
+        found = [rows_of(p) for p in parts_of(form) or ()]
+        parts = [p for p in found if p is not None]
+        if not parts or len(parts) < len(found) or len({tuple(p.shape[1:]) for p in parts}) > 1:
+            return None
+        wide = functools.reduce(torch.promote_types, (p.dtype for p in parts))
+        return torch.stack([p.to(wide) for p in parts], 1)
+
+    return rows_of(run.like)
 
 
 def _joined(func: Any, args: Any, kwargs: Any) -> Any:

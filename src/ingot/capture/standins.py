@@ -534,7 +534,7 @@ def tensor_(
 ) -> Any:
     """torch.tensor(data), with numbers and lists that the run knows in it."""
     if isinstance(data, TracedList) and not data.known:
-        rows, kind = data.rows()
+        rows, kind = data.numbers()
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
     data = counted(data.parts() if isinstance(data, TracedList) else data)

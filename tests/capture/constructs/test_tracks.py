@@ -133,6 +133,47 @@ def summed_where_they_are(x: T) -> Any:
     return torch.stack(load), first
 
 
+@case(*ROWS, DOWN)
+def pairs_as_a_tensor(x: T) -> T:
+    pairs = []
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            pairs.append((i, i + x.shape[0]))
+    return torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
+
+
+@case(*ROWS, DOWN)
+def lists_of_lists_as_a_tensor(x: T) -> T:
+    found = []
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            found.append([[row[0], i], [2, row[1].item()]])
+    return torch.tensor(found).view(-1, 2, 2)
+
+
+@case(*(random(n, seed=s) for s, n in enumerate((9, 1, 2, 5, 30))))
+def segments_that_begin_with_none(x: T) -> T:
+    segments, start = [], None
+    for i, p in enumerate(x):
+        if p > 0 and start is None:
+            start = i
+        elif p <= 0 and start is not None:
+            segments.append([start, i])
+            start = None
+    if start is not None:
+        segments.append([start, len(x)])
+    return torch.tensor(segments, dtype=torch.int64).reshape(-1, 2)
+
+
+@case(torch.tensor([1, 0, 1]), torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([1]))
+def none_as_an_element_of_a_tensor(x: T) -> T:
+    found, last = [], 7 if x[0] > 0 else None
+    for i, p in enumerate(x):
+        if p > 0:
+            found.append([last, i])
+    return torch.tensor(found, dtype=torch.int64).reshape(-1, 2)
+
+
 @case.parametrize()
 def test_tracks(case: Case) -> None:
     """As eager has them, for any number of rows."""
