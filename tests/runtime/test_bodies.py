@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import ingot
 from ingot.compiler.bodies import Enclosing
 from ingot.errors import InputError, ModelError, ShapeError
-from ingot.runtime.driver import Stage
+from ingot.runtime.stages import Stage
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
 Feed = dict[str, np.ndarray]

@@ -13,7 +13,8 @@ import pytest
 import ingot
 from ingot.compiler import branches
 from ingot.runtime import driver
-from ingot.runtime.driver import Driver, Stage
+from ingot.runtime.driver import Driver
+from ingot.runtime.stages import Stage
 
 RNG = np.random.default_rng(0)
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'

@@ -1,10 +1,10 @@
 """Runs a graph: looks up (or makes) the plan for these shapes, runs it, and goes on after nodes whose outputs
 depend on data.
 
-A *stage* is the part of a graph between two such nodes. Its plan belongs to the shapes of everything alive
-where it begins, and to the branches taken where Ifs depend on no more than shapes and small inputs: such an
-If is no such node, its branch is part of the plan (`compiler/branches.py`). Nor are If, Loop and Scan whose
-bodies native code can run (`compiler/bodies.py`).
+A *stage* (`stages.py`) is the part of a graph between two such nodes. Its plan belongs to the shapes of
+everything alive where it begins, and to the branches taken where Ifs depend on no more than shapes and small
+inputs: such an If is no such node, its branch is part of the plan (`compiler/branches.py`). Nor are If, Loop
+and Scan whose bodies native code can run (`compiler/bodies.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine, host
-from ingot.codegen.pages import LARGE, Recycled
+from ingot.codegen.pages import Recycled
 from ingot.compiler.bodies import Enclosing
 from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.contents import Contents, Held, deciding, may_decide
@@ -32,7 +32,7 @@ from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import HostStep, Lowering
 from ingot.compiler.packed import Packed
-from ingot.compiler.plan import Plan, Row, make_plan
+from ingot.compiler.plan import Row, make_plan
 from ingot.compiler.recipe import Recipe, make_recipe
 from ingot.errors import IngotError, InputError, ModelError, ShapeError
 from ingot.loading import collector_paused
@@ -42,10 +42,7 @@ from ingot.ops.outline import known_of
 from ingot.ops.registry import (
     UNFIT,
     Array,
-    Bound,
     Facts,
-    Op,
-    evaluated,
     facts_of,
     label,
     shape_error,
@@ -58,6 +55,20 @@ from ingot.runtime.loose_plans import Planner
 from ingot.runtime.profile import Record
 from ingot.runtime.recipes import Recipes
 from ingot.runtime.rounds import Rounds, UndecidedError, evaluated_alone
+from ingot.runtime.stages import (
+    Ending,
+    Passage,
+    Stage,
+    Stages,
+    copied,
+    is_object,
+    key_of,
+    plain,
+    planned,
+    shapes_of,
+    use,
+    value_of,
+)
 from ingot.runtime.termination import require_wanted
 from ingot.runtime.threads import Team
 
@@ -69,8 +80,6 @@ MOST_QUESTIONS = 4
 MOST_DEPTH = 4
 
 T = TypeVar("T")
-
-_NDARRAY: type = np.ndarray
 
 
 @dataclass(slots=True)
@@ -107,111 +116,6 @@ class Resources:
         self._memories.append(memory)
         if team.threads == self.threads:
             self._teams.append(team)
-
-
-@dataclass(slots=True)
-class Stage:
-    """One plan and what comes after it."""
-
-    #: the graph as this plan has it, and the last position that reads each value
-    index: Index
-    last_use: dict[ir.Value, int]
-    plan: Plan
-    results: list[tuple[tuple[int, ...], np.dtype[Any]]]
-    #: values whose arrays the plan computes: the graph's outputs, or what is alive after the stage
-    outputs: list[ir.Value]
-    stop: int
-    is_last: bool
-    #: whether `outputs` are all of the graph's: a plan computes no strings and sequences
-    is_whole: bool
-    known: dict[ir.Value, Facts]
-    #: of the node at `stop`, where the plan computes it too: its outputs, and after them their count
-    bounds: dict[ir.Value, Bound]
-    free: list[Instance] = field(default_factory=list[Instance])
-    next: Stages = field(default_factory=OrderedDict[Hashable, "Stage | Question"])
-    #: whether the node at `stop` may be planned with what comes after it, for what small integers hold
-    contents: Contents | None = None
-    #: how many nodes on the way here were planned so
-    depth: int = 0
-    is_large: bool = field(init=False)
-    #: how runs go on behind it, where that is known
-    ending: Ending | None = None
-    at_stop: Passage | None = None
-
-    def __post_init__(self) -> None:
-        self.is_large = any(math.prod(shape) * dtype.itemsize >= LARGE for shape, dtype in self.results)
-
-    def empty(self, recycled: Recycled) -> list[Array]:
-        """Memory for the results."""
-        if not self.is_large:
-            return [np.empty(shape, dtype) for shape, dtype in self.results]
-        return [
-            (recycled.empty if math.prod(shape) * dtype.itemsize >= LARGE else np.empty)(shape, dtype)
-            for shape, dtype in self.results
-        ]
-
-    def constant(self, value: ir.Value) -> Array:
-        """A value that no run computes."""
-        return _value(self.known.get(value) or self.index.constants[value])
-
-    def evaluate(self, position: int, inputs: list[Array | None]) -> Sequence[Array | None]:
-        """A node of the plan that NumPy computes."""
-        return evaluated(self.index.ops[position], self.index.nodes[position], inputs)
-
-
-class Passage:
-    """What is alive at the stop of a stage, and where that is among its outputs and what it began with."""
-
-    def __init__(self, stage: Stage, values: Sequence[ir.Value]) -> None:
-        places = {value: place for place, value in enumerate((*stage.outputs, *values))}
-        self.values = tuple([value for value in places if stage.last_use.get(value, -1) >= stage.stop])
-        self.places = [places[value] for value in self.values]
-
-
-class Ending:
-    """The nodes behind a stage that starts with the graph, once they have run: what runs for other data of
-    the same shapes have left to do. Of a node that the stage has counted nothing but the count.
-    """
-
-    def __init__(self, stage: Stage, feeds: Sequence[ir.Value]) -> None:
-        index = stage.index
-        places = {value: place for place, value in enumerate((*stage.outputs, *feeds))}
-        late = range(len(index.nodes) if stage.bounds else stage.stop, len(index.nodes))
-        self._counted = [(places[value], bound) for value, bound in stage.bounds.items()]
-        made = {value for position in late for value in index.nodes[position].outputs}
-        wanted = [value for position in late for value in index.reads[position]]
-        constants = [v for v in dict.fromkeys([*wanted, *index.outputs]) if v not in made and v not in places]
-        places.update({value: len(places) + place for place, value in enumerate(constants)})
-        self._constants = [stage.constant(value) for value in constants]
-        self._steps: list[tuple[Op, ir.Node, list[int | None]]] = []
-        for position in late:
-            node = index.nodes[position]
-            inputs = [None if value is None else places[value] for value in node.inputs]
-            self._steps.append((index.ops[position], node, inputs))
-            for value in node.outputs:
-                places[value] = len(places)
-        #: where each output is, and whether it is nobody else's
-        self._results: list[tuple[int, bool]] = []
-        fresh = set(range(len(stage.outputs)))
-        for value in index.outputs:
-            self._results.append((places[value], places[value] in fresh))
-            fresh.discard(places[value])
-
-    def run(self, outputs: Sequence[Array], feeds: Sequence[Array]) -> list[Array]:
-        """The graph's outputs, from those of the stage."""
-        if self._counted:
-            count, outputs = int(outputs[-1]), list(outputs[:-1])
-            for place, bound in self._counted:
-                whole = outputs[place]
-                part = bound.cut(whole, count)
-                outputs[place] = part if part is whole or part.base is None else part.copy()
-        work: list[Any] = [*outputs, *feeds, *self._constants]
-        for op, node, inputs in self._steps:
-            work += evaluated(op, node, [None if place is None else work[place] for place in inputs])
-        return [work[place] if fresh else _copy(work[place]) for place, fresh in self._results]
-
-
-Stages: TypeAlias = "OrderedDict[Hashable, Stage | Question]"
 
 
 class Driver:
@@ -267,13 +171,13 @@ class Driver:
 
         record: what was done and how long it took is noted there.
         """
-        shapes, contents = _shapes(feeds), self._contents
+        shapes, contents = shapes_of(feeds), self._contents
         held = contents.held(feeds) if contents is not None and contents.places else None
-        key = _key(0, (), shapes, held)
-        known = _planned(self._stages.get(key), feeds)
+        key = key_of(0, (), shapes, held)
+        known = planned(self._stages.get(key), feeds)
         if known is not None and record is None and (known.is_whole or known.ending is not None):
             if len(self._stages) > 1:
-                _use(self._stages, key)
+                use(self._stages, key)
             if known.is_whole:
                 return self._run_stage(known, feeds, None)
             assert known.ending is not None
@@ -328,7 +232,7 @@ class Driver:
                 return results
             given, stages = stage.known, stage.next
             values = [v for v in alive if last_use.get(v, -1) >= start]
-            arrays = [_plain(alive[v]) for v in values]
+            arrays = [plain(alive[v]) for v in values]
 
     def profile(self, feeds: Sequence[Array], rounds: int) -> list[Record]:
         """What each of `rounds` runs did and how long that took, after one that plans."""
@@ -352,18 +256,18 @@ class Driver:
         contents: Contents | None = None,
         depth: int = 0,
     ) -> Stage:
-        shapes = _shapes(arrays)
-        key = _key(start, values, shapes, None if contents is None else contents.held(arrays))
-        stage = _planned(stages.get(key), arrays)
+        shapes = shapes_of(arrays)
+        key = key_of(start, values, shapes, None if contents is None else contents.held(arrays))
+        stage = planned(stages.get(key), arrays)
         if stage is not None:
-            _use(stages, key)
+            use(stages, key)
             return stage
         with self.resources.lock:
             while True:
                 held = None if contents is None else contents.held(arrays)
-                key = _key(start, values, shapes, held)
+                key = key_of(start, values, shapes, held)
                 root = stages.get(key)
-                stage = _planned(root, arrays)
+                stage = planned(root, arrays)
                 if stage is not None:
                     return stage
                 assert root is None or isinstance(root, Question)
@@ -499,7 +403,7 @@ class Driver:
 
     def _stage_again(self, arrays: Sequence[Array]) -> Stage | None:
         """The whole graph, planned by a recipe where one holds for these arrays."""
-        if any(_is_object(array) for array in arrays):
+        if any(is_object(array) for array in arrays):
             return None
         found = self._recipes.find(tuple([array.shape for array in arrays]))
         if found is None:
@@ -573,7 +477,7 @@ class Driver:
         )
         constants = stage.known | stage.index.constants
         return [
-            computed[v] if v in computed else copy.copy(older[v] if v in older else _value(constants[v]))
+            computed[v] if v in computed else copy.copy(older[v] if v in older else value_of(constants[v]))
             for v in stage.index.outputs
         ]
 
@@ -646,7 +550,7 @@ class Driver:
             if id(found) in own:
                 own.remove(id(found))
             else:
-                found = _copy(found)
+                found = copied(found)
             results.append(found)
         self._require_declared(stage.index, [getattr(result, "dtype", None) for result in results])
         return results
@@ -666,7 +570,7 @@ class Driver:
         def array(value: ir.Value) -> Array:
             if value in alive:
                 return alive[value]
-            return _value(known.get(value) or index.constants[value])
+            return value_of(known.get(value) or index.constants[value])
 
         node, op = index.nodes[position], index.ops[position]
         inputs = [None if v is None else array(v) for v in node.inputs]
@@ -686,8 +590,8 @@ class Driver:
             nonlocal before
             require_wanted()
             body, count = body_of(graph), len(feeds)
-            arrays = [_plain(a) for a in (*feeds, *map(array, body.index.captured))]
-            shapes = _shapes(arrays)
+            arrays = [plain(a) for a in (*feeds, *map(array, body.index.captured))]
+            shapes = shapes_of(arrays)
             last, before = before, shapes
             if last is not None and last != shapes and body.prefers_rounds(shapes, arrays):
                 # What NumPy refuses a plan may leave out, if nobody reads it: the plan has the last word.
@@ -759,28 +663,6 @@ def _too_large(
     return shape_error(node, f"its result of {found}", remedy)
 
 
-def _key(start: int, values: Sequence[ir.Value], shapes: tuple[Hashable, ...], held: Held | None) -> Hashable:
-    """What a plan is looked up by."""
-    if start:
-        return start, tuple(values), shapes, held
-    return shapes if held is None else (shapes, held)
-
-
-def _use(stages: Stages, key: Hashable) -> None:
-    """This one is the last to be thrown out."""
-    try:  # noqa: SIM105  (a context manager costs as much as all the rest here)
-        stages.move_to_end(key)
-    except KeyError:  # another thread has thrown it out just now
-        pass
-
-
-def _planned(tree: Stage | Question | None, arrays: Sequence[Array]) -> Stage | None:
-    """The stage that the answers for these arrays lead to, if it was made already."""
-    while isinstance(tree, Question):
-        tree = cast("Stage | Question | None", tree.next.get(tree.answer(arrays)))
-    return tree
-
-
 def _take(free: list[T]) -> T | None:
     """One of those that nobody uses; another thread may take the last one between a look and a grasp."""
     try:
@@ -789,35 +671,6 @@ def _take(free: list[T]) -> T | None:
         return None
 
 
-def _copy(value: Any) -> Any:
-    return copy.copy(value) if _is_object(value) else np.array(value, order="C")
-
-
-def _is_object(value: Any) -> bool:
-    """Sequences are lists, maps are dicts, an absent optional is None."""
-    return value is None or isinstance(value, (list, dict))
-
-
-def _kind(value: Any) -> Hashable:
-    return cast(Hashable, type(value)) if _is_object(value) else value.shape
-
-
-def _shapes(values: Sequence[Any]) -> tuple[Hashable, ...]:
-    """What plans are looked up by: the shape of an array, what kind of object anything else is."""
-    return tuple([v.shape if type(v) is _NDARRAY else _kind(v) for v in values])
-
-
-def _plain(value: Any) -> Any:
-    """An array as plans want it. Sequences and the like go from node to node as they are."""
-    return value if _is_object(value) else np.asarray(value, order="C")
-
-
 def _facts(value: Any) -> Facts:
     """A sequence counts as a Python object, like a string: only the host touches it."""
-    return Facts(np.dtype(object), ()) if _is_object(value) else Facts(value.dtype, value.shape)
-
-
-def _value(facts: Facts) -> Array:
-    array = facts.value  # once: it may be computed
-    assert array is not None
-    return array
+    return Facts(np.dtype(object), ()) if is_object(value) else Facts(value.dtype, value.shape)
