@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 import ingot
+from ingot.ops.sequence import joined_rows
 from ingot.passes.lists import stack_lists
 
 X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
@@ -112,3 +113,36 @@ def test_a_list_that_is_not_empty_at_first_stays() -> None:
     assert stack_lists(ir.from_proto(proto)) == 0
     (y,) = ingot.InferenceSession(proto).run(None, {"x": X, "n": np.array(2)})
     np.testing.assert_array_equal(y, [X, X * 0.5, X * 0.25])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 2), (2, 0, 3)])
+def test_rows_without_elements_are_joined(shape: tuple[int, ...]) -> None:
+    rows = np.zeros((3, *shape), np.float32)
+    for axis in range(len(shape)):
+        (joined,) = joined_rows(rows, False, axis)
+        assert joined.shape == np.concatenate(list(rows), axis).shape
+
+
+def test_a_list_that_is_joined_where_it_is_not_empty() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[2] x, int64 n) => (float[m, 2] y) <int64 zero = {0}, int64[2] one = {1, 2}> {
+        start = SequenceEmpty()
+        all = Loop(n, , start) <
+            body = b (int64 i, bool c, seq(float[2]) kept) => (bool d, seq(float[2]) grown) {
+                d = Identity(c)
+                f = Cast<to = 1>(i)
+                row = Add(x, f)
+                grown = SequenceInsert(kept, row)
+            }
+        >
+        any = Greater(n, zero)
+        y = If(any) <
+            then_branch = t () => (float[m, 2] a) { a = ConcatFromSequence<axis = 0, new_axis = 1>(all) },
+            else_branch = e () => (float[1, 2] b) { b = Reshape(x, one) }
+        >
+    }"""
+    session = ingot.InferenceSession(onnx.parser.parse_model(text))
+    x = np.array([1, -1], np.float32)
+    for n in (2, 0, 3, 0, 1):
+        (y,) = session.run(None, {"x": x, "n": np.array(n)})
+        np.testing.assert_array_equal(y, [x + i for i in range(n)] if n else [x], err_msg=str(n))

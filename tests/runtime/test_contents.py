@@ -13,7 +13,8 @@ import pytest
 
 import ingot
 from ingot.compiler import contents
-from ingot.runtime.driver import Driver, Stage
+from ingot.runtime.driver import Driver
+from ingot.runtime.stages import Stage
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
 X = np.random.default_rng(0).standard_normal((6, 9)).astype(np.float32)
@@ -284,3 +285,44 @@ def test_branches_that_begin_with_what_ends_a_stage() -> None:
         wanted = np.flatnonzero(x) if x.sum() > 0 else np.unique(x, return_index=True)[1]
         np.testing.assert_array_equal(y, wanted[None])
     assert all(stage.contents is None or stage.contents.is_open for stage in first_stages(one))
+
+
+def test_integers_that_another_run_does_not_give() -> None:
+    model = onnx.parser.parse_model(
+        HEAD
+        + """g (float[n, m] x, int64[1] k) => (float[n, p] y) <int64[1] axis = {1}, int64[1] start = {0}> {
+            given = OptionalHasElement(k)
+            y = If(given) <
+                then_branch = one () => (float[n, p] a) {
+                    e = OptionalGetElement(k)
+                    a = Slice(x, start, e, axis)
+                },
+                else_branch = other () => (float[n, m] b) { b = Neg(x) }
+            >
+        }"""
+    )
+    element = onnx.TypeProto()
+    element.CopyFrom(model.graph.input[1].type)
+    model.graph.input[1].type.CopyFrom(onnx.helper.make_optional_type_proto(element))
+    one = ingot.InferenceSession(model)
+    for k in (3, 2, None, 3, None, 5):
+        (y,) = one.run(None, {"x": X, "k": None if k is None else np.array([k])})
+        np.testing.assert_array_equal(y, -X if k is None else X[:, :k], err_msg=str(k))
+
+
+def test_as_many_integers_as_no_plan_is_looked_up_by() -> None:
+    one = session(
+        """g (float[n, m] x, int64[r] k) => (float[p] y) <int64[1] flat = {-1}> {
+            s = Reshape(x, k)
+            t = Softmax<axis = 0>(s)
+            y = Reshape(t, flat)
+        }"""
+    )
+    for k in ([54], [9, 6], [1] * 9 + [54], [6, 9], [1] * 9 + [6, 9], [9, 6]):
+        (y,) = one.run(None, {"x": X, "k": np.array(k)})
+        exp = np.exp(X.astype(np.float64)).reshape(k)
+        np.testing.assert_allclose(y, (exp / exp.sum(0)).ravel(), rtol=1e-5, err_msg=str(k))
+    looked_at = driver_of(one)._contents
+    assert looked_at is not None
+    lengths = [len(found) for _, found in looked_at._met]
+    assert max(lengths) <= 8 * contents.MOST_ELEMENTS, f"plans are looked up by {lengths} bytes"

@@ -15,11 +15,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ingot.compiler.facts import KNOWN_ELEMENTS, Known
+from ingot.compiler.exact import sources_of
+from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.mapped import mapping_of
 from ingot.ops.control import one_of
-from ingot.ops.registry import Array, Op, evaluated, find
+from ingot.ops.registry import Facts, Op, evaluated, find
 
 #: Inputs that a Question looks at have at most so many elements: their bytes are compared in every run.
 SMALL = 16
@@ -84,7 +85,7 @@ class Question:
 
     leaves: list[tuple[int, ir.Value]]
     steps: list[tuple[Op, ir.Node]]
-    known: dict[ir.Value, Array]
+    known: dict[ir.Value, Facts]
     condition: ir.Value
     node: ir.Node
     #: plans (of a type that is not known here), or the next question
@@ -103,7 +104,7 @@ class Question:
         return answer
 
     def _evaluate(self, arrays: Sequence[Any]) -> bool:
-        values = dict(self.known)
+        values: dict[ir.Value, Any] = {value: facts.value for value, facts in self.known.items()}
         values.update((value, arrays[number]) for number, value in self.leaves)
         for op, node in self.steps:
             made = evaluated(op, node, [None if v is None else values[v] for v in node.inputs])
@@ -115,42 +116,18 @@ def question_of(
     index: Index, known: Known, condition: ir.Value, values: Sequence[ir.Value]
 ) -> Question | None:
     """How to work out `condition` from small inputs among `values`; None where it takes more than those."""
-    makers = {v: p for p in range(known.start, known.stop) for v in index.nodes[p].outputs}
     numbers = {value: number for number, value in enumerate(values)}
-    leaves: dict[ir.Value, int] = {}
-    constants: dict[ir.Value, Array] = {}
-    steps: set[int] = set()
-    waiting, seen = [condition], set[ir.Value]()
-    while waiting:
-        value = waiting.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        facts = known.facts[value]
-        count = math.prod(facts.shape)
-        if facts.dtype.kind not in "biu" or count > KNOWN_ELEMENTS:
-            return None
-        if facts.is_known:
-            array = facts.value
-            assert array is not None
-            constants[value] = array
-        elif value in numbers:
-            if count > SMALL:
-                return None
-            leaves[value] = numbers[value]
-        else:
-            position = makers.get(value)
-            if position is None or len(steps) >= MOST_NODES:
-                return None
-            op = index.ops[position]
-            if op.random or op.subgraphs:
-                return None
-            steps.add(position)
-            waiting += index.reads[position]
+    found = sources_of(index, known, condition, numbers, _is_small, MOST_NODES)
+    if found is None:
+        return None
     return Question(
-        [(number, value) for value, number in leaves.items()],
-        [(index.ops[p], index.nodes[p]) for p in sorted(steps)],
-        constants,
+        [(number, value) for value, number in found.leaves.items()],
+        [(index.ops[p], index.nodes[p]) for p in sorted(found.positions)],
+        found.constants,
         condition,
         index.nodes[known.stop],
     )
+
+
+def _is_small(facts: Facts) -> bool:
+    return math.prod(facts.shape) <= SMALL

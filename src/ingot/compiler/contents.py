@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ingot.compiler.exact import sources_of
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.ops.control import Control, If, Loop
@@ -47,7 +48,13 @@ class Contents:
         places = self.places
         if not places:
             return None
-        held = places, b"".join([arrays[place].tobytes() for place in places])
+        try:
+            found = b"".join([arrays[place].tobytes() for place in places])
+        except AttributeError:  # an optional that has nothing in this run
+            return None
+        if len(found) > 8 * MOST_ELEMENTS * len(places):  # few in other runs
+            return None
+        held = places, found
         return None if self._is_closed and held not in self._met else held
 
     @property
@@ -98,10 +105,10 @@ def deciding(
         return [places[v] for v in _asked(index, known) if v in places] if known.start == known.stop else []
     leaves: dict[ir.Value, list[int]] = {}
     for value in _asked(index, known):
-        found = _leaves(index, known, value, places)
-        if found is None:
+        sources = sources_of(index, known, value, places, _is_small, MOST_NODES)
+        if sources is None:
             return []
-        leaves[value] = found
+        leaves[value] = sorted(sources.leaves.values())
     if not leaves:
         return []
     more = dict(facts)
@@ -140,31 +147,3 @@ def _asked(index: Index, known: Known) -> list[ir.Value]:
 
 def _is_small(facts: Facts) -> bool:
     return facts.dtype.kind in "iub" and 0 < math.prod(facts.shape) <= MOST_ELEMENTS
-
-
-def _leaves(index: Index, known: Known, value: ir.Value, places: dict[ir.Value, int]) -> list[int] | None:
-    """The values that this one is worked out from, by exact arithmetic; None if not from small integers."""
-    makers = {v: p for p in range(known.start, known.stop) for v in index.nodes[p].outputs}
-    found: set[int] = set()
-    waiting, seen = [value], set[ir.Value]()
-    while waiting:
-        value = waiting.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        facts = known.facts[value]
-        if facts.is_known:
-            continue
-        if value in places:
-            if not _is_small(facts):
-                return None
-            found.add(places[value])
-            continue
-        position = makers.get(value)
-        if position is None or facts.dtype.kind not in "biu" or len(seen) > MOST_NODES:
-            return None
-        op = index.ops[position]
-        if op.random or op.subgraphs:
-            return None
-        waiting += index.reads[position]
-    return sorted(found)

@@ -213,7 +213,10 @@ class JoinedRows(Op):
 def joined_rows(rows: Array, is_new: bool, axis: int) -> list[Array]:
     """Rows [n, …] joined along an axis, or stacked along a new one."""
     moved = np.moveaxis(rows, 0, axis)
-    return [moved if is_new else moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])]
+    if is_new:
+        return [moved]
+    before, (count, size), after = moved.shape[:axis], moved.shape[axis : axis + 2], moved.shape[axis + 2 :]
+    return [moved.reshape(*before, count * size, *after)]
 
 
 @register("SplitToSequence", since=24)
