@@ -7,11 +7,12 @@ a CPU keeps, and in a virtual machine each missing one costs a walk through two 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -19,6 +20,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Bytes: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.uint8]]"
+
+_addressof: Callable[[Any], int] = ctypes.addressof
+_byte_of: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
 _LINE = 64
 _HUGE_PAGE = 2 << 20
@@ -71,6 +75,14 @@ def _idle_count() -> int:
 
 _IDLE = _idle_count()
 _COUNTS = _IDLE > 0
+
+
+def address_of(array: np.ndarray[Any, Any]) -> int:
+    """Where an array's memory begins."""
+    try:
+        return _addressof(_byte_of(array))  # a quarter of the time that asking NumPy takes
+    except (TypeError, ValueError, BufferError):  # read-only, of no elements, of a type that buffers know not
+        return array.__array_interface__["data"][0]
 
 
 def aligned(size: int) -> Bytes:

@@ -195,36 +195,41 @@ class _Table:
             row = self._row(step.call)
             self._add_blocks(step, row[1])
             return row
-        if step.tiles > spmd.MOST_TILES:
+        tiles = step.tiles
+        if tiles > spmd.MOST_TILES:
             raise ShapeError(
-                f"{step.label or step.kernel.generator}: found {step.tiles} tiles of work in one "
+                f"{step.label or step.kernel.generator}: found {tiles} tiles of work in one "
                 f"step, which can have {spmd.MOST_TILES}; split the input"
             )
-        form, words = _form(step, self._code), self._words
-        time, first, args, offsets = form.nanoseconds, len(words), step.args, self._offsets
+        form = step.form
+        if form is None or form.words is None:
+            form = _form(step, self._code)
+        assert form.words is not None
+        time, words, args, offsets = form.nanoseconds, self._words, step.args, self._offsets
+        first, wave = len(words), tiles if step.waves == 1 else tiles // step.waves
         self.nanoseconds += time
-        sharers, wave = sharers_of(step, time, self._threads), step.tiles // step.waves
         if step.scratch > self.scratch:
             self.scratch = step.scratch
-        assert form.words is not None
         words.extend(form.words)
+        addresses, arena_words, arena_offsets = self.addresses, self._arena_words, self._arena_offsets
         in_block = bool(self._around)
         for position in form.places:
             view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
             word, buffer = first + position, view.buffer
-            self.addresses.append(word)
+            addresses.append(word)
             if in_block:
                 self._point(word, view)
             elif buffer.kind == "arena":  # most of them
-                self._arena_words.append(word)
-                self._arena_offsets.append(offsets[buffer] + view.offset)
+                arena_words.append(word)
+                arena_offsets.append(offsets[buffer] + view.offset)
             elif (array := buffer.array) is not None:  # most of the others
                 self.keep[id(array)] = array
                 self.fixed.append(word)
                 words[word] = buffer.address + view.offset
             else:
                 self._point(word, view)
-        return self._code[step.kernel], first, step.tiles, sharers, 0, wave
+        sharers = 1 if self._threads == 1 else sharers_of(step, time, self._threads)
+        return self._code[step.kernel], first, tiles, sharers, 0, wave
 
     def _point(self, word: int, view: View) -> None:
         """A word becomes the address of a view."""

@@ -31,6 +31,7 @@ from ingot.kernels.sizes import (
     Given,
     Made,
     Notes,
+    Quotient,
     Remade,
     Same,
     Size,
@@ -143,7 +144,13 @@ class Writer:
         self._kept: list[Any] = []
         self._course: list[str] | None = None
         self._calls = 0
+        later: list[tuple[int, Condition | Same]] = []
         for before, condition in notes.conditions:
+            if isinstance(condition, Condition) and self._follows_from_given(condition.size):
+                self._condition(condition)  # before anything is called: for other sizes it would be in vain
+            else:
+                later.append((before, condition))
+        for before, condition in later:
             self._call_up_to(before)
             self._condition(condition)
         self._call_up_to(len(notes.calls))
@@ -188,6 +195,21 @@ class Writer:
                     "length": f"len({found}) != {value}",
                 }[condition.what]
         self._lines.append(f"if {wrong}: return None")
+
+    def _follows_from_given(self, size: Size | int) -> bool:
+        """Whether no call has a part in it."""
+        if isinstance(size, int):
+            return True
+        atoms = [self._notes.atoms[atom] for monomial, _ in size.terms for atom in monomial]
+        return all(
+            isinstance(atom, Given)
+            or (
+                isinstance(atom, Quotient)
+                and self._follows_from_given(atom.a)
+                and self._follows_from_given(atom.b)
+            )
+            for atom in atoms
+        )
 
     @staticmethod
     def _found(found: Found) -> str:

@@ -112,9 +112,15 @@ def choose(
         return None
     # Threads share out rows, as the step before did: with one turn for all rows each would read what the
     # other wrote.
-    turns = [turn for turn in turns if turn[1] <= -(-height // 2)] or turns
-    times = [-(-height // rows) * -(-width // pixels) * work for work, rows, pixels in turns]
-    return turns[times.index(min(times))][1:]
+    most, least = -(-height // 2), 0.0
+    best: tuple[int, int] | None = None
+    for work, rows, pixels in turns:
+        if rows > most and best is not None:  # there are fewer rows in those before
+            break
+        time = -(-height // rows) * -(-width // pixels) * work
+        if best is None or time < least:
+            best, least = (rows, pixels), time
+    return best
 
 
 @functools.lru_cache(1024)
@@ -369,20 +375,21 @@ def block_arguments(
     block of pixels to the next.
     """
     images, channels, out_height, out_width = out.shape
-    vectors = -(-channels // machine.lanes)
-    turn = block.lines * block.columns * machine.vector_bytes
+    lanes, vector_bytes, rows = machine.lanes, machine.vector_bytes, block.rows
+    vectors = -(-channels // lanes)
+    turn = block.lines * block.columns * vector_bytes
     most = max(1, machine.l1_bytes // _PART_OF_L1 // turn)
     groups = -(-vectors // most)
-    group_channels = -(-vectors // max(groups, 1)) * machine.lanes
+    group_channels = -(-vectors // max(groups, 1)) * lanes
     groups = -(-channels // max(group_channels, 1))
     # Higher bands read less twice; there should be tiles enough to share out.
-    steps = -(-out_height // block.rows)
-    band_rows = block.rows * max(1, min(4, steps * images * max(groups, 1) // TILES))
+    steps = -(-out_height // rows)
+    band_rows = rows * max(1, min(4, steps * images * max(groups, 1) // TILES))
     bands = -(-out_height // band_rows)
     arguments: list[int | View] = [
         x, *x.strides, out, *out.strides,
         channels, multiplier, x.shape[2], x.shape[3], out_height, out_width,
         top, left, bands, band_rows, groups, group_channels,
     ]  # fmt: skip
-    scratch = turn + (1 + block.rows * block.pixels) * machine.vector_bytes
+    scratch = turn + (1 + rows * block.pixels) * vector_bytes
     return arguments, images * bands * groups if out.size else 0, scratch

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from ingot.codegen.kernel import Kernel
+from ingot.codegen.pages import address_of
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +31,7 @@ class Buffer:
         """Where a constant lies."""
         if not self._address:
             assert self.array is not None
-            self._address = self.array.ctypes.data
+            self._address = address_of(self.array)
         return self._address
 
 

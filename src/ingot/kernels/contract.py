@@ -104,6 +104,7 @@ class Shape(NamedTuple):
     vectors: int
 
 
+@functools.lru_cache(256)
 def register_tile(machine: Machine, channels: int | None = None, numbers: Numbers = "float32") -> Shape:
     """The largest tile whose sums, one step's weights and a temporary fit in the registers.
 

@@ -55,6 +55,7 @@ from ingot.kernels.reading import Order, choose, geometry, ranges, table, tile_s
 from ingot.kernels.sizes import remembered
 from ingot.kernels.units import VALUES, check_bytes, pack_integers, repeated, steps_of
 
+_ONES = (1, 1)
 _TILES = 16  # of work, at least, where the problem has them
 _ROWS = 4  # of the output in a register tile, at most: each needs an address register
 _ARRAYS = ("", "_image", "_group", "_row", "_column", "_channel")  # an address; bytes along each dimension
@@ -390,6 +391,16 @@ def conv2d(
     if kernel_size == (1, 1) and tuple(strides) == (1, 1) and not any(pads):
         return _pointwise(views, w, epilogue, machine)
     return [_call(views, w, kernel_size, strides, pads, dilations, epilogue, machine)]
+
+
+def call_of_square(
+    x: View, w: PackedConvWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None, machine: Machine
+) -> Call:
+    """The call of `conv2d` for an image, filters of more than one row and column, and no strides and
+    dilations, of shapes that fit.
+    """
+    views = [x, out, *[v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]]
+    return _call(views, w, w.kernel, _ONES, pads, _ONES, epilogue, machine)
 
 
 def integer_conv2d(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ingot.codegen.builder import Builder, Int, Value
@@ -15,13 +16,13 @@ from ingot.codegen.elements import (
     scatter_element,
     store_element,
 )
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, View
+from ingot.kernels.call import Call, Form, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import LONG, Expression, Step, emit, emit_vectors, joined
-from ingot.kernels.formed import formed
-from ingot.kernels.grid import Grid, Rows, plan
+from ingot.kernels.grid import Grid, Rows, loops
+from ingot.kernels.sizes import remembered
 
 
 @kernel()
@@ -83,7 +84,6 @@ def _elementwise(
             write(column, emit(k, expression, read(column, left), lanes), left)
 
 
-@formed
 def elementwise(
     expression: Expression, inputs: Sequence[View], outputs: Sequence[View], machine: Machine, label: str = ""
 ) -> Call:
@@ -96,30 +96,49 @@ def elementwise(
     shape = outputs[0].shape
     if tuple([name_of(v.dtype) for v in inputs]) != expression.leaves:
         raise ValueError(f"inputs have dtypes {[v.dtype.name for v in inputs]}, want {expression.leaves}")
-    if [name_of(v.dtype) for v in outputs] != [*expression.result_dtypes] or [
+    if tuple([name_of(v.dtype) for v in outputs]) != expression.result_dtypes or [
         v for v in outputs if v.shape != shape
     ]:
         raise ValueError(
             f"outputs are {[(v.dtype.name, v.shape) for v in outputs]}, want {expression.result_dtypes}"
         )
-    lanes = machine.vector_bytes // expression.widest
-    weight = expression.weight + len(inputs) + len(outputs)
     spread = [v if v.shape == shape else v.broadcast_to(shape) for v in inputs]
-    walk = plan(outputs, spread, shape, lanes, weight)
-    return Call(
+    strides = tuple([v.strides for v in (*outputs, *spread)])
+    form = _form(expression, shape, strides, machine, label or "elementwise")
+    return form.call([*inputs, *outputs], list(inputs), list(outputs))
+
+
+@remembered(1024, "roles")  # layers that are alike, and shapes that come again
+def _form(
+    expression: Expression,
+    shape: tuple[int, ...],
+    strides: tuple[tuple[int, ...], ...],
+    machine: Machine,
+    label: str,
+) -> Form:
+    """All of a call but its memory: that of inputs, then of outputs. strides: those of the outputs first."""
+    lanes = machine.vector_bytes // expression.widest
+    weight = expression.weight + len(strides)
+    grid, sizes, steps, tiles = loops(shape, strides, len(expression.result_dtypes), lanes, weight)
+    args: list[int | View | Kernel] = [*sizes]
+    places: list[int] = []
+    for own in steps:
+        places.append(len(args))
+        args.append(0)
+        args += own
+    return Form(
         _elementwise(
-            operands=walk.grid.slots(),
+            operands=grid.slots(),
             expression=expression,
-            grid=walk.grid,
+            grid=grid,
             lanes=lanes,
             unroll=4 if weight < LONG else joined(expression, machine),
         ),
-        list(walk.args),
-        tiles=walk.tiles,
-        reads=list(inputs),
-        writes=list(outputs),
-        flops=outputs[0].size * expression.weight,
-        label=label or "elementwise",
+        args,
+        tuple(places),
+        tiles,
+        flops=math.prod(shape) * expression.weight,
+        label=label,
         in_place=True,
     )
 

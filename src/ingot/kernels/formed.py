@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, cast
 
 import numpy as np
@@ -18,8 +17,7 @@ from ingot.kernels.sizes import remembered
 P = ParamSpec("P")
 
 
-@dataclass(frozen=True, slots=True)
-class _Laid:
+class _Laid(NamedTuple):
     """An argument's view without its memory."""
 
     number: int
@@ -43,21 +41,14 @@ def formed(make: Callable[P, Call]) -> Callable[P, Call]:
 
     @remembered(1024, "roles")
     def form(args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> tuple[Form, _Roles]:
-        numbers: dict[int, int] = {}
-        buffers: list[Buffer] = []
-
-        def placed(value: Any) -> Any:
-            if type(value) is _Laid:
-                buffers.append(Buffer(0))
-                numbers[id(buffers[-1])] = value.number
-                return View(buffers[-1], 0, value.dtype, value.shape, value.strides)
-            return tuple(map(placed, cast("tuple[Any, ...]", value))) if type(value) is tuple else value
+        numbers: dict[Buffer, int] = {}
 
         def number_of(view: View) -> int:
             assert view.offset == 0
-            return numbers[id(view.buffer)]
+            return numbers[view.buffer]
 
-        call = make(*placed(args), **{name: placed(value) for name, value in kwargs})  # pyright: ignore[reportCallIssue]
+        own = {name: _placed(value, numbers) for name, value in kwargs}
+        call = make(*_placed(args, numbers), **own)  # pyright: ignore[reportCallIssue]
         found = form_of(call)
         places = [cast(View, call.args[place]) for place in found.places]
         found.args = [0 if isinstance(arg, View) else arg for arg in found.args]
@@ -72,6 +63,17 @@ def formed(make: Callable[P, Call]) -> Callable[P, Call]:
         return found.call(places, reads, writes)
 
     return call
+
+
+def _placed(value: Any, numbers: dict[Buffer, int]) -> Any:
+    """A value with views of memory of their own in the place of layouts, whose numbers are noted."""
+    if type(value) is _Laid:
+        buffer = Buffer(0)
+        numbers[buffer] = value.number
+        return View(buffer, 0, value.dtype, value.shape, value.strides)
+    if type(value) is tuple:
+        return tuple([_placed(part, numbers) for part in cast("tuple[Any, ...]", value)])
+    return value
 
 
 def _laid(value: Any, views: list[View]) -> Any:

@@ -66,7 +66,7 @@ def plan(
 
     weight: instructions on a vector, roughly.
     """
-    grid, sizes, steps, tiles = _loops(
+    grid, sizes, steps, tiles = _remembered_loops(
         tuple(shape), tuple([v.strides for v in (*outputs, *inputs)]), len(outputs), lanes, weight
     )
     args: list[int | View] = [*sizes]
@@ -76,8 +76,7 @@ def plan(
     return GridPlan(grid, args, tiles)
 
 
-@remembered(1024)  # layers that are alike, and shapes that come again
-def _loops(
+def loops(
     shape: tuple[int, ...], views: tuple[tuple[int, ...], ...], count: int, lanes: int, weight: int
 ) -> tuple[Grid, tuple[int, ...], tuple[tuple[int, ...], ...], int]:
     """The grid, the sizes of its loops, each operand's further arguments, and the tiles.
@@ -115,8 +114,11 @@ def _loops(
         row = places.pop() if places else 0
         further.append((row, *places, step) if kind == "s" else (row, *places))
     tiles = math.prod(outer) * m_blocks * n_blocks if size else 0
-    loops = (n, n_block, n_blocks, m, m_block, m_blocks, *outer)
-    return Grid(classes, len(outer)), loops, tuple(further), tiles
+    numbers = (n, n_block, n_blocks, m, m_block, m_blocks, *outer)
+    return Grid(classes, len(outer)), numbers, tuple(further), tiles
+
+
+_remembered_loops = remembered(1024)(loops)  # layers that are alike, and shapes that come again
 
 
 def _arrange(space: Space, lanes: int) -> Space:

@@ -61,7 +61,7 @@ class Geometry:
     #: packed rows from one output row to the next
     advance: int = field(init=False)
     #: which columns, modulo the stride, are read
-    phases: list[int] = field(init=False)
+    phases: tuple[int, ...] = field(init=False)
     #: values of a pixel that lie side by side in a packed line
     values: int = field(init=False)
     #: blocks of channels, or planes of lines
@@ -86,7 +86,7 @@ class Geometry:
         self.rows_step = down if rows == 1 else 1
         self.extra_rows = (rows - 1) * dh
         self.advance = down // self.rows_step
-        self.phases = [0] if across == 1 else sorted({j * dw % across for j in range(columns)})
+        self.phases = phases_of(columns, across, dw)
         self.values = values = channels if self.order == "pixels" else 1
         each = self.lanes if is_blocks else values
         self.planes = max(1, -(-channels // each))
@@ -108,7 +108,19 @@ class Geometry:
     def _unroll(self) -> int:
         dense = self.dilations[1] == 1 and (not self.in_place or self.steps[2] == self.values)
         runs = self.values * (self.kernel[1] if dense else 1)
-        return max(u for u in range(1, _LONGEST_STEP + 1) if runs % u == 0)
+        return _step_of(runs)
+
+
+@functools.cache
+def _step_of(runs: int) -> int:
+    """The longest step that divides such runs."""
+    return max(u for u in range(1, _LONGEST_STEP + 1) if runs % u == 0)
+
+
+@functools.cache
+def phases_of(columns: int, stride: int, dilation: int) -> tuple[int, ...]:
+    """Which columns, modulo the stride, so many columns of a filter read."""
+    return tuple(sorted({j * dilation % stride for j in range(columns)}))
 
 
 #: A geometry, made once for layers that are alike: what is known of one is kept under it.
@@ -123,8 +135,8 @@ def choose(
     channels: of a group. columns: of the filter, `dilation` apart.
     """
     _, sc, sh, sw = x.strides
-    is_near = all(abs(s) * n < 2**28 for n, s in zip(x.shape[1:], (sc, sh, sw), strict=True))
-    if x.dtype == np.float32 and not any(pads) and is_near and 1 in (sc, sw):
+    is_plain = x.dtype == np.float32 and not any(pads) and 1 in (sc, sw)
+    if is_plain and all(abs(s) * n < 2**28 for n, s in zip(x.shape[1:], (sc, sh, sw), strict=True)):
         return True, "pixels" if sc == 1 else "planes"
     if channels < lanes and dilation == 1 and columns > 1:
         if sw == 1:
@@ -137,32 +149,102 @@ def choose(
 @functools.lru_cache(256)
 def table(g: Geometry, rows: int) -> View:
     """Where each step begins; in a band of `rows` packed rows, or in the image."""
-    if g.in_place:
-        (channel, row, column), (dh, dw) = g.steps, g.dilations
-        c = np.arange(g.channels) * channel
-        i = np.arange(g.kernel[0]) * (row * dh)
-        j = np.arange(g.kernel[1]) * (column * dw)
-        if g.order == "planes":
-            offsets = c[:, None, None] + i[:, None] + j
-        else:
-            offsets = i[:, None, None] + j[:, None] + c
-        return offsets_table(offsets.reshape(-1)[:: g.unroll])
-    plane = rows * g.line
-    i = np.arange(g.kernel[0])[:, None, None] * (g.dilations[0] * g.line)
-    if g.order != "blocks":
-        start = np.arange(g.planes)[:, None, None] * plane + i.reshape(1, -1, 1)
-        return offsets_table((start + np.arange(0, g.kernel[1] * g.values, g.unroll)).reshape(-1))
-    column = np.arange(g.kernel[1]) * g.dilations[1]
-    phase = np.searchsorted(g.phases, column % g.strides[1])
-    taps = i + ((phase * g.columns + column // g.strides[1]) * g.lanes)[:, None]
-    steps = np.arange(0, g.lanes, g.step)
-    offsets = (np.arange(0, g.planes * plane, plane)[:, None, None, None] + taps + steps).reshape(-1)
+    distances = g.steps if g.in_place else (rows * g.line, g.line, g.columns)
+
+    weights = _weights(
+        g.in_place, g.order, g.channels, g.kernel, g.strides[1], g.dilations, g.lanes, g.step, g.unroll
+    )
+    return offsets_table(np.array((*distances, 1)) @ weights)
+
+
+@functools.lru_cache(256)
+def _weights(
+    in_place: bool,
+    order: Order,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: int,
+    dilations: tuple[int, int],
+    lanes: int,
+    step: int,
+    unroll: int,
+) -> np.ndarray:
+    """How often each step's beginning has each of three distances, and what is added: they are the same for
+    all sizes of the image. int64 [4, steps]
+    """
+
+    def begin(*distances: int) -> np.ndarray:
+        if in_place:
+            return _in_image(order, channels, kernel, dilations, unroll, *distances)
+        if order == "blocks":
+            return _in_blocks(channels, kernel, stride, dilations, lanes, step, *distances)
+        return _in_lines(order, channels, kernel, dilations, unroll, *distances)
+
+    added = begin(0, 0, 0)
+    return np.stack([begin(1, 0, 0) - added, begin(0, 1, 0) - added, begin(0, 0, 1) - added, added])
+
+
+def _in_image(
+    order: Order,
+    channels: int,
+    kernel: tuple[int, int],
+    dilations: tuple[int, int],
+    unroll: int,
+    channel: int,
+    row: int,
+    column: int,
+) -> np.ndarray:
+    """Where each step begins in an image whose channels, rows and columns lie so far apart."""
+    c = np.arange(channels) * channel
+    i = np.arange(kernel[0]) * (row * dilations[0])
+    j = np.arange(kernel[1]) * (column * dilations[1])
+    offsets = c[:, None, None] + i[:, None] + j if order == "planes" else i[:, None, None] + j[:, None] + c
+    return offsets.reshape(-1)[::unroll]
+
+
+def _in_lines(
+    order: Order,
+    channels: int,
+    kernel: tuple[int, int],
+    dilations: tuple[int, int],
+    unroll: int,
+    plane: int,
+    line: int,
+    _: int,
+) -> np.ndarray:
+    """Where each step begins in a band whose planes and lines lie so far apart."""
+    planes, values = (1, channels) if order == "pixels" else (channels, 1)
+    i = np.arange(kernel[0])[:, None] * (dilations[0] * line)
+    start = np.arange(max(1, planes))[:, None, None] * plane + i
+    return (start + np.arange(0, kernel[1] * values, unroll)).reshape(-1)
+
+
+def _in_blocks(
+    channels: int,
+    kernel: tuple[int, int],
+    stride: int,
+    dilations: tuple[int, int],
+    lanes: int,
+    step: int,
+    plane: int,
+    line: int,
+    columns: int,
+) -> np.ndarray:
+    """Where each step begins in a band whose blocks of channels and lines lie so far apart, of lines with so
+    many columns of each phase.
+    """
+    i = np.arange(kernel[0])[:, None, None] * (dilations[0] * line)
+    column = np.arange(kernel[1]) * dilations[1]
+    phase = np.searchsorted(phases_of(kernel[1], stride, dilations[1]), column % stride)
+    taps = i + ((phase * columns + column // stride) * lanes)[:, None]
+    steps = np.arange(0, lanes, step)
     # The last block may be narrower: it has fewer steps at each tap.
-    whole, left = divmod(g.channels, g.lanes)
+    whole, left = divmod(channels, lanes) if channels else (1, 0)
+    offsets = (np.arange(whole)[:, None, None, None] * plane + taps + steps).reshape(-1)
     if left:
-        last = whole * plane + taps + steps[: -(-left // g.step)]
-        offsets = np.concatenate([offsets[: whole * taps.size * steps.size], last.reshape(-1)])
-    return offsets_table(offsets)
+        last = whole * plane + taps + steps[: -(-left // step)]
+        offsets = np.concatenate([offsets, last.reshape(-1)])
+    return offsets
 
 
 @functools.lru_cache(256)
@@ -209,19 +291,22 @@ def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: in
         width = min(columns, pixels // height)
         if width == 0:
             break
-        time = 0.0
-        for h, n in _parts(rows, height):
-            for w, m in _parts(columns, width):
-                # Two FMAs a cycle, four cycles until one is done, and half a cycle for what else a step does.
-                time += n * m * (max(h * w * vectors / 2, 4) + 0.5)
+        # Nearly equal parts each way, of which some have one more.
+        down, across = -(-rows // height), -(-columns // width)
+        (h, tall), (w, wide) = divmod(rows, down), divmod(columns, across)
+        time = (down - tall) * (across - wide) * _cycles(h * w * vectors)
+        if tall:
+            time += tall * (across - wide) * _cycles((h + 1) * w * vectors)
+        if wide:
+            time += wide * ((down - tall) * _cycles(h * (w + 1) * vectors))
+            if tall:
+                time += wide * tall * _cycles((h + 1) * (w + 1) * vectors)
         if best is None or time < best[0] * 0.98:
             best = time, height, width
     assert best is not None
     return best[1], best[2]
 
 
-def _parts(total: int, most: int) -> list[tuple[int, int]]:
-    """Sizes of nearly equal parts, each with how many there are."""
-    count = -(-total // most)
-    size, larger = divmod(total, count)
-    return [(size + 1, larger), (size, count - larger)]
+def _cycles(products: int) -> float:
+    """Of a step with so many: two a cycle, four cycles until one is done, and half a cycle for the rest."""
+    return (products / 2 if products > 8 else 4.0) + 0.5

@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Series, View, Weights
 from ingot.kernels.contract import Epilogue
-from ingot.kernels.conv import PackedConvWeights, conv2d, pack_conv_weights
+from ingot.kernels.conv import PackedConvWeights, call_of_square, pack_conv_weights
 from ingot.kernels.sizes import made_again
-from ingot.kernels.winograd import pays, winograd_conv2d
+from ingot.kernels.winograd import pays, winograd_calls
 from ingot.kernels.winograd_pack import WinogradWeights, pack_winograd
-
-_ONES = (1, 1)
 
 
 class SquareWeights:
@@ -46,6 +44,8 @@ def square_conv2d(
     x: View, w: SquareWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None, machine: Machine
 ) -> list[Call | Series]:
     """Calls that compute out[N, O, Ho, Wo] = epilogue(convolution of x[N, C, H, W] with w), as `conv2d`."""
+    if out.size == 0:
+        return []
     if pays(x.shape[1], out.shape, machine):
-        return [*winograd_conv2d(x, w.points, out, pads, epilogue, machine)]
-    return [*conv2d(x, w.direct, out, _ONES, pads, _ONES, epilogue, machine)]
+        return [*winograd_calls(x, w.points, out, pads, epilogue, machine)]
+    return [call_of_square(x, w.direct, out, pads, epilogue, machine)]

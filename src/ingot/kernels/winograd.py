@@ -80,6 +80,12 @@ SLOTS = (
 )  # fmt: skip
 
 
+#: Where among ours the arguments of the transform of the input are, but for the first tile, and where its
+#: addresses go.
+_SHARED_SLOTS = tuple([None if slot == "first" else SLOTS.index(slot) for slot in INPUT_SLOTS])
+_SHARED_PLACES = tuple([INPUT_SLOTS.index(slot) for slot in ("x", "v")])
+
+
 @kernel(*SLOTS)
 def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...]) -> None:
     """Tiles begin..end of (strip of the images' tiles, group of panels of output channels).
@@ -172,8 +178,13 @@ def winograd_conv2d(
     """
     machine = machine or host()
     _check(x, w, out, pads, epilogue)
-    if out.size == 0:
-        return []
+    return winograd_calls(x, w, out, pads, epilogue, machine) if out.size else []
+
+
+def winograd_calls(
+    x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None, machine: Machine
+) -> list[Call]:
+    """The same for shapes that fit, and an output that has elements."""
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
     transform, main, nbytes = _forms(
         layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands]),
@@ -224,10 +235,8 @@ def _forms(
         reach(name_of(dtype), own[1], (own[2] or own[3]) != 0, outputs)
         for dtype, own in ((out_dtype, out_strides), *operands)
     ]
-    names = operand_slots(len(operands))
     table = _table(inputs, strip, lanes)
-    own = {} if x_dtype == np.float32 else {"source": name_of(x_dtype)}
-    read_input = to_points(gather=x_strides[1] != 1, tail=inputs % lanes != 0, **own)
+    read_input = _input(x_strides[1] != 1, inputs % lanes != 0, name_of(x_dtype))
     args: list[int | View | Kernel] = [
         0, *[s * x_dtype.itemsize for s in x_strides], inputs, x_height, x_width, *pads,
         0, *[s * out_dtype.itemsize for s in out_strides], height, width, outputs,
@@ -243,13 +252,13 @@ def _forms(
     ]  # fmt: skip
     for dtype, own in operands:
         args += [0, *[s * dtype.itemsize for s in own]]
-    first = ("x", "out", "v", "b", "table") if shared else ("x", "out", "b", "table")
+    code, places = _main(shared, len(operands))
     local = INPUT_SCRATCH_BYTES + (INPUT_SCRATCH_VECTORS + blocks) * machine.vector_bytes
     memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * panel * 4 + (0 if shared else v_strip)
     main = Form(
-        winograd(panel=PANEL_VECTORS, shared=shared, operands=names),
+        code,
         args,
-        places=(*[SLOTS.index(slot) for slot in first], *range(len(SLOTS), len(args), 1 + len(AXES))),
+        places=places,
         tiles=strips * groups,
         scratch=memory + max(local, OUTPUT_SCRATCH_VECTORS * machine.vector_bytes),
         flops=2 * math.prod(shape) * inputs * TAPS * TAPS,
@@ -258,11 +267,26 @@ def _forms(
     )
     if not shared:
         return None, main, 0
-    values = {**dict(zip(SLOTS, args, strict=False)), "first": 0}
-    slots = [values[slot] for slot in INPUT_SLOTS]
-    places = tuple([INPUT_SLOTS.index(slot) for slot in ("x", "v")])
-    transform = Form(read_input, slots, places, tiles, scratch=local, label="winograd")
+    slots: list[int | View | Kernel] = [0 if place is None else args[place] for place in _SHARED_SLOTS]
+    transform = Form(read_input, slots, _SHARED_PLACES, tiles, scratch=local, label="winograd")
     return transform, main, strips * v_strip
+
+
+@functools.cache
+def _input(gather: bool, tail: bool, dtype: str) -> Kernel:
+    """The transform of the input."""
+    own = {} if dtype == "float32" else {"source": dtype}
+    return to_points(gather=gather, tail=tail, **own)
+
+
+@functools.cache
+def _main(shared: bool, operands: int) -> tuple[Kernel, tuple[int, ...]]:
+    """The loops, and where the addresses go."""
+    names = operand_slots(operands)
+    first = ("x", "out", "v", "b", "table") if shared else ("x", "out", "b", "table")
+    further = range(len(SLOTS), len(SLOTS) + len(names), 1 + len(AXES))
+    code = winograd(panel=PANEL_VECTORS, shared=shared, operands=names)
+    return code, (*[SLOTS.index(slot) for slot in first], *further)
 
 
 @functools.lru_cache(1024)

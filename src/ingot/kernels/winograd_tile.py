@@ -12,6 +12,7 @@ replaced by ½, which loses less precision.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,7 @@ OUTPUT_SLOTS = (
 )  # fmt: skip
 
 
+@functools.cache
 def operand_slots(count: int) -> tuple[str, ...]:
     """The slots of `count` operands of the epilogue: address, and bytes along each axis."""
     return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in AXES)))

@@ -4,7 +4,6 @@ steps.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -12,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from ingot.codegen import spmd
-from ingot.codegen.pages import aligned
+from ingot.codegen.pages import address_of, aligned
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan, Row
 from ingot.errors import InputError, ModelError, ShapeError
@@ -23,10 +22,6 @@ from ingot.runtime.threads import Team
 
 #: Evaluates a node on the host: (position of the node, its input arrays) -> its outputs.
 HostEvaluate = Callable[[int, list[Array | None]], Sequence[Array | None]]
-
-
-_addressof: Callable[[Any], int] = ctypes.addressof
-_byte_of: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
 
 class Memory:
@@ -210,14 +205,6 @@ class Instance:
                         "planned. Check the dtypes of its inputs against the operator's definition."
                     )
                 np.copyto(array(view), result, casting="no")
-
-
-def address_of(array: Array) -> int:
-    """Where an array's memory begins."""
-    try:
-        return _addressof(_byte_of(array))  # a quarter of the time that asking NumPy takes
-    except (TypeError, ValueError, BufferError):  # read-only, of no elements, of a type that buffers know not
-        return array.__array_interface__["data"][0]
 
 
 def _strided(memory: Array, view: View) -> Array:

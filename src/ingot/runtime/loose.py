@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ingot.codegen.pages import aligned
+from ingot.codegen.pages import address_of, aligned
 from ingot.compiler.index import Index
 from ingot.compiler.loose import SEQUENCE, LooseLoop, loose_loop
 from ingot.compiler.loose_nodes import UnsuitedError
@@ -39,7 +39,6 @@ from ingot.kernels.loose_loop import DONE, LIVE
 from ingot.ops.control import Advance
 from ingot.ops.registry import Array
 from ingot.ops.sequence import Rows
-from ingot.runtime.execute import address_of
 from ingot.runtime.loose_plans import CODE, PartPlans, Planner
 from ingot.runtime.recipes import Recipes
 
