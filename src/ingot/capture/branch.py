@@ -63,7 +63,7 @@ def branch(
     """
     cells = cells or Cells(then, other)
     start = cells.get(names)
-    held = Containers(cells.reachable(names), cells.all)
+    held = Containers.of(cells, names)
     about_sizes = condition.node.expr if isinstance(condition, torch.SymBool) else None
     sides: list[Side] = []
     for block, holds in ((then, True), (other, False)):
@@ -212,7 +212,10 @@ def _merged(
     tables = not by_data and _changes_tables(g, held, first, second)
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
         same = a is before and b is before
-        contents.append(before if same else _merge_contents(merger, container, before, a, b, by_data, tables))
+        ordered = held.is_ordered(container)
+        contents.append(
+            before if same else _merge_contents(merger, container, before, a, b, by_data, tables, ordered)
+        )
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():
@@ -273,14 +276,14 @@ def _changes_tables(g: Recorder, held: Containers, first: Side, second: Side) ->
 
 
 def _merge_contents(
-    merger: Merger, container: Any, before: Any, a: Any, b: Any, by_data: bool, tables: bool
+    merger: Merger, container: Any, before: Any, a: Any, b: Any, by_data: bool, tables: bool, ordered: bool
 ) -> Any:
-    """tables: whether the branch changes tables that the model keeps"""
+    """tables: whether the branch changes tables that the model keeps; ordered: as `merged` has it"""
     # Numbers that a model keeps about sizes decide what its layers do: they follow the example, written down.
     follow = functools.cache(lambda: not by_data and not merger.g.made_by_call(container))
     merger.numbers_follow, merger.tables = follow, tables
     try:
-        return merged(merger, container, before, a, b)
+        return merged(merger, container, before, a, b, ordered)
     except Unmergeable as why:
         raise refused("a list, dict or object that this branch changes", why, by_data or follow()) from why
     finally:

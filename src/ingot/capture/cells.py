@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CellType, FunctionType
 from typing import Any
 
@@ -23,12 +23,15 @@ class Sharing:
 class Cells:
     """Variables of some functions by name, read and written from outside."""
 
-    def __init__(self, *functions: Any) -> None:
+    def __init__(self, *functions: Any, around: Sequence[Any] = ()) -> None:
+        """around: what else they can get at"""
         self.all: dict[str, CellType] = {}
-        self.defaults: list[Any] = []
+        self.others = list(around)
+        self.functions: list[FunctionType] = []
         for f in functions:
             if isinstance(f, FunctionType):
-                self.defaults += f.__defaults__ or ()
+                self.functions.append(f)
+                self.others += f.__defaults__ or ()
                 self.all.update(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
             elif isinstance(f, Sharing):
                 self.all.update(f.cells)
@@ -52,7 +55,7 @@ class Cells:
     def reachable(self, names: Iterable[str]) -> list[Any]:
         """What the functions can get at: what these variables hold, and the cells of all others."""
         mine = [self.cell(n) for n in names]
-        return [*self.defaults, *(contents(c) if any(c is m for m in mine) else c for c in self.all.values())]
+        return [*self.others, *(contents(c) if any(c is m for m in mine) else c for c in self.all.values())]
 
 
 def contents(cell: CellType) -> Any:

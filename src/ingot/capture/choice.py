@@ -108,9 +108,34 @@ def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
     setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
     setattr(Maybe, f"__r{_name}__", _swapped(getattr(operator, _name)))
+    setattr(Maybe, f"__i{_name}__", _two(getattr(operator, f"i{_name}")))  # what it is may be another's too
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
 setattr(Maybe, "__neg__", lambda a: -present(a))  # noqa: B010  (beside the others)
+
+
+class Unordered(dict[Any, Any]):
+    """A dict whose keys stand in another order on each side of a branch: nobody may ask for it."""
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        from ingot.capture.request import cannot_say  # which needs this file
+
+        cannot_say(
+            "goes through a dict whose keys two sides of a branch have made in different orders",
+            "Make them in the same order on both sides.",
+        )
+
+    __iter__ = __reversed__ = keys = values = items = popitem = _refuse  # type: ignore[assignment]
+
+    def copy(self) -> Unordered:
+        """As dict.copy."""
+        return Unordered(dict.items(self))
+
+    def __or__(self, other: Any) -> Unordered:  # type: ignore[override]
+        return Unordered([*dict.items(self), *dict.items(other)])
+
+    def __ror__(self, other: Any) -> Unordered:  # type: ignore[override]
+        return Unordered([*dict.items(other), *dict.items(self)])
 
 
 @dataclass(eq=False)

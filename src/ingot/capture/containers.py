@@ -16,54 +16,67 @@ import functools
 import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import (
-    BuiltinMethodType,
-    CellType,
-    CodeType,
-    FunctionType,
-    GeneratorType,
-    MemberDescriptorType,
-    MethodType,
-    ModuleType,
-)
-from typing import Any
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 
+from ingot.capture.cells import Cells
 from ingot.capture.cells import contents as cell_contents
 from ingot.capture.cells import write as write_cell
-from ingot.capture.choice import Choice, Maybe
-from ingot.capture.lists import TracedList, Yields
+from ingot.capture.choice import Choice, Maybe, Unordered
+from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
-from ingot.capture.mutable import refill
+from ingot.capture.mutable import changes_in_place, refill
+from ingot.capture.objects import LIBRARIES, is_user_class
 from ingot.capture.request import ACTIVE
-from ingot.capture.where import frames, is_user_code, quoted_line
+from ingot.capture.watched import Global, OfClass, Position, Slots, Watched, Whole, position, slots
+from ingot.capture.where import frames, is_user_code
 from ingot.capture.words import Word, leaves_of
-from ingot.errors import DataDependentError, ExportError
+from ingot.errors import ExportError
 
 LIMIT = 400_000  # objects looked at for one branch
 _PLAIN = (
-    torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device, type, ModuleType,
+    torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device, ModuleType,
     str, int, float, complex, bytes, type(None), enum.Enum, CodeType,
 )  # fmt: skip
-_NOT_WALKED = (
-    "sympy", "ingot", "onnx_ir", "torch.fx", "torch._", "torch.utils", "threading", "logging", "re",
-)  # fmt: skip
+_NOT_WALKED = frozenset(("sympy", "ingot", "onnx_ir", "threading", "logging", "re"))
+_OF_TORCH = ("torch.fx", "torch._", "torch.utils")  # the same
+
+
+class _Names(NamedTuple):
+    """What code names: globals that it reads, globals that it assigns, attributes, those that it assigns."""
+
+    read: frozenset[str]
+    written: frozenset[str]
+    attributes: frozenset[str]
+    stored: frozenset[str]
 
 
 class Containers:
     """Everything mutable that can be reached from some values, with what it held at first."""
 
-    def __init__(self, roots: Iterable[Any], cells: Mapping[str, CellType] | None = None) -> None:
-        """cells: the variables among the roots, by name"""
+    def __init__(
+        self,
+        roots: Iterable[Any],
+        cells: Mapping[str, CellType] | None = None,
+        blocks: Iterable[FunctionType] = (),
+    ) -> None:
+        """cells: the variables among the roots, by name; blocks: functions whose globals may be changed"""
         self.found: list[Any] = []
         self._referrers: Counter[int] = Counter()
         self._seen: dict[int, Any] = {}  # which are kept, so that no id is used twice
+        self._of_objects: set[int] = set()  # ids of dicts that hold the attributes of objects
         self._cells = cells or {}
         self._is_whole = False  # whether what calls the block has been looked into
-        self._walk(list(roots))
-        self._ids = {id(c.thing if isinstance(c, _Slots) else c) for c in self.found}
+        self._walk([*roots, *(v for f in blocks for v in self._globals(f))])
+        self._ids = {id(c.thing if isinstance(c, Slots) else c) for c in self.found}
         self.before = [_copy(c) for c in self.found]
+
+    @classmethod
+    def of(cls, cells: Cells, names: Iterable[str]) -> Containers:
+        """What the functions of a block can get at, but for these variables of its own."""
+        return cls(cells.reachable(names), cells.all, cells.functions)
 
     def contents(self) -> list[Any]:
         """What they hold now; the very object of `before` where nothing changed."""
@@ -91,6 +104,11 @@ class Containers:
             return all(self.has(v) for v in leaves_of(thing))
         own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
         return (id(own) in self._ids or id(thing) in self._ids) and not _is_frozen(thing)
+
+    def is_ordered(self, container: Any) -> bool:
+        """Whether it is a dict whose keys stand in an order that somebody may ask for."""
+        known = isinstance(container, dict) and not isinstance(container, Unordered)
+        return known and id(container) not in self._of_objects
 
     def is_shared(self, thing: Any, before: Any) -> bool:
         """Whether such a one may be found elsewhere than in a place that held `before`: also where the block
@@ -125,7 +143,7 @@ class Containers:
                     yield value
                 elif name in code.co_cellvars:
                     del own[name]  # a call of the same function further out has another
-            yield from (frame.f_globals[n] for n in _global_names(code)[0] if n in frame.f_globals)
+            yield from (frame.f_globals[n] for n in _names(code).read if n in frame.f_globals)
 
     def restore(self) -> None:
         """Make them hold what they held at first."""
@@ -150,20 +168,29 @@ class Containers:
 
     def _inside(self, thing: Any) -> Iterator[Any]:
         """What can be reached from a thing in one step; mutable things are noted."""
-        if isinstance(thing, tuple):
+        if isinstance(thing, (tuple, frozenset)):
             yield from thing
         elif isinstance(thing, (list, deque, set)):
             self.found.append(thing)
             yield from list.__iter__(thing) if isinstance(thing, list) else thing
+            yield from self._attributes(thing) if is_user_class(type(thing)) else ()
         elif isinstance(thing, dict):
             self.found.append(thing)
-            yield from thing.values()
+            for key, value in dict.items(thing):
+                yield key
+                yield value
+            yield from self._attributes(thing) if is_user_class(type(thing)) else ()
+        elif isinstance(thing, type):
+            if thing.__module__.split(".")[0] not in LIBRARIES and not issubclass(thing, enum.Enum):
+                self.found.append(OfClass(thing))
+                yield from self.found[-1].now().values()
+                yield from thing.__bases__
         elif isinstance(thing, CellType):
             self.found.append(thing)
             yield cell_contents(thing)
         elif isinstance(thing, Iterator) and _is_pythons(type(thing)):
-            self.found.append(_Position(thing))
-            yield from _position(thing)
+            self.found.append(Position(thing))
+            yield from position(thing)
         elif isinstance(thing, MethodType):
             yield thing.__self__
             yield thing.__func__
@@ -174,110 +201,69 @@ class Containers:
         elif isinstance(thing, FunctionType):
             yield from thing.__closure__ or ()
             if is_user_code(thing.__code__):
+                yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
                 yield from self._globals(thing)
-        elif isinstance(thing, Yields):
+        elif isinstance(thing, (Yields, Rows)):
             yield vars(thing)
         elif isinstance(thing, (Maybe, Choice, Word)):
             yield from vars(thing).values()
-        elif not type(thing).__module__.startswith(_NOT_WALKED):
-            held = getattr(thing, "__dict__", None)
-            if isinstance(held, dict):
-                yield held
-            if _slots(type(thing)):
-                self.found.append(_Slots(thing))
-                yield from _copy(self.found[-1]).values()
+        elif _is_walked(type(thing)):
+            yield from self._attributes(thing)
             if isinstance(thing, torch.nn.Module) or is_user_class(type(thing)):
                 yield from _methods(type(thing))
+                yield type(thing)
+
+    def _attributes(self, thing: Any) -> Iterator[Any]:
+        """What an object holds, wherever that is."""
+        held = getattr(thing, "__dict__", None)
+        if isinstance(held, dict):
+            self._of_objects.add(id(held))
+            yield held
+        if slots(type(thing)):
+            self.found.append(Slots(thing))
+            yield from self.found[-1].now().values()
+        elif not isinstance(thing, (list, deque, set, dict)) and changes_in_place(thing):
+            self.found.append(Whole(thing))
 
     def _globals(self, function: FunctionType) -> Iterator[Any]:
-        table = function.__globals__
-        read, written = _global_names(function.__code__)
-        for name in read:
-            if name in table:
+        """The globals that a function names, and of Python modules among them what it names there."""
+        table, names = function.__globals__, _names(function.__code__)
+        for name in names.read & table.keys():
+            if isinstance(table[name], ModuleType):
+                yield from self._of_module(table[name], names, [])
+            else:
                 yield table[name]
-        for name in sorted(written):
-            self.found.append(_Global(table, name))
+        self.found += [Global(table, name) for name in sorted(names.written)]
 
-
-class _Position:
-    """Where an iterator stands that was made before the block: nothing can put it back there."""
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self.iterator = iterator
-        self.known = _position(iterator)
-
-    def now(self) -> list[Any]:
-        """What tells where it stands; the very same list where it has not moved."""
-        found = _position(self.iterator)
-        return self.known if _as_before(found, self.known) else found
-
-    def refuse(self) -> None:
-        """Raise the error for an iterator that has moved."""
-        raise DataDependentError(
-            f"{quoted_line()}\n"
-            f"Data decides whether, or how often, this block takes an element of a "
-            f"{type(self.iterator).__name__} that was made before it: ONNX has no iterators. Make the "
-            "iterator inside the block, or keep the elements in a list or tensor and count with a number."
-        )
-
-
-def _position(iterator: Any) -> list[Any]:
-    if isinstance(iterator, GeneratorType):
-        frame = iterator.gi_frame
-        return [None] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
-    try:
-        _, made_of, *state = iterator.__reduce__()
-    except TypeError:  # says nothing about itself
-        return []
-    return [*made_of, *state]
-
-
-def _as_before(a: list[Any], b: list[Any]) -> bool:
-    def same(x: Any, y: Any) -> bool:
-        return x is y or (type(x) is type(y) and isinstance(x, (int, float, str, range)) and x == y)
-
-    return len(a) == len(b) and all(map(same, a, b))
-
-
-class _Global:
-    """A variable of a module that a function assigns."""
-
-    def __init__(self, table: dict[str, Any], name: str) -> None:
-        self.table = table
-        self.name = name
-
-
-class _Slots:
-    """The attributes of an object that has no dict."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
-
-
-@functools.lru_cache(maxsize=4096)
-def _slots(cls: type) -> tuple[str, ...]:
-    """Names of the attributes that a class of the model's own keeps in slots."""
-    if not is_user_class(cls):
-        return ()
-    found = (v for c in cls.__mro__ for v in vars(c).values() if isinstance(v, MemberDescriptorType))
-    return tuple(v.__name__ for v in found)
+    def _of_module(self, module: ModuleType, names: _Names, around: list[ModuleType]) -> Iterator[Any]:
+        table = vars(module)
+        if module.__name__.split(".")[0] in LIBRARIES or module in around:
+            return
+        for name in names.attributes & table.keys():
+            if isinstance(table[name], ModuleType):
+                yield from self._of_module(table[name], names, [*around, module])
+            else:
+                yield table[name]
+        for name in sorted(names.stored & table.keys()):
+            self.found.append(Global(table, name))
 
 
 @functools.lru_cache(maxsize=8192)
-def _global_names(code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    read: set[str] = set()
-    written: set[str] = set()
+def _names(code: CodeType) -> _Names:
+    read, written, attributes, stored = set[str](), set[str](), set[str](), set[str]()
+    sets = {
+        ("LOAD_GLOBAL", "LOAD_NAME"): read,
+        ("STORE_GLOBAL", "DELETE_GLOBAL"): written,
+        ("LOAD_ATTR", "LOAD_METHOD"): attributes,
+        ("STORE_ATTR", "DELETE_ATTR"): stored,
+    }
     for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            read.add(str(instruction.argval))
-        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            written.add(str(instruction.argval))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            more, other = _global_names(constant)
-            read |= more
-            written |= other
-    return frozenset(read), frozenset(written)
+        for operations, names in sets.items():
+            if instruction.opname in operations:
+                names.add(str(instruction.argval))
+    inside = [_names(c) for c in code.co_consts if isinstance(c, CodeType)]
+    whole = zip((read, written, attributes, stored), *inside, strict=True)
+    return _Names(*(frozenset().union(*parts) for parts in whole))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -293,18 +279,17 @@ def _methods(cls: type) -> tuple[Any, ...]:
     return tuple(found)
 
 
-@functools.lru_cache(maxsize=4096)
-def is_user_class(cls: type) -> bool:
-    """Whether a class is the model's own."""
-    return not cls.__module__.startswith(
-        ("torch", "builtins", "ingot", "collections", "functools", "typing", "enum")
-    )
-
-
 def _is_frozen(thing: Any) -> bool:
     """Whether it is a dataclass that nobody can change."""
     made: Any = getattr(type(thing), "__dataclass_params__", None)
     return made is not None and bool(made.frozen)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_walked(cls: type) -> bool:
+    """Whether there may be something of the model's in what an object holds."""
+    name = cls.__module__
+    return name.split(".")[0] not in _NOT_WALKED and not name.startswith(_OF_TORCH)
 
 
 def _is_pythons(cls: type) -> bool:
@@ -312,15 +297,10 @@ def _is_pythons(cls: type) -> bool:
 
 
 def _copy(container: Any) -> Any:
-    if isinstance(container, _Position):
+    if isinstance(container, Watched):
         return container.now()
     if isinstance(container, CellType):
         return [cell_contents(container)]
-    if isinstance(container, _Slots):
-        thing = container.thing
-        return {n: getattr(thing, n) for n in _slots(type(thing)) if hasattr(thing, n)}
-    if isinstance(container, _Global):
-        return [container.table.get(container.name, UNBOUND)]
     if isinstance(container, (list, deque)):
         return list(list.__iter__(container)) if isinstance(container, list) else list(container)
     if isinstance(container, set):
@@ -343,32 +323,26 @@ def _identical(a: Any, b: Any) -> bool:
 
 
 def _fill(container: Any, held: Any) -> None:
-    if isinstance(container, _Position):
-        container.refuse()
+    if isinstance(container, Watched):
+        container.put(held)
     elif isinstance(container, CellType):
         write_cell(container, held[0])
-    elif isinstance(container, _Slots):
-        for n in _copy(container).keys() - held.keys():
-            object.__delattr__(container.thing, n)
-        for n, value in held.items():
-            object.__setattr__(container.thing, n, value)
-    elif isinstance(container, _Global):
-        if held[0] is UNBOUND:
-            container.table.pop(container.name, None)
-        else:
-            container.table[container.name] = held[0]
     else:
         refill(container, held)
 
 
-def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
+def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered: bool) -> Any:
     """The contents of one container after a branch, from those of its sides.
 
+    ordered: whether it is one whose keys stand in an order that somebody may ask for
+
     Raises:
-        Unmergeable: when the sides leave it with other keys, or lengths.
+        Unmergeable: when the sides leave it with other keys, or lengths, or keys in another order.
     """
     if isinstance(container, TracedList):
         return merger.merge_lists(a, b, before)
+    if isinstance(container, Whole):
+        return container.merged(a, b)
     if isinstance(a, dict):
         if a.keys() != b.keys():
             only = sorted(map(repr, a.keys() ^ b.keys()))
@@ -376,10 +350,11 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
                 f"{', '.join(only)} set on one side only",
                 "Set the key or attribute before the branch too, to a value of the kind that it gets.",
             )
-        if isinstance(container, OrderedDict) and list(a) != list(b):
+        if ordered and list(a) != list(b):
             orders = [", ".join(map(repr, v)) for v in (a, b)]
             raise Unmergeable(
-                f"with the keys {orders[0]} on one side and {orders[1]} on the other, in this order"
+                f"with the keys {orders[0]} on one side and {orders[1]} on the other, in this order",
+                "Set the keys in the same order on both sides.",
             )
         return {k: merger.merge(a[k], b[k], before.get(k, UNBOUND)) for k in a}
     if isinstance(a, set):
@@ -391,7 +366,8 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any) -> Any:
             ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
         raise Unmergeable(
             f"a {type(container).__name__} of {len(a)} on one side and of {len(b)} on the other, which code "
-            "that is not the model's own has made, or no list display"
+            "that is not the model's own has made, or no list display, or an earlier call",
+            "Make the list in a function of the model's own in this call (`out = []`), or keep a number.",
         )
     held = before if len(before) == len(a) else [UNBOUND] * len(a)
     return [merger.merge(*parts) for parts in zip(a, b, held, strict=True)]

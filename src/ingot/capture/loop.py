@@ -46,6 +46,7 @@ from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import alike, parts_of, rebuilt, settled
 from ingot.capture.structure import inside as inside_of
 from ingot.capture.tensors import dtype_of
+from ingot.capture.watched import Whole
 from ingot.capture.where import quoted_line
 from ingot.capture.words import Word
 from ingot.capture.writes import put_value
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 ROUNDS = 24  # recordings of one body before giving up
+_EDIT = (
+    "Start it with a value of the kind that the rounds give it: a tensor of the same dtype and number of "
+    "dimensions, or a number of the same type."
+)
 
 
 class Peel(Exception):
@@ -143,7 +148,7 @@ class Loop:
         self.cells = cells
         self.names = names
         self.start = cells.get(names)
-        self.held = Containers(cells.reachable(names), cells.all)
+        self.held = Containers.of(cells, names)
         self.writes: list[Entry] = []  # tensors from outside that rounds write to
         self.grown: dict[int, Growth] = {}  # lists that rounds change the length of, by place in `held`
         self.lost: dict[str, str] = {}  # variables that have a value before the loop which has no form
@@ -401,6 +406,9 @@ class Loop:
         g = self.g
         container = self.held.found[index]
         what = "a list, dict or object that this loop changes"
+        if isinstance(container, Whole):
+            why = f"{container} with other contents"
+            raise self._refused(what, why, "Keep what the rounds change in a tensor, a number or a list.")
         if isinstance(before, set):
             raise self._refused(what, "a set with other elements")
         if isinstance(container, TracedList) and (len(now) != len(before) or _runs(before) or _runs(now)):
@@ -422,6 +430,12 @@ class Loop:
             if before.keys() != now.keys():
                 only = sorted(map(repr, before.keys() ^ now.keys()))
                 raise self._refused(what, f"with or without {', '.join(only)}")
+            if self.held.is_ordered(container) and list(before) != list(now):
+                raise self._refused(
+                    what,
+                    "with its keys in another order",
+                    "Give a key another value, and leave it in.",
+                )
             pairs = [(k, before[k], now[k]) for k in before]
         same = True
         for key, a, b in pairs:
@@ -830,13 +844,11 @@ class Loop:
         made.type = rows.type
         return made
 
-    def _refused(self, what: str, why: str) -> DataDependentError:
+    def _refused(self, what: str, why: str, edit: str = _EDIT) -> DataDependentError:
         return DataDependentError(
             f"{quoted_line()}\n"
             f"Data decides how often this loop runs, and {what} would be {why}: no ONNX value can hold both. "
-            "Start it with a value of the kind that the rounds give it: a tensor of the same dtype "
-            "and number of "
-            "dimensions, or a number of the same type."
+            f"{edit}"
         )
 
 

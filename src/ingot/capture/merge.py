@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import complex_numbers, structure
-from ingot.capture.choice import Choice, Maybe, Undecided
+from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
 from ingot.capture.request import ACTIVE
 from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, joined, nothing
@@ -29,6 +29,9 @@ from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
 if TYPE_CHECKING:
     from ingot.capture.entries import Entry
     from ingot.capture.record import Recorder
+
+
+_DICTS = (dict, Unordered)
 
 
 class _Unbound:
@@ -189,9 +192,13 @@ class Merger:
         if isinstance(a, TracedList) and isinstance(b, TracedList):
             held = before.parts() if isinstance(before, TracedList) else []
             return TracedList(self.merge_lists(a.parts(), b.parts(), held))
-        if type(a) is dict and type(b) is dict and a.keys() == b.keys():
-            held = before if type(before) is dict else {}
-            return {k: self.merge(a[k], b[k], held.get(k, UNBOUND)) for k in a}
+        if type(a) in _DICTS and type(b) in _DICTS:
+            mine, other = dict[Any, Any].keys(a), dict[Any, Any].keys(b)
+            if mine == other:
+                held = before if type(before) in _DICTS else {}
+                made = {k: self.merge(a[k], b[k], held.get(k, UNBOUND)) for k in mine}
+                is_known = type(a) is type(b) is dict and list(mine) == list(other)
+                return made if is_known else Unordered(made)
         if alike(a, b):
             parts = parts_of(a) or []
             held = (parts_of(before) or []) if alike(a, before) else [UNBOUND] * len(parts)

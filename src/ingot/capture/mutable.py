@@ -198,6 +198,11 @@ def _put_slots(x: Any, data: _Held, names: tuple[str, ...]) -> None:
             object.__delattr__(x, name)
 
 
+def changes_in_place(x: Any) -> bool:
+    """Whether `contents_of` has something for an object."""
+    return _kind(type(x)) is not None
+
+
 def contents_of(x: Any) -> Contents | None:
     """What is in an object that changes in place; None for any other."""
     found = _kind(type(x))

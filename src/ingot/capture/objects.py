@@ -8,6 +8,7 @@ contents. Needs no torch.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import enum
 import functools
 import sys
@@ -25,6 +26,7 @@ LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse", "__main_
     "pluggy",
     "pytest",
 }
+_BASIC = frozenset(("torch", "builtins", "ingot", "collections", "functools", "typing", "enum"))
 _WHOLE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, functools.partial, enum.Enum)
 
 
@@ -45,6 +47,20 @@ def is_plain(kind: type) -> bool:
     if kind.__module__.split(".")[0] in LIBRARIES:
         return False
     return not any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_user_class(cls: type) -> bool:
+    """Whether a class is the model's own, be it a module's."""
+    return cls.__module__.split(".")[0] not in _BASIC
+
+
+def names_in(x: Any) -> list[str]:
+    """What an object of a dataclass holds, by name: the fields that have a value, then what else was put into
+    it.
+    """
+    fields = [f.name for f in dataclasses.fields(x) if hasattr(x, f.name)]
+    return [*fields, *sorted(getattr(x, "__dict__", {}).keys() - set(fields))]
 
 
 def copied(x: Any) -> Any:

@@ -275,12 +275,10 @@ def unpacks(frame: FrameType) -> bool:
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("UNPACK")
 
 
-def cannot_say(what: str) -> NoReturn:
+def cannot_say(what: str, edit: str = "Write it as an `if` of the function's own.") -> NoReturn:
     """Python would take what only the run knows for something else, without a question: refuse."""
-    ACTIVE.final = DataDependentError(
-        f"{quoted_line()}\nThis line {what}, which has no ONNX form here. Write it as an `if` of the "
-        "function's own."
-    )
+    found = f"This line {what}, which has no ONNX form here."
+    ACTIVE.final = DataDependentError(f"{quoted_line()}\n{found} {edit}")
     raise ACTIVE.final
 
 

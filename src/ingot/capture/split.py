@@ -63,7 +63,7 @@ def whole(g: Recorder, key: Key, body: Callable[[], Any], names: Sequence[str]) 
     if not places or g.answers == DEPTH:
         return body()
     cells = Cells(body)
-    start, held = cells.get(names), Containers(cells.reachable(names))
+    start, held = cells.get(names), Containers.of(cells, names)
     try:
         found = _first_asked(g, Trial(places), body)
     finally:

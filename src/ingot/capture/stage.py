@@ -44,10 +44,11 @@ from ingot.capture import (
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
-from ingot.capture.containers import Containers, is_user_class
+from ingot.capture.containers import Containers
 from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Peel
 from ingot.capture.merge import UNBOUND
+from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
     ACTIVE,
@@ -167,7 +168,8 @@ class Runtime:
         if not isinstance(decided, torch.SymBool):
             return None
         cells = Cells(b)
-        held = Containers(cells.reachable(()), cells.all) if _calls_functions(b) else None
+        held = Containers.of(cells, ()) if _calls_functions(b) else None
+        notes = g.env.notes()
         try:
             with inside(g) as trial:
                 try:
@@ -177,6 +179,7 @@ class Runtime:
                     value = None
             trial.body.discard()
             if trial.body.nodes or trial.written or (held is not None and held.is_changed()):
+                g.env.forget(notes)  # what was asked of sizes that no other recording has
                 return None
         finally:
             if held is not None:
@@ -340,7 +343,7 @@ class Runtime:
         g = recorder()
         start: Any = 0
         for _ in range(2):
-            cells = Cells(body, go)
+            cells = Cells(body, go, around=[rows])
             going = go() if go is not None else True
             if not self.waits(going) and not self._now(going):
                 return

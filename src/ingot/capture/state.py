@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 
 from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
-from ingot.capture.objects import LIBRARIES, attributes
+from ingot.capture.objects import LIBRARIES, attributes, is_user_class
 from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
 from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
@@ -35,6 +35,7 @@ _WHOLE = frozenset(
     (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)
 )  # most of what there is
 ABSENT: Any = object()  # stands where nothing is
+_ATTRIBUTES = "__dict__"  # the key of what a container has beside what it holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Place:
 
 
 def _step(container: Any, key: Any) -> Any:
+    if key is _ATTRIBUTES:
+        return vars(container)
     if isinstance(container, dict):
         return dict.__getitem__(container, key)
     if isinstance(container, (tuple, *_LISTS)):
@@ -151,11 +154,17 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     if type(x) in _WHOLE:
         return None
     if isinstance(x, dict):
-        return iter(_stored(x))
+        return iter([*_stored(x), *_own(x)])
     if isinstance(x, (tuple, *_LISTS)):
-        return enumerate(_elements(x))
+        return iter([*enumerate(_elements(x)), *_own(x)])
     held = attributes(x)
     return None if held is None else iter((_class_values(type(x)) | held).items())
+
+
+def _own(container: Any) -> list[tuple[Any, Any]]:
+    """The attributes of a container, whose class is the user's own then, under their key."""
+    held = getattr(container, "__dict__", None)
+    return [(_ATTRIBUTES, held)] if held is not None and is_user_class(type(container)) else []
 
 
 @functools.lru_cache(maxsize=4096)

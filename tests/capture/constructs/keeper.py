@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 count = 0
+scale = 1.0
 
 
 def bump() -> int:

@@ -1,0 +1,181 @@
+"""What a block of Python may change beside lists, dicts, sets and cells: variables of Python modules and of
+classes, slots of objects, what is in an array, where an iterator stands. Each says what it holds now, and
+takes it back.
+"""
+
+# Whatever the model holds may be one of these.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from types import GeneratorType, MemberDescriptorType
+from typing import Any
+
+from ingot.capture.merge import UNBOUND, Unmergeable
+from ingot.capture.mutable import Contents, contents_of, put_back
+from ingot.capture.objects import is_user_class
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
+
+
+class Watched:
+    """Something of one thing that may change."""
+
+    thing: Any  # whose it is, where others may hold that
+
+    def now(self) -> Any:
+        """What it holds: a list or a dict."""
+        raise NotImplementedError
+
+    def put(self, held: Any) -> None:
+        """Let it hold this, which `now` gave once."""
+        raise NotImplementedError
+
+
+class Global(Watched):
+    """A variable of a Python module that a function assigns."""
+
+    def __init__(self, table: dict[str, Any], name: str) -> None:
+        self.thing = self
+        self.table = table
+        self.name = name
+
+    def now(self) -> list[Any]:
+        """As Watched has it."""
+        return [self.table.get(self.name, UNBOUND)]
+
+    def put(self, held: list[Any]) -> None:
+        """As Watched has it."""
+        if held[0] is UNBOUND:
+            self.table.pop(self.name, None)
+        else:
+            self.table[self.name] = held[0]
+
+
+class Slots(Watched):
+    """The attributes of an object that are in no dict."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def now(self) -> dict[str, Any]:
+        """As Watched has it."""
+        return {n: getattr(self.thing, n) for n in slots(type(self.thing)) if hasattr(self.thing, n)}
+
+    def put(self, held: dict[str, Any]) -> None:
+        """As Watched has it."""
+        for n in self.now().keys() - held.keys():
+            object.__delattr__(self.thing, n)
+        for n, value in held.items():
+            object.__setattr__(self.thing, n, value)
+
+
+class OfClass(Watched):
+    """The attributes of a class, but for functions and what else is called to give one."""
+
+    def __init__(self, cls: type) -> None:
+        self.thing = cls
+
+    def now(self) -> dict[str, Any]:
+        """As Watched has it."""
+        return {
+            n: value
+            for n, value in vars(self.thing).items()
+            if not n.startswith("__") and not hasattr(type(value), "__get__")
+        }
+
+    def put(self, held: dict[str, Any]) -> None:
+        """As Watched has it."""
+        now = self.now()
+        for n in now.keys() - held.keys():
+            delattr(self.thing, n)
+        for n, value in held.items():
+            if n not in now or now[n] is not value:
+                setattr(self.thing, n, value)
+
+
+class Whole(Watched):
+    """What is in an array of NumPy's, a bytearray, a generator of random numbers."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self.known = [contents_of(thing)]
+
+    def now(self) -> list[Contents | None]:
+        """The very same list where it has not changed."""
+        found = contents_of(self.thing)
+        return self.known if found == self.known[0] else [found]
+
+    def put(self, held: list[Contents]) -> None:
+        """As Watched has it."""
+        put_back(self.thing, held[0])
+
+    def merged(self, a: list[Contents], b: list[Contents]) -> list[Contents]:
+        """What is in it after a branch.
+
+        Raises:
+            Unmergeable: the sides leave something else in it.
+        """
+        if a[0] == b[0]:
+            return a
+        raise Unmergeable(
+            f"{self} with other contents on each side",
+            "Keep what the branch changes in a tensor, a number or a list.",
+        )
+
+    def __str__(self) -> str:
+        return f"a {type(self.thing).__module__.split('.')[0]}.{type(self.thing).__name__}"
+
+
+class Position(Watched):
+    """Where an iterator stands that was made before the block: nothing can put it back there."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self.thing = self
+        self.iterator = iterator
+        self.known = position(iterator)
+
+    def now(self) -> list[Any]:
+        """What tells where it stands; the very same list where it has not moved."""
+        found = position(self.iterator)
+        return self.known if _as_before(found, self.known) else found
+
+    def put(self, held: list[Any]) -> None:
+        """Raise the error for an iterator that has moved."""
+        del held
+        raise DataDependentError(
+            f"{quoted_line()}\n"
+            f"Data decides whether, or how often, this block takes an element of a "
+            f"{type(self.iterator).__name__} that was made before it: ONNX has no iterators. Make the "
+            "iterator inside the block, or keep the elements in a list or tensor and count with a number."
+        )
+
+
+def position(iterator: Any) -> list[Any]:
+    """What tells where an iterator stands, and what it takes its elements from."""
+    if isinstance(iterator, GeneratorType):
+        frame = iterator.gi_frame
+        return [None] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
+    try:
+        _, made_of, *state = iterator.__reduce__()
+    except TypeError:  # says nothing about itself
+        return []
+    return [*made_of, *state]
+
+
+def _as_before(a: list[Any], b: list[Any]) -> bool:
+    def same(x: Any, y: Any) -> bool:
+        return x is y or (type(x) is type(y) and isinstance(x, (int, float, str, range)) and x == y)
+
+    return len(a) == len(b) and all(map(same, a, b))
+
+
+@functools.lru_cache(maxsize=4096)
+def slots(cls: type) -> tuple[str, ...]:
+    """Names of the attributes that a class of the model's own keeps in slots."""
+    if not is_user_class(cls):
+        return ()
+    found = (v for c in cls.__mro__ for v in vars(c).values() if isinstance(v, MemberDescriptorType))
+    return tuple(v.__name__ for v in found)
