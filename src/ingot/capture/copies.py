@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingot.capture.objects import names_in
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -69,4 +70,4 @@ def _state(x: Any) -> list[Any]:
         return list(list.__iter__(x))
     if isinstance(x, dict):
         return [v for pair in dict.items(x) for v in pair]
-    return [getattr(x, f.name) for f in dataclasses.fields(x)]
+    return [getattr(x, n) for n in names_in(x)]

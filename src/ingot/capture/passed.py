@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from ingot.capture.assume import Assumption
+from ingot.capture.choice import Undecided
 from ingot.capture.record import Recorder
 from ingot.capture.scalars import Symbolic
-from ingot.capture.signature import Arguments, Kept, Leaf, Passed, leaves, rebuild
+from ingot.capture.signature import Arguments, Kept, Leaf, Passed, children, is_object, leaves, rebuild
 from ingot.capture.state import ABSENT, in_words
+from ingot.errors import ExportError
 
 Path = tuple[str | int, ...]
 _PLAIN = (bool, int, float, str, type(None))
@@ -65,28 +67,67 @@ class Objects:
                 found.same[id(after)] = name
             elif _is_output(recorder, after, name is not None):
                 found.changed.append(Left(leaf.path, after, name, self.arguments.label(leaf)))
-            elif isinstance(after, _PLAIN) and not _same(before, after):
+            elif not _is_as_before(before, after):
                 found.lost.append(_lost(self.arguments.label(leaf), before, after))
         if counts:
             raise CountsFound(counts)
+        left = {leaf.path for leaf in leaves(self.call)}
+        for path, value in self.before.items():
+            if path not in left and len(path) > _ARGUMENT and isinstance(value, (torch.Tensor, *_PLAIN)):
+                found.lost.append(_lost(self.arguments.label(Leaf(path, value)), value, ABSENT))
+        self._require_apart([*left ^ self.before.keys(), *(x.path for x in found.changed)])
         return found
+
+    def _require_apart(self, changed: Sequence[Path]) -> None:
+        """Raises ExportError where a list, dict or dataclass that was given in two places is changed: its
+        tensors are inputs in each.
+        """
+        for places in _places((self.arguments.args, self.arguments.kwargs)):
+            if any(path[: len(p)] == p for path in changed for p in places):
+                names = " and ".join(repr(self.arguments.label(Leaf(p, None))) for p in places)
+                raise ExportError(
+                    f"arguments {names} are one list, dict or dataclass, and forward changes what is in it: "
+                    "the exported model takes each by itself. Pass it once, or copies of it."
+                )
+
+
+def _places(call: Any) -> list[list[Path]]:
+    """Where lists, dicts and dataclasses stand that stand in several places of a call."""
+    found: dict[int, list[Path]] = {}
+
+    def look(x: Any, path: Path, around: tuple[int, ...]) -> None:
+        parts = children(x)
+        if parts is None or id(x) in around:
+            return
+        if not isinstance(x, tuple) and not is_object(x):
+            found.setdefault(id(x), []).append(path)
+        for key, value in parts:
+            look(value, (*path, key), (*around, id(x)))
+
+    look(call, (), ())
+    return [places for places in found.values() if len(places) > 1]
 
 
 def _is_output(recorder: Recorder, after: Any, was_input: bool) -> bool:
     """Whether what stands in a place after the call, where an input stood or not, is an output."""
     if isinstance(after, torch.Tensor):
         return was_input or recorder.real(after) is None
-    return was_input and isinstance(after, (bool, int, float, *Symbolic))
+    return isinstance(after, Symbolic) or (was_input and isinstance(after, (bool, int, float)))
 
 
-def _same(before: Any, after: Any) -> bool:
-    return before is after or (isinstance(before, _PLAIN) and before == after)
+def _is_as_before(before: Any, after: Any) -> bool:
+    """Whether a plain value that no output can be is what it was; of others nobody says."""
+    if isinstance(after, Undecided):
+        return False
+    known = isinstance(before, _PLAIN) and isinstance(after, _PLAIN)
+    return before is after or not isinstance(after, _PLAIN) or (known and before == after)
 
 
 def _lost(label: str, before: Any, after: Any) -> Assumption:
     """Says what a call leaves in an argument that no output of a model can be."""
     found = "a tensor" if isinstance(before, torch.Tensor) else in_words(before)
-    what = f"forward leaves {after!r} in argument {label!r}, where {found} was; the exported model does not"
+    left = "one of two values" if isinstance(after, Undecided) else in_words(after)
+    what = f"forward leaves {left} in argument {label!r}, where {found} was; the exported model does not"
     return Assumption("input-changed", label, what, "fixed")
 
 

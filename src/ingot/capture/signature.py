@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from ingot.capture.choice import Undecided
-from ingot.capture.objects import attributes, copied, fill
+from ingot.capture.choice import Undecided, Unordered
+from ingot.capture.objects import attributes, copied, fill, names_in
 from ingot.errors import ExportError, InputError
 
 
@@ -129,7 +130,8 @@ def is_tensor(x: Any) -> bool:
 def children(x: Any) -> list[tuple[str | int, Any]] | None:
     """The parts of a container, or None for a leaf."""
     if isinstance(x, Mapping):
-        return [(k if isinstance(k, int) else str(k), v) for k, v in x.items()]
+        items = dict.items(x) if isinstance(x, Unordered) else x.items()
+        return [(k if isinstance(k, int) else str(k), v) for k, v in items]
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return list(zip(x._fields, x, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(x, (list, tuple)):
@@ -137,7 +139,7 @@ def children(x: Any) -> list[tuple[str | int, Any]] | None:
     if is_tensor(x) or isinstance(x, (type, Undecided)):
         return None
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        return [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x)]
+        return [(n, getattr(x, n)) for n in names_in(x)]
     held = attributes(x)
     return None if held is None else list(held.items())
 
@@ -181,16 +183,25 @@ def rebuild(x: Any, replace: Callable[[Any], Any], made: dict[int, Any] | None =
         if type(x).__name__ == "Size":  # torch's, which holds numbers alone
             return tuple(values)
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
-    if isinstance(x, list):
+    if isinstance(x, list) and (type(x) is list or type(x).__module__.startswith("ingot.")):
         return values
-    if isinstance(x, Mapping):
-        pairs = dict(zip(x.keys(), values, strict=True))
-        if type(x) is dict:
-            return pairs
-        if dataclasses.is_dataclass(x):  # transformers' ModelOutput
-            return type(x)(**pairs)
-        return type(x)(pairs)  # pyright: ignore[reportCallIssue]
-    return dataclasses.replace(x, **{str(k): v for (k, _), v in zip(parts, values, strict=True)})
+    if isinstance(x, Unordered):
+        return dict(zip(dict.keys(x), values, strict=True))
+    if isinstance(x, Mapping) and not isinstance(x, dict):
+        return type(x)(dict(zip(x.keys(), values, strict=True)))  # pyright: ignore[reportCallIssue]
+    if isinstance(x, dict) and dataclasses.is_dataclass(x):  # transformers' ModelOutput
+        return type(x)(**dict(zip(x.keys(), values, strict=True)))
+    # A copy, which no `__init__` and no `__post_init__` makes anything else of.
+    new = copied(x)
+    if isinstance(x, list):
+        list.__setitem__(new, slice(None), values)
+    elif isinstance(x, dict):
+        for key, value in zip(x.keys(), values, strict=True):
+            (OrderedDict if isinstance(x, OrderedDict) else dict).__setitem__(new, key, value)
+    else:
+        for (name, _), value in zip(parts, values, strict=True):
+            object.__setattr__(new, str(name), value)
+    return new
 
 
 @dataclasses.dataclass

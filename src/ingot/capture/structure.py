@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from ingot.capture.choice import Choice, Maybe, Parts
+from ingot.capture.choice import Choice, Maybe, Parts, Unordered
+from ingot.capture.objects import names_in
 from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.words import Word, is_thing
 
+_DICTS = (dict, Unordered)
 _CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so are those of their sides
 
 
@@ -27,21 +29,36 @@ def parts_of(x: Any) -> list[Any] | None:
     """What a value is made of; None where it is made of nothing else."""
     if isinstance(x, Parts):
         return x.parts()
-    if isinstance(x, (list, tuple)):
-        return list(x)
-    if type(x) is dict:
-        return list(x.values())
+    if isinstance(x, list):
+        return [*list.__iter__(x), *_own(x).values()]
+    if isinstance(x, tuple):
+        return [*tuple.__iter__(x), *_own(x).values()]
+    if type(x) in _DICTS:
+        return list(dict.values(x))
     if isinstance(x, Maybe):
         return [x.ingot_is_none, x.ingot_value]
     if isinstance(x, _CHOSEN):
         return [x.ingot_condition, *(v for v in x.ingot_sides if isinstance(v, _CHOSEN))]
-    if (
+    if _is_made_of_fields(x):
+        return [getattr(x, n) for n in names_in(x)]
+    return None
+
+
+def _keys(x: dict[Any, Any]) -> list[Any]:
+    return list(dict.keys(x) if isinstance(x, Unordered) else x)
+
+
+def _own(x: Any) -> dict[str, Any]:
+    """The attributes of a list or tuple, whose class is the model's own then."""
+    return getattr(x, "__dict__", {})
+
+
+def _is_made_of_fields(x: Any) -> bool:
+    return (
         dataclasses.is_dataclass(x)
         and not isinstance(x, type)
         and not type(x).__module__.startswith("ingot.")
-    ):
-        return [getattr(x, f.name) for f in dataclasses.fields(x)]
-    return None
+    )
 
 
 def rebuilt(like: Any, parts: list[Any]) -> Any:
@@ -55,12 +72,10 @@ def rebuilt(like: Any, parts: list[Any]) -> Any:
 def _rebuilt(like: Any, parts: list[Any]) -> Any:
     if isinstance(like, Parts):
         return like.of_parts(parts)
-    if isinstance(like, tuple):
-        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
-    if isinstance(like, list):
-        return parts
-    if type(like) is dict:
-        return dict(zip(like, parts, strict=True))
+    if isinstance(like, (list, tuple)):
+        return _sequence(like, parts)
+    if type(like) in _DICTS:
+        return type(like)(zip(dict.keys(like), parts, strict=True))
     if isinstance(like, _CHOSEN):
         condition, *rest = parts
         then, other = (rest.pop(0) if isinstance(v, _CHOSEN) else v for v in like.ingot_sides)
@@ -68,10 +83,29 @@ def _rebuilt(like: Any, parts: list[Any]) -> Any:
     if isinstance(like, Maybe):
         return Maybe(parts[0], parts[1])
     made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
-    for field, value in zip(dataclasses.fields(made), parts, strict=True):
-        object.__setattr__(made, field.name, value)
-        if isinstance(made, dict) and field.name in made:
-            _kind_of_dict(made).__setitem__(made, field.name, value)
+    for name, value in zip(names_in(like), parts, strict=True):
+        object.__setattr__(made, name, value)
+        if isinstance(made, dict) and name in made:
+            _kind_of_dict(made).__setitem__(made, name, value)
+    return made
+
+
+def _sequence(like: Any, parts: list[Any]) -> Any:
+    """A list or tuple of the same class, whatever that makes of its elements."""
+    kind: Any = type(like)
+    count = len(parts) - len(_own(like))
+    if kind is tuple or kind is torch.Size:
+        return tuple(parts)
+    if isinstance(like, tuple):
+        is_torchs = hasattr(kind, "n_sequence_fields")  # values and indices, as torch.max gives them
+        made = kind(parts) if is_torchs else tuple.__new__(kind, parts[:count])
+    elif kind is list or kind.__module__.startswith("ingot."):
+        return parts
+    else:
+        made = kind.__new__(kind)
+        list.extend(made, parts[:count])
+    if _own(like):
+        vars(made).update(zip(_own(like), parts[count:], strict=True))
     return made
 
 
@@ -127,7 +161,11 @@ def alike(a: Any, b: Any) -> bool:
         return all(
             isinstance(v, _CHOSEN) or v is w for v, w in zip(a.ingot_sides, b.ingot_sides, strict=True)
         )
-    return not isinstance(a, dict) or list(a) == list(b)  # of another order, parts are not each other's
+    if isinstance(a, dict) and _keys(a) != _keys(b):
+        return False  # of another order, parts are not each other's
+    if isinstance(a, (list, tuple)):
+        return list(_own(a)) == list(_own(b))
+    return not _is_made_of_fields(a) or names_in(a) == names_in(b)
 
 
 def inside(x: Any) -> Iterator[Any]:
