@@ -35,6 +35,13 @@ def require(g: Recorder, condition: ir.Value, what: str) -> None:
     _enforce(g, condition, source_line(), what)
 
 
+def require_no_nan(g: Recorder, numbers: torch.Tensor, what: str) -> None:
+    """The model fails where a NaN is among numbers, of which Python's answer hangs on more than they say."""
+    if numbers.is_floating_point():
+        none = torch.logical_not(torch.isnan(numbers).any())
+        require(g, g.operand(none, torch.bool), what)
+
+
 def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
     """The model is another one where a condition on sizes does not hold, and no operator would notice: it
     fails there. `why` says what Python does in words of the user's.

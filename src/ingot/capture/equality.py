@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture.choice import Choice, Maybe
+from ingot.capture import checks
+from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.lists import TracedList
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
 from ingot.capture.runs import LEAF, Even, Perhaps
-from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of, of_truth
 from ingot.capture.structure import undecided
 from ingot.capture.words import Word, called
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _KEPT = range(-5, 257)  # integers of which Python has one object each
 _CONTAINERS = (list, tuple, set, frozenset, dict, range, type({}.keys()), type({}.values()), type({}.items()))
 
+_DECIDED = frozenset((str, bytes, bool, int, float, type(None)))  # most of what is looked through
 _OF_ELEMENTS = {list.__eq__, TracedList.__eq__, tuple.__eq__}
 
 
@@ -42,7 +44,7 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
     if isinstance(a, Word) or isinstance(b, Word):
         return called(rt.equal, (a, b), {})
     if isinstance(a, Maybe) or isinstance(b, Maybe):
-        return _of_present(rt, a, b)
+        return _of_present(rt, equal, a, b)
     pair = _parts_of_both(a, b)
     if pair is None or not (undecided(a) or undecided(b)):
         return a == b
@@ -63,8 +65,8 @@ def _parts_of_both(a: Any, b: Any) -> tuple[Sequence[Any], Sequence[Any]] | None
         if isinstance(a, kind) and isinstance(b, kind) and {_eq(a), _eq(b)} <= _OF_ELEMENTS:
             return _elements(a), _elements(b)
     if isinstance(a, dict) and isinstance(b, dict) and _eq(a) is dict.__eq__ is _eq(b):
-        same = a.keys() == b.keys()
-        return ([a[k] for k in a], [b[k] for k in a]) if same else ([None], [])
+        keys = dict.keys(a)
+        return ([a[k] for k in keys], [b[k] for k in keys]) if keys == dict.keys(b) else ([None], [])
     if type(a) is type(b) and _compares_fields(type(a)):
         found: Any = a
         names = [f.name for f in dataclasses.fields(found) if f.compare]
@@ -77,6 +79,8 @@ def _eq(x: Any) -> Any:
 
 
 def _elements(x: Any) -> list[Any]:
+    if isinstance(x, Unordered):
+        return list(dict.keys(x))
     return list(list.__iter__(x)) if isinstance(x, list) else list(x)
 
 
@@ -89,6 +93,8 @@ def _compares_fields(cls: Any) -> bool:
 
 
 def _all_equal(rt: Runtime, a: Sequence[Any], b: Sequence[Any]) -> Any:
+    if len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)):
+        return True
     lists = TracedList(a), TracedList(b)
     if not all(v.known for v in lists):
         return _runs_equal(rt, *lists)
@@ -111,12 +117,25 @@ def _runs_equal(rt: Runtime, a: TracedList, b: TracedList) -> Any:
     ):
         cannot_wait("compares lists of tensors or containers, of which data decides the length")
     first, second = (c.tensors()[0] for c in columns)
-    return rt.both(rt.truth(rt.equal(runs[0].count, runs[1].count)), lambda: rt.truth(first.eq(second).all()))
+
+    def alike() -> Any:
+        for rows in (first, second):
+            checks.require_no_nan(recorder(), rows, "no NaN in a list that is compared")
+        return rt.truth(first.eq(second).all())
+
+    return rt.both(rt.truth(rt.equal(runs[0].count, runs[1].count)), alike)
 
 
 def matches(rt: Runtime, x: Any, y: Any) -> Any:
     """Whether two elements are one to a container: the same object, or equal ones."""
+    if x is y or (_is_number(x) and _is_number(y)):
+        return x is y or rt.truth(rt.equal(x, y))
     return rt.either(same(rt, x, y), lambda: rt.truth(rt.equal(x, y)))
+
+
+def _is_number(x: Any) -> bool:
+    """Whether what a value is equal to says all, the sign of 0 and NaN aside."""
+    return type(x) in DTYPE or isinstance(x, Symbolic)
 
 
 def _of_either(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any:
@@ -131,12 +150,12 @@ def _of_either(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any
     return rt.choose(choice.ingot_condition, then, other)
 
 
-def _of_present(rt: Runtime, a: Any, b: Any) -> Any:
+def _of_present(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any:
     """A comparison with what may be None."""
     maybe, rest, swapped = (a, b, False) if isinstance(a, Maybe) else (b, a, True)
 
     def of(value: Any) -> Any:
-        return rt.equal(rest, value) if swapped else rt.equal(value, rest)
+        return compared(rt, rest, value) if swapped else compared(rt, value, rest)
 
     value = maybe.ingot_value
     return rt.choose(maybe.ingot_is_none, lambda: of(None), lambda: of(value))
@@ -153,15 +172,28 @@ def contains(rt: Runtime, container: Any, value: Any) -> Any:
         return rt.truth((container == value).any())
     if not isinstance(container, _CONTAINERS):
         return value in container
-    elements: Iterable[Any] = list.__iter__(container) if isinstance(container, list) else container
-    listed = list(elements)
+    if isinstance(container, range) and not isinstance(value, Maybe):
+        return _in_range(rt, container, value)
+    listed = _elements(container)
     grown = isinstance(container, TracedList) and not container.known
-    if not grown and not undecided(value) and not any(map(undecided, listed)):
+    waits = any(type(v) not in _DECIDED and undecided(v) for v in listed)
+    if not grown and not waits and not undecided(value):
         return value in container
     whole: Any = False
     for v in listed:
         whole = rt.either(whole, lambda v=v: _is_one_of(rt, v, value))
     return whole
+
+
+def _in_range(rt: Runtime, numbers: range, value: Any) -> Any:
+    """The same of numbers that are too many to be compared one by one."""
+    if not undecided(value) or not numbers:
+        return value in numbers
+    if isinstance(value, torch.SymBool):
+        value = of_truth(recorder(), value)
+    least, most = sorted((numbers[0], numbers[-1]))
+    inside = rt.both(rt.truth(value >= least), lambda: rt.truth(value <= most))
+    return rt.both(inside, lambda: rt.truth(rt.equal((value - least) % abs(numbers.step), 0)))
 
 
 def _is_one_of(rt: Runtime, part: Any, value: Any) -> Any:
@@ -195,15 +227,16 @@ def same(rt: Runtime, a: Any, b: Any) -> Any:
         return a.ingot_is_none
     if isinstance(b, Maybe) and a is None:
         return b.ingot_is_none
+    if isinstance(a, Maybe) or isinstance(b, Maybe):
+        return _of_present(rt, same, a, b)
     if ACTIVE.recorder is None:
         return False  # a script that runs by itself
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return _same_tensor(rt, a, b)
     if any(map(recorder().copies.has, (a, b))) and type(a) is type(b):
         cannot_say(f"asks whether two {type(a).__name__}s are one, of a list as long as data says")
-    for x, y in ((a, b), (b, a)):
-        if isinstance(x, torch.SymBool) and isinstance(y, bool):  # of which Python has two
-            return rt.truth(x if y else torch.sym_not(x))
+    if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):  # of which Python has two
+        return rt.truth(rt.equal(a, b)) if kind_of(a) is kind_of(b) is bool else False
     return _same_number(rt, a, b)
 
 

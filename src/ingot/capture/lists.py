@@ -30,7 +30,7 @@ from ingot.capture.runs import (
     table,
     unified,
 )
-from ingot.capture.scalars import as_tensor, kind_of
+from ingot.capture.scalars import as_tensor, kind_of, of_truth
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
 
@@ -56,16 +56,17 @@ class Rows(Undecided):
 
     __hash__ = object.__hash__
 
-    def _listed(self) -> list[Any]:
+    def listed(self) -> list[Any]:
+        """The elements as a list keeps them."""
         from ingot.capture.stage import RUNTIME
 
         return RUNTIME.list_of(self, lambda v: v, []).parts()
 
     def __add__(self, other: Any) -> TracedList:
-        return TracedList([*self._listed(), *(other._listed() if isinstance(other, Rows) else other)])
+        return TracedList([*self.listed(), *_elements_of(other)])
 
     def __radd__(self, other: list[Any]) -> TracedList:
-        return TracedList([*list.__iter__(other), *self._listed()])
+        return TracedList([*list.__iter__(other), *self.listed()])
 
     def __bool__(self) -> bool:
         cannot_wait("asks whether there is any of what data decides the number of")
@@ -73,7 +74,9 @@ class Rows(Undecided):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self._cut(index.start, index.stop, index.step)
-        return self.at(index if isinstance(index, torch.SymInt) or index >= 0 else self.length + index)
+        from ingot.capture.stage import RUNTIME
+
+        return self.at(RUNTIME.choose(index < 0, lambda: self.length + index, lambda: index))
 
     def _cut(self, start: Any, stop: Any, step: Any) -> Rows:
         """Those of a slice, whose places are known."""
@@ -239,8 +242,19 @@ class TracedList(list[Any], Parts):
             self.become(run.take(rest + (rest >= place).long()))
         return taken
 
+    def extend(self, more: Any) -> None:  # type: ignore[override]
+        """As list.extend, with as many elements as data says too."""
+        list.extend(self, _elements_of(more))
+
+    def __iadd__(self, more: Any) -> TracedList:  # type: ignore[misc, override]
+        self.extend(more)
+        return self
+
     def put_in(self, index: Any, value: Any) -> None:
         """`insert` where data decides the position or the length."""
+        if not list.__len__(self):  # wherever
+            list.append(self, value)
+            return
         run = self.run()
         count = run.count
         at = torch.clamp(_from_start(count, index), 0, count)
@@ -307,8 +321,8 @@ def _backwards(run: Many) -> Many:
 
 
 def _times(items: TracedList, count: Any) -> TracedList:
-    if isinstance(count, int):
-        return TracedList(items.parts() * count)
+    if isinstance(count, int) or not list.__len__(items):
+        return TracedList(items.parts() * (count if isinstance(count, int) else 0))
     return TracedList([items.run().repeated(count)])
 
 
@@ -317,7 +331,14 @@ def _copy(items: TracedList) -> TracedList:
 
 
 def _plus(items: TracedList, more: Any) -> TracedList:
-    return TracedList([*items.parts(), *(more.parts() if isinstance(more, TracedList) else more)])
+    return TracedList([*items.parts(), *_elements_of(more)])
+
+
+def _elements_of(x: Any) -> Any:
+    """What a list is made longer with, as it is kept."""
+    if isinstance(x, Yields):
+        return x.listed().parts()
+    return x.parts() if isinstance(x, TracedList) else x.listed() if isinstance(x, Rows) else x
 
 
 def _delete(items: TracedList, index: Any) -> None:
@@ -341,8 +362,9 @@ _STAGED: dict[str, Callable[..., Any]] = {
     "__rmul__": _times,
 }
 for _name in (
-    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__add__", "__mul__", "__rmul__",
-    "copy", "index", "insert", "pop", "remove", "reverse", "sort",
+    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__ne__", "__lt__", "__le__",
+    "__gt__", "__ge__", "__add__", "__mul__", "__rmul__", "copy", "index", "insert", "pop", "remove",
+    "reverse", "sort",
 ):  # fmt: skip
     setattr(TracedList, _name, _guarded(_name))
 
@@ -366,4 +388,5 @@ def _as_number_in(run: Many, value: Any) -> Any:
     floats = [isinstance(c, Even) and c.kind is float for c in run.columns]
     if run.like is not LEAF or floats != [True] or kind_of(value) not in (int, bool):
         return value
-    return torch.sym_float(value) if isinstance(value, torch.SymInt) else float(value)
+    counted: Any = of_truth(recorder(), value) if isinstance(value, torch.SymBool) else value
+    return torch.sym_float(counted) if isinstance(counted, torch.SymInt) else float(counted)

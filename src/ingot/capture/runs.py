@@ -250,7 +250,8 @@ class Many(Undecided, Parts):
 
     def repeated(self, count: Any) -> Many:
         """The elements again and again, each of which is one in several places."""
-        made = self.take(torch.arange(self.count).repeat(count))
+        times: Any = torch.sym_max(count, 0)
+        made = self.take(torch.arange(self.count).repeat(times))
         made.shared()
         return made
 
@@ -642,17 +643,22 @@ def join(func: Any, args: Any, kwargs: Any) -> Any:
         return _padded(parts, **(dict(zip(names, args[1:], strict=False)) | kwargs))
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     if func in (torch.vstack, torch.row_stack, torch.hstack):
-        flat = {_tensors_only(v).columns[0].rank for v in parts} == {1}
-        dim = 0 if flat or func is not torch.hstack else 1
-        func = torch.stack if flat and func is not torch.hstack else torch.cat
+        rank = max(_tensors_only(v).columns[0].rank for v in parts)
+        across = func is torch.hstack
+        if rank == 0:
+            whole = join(torch.stack, (parts,), {})
+            return whole if across else whole.unsqueeze(1)
+        dim = 1 if across and rank > 1 else 0
+        func = torch.cat if across or rank > 1 else torch.stack
     if func is torch.stack:
         whole = torch.cat([stacked(_tensors_only(v)) for v in parts])
         return whole if dim == 0 else whole.movedim(0, dim)
     if func in (torch.cat, torch.concat, torch.concatenate):
         return torch.cat([_along(v, dim) for v in parts], dim)
+    name = getattr(func, "__name__", func)
     raise DataDependentError(
-        f"torch.{getattr(func, '__name__', func)} takes a list as long as data says; wanted "
-        "torch.stack or torch.cat, which turn it into one tensor."
+        f"{quoted_line()}\ntorch.{name} takes a list as long as data says here. Make it one tensor with "
+        "torch.stack or torch.cat, and go on with that."
     )
 
 
@@ -676,6 +682,11 @@ def _along(v: Any, dim: int) -> torch.Tensor:
     if isinstance(v, torch.Tensor):
         return v
     (column,) = _tensors_only(v).columns
+    if column.rank == 0:
+        raise DataDependentError(
+            f"{quoted_line()}\nThis joins tensors without dimensions, which torch.cat takes none of. Use "
+            "torch.stack, or give each a dimension."
+        )
     if isinstance(column, Ragged) and column.axis == dim % column.flat.dim():
         return column.flat.movedim(0, column.axis)
     rows = (column if isinstance(column, Even) else column.even()).rows

@@ -435,7 +435,7 @@ class Carried:
                 "Data or a size decides how often this loop runs, and it writes into a tensor that an "
                 "earlier round has put into a list. Put a copy into the list (`.clone()`)."
             )
-        return outer
+        return {m for own in outer for m in reach(own) if scope.is_around(m, body)}
 
     def _link(self, groups: Mapping[Any, Group]) -> None:
         for key, group in groups.items():

@@ -101,9 +101,7 @@ def _order(columns: list[torch.Tensor], reverse: Any) -> torch.Tensor:
     NaN beats nothing and nothing beats it: where Python leaves it hangs on how it sorts, and the model fails.
     """
     for column in columns:
-        if column.is_floating_point():
-            none = torch.logical_not(torch.isnan(column).any())
-            checks.require(recorder(), recorder().operand(none, torch.bool), "no NaN among what is sorted by")
+        checks.require_no_nan(recorder(), column, "no NaN among what is sorted by")
     order: Any = None
     for column in reversed(columns):
         keys = column if column.dtype != torch.bool else column.to(torch.int64)

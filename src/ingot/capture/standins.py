@@ -210,8 +210,21 @@ def _best_by(rt: Runtime, values: list[Any], key: Any, name: str) -> Any:
     return best
 
 
-STANDINS[id(max)] = _extreme("max", max, torch.sym_max)
-STANDINS[id(min)] = _extreme("min", min, torch.sym_min)
+def _of_two(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """One of two numbers, the first of which stays unless the second beats it: NaN beats none."""
+
+    def two(best: Any, v: Any) -> Any:
+        g = recorder()
+        if not any(isinstance(x, torch.SymFloat) and depends_on_data(g, g.env.expr(x)) for x in (best, v)):
+            return plain(best, v)
+        kept, other = (scalars.as_tensor(g, x, torch.float64) for x in (best, v))
+        return torch.where(other > kept if name == "max" else other < kept, other, kept).item()
+
+    return two
+
+
+STANDINS[id(max)] = _extreme("max", max, _of_two("max", torch.sym_max))
+STANDINS[id(min)] = _extreme("min", min, _of_two("min", torch.sym_min))
 
 
 def _math(function: Callable[..., Any], symbolic: Callable[..., Any]) -> None:
@@ -399,16 +412,22 @@ def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
     """sum(items, start)."""
     if isinstance(items, TracedList) and not items.known:
         rows, kind = items.rows()
-        total = rows.sum(0)
+        total = _summed(rows)
         return start + (total if kind is torch.Tensor else total.item())
     if isinstance(items, torch.Tensor) and rows_of(items) is not None:
-        return start + items.sum(0)
+        return start + _summed(items)
     if isinstance(items, Rows):
         return sum_(rt, rt.list_of(items, lambda v: v, []), start)
     total: Any = start
     for v in items:
         total = total + v
     return total
+
+
+def _summed(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of rows, in their own dtype, as `+` gives it; of conditions, their number."""
+    total = rows.sum(0)
+    return total if rows.dtype == torch.bool else total.to(rows.dtype)
 
 
 @_for(any)

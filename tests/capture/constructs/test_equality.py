@@ -105,6 +105,29 @@ def one_of_two_tensors(x: T) -> Any:
     return y * 2 if b in seen else y, x + same(t, a)
 
 
+@case(*SIGNS)
+def numbers_among_others(x: T) -> Any:
+    v, flag = x.sum().item(), bool(x.sum() > 0)
+    found = [v in (0.0, 1.0), [v] == [v], flag in (1, 7), [flag] == [flag], int(v) in range(0, 1 << 60, 2)]
+    found += [flag is True, flag is (v > 0), flag is 1, 5 in range(1 << 60), flag in range(1, 3)]  # noqa: F632
+    return [x + 1 if f else x for f in found]
+
+
+@case(*SIGNS)
+def none_or_a_value_is(x: T) -> Any:
+    m = x if x.sum() > 0 else None
+    k = x if x.mean() > 1 else None
+    return [x + 1 if f else x for f in (m is k, m is x, k is not x, m is None, x is m)]
+
+
+@case(*SIGNS)
+def lists_that_data_fills(x: T) -> Any:
+    some = [r.sum().item() for r in x if not r.sum() < 0]
+    every = [r.sum().item() for r in x]
+    found = [some != every, some == list(some), some == every]
+    return [x + 1 if f else x for f in found]
+
+
 @case.parametrize()
 def test_equality(case: Case) -> None:
     """As eager has it, on both sides of the branch."""
