@@ -22,6 +22,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
 from ingot.capture.kinds import Globals
+from ingot.capture.mathematics import numpy_understood
 from ingot.capture.model import held_by_objects, model_of, outputs_of, plain_outputs
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
@@ -112,6 +113,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         unchanged(call.function, call.keep_states) as snapshot,
         shadowed(call.marks.symbolic_int, call.marks.models_own),
         counted(),
+        numpy_understood(),
     ):
         if call.marks.mark(snapshot.codes, snapshot.makers):
             raise Restart

@@ -34,6 +34,7 @@ from ingot.capture import (
     equality,
     iterators,
     kinds,
+    mathematics,
     named,
     sorting,
     split,
@@ -69,6 +70,7 @@ from ingot.capture.words import Word, called, counted, is_thing
 from ingot.errors import DataDependentError
 
 iterators.register()
+mathematics.register()
 UNROLLED = 10_000
 #: `+=` and its like, by the names that `ast` has for them.
 _UPDATES: dict[str, Callable[[Any, Any], Any]] = {

@@ -49,14 +49,14 @@ def _for(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
-def _number(x: Any, kind: type | None = None) -> Any:
+def number_in(x: Any, kind: type | None = None) -> Any:
     """A tensor that only the run knows as its number; anything else as it is."""
     return scalars.item(recorder(), x, kind) if isinstance(x, torch.Tensor) and is_data(recorder(), x) else x
 
 
 def number_of(x: torch.Tensor) -> Any:
     """A tensor as a Python int, or one that the run knows."""
-    return _number(x, int) if is_data(recorder(), x) else x.item()
+    return number_in(x, int) if is_data(recorder(), x) else x.item()
 
 
 def _symbolic(*values: Any) -> bool:
@@ -99,7 +99,7 @@ def bool_(rt: Runtime, x: Any = False) -> Any:
 @_for(int, SymbolicInt)
 def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
     """int(x): towards zero."""
-    x = _number(x, int)
+    x = number_in(x, int)
     if isinstance(x, torch.SymInt):
         return x
     if isinstance(x, torch.SymFloat):
@@ -112,7 +112,7 @@ def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
 @_for(float)
 def float_(rt: Runtime, x: Any = 0.0) -> Any:
     """float(x)."""
-    x = _number(x, float)
+    x = number_in(x, float)
     if isinstance(x, torch.SymBool):
         x = int_(rt, x)
     return torch.sym_float(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else builtins.float(x)
@@ -127,14 +127,14 @@ def abs_(rt: Runtime, x: Any) -> Any:
 @_for(round)
 def round_(rt: Runtime, x: Any, *digits: Any) -> Any:
     """round(x)."""
-    x = _number(x) if isinstance(x, torch.Tensor) else x
+    x = number_in(x) if isinstance(x, torch.Tensor) else x
     return round(x, *digits)
 
 
 @_for(divmod)
 def divmod_(rt: Runtime, a: Any, b: Any) -> Any:
     """divmod(a, b)."""
-    a, b = _number(a), _number(b)
+    a, b = number_in(a), number_in(b)
     return (a // b, a % b) if _symbolic(a, b) else divmod(a, b)
 
 
@@ -202,9 +202,9 @@ def best_of(keys: torch.Tensor, name: str) -> torch.Tensor:
 
 def _best_by(rt: Runtime, values: list[Any], key: Any, name: str) -> Any:
     """max or min of values by a key: the first one that no other beats."""
-    best, height = values[0], _number(rt.call(key, values[0]))
+    best, height = values[0], number_in(rt.call(key, values[0]))
     for v in values[1:]:
-        other = _number(rt.call(key, v))
+        other = number_in(rt.call(key, v))
         beats = other > height if name == "max" else other < height
         best, height = rt.choose(beats, lambda v=v, n=other: (v, n), lambda b=best, h=height: (b, h))
     return best
@@ -229,30 +229,12 @@ STANDINS[id(min)] = _extreme("min", min, _of_two("min", torch.sym_min))
 
 def _math(function: Callable[..., Any], symbolic: Callable[..., Any]) -> None:
     def standin(rt: Runtime, *args: Any) -> Any:
-        args = tuple(_number(a) for a in args)
+        args = tuple(number_in(a) for a in args)
         return symbolic(*args) if any(isinstance(a, Symbolic) for a in args) else function(*args)
 
     STANDINS[id(function)] = standin
 
 
-for _name in (
-    "sqrt",
-    "sin",
-    "cos",
-    "tan",
-    "sinh",
-    "cosh",
-    "tanh",
-    "asin",
-    "acos",
-    "atan",
-    "exp",
-    "log",
-    "log2",
-):
-    _found: Any = getattr(torch, f"_sym_{_name}", None)
-    if _found is not None:
-        _math(getattr(math, _name), lambda x, f=_found: f(torch.sym_float(x)))
 _math(math.floor, lambda x: x if isinstance(x, torch.SymInt) else math.floor(x))
 _math(math.ceil, lambda x: x if isinstance(x, torch.SymInt) else math.ceil(x))
 _math(math.trunc, lambda x: x if isinstance(x, torch.SymInt) else torch.sym_int(x))
@@ -281,7 +263,7 @@ def len_(rt: Runtime, x: Any) -> Any:
 @_for(range)
 def range_(rt: Runtime, *args: Any) -> Any:
     """range(…), of numbers that the run knows too."""
-    args = tuple(_number(a, int) for a in args)
+    args = tuple(number_in(a, int) for a in args)
     if not any(isinstance(a, torch.SymInt) for a in args):
         return range(*args)
     start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
@@ -649,35 +631,35 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
     plain = isinstance(container, (list, tuple, dict, torch.nn.ModuleList, torch.nn.Sequential))
     thing: Any = container
     if isinstance(index, slice):
-        index = slice(*(_number(p, int) for p in (index.start, index.stop, index.step)))
+        index = slice(*(number_in(p, int) for p in (index.start, index.stop, index.step)))
     elif isinstance(index, tuple):
         index = tuple(
-            slice(*(_number(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
+            slice(*(number_in(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
             for i in index
         )
     if isinstance(container, torch.Tensor):
         index = tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index)
     if isinstance(container, Rows):
-        return container[_number(index, int)]
+        return container[number_in(index, int)]
     if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
-        return container.element(_number(index, int))
+        return container.element(number_in(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         cannot_wait("takes a slice of a list at a place that data or a size decides")
     keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]
-    return _switch(rt, container, _number(index))
+    return _switch(rt, container, number_in(index))
 
 
 def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
     """container[index] = value: at a key or place that the run knows, which is there, as the model checks."""
     container = present(container)
     if isinstance(container, list) and isinstance(index, torch.Tensor) and _symbolic(index):
-        index = _number(index, int)
+        index = number_in(index, int)
     if not (type(container) is dict and (_symbolic(index) or _is_composed(index))):
         container[index] = value
         return
-    key = _number(index)
+    key = number_in(index)
     there = rt.contains(list(container), key)
     if there is False:  # a new key, which Python alone could take
         container[key] = value
@@ -725,7 +707,7 @@ def member(rt: Runtime, kind: enum.EnumType, value: Any) -> Any:
         what = "a number that data or a size decides, which may be more than its members"
         cannot_wait(f"makes {kind.__name__} of {what}")
     members: Any = list(kind)
-    return _switch(rt, {m.value: m for m in members}, _number(value))
+    return _switch(rt, {m.value: m for m in members}, number_in(value))
 
 
 def _looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: Any) -> Any:
