@@ -384,15 +384,12 @@ def _form(call: Call, code: dict[Kernel, int]) -> Form:
     """The call's form, with its words (0 for each view) and its time."""
     form = call.form or form_of(call)
     if form.words is None:
-        words = [arg if type(arg) is int else _word(arg, code) for arg in form.args]
+        words: list[Any] = [
+            arg if type(arg) is int else code[arg] if type(arg) is Kernel else 0 if type(arg) is View else arg
+            for arg in form.args
+        ]
         form.words, form.nanoseconds = array("q", words), nanoseconds_of(call)
     return form
-
-
-def _word(arg: int | View | Kernel, code: dict[Kernel, int]) -> int:
-    if isinstance(arg, Kernel):
-        return code[arg]
-    return 0 if isinstance(arg, View) else arg
 
 
 def _lives(

@@ -15,8 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingot.codegen.builder import F32, I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import (
@@ -28,7 +27,7 @@ from ingot.codegen.elements import (
 )
 from ingot.codegen.lanes import index_lanes
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import View
+from ingot.kernels.call import Layout
 from ingot.kernels.iteration import TILES
 from ingot.kernels.window import Finish, Place, in_groups, part_of
 
@@ -39,6 +38,9 @@ SLOTS = (
     "top", "left", "bands", "band_rows", "groups", "group_channels",
 )  # fmt: skip
 
+#: Which of them are addresses.
+PLACES = (SLOTS.index("x"), SLOTS.index("out"))
+
 #: Lines of L1 that the inputs of one turn may take over all channels of a tile, as a part of the cache.
 _PART_OF_L1 = 2
 #: What a turn costs beside its arithmetic, in vector instructions.
@@ -48,8 +50,7 @@ _TURN = 16.0
 Join = Callable[[Value, Value, Value], Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """What of a window and its block changes the code."""
 
     kernel: tuple[int, int]
@@ -366,15 +367,15 @@ def emit_blocks(
 
 
 def block_arguments(
-    x: View, out: View, block: Block, top: int, left: int, multiplier: int, machine: Machine
-) -> tuple[list[int | View], int, int]:
-    """The values of SLOTS for x [N, C, H, W] and out [N, C * multiplier, Ho, Wo], the number of tiles, and
-    the bytes of scratch memory.
+    x: Layout, out: Layout, block: Block, top: int, left: int, multiplier: int, machine: Machine
+) -> tuple[list[int], int, int]:
+    """The values of SLOTS for x [N, C, H, W] and out [N, C * multiplier, Ho, Wo], with 0 for the addresses
+    at PLACES; the number of tiles, and the bytes of scratch memory.
 
     A tile is a band of output rows of some channels: as many as leave the inputs of a turn in L1 from one
     block of pixels to the next.
     """
-    images, channels, out_height, out_width = out.shape
+    (_, shape, x_strides), (_, (images, channels, out_height, out_width), strides) = x, out
     lanes, vector_bytes, rows = machine.lanes, machine.vector_bytes, block.rows
     vectors = -(-channels // lanes)
     turn = block.lines * block.columns * vector_bytes
@@ -386,10 +387,10 @@ def block_arguments(
     steps = -(-out_height // rows)
     band_rows = rows * max(1, min(4, steps * images * max(groups, 1) // TILES))
     bands = -(-out_height // band_rows)
-    arguments: list[int | View] = [
-        x, *x.strides, out, *out.strides,
-        channels, multiplier, x.shape[2], x.shape[3], out_height, out_width,
+    arguments = [
+        0, *x_strides, 0, *strides,
+        channels, multiplier, shape[2], shape[3], out_height, out_width,
         top, left, bands, band_rows, groups, group_channels,
     ]  # fmt: skip
     scratch = turn + (1 + rows * block.pixels) * vector_bytes
-    return arguments, images * bands * groups if out.size else 0, scratch
+    return arguments, images * bands * groups if out_width else 0, scratch

@@ -9,6 +9,7 @@ vector gives every lane the value of its group's first channel, then of its seco
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,12 @@ import numpy as np
 from ingot.codegen.builder import F32, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
+from ingot.kernels.block import PLACES as BLOCK_PLACES
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout_of
 from ingot.kernels.contract import Epilogue, Reach, name_of
-from ingot.kernels.epilogue import finisher, is_short, operands_of, together
+from ingot.kernels.epilogue import AXES, finisher, is_short, operands_of, together
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals
 from ingot.kernels.sizes import remembered
@@ -181,9 +183,17 @@ def depthwise_block(
 
 
 @functools.cache
-def _patterns(group: int, lanes: int) -> np.ndarray:
+def _patterns(group: int, lanes: int) -> View:
     """For each channel of a group: in which lane every lane finds its own group's."""
-    return (np.arange(lanes) // group * group + np.arange(group)[:, None]).astype(np.int32)
+    return constant((np.arange(lanes) // group * group + np.arange(group)[:, None]).astype(np.int32))
+
+
+@functools.cache
+def _places(operands: int) -> tuple[int, ...]:
+    """Where the addresses of x, out, the weights, the patterns and an epilogue's operands go."""
+    first = len(BLOCK_SLOTS)
+    each = 1 + len(AXES)
+    return (*BLOCK_PLACES, first, first + 1, *range(first + 2, first + 2 + each * operands, each))
 
 
 def depthwise_conv2d(
@@ -205,7 +215,8 @@ def depthwise_conv2d(
     expression, extra = (epilogue.expression, epilogue.operands) if epilogue else (None, ())
     refuse_other_dtypes("depthwise convolution", x, *([] if expression else [out]), of=DTYPES)
     form = _form(
-        layout_of(x), layout_of(out), tuple([layout_of(v) for v in extra]), expression,
+        layout_of(x), layout_of(out),
+        tuple([(v.dtype, v.broadcast_to(out.shape).strides) for v in extra]), expression,
         weights.channels, weights.kernel, weights.group, strides, pads[:2], dilations, machine,
     )  # fmt: skip
     reads = [x, weights.view, *form.constants, *extra]
@@ -216,7 +227,7 @@ def depthwise_conv2d(
 def _form(
     x_layout: Layout,
     out_layout: Layout,
-    extra: tuple[Layout, ...],
+    extra: tuple[tuple[np.dtype, tuple[int, ...]], ...],
     epilogue: Expression | None,
     out_channels: int,
     kernel_size: tuple[int, int],
@@ -226,64 +237,66 @@ def _form(
     dilations: tuple[int, int],
     machine: Machine,
 ) -> Form:
-    """All of a call but its memory: that of x, out, the weights, `constants`, and the epilogue's operands."""
-    x, out = blank(x_layout), blank(out_layout)
+    """All of a call but its memory: that of x, out, the weights, `constants`, and the epilogue's operands, of
+    which `extra` are dtypes and strides.
+    """
+    (x_dtype, x_shape, x_strides), (out_dtype, out_shape, out_strides) = x_layout, out_layout
     (rows, columns), (top, left) = kernel_size, pads
-    multiplier = out_channels // max(x.shape[1], 1)
-    gather, scatter = x.strides[1] != 1 or multiplier != 1, out.strides[1] != 1
+    multiplier = out_channels // max(x_shape[1], 1)
+    gather, scatter = x_strides[1] != 1 or multiplier != 1, out_strides[1] != 1
     masked = out_channels % machine.lanes != 0
-    reaches, operands, slots = operands_of([blank(layout) for layout in extra], out.shape)
+    reaches, operands, slots = operands_of(extra, out_shape[1])
     # One register for the input vector, and without FMA another for the product, or for the permutation.
-    further = list[View]()
     registers = machine.registers - (1 if machine.fma and group == 1 else 2)
     cost = 1.5 if group == 1 else 2.0
-    turn = choose((rows, columns), strides, dilations, out.shape[2:], registers, weights=True, load_cost=cost)
+    turn = choose(kernel_size, strides, dilations, out_shape[2:], registers, weights=True, load_cost=cost)
+    flops, label = 2 * math.prod(out_shape) * group * rows * columns, "depthwise" if group == 1 else "grouped"
     if turn is not None:
         block = Block(
-            (rows, columns),
-            strides,
-            dilations,
-            *turn,
-            gather,
-            scatter,
-            name_of(out.dtype),
-            masked,
-            group,
-            name_of(x.dtype),
+            kernel_size, strides, dilations, *turn, gather, scatter, name_of(out_dtype), masked, group,
+            name_of(x_dtype),
+        )  # fmt: skip
+        arguments, tiles, scratch = block_arguments(
+            x_layout, out_layout, block, top, left, max(multiplier, 1), machine
         )
-        further = [constant(_patterns(group, machine.lanes))]
-        arguments, tiles, scratch = block_arguments(x, out, block, top, left, max(multiplier, 1), machine)
-        code = depthwise_block(block=block, epilogue=epilogue, reaches=reaches, operands=operands)
-    else:
-        pixels = pixels_in_turn(out.shape[3])
-        window = Window(
-            columns,
-            strides[1],
-            dilations[1],
-            pixels,
-            gather,
-            scatter,
-            name_of(out.dtype),
-            masked,
-            name_of(x.dtype),
+        return Form(
+            depthwise_block(block=block, epilogue=epilogue, reaches=reaches, operands=operands),
+            [*arguments, 0, 0, *slots],
+            _places(len(extra)),
+            tiles,
+            scratch,
+            flops,
+            label,
+            constants=(_patterns(group, machine.lanes),),
         )
-        arguments, tiles = window_arguments(
-            x, out, rows, strides[0], dilations[0], top, left, max(multiplier, 1), machine
-        )
-        # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly
-        # equal.
-        most = max(machine.registers - pixels - 2, 1)
-        held = -(-columns // -(-columns // most))
-        code = depthwise(window=window, held=held, epilogue=epilogue, reaches=reaches, operands=operands)
-        scratch = (pixels + 1) * machine.vector_bytes
-    args: list[int | View | Kernel] = [*arguments, x, *further, *slots]  # x: the weights go there
+    x, out = blank(x_layout), blank(out_layout)
+    pixels = pixels_in_turn(out.shape[3])
+    window = Window(
+        columns,
+        strides[1],
+        dilations[1],
+        pixels,
+        gather,
+        scatter,
+        name_of(out.dtype),
+        masked,
+        name_of(x.dtype),
+    )
+    of_window, tiles = window_arguments(
+        x, out, rows, strides[0], dilations[0], top, left, max(multiplier, 1), machine
+    )
+    # Sums, the held columns of the filter and one input must fit the registers; chunks are made nearly equal.
+    most = max(machine.registers - pixels - 2, 1)
+    held = -(-columns // -(-columns // most))
+    args: list[int | View | Kernel] = [*of_window, x]  # x: the weights go there
+    places = [place for place, arg in enumerate(args) if isinstance(arg, View)]
+    places += range(len(args), len(args) + len(slots), 1 + len(AXES))
     return Form(
-        code,
-        args,
-        places=tuple([place for place, arg in enumerate(args) if isinstance(arg, View)]),
-        tiles=tiles,
-        scratch=scratch,
-        flops=2 * out.size * group * rows * columns,
-        label="depthwise" if group == 1 else "grouped",
-        constants=tuple(further),
+        depthwise(window=window, held=held, epilogue=epilogue, reaches=reaches, operands=operands),
+        [*args, *slots],
+        tuple(places),
+        tiles,
+        (pixels + 1) * machine.vector_bytes,
+        flops,
+        label,
     )

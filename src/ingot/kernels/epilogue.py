@@ -7,16 +7,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.machine import Machine
 from ingot.kernels import expression as expressions
-from ingot.kernels.call import View
-from ingot.kernels.contract import Reach, reach_of
+from ingot.kernels.contract import Reach, name_of, reach
 from ingot.kernels.expression import Expression
 from ingot.kernels.window import Finish, Place
 
-_AXES = ("image", "channel", "row", "column")
+AXES = ("image", "channel", "row", "column")
 
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
 _SHORT_EPILOGUE = 16
@@ -33,22 +34,23 @@ def together(epilogue: Expression | None, machine: Machine) -> int:
 
 
 def operands_of(
-    views: Sequence[View], shape: Sequence[int]
-) -> tuple[tuple[Reach, ...], tuple[str, ...], list[int | View]]:
-    """How operands, broadcast to the output's shape [N, C, H, W], are reached; their slots, and what goes
-    there.
+    layouts: Sequence[tuple[np.dtype, tuple[int, ...]]], channels: int
+) -> tuple[tuple[Reach, ...], tuple[str, ...], list[int]]:
+    """How operands are reached, of which the dtypes and the strides along the output's dimensions [N, C, H,
+    W] are given; their slots, and what goes there, with 0 for each address.
     """
-    views = [view.broadcast_to(shape) for view in views]
-    reaches = tuple(reach_of(v, v.strides[1], v.strides[2:], shape[1]) for v in views)
-    slots: list[int | View] = []
-    for view in views:
-        slots += [view, *view.strides]
-    return reaches, _slots(len(views)), slots
+    reaches: list[Reach] = []
+    slots: list[int] = []
+    for dtype, strides in layouts:
+        _, channel, row, column = strides
+        reaches.append(reach(name_of(dtype), channel, row != 0 or column != 0, channels))
+        slots += [0, *strides]
+    return tuple(reaches), _slots(len(layouts)), slots
 
 
 @functools.cache
 def _slots(count: int) -> tuple[str, ...]:
-    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in _AXES)))
+    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in AXES)))
 
 
 def finisher(
@@ -61,7 +63,7 @@ def finisher(
     """
     lanes = k.machine.lanes
     pointers = [k.pointer(f"x{i}") for i in range(len(reaches))]
-    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in _AXES} for i in range(len(reaches))]
+    strides = [{axis: k.arg(f"x{i}_{axis}") for axis in AXES} for i in range(len(reaches))]
 
     def read(i: int, pointer: Value, place: Place) -> Value:
         """A vector of operand i of the epilogue."""
@@ -76,12 +78,12 @@ def finisher(
     def prepare(place: Place) -> list[Value]:
         """Operands that are the same for all pixels; of the others their address."""
         prepared: list[Value] = []
-        for i, reach in enumerate(reaches):
+        for i, own in enumerate(reaches):
             offset = k.add(
                 k.mul(place.image, strides[i]["image"]), k.mul(place.channel, strides[i]["channel"])
             )
-            pointer = k.at(pointers[i], offset, memory_element(reach.dtype))
-            prepared.append(pointer if reach.per_pixel else read(i, pointer, place))
+            pointer = k.at(pointers[i], offset, memory_element(own.dtype))
+            prepared.append(pointer if own.per_pixel else read(i, pointer, place))
         return prepared
 
     def finish(values: Sequence[Value], places: Sequence[Place], prepared: list[Value]) -> list[Value]:
@@ -90,11 +92,11 @@ def finisher(
 
         def leaves(value: Value, place: Place) -> list[Value]:
             found = [value, *prepared]
-            for i, reach in enumerate(reaches):
-                if reach.per_pixel:
+            for i, own in enumerate(reaches):
+                if own.per_pixel:
                     steps = strides[i]
                     offset = k.add(k.mul(place.row, steps["row"]), k.mul(place.column, steps["column"]))
-                    pointer = k.at(prepared[i], offset, memory_element(reach.dtype))
+                    pointer = k.at(prepared[i], offset, memory_element(own.dtype))
                     found[1 + i] = read(i, pointer, place)
             return found
 

@@ -380,7 +380,7 @@ def _product(
     bytes further the weights and the views lie. layouts: dtype and strides of a, out and the epilogue's
     operands, all of the batch's shape.
     """
-    batch, strides = shape[:-2], [own for _, own in layouts]
+    batch = shape[:-2]
     missing = len(batch) - len(b.batch)
     between = [0] * missing
     if b.batch:
@@ -392,23 +392,25 @@ def _product(
                     "they must be equal or 1"
                 )
             between.append(0 if size == 1 else stride * matrix)
-    along = [list(own) for own in zip(*strides, strict=True)]  # each dimension
+    along = list(map(list, zip(*[own for _, own in layouts], strict=True)))  # each dimension
     dims, row = _collapse(list(zip(batch, between, along[:-2], strict=True)), (shape[-2], 0, along[-2]))
-    dims, row = _in_order(dims, row)
+    if dims:
+        dims, row = _in_order(dims, row)
     outer, inner = dims[:-2], dims[-2:]
     if len(inner) < 2:
         inner = [(1, 0, [0] * len(layouts))] * (2 - len(inner)) + inner
-    places: list[tuple[int, tuple[int, ...]]] = []
+    form = _form(shape, layouts, b, inner, row, epilogue, machine, label)
     if not outer:
-        places.append((0, (0,) * len(layouts)))
-    for index in itertools.product(*[range(n) for n, _, _ in outer]) if outer else ():
+        return form, ((0, (0,) * len(layouts)),)
+    places: list[tuple[int, tuple[int, ...]]] = []
+    for index in itertools.product(*[range(n) for n, _, _ in outer]):
         weights = 4 * sum(i * dim[1] for i, dim in zip(index, outer, strict=True))
         further = [
             dtype.itemsize * sum(i * dim[2][j] for i, dim in zip(index, outer, strict=True))
             for j, (dtype, _) in enumerate(layouts)
         ]
         places.append((weights, tuple(further)))
-    return _form(shape, layouts, b, inner, row, epilogue, machine, label), tuple(places)
+    return form, tuple(places)
 
 
 def _form(

@@ -15,7 +15,7 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View, constant
 from ingot.kernels.contract import Epilogue, Reach
-from ingot.kernels.epilogue import finisher, operands_of
+from ingot.kernels.epilogue import AXES, finisher, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.resize import Taps
 from ingot.kernels.resize import definition as resized
@@ -146,7 +146,10 @@ def interpolate_sum(
     if any((table.index < 0).any() for s in sources for table in (s.rows, s.columns)):
         raise ValueError("interpolate_sum does not extrapolate")
     images, channels, height, width = out.shape
-    reaches, names, slots = operands_of(extra, out.shape)
+    spread = [v.broadcast_to(out.shape) for v in extra]
+    reaches, names, numbers = operands_of([(v.dtype, v.strides) for v in spread], channels)
+    slots: list[int | View] = [*numbers]
+    slots[:: 1 + len(AXES)] = extra
     forms: list[Form] = []
     arguments: list[int | View] = [
         out, out.strides[0], out.strides[2], out.strides[3], height, width, channels,

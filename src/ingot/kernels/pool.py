@@ -21,6 +21,7 @@ from ingot.codegen.builder import F32, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.block import PLACES as BLOCK_PLACES
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Buffer, Call, Form, Layout, View, blank, constant, layout_of, strides_in_order
@@ -397,7 +398,10 @@ def _form(
             masked,
             source=name_of(x.dtype),
         )
-        arguments, tiles, scratch = block_arguments(x, out, block, *begins, 1, machine)
+        of_block, tiles, scratch = block_arguments(x_layout, out_layout, block, *begins, 1, machine)
+        arguments: list[int | View] = [*of_block]
+        for place in BLOCK_PLACES:
+            arguments[place] = x
         code = pool_block(block=block, op=op)
     else:
         pixels = pixels_in_turn(out.shape[3])
