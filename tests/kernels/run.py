@@ -18,6 +18,7 @@ import pytest
 from ingot.codegen import cache
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine, host
+from ingot.codegen.spmd import BEFORE_SCRATCH
 from ingot.errors import IngotError
 from ingot.kernels.call import Buffer, Call, View, row_major
 
@@ -145,8 +146,9 @@ class Memory:
 
 
 def _aligned(nbytes: int) -> np.ndarray:
-    area = np.full(nbytes + 128, 0xFF, np.uint8)
-    start = -area.ctypes.data % 64
+    """Memory at a cache line, behind a word that says that nothing is kept there."""
+    area = np.full(nbytes + BEFORE_SCRATCH + 128, 0xFF, np.uint8)
+    start = -area.ctypes.data % 64 + BEFORE_SCRATCH
     return area[start : start + nbytes + 64]
 
 
@@ -170,7 +172,9 @@ def run_once(calls: Sequence[Call], machine: Machine, threads: int = 1) -> Memor
             begin, end = first + wave * thread // threads, first + wave * (thread + 1) // threads
             scratch = _aligned(call.scratch)
             guard = scratch[call.scratch :].copy()
-            FUNCTION(code[call.kernel])(args.ctypes.data, begin, end, scratch.ctypes.data)
+            half = (begin + end) // 2 if threads > 1 and call.waves == 1 else begin  # claimed in two parts
+            for first_tile, last_tile in ((begin, half), (half, end)):
+                FUNCTION(code[call.kernel])(args.ctypes.data, first_tile, last_tile, scratch.ctypes.data)
             assert np.array_equal(scratch[call.scratch :], guard), (
                 f"{call.kernel.generator} overran its scratch"
             )

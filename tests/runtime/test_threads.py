@@ -15,6 +15,13 @@ from ingot.codegen.kernel import kernel
 from ingot.runtime import cores
 from ingot.runtime.threads import PARK_AFTER_SECONDS, Team
 
+_BEFORE_SCRATCH = np.zeros((17, spmd.BEFORE_SCRATCH // 8), np.int64)
+
+
+def scratch_for(threads: int) -> np.ndarray:
+    """Addresses of scratch memory of no bytes for each thread, behind the word that each has."""
+    return _BEFORE_SCRATCH.ctypes.data + spmd.BEFORE_SCRATCH * np.arange(1, threads + 1)
+
 
 @kernel("source", "target", "count")
 def shift(k: Builder) -> None:
@@ -41,7 +48,7 @@ def test_steps_see_what_the_others_wrote_before(threads: int) -> None:
         ],
         np.int64,
     )
-    scratches = np.zeros(threads, np.int64)
+    scratches = scratch_for(threads)
     owner = (rows, counters, words, scratches, a, b)
     team = Team(threads, host)
     try:
@@ -62,7 +69,7 @@ def test_a_worker_wakes_off_the_callers_core_and_may_then_run_anywhere() -> None
     code = cache.addresses([shift()], host)[shift()]
     a, b = np.zeros(64), np.zeros(64)
     words = np.array([a.ctypes.data, b.ctypes.data, 64], np.int64)
-    counters, scratches = np.zeros((3, spmd.COUNTER_WORDS), np.int64), np.zeros(2, np.int64)
+    counters, scratches = np.zeros((3, spmd.COUNTER_WORDS), np.int64), scratch_for(2)
     rows = np.array([[code, words.ctypes.data, 64, 2, counters.ctypes.data, 64]], np.int64)
     before = {thread.native_id for thread in threading.enumerate()}
     team = Team(2, host)
@@ -124,7 +131,7 @@ def test_a_wave_begins_when_the_one_before_it_is_done(threads: int, sharers: int
     words = np.array([table.ctypes.data, wave])
     counters = np.zeros((sharers + 1) * spmd.COUNTER_WORDS, np.int64)
     row = np.array([code, words.ctypes.data, waves * wave, sharers, counters.ctypes.data, wave])
-    scratches = np.zeros(threads, np.int64)
+    scratches = scratch_for(threads)
     team = Team(threads, host)
     try:
         for turn in range(1, 21):
@@ -146,7 +153,7 @@ def test_an_interrupt_leaves_no_run_half_done() -> None:
     words = np.array([a.ctypes.data, b.ctypes.data, 1001])
     counters = np.zeros(3 * spmd.COUNTER_WORDS, np.int64)
     row = np.array([code, words.ctypes.data, 1001, 2, counters.ctypes.data, 1001])
-    scratches = np.zeros(2, np.int64)
+    scratches = scratch_for(2)
 
     class Interrupted:
         """A lock at which the user presses Ctrl-C."""

@@ -279,6 +279,18 @@ class Builder:
             merged.append(phi)
         return merged
 
+    def held(self) -> Value:
+        """What the kernel said in this step, on this thread, that it keeps in scratch memory; else -1."""
+        return self.load(self.scratch, I64, -1)
+
+    def hold(self, what: Value) -> None:
+        """Say what the kernel keeps in scratch memory for its next claim of this step."""
+        self.store(what, self.scratch, -1)
+
+    def begin_step(self, scratch: Value) -> None:
+        """Nothing is kept in `scratch` when a step begins that gets it."""
+        self.store(I64(-1), scratch, -1)
+
     def call(self, address: Value, *arguments: Value) -> None:
         """Call a function of no result through its address; integers may be Python ints."""
         values = [self.int(a) for a in arguments]

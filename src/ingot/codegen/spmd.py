@@ -7,6 +7,9 @@ then it helps with the others' shares. So a thread that is late, slow or pushed 
 only what it has claimed; one that never comes costs nothing. A thread goes on to the next step when all tiles
 of this one are done. Which thread computes a tile changes no result.
 
+A kernel may keep something in its scratch memory from one claim to the next, such as a band of rows that it
+has packed. The word before that memory says what: each step begins with -1 there.
+
 A step may come in waves: so many tiles at a time, and none of a wave begins before all of the one before it
 are done. A thread claims its share of a wave at once: waves are short.
 
@@ -40,6 +43,8 @@ WORDS_BEFORE_WORKERS, WORDS_PER_WORKER = 64, 8
 BUSY_WORD = 32
 STEP_WORDS = 6
 COUNTER_WORDS = 8  # a cache line
+#: Bytes before the scratch memory that a kernel gets, for the word that says what it keeps there.
+BEFORE_SCRATCH = 64
 MOST_TILES = (1 << 24) - 1
 TURNS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has a core we wait for
 
@@ -73,6 +78,7 @@ done:
 
 ; Run all steps alone, without counting.
 define internal void @alone(ptr %table, i64 %n, ptr %scratch) {
+  %held = getelementptr i64, ptr %scratch, i64 -1
   %any = icmp sgt i64 %n, 0
   br i1 %any, label %step, label %exit
 step:
@@ -83,6 +89,7 @@ step:
   %args = load ptr, ptr %a1
   %a2 = getelementptr i64, ptr %row, i64 2
   %tiles = load i64, ptr %a2
+  store i64 -1, ptr %held
   call void %code(ptr %args, i64 0, i64 %tiles, ptr %scratch)
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i1, %n
@@ -93,6 +100,7 @@ exit:
 
 ; Thread %me helps with the steps of run number %run until all are done, or until a later run has begun.
 define internal void @help(ptr %team, i64 %me, i64 %run, ptr %table, i64 %n, ptr %scratch) {
+  %held = getelementptr i64, ptr %scratch, i64 -1
   %stamp = shl i64 %run, 24
   %me.short = trunc i64 %me to i32
   %any = icmp sgt i64 %n, 0
@@ -111,6 +119,7 @@ step:
   %counters = load ptr, ptr %a4
   %a5 = getelementptr i64, ptr %row, i64 5
   %wave = load i64, ptr %a5
+  store i64 -1, ptr %held
   %shares = trunc i64 %sharers to i32
   %own = urem i32 %me.short, %shares
   %wave.short = trunc i64 %wave to i32

@@ -67,6 +67,7 @@ def _run(k: Builder, table: str, rows: str) -> None:
     with k.loop(0, k.arg(rows)) as i:
         row = k.at(k.pointer(table), k.mul(i, STEP_WORDS), I64)
         code, args = (k.load(row, PTR, word) for word in (0, 1))
+        k.begin_step(k.scratch)
         k.call(code, args, 0, k.load(row, I64, 2), k.scratch)
 
 

@@ -112,7 +112,7 @@ def conv(
     for slot, value in fixed.items():
         packing.set(slot, value)
 
-    held = [I64(-1)]  # the band that `packed` holds
+    held = [k.held()]  # the band that `packed` holds
     with k.loop(k.begin, k.end, carry=held) as work:
         panel, place = k.rem(work, panels), k.div(work, panels)
         band, rest = k.rem(place, bands), k.div(place, bands)
@@ -171,6 +171,7 @@ def conv(
                         offset = k.add(k.mul(row, arg[f"{name}_row"]), k.mul(before, arg[f"{name}_column"]))
                         frame.set(name, k.add(corners[name], offset))
                     k.call(k.choose(is_tall, code["tall", w], code["low", w]), frame.pointer, 0, 0, sums)
+    k.hold(held[0])
 
 
 def _padding(k: Builder, zero: Value, fill: tuple[str, Numbers] | None) -> Value:

@@ -105,6 +105,7 @@ def _run(k: Builder, node: Value, plan: Value, memory: Value, outs: Sequence[Loo
     scratch = k.at(memory, k.load(plan, I64, SCRATCH), I8)
     with k.loop(0, k.load(plan, I64, ROW_COUNT)) as i:
         row = k.at(k.load(plan, PTR, ROWS), k.mul(i, STEP_WORDS), I64)
+        k.begin_step(scratch)
         k.call(k.load(row, PTR), k.load(row, PTR, 1), 0, k.load(row, I64, 2), scratch)
     bad: list[Value] = [I64(0)]
     with k.loop(0, k.load(plan, I64, FLAGGED), carry=bad) as i:

@@ -119,7 +119,7 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
     for slot in ("across", "per_image", *(f"{name}_{axis}" for name in names for axis in AXES)):
         after.set(slot, arg[slot])
 
-    held = [I64(-1)]  # the strip that v holds
+    held = [k.held()]  # the strip that v holds
     with k.loop(k.begin, k.end, carry=held) as work:
         group, strip = k.rem(work, arg["groups"]), k.div(work, arg["groups"])
         first = k.mul(strip, arg["strip"])
@@ -151,6 +151,7 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
                 after.set(name, k.add(arg[name], k.mul(channel, arg[f"{name}_channel"])))
             after.set("valid", k.min(k.sub(arg["outputs"], channel), width))
             k.call(k.choose(is_last, arg["output_last"], arg["output"]), after.pointer, 0, 0, local)
+    k.hold(held[0])
 
 
 @functools.lru_cache(256)

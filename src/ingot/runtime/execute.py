@@ -12,6 +12,7 @@ import numpy as np
 
 from ingot.codegen import spmd
 from ingot.codegen.pages import address_of, aligned
+from ingot.codegen.spmd import BEFORE_SCRATCH
 from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan, Row
 from ingot.errors import InputError, ModelError, ShapeError
@@ -45,14 +46,14 @@ class Memory:
             self.base, self.arena_bytes = self.arena.ctypes.data, arena_bytes
             self.cells = memoryview(cast(Any, self.arena[: arena_bytes // 8 * 8])).cast("q")
         if scratch_bytes > self.scratch_bytes or threads > self.threads:
-            each, threads = self.scratch_bytes, max(threads, self.threads)
-            if scratch_bytes > each:
+            each, threads = self.scratch_bytes + BEFORE_SCRATCH, max(threads, self.threads)
+            if scratch_bytes > self.scratch_bytes:
                 # The 64: not all threads' at the same place in their caches.
-                each = -(-scratch_bytes // 4096) * 4096 + 64
+                each = -(-(BEFORE_SCRATCH + scratch_bytes) // 4096) * 4096 + 64
             self._scratch = aligned(each * threads)  # noted below: there may be no memory for it
-            self.scratch_bytes, self.threads = each, threads
-            starts = np.arange(self.threads, dtype=np.int64) * self.scratch_bytes
-            self.scratches = starts + self._scratch.ctypes.data
+            self.scratch_bytes, self.threads = each - BEFORE_SCRATCH, threads
+            starts = np.arange(self.threads, dtype=np.int64) * each
+            self.scratches = starts + self._scratch.ctypes.data + BEFORE_SCRATCH
             self.scratches_address = self.scratches.ctypes.data
 
 

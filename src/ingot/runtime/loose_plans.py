@@ -15,7 +15,7 @@ import numpy as np
 
 from ingot.codegen.machine import Machine
 from ingot.codegen.pages import aligned
-from ingot.codegen.spmd import STEP_WORDS
+from ingot.codegen.spmd import BEFORE_SCRATCH, STEP_WORDS
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.loose_parts import Part
 from ingot.compiler.lower import HostStep, Lowering
@@ -153,7 +153,7 @@ class PartPlans:
         for shape, dtype in results:
             starts.append(kept)
             kept += _round_up(math.prod(shape) * dtype.itemsize)
-        scratch = kept + _round_up(plan.arena_bytes)
+        scratch = kept + _round_up(plan.arena_bytes) + BEFORE_SCRATCH
         keys = [word for shape in shapes for word in _described(shape)]
         for start, (shape, _) in zip(starts, results, strict=True):
             keys += [start, *_described(shape)]
