@@ -51,6 +51,7 @@ from ingot.kernels.sample import deformed_columns, grid_sample
 from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
+from ingot.kernels.strassen import pack_sums, strassen_matmul
 from ingot.kernels.trees import Forest, forest
 from ingot.kernels.unique import unique
 from ingot.kernels.units import pack_factor_calls, pack_integers
@@ -104,6 +105,23 @@ def ones(*shape: int) -> np.ndarray:
 
 
 # ---- families ----------------------------------------------------------------------------------------------
+
+
+def strassen_products(machine: Machine) -> Iterator[Call]:
+    """Tiles of every height that bands have, the last one with a row less; a last panel that is masked."""
+    lanes = machine.lanes
+    for n in (4 * lanes, 4 * lanes - 1):
+        weights = pack_weights(ones(2 * lanes, n), machine)
+        sums = pack_sums(weights, machine)
+        heights = [(m, "none") for m in range(36, 57, 2)]
+        for m, name in (*heights, *((37, name) for name in EPILOGUES), (36, "gelu+residual")):
+            end = after(name, (m, n), 1, (0, 1))
+            yield from (
+                strassen_matmul(
+                    new((m, 2 * lanes)), weights, sums, result(name, (m, n), (0, 1)), end, machine
+                )
+                or ()
+            )
 
 
 def products(machine: Machine) -> Iterator[Call]:
@@ -715,8 +733,8 @@ def looses(machine: Machine) -> Iterator[Call]:
 FAMILIES: dict[str, Callable[[Machine], Iterator[Call]]] = {
     family.__name__: family
     for family in (
-        products, contractions, convolutions, winograds, slices, depthwises, pools, attentions, elements,
-        rows, reductions, copies, indexed, resizes, layers, ordered, samples, integers, ensembles, states,
-        controls, looses,
+        products, strassen_products, contractions, convolutions, winograds, slices, depthwises, pools,
+        attentions, elements, rows, reductions, copies, indexed, resizes, layers, ordered, samples,
+        integers, ensembles, states, controls, looses,
     )
 }  # fmt: skip

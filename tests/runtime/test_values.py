@@ -192,6 +192,8 @@ def test_options_of_onnxruntime_are_understood() -> None:
     [
         ("enable_amx", "no"),
         ("enable_winograd", 1),
+        ("strassen_memory", 101),
+        ("strassen_memory", 0.4),
         ("intra_op_num_threads", "2"),
         ("intra_op_num_threads", -1),
         ("intra_op_num_threads", True),

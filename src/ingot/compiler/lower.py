@@ -374,6 +374,10 @@ class Lowering:
                 self._forget()
         return found
 
+    def afford(self, key: Hashable, nbytes: int, make: Callable[[], T]) -> T | None:
+        """`pack` for what is `nbytes` large and need not be; None where there is no room for it."""
+        return None if key is None else self._packed.afford(key, nbytes, make)
+
     @property
     def packing(self) -> Callable[[Callable[[], Any]], Any]:
         """Makes weights in a kernel's own order, also after this plan: for what chooses the order late."""

@@ -184,6 +184,25 @@ def operand_names(count: int) -> tuple[str, ...]:
     return tuple(f"x{i}{part}" for i in range(count) for part in ("", "_column", "_row", "_channel"))
 
 
+class Part(NamedTuple):
+    """What a tile does that computes a part of the sums only: they begin with what lies at "start" (`starts`)
+    instead of zeros; they go to "keep" as they are (`keeps`); what lies at "plus" is added (`adds`); at last
+    comes the end of every tile (`finishes`). From tile to tile the pixels are "further" floats away, the
+    sums `rows` rows of vectors, and the outputs `apart`.
+    """
+
+    rows: int
+    apart: int
+    starts: bool = False
+    keeps: bool = False
+    adds: bool = False
+    finishes: bool = False
+
+
+#: Further slots of such a tile; they come before those of the epilogue's operands.
+PART_SLOTS = ("further", "start", "keep", "plus")
+
+
 class Frame:
     """Arguments that a kernel prepares in memory for a kernel it calls."""
 
@@ -241,13 +260,15 @@ def tile(
     reaches: tuple[Reach, ...],
     operands: tuple[str, ...],
     numbers: Numbers = "float32",
+    part: Part | None = None,
 ) -> None:
     """`count` tiles side by side. Pointers are of the first; strides of `out` and operands are in bytes, of
     a in floats.
 
     Each step fetches `fetched` lines of weights from `next` on, and each tile, with `fetch`, its output and
     operands. `panel` vectors lie in a row of weights, of which `vectors` are computed and `valid` channels
-    stored. numbers: what every 32 bits of pixels and weights are; sums of integers are int32.
+    stored. numbers: what every 32 bits of pixels and weights are; sums of integers are int32. part: where it
+    is not the whole product that a tile computes.
     """
     del operands  # they are in the slots already
     lanes = k.machine.lanes
@@ -257,12 +278,18 @@ def tile(
     a_row = k.arg("a_row") if rows > 1 else 0
     next_step = k.arg("next_step")
     pixels = rows * columns
+    further = k.arg("further") if part else columns * pitch
+    apart = part.apart if part else columns
     with k.loop(0, k.arg("count"), at_least_once=True) as number:
-        corner = k.at(a, k.mul(number, columns * pitch), F32)
+        corner = k.at(a, k.mul(number, further), F32)
         following = k.at(k.pointer("next"), k.mul(number, k.arg("next_tile")), I8)
         if fetch:
-            _fetch_ends(k, number, rows, columns, vectors, out, reaches)
+            _fetch_ends(k, k.mul(number, apart), rows, columns, vectors, out, reaches)
+
         total = [k.zero(type_) for _ in range(sums * pixels * vectors)]
+        if part is not None and part.starts:
+            start = _kept(k, "start", number, part.rows * vectors)
+            total[: pixels * vectors] = [k.load(start, type_, i * lanes) for i in range(pixels * vectors)]
         with k.loop(0, steps, carry=total) as step:
             here = k.at(corner, k.ir.sext(k.load(table, I32, step), I64), F32)
             lines = [k.at(here, k.mul(a_row, row), F32) for row in range(rows)]
@@ -287,7 +314,20 @@ def tile(
         while len(total) > pixels * vectors:
             half = len(total) // 2
             total = [add(x, y) for x, y in zip(total[:half], total[half:], strict=True)]
-        _finish(k, total, number, rows, columns, vectors, masked, out, epilogue, reaches)
+        if part is not None and part.keeps:
+            keep = _kept(k, "keep", number, part.rows * vectors)
+            for i, value in enumerate(total):
+                k.store(value, keep, i * lanes)
+        if part is not None and part.adds:
+            plus = _kept(k, "plus", number, part.rows * vectors)
+            total = [k.ir.fadd(value, k.load(plus, type_, i * lanes)) for i, value in enumerate(total)]
+        if part is None or part.finishes:
+            _finish(k, total, k.mul(number, apart), rows, columns, vectors, masked, out, epilogue, reaches)
+
+
+def _kept(k: Builder, slot: str, number: Value, vectors: int) -> Value:
+    """Where the sums of one of the tiles lie that are of so many vectors each."""
+    return k.at(k.pointer(slot), k.mul(number, vectors * k.machine.lanes), F32)
 
 
 class Tiling(NamedTuple):
@@ -352,7 +392,13 @@ def _multiply(k: Builder, numbers: Numbers, value: Value, weights: Value, total:
 
 
 def _fetch_ends(
-    k: Builder, number: Value, rows: int, columns: int, vectors: int, out: Reach, reaches: tuple[Reach, ...]
+    k: Builder,
+    first_column: Int,
+    rows: int,
+    columns: int,
+    vectors: int,
+    out: Reach,
+    reaches: tuple[Reach, ...],
 ) -> None:
     """Start fetching what the epilogue will read and write: by the end of the contraction it is there."""
     ends = {"out": out, **{f"x{i}": reach for i, reach in enumerate(reaches) if reach.per_pixel}}
@@ -360,7 +406,7 @@ def _fetch_ends(
         if reach.channels != "contiguous":
             continue
         column = k.arg(f"{name}_column")
-        corner = k.at(k.pointer(name), k.mul(number, k.mul(column, columns)), I8)
+        corner = k.at(k.pointer(name), k.mul(first_column, column), I8)
         for row in range(rows):
             here = k.at(corner, k.mul(k.arg(f"{name}_row"), row), I8) if row else corner
             for p in range(columns):
@@ -387,7 +433,7 @@ def elements(k: Builder, stride: Value, dtype: str) -> Value:
 def _finish(
     k: Builder,
     total: list[Value],
-    number: Value,
+    first_column: Int,
     rows: int,
     columns: int,
     vectors: int,
@@ -398,7 +444,7 @@ def _finish(
 ) -> None:
     """Apply the epilogue to a tile's sums and store them."""
     lanes = k.machine.lanes
-    pixel = finisher(k, vectors, masked, out, epilogue, reaches, k.mul(number, columns))
+    pixel = finisher(k, vectors, masked, out, epilogue, reaches, first_column)
     if epilogue is None or epilogue.weight <= _SHORT_EPILOGUE:
         for p in range(rows * columns):
             pixel(p // columns, p % columns, total[p * vectors : (p + 1) * vectors])

@@ -25,6 +25,7 @@ from ingot.kernels.pack import PackedWeights, pack_weights
 from ingot.kernels.sizes import remembered
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
+from ingot.kernels.strassen import PanelSums, pack_sums, pays, strassen_matmul
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -217,7 +218,15 @@ def product(
     slices = _slices(plan, a, b, transposed, scale)
     if slices is None:
         right = _factor(plan, b, transposed, scale)
-        plan.anchor(value, lambda out, epilogue: matmul(a, right, out, epilogue, machine))
+        sums = _sums(plan, a, b, right, transposed, scale)
+
+        def multiplied(out: Memory, epilogue: Epilogue | None) -> list[Call]:
+            calls = None
+            if sums is not None and isinstance(right, PackedWeights):
+                calls = strassen_matmul(a, right, sums, out, epilogue, machine)
+            return matmul(a, right, out, epilogue, machine) if calls is None else calls
+
+        plan.anchor(value, multiplied)
         return
 
     def emit(out: Memory, epilogue: Epilogue | None) -> list[Call]:
@@ -237,6 +246,23 @@ def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Pack
     return plan.pack(
         ("factor", b, transposed, scale) if is_weight(b) else None,
         lambda: pack_weights(_scaled(weights.read(), transposed, scale), plan.machine),
+    )
+
+
+def _sums(
+    plan: Lowering, a: Memory, b: ir.Value, packed: PackedWeights | Memory, transposed: bool, scale: float
+) -> PanelSums | None:
+    """What Strassen's scheme wants beside a packed second factor, where it is faster."""
+    if not isinstance(packed, PackedWeights) or math.prod(packed.batch) != 1:
+        return None
+    if a.dtype != np.float32 or a.strides[-1] != 1:
+        return None
+    if not pays(math.prod(a.shape[:-1]), packed.k, packed.n, plan.machine):
+        return None
+    return plan.afford(
+        ("sums", b, transposed, scale) if is_weight(b) else None,
+        packed.view.size * packed.view.dtype.itemsize,
+        lambda: pack_sums(packed, plan.machine),
     )
 
 

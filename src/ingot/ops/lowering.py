@@ -257,6 +257,12 @@ class Lowering(Protocol):
         """`make()`, kept for all plans of the session under `key` (None: not kept)."""
         ...
 
+    def afford(self, key: Hashable, nbytes: int, make: Callable[[], T]) -> T | None:
+        """`pack` for what is `nbytes` large and need not be: None where the session has no room for it, or
+        does not keep it.
+        """
+        ...
+
     @property
     def packing(self) -> Callable[[Callable[[], Any]], Any]:
         """Makes weights in a kernel's own order like `pack`, but when they are wanted, also after this plan;
