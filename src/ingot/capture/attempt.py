@@ -35,7 +35,7 @@ from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins, refusal
 from ingot.capture.where import raise_if_ours, raised_at
-from ingot.capture.wording import in_words
+from ingot.capture.wording import in_bounds, in_words
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
@@ -508,9 +508,9 @@ def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) ->
         found.append(Assumption("unified", where, what, "fixed"))
     found.extend(_conditions(recording))
     for name, (low, high) in table.ranges.items():
-        bounds = f"{low} <= {name}" + ("" if high is None else f" <= {high}")
         leaned = any(env.names[s] == name for s in env.leaned)  # else nothing was decided by it
-        found.append(Assumption("declared", name, bounds, "checked" if leaned else "proved"))
+        status = "checked" if leaned else "proved"
+        found.append(Assumption("declared", name, in_bounds(name, low, high), status))
     for name, value in arguments.fixed:
         found.append(Assumption("argument", name, f"argument {name!r} is {value!r}", "fixed"))
     found.extend(recording.assumptions)

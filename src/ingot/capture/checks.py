@@ -17,6 +17,7 @@ import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.where import quoted_line, source_line
+from ingot.capture.wording import in_bounds
 from ingot.errors import ExportError
 from ingot.ops.registry import CHECK, SOURCE
 
@@ -83,7 +84,7 @@ def demanded(g: Recorder) -> None:
             bounds += [] if high is None else [(high, symbol)]
             for larger, smaller in bounds:
                 holds = g.sizes.scalar_of(sympy.Ge(larger, smaller))
-                _enforce(g, holds, "the declared range", f"{g.env.names[symbol]} is in its range")
+                _enforce(g, holds, "the declared range", in_bounds(g.env.names[symbol], low, high))
 
 
 def demanded_inside(g: Recorder, before: Mapping[Any, Guard]) -> None:

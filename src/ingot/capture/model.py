@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from ingot.capture.tensors import dtype_of
 from ingot.capture.where import returned_at
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError, ExportError
+from ingot.ops.registry import RANGES
 
 # The oldest file format that has the opset: what the widest range of runtimes loads.
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
@@ -178,11 +180,14 @@ def model_of(
         opset_imports={"": recorder.opset} | {node.domain: 1 for node in needed if node.domain},
         name="main",
     )
+    env = recorder.env
+    ranges = {env.names[s]: found for s, found in env.ranges.items() if s in env.names}
     return ir.Model(
         graph,
         ir_version=_IR_VERSIONS.get(recorder.opset, 10),
         producer_name="ingot",
         functions=_functions(recorder, every),
+        metadata_props={RANGES: json.dumps(ranges)} if ranges else {},
     )
 
 

@@ -98,6 +98,11 @@ def in_words(condition: Any) -> str:
     return divided or f"{formula(a)} = {formula(b)}"
 
 
+def in_bounds(name: str, low: int, high: int | None) -> str:
+    """`1 <= len <= 64`."""
+    return f"{low} <= {name}" + ("" if high is None else f" <= {high}")
+
+
 def _multiple(a: Any, b: Any) -> str:
     """`n is a multiple of 2`, where that is what an equation says; else nothing."""
     if b == 0 and type(a).__name__ in ("Mod", "PythonMod"):

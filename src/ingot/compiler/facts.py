@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ingot.compiler.index import Index
-from ingot.errors import IngotError
+from ingot.errors import IngotError, ShapeError
 from ingot.ops.lowering import Body
 from ingot.ops.registry import (
+    CHECK,
     KNOWN_ELEMENTS,
     Bound,
     Facts,
@@ -121,3 +122,28 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
                 if fact.is_known:
                     computed.append(value)
     return Known(facts, start, len(walk), cut=False, computed=computed, wide=wide)
+
+
+def failed_check(index: Index, given: dict[ir.Value, Facts]) -> ShapeError | None:
+    """The first check of the model's own that does not hold for inputs of these shapes, wherever it stands in
+    the graph; None where all that can be told do.
+    """
+    facts = {**index.constants, **given}
+    for node, op, operands, results in index.walk:
+        inputs = [None if value is None else facts.get(value) for value in operands]
+        if CHECK in node.metadata_props:  # its first operand is only the check before it
+            shape = inputs[1] if len(inputs) > 1 else None
+            if shape is not None and shape.value is not None and math.prod(shape.value.tolist()) != 1:
+                return shape_error(node, "")
+            continue
+        if op.subgraphs or any(v is not None and v not in facts for v in operands):
+            continue
+        try:
+            outputs = op.infer(node, inputs)
+            if outputs is not None and _all_known(inputs) and not op.random and _worth_knowing(outputs):
+                outputs = known_facts(op, node, inputs, outputs)
+        except (IngotError, *unfit_kinds(node)):
+            continue  # what has failed, or what comes of it
+        found = zip(results, outputs or (), strict=False)
+        facts.update((value, fact) for value, fact in found if fact is not None)
+    return None

@@ -263,6 +263,8 @@ STANDS_FOR = "ingot.stands_for"
 #: What `ingot.export` writes beside a node: the line of Python it comes from, `model.py:12`; the text of the
 #: check that it is; that it is a loop inside of one operator of PyTorch's.
 SOURCE, CHECK, PART = "ingot.source", "ingot.check", "ingot.part"
+#: Where a model keeps the ranges that its dimensions were declared with: `{"len": [1, 64]}`, null for no end.
+RANGES = "ingot.ranges"
 
 
 def label(node: ir.Node) -> str:

@@ -13,11 +13,11 @@ import onnx_ir as ir
 
 from ingot.codegen import machine
 from ingot.compiler.index import Index, index_graph
-from ingot.errors import IngotError, InputError, ModelError, ShapeError
+from ingot.errors import IngotError, InputError, ModelError, ShapeError, TerminatedError
 from ingot.loading import collector_paused, load, save
 from ingot.mapped import files_of, note_files, require_as_they_were, state_of
 from ingot.ops.lowering import PlanOptions
-from ingot.ops.registry import Array, label
+from ingot.ops.registry import RANGES, Array, label
 from ingot.passes.malformed import SYMPTOMS, malformed
 from ingot.passes.opset import normalise
 from ingot.passes.pipeline import optimise, prepare
@@ -35,6 +35,7 @@ from ingot.runtime.options import (
 from ingot.runtime.overrides import override
 from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
 from ingot.runtime.progress import Progress
+from ingot.runtime.reasons import reason
 from ingot.runtime.termination import run_with
 from ingot.runtime.values import ValueType, type_of
 
@@ -159,8 +160,13 @@ class InferenceSession:
             else:
                 with run_with(run_options):
                     outputs = session._driver.run(feeds)
-        except IngotError:
+        except TerminatedError:
             raise
+        except IngotError as error:
+            found = session._reason(feeds)
+            if found is None or str(found) == str(error):
+                raise
+            raise found from error
         except SYMPTOMS as error:
             raise malformed(session._model) or error from error
         except MemoryError as error:
@@ -356,6 +362,11 @@ class InferenceSession:
                     )
             arrays.append(array)
         return arrays
+
+    def _reason(self, feeds: Sequence[Any]) -> IngotError | None:
+        """What the model itself says of inputs with which a run has failed."""
+        ranges = self._model.metadata_props.get(RANGES, "{}")
+        return reason(ranges, self._driver.index, self._inputs, feeds)
 
     def _wanted(self) -> str:
         return ", ".join(f"{a.name!r} {a.type} {_show(a.shape)}" for a in self._inputs) or "none"
