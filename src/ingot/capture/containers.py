@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ingot.capture import memos
 from ingot.capture.cells import Cells
 from ingot.capture.cells import contents as cell_contents
 from ingot.capture.cells import write as write_cell
@@ -29,8 +30,9 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
 from ingot.capture.objects import LIBRARIES, is_user_class
+from ingot.capture.positions import is_iterator, position
 from ingot.capture.request import ACTIVE
-from ingot.capture.watched import Global, OfClass, Position, Slots, Watched, Whole, position, slots
+from ingot.capture.watched import Global, OfClass, Position, Slots, Watched, Whole, slots
 from ingot.capture.where import frames, is_user_code
 from ingot.capture.words import Word, leaves_of
 from ingot.errors import ExportError
@@ -188,7 +190,7 @@ class Containers:
         elif isinstance(thing, CellType):
             self.found.append(thing)
             yield cell_contents(thing)
-        elif isinstance(thing, Iterator) and _is_pythons(type(thing)):
+        elif is_iterator(thing):
             self.found.append(Position(thing))
             yield from position(thing)
         elif isinstance(thing, MethodType):
@@ -199,7 +201,7 @@ class Containers:
         elif isinstance(thing, functools.partial):
             yield from (thing.func, thing.args, thing.keywords)
         elif isinstance(thing, FunctionType):
-            yield from thing.__closure__ or ()
+            yield from (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
             if is_user_code(thing.__code__):
                 yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
                 yield from self._globals(thing)
@@ -292,10 +294,6 @@ def _is_walked(cls: type) -> bool:
     return name.split(".")[0] not in _NOT_WALKED and not name.startswith(_OF_TORCH)
 
 
-def _is_pythons(cls: type) -> bool:
-    return cls.__module__ in ("builtins", "itertools")
-
-
 def _copy(container: Any) -> Any:
     if isinstance(container, Watched):
         return container.now()
@@ -344,6 +342,7 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
     if isinstance(container, Whole):
         return container.merged(a, b)
     if isinstance(a, dict):
+        a, b = memos.common(a, b)
         if a.keys() != b.keys():
             only = sorted(map(repr, a.keys() ^ b.keys()))
             raise Unmergeable(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import checks
+from ingot.capture import checks, memos
 from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.lists import TracedList
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
@@ -170,6 +170,8 @@ def contains(rt: Runtime, container: Any, value: Any) -> Any:
         return called(rt.contains, (container, value), {})
     if isinstance(container, torch.Tensor) and is_data(recorder(), container):
         return rt.truth((container == value).any())
+    if memos.takes(container, value):
+        return memos.look(container, value)[0]
     if not isinstance(container, _CONTAINERS):
         return value in container
     if isinstance(container, range) and not isinstance(value, Maybe):

@@ -79,14 +79,19 @@ class Rows(Undecided):
         return self.at(RUNTIME.choose(index < 0, lambda: self.length + index, lambda: index))
 
     def _cut(self, start: Any, stop: Any, step: Any) -> Rows:
-        """Those of a slice, whose places are known."""
-        step = 1 if step is None else step
-        places = (0 if start is None else start, 0 if stop is None else stop, step)
-        if not all(isinstance(p, int) for p in places) or step < 1:
-            cannot_wait("takes a slice of something as long as data says, at a place that data decides")
+        """Those of a slice."""
         n = self.length
-        first = torch.sym_min(places[0], n) if places[0] >= 0 else torch.sym_max(n + places[0], 0)
-        end = n if stop is None else torch.sym_min(stop, n) if stop >= 0 else n + stop
+        if step is not None and not isinstance(step, int):
+            cannot_wait("takes every so many of something as long as data says, as data says too")
+        if step is not None and step < 0:
+            turned = Rows(n, lambda i: self.at(n - 1 - i))
+            return turned._cut(_mirrored(start, n), _mirrored(stop, n), -step)
+        step = 1 if step is None else step
+        first = 0 if start is None else _inside(start, n)
+        if isinstance(stop, int) and stop < 0:
+            end = n + stop
+        else:
+            end = n if stop is None else torch.sym_min(_counted(stop, n), n)
         return Rows(torch.sym_max((end - first + step - 1) // step, 0), lambda i: self.at(first + i * step))
 
 
@@ -154,6 +159,11 @@ class TracedList(list[Any], Parts):
     def known(self) -> bool:
         """Whether the number of elements is a Python number."""
         return not any(isinstance(v, (Perhaps, Many)) for v in list.__iter__(self))
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether each element stands for itself, there or not."""
+        return not any(isinstance(v, Many) for v in list.__iter__(self))
 
     def parts(self) -> list[Any]:
         """The elements as they are kept."""
@@ -307,13 +317,64 @@ def _guarded(name: str) -> Callable[..., Any]:
 _MAKING = ("__add__", "__mul__", "__rmul__", "copy")
 
 
+def sliced(items: Any, where: slice) -> TracedList:
+    """`items[where]` of a list or tuple, where data or a size decides how long it is or where to cut."""
+    parts = TracedList(list.__iter__(items) if isinstance(items, list) else items)
+    if parts.known:
+        try:
+            return _cut(parts, where) if parts.parts() else parts
+        except DataDependentError:  # no tensor holds them all
+            return TracedList(_those_in(parts.parts(), where))
+    return _cut(parts, where)
+
+
 def _cut(items: TracedList, where: slice) -> TracedList:
-    run = items.run()
-    if where == slice(None, None, -1):
-        return TracedList([_backwards(run)])
-    if isinstance(where.step, int) and where.step < 1:
-        cannot_wait("takes every so many elements from the end of a list, of which data decides the length")
-    return TracedList([run.cut(where)])
+    run, step = items.run(), where.step
+    if step is not None and not isinstance(step, int):
+        cannot_wait("takes every so many elements of a list, as data or a size says")
+    if step is not None and step < 0:
+        ends = (_mirrored(p, run.count) for p in (where.start, where.stop))
+        run, where = _backwards(run), slice(*ends, -step)
+    whole = where.start is None and where.stop is None and where.step in (None, 1)
+    return TracedList([run if whole else run.cut(where)])
+
+
+def _those_in(parts: list[Any], where: slice) -> list[Any]:
+    """The elements of a slice, each of which may be there: of lists that no tensor can hold."""
+    from ingot.capture.stage import RUNTIME
+
+    if where.step not in (None, 1):
+        cannot_wait("takes every so many elements of a list, at a place that data or a size decides")
+    n, made = len(parts), list[Any]()
+    first = None if where.start is None else _counted(where.start, n)
+    end = None if where.stop is None else _counted(where.stop, n)
+    for i, v in enumerate(parts):
+        after: Any = True if first is None else first <= i
+        there = RUNTIME.both(after, lambda i=i: True if end is None else end > i)
+        if isinstance(there, torch.SymBool):
+            made.append(Perhaps(there, v))
+        elif there:
+            made.append(v)
+    return made
+
+
+def _counted(place: Any, length: Any) -> Any:
+    """A place in a slice as one from the start, which may lie outside."""
+    from ingot.capture.stage import RUNTIME
+
+    return RUNTIME.choose(place < 0, lambda: place + length, lambda: place)
+
+
+def _inside(place: Any, length: Any) -> Any:
+    """A place in a slice as one from the start, at most at the end."""
+    if isinstance(place, int):
+        return torch.sym_min(place, length) if place >= 0 else torch.sym_max(place + length, 0)
+    return torch.sym_min(torch.sym_max(_counted(place, length), 0), length)
+
+
+def _mirrored(place: Any, length: Any) -> Any:
+    """The same place in a list that is turned around, for a slice of it."""
+    return None if place is None else torch.sym_max(length - 1 - _counted(place, length), 0)
 
 
 def _backwards(run: Many) -> Many:

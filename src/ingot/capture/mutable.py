@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ingot.capture.objects import is_plain
+from ingot.capture.positions import Standing, is_kind
 
 _UNSET: Any = object()
 
@@ -122,6 +123,10 @@ def _put_variable(x: Any, data: Any) -> None:
         x.set(data)
 
 
+def _leave(_: Any, __: Any) -> None:
+    """Nothing puts an iterator back."""
+
+
 def _array_contents(x: Any) -> Any:
     return x.tobytes() if x.dtype != object else _Held(dict(enumerate(x.flat))), x.shape, x.dtype.str
 
@@ -157,6 +162,8 @@ def _leaves(data: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=4096)
 def _kind(kind: type) -> tuple[Look, Put] | None:
+    if is_kind(kind):
+        return Standing, _leave
     names = _slots(kind) if is_plain(kind) else ()
     return (
         ((lambda x: _slot_values(x, names)), lambda x, data: _put_slots(x, data, names))

@@ -39,6 +39,7 @@ from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError, ExportError
 
 if TYPE_CHECKING:
+    from ingot.capture.memos import Kept
     from ingot.capture.split import Trial
 
 #: The lowest and the highest number of each dtype of integers.
@@ -101,6 +102,9 @@ class Recorder:
         self.offsets: dict[str, tuple[Any, int]] = {}  # inputs that rise from 0: see note_offsets
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
         self.made_by_call: Callable[[Any], bool] = lambda _: False  # whether a container is the call's own
+        self.outlives: Callable[[Any], bool] = lambda _: False  # whether one is there before the call
+        self.memos: dict[int, Kept] = Table(self.journal)  # what is kept under sizes for later calls
+        self.forms: dict[Any, int] = {}  # how such things follow from their keys
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
         self._stale: dict[int, tuple[str, torch.Tensor]] = {}
         self.op: Callable[..., ir.Value] = self.graph.op

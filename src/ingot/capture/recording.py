@@ -23,6 +23,7 @@ from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
 from ingot.capture.kinds import Globals
 from ingot.capture.mathematics import numpy_understood
+from ingot.capture.memos import is_kept, require_transparent
 from ingot.capture.model import held_by_objects, model_of, outputs_of, plain_outputs
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
@@ -127,14 +128,15 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             first = written(run.recorder)
             recorder = run.recorder
             known = {label for s in (*call.states, *call.settled) for label in s.labels}
-            changes = [c for c in snapshot.changes() if c.label not in known]
+            changes = [c for c in snapshot.changes() if c.label not in known and not is_kept(c)]
             require_known(run, snapshot, changes)
             with torch.no_grad(), recorder.mode:
                 demanded(recorder)
                 after = run.objects.look(recorder)
                 outputs, names, carried = outputs_of(call, run, after)
                 following = next_states(call, run, snapshot, outputs)
-            others = leftovers(call, hints, snapshot, run, changes, first)
+            others = [*require_transparent(recorder, snapshot)]
+            others += leftovers(call, hints, snapshot, run, changes, first)
             if chance:
                 others.append(without_chance(call, hints, snapshot, first))
             elif snapshot.unsteady:

@@ -179,5 +179,6 @@ def without_layouts(
 def _restore_state(call: Call, snapshot: Snapshot) -> None:
     """Let the model hold what it held before the first call."""
     snapshot.restore()
+    snapshot.shield()
     for label, begin in call.begins.items():
         snapshot.begin(label, begin.place, begin.value)

@@ -391,13 +391,19 @@ class _Function:
                 _thunk(self.expression(s.value)),
             )
             return [ast.Expr(update)]
+        if isinstance(s, ast.Assign) and len(s.targets) > 1 and any(map(_is_place, s.targets)):
+            self.count += 1
+            kept = f"_ingot_value{self.count}"
+            parts = [ast.Assign([ast.Name(kept, ast.Store())], s.value)]
+            parts += [ast.Assign([target], name(kept)) for target in s.targets]
+            return [made for part in parts for made in self.rewritten(ast.copy_location(part, s), live)]
         if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Subscript):
-            kept, place = _call("stored", self.assigned(s.value)), s.targets[0]
-            return [ast.Expr(_call("put", kept, self.expression(place.value), self.index(place.slice)))]
+            stored, place = _call("stored", self.assigned(s.value)), s.targets[0]
+            return [ast.Expr(_call("put", stored, self.expression(place.value), self.index(place.slice)))]
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
-            kept = _call("stored", self.assigned(s.value))
+            stored = _call("stored", self.assigned(s.value))
             targets: list[ast.expr] = [self.expression(t) for t in s.targets]
-            return [ast.Assign(targets, kept)]
+            return [ast.Assign(targets, stored)]
         if isinstance(s, ast.Assign):
             return [ast.Assign(s.targets, self.assigned(s.value))]
         return [self.expression(s)]
@@ -524,6 +530,11 @@ class _Function:
 def _assigns(node: ast.expr) -> bool:
     """Whether an expression assigns a variable."""
     return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+
+
+def _is_place(target: ast.expr) -> bool:
+    """Whether an assignment puts something into a container."""
+    return isinstance(target, ast.Subscript)
 
 
 def _mark_lists(node: ast.expr | None) -> None:
@@ -739,16 +750,19 @@ class _Expressions(ast.NodeTransformer):
         values = [node.left, *node.comparators]
         if len(node.ops) == 1:
             return self.comparison(values[0], node.ops[0], values[1])
-        # Each operand is evaluated once, as Python does.
+        # Each operand is evaluated once, and none behind a comparison that does not hold, as Python does.
         names = [f"_ingot_operand{i}" for i in range(len(values))]
+        later, assigned = _without_assignments(self.function, ast.Tuple(values[2:], ast.Load()))
+        assert isinstance(later, ast.Tuple)
         parts = [
             self.comparison(name(a), op, name(b))
             for a, op, b in zip(names, node.ops, names[1:], strict=False)
         ]
-        whole = parts[-1]
-        for part in reversed(parts[:-1]):
-            whole = _call("both", part, _thunk(whole))
-        return ast.Call(_thunk(whole, *names), list(values), [])
+        whole = parts.pop()
+        for operand, value in zip(reversed(names[2:]), reversed(later.elts), strict=True):
+            rest = ast.Call(_thunk(whole, operand), [value], [])
+            whole = _call("both", parts.pop(), _thunk(rest), *assigned)
+        return ast.Call(_thunk(whole, *names[:2]), values[:2], [])
 
     def comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
         if isinstance(op, ast.Is):
@@ -783,11 +797,14 @@ class _Expressions(ast.NodeTransformer):
             parts = _parts_of_name(node.args[1])
             if parts is not None:
                 return _call("attribute_named", *map(self.visited, (node.func, node.args[0], *parts)))
-        takes_all = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp) and not node.keywords
-        if takes_all:
-            found = node.args[0]
-            assert isinstance(found, ast.GeneratorExp)
-            node.args = [ast.copy_location(ast.ListComp(found.elt, found.generators), found)]
+        found = node.args[0] if len(node.args) == 1 and not node.keywords else None
+        if isinstance(found, ast.GeneratorExp):
+            stops = isinstance(node.func, ast.Name) and called in ("any", "all")
+            made = self.quantified(node.func, found) if stops else None
+            if made is not None:
+                return made
+            if not stops:
+                node.args = [ast.copy_location(ast.ListComp(found.elt, found.generators), found)]
         for argument in (*node.args, *(k.value for k in node.keywords)):
             _mark_lists(argument)
             if isinstance(argument, ast.List):
@@ -853,12 +870,31 @@ class _Expressions(ast.NodeTransformer):
         """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""
         if not isinstance(node, ast.GeneratorExp):
             return None
+        made = self.as_far(called, node, "first_of")
+        if made is not None:
+            made.args += [_thunk(self.function.expression(d)) for d in default]
+        return made
+
+    def quantified(self, called: ast.expr, node: ast.GeneratorExp) -> ast.AST | None:
+        """`any(… for …)` or `all(…)`; None: it has no such form."""
+        first, *others = node.generators
+        if others:  # any of each is any of all
+            inner = ast.copy_location(ast.GeneratorExp(node.elt, others), node)
+            each = ast.copy_location(ast.Call(copy.deepcopy(called), [inner], []), node)
+            node = ast.copy_location(ast.GeneratorExp(each, [first]), node)
+        return self.as_far(called, node, "nested" if others else "quantified")
+
+    def as_far(self, called: ast.expr, node: ast.GeneratorExp, function: str) -> ast.Call | None:
+        """A call that goes through a generator only as far as it must; None: it has no such form."""
         all_of = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
+        kept = ast.Constant(isinstance(node.generators[0].iter, (ast.Name, ast.Attribute, ast.Subscript)))
+        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(all_of)):
+            return None
         self.generic_visit(all_of)
-        made = self.comprehension(all_of, "first_of")
+        made = self.comprehension(all_of, function)
         if not isinstance(made, ast.Call):
             return None
-        made.args = [called, *made.args, *(_thunk(self.function.expression(d)) for d in default)]
+        made.args = [called, kept, *made.args]
         return made
 
     def comprehension(self, node: ast.ListComp, function: str) -> ast.AST:

@@ -126,6 +126,7 @@ def run_model(
         args, kwargs = call.arguments.with_tensors(fakes[: len(call.specs)])
         objects = Objects((args, kwargs), call.arguments)
         recorder.made_by_call = functools.partial(_made_by_call, snapshot, (function, args, kwargs))
+        recorder.outlives = snapshot.holds
         modules = function.modules() if isinstance(function, torch.nn.Module) else iter(())
         with (
             module_paths(function, recorder),
@@ -183,6 +184,7 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
     try:
         return function(*args, **kwargs)
     except SizeWanted as error:
+        request(_users_frame(error))
         raise _number_wanted(error, "torch's own code needs it as a number") from None
     except (TypeError, AttributeError, RuntimeError) as error:
         said = str(error)

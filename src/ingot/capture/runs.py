@@ -553,7 +553,7 @@ def _shape_of(column: Column) -> tuple[torch.dtype, list[Any]]:
 
 
 def _written(shape: Sequence[Any]) -> str:
-    return str(["any" if d is None else d for d in shape]).replace("'", "")
+    return str([d if isinstance(d, int) else "any" for d in shape]).replace("'", "")
 
 
 def ragged(column: Column, axis: int) -> Ragged:

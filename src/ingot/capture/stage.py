@@ -22,7 +22,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import BuiltinMethodType, MethodType
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
 import onnx_ir as ir
@@ -31,6 +31,7 @@ import torch
 
 from ingot.capture import (
     checks,
+    early,
     equality,
     iterators,
     kinds,
@@ -338,7 +339,12 @@ class Runtime:
             kept = list(dict.fromkeys([*head, *live]))
             self.branch(items.ingot_condition, sides[0], sides[1], names, kept, Cells(body, go))
             return
-        rows = standins.rows_of(items)
+        try:
+            rows = standins.rows_of(items)
+        except DataDependentError:
+            if not (isinstance(items, TracedList) and items.is_counted):
+                raise
+            rows, items = None, items.parts()  # no tensor holds them all
         if rows is None:
             self._each_known(items, body, go, names, head, live)
             return
@@ -387,26 +393,31 @@ class Runtime:
         head: Sequence[str],
         live: Sequence[str],
     ) -> None:
-        """A loop whose rounds Python knows, of which data may skip the last ones."""
-        for item in items:
+        """A loop whose rounds Python knows, of which data may skip the last ones, or some."""
+        for there, make in early.rounds(items):
             going = go() if go is not None else True
+            if self.waits(going):
+                early.require_known(items)
+            elif not self._now(going):
+                return
+            going = self.both(going, lambda there=there: there)
             if not self.waits(going):
-                if not self._now(going):
-                    return
-                body(item)
+                if self._now(going):
+                    body(make())
                 continue
-            g = recorder()
+            g, cells = recorder(), Cells(body, go)
+            cells.defaults.append(make)
             kept = list(dict.fromkeys([*head, *live]))
             condition = self.truth(going)
             branch(
                 g,
                 condition,
                 g.scalar(condition),
-                lambda item=item: body(item),
+                lambda make=make: body(make()),
                 _nothing,
                 names,
                 kept,
-                Cells(body, go),
+                cells,
             )
 
     def _each_yielded(
@@ -447,6 +458,8 @@ class Runtime:
 
         if isinstance(items, Yields):
             items.give(body)
+        elif isinstance(items, TracedList) and not items.known:
+            self.each(items, body, None, (), (), ())
         elif standins.rows_of(items) is None:
             for item in items:
                 body(item)
@@ -454,42 +467,17 @@ class Runtime:
             self.each(items, body, None, (), (), ())
         return out
 
-    def first_of(
-        self,
-        called: Any,
-        items: Any,
-        element: Callable[[Any], Any],
-        tests: Sequence[Callable[[Any], Any]],
-        *more: Callable[[], Any],
-    ) -> Any:
-        """`next(element(x) for x in items if …, default)`, of items that Python knows.
+    def first_of(self, called: Any, kept: bool, items: Any, *rest: Any) -> Any:
+        """`next(element(x) for x in items if …, default)`."""
+        return early.first_of(self, called, kept, items, *rest)
 
-        called: what the model names `next`
-        """
-        if called is not next:
-            return self.call(called, self.list_of(items, element, tests), *(argument() for argument in more))
-        default = more[0] if more else None
-        if isinstance(items, Yields) or standins.rows_of(items) is not None:
-            cannot_wait("takes the first of as many as data or a size says")
-        known = list(items)
+    def quantified(self, called: Any, kept: bool, items: Any, *rest: Any) -> Any:
+        """`any(element(x) for x in items if …)`, or `all`."""
+        return early.quantified(self, called, kept, items, *rest)
 
-        def first(at: int) -> Any:
-            for n in range(at, len(known)):
-                fits: Any = True
-                for test in tests:
-                    fits = self.both(fits, lambda t=test, n=n: t(known[n]))
-                if self.waits(fits) and n + 1 == len(known) and default is None:
-                    self.check(fits, None)
-                    return element(known[n])
-                if self.waits(fits):
-                    return self.choose(fits, lambda n=n: element(known[n]), lambda n=n: first(n + 1))
-                if self._now(fits):
-                    return element(known[n])
-            if default is not None:
-                return default()
-            raise StopIteration
-
-        return first(0)
+    def nested(self, called: Any, kept: bool, items: Any, *rest: Any) -> Any:
+        """The same with a call of its own in the place of further loops."""
+        return early.nested(self, called, kept, items, *rest)
 
     # -- failures
 
@@ -710,8 +698,16 @@ def _undecided(value: Any) -> bool:
 
 
 def _calls_functions(thunk: Any) -> bool:
-    """Whether an operand calls something, which may change what it gets at."""
-    return any("call" in code.co_names for code in codes_in(thunk.__code__))
+    """Whether an operand calls something, which may change what it gets at: it, or what it closes over."""
+    seen, todo = set[int](), [thunk]
+    while todo:
+        function = todo.pop()
+        if isinstance(function, FunctionType) and id(function) not in seen:
+            seen.add(id(function))
+            if any("call" in code.co_names for code in codes_in(function.__code__)):
+                return True
+            todo += [*_closed_over(function), *(function.__defaults__ or ())]
+    return False
 
 
 def _closed_over(function: Any) -> list[Any]:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import checks, scalars
+from ingot.capture import checks, memos, scalars
 from ingot.capture.choice import Maybe
-from ingot.capture.lists import Rows, TracedList
+from ingot.capture.lists import Rows, TracedList, sliced
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
@@ -415,28 +415,25 @@ def _summed(rows: torch.Tensor) -> torch.Tensor:
 @_for(any)
 def any_(rt: Runtime, items: Any) -> Any:
     """any(items)."""
-    return _quantified(rt, items, "any", rt.either)
+    return _quantified(rt, items, "any")
 
 
 @_for(all)
 def all_(rt: Runtime, items: Any) -> Any:
     """all(items)."""
-    return _quantified(rt, items, "all", rt.both)
+    return _quantified(rt, items, "all")
 
 
-def _quantified(rt: Runtime, items: Any, name: str, joined_by: Callable[..., Any]) -> Any:
+def _quantified(rt: Runtime, items: Any, name: str) -> Any:
+    from ingot.capture.early import joined
+
     if isinstance(items, Rows):
         items = rt.list_of(items, lambda v: v, [])
     if isinstance(items, TracedList) and not items.known:
         items = items.rows()[0]
     if isinstance(items, torch.Tensor) and (rows_of(items) is not None or is_data(recorder(), items)):
         return rt.truth(getattr(items.to(torch.bool), name)())
-    whole: Any = name == "all"
-    for v in items:
-        whole = joined_by(whole, lambda v=v: rt.truth(v) if rt.waits(v) else bool(v))
-        if not rt.waits(whole) and bool(whole) != (name == "all"):
-            break
-    return whole
+    return joined(rt, items, rt.truth, name == "any")
 
 
 @_for(isinstance)
@@ -497,9 +494,15 @@ def takes_none(function: Any, args: Any) -> bool:
 def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     """A call with symbolic numbers: a dict looks them up, most others take them as they are."""
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, dict) and function.__name__ == "get" and made_of_symbols(args[0]):
+    if isinstance(owner, dict) and function.__name__ in ("get", "setdefault") and made_of_symbols(args[0]):
         default = args[1] if len(args) > 1 else None
-        return _looked_up(rt, list(owner.items()), args[0], default)
+        if memos.takes(owner, args[0]):
+            found, value = memos.look(owner, args[0])
+            if not found and function.__name__ == "setdefault":
+                memos.put(owner, args[0], default)
+            return value if found else default
+        if function.__name__ == "get":
+            return _looked_up(rt, list(owner.items()), args[0], default)
     if isinstance(owner, _CONTAINERS) and isinstance(function, BuiltinMethodType):
         method = function.__name__
         whole = method not in ("insert", "pop")  # these take a place
@@ -644,10 +647,17 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
     if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
         return container.element(number_in(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
-        cannot_wait("takes a slice of a list at a place that data or a size decides")
+        if isinstance(container, torch.nn.Sequential):
+            cannot_wait("takes a slice of an nn.Sequential at a place that data or a size decides")
+        return sliced(container, index)
     keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]
+    if memos.takes(container, index):
+        found, value = memos.look(container, index)
+        if not found:
+            raise KeyError(index)
+        return value
     return _switch(rt, container, number_in(index))
 
 
@@ -660,8 +670,12 @@ def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
         container[index] = value
         return
     key = number_in(index)
+    if memos.takes(container, key):
+        memos.put(container, key, value)
+        return
     there = rt.contains(list(container), key)
     if there is False:  # a new key, which Python alone could take
+        memos.require_empty(container, key)
         container[key] = value
         return
     rt.check(there, None)

@@ -25,6 +25,7 @@ import torch
 
 from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
 from ingot.capture.objects import LIBRARIES, attributes, is_user_class
+from ingot.capture.positions import Unmoved, another, is_iterator
 from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
 from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
@@ -201,6 +202,7 @@ class Snapshot:
         self.places: dict[str, Place] = {}
         self.before: dict[str, Any] = {}
         self._saved: list[tuple[Any, Any]] = []
+        self._iterators: list[tuple[str, Place, Any]] = []
         self._seen: set[int] = set()
         self.scripts = Scripts(function)
         self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
@@ -215,6 +217,7 @@ class Snapshot:
                 self._save(container)
             self.before.update(self._look(label, root, self.places))
         self._meet = None
+        self.shield()
         self.unsteady = reach.unsteady  # may be another model each time it is recorded
         self.codes, self.makers = reach.codes, reach.makers
         self._caches = [(cache, cache.cache_info().misses) for cache in reach.caches]
@@ -238,6 +241,8 @@ class Snapshot:
                 contents = None if type(value) in _WHOLE else contents_of(value)
                 if contents is not None and self._meet is not None:
                     self._saved.append((value, contents))
+                    if is_iterator(value):
+                        self._iterators.append((label, place, value))
                 found[label], places[label] = value if contents is None else contents, place
             held = {} if type(value) in _WHOLE or id(value) in self._seen else slots_of(value)
             if held:
@@ -262,6 +267,15 @@ class Snapshot:
         else:
             contents = dict(_stored(container)) if isinstance(container, dict) else _elements(container)
             self._saved.append((container, contents))
+
+    def shield(self) -> None:
+        """Let a run find other iterators in the places of those that are there, and move them."""
+        made: dict[int, Any] = {}
+        for label, place, iterator in self._iterators:
+            found = another(iterator, made)
+            if found is None:
+                found = self.before[label] = Unmoved(label, iterator)
+            place.set(found)
 
     def begin(self, label: str, place: Place, value: Any) -> None:
         """Let the model hold another value from the start."""
@@ -293,6 +307,16 @@ class Snapshot:
     def holds(self, container: Any) -> bool:
         """Whether the model has had a list, dict or object's attributes since before the call."""
         return any(kept is container for kept, _ in self._saved)
+
+    def names_of(self, held: Any) -> list[str]:
+        """The attributes and variables that have held a container since before the call, by name."""
+        found: dict[str, None] = {}
+        for container, contents in self._saved:
+            if isinstance(container, Variable) and contents is held:
+                found[container.name] = None
+            elif isinstance(container, dict):
+                found |= {str(k): None for k, v in contents.items() if v is held}
+        return list(found)
 
     def line_of(self, label: str) -> str:
         """The line of a method that assigns what the label names, as the source has it."""

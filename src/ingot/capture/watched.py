@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from types import GeneratorType, MemberDescriptorType
+from types import MemberDescriptorType
 from typing import Any
 
 from ingot.capture.merge import UNBOUND, Unmergeable
 from ingot.capture.mutable import Contents, contents_of, put_back
 from ingot.capture.objects import is_user_class
+from ingot.capture.positions import position
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -151,18 +152,6 @@ class Position(Watched):
             f"{type(self.iterator).__name__} that was made before it: ONNX has no iterators. Make the "
             "iterator inside the block, or keep the elements in a list or tensor and count with a number."
         )
-
-
-def position(iterator: Any) -> list[Any]:
-    """What tells where an iterator stands, and what it takes its elements from."""
-    if isinstance(iterator, GeneratorType):
-        frame = iterator.gi_frame
-        return [None] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
-    try:
-        _, made_of, *state = iterator.__reduce__()
-    except TypeError:  # says nothing about itself
-        return []
-    return [*made_of, *state]
 
 
 def _as_before(a: list[Any], b: list[Any]) -> bool:

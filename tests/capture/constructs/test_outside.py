@@ -275,10 +275,30 @@ class HoldsFunctionsInAList(Holds):
         return self.thing[0]()
 
 
-@changes("def forward")
+@changes("return next(self.thing)")
 class HoldsAnIterator(Holds):
     def __init__(self) -> None:
         super().__init__(itertools.count(1))
+
+    def number(self) -> Any:
+        """The next."""
+        return next(self.thing)
+
+
+@changes("return next(self.thing[0]")
+class HoldsAnIteratorInATuple(Holds):
+    def __init__(self) -> None:
+        super().__init__(({"a": zip(iter([1.0, 2.0, 3.0]), itertools.cycle("ab"), strict=False)}, 2))
+
+    def number(self) -> Any:
+        """The next."""
+        return next(self.thing[0]["a"])[0]
+
+
+@changes("return next(self.thing)")
+class HoldsAGeneratorOfPythons(Holds):
+    def __init__(self) -> None:
+        super().__init__(float(i) for i in range(1, 9))
 
     def number(self) -> Any:
         """The next."""
@@ -434,3 +454,38 @@ def test_caches_of_functions_hold_nothing_of_a_recording() -> None:
     ingot.export(scaled, (torch.ones(2, 3),), verify=False)
     assert type(_table(3)) is T
     assert torch.equal(scaled(torch.ones(1, 3)), torch.tensor([[0.0, 1.0, 2.0]]))
+
+
+def _stands(iterator: Any) -> str:
+    return repr(iterator if isinstance(iterator, itertools.count) else iterator.__reduce__()[2:])
+
+
+NAMES, LEFT = itertools.count(), iter([1.0, 2.0, 3.0])
+
+
+def test_iterators_are_left_where_they_stand() -> None:
+    """Also where the export is refused; one that changes no output is harmless."""
+
+    def named(x: T) -> T:
+        return x * len(f"layer {next(NAMES)}"[:5])
+
+    def scaled(x: T) -> T:
+        return x * next(LEFT)
+
+    next(NAMES)
+    said = ingot.export(named, (X,)).assumptions
+    assert ["NAMES" in a.what and a.status == "proved" for a in said] == [True]
+    with pytest.raises(ExportError, match=r"leaves list_iterator\(3, 1\) in 'LEFT'"):
+        ingot.export(scaled, (X,))
+    assert (_stands(NAMES), _stands(LEFT)) == ("count(1)", "(0,)")
+    module, both = HoldsAnIterator(), HoldsAnIteratorInATuple()
+    held = module.thing, both.thing, both.thing[0]["a"]
+    for refused in (module, both):
+        with pytest.raises(ExportError):
+            ingot.export(refused, (X,))
+    assert (module.thing, both.thing, both.thing[0]["a"]) == held
+    assert (next(module.thing), next(both.thing[0]["a"])) == (1, (1.0, "a"))
+    generator = HoldsAGeneratorOfPythons()
+    with pytest.raises(ExportError, match="a generator that outlives the call"):
+        ingot.export(generator, (X,))
+    assert next(generator.thing) == 1.0

@@ -1,0 +1,132 @@
+"""Slices of lists at places that data or a size decides: of Python's lists, and of those that loops fill."""
+
+# The constructs are written as people write them.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.capture.constructs.support import Case, Cases, T, check, negative, positive, random
+
+case = Cases()
+ROWS = [
+    random(5, 3),
+    positive(5, 3),
+    negative(5, 3),
+    random(6, 3, seed=1),
+    positive(9, 3),
+    random(7, 3, seed=9),
+]
+
+
+def count(x: T) -> Any:
+    return (x[:, 0] > 0).sum().item()
+
+
+def folded(rows: Any, start: T) -> T:
+    for r in rows:
+        start = start * 2 + r
+    return start
+
+
+def of_four(cut: Callable[[list[T], Any], Any], name: str) -> None:
+    def sliced(x: T) -> T:
+        rows = [x[0], x[1] * 2, x[2] * 3, x[3] * 4]
+        return folded(cut(rows, count(x)), x[0] * 0)
+
+    sliced.__name__ = name
+    case(*ROWS)(sliced)
+
+
+def of_some(cut: Callable[[list[T], Any], Any], name: str) -> None:
+    def sliced(x: T) -> T:
+        rows: list[T] = []
+        for r in x:
+            if r[0] > 0:
+                rows.append(r)
+        return folded(cut(rows, count(x)), x[0] * 0)
+
+    sliced.__name__ = name
+    case(*ROWS)(sliced)
+
+
+for _register, _of in ((of_four, "known"), (of_some, "grown")):
+    _register(lambda h, n: h[:n], f"{_of}_first")
+    _register(lambda h, n: h[n:], f"{_of}_last")
+    _register(lambda h, n: h[-n:], f"{_of}_from_the_end")
+    _register(lambda h, n: h[: n - 3], f"{_of}_to_either_end")
+    _register(lambda h, n: h[n - 2 : n + 1], f"{_of}_between")
+    _register(lambda h, n: h[n - 1 :: 2], f"{_of}_every_second")
+    _register(lambda h, n: h[n - 2 :: -1], f"{_of}_backwards")
+    _register(lambda h, n: h[: n - 3 : -1], f"{_of}_backwards_to")
+    _register(lambda h, n: h[n:0:-2], f"{_of}_every_second_backwards")
+    _register(lambda h, n: list(reversed(h))[:n], f"{_of}_of_reversed")
+    _register(lambda h, n: reversed(h[:n]), f"{_of}_reversed")
+    _register(lambda h, n: [v * 2 for v in h[1:n]], f"{_of}_comprehension")
+
+
+@case(*ROWS)
+def tensors_of_any_shapes(x: T) -> T:
+    parts = [x[0], x[1:3], x[:, :2], x]
+    y = x.sum() * 0
+    for p in parts[1 : count(x)]:
+        if p.sum() > 4:
+            break
+        y = y * 2 + p.sum()
+    return y + len(parts[: count(x)]) + sum([p.sum() for p in parts[: count(x)]])
+
+
+@case(*ROWS)
+def words(x: T) -> T:
+    y = x[0] * 0
+    for word in ["add", "add", "double", "add"][: count(x)]:
+        y = y * 2 if word == "double" else y + x[1]
+    return y
+
+
+@case(*ROWS)
+def pairs_and_numbers(x: T) -> T:
+    y = x[0] * 0
+    for row, by in ((x[0], 1.0), (x[1], 2.0), (x[2], 3.0))[: count(x)]:
+        y = y + row * by
+    for by in [1, 2, 5, 7][: x.shape[0] - 4]:
+        y = y + x[1] * by
+    return y
+
+
+@case(*ROWS)
+def joined_and_grown(x: T) -> T:
+    rows = [x[0], x[1] * 2, x[2] * 3][: count(x)]
+    rows.append(x[3])
+    return torch.stack(rows).sum(0) + len(rows)
+
+
+class _Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(4)])
+
+
+@case(*ROWS)
+class LayersByData(_Layers):
+    def forward(self, x: T) -> T:
+        for layer in self.layers[: count(x)]:
+            x = layer(x).tanh()
+        return x
+
+
+@case(*ROWS)
+class LayersBySize(_Layers):
+    def forward(self, x: T) -> T:
+        for layer in self.layers[: x.shape[0] - 4]:
+            x = layer(x).tanh()
+        return x
+
+
+@case.parametrize()
+def test_slices(case: Case) -> None:
+    check(case)
