@@ -124,9 +124,11 @@ def rounds(items: Any) -> Iterator[tuple[Any, Thunk]]:
     """Of items that Python knows whether each is there, and what gives it: `map` calls its function only when
     it is asked for an element.
     """
-    function, columns = _itself, [items]
+    function: Any = _itself
+    columns: list[Any] = [items]
     if isinstance(items, map):
-        function, *columns = items.__reduce__()[1]
+        made_of: Any = items.__reduce__()
+        function, *columns = made_of[1]
 
     def given(values: tuple[Any, ...]) -> Thunk:
         return lambda: function(*values)

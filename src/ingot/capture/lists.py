@@ -319,7 +319,7 @@ _MAKING = ("__add__", "__mul__", "__rmul__", "copy")
 
 def sliced(items: Any, where: slice) -> TracedList:
     """`items[where]` of a list or tuple, where data or a size decides how long it is or where to cut."""
-    parts = TracedList(list.__iter__(items) if isinstance(items, list) else items)
+    parts = TracedList(list.__iter__(items) if isinstance(items, list) else iter(items))
     if parts.known:
         try:
             return _cut(parts, where) if parts.parts() else parts

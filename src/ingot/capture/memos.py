@@ -79,7 +79,7 @@ def _may_be(known: Any, key: Any) -> bool:
     return counts_as(known) is not None if isinstance(key, Symbolic) else bool(known == key)
 
 
-def look(container: dict[Any, Any], key: Any) -> tuple[bool, Any]:
+def look(container: Any, key: Any) -> tuple[bool, Any]:
     """Whether this call has put something under a key, and what."""
     g = recorder()
     for k, value in dict.items(container):
@@ -96,7 +96,7 @@ def _is(g: Recorder, a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def put(container: dict[Any, Any], key: Any, value: Any) -> None:
+def put(container: Any, key: Any, value: Any) -> None:
     """`container[key] = value`."""
     g, line = recorder(), quoted_line()
     forms = _Forms(g, key)
