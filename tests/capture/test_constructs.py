@@ -34,7 +34,7 @@ def dims(captured: Any) -> dict[str, list[Any]]:
 
 
 def _key(x: T) -> T:
-    return x * {"a": 1}.get("a", 2) * [3, 4][x.argmax().item() :][0]
+    return x * {"a": 1}.get("a", 2) * [3, 4][:: x.argmax().item() + 1][0]
 
 
 def _library(x: T) -> T:
@@ -45,7 +45,7 @@ def _library(x: T) -> T:
     ("function", "line"),
     [
         (lambda x: x + torch.from_numpy(x.numpy()), "x.numpy()"),
-        (_key, "[x.argmax().item() :]"),
+        (_key, "[:: x.argmax().item() + 1]"),
         (_library, "bisect.bisect("),
     ],
 )

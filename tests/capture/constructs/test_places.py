@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ingot
-from tests.capture.constructs.support import Case, Cases, T, check, random
+from tests.capture.constructs.support import Case, Cases, T, check, negative, positive, random
 
 case = Cases()
 
@@ -236,6 +236,27 @@ class NamedByData(nn.Module):
         n = int(at)
         y = self.experts[f"expert_{at}"](x) * self.scales[str(n)]
         return y + getattr(self, f"head_{n // 2}")(x)
+
+
+@case(random(5, 3), positive(5, 3), negative(5, 3), random(7, 3))
+def written_through_get(x: T) -> T:
+    rows = {0: x[0] * 1, 1: x[0] * 2, 2: x[0] * 3}
+    found = rows.get(int((x[:, 0] > 0).sum()) % 3)
+    found += 1
+    named = {"over": x[0] * 1, "under": x[0] * 2}
+    other = named.get("over" if x.sum() > 0 else "under")
+    other += 1
+    return torch.stack([*rows.values(), *named.values()])
+
+
+@case(random(5, 3), positive(5, 3), negative(5, 3), random(7, 3))
+def added_under_a_key(x: T) -> T:
+    first = x[0] * 0
+    rows = {0: first, 1: x[0] * 0 + 1}
+    rows[int(x.sum() > 0)] += x[1]
+    named = {"over": first * 1, "under": first + 2}
+    named["over" if x.sum() > 0 else "under"] += x[1]
+    return torch.stack([*rows.values(), first, *named.values()])
 
 
 @case.parametrize()
