@@ -405,8 +405,7 @@ class Runtime:
                 if self._now(going):
                     body(make())
                 continue
-            g, cells = recorder(), Cells(body, go)
-            cells.defaults.append(make)
+            g = recorder()
             kept = list(dict.fromkeys([*head, *live]))
             condition = self.truth(going)
             branch(
@@ -417,7 +416,7 @@ class Runtime:
                 _nothing,
                 names,
                 kept,
-                cells,
+                Cells(body, go, around=[make]),
             )
 
     def _each_yielded(
