@@ -346,6 +346,30 @@ def _collapse(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     return kept, row
 
 
+def _as_rows(shape: tuple[int, ...], views: list[tuple[int, ...]]) -> _Dim | None:
+    """The rows of a product whose weights are one matrix, where all dimensions of the batch follow each other
+    in every view, as they mostly do: what `_collapse` would say.
+    """
+    size, inner = shape[-2], -2
+    for d in range(len(shape) - 3, -1, -1):
+        n = shape[d]
+        if n < 2:
+            continue
+        if size == 1:
+            size, inner = n, d
+            continue
+        for own in views:
+            if own[d] != size * own[inner]:
+                return None
+        size *= n
+    return size, 0, [own[inner] for own in views]
+
+
+def _none(views: int) -> _Dim:
+    """No dimension of the batch."""
+    return 1, 0, [0] * views
+
+
 def _in_order(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     """The same with the rows that lie closest together as rows: how far apart they lie is part of the code,
     and further out that is what the sizes of the input say. A few would make a tile of a few rows; but with a
@@ -380,6 +404,11 @@ def _product(
     bytes further the weights and the views lie. layouts: dtype and strides of a, out and the epilogue's
     operands, all of the batch's shape.
     """
+    row = None if b.batch else _as_rows(shape, [own for _, own in layouts])
+    if row is not None:
+        return _form(shape, layouts, b, [_none(len(layouts))] * 2, row, epilogue, machine, label), (
+            (0, (0,) * len(layouts)),
+        )
     batch = shape[:-2]
     missing = len(batch) - len(b.batch)
     between = [0] * missing
@@ -398,7 +427,7 @@ def _product(
         dims, row = _in_order(dims, row)
     outer, inner = dims[:-2], dims[-2:]
     if len(inner) < 2:
-        inner = [(1, 0, [0] * len(layouts))] * (2 - len(inner)) + inner
+        inner = [_none(len(layouts))] * (2 - len(inner)) + inner
     form = _form(shape, layouts, b, inner, row, epilogue, machine, label)
     if not outer:
         return form, ((0, (0,) * len(layouts)),)
