@@ -192,6 +192,32 @@ RESIZES = """g (float[n, 8, h, w] x)
 }"""
 RESIZE_WEIGHTS = {"small": (8, 8, 3, 3), "fuse": (4, 24, 1, 1), "table": (1, 8, 7, 7)}
 
+# Layers that read what all before them gave, joined: each is normalised, filtered by ones and by squares.
+# With few pixels the squares are direct, with more Winograd's; rows are on both sides of tiles' edges.
+DENSE = """g (float[n, 24, h, w] x) => (float[n, 32, a, b] y) {
+    s0 = Mul(x, g0)
+    t0 = Add(s0, b0)
+    r0 = Relu(t0)
+    c0 = Conv(r0, one0)
+    k0 = Conv<pads=[1, 1, 1, 1]>(c0, square0)
+    j0 = Concat<axis=1>(x, k0)
+    s1 = Mul(j0, g1)
+    t1 = Add(s1, b1)
+    r1 = Relu(t1)
+    c1 = Conv(r1, one1)
+    k1 = Conv<pads=[1, 1, 1, 1]>(c1, square1)
+    j1 = Concat<axis=1>(j0, k1)
+    p = AveragePool<kernel_shape=[2, 2], strides=[2, 2]>(j1)
+    d = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(p, down)
+    e = Conv<pads=[2, 2, 2, 2], dilations=[2, 2]>(d, wide)
+    y = Sigmoid(e)
+}"""
+DENSE_WEIGHTS = {
+    "g0": (24, 1, 1), "b0": (24, 1, 1), "one0": (32, 24, 1, 1), "square0": (16, 32, 3, 3),
+    "g1": (40, 1, 1), "b1": (40, 1, 1), "one1": (32, 40, 1, 1), "square1": (16, 32, 3, 3),
+    "down": (20, 56, 3, 3), "wide": (32, 20, 3, 3),
+}  # fmt: skip
+
 Draw = Callable[[random.Random], Shapes]
 
 
@@ -245,6 +271,8 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "arithmetic of little": (ARITHMETIC, {}, batch(3, 1, 20), 1),
     "triangles": (TRIANGLES, {}, squares, 10),
     "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
+    "dense": (DENSE, DENSE_WEIGHTS, image(24, 2, 16), 8),
+    "joined": (DENSE, DENSE_WEIGHTS, image(24, 30, 140), 10),
     "volumes": (VOLUMES, VOLUME_WEIGHTS, volume, 0),
 }
 
