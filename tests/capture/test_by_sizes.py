@@ -82,6 +82,20 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
     "rfftfreq": (lambda x: torch.fft.rfftfreq(x.shape[0]), (R(4),), (R(7),)),
     "rfft along many": (lambda x: torch.fft.rfft(x, dim=0).abs(), (R(5, 3),), (R(1, 3),)),
     "adaptive_max_pool1d": (lambda x: torch.nn.functional.adaptive_max_pool1d(x, 1), (R(4, 6),), (R(3, 9),)),
+    "adaptive_max_pool1d to several": (
+        lambda x: torch.nn.functional.adaptive_max_pool1d(x, 4), (R(4, 6),), (R(3, 9),),
+    ),
+    "adaptive_max_pool2d": (
+        lambda x: torch.nn.functional.adaptive_max_pool2d(x, (3, 2), return_indices=True),
+        (R(1, 2, 7, 9),), (R(2, 1, 12, 1),),
+    ),
+    "adaptive_max_pool3d": (
+        lambda x: torch.nn.functional.adaptive_max_pool3d(x, 2), (R(1, 2, 7, 4, 3),), (R(2, 1, 1, 5, 8),),
+    ),
+    "bincount beside rows": (
+        lambda x: torch.bincount(x[:, 0].long().abs(), minlength=3)[:, None] / x[:3].exp(),
+        (ones(5, 2),), (ones(3, 1) * 2,),
+    ),
     "inverse": (lambda x: torch.linalg.inv(x @ x.T + torch.eye(x.shape[0])), (R(5, 3),), (R(1, 3),)),
     "combinations": (torch.combinations, (R(4),), (R(6),)),
     "combinations of three": (lambda x: torch.combinations(x, 3), (R(4),), (R(2),)),
@@ -99,6 +113,9 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         lambda x: torch.arange(-1.5, end=x.shape[0] / 3, step=0.25), (R(4),), (R(7),),
     ),
     "arange, as far as data says": (lambda x: torch.arange(0, x.sum().item(), 0.3), (ones(4),), (ones(9),)),
+    "linspace, as many as data says": (
+        lambda n: torch.linspace(9, 0, n.sum()).long(), (torch.tensor([1, 2]),), (torch.tensor([1, 4, 2]),),
+    ),
     "one_hot, as wide as data says": (
         lambda i: torch.nn.functional.one_hot(i).sum(0), (torch.tensor([1, 0, 2]),), (torch.tensor([4, 4]),),
     ),

@@ -673,6 +673,14 @@ def test_offsets_are_drawn_as_offsets(mode: str, last: bool) -> None:
     assert any(c.sizes["offsets_batch"] != 3 for c in program.verification.cases), "other sizes were tried"
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_shifts_to_the_left(dtype: torch.dtype) -> None:
+    """Bits that leave the dtype are lost, in files that ONNX's checker takes."""
+    x = torch.tensor([0, 1, 3, 100, 127], dtype=dtype)
+    by = torch.tensor([0, 1, 7, 2, 5], dtype=dtype)
+    parity(lambda x, by: (x << 1, x << by, torch.bitwise_left_shift(x, by)), (x, by))
+
+
 def test_shifts_to_the_right() -> None:
     """Also by as many bits as there are, and of negative numbers."""
     x = torch.tensor([0, 1, -1, 100, -128, 127, -(1 << 62), (1 << 62) + 3])

@@ -137,11 +137,13 @@ def _viewed(g: Recorder, x: Tensor, size: Any) -> Tensor | None:
 def _sliced(
     g: Recorder, x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Tensor | None:
-    """A slice with a bound of which the sizes decide whether it counts from the end: torch would call its
-    length unknown.
+    """A slice of everything, of whose length torch would make another formula; one with a bound of which the
+    sizes decide whether it counts from the end: torch would call its length unknown.
     """
     env, length = g.env, g.env.expr(x.shape[dim])
     whole = end is None or (isinstance(end, int) and end == sys.maxsize)
+    if whole and (start is None or (isinstance(start, int) and start == 0)) and step == 1:
+        return _alias(g, x)
     bounds = [env.expr(b) for b in (0 if start is None else start, length if whole else end)]
     open_ = [b for b in bounds if not (b.is_nonnegative or b.is_negative)]
     if not open_ or any(map(env.of_data, (*bounds, length))) or all(env.signed(b) for b in open_):

@@ -224,8 +224,9 @@ for _name, _op in {"and": "And", "or": "Or", "xor": "Xor", "not": "Not"}.items()
 
 @row("bitwise_left_shift", "__lshift__")
 def left_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-    """a << b, as a multiplication: BitShift is for unsigned integers only."""
-    two = g.op("Pow", g.const(2, out.dtype), g.operand(b, out.dtype))
+    """a << b, as a multiplication: BitShift is for unsigned integers only, Pow for none that are small."""
+    wide = out.dtype if out.dtype.is_floating_point else torch.int64
+    two = g.cast(g.op("Pow", g.const(2, wide), g.operand(b, wide)), wide, out.dtype)
     return g.op("Mul", g.operand(a, out.dtype), two)
 
 

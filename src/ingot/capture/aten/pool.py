@@ -14,7 +14,6 @@ import torch
 
 from ingot.capture.aten.registry import Row, composed, instead, row, whole
 from ingot.capture.sizes import product
-from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -223,20 +222,10 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
     if all(n is not None and s and n % s == 0 for n, s in zip(lengths, sizes, strict=True)):
         window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
         return max_pool(g, out, x, window, spatial=spatial)
-    starts, ends = [], []
-    for n, s in zip(x.shape[-spatial:], sizes, strict=True):
-        starts.append([i * n // s for i in range(s)])
-        ends.append([-((i + 1) * n // -s) for i in range(s)])
-    if any(not isinstance(v, int) for row in (*starts, *ends) for v in row):
-        if all(s == 1 for s in sizes):
-            value, added = _batched(g, x, spatial)
-            return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
-        raise ExportError(
-            f"adaptive_max_pool from {list(x.shape[-spatial:])} to {sizes}: windows over a dynamic size "
-            f"have no "
-            "fixed number of elements. Make these dimensions static with dynamic_shapes, or pool to size 1."
-        )
-    return [g.val(v) for v in g.recorded(windowed_max, x, starts, ends)]
+    if all(s == 1 for s in sizes) and None in lengths:
+        value, added = _batched(g, x, spatial)
+        return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
+    return [g.val(v) for v in g.recorded(windowed_max, x, sizes)]
 
 
 @instead(torch.adaptive_max_pool1d)
@@ -248,22 +237,21 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any) -> tuple[Tensor, Tensor
     return torch.adaptive_max_pool1d(input, output_size)
 
 
-def windowed_max(
-    x: Tensor, starts: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor]:
-    """Maxima over the windows [start, end) of the last axes, and where they are in their plane; axis by
-    axis, the last one first, which finds the first of equal ones.
+def windowed_max(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Maxima over as many windows as `sizes` says, [i n // size, (i + 1) n / size rounded up) of n, for each
+    of the last axes, and where they are in their plane; axis by axis, the last one first, which finds the
+    first of equal ones.
     """
-    spatial = len(starts)
+    spatial = len(sizes)
     at = torch.arange(product(x.shape[-spatial:])).reshape(x.shape[-spatial:]).expand(x.shape)
     for i in reversed(range(spatial)):
-        axis = x.dim() - spatial + i
-        longest = max(e - s for s, e in zip(starts[i], ends[i], strict=True))
-        places = [
-            [min(s + k, e - 1) for k in range(longest)] for s, e in zip(starts[i], ends[i], strict=True)
-        ]
-        index = torch.tensor(places).reshape(-1)
-        shape = [*x.shape[:axis], len(places), longest, *x.shape[axis + 1 :]]
+        axis, size = x.dim() - spatial + i, sizes[i]
+        n: Any = x.shape[axis]
+        window = torch.arange(size)
+        starts, ends = window * n // size, -((window + 1) * n // -size)
+        longest = min(n // size + 2, n) if isinstance(n, int) else n // size + 2  # the last place again
+        index = torch.minimum(starts.unsqueeze(1) + torch.arange(longest), ends.unsqueeze(1) - 1).reshape(-1)
+        shape = [*x.shape[:axis], size, longest, *x.shape[axis + 1 :]]
         x = x.index_select(axis, index).reshape(shape)
         at = at.index_select(axis, index).reshape(shape)
         x, where = torch.max(x, dim=axis + 1, keepdim=True)

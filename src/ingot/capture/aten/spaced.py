@@ -29,6 +29,11 @@ def _free(size: Any, dtype: torch.dtype | None, more: dict[str, Any]) -> bool:
     return isinstance(size, torch.SymInt) and plain and (dtype or torch.get_default_dtype()) in _FOLLOWED
 
 
+def _number_of(steps: Any) -> Any:
+    """How many there are, which a tensor may say."""
+    return steps.item() if isinstance(steps, Tensor) else steps
+
+
 def _number(x: Any, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype)
 
@@ -47,6 +52,7 @@ def _spaced(start: Any, end: Any, steps: Any, dtype: torch.dtype) -> Tensor:
 @instead(torch.linspace)
 def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **more: Any) -> Tensor:
     """Evenly spaced numbers."""
+    steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.linspace(start, end, steps, dtype=dtype, **more)
     return _spaced(start, end, steps, dtype or torch.get_default_dtype())
@@ -75,6 +81,7 @@ def logspace(
     start: Any, end: Any, steps: Any, base: float = 10.0, *, dtype: torch.dtype | None = None, **more: Any
 ) -> Tensor:
     """Powers of a base, with evenly spaced exponents."""
+    steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.logspace(start, end, steps, base, dtype=dtype, **more)
     return torch.pow(base, _spaced(start, end, steps, dtype or torch.get_default_dtype()))
