@@ -53,6 +53,7 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
     _Tensor.numpy: lambda t: t.numpy(),
     _Tensor.__array__: lambda t: t.numpy(),
 }
+_SUBSCRIPTS = frozenset((_Tensor.__getitem__, _Tensor.__setitem__))
 _SPLITS = frozenset((torch.split, _Tensor.split))
 _CUTS = frozenset((torch.unbind, _Tensor.unbind, *_SPLITS))
 _LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
@@ -115,6 +116,8 @@ class Intercept(TorchFunctionMode):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
             return g.all_close(*args, **kwargs)
+        if func in _SUBSCRIPTS and any(map(_is_grown, _indices(args[1]))):
+            args = (args[0], _places_of(args[1]), *args[2:])
         if func is _Tensor.__getitem__ and needs_select(args[1]) and _plain(args, True):
             return indexing.read(g, args[0], args[1])
         if func is _Tensor.__setitem__ and needs_select(args[1]) and _plain(args, True):
@@ -147,6 +150,25 @@ class Intercept(TorchFunctionMode):
                 g.in_python = False
         finally:
             g.env.operators.pop()
+
+
+def _indices(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _is_grown(index: Any) -> bool:
+    """Whether an index is a list that is as long as data or a size says."""
+    return isinstance(index, Rows) or (isinstance(index, TracedList) and not index.known)
+
+
+def _places_of(index: Any) -> Any:
+    """An index with the tensors that such lists are for torch."""
+    from ingot.capture.stage import RUNTIME  # which needs this file
+
+    found = tuple(
+        RUNTIME.call(torch.tensor, RUNTIME.call(list, i)) if _is_grown(i) else i for i in _indices(index)
+    )
+    return found if isinstance(index, tuple) else found[0]
 
 
 def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:

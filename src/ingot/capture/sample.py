@@ -118,11 +118,12 @@ def undecided(captured: Capture, sizes: Mapping[str, int]) -> list[str]:
     """
     env = captured.recording.env
     known = env.at({s: sympy.Integer(sizes[env.names[s]]) for s in free_sizes(captured)})
-    return [
+    open_ = [
         guard.where
         for guard in env.held.values()
         if not guard.by_user and guard.whole.xreplace(known) not in (sympy.true, sympy.false)
     ]
+    return list(dict.fromkeys(open_))
 
 
 def within(captured: Capture, symbol: Any, n: int) -> bool:

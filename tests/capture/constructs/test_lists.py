@@ -664,6 +664,17 @@ def longest_of_listed(x: T) -> T:
     return x * max(counts) - min(counts)
 
 
+@case(*both_signs())
+def list_as_an_index(x: T) -> Any:
+    kept = []
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            kept.append(i)
+    y = x.clone()
+    y[kept] = 7.0
+    return x[kept], y, x[kept, 0], x[[bool(row.sum() > 0) for row in x]], x[x.argmax(0).tolist()]
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""
