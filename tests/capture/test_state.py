@@ -600,3 +600,26 @@ def test_what_runs_the_tests_is_no_part_of_a_model() -> None:
 
     places = Snapshot(asserting).places
     assert len(places) < 10, f"found {len(places)} places: {[*places][:10]}"
+
+
+def test_state_of_another_batch_is_refused() -> None:
+    """The module refuses it; operators of ONNX would spread a batch of one over the input's."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h = torch.zeros(4, 3)
+            self.cell = nn.GRUCell(3, 3)
+
+        def forward(self, x: T) -> T:
+            self.h = self.cell(x, self.h)
+            return self.h
+
+    module = Cell()
+    session = ingot.export(module, (torch.randn(4, 3),), state="inputs").session()
+    for batch in (4, 2):
+        x, module.h = torch.randn(batch, 3), torch.randn(batch, 3)
+        got = session.run(None, {"x": x.numpy(), "state.h": module.h.numpy()})[0]
+        np.testing.assert_allclose(got, module(x).detach(), atol=1e-6)
+    with pytest.raises(ingot.ShapeError, match=r"state\.h_batch is x_batch: this check of the model"):
+        session.run(None, {"x": np.ones((4, 3), np.float32), "state.h": np.ones((1, 3), np.float32)})

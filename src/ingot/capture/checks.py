@@ -78,6 +78,7 @@ def demanded(g: Recorder) -> None:
             )
         text = _text(guard)
         _enforce(g, _as_value(g, guard, condition), guard.where, text)
+    _states_fit(g)
     for symbol, (low, high) in g.env.ranges.items():
         if symbol in g.env.leaned and g.sizes.visible(symbol):
             bounds: list[Any] = [(symbol, low)] if low else []
@@ -85,6 +86,17 @@ def demanded(g: Recorder) -> None:
             for larger, smaller in bounds:
                 holds = g.sizes.scalar_of(sympy.Ge(larger, smaller))
                 _enforce(g, holds, "the declared range", in_bounds(g.env.names[symbol], low, high))
+
+
+def _states_fit(g: Recorder) -> None:
+    """A dimension of state that is an input's too has its size: operators would spread one of size 1."""
+    for dropped, (kept, where, _) in g.env.unified.items():
+        found = [g.sizes.sources.get(symbol) for symbol in (dropped, kept)]
+        both = [f for f in found if f is not None and (f[0] in g.state_inputs or f[0].producer() is None)]
+        if len(both) == 2 and any(value in g.state_inputs for value, _ in both):
+            sizes = [g.op("Shape", value, start=axis, end=axis + 1) for value, axis in both]
+            same = g.op("Squeeze", g.op("Equal", *sizes), g.const([0]))
+            _enforce(g, same, where, f"{g.env.names[dropped]} is {g.env.names[kept]}")
 
 
 def demanded_inside(g: Recorder, before: Mapping[Any, Guard]) -> None:

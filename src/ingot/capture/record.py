@@ -99,6 +99,7 @@ class Recorder:
         self.weights = Weights(self.graph)
         self.memo: dict[Any, Any] = Table(self.journal)  # rows' own values, shared between calls
         self.input_entries: list[Entry] = []
+        self.state_inputs: set[ir.Value] = set()
         self.offsets: dict[str, tuple[Any, int]] = {}  # inputs that rise from 0: see note_offsets
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
         self.made_by_call: Callable[[Any], bool] = lambda _: False  # whether a container is the call's own
@@ -468,6 +469,8 @@ class Recorder:
         self.note_dims(tensor, value)
         if of_caller:
             self.input_entries.append(self.entry(tensor))
+        else:
+            self.state_inputs.add(value)
 
     def add_number(self, value: ir.Value, hint: Any, kind: type) -> Any:
         """An input that is a Python number to the model."""
