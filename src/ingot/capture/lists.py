@@ -333,8 +333,8 @@ def _cut(items: TracedList, where: slice) -> TracedList:
     if step is not None and not isinstance(step, int):
         cannot_wait("takes every so many elements of a list, as data or a size says")
     if step is not None and step < 0:
-        ends = (_mirrored(p, run.count) for p in (where.start, where.stop))
-        run, where = _backwards(run), slice(*ends, -step)
+        first, end = (_mirrored(p, run.count) for p in (where.start, where.stop))
+        run, where = _backwards(run), slice(first, end, -step)
     whole = where.start is None and where.stop is None and where.step in (None, 1)
     return TracedList([run if whole else run.cut(where)])
 
