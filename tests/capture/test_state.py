@@ -217,6 +217,24 @@ def test_state_that_no_input_can_be_is_refused() -> None:
             assert __file__ in str(error.value)
 
 
+@pytest.mark.parametrize("largest", [True, False])
+def test_no_value_is_as_good_as_none_that_serves_for_some_signs_alone(largest: bool) -> None:
+    """The largest so far begins with 0 as well as with nothing, until all numbers are below."""
+
+    class Bound(nn.Module):
+        found: T | None = None
+
+        def forward(self, x: T) -> T:
+            now = x.amax(0) if largest else x.amin(0)
+            kept = torch.maximum if largest else torch.minimum
+            self.found = now if self.found is None else kept(self.found, now)
+            return x - self.found
+
+    example = torch.rand(3, 4) + 0.1
+    with pytest.raises(ExportError, match="nothing stood before the call"):
+        ingot.export(Bound(), (example if largest else -example,), state="inputs")
+
+
 def test_state_that_the_first_call_makes_begins_with_what_is_as_good() -> None:
     """None and then a tensor: zeros, or no size along the axis that grows, where that gives the same."""
 

@@ -2,7 +2,7 @@
 
 An input of the model has one dtype and rank, so such state needs a value to begin with that is as good as
 none: zeros of the shape it gets, or of no size along the axis that grows. Whether it is as good, the module
-itself says: it is run from both, on the example and on other numbers.
+itself says: it is run from both, on the example and on other numbers, of all signs.
 """
 
 # What a model holds may be anything.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ingot.capture.dims import DimTable
     from ingot.capture.run import Call
 
+_SIGNS = (torch.abs, lambda x: -torch.abs(x), torch.neg, torch.zeros_like)
 _CLOSE = 1e-5  # of the largest value: the two runs do the same arithmetic, up to sums with zeros
 
 
@@ -76,11 +77,33 @@ def begins(call: Call, table: DimTable) -> dict[str, Begin]:
     if not found:
         return {}
     try:
-        alike = _alike(own, in_a_row(call, rows, found))
+        alike = _alike(own, in_a_row(call, rows, found)) and _serves(call, rows, found)
     except Exception as error:  # whatever the module's own Python says to what it never held
         raise_if_ours(error)
         return {}
     return _with_axes(call, table, found) if alike else {}
+
+
+def _serves(call: Call, rows: Sequence[Sequence[Any]], found: Mapping[str, Begin]) -> bool:
+    """Whether these values are as good as none whatever the signs of the numbers: a maximum so far that
+    begins with 0 is wrong where all numbers are below.
+    """
+    for signs in _SIGNS:
+        other = [[signs(x) if _has_sign(x) else x for x in row] for row in rows]
+        try:
+            own = in_a_row(call, other, {})
+        except (
+            Exception
+        ) as error:  # whatever the module's own Python says to numbers that are not the example's
+            raise_if_ours(error)
+            continue
+        if not _alike(own, in_a_row(call, other, found)):
+            return False
+    return True
+
+
+def _has_sign(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point()
 
 
 def _with_axes(call: Call, table: DimTable, found: Mapping[str, Begin]) -> dict[str, Begin]:
