@@ -180,7 +180,8 @@ def contains(rt: Runtime, container: Any, value: Any) -> Any:
     grown = isinstance(container, TracedList) and not container.known
     waits = any(type(v) not in _DECIDED and undecided(v) for v in listed)
     if not grown and not waits and not undecided(value):
-        return value in container
+        known: Any = container
+        return value in known
     whole: Any = False
     for v in listed:
         whole = rt.either(whole, lambda v=v: _is_one_of(rt, v, value))

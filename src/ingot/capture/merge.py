@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx_ir as ir
 import torch
@@ -16,12 +16,12 @@ import torch
 from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
+from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
 from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, joined, nothing
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
-from ingot.capture.sizes import OneOf
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
@@ -193,7 +193,8 @@ class Merger:
             held = before.parts() if isinstance(before, TracedList) else []
             return TracedList(self.merge_lists(a.parts(), b.parts(), held))
         if type(a) in _DICTS and type(b) in _DICTS:
-            mine, other = dict[Any, Any].keys(a), dict[Any, Any].keys(b)
+            first, second = cast("dict[Any, Any]", a), cast("dict[Any, Any]", b)
+            mine, other = dict[Any, Any].keys(first), dict[Any, Any].keys(second)
             if mine == other:
                 held = before if type(before) in _DICTS else {}
                 made = {k: self.merge(a[k], b[k], held.get(k, UNBOUND)) for k in mine}

@@ -10,7 +10,7 @@ itself says: it is run from both, on the example and on other numbers, of all si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from ingot.capture.dims import DimTable
     from ingot.capture.run import Call
 
-_SIGNS = (torch.abs, lambda x: -torch.abs(x), torch.neg, torch.zeros_like)
+_SIGNS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+    torch.abs,
+    lambda x: -torch.abs(x),
+    torch.neg,
+    torch.zeros_like,
+)
 _CLOSE = 1e-5  # of the largest value: the two runs do the same arithmetic, up to sums with zeros
 
 
