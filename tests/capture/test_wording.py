@@ -8,7 +8,7 @@ import pytest
 import sympy
 from torch.utils._sympy import functions
 
-from ingot.capture.sizes import OneOf
+from ingot.capture.one_of import OneOf
 from ingot.capture.wording import in_words
 
 batch, length = (sympy.Symbol(n, integer=True, nonnegative=True) for n in ("batch", "length"))

@@ -15,7 +15,7 @@ import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
 from ingot.capture.aten.shape import diagonal_places
-from ingot.capture.sizes import OneOf
+from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 

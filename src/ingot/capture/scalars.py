@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture import formulas
-from ingot.capture.sizes import OneOf
+from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 

@@ -21,7 +21,8 @@ from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 from ingot.capture.bounds import functions
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
-from ingot.capture.sizes import OneOf, SizeEnv, StaleRead
+from ingot.capture.one_of import OneOf
+from ingot.capture.sizes import SizeEnv, StaleRead
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 

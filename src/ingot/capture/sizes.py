@@ -24,6 +24,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, follows, functions, implied, line_of
+from ingot.capture.one_of import OneOf, told_apart
 from ingot.capture.where import asked_by_user, given, source_line, torch_expects
 from ingot.errors import ExportError
 
@@ -85,66 +86,6 @@ class Fixed:
     by_user: bool
 
 
-class OneOf(sympy.Function):
-    """`a` where the condition holds, else `b`: a Piecewise that SymPy leaves as it is.
-
-    Piecewise carries conditions through every formula around it, and a deep network's sizes never end.
-    """
-
-    is_integer = True
-    is_nonnegative = True
-
-    @classmethod
-    def eval(cls, condition: Any, a: Any, b: Any) -> Any:
-        """What is known by now; `b` too where the condition makes it `a`, as a length of 1 is the 1."""
-        if a == b or condition == sympy.true:
-            return a
-        if condition == sympy.false or _where_equal(condition, b) == a:
-            return b
-        return a if isinstance(condition, sympy.Ne) and _where_equal(Not(condition), a) == b else None
-
-    def _sympystr(self, printer: Any) -> str:
-        condition, a, b = map(printer.doprint, self.args)
-        return f"({a} if {condition} else {b})"
-
-
-def _where_equal(condition: Any, e: Any) -> Any:
-    """A formula where a condition holds that says which number a size is."""
-    if isinstance(condition, sympy.Eq) and condition.lhs.is_Symbol and condition.rhs.is_number:
-        return e.xreplace({condition.lhs: condition.rhs})
-    return e
-
-
-def _answers(condition: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """What a condition and its opposite are on either side of a branch on it."""
-    opposite = Not(condition)
-    return {condition: sympy.true, opposite: sympy.false}, {condition: sympy.false, opposite: sympy.true}
-
-
-@functools.lru_cache(maxsize=4096)
-def _told_apart(e: Any) -> Any:
-    """A formula over sizes that are one of two, as conditions say, where it turns out to be one for both."""
-    conditions = {choice.args[0] for choice in e.atoms(OneOf)}
-    if len(conditions) > _APART:
-        return e
-    for condition in sorted(conditions, key=str):
-        sides = [
-            e.xreplace({choice: choice.args[i] for choice in e.atoms(OneOf) if choice.args[0] == condition})
-            for i in (1, 2)
-        ]
-        if isinstance(e, Relational):  # the very condition, asked again of what it chose
-            sides = [side.xreplace(known) for side, known in zip(sides, _answers(condition), strict=True)]
-        first, second = _where_equal(condition, sides[0]), _where_equal(Not(condition), sides[1])
-        if first == second or _where_equal(condition, second) == first:
-            e = second
-        elif {first, second} == {sympy.true, sympy.false}:
-            e = condition if first == sympy.true else Not(condition)
-        elif _where_equal(Not(condition), first) == second:
-            e = first
-    return e
-
-
-_APART = 2  # conditions that a formula is looked at for
 OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
 
 
@@ -266,7 +207,7 @@ class SizeEnv(ShapeEnv):
         """The formula over the dimensions of the inputs; over sizes made from them where it would be long."""
         opened = {t: self._open(t)[0] for t in expression.free_symbols if t in self.definitions}
         found = self.canon_dims(expression.xreplace(opened) if opened else expression)
-        return _told_apart(found) if found.has(OneOf) else found
+        return told_apart(found) if found.has(OneOf) else found
 
     def _open(self, symbol: sympy.Symbol) -> tuple[Any, int]:
         """A size's definition over the inputs' dimensions, or the size itself where that is long, and its
