@@ -21,9 +21,10 @@ import torch
 from ingot.capture import checks
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
+from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, refused
 from ingot.capture.graph import Body
 from ingot.capture.lists import TracedList
-from ingot.capture.merge import UNBOUND, describe, plainly_equal, tensor_of
+from ingot.capture.merge import UNBOUND, describe, tensor_of
 from ingot.capture.options import Options
 from ingot.capture.path import assuming
 from ingot.capture.request import ACTIVE
@@ -40,11 +41,11 @@ from ingot.capture.runs import (
     run_of,
     tensors_of,
 )
-from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of, number, require_kind
+from ingot.capture.scalars import DTYPE, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each, lose, reach
-from ingot.capture.structure import alike, parts_of, rebuilt, settled
 from ingot.capture.structure import inside as inside_of
+from ingot.capture.structure import parts_of, rebuilt, settled
 from ingot.capture.tensors import dtype_of
 from ingot.capture.watched import Whole
 from ingot.capture.where import quoted_line
@@ -57,31 +58,6 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 ROUNDS = 24  # recordings of one body before giving up
-_EDIT = (
-    "Start it with a value of the kind that the rounds give it: a tensor of the same dtype and number of "
-    "dimensions, or a number of the same type."
-)
-
-
-class Peel(Exception):
-    """The first round gives a variable another kind of value: it has to be recorded by itself."""
-
-
-@dataclass
-class Form:
-    """What is carried for one leaf: a number of a kind, or a tensor; a dim of None may change."""
-
-    kind: type
-    dtype: torch.dtype
-    dims: list[Any] = field(default_factory=list[Any])
-    hints: list[int] = field(default_factory=list[int])
-
-
-@dataclass
-class Constant:
-    """A part of what is carried that no round changes."""
-
-    value: Any
 
 
 @dataclass
@@ -156,6 +132,7 @@ class Loop:
         self.slots: dict[tuple[int, Any], Place] = {}
         self.memory = Carried(g)
         self.peeled = peeled
+        self.forms = Forms(g, self.held.has, self.lost, peeled)
         self.turn: Any = None  # the number of the round that is recorded
 
     def _variable(self, name: str, used: bool) -> Place:
@@ -281,7 +258,7 @@ class Loop:
             if isinstance(value, torch.Tensor):
                 found[key] = value
         elif form is not None and not isinstance(form, (Constant, Options)) and value is not UNBOUND:
-            for i, (f, v) in enumerate(zip(_parts(form), _parts(value), strict=True)):
+            for i, (f, v) in enumerate(zip(parts_in(form), parts_in(value), strict=True)):
                 self._add_tensors(f, v, (*key, i), found)
 
     def _inputs(self, form: Any) -> Any:
@@ -299,19 +276,19 @@ class Loop:
             value = g.graph.body_input("carried", ir.TensorType(ir.DataType.INT64))
             value.shape = ir.Shape([])
             return form.held(g, value)
-        return rebuilt(form, [self._inputs(f) for f in _parts(form)])
+        return rebuilt(form, [self._inputs(f) for f in parts_in(form)])
 
     def _compare(self) -> bool:
         """Whether what the round leaves behind has the forms it came with; forms are widened where not."""
         same = True
         for place in self._all():
             now = self._left(place)  # which may make rows of the start
-            form = self._formed(place.form, place.start, now, place.what)
+            form = self.forms.after_round(place.form, place.start, now, place.what)
             if self.held.is_shared(place.start, place.start) and any(
                 not all(map(_is, parts_of(x) or (), held)) for x, held in place.given
             ):
-                raise self._refused(place.what, "changed by a round while others hold it too")
-            if form is not _SAME:
+                raise refused(place.what, "changed by a round while others hold it too")
+            if form is not SAME:
                 place.form, same = form, False
         for index, (before, now) in enumerate(zip(self.held.before, self.held.contents(), strict=True)):
             if index in self.grown:
@@ -408,9 +385,9 @@ class Loop:
         what = "a list, dict or object that this loop changes"
         if isinstance(container, Whole):
             why = f"{container} with other contents"
-            raise self._refused(what, why, "Keep what the rounds change in a tensor, a number or a list.")
+            raise refused(what, why, "Keep what the rounds change in a tensor, a number or a list.")
         if isinstance(before, set):
-            raise self._refused(what, "a set with other elements")
+            raise refused(what, "a set with other elements")
         if isinstance(container, TracedList) and (len(now) != len(before) or _runs(before) or _runs(now)):
             return self._grows(index, before, now)
         if isinstance(before, list):
@@ -424,14 +401,14 @@ class Loop:
                     "function that has the loop (`out = []`)."
                 )
             if len(now) != len(before):
-                raise self._refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
+                raise refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
             pairs: Any = [(k, before[k], now[k]) for k in range(len(before))]
         else:
             if before.keys() != now.keys():
                 only = sorted(map(repr, before.keys() ^ now.keys()))
-                raise self._refused(what, f"with or without {', '.join(only)}")
+                raise refused(what, f"with or without {', '.join(only)}")
             if self.held.is_ordered(container) and list(before) != list(now):
-                raise self._refused(
+                raise refused(
                     what,
                     "with its keys in another order",
                     "Give a key another value, and leave it in.",
@@ -457,7 +434,7 @@ class Loop:
         """Each of a list's elements in tensors."""
         for v in elements:
             if not is_element(v):
-                raise self._refused(
+                raise refused(
                     "a list that this loop appends to", f"of unknown length, with {describe(v)} in it"
                 )
         return list(map(run_of, elements))
@@ -465,7 +442,7 @@ class Loop:
     def _form_of_run(self, run: Many) -> Many:
         """The forms of a run's tensors, of which rounds change the length."""
         with self._around():
-            forms = [self._form_of(t, torch.Tensor) for t in run.parts()]
+            forms = [self.forms.of(t, torch.Tensor) for t in run.parts()]
         for f in forms:
             f.dims[0], f.hints[0] = None, 3
         return run.of_parts(forms)
@@ -494,7 +471,7 @@ class Loop:
         forms = growth.form.parts()
         for r in runs:
             pairs = zip(forms, r.along(axes).parts(), strict=True)
-            forms = [self._widened(f, t, "a list that this loop changes") for f, t in pairs]
+            forms = [self.forms.widened(f, t, "a list that this loop changes") for f, t in pairs]
         same = all(map(_is, forms, growth.form.parts()))
         growth.form = growth.form.of_parts(forms)
         return same
@@ -513,120 +490,6 @@ class Loop:
             self.held.put(contents)
 
         return Place(f"{key!r} in a {type(container).__name__}", get, put, start, True)
-
-    def _formed(self, form: Any, start: Any, now: Any, what: str) -> Any:
-        """The form after a round: _SAME where it is the one before."""
-        g = self.g
-        if form is None:
-            if _identical(g, start, now):
-                return _SAME
-            if start is UNBOUND and what in self.lost:
-                raise DataDependentError(self.lost[what])
-            if not isinstance(start, (torch.Tensor, *Symbolic)):
-                options = Options.of([v for v in (start, now) if v is not UNBOUND], self.held.has)
-                if options is not None and (start is not UNBOUND or len(options.values) > 1):
-                    return options
-            if (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
-                raise Peel
-            if (
-                is_own(start) and kind_of(now) is not None and not self.peeled
-            ):  # a member that becomes a number
-                raise Peel
-            if (
-                kind_of(start) is not torch.Tensor
-                and kind_of(start) is not None
-                and isinstance(now, torch.Tensor)
-                and now.dim()
-                and not self.peeled
-            ):
-                raise Peel
-            with g.graph.writing(g.graph.body.parent or g.graph.root):
-                first = self._first_form(start, now, what)
-            return self._widened(first, now, what)
-        wider = self._widened(form, now, what)
-        return _SAME if wider is form else wider
-
-    def _first_form(self, start: Any, now: Any, what: str) -> Any:
-        """The form of what is there before the loop; where nothing is, of what a round leaves."""
-        kind, after = kind_of(start), kind_of(now)
-        if start is UNBOUND:
-            if after is None:
-                if isinstance(now, Word):
-                    return Options.of([now], self.held.has) or Constant(now)
-                if parts_of(now):
-                    return rebuilt(now, [self._first_form(UNBOUND, v, what) for v in _parts(now)])
-                return Constant(now)
-            return self._form_of(now, after)
-        if kind is None:
-            parts, more = _parts(start), _parts(now)
-            if not parts or not alike(start, now):
-                raise self._refused(what, f"{describe(start)} before a round and {describe(now)} after it")
-            pairs = zip(parts, more, strict=True)
-            return rebuilt(start, [self._form_between(a, b, what) for a, b in pairs])
-        if kind is not after and after is torch.Tensor and now.dim() == 0:
-            return Form(torch.Tensor, now.dtype)  # a number that becomes a tensor without dimensions
-        if kind is not after and {kind, after} == {int, float}:
-            return Form(float, torch.float64, hints=[1])
-        return self._form_of(start, kind)
-
-    def _form_between(self, start: Any, now: Any, what: str) -> Any:
-        """The form of one part of a value."""
-        options = None if start is UNBOUND else Options.of([start, now], self.held.has)
-        if options is not None:
-            return Constant(start) if len(options.values) == 1 else options
-        if kind_of(start) is None and not parts_of(start) and _identical(self.g, start, now):
-            return Constant(start)
-        return self._first_form(start, now, what)
-
-    def _form_of(self, value: Any, kind: type) -> Form:
-        g = self.g
-        if kind is not torch.Tensor:
-            hint = g.env.value(g.env.expr(value)) if isinstance(value, Symbolic) else value
-            return Form(kind, DTYPE[kind], hints=[hint])
-        dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
-        hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]
-        return Form(kind, value.dtype, dims, hints)
-
-    def _widened(self, form: Any, now: Any, what: str) -> Any:
-        """The form with those dims free that the round changes; the very same where it changes none."""
-        if isinstance(form, Options):
-            wider = form.wider(now, self.held.has)
-            if wider is None:
-                found = " or ".join(map(describe, form.values))
-                raise self._refused(what, f"{found} before a round and {describe(now)} after it")
-            return wider
-        if isinstance(form, Constant):
-            options = Options.of([form.value, now], self.held.has)
-            if options is not None:
-                return form if len(options.values) == 1 else options
-            if not _identical(self.g, form.value, now):
-                found = f"{describe(form.value)} after one round and {describe(now)} after another"
-                raise self._refused(what, found)
-            return form
-        if not isinstance(form, Form):
-            parts, forms = _parts(now), _parts(form)
-            if not alike(now, form):
-                raise self._refused(what, f"{describe(now)} after a round")
-            wider = [self._widened(f, v, what) for f, v in zip(forms, parts, strict=True)]
-            if all(w is f for w, f in zip(wider, forms, strict=True)):
-                return form
-            return rebuilt(form, wider)
-        kind = kind_of(now)
-        if form.kind is float and kind is int:
-            return form
-        if form.kind is torch.Tensor and not form.dims and kind in (int, float):
-            return form
-        fits = kind is form.kind
-        if fits and kind is torch.Tensor:
-            fits = now.dtype == form.dtype and now.dim() == len(form.dims)
-        if not fits:
-            raise self._refused(what, f"{_described(form)} before a round and {describe(now)} after it")
-        if kind is torch.Tensor:
-            same = [d is None or self.g.same_size(d, n) for d, n in zip(form.dims, now.shape, strict=True)]
-            if not all(same):
-                dims = [d if ok else None for d, ok in zip(form.dims, same, strict=True)]
-                return Form(form.kind, form.dtype, dims, form.hints)
-        return form
 
     def _more_writes(self, scope: Scope) -> bool:
         known = {id(e) for e in self.writes}
@@ -711,7 +574,7 @@ class Loop:
             self._lower_parts(form, value, out)
 
     def _lower_parts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
-        for f, v in zip(_parts(form), _parts(value), strict=True):
+        for f, v in zip(parts_in(form), parts_in(value), strict=True):
             self._lower(f, v, out)
 
     def _starts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
@@ -722,8 +585,8 @@ class Loop:
         if isinstance(form, Options):
             out.append(g.const(0, torch.int64) if value is UNBOUND else form.number_of(g, value))
         elif not isinstance(form, Form):
-            parts = [UNBOUND] * len(_parts(form)) if value is UNBOUND else _parts(value)
-            for f, v in zip(_parts(form), parts, strict=True):
+            parts = [UNBOUND] * len(parts_in(form)) if value is UNBOUND else parts_in(value)
+            for f, v in zip(parts_in(form), parts, strict=True):
                 self._starts(f, v, out)
         elif value is not UNBOUND:
             out.append(g.operand(value, form.dtype))
@@ -809,7 +672,7 @@ class Loop:
             return form.value
         if isinstance(form, Options):
             return form.held(self.g, next(rest))
-        return rebuilt(form, [self._outputs(f, rest) for f in _parts(form)])
+        return rebuilt(form, [self._outputs(f, rest) for f in parts_in(form)])
 
     def _scanned(self, form: Many, added: list[Any], outputs: list[ir.Value], trips: Any) -> Many:
         """As many elements as there were rounds, of which each has appended these."""
@@ -844,13 +707,6 @@ class Loop:
         made.type = rows.type
         return made
 
-    def _refused(self, what: str, why: str, edit: str = _EDIT) -> DataDependentError:
-        return DataDependentError(
-            f"{quoted_line()}\n"
-            f"Data decides how often this loop runs, and {what} would be {why}: no ONNX value can hold both. "
-            f"{edit}"
-        )
-
 
 def _held_in(x: Any) -> list[tuple[Any, list[Any]]]:
     """The containers in a value that can be changed, with what is in them."""
@@ -865,35 +721,3 @@ def _runs(elements: list[Any]) -> bool:
 
 def _is(a: Any, b: Any) -> bool:
     return a is b
-
-
-class _Same:
-    """Says that a form did not change."""
-
-
-_SAME = _Same()
-
-
-def _described(form: Form) -> str:
-    if form.kind is torch.Tensor:
-        return f"a {str(form.dtype).removeprefix('torch.')} tensor of {len(form.dims)} dimensions"
-    return f"{'an' if form.kind is int else 'a'} {form.kind.__name__}"
-
-
-def _identical(g: Recorder, a: Any, b: Any) -> bool:
-    """Whether a round leaves a value as it is."""
-    if a is b:
-        return True
-    if isinstance(a, Symbolic) and isinstance(b, Symbolic):
-        return bool(g.env.expr(a) == g.env.expr(b))
-    if isinstance(a, (torch.Tensor, *Symbolic)) or isinstance(b, (torch.Tensor, *Symbolic)):
-        return False
-    parts, more = parts_of(a), parts_of(b)
-    if parts is not None and more is not None:
-        return alike(a, b) and all(_identical(g, x, y) for x, y in zip(parts, more, strict=True))
-    return not isinstance(a, set) and plainly_equal(a, b)
-
-
-def _parts(x: Any) -> list[Any]:
-    """What a value is made of."""
-    return parts_of(x) or []

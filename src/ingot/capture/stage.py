@@ -47,8 +47,9 @@ from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.containers import Containers
+from ingot.capture.forms import Peel
 from ingot.capture.lists import Given, Rows, TracedList, Yields
-from ingot.capture.loop import Loop, Peel
+from ingot.capture.loop import Loop
 from ingot.capture.merge import UNBOUND
 from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
