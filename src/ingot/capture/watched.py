@@ -166,5 +166,6 @@ def slots(cls: type) -> tuple[str, ...]:
     """Names of the attributes that a class of the model's own keeps in slots."""
     if not is_user_class(cls):
         return ()
-    found = (v for c in cls.__mro__ for v in vars(c).values() if isinstance(v, MemberDescriptorType))
-    return tuple(v.__name__ for v in found)
+    # Members of classes written in C have descriptors of the same kind, and may be for reading alone.
+    own = (vars(c).values() for c in cls.__mro__ if "__slots__" in vars(c))
+    return tuple(v.__name__ for values in own for v in values if isinstance(v, MemberDescriptorType))
