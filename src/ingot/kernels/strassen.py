@@ -73,8 +73,8 @@ _LARGE = 248
 # The sums of blocks of a, in the order in which they are packed. A band that is multiplied as ever uses the
 # blocks themselves.
 _A = ("a11", "a12", "a22", "s1", "s2", "s3", "s4", "a21")
-#: Sums of blocks of b beside its panels; t4 is negated.
-_SUMS = ("t1", "t2", "t3", "-t4")
+#: The blocks of a pair of panels as they lie, and sums of them beside the panels, as many; t4 is negated.
+_B, _SUMS = ("b11", "b21", "b12", "b22"), ("t1", "t2", "t3", "-t4")
 
 
 class _Step(NamedTuple):
@@ -123,7 +123,7 @@ _EIGHT = (
 _KINDS = tuple(dict.fromkeys((step.does, step.lower, step.out.endswith("2")) for step in (*_SEVEN, *_EIGHT)))
 
 SLOTS = (
-    "a", "a_row", "b", "b_panel", "half", "sums", "sums_pair", "uneven", *(f"out{part}" for part in _ARRAYS),
+    "a", "a_row", "b", "half", "sums", "uneven", *(f"out{part}" for part in _ARRAYS),
     "pairs", "odd", "bands", "tiles", "height", "pitch", "columns", "shares", "panel", "n", "blocks",
     "table", "steps", "near", "next_step", "next_tile", "pack",
     *(f"{kind}_{i}" for kind in ("tall", "low", "odd") for i in range(len(_KINDS))),
@@ -287,6 +287,7 @@ def strassen(k: Builder, *, operands: tuple[str, ...]) -> None:
     ):  # fmt: skip
         packing.set(slot, value)
 
+    pair_bytes = k.mul(arg["half"], len(_B))  # from pair to pair of panels, and of sums
     held = [k.held()]  # the band that is packed
     with k.loop(k.begin, k.end, carry=held) as work:
         share, band = k.rem(work, arg["shares"]), k.div(work, arg["shares"])
@@ -319,7 +320,7 @@ def strassen(k: Builder, *, operands: tuple[str, ...]) -> None:
         def multiply(step: _Step) -> None:
             """One of the products, for all pairs of panels of the share."""
             right = step.out.endswith("2")
-            base, pair_bytes = _weights(k, arg, step.b)
+            base = _weights(k, arg, step.b)
             with k.loop(first_pair, last_pair, at_least_once=True) as pair:
                 left = k.mul(pair, k.mul(panel, 2))
                 column = k.add(left, panel) if right else left
@@ -363,12 +364,10 @@ def strassen(k: Builder, *, operands: tuple[str, ...]) -> None:
     k.hold(held[0])
 
 
-def _weights(k: Builder, arg: dict[str, Value], block: str) -> tuple[Int, Int]:
-    """Where a block of the first pair of panels lies, or a sum of blocks; bytes from pair to pair."""
-    if block in _SUMS:
-        return k.add(arg["sums"], k.mul(arg["half"], _SUMS.index(block))), arg["sums_pair"]
-    at = ("b11", "b21", "b12", "b22").index(block)
-    return k.add(arg["b"], k.mul(arg["half"], at)), k.mul(arg["b_panel"], 2)
+def _weights(k: Builder, arg: dict[str, Value], block: str) -> Int:
+    """Where a block of the first pair of panels lies, or a sum of blocks."""
+    start, blocks = (arg["sums"], _SUMS) if block in _SUMS else (arg["b"], _B)
+    return k.add(start, k.mul(arg["half"], blocks.index(block)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,7 +489,7 @@ def _form(
     ]
     half = depth // 2 * panel * 4
     args: list[int | View | Kernel] = [
-        0, arrays[0][1], 0, 2 * half, half, 0, len(_SUMS) * half, 0, *arrays[1],
+        0, arrays[0][1], 0, half, 0, 0, *arrays[1],
         pairs, m % 2, bands, tiles, height, tallest, columns, shares, panel, n, blocks,
         0, steps, ahead.near, ahead.step, ahead.tile, sum_rows(), *codes,
     ]  # fmt: skip
