@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
+from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
+import ingot
 from ingot.codegen import cache, machine, spmd
 from ingot.codegen.builder import F64, Builder
 from ingot.codegen.kernel import kernel
@@ -173,6 +177,35 @@ def test_an_interrupt_leaves_no_run_half_done() -> None:
     finally:
         sleeper.lock = lock
         team.close()
+
+
+def test_a_worker_that_wakes_late_writes_to_memory_that_is_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It notes at every step what its scratch memory keeps, also after the run and without the session."""
+    kept: list[np.ndarray] = []
+    starts: list[int] = []
+    run = Team.run
+
+    def noting(team: Team, table: int, steps: int, scratches: int, owner: Any, wake: bool = True) -> None:
+        kept.extend(np.atleast_1d(part) for part in owner[1])
+        starts.extend((ctypes.c_int64 * team.threads).from_address(scratches))
+        run(team, table, steps, scratches, owner, wake)
+
+    monkeypatch.setattr(Team, "run", noting)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[512, 512] x) => (float[512, 512] y) { y = MatMul(x, x) }""")
+    options = ingot.SessionOptions()
+    options.intra_op_num_threads = 2
+    ingot.InferenceSession(model, options).run(None, {"x": np.ones((512, 512), np.float32)})
+    assert len(starts) == 2
+    ranges = [(array.ctypes.data, array.ctypes.data + array.nbytes) for array in kept]
+    for start in starts:
+        word = start - spmd.BEFORE_SCRATCH
+        assert any(first <= word and start <= last for first, last in ranges), (
+            "the team keeps the tables of a run alive, and not the scratch memory: a worker that wakes late "
+            "writes to memory that was given back. Let `Memory.of_threads` hold it."
+        )
 
 
 def test_an_idle_team_burns_no_core() -> None:

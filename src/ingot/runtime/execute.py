@@ -36,8 +36,10 @@ class Memory:
         #: what fits: bytes of the arena, bytes of scratch for each of so many threads
         self.arena_bytes, self.scratch_bytes, self.threads = -1, -1, 0
         self._scratch = aligned(0)
-        self.scratches = np.zeros(0, np.int64)
+        self._scratches = np.zeros(0, np.int64)
         self.scratches_address = 0
+        #: what threads read and write beside the arena: a worker that wakes late still writes to its scratch
+        self.of_threads: tuple[Array, Array] = (self._scratches, self._scratch)
 
     def fit(self, arena_bytes: int, scratch_bytes: int, threads: int) -> None:
         """Make it large enough. MemoryError where that cannot be; it is then as it was."""
@@ -53,8 +55,9 @@ class Memory:
             self._scratch = aligned(each * threads)  # noted below: there may be no memory for it
             self.scratch_bytes, self.threads = each - BEFORE_SCRATCH, threads
             starts = np.arange(self.threads, dtype=np.int64) * each
-            self.scratches = starts + self._scratch.ctypes.data + BEFORE_SCRATCH
-            self.scratches_address = self.scratches.ctypes.data
+            self._scratches = starts + self._scratch.ctypes.data + BEFORE_SCRATCH
+            self.scratches_address = self._scratches.ctypes.data
+            self.of_threads = (self._scratches, self._scratch)
 
 
 class Instance:
@@ -132,7 +135,7 @@ class Instance:
 
     def _run_plain(self, memory: Memory, team: Team) -> None:
         """All steps in one call."""
-        owner, is_long = (self, memory.scratches), self.plan.is_long
+        owner, is_long = (self, memory.of_threads), self.plan.is_long
         if team.threads == 1:
             team.run(self._rows_address, len(self._rows), memory.scratches_address, owner, is_long)
             return
@@ -154,7 +157,7 @@ class Instance:
         times: list[tuple[Row | HostStep, float]] | None,
     ) -> None:
         """Steps of native code and nodes of the host by turns; for `times` one by one."""
-        plan, owner = self.plan, (self, memory.scratches)
+        plan, owner = self.plan, (self, memory.of_threads)
         for part in plan.parts:
             began = time.perf_counter()
             if isinstance(part, HostStep):

@@ -107,8 +107,9 @@ class Team:
         """Run `steps` rows at address `table`; `scratches` is the address of a pointer to scratch for each
         thread.
 
-        owner: whatever keeps those tables alive. A worker that woke too late may still look at them after the
-        run. wake: whether the run is long enough for waking parked workers.
+        owner: whatever keeps those tables and the scratch memory alive. A worker that woke too late may still
+        look at them after the run, and note at every step that its scratch memory keeps nothing.
+        wake: whether the run is long enough for waking parked workers.
         """
         if self.threads > 1:
             if not self._words[spmd.BUSY_WORD]:
