@@ -12,10 +12,10 @@ import ast
 from collections.abc import Iterable, Sequence
 
 from ingot.capture.names import FUNCTIONS, walk_scope
+from ingot.capture.syntax import assign, name, runtime
 
 # One underscore: two would be mangled inside a class.
 RETURNED, RESULT = "_ingot_returned", "_ingot_result"
-RUNTIME = "_ingot"
 EMIT = "_ingot_emit"  # given to a generator's function: takes what it yields, says whether that is enough
 
 
@@ -215,19 +215,3 @@ def always_jumps(statements: Sequence[ast.stmt]) -> bool:
         if isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and s.test.value:
             return not _contains(s.body, (ast.Break,), own_loop=True)
     return False
-
-
-def name(of: str) -> ast.Name:
-    """The variable, read."""
-    return ast.Name(of, ast.Load())
-
-
-def runtime(function: str) -> ast.Attribute:
-    """A function of the runtime that rewritten code calls."""
-    return ast.Attribute(name(RUNTIME), function, ast.Load())
-
-
-def assign(target: str, value: ast.expr, at: ast.AST) -> ast.stmt:
-    """`target = value`, at the line of another node."""
-    made = ast.Assign([ast.Name(target, ast.Store())], value)
-    return ast.fix_missing_locations(ast.copy_location(made, at))

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
-from ingot.capture.flags import RUNTIME
 from ingot.capture.kinds import Globals, asks_what_a_number_is, dtype_is_int, functions_of
 from ingot.capture.rewrite import Key, codes_in, rewritten
+from ingot.capture.syntax import RUNTIME
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError, ExportError
 
