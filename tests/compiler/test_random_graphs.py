@@ -280,6 +280,25 @@ class Maker:
         if math.prod(wide) <= MOST_ELEMENTS:
             self.node("Expand", [x, self.integers(wide)], wide)
 
+    def model(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+        """What was made, and what to feed it."""
+        read = {name for node in self.nodes for name in node.input}
+        names = [name for name in self.shapes if name not in read]  # whatever nobody reads, and a few more
+        names += [self.value() for _ in range(self.integer(0, 3))]
+        outputs = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * len(self.shapes[n]))
+            for n in dict.fromkeys(names)
+        ]
+        inputs = [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(a.dtype), [f"{name}_{i}" for i in range(a.ndim)]
+            )
+            for name, a in self.feeds.items()
+        ]
+        graph = helper.make_graph(self.nodes, "random", inputs, outputs, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        return model, self.feeds
+
 
 KINDS = [
     Maker.unary, Maker.unary, Maker.binary, Maker.binary, Maker.binary, Maker.where, Maker.matmul,
@@ -305,22 +324,7 @@ def graphs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[onnx.ModelPro
     for _ in range(3 * count):
         if len(make.nodes) < count:
             make.pick(KINDS)(make)
-    read = {name for node in make.nodes for name in node.input}
-    names = [name for name in make.shapes if name not in read]  # whatever nobody reads, and a few more
-    names += [make.value() for _ in range(make.integer(0, 3))]
-    outputs = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * len(make.shapes[n]))
-        for n in dict.fromkeys(names)
-    ]
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(a.dtype), [f"{name}_{i}" for i in range(a.ndim)]
-        )
-        for name, a in make.feeds.items()
-    ]
-    graph = helper.make_graph(make.nodes, "random", inputs, outputs, make.weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return model, make.feeds
+    return make.model()
 
 
 def _broadcasts(shape: Shape, wide: Shape) -> bool:
@@ -338,8 +342,11 @@ def _broadcasts(shape: Shape, wide: Shape) -> bool:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_random_graphs(case: tuple[onnx.ModelProto, dict[str, np.ndarray]]) -> None:
+    is_right(*case)
+
+
+def is_right(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
     """Right on one thread and on two, twice, bit by bit the same; what was fed stays as it was."""
-    model, feeds = case
     onnx.checker.check_model(model)
     plain = ir.from_proto(model)
     normalise(plain)

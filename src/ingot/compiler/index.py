@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -27,6 +28,8 @@ _OBJECT_MAKERS = frozenset(["ZipMap", "LabelEncoder"])
 _MOVERS = frozenset(
     ["ArrayFeatureExtractor", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"]
 )
+#: Nodes with their operators, inputs and outputs.
+Walk: TypeAlias = "list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]]"
 _PLACING = frozenset(["Concat", "Transpose", "Reshape"])
 
 # Now rather than when the first model is opened: what is imported with the session is not waited for later.
@@ -62,17 +65,26 @@ class Index:
         default_factory=dict[tuple[ir.Value, int], tuple[Facts, View]]
     )
     _placed: frozenset[ir.Value] | None = None
-    _walk: list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]] | None = None
+    _walk: Walk | None = None
+    _convolutions: list[int] | None = None
     _has_strings: bool | None = None
     _has_wide: bool | None = None
 
     @property
-    def walk(self) -> list[tuple[ir.Node, Op, tuple[ir.Value | None, ...], tuple[ir.Value, ...]]]:
-        """The nodes with their operators, inputs and outputs, as quick to read as can be."""
+    def walk(self) -> Walk:
+        """The nodes, as quick to read as can be."""
         if self._walk is None:
             nodes = zip(self.nodes, self.ops, strict=True)
             self._walk = [(node, op, tuple(node.inputs), tuple(node.outputs)) for node, op in nodes]
         return self._walk
+
+    @property
+    def convolutions(self) -> list[int]:
+        """The positions of all Conv nodes."""
+        if self._convolutions is None:
+            found = [p for p, node in enumerate(self.nodes) if node.op_type == "Conv" and not node.domain]
+            self._convolutions = found
+        return self._convolutions
 
     @property
     def has_wide(self) -> bool:

@@ -18,9 +18,11 @@ import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
+from ingot.compiler.images import Region, regions
 from ingot.compiler.index import Index
 from ingot.compiler.packed import Packed
 from ingot.compiler.places import (
+    OneImage,
     Places,
     dense,
     dominant_order,
@@ -31,7 +33,18 @@ from ingot.compiler.places import (
 from ingot.compiler.waiting import Anchor, Elementwise, Refused, Waiting
 from ingot.errors import IngotError, ModelError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
-from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights, arena_view, constant, memory_order
+from ingot.kernels.call import (
+    Buffer,
+    Call,
+    Nested,
+    Series,
+    View,
+    Weights,
+    arena_view,
+    constant,
+    memory_order,
+    series,
+)
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
@@ -133,25 +146,15 @@ class Lowering:
         return Lowered(self._steps, self._checks, self._kinds)
 
     def _lower_nodes(self) -> None:
-        walk, live, kinds = self._index.walk, self._live, self._kinds
-        for position in range(self._start, self._stop):
-            if position not in live:
-                continue
-            self._position = position
-            node, op, _, _ = walk[position]
-            kinds[position] = "native"
-            try:
-                is_native = not (self._has_wide and self._is_wide(node)) and op.lower(node, self)
-            except UnsupportedOperatorError as error:
-                raise _named(node, error) from error
-            except IngotError:
-                raise
-            except unfit_kinds(node) as error:  # what a kernel does not take, and `infer` let through
-                inputs = [None if v is None else self._facts[v] for v in node.inputs]
-                raise unfit(node, inputs, error) from error
-            if not is_native:
-                kinds[position] = "host"
-                self._evaluate_on_host(node)
+        live = self._live
+        begin, position = self._regions(), self._start
+        while position < self._stop:
+            region = begin.get(position)
+            if region is not None and self._lower_images(region):
+                position = region.positions[-1]
+            elif position in live:
+                self._lower_node(position)
+            position += 1
         if self._has_packed:
             self._forget()  # some weights are packed when it is known how a kernel reads them
         self._position = self._stop
@@ -159,6 +162,86 @@ class Lowering:
             view = target if value is self._counted else self._result(value)
             if view != target:
                 self.emit(copy(view, target, self.machine))
+
+    def _lower_node(self, position: int) -> None:
+        self._position = position
+        node, op, _, _ = self._index.walk[position]
+        self._kinds[position] = "native"
+        try:
+            is_native = not (self._has_wide and self._is_wide(node)) and op.lower(node, self)
+        except UnsupportedOperatorError as error:
+            raise _named(node, error) from error
+        except IngotError:
+            raise
+        except unfit_kinds(node) as error:  # what a kernel does not take, and `infer` let through
+            inputs = [None if v is None else self._facts[v] for v in node.inputs]
+            raise unfit(node, inputs, error) from error
+        if not is_native:
+            self._kinds[position] = "host"
+            self._evaluate_on_host(node)
+
+    # ---- images one after the other ------------------------------------------------------------------------
+
+    def _regions(self) -> dict[int, Region]:
+        """What is lowered for one image at a time, by the position of the first node."""
+        if not any(len(view.shape) > 2 and view.shape[0] > 1 for view in self._views.values()):
+            return {}
+        found = regions(
+            self._index,
+            [position for position in range(self._start, self._stop) if position in self._live],
+            self._uses,
+            self._facts,
+            self._outputs,
+            self.machine.l2_bytes,
+        )
+        return {region.positions[0]: region for region in found}
+
+    def _lower_images(self, region: Region) -> bool:
+        """Lower a region for one image, and again for each. False: that cannot be, and nothing was done."""
+        whole = [self.view(value) for value in region.inputs]
+        one = dict[ir.Value, Facts]()
+        for value in (*region.inputs, *region.values):
+            facts = self._facts[value]
+            one[value] = Facts(facts.dtype, (1, *facts.shape[1:]))
+        image = OneImage(0, one, dict.fromkeys(region.kept))
+        before, checks = self._steps, len(self._checks)
+
+        def turn(number: int) -> list[Call | Series]:
+            image.number, self._steps = number, []
+            for value, view in zip(region.inputs, whole, strict=True):
+                self._views[value] = slice_of(view, 0, number, 1)
+            for position in region.positions:
+                self._lower_node(position)
+            for value in region.kept:
+                view = self.view(value)
+                place = self._places.choose(self._position, value, memory_order(view), True)
+                if view != place:
+                    self.emit(copy(view, place, self.machine))
+            for value in region.values:
+                self._views.pop(value, None)
+                self._waiting.pop(value, None)
+            steps = [step for step in self._steps if isinstance(step, (Call, Series))]
+            if len(steps) < len(self._steps):
+                raise _NotByImageError
+            return steps
+
+        self._places.enter(image)
+        calls: list[Call | Series] | None = None
+        try:
+            calls = series(turn, region.batch)
+        except _NotByImageError:
+            del self._checks[checks:]
+        finally:
+            self._steps = before
+            self._places.leave(done=calls is not None)
+            self._views.update(zip(region.inputs, whole, strict=True))
+        if calls is None:
+            return False
+        for value, view in image.kept.items():
+            assert view is not None
+            self._views[value] = view
+        self._steps += calls
+        return True
 
     def _result(self, value: ir.Value) -> View:
         """What waits for the end is computed now, and refused by the name of its node."""
@@ -559,6 +642,10 @@ class Lowering:
             inputs.append(None if value is None else known if known is not None else self.view(value))
         outputs = [self.output(v) if v in self._facts else None for v in node.outputs]
         self._steps.append(HostStep(self._position, inputs, outputs))
+
+
+class _NotByImageError(Exception):
+    """A region of the graph has steps that cannot come again for each image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -22,26 +23,86 @@ _READ_BY_COLUMNS = frozenset(["MatMul", "Gemm", "Conv"])
 _ONNX = ("", "ai.onnx")
 
 
+@dataclass(slots=True)
+class OneImage:
+    """A region of the graph that is lowered for one image of a batch, the one of this number. facts: of its
+    values, of all images where those of one are in force. kept: the values that others read, and where all
+    their images lie.
+    """
+
+    number: int
+    facts: dict[ir.Value, Facts]
+    kept: dict[ir.Value, View | None]
+    #: the concats whose memory existed before
+    joined: dict[ir.Value, View] = field(default_factory=dict[ir.Value, View])
+
+    def swap(self, facts: dict[ir.Value, Facts]) -> None:
+        """Put these facts in force, and keep those that were."""
+        for value, own in self.facts.items():
+            facts[value], self.facts[value] = own, facts[value]
+
+
 class Places:
     """Where values lie in a plan under construction. facts, uses: the plan's, see `Waiting`."""
 
     def __init__(
-        self, index: Index, facts: Mapping[ir.Value, Facts], uses: Mapping[ir.Value, Sequence[int]]
+        self, index: Index, facts: dict[ir.Value, Facts], uses: Mapping[ir.Value, Sequence[int]]
     ) -> None:
         self.views: dict[ir.Value, View] = {}
         #: the caller's arrays
         self.outputs: dict[ir.Value, View] = {}
         self._index, self._facts, self._uses = index, facts, uses
+        #: what is lowered for one image at a time, while it is
+        self.image: OneImage | None = None
         self._joined: dict[ir.Value, View] = {}  # concats whose memory exists before they are reached
+
+    def enter(self, image: OneImage) -> None:
+        """From here on, values are those of one image."""
+        self.image = image
+        image.joined = self._joined.copy()
+        image.swap(self._facts)
+
+    def leave(self, done: bool) -> None:
+        """From here on, values are those of all images; `done`: what was kept of each lies in place."""
+        assert self.image is not None
+        self.image.swap(self._facts)
+        if not done:
+            self._joined = self.image.joined
+        self.image = None
 
     def joined(self, value: ir.Value) -> View | None:
         """The memory of a concat that is reached now, if parts of it were written already."""
-        return self._joined.pop(value, None)
+        found = self._joined.get(value)
+        if found is None:
+            return None
+        part = self._of_image(found, value)
+        if part is found:
+            del self._joined[value]
+        return part
+
+    def _of_image(self, view: View, value: ir.Value) -> View:
+        """The image that is lowered, of memory that may be all images'."""
+        if self.image is None or view.shape[0] == self._facts[value].shape[0]:
+            return view
+        return slice_of(view, 0, self.image.number, 1)
 
     def choose(self, position: int, value: ir.Value, order: Sequence[int] | None, free_order: bool) -> View:
         """Memory for a value that the node at `position` computes; it lies there from now on. order,
         free_order: see `Lowering.output`.
         """
+        image = self.image
+        if image is None or value not in image.kept:
+            return self._choose(position, value, order, free_order)
+        if image.kept[value] is None:
+            image.swap(self._facts)
+            image.kept[value] = self._choose(position, value, order, free_order)
+            image.swap(self._facts)
+        whole = image.kept[value]
+        assert whole is not None
+        place = self.views[value] = slice_of(whole, 0, image.number, 1)
+        return place
+
+    def _choose(self, position: int, value: ir.Value, order: Sequence[int] | None, free_order: bool) -> View:
         facts = self._facts[value]
         rank = len(facts.shape)
         order = tuple(range(rank)) if order is None else tuple(order)
@@ -81,7 +142,7 @@ class Places:
             axis = node.attributes.get_int("axis", 0) % len(facts.shape)
             if joined not in self._joined:
                 self._joined[joined] = self.choose(position, joined, order, free_order)
-            target = self._joined[joined]
+            target = self._of_image(self._joined[joined], joined)
             start = 0
             for source in node.inputs:
                 assert source is not None

@@ -195,6 +195,11 @@ class Conv(Op):
         plan.anchor(value, emit, channels_last(rank), rows=rows if cut else None)
         return True
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """With constant weights."""
+        del node
+        return all(facts is None or facts.is_known for facts in inputs[1:])
+
 
 def _has_planes(x: Facts, window: Window) -> bool:
     """Whether a convolution is of volumes, and its filters reach into x at every plane of the output."""

@@ -51,6 +51,7 @@ from ingot.ops.registry import (
     add,
     broadcast,
     given,
+    have_no_images,
     label,
     need,
     present,
@@ -118,6 +119,11 @@ class Elementwise(Op):
                     attrs.append((name, found[name].value))
         operands = [v for v in node.inputs if v is not None]
         return plan.wait(node.outputs[0], self.name, operands, tuple(attrs))
+
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Always, of operands that are."""
+        del node
+        return have_no_images(inputs)
 
 
 def _by_rows(arrays: Sequence[Array], dtype: DType, function: Function) -> Array:
@@ -467,6 +473,11 @@ class Clip(Op):
                 return False
             so_far = target
         return True
+
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Always, of operands that are."""
+        del node
+        return have_no_images(inputs)
 
 
 @register("Where", since=16)

@@ -265,6 +265,11 @@ class BatchNormalization(Op):
         steps.cast(steps("Add", steps("Mul", steps.cast(x, wide), factor), offset), dtype, value)
         return True
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """With constant parameters."""
+        known = all(facts is not None and facts.is_known for facts in inputs[1:5])
+        return known and len(node.outputs) == 1 and not attr_int(node, "training_mode", 0)
+
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
     """((x - mean) / sqrt(var + epsilon), mean, 1 / sqrt(var + epsilon)) over axes; x in float64."""

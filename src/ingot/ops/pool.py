@@ -77,6 +77,11 @@ class Pool(Op):
         plan.emit(self.calls(node, view, out, window, plan))
         return True
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """But for places, which are counted through all images."""
+        del inputs
+        return len(node.outputs) == 1
+
     def is_native(self, node: ir.Node) -> bool:
         """Whether the kernels compute all that the node asks for."""
         return len(node.outputs) == 1
@@ -330,6 +335,11 @@ class GlobalPool(Op):
         x = first_input(node)
         axes = tuple(range(2, len(plan.facts(x).shape)))
         return self.reduction is not None and reduction(plan, self.reduction, x, axes, node.outputs[0])
+
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Always."""
+        del node, inputs
+        return True
 
 
 @register("GlobalAveragePool", since=22)

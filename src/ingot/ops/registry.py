@@ -105,6 +105,12 @@ class LazyFacts(Facts):
         return True
 
 
+def have_no_images(inputs: Sequence[Facts | None]) -> bool:
+    """Whether the known ones among inputs that broadcast are the same for all places in dimension 0."""
+    rank = max([len(f.shape) for f in inputs if f is not None], default=0)
+    return all(f is None or not f.is_known or len(f.shape) < rank or f.shape[0] == 1 for f in inputs)
+
+
 def facts_of(array: Array) -> Facts:
     """Everything there is to know of a known value."""
     return Facts(array.dtype, array.shape, array)
@@ -168,6 +174,13 @@ class Op:
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Adds generated kernels for `node` to the plan. False: there are none, and the host evaluates it."""
         del node, plan
+        return False
+
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Whether `lower` may be told of one image (a place in dimension 0) at a time: that of the output
+        follows from the same one of each input that is not known, and from known inputs as they are.
+        """
+        del node, inputs
         return False
 
 

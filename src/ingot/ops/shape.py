@@ -279,6 +279,12 @@ class Concat(Op):
         plan.concat(value, [v for v in node.inputs if v is not None], axis)
         return True
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Along another axis, of inputs that are all computed."""
+        first = need(node, inputs, 0)
+        computed = all(facts is not None and not facts.is_known for facts in inputs)
+        return computed and normal_axis(node, attr_int(node, "axis", 0), len(first.shape)) != 0
+
 
 @register("Split", since=18)
 class Split(Op):
