@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from ingot.capture.alive import remembered
 from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.bounds import follows
@@ -90,6 +91,7 @@ class Capture:
         return rebuild(self.recording.output, shown)
 
 
+@remembered()
 def capture(
     model: Any,
     args: Any,

@@ -18,6 +18,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import torch_control
+from ingot.capture.alive import remembered
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
@@ -70,6 +71,7 @@ class Recording:
     begins: Mapping[str, Begin]  # where the module begins otherwise
 
 
+@remembered()
 def record(call: Call, hints: dict[str, int]) -> Recording:
     """Run the function on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 

@@ -7,10 +7,10 @@ keep working: no caller is touched.
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import CodeType, FunctionType
 
+from ingot.capture.alive import functions
 from ingot.capture.rewrite import AROUND, Key, codes_in, rewritten
 from ingot.errors import ExportError
 
@@ -56,19 +56,13 @@ def _owners(marks: Sequence[Key]) -> dict[Key, list[FunctionType]]:
     found: dict[Key, list[FunctionType]] = {m: [] for m in marks}
     if not marks:
         return found
-    files = {m.file for m in marks}
-    for function in _functions():
+    for function in functions({m.file for m in marks}):
         code = function.__code__
-        made = code.co_qualname.startswith(f"{AROUND}.")
-        if code.co_flags & _OPTIMIZED and code.co_filename in files and not made:
+        if function.__name__[0] == "<" and function.__name__ != "<lambda>":
+            continue  # a comprehension that is running belongs to the function around it
+        if code.co_flags & _OPTIMIZED and not code.co_qualname.startswith(f"{AROUND}."):
             inside = {Key.of(c) for c in codes_in(code)}
             for mark in marks:
                 if mark in inside:
                     found[mark].append(function)
     return found
-
-
-def _functions() -> Iterator[FunctionType]:
-    for thing in gc.get_objects():
-        if type(thing) is FunctionType and (thing.__name__ == "<lambda>" or thing.__name__[0] != "<"):
-            yield thing  # a comprehension that is running belongs to the function around it
