@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Numbers,
+    Reach,
     Tiling,
     name_of,
     offsets_table,
@@ -43,7 +45,7 @@ from ingot.kernels.contract import (
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
-from ingot.kernels.sizes import remembered
+from ingot.kernels.sizes import has_noted, remembered
 from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads
@@ -141,36 +143,6 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
                 k.call(code, frame.pointer, 0, 0, sums)
 
 
-class _Reading(NamedTuple):
-    """How tiles read the left matrix: where it lies, or packed. Offsets are in floats."""
-
-    in_place: bool
-    pitch: int  # from row to row
-    unroll: int
-    table: View  # where each step begins
-
-
-@functools.lru_cache(1024)
-def _reading(
-    dtype: str, row: int, inner: int, rows: int, depth: int, rows_in_band: int, lanes: int
-) -> _Reading:
-    """How to read `rows` × `depth` values with these strides.
-
-    In place is 4 to 20 % faster than packed. Packed are other dtypes, matrices whose neighbours lie apart
-    in both directions, of which a tile would use one value of each cache line, and columns that all fall on
-    the same lines of the cache.
-    """
-    reach = max(abs(row) * rows, abs(inner) * depth)
-    near = inner == 1 or rows == 1 or (row == 1 and inner % 512 != 0)
-    if dtype == "float32" and reach < 2**28 and near:
-        unroll = UNROLL if inner == 1 and depth % UNROLL == 0 else 1
-        pitch = row if rows > 1 else 0
-        return _Reading(True, pitch, unroll, _places(depth, unroll, inner))
-    step, each = np.arange(-(-depth // UNROLL)), lanes // UNROLL
-    offsets = step // each * (rows_in_band * lanes) + step % each * UNROLL
-    return _Reading(False, lanes, UNROLL, offsets_table(offsets))
-
-
 @functools.lru_cache(1024)
 def _places(depth: int, step: int, distance: int) -> View:
     """Where each step of `step` values begins that lie `distance` apart."""
@@ -178,26 +150,10 @@ def _places(depth: int, step: int, distance: int) -> View:
 
 
 @functools.lru_cache(1024)
-def _unit_reading(
-    dtype: str,
-    numbers: Numbers,
-    row: int,
-    inner: int,
-    rows: int,
-    depth: int,
-    step: int,
-    rows_in_band: int,
-    lanes: int,
-) -> _Reading:
-    """The same for bytes: in place where they are unsigned and make whole units."""
-    units = -(-depth // VALUES[numbers])
-    aligned = depth % 4 == 0 and (row % 4 == 0 or rows == 1) and units % step == 0
-    if numbers == "bytes" and dtype == "uint8" and inner == 1 and aligned and abs(row) * rows < 2**30:
-        pitch = row // 4 if rows > 1 else 0
-        return _Reading(True, pitch, step, _places(units, step, 1))
-    steps, each = np.arange(-(-units // step)), lanes // step
-    offsets = steps // each * (rows_in_band * lanes) + steps % each * step
-    return _Reading(False, lanes, step, offsets_table(offsets))
+def _packed_places(depth: int, step: int, rows_in_band: int, lanes: int) -> View:
+    """Where each step of `step` values begins in a packed band, in which blocks of `lanes` lie apart."""
+    number, each = np.arange(-(-depth // step)), lanes // step
+    return offsets_table(number // each * (rows_in_band * lanes) + number % each * step)
 
 
 def definition(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -268,7 +224,7 @@ def calls_of_product(
     """The same for a, out and the epilogue's operands as `views`, which need not be of the product's `shape`:
     layouts are their dtypes, and their strides along its dimensions.
     """
-    form, places = _product(shape, layouts, _panels(b), epilogue, machine, label)
+    form, places = _placed(shape, layouts, _panels(b), epilogue, machine, label)
     calls: list[Call] = []
     (table,) = form.constants
     for number, (weights, offsets) in enumerate(places):
@@ -314,7 +270,7 @@ class _Panels(NamedTuple):
     panel: int
     numbers: Numbers
     depth: int  # of the contraction
-    step: int  # units in a step of the tile, of integers
+    step: int  # units in a step of the tile
 
 
 def _panels(b: PackedWeights) -> _Panels:
@@ -365,11 +321,6 @@ def _as_rows(shape: tuple[int, ...], views: list[tuple[int, ...]]) -> _Dim | Non
     return size, 0, [own[inner] for own in views]
 
 
-def _none(views: int) -> _Dim:
-    """No dimension of the batch."""
-    return 1, 0, [0] * views
-
-
 def _in_order(dims: list[_Dim], row: _Dim) -> tuple[list[_Dim], _Dim]:
     """The same with the rows that lie closest together as rows: how far apart they lie is part of the code,
     and further out that is what the sizes of the input say. A few would make a tile of a few rows; but with a
@@ -391,24 +342,104 @@ def _follow(outer: _Dim, inner: _Dim) -> bool:
     return inner[0] == 1 or outer[2] == [inner[0] * step for step in inner[2]]
 
 
-@remembered(1024)  # layers that are alike, and shapes that come again
+@dataclass(slots=True, eq=False)
+class _Product:
+    """All of a product but its rows, its batch, and how far apart things lie."""
+
+    b: _Panels
+    dtype: str  # of a
+    sizes: tuple[int, ...]  # bytes of an element of a, out and the epilogue's operands
+    reaches: tuple[Reach, ...]  # of out and the operands
+    epilogue: Expression | None
+    machine: Machine
+    label: str
+    lanes: int
+    most: int  # rows of a register tile
+    panels: int
+    blocks: int  # of the depth, of one vector
+    fitting: int  # tiles whose rows fit in their part of the cache
+    written: int  # bytes of an element of out and of the operands together
+    kernels: tuple[Kernel, Kernel]  # for packed rows, and for rows where they lie
+    places: tuple[int, ...]
+
+
+@functools.lru_cache(1024)
 def _product(
+    b: _Panels,
+    dtypes: tuple[np.dtype, ...],
+    reaches: tuple[Reach, ...],
+    epilogue: Expression | None,
+    machine: Machine,
+    label: str,
+) -> _Product:
+    lanes, sizes = machine.lanes, tuple([dtype.itemsize for dtype in dtypes])
+    most, blocks = register_tile(machine, b.n, b.numbers).pixels, max(1, -(-b.k // lanes))
+    operands = gemm_operands(len(dtypes) - 2)
+    return _Product(
+        b, name_of(dtypes[0]), sizes, reaches, epilogue, machine, label,
+        lanes, most, -(-b.n // b.panel), blocks,
+        max(SHARING, machine.l2_bytes // 2 // (most * blocks * lanes * 4)), sum(sizes[1:]),
+        (gemm(in_place=False, operands=operands), gemm(in_place=True, operands=operands)),
+        (*_PLACES, *range(len(GEMM_SLOTS), len(GEMM_SLOTS) + len(operands), len(_ARRAYS))),
+    )  # fmt: skip
+
+
+#: Where each call of a product lies: bytes from the first one, of the weights and of each view.
+_Places: TypeAlias = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _placed(
+    shape: tuple[int, ...],
+    layouts: Sequence[tuple[np.dtype, tuple[int, ...]]],
+    b: _Panels,
+    epilogue: Expression | None,
+    machine: Machine,
+    label: str,
+) -> tuple[Form, _Places]:
+    """All of the calls but their memory. layouts: dtype and strides of a, out and the epilogue's operands,
+    all of the batch's shape.
+    """
+    row = None if b.batch or has_noted(b) else _as_rows(shape, [own for _, own in layouts])
+    if row is None:
+        return _in_batches(shape, tuple(layouts), b, epilogue, machine, label)
+    rows, _, steps = row
+    form = _form(
+        _of_layouts(layouts, steps, b, epilogue, machine, label), rows, tuple(steps), _across(layouts)
+    )
+    return form, ((0, (0,) * len(layouts)),)
+
+
+def _across(layouts: Sequence[tuple[np.dtype, tuple[int, ...]]]) -> tuple[int, ...]:
+    return tuple([own[-1] for _, own in layouts])
+
+
+def _of_layouts(
+    layouts: Sequence[tuple[np.dtype, tuple[int, ...]]],
+    steps: Sequence[int],
+    b: _Panels,
+    epilogue: Expression | None,
+    machine: Machine,
+    label: str,
+) -> _Product:
+    """The product of these dtypes and strides. steps: from row to row."""
+    n = b.n
+    reaches = [
+        reach(name_of(dtype), own[-1], step != 0, n)
+        for (dtype, own), step in zip(layouts[1:], steps[1:], strict=True)
+    ]
+    return _product(b, tuple([dtype for dtype, _ in layouts]), tuple(reaches), epilogue, machine, label)
+
+
+@remembered(1024)  # layers that are alike, and shapes that come again
+def _in_batches(
     shape: tuple[int, ...],
     layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
     b: _Panels,
     epilogue: Expression | None,
     machine: Machine,
     label: str,
-) -> tuple[Form, tuple[tuple[int, tuple[int, ...]], ...]]:
-    """All of the calls but their memory: each is over at most two dimensions of batch; and for each how many
-    bytes further the weights and the views lie. layouts: dtype and strides of a, out and the epilogue's
-    operands, all of the batch's shape.
-    """
-    row = None if b.batch else _as_rows(shape, [own for _, own in layouts])
-    if row is not None:
-        return _form(shape, layouts, b, [_none(len(layouts))] * 2, row, epilogue, machine, label), (
-            (0, (0,) * len(layouts)),
-        )
+) -> tuple[Form, _Places]:
+    """The same where the batch is more than rows: each call is over at most two dimensions of it."""
     batch = shape[:-2]
     missing = len(batch) - len(b.batch)
     between = [0] * missing
@@ -426,9 +457,10 @@ def _product(
     if dims:
         dims, row = _in_order(dims, row)
     outer, inner = dims[:-2], dims[-2:]
-    if len(inner) < 2:
-        inner = [_none(len(layouts))] * (2 - len(inner)) + inner
-    form = _form(shape, layouts, b, inner, row, epilogue, machine, label)
+    rows, _, steps = row
+    product = _of_layouts(layouts, steps, b, epilogue, machine, label)
+    each = math.prod([size for size, _, _ in outer])
+    form = _form(product, rows, tuple(steps), _across(layouts), tuple([(*d[:2], *d[2]) for d in inner]), each)
     if not outer:
         return form, ((0, (0,) * len(layouts)),)
     places: list[tuple[int, tuple[int, ...]]] = []
@@ -442,74 +474,90 @@ def _product(
     return form, tuple(places)
 
 
+@remembered(1024)
 def _form(
-    shape: tuple[int, ...],
-    layouts: tuple[tuple[np.dtype, tuple[int, ...]], ...],
-    b: _Panels,
-    dims: list[_Dim],
-    row: _Dim,
-    epilogue: Expression | None,
-    machine: Machine,
-    label: str,
+    p: _Product,
+    rows: int,
+    down: tuple[int, ...],
+    across: tuple[int, ...],
+    batch: tuple[tuple[int, ...], ...] = (),
+    calls: int = 1,
 ) -> Form:
-    """A call over at most two dimensions of batch. layouts: of a, out and the epilogue's operands."""
-    lanes = machine.lanes
-    most = register_tile(machine, b.n, b.numbers).pixels
-    outer, batch = dims
-    rows, _, row_steps = row
-    columns, sizes = [own[-1] for _, own in layouts], [dtype.itemsize for dtype, _ in layouts]
-    tiles, tall, height = split(rows, most)
-    panels, depth_blocks, matrices = -(-b.n // b.panel), max(1, -(-b.k // lanes)), outer[0] * batch[0]
-    bands = _bands(tiles, panels * matrices, most * depth_blocks * lanes * 4, machine)
-    rows_in_band = -(-tiles // bands) * (height + 1 if tall else height)
+    """One of `calls` calls over at most two dimensions of batch: for each its size, and strides of the
+    weights and of each view. down, across: the views' strides from row to row and within one.
+    """
+    b, lanes, count = p.b, p.lanes, len(down)
+    (outer, outer_weights, *far), (inner, inner_weights, *near) = (*(_ONE,) * (2 - len(batch)), *batch)
+    matrices = outer * inner
+    tiles, tall, height = split(rows, p.most)
+    bands = min(tiles, max(-(-tiles // p.fitting), -(-_TILES // (p.panels * matrices))))
+    highest = height + 1 if tall else height
+    rows_in_band = -(-tiles // bands) * highest
 
-    dtype = name_of(layouts[0][0])
-    mode = pack_mode((rows, b.depth), row_steps[0], columns[0])
+    # In place is 4 to 20 % faster than packed. Packed are other dtypes, matrices whose neighbours lie apart
+    # in both directions, of which a tile would use one value of each cache line, and columns that all fall
+    # on the same lines of the cache; of bytes all but unsigned ones that make whole units.
+    row, step = down[0], across[0]
     if b.numbers == "float32":
-        reading = _reading(dtype, row_steps[0], columns[0], rows, b.k, rows_in_band, lanes)
-    else:
-        reading = _unit_reading(
-            dtype, b.numbers, row_steps[0], columns[0], rows, b.depth, b.step, rows_in_band, lanes
+        depth = b.k
+        in_place = p.dtype == "float32" and (
+            (step == 1 or rows == 1 or (row == 1 and step % 512 != 0))
+            and max(abs(row) * rows, abs(step) * depth) < 2**28
         )
-    steps = -(-b.k // reading.unroll)
-    ahead = Ahead.of(tiles // bands, height + (tall > 0), steps, reading.unroll * b.panel * 4)
-    reaches = [
-        reach(name_of(layouts[j][0]), columns[j], row_steps[j] != 0, b.n) for j in range(1, len(layouts))
-    ]
-    tiling = Tiling(
-        most, b.panel // lanes, b.n - (panels - 1) * b.panel, panels == 1, lanes,
-        math.prod(shape) * sum(sizes[1:]) > machine.l2_bytes // 2, ahead.lines, reading.pitch, reading.unroll,
-    )  # fmt: skip
-    positions = (height + (tall > 0), height)
-    kernels = register_tiles((1,), positions, tiling, reaches[0], epilogue, tuple(reaches[1:]), b.numbers)
+        unroll = UNROLL if not in_place or (step == 1 and depth % UNROLL == 0) else 1
+        apart = step
+    else:
+        depth, unroll, apart = -(-b.depth // VALUES[b.numbers]), b.step, 1
+        aligned = b.depth % 4 == 0 and (row % 4 == 0 or rows == 1) and depth % unroll == 0
+        is_unsigned = b.numbers == "bytes" and p.dtype == "uint8"
+        in_place = is_unsigned and step == 1 and aligned and abs(row) * rows < 2**30
+        row //= 4
+    if in_place:
+        pitch, table = (row if rows > 1 else 0), _places(depth, unroll, apart)
+    else:
+        pitch, table = lanes, _packed_places(depth, unroll, rows_in_band, lanes)
 
-    arrays: list[list[int | View | Kernel]] = [
-        [0, far * size, near * size, down * size, across * size]
-        for size, far, near, down, across in zip(sizes, outer[2], batch[2], row_steps, columns, strict=True)
-    ]
+    steps = -(-b.k // unroll)
+    ahead = Ahead.of(tiles // bands, highest, steps, unroll * b.panel * 4)
+    tiling = Tiling(
+        p.most, b.panel // lanes, b.n - (p.panels - 1) * b.panel, p.panels == 1, lanes,
+        calls * matrices * rows * b.n * p.written > p.machine.l2_bytes // 2, ahead.lines, pitch, unroll,
+    )  # fmt: skip
+    kernels = register_tiles(
+        (1,), (highest, height), tiling, p.reaches[0], p.epilogue, p.reaches[1:], b.numbers
+    )
+
+    if not batch:
+        arrays = [(0, 0, 0, y * size, x * size) for size, y, x in zip(p.sizes, down, across, strict=True)]
+    else:
+        far, near = far or (0,) * count, near or (0,) * count
+        arrays = [
+            (0, g * size, f * size, y * size, x * size)
+            for size, g, f, y, x in zip(p.sizes, far, near, down, across, strict=True)
+        ]
+    mode = pack_mode((rows, b.depth), down[0], step)
     args: list[int | View | Kernel] = [
-        *arrays[0], 0, outer[1] * 4, batch[1] * 4, b.rows * b.panel * 4, *arrays[1],
-        batch[0], bands, tiles, tall, height, rows_in_band, panels, b.panel,
-        b.n, b.depth, depth_blocks, 0, steps,
-        ahead.near, ahead.step, ahead.tile, packer(mode, dtype, b.numbers), *kernels,
+        *arrays[0], 0, outer_weights * 4, inner_weights * 4, b.rows * b.panel * 4, *arrays[1],
+        inner, bands, tiles, tall, height, rows_in_band, p.panels, b.panel,
+        b.n, b.depth, p.blocks, 0, steps,
+        ahead.near, ahead.step, ahead.tile, packer(mode, p.dtype, b.numbers), *kernels,
     ]  # fmt: skip
     for array in arrays[2:]:
         args += array
     return Form(
-        _named(reading.in_place, gemm_operands(len(layouts) - 2)),
+        p.kernels[in_place],
         args,
-        places=(*_PLACES, *range(len(GEMM_SLOTS), len(args), len(_ARRAYS))),
-        tiles=matrices * bands * panels,
-        scratch=PACKED_AT + (0 if reading.in_place else depth_blocks * rows_in_band * lanes * 4),
+        places=p.places,
+        tiles=matrices * bands * p.panels,
+        scratch=PACKED_AT + (0 if in_place else p.blocks * rows_in_band * lanes * 4),
         flops=2 * matrices * rows * b.n * b.depth,
-        label=label,
-        constants=(reading.table,),
+        label=p.label,
+        constants=(table,),
     )
 
 
-@functools.cache
-def _named(in_place: bool, operands: tuple[str, ...]) -> Kernel:
-    return gemm(in_place=in_place, operands=operands)
+#: No dimension of the batch.
+_ONE = (1, 0)
 
 
 @functools.cache
@@ -518,9 +566,3 @@ def packer(mode: str, dtype: str, numbers: Numbers) -> Kernel:
     if numbers == "float32":
         return pack(mode=mode, width=1, dtype=dtype)
     return pack_units(mode=mode, dtype=dtype, numbers=numbers)
-
-
-def _bands(tiles: int, others: int, tile_bytes: int, machine: Machine) -> int:
-    """Bands of rows: each fits in half of L2 or is a few tiles, and there is work to share out."""
-    fitting = max(SHARING, machine.l2_bytes // 2 // max(tile_bytes, 1))
-    return min(tiles, max(-(-tiles // fitting), -(-_TILES // others)))

@@ -537,6 +537,11 @@ def is_noting() -> bool:
     return noting() is not None
 
 
+def has_noted(value: Any) -> bool:
+    """Whether sizes are noted, and one of them is in it."""
+    return _noting.notes is not None and has_sizes(value)
+
+
 Again: TypeAlias = Literal["numbers", "roles", "decision", "answer", "sizes"]
 
 
