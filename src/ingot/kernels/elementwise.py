@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -21,7 +22,8 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Form, View
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import LONG, Expression, Step, emit, emit_vectors, joined
-from ingot.kernels.grid import Grid, Rows, loops
+from ingot.kernels.grid import Grid, Rows, collapsed, loops
+from ingot.kernels.iteration import Space
 from ingot.kernels.sizes import remembered
 
 
@@ -103,43 +105,51 @@ def elementwise(
             f"outputs are {[(v.dtype.name, v.shape) for v in outputs]}, want {expression.result_dtypes}"
         )
     spread = [v if v.shape == shape else v.broadcast_to(shape) for v in inputs]
-    strides = tuple([v.strides for v in (*outputs, *spread)])
-    form = _form(expression, shape, strides, machine, label or "elementwise")
+    space = collapsed(shape, tuple([v.strides for v in (*outputs, *spread)]))
+    form = _form(expression, space.sizes, space.strides, machine, label or "elementwise")
     return form.call([*inputs, *outputs], list(inputs), list(outputs))
 
 
 @remembered(1024, "roles")  # layers that are alike, and shapes that come again
 def _form(
     expression: Expression,
-    shape: tuple[int, ...],
+    sizes: tuple[int, ...],
     strides: tuple[tuple[int, ...], ...],
     machine: Machine,
     label: str,
 ) -> Form:
-    """All of a call but its memory: that of inputs, then of outputs. strides: those of the outputs first."""
+    """All of a call but its memory: that of inputs, then of outputs. sizes, strides: of the dimensions that
+    are left; strides of the outputs first.
+    """
     lanes = machine.vector_bytes // expression.widest
     weight = expression.weight + len(strides)
-    grid, sizes, steps, tiles = loops(shape, strides, len(expression.result_dtypes), lanes, weight)
-    args: list[int | View | Kernel] = [*sizes]
+    grid, numbers, steps, tiles = loops(Space(sizes, strides), len(expression.result_dtypes), lanes, weight)
+    args: list[int | View | Kernel] = [*numbers]
     places: list[int] = []
     for own in steps:
         places.append(len(args))
         args.append(0)
         args += own
     return Form(
-        _elementwise(
-            operands=grid.slots(),
-            expression=expression,
-            grid=grid,
-            lanes=lanes,
-            unroll=4 if weight < LONG else joined(expression, machine),
-        ),
+        _named(expression, grid, machine),
         args,
         tuple(places),
         tiles,
-        flops=math.prod(shape) * expression.weight,
+        flops=math.prod(sizes) * expression.weight,
         label=label,
         in_place=True,
+    )
+
+
+@functools.lru_cache(1024)
+def _named(expression: Expression, grid: Grid, machine: Machine) -> Kernel:
+    weight = expression.weight + len(grid.classes)
+    return _elementwise(
+        operands=grid.slots(),
+        expression=expression,
+        grid=grid,
+        lanes=machine.vector_bytes // expression.widest,
+        unroll=4 if weight < LONG else joined(expression, machine),
     )
 
 

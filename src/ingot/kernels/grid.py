@@ -66,9 +66,8 @@ def plan(
 
     weight: instructions on a vector, roughly.
     """
-    grid, sizes, steps, tiles = _remembered_loops(
-        tuple(shape), tuple([v.strides for v in (*outputs, *inputs)]), len(outputs), lanes, weight
-    )
+    space = collapsed(tuple(shape), tuple([v.strides for v in (*outputs, *inputs)]))
+    grid, sizes, steps, tiles = _remembered_loops(space, len(outputs), lanes, weight)
     args: list[int | View] = [*sizes]
     for view, own in zip((*inputs, *outputs), steps, strict=True):
         args.append(view)
@@ -76,19 +75,24 @@ def plan(
     return GridPlan(grid, args, tiles)
 
 
+#: Which dimensions are left follows from how sizes and strides are made of those of the model's inputs, so it
+#: is noted where these are.
+collapsed = remembered(1024, "sizes")(collapse)
+
+
 def loops(
-    shape: tuple[int, ...], views: tuple[tuple[int, ...], ...], count: int, lanes: int, weight: int
+    space: Space, count: int, lanes: int, weight: int
 ) -> tuple[Grid, tuple[int, ...], tuple[tuple[int, ...], ...], int]:
     """The grid, the sizes of its loops, each operand's further arguments, and the tiles.
 
-    views: strides, of the `count` outputs first; operands are numbered inputs first.
+    space: strides are of the `count` outputs first; operands are numbered inputs first.
     """
-    space = _arrange(collapse(shape, views), lanes)
+    space = _arrange(space, lanes)
     sizes: tuple[int, ...] = space.sizes or (1,)
     strides: tuple[tuple[int, ...], ...] = (*space.strides[count:], *space.strides[:count])
     if not space.sizes:
-        strides = ((1,),) * len(views)
-    inputs = len(views) - count
+        strides = ((1,),) * len(strides)
+    inputs = len(strides) - count
     classes = tuple(
         [
             "c" if s[-1] == 1 else "s" if s[-1] or i >= inputs else "b" if any(s) else "u"
@@ -124,7 +128,7 @@ _remembered_loops = remembered(1024)(loops)  # layers that are alike, and shapes
 def _arrange(space: Space, lanes: int) -> Space:
     """Choose the dimension for the vectors, and next to it a long one: the loop over rows in a tile."""
     rank = len(space.sizes)
-    if rank < 2:
+    if rank < 2 or (rank == 2 and 2 * space.sizes[1] >= lanes):
         return space
     order = list(range(rank))
     if 2 * space.sizes[-1] < lanes:
