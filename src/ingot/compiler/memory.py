@@ -4,7 +4,8 @@ reads and writes element by element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from ingot.kernels.call import Buffer, Call, View
@@ -15,10 +16,6 @@ Life: TypeAlias = tuple[Buffer, int, int]
 Lives: TypeAlias = dict[Buffer, tuple[int, int]]
 
 ALIGNMENT = 64
-
-#: Buffers that live for fewer steps are looked for by step: most do, and few of them are alive together.
-_SHORT = 8
-
 
 #: In which order buffers get their places. No order is the best for every graph, but the first one mostly is
 #: (for 9 of 11 models of the zoo no arena can be smaller): what is large for long is in everybody's way, so
@@ -38,66 +35,66 @@ def place(lives: Iterable[Life]) -> tuple[dict[Buffer, int], int]:
     Each buffer goes to the lowest offset that is free during its whole life; the best of several orders.
     """
     lives = list(lives)
-    least = peak(lives)
-    rooms = {buffer: _room(buffer) for buffer, _, _ in lives}
-    found: tuple[dict[Buffer, int], int] | None = None
+    least, rooms, others = peak(lives), [_room(buffer) for buffer, _, _ in lives], _together(lives)
+    found: tuple[list[int], int] | None = None
     for order in _ORDERS:
-        offsets, size = _place(sorted(lives, key=order), rooms)
+        keys = list(map(order, lives))
+        offsets, size = _place(sorted(range(len(lives)), key=keys.__getitem__), rooms, others)
         if found is None or size < found[1]:
             found = offsets, size
         if size <= least:
             break
     assert found is not None
-    return found
+    return {buffer: offset for (buffer, _, _), offset in zip(lives, found[0], strict=True)}, found[1]
 
 
-def peak(lives: Iterable[Life]) -> int:
+def peak(lives: Sequence[Life]) -> int:
     """The most bytes that are alive together: no arena can be smaller."""
-    changes: dict[int, int] = {}
+    changes = [0] * (2 + max([last for _, _, last in lives], default=0))
     for buffer, first, last in lives:
-        changes[first] = changes.get(first, 0) + _room(buffer)
-        changes[last + 1] = changes.get(last + 1, 0) - _room(buffer)
-    alive = most = 0
-    for step in sorted(changes):
-        alive += changes[step]
-        most = max(most, alive)
-    return most
+        room = _room(buffer)
+        changes[first] += room
+        changes[last + 1] -= room
+    return max(itertools.accumulate(changes))
 
 
 def _room(buffer: Buffer) -> int:
     return -(-max(buffer.nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
-def _place(lives: Iterable[Life], rooms: Mapping[Buffer, int]) -> tuple[dict[Buffer, int], int]:
-    #: Offset and end of what lies there already: all with their lives, and the short-lived by step.
-    placed: list[tuple[int, int, int, int]] = []
-    long_lived: list[tuple[int, int, int, int]] = []
-    at_step: dict[int, list[tuple[int, int]]] = {}
-    offsets: dict[Buffer, int] = {}
+def _together(lives: Sequence[Life]) -> list[list[int]]:
+    """For each buffer those that live at the same time, by number."""
+    others: list[list[int]] = [[] for _ in lives]
+    alive: list[int] = []
+    lasts = [last for _, _, last in lives]
+    for number in sorted(range(len(lives)), key=[first for _, first, _ in lives].__getitem__):
+        first = lives[number][1]
+        alive = [other for other in alive if lasts[other] >= first]
+        others[number] += alive
+        for other in alive:
+            others[other].append(number)
+        alive.append(number)
+    return others
+
+
+def _place(
+    order: Sequence[int], rooms: Sequence[int], others: Sequence[Sequence[int]]
+) -> tuple[list[int], int]:
+    places: list[tuple[int, int] | None] = [None] * len(rooms)  # offset and end
     size = 0
-    for buffer, first, last in lives:
-        need, is_short = rooms[buffer], last - first < _SHORT
-        others = long_lived if is_short else placed
-        near = {(begin, end) for begin, end, born, died in others if born <= last and died >= first}
-        if is_short:
-            for step in range(first, last + 1):
-                near.update(at_step.get(step, ()))
-        offset = 0
-        for begin, end in sorted(near):
-            if end <= offset:
-                continue
-            if begin >= offset + need:
+    for number in order:
+        near = [place for place in [places[other] for other in others[number]] if place is not None]
+        near.sort()
+        offset, end = 0, rooms[number]
+        for begin, stop in near:
+            if begin >= end:
                 break
-            offset = end
-        offsets[buffer] = offset
-        placed.append((offset, offset + need, first, last))
-        if is_short:
-            for step in range(first, last + 1):
-                at_step.setdefault(step, []).append((offset, offset + need))
-        else:
-            long_lived.append(placed[-1])
-        size = max(size, offset + need)
-    return offsets, size
+            if stop > offset:
+                offset, end = stop, stop + rooms[number]
+        places[number] = offset, end
+        if end > size:
+            size = end
+    return [place[0] for place in places if place is not None], size
 
 
 def merge(steps: Sequence[object], lives: Lives) -> dict[Buffer, Buffer]:
