@@ -273,6 +273,8 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
     "dense": (DENSE, DENSE_WEIGHTS, image(24, 2, 16), 8),
     "joined": (DENSE, DENSE_WEIGHTS, image(24, 30, 140), 10),
+    "tiny": (DENSE, DENSE_WEIGHTS, image(24, 2, 6), 2),
+    "dense batches": (DENSE, DENSE_WEIGHTS, batch(24, 2, 12), 1),
     "volumes": (VOLUMES, VOLUME_WEIGHTS, volume, 0),
 }
 

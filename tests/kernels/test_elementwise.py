@@ -316,6 +316,13 @@ def test_large_tensors_are_cut_into_tiles() -> None:
     np.testing.assert_array_equal(got, x)
 
 
+def test_a_form_is_that_of_all_with_the_same_dimensions_left() -> None:
+    shapes = [(1, 6, 10, 8), (10, 6, 8), (3, 20, 8)]
+    calls = [elementwise(identity("float32"), [new((8,))], [new(shape)], host()) for shape in shapes]
+    assert len({id(call.form) for call in calls}) == 1, "a form depends on dimensions that are none of a loop"
+    assert elementwise(identity("float32"), [new((8,))], [new((6, 9, 8))], host()).form is not calls[0].form
+
+
 def test_wrong_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
         elementwise(identity("float32"), [put(np.zeros(3))], [new((3,))], host())

@@ -111,6 +111,17 @@ def test_code_does_not_depend_on_how_far_apart_steps_lie(machine: Machine, steps
     _check(y, reference, 8)
 
 
+@each_machine
+def test_a_form_is_that_of_all_with_as_many_rows(machine: Machine) -> None:
+    """Whatever dimensions the rows are made of; so images share it with those that are turned."""
+    weights = pack_weights(np.zeros((8, 19), np.float32), machine)
+    shapes = [(1, 6, 10), (1, 10, 6), (60,), (3, 1, 20)]
+    calls = [matmul(new((*s, 8)), weights, new((*s, 19)), None, machine) for s in shapes]
+    assert len({id(call.form) for (call,) in calls}) == 1, "a form depends on more than the number of rows"
+    (apart,) = matmul(new((6, 10, 8), strides=(96, 8, 1)), weights, new((6, 10, 19)), None, machine)
+    assert apart.form is not calls[0][0].form
+
+
 EPILOGUES: list[tuple[Expression, list[tuple[int, ...]]]] = [
     (
         Expression(
