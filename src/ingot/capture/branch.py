@@ -15,7 +15,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks
+from ingot.capture import checks, recursion
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, kept, merged
@@ -49,12 +49,14 @@ def branch(
     names: Sequence[str] = (),
     live: Sequence[str] = (),
     cells: Cells | None = None,
+    strict: bool = False,
 ) -> Any:
     """An If over `test`, a BOOL of shape []: `then` where it holds, `other` where not.
 
     condition: the Python value that was tested; where it is about sizes alone it is known inside the sides
     names, live: variables that the sides write; those whose value matters afterwards
     cells: the variables of the sides, where these are not the blocks themselves
+    strict: refuse a variable without a common form, or that may be None, also where nobody may read it
     Returns what the functions return, merged.
 
     Raises:
@@ -66,14 +68,18 @@ def branch(
     held = Containers.of(cells, names)
     about_sizes = condition.node.expr if isinstance(condition, torch.SymBool) else None
     sides: list[Side] = []
-    for block, holds in ((then, True), (other, False)):
-        known = about_sizes if holds or about_sizes is None else sympy.Not(about_sizes)
-        _narrow(g, cells, condition, holds)
-        try:
-            sides.append(_recorded(g, block, known, cells, live, held))
-        finally:
-            cells.put(start)
-            held.restore()
+    recursion.enter(g, about_sizes)
+    try:
+        for block, holds in ((then, True), (other, False)):
+            known = about_sizes if holds or about_sizes is None else sympy.Not(about_sizes)
+            _narrow(g, cells, condition, holds)
+            try:
+                sides.append(_recorded(g, block, known, cells, live, held))
+            finally:
+                cells.put(start)
+                held.restore()
+    finally:
+        g.branches.pop()
     first, second = sides
     if first.error is not None and second.error is not None:
         raise first.error if _taken(g, condition) else second.error
@@ -81,7 +87,7 @@ def branch(
         if about_sizes is not None and not depends_on_data(g, about_sizes):
             raise Unmergeable("an error on one side")
         return _one_way(g, test, first, second, then if second.error is not None else other, cells, condition)
-    return _merged(g, condition, test, first, second, cells, live, held, start)
+    return _merged(g, condition, test, first, second, cells, live, held, start, strict)
 
 
 def _taken(g: Recorder, condition: Any) -> bool:
@@ -188,6 +194,7 @@ def _merged(
     live: Sequence[str],
     held: Containers,
     start: Mapping[str, Any],
+    strict: bool,
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
     by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
@@ -201,9 +208,13 @@ def _merged(
             variables[name] = UNBOUND  # it has a value there, which has no form
             continue
         try:
+            if strict and (first.variables[name] is None) != (second.variables[name] is None):
+                raise Unmergeable("None on one side")
             before = start.get(name, UNBOUND)
             variables[name] = merger.merge(first.variables[name], second.variables[name], before)
         except Unmergeable as why:
+            if strict:
+                raise refused(f"the variable {name!r}", why, by_data) from why
             variables[name] = UNBOUND
             poisoned[name] = str(why)
             if not by_data:

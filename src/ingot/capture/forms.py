@@ -34,6 +34,10 @@ class Peel(Exception):
     """The first round gives a variable another kind of value: it has to be recorded by itself."""
 
 
+class Differ(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
+    """Rounds of which Python knows each take different things of Python's, by their number."""
+
+
 @dataclass
 class Form:
     """What is carried for one leaf: a number of a kind, or a tensor; a dim of None may change."""

@@ -100,6 +100,7 @@ class Round:
         default_factory=list[Any]
     )  # list, elements, values
     check: ir.Value | None = None
+    going: Any = True  # whether there is another round, as the model's code says it
 
 
 class Loop:
@@ -116,6 +117,7 @@ class Loop:
         head: Sequence[str],
         live: Sequence[str],
         peeled: bool = False,  # whether the first round was recorded by itself
+        fixed: bool = False,  # whether Python knows the rounds, and would see what differs in them
     ) -> None:
         self.g = g
         self.body = body
@@ -131,7 +133,7 @@ class Loop:
         self.places = [self._variable(n, n in live) for n in names if n in head]
         self.slots: dict[tuple[int, Any], Place] = {}
         self.memory = Carried(g)
-        self.peeled = peeled
+        self.peeled, self.fixed = peeled, fixed
         self.forms = Forms(g, self.held.has, self.lost, peeled)
         self.turn: Any = None  # the number of the round that is recorded
 
@@ -160,12 +162,15 @@ class Loop:
             Peel: the first round must be recorded by itself.
             DataDependentError: names the variable that changes its kind from round to round.
         """
+        self.write(self.settled(), trips, first)
+
+    def settled(self) -> Round:
+        """The recording of a round that leaves what it finds, in form."""
         for _ in range(ROUNDS):
             demanded = dict(self.g.env.held)
             done, settled = self._round()
             if settled:
-                self._emit(done, trips, first)
-                return
+                return done
             done.scope.body.discard()
             self.g.env.held = demanded  # without what was asked of sizes that no other recording has
         raise DataDependentError(
@@ -208,6 +213,8 @@ class Loop:
                 )
                 i = number(g, done.iteration, int, 3)
                 self.turn = g.env.expr(i)
+                if self.fixed:
+                    g.turns.add(self.turn)
                 g.env.declare_range(i, 0, None)
                 with assuming(g.env, self._goes_on()):
                     self.body(i)
@@ -240,6 +247,11 @@ class Loop:
         self.held.put(contents)
         known = isinstance(going, torch.SymBool) and not trial.body.nodes and not trial.written
         return self.g.env.expr(going) if known else None
+
+    def changes_sizes(self) -> bool:
+        """Whether rounds leave tensors of other sizes than they find."""
+        forms = (f for place in self._all() for f in inside_of(place.form))
+        return any(isinstance(f, Form) and None in f.dims for f in forms)
 
     def _all(self) -> list[Place]:
         return [*self.places, *self.slots.values()]
@@ -505,7 +517,7 @@ class Loop:
             if place.form is not None:
                 self._lower(place.form, place.get(), done.carried)
         done.check = g.check
-        done.condition = self.condition(going)
+        done.going, done.condition = going, self.condition(going)
         contents = self.held.contents()
         carried: list[ir.Value] = []
         for index, growth in self.grown.items():
@@ -597,7 +609,8 @@ class Loop:
         else:
             out.append(g.const(form.kind(0), form.dtype))
 
-    def _emit(self, done: Round, trips: Any, first: ir.Value | None) -> None:
+    def write(self, done: Round, trips: Any, first: ir.Value | None) -> None:
+        """Write the node for a recording that has settled; see `record`."""
         g = self.g
         starts: list[ir.Value] = []
         for place in self._all():

@@ -92,6 +92,8 @@ class Recorder:
         self.functions: dict[Any, ir.Function] = {}  # of the model, by domain, name and overload
         self.modules: list[str] = []
         self.trials: list[Trial] = []  # calls that run to find out what they ask
+        self.branches: list[tuple[Any, int]] = []  # that are being recorded: see `recursion`
+        self.turns: set[Any] = set()  # numbers of rounds that Python would know
         self.answers = 0  # that calls which were taken apart are being recorded for
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}

@@ -62,6 +62,12 @@ class Marks:
     kept_whole: set[tuple[Key, Place]] = field(
         default_factory=set[tuple[Key, Place]]
     )  # those of them where a side was found that fails
+    recursive: set[Place] = field(
+        default_factory=set[Place]
+    )  # branches that decide whether a function calls itself again, without an end
+    unrolled: set[Place] = field(
+        default_factory=set[Place]
+    )  # loops of which Python knows the rounds, and which are no Loop
     unjoined: list[tuple[Place, list[Key]]] = field(
         default_factory=list[tuple[Place, list[Key]]]
     )  # branches on sizes that left a variable without a value, with the functions around them

@@ -37,6 +37,7 @@ from ingot.capture import (
     kinds,
     mathematics,
     named,
+    rounds,
     sorting,
     split,
     standins,
@@ -47,10 +48,7 @@ from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe
 from ingot.capture.containers import Containers
-from ingot.capture.forms import Peel
 from ingot.capture.lists import Given, Rows, TracedList, Yields
-from ingot.capture.loop import Loop
-from ingot.capture.merge import UNBOUND
 from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
@@ -73,7 +71,6 @@ from ingot.errors import DataDependentError
 
 iterators.register()
 mathematics.register()
-UNROLLED = 10_000
 #: `+=` and its like, by the names that `ast` has for them.
 _UPDATES: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.iadd, "Sub": operator.isub, "Mult": operator.imul, "Div": operator.itruediv,
@@ -281,6 +278,8 @@ class Runtime:
     ) -> Any:
         """A branch on sizes: an If where both sides can be recorded, else the example's, written down."""
         split.ask(g, g.env.expr(condition))
+        if place() in ACTIVE.marks.recursive:
+            return then() if g.env.take(g.env.expr(condition)) else other()
         try:
             with g.attempt():
                 return branch(g, condition, test, then, other, names, live, cells)
@@ -295,149 +294,19 @@ class Runtime:
         """A function that is taken apart for what it asks about sizes."""
         return split.whole(recorder(), Key.of(sys._getframe(1).f_code), body, names)
 
-    def repeat(
-        self,
-        test: Callable[[], Any],
-        body: Callable[[], Any],
-        names: Sequence[str],
-        head: Sequence[str],
-        live: Sequence[str],
-    ) -> None:
-        """`while test(): body()`."""
-        g, peeled = recorder(), False
-        for _ in range(UNROLLED):
-            condition = standins.weighed(test())
-            if self.waits(condition):
-                first = self.truth(condition)
-                cells = Cells(body, test)
-                loop = Loop(g, lambda _: body(), test, self.test, cells, names, head, live, peeled)
-                if self._loops(loop, None, self.test(first), first):
-                    return
-                peeled = True
-            elif not self._now(condition):
-                return
-            body()
-        raise DataDependentError(
-            f"{quoted_line()}\nThis loop ran {UNROLLED} times while being recorded. Loop over a "
-            "tensor or a size."
-        )
+    def repeat(self, test: Callable[[], Any], body: Callable[[], Any], *variables: Sequence[str]) -> None:
+        """`while test(): body()`; variables: those that it writes, as `rounds.Work` has them."""
+        rounds.repeat(self, test, body, *variables)
 
     def each(
         self,
         items: Any,
         body: Callable[[Any], Any],
         go: Callable[[], Any] | None,
-        names: Sequence[str],
-        head: Sequence[str],
-        live: Sequence[str],
+        *variables: Sequence[str],
     ) -> None:
         """`for item in items: body(item)`, while `go()`."""
-        if isinstance(items, Yields):
-            self._each_yielded(items, body, go, names, {*head, *live})
-            return
-        if isinstance(items, Word):
-            sides = [partial(self.each, v, body, go, names, head, live) for v in items.ingot_sides]
-            kept = list(dict.fromkeys([*head, *live]))
-            self.branch(items.ingot_condition, sides[0], sides[1], names, kept, Cells(body, go))
-            return
-        try:
-            rows = standins.rows_of(items)
-        except DataDependentError:
-            if not (isinstance(items, TracedList) and items.is_counted):
-                raise
-            rows, items = None, items.parts()  # no tensor holds them all
-        if rows is None:
-            self._each_known(items, body, go, names, head, live)
-            return
-        g = recorder()
-        start: Any = 0
-        for _ in range(2):
-            cells = Cells(body, go, around=[rows])
-            going = go() if go is not None else True
-            if not self.waits(going) and not self._now(going):
-                return
-            first = self.test(going) if go is not None else None
-            loop = Loop(
-                g,
-                lambda i, s=start: body(rows.at(i + s)),
-                go,
-                self.test,
-                cells,
-                names,
-                head,
-                live,
-                start == 1,
-            )
-            if self._loops(loop, rows.length - start, first, rows.length > start):
-                return
-            body(rows.at(0))
-            start = 1
-
-    def _loops(self, loop: Loop, trips: Any, first: ir.Value | None, some: Any) -> bool:
-        """Record a loop. False where its first round must be recorded by itself; the model checks that there
-        is one, as `some` says.
-        """
-        try:
-            loop.record(trips, first)
-        except Peel:
-            if self.waits(some):
-                checks.require(recorder(), self.test(some), f"`{checks.line()}` runs at least once")
-            return False
-        return True
-
-    def _each_known(
-        self,
-        items: Any,
-        body: Callable[[Any], Any],
-        go: Callable[[], Any] | None,
-        names: Sequence[str],
-        head: Sequence[str],
-        live: Sequence[str],
-    ) -> None:
-        """A loop whose rounds Python knows, of which data may skip the last ones, or some."""
-        for there, make in early.rounds(items):
-            going = go() if go is not None else True
-            if self.waits(going):
-                early.require_known(items)
-            elif not self._now(going):
-                return
-            going = self.both(going, lambda there=there: there)
-            if not self.waits(going):
-                if self._now(going):
-                    body(make())
-                continue
-            g = recorder()
-            kept = list(dict.fromkeys([*head, *live]))
-            condition = self.truth(going)
-            branch(
-                g,
-                condition,
-                g.scalar(condition),
-                lambda make=make: body(make()),
-                _nothing,
-                names,
-                kept,
-                Cells(body, go, around=[make]),
-            )
-
-    def _each_yielded(
-        self,
-        items: Yields,
-        body: Callable[[Any], Any],
-        go: Callable[[], Any] | None,
-        names: Sequence[str],
-        kept: set[str],
-    ) -> None:
-        """A loop over a generator: the loop's body runs where the generator yields."""
-        cells = Cells(body, go)
-        passing = [n for n in names if n not in kept]  # no round finds them as the one before left them
-
-        def emit(value: Any) -> Any:
-            body(value)
-            cells.put(dict.fromkeys(passing, UNBOUND))
-            return False if go is None else self.opposite(go())
-
-        items.give(emit)
+        rounds.each(self, items, body, go, *variables)
 
     def list_of(
         self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]

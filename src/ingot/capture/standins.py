@@ -25,6 +25,7 @@ import torch
 
 from ingot.capture import checks, memos, scalars
 from ingot.capture.choice import Maybe
+from ingot.capture.forms import Differ
 from ingot.capture.lists import Rows, TracedList, sliced
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
@@ -649,6 +650,7 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         if isinstance(container, torch.nn.Sequential):
             cannot_wait("takes a slice of an nn.Sequential at a place that data or a size decides")
+        require_alike(index.start, index.stop, index.step)
         return sliced(container, index)
     keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
@@ -683,6 +685,19 @@ def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
         container[k] = rt.choose(rt.equal(key, k), lambda: value, lambda before=before: before)
 
 
+def require_alike(*numbers: Any) -> None:
+    """One of Python's own values is about to be chosen by a number: by that of a round, which Python would
+    know, it is another one each time.
+
+    Raises:
+        Differ: it is that of a round.
+    """
+    g = recorder()
+    symbols = [g.env.expr(v).free_symbols for v in numbers if g.turns and isinstance(v, Symbolic)]
+    if not g.turns.isdisjoint(set[Any]().union(*symbols)):
+        raise Differ
+
+
 def _is_composed(key: Any) -> bool:
     """Whether a key of a dict is made of several values, of which the run knows one."""
     parts = parts_of(key)
@@ -698,6 +713,7 @@ def _as_index(index: Any) -> Any:
 
 def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     """One of a few values by a number that the run knows."""
+    require_alike(index)
     if isinstance(container, dict):
         pairs = list(container.items())
     else:

@@ -1,0 +1,59 @@
+"""Functions that call themselves as often as data or a size says: each call is a branch inside the last one,
+and the export would never end. It is noticed some calls deep.
+"""
+
+# Frames are what this file is about.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ingot.capture.request import ACTIVE, Restart, functions, place, refuse
+from ingot.capture.rewrite import Key
+from ingot.capture.scalars import depends_on_data
+from ingot.capture.where import is_user_code, quoted_line
+from ingot.errors import DataDependentError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+DEEP = 16  # calls of a function inside each other, each of them in a branch at one line
+
+
+def enter(g: Recorder, condition: Any) -> None:
+    """The sides of a branch are about to be recorded: it is the last of `g.branches` meanwhile.
+
+    Raises:
+        Restart: sizes decide how often its function calls itself: it is to follow the example.
+        DataDependentError: data does.
+    """
+    here, running = place(), functions()
+    around, depth = g.branches, running.count(running[0]) if running else 0
+    if depth > DEEP and len({n for where, n in around if where == here}) >= DEEP:
+        ACTIVE.marks.recursive.add(here)
+        if not depends_on_data(g, condition):
+            ACTIVE.pending = Restart()
+            raise ACTIVE.pending
+    if here in ACTIVE.marks.recursive and depends_on_data(g, condition):
+        refuse(
+            DataDependentError(
+                f"{quoted_line(_caller(running[0]))}\n"
+                f"{running[0].name} calls itself here as often as data says, and the export would never end. "
+                "Write it as a loop: `while` there is another call, with what that is given in variables."
+            )
+        )
+    around.append((here, depth))
+
+
+def _caller(key: Key) -> FrameType | None:
+    """The frame that the innermost call of a function comes from."""
+    at: FrameType | None = sys._getframe(1)
+    while at is not None and Key.of(at.f_code) != key:
+        at = at.f_back
+    at = at and at.f_back
+    while at is not None and not is_user_code(at.f_code):
+        at = at.f_back
+    return at
