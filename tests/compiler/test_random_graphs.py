@@ -284,7 +284,8 @@ class Maker:
         """What was made, and what to feed it."""
         read = {name for node in self.nodes for name in node.input}
         names = [name for name in self.shapes if name not in read]  # whatever nobody reads, and a few more
-        names += [self.value() for _ in range(self.integer(0, 3))]
+        drawn = [self.value() for _ in range(self.integer(0, 3))]
+        names += [name for name in drawn if name is not None]
         outputs = [
             helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * len(self.shapes[n]))
             for n in dict.fromkeys(names)
