@@ -4,6 +4,8 @@ one.
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,13 +45,19 @@ class Case:
         """Return those of the runners that have what they need."""
         return [name for name in names if self.module is not None or name not in TORCH_RUNNERS]
 
+    @functools.cached_property
     def reference(self) -> Arrays | None:
-        """Return the module's own outputs; None without one."""
+        """The module's own outputs, computed in float64 and rounded once: runners of float32 differ from each
+        other by both of their errors. None without a module.
+        """
         if self.module is None or self.tensors is None:
             return None
+        module = copy.deepcopy(self.module).double()
+        tensors = {name: t.double() if t.is_floating_point() else t for name, t in self.tensors.items()}
         with torch.no_grad():
-            leaves = torch.utils._pytree.tree_leaves(self.module(**self.tensors))
-        return [leaf.numpy() for leaf in leaves if isinstance(leaf, Tensor)]
+            leaves = torch.utils._pytree.tree_leaves(module(**tensors))
+        found = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return [(leaf.float() if leaf.is_floating_point() else leaf).numpy() for leaf in found]
 
     def gflop(self) -> float | None:
         """Return 10⁹ operations of one call, a multiply-add as two; None where sizes depend on data."""

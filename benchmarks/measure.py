@@ -44,7 +44,7 @@ def measure(case: Case, threads: int, runners: Sequence[str], effort: Effort, co
         row.cells, row.foreign_cores = side_by_side(
             Job(case.path, case.inputs, threads, case.module),
             taking_part,
-            reference=case.reference(),
+            reference=case.reference,
             rounds=effort.rounds,
             seconds=effort.seconds,
             steady=effort.steady,

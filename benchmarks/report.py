@@ -95,7 +95,7 @@ def _agreement(rows: Sequence[Row]) -> str:
     ours = [
         cell.to_onnxruntime for cell in cells if cell.runner == "ingot" and cell.to_onnxruntime is not None
     ]
-    text = f"Every output agrees with the reference's within {worst:.1e} of its largest value"
+    text = f"Every output agrees with PyTorch's in float64 within {worst:.1e} of its largest value"
     return text + (f", Ingot's with ONNX Runtime's within {max(ours):.1e}." if ours else ".")
 
 
