@@ -1,7 +1,7 @@
 """`make bench`: models, runners, batch sizes and numbers of threads, side by side.
 
-For each model the runners' outputs are compared with PyTorch's (for a trained file with ONNX Runtime's)
-before anything is timed; a runner whose outputs differ by more than 1e-4 of the largest value is not timed
+For each model the runners' outputs are compared with PyTorch's in float64 (for a trained file with ONNX
+Runtime's) before anything is timed; a runner whose outputs differ by more than 1e-4 of the largest value is not timed
 and the table says so. Then all runners take turns in this one process. What is quoted is the ratio to
 Ingot's median in the same rounds.
 

@@ -33,13 +33,16 @@ class OneImage:
     number: int
     facts: dict[ir.Value, Facts]
     kept: dict[ir.Value, View | None]
+    #: whether the facts of all images are in force, while it is chosen where they lie
+    is_whole: bool = True
     #: the concats whose memory existed before
     joined: dict[ir.Value, View] = field(default_factory=dict[ir.Value, View])
 
     def swap(self, facts: dict[ir.Value, Facts]) -> None:
-        """Put these facts in force, and keep those that were."""
+        """Put the other facts in force."""
         for value, own in self.facts.items():
             facts[value], self.facts[value] = own, facts[value]
+        self.is_whole = not self.is_whole
 
 
 class Places:
@@ -93,13 +96,17 @@ class Places:
         image = self.image
         if image is None or value not in image.kept:
             return self._choose(position, value, order, free_order)
-        if image.kept[value] is None:
+        if image.kept[value] is None and not image.is_whole:
             image.swap(self._facts)
             image.kept[value] = self._choose(position, value, order, free_order)
             image.swap(self._facts)
-        whole = image.kept[value]
-        assert whole is not None
-        place = self.views[value] = slice_of(whole, 0, image.number, 1)
+        elif image.kept[value] is None:  # the concat of what is placed now
+            image.kept[value] = self._choose(position, value, order, free_order)
+        place = image.kept[value]
+        assert place is not None
+        if not image.is_whole:
+            place = slice_of(place, 0, image.number, 1)
+        self.views[value] = place
         return place
 
     def _choose(self, position: int, value: ir.Value, order: Sequence[int] | None, free_order: bool) -> View:

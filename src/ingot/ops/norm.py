@@ -455,6 +455,11 @@ class GroupNormalization(SameShape):
         """One kernel, in the input's own memory order."""
         return _lower_groups(node, plan, self.groups(node, plan.facts(first_input(node)).shape))
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """With constant parameters."""
+        del node
+        return all(facts is None or facts.is_known for facts in inputs[1:])
+
 
 @register("InstanceNormalization", since=22)
 class InstanceNormalization(SameShape):
@@ -486,6 +491,11 @@ class InstanceNormalization(SameShape):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A group for each channel."""
         return _lower_groups(node, plan, plan.facts(first_input(node)).shape[1])
+
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """With constant parameters."""
+        del node
+        return all(facts is None or facts.is_known for facts in inputs[1:])
 
 
 def _lower_groups(node: ir.Node, plan: Lowering, groups: int) -> bool:

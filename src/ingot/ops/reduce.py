@@ -96,6 +96,14 @@ class Reduction(Op):
         )
         return reduction(plan, self.name, x, axes or (), node.outputs[0])
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """Over other axes, which are known."""
+        argument = given(inputs, 1)
+        if argument is not None and argument.value is None:
+            return False
+        known = None if argument is None else tuple(argument.value.ravel().tolist())
+        return 0 not in (self.axes(node, len(need(node, inputs, 0).shape), known) or ())
+
 
 def reduction(plan: Lowering, op: str, x: ir.Value, axes: Axes, value: ir.Value) -> bool:
     """`value` = op(x over axes), with 1 or nothing in the axes' place. False where no kernel knows the

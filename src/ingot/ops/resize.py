@@ -284,6 +284,17 @@ class Resize(Op):
         steps.cast(steps("Clip", whole, float(limits.min), float(limits.max)), facts.dtype.name, into=value)
         return True
 
+    def is_by_image(self, node: ir.Node, inputs: Sequence[Facts | None]) -> bool:
+        """By known scales: sizes are those of all images."""
+        scales, sizes = given(inputs, 2), given(inputs, 3)
+        if scales is None or scales.value is None or not scales.value.size or sizes is not None:
+            return False
+        rank = len(need(node, inputs, 0).shape)
+        axes = normal_axes(node, attr_ints(node, "axes") or range(rank), rank)
+        moved = dict(zip(axes, scales.value.ravel().tolist(), strict=True))
+        cropped = attr_str(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+        return moved.get(0, 1.0) == 1.0 and not cropped
+
 
 #: In which dtype the kernels interpolate. float64 does not hold every integer of 64 bits: the host has them.
 _WIDE = {
