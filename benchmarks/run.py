@@ -1,9 +1,9 @@
 """`make bench`: models, runners, batch sizes and numbers of threads, side by side.
 
 For each model the runners' outputs are compared with PyTorch's in float64 (for a trained file with ONNX
-Runtime's) before anything is timed; a runner whose outputs differ by more than 1e-4 of the largest value is not timed
-and the table says so. Then all runners take turns in this one process. What is quoted is the ratio to
-Ingot's median in the same rounds.
+Runtime's) before anything is timed; a runner whose outputs differ by more than 1e-4 of the largest value is
+not timed and the table says so. Then all runners take turns in this one process. What is quoted is the ratio
+to Ingot's median in the same rounds.
 
     make bench                                          the core models, 1 and 2 threads, all runners
     make bench ARGS="--models all --batch 1,8"          everything
