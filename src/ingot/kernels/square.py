@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, Series, View, Weights
+from ingot.kernels.call import Call, Layout, Series, View, Weights, layout_of
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import PackedConvWeights, call_of_square, pack_conv_weights
-from ingot.kernels.sizes import made_again
-from ingot.kernels.winograd import pays, winograd_calls
+from ingot.kernels.expression import Expression
+from ingot.kernels.sizes import made_again, remembered
+from ingot.kernels.winograd import WinogradForms, calls_of_forms, pays, winograd_forms
 from ingot.kernels.winograd_pack import WinogradWeights, pack_winograd
 
 
@@ -39,13 +42,45 @@ class SquareWeights:
         return self._points
 
 
-@made_again
 def square_conv2d(
     x: View, w: SquareWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None, machine: Machine
 ) -> list[Call | Series]:
     """Calls that compute out[N, O, Ho, Wo] = epilogue(convolution of x[N, C, H, W] with w), as `conv2d`."""
     if out.size == 0:
         return []
-    if pays(x.shape[1], out.shape, machine):
-        return [*winograd_calls(x, w.points, out, pads, epilogue, machine)]
-    return [call_of_square(x, w.direct, out, pads, epilogue, machine)]
+    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
+    expression = None if epilogue is None else epilogue.expression
+    layouts = tuple([(v.dtype, v.strides) for v in operands])
+    forms = _forms(layout_of(x), layout_of(out), layouts, expression, (pads[0], pads[1]), machine)
+    return _calls(forms, x, w, out, tuple(pads), epilogue, operands, machine)
+
+
+@remembered(1024, "answer")
+def _forms(
+    x: Layout,
+    out: Layout,
+    operands: tuple[tuple[np.dtype, tuple[int, ...]], ...],
+    epilogue: Expression | None,
+    pads: tuple[int, int],
+    machine: Machine,
+) -> WinogradForms | None:
+    """Those of Winograd's algorithm; None where the direct one is faster."""
+    if not pays(x[1][1], out[1], machine):
+        return None
+    return winograd_forms(x, out, operands, epilogue, pads, machine)
+
+
+@made_again
+def _calls(
+    forms: WinogradForms | None,
+    x: View,
+    w: SquareWeights,
+    out: View,
+    pads: tuple[int, ...],
+    epilogue: Epilogue | None,
+    operands: Sequence[View],
+    machine: Machine,
+) -> list[Call | Series]:
+    if forms is None:
+        return [call_of_square(x, w.direct, out, pads, epilogue, machine)]
+    return [*calls_of_forms(forms, x, w.points, out, operands)]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -187,11 +188,18 @@ def winograd_calls(
 ) -> list[Call]:
     """The same for shapes that fit, and an output that has elements."""
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
-    transform, main, nbytes = _forms(
+    forms = _remembered_forms(
         layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands]),
-        None if epilogue is None else epilogue.expression,
-        w.inputs, w.outputs, w.rows, w.panel, (pads[0], pads[1]), machine,
+        None if epilogue is None else epilogue.expression, (pads[0], pads[1]), machine,
     )  # fmt: skip
+    return calls_of_forms(forms, x, w, out, operands)
+
+
+def calls_of_forms(
+    forms: WinogradForms, x: View, w: WinogradWeights, out: View, operands: Sequence[View]
+) -> list[Call]:
+    """The calls. operands: of the epilogue, of the output's shape, or as small as they are."""
+    transform, main, nbytes = forms
     further = [*main.constants, *operands]
     if transform is None:
         return [main.call([x, out, w.view, *further], [x, w.view, *further], [out])]
@@ -202,24 +210,22 @@ def winograd_calls(
     ]
 
 
-@remembered(1024)  # layers that are alike, and shapes that come again
-def _forms(
+#: All of the calls but their memory, and the bytes of v; the first, if there is one, fills v for all strips.
+WinogradForms: TypeAlias = tuple[Form | None, Form, int]
+
+
+def winograd_forms(
     x: Layout,
     out: Layout,
     operands: tuple[tuple[np.dtype, tuple[int, ...]], ...],
     epilogue: Expression | None,
-    inputs: int,
-    outputs: int,
-    rows: int,
-    panel: int,
     pads: tuple[int, int],
     machine: Machine,
-) -> tuple[Form | None, Form, int]:
-    """All of the calls but their memory, and the bytes of v; the first, if there is one, fills v for all
-    strips. operands: dtypes and strides of the epilogue's. rows, panel: of the packed weights.
-    """
+) -> WinogradForms:
+    """operands: dtypes and strides of the epilogue's, of the output's shape. pads: top and left."""
     (x_dtype, (_, _, x_height, x_width), x_strides), (out_dtype, shape, out_strides) = x, out
-    lanes, (images, _, height, width) = machine.lanes, shape
+    lanes, inputs, (images, outputs, height, width) = machine.lanes, x[1][1], shape
+    rows, panel = -(-inputs // UNROLL) * UNROLL, PANEL_VECTORS * lanes
     across, down, panels = -(-width // OUTPUTS), -(-height // OUTPUTS), -(-outputs // panel)
     tiles = images * across * down
     columns, strip, groups = _blocking(tiles, rows, panel, panels, machine)
@@ -271,6 +277,9 @@ def _forms(
     slots: list[int | View | Kernel] = [0 if place is None else args[place] for place in _SHARED_SLOTS]
     transform = Form(read_input, slots, _SHARED_PLACES, tiles, scratch=local, label="winograd")
     return transform, main, strips * v_strip
+
+
+_remembered_forms = remembered(1024)(winograd_forms)  # layers that are alike, and shapes that come again
 
 
 @functools.cache
@@ -356,6 +365,7 @@ def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue
         )
 
 
+@functools.lru_cache(1024)  # whether it pays is asked first
 def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) -> tuple[int, int, int]:
     """Pixels of the register tile, tiles of a strip, and groups of panels.
 
