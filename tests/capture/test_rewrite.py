@@ -6,12 +6,16 @@ import ast
 import itertools
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 import torch
 
+from ingot.capture import rewrite
 from ingot.capture.flags import without_jumps
+from ingot.capture.rewrite import Key, codes_in, rewritten
 from tests.capture.support import parity
 
 SOURCES = {
@@ -209,3 +213,37 @@ def own_next(x: torch.Tensor) -> torch.Tensor:
 def test_next_is_what_the_model_names_so(model: Any) -> None:
     """Only Python's own takes the first."""
     parity(model, (torch.ones(2, 3),), (-torch.ones(4, 3),))
+
+
+def _marked_twice(x: torch.Tensor) -> torch.Tensor:
+    def inner(y: torch.Tensor) -> torch.Tensor:
+        return y + 1 if y.sum() > 0 else y
+
+    return inner(x) if x.sum() > 0 else x
+
+
+def test_a_file_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its functions are rewritten; and what is rewritten is a copy."""
+    parsed: list[str] = []
+    parse = ast.parse
+
+    def counted(source: str, *args: Any, **kwargs: Any) -> Any:
+        parsed.append(source)
+        return parse(source, *args, **kwargs)
+
+    outer = _marked_twice.__code__
+    marks = [(Key.of(code),) for code in codes_in(outer) if code.co_name in ("inner", "_marked_twice")]
+    again = rewritten.__wrapped__
+    rewrite._functions_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", counted)
+        first, *rest = [again(outer, mark) for mark in (*marks, *marks)]
+    whole = parsed.count(Path(__file__).read_text())
+    assert whole == 1, f"{whole} times"
+    assert len(marks) == 2
+    assert [_code(c) for c in (first, rest[0])] == [_code(c) for c in rest[1:]], "the kept tree was changed"
+    assert _code(first) != _code(rest[0])
+
+
+def _code(code: CodeType) -> list[Any]:
+    return [(c.co_code, c.co_names) for c in codes_in(code)]

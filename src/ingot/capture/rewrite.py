@@ -8,9 +8,10 @@ calls. What a call finds to be plain Python it runs as Python does. Line numbers
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import linecache
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 
@@ -68,12 +69,11 @@ def rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...] = (
         ExportError: when there is no source, or it holds something that has no staged form.
     """
     file = code.co_filename
-    source = "".join(linecache.getlines(file))
     try:
-        tree = ast.parse(source)
+        functions = _functions_of("".join(linecache.getlines(file)))
     except SyntaxError as error:  # no Python source at all
         raise ExportError(f"{file}: the source of {code.co_qualname} cannot be read: {error}") from error
-    root = _find(tree, code, file)
+    root = copy.deepcopy(_find(functions, code, file))
     around = _marked(root, apart)
     for node in _marked(root, marks):
         Function(node, file).rewrite(node in around)
@@ -89,14 +89,21 @@ def _name_of(node: ast.AST) -> str:
     return getattr(node, "name", "<lambda>")
 
 
-def _find(tree: ast.AST, code: CodeType, file: str) -> ast.FunctionDef | ast.Lambda:
+@functools.lru_cache(maxsize=8)  # a model asks for many functions of a few files
+def _functions_of(source: str) -> dict[tuple[int, str], list[ast.FunctionDef | ast.Lambda]]:
+    """The functions of a file, not to be changed, by first line and name; a line may hold several lambdas."""
+    found: dict[tuple[int, str], list[ast.FunctionDef | ast.Lambda]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            found.setdefault((_first_line(node), _name_of(node)), []).append(node)
+    return found
+
+
+def _find(
+    functions: Mapping[tuple[int, str], Sequence[ast.FunctionDef | ast.Lambda]], code: CodeType, file: str
+) -> ast.FunctionDef | ast.Lambda:
     key = Key.of(code)
-    found = [
-        n
-        for n in ast.walk(tree)
-        if isinstance(n, (ast.FunctionDef, ast.Lambda))
-        and (_first_line(n), _name_of(n)) == (key.line, key.name)
-    ]
+    found = functions.get((key.line, key.name), ())
     if len(found) > 1:
         found = [n for n in found if _holds(n, key)]
     if len(found) != 1:
