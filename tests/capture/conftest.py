@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from ingot.capture.alive import remembered
+from tests.capture.support import seeded
 
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
     """The seed of what a test draws itself; what modules draw for their cases has theirs."""
-    torch.manual_seed(0)
+    seeded()
 
 
 @pytest.fixture(autouse=True, scope="session")

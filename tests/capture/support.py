@@ -27,6 +27,11 @@ class OrtError(IngotError):
     """onnxruntime fails on a model or on its inputs."""
 
 
+def seeded() -> None:
+    """Draw the same numbers again. `torch.manual_seed` also notes it for devices, with the stack of calls."""
+    torch.default_generator.manual_seed(0)
+
+
 def ort_runner(model: ir.Model) -> Any:
     """Open a model in onnxruntime."""
     options = ort.SessionOptions()

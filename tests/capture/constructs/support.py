@@ -22,7 +22,7 @@ from ingot.capture.signature import leaves
 from ingot.errors import InputError, ShapeError
 from ingot.program import TENSOR, as_array
 from ingot.trial import ingot_runner
-from tests.capture.support import OrtError, ort_runner, same
+from tests.capture.support import OrtError, ort_runner, same, seeded
 
 T = torch.Tensor
 #: How a check that does not hold is named, by Ingot's session and by onnxruntime.
@@ -90,20 +90,27 @@ def lengths(width: int = 3, *more: int) -> list[T]:
 
 def made(case: Case) -> Any:
     """A fresh model with the same weights every time."""
-    torch.manual_seed(0)
+    seeded()
     model = case.make()
     return model.eval() if isinstance(model, torch.nn.Module) else model
 
 
-def check(case: Case, tolerance: float = 2e-5, narrowed: bool = False, refuses: bool = False) -> Capture:
-    """Capture the case on its first input and compare it with eager PyTorch on all of them.
+def check(
+    case: Case,
+    tolerance: float = 2e-5,
+    narrowed: bool = False,
+    refuses: bool = False,
+    captured: Capture | None = None,
+) -> Capture:
+    """Capture the case on its first input, or take what was captured so, and compare it with eager PyTorch on
+    all of them.
 
     narrowed: inputs that the declared shapes exclude are left out, if an assumption says which dimension is
     fixed
     refuses: inputs other than the first may fail in the model, at a check of sizes: an assumption has it, and
     the error has its line
     """
-    captured = capture(made(case), copied(case.inputs[0]))
+    captured = captured or capture(made(case), copied(case.inputs[0]))
     onnx.checker.check_model(ir.to_proto(captured.model), full_check=True)
     runs = {"onnxruntime": ort_runner(captured.model), "ingot": ingot_runner(captured.model)}
     fixed = any(a.kind == "narrowed" for a in captured.assumptions)

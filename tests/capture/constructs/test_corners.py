@@ -978,7 +978,7 @@ def test_right_or_refused(case: Case) -> None:
         captured = capture(made(case), copied(case.inputs[0]))
         first, *others = case.inputs
         inputs = [first, *(args for args in others if _assumed(captured, args))]
-        check(Case(case.name, case.make, inputs), narrowed=True)
+        check(Case(case.name, case.make, inputs), narrowed=True, captured=captured)
     except IngotError as error:
         assert (
             "test_corners.py:" in str(error) or "site-packages" in str(error) or "lib/python" in str(error)
