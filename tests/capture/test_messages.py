@@ -47,6 +47,11 @@ def two_dtypes(x: T) -> T:
     return y
 
 
+def gradients(x: T) -> T:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad((x**3).sum(), x)[0]
+
+
 def adds_to_steps(x: T) -> T:
     steps = torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
     return torch.ao.nn.quantized.QFunctional().add_scalar(steps, 1.0).dequantize()
@@ -194,6 +199,7 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
      "make the dimension static with dynamic_shapes")),
     (lambda: ingot.export(inverse, (X,)), "torch.linalg.pinv(x)", ("smaller dimension is dynamic",
      "Make that dimension static")),
+    (lambda: ingot.export(gradients, (X,)), "torch.autograd.grad", ("gradients", "with torch.enable_grad():")),
     (lambda: ingot.export(adds_to_steps, (X,)), "QFunctional().add_scalar", ("add_scalar", "before convert()")),
     (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Sequential(LINEAR, nn.Tanh())), "",
      ("output 'output'", "differs from the module by")),

@@ -240,6 +240,12 @@ def capture(
 
 def refuses(error: Exception, model: Any, specs: Sequence[InputSpec]) -> ExportError:
     """What to raise where the model's own Python raises on the example, in PyTorch as here."""
+    if "does not require grad" in str(error):
+        return ExportError(
+            f"{raised_at(error, layer_at(error, model))}\n"
+            "This takes gradients, and an export calls the model as under torch.no_grad(), where nothing has "
+            "any. Put `with torch.enable_grad():` around what they are taken of and this."
+        )
     given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
     of_tensors = isinstance(error, (RuntimeError, ValueError, IndexError, TypeError))
     return ExportError(

@@ -24,6 +24,7 @@ from ingot.capture.runs import (
     Perhaps,
     Scope,
     everywhere,
+    is_element,
     joined,
     run_of,
     stacked,
@@ -184,7 +185,7 @@ class TracedList(list[Any], Parts):
             if isinstance(v, Many):
                 total = total + v.count
             elif isinstance(v, Perhaps):
-                total = total + run_of(v).count
+                total = total + (run_of(v).count if is_element(v) else of_truth(recorder(), v.there))
             else:
                 total = total + 1
         return total
@@ -293,21 +294,35 @@ class TracedList(list[Any], Parts):
         )
 
 
+class Layers(TracedList):
+    """Layers of an nn.Sequential, of which data decides some: it is called as that is."""
+
+    def __call__(self, value: Any) -> Any:
+        """What the layers make of it, one after the other."""
+        from ingot.capture.stage import RUNTIME
+
+        for part in self.parts():
+            layer, there = (part.value, part.there) if isinstance(part, Perhaps) else (part, True)
+            value = RUNTIME.choose(there, lambda f=layer, v=value: f(v), lambda v=value: v)
+        return value
+
+
 def _guarded(name: str) -> Callable[..., Any]:
     """A method of list that needs to know where each element is."""
     plain: Any = getattr(list, name)
 
     @functools.wraps(plain)
     def method(self: TracedList, *args: Any, **options: Any) -> Any:
-        places = any(isinstance(a, torch.SymInt) for a in args)
+        cut = args[0] if name == "__delitem__" and isinstance(args[0], slice) else slice(None)
+        places = any(isinstance(a, torch.SymInt) for a in (*args, cut.start, cut.stop))
         if not self.known and name == "__getitem__" and isinstance(args[0], slice):
             return _cut(self, args[0])
-        if self.known and not (places and all(kind_of(v) for v in self.parts())):
+        if self.known and not (places and (name == "__delitem__" or all(kind_of(v) for v in self.parts()))):
             made = plain(self, *args, **options)
             new = name in _MAKING or (name == "__getitem__" and isinstance(args[0], slice))
             return TracedList(made) if new and type(made) is list else made
         staged = _STAGED.get(name)
-        if staged is None or (args and isinstance(args[0], slice)):
+        if staged is None or (args and isinstance(args[0], slice) and name != "__delitem__"):
             cannot_wait(f"calls list.{name} on a list, where data decides how long it is or a place in it")
         return staged(self, *args)
 
@@ -403,7 +418,18 @@ def _elements_of(x: Any) -> Any:
 
 
 def _delete(items: TracedList, index: Any) -> None:
-    items.take(index)
+    if not isinstance(index, slice):
+        items.take(index)
+        return
+    if index.step not in (None, 1):
+        cannot_wait("deletes every so many elements of a list that data decides")
+    first, end = index.start, index.stop
+    before = [] if first is None else sliced(items, slice(None, first)).parts()
+    if first is not None and end is not None:  # nothing is taken out where the end lies before
+        count = items.count()
+        end = torch.sym_max(_inside(first, count), _inside(end, count))
+    after = [] if end is None else sliced(items, slice(end, None)).parts()
+    list.__setitem__(items, slice(None), [*before, *after])
 
 
 def _reverse(items: TracedList) -> None:

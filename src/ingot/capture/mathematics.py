@@ -109,6 +109,15 @@ def _isqrt(n: Any) -> Any:
     return math.floor(_ONE["sqrt"](n))
 
 
+def _bit_length(n: Any) -> Any:
+    """n.bit_length(): how many powers of two there are up to the number's size."""
+    e = recorder().env.expr(n)
+    if e.is_number:
+        return int(e).bit_length()
+    powers = torch.ones(63, dtype=torch.int64) << torch.arange(63)
+    return (scalars.as_tensor(recorder(), abs(n), torch.int64) >= powers).sum().item()
+
+
 def _require_taken(name: str, x: Any) -> None:
     """The run fails where Python raises: for what data decides, sizes being what they are."""
     refused, g = _REFUSED.get(name), recorder()
@@ -201,14 +210,17 @@ _METHODS: dict[str, Function] = {
 
 @contextlib.contextmanager
 def numpy_understood() -> Generator[None]:
-    """For the time of a recording: NumPy's functions take sizes."""
+    """For the time of a recording: NumPy's functions take sizes, and sizes say how many bits they have."""
     kinds: tuple[Any, ...] = (torch.SymInt, torch.SymFloat)
+    whole: Any = torch.SymInt
+    of_torch, whole.bit_length = whole.bit_length, _bit_length  # torch would fix the number
     for kind in kinds:
         for name, method in _METHODS.items():
             setattr(kind, name, method)
     try:
         yield
     finally:
+        whole.bit_length = of_torch
         for kind in kinds:
             for name in _METHODS:
                 delattr(kind, name)

@@ -151,20 +151,27 @@ class _Forms:
     def __init__(self, g: Recorder, key: Any) -> None:
         self.g = g
         self.why = "a tensor or size of the inputs"
-        self._places = self._of_parts([g.env.expr(k) for k in _leaves(key) if isinstance(k, Symbolic)])
+        parts = [g.env.expr(k) for k in _leaves(key) if isinstance(k, Symbolic)]
+        self._numbers = [sympy.Symbol(f"key{i}", integer=True) for i in range(len(parts))]
+        self._places = self._of_parts(parts)
         self._sizes = {id(v): e for e, v in [*g.sizes._made.items(), *g.sizes.scalars.items()]}  # pyright: ignore[reportPrivateUsage]
         self._shapes = {id(v): e for e, v in g.sizes._shapes.items()}  # pyright: ignore[reportPrivateUsage]
         self._known: dict[int, Any] = {}
 
     def _of_parts(self, parts: Sequence[Any]) -> dict[Any, Any]:
-        """What the symbols are of which a key's numbers are made, in terms of these."""
+        """What the symbols are of which a key's numbers are made, in terms of these; where a number says too
+        little of its symbols, the whole of it.
+        """
         found: dict[Any, Any] = {}
-        for i, e in enumerate(parts):
-            number = sympy.Symbol(f"key{i}", integer=True)
+        for number, e in zip(self._numbers, parts, strict=True):
             symbols = list(e.free_symbols)
             slope = e.diff(symbols[0]) if len(symbols) == 1 and e.is_polynomial() else sympy.S.Zero
             if slope.is_number and slope != 0 and symbols[0] not in found:
                 found[symbols[0]] = (number - e.subs(symbols[0], 0)) / slope
+            elif symbols:
+                found.setdefault(e, number)
+        for e, value in list(found.items()):  # a size that has a name of its own, as what it is made of
+            found.setdefault(self.g.env.expand(e), value)
         return found
 
     def constants(self, key: Any) -> Any:
@@ -185,8 +192,8 @@ class _Forms:
         return ("plain", value) if isinstance(value, (int, float, bool, str, type(None))) else None
 
     def _formula(self, e: Any) -> Any:
-        e = sympy.sympify(e)
-        return ("size", str(e.xreplace(self._places))) if e.free_symbols <= self._places.keys() else None
+        made = sympy.sympify(e).xreplace(self._places)
+        return ("size", str(made)) if made.free_symbols <= {*self._numbers} else None
 
     def _value(self, value: ir.Value) -> Any:
         if id(value) not in self._known:

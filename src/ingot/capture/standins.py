@@ -17,7 +17,7 @@ import functools
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, KeysView, Mapping, Sequence, ValuesView
 from types import BuiltinMethodType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ import torch
 from ingot.capture import checks, memos, scalars
 from ingot.capture.choice import Maybe
 from ingot.capture.forms import Differ
-from ingot.capture.lists import Rows, TracedList, sliced
+from ingot.capture.lists import Layers, Rows, TracedList, sliced
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
@@ -147,6 +147,9 @@ def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
     return (a**b) % modulus[0]
 
 
+_IN_ORDER = (list, tuple, dict, KeysView, ItemsView, ValuesView)
+
+
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
         values: Any = args[0] if len(args) == 1 else args
@@ -163,7 +166,7 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
         if grown and kwargs.keys() == {"default"}:
             listed: Any = values
             return rt.choose(listed.count() > 0, lambda: standin(rt, values), lambda: kwargs["default"])
-        if kwargs.keys() == {"key"} and isinstance(values, (list, tuple)) and not grown and values:
+        if kwargs.keys() == {"key"} and isinstance(values, _IN_ORDER) and not grown and values:
             return _best_by(rt, list(values), kwargs["key"], name)
         if kwargs or isinstance(values, (str, dict)):
             return plain(*args, **kwargs)
@@ -648,10 +651,9 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
     if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
         return container.element(number_in(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
-        if isinstance(container, torch.nn.Sequential):
-            cannot_wait("takes a slice of an nn.Sequential at a place that data or a size decides")
         require_alike(index.start, index.stop, index.step)
-        return sliced(container, index)
+        found = sliced(container, index)
+        return Layers(found.parts()) if isinstance(container, torch.nn.Sequential) else found
     keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]

@@ -675,6 +675,31 @@ def list_as_an_index(x: T) -> Any:
     return x[kept], y, x[kept, 0], x[[bool(row.sum() > 0) for row in x]], x[x.argmax(0).tolist()]
 
 
+@case(*SIGNS)
+def del_of_the_first(x: T) -> T:
+    rows, n = list(x), int((x > 0).sum().clamp(max=2))
+    del rows[:n]
+    return torch.stack(rows) if rows else x
+
+
+@case(*SIGNS)
+def del_between(x: T) -> T:
+    rows, n = [x[0], x[0] * 2, x[0] * 3, x[0] * 4], int((x[0] > 0).sum())
+    del rows[1:n]
+    del rows[-n:-3]
+    return torch.stack(rows)
+
+
+@case(*SIGNS)
+def del_of_a_window(x: T) -> T:
+    rows = []
+    for row in x:
+        rows.append(row)
+        if row.sum() > 0:
+            del rows[:-2]
+    return torch.stack(rows)
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""

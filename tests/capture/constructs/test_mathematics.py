@@ -76,6 +76,15 @@ def numpy_of_data(x: T) -> Any:
     return x * np.minimum(y, 1.5), x * np.clip(y, 0.0, 1.0), x + np.sqrt(abs(y))
 
 
+@case(*lengths(4))
+def bits(x: T) -> Any:
+    n = x.shape[0]
+    padded = torch.nn.functional.pad(x, (0, 0, 0, (1 << (n - 1).bit_length()) - n))
+    for i in range(n.bit_length()):
+        x = x + x.roll(1 << i, 0)
+    return padded, x, (int(x.sum() * 1e6)).bit_length(), (n - 5).bit_length()
+
+
 @case.parametrize()
 def test_mathematics(case: Case) -> None:
     """The model is the same function."""

@@ -127,6 +127,27 @@ class LayersBySize(_Layers):
         return x
 
 
+class Some(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
+
+
+@case(*ROWS)
+class FirstOfASequential(Some):
+    def forward(self, x: T) -> T:
+        return self.blocks[: int((x[0] > 0).sum())](x)
+
+
+@case(*ROWS)
+class LastOfASequential(Some):
+    def forward(self, x: T) -> T:
+        n = int((x[0] > 0).sum())
+        for block in self.blocks[n:-1]:
+            x = block(x)
+        return self.blocks[n:](x) * len(self.blocks[n:])
+
+
 @case.parametrize()
 def test_slices(case: Case) -> None:
     check(case)

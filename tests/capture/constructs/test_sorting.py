@@ -179,6 +179,14 @@ def test_nan_has_no_order(reverse: bool) -> None:
             np.testing.assert_array_equal(program(x), ordered(x))
 
 
+@case(*EIGHT)
+def most_of_a_dict(x: T) -> Any:
+    counts = {"above": int((x > 0.5).sum()), "below": int((x < -0.5).sum()), "between": 4}
+    most = max(counts, key=counts.get)
+    least, number = min(counts.items(), key=lambda pair: pair[1])
+    return x * {"above": 1.0, "below": 2.0, "between": 3.0}[most], number, x - len(least)
+
+
 @case.parametrize()
 def test_sorting(case: Case) -> None:
     """The order is eager's, and no size is fixed."""
