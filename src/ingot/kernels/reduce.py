@@ -14,15 +14,16 @@ import numpy as np
 from ingot.codegen import math
 from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import FLOATS, INTEGERS, is_float, is_signed, register_type
-from ingot.codegen.kernel import kernel
+from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
-from ingot.kernels.call import Call, View, common_shape
+from ingot.kernels.call import Call, Form, View, common_shape
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
-from ingot.kernels.formed import formed
+from ingot.kernels.iteration import Space
 from ingot.kernels.operations import OPERATIONS
-from ingot.kernels.walk import Accumulator, Layout, Place, Walk, plan
+from ingot.kernels.sizes import remembered
+from ingot.kernels.walk import Accumulator, Layout, Place, Walk, loops, spaces_of
 
 #: ONNX's names.
 FLOAT_ONLY = ("ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
@@ -160,7 +161,6 @@ def _reduce(
     walk.each(short_item if layout.short else strip_item if layout.strip else item)
 
 
-@formed
 def reduce(
     op: str,
     inputs: Sequence[View],
@@ -190,20 +190,41 @@ def reduce(
     kept = iter(out.strides)
     whole = out.with_dims(shape, [0 if d in axes else next(kept) for d in range(len(shape))])
     views = [v.broadcast_to(shape) for v in inputs]
+    kept, reduced = spaces_of(tuple([v.strides for v in (*views, whole)]), shape, frozenset(axes))
+    dtypes = tuple([name_of(v.dtype) for v in (*views, whole)])
+    form = _form(op, prologue, epilogue, dtypes, kept, reduced, machine, label or op)
+    return form.call([*inputs, out], list(inputs), [out])
+
+
+@remembered(1024, "roles")  # layers that are alike, and shapes that come again
+def _form(
+    op: str,
+    prologue: Expression,
+    epilogue: Expression,
+    dtypes: tuple[str, ...],
+    kept: Space,
+    reduced: Space,
+    machine: Machine,
+    label: str,
+) -> Form:
+    """All of a call but its memory: that of the inputs, then of out; dtypes are theirs, too."""
+    most, strips = (0, False) if op == "ReduceLogSumExp" else (machine.registers // 2, True)
+    weight = prologue.weight + 2 * (len(dtypes) - 1) + (0 if strips else 20)
     widest = max(prologue.widest, epilogue.widest)
-    weight = prologue.weight + 2 * len(views) + (20 if op == "ReduceLogSumExp" else 0)
-    most = 0 if op == "ReduceLogSumExp" else machine.registers // 2
-    strips = op != "ReduceLogSumExp"
-    walk = plan([*views, whole], shape, axes, machine, widest, weight, most, strips)
-    return Call(
-        _reduce(
-            operands=walk.layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=walk.layout
-        ),
-        [walk.count, *walk.args],
-        tiles=walk.tiles,
-        reads=list(inputs),
-        writes=[out],
-        scratch=walk.scratch if walk.layout.strip else 0,
-        flops=walk.count * out.size * (1 + prologue.weight),
-        label=label or op,
+    layout, sizes, further, tiles, count, held = loops(
+        dtypes, kept, reduced, machine, widest, weight, most, strips
+    )
+    args: list[int | View | Kernel] = [count, *sizes]
+    places: list[int] = []
+    for own in further:
+        places.append(len(args))
+        args += (0, *own)
+    return Form(
+        _reduce(operands=layout.slots(), op=op, prologue=prologue, epilogue=epilogue, layout=layout),
+        args,
+        tuple(places),
+        tiles,
+        scratch=held if layout.strip else 0,
+        flops=count * scalar.prod(kept.sizes) * (1 + prologue.weight),
+        label=label,
     )

@@ -98,8 +98,9 @@ def plan(
     """
     dtypes = tuple([name_of(v.dtype) for v in views])
     steps = tuple([v.strides for v in views])
-    layout, sizes, further, tiles, count, held = _loops(
-        dtypes, steps, tuple(shape), frozenset(axes), machine, widest, weight, most_held, strips
+    kept, reduced = spaces_of(steps, tuple(shape), frozenset(axes))
+    layout, sizes, further, tiles, count, held = loops(
+        dtypes, kept, reduced, machine, widest, weight, most_held, strips
     )
     args: list[int | View] = [*sizes]
     for view, own in zip(views, further, strict=True):
@@ -108,21 +109,13 @@ def plan(
     return Plan(layout, args, tiles, count, held)
 
 
-@remembered(1024)  # layers that are alike, and shapes that come again
-def _loops(
-    dtypes: tuple[str, ...],
-    steps: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...],
-    axes: frozenset[int],
-    machine: Machine,
-    widest: int,
-    weight: int,
-    most_held: int,
-    strips: bool,
-) -> tuple[Layout, tuple[int, ...], tuple[tuple[int, ...], ...], int, int, int]:
-    """The layout, the sizes of its loops, each view's strides in them, and the rest of a Plan."""
-    lanes = machine.vector_bytes // widest
-    ways = 4 if weight < (12 if machine.registers > 16 else 6) else 2
+@remembered(1024, "sizes")
+def spaces_of(
+    steps: tuple[tuple[int, ...], ...], shape: tuple[int, ...], axes: frozenset[int]
+) -> tuple[Space, Space]:
+    """The dimensions that are kept and those that are reduced, as few as they are for views of these strides:
+    that follows from how sizes and strides are made of those of the model's inputs.
+    """
     inner = [d for d in range(len(shape)) if d in axes]
     outer = [d for d in range(len(shape)) if d not in axes]
     spaces: list[Space] = []
@@ -131,7 +124,23 @@ def _loops(
         if not space.sizes:
             space = Space((1,), tuple((1 if dims is inner else 0,) for _ in steps))
         spaces.append(space)
-    kept, reduced = spaces
+    return spaces[0], spaces[1]
+
+
+@remembered(1024)  # layers that are alike, and shapes that come again
+def loops(
+    dtypes: tuple[str, ...],
+    kept: Space,
+    reduced: Space,
+    machine: Machine,
+    widest: int,
+    weight: int,
+    most_held: int,
+    strips: bool,
+) -> tuple[Layout, tuple[int, ...], tuple[tuple[int, ...], ...], int, int, int]:
+    """The layout, the sizes of its loops, each view's strides in them, and the rest of a Plan; see `plan`."""
+    lanes = machine.vector_bytes // widest
+    ways = 4 if weight < (12 if machine.registers > 16 else 6) else 2
     count, items = math.prod(reduced.sizes), math.prod(kept.sizes)
     nearness = [abs(s.strides[0][-1]) or 1 << 60 for s in (kept, reduced)]
     across = (nearness[0] < nearness[1] or reduced.sizes[-1] * 2 <= lanes) and kept.sizes[-1] * 2 > lanes
@@ -164,7 +173,7 @@ def _loops(
     sizes = (n, items, per_tile, *kept.sizes[:kept_dims], *reduced.sizes[:reduced_dims])
     further = tuple(
         (vectors.strides[i][-1], *kept.strides[i][:kept_dims], *reduced.strides[i][:reduced_dims])
-        for i in range(len(steps))
+        for i in range(len(dtypes))
     )
     return layout, sizes, further, -(-items // per_tile), count, held * max(4, widest)
 
