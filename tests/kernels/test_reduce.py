@@ -136,3 +136,11 @@ def test_strips_of_columns_where_they_are_more_than_a_cache_holds(
         (got,) = run_calls(call, out, machine=machine)
         size = 1.0 if op in ("ReduceLogSum", "ReduceLogSumExp") else math.sqrt(shape[axis])
         close(got, evaluate_reduce(op, x, (axis,)), size, shape[axis] if op == "ReduceProd" else 0)
+
+
+def test_a_form_is_that_of_all_with_the_same_dimensions_left() -> None:
+    """So images share it with those that are turned."""
+    shapes = [(1, 6, 10, 8), (1, 10, 6, 8), (1, 60, 1, 8)]
+    calls = [reduce("ReduceMean", [new(shape)], (1, 2), new((1, 8)), host()) for shape in shapes]
+    assert len({id(call.form) for call in calls}) == 1, "a form depends on dimensions that are none of a loop"
+    assert reduce("ReduceMean", [new((1, 6, 9, 8))], (1, 2), new((1, 8)), host()).form is not calls[0].form
