@@ -39,24 +39,49 @@ def _scaled(g: Recorder, y: ir.Value, alpha: Any, dtype: torch.dtype) -> ir.Valu
     return y if isinstance(alpha, (int, float)) and alpha == 1 else g.op("Mul", y, g.operand(alpha, dtype))
 
 
+def _computed_in(dtype: torch.dtype, *operands: Any) -> torch.dtype:
+    """What torch computes a result of this dtype in: of halves and a number that is none, in float32.
+
+    `(1 - mask) * -1e9` of halves is 0 where the mask is 1, and -inf * 0, NaN, in halves themselves. Numbers
+    that halves only round stay halves: the result is another one in its last digit.
+    """
+    if dtype not in (torch.float16, torch.bfloat16):
+        return dtype
+    limits = torch.finfo(dtype)
+    for x in operands:
+        if isinstance(x, (bool, int, float)):
+            within = x == 0 or limits.smallest_normal <= abs(x) <= limits.max or not math.isfinite(x)
+        else:
+            within = isinstance(x, Tensor) and (x.dim() > 0 or x.dtype in (dtype, torch.bool))
+        if not within:
+            return torch.float32
+    return dtype
+
+
+def _added(g: Recorder, op_type: str, out: Tensor, a: Any, b: Any, alpha: Any) -> ir.Value:
+    dtype = _computed_in(out.dtype, a, b, alpha)
+    scaled = _scaled(g, g.operand(b, dtype), alpha, dtype)
+    return g.cast(g.op(op_type, g.operand(a, dtype), scaled), dtype, out.dtype)
+
+
 @row("add")
 def add(g: Recorder, out: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> ir.Value:
     """a + alpha * b; logical or for booleans."""
     if out.dtype == torch.bool:
         return g.op("Or", g.operand(a, torch.bool), g.operand(b, torch.bool))
-    return g.op("Add", g.operand(a, out.dtype), _scaled(g, g.operand(b, out.dtype), alpha, out.dtype))
+    return _added(g, "Add", out, a, b, alpha)
 
 
 @row("sub")
 def sub(g: Recorder, out: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> ir.Value:
     """a - alpha * b."""
-    return g.op("Sub", g.operand(a, out.dtype), _scaled(g, g.operand(b, out.dtype), alpha, out.dtype))
+    return _added(g, "Sub", out, a, b, alpha)
 
 
 @row("rsub")
 def rsub(g: Recorder, out: Tensor, a: Any, b: Any, alpha: Any = 1) -> ir.Value:
     """b - alpha * a."""
-    return g.op("Sub", g.operand(b, out.dtype), _scaled(g, g.operand(a, out.dtype), alpha, out.dtype))
+    return _added(g, "Sub", out, b, a, alpha)
 
 
 @row("mul")
@@ -64,15 +89,17 @@ def mul(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     """a * b; logical and for booleans."""
     if out.dtype == torch.bool:
         return g.op("And", g.operand(a, torch.bool), g.operand(b, torch.bool))
-    return g.op("Mul", g.operand(a, out.dtype), g.operand(b, out.dtype))
+    dtype = _computed_in(out.dtype, a, b)
+    return g.cast(g.op("Mul", g.operand(a, dtype), g.operand(b, dtype)), dtype, out.dtype)
 
 
 @row("div", "divide", "true_divide")
 def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None = None) -> ir.Value:
     """a / b, rounded as asked."""
-    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
     if rounding_mode is None:
-        return g.op("Div", x, y)
+        dtype = _computed_in(out.dtype, a, b)
+        return g.cast(g.op("Div", g.operand(a, dtype), g.operand(b, dtype)), dtype, out.dtype)
+    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
     if rounding_mode == "floor":
         return floor_div(g, x, y, out.dtype)
     quotient = g.op("Div", x, y)
