@@ -43,7 +43,7 @@ def _formula(name: str) -> Function:
     return compute
 
 
-def _of_tensors(compute: Callable[..., Tensor], dtype: torch.dtype = torch.float64) -> Function:
+def of_tensors(compute: Callable[..., Tensor], dtype: torch.dtype = torch.float64) -> Function:
     """A function of numbers by what PyTorch does with tensors of them."""
 
     def result(*numbers: Any) -> Any:
@@ -74,20 +74,20 @@ _ONE: dict[str, Function] = {
             "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "exp", "log", "log2",
         )
     },
-    "log10": _of_tensors(_log10),
-    "log1p": _of_tensors(torch.log1p),
-    "expm1": _of_tensors(torch.expm1),
-    "exp2": _of_tensors(torch.exp2),
-    "erf": _of_tensors(torch.erf),
+    "log10": of_tensors(_log10),
+    "log1p": of_tensors(torch.log1p),
+    "expm1": of_tensors(torch.expm1),
+    "exp2": of_tensors(torch.exp2),
+    "erf": of_tensors(torch.erf),
     "fabs": lambda x: abs(_real(x)),
     "degrees": lambda x: x * (180.0 / math.pi),
     "radians": lambda x: x * (math.pi / 180.0),
 }  # fmt: skip
 _TWO: dict[str, Function] = {
-    "atan2": _of_tensors(torch.atan2),
-    "hypot": _of_tensors(torch.hypot),
-    "fmod": _of_tensors(torch.fmod),
-    "copysign": _of_tensors(torch.copysign),
+    "atan2": of_tensors(torch.atan2),
+    "hypot": of_tensors(torch.hypot),
+    "fmod": of_tensors(torch.fmod),
+    "copysign": of_tensors(torch.copysign),
 }
 _ASKED: dict[str, Callable[[Tensor], Tensor]] = {
     "isnan": torch.isnan,
@@ -166,7 +166,7 @@ def _extreme(whole: Function, real: Callable[..., Tensor]) -> Callable[..., Any]
     def symbolic(rt: Runtime, a: Any, b: Any) -> Any:
         if all(isinstance(x, (int, torch.SymInt)) for x in (a, b)):
             return rt.call(whole, a, b)
-        return _of_tensors(real)(a, b)
+        return of_tensors(real)(a, b)
 
     return symbolic
 
@@ -186,7 +186,7 @@ def register() -> None:
                 _standin(getattr(math, name), name, symbolic)
     _standin(math.log, "log", _log)
     _standin(math.isqrt, "isqrt", _isqrt)
-    _standin(math.gcd, "gcd", _of_tensors(torch.gcd, torch.int64))
+    _standin(math.gcd, "gcd", of_tensors(torch.gcd, torch.int64))
     for name, compute in _ASKED.items():
         _question(getattr(math, name), compute)
     _of_numpy(np.minimum, _least)

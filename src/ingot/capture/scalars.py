@@ -15,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture import formulas
+from ingot.capture.floats import Arithmetic
 from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -138,7 +139,7 @@ def _surely_float(g: Recorder, e: Any) -> bool:
         return not e.is_integer and e not in g.env.either
     if e.is_number:
         return not e.is_integer
-    if e.is_Add or e.is_Mul:
+    if e.is_Add or e.is_Mul or isinstance(e, Arithmetic):
         return any(_surely_float(g, a) for a in e.args)
     return type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv", "ToFloat")
 

@@ -18,6 +18,7 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 
+from ingot.capture import floats
 from ingot.capture.bounds import functions
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
@@ -164,6 +165,14 @@ class SizeWriter:
             if axis < 0:  # a number computed in the graph, not a dimension
                 return value
             return g.op("Shape", value, start=axis, end=axis + 1)
+        if isinstance(e, (floats.Arithmetic, floats.Comparison)):
+            op_type, parts = e.op_type, e.args
+            if floats.turned(e) is not None:
+                op_type, parts = "Neg", e.args[:1]
+            elif isinstance(e, floats.FloatSum) and floats.turned(e.args[1]) is not None:
+                # Not as a sum: runtimes drop what adds 0, though 0.0 + -0.0 is 0.0.
+                op_type, parts = "Sub", (e.args[0], floats.turned(e.args[1]))
+            return g.op(op_type, *map(self._double, parts))
         if isinstance(e, sympy.Add):
             plus = [a for a in e.args if not a.could_extract_minus_sign()]
             minus = [-a for a in e.args if a.could_extract_minus_sign()]

@@ -24,6 +24,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from ingot.capture.bounds import INEQUALITIES, as_bound, bounds_of, follows, functions, implied, line_of
+from ingot.capture.floats import Comparison
 from ingot.capture.one_of import OneOf, told_apart
 from ingot.capture.where import asked_by_user, given, source_line, torch_expects
 from ingot.errors import ExportError
@@ -380,6 +381,8 @@ class SizeEnv(ShapeEnv):
     ) -> Any:
         if isinstance(expr, BooleanFunction) and any(isinstance(a, BooleanFunction) for a in expr.args):
             return self._known_by_parts(expr, options)  # torch's own takes such apart, and fails at some
+        if isinstance(expr, Comparison):
+            return None
         found = super()._maybe_evaluate_static(expr, **options)
         if found is not None and self.ranges and isinstance(expr, sympy.Basic) and expr.free_symbols:
             self._lean(expr)
@@ -555,7 +558,7 @@ class SizeEnv(ShapeEnv):
             opened = e
         for form in (e,) if opened == e else (e, opened):
             found = form if form in (sympy.true, sympy.false) else None
-            if found is None and form.has(OneOf):  # of which torch's bounds know nothing
+            if found is None and form.has(OneOf, Comparison):  # of which torch's bounds know nothing
                 continue
             if found is None:
                 found = self._maybe_evaluate_static(form, axioms=tuple(self.path) or None)

@@ -1,4 +1,5 @@
-"""Conditions as numbers: `(n > 4) + 1`, `a ^ b` and `a == 1` of conditions that data or a size decides.
+"""Conditions as numbers: `(n > 4) + 1`, `a ^ b` and `a == 1` of conditions that data or a size decides; and
+floats as Python computes with them.
 
 Python's bool is 1 or 0 wherever it is counted or compared. torch's SymBool asks for its value there, compares
 unequal to 1, or has no such operator: while a model runs, SymBool, SymInt and SymFloat have the operators of
@@ -7,20 +8,26 @@ this file instead.
 
 # torch's symbolic numbers are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 import contextlib
 import operator
+import sys
 from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
 
+from ingot.capture import checks, floats
+from ingot.capture.mathematics import of_tensors
 from ingot.capture.request import recorder
-from ingot.capture.scalars import of_truth
+from ingot.capture.scalars import depends_on_data, of_truth
+from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
+_REAL, _WHOLE = (float, torch.SymFloat), (int, torch.SymInt)
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lshift", "rshift")
 _BITWISE = ("and", "or", "xor")
 _COMPARED = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -80,11 +87,46 @@ def _of_condition(name: str, compute: Callable[[Any, Any], Any]) -> Callable[[An
     return method
 
 
-def _of_number(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _remainder(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`a % b`, whose 0 has the sign of b."""
+    rest = torch.remainder(a, b)
+    return torch.where(rest == 0, torch.copysign(rest, b), rest)
+
+
+_whole: Callable[[Any, Any], Any] = of_tensors(torch.floor_divide)
+_rest: Callable[[Any, Any], Any] = of_tensors(_remainder)
+_OF_FLOATS: dict[str, Callable[[Any, Any], Any]] = {
+    **floats.OPERATORS,
+    "__floordiv__": _whole,
+    "__rfloordiv__": floats.swapped(_whole),
+    "__mod__": _rest,
+    "__rmod__": floats.swapped(_rest),
+}
+_DIVIDING = ("__truediv__", "__floordiv__", "__mod__")
+_DIVIDED = ("__rtruediv__", "__rfloordiv__", "__rmod__")
+
+
+def _require_divisor(divisor: Any) -> None:
+    """The run fails where Python raises, because the model's own code divides by 0."""
+    if not isinstance(divisor, (torch.SymInt, torch.SymFloat)) or not is_user_code(sys._getframe(2).f_code):
+        return
+    g = recorder()
+    if depends_on_data(g, g.env.expr(divisor)):
+        found: Any = divisor != 0
+        if isinstance(found, torch.SymBool) and g.env.known(g.env.expr(found)) is None:
+            checks.require(g, g.scalar(found), "what divides is not 0")
+
+
+def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """An operator of SymInt's or SymFloat's, beside a condition too."""
+    of_floats = _OF_FLOATS.get(name)
 
     def method(self: Any, other: Any) -> Any:
-        return plain(self, _counted(other) if isinstance(other, torch.SymBool) else other)
+        if name in _DIVIDING or name in _DIVIDED:
+            _require_divisor(other if name in _DIVIDING else self)
+        other = _counted(other) if isinstance(other, torch.SymBool) else other
+        real = isinstance(other, _REAL) or (isinstance(self, torch.SymFloat) and isinstance(other, _WHOLE))
+        return of_floats(self, other) if of_floats is not None and real else plain(self, other)
 
     return method
 
@@ -101,10 +143,11 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
             for kind in (torch.SymInt, torch.SymFloat):
                 plain: Any = getattr(kind, method, None)
                 if plain is not None:
-                    yield kind, method, _of_number(plain)
+                    yield kind, method, _of_number(method, plain)
     for name, compute in _UNARY.items():
         yield torch.SymBool, f"__{name}__", _of_one(compute)
     yield torch.SymInt, "__invert__", _UNARY["invert"]
+    yield torch.SymFloat, "__neg__", floats.negative
 
 
 @contextlib.contextmanager

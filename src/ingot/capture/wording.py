@@ -56,6 +56,16 @@ class _Python(StrPrinter):
 
     _print_FloatTrueDiv = _print_IntTrueDiv
 
+    def _print_FloatSum(self, expr: Any) -> str:
+        return f" {expr.sign} ".join(self._operands(expr))
+
+    _print_FloatProduct = _print_FloatSum
+    _print_FloatLess = _print_FloatLessOrEqual = _print_FloatEqual = _print_FloatSum
+
+    def _print_MinusZero(self, expr: Any) -> str:
+        del expr
+        return "-0.0"
+
     def _print_ToFloat(self, expr: Any) -> str:
         return self._print(expr.args[0])
 
