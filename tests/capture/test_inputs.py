@@ -15,6 +15,8 @@ from torch import nn
 
 import ingot
 from ingot.capture.annotations import annotated_inputs, read_shape
+from ingot.capture.signature import DTYPES
+from ingot.capture.tensors import BY_NAME
 from ingot.errors import ExportError, InputError
 from tests.capture.test_constructs import dims
 
@@ -203,3 +205,25 @@ def test_an_example_that_the_model_refuses() -> None:
         ingot.export(nn.Linear(3, 4), (x,))
     with pytest.raises(ExportError, match=r"test_inputs.py:\d+: return x @ y\n.*refuses.*2x5 and 2x5"):
         ingot.export(_Pair(), (x, x))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "words"),
+    [
+        ("floaty", ["a", 4], "no such dtype"),
+        (float, [2], "no such dtype"),
+        ("float32", [-1, 4], "axis 0 of the shape is -1"),
+        ("float32", ["a", 2.5], "axis 1 of the shape is 2.5"),
+        ("float32", [""], "axis 0 of the shape is ''"),
+        ("float32", [True], "axis 0 of the shape is True"),
+    ],
+)
+def test_inputs_that_are_none(dtype: Any, shape: Any, words: str) -> None:
+    """An Input says itself what is wrong with it."""
+    with pytest.raises(ExportError, match=words):
+        ingot.Input(dtype, shape)
+
+
+def test_inputs_may_be_of_what_files_hold() -> None:
+    """Each dtype that Ingot writes has its name."""
+    assert set(DTYPES) == set(BY_NAME)

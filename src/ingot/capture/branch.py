@@ -18,7 +18,7 @@ import torch
 from ingot.capture import checks, recursion
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
-from ingot.capture.containers import Containers, kept, merged
+from ingot.capture.containers import Containers, is_among, kept, merged
 from ingot.capture.handlers import inside_try
 from ingot.capture.merge import UNBOUND, Filled, Merger, Side, Unmergeable, nothing_follows
 from ingot.capture.request import ACTIVE, functions, place, refuse
@@ -198,7 +198,13 @@ def _merged(
 ) -> Any:
     merger = Merger(g, condition, test, first, second)
     by_data = not isinstance(condition, torch.SymBool) or depends_on_data(g, g.env.expr(condition))
-    merger.lasting, merger.shared, merger.by_data = held.has, held.is_shared, by_data
+    changed = held.changed(first.contents, second.contents)
+
+    def is_shared(thing: Any, before: Any) -> bool:
+        # What a side has changed holds what it held before again, until the sides are joined.
+        return held.is_shared(thing, before) or (held.has(thing) and is_among(thing, changed))
+
+    merger.lasting, merger.shared, merger.by_data = held.has, is_shared, by_data
     result = _merge(merger, "the value of the expression", first.result, second.result, by_data)
     variables: dict[str, Any] = {}
     poisoned: dict[str, str] = {}
@@ -294,7 +300,10 @@ def _merge_contents(
     follow = functools.cache(lambda: not by_data and not merger.g.made_by_call(container))
     merger.numbers_follow, merger.tables = follow, tables
     try:
-        return merged(merger, container, before, a, b, ordered)
+        made = merged(merger, container, before, a, b, ordered)
+        if ACTIVE.maybes and any(isinstance(v, Maybe) for v in kept(made)):
+            ACTIVE.marks.take_everything()  # whoever looks into it must see that it may be None
+        return made
     except Unmergeable as why:
         raise refused("a list, dict or object that this branch changes", why, by_data or follow()) from why
     finally:

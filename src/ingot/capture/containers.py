@@ -15,7 +15,7 @@ import enum
 import functools
 import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
-from ingot.capture.objects import LIBRARIES, is_user_class
+from ingot.capture.objects import LIBRARIES, is_user_class, slots
 from ingot.capture.positions import is_iterator, position
 from ingot.capture.request import ACTIVE
-from ingot.capture.watched import Global, OfClass, Position, Slots, Watched, Whole, slots
+from ingot.capture.tags import tags
+from ingot.capture.watched import Global, OfClass, Position, Slots, Tags, Watched, Whole
 from ingot.capture.where import frames, is_user_code
 from ingot.capture.words import Word, leaves_of
 from ingot.errors import ExportError
@@ -92,6 +93,14 @@ class Containers:
         """Whether one of them holds something else than at first."""
         return any(now is not before for now, before in zip(self.contents(), self.before, strict=True))
 
+    def changed(self, *sides: Sequence[Any]) -> set[int]:
+        """Ids of the containers and objects that hold something else in one of these contents."""
+        return {
+            id(container.thing if isinstance(container, Slots) else container)
+            for container, before, *now in zip(self.found, self.before, *sides, strict=True)
+            if any(held is not before for held in now)
+        }
+
     def put(self, contents: Sequence[Any]) -> None:
         """Make them hold this."""
         for container, held in zip(self.found, contents, strict=True):
@@ -104,8 +113,7 @@ class Containers:
             return False
         if isinstance(thing, Word):
             return all(self.has(v) for v in leaves_of(thing))
-        own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
-        return (id(own) in self._ids or id(thing) in self._ids) and not _is_frozen(thing)
+        return is_among(thing, self._ids) and not _is_frozen(thing)
 
     def is_ordered(self, container: Any) -> bool:
         """Whether it is a dict whose keys stand in an order that somebody may ask for."""
@@ -154,7 +162,7 @@ class Containers:
     def _walk(self, todo: list[Any]) -> None:
         while todo:
             thing = todo.pop()
-            if isinstance(thing, _PLAIN):
+            if isinstance(thing, _PLAIN) and not isinstance(thing, torch.Tensor):
                 continue
             self._referrers[id(thing)] += 1
             if id(thing) in self._seen:
@@ -170,7 +178,10 @@ class Containers:
 
     def _inside(self, thing: Any) -> Iterator[Any]:
         """What can be reached from a thing in one step; mutable things are noted."""
-        if isinstance(thing, (tuple, frozenset)):
+        if isinstance(thing, torch.Tensor):
+            self.found.append(Tags(thing))
+            yield from tags(thing).values()
+        elif isinstance(thing, (tuple, frozenset)):
             yield from thing
         elif isinstance(thing, (list, deque, set)):
             self.found.append(thing)
@@ -248,6 +259,12 @@ class Containers:
                 yield table[name]
         for name in sorted(names.stored & table.keys()):
             self.found.append(Global(table, name))
+
+
+def is_among(thing: Any, ids: Collection[int]) -> bool:
+    """Whether a container's id, or that of what holds an object's attributes, is one of these."""
+    own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
+    return id(own) in ids or id(thing) in ids
 
 
 @functools.lru_cache(maxsize=8192)

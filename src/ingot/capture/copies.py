@@ -7,12 +7,11 @@ them, as the others would not see it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingot.capture.objects import names_in
+from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -57,11 +56,7 @@ def is_mutable(x: Any) -> bool:
     if isinstance(x, (list, dict)):
         return True
     made: Any = getattr(type(x), "__dataclass_params__", None)
-    return made is not None and dataclasses.is_dataclass(x) and not made.frozen and not _is_ours(x)
-
-
-def _is_ours(x: Any) -> bool:
-    return type(x).__module__.startswith("ingot.")
+    return is_of_attributes(type(x)) and not (made is not None and made.frozen)
 
 
 def _state(x: Any) -> list[Any]:
@@ -70,4 +65,4 @@ def _state(x: Any) -> list[Any]:
         return list(list.__iter__(x))
     if isinstance(x, dict):
         return [v for pair in dict.items(x) for v in pair]
-    return [getattr(x, n) for n in names_in(x)]
+    return list(held_in(x).values())

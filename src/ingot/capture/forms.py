@@ -16,7 +16,8 @@ import torch
 from ingot.capture.merge import UNBOUND, describe, plainly_equal
 from ingot.capture.options import Options
 from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of
-from ingot.capture.structure import alike, parts_of, rebuilt
+from ingot.capture.structure import alike, inside, parts_of, rebuilt
+from ingot.capture.tags import tagged
 from ingot.capture.where import quoted_line
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError
@@ -90,6 +91,13 @@ class Forms:
         if form is None:
             if _identical(g, start, now):
                 return SAME
+            name = tagged((*inside(start), *inside(now)))
+            if name is not None:
+                raise refused(
+                    what,
+                    f"a tensor with the attribute {name!r}",
+                    "Keep what the attribute says in a variable of its own.",
+                )
             if start is UNBOUND and what in self.lost:
                 raise DataDependentError(self.lost[what])
             if not isinstance(start, (torch.Tensor, *Symbolic)):

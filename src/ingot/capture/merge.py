@@ -16,6 +16,7 @@ import torch
 from ingot.capture import complex_numbers, structure
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
+from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
 from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, joined, nothing
@@ -23,6 +24,7 @@ from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, k
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
+from ingot.capture.tags import put, tags
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
 
@@ -136,7 +138,7 @@ class Merger:
         self.unjoined = False  # whether a variable is left without a value
         self.sized: list[Any] = []  # numbers, and sizes of results, that are others on each side
         self.joins = Joins(g, test, self._brought)
-        self._of_tensors: dict[tuple[int, int], Slot] = {}  # one for one pair of tensors
+        self._of_tensors: dict[tuple[int, int], Slot | Made] = {}  # one for one pair of tensors
         # Whether a Python number may not become one that a condition chooses, where it stands.
         self.numbers_follow: Callable[[], bool] = nothing_follows
         # Whether the sides change tables that the model keeps, so that a number may be the length of one.
@@ -203,7 +205,9 @@ class Merger:
         if alike(a, b):
             parts = parts_of(a) or []
             held = (parts_of(before) or []) if alike(a, before) else [UNBOUND] * len(parts)
-            made = rebuilt(a, [self.merge(*v) for v in zip(parts, parts_of(b) or [], held, strict=True)])
+            names = held_in(a) if is_of_attributes(type(a)) else [None] * len(parts)
+            pairs = zip(names, parts, parts_of(b) or [], held, strict=True)
+            made = rebuilt(a, [self._part(a, *pair) for pair in pairs])
             self.g.copies.follow(made, b)
             return made
         if callable(a) and callable(b):
@@ -211,7 +215,25 @@ class Merger:
         if self._are_plain(a, b) and not self.numbers_follow():
             self._require_lasting(a, b)
             return chosen(self.condition, *self._words(a, b))
+        if type(a) is type(b) and is_of_attributes(type(a)):
+            only = sorted(held_in(a).keys() ^ held_in(b).keys())
+            raise Unmergeable(
+                f"{describe(a)} with {', '.join(map(repr, only))} on one side only",
+                "Give it the same attributes on both sides.",
+            )
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
+
+    def _part(self, whole: Any, name: str | None, a: Any, b: Any, before: Any) -> Any:
+        """A part of two containers or objects; the attribute that has no common form is named."""
+        try:
+            made = self.merge(a, b, before)
+        except Unmergeable as why:
+            if name is None:
+                raise
+            raise Unmergeable(f"{describe(whole)} whose {name!r} is {why}", why.edit) from why
+        if name is not None and isinstance(made, Maybe):
+            ACTIVE.marks.take_everything()  # whoever asks the object must see that it may be None
+        return made
 
     def _or_new(self, a: Any, b: Any) -> Made:
         """One of a container that others may see, and one that the other side has made."""
@@ -411,7 +433,7 @@ class Merger:
     def _hint(self, x: Any) -> Any:
         return self.g.env.value(self.g.env.expr(x)) if isinstance(x, Symbolic) else x
 
-    def _tensors(self, a: torch.Tensor, b: torch.Tensor) -> Slot:
+    def _tensors(self, a: torch.Tensor, b: torch.Tensor) -> Slot | Made:
         known = self._of_tensors.get((id(a), id(b)))
         if known is not None:
             return known
@@ -433,8 +455,27 @@ class Merger:
             return self.g.choose_tensor(made, self.condition, a, b)
 
         slot = self.slot(joined, self.value(self.then, a), self.value(self.other, b))
-        self._of_tensors[id(a), id(b)] = slot
-        return self._joining(slot, a, b)
+        slot = self._of_tensors[id(a), id(b)] = self._tagged(self._joining(slot, a, b), a, b)
+        return slot
+
+    def _tagged(self, slot: Slot, a: Any, b: Any) -> Slot | Made:
+        """The tensor that an output becomes, with the attributes that the model's code has put on the two."""
+        held = [tags(v) if isinstance(v, torch.Tensor) else {} for v in (a, b)]
+        if not any(held):
+            return slot
+        alone = a is UNBOUND or b is UNBOUND
+        only = held[0].keys() ^ held[1].keys()
+        if only and not alone:
+            raise Unmergeable(
+                f"a tensor with the attribute {sorted(only)[0]!r} on one side only",
+                "Set it on both sides, to values of one kind.",
+            )
+        whole, (then, other) = b if a is UNBOUND else a, held
+        made = {
+            n: self._part(whole, n, then.get(n, UNBOUND), other.get(n, UNBOUND), UNBOUND)
+            for n in (then or other)
+        }
+        return Made((slot, made), _with_tags)
 
     def _complex(self, a: torch.Tensor, b: torch.Tensor) -> Made:
         pairs = zip(self.then.parts[id(a)], self.other.parts[id(b)], strict=True)
@@ -461,7 +502,7 @@ class Merger:
         slot = self.slot(lambda v: v, *values)
         return lambda: self.outputs[slot.index]
 
-    def _tensor_and_number(self, a: Any, b: Any) -> Slot:
+    def _tensor_and_number(self, a: Any, b: Any) -> Slot | Made:
         tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)
         fits = kind_of(plain) in ((int, float) if tensor.dtype.is_floating_point else (int,))
         if tensor.dim() or not fits or tensor.dtype == torch.bool:
@@ -474,7 +515,7 @@ class Merger:
                     value = self.g.cast(value, DTYPE[kind_of(plain) or int], tensor.dtype)
             values.append(value)
         slot = self.slot(self._tensor_like(tensor, []), *values)
-        return self._joining(slot, *(x if x is tensor else None for x in (a, b)))
+        return self._tagged(self._joining(slot, *(x if x is tensor else None for x in (a, b))), a, b)
 
     def _maybe(self, a: Any, b: Any) -> Maybe:
         pairs = [
@@ -487,6 +528,7 @@ class Merger:
         for v in (value_a, value_b):
             if v is not UNBOUND and kind_of(v) is None and not _taken_apart(v) and not self.lasting(v):
                 raise Unmergeable(f"None on one side and {describe(v)} on the other")
+        ACTIVE.maybes = True
         return Maybe(self.merge(none_a, none_b), self.merge(value_a, value_b))
 
     def _one_sided(self, a: Any, b: Any, shaped: bool = False) -> Any:
@@ -520,7 +562,7 @@ class Merger:
             return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
         make = self._tensor_like(known, dims)
         slot = self.slot(lambda v: self.g.choose_tensor(make(v), self.condition, a, b), *values)
-        return self._joining(slot, *(None if x is UNBOUND else x for x in (a, b)))
+        return self._tagged(self._joining(slot, *(None if x is UNBOUND else x for x in (a, b))), a, b)
 
     def value(self, side: Side, x: Any) -> ir.Value:
         """The graph's value of a leaf inside a side."""
@@ -544,6 +586,11 @@ class Merger:
     def _tensor_like(self, tensor: torch.Tensor, dims: Sequence[Any]) -> Callable[[ir.Value], torch.Tensor]:
         hints = [int(self.g.env.value(self.g.env.expr(d))) for d in tensor.shape]
         return lambda v: tensor_of(self.g, v, tensor.dtype, dims, hints)
+
+
+def _with_tags(tensor: torch.Tensor, held: dict[str, Any]) -> torch.Tensor:
+    put(tensor, held)
+    return tensor
 
 
 def plainly_equal(a: Any, b: Any) -> bool:

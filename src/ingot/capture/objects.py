@@ -13,7 +13,7 @@ import enum
 import functools
 import sys
 from collections.abc import Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 # Objects of these are looked at as a whole: a logger knows all other loggers.
@@ -55,12 +55,36 @@ def is_user_class(cls: type) -> bool:
     return cls.__module__.split(".")[0] not in _BASIC
 
 
-def names_in(x: Any) -> list[str]:
-    """What an object of a dataclass holds, by name: the fields that have a value, then what else was put into
-    it.
+@functools.lru_cache(maxsize=4096)
+def slots(cls: type) -> tuple[str, ...]:
+    """Names of the attributes that a class of the model's own keeps in slots."""
+    if not is_user_class(cls):
+        return ()
+    # Members of classes written in C have descriptors of the same kind, and may be for reading alone.
+    own = (vars(c).values() for c in cls.__mro__ if "__slots__" in vars(c))
+    return tuple(v.__name__ for values in own for v in values if isinstance(v, MemberDescriptorType))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_of_attributes(cls: type) -> bool:
+    """Whether an object of a class is what its attributes are: a dataclass, or a class of the model's own
+    that is nothing else besides, no function either.
     """
-    fields = [f.name for f in dataclasses.fields(x) if hasattr(x, f.name)]
-    return [*fields, *sorted(getattr(x, "__dict__", {}).keys() - set(fields))]
+    if dataclasses.is_dataclass(cls):
+        return not cls.__module__.startswith("ingot.")
+    bases = [c for c in cls.__mro__ if c.__module__ not in ("abc", "typing") and c is not object]
+    called = any("__call__" in vars(c) for c in bases)
+    return not called and all(map(is_plain, bases)) and not issubclass(cls, (enum.Enum, BaseException))
+
+
+def held_in(x: Any) -> dict[str, Any]:
+    """What an object of such a class holds, by name: fields and slots that have a value, then what else was
+    put into it.
+    """
+    names = [f.name for f in dataclasses.fields(x)] if dataclasses.is_dataclass(x) else slots(type(x))
+    own: dict[str, Any] = getattr(x, "__dict__", {})
+    first = {n: own[n] if n in own else getattr(x, n) for n in names if n in own or hasattr(x, n)}
+    return first | {n: own[n] for n in sorted(own.keys() - first.keys())}
 
 
 def copied(x: Any) -> Any:

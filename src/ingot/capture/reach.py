@@ -203,6 +203,9 @@ class Reach:
                 self._root(at, root, shared=True)
                 if not at:  # a global of the name of one of these goes by another
                     self._labels.update(map(str, root))
+            for name, tensor in (*m._parameters.items(), *m._buffers.items()):
+                if tensor is not None:  # on which attributes may be kept
+                    self._root(f"{at}.{name}" if at else name, vars(tensor), shared=True)
             for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()):
                 self._hold(at, hook)
             self._class(type(m))

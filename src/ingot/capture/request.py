@@ -177,6 +177,7 @@ class _Active:
         self.pending: Restart | None = None
         self.refusal: Exception | None = None  # holds even where the model's own `except` swallows it
         self.words = False  # whether a condition has chosen between plain values: see `words`
+        self.maybes = False  # whether data decides of some value that it is None
         self.final: Exception | None = None  # Python itself would go another way than the run, unasked
 
 

@@ -40,6 +40,7 @@ from ingot.capture.state import Snapshot, StateSpec
 from ingot.capture.tensors import dtype_of
 from ingot.capture.traced import watched_questions
 from ingot.capture.translations import translated
+from ingot.capture.watched import Tags
 from ingot.capture.where import is_library_code, is_user_code, raised_at
 from ingot.errors import DataDependentError
 
@@ -149,9 +150,13 @@ def run_model(
 
 def _made_by_call(snapshot: Snapshot, known: tuple[Any, ...], container: Any) -> bool:
     """Whether nothing but the call's own variables can hold a list, dict or object's attributes."""
-    if not isinstance(container, (list, dict, deque)) or snapshot.holds(container):
+    if isinstance(container, Tags):
+        container = container.thing
+    elif not isinstance(container, (list, dict, deque)):
         return False
-    return all(found is not container for found in Containers(known).found)
+    if snapshot.holds(vars(container) if isinstance(container, torch.Tensor) else container):
+        return False
+    return all(getattr(found, "thing", found) is not container for found in Containers(known).found)
 
 
 @contextlib.contextmanager
@@ -162,7 +167,7 @@ def active(recorder: Recorder, marks: Marks) -> Generator[None]:
         Restart: at the end, if the model's own `except:` swallowed it.
     """
     ACTIVE.recorder, ACTIVE.marks, ACTIVE.pending, ACTIVE.refusal = recorder, marks, None, None
-    ACTIVE.words = False
+    ACTIVE.words = ACTIVE.maybes = False
     try:
         yield
     except Exception:

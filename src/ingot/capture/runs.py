@@ -22,6 +22,7 @@ from ingot.capture.request import recorder
 from ingot.capture.scalars import DTYPE, as_tensor, kind_of
 from ingot.capture.sharing import link_copy, link_within
 from ingot.capture.structure import alike, inside, parts_of, rebuilt
+from ingot.capture.tags import tagged
 from ingot.capture.where import quoted_line, source_line
 from ingot.errors import DataDependentError
 
@@ -363,6 +364,12 @@ def run_of(v: Any) -> Many:
             f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
             f"a {type(inner).__name__}. Keep tensors and numbers in it, or tuples, dicts and dataclasses of "
             "them."
+        )
+    name = tagged(leaves_in(inner))
+    if name is not None:
+        raise DataDependentError(
+            f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds a tensor "
+            f"with the attribute {name!r}, which would be lost. Keep what it says in a list of its own."
         )
     copied_out(inner)
     columns: list[Column] = [

@@ -18,8 +18,14 @@ from typing import Any
 import numpy as np
 
 from ingot.capture.choice import Undecided, Unordered
-from ingot.capture.objects import attributes, copied, fill, names_in
+from ingot.capture.objects import attributes, copied, fill, held_in
 from ingot.errors import ExportError, InputError
+
+#: What an input may be of, by the names that torch and NumPy have.
+DTYPES = (
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "bfloat16", "float16",
+    "float32", "float64",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +61,25 @@ class Input:
     example: Any = None
 
     def __post_init__(self) -> None:
-        """The dtype by its name; refuse what is no list of sizes."""
+        """The dtype by its name; refuse what is no dtype, or no list of sizes."""
         kind: Any = getattr(self.dtype, "type", self.dtype)
         of_numpy = isinstance(kind, type) and issubclass(kind, np.generic)
         name = np.dtype(kind).name if of_numpy else str(self.dtype).removeprefix("torch.")
         object.__setattr__(self, "dtype", name)
+        if name not in DTYPES:
+            raise ExportError(f"Input({self.dtype!r}, …): no such dtype; wanted one of {', '.join(DTYPES)}.")
         if isinstance(self.shape, (str, bytes)) or not isinstance(self.shape, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ExportError(
                 f"shape is {self.shape!r}; wanted a list of sizes and names, as in "
                 'Input("float32", ["batch", 3]).'
             )
+        for axis, size in enumerate(self.shape):
+            whole = type(size) is int and size >= 0
+            if not (whole or size is None or isinstance(size, Dim) or (isinstance(size, str) and size)):
+                raise ExportError(
+                    f"Input: axis {axis} of the shape is {size!r}; wanted a size of at least 0, or for a "
+                    'dynamic one a name ("batch"), an ingot.Dim or None.'
+                )
         object.__setattr__(
             self, "shape", tuple(self.shape)
         )  # so that `Annotated[Tensor, Input(…)] | None` is
@@ -139,7 +154,7 @@ def children(x: Any) -> list[tuple[str | int, Any]] | None:
     if is_tensor(x) or isinstance(x, (type, Undecided)):
         return None
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        return [(n, getattr(x, n)) for n in names_in(x)]
+        return list(held_in(x).items())
     held = attributes(x)
     return None if held is None else list(held.items())
 

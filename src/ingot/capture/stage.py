@@ -405,7 +405,8 @@ class Runtime:
         inner = (v for a in given for v in structure.inside(a))
         if chosen and _asks_what_is_same(_code_of(function)) and any(id(v) in chosen for v in inner):
             _must_understand(function)
-        if not isinstance(function, Choice) and any(map(_needs_care, (*given, *_closed_over(function)))):
+        inside = (*given, *_closed_over(function), getattr(function, "__self__", None))
+        if not isinstance(function, Choice) and any(map(_needs_care, inside)):
             _must_understand(function)
         kwargs |= _lists_of_fields(function, args, kwargs)
         inner, whole, named = opened(function, args, kwargs)
@@ -590,7 +591,8 @@ def _needs_care(value: Any) -> bool:
     if isinstance(value, Symbolic):
         g = recorder()
         return g.env.of_data(g.env.expr(value))
-    return isinstance(value, (Maybe, Word))
+    inside = structure.inside(value) if ACTIVE.maybes else (value,)
+    return any(isinstance(v, Maybe) for v in inside) or isinstance(value, Word)
 
 
 def _must_understand(function: Any) -> None:

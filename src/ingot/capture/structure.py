@@ -7,8 +7,6 @@ and what stands for elements or values that may not be there.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from ingot.capture.choice import Choice, Maybe, Parts, Unordered
-from ingot.capture.objects import names_in
+from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.words import Word, is_thing
@@ -39,8 +37,8 @@ def parts_of(x: Any) -> list[Any] | None:
         return [x.ingot_is_none, x.ingot_value]
     if isinstance(x, _CHOSEN):
         return [x.ingot_condition, *(v for v in x.ingot_sides if isinstance(v, _CHOSEN))]
-    if _is_made_of_fields(x):
-        return [getattr(x, n) for n in names_in(x)]
+    if is_of_attributes(type(x)):
+        return list(held_in(x).values())
     return None
 
 
@@ -51,14 +49,6 @@ def _keys(x: dict[Any, Any]) -> list[Any]:
 def _own(x: Any) -> dict[str, Any]:
     """The attributes of a list or tuple, whose class is the model's own then."""
     return getattr(x, "__dict__", {})
-
-
-def _is_made_of_fields(x: Any) -> bool:
-    return (
-        dataclasses.is_dataclass(x)
-        and not isinstance(x, type)
-        and not type(x).__module__.startswith("ingot.")
-    )
 
 
 def rebuilt(like: Any, parts: list[Any]) -> Any:
@@ -82,9 +72,13 @@ def _rebuilt(like: Any, parts: list[Any]) -> Any:
         return Word(condition, then, other) if isinstance(like, Word) else Choice(condition, (then, other))
     if isinstance(like, Maybe):
         return Maybe(parts[0], parts[1])
-    made: Any = _copied_dict(like) if isinstance(like, dict) else copy.copy(like)
-    for name, value in zip(names_in(like), parts, strict=True):
-        object.__setattr__(made, name, value)
+    made: Any = _copied_dict(like) if isinstance(like, dict) else _copied_object(like)
+    own: dict[str, Any] = getattr(made, "__dict__", {})
+    for name, value in zip(held_in(like), parts, strict=True):
+        if name in own:
+            own[name] = value  # whatever its class makes of an assignment
+        else:
+            object.__setattr__(made, name, value)
         if isinstance(made, dict) and name in made:
             _kind_of_dict(made).__setitem__(made, name, value)
     return made
@@ -111,6 +105,14 @@ def _sequence(like: Any, parts: list[Any]) -> Any:
 
 def _kind_of_dict(x: Any) -> Any:
     return OrderedDict if isinstance(x, OrderedDict) else dict
+
+
+def _copied_object(x: Any) -> Any:
+    """Another object of its class that holds the same: no code of the class's own runs."""
+    kind: Any = type(x)
+    made = object.__new__(kind)
+    vars(made).update(vars(x)) if hasattr(made, "__dict__") else None
+    return made
 
 
 def _copied_dict(x: Any) -> Any:
@@ -165,7 +167,7 @@ def alike(a: Any, b: Any) -> bool:
         return False  # of another order, parts are not each other's
     if isinstance(a, (list, tuple)):
         return list(_own(a)) == list(_own(b))
-    return not _is_made_of_fields(a) or names_in(a) == names_in(b)
+    return not is_of_attributes(type(a)) or list(held_in(a)) == list(held_in(b))
 
 
 def inside(x: Any) -> Iterator[Any]:

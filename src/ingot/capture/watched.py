@@ -1,6 +1,6 @@
 """What a block of Python may change beside lists, dicts, sets and cells: variables of Python modules and of
-classes, slots of objects, what is in an array, where an iterator stands. Each says what it holds now, and
-takes it back.
+classes, slots of objects, attributes of tensors, what is in an array, where an iterator stands. Each says
+what it holds now, and takes it back.
 """
 
 # Whatever the model holds may be one of these.
@@ -8,14 +8,15 @@ takes it back.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from types import MemberDescriptorType
 from typing import Any
 
+import torch
+
+from ingot.capture import tags
 from ingot.capture.merge import UNBOUND, Unmergeable
 from ingot.capture.mutable import Contents, contents_of, put_back
-from ingot.capture.objects import is_user_class
+from ingot.capture.objects import slots
 from ingot.capture.positions import position
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -130,6 +131,21 @@ class Whole(Watched):
         return f"a {type(self.thing).__module__.split('.')[0]}.{type(self.thing).__name__}"
 
 
+class Tags(Watched):
+    """The attributes of a tensor that are the model's own."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.thing = tensor
+
+    def now(self) -> dict[str, Any]:
+        """As Watched has it."""
+        return tags.tags(self.thing)
+
+    def put(self, held: dict[str, Any]) -> None:
+        """As Watched has it."""
+        tags.put(self.thing, held)
+
+
 class Position(Watched):
     """Where an iterator stands that was made before the block: nothing can put it back there."""
 
@@ -159,13 +175,3 @@ def _as_before(a: list[Any], b: list[Any]) -> bool:
         return x is y or (type(x) is type(y) and isinstance(x, (int, float, str, range)) and x == y)
 
     return len(a) == len(b) and all(map(same, a, b))
-
-
-@functools.lru_cache(maxsize=4096)
-def slots(cls: type) -> tuple[str, ...]:
-    """Names of the attributes that a class of the model's own keeps in slots."""
-    if not is_user_class(cls):
-        return ()
-    # Members of classes written in C have descriptors of the same kind, and may be for reading alone.
-    own = (vars(c).values() for c in cls.__mro__ if "__slots__" in vars(c))
-    return tuple(v.__name__ for values in own for v in values if isinstance(v, MemberDescriptorType))
