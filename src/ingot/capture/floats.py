@@ -29,9 +29,9 @@ _PARTS = 2**20  # what a number may be a whole number of parts of, so that sums 
 
 
 class MinusZero(sympy.Function):
-    """-0.0, which SymPy has no number for."""
+    """-0.0, which SymPy has no number for: the argument is 0, as which it is bounded."""
 
-    nargs = 0
+    nargs = 1
     is_real = True
     is_integer = False  # to SymPy, which has 0 for a whole number
 
@@ -99,12 +99,12 @@ class FloatEqual(Comparison):
 
 # What torch finds bounds with: those of a float operation are those of the ends, rounded as they are.
 _BOUNDS: dict[Any, Any] = interp.handlers()
-_BOUNDS.update({FloatSum: "add", FloatProduct: "mul"})
+_BOUNDS.update({FloatSum: "add", FloatProduct: "mul", MinusZero: "identity"})
 
 
 def constant(x: float) -> Any:
     """A float in a formula."""
-    return MinusZero() if x == 0 and math.copysign(1, x) < 0 else sympy.Float(x)
+    return MinusZero(sympy.S.Zero) if x == 0 and math.copysign(1, x) < 0 else sympy.Float(x)
 
 
 def _formula(x: Any) -> Any:

@@ -8,14 +8,18 @@ Nothing can put an iterator back to where it stood.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any, NoReturn
 
 from ingot.capture.request import refuse
+from ingot.capture.sizes import StaleRead
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
+
+_LATER = 999_983  # calls
 
 
 def is_iterator(x: Any) -> bool:
@@ -116,6 +120,41 @@ def _state(x: Any, made: dict[int, Any]) -> Any:
     if isinstance(x, (tuple, list)):
         return type(x)(_state(v, made) for v in x)
     return _another(x, made) if is_iterator(x) else x
+
+
+def _raises(_: Any, *__: Any) -> NoReturn:
+    raise StaleRead("a number that is counted from call to call")
+
+
+class _Passed(int):
+    """A number of a counter that outlives the call, in a later one: of its value nothing may be made but text
+    and keys.
+    """
+
+
+for _name in (
+    "lt", "le", "gt", "ge", "eq", "ne", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv",
+    "floordiv", "rfloordiv", "mod", "rmod", "divmod", "pow", "rpow", "and", "or", "xor", "lshift", "rshift",
+    "neg", "abs", "invert", "bool", "float", "index", "int",
+):  # fmt: skip
+    setattr(_Passed, f"__{_name}__", _raises)
+
+
+class Later:
+    """Stands where an iterator does that an earlier call has moved: what it gives may decide nothing."""
+
+    def __init__(self, label: str, iterator: Any) -> None:
+        self.label = label
+        self.count = iterator if isinstance(iterator, itertools.count) else None
+
+    def __iter__(self) -> Later:
+        return self
+
+    def __next__(self) -> Any:
+        number: Any = None if self.count is None else next(self.count)
+        if not isinstance(number, int):
+            raise StaleRead(self.label)
+        return _Passed(number + _LATER)
 
 
 class Unmoved:

@@ -13,6 +13,8 @@ import torch
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import watching, written
 from ingot.capture.graph import elements_decide
+from ingot.capture.mutable import Contents
+from ingot.capture.positions import Later, is_kind
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run, run_model
 from ingot.capture.scalars import Symbolic
@@ -85,6 +87,8 @@ def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change])
             c.place.set(recorder.stale_tensor(c.label, c.after) if real is None else real)
         elif isinstance(c.after, (torch.SymInt, torch.SymFloat)):
             c.place.set(recorder.env.stale_number(c.label))
+        elif isinstance(c.after, Contents) and is_kind(c.after.kind):
+            c.place.set(Later(c.label, c.place.get()))
 
 
 def without_chance(

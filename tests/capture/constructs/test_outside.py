@@ -489,3 +489,31 @@ def test_iterators_are_left_where_they_stand() -> None:
     with pytest.raises(ExportError, match="a generator that outlives the call"):
         ingot.export(generator, (X,))
     assert next(generator.thing) == 1.0
+
+
+class Taken(torch.nn.Module):
+    """Multiplies by what an iterator of its own gives."""
+
+    def __init__(self, iterator: Any, by: Any) -> None:
+        super().__init__()
+        self.iterator, self.by = iterator, by
+
+    def forward(self, x: T) -> T:
+        """The next number, as `by` has it."""
+        return x * self.by(next(self.iterator))
+
+
+@pytest.mark.parametrize(
+    ("iterator", "by"),
+    [
+        (iter([2.0, 2.0, 2.0, 3.0]), lambda n: n),
+        (itertools.cycle([2.0, 2.0, 3.0]), lambda n: n),
+        (itertools.count(1), lambda n: 2 if n < 5 else 3),
+        (itertools.count(1), lambda n: 3 if n == 7 else 2),
+    ],
+    ids=["list", "cycle", "less", "equal"],
+)
+def test_iterators_that_give_the_same_for_a_while(iterator: Any, by: Any) -> None:
+    """Not the next call alone is asked what it makes of where an iterator stands."""
+    with pytest.raises(ExportError, match="in 'iterator', and the next call is another model"):
+        capture(Taken(iterator, by), (X,))
