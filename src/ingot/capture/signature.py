@@ -67,7 +67,8 @@ class Input:
         name = np.dtype(kind).name if of_numpy else str(self.dtype).removeprefix("torch.")
         object.__setattr__(self, "dtype", name)
         if name not in DTYPES:
-            raise ExportError(f"Input({self.dtype!r}, …): no such dtype; wanted one of {', '.join(DTYPES)}.")
+            wanted = ", ".join(map(repr, DTYPES))
+            raise ExportError(f"Input: dtype {self.dtype!r} is not one of {wanted}.")
         if isinstance(self.shape, (str, bytes)) or not isinstance(self.shape, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ExportError(
                 f"shape is {self.shape!r}; wanted a list of sizes and names, as in "
