@@ -98,12 +98,15 @@ def _windows_folder() -> str:
     return _torch_folder() + f"signal{os.sep}"
 
 
-@lru_cache(maxsize=4096)
 def is_user_code(code: CodeType) -> bool:
     """Whether a function belongs neither to torch nor to Ingot; torch's windows count as a model's, for they
     have ways of their own for few places.
     """
-    name = code.co_filename
+    return _is_user_file(code.co_filename)
+
+
+@lru_cache(maxsize=4096)  # by file: to hash code is to hash all that it holds
+def _is_user_file(name: str) -> bool:
     return not name.startswith((_INGOT, _torch_folder(), "<")) or name.startswith(_windows_folder())
 
 
@@ -308,20 +311,31 @@ def given(is_it: Callable[[Any], bool], depth: int = 2) -> str | None:
     argument; what torch's functions give each other does not count.
     """
     at: FrameType | None = sys._getframe(depth)
-    innermost: str | None = None
-    by_user = False
+    frames: list[FrameType] = []
     while at is not None and not is_user_code(at.f_code):
-        if not is_ingot_code(at.f_code) and not at.f_code.co_filename.endswith(_OF_NUMBERS):
-            count = at.f_code.co_argcount + at.f_code.co_kwonlyargcount
-            starred = sum(bool(at.f_code.co_flags & flag) for flag in (CO_VARARGS, CO_VARKEYWORDS))
-            values = [at.f_locals.get(name) for name in at.f_code.co_varnames[: count + starred]]
-            for more in values[count:]:
-                values.extend(more.values() if isinstance(more, dict) else more or ())  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  (of any kind)
-            by_user = any(map(is_it, values))
-            if by_user and innermost is None:
-                innermost = at.f_code.co_name
+        if _computes(at.f_code.co_filename):
+            frames.append(at)
         at = at.f_back
-    return innermost if by_user else None
+    # What frames hold is dear to ask: the outermost, which the user called, answers for all where it says no.
+    if not frames or not any(map(is_it, _arguments(frames[-1]))):
+        return None
+    return next(f.f_code.co_name for f in frames if any(map(is_it, _arguments(f))))
+
+
+@lru_cache(maxsize=4096)
+def _computes(file: str) -> bool:
+    """Whether functions of the file are neither Ingot's own nor those of a size that is asked something."""
+    return not file.startswith(_INGOT) and not file.endswith(_OF_NUMBERS)
+
+
+def _arguments(frame: FrameType) -> list[Any]:
+    code, held = frame.f_code, frame.f_locals
+    count = code.co_argcount + code.co_kwonlyargcount
+    starred = sum(bool(code.co_flags & flag) for flag in (CO_VARARGS, CO_VARKEYWORDS))
+    values = [held.get(name) for name in code.co_varnames[: count + starred]]
+    for more in values[count:]:
+        values.extend(more.values() if isinstance(more, dict) else more or ())  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  (of any kind)
+    return values
 
 
 def called_by_user(function: str, depth: int = 2) -> bool:
