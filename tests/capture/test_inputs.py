@@ -212,10 +212,10 @@ def test_an_example_that_the_model_refuses() -> None:
     [
         ("floaty", ["a", 4], "dtype 'floaty' is not one of"),
         (float, [2], "is not one of"),
-        ("float32", [-1, 4], "axis 0 of the shape is -1"),
-        ("float32", ["a", 2.5], "axis 1 of the shape is 2.5"),
-        ("float32", [""], "axis 0 of the shape is ''"),
-        ("float32", [True], "axis 0 of the shape is True"),
+        ("float32", [-1, 4], "axis 0 has size -1"),
+        ("float32", ["a", 2.5], "axis 1 has size 2.5"),
+        ("float32", [""], "axis 0 has size ''"),
+        ("float32", [True], "axis 0 has size True"),
     ],
 )
 def test_inputs_that_are_none(dtype: Any, shape: Any, words: str) -> None:

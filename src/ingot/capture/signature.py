@@ -78,7 +78,7 @@ class Input:
             whole = type(size) is int and size >= 0
             if not (whole or size is None or isinstance(size, Dim) or (isinstance(size, str) and size)):
                 raise ExportError(
-                    f"Input: axis {axis} of the shape is {size!r}; wanted a size of at least 0, or for a "
+                    f"Input: axis {axis} has size {size!r}; wanted a size of at least 0, or for a "
                     'dynamic one a name ("batch"), an ingot.Dim or None.'
                 )
         object.__setattr__(
