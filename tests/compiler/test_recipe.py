@@ -167,6 +167,18 @@ TRIANGLES = """g (float[n, t, 8] x, float[n, t, t] m) => (float[n, t, t] y, floa
     r = Add(all, count)
 }"""
 
+# As many of the largest as the sizes say.
+LARGEST = """g (float[n, m] x) => (float[a, b] y, int64[c, d] i, float[e, f] z) {
+    shape = Shape(x)
+    one = Constant<value_ints=[1]>()
+    two = Constant<value_ints=[2]>()
+    m = Gather(shape, one)
+    half = Div(m, two)
+    k = Add(half, one)
+    y, i = TopK<axis=-1>(x, k)
+    z, j = TopK<axis=-1, largest=0>(y, one)
+}"""
+
 # Images that are made larger and smaller: by scales, to the size of others, in all modes; a table of
 # positions as large as the image; a convolution of a concatenation of such images.
 RESIZES = """g (float[n, 8, h, w] x)
@@ -270,6 +282,7 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "arithmetic": (ARITHMETIC, {}, image(3, 8, 60), 10),
     "arithmetic of little": (ARITHMETIC, {}, batch(3, 1, 20), 1),
     "triangles": (TRIANGLES, {}, squares, 10),
+    "largest": (LARGEST, {}, lambda r: {"x": (r.randrange(1, 5), r.randrange(2, 70))}, 1),
     "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
     "dense": (DENSE, DENSE_WEIGHTS, image(24, 2, 16), 8),
     "joined": (DENSE, DENSE_WEIGHTS, image(24, 30, 140), 10),

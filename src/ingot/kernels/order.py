@@ -237,7 +237,8 @@ def topk(
 
     source, targets = without(x), [without(values), without(places)]
     lanes = machine.vector_bytes // max(4, x.dtype.itemsize)
-    most = k if isinstance(k, int) else length
+    late = isinstance(k, View)  # a size that is noted for other sizes (`sizes.py`) is no int
+    most = length if late else k
     walk = plan(targets, [source], source.shape, 1, 2 * length + 64 * most)
     dtype = x.dtype.name
     return Call(
@@ -247,12 +248,12 @@ def topk(
             grid=walk.grid,
             largest=largest,
             along=x.strides[axis] == 1 or length == 1,
-            late=not isinstance(k, int),
+            late=late,
             lanes=lanes,
         ),
         [length, x.strides[axis], k, values.strides[axis], places.strides[axis], *walk.args],
         tiles=walk.tiles if most else 0,
-        reads=[x] if isinstance(k, int) else [x, k],
+        reads=[x, k] if late else [x],
         writes=[values, places],
         scratch=most * key_bits(dtype) // 4,
         flops=x.size * 2 + values.size * 40,
