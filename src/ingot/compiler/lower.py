@@ -197,7 +197,9 @@ class Lowering:
         return {region.positions[0]: region for region in found}
 
     def _lower_images(self, region: Region) -> bool:
-        """Lower a region for one image, and again for each. False: that cannot be, and nothing was done."""
+        """Lower a region for one image, and again for each. False: that cannot be, and nothing was done but
+        what it reads.
+        """
         whole = [self.view(value) for value in region.inputs]
         one = dict[ir.Value, Facts]()
         for value in (*region.inputs, *region.values):

@@ -63,6 +63,8 @@ class Places:
         """From here on, values are those of one image."""
         self.image = image
         image.joined = self._joined.copy()
+        for value in image.kept:  # somebody has written a part of it already
+            image.kept[value] = self._joined.get(value)
         image.swap(self._facts)
 
     def leave(self, done: bool) -> None:
