@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks
+from ingot.capture import checks, turns
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
 from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, refused
@@ -41,7 +41,7 @@ from ingot.capture.runs import (
     run_of,
     tensors_of,
 )
-from ingot.capture.scalars import DTYPE, kind_of, number, require_kind
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import inside as inside_of
@@ -101,6 +101,7 @@ class Round:
     )  # list, elements, values
     check: ir.Value | None = None
     going: Any = True  # whether there is another round, as the model's code says it
+    given: dict[Any, Any] = field(default_factory=dict[Any, Any])  # numbers that come in, by their place
 
 
 class Loop:
@@ -117,7 +118,7 @@ class Loop:
         head: Sequence[str],
         live: Sequence[str],
         peeled: bool = False,  # whether the first round was recorded by itself
-        fixed: bool = False,  # whether Python knows the rounds, and would see what differs in them
+        fixed: int | None = None,  # how many rounds Python knows, and would see what differs in them
     ) -> None:
         self.g = g
         self.body = body
@@ -213,8 +214,10 @@ class Loop:
                 )
                 i = number(g, done.iteration, int, 3)
                 self.turn = g.env.expr(i)
-                if self.fixed:
-                    g.turns.add(self.turn)
+                starts, made = self._numbers(lambda place: place.start), len(g.sizes.written)
+                done.given = self._numbers(lambda place: place.get())
+                if self.fixed is not None:
+                    turns.begin(g, self.turn, self.fixed, starts, done.given)
                 g.env.declare_range(i, 0, None)
                 with assuming(g.env, self._goes_on()):
                     self.body(i)
@@ -225,6 +228,9 @@ class Loop:
                 if settled:
                     checks.demanded_inside(g, guards)
                     self._results(done, going)
+                if settled and self.fixed is not None:
+                    left = self._numbers(lambda place: place.get())
+                    turns.require_bounded(g, self.fixed, starts, done.given, left, g.sizes.written[made:])
             settled = self._more_writes(scope) and settled
             settled = self.memory.lose(scope.lost) and settled
             if settled:
@@ -258,20 +264,27 @@ class Loop:
 
     def _tensors(self, value: Callable[[Place], Any]) -> dict[Any, torch.Tensor]:
         """The tensors among what is carried, by their place."""
-        found: dict[Any, torch.Tensor] = {}
+        return self._leaves(value, (torch.Tensor,))
+
+    def _numbers(self, value: Callable[[Place], Any]) -> dict[Any, Any]:
+        """The numbers among it."""
+        return self._leaves(value, (int, float, *Symbolic))
+
+    def _leaves(self, value: Callable[[Place], Any], kinds: tuple[type, ...]) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
         for n, place in enumerate(self._all()):
-            self._add_tensors(place.form, value(place), (n,), found)
+            self._add_leaves(place.form, value(place), (n,), kinds, found)
         return found
 
-    def _add_tensors(
-        self, form: Any, value: Any, key: tuple[int, ...], found: dict[Any, torch.Tensor]
+    def _add_leaves(
+        self, form: Any, value: Any, key: tuple[int, ...], kinds: tuple[type, ...], found: dict[Any, Any]
     ) -> None:
         if isinstance(form, Form):
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, kinds):
                 found[key] = value
         elif form is not None and not isinstance(form, (Constant, Options)) and value is not UNBOUND:
             for i, (f, v) in enumerate(zip(parts_in(form), parts_in(value), strict=True)):
-                self._add_tensors(f, v, (*key, i), found)
+                self._add_leaves(f, v, (*key, i), kinds, found)
 
     def _inputs(self, form: Any) -> Any:
         """Values of this form that come in from the round before."""
@@ -641,6 +654,8 @@ class Loop:
         for place in self._all():
             found = place.start if place.form is None else self._outputs(place.form, rest)
             place.put(self._noted(place, found))
+        if self.fixed is not None and self.go is None:
+            turns.end(g, done.given, self._numbers(lambda place: place.get()))
         for index in done.grown:
             growth = self.grown[index]
             run = self._outputs(growth.form, rest)

@@ -391,7 +391,7 @@ class Merger:
         hint = self._hint(a if self.example else b)
         undecided = kinds_of(self.g, a) or kinds_of(self.g, b)
         if ka is kb and undecided is None:
-            return self.slot(lambda v: self._number(v, ka, hint), *values)
+            return self.slot(lambda v: self._number(v, ka, hint, a, b), *values)
         words = " or ".join(sorted(k.__name__ for k in (ka, kb)))
         kinds = undecided or f"{words}, as {quoted_line()} decides"
         kind = float if float in (ka, kb) else int
@@ -418,8 +418,12 @@ class Merger:
         ACTIVE.marks.freed = True
         return env.derive(env.size(OneOf(env.expr(self.condition), *sizes)))
 
-    def _number(self, value: ir.Value, kind: type, hint: Any) -> Any:
+    def _number(self, value: ir.Value, kind: type, hint: Any, a: Any, b: Any) -> Any:
         made = number(self.g, value, kind, hint)
+        if self.g.counted and isinstance(self.condition, torch.SymBool):
+            condition, *sides = map(self.g.env.expr, (self.condition, a, b))
+            (symbol,) = made.node.expr.free_symbols
+            self.g.merged[symbol] = condition, sides[0], sides[1]
         if kind is int:
             self.sized.append(made.node.expr)
         return made

@@ -94,6 +94,8 @@ class Recorder:
         self.trials: list[Trial] = []  # calls that run to find out what they ask
         self.branches: list[tuple[Any, int]] = []  # that are being recorded: see `recursion`
         self.turns: set[Any] = set()  # numbers of rounds that Python would know
+        self.counted: dict[Any, Any] = {}  # those and what it would count from them, with ranges: see `turns`
+        self.merged: dict[Any, tuple[Any, Any, Any]] = {}  # numbers that a condition chooses: it and the two
         self.answers = 0  # that calls which were taken apart are being recorded for
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}

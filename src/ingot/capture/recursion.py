@@ -1,5 +1,5 @@
 """Functions that call themselves as often as data or a size says: each call is a branch inside the last one,
-and the export would never end. It is noticed some calls deep.
+so that the export may never end, and files hold only so many. It is noticed some calls deep.
 """
 
 # Frames are what this file is about.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 DEEP = 16  # calls of a function inside each other, each of them in a branch at one line
+NESTED = 30  # branches inside each other: protobuf reads 100 messages deep, and each takes three
 
 
 def enter(g: Recorder, condition: Any) -> None:
@@ -32,16 +33,19 @@ def enter(g: Recorder, condition: Any) -> None:
     """
     here, running = place(), functions()
     around, depth = g.branches, running.count(running[0]) if running else 0
-    if depth > DEEP and len({n for where, n in around if where == here}) >= DEEP:
+    of_data = condition is None or depends_on_data(g, condition)
+    calls = len({n for where, n in around if where == here})
+    if depth > DEEP and calls >= DEEP and len(around) >= NESTED:
         ACTIVE.marks.recursive.add(here)
-        if not depends_on_data(g, condition):
+        if not of_data:
             ACTIVE.pending = Restart()
             raise ACTIVE.pending
-    if here in ACTIVE.marks.recursive and depends_on_data(g, condition):
+    if here in ACTIVE.marks.recursive and of_data:
         refuse(
             DataDependentError(
                 f"{quoted_line(_caller(running[0]))}\n"
-                f"{running[0].name} calls itself here as often as data says, and the export would never end. "
+                f"{running[0].name} calls itself here as often as data says, more than {DEEP} calls deep: "
+                "each is an If inside the last one, and no file holds more of those. "
                 "Write it as a loop: `while` there is another call, with what that is given in variables."
             )
         )

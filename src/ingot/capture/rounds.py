@@ -9,7 +9,8 @@ they do the same, they are a Loop too: written out, a hundred rounds are a hundr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, early, standins
+from ingot.capture import checks, early, standins, turns
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells
 from ingot.capture.forms import Differ, Peel
@@ -57,7 +58,7 @@ class Work:
         """Variables whose value matters after a round."""
         return list(dict.fromkeys([*self.head, *self.live]))
 
-    def loop(self, rt: Runtime, body: Callable[[Any], Any], peeled: bool, fixed: bool = False) -> Loop:
+    def loop(self, rt: Runtime, body: Callable[[Any], Any], peeled: bool, fixed: int | None = None) -> Loop:
         """The rounds as a Loop; `body` takes the number of the round."""
         parts = self.cells, self.names, self.head, self.live
         return Loop(recorder(), body, self.go, rt.test, *parts, peeled, fixed)
@@ -161,7 +162,7 @@ def _first_apart(rt: Runtime, work: Work, some: Any, rest: Callable[[], None]) -
         g = recorder()
         condition = rt.truth(some)
         try:
-            with g.attempt():
+            with _attempt():
                 test = g.scalar(condition)
                 branch(g, condition, test, rest, _nothing, work.names, work.live, work.cells, strict=True)
             return
@@ -172,23 +173,26 @@ def _first_apart(rt: Runtime, work: Work, some: Any, rest: Callable[[], None]) -
 
 
 def _each_known(rt: Runtime, items: Any, work: Work) -> None:
-    """A loop whose rounds Python knows, of which data may skip the last ones, or some."""
-    many = isinstance(items, range) and len(items) > FEW
-    if many and work.go is not None and rt.truth(work.go()) is True and _as_loop(rt, items, work, False):
-        return
+    """A loop whose rounds Python knows, of which data may skip the last ones, or some: written out, until the
+    rest is a Loop.
+    """
+    apart = work.go is None  # whether the first round must be recorded by itself, or says whether it pays
     written = recorder().graph.nodes
     since = len(written)
     for turn, (there, make) in enumerate(early.rounds(items)):
-        if many and turn == 1 and work.go is None:
-            new = list(_inside(written[since:]))
-            decided = any(node.op_type in ("If", "Loop") for node in new)
-            if decided and len(new) * len(items) > LARGE and _as_loop(rt, items[1:], work, True):
-                return
         going = work.go() if work.go is not None else True
         if rt.waits(going):
             early.require_known(items)
         elif not rt.truth(going):
             return
+        if turn == int(apart) and isinstance(items, range) and len(items) > FEW:
+            known = work.go is None or turn > 0 or not rt.waits(going)
+            pays = known and (work.go is not None or _is_large(written[since:], len(items)))
+            try:
+                if pays and _as_loop(rt, items[turn:], work, going, peeled=apart):
+                    return
+            except Peel:
+                apart = True
         going = rt.both(going, lambda there=there: there)
         if not rt.waits(going):
             if rt.truth(going):
@@ -208,40 +212,71 @@ def _each_known(rt: Runtime, items: Any, work: Work) -> None:
         )
 
 
-def _as_loop(rt: Runtime, items: range, work: Work, peeled: bool) -> bool:
+def _is_large(round_: Sequence[ir.Node], rounds: int) -> bool:
+    """Whether rounds like the first one have branches of their own, and would be too many nodes."""
+    new = list(_inside(round_))
+    return len(new) * rounds > LARGE and any(node.op_type in ("If", "Loop") for node in new)
+
+
+def _as_loop(rt: Runtime, items: range, work: Work, going: Any, peeled: bool) -> bool:
     """Rounds that Python knows as a Loop, where they are alike; whether they are.
 
     They are not where each takes something else of Python's (the layers of a list), nor where what they leave
     behind has forms that no Loop carries.
+
+    going: whether there is a first one of them
+
+    Raises:
+        Peel: it must be recorded by itself.
     """
-    g, here = recorder(), place()
+    here = place()
     if here in ACTIVE.marks.unrolled:
         return False
-    modules, refusals = len(g.modules), (ACTIVE.refusal, ACTIVE.final)
-    loop = work.loop(rt, lambda i: work.body(items.start + i * items.step), peeled, fixed=True)
+    first = rt.test(going)
+    loop = work.loop(rt, lambda i: work.body(items.start + i * items.step), peeled, fixed=len(items))
     try:
-        with g.attempt():
+        with _attempt():
             done = loop.settled()
-            if _are_alike(loop, done, sizes=work.go is None):
-                loop.write(done, len(items), None)
-                return True
-            done.scope.body.discard()
+            _require_alike(loop, done, work)
+            loop.write(done, len(items), first)
+        return True
     except Peel:
-        work.body(items[0])
-        return _as_loop(rt, items[1:], work, True)
+        raise
     except Differ:
         pass
     except Exception as error:  # whatever it is that has no such form: written out, it may have
         raise_if_ours(error)
-    del g.modules[modules:]
-    ACTIVE.refusal, ACTIVE.final = refusals
     ACTIVE.marks.unrolled.add(here)
     return False
 
 
-def _are_alike(loop: Loop, done: Round, sizes: bool) -> bool:
-    """Whether data decides if there is another round; of rounds that Python counts, whether `sizes` stay."""
-    return not loop.changes_sizes() if sizes else isinstance(done.going, torch.SymBool)
+def _require_alike(loop: Loop, done: Round, work: Work) -> None:
+    """Data must decide whether there is another round; of rounds that Python counts, sizes must stay.
+
+    Raises:
+        Differ: Python would know, or sizes change.
+    """
+    if work.go is None:
+        alike = not loop.changes_sizes()
+    else:
+        alike = isinstance(done.going, torch.SymBool) and not turns.is_known(recorder(), done.going)
+    if not alike:
+        done.scope.body.discard()
+        raise Differ
+
+
+@contextlib.contextmanager
+def _attempt() -> Generator[None]:
+    """A recording that may be given up: nothing of it is left then, as if it had not been tried."""
+    g = recorder()
+    modules, refusals = len(g.modules), (ACTIVE.refusal, ACTIVE.final)
+    try:
+        with g.attempt():
+            yield
+    except BaseException:
+        del g.modules[modules:]
+        ACTIVE.refusal, ACTIVE.final = refusals
+        raise
 
 
 def _inside(nodes: Iterable[ir.Node]) -> Iterable[ir.Node]:

@@ -44,6 +44,7 @@ class SizeWriter:
         self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
         self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
         self.formulas: dict[ir.Value | None, Any] = {}  # of tensors of one integer that sizes of inputs give
+        self.written: list[Any] = []  # formulas that nodes were made for, in order
         self._made: dict[Any, ir.Value] = Table(journal)
         self._shapes: dict[tuple[Any, ...], ir.Value] = Table(journal)
 
@@ -146,7 +147,10 @@ class SizeWriter:
                 return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
             scalar = self._scalar(e)
             made = self.graph.op("Reshape", scalar, self.graph.const([1])) if scalar is not None else None
-            found = self._made[e] = self._lower(e) if made is None else made
+            if made is None:
+                self.written.append(e)
+                made = self._lower(e)
+            found = self._made[e] = made
         return found
 
     def _lower(self, e: Any) -> ir.Value:

@@ -1,5 +1,7 @@
 """Loops that data ends before Python would, first rounds that differ, functions that call themselves."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,13 @@ import torch
 from torch import nn
 
 import ingot
-from tests.capture.constructs.support import Case, Cases, T, check, lengths, positive, random
+from ingot.capture import recursion, rounds
+from ingot.capture.record import Recorder
+from ingot.capture.request import ACTIVE, Marks
+from ingot.capture.rewrite import Key
+from ingot.capture.sizes import SizeEnv
+from ingot.errors import DataDependentError
+from tests.capture.constructs.support import Case, Cases, T, check, lengths, negative, positive, random
 
 case = Cases()
 SMALL = [positive(5, 3) * k for k in (0.01, 1, 100)] + [positive(1, 3), positive(2, 3) * 0.1]
@@ -47,6 +55,17 @@ def numbers_of_python_are_carried(x: T) -> tuple[T, float]:
         if x.abs().max() < 0.5:
             break
     return x, rate
+
+
+@case(positive(2, 3) * 0.001, torch.ones(2, 3), -torch.ones(1, 3), torch.zeros(2, 3))
+def data_may_end_the_first_round(x: T) -> tuple[T, int]:
+    s, n = None, 0
+    for _ in range(20):
+        s = x if s is None else s * 2
+        n += 1
+        if s.sum() > 1:
+            break
+    return s, n
 
 
 class Greedy(nn.Module):
@@ -127,7 +146,48 @@ class ByNumber(nn.Module):
         return x
 
 
-written_out(*[random(n, 4, seed=n) * k for n, k in ((3, 1), (1, 1), (2, 10), (5, 0.01))])(ByNumber)
+class ByNumberBehindTheFirst(ByNumber):
+    """The first round finds None, and the others have a layer each."""
+
+    def forward(self, x: T) -> T:
+        """As many layers as it takes."""
+        h = None
+        for i in range(10):
+            h = x if h is None else torch.relu(self.layers[i - 1](h)) + h
+            if h.norm() > 9:
+                break
+        assert h is not None
+        return h
+
+
+@written_out(*SMALL)
+def powers_of_their_number(x: T) -> T:
+    for i in range(12):
+        x = x + 1000**i % 7
+        if x.sum() > 500:
+            break
+    return x
+
+
+@written_out(*SMALL)
+def as_many_as_a_number_says(x: T) -> tuple[T, int]:
+    limit, n = 6, 0
+    if x.sum() > 10:
+        x = x - 1
+    for i in range(40):
+        if i >= limit:
+            break
+        x = x * 1.5
+    for _ in range(40):
+        n += 1
+        if n > 3:
+            break
+        x = x + 1
+    return x, n
+
+
+for _module in (ByNumber, ByNumberBehindTheFirst):
+    written_out(*[random(n, 4, seed=n) * k for n, k in ((3, 1), (1, 1), (2, 10), (5, 0.01))])(_module)
 
 
 @written_out.parametrize()
@@ -149,6 +209,87 @@ def test_long_rounds_with_branches_are_a_loop_behind_the_first() -> None:
 
     nodes = list(check(Case("climbing", lambda: climbing, [(v,) for v in SMALL[:3]])).model.graph.all_nodes())
     assert len(nodes) < 60, f"{len(nodes)} nodes: the rounds were written out"
+
+
+beyond = Cases()
+
+
+@beyond(*SMALL[:3])
+def products(x: T) -> T:
+    p = 1
+    for i in range(12):
+        if x.sum() > i:
+            x = x.tanh()
+        p = p * 1000
+        x = x + p % 7
+    return x
+
+
+@beyond(*SMALL[:3])
+def products_in_every_other_round(x: T) -> T:
+    p = 1
+    for i in range(16):
+        if x.sum() > i:
+            x = x.tanh()
+        if i % 2:
+            p = p * 1000
+        x = x + p % 7
+    return x
+
+
+@beyond.parametrize()
+def test_numbers_beyond_64_bits_are_pythons(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's whole numbers have no end: rounds in which they grow so far are written out."""
+    monkeypatch.setattr(rounds, "LARGE", 0)
+    nodes = check(case).model.graph.all_nodes()
+    assert "Loop" not in {n.op_type for n in nodes}, f"{case.name} is a Loop: see `require_bounded`"
+
+
+def test_numbers_that_stay_below_64_bits_are_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters, and numbers of the round's own."""
+
+    def counting(x: T) -> tuple[T, int]:
+        n, last = 3, 0
+        for i in range(12):
+            if x.sum() > i:
+                x = x.tanh()
+            if i % 2:
+                n += i * i
+            last = 2**i + n
+            x = x + last
+        return x, last - n
+
+    monkeypatch.setattr(rounds, "LARGE", 0)
+    nodes = check(Case("counting", lambda: counting, [(v,) for v in SMALL[:3]])).model.graph.all_nodes()
+    assert [n.op_type for n in nodes].count("Loop") == 1, "it was written out: see `require_bounded`"
+
+
+def test_rounds_that_are_no_loop_leave_no_assumptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Loop that was given up would check, Python knows in rounds that are written out."""
+
+    def growing(x: T) -> T:
+        for i in range(9):
+            assert i < 20
+            if x.sum() > i:
+                x = x.tanh()
+            x = torch.cat([x, x[:1]])
+        return x
+
+    monkeypatch.setattr(rounds, "LARGE", 0)
+    captured = check(Case("growing", lambda: growing, [(v,) for v in SMALL[:3]]))
+    assert not [a for a in captured.assumptions if a.kind == "condition"], "those of the Loop are still there"
+
+
+def test_a_recording_that_is_given_up_leaves_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export would end with it, and later nodes would be named as a submodule's that has ended."""
+    g = Recorder(SizeEnv(), 18)
+    monkeypatch.setattr(ACTIVE, "recorder", g)
+    monkeypatch.setattr(ACTIVE, "refusal", None)
+    with pytest.raises(ValueError, match="no form"), rounds._attempt():
+        g.modules.append("inner")
+        ACTIVE.refusal = DataDependentError("refused")
+        raise ValueError("no form")
+    assert (g.modules, ACTIVE.refusal) == ([], None), "a part of the attempt is still there"
 
 
 apart = Cases()
@@ -212,6 +353,30 @@ def test_calls_of_itself_that_data_decides_are_refused() -> None:
 
     with pytest.raises(ingot.ExportError, match=r"return _scaled\(n - 1, x \* 1.5\)\n_scaled calls itself"):
         ingot.export(scaled, (torch.tensor(3), random(2, 3)))
+
+
+def _doubled(depth: int, x: T) -> T:
+    if depth and x.sum() > 0:
+        x = _doubled(depth - 1, x * 2)
+    return x
+
+
+def test_calls_of_itself_that_python_ends() -> None:
+    """Each is one branch, and twenty have room in each other."""
+    calls = [(positive(2, 3),), (negative(2, 3),)]
+    check(Case("doubled", lambda: lambda x: _doubled(20, x), calls))
+
+
+def test_calls_of_itself_that_no_number_decides_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no formula for the condition, data decides it."""
+    g, key = Recorder(SizeEnv(), 18), Key(__file__, 1, "again")
+    monkeypatch.setattr(recursion, "functions", lambda: [key] * 40)
+    monkeypatch.setattr(recursion, "place", lambda: ("model.py", 1))
+    monkeypatch.setattr(ACTIVE, "refusal", None)
+    monkeypatch.setattr(ACTIVE, "marks", Marks())
+    g.branches += [(("model.py", 1), depth) for depth in range(40)]
+    with pytest.raises(DataDependentError, match="again calls itself here as often as data says"):
+        recursion.enter(g, None)
 
 
 def test_calls_of_itself_that_sizes_decide_follow_the_example() -> None:
