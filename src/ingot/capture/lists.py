@@ -294,6 +294,16 @@ class TracedList(list[Any], Parts):
         )
 
 
+_OF_SEQUENTIAL = ("__init__", "__getitem__", "__iter__", "__len__", "__call__", "forward")
+
+
+def is_called_in_order(kind: type[torch.nn.Sequential]) -> bool:
+    """Whether a slice of such a module is one that calls its layers one after the other, and nothing else:
+    torch makes it of the same class.
+    """
+    return all(getattr(kind, name) is getattr(torch.nn.Sequential, name) for name in _OF_SEQUENTIAL)
+
+
 class Layers(TracedList):
     """Layers of an nn.Sequential, of which data decides some: it is called as that is."""
 

@@ -26,7 +26,7 @@ import torch
 from ingot.capture import checks, memos, scalars
 from ingot.capture.choice import Maybe
 from ingot.capture.forms import Differ
-from ingot.capture.lists import Layers, Rows, TracedList, sliced
+from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sliced
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
@@ -652,8 +652,12 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
         return container.element(number_in(index, int))
     if plain and isinstance(index, slice) and _symbolic(index.start, index.stop, index.step):
         require_alike(index.start, index.stop, index.step)
+        chained = isinstance(container, torch.nn.Sequential)
+        if chained and not is_called_in_order(type(container)):
+            what = f"takes a slice of a {type(container).__name__}, a Sequential with methods of its own,"
+            cannot_wait(f"{what} at a place that data or a size decides")
         found = sliced(container, index)
-        return Layers(found.parts()) if isinstance(container, torch.nn.Sequential) else found
+        return Layers(found.parts()) if chained else found
     keyed = isinstance(container, dict) and _is_composed(index)
     if not keyed and (not plain or isinstance(index, (slice, tuple)) or not _symbolic(index)):
         return thing[index]

@@ -7,9 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, negative, positive, random
 
 case = Cases()
@@ -151,3 +154,53 @@ class LastOfASequential(Some):
 @case.parametrize()
 def test_slices(case: Case) -> None:
     check(case)
+
+
+class Residual(nn.Sequential):
+    """A slice of it has this forward too."""
+
+    def forward(self, input: T) -> T:
+        return input + super().forward(input)
+
+
+class Doubled(nn.Sequential):
+    """A slice of it is made by this."""
+
+    def __init__(self, *layers: Any) -> None:
+        super().__init__(*layers)
+        self.append(nn.Tanh())
+
+
+class Backwards(nn.Sequential):
+    """Its layers are called in this order."""
+
+    def __iter__(self) -> Any:
+        return reversed(self._modules.values())
+
+
+class Plain(nn.Sequential):
+    """Nothing of its own."""
+
+
+class Sliced(nn.Module):
+    """Calls as many blocks as data says."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.blocks = kind(nn.Linear(3, 3), nn.Linear(3, 3))
+
+    def forward(self, x: T) -> T:
+        return self.blocks[: int((x > 0).sum())](x)
+
+
+@pytest.mark.parametrize("kind", [Residual, Doubled, Backwards])
+def test_a_sequential_with_methods_of_its_own_is_not_its_layers(kind: Any) -> None:
+    """torch makes a slice of the same class."""
+    with pytest.raises(DataDependentError, match=f"slice of a {kind.__name__}, a Sequential with methods"):
+        capture(Sliced(kind), (random(2, 3),))
+
+
+def test_a_sequential_of_another_name_is_its_layers() -> None:
+    check(
+        Case("plain", lambda: Sliced(Plain), [(v,) for v in (random(2, 3), negative(2, 3), positive(1, 3))])
+    )
