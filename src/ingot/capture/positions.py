@@ -15,11 +15,10 @@ from types import GeneratorType
 from typing import Any, NoReturn
 
 from ingot.capture.request import refuse
+from ingot.capture.signature import leaves
 from ingot.capture.sizes import StaleRead
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
-
-_LATER = 999_983  # calls
 
 
 def is_iterator(x: Any) -> bool:
@@ -126,18 +125,18 @@ def _raises(_: Any, *__: Any) -> NoReturn:
     raise StaleRead("a number that is counted from call to call")
 
 
-class _Passed(int):
-    """A number of a counter that outlives the call, in a later one: of its value nothing may be made but text
-    and keys.
+class Passed:
+    """A number of a counter that outlives the call, in a later one: it may be passed on, and nothing may be
+    made of it, no text and no key either. It has no value, as C code reads that of an int unasked.
     """
 
+    __slots__ = ()
+    __class__: Any = int  # to isinstance, and whoever asks so
 
-for _name in (
-    "lt", "le", "gt", "ge", "eq", "ne", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv",
-    "floordiv", "rfloordiv", "mod", "rmod", "divmod", "pow", "rpow", "and", "or", "xor", "lshift", "rshift",
-    "neg", "abs", "invert", "bool", "float", "index", "int",
-):  # fmt: skip
-    setattr(_Passed, f"__{_name}__", _raises)
+
+for _name in (*vars(int), "__str__", "__reduce__", "__reduce_ex__"):
+    if _name not in ("__new__", "__doc__", "__getattribute__"):
+        setattr(Passed, _name, _raises if _name.startswith("__") else property(_raises))
 
 
 class Later:
@@ -151,10 +150,17 @@ class Later:
         return self
 
     def __next__(self) -> Any:
-        number: Any = None if self.count is None else next(self.count)
-        if not isinstance(number, int):
+        if self.count is None or not isinstance(next(self.count), int):
             raise StaleRead(self.label)
-        return _Passed(number + _LATER)
+        return Passed()
+
+    def __repr__(self) -> NoReturn:
+        raise StaleRead(self.label)
+
+
+def gives_passed(output: Any) -> bool:
+    """Whether a number of such a counter is among what a call returns."""
+    return any(type(leaf.value) is Passed for leaf in leaves(output))
 
 
 class Unmoved:

@@ -14,7 +14,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.chance import watching, written
 from ingot.capture.graph import elements_decide
 from ingot.capture.mutable import Contents
-from ingot.capture.positions import Later, is_kind
+from ingot.capture.positions import Later, gives_passed, is_kind
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run, run_model
 from ingot.capture.scalars import Symbolic
@@ -46,7 +46,7 @@ def leftovers(
     read: str | None = None
     try:
         second = run_model(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
-        if written(second.recorder) != first:
+        if written(second.recorder) != first or gives_passed(second.output):
             read = changes[0].label
     except StaleRead as stale:
         read = stale.label

@@ -10,6 +10,7 @@ import collections
 import contextvars
 import functools
 import itertools
+import math
 import os
 import random as python_random
 import threading
@@ -466,14 +467,15 @@ NAMES, LEFT = itertools.count(), iter([1.0, 2.0, 3.0])
 def test_iterators_are_left_where_they_stand() -> None:
     """Also where the export is refused; one that changes no output is harmless."""
 
-    def named(x: T) -> T:
-        return x * len(f"layer {next(NAMES)}"[:5])
+    def taken(x: T) -> T:
+        next(NAMES)
+        return x * 2
 
     def scaled(x: T) -> T:
         return x * next(LEFT)
 
     next(NAMES)
-    said = ingot.export(named, (X,)).assumptions
+    said = ingot.export(taken, (X,)).assumptions
     assert ["NAMES" in a.what and a.status == "proved" for a in said] == [True]
     with pytest.raises(ExportError, match=r"leaves list_iterator\(3, 1\) in 'LEFT'"):
         ingot.export(scaled, (X,))
@@ -501,6 +503,56 @@ class Taken(torch.nn.Module):
     def forward(self, x: T) -> T:
         """The next number, as `by` has it."""
         return x * self.by(next(self.iterator))
+
+
+#: What is odd where a number is.
+ODD: dict[str, Any] = {
+    "and": lambda n: 1 & n,
+    "or": lambda n: (1 | n) - 1,
+    "xor": lambda n: 1 ^ n,
+    "left": lambda n: (1 << n) % 3,
+    "right": lambda n: 3 >> n,
+    "divmod": lambda n: divmod(10**7, n)[1],
+    "positive": lambda n: +n,
+    "round": lambda n: round(n),
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "trunc": math.trunc,
+    "real": lambda n: n.real,
+    "imag": lambda n: n.imag,
+    "numerator": lambda n: n.numerator,
+    "bit_length": lambda n: n.bit_length(),
+    "conjugate": lambda n: n.conjugate(),
+    "str": lambda n: int(str(n)),
+    "repr": lambda n: int(repr(n)),
+    "format": lambda n: int(f"{n:03d}"),
+    "percent": lambda n: int("%d" % n),  # noqa: UP031
+    "hash": hash,
+    "gcd": lambda n: math.gcd(n, 2),
+    "repeated": lambda n: len([0] * n),
+    "sliced": lambda n: len("ab"[n:]),
+    "binary": lambda n: int(bin(n)[-1]),
+    "tensor": lambda n: int(torch.tensor(n)),
+    "array": lambda n: int(np.asarray(n)),
+    "key": lambda n: {7: 1}.get(n, 0),
+}
+
+
+@pytest.mark.parametrize("by", ODD.values(), ids=ODD)
+def test_a_number_of_a_counter_is_nothing_to_compute_with(by: Any) -> None:
+    """Two calls that have something in common are not all calls: both numbers may be even."""
+    with pytest.raises(ExportError, match="in 'iterator', and the next call is another model"):
+        capture(Taken(itertools.count(2), lambda n: 1 + by(n) % 2), (X,))
+
+
+def test_a_number_of_a_counter_that_is_returned() -> None:
+    """An output of the example's for ever would be another one's."""
+
+    def numbered(x: T) -> Any:
+        return x, {"call": next(NAMES)}
+
+    with pytest.raises(ExportError, match="in 'NAMES', and the next call is another model"):
+        capture(numbered, (X,))
 
 
 @pytest.mark.parametrize(
