@@ -22,9 +22,18 @@ import torch
 from sympy.logic.boolalg import BooleanFunction
 from torch.fx.experimental.sym_node import SymNode
 from torch.utils._sympy import interp
-from torch.utils._sympy.functions import FloatTrueDiv, ToFloat
+from torch.utils._sympy.functions import (
+    FloatTrueDiv,
+    FloorDiv,
+    FloorToInt,
+    IntTrueDiv,
+    Mod,
+    ToFloat,
+    TruncToInt,
+)
 
 _MINUS_ONE = sympy.Float(-1.0)
+_INT64 = 2.0**63  # more than any whole number of a run
 _PARTS = 2**20  # what a number may be a whole number of parts of, so that sums and products of such are exact
 
 
@@ -174,19 +183,83 @@ def _divided(a: Any, b: Any) -> Any:
     return _number(found, _symbolic(a, b), float)
 
 
-def _comparison(
-    form: Any, plain: Any, swapped: bool = False, turned: bool = False
-) -> Callable[[Any, Any], Any]:
-    """swapped: of the operands in the other order; turned: of the opposite"""
+_PLAIN: dict[str, Any] = {
+    "lt": sympy.Lt, "le": sympy.Le, "gt": sympy.Gt, "ge": sympy.Ge, "eq": sympy.Eq, "ne": sympy.Ne,
+}  # fmt: skip
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
+
+def _of_floats(name: str, a: Any, b: Any) -> Any:
+    """How two floats compare."""
+    if name in ("gt", "ge"):
+        return _of_floats(_MIRRORED[name], b, a)
+    if name == "ne":
+        return sympy.Not(FloatEqual(a, b))
+    return {"lt": FloatLess, "le": FloatLessOrEqual, "eq": FloatEqual}[name](a, b)
+
+
+def _with_number(name: str, n: Any, x: float) -> Any:
+    """How a whole number compares with a known float: Python rounds neither."""
+    if not -_INT64 <= x < _INT64:  # NaN too
+        return sympy.sympify(getattr(operator, name)(0, x))
+    if name in ("eq", "ne"):
+        return _PLAIN[name](n, int(x)) if x.is_integer() else sympy.sympify(name == "ne")
+    return _PLAIN[name](n, math.ceil(x) if name in ("lt", "ge") else math.floor(x))
+
+
+def _with_float(name: str, n: Any, x: Any) -> Any:
+    """How a whole number compares with a float: where it is the float but for rounding, as the float's whole
+    number has it. Of 2.0**63 there is none: that is more than any.
+    """
+    if name == "ne":
+        return sympy.Not(_with_float("eq", n, x))
+    real, within = ToFloat(n), FloatLess(x, constant(_INT64))
+    told = _PLAIN[name](n, TruncToInt(x))
+    if name in ("lt", "le"):
+        told = sympy.Or(sympy.Not(within), told)
+        return sympy.Or(FloatLess(real, x), sympy.And(FloatEqual(real, x), told))
+    told = sympy.And(FloatEqual(real, x), within, told)
+    return told if name == "eq" else sympy.Or(FloatLess(x, real), told)
+
+
+def _between_floats(name: str, n: int) -> tuple[str, float] | bool:
+    """How a float compares with an int, by one that is a float itself: `v < n` is `v <= x` for the float
+    below. What holds of every float, where that is all there is to say.
+    """
+    try:
+        x = float(n)
+    except OverflowError:
+        x = math.inf if n > 0 else -math.inf
+    if x == n:
+        return name, x
+    if name in ("eq", "ne"):
+        return name == "ne"
+    if name in ("lt", "le"):
+        return "le", x if x < n else math.nextafter(x, -math.inf)
+    return "ge", x if x > n else math.nextafter(x, math.inf)
+
+
+def _comparison(name: str) -> Callable[[Any, Any], Any]:
     def compute(a: Any, b: Any) -> Any:
-        like = _symbolic(a, b)
+        like, named = _symbolic(a, b), name
+        env = like.node.shape_env
+        for whole, other, way in ((a, b, name), (b, a, _MIRRORED[name])):
+            if isinstance(whole, torch.SymInt) and env.of_data(env.expr(whole)):
+                n, x = env.expr(whole), _formula(other)
+                if x.is_number:
+                    return _number(_with_number(way, n, float(x)), like, bool)
+                if env.of_data(x) or not _is_exact(x):
+                    return _number(_with_float(way, n, x), like, bool)
+        if isinstance(b, int):
+            near = _between_floats(name, b)
+            if isinstance(near, bool):
+                return near
+            named, b = near
         left, right = _formula(a), _formula(b)
         either = sympy.Tuple(left, right)
-        if not like.node.shape_env.of_data(either) or all(map(_is_exact, (left, right))):
-            return NotImplemented if plain is None else _number(plain(left, right), like, bool)
-        found = form(right, left) if swapped else form(left, right)
-        return _number(sympy.Not(found) if turned else found, like, bool)
+        exact = not env.of_data(either) or all(map(_is_exact, (left, right)))
+        found = _PLAIN[named](left, right) if exact else _of_floats(named, left, right)
+        return _number(found, like, bool)
 
     return compute
 
@@ -215,6 +288,56 @@ def turned(e: Any) -> Any | None:
     return e.args[0] if isinstance(e, FloatProduct) and e.args[1] == _MINUS_ONE else None
 
 
+def _scale(e: Any) -> float:
+    """How many times the sizes that it is made of a formula may be, at the most: of sums, products and
+    quotients of sizes and of numbers above 0, which are no NaN and no -0.0. Infinity for others.
+    """
+    if e.is_number:
+        return max(float(e), 1.0) if e.is_Number and e > 0 else math.inf
+    if isinstance(e, ToFloat):
+        return 1.0 if e.args[0].is_nonnegative else math.inf
+    parts: Any = e.args
+    if isinstance(e, (IntTrueDiv, FloatTrueDiv)):
+        if not (parts[1].is_number and parts[1] > 0):
+            return math.inf
+        divided = ToFloat(parts[0]) if isinstance(e, IntTrueDiv) else parts[0]
+        return _scale(divided) / min(float(parts[1]), 1.0)
+    if e.is_Add or isinstance(e, FloatSum):
+        return sum(map(_scale, parts))
+    return math.prod(map(_scale, parts)) if e.is_Mul or isinstance(e, FloatProduct) else math.inf
+
+
+def _quotient(a: Any, b: Any) -> tuple[Any, Any, Any] | None:
+    """What is divided in `a // b` and `a % b`, by what, and how often that goes, where a is made of sizes and
+    b is a whole number; None for others. Below 2**53 no quotient by such a number rounds up to the next one.
+    """
+    if isinstance(b, (torch.SymInt, torch.SymFloat)) or not 1 <= b < _PARTS or b != int(b):
+        return None
+    left = _formula(a)
+    if a.node.shape_env.of_data(left) or _scale(left) >= _PARTS:
+        return None
+    if isinstance(left, ToFloat):
+        return left.args[0], int(b), FloorDiv(left.args[0], sympy.Integer(int(b)))
+    return left, float(b), FloorToInt(FloatTrueDiv(left, constant(float(b))))
+
+
+def whole_quotient(a: Any, b: Any) -> Any | None:
+    """`a // b` as a formula, where it is that of every size."""
+    found = _quotient(a, b)
+    return None if found is None else _number(ToFloat(found[2]), a, float)
+
+
+def rest(a: Any, b: Any) -> Any | None:
+    """`a % b` as a formula, where it is that of every size."""
+    found = _quotient(a, b)
+    if found is None:
+        return None
+    divided, divisor, times = found
+    if isinstance(divisor, int):
+        return _number(ToFloat(Mod(divided, sympy.Integer(divisor))), a, float)
+    return _number(_difference(divided, FloatProduct(ToFloat(times), constant(divisor))), a, float)
+
+
 _FORMS: dict[str, Callable[[Any, Any], Any]] = {
     "add": _arithmetic(operator.add, FloatSum),
     "sub": _arithmetic(operator.sub, _difference),
@@ -225,10 +348,5 @@ _FORMS: dict[str, Callable[[Any, Any], Any]] = {
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **{f"__{name}__": compute for name, compute in _FORMS.items()},
     **{f"__r{name}__": swapped(compute) for name, compute in _FORMS.items()},
-    "__lt__": _comparison(FloatLess, sympy.Lt),
-    "__le__": _comparison(FloatLessOrEqual, sympy.Le),
-    "__gt__": _comparison(FloatLess, sympy.Gt, swapped=True),
-    "__ge__": _comparison(FloatLessOrEqual, sympy.Ge, swapped=True),
-    "__eq__": _comparison(FloatEqual, sympy.Eq),
-    "__ne__": _comparison(FloatEqual, sympy.Ne, turned=True),
+    **{f"__{name}__": _comparison(name) for name in _PLAIN},
 }

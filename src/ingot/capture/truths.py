@@ -93,14 +93,27 @@ def _remainder(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(rest == 0, torch.copysign(rest, b), rest)
 
 
-_whole: Callable[[Any, Any], Any] = of_tensors(torch.floor_divide)
-_rest: Callable[[Any, Any], Any] = of_tensors(_remainder)
+def _formula_or_tensors(
+    formula: Callable[[Any, Any], Any], compute: Callable[..., torch.Tensor]
+) -> Callable[[Any, Any], Any]:
+    """A formula where there is one: sizes stay such."""
+    computed: Callable[[Any, Any], Any] = of_tensors(compute)
+
+    def of_two(a: Any, b: Any) -> Any:
+        found = formula(a, b)
+        return computed(a, b) if found is None else found
+
+    return of_two
+
+
+_whole = _formula_or_tensors(floats.whole_quotient, torch.floor_divide)
+_rest = _formula_or_tensors(floats.rest, _remainder)
 _OF_FLOATS: dict[str, Callable[[Any, Any], Any]] = {
     **floats.OPERATORS,
     "__floordiv__": _whole,
-    "__rfloordiv__": floats.swapped(_whole),
+    "__rfloordiv__": floats.swapped(of_tensors(torch.floor_divide)),
     "__mod__": _rest,
-    "__rmod__": floats.swapped(_rest),
+    "__rmod__": floats.swapped(of_tensors(_remainder)),
 }
 _DIVIDING = ("__truediv__", "__floordiv__", "__mod__")
 _DIVIDED = ("__rtruediv__", "__rfloordiv__", "__rmod__")

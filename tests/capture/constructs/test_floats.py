@@ -101,10 +101,57 @@ def divided_by_an_int(x: T) -> T:
     return x + 7 / n
 
 
+LARGE = [torch.full((2, 3), v) for v in (1.0, 2.0**52, 2.0**53, -(2.0**53), 2.0**60, math.inf, math.nan)]
+
+
+@case(*LARGE)
+def beside_ints_that_no_float_is(x: T) -> Any:
+    """Python rounds neither."""
+    v, n, many = x[0, 0].item(), 2**53 + 1, 10**400
+    first = [v == n, v != n, v < n, v <= n, v > n, v >= n, n > v, n <= v]
+    return [*first, v < -n, v >= -n, v < many, v == many, v > many, v >= -many, many >= v]
+
+
+WHOLE = [torch.tensor([n, n - 1, 3 - n]) for n in (2, 1, 0, -2, 2**53, 2**53 + 1, 2**62 + 1, 2**63 - 1)]
+
+
+@case(*WHOLE)
+def ints_that_no_float_is(x: T) -> Any:
+    """Beside floats that are known."""
+    n, f, half = x[0].item(), 2.0**53, 1.5
+    first = [n == f, n != f, n < f, n <= f, n > f, n >= f, f >= n, f < n]
+    second = [n == half, n != half, n < half, n <= half, n > half, n >= half, half > n]
+    return [*first, *second, n < 1e300, n >= -math.inf, n == math.nan, n != math.nan, n < 2.0**63]
+
+
+@case(*WHOLE)
+def ints_beside_floats_of_data(x: T) -> Any:
+    """Which are the same but for rounding."""
+    n, v, w = x[0].item(), float(x[0].item()), float(x[1].item())
+    first = [n == v, n != v, n < v, n <= v, n > v, n >= v, v == n, v < n, v >= n]
+    nan = v * math.inf * 0.0
+    return [*first, n == w, n < w, n >= w, n < nan, n == nan, n != nan, n <= v * 1e300 * 1e300]
+
+
 @case.parametrize()
 def test_floats(case: Case) -> None:
     """The model computes what Python does, and fails where Python raises."""
     check(case)
+
+
+def test_sizes_by_whole_floats_stay_sizes() -> None:
+    """`n // 2.0` is a formula of the size: two of them are as long, and no data decides them."""
+
+    def halves(x: T) -> Any:
+        n, scale = x.shape[0], 0.3
+        first, same = x[: int(n // 2.0)], torch.ones(int(n // 2.0), 1)
+        scaled = [int(n * scale // 3 * 3), int(n * 0.5 // 4), int(n / 2 % 3 * 2), int(n % 3.0)]
+        return first + same, [torch.zeros(s + 1) for s in scaled], n * scale % 2.0, n * 0.1 // 1
+
+    inputs: list[Any] = [(v,) for v in lengths(3, 10, 30, 47)]
+    captured = check(Case("halves", lambda: halves, inputs))
+    found = {node.op_type for node in captured.model.graph}
+    assert "Where" not in found, f"the quotients are computed as tensors are, with {sorted(found)}"
 
 
 def masked(x: T) -> T:
