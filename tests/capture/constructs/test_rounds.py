@@ -58,7 +58,7 @@ def numbers_of_python_are_carried(x: T) -> tuple[T, float]:
 
 
 @case(positive(2, 3) * 0.001, torch.ones(2, 3), -torch.ones(1, 3), torch.zeros(2, 3))
-def data_may_end_the_first_round(x: T) -> tuple[T, int]:
+def data_may_end_the_first_round(x: T) -> tuple[T | None, int]:
     s, n = None, 0
     for _ in range(20):
         s = x if s is None else s * 2
