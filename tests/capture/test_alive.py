@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from threading import Thread
 from typing import Any
 from weakref import ref
 
@@ -100,3 +101,34 @@ def _second(x: torch.Tensor) -> torch.Tensor:
 
 def _third(x: torch.Tensor) -> torch.Tensor:
     return x - 3 if x.sum() > 2 else x
+
+
+@pytest.mark.usefixtures("looks")
+def test_threads_that_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one finds a folder's functions once it finds the folder, and may forget dead ones first."""
+    function = _maker()
+    gc.collect()
+    found: list[Callable[..., Any]] = []
+    second = Thread(target=lambda: found.extend(alive.functions({__file__})))
+    everything = gc.get_objects
+
+    def slow(generation: int | None = None) -> list[Any]:
+        if generation == 2 and second.ident is None:
+            second.start()
+            second.join(0.2)
+        return everything(generation=generation)
+
+    monkeypatch.setattr(gc, "get_objects", slow)
+    with alive.remembered():
+        alive.functions({__file__})
+        second.join()
+        assert function in found, "asked while another thread looked at the folder"
+        old: Any = alive._old
+        known: Any = old._found[__file__]
+
+        class Dead:
+            def __call__(self) -> None:
+                known.pop(self, None)
+
+        known[Dead()] = None
+        assert function in old.of(__file__)

@@ -39,14 +39,15 @@ class _Old:
 
     def of(self, file: str) -> list[FunctionType]:
         """Those whose code is in the file."""
-        if _folder(file) not in self._folders:
-            self._folders.add(_folder(file))
-            self._note(_among(gc.get_objects(2)))
+        with _lock:  # whoever finds the folder there finds its functions too
+            if _folder(file) not in self._folders:
+                self._folders.add(_folder(file))
+                self._note(_among(gc.get_objects(2)))
         found = self._found.get(file, {})
         alive = [(reference, reference()) for reference in list(found)]  # a collection may add some meanwhile
         for reference, function in alive:
             if function is None:
-                del found[reference]
+                found.pop(reference, None)  # another thread may have done so
         return [function for _, function in alive if function is not None]
 
     def _before_collection(self, phase: str, info: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ class _Old:
                 self._found.setdefault(file, {})[ref(function)] = None
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collection may end, inside, what was left of `remembered`
 _entered = 0
 _old: _Old | None = None
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, recursion
+from ingot.capture import checks, equality, recursion
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, is_among, kept, merged
@@ -263,7 +263,10 @@ def _merged(
     g.lost_variables.update({id(cells.cell(n)): cells.cell(n) for n in poisoned})
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
     held.put([c if c is before else filled(c) for c, before in zip(contents, held.before, strict=True)])
-    return filled(result)
+    outcome = filled(result)
+    for made, a, b in merger.objects:
+        equality.stands_for(filled.of(made), condition, a, b)
+    return outcome
 
 
 def _carry_check(g: Recorder, ok: ir.Value) -> None:

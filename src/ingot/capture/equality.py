@@ -18,6 +18,7 @@ import torch
 from ingot.capture import checks, memos
 from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.lists import TracedList
+from ingot.capture.objects import is_of_attributes
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
 from ingot.capture.runs import LEAF, Even, Perhaps
 from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of, of_truth
@@ -45,6 +46,8 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
         return called(rt.equal, (a, b), {})
     if isinstance(a, Maybe) or isinstance(b, Maybe):
         return _of_present(rt, equal, a, b)
+    if _is_itself_alone(a) and _is_itself_alone(b):
+        return same(rt, a, b)
     pair = _parts_of_both(a, b)
     if pair is None or not (undecided(a) or undecided(b)):
         return a == b
@@ -54,7 +57,14 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
 def unequal(rt: Runtime, a: Any, b: Any) -> Any:
     """`a != b`."""
     staged = any(isinstance(v, (Word, Choice, Maybe)) for v in (a, b)) or _parts_of_both(a, b) is not None
+    staged = staged or (_is_itself_alone(a) and _is_itself_alone(b))
     return rt.opposite(rt.equal(a, b)) if staged else a != b
+
+
+def _is_itself_alone(x: Any) -> bool:
+    """Whether an object of the model's own class is equal to no other."""
+    kind = type(x)
+    return is_of_attributes(kind) and kind.__eq__ is object.__eq__ and kind.__ne__ is object.__ne__
 
 
 def _parts_of_both(a: Any, b: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
@@ -235,9 +245,11 @@ def same(rt: Runtime, a: Any, b: Any) -> Any:
     if ACTIVE.recorder is None:
         return False  # a script that runs by itself
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return _same_tensor(rt, a, b)
+        return a.dtype == b.dtype and a.dim() == b.dim() and _one_of_two(rt, a, b, "tensor")
     if any(map(recorder().copies.has, (a, b))) and type(a) is type(b):
         cannot_say(f"asks whether two {type(a).__name__}s are one, of a list as long as data says")
+    if type(a) is type(b) and is_of_attributes(type(a)):
+        return _one_of_two(rt, a, b, type(a).__name__)
     if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):  # of which Python has two
         return rt.truth(rt.equal(a, b)) if kind_of(a) is kind_of(b) is bool else False
     return _same_number(rt, a, b)
@@ -256,18 +268,26 @@ def _same_number(rt: Runtime, a: Any, b: Any) -> Any:
     return a is b
 
 
-def _same_tensor(rt: Runtime, a: torch.Tensor, b: torch.Tensor) -> Any:
-    """Of two tensors that are two objects here: they may be one in the run, where a branch has chosen one."""
+def stands_for(made: Any, condition: Any = None, *sides: Any) -> Any:
+    """Note an object that was made in the place of one of two, as a condition says; without, of nobody knows
+    which. Of what else holds others nobody asks which it is.
+    """
+    if is_of_attributes(type(made)):
+        recorder().chosen[id(made)] = made, condition, (sides[0], sides[1]) if sides else (None, None)
+        ACTIVE.marks.take_those_that_ask()
+    return made
+
+
+def _one_of_two(rt: Runtime, a: Any, b: Any, what: str) -> Any:
+    """Of what are two objects here: they may be one in the run, where a branch has chosen one."""
     g = recorder()
-    if a.dtype != b.dtype or a.dim() != b.dim():
-        return False
     for x, y in ((a, b), (b, a)):
         found = g.chosen.get(id(x))
         if found is None:
             continue
         _, condition, sides = found
         if condition is None or not g.sizes.in_scope(condition):
-            cannot_say("asks whether two tensors are one object, of which data decides which they are")
+            cannot_say(f"asks whether two {what}s are one object, of which data decides which they are")
         then, other = (functools.partial(same, rt, side, y) for side in sides)
         return rt.choose(condition, then, other)
     return False

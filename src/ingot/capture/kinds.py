@@ -14,6 +14,7 @@ import dis
 import numbers
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -110,6 +111,13 @@ def asks_what_a_number_is(code: CodeType) -> bool:
             return True
         before.append(i)
     return False
+
+
+@lru_cache(maxsize=4096)
+def asks_what_is_same(code: CodeType) -> bool:
+    """Whether code asks if two things are one, neither of which is a constant: `a is b`."""
+    pairs = pairwise(dis.get_instructions(code))
+    return any(step.opname == "IS_OP" and before.opname != "LOAD_CONST" for before, step in pairs)
 
 
 def _may_be_numbers(code: CodeType, loaded: list[dis.Instruction]) -> bool:

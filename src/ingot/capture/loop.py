@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, turns
+from ingot.capture import checks, equality, turns
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
 from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, refused
@@ -301,7 +301,7 @@ class Loop:
             value = g.graph.body_input("carried", ir.TensorType(ir.DataType.INT64))
             value.shape = ir.Shape([])
             return form.held(g, value)
-        return rebuilt(form, [self._inputs(f) for f in parts_in(form)])
+        return equality.stands_for(rebuilt(form, [self._inputs(f) for f in parts_in(form)]))
 
     def _compare(self) -> bool:
         """Whether what the round leaves behind has the forms it came with; forms are widened where not."""
@@ -310,7 +310,7 @@ class Loop:
             now = self._left(place)  # which may make rows of the start
             form = self.forms.after_round(place.form, place.start, now, place.what)
             if self.held.is_shared(place.start, place.start) and any(
-                not all(map(_is, parts_of(x) or (), held)) for x, held in place.given
+                (left := parts_of(x)) is None or not all(map(_is, left, held)) for x, held in place.given
             ):
                 raise refused(place.what, "changed by a round while others hold it too")
             if form is not SAME:
@@ -700,7 +700,7 @@ class Loop:
             return form.value
         if isinstance(form, Options):
             return form.held(self.g, next(rest))
-        return rebuilt(form, [self._outputs(f, rest) for f in parts_in(form)])
+        return equality.stands_for(rebuilt(form, [self._outputs(f, rest) for f in parts_in(form)]))
 
     def _scanned(self, form: Many, added: list[Any], outputs: list[ir.Value], trips: Any) -> Many:
         """As many elements as there were rounds, of which each has appended these."""

@@ -24,7 +24,7 @@ from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, k
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
-from ingot.capture.tags import put, tags
+from ingot.capture.tags import followed, put
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
 
@@ -149,6 +149,7 @@ class Merger:
         self.shared: Callable[[Any, Any], bool] = nothing_is_shared
         self._of_containers: dict[tuple[int, int], tuple[Any, Any, Any]] = {}  # with what became of them
         self._beside: dict[int, tuple[Any, Any]] = {}  # what stands on the other side
+        self.objects: list[tuple[Any, Any, Any]] = []  # that were made in the place of two, with these
         self.by_data = True  # whether data decides the condition, not sizes
         taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
         self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
@@ -209,6 +210,7 @@ class Merger:
             pairs = zip(names, parts, parts_of(b) or [], held, strict=True)
             made = rebuilt(a, [self._part(a, *pair) for pair in pairs])
             self.g.copies.follow(made, b)
+            self.objects.append((made, a, b))
             return made
         if callable(a) and callable(b):
             return Choice(self.condition, self._words(a, b))
@@ -217,10 +219,11 @@ class Merger:
             return chosen(self.condition, *self._words(a, b))
         if type(a) is type(b) and is_of_attributes(type(a)):
             only = sorted(held_in(a).keys() ^ held_in(b).keys())
-            raise Unmergeable(
-                f"{describe(a)} with {', '.join(map(repr, only))} on one side only",
-                "Give it the same attributes on both sides.",
-            )
+            if only:
+                raise Unmergeable(
+                    f"{describe(a)} with {', '.join(map(repr, only))} on one side only",
+                    "Give it the same attributes on both sides.",
+                )
         raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
 
     def _part(self, whole: Any, name: str | None, a: Any, b: Any, before: Any) -> Any:
@@ -265,7 +268,8 @@ class Merger:
         """Whether a condition may choose between two containers or objects, with what is done to them."""
         if callable(a) and callable(b):
             return False
-        known = all(parts_of(v) is not None for x in (a, b) for v in leaves_of(x))
+        leaves = [v for x in (a, b) for v in leaves_of(x)]
+        known = all(is_of_attributes(type(v)) or parts_of(v) is not None for v in leaves)
         return known or not isinstance(self.condition, torch.SymBool) or self.by_data
 
     def _words(self, a: Any, b: Any) -> tuple[Any, Any]:
@@ -352,6 +356,8 @@ class Merger:
             return False  # two containers, whatever is in them now
         if self.lasting(a) or self.lasting(b):
             return False  # an object that is there, and another one: whatever its class calls equal
+        if is_of_attributes(type(a)):
+            return False  # two objects, whatever is in them: the model may ask which of them it has
         if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
             return False
         if isinstance(a, Symbolic) and isinstance(b, Symbolic):
@@ -464,7 +470,7 @@ class Merger:
 
     def _tagged(self, slot: Slot, a: Any, b: Any) -> Slot | Made:
         """The tensor that an output becomes, with the attributes that the model's code has put on the two."""
-        held = [tags(v) if isinstance(v, torch.Tensor) else {} for v in (a, b)]
+        held = [followed(v) if isinstance(v, torch.Tensor) else {} for v in (a, b)]
         if not any(held):
             return slot
         alone = a is UNBOUND or b is UNBOUND
@@ -547,8 +553,16 @@ class Merger:
             return known
         parts = parts_of(known)
         if parts is not None:
+            if (known_as := self._of_containers.get((id(a), id(b)))) is not None:
+                return known_as[-1]  # what it holds may hold it in two places
             sides = [(UNBOUND, x) if a is UNBOUND else (x, UNBOUND) for x in parts]
-            return rebuilt(known, [self._one_sided(*pair, shaped=shaped) for pair in sides])
+            made = rebuilt(known, [self._one_sided(*pair, shaped=shaped) for pair in sides])
+            self.objects.append((made, a, b))
+            if _is_container(known):
+                self._of_containers[id(a), id(b)] = a, b, made
+            return made
+        if structure.holds_itself(known):
+            raise Unmergeable(f"{describe(known)} on one side only")
         kind = kind_of(known)
         if kind is None:
             return known
@@ -654,6 +668,10 @@ class Filled:
         """The structure filled."""
         return mapped(x, self._leaf, (), self._made)
 
+    def of(self, x: Any) -> Any:
+        """What became of a container; None where it is in nothing that was filled."""
+        return self._made.get(id(x), (x, None))[1]
+
     def _leaf(self, v: Any) -> Any:
         if isinstance(v, Made):
             if id(v) not in self._made:
@@ -707,4 +725,4 @@ def describe(x: Any) -> str:
         return f"as many {_elements(x)} as data says"
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
-    return "None" if x is None else f"a {type(x).__name__}"
+    return "None" if x is None else f"a {type(x).__name__}{' that holds itself' * structure.holds_itself(x)}"

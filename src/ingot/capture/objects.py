@@ -67,14 +67,18 @@ def slots(cls: type) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def is_of_attributes(cls: type) -> bool:
-    """Whether an object of a class is what its attributes are: a dataclass, or a class of the model's own
-    that is nothing else besides, no function either.
+    """Whether an object of a class is what its attributes are, so that another one that holds the same may be
+    made: a dataclass, or a class of the model's own that is nothing else besides, no function either.
     """
+    # Whatever makes objects in its own way may give one of those that there are; what ends each, ends both.
+    if not (cls.__new__ is object.__new__ or issubclass(cls, dict)) or hasattr(cls, "__del__"):
+        return False
     if dataclasses.is_dataclass(cls):
         return not cls.__module__.startswith("ingot.")
     bases = [c for c in cls.__mro__ if c.__module__ not in ("abc", "typing") and c is not object]
     called = any("__call__" in vars(c) for c in bases)
-    return not called and all(map(is_plain, bases)) and not issubclass(cls, (enum.Enum, BaseException))
+    special = called or issubclass(cls, (enum.Enum, BaseException))
+    return bool(bases) and not special and all(map(is_plain, bases))
 
 
 def held_in(x: Any) -> dict[str, Any]:

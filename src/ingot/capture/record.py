@@ -64,8 +64,8 @@ class Recorder:
         self.token: ir.Value | None = None  # needed by every output: comes from the last check
         self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
         self.copies = Copies()  # of what lists of any length hold
-        # Tensors, by id, of which the run says which object they are: one of two, as a condition says.
-        self.chosen: dict[int, tuple[torch.Tensor, Any, tuple[Any, Any]]] = {}
+        # Tensors and objects, by id, of which the run says which they are: one of two, as a condition says.
+        self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
         self.assumptions: list[Assumption] = []
@@ -108,6 +108,8 @@ class Recorder:
         self.labels_of: Callable[[torch.Tensor], list[str]] = lambda _: []  # where the model holds a tensor
         self.made_by_call: Callable[[Any], bool] = lambda _: False  # whether a container is the call's own
         self.outlives: Callable[[Any], bool] = lambda _: False  # whether one is there before the call
+        # What stands on a tensor since before the call that no code of the model's reads.
+        self.idle_tags: Callable[[torch.Tensor], dict[str, Any]] = lambda _: {}
         self.memos: dict[int, Kept] = Table(self.journal)  # what is kept under sizes for later calls
         self.forms: dict[Any, int] = {}  # how such things follow from their keys
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
-from ingot.capture.kinds import Globals, asks_what_a_number_is, dtype_is_int, functions_of
+from ingot.capture.kinds import (
+    Globals,
+    asks_what_a_number_is,
+    asks_what_is_same,
+    dtype_is_int,
+    functions_of,
+)
 from ingot.capture.rewrite import Key, codes_in, rewritten
 from ingot.capture.syntax import RUNTIME
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
@@ -51,6 +57,7 @@ class Marks:
     models_own: list[Globals] = field(default_factory=list[Globals])  # whose `type` says int of a size
 
     reached: bool = False  # whether the code that the model reaches was looked at
+    asking: list[CodeType] = field(default_factory=list[CodeType])  # of it what asks if two things are one
 
     everywhere: bool = (
         False  # whether all of it is rewritten: what data decides is kept where any may find it
@@ -102,6 +109,8 @@ class Marks:
         asking = [] if before else [Key.of(code) for code in codes if asks_what_a_number_is(code)]
         weighing = [] if before else [Key.of(code) for code in codes if "getsizeof" in code.co_names]
         new = [self.add(key, key in weighing) for key in (*weighing, *asking)]
+        if not before:
+            self.asking = [code for code in codes if any(map(asks_what_is_same, codes_in(code)))]
         if self.everywhere and not before:
             new += [self.add(key, True) for code in (*codes, *makers) for key in rewritable(code)]
         return any(new)
@@ -110,6 +119,14 @@ class Marks:
         """Start again with all code of the model's rewritten, if it is not."""
         if not self.everywhere:
             self.everywhere, self.reached = True, False
+            ACTIVE.pending = Restart()
+            raise ACTIVE.pending
+
+    def take_those_that_ask(self) -> None:
+        """Start again with all code rewritten that asks whether two things are one, if some is not."""
+        asking, self.asking = self.asking, []
+        new = [self.add(key, True) for code in asking for key in rewritable(code)]
+        if any(new):
             ACTIVE.pending = Restart()
             raise ACTIVE.pending
 

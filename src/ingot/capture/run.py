@@ -128,6 +128,7 @@ def run_model(
         objects = Objects((args, kwargs), call.arguments)
         recorder.made_by_call = functools.partial(_made_by_call, snapshot, (function, args, kwargs))
         recorder.outlives = snapshot.holds
+        recorder.idle_tags = snapshot.idle_tags
         modules = function.modules() if isinstance(function, torch.nn.Module) else iter(())
         with (
             module_paths(function, recorder),

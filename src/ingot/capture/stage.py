@@ -16,7 +16,6 @@ import dis
 import enum
 import functools
 import inspect
-import itertools
 import operator
 import sys
 from collections import deque
@@ -607,11 +606,8 @@ def _asks_what_is_same(code: Any) -> bool:
     """Whether a function of the model's asks if two things are one, or whether one is in a container."""
     if code is None or not is_user_code(code):
         return False
-    steps = list(dis.get_instructions(code))
-    return any(
-        step.opname == "CONTAINS_OP" or (step.opname == "IS_OP" and before.opname != "LOAD_CONST")
-        for before, step in itertools.pairwise(steps)
-    )
+    looks = any(step.opname == "CONTAINS_OP" for step in dis.get_instructions(code))
+    return looks or kinds.asks_what_is_same(code)
 
 
 def _is_users(function: Any) -> bool:

@@ -26,7 +26,15 @@ import torch
 from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
 from ingot.capture.objects import LIBRARIES, attributes, is_user_class
 from ingot.capture.positions import Unmoved, another, is_iterator
-from ingot.capture.reach import CONTAINERS, NUMBERS, OF_TORCH, Reach, Variable, line_that_changes
+from ingot.capture.reach import (
+    CONTAINERS,
+    NUMBERS,
+    OF_TORCH,
+    Reach,
+    Variable,
+    attributes_in,
+    line_that_changes,
+)
 from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
 from ingot.errors import ExportError
@@ -307,6 +315,13 @@ class Snapshot:
     def holds(self, container: Any) -> bool:
         """Whether the model has had a list, dict or object's attributes since before the call."""
         return any(kept is container for kept, _ in self._saved)
+
+    def idle_tags(self, tensor: torch.Tensor) -> dict[str, Any]:
+        """What stands on a parameter or buffer since before the call under names that no code may read."""
+        held = vars(tensor)
+        before = next((contents for kept, contents in self._saved if kept is held), {})
+        read = frozenset[str]().union(*map(attributes_in, (*self.codes, *self.makers))) if before else ()
+        return {} if "__dict__" in read else {n: v for n, v in before.items() if n not in read}
 
     def names_of(self, held: Any) -> list[str]:
         """The attributes and variables that have held a container since before the call, by name."""

@@ -24,7 +24,22 @@ _CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so ar
 
 
 def parts_of(x: Any) -> list[Any] | None:
-    """What a value is made of; None where it is made of nothing else."""
+    """What a value is made of; None where it is made of nothing else. Nor are objects that have no
+    attributes, which are told apart by what they are alone, and such as hold themselves, without an end.
+    """
+    parts = _parts(x)
+    if not is_of_attributes(type(x)):
+        return parts
+    return None if not parts or holds_itself(x) else parts
+
+
+def holds_itself(x: Any) -> bool:
+    """Whether an object is among what it is made of: itself, or what those that it holds hold."""
+    return is_of_attributes(type(x)) and any(v is x for v in inside(_parts(x)))
+
+
+def _parts(x: Any) -> list[Any] | None:
+    """The same of whatever holds anything."""
     if isinstance(x, Parts):
         return x.parts()
     if isinstance(x, list):
@@ -178,7 +193,7 @@ def inside(x: Any) -> Iterator[Any]:
         if id(v) not in seen:
             seen.add(id(v))
             yield v
-            todo.extend(reversed(parts_of(v) or ()))
+            todo.extend(reversed(_parts(v) or ()))
 
 
 def undecided(x: Any) -> bool:
@@ -187,7 +202,10 @@ def undecided(x: Any) -> bool:
     if g is None:
         return False  # a script that runs by itself
     kinds = (Word, Maybe, Choice, *Symbolic)
-    return any(isinstance(v, kinds) or (isinstance(v, torch.Tensor) and is_data(g, v)) for v in inside(x))
+    return any(
+        is_data(g, v) if isinstance(v, torch.Tensor) else isinstance(v, kinds) or id(v) in g.chosen
+        for v in inside(x)
+    )
 
 
 def mapped(

@@ -63,6 +63,50 @@ class Node:
         self.v, self.parent = v, parent
 
 
+class Missing:
+    """Says that nothing is there, by being itself."""
+
+
+class Bare:
+    """The same without any place for attributes."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nobody can change it."""
+
+    scale: int
+
+
+class Ring:
+    """Holds itself."""
+
+    def __init__(self, v: Any) -> None:
+        self.v, self.me = v, [self]
+
+
+class Closed(Box):
+    """Ends once."""
+
+    def __del__(self) -> None:
+        self.v = None
+
+
+class Made(Box):
+    """Is made in a way of its own."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return super().__new__(cls)
+
+
+MISSING, NOTHING = Missing(), Missing()
+BARE, BARER = Bare(), Bare()
+LEFT, RIGHT = object(), object()
+FIRST, SECOND = Config(2), Config(2)
+
+
 @case(*SIGNS)
 def made_on_both_sides(x: T) -> T:
     box = Box(x * 2) if x.sum() > 0 else Box(x * 3)
@@ -161,6 +205,40 @@ def pair_that_may_hold_none(x: T) -> T:
     return first(pair)
 
 
+@case(*SIGNS)
+def which_of_two_that_hold_nothing(x: T) -> T:
+    m = MISSING if x.sum() > 0 else NOTHING
+    k = MISSING if x.sum() > 1 else None
+    y = x * 2 if m is MISSING else x * 3
+    return y + 1 if k is MISSING else y
+
+
+@case(*SIGNS)
+def which_of_two_that_are_equal(x: T) -> T:
+    m = FIRST if x.sum() > 0 else SECOND
+    y = x * m.scale if m is FIRST else x * 3
+    return y + 1 if m is SECOND else y
+
+
+@case(*SIGNS)
+def which_of_two_that_are_new(x: T) -> Any:
+    a, b = Config(3), Config(3)
+    m = a if x.sum() > 0 else b
+    y = x * m.scale
+    return [y + 1 if found else y for found in (m is a, m is b, m == a, m in [a])]
+
+
+@case(*SIGNS)
+def one_in_two_places(x: T) -> Any:
+    box: Any = None
+    if x.sum() > 0:
+        box = Box(x * 2)
+        pair = (box, [box])
+    if box is None:
+        return x
+    return x + (1 if pair[0] is box else 2) + (1 if pair[1][0] is box else 2)
+
+
 @case.parametrize()
 def test_plain_objects(case: Case) -> None:
     """Their attributes are joined, and later code sees those of its own way."""
@@ -182,15 +260,97 @@ def other_attributes(x: T) -> T:
     return box.v * getattr(box, "scale", 1)
 
 
+def one_of_two_objects(x: T) -> T:
+    m = LEFT if x.sum() > 0 else RIGHT
+    return x * 2 if m is LEFT else x * 3
+
+
+def an_object_or_none(x: T) -> T:
+    m = LEFT if x.sum() > 0 else None
+    return x * 2 if m is LEFT else x * 3
+
+
+def one_of_two_without_attributes(x: T) -> T:
+    m = BARE if x.sum() > 0 else BARER
+    return x * 2 if m is BARE else x * 3
+
+
+def whether_it_is_the_first(x: T) -> T:
+    first = track = Track(x)
+    for row in x:
+        age = 1 if track is first else 2
+        track = Track(x * row.sum(), track.age + age)
+    return track.box * track.age
+
+
+def ring(x: T) -> T:
+    made = Ring(x * 2) if x.sum() > 0 else Ring(x * 3)
+    return made.v
+
+
+def ring_on_one_side(x: T) -> T:
+    if x.sum() > 0:
+        made = Ring(x * 2)
+    if x.sum() > 0:
+        x = made.v
+    return x
+
+
+def ring_in_a_loop(x: T) -> T:
+    made = Ring(x[0])
+    while made.v.sum() < 9:
+        made = Ring(made.v + 1)
+    return made.v
+
+
+def ring_in_a_list(x: T) -> T:
+    out = []
+    for row in x:
+        if row.sum() > 0:
+            out.append(Ring(row))
+    return out[0].v
+
+
+def parent_and_child(x: T) -> T:
+    def family(v: T) -> Node:
+        node = Node(v)
+        node.parent = Node(v * 2, node)
+        return node
+
+    node = family(x) if x.sum() > 0 else family(x * 3)
+    return node.parent.v
+
+
+def closed(x: T) -> T:
+    box = Closed(x * 2) if x.sum() > 0 else Closed(x * 3)
+    return box.doubled(x)
+
+
+def made_in_its_own_way(x: T) -> T:
+    box = Made(x * 2) if x.sum() > 0 else Made(x * 3)
+    return box.doubled(x)
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
+        (one_of_two_objects, "a object on one side and a object on the other"),
+        (an_object_or_none, "None on one side and a object"),
+        (one_of_two_without_attributes, "a Bare on one side and a Bare on the other"),
+        (whether_it_is_the_first, "asks whether two Tracks are one object"),
+        (ring, "a Ring that holds itself on one side"),
+        (ring_on_one_side, "a Ring that holds itself on one side only"),
+        (ring_in_a_loop, "a Ring that holds itself before a round"),
+        (ring_in_a_list, "a Ring that holds itself in it"),
+        (parent_and_child, "a Node that holds itself"),
+        (closed, "a Closed on one side and a Closed on the other"),
+        (made_in_its_own_way, "a Made on one side and a Made on the other"),
         (other_dtypes, "a Box whose 'v' is a float32 tensor"),
         (other_attributes, "a Box with 'scale' on one side only"),
     ],
-    ids=["other_dtypes", "other_attributes"],
+    ids=lambda v: getattr(v, "__name__", ""),
 )
-def test_attributes_that_have_no_form(model: Any, words: str) -> None:
-    """The error names the attribute."""
+def test_objects_that_have_no_form(model: Any, words: str) -> None:
+    """The error names the object, or its attribute; which of two it is is never a guess."""
     with pytest.raises(ExportError, match=words):
         capture(model, (SIGNS[0],))

@@ -76,6 +76,27 @@ def by_a_size(x: T) -> T:
     return y * y.scale
 
 
+class Marked(torch.nn.Module):
+    """Has a mark for optimisers on its weight, which no code of its own reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query: Any = torch.nn.Parameter(torch.ones(3))
+        self.query.no_decay = True
+
+    def forward(self, x: T) -> T:
+        h, out = self.query, [self.query]
+        for row in x:
+            h = h + row
+            if row.sum() > 0:
+                out.append(self.query)
+        either = self.query if x.sum() > 0 else x[0]
+        return h + either + torch.stack(out).sum(0)
+
+
+case(*SIGNS)(Marked)
+
+
 @case.parametrize()
 def test_tags(case: Case) -> None:
     """Later code finds what its own way has put there."""
@@ -109,6 +130,16 @@ def into_a_list(x: T) -> T:
     return out[0] * getattr(out[0], "scale", 3)
 
 
+class Read(Marked):
+    """Reads it."""
+
+    def forward(self, x: T) -> T:
+        h = self.query
+        while h.sum() < x.sum():
+            h = h + 1
+        return h + getattr(h, "no_decay", 2)
+
+
 class Kept(torch.nn.Module):
     """Counts its calls on its own weight."""
 
@@ -129,8 +160,9 @@ class Kept(torch.nn.Module):
         (through_a_loop, "a tensor with the attribute 'scale'"),
         (into_a_list, "a tensor with the attribute 'scale'"),
         (Kept(), "weight.calls"),
+        (Read(), "a tensor with the attribute 'no_decay'"),
     ],
-    ids=["one_side", "through_a_loop", "into_a_list", "kept"],
+    ids=["one_side", "through_a_loop", "into_a_list", "kept", "read"],
 )
 def test_tags_that_have_no_form(model: Any, words: str) -> None:
     """The error names the attribute."""
