@@ -24,7 +24,7 @@ from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, k
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
-from ingot.capture.tags import followed, put
+from ingot.capture.tags import followed, put, tags
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word, chosen, is_plain, is_thing, leaves_of
 
@@ -470,9 +470,14 @@ class Merger:
 
     def _tagged(self, slot: Slot, a: Any, b: Any) -> Slot | Made:
         """The tensor that an output becomes, with the attributes that the model's code has put on the two."""
-        held = [followed(v) if isinstance(v, torch.Tensor) else {} for v in (a, b)]
-        if not any(held):
+        tensors = [v for v in (a, b) if isinstance(v, torch.Tensor)]
+        names = {n for v in tensors for n in followed(v)}  # what one has from before may be new on the other
+        if not names:
             return slot
+        held = [
+            {n: x for n, x in tags(v).items() if n in names} if isinstance(v, torch.Tensor) else {}
+            for v in (a, b)
+        ]
         alone = a is UNBOUND or b is UNBOUND
         only = held[0].keys() ^ held[1].keys()
         if only and not alone:
