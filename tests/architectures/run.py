@@ -109,7 +109,7 @@ def main() -> int:
     parser.add_argument("--names", default="", help="a regular expression over model types")
     parser.add_argument("--failing", action="store_true", help="only those that built and did not pass")
     parser.add_argument("--new", action="store_true", help="only those without a result")
-    parser.add_argument("--stale", action="store_true", help="only those without a result of this commit")
+    parser.add_argument("--stale", action="store_true", help="only those that built, not of this commit")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this long")
     parser.add_argument("--generation", action="store_true", help="loops with a cache instead of base models")
     options = parser.parse_args()
@@ -126,7 +126,7 @@ def main() -> int:
             continue
         if options.failing and known.get(name, ["unbuilt"])[0] in ("pass", "unbuilt"):
             continue
-        if options.stale and known.get(name, [])[2:] == [at]:
+        if options.stale and (known.get(name, [])[2:] == [at] or known.get(name, [""])[0] == "unbuilt"):
             continue
         if time.monotonic() - begun > options.seconds:
             break
@@ -195,8 +195,8 @@ def page(results: dict[str, Any], generated: dict[str, Any]) -> str:
         "model's own `generate` at several batch",
         f"sizes (column *cache*). **{sum(r[0] == 'pass' for r in loops.values())} of {len(loops)} pass.**",
         "",
-        f"Base models by the day and commit that was measured: {_commits(results)}.",
-        f"Loops: {_commits(generated)}.",
+        f"Base models by the day and commit that was measured: {_commits(built)}.",
+        f"Loops: {_commits(loops)}.",
         "",
         "| architecture | result | cache | commit | |",
         "|---|---|---|---|---|",

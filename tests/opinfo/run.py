@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -78,7 +79,7 @@ def _kept(path: Path | None, names: list[str]) -> dict[str, Any]:
 def _all(names: list[str], options: Any) -> Iterator[tuple[str, list[Outcome]]]:
     """Each entry in a process of its own, so that a crash or an endless loop costs only that entry."""
     waiting = collections.deque(names)
-    running: dict[int, tuple[str, Path, float]] = {}
+    running: dict[int, tuple[str, Path]] = {}
     end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
@@ -90,15 +91,11 @@ def _all(names: list[str], options: Any) -> Iterator[tuple[str, list[Outcome]]]:
                 pid = os.fork()
                 if pid == 0:
                     _child(name, path, options)
-                running[pid] = (name, path, time.monotonic())
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                time.sleep(0.005)
-                for late, (_, _, since) in list(running.items()):
-                    if time.monotonic() - since > ENTRY_SECONDS:
-                        os.kill(late, signal.SIGKILL)
-                continue
-            name, path, _ = running.pop(pid)
+                running[pid] = (name, path)
+            if not running:
+                break
+            pid, status = os.waitpid(-1, 0)
+            name, path = running.pop(pid)
             text = path.read_text() if path.exists() else ""
             outcomes = [Outcome(*json.loads(row)) for row in text.splitlines()]
             if status:
@@ -107,6 +104,7 @@ def _all(names: list[str], options: Any) -> Iterator[tuple[str, list[Outcome]]]:
 
 
 def _child(name: str, path: Path, options: Any) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (ENTRY_SECONDS, ENTRY_SECONDS))  # others may be at work
     with path.open("w") as sink:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 2)
@@ -120,7 +118,7 @@ def _child(name: str, path: Path, options: Any) -> None:
                     with _limited(SAMPLE_SECONDS):
                         found = outcome(function, args, kwargs, undefined=op.name in UNDEFINED, judge=judge)
                 except TimeoutError:
-                    found = Outcome("crash", f"takes longer than {SAMPLE_SECONDS} s")
+                    found = Outcome("crash", f"takes longer than {SAMPLE_SECONDS} s of the CPU")
                 sink.write(json.dumps([found.status, found.reason, found.judge]) + "\n")
                 sink.flush()
         except Exception as error:  # the database itself cannot make its samples here
@@ -133,12 +131,12 @@ def _limited(seconds: int) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TimeoutError
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":
