@@ -60,7 +60,7 @@ GEMM_SLOTS = (
     "n", "k", "k_blocks", "table", "steps",
     "near", "next_step", "next_tile", "pack", "tall_tile", "low_tile", "tall_last", "low_last",
 )  # fmt: skip
-#: Where the addresses of a, of the weights, of out and of the table of steps go.
+#: Which arguments are the addresses of a, of the weights, of out and of the table of steps: `Form.places`.
 _PLACES = tuple(GEMM_SLOTS.index(slot) for slot in ("a", "b", "out", "table"))
 
 
@@ -144,13 +144,13 @@ def gemm(k: Builder, *, in_place: bool, operands: tuple[str, ...]) -> None:
 
 
 @functools.lru_cache(1024)
-def _places(depth: int, step: int, distance: int) -> View:
+def _starts(depth: int, step: int, distance: int) -> View:
     """Where each step of `step` values begins that lie `distance` apart."""
     return offsets_table(np.arange(0, depth, step) * distance)
 
 
 @functools.lru_cache(1024)
-def _packed_places(depth: int, step: int, rows_in_band: int, lanes: int) -> View:
+def _packed_starts(depth: int, step: int, rows_in_band: int, lanes: int) -> View:
     """Where each step of `step` values begins in a packed band, in which blocks of `lanes` lie apart."""
     number, each = np.arange(-(-depth // step)), lanes // step
     return offsets_table(number // each * (rows_in_band * lanes) + number % each * step)
@@ -224,11 +224,11 @@ def calls_of_product(
     """The same for a, out and the epilogue's operands as `views`, which need not be of the product's `shape`:
     layouts are their dtypes, and their strides along its dimensions.
     """
-    form, places = _placed(shape, layouts, _panels(b), epilogue, machine, label)
+    form, distances = _form_and_distances(shape, layouts, _panels(b), epilogue, machine, label)
     calls: list[Call] = []
     (table,) = form.constants
-    for number, (weights, offsets) in enumerate(places):
-        x, y, *operands = [_further(v, o) for v, o in zip(views, offsets, strict=True)] if number else views
+    for number, (weights, further) in enumerate(distances):
+        x, y, *operands = [_further(v, d) for v, d in zip(views, further, strict=True)] if number else views
         panels = _further(b.view, weights) if number else b.view
         calls.append(form.call([x, panels, y, table, *operands], [x, panels, table, *operands], [y]))
     return calls
@@ -360,7 +360,7 @@ class _Product:
     fitting: int  # tiles whose rows fit in their part of the cache
     written: int  # bytes of an element of out and of the operands together
     kernels: tuple[Kernel, Kernel]  # for packed rows, and for rows where they lie
-    places: tuple[int, ...]
+    places: tuple[int, ...]  # of its calls' arguments that are addresses
 
 
 @functools.lru_cache(1024)
@@ -384,18 +384,18 @@ def _product(
     )  # fmt: skip
 
 
-#: Where each call of a product lies: bytes from the first one, of the weights and of each view.
-_Places: TypeAlias = tuple[tuple[int, tuple[int, ...]], ...]
+#: For each call of a product: how many bytes further the weights and each view lie than those of the first.
+_Distances: TypeAlias = tuple[tuple[int, tuple[int, ...]], ...]
 
 
-def _placed(
+def _form_and_distances(
     shape: tuple[int, ...],
     layouts: Sequence[tuple[np.dtype, tuple[int, ...]]],
     b: _Panels,
     epilogue: Expression | None,
     machine: Machine,
     label: str,
-) -> tuple[Form, _Places]:
+) -> tuple[Form, _Distances]:
     """All of the calls but their memory. layouts: dtype and strides of a, out and the epilogue's operands,
     all of the batch's shape.
     """
@@ -438,7 +438,7 @@ def _in_batches(
     epilogue: Expression | None,
     machine: Machine,
     label: str,
-) -> tuple[Form, _Places]:
+) -> tuple[Form, _Distances]:
     """The same where the batch is more than rows: each call is over at most two dimensions of it."""
     batch = shape[:-2]
     missing = len(batch) - len(b.batch)
@@ -463,15 +463,15 @@ def _in_batches(
     form = _form(product, rows, tuple(steps), _across(layouts), tuple([(*d[:2], *d[2]) for d in inner]), each)
     if not outer:
         return form, ((0, (0,) * len(layouts)),)
-    places: list[tuple[int, tuple[int, ...]]] = []
+    distances: list[tuple[int, tuple[int, ...]]] = []
     for index in itertools.product(*[range(n) for n, _, _ in outer]):
         weights = 4 * sum(i * dim[1] for i, dim in zip(index, outer, strict=True))
         further = [
             dtype.itemsize * sum(i * dim[2][j] for i, dim in zip(index, outer, strict=True))
             for j, (dtype, _) in enumerate(layouts)
         ]
-        places.append((weights, tuple(further)))
-    return form, tuple(places)
+        distances.append((weights, tuple(further)))
+    return form, tuple(distances)
 
 
 @remembered(1024)
@@ -513,9 +513,9 @@ def _form(
         in_place = is_unsigned and step == 1 and aligned and abs(row) * rows < 2**30
         row //= 4
     if in_place:
-        pitch, table = (row if rows > 1 else 0), _places(depth, unroll, apart)
+        pitch, table = (row if rows > 1 else 0), _starts(depth, unroll, apart)
     else:
-        pitch, table = lanes, _packed_places(depth, unroll, rows_in_band, lanes)
+        pitch, table = lanes, _packed_starts(depth, unroll, rows_in_band, lanes)
 
     steps = -(-b.k // unroll)
     ahead = Ahead.of(tiles // bands, highest, steps, unroll * b.panel * 4)
