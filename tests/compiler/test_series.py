@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ingot.codegen.machine import host
-from ingot.compiler.lower import Lowered
 from ingot.compiler.plan import Plan, _lives, make_plan
+from ingot.compiler.steps import Lowered
 from ingot.kernels.call import Buffer, Call, Series, View, constant, series
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.codegen.machine import Machine
-from ingot.compiler.lower import Check, Lowered
 from ingot.compiler.plan import make_plan
+from ingot.compiler.steps import Check, Lowered
 from ingot.errors import InputError
 from ingot.kernels.call import Block, Buffer, Nested, View, row_major
 from ingot.kernels.control import branch, loop

@@ -17,9 +17,10 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.branches import with_branch
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
-from ingot.compiler.lower import HostStep, Lowered, Lowering
+from ingot.compiler.lower import Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import nanoseconds_of, sharers_of
+from ingot.compiler.steps import HostStep, Lowered
 from ingot.errors import IngotError
 from ingot.kernels.call import Buffer, Call, Nested, Series, View
 from ingot.ops.control import Control, If

@@ -56,11 +56,11 @@ class Index:
     late: int = 0
     #: values that each plan uses anew, for what only it knows of
     spare: list[ir.Value] = field(default_factory=list[ir.Value])
-    #: the nodes that must run and who reads a value, by what is known (`Lowering` fills it in)
+    #: the nodes that must run and who reads a value, by what is known (`uses.py` fills it in)
     uses: dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]] = field(
         default_factory=dict[Hashable, tuple[set[int], dict[ir.Value, list[int]]]]
     )
-    #: constant vectors as columns, by their number of further dimensions (`Lowering.column`)
+    #: constant vectors as columns, by their number of further dimensions (`Construction.column`)
     columns: dict[tuple[ir.Value, int], tuple[Facts, View]] = field(
         default_factory=dict[tuple[ir.Value, int], tuple[Facts, View]]
     )

@@ -13,8 +13,8 @@ import numpy as np
 from ingot.codegen import cache, spmd
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
-from ingot.compiler.lower import Check, HostStep, Lowered
 from ingot.compiler.memory import Lives, merge, place
+from ingot.compiler.steps import Check, HostStep, Lowered
 from ingot.errors import ShapeError
 from ingot.kernels.call import Block, Buffer, Call, Form, Moves, Nested, Series, View, form_of
 from ingot.ops.registry import Array

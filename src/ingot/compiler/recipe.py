@@ -18,8 +18,9 @@ import onnx_ir as ir
 from ingot.codegen.machine import Machine
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
-from ingot.compiler.lower import Check, HostStep, Lowered, Lowering, belong
+from ingot.compiler.lower import Lowering
 from ingot.compiler.packed import Packed
+from ingot.compiler.steps import Check, HostStep, Lowered, belong
 from ingot.errors import IngotError
 from ingot.kernels.alike import remembering
 from ingot.kernels.call import Buffer, Call, Series, View

@@ -30,10 +30,11 @@ from ingot.compiler.branches import Question, question_of, with_branch
 from ingot.compiler.contents import Contents, Held, deciding, may_decide
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
-from ingot.compiler.lower import HostStep, Lowering
+from ingot.compiler.lower import Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Row, make_plan
 from ingot.compiler.recipe import Recipe, make_recipe
+from ingot.compiler.steps import HostStep
 from ingot.errors import IngotError, InputError, ModelError, ShapeError
 from ingot.loading import collector_paused
 from ingot.ops.control import Advance, Control, If, Subgraphs

@@ -13,8 +13,8 @@ import numpy as np
 from ingot.codegen import spmd
 from ingot.codegen.pages import address_of, aligned
 from ingot.codegen.spmd import BEFORE_SCRATCH
-from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Plan, Row
+from ingot.compiler.steps import HostStep
 from ingot.errors import InputError, ModelError, ShapeError
 from ingot.kernels.call import View
 from ingot.ops.registry import Array

@@ -18,10 +18,11 @@ from ingot.codegen.pages import aligned
 from ingot.codegen.spmd import BEFORE_SCRATCH, STEP_WORDS
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.loose_parts import Part
-from ingot.compiler.lower import HostStep, Lowering
+from ingot.compiler.lower import Lowering
 from ingot.compiler.packed import Packed
 from ingot.compiler.plan import Plan, make_plan
 from ingot.compiler.recipe import Recipe, Results, Shapes, make_recipe
+from ingot.compiler.steps import HostStep
 from ingot.errors import IngotError
 from ingot.kernels.loose import ALIGNMENT, DIMS, MOST_DIMS, RANK
 from ingot.kernels.loose_plan import ASK, BASE, BUCKET, BUCKETS, FOLLOWING, KEY_WORDS, KEYS, TABLE, TOOK

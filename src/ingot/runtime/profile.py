@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ingot.compiler.index import Index
-from ingot.compiler.lower import HostStep
 from ingot.compiler.plan import Row
+from ingot.compiler.steps import HostStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from ingot.compiler.lower import Lowered
 from ingot.compiler.recipe import Recipe, Results, Shapes
+from ingot.compiler.steps import Lowered
 
 #: Recipes kept for inputs of the same ranks.
 MOST_RECIPES = 16
