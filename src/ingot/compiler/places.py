@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ingot.compiler.index import Index
 from ingot.kernels.call import Buffer, View, arena_view, memory_order, row_major, strides_in_order
+from ingot.kernels.sizes import remembered
 from ingot.ops.registry import Facts
 
 #: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the
@@ -199,7 +200,7 @@ class Places:
     def _is_read_by_columns(self, value: ir.Value, facts: Facts, inner: Sequence[int]) -> bool:
         """Whether a product or convolution reads this value, whose rows all begin at the same place of L1."""
         row = facts.shape[inner[0]] * facts.dtype.itemsize if inner else 0
-        if row == 0 or row % L1_WAY_BYTES or nbytes(facts) < FEWEST_ROWS * row:
+        if row == 0 or row % L1_WAY_BYTES:
             return False
         nodes = [self._index.nodes[use] for use in self._uses.get(value, ())]
         return any(node.op_type in _READ_BY_COLUMNS and node.domain in _ONNX for node in nodes)
@@ -241,11 +242,20 @@ def dominant_order(shape: tuple[int, ...], views: Sequence[View]) -> tuple[int, 
 
 
 def _spread(view: View, inner: int) -> View:
-    """A dense view in more memory: a cache line further from row to row, and from there on outwards."""
-    row, gap = view.shape[inner], LINE_BYTES // view.dtype.itemsize
-    strides = [s if s < row else s // row * (row + gap) for s in view.strides]
-    buffer = Buffer(view.buffer.nbytes // row * (row + gap))
-    return View(buffer, 0, view.dtype, view.shape, tuple(strides))
+    """A dense view in more memory, if it has rows enough: a cache line further from row to row, and from
+    there on outwards.
+    """
+    row, itemsize = view.shape[inner], view.dtype.itemsize
+    rows = view.buffer.nbytes // (row * itemsize)
+    wide = row + _gap(rows, itemsize)
+    strides = [s if d == inner else s // row * wide for d, s in enumerate(view.strides)]
+    return View(Buffer(rows * wide * itemsize), 0, view.dtype, view.shape, tuple(strides))
+
+
+@remembered(64)
+def _gap(rows: int, itemsize: int) -> int:
+    """Elements between two rows. A number for recipes: few rows and many are written by the same steps."""
+    return LINE_BYTES // itemsize if rows >= FEWEST_ROWS else 0
 
 
 def _same_order(a: Sequence[int], b: Sequence[int], shape: Sequence[int]) -> bool:

@@ -27,8 +27,8 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Space:
     merged: list[int] = []
     kept: list[tuple[int, ...]] = []
     for size, steps in dims:
-        # The first operand's stride decides mostly.
-        if kept and kept[-1][0] == size * steps[0] and kept[-1] == tuple([size * inner for inner in steps]):
+        # The last operand decides mostly: it is a column, which asks nothing of sizes that are noted.
+        if kept and kept[-1][-1] == size * steps[-1] and kept[-1] == tuple([size * inner for inner in steps]):
             merged[-1] *= size
             kept[-1] = steps
         else:
