@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingot.compiler.recipe import Writer
+from ingot.compiler.recipe_text import Writer
 from ingot.kernels.call import Buffer, View, constant
 from ingot.kernels.sizes import Notes, Size, either, made_again, noted, remembered
 
