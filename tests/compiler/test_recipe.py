@@ -325,3 +325,25 @@ def test_a_recipe_gives_the_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     for each, plan in zip(shapes, found, strict=True):
         assert_same(plan, plans(plain, each), each)
     assert sum(held) == number, "the other session had recipes as well"
+
+
+# Rows of 4,096 bytes, which are spread from eight of them on, and a convolution that grows images.
+SPREAD = """g (float[n, 1024, h, w] x) => (float[n, 8, a, b] y) {
+    s = Mul(x, scale)
+    r = Relu(s)
+    c = Conv(r, one)
+    y = ConvTranspose<strides=[2, 2]>(c, grow)
+}"""
+SPREAD_WEIGHTS = {"scale": (1024, 1, 1), "one": (8, 1024, 1, 1), "grow": (8, 8, 2, 2)}
+
+
+def test_one_recipe_is_for_few_rows_and_many_and_for_images_of_any_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_of(SPREAD, SPREAD_WEIGHTS, 1)
+    plain = without_recipes(session_of(SPREAD, SPREAD_WEIGHTS, 1))
+    held = counted(monkeypatch)
+    for h, w in ((4, 9), (5, 8), (3, 6), (2, 3), (8, 4), (3, 2), (4, 2)):
+        shapes = {"x": (1, 1024, h, w)}
+        assert_same(plans(session, shapes), plans(plain, shapes), shapes)
+    assert held[::2] == [False, False, False, True, True, True, True]

@@ -381,7 +381,7 @@ class ConvTranspose(Op):
         else:
             before, after = ([0] * rank, [0] * rank) if auto == "VALID" else (pads[:rank], pads[rank:])
             output = [f - b - a for f, b, a in zip(full, before, after, strict=True)]
-        if min(output) < 1:
+        if any(n < 1 for n in output):
             raise shape_error(node, f"pads {show((*before, *after))} leave nothing of {show(full)}")
         return Window(w[2:], strides, dilations, tuple(before), tuple(after), tuple(output))
 
