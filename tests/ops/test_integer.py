@@ -112,3 +112,58 @@ def test_weights_that_are_transposed_behind_their_dequantisation(
     (got,) = ingot.InferenceSession(model).run(None, {"x": x})
     sums = x.astype(np.int64) @ np.swapaxes(w.astype(np.int64), -1, -2)
     np.testing.assert_array_equal(got, sums.astype(np.float32) * scale)
+
+
+def deep_product(op: str, x: np.ndarray, w: np.ndarray, zero: int) -> tuple[np.ndarray, np.ndarray]:
+    """x with w (constant), both dequantised with scale 1: what a session gives, and the sums."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "one", "x_zero"], ["a"]),
+        helper.make_node("DequantizeLinear", ["w", "one", "w_zero"], ["b"]),
+        helper.make_node(op, ["a", "b"], ["y"], **({"transB": 1} if op == "Gemm" else {})),
+    ]
+    held = {"w": w, "one": np.ones((), np.float32), "x_zero": np.zeros((), x.dtype)}
+    held["w_zero"] = np.array(zero, w.dtype)
+    graph = helper.make_graph(
+        nodes,
+        "deep",
+        [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)],
+        [onnx.ValueInfoProto(name="y")],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (got,) = ingot.InferenceSession(model).run(None, {"x": x})
+    less = w.astype(np.int64) - zero
+    if op == "Conv":
+        return got, np.einsum("nchw,ochw->no", x.astype(np.int64), less)[..., None, None]
+    return got, x.astype(np.int64) @ (less.T if op == "Gemm" else less)
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv"])
+@pytest.mark.parametrize(
+    ("of_w", "least", "zero"),
+    [(np.uint8, 200, 0), (np.int8, -128, 0), (np.uint8, 200, 1), (np.int8, 90, -128)],
+)
+def test_deep_sums_of_heavy_weights_do_not_wrap(op: str, of_w: type, least: int, zero: int) -> None:
+    rng, depth = np.random.default_rng(0), 3 * 160 * 160
+    x = rng.integers(200, 256, (2, depth)).astype(np.uint8)
+    w = rng.integers(least, least + 8, (depth, 3)).astype(of_w)
+    shapes = {"Conv": ((2, 3, 160, 160), (3, 3, 160, 160)), "Gemm": (x.shape, w.T.shape)}
+    shapes = shapes.get(op, (x.shape, w.shape))
+    got, sums = deep_product(op, x.reshape(shapes[0]), w.T.reshape(shapes[1]) if op != "MatMul" else w, zero)
+    assert abs(int(sums.flat[0])) >= 1 << 31, "make the sums deeper"
+    np.testing.assert_allclose(got, sums, rtol=1e-4)  # of floats: 76,800 roundings
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv"])
+def test_deep_sums_of_light_weights_are_exact(op: str) -> None:
+    """Magnitudes of the weights prove that int32 holds them, and sums beyond 2^24 show what computed them."""
+    rng, depth = np.random.default_rng(1), 3 * 128 * 128
+    x, w = (
+        rng.integers(128, 256, (2, depth)).astype(np.uint8),
+        rng.integers(0, 128, (depth, 70)).astype(np.uint8),
+    )
+    w += 64
+    shapes = {"Conv": ((2, 3, 128, 128), (70, 3, 128, 128)), "Gemm": (x.shape, w.T.shape)}
+    shapes = shapes.get(op, (x.shape, w.shape))
+    got, sums = deep_product(op, x.reshape(shapes[0]), w.T.reshape(shapes[1]) if op != "MatMul" else w, 100)
+    np.testing.assert_array_equal(got, sums.astype(np.float32))

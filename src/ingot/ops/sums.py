@@ -2,8 +2,8 @@
 
 Sums are int32, exact, and wrap like NumPy's. Where both factors of a MatMul, Gemm or Conv are dequantised
 integers, its float32 result is the exact sum, rounded once, times the product of the scales: closer to the
-real one than a sum of rounded products. What follows it (bias, activation, quantisation) is computed on the
-sums before they are stored.
+real one than a sum of rounded products. Sums that int32 might not hold are left to floats. What follows it
+(bias, activation, quantisation) is computed on the sums before they are stored.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -32,6 +33,9 @@ from ingot.ops.window import Window, channels_last
 _INT8, _UINT8 = np.dtype(np.int8), np.dtype(np.uint8)
 #: Constants narrower than a byte are packed as bytes.
 _NARROW = {"int4": _INT8, "int2": _INT8, "uint4": _UINT8, "uint2": _UINT8}
+_MOST = (1 << 31) - 1
+#: Columns of weights that are looked at together.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +317,43 @@ def product_of(plan: Lowering, *scales: ir.Value | None, over: ir.Value | None =
     return plan.located(plan.view(total))
 
 
+def _magnitude(dtype: DType, zero: Array | None) -> int:
+    """The largest |value - zero| that there can be; zero None: not known."""
+    bounds = ml_dtypes.iinfo(dtype)
+    if zero is None:
+        return int(bounds.max) - int(bounds.min)
+    return max(int(bounds.max) - int(zero.min()), int(zero.max()) - int(bounds.min))
+
+
+def _holds_sums(
+    plan: Lowering, x: Quantized, w: Quantized, depth: int, columns: Callable[[Array], Array]
+) -> bool:
+    """Whether int32 holds every sum of `depth` products of x and w: their dtypes prove it below 33,025, of
+    deeper sums the weights may. `columns`: w as [..., depth, N].
+    """
+    zeros = [np.zeros(1) if q.zero is None else plan.constant(q.zero) for q in (x, w)]
+    x_zero, w_zero = (None if zero is None or not zero.size else zero.astype(np.int16) for zero in zeros)
+    largest = _magnitude(plan.facts(x.value).dtype, x_zero)
+    if depth * largest * _magnitude(plan.facts(w.value).dtype, w_zero) <= _MOST:
+        return True
+    weights = plan.weights(w.value)
+    if weights is None or w_zero is None:
+        return False
+    zero = w_zero.reshape(-1)
+
+    def heaviest() -> int:
+        array, most = columns(weights.read()), 0
+        for start in range(0, array.shape[-1], _BLOCK):
+            part = slice(start, start + _BLOCK)
+            less = array[..., part].astype(np.int16) - (zero if zero.size == 1 else zero[part])
+            most = max(most, int(np.abs(less).sum(-2, np.int64).max(initial=0)))
+        return most
+
+    lasting = is_weight(w.value) and (w.zero is None or is_weight(w.zero))
+    key = ("heaviest", w.value, w.zero, w.axis) if lasting else None
+    return largest * plan.pack(key, heaviest) <= _MOST
+
+
 def placed(plan: Lowering, value: ir.Value, axis: int, rank: int) -> ir.Value:
     """A number or a vector along `axis`, as it broadcasts to `rank` dimensions."""
     view = plan.view(value)
@@ -355,6 +396,13 @@ def dequantized_matmul(
     along_columns = right.axis == (rank - 2 if transposed else rank - 1)
     if math.prod(plan.facts(right.scale).shape) != 1 and not along_columns:
         return False
+    depth = plan.facts(b).shape[-1 if transposed else -2] if rank > 1 else 0
+
+    def columns(array: Array) -> Array:
+        return np.swapaxes(array, -1, -2) if transposed else array
+
+    if not _holds_sums(plan, left, right, depth, columns):
+        return False
     shape = plan.facts(value).shape
     sums = plan.intermediate(shape, INT32)
     if not integer_product(
@@ -389,6 +437,9 @@ def dequantized_conv(
     if image is None or filters is None or image.scale is None or filters.scale is None:
         return False
     if math.prod(plan.facts(image.scale).shape) != 1 or (filters.axis != 0 and is_many(plan, filters.scale)):
+        return False
+    depth = math.prod(plan.facts(w).shape[1:])
+    if not _holds_sums(plan, image, filters, depth, lambda array: array.reshape(len(array), -1).T):
         return False
     shape = plan.facts(value).shape
     sums = plan.intermediate(shape, INT32)
