@@ -600,6 +600,21 @@ def test_attention(kind: str, opset: int) -> None:
     assert ("Attention" in op_types(captured)) == (opset >= 23)
 
 
+@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_a_mask_of_one_column_is_every_keys(dtype: torch.dtype, opset: int) -> None:
+    """ONNX's Attention takes such a mask for one that hides the keys behind the first."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    def inputs(n: int, m: int) -> tuple[torch.Tensor, ...]:
+        mask = torch.arange(n)[:, None] != 1 if dtype == torch.bool else R(n, 1)
+        return R(2, 4, n, 8), R(2, 4, m, 8), R(2, 4, m, 8), mask
+
+    parity(attend, inputs(5, 7), inputs(3, 4), opset=opset)
+
+
 def test_fully_masked_rows_are_zero() -> None:
     """A query that may look at nothing gets zeros from torch, not NaN."""
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)

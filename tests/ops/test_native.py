@@ -472,6 +472,27 @@ def test_attention(dtype: str) -> None:
         native("Attention", [*flat, None, *past], outputs=3, q_num_heads=4, kv_num_heads=2, **options)
 
 
+@pytest.mark.parametrize("keys", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["bool", "float32"])
+def test_a_mask_shorter_than_the_keys_hides_the_rest(dtype: str, keys: int) -> None:
+    """Also one of a single key, which does not broadcast (the operator's own function pads)."""
+    q, k, v = (values(1, 2, n, 8, seed=n) for n in (3, 5, 5))
+    mask = np.ones((3, keys), dtype) if dtype == "bool" else values(3, keys)
+    (got,) = native("Attention", [q, k, v, mask], fed=range(4), tolerance=1e-5)
+    bias = np.full((3, 5), -np.inf)
+    bias[:, :keys] = 0 if dtype == "bool" else mask
+    scores = np.exp(q.astype(np.float64) @ k.swapaxes(2, 3) / np.sqrt(8) + bias)
+    want = scores @ v / np.maximum(scores.sum(-1, keepdims=True), 1e-300)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_scale_of_nothing_is_one() -> None:
+    """As ONNX's own definition: only a scale that is not there has a default."""
+    q, k, v = (values(1, 2, n, 8, seed=n) for n in (3, 5, 5))
+    (got,) = native("Attention", [q, k, v], fed=range(3), tolerance=1e-5, scale=0.0)
+    np.testing.assert_allclose(got, v.mean(2, keepdims=True).repeat(3, 2), atol=1e-6)
+
+
 def test_largest_pixels_of_boxes() -> None:
     """onnx has no case of MaxRoiPool and no reference; onnxruntime has."""
     runtime = pytest.importorskip("onnxruntime")

@@ -58,6 +58,12 @@ def _head_shape(node: ir.Node, x: Facts, heads: int) -> tuple[int, int, int, int
     return shape[0], heads, shape[1], shape[2] // heads
 
 
+def _scale(node: ir.Node, size: int) -> float:
+    """What scores are multiplied by: the attribute, also where it is 0, else the root of 1 / `size`."""
+    given_one = "scale" in node.attributes.data
+    return attr_float(node, "scale", 1.0) if given_one else 1.0 / math.sqrt(max(size, 1))
+
+
 @register("Attention", since=25)
 class Attention(Op):
     """softmax(q @ kᵀ · scale + mask) @ v for each head; a row with nothing to attend to is 0.
@@ -98,8 +104,8 @@ class Attention(Op):
         mask = given(inputs, 3)
         if mask is not None:
             wanted = (batch, heads, rows, total)
-            # A mask may be shorter than the keys; what it does not cover is masked.
-            padded = (*mask.shape[:-1], total) if mask.shape and 1 < mask.shape[-1] < total else mask.shape
+            # A mask may be shorter than the keys, also of one; what it does not cover is masked.
+            padded = (*mask.shape[:-1], total) if mask.shape and mask.shape[-1] < total else mask.shape
             batch, heads, rows, columns = broadcast(node, wanted, padded)
             if columns != total:
                 raise shape_error(node, f"the mask {show(mask.shape)} does not broadcast to {show(wanted)}")
@@ -132,7 +138,7 @@ class Attention(Op):
 
         repeats = q.shape[1] // k.shape[1]
         wide_k, wide_v = (np.repeat(widen(x), repeats, 1) for x in (k, v))
-        scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(q.shape[3])
+        scale = _scale(node, q.shape[3])
         mode, softcap = attr_int(node, "qk_matmul_output_mode", 0), attr_float(node, "softcap", 0.0)
         with np.errstate(all="ignore"):
             scores = np.matmul(widen(q), wide_k.swapaxes(2, 3)) * scale
@@ -164,6 +170,7 @@ class Attention(Op):
         allowed = np.ones((1, 1, rows, keys), np.bool_)
         bias = np.zeros((1, 1, 1, 1))
         if mask is not None:
+            mask = mask if mask.ndim else np.broadcast_to(mask, (keys,))
             widths = [(0, 0)] * (mask.ndim - 1) + [(0, max(0, keys - mask.shape[-1]))]
             if mask.dtype == np.bool_:
                 allowed = allowed & np.pad(mask, widths, constant_values=False)
@@ -214,7 +221,7 @@ class Attention(Op):
         views = [_as_float32(plan, view) for view in views]
         causal = before if attr_int(node, "is_causal", 0) else None
         where = None if mask is None else _as_float32(plan, plan.view(mask))
-        if where is not None and where.rank and 1 < where.shape[-1] < keys:
+        if where is not None and where.rank and where.shape[-1] < keys:
             where = _padded_mask(plan, where, keys)
         windows = [attr_int(node, f"{side}_window_size", -1) for side in ("left", "right")]
         if operands[6] is not None or max(windows) >= 0:
@@ -229,7 +236,7 @@ class Attention(Op):
         target = out if out.dtype == np.float32 else plan.temporary(out.shape, np.float32, order)
         wide = [out.shape[:3], *[(out.shape[0], *view.shape[1:3]) for view in views[1:]]]
         q, k, v = (view.broadcast_to((*w, view.shape[3])) for view, w in zip(views, wide, strict=True))
-        scale = attr_float(node, "scale", 0.0) or 1.0 / math.sqrt(shapes[0][3])
+        scale = _scale(node, shapes[0][3])
         softcap = attr_float(node, "softcap", 0.0)
         zero = self.empty_row_is_zero
         amx = plan.options.amx

@@ -86,7 +86,7 @@ def attention(
         and (isinstance(factor, float) or scale is None)
         and _plain(g, attn_mask)
     ):
-        mask = None if attn_mask is None else g.val(attn_mask)
+        mask = None if attn_mask is None else _along_keys(g, attn_mask, key)
         if isinstance(causal, torch.SymBool):
             mask, causal = _seen(g, query, key, causal), False
         operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
@@ -109,6 +109,14 @@ def attention(
         weights = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
     result = g.op("MatMul", weights, v)
     return result if alive is None else g.op("Mul", result, alive)
+
+
+def _along_keys(g: Recorder, mask: Tensor, key: Tensor) -> ir.Value:
+    """The mask with one element for each key: ONNX takes one that is shorter to hide the keys behind it."""
+    keys, value = key.shape[-2], g.val(mask)
+    if g.same_size(mask.shape[-1], keys):
+        return value
+    return g.op("Expand", value, g.shape([1] * (mask.dim() - 1) + [keys]))
 
 
 def _plain(g: Recorder, mask: Tensor | None) -> bool:
