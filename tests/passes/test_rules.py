@@ -169,6 +169,56 @@ def test_large_weights_that_would_overflow(largest: float, factor: float) -> Non
     refuses(affine.factor_into_weights, model, "overflow", standard=False)
 
 
+@pytest.mark.parametrize("standard", [False, True])
+@pytest.mark.parametrize(
+    ("node", "size"),
+    [
+        ("Conv (x, w)", (40, 30, 5, 7)),
+        ("ConvTranspose <group = 2> (x, w)", (60, 20, 5, 7)),
+        ("Gemm (x, w)", (1050, 40)),
+        ("Gemm <transB = 1> (x, w)", (40, 1050)),
+        ("MatMul (x, w)", (1050, 40)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("dtype", "weight", "c", "folds"),
+    [
+        ("float16", 0.01, 1e-5, False),  # 1e-7 lies between two numbers that float16 has
+        ("float16", 0.01, 1e-6, False),  # and this would be 0
+        ("float16", 300.0, 1e-5, True),  # the factor alone would be rounded coarsely
+        ("float16", 0.01, 0.0, True),
+        ("float32", 1e-20, 1e-20, False),
+        ("float32", 1e-20, 1e-9, True),
+    ],
+)
+def test_factors_that_would_lose_the_weights(
+    node: str, size: tuple[int, ...], dtype: str, weight: float, c: float, folds: bool, standard: bool
+) -> None:
+    """Products below the least normal number have few bits left, or none."""
+    kind = {"float16": "float16", "float32": "float"}[dtype]
+    text = f"g ({kind} x, {kind} w, {kind} c) => ({kind} y) {{ t = {node} y = Mul (t, c) }}"
+    array, factor = np.full(size, weight, dtype), np.array(c, dtype)
+    model = with_weights(parse(text), w=array, c=factor)
+    if not folds:
+        refuses(affine.factor_into_weights, model, "too small for their dtype", standard=standard)
+        return
+    assert affine.factor_into_weights(model, standard=standard) == 1
+    tensor = model.graph[0].inputs[1].const_value  # type: ignore[union-attr]
+    assert tensor is not None
+    want = array.astype(np.float64) * factor
+    np.testing.assert_allclose(tensor.numpy(), want, rtol=2 * float(np.finfo(dtype).eps))
+
+
+def test_channels_beside_a_much_larger_one_may_be_denormal() -> None:
+    """They count as zero, as packed weights of float32 do; without the large one the factor stays outside."""
+    text = "g (float[N, 3] x, float[3, 2] w, float[2] c) => (float y) { t = MatMul (x, w) y = Mul (t, c) }"
+    decayed = np.array([1, 1e-20], np.float32)
+    model = with_weights(parse(text), w=f32(3, 2) + 3, c=decayed * np.array([1, 1e-22], np.float32))
+    assert affine.factor_into_weights(model) == 1
+    model = with_weights(parse(text), w=1e-15 * (f32(3, 2) + 3), c=decayed * np.float32(1e-18))
+    refuses(affine.factor_into_weights, model, "too small for their dtype")
+
+
 @pytest.mark.parametrize("c", [f32(), f32(5), f32(1)])
 def test_factor_into_matmul(c: np.ndarray) -> None:
     text = (

@@ -3,14 +3,16 @@
 New weights are computed in float64 and rounded once; the old ones stay for whoever else uses them. In a
 session large ones are computed when they are read, which is when a kernel packs them: until then they are a
 view of the file and a factor for each channel. The factor is then rounded to the weight's dtype first, since
-float64 takes several times as long.
+float64 takes several times as long. What the weight's dtype would not hold, large or small, stays outside.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -30,6 +32,7 @@ _LAZY = 1 << 16
 #: Elements that are looked at together: they stay in the cache from one look to the next.
 _BLOCK = 1 << 18
 
+_OVERFLOW = "the new weights would overflow"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -76,35 +79,60 @@ class _Weighted:
             channels = shape[0] if node.op_type == "Conv" else shape[-1]
         return cls(node, weight, shape, dtype, bias, channels)
 
-    def scaled(self, factor: Array, lazy: bool) -> ir.TensorProtocol | None:
-        """The weight with each output channel multiplied; factor [channels]. None: it overflows."""
-        weight = self.weight
-        if lazy and weight.nbytes > _LAZY and is_native(self.dtype):
-            if not _fits(tensor_array(weight), float(np.abs(factor).max(initial=0.0))):
-                return None
+    def scaled(self, factor: Array, lazy: bool) -> ir.TensorProtocol | str:
+        """The weight with each output channel multiplied, or why it does not hold that; factor [channels]."""
+        weight, array = self.weight, tensor_array(self.weight)
+        if not self._is_normal(array, np.abs(factor)):
+            return "the new weights would be too small for their dtype"
+        if lazy and weight.nbytes > _LAZY and is_native(self.dtype) and self._is_factor(factor):
+            if not _fits(array, float(np.abs(factor).max(initial=0.0))):
+                return _OVERFLOW
 
             def compute() -> ir.TensorProtocol:
                 array = tensor_array(weight)
                 with np.errstate(all="ignore"):
-                    product = array * self._spread(factor.astype(array.dtype))
+                    product = np.multiply(*self._times(array, factor.astype(array.dtype)))
                 forget_pages(array)
-                return tensor_of(product)
+                return tensor_of(product.reshape(self.shape))
 
             return ir.LazyTensor(compute, weight.dtype, cast("ir.Shape", weight.shape))
-        scaled = _product(tensor_array(weight), self._spread(factor))
-        return None if scaled is None else tensor_of(scaled, cast("ir.Shape", weight.shape))
+        scaled = _product(*self._times(array, factor))
+        return _OVERFLOW if scaled is None else tensor_of(scaled.reshape(self.shape))
 
-    def _spread(self, factor: Array) -> Array:
-        """A factor for each output channel as one that broadcasts to the weight."""
-        rank = len(self.shape)
+    @property
+    def _layout(self) -> tuple[int, int, int, int]:
+        """The weight's shape as [groups, rows, columns, rest]: output channels are groups by columns."""
+        shape = self.shape
         if self.node.op_type == "ConvTranspose":
             groups = attr_int(self.node, "group", 1)
-            rows = factor.reshape(groups, 1, -1)  # those of a group's input channels are alike
-            rows = np.broadcast_to(rows, (groups, self.shape[0] // groups, self.shape[1]))
-            return rows.reshape(*self.shape[:2], *[1] * (rank - 2))
+            return groups, shape[0] // groups, shape[1], math.prod(shape[2:])
         if self.node.op_type == "Conv" or (self.node.op_type == "Gemm" and attr_int(self.node, "transB", 0)):
-            return factor.reshape(-1, *[1] * (rank - 1))
-        return factor
+            return shape[0], 1, 1, math.prod(shape[1:])
+        return 1, shape[0], shape[1], 1
+
+    def _times(self, array: Array, factor: Array) -> tuple[Array, Array]:
+        """The weight, and a factor for each output channel, as they broadcast."""
+        groups, _, columns, _ = self._layout
+        return array.reshape(self._layout), factor.reshape(groups, 1, columns, 1)
+
+    def _is_factor(self, factor: Array) -> bool:
+        """Whether the weight's dtype has normal numbers for the factor."""
+        return bool(((np.abs(factor) >= _least(self.dtype)) | (factor == 0)).all())
+
+    def _is_normal(self, array: Array, factor: Array) -> bool:
+        """Whether each channel's largest product (factor: magnitudes) is a normal number of the dtype, so
+        that what its denormal ones lose is nothing beside it; or the tensor's largest is 2^26 times as large.
+        """
+        view, least = array.reshape(self._layout), _least(self.dtype)
+        for part in (view[:, :8, :, :8], view):  # a few of each channel nearly always prove it
+            largest = np.maximum(part.max((1, 3), initial=0), -part.min((1, 3), initial=0)).reshape(-1)
+            sizes = largest.astype(np.float64) * factor
+            if sizes.max(initial=0.0) >= least * 2**26:
+                return True
+            nothing = factor == 0 if part is not view else (factor == 0) | (largest == 0)
+            if ((sizes >= least) | nothing).all():
+                return True
+        return False
 
     def rewritten(self, g: Rewriting, factor: Array | None, shift: Array | None) -> Result:
         """The node with factor and shift [channels] (in float64) in its constants."""
@@ -117,8 +145,10 @@ class _Weighted:
         if bias is not None and bias.shape != (self.channels,):
             bias = np.broadcast_to(bias.reshape(-1), (self.channels,))
         new_bias = None if bias is None else _rounded(bias, self.dtype)
-        if weight is None or (bias is not None and new_bias is None):
-            return "the new weights would overflow"
+        if isinstance(weight, str):
+            return weight
+        if bias is not None and new_bias is None:
+            return _OVERFLOW
         x, w = self.node.inputs[0], self.node.inputs[1]
         assert w is not None
         if factor is not None:
@@ -163,6 +193,11 @@ def _fits(weight: Array, factor: float) -> bool:
         if not (block.max() <= most and block.min() >= -most):
             return False
     return True
+
+
+def _least(dtype: np.dtype[Any]) -> float:
+    """The least normal number of a dtype."""
+    return float(ml_dtypes.finfo(dtype).smallest_normal)
 
 
 def _rounded(array: Array, dtype: np.dtype[Any]) -> Array | None:
