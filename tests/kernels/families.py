@@ -57,6 +57,7 @@ from ingot.kernels.unique import unique
 from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
+from ingot.kernels.winograd_tile import SCHEMES
 from tests.kernels.run import new
 
 # ---- what goes into calls ----------------------------------------------------------------------------------
@@ -220,8 +221,9 @@ def winograds(machine: Machine) -> Iterator[Call]:
     """Strips with their own input and with a shared one; panels of one vector and two; epilogues."""
     lanes = machine.lanes
     sizes = ((1, 64, 56), (1, 33, 14), (3, 32, 7), (1, 16, 5))
-    for (n, inner, size), outer in itertools.product(sizes, (lanes, 2 * lanes, 3 * lanes + 1)):
-        weights = pack_winograd(ones(outer, inner, 3, 3), machine)
+    outers = (lanes, 2 * lanes, 3 * lanes + 1)
+    for (n, inner, size), outer, scheme in itertools.product(sizes, outers, SCHEMES.values()):
+        weights = pack_winograd(ones(outer, inner, 3, 3), scheme, machine)
         for order in (LAST, FIRST):
             shape = (n, outer, size, size)
             for name in EPILOGUES if inner == 33 else ("none",):

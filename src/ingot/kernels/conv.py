@@ -57,7 +57,7 @@ from ingot.kernels.units import VALUES, check_bytes, pack_integers, repeated, st
 
 _ONES = (1, 1)
 _TILES = 16  # of work, at least, where the problem has them
-_ROWS = 4  # of the output in a register tile, at most: each needs an address register
+TILE_ROWS = 4  # of the output in a register tile, at most: each needs an address register
 _ARRAYS = ("", "_image", "_group", "_row", "_column", "_channel")  # an address; bytes along each dimension
 _HEIGHTS, _WIDTHS = ("tall", "low"), ("wide", "narrow")
 
@@ -557,7 +557,7 @@ def _form(
     )  # fmt: skip
 
     shape = register_tile(machine, outputs, w.numbers)
-    tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, _ROWS)
+    tile_rows, tile_columns = tile_shape(out_rows, out_columns, shape.pixels, shape.vectors, TILE_ROWS)
     row_groups, tall, low = split(out_rows, tile_rows)
     column_tiles, wide, narrow = split(out_columns, tile_columns)
     fitting = max(-(-SHARING // column_tiles), machine.l2_bytes // 4 // max(g.row_floats * tile_rows * 4, 1))

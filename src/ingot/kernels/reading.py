@@ -286,6 +286,14 @@ def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: in
 
     A tile has at most `pixels` pixels in at most `most_rows` rows.
     """
+    _, height, width = fastest_tiles(rows, columns, pixels, vectors, most_rows)
+    return height, width
+
+
+def fastest_tiles(
+    rows: int, columns: int, pixels: int, vectors: int, most_rows: int
+) -> tuple[float, int, int]:
+    """Cycles that a step takes in all register tiles of an image, and their `tile_shape`."""
     best: tuple[float, int, int] | None = None
     for height in range(1, min(most_rows, rows) + 1):
         width = min(columns, pixels // height)
@@ -294,19 +302,21 @@ def tile_shape(rows: int, columns: int, pixels: int, vectors: int, most_rows: in
         # Nearly equal parts each way, of which some have one more.
         down, across = -(-rows // height), -(-columns // width)
         (h, tall), (w, wide) = divmod(rows, down), divmod(columns, across)
-        time = (down - tall) * (across - wide) * _cycles(h * w * vectors)
+        time = (down - tall) * (across - wide) * step_cycles(h * w * vectors)
         if tall:
-            time += tall * (across - wide) * _cycles((h + 1) * w * vectors)
+            time += tall * (across - wide) * step_cycles((h + 1) * w * vectors)
         if wide:
-            time += wide * ((down - tall) * _cycles(h * (w + 1) * vectors))
+            time += wide * ((down - tall) * step_cycles(h * (w + 1) * vectors))
             if tall:
-                time += wide * tall * _cycles((h + 1) * (w + 1) * vectors)
+                time += wide * tall * step_cycles((h + 1) * (w + 1) * vectors)
         if best is None or time < best[0] * 0.98:
             best = time, height, width
     assert best is not None
-    return best[1], best[2]
+    return best
 
 
-def _cycles(products: int) -> float:
-    """Of a step with so many: two a cycle, four cycles until one is done, and half a cycle for the rest."""
+def step_cycles(products: int) -> float:
+    """Of a step of a register tile with so many: two a cycle, four cycles until one is done, and half a cycle
+    for the rest.
+    """
     return (products / 2 if products > 8 else 4.0) + 0.5

@@ -14,8 +14,9 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import PackedConvWeights, call_of_square, pack_conv_weights
 from ingot.kernels.expression import Expression
 from ingot.kernels.sizes import made_again, remembered
-from ingot.kernels.winograd import WinogradForms, calls_of_forms, pays, winograd_forms
+from ingot.kernels.winograd import WinogradForms, calls_of_forms, fastest, winograd_forms
 from ingot.kernels.winograd_pack import WinogradWeights, pack_winograd
+from ingot.kernels.winograd_tile import SCHEMES
 
 
 class SquareWeights:
@@ -30,16 +31,18 @@ class SquareWeights:
         keep: Callable[[Callable[[], WinogradWeights]], WinogradWeights],
     ) -> None:
         self._weights, self._machine, self._keep = weights, machine, keep
-        self._points: WinogradWeights | None = None
+        self._points: dict[int, WinogradWeights] = {}
         #: for the direct algorithm, which packs them itself
         self.direct: PackedConvWeights = pack_conv_weights(weights, machine)
 
-    @property
-    def points(self) -> WinogradWeights:
-        """For Winograd's algorithm."""
-        if self._points is None:
-            self._points = self._keep(lambda: pack_winograd(self._weights.read(), self._machine))
-        return self._points
+    def points(self, outputs: int) -> WinogradWeights:
+        """For Winograd's algorithm with so many outputs in a tile along an axis."""
+        if outputs not in self._points:
+            scheme = SCHEMES[outputs]
+            self._points[outputs] = self._keep(
+                lambda: pack_winograd(self._weights.read(), scheme, self._machine)
+            )
+        return self._points[outputs]
 
 
 def square_conv2d(
@@ -65,9 +68,8 @@ def _forms(
     machine: Machine,
 ) -> WinogradForms | None:
     """Those of Winograd's algorithm; None where the direct one is faster."""
-    if not pays(x[1][1], out[1], machine):
-        return None
-    return winograd_forms(x, out, operands, epilogue, pads, machine)
+    scheme = fastest(x[1][1], out[1], machine)
+    return None if scheme is None else winograd_forms(x, out, operands, epilogue, pads, scheme, machine)
 
 
 @made_again
@@ -83,4 +85,4 @@ def _calls(
 ) -> list[Call | Series]:
     if forms is None:
         return [call_of_square(x, w.direct, out, pads, epilogue, machine)]
-    return [*calls_of_forms(forms, x, w.points, out, operands)]
+    return [*calls_of_forms(forms, x, w.points(forms[0]), out, operands)]

@@ -1,9 +1,10 @@
-"""Winograd's F(4×4, 3×3): 3×3 convolutions of stride 1 with a quarter of the multiplications.
+"""Winograd's F(4×4, 3×3) and F(2×2, 3×3): 3×3 convolutions of stride 1 with a quarter, or four ninths, of
+the multiplications.
 
-Tiles of 4×4 output pixels are numbered through all images. A thread takes a strip of them, transforms their
-input to 36 points (winograd_tile.py), and for each panel of output channels computes at each point a product
-of matrices [tiles, input channels] × [input channels, panel] on the register tile, then transforms what is at
-the points to the output. Transformed input and products stay in the thread's L2.
+Tiles of 4×4 (or 2×2) output pixels are numbered through all images. A thread takes a strip of them,
+transforms their input to 36 (or 16) points (winograd_tile.py), and for each panel of output channels computes
+at each point a product of matrices [tiles, input channels] × [input channels, panel] on the register tile,
+then transforms what is at the points to the output. Transformed input and products stay in the thread's L2.
 
     v  [block of input channels][point][tile][lanes]
     m  [tile][point][panel]
@@ -24,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ingot.codegen.builder import F32, I8, I64, Builder
+from ingot.codegen.builder import F32, I8, I64, Builder, Int
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
@@ -45,20 +46,19 @@ from ingot.kernels.contract import (
     register_tile,
     tile,
 )
+from ingot.kernels.conv import TILE_ROWS
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import check_packable
+from ingot.kernels.reading import fastest_tiles, step_cycles
 from ingot.kernels.sizes import remembered
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,
-    INPUT_SCRATCH_BYTES,
-    INPUT_SCRATCH_VECTORS,
     INPUT_SLOTS,
-    OUTPUT_SCRATCH_VECTORS,
     OUTPUT_SLOTS,
-    OUTPUTS,
-    POINTS,
+    SCHEMES,
     TAPS,
+    Scheme,
     from_points,
     operand_slots,
     to_points,
@@ -66,9 +66,11 @@ from ingot.kernels.winograd_tile import (
 
 _TILES = 16  # of work, at least, where the problem has them
 _STRIP = 24  # tiles that should share a panel of weights, even where v and m take more than their part of L2
+_TOGETHER = 32  # panels, at most, that take turns at a point
 _FEWEST_CHANNELS = 16  # below, most of a vector's lanes or of the time goes to the transforms
-_TRANSFORM_CYCLES = 200  # for a vector of a tile, on each side
+_TRANSFORM_CYCLES = 5.5  # for a vector at a point of a tile, on each side
 _BYTES_A_CYCLE = 5  # from beyond L2
+_APART = 0.25  # of the shorter one of reading and multiplying, which do not go on at the same time
 _MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
 _FRAME_BYTES = 2048
 
@@ -76,7 +78,7 @@ SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
     "out", *(f"out_{axis}" for axis in AXES), "out_height", "out_width", "outputs",
     "across", "per_image", "tiles", "strip", "columns", "v", "v_strip", "v_block", "v_point",
-    "b", "b_point", "panels", "groups", "table", "steps", "b_next", "next_step", "next_tile",
+    "b", "b_point", "panels", "groups", "together", "m_panel", "table", "steps", "next_step", "next_tile",
     "input", "product", "product_last", "output", "output_last",
 )  # fmt: skip
 
@@ -88,7 +90,7 @@ _SHARED_PLACES = tuple([INPUT_SLOTS.index(slot) for slot in ("x", "v")])
 
 
 @kernel(*SLOTS)
-def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...]) -> None:
+def winograd(k: Builder, *, points: int, panel: int, shared: bool, operands: tuple[str, ...]) -> None:
     """Tiles begin..end of (strip of the images' tiles, group of panels of output channels).
 
     panel: vectors in one. shared: v is there already, for all strips.
@@ -102,7 +104,7 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
     after = Frame(k, frames[2], (*OUTPUT_SLOTS, *operands))
     sums = k.at(k.scratch, 3 * _FRAME_BYTES, I8)
     m = k.at(sums, SUMS_BYTES, I8)
-    own = k.at(m, k.mul(arg["strip"], POINTS * width * 4), I8)
+    own = k.at(m, k.mul(arg["together"], arg["m_panel"]), I8)
     local = own if shared else k.at(own, arg["v_strip"], I8)
 
     for slot in INPUT_SLOTS:
@@ -113,16 +115,22 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
         product.set(slot, arg[slot])
     for slot, value in (("a_row", 0), ("out_row", 0), ("out_channel", 4), ("valid", width)):
         product.set(slot, value)
-    product.set("out_column", POINTS * width * 4)
-    after.set("m", k.ir.ptrtoint(m, I64))
+    product.set("out_column", points * width * 4)
     for slot, value in (("height", "out_height"), ("width", "out_width")):
         after.set(slot, arg[value])
     for slot in ("across", "per_image", *(f"{name}_{axis}" for name in names for axis in AXES)):
         after.set(slot, arg[slot])
 
+    def first_of(group: Int) -> Int:
+        """The first panel of a group."""
+        return k.div(k.mul(group, arg["panels"]), arg["groups"])
+
     held = [k.held()]  # the strip that v holds
-    with k.loop(k.begin, k.end, carry=held) as work:
-        group, strip = k.rem(work, arg["groups"]), k.div(work, arg["groups"])
+    until = k.div(k.add(k.end, k.sub(arg["groups"], 1)), arg["groups"])
+    with k.loop(k.div(k.begin, arg["groups"]), until, carry=held) as strip:
+        before_it = k.mul(strip, arg["groups"])
+        low = first_of(k.max(k.sub(k.begin, before_it), 0))
+        high = first_of(k.min(k.sub(k.end, before_it), arg["groups"]))
         first = k.mul(strip, arg["strip"])
         count = k.min(arg["strip"], k.sub(arg["tiles"], first))
         if shared:
@@ -135,31 +143,38 @@ def winograd(k: Builder, *, panel: int, shared: bool, operands: tuple[str, ...])
         after.set("first", first)
         after.set("count", count)
         product.set("count", k.ceil_div(count, arg["columns"]))
-        low, high = (k.div(k.mul(k.add(group, i), arg["panels"]), arg["groups"]) for i in (0, 1))
-        with k.loop(low, high) as number:
-            is_last = k.compare("==", number, k.sub(arg["panels"], 1))
-            channel = k.mul(number, width)
-            weights = k.add(arg["b"], k.mul(k.mul(number, POINTS), arg["b_point"]))
-            code = k.choose(is_last, arg["product_last"], arg["product"])
-            with k.loop(0, POINTS) as point:
-                b = k.add(weights, k.mul(point, arg["b_point"]))
+        with k.loop(low, high, arg["together"]) as start:
+            stop = k.min(k.add(start, arg["together"]), high)
+            with k.loop(0, points) as point, k.loop(start, stop) as number:
+                is_last = k.compare("==", number, k.sub(arg["panels"], 1))
+                turn = k.compare("==", k.add(number, 1), stop)
+                following = k.choose(turn, start, k.add(number, 1))
+                after_it = k.choose(turn, k.add(point, 1), point)
                 product.set("a", k.at(v, k.mul(point, arg["v_point"]), I8))
-                product.set("b", b)
-                product.set("next", k.add(b, arg["b_next"]))
-                product.set("out", k.at(m, k.mul(point, width), F32))
-                k.call(code, product.pointer, 0, 0, sums)
-            for name in names:
-                after.set(name, k.add(arg[name], k.mul(channel, arg[f"{name}_channel"])))
-            after.set("valid", k.min(k.sub(arg["outputs"], channel), width))
-            k.call(k.choose(is_last, arg["output_last"], arg["output"]), after.pointer, 0, 0, local)
+                for slot, panel_, point_ in (("b", number, point), ("next", following, after_it)):
+                    where = k.mul(k.add(k.mul(panel_, points), point_), arg["b_point"])
+                    product.set(slot, k.add(arg["b"], where))
+                here = k.at(m, k.mul(k.sub(number, start), arg["m_panel"]), I8)
+                product.set("out", k.at(here, k.mul(point, width), F32))
+                k.call(k.choose(is_last, arg["product_last"], arg["product"]), product.pointer, 0, 0, sums)
+            with k.loop(start, stop) as number:
+                is_last = k.compare("==", number, k.sub(arg["panels"], 1))
+                channel = k.mul(number, width)
+                here = k.at(m, k.mul(k.sub(number, start), arg["m_panel"]), I8)
+                after.set("m", k.ir.ptrtoint(here, I64))
+                for name in names:
+                    after.set(name, k.add(arg[name], k.mul(channel, arg[f"{name}_channel"])))
+                after.set("valid", k.min(k.sub(arg["outputs"], channel), width))
+                code = k.choose(is_last, arg["output_last"], arg["output"])
+                k.call(code, after.pointer, 0, 0, local)
     k.hold(held[0])
 
 
 @functools.lru_cache(256)
-def _table(channels: int, strip: int, lanes: int) -> View:
+def _table(channels: int, points: int, strip: int, lanes: int) -> View:
     """Where the steps of a product's contraction begin in v."""
     steps = np.arange(0, channels, UNROLL)
-    return offsets_table(steps // lanes * (POINTS * strip * lanes) + steps % lanes)
+    return offsets_table(steps // lanes * (points * strip * lanes) + steps % lanes)
 
 
 def winograd_conv2d(
@@ -190,7 +205,7 @@ def winograd_calls(
     operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
     forms = _remembered_forms(
         layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands]),
-        None if epilogue is None else epilogue.expression, (pads[0], pads[1]), machine,
+        None if epilogue is None else epilogue.expression, (pads[0], pads[1]), w.scheme, machine,
     )  # fmt: skip
     return calls_of_forms(forms, x, w, out, operands)
 
@@ -199,7 +214,7 @@ def calls_of_forms(
     forms: WinogradForms, x: View, w: WinogradWeights, out: View, operands: Sequence[View]
 ) -> list[Call]:
     """The calls. operands: of the epilogue, of the output's shape, or as small as they are."""
-    transform, main, nbytes = forms
+    _, transform, main, nbytes = forms
     further = [*main.constants, *operands]
     if transform is None:
         return [main.call([x, out, w.view, *further], [x, w.view, *further], [out])]
@@ -210,8 +225,9 @@ def calls_of_forms(
     ]
 
 
-#: All of the calls but their memory, and the bytes of v; the first, if there is one, fills v for all strips.
-WinogradForms: TypeAlias = tuple[Form | None, Form, int]
+#: Outputs of a tile along an axis, all of the calls but their memory, and the bytes of v; the first call, if
+#: there is one, fills v for all strips.
+WinogradForms: TypeAlias = tuple[int, Form | None, Form, int]
 
 
 def winograd_forms(
@@ -220,19 +236,23 @@ def winograd_forms(
     operands: tuple[tuple[np.dtype, tuple[int, ...]], ...],
     epilogue: Expression | None,
     pads: tuple[int, int],
+    scheme: Scheme,
     machine: Machine,
 ) -> WinogradForms:
     """operands: dtypes and strides of the epilogue's, of the output's shape. pads: top and left."""
     (x_dtype, (_, _, x_height, x_width), x_strides), (out_dtype, shape, out_strides) = x, out
     lanes, inputs, (images, outputs, height, width) = machine.lanes, x[1][1], shape
     rows, panel = -(-inputs // UNROLL) * UNROLL, PANEL_VECTORS * lanes
-    across, down, panels = -(-width // OUTPUTS), -(-height // OUTPUTS), -(-outputs // panel)
+    each, points, panels = scheme.outputs, scheme.points, -(-outputs // panel)
+    across, down = -(-width // each), -(-height // each)
     tiles = images * across * down
-    columns, strip, groups = _blocking(tiles, rows, panel, panels, machine)
+    columns, strip, groups = _blocking(tiles, points, rows, panel, panels, machine)
     strips = -(-tiles // strip)
     blocks = -(-inputs // lanes)
     v_point = strip * lanes * 4
-    v_strip = blocks * POINTS * v_point
+    v_strip = blocks * points * v_point
+    m_panel = strip * points * panel * 4
+    together = min(panels, _TOGETHER if v_strip > machine.l2_bytes // 2 else 1)
     shared = groups > 1 and strips * v_strip <= machine.l2_bytes // 2
 
     last = outputs - (panels - 1) * panel
@@ -242,65 +262,67 @@ def winograd_forms(
         reach(name_of(dtype), own[1], (own[2] or own[3]) != 0, outputs)
         for dtype, own in ((out_dtype, out_strides), *operands)
     ]
-    table = _table(inputs, strip, lanes)
-    read_input = _input(x_strides[1] != 1, inputs % lanes != 0, name_of(x_dtype))
+    table = _table(inputs, points, strip, lanes)
+    read_input = _input(each, x_strides[1] != 1, inputs % lanes != 0, name_of(x_dtype))
     args: list[int | View | Kernel] = [
         0, *[s * x_dtype.itemsize for s in x_strides], inputs, x_height, x_width, *pads,
         0, *[s * out_dtype.itemsize for s in out_strides], height, width, outputs,
         across, across * down, tiles, strip, columns,
-        0, v_strip, POINTS * v_point, v_point,
-        0, rows * panel * 4, panels, groups, 0, steps,
-        rows * panel * 4, ahead.step, ahead.tile,
+        0, v_strip, points * v_point, v_point,
+        0, rows * panel * 4, panels, groups, together, m_panel, 0, steps,
+        ahead.step, ahead.tile,
         read_input,
         *_kernels(
-            columns, ahead.lines, register_tile(machine).pixels, panel, last, lanes,
+            each, columns, ahead.lines, register_tile(machine).pixels, panel, last, lanes,
             reaches[0], epilogue, tuple(reaches[1:]),
         ),
     ]  # fmt: skip
     for dtype, own in operands:
         args += [0, *[s * dtype.itemsize for s in own]]
-    code, places = _main(shared, len(operands))
-    local = INPUT_SCRATCH_BYTES + (INPUT_SCRATCH_VECTORS + blocks) * machine.vector_bytes
-    memory = 3 * _FRAME_BYTES + SUMS_BYTES + strip * POINTS * panel * 4 + (0 if shared else v_strip)
+    code, places = _main(points, shared, len(operands))
+    nbytes, vectors = scheme.input_scratch
+    local = nbytes + (vectors + blocks) * machine.vector_bytes
+    memory = 3 * _FRAME_BYTES + SUMS_BYTES + together * m_panel + (0 if shared else v_strip)
     main = Form(
         code,
         args,
         places=places,
         tiles=strips * groups,
-        scratch=memory + max(local, OUTPUT_SCRATCH_VECTORS * machine.vector_bytes),
+        scratch=memory + max(local, scheme.output_scratch * machine.vector_bytes),
         flops=2 * math.prod(shape) * inputs * TAPS * TAPS,
         label="winograd",
         constants=(table,),
     )
     if not shared:
-        return None, main, 0
+        return each, None, main, 0
     slots: list[int | View | Kernel] = [0 if place is None else args[place] for place in _SHARED_SLOTS]
     transform = Form(read_input, slots, _SHARED_PLACES, tiles, scratch=local, label="winograd")
-    return transform, main, strips * v_strip
+    return each, transform, main, strips * v_strip
 
 
 _remembered_forms = remembered(1024)(winograd_forms)  # layers that are alike, and shapes that come again
 
 
 @functools.cache
-def _input(gather: bool, tail: bool, dtype: str) -> Kernel:
+def _input(outputs: int, gather: bool, tail: bool, dtype: str) -> Kernel:
     """The transform of the input."""
     own = {} if dtype == "float32" else {"source": dtype}
-    return to_points(gather=gather, tail=tail, **own)
+    return to_points(outputs=outputs, gather=gather, tail=tail, **own)
 
 
 @functools.cache
-def _main(shared: bool, operands: int) -> tuple[Kernel, tuple[int, ...]]:
+def _main(points: int, shared: bool, operands: int) -> tuple[Kernel, tuple[int, ...]]:
     """The loops, and where the addresses go."""
     names = operand_slots(operands)
     first = ("x", "out", "v", "b", "table") if shared else ("x", "out", "b", "table")
     further = range(len(SLOTS), len(SLOTS) + len(names), 1 + len(AXES))
-    code = winograd(panel=PANEL_VECTORS, shared=shared, operands=names)
+    code = winograd(points=points, panel=PANEL_VECTORS, shared=shared, operands=names)
     return code, (*[SLOTS.index(slot) for slot in first], *further)
 
 
 @functools.lru_cache(1024)
 def _kernels(
+    outputs: int,
     columns: int,
     fetched: int,
     most: int,
@@ -324,8 +346,8 @@ def _kernels(
     ]  # fmt: skip
     transforms = [
         from_points(
-            vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0, out=out,
-            epilogue=epilogue, reaches=reaches, operands=operand_slots(len(reaches)),
+            outputs=outputs, vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0,
+            out=out, epilogue=epilogue, reaches=reaches, operands=operand_slots(len(reaches)),
         )
         for channels in (panel, last)
     ]  # fmt: skip
@@ -366,17 +388,21 @@ def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue
 
 
 @functools.lru_cache(1024)  # whether it pays is asked first
-def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) -> tuple[int, int, int]:
+def _blocking(
+    tiles: int, points: int, rows: int, panel: int, panels: int, machine: Machine
+) -> tuple[int, int, int]:
     """Pixels of the register tile, tiles of a strip, and groups of panels.
 
     Register tiles are made equal, so that one kernel serves; the last may compute pixels that nobody reads. A
     strip is some register tiles, as many as leave three quarters of L2 to the weights.
     """
-    columns = -(-tiles // -(-tiles // register_tile(machine).pixels))
+    most = register_tile(machine).pixels
+    columns = min(range(1, most + 1), key=lambda n: -(-tiles // n) * step_cycles(n * PANEL_VECTORS))
+
     register_tiles = -(-tiles // columns)
-    each = columns * POINTS * 4 * (rows + panel)
+    each = columns * points * 4 * (rows + panel)
     fitting = max(1, -(-_STRIP // columns), machine.l2_bytes // 4 // each)
-    if POINTS * rows * panels * panel * 4 <= machine.l2_bytes // 2:
+    if points * rows * panels * panel * 4 <= machine.l2_bytes // 2:
         fitting = min(fitting, max(1, register_tiles // _TILES))
     strips = -(-register_tiles // fitting)
     strip = -(-register_tiles // strips) * columns
@@ -384,38 +410,60 @@ def _blocking(tiles: int, rows: int, panel: int, panels: int, machine: Machine) 
 
 
 @remembered(1024, "decision")
-def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
-    """Whether Winograd's algorithm is faster than the direct one for this many input channels and an output
-    [N, O, Ho, Wo].
+def fastest(inputs: int, out_shape: Sequence[int], machine: Machine) -> Scheme | None:
+    """The scheme that is faster than the direct algorithm for this many input channels and an output
+    [N, O, Ho, Wo], and than the other; None where none is.
     """
     if min(inputs, out_shape[1]) < _FEWEST_CHANNELS or not out_shape[0]:
-        return False
-    ours, direct = _cycles(inputs, out_shape, machine)
-    return ours * _MARGIN < direct
+        return None
+    least, best = _direct_cycles(inputs, out_shape, machine) / _MARGIN, None
+    for scheme in SCHEMES.values():
+        cycles = _cycles(inputs, out_shape, scheme, machine)
+        if cycles < least:
+            least, best = cycles, scheme
+    return best
 
 
-def _cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> tuple[float, float]:
-    """A count of cycles for one thread, of Winograd's algorithm and of the direct one.
+@remembered(1024, "decision")
+def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
+    """Whether Winograd's algorithm is faster than the direct one."""
+    return fastest(inputs, out_shape, machine) is not None
 
-    Both multiply two vectors a cycle. Winograd transforms a vector of a tile's channels in so many cycles on
-    each side. Weights that leave no room in L2 come from beyond it, four times as many for Winograd, and
-    again for each strip.
+
+def _direct_cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> float:
+    """A count of cycles for one thread, of the direct algorithm."""
+    images, outputs, height, width = out_shape
+    panel, rows = PANEL_VECTORS * machine.lanes, -(-inputs // UNROLL) * UNROLL
+    panels = -(-outputs // panel)
+    shape = register_tile(machine)
+    steps = TAPS * TAPS * rows * panels
+    each, _, _ = fastest_tiles(height, width, shape.pixels, shape.vectors, TILE_ROWS)
+    return _time(steps * images * each, steps * panel * 4, machine)
+
+
+def _cycles(inputs: int, out_shape: Sequence[int], scheme: Scheme, machine: Machine) -> float:
+    """The same for Winograd's algorithm.
+
+    It transforms a vector at a point of a tile in so many cycles on each side. Its weights, four times as
+    many as the direct algorithm's (or 16/9), come again for each strip.
     """
     images, outputs, height, width = out_shape
     lanes, panel = machine.lanes, PANEL_VECTORS * machine.lanes
     vectors, panels = -(-outputs // lanes), -(-outputs // panel)
     rows = -(-inputs // UNROLL) * UNROLL
-    tiles = images * -(-height // OUTPUTS) * -(-width // OUTPUTS)
-    columns, strip, _ = _blocking(tiles, rows, panel, panels, machine)
+    tiles = images * -(-height // scheme.outputs) * -(-width // scheme.outputs)
+    columns, strip, _ = _blocking(tiles, scheme.points, rows, panel, panels, machine)
+    steps = scheme.points * rows * panels
+    multiplying = steps * -(-tiles // columns) * step_cycles(columns * PANEL_VECTORS)
+    transforms = tiles * (-(-inputs // lanes) + vectors) * scheme.points * _TRANSFORM_CYCLES
+    return _time(multiplying, steps * panel * 4, machine, -(-tiles // strip)) + transforms
 
-    def time(multiplications: int, weight_bytes: int) -> float:
-        waiting = weight_bytes / _BYTES_A_CYCLE if weight_bytes > machine.l2_bytes // 2 else 0.0
-        return multiplications / 2 + waiting
 
-    taps, pixels, strips = TAPS * TAPS, images * height * width, -(-tiles // strip)
-    direct = time(pixels * taps * rows * vectors, taps * rows * panels * panel * 4)
-    padded = -(-tiles // columns) * columns
-    products = time(padded * POINTS * rows * vectors, POINTS * rows * panels * panel * 4)
-    again = (strips - 1) * (products - time(padded * POINTS * rows * vectors, 0))
-    transforms = tiles * (-(-inputs // lanes) + vectors) * _TRANSFORM_CYCLES
-    return products + again + transforms, direct
+def _time(multiplying: float, weight_bytes: int, machine: Machine, times: int = 1) -> float:
+    """Cycles for products whose weights are read so many times: those that leave no room in L2 come from
+    beyond it, mostly while others are multiplied.
+    """
+    if weight_bytes <= machine.l2_bytes // 2:
+        return multiplying
+    reading = times * weight_bytes / _BYTES_A_CYCLE
+    return max(multiplying, reading) + _APART * min(multiplying, reading)

@@ -16,7 +16,7 @@ from ingot.errors import ShapeError
 from ingot.kernels.call import View, constant
 from ingot.kernels.contract import PANEL_VECTORS, UNROLL
 from ingot.kernels.pack import aligned_floats, check_packable, pack_weights, run_now
-from ingot.kernels.winograd_tile import FINITE_POINTS, POINTS, SIDE, TAPS
+from ingot.kernels.winograd_tile import SCHEMES, TAPS, Scheme
 
 PACK_SLOTS = ("source", "source_panel", "target", "inputs", "rows")
 _FILTER = TAPS * TAPS
@@ -24,9 +24,10 @@ _FILTER = TAPS * TAPS
 
 @dataclass(frozen=True, slots=True)
 class WinogradWeights:
-    """Filters [O, C, 3, 3] at the points: [panels][36][C rounded up to whole steps][panel], zero-padded."""
+    """Filters [O, C, 3, 3] at the points: [panels][point][C, up to whole steps][panel], zero-padded."""
 
     view: View
+    scheme: Scheme
     inputs: int
     outputs: int
     rows: int
@@ -38,23 +39,24 @@ class WinogradWeights:
         return -(-self.outputs // self.panel)
 
 
-def filter_matrix() -> np.ndarray:
-    """G [6, 3] in float64: row i evaluates a filter at point i, over the product of the point's differences
-    from the others; the last row is the point at infinity.
+def filter_matrix(scheme: Scheme) -> np.ndarray:
+    """G [points along an axis, 3] in float64: row i evaluates a filter at point i, over the
+    product of the point's differences from the others; the last row is the point at infinity.
     """
+    points = scheme.finite_points
     rows = [
-        [a**j / np.prod([a - other for other in FINITE_POINTS if other != a]) for j in range(TAPS)]
-        for a in FINITE_POINTS
+        [a**j / np.prod([a - other for other in points if other != a]) for j in range(TAPS)] for a in points
     ]
     return np.array([*rows, [0.0, 0.0, 1.0]])
 
 
 @kernel(*PACK_SLOTS)
-def filters_to_points(k: Builder, *, panel: int) -> None:
+def filters_to_points(k: Builder, *, outputs: int, panel: int) -> None:
     """Panels begin..end: from [panel][source_panel rows][lanes], a row for each (channel, tap), to
     [panel][point][rows][lanes]; G w Gᵀ in float64. `panel` vectors are in a row.
     """
-    lanes, g = k.machine.lanes, filter_matrix()
+    lanes, scheme = k.machine.lanes, SCHEMES[outputs]
+    g = filter_matrix(scheme)
     double, width = vector(F64, lanes), panel * lanes
     inputs, rows = k.arg("inputs"), k.arg("rows")
     plane = k.mul(rows, width)
@@ -70,26 +72,26 @@ def filters_to_points(k: Builder, *, panel: int) -> None:
 
     with k.loop(k.begin, k.end) as number:
         source = k.at(k.pointer("source"), k.mul(number, k.mul(k.arg("source_panel"), width)), F32)
-        target = k.at(k.pointer("target"), k.mul(number, k.mul(plane, POINTS)), F32)
+        target = k.at(k.pointer("target"), k.mul(number, k.mul(plane, scheme.points)), F32)
         with k.loop(0, inputs) as channel, k.loop(0, panel) as v:
             here = k.at(source, k.add(k.mul(channel, _FILTER * width), k.mul(v, lanes)), F32)
             out = k.at(target, k.add(k.mul(channel, width), k.mul(v, lanes)), F32)
             taps = [
                 k.ir.fpext(k.load(here, vector(F32, lanes), tap * width), double) for tap in range(_FILTER)
             ]
-            for i in range(SIDE):
+            for i in range(scheme.side):
                 line = [dot(g[i], taps[j::TAPS]) for j in range(TAPS)]
-                for j in range(SIDE):
+                for j in range(scheme.side):
                     k.store(k.ir.fptrunc(dot(g[j], line), vector(F32, lanes)), out)
                     out = k.at(out, plane, F32)
         zero = k.zero(vector(F32, lanes))
-        with k.loop(0, POINTS) as point, k.loop(inputs, rows) as row:
+        with k.loop(0, scheme.points) as point, k.loop(inputs, rows) as row:
             rest = k.at(target, k.add(k.mul(point, plane), k.mul(row, width)), F32)
             for v in range(panel):
                 k.store(zero, rest, v * lanes)
 
 
-def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
+def pack_winograd(weights: np.ndarray, scheme: Scheme, machine: Machine) -> WinogradWeights:
     """Filters [O, C, 3, 3] of float32, float16 or bfloat16 for `winograd_conv2d`.
 
     Raises UnsupportedOperatorError for another dtype, ShapeError for other filters.
@@ -104,11 +106,12 @@ def pack_winograd(weights: np.ndarray, machine: Machine) -> WinogradWeights:
     rows = -(-inputs // UNROLL) * UNROLL
     with passing():
         turned = pack_weights(np.ascontiguousarray(weights).reshape(outputs, -1).T, machine)
-    memory = aligned_floats(turned.panels * POINTS * rows * turned.panel)
-    packed = WinogradWeights(constant(memory), inputs, outputs, rows, turned.panel)
+    memory = aligned_floats(turned.panels * scheme.points * rows * turned.panel)
+    packed = WinogradWeights(constant(memory), scheme, inputs, outputs, rows, turned.panel)
     if memory.size:
         source = turned.view.buffer.array
         assert source is not None
         arguments = [source.ctypes.data, turned.rows, memory.ctypes.data, inputs, rows]
-        run_now(filters_to_points(panel=PANEL_VECTORS), arguments, turned.panels, machine)
+        code = filters_to_points(outputs=scheme.outputs, panel=PANEL_VECTORS)
+        run_now(code, arguments, turned.panels, machine)
     return packed

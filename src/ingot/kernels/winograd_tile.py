@@ -1,8 +1,9 @@
-"""The two ends of Winograd's F(4×4, 3×3): tiles of the image to 36 points, and what the points give to tiles
-of the output.
+"""The two ends of Winograd's F(4×4, 3×3) and F(2×2, 3×3): tiles of the image to their points, and what the
+points give to tiles of the output.
 
 A 3×3 convolution of a 6×6 tile is a product of polynomials. Evaluated at the points 0, 1, −1, ½, −2 and
-infinity, along rows and columns, it is 36 products for 16 outputs, where the definition has 144.
+infinity, along rows and columns, it is 36 products for 16 outputs, where the definition has 144. A 4×4 tile
+at 0, 1, −1 and infinity is 16 products for 4 outputs, where the definition has 36.
 Points and their order: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), with 2
 replaced by ½, which loses less precision.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -25,13 +27,43 @@ from ingot.kernels import expression as expressions
 from ingot.kernels.contract import Reach, elements
 from ingot.kernels.expression import Expression
 
-OUTPUTS, TAPS = 4, 3  # along an axis: of a tile, of the filter
-SIDE = OUTPUTS + TAPS - 1
-POINTS = SIDE * SIDE
-FINITE_POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-_LINE = 8  # addresses of a column of a tile, and two that nobody reads
-INPUT_SCRATCH_BYTES = SIDE * _LINE * 8  # and vectors:
-INPUT_SCRATCH_VECTORS, OUTPUT_SCRATCH_VECTORS = POINTS, OUTPUTS * SIDE + 2 * OUTPUTS * OUTPUTS
+TAPS = 3  # of the filter, along an axis
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """F(outputs × outputs, 3 × 3)."""
+
+    outputs: int  # of a tile, along an axis
+    finite_points: tuple[float, ...]
+
+    @property
+    def side(self) -> int:
+        """Pixels that a tile reads, and points, along an axis."""
+        return self.outputs + TAPS - 1
+
+    @property
+    def points(self) -> int:
+        """Products that a tile needs."""
+        return self.side * self.side
+
+    @property
+    def line(self) -> int:
+        """Addresses of a column of a tile, in a whole vector: the last may be read by nobody."""
+        return 8 if self.side > 4 else 4
+
+    @property
+    def input_scratch(self) -> tuple[int, int]:
+        """Bytes and vectors that `to_points` needs beside its zeros."""
+        return self.side * self.line * 8, self.points
+
+    @property
+    def output_scratch(self) -> int:
+        """Vectors that `from_points` needs for two vectors of channels."""
+        return self.outputs * self.side + 2 * self.outputs * self.outputs
+
+
+SCHEMES = {4: Scheme(4, (0.0, 1.0, -1.0, 0.5, -2.0)), 2: Scheme(2, (0.0, 1.0, -1.0))}
 AXES = ("image", "channel", "row", "column")
 
 INPUT_SLOTS = (
@@ -51,12 +83,14 @@ def operand_slots(count: int) -> tuple[str, ...]:
 
 
 def _to_points(k: Builder, d: Sequence[Value]) -> list[Value]:
-    """Bᵀ d for 6 vectors; what the polynomials of the points share is computed once."""
+    """Bᵀ d for the vectors of a line; what the polynomials of the points share is computed once."""
     type_ = d[0].type
 
     def times(number: float, a: Value, b: Value) -> Value:
         return k.fma(k.splat(number, type_), a, b)
 
+    if len(d) == 4:
+        return [k.ir.fsub(d[2], d[0]), k.ir.fadd(d[2], d[1]), k.ir.fsub(d[2], d[1]), k.ir.fsub(d[3], d[1])]
     # (x − ½)(x + 2) = x² + 1.5 x − 1
     q0, q1, q2, q3 = (k.ir.fsub(times(1.5, d[i + 1], d[i + 2]), d[i]) for i in range(4))
     p, q = k.ir.fsub(d[4], d[2]), k.ir.fsub(d[3], d[1])
@@ -67,13 +101,15 @@ def _to_points(k: Builder, d: Sequence[Value]) -> list[Value]:
 
 
 def _from_points(k: Builder, m: Sequence[Value]) -> list[Value]:
-    """Aᵀ m for 6 vectors: output j weighs the point a by a^j."""
+    """Aᵀ m for the vectors of a line: output j weighs the point a by a^j."""
     type_ = m[0].type
 
     def times(number: float, a: Value, b: Value) -> Value:
         return k.fma(k.splat(number, type_), a, b)
 
     both, apart = k.ir.fadd(m[1], m[2]), k.ir.fsub(m[1], m[2])
+    if len(m) == 4:
+        return [k.ir.fadd(m[0], both), k.ir.fadd(apart, m[3])]
     return [
         k.ir.fadd(k.ir.fadd(m[0], both), k.ir.fadd(m[3], m[4])),
         times(-2.0, m[4], times(0.5, m[3], apart)),
@@ -87,49 +123,51 @@ def _two_sided(
     transform: Callable[[Builder, Sequence[Value]], list[Value]],
     read: Callable[[int, int], Value],
     write: Callable[[int, int, Value], None],
+    side: int,
     rows: int,
     in_registers: bool,
 ) -> None:
-    """`transform` on each of 6 columns, then on each of the `rows` rows that result.
+    """`transform` on each of `side` columns, then on each of the `rows` rows that result.
 
     Between the two the vectors wait in registers, or in scratch memory, which stays in L1.
     """
     lanes = k.machine.lanes
     kept: dict[tuple[int, int], Value] = {}
-    for column in range(SIDE):
-        for row, value in enumerate(transform(k, [read(row, column) for row in range(SIDE)])):
+    for column in range(side):
+        for row, value in enumerate(transform(k, [read(row, column) for row in range(side)])):
             if in_registers:
                 kept[row, column] = value
             else:
-                k.store(value, k.scratch, (row * SIDE + column) * lanes)
+                k.store(value, k.scratch, (row * side + column) * lanes)
     type_ = vector(F32, lanes)
     for row in range(rows):
         line = [
-            kept[row, column] if in_registers else k.load(k.scratch, type_, (row * SIDE + column) * lanes)
-            for column in range(SIDE)
+            kept[row, column] if in_registers else k.load(k.scratch, type_, (row * side + column) * lanes)
+            for column in range(side)
         ]
         for column, value in enumerate(transform(k, line)):
             write(row, column, value)
 
 
-def _place(k: Builder, tile: Value) -> tuple[Value, Value, Value]:
+def _place(k: Builder, tile: Value, outputs: int) -> tuple[Value, Value, Value]:
     """Image, and first row and column of the output, of a tile."""
     per_image, across = k.arg("per_image"), k.arg("across")
     image, within = k.div(tile, per_image), k.rem(tile, per_image)
-    return image, k.mul(k.div(within, across), OUTPUTS), k.mul(k.rem(within, across), OUTPUTS)
+    return image, k.mul(k.div(within, across), outputs), k.mul(k.rem(within, across), outputs)
 
 
 @kernel(*INPUT_SLOTS)
-def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") -> None:
-    """Tiles begin..end, counted from tile `first` on, of x, whose dtype is `source`, at the points:
-    v [strip of tiles][block of channels][point][tile][lanes].
+def to_points(k: Builder, *, outputs: int, gather: bool, tail: bool, source: str = "float32") -> None:
+    """Tiles begin..end, counted from tile `first` on, of x, whose dtype is `source`, at the points of
+    F(outputs × outputs): v [strip of tiles][block of channels][point][tile][lanes].
 
-    Strides of x are in bytes, of v too. Scratch: 36 vectors, then 6 lines of addresses, then as many zeros
-    as there are channels, which are read where a tile reaches over the image.
+    Strides of x are in bytes, of v too. Scratch: a vector for each point, then lines of addresses, then
+    as many zeros as there are channels, which are read where a tile reaches over the image.
     """
-    lanes = k.machine.lanes
-    addresses = k.at(k.scratch, POINTS * lanes, F32)
-    nothing = k.at(addresses, SIDE * _LINE, I64)
+    lanes, scheme = k.machine.lanes, SCHEMES[outputs]
+    side, line = scheme.side, scheme.line
+    addresses = k.at(k.scratch, scheme.points * lanes, F32)
+    nothing = k.at(addresses, side * line, I64)
     type_ = vector(F32, lanes)
     strides = {axis: k.arg(f"x_{axis}") for axis in AXES}
     channels, first, v_point, v_block = (k.arg(n) for n in ("channels", "first", "v_point", "v_block"))
@@ -138,22 +176,22 @@ def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") 
         with k.loop(0, channels, lanes) as i:
             k.store(k.zero(type_), nothing, i)
     # Rows' offsets and whether they exist are vectors: a few instructions for each column of a tile.
-    numbers = ir.Constant(vector(I64, _LINE), list(range(_LINE)))
-    rows = k.ir.mul(numbers, k.broadcast(strides["row"], _LINE))
-    height = k.broadcast(k.arg("height"), _LINE)
-    nowhere = k.broadcast(k.int(zeros), _LINE)
+    numbers = ir.Constant(vector(I64, line), list(range(line)))
+    rows = k.ir.mul(numbers, k.broadcast(strides["row"], line))
+    height = k.broadcast(k.arg("height"), line)
+    nowhere = k.broadcast(k.int(zeros), line)
     with k.loop(k.begin, k.end) as number:
-        image, row, column = _place(k, k.add(first, number))
+        image, row, column = _place(k, k.add(first, number), outputs)
         start = k.add(k.arg("x"), k.mul(image, strides["image"]))
         top, left = k.sub(row, k.arg("top")), k.sub(column, k.arg("left"))
         start = k.add(start, k.mul(top, strides["row"]), k.mul(left, strides["column"]))
-        down = k.ir.add(k.broadcast(start, _LINE), rows)
-        is_row = k.ir.icmp_unsigned("<", k.ir.add(k.broadcast(top, _LINE), numbers), height)
-        for j in range(SIDE):
+        down = k.ir.add(k.broadcast(start, line), rows)
+        is_row = k.ir.icmp_unsigned("<", k.ir.add(k.broadcast(top, line), numbers), height)
+        for j in range(side):
             is_column = k.ir.icmp_unsigned("<", k.add(left, j), k.arg("width"))
-            there = k.ir.add(down, k.broadcast(k.int(k.mul(strides["column"], j)), _LINE))
-            found = k.ir.select(k.ir.and_(is_row, k.broadcast(is_column, _LINE)), there, nowhere)
-            k.store(found, addresses, j * _LINE)
+            there = k.ir.add(down, k.broadcast(k.int(k.mul(strides["column"], j)), line))
+            found = k.ir.select(k.ir.and_(is_row, k.broadcast(is_column, line)), there, nowhere)
+            k.store(found, addresses, j * line)
         strip = k.arg("strip")
         target = k.at(k.pointer("v"), k.mul(k.div(number, strip), k.arg("v_strip")), I8)
         target = k.at(target, k.mul(k.rem(number, strip), lanes), F32)
@@ -164,7 +202,7 @@ def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") 
             further = k.mul(k.mul(block, lanes), strides["channel"])
 
             def read(i: int, j: int) -> Value:
-                address = k.load(addresses, I64, j * _LINE + i)
+                address = k.load(addresses, I64, j * line + i)
                 pointer = k.ir.inttoptr(k.add(address, further), PTR)
                 if gather:
                     count = k.choose(k.compare("==", address, 0), 0, left)
@@ -179,7 +217,7 @@ def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") 
                 k.store(value, point[0])
                 point[0] = k.at(point[0], v_point, I8)
 
-            _two_sided(k, _to_points, read, write, SIDE, in_registers=False)
+            _two_sided(k, _to_points, read, write, side, side, in_registers=False)
 
         whole = k.div(channels, lanes)
         with k.loop(0, whole) as block:
@@ -192,6 +230,7 @@ def to_points(k: Builder, *, gather: bool, tail: bool, source: str = "float32") 
 def from_points(
     k: Builder,
     *,
+    outputs: int,
     vectors: int,
     panel: int,
     masked: bool,
@@ -203,11 +242,13 @@ def from_points(
     """Tiles first .. first + count of out from m [tile][point][panel of channels], through the epilogue.
 
     Of the `panel` vectors `vectors` are there; `out` and operands point to the panel's first channel, of
-    which `valid` are stored. Strides are in bytes. Scratch: 24 vectors, then 16 · vectors.
+    which `valid` are stored. Strides are in bytes. Scratch: a vector for
+    each output along one axis and point along the other, then `vectors` for each output.
     """
     del operands  # they are in the slots already
     lanes, type_ = k.machine.lanes, vector(F32, k.machine.lanes)
-    results = k.at(k.scratch, OUTPUTS * SIDE * lanes, F32)
+    side = SCHEMES[outputs].side
+    results = k.at(k.scratch, outputs * side * lanes, F32)
     names = {"out": out, **{f"x{i}": reach for i, reach in enumerate(reaches)}}
     pointers = {name: k.pointer(name) for name in names}
     strides = {name: {axis: k.arg(f"{name}_{axis}") for axis in AXES} for name in names}
@@ -230,8 +271,8 @@ def from_points(
         return gather_element(k, vector_at(name, pointer, v), reach.dtype, lanes, step, left)
 
     with k.loop(0, k.arg("count")) as number:
-        image, row, column = _place(k, k.add(first, number))
-        source = k.at(k.pointer("m"), k.mul(number, POINTS * panel * lanes), F32)
+        image, row, column = _place(k, k.add(first, number), outputs)
+        source = k.at(k.pointer("m"), k.mul(number, side * side * panel * lanes), F32)
 
         def corner(name: str, image: Value = image, row: Value = row, column: Value = column) -> Value:
             within = k.add(k.mul(row, strides[name]["row"]), k.mul(column, strides[name]["column"]))
@@ -247,12 +288,20 @@ def from_points(
 
         def transform(v: int, source: Value = source) -> None:
             def point(i: int, j: int) -> Value:
-                return k.load(source, type_, ((i * SIDE + j) * panel + v) * lanes)
+                return k.load(source, type_, ((i * side + j) * panel + v) * lanes)
 
             def keep(i: int, j: int, value: Value) -> None:
-                k.store(value, results, ((i * OUTPUTS + j) * vectors + v) * lanes)
+                k.store(value, results, ((i * outputs + j) * vectors + v) * lanes)
 
-            _two_sided(k, _from_points, point, keep, OUTPUTS, in_registers=k.machine.registers >= 32)
+            _two_sided(
+                k,
+                _from_points,
+                point,
+                keep,
+                side,
+                outputs,
+                in_registers=outputs == 2 or k.machine.registers >= 32,
+            )
 
         def finish(values: list[Value], i: Int, j: Int, corners: dict[str, Value] = corners) -> None:
             """One pixel's vectors, through the epilogue."""
@@ -285,7 +334,7 @@ def from_points(
 
         for v in range(vectors):
             transform(v)
-        rows, columns = (k.min(k.sub(a, b), OUTPUTS) for a, b in ((height, row), (width, column)))
+        rows, columns = (k.min(k.sub(a, b), outputs) for a, b in ((height, row), (width, column)))
         with k.loop(0, rows) as i, k.loop(0, columns) as j:
-            found = k.at(results, k.mul(k.add(k.mul(i, OUTPUTS), j), vectors * lanes), F32)
+            found = k.at(results, k.mul(k.add(k.mul(i, outputs), j), vectors * lanes), F32)
             finish([k.load(found, type_, v * lanes) for v in range(vectors)], i, j)

@@ -21,7 +21,7 @@ from ingot.kernels.depthwise import pack_depthwise
 from ingot.kernels.elementwise import fill
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
 from ingot.kernels.square import SquareWeights, square_conv2d
-from ingot.kernels.winograd import pays, winograd_conv2d
+from ingot.kernels.winograd import fastest, pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
 from ingot.ops.bands import Rows, is_cut
 from ingot.ops.convolve import Filters, convolve, filters_of, padded
@@ -235,9 +235,11 @@ def _by_planes(
     elif (
         _allows_winograd(plan)
         and _can_winograd(images, filters[0], inner)
-        and pays(images.shape[1], (images.shape[0], filters[0].shape[0], *inner.output), machine)
+        and (
+            scheme := fastest(images.shape[1], (images.shape[0], filters[0].shape[0], *inner.output), machine)
+        )
     ):
-        points = packed("winograd", lambda own: pack_winograd(own.read(), machine))
+        points = packed(f"winograd {scheme.outputs}", lambda own: pack_winograd(own.read(), scheme, machine))
 
         def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
             return winograd_conv2d(x, points[tap], out, pads, epilogue, machine)
