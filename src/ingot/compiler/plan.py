@@ -165,9 +165,6 @@ class _Table:
         self._code, self._offsets, self._threads = code, offsets, threads
         self._words, self._rows = array("q"), array("q")
         self._arena_words, self._arena_offsets = array("q"), array("q")
-        #: which words are addresses, in order, and which of them lie in constants
-        self.addresses: list[int] = []
-        self.fixed: list[int] = []
         self.inputs: list[Patch] = []
         self.outputs: list[Patch] = []
         self.keep: dict[int, Array] = {}
@@ -211,12 +208,11 @@ class _Table:
         if step.scratch > self.scratch:
             self.scratch = step.scratch
         words.extend(form.words)
-        addresses, arena_words, arena_offsets = self.addresses, self._arena_words, self._arena_offsets
+        arena_words, arena_offsets = self._arena_words, self._arena_offsets
         in_block = bool(self._around)
         for position in form.places:
             view: View = args[position]  # pyright: ignore[reportAssignmentType]  (a cast takes as long as this)
             word, buffer = first + position, view.buffer
-            addresses.append(word)
             if in_block:
                 self._point(word, view)
             elif buffer.kind == "arena":  # most of them
@@ -224,7 +220,6 @@ class _Table:
                 arena_offsets.append(offsets[buffer] + view.offset)
             elif (array := buffer.array) is not None:  # most of the others
                 self.keep[id(array)] = array
-                self.fixed.append(word)
                 words[word] = buffer.address + view.offset
             else:
                 self._point(word, view)
@@ -249,7 +244,6 @@ class _Table:
         elif kind == "constant":
             assert buffer.array is not None
             self.keep[id(buffer.array)] = buffer.array
-            self.fixed.append(word)
             self._words[word] = buffer.address + view.offset
         else:
             patches = self.inputs if kind == "input" else self.outputs
@@ -285,12 +279,17 @@ class _Table:
         for part in step.body:
             one.add(part)
         words, rows, arena_words, arena_offsets = one.arrays()
-        moves = dict(zip(one.addresses, _moves(step.body, step.moves), strict=True))
+        firsts = rows[:, 1].tolist()
+        moves = dict[int, int]()  # of words that are addresses
+        for first, (call, own) in zip(firsts, _moving(step.body, step.moves), strict=True):
+            places = (call.form or form_of(call)).places
+            moves.update(zip([first + place for place in places], own, strict=True))
         turns, start, width = range(step.turns), len(self._words), len(words)
         number = np.arange(step.turns)[:, None]
         shifts = start + number * width
 
-        moving = [word for word in one.fixed if moves[word]]
+        elsewhere = {*one._arena_words, *[patch.word for patch in (*one.inputs, *one.outputs)]}
+        moving = [word for word, move in moves.items() if move and word not in elsewhere]  # in constants
         if moving:
             many_words = np.tile(words, (step.turns, 1))
             many_words[:, moving] += number * [moves[word] for word in moving]
@@ -303,9 +302,6 @@ class _Table:
         self._arena_words.frombytes((shifts + arena_words).tobytes())
         further = np.array([moves[word] for word in one._arena_words], np.int64)
         self._arena_offsets.frombytes((arena_offsets + number * further).tobytes())
-        for first in range(start, start + step.turns * width, width):
-            self.addresses += [first + word for word in one.addresses]
-            self.fixed += [first + word for word in one.fixed]
         for patches, ours in ((one.inputs, self.inputs), (one.outputs, self.outputs)):
             if patches:
                 ours += [
@@ -354,15 +350,15 @@ def _seen(lowered: Lowered) -> list[View]:
     return views
 
 
-def _moves(body: Sequence[Call | Series], moves: Moves) -> list[int]:
-    """How far each address of a body moves from turn to turn, in the order of the table's."""
-    flat: list[int] = []
+def _moving(body: Sequence[Call | Series], moves: Moves) -> list[tuple[Call, list[int]]]:
+    """The call of each row of a body, and how far its addresses move from turn to turn."""
+    rows: list[tuple[Call, list[int]]] = []
     for part, own in zip(body, moves, strict=True):
         if isinstance(part, Series):
-            flat += _moves(part.body, cast(Moves, own)) * part.turns
+            rows += _moving(part.body, cast(Moves, own)) * part.turns
         else:
-            flat += cast("list[int]", own)
-    return flat
+            rows.append((part, cast("list[int]", own)))
+    return rows
 
 
 def _kernels(steps: Sequence[Call | Series | Nested | HostStep]) -> set[Kernel]:
