@@ -1,7 +1,8 @@
 """When a graph is planned by a recipe (`compiler/recipe.py`) instead of anew, and when a recipe is made.
 
 A recipe takes as long as several plans, so the first sets of sizes have none. It is for the sizes that were
-seen to change, and holds for others as long as its conditions do: a graph may need a few.
+seen to change, and holds for others as long as its conditions do: a graph may need a few. Where the last one
+was of use, the next one is made for the first sizes that want it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from ingot.compiler.steps import Lowered
 
 #: Recipes kept for inputs of the same ranks.
 MOST_RECIPES = 16
-#: Plans without a recipe before one is made; more where many were made already.
+#: Plans without a recipe before one is made, where the last one was of no use; more where many were made.
 FIRST_WAIT, PART_OF_MADE = 2, 4
-#: So many are made without being used; each further one is earned by so many uses.
-MOST_TRIES, USES = 6, 4
+#: So many are made without being used; each further one is earned by so many uses, which save what it takes.
+MOST_TRIES, USES = 6, 8
 
 
 @dataclass(slots=True)
 class _Family:
     """Inputs of the same ranks. met: the first shapes. varied: inputs and axes that had other sizes since.
-    recipes: the one that was used last comes first. made: how often one was tried for. used: plans by one.
-    missed: plans since one was made.
+    recipes: the one that was used last comes first. made: how often one was tried for. used: plans by one;
+    used_before: when one was made last. missed: plans since then without one.
     """
 
     met: Shapes
@@ -33,6 +34,7 @@ class _Family:
     recipes: list[Recipe] = field(default_factory=list[Recipe])
     made: int = 0
     used: int = 0
+    used_before: int = 0
     missed: int = 0
 
 
@@ -66,7 +68,8 @@ class Recipes:
         for number, (old, new) in enumerate(zip(family.met, shapes, strict=True)):
             for axis in [axis for axis, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]:
                 family.varied[number, axis] = None
-        if family.varied and family.missed >= max(FIRST_WAIT, family.made // PART_OF_MADE):
+        is_of_use = family.used > family.used_before
+        if family.varied and (is_of_use or family.missed >= max(FIRST_WAIT, family.made // PART_OF_MADE)):
             free = sorted(family.varied)
             recipe = make(free)
             if recipe is None:  # what has size 1 may be repeated where others are not
@@ -75,6 +78,6 @@ class Recipes:
             if recipe is not None:
                 family.recipes.insert(0, recipe)
                 del family.recipes[MOST_RECIPES:]
-            family.made, family.missed = family.made + 1, 0
+            family.made, family.missed, family.used_before = family.made + 1, 0, family.used
         else:
             family.missed += 1
