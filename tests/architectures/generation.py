@@ -104,19 +104,34 @@ def _require_equal(seen: list[Any], steps: list[Any], wanted: Any) -> None:
         assert difference <= TOLERANCE["float32"] * scale, f"logits differ by {difference} of {scale}"
 
 
+def _takes_all(model: Any) -> bool:
+    """Whether `generate` passes all of the text beside the cache, not only the token that is new."""
+    lengths = list[int]()
+    hook = model.register_forward_pre_hook(
+        lambda _, __, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        model.generate(ids(1, 3), max_new_tokens=2, do_sample=False, eos_token_id=None, pad_token_id=0)
+    finally:
+        hook.remove()
+    return lengths == [3, 4]
+
+
 def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
     """A decoder: one model for the prompt and each token, or where it takes no more than a token beside its
-    state, one for each.
+    state, or all of the text, one for each.
     """
     import ingot
 
     masked = "attention_mask" in inspect.signature(model.forward).parameters and name == "past_key_values"
-    alone = name != "past_key_values"
-    step = {"input_ids": ids(2, 1 if alone else 4), name: past, "use_cache": True}
+    alone, whole = name != "past_key_values", _takes_all(model)
+    known = begin["input_ids"].shape[1]
+    new = known + 1 if whole else 1 if alone else 4
+    step = {"input_ids": ids(2, new), name: past, "use_cache": True}
     if masked:
-        step["attention_mask"] = torch.ones(2, 9, dtype=torch.int64)
+        step["attention_mask"] = torch.ones(2, new if whole else known + new, dtype=torch.int64)
     session = ingot.Stateful(ingot.export(model, kwargs=step))
-    first = ingot.export(model, kwargs=begin) if alone else None
+    first = ingot.export(model, kwargs=begin) if alone or whole else None
     one = None if first is None else first.session()
     for batch, length in BATCHES:
         prompt = ids(batch, length)
@@ -135,11 +150,13 @@ def _continuing(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
                 logits = found["logits"]
             else:
                 (logits,) = session.run(["logits"], {"input_ids": new, **mask})
-            new = logits[:, -1:].argmax(-1)
-            seen.append(new)
+            token = logits[:, -1:].argmax(-1)
+            new = np.concatenate([new, token], 1) if whole else token
+            seen.append(token)
             steps.append(logits[:, -1])
         _require_equal(seen, steps, wanted)
-    return "two models, the prompt's and the next tokens'" if alone else "one model for prompts and tokens"
+    two = "two models, the prompt's and the next tokens'"
+    return "one model for prompts and tokens" if first is None else two
 
 
 def _translating(model: Any, begin: dict[str, Any], name: str, past: Any) -> str:
