@@ -109,7 +109,7 @@ def main() -> int:
     parser.add_argument("--names", default="", help="a regular expression over model types")
     parser.add_argument("--failing", action="store_true", help="only those that built and did not pass")
     parser.add_argument("--new", action="store_true", help="only those without a result")
-    parser.add_argument("--stale", action="store_true", help="only those that built, not of this commit")
+    parser.add_argument("--stale", action="store_true", help="only those that built, of other commits")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this long")
     parser.add_argument("--generation", action="store_true", help="loops with a cache instead of base models")
     options = parser.parse_args()
@@ -121,7 +121,8 @@ def main() -> int:
     import ingot.verify  # noqa: F401
 
     begun, at = time.monotonic(), commit()
-    for name, config_class in names().items():
+    oldest = sorted(names().items(), key=lambda item: known.get(item[0], [])[2:])
+    for name, config_class in oldest:
         if not re.search(options.names, name) or (options.new and name in known):
             continue
         if options.failing and known.get(name, ["unbuilt"])[0] in ("pass", "unbuilt"):

@@ -15,7 +15,7 @@ import torch
 
 from ingot.capture import rewrite
 from ingot.capture.flags import without_jumps
-from ingot.capture.rewrite import Key, codes_in, rewritten
+from ingot.capture.rewrite import Key, codes_in, keys_in, rewritten
 from tests.capture.support import parity
 
 SOURCES = {
@@ -233,16 +233,28 @@ def test_a_file_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     outer = _marked_twice.__code__
     marks = [(Key.of(code),) for code in codes_in(outer) if code.co_name in ("inner", "_marked_twice")]
-    again = rewritten.__wrapped__
+    again = rewrite._rewritten.__wrapped__
     rewrite._functions_of.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(ast, "parse", counted)
-        first, *rest = [again(outer, mark) for mark in (*marks, *marks)]
+        first, *rest = [again(outer, mark, ()) for mark in (*marks, *marks)]
     whole = parsed.count(Path(__file__).read_text())
     assert whole == 1, f"{whole} times"
     assert len(marks) == 2
     assert [_code(c) for c in (first, rest[0])] == [_code(c) for c in rest[1:]], "the kept tree was changed"
     assert _code(first) != _code(rest[0])
+
+
+def test_a_function_is_rewritten_once() -> None:
+    """Whoever asks, in whatever order the marks were found, and whatever else is marked."""
+    outer = _marked_twice.__code__
+    marks = list(keys_in(outer))
+    other = Key.of(halved.__code__)
+    once = rewritten(outer, marks)
+    for again in (marks[::-1], {*marks, other}, (other, *marks)):
+        assert rewritten(outer, again, {other}) is once, again
+    assert rewritten(outer, marks, marks) is not once
+    assert rewritten(outer, marks[:1]) is not once
 
 
 def _code(code: CodeType) -> list[Any]:

@@ -252,7 +252,7 @@ def rewritable(code: CodeType) -> list[Key]:
     inside = [Key.of(c) for c in codes_in(code) if not c.co_name.startswith(("<", GENERATED))]
     for keys in (inside, inside[:1]):
         with contextlib.suppress(ExportError):
-            rewritten(code, tuple(keys))
+            rewritten(code, keys)
             return keys
     return []
 

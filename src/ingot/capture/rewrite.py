@@ -11,7 +11,7 @@ import ast
 import copy
 import functools
 import linecache
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 
@@ -59,8 +59,19 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
             yield from codes_in(constant)
 
 
-@functools.lru_cache(maxsize=512)  # each recording of an export asks again
-def rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...] = ()) -> CodeType:
+def keys_in(code: CodeType) -> tuple[Key, ...]:
+    """The keys of the code and of every code object inside it."""
+    return _keys_in(code, code.co_filename)
+
+
+@functools.lru_cache(maxsize=4096)  # each recording asks for those of whole files
+def _keys_in(code: CodeType, file: str) -> tuple[Key, ...]:
+    """file: the code's, which its equality leaves out"""
+    del file
+    return tuple(map(Key.of, codes_in(code)))
+
+
+def rewritten(code: CodeType, marks: Collection[Key], apart: Collection[Key] = ()) -> CodeType:
     """`code`, that of a whole function, with the marked functions in it (or itself) rewritten.
 
     apart: those of them whose whole body the runtime may run again
@@ -68,6 +79,13 @@ def rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...] = (
     Raises:
         ExportError: when there is no source, or it holds something that has no staged form.
     """
+    inside = keys_in(code)
+    return _rewritten(code, *(tuple(k for k in inside if k in some) for some in (marks, apart)))
+
+
+@functools.lru_cache(maxsize=2048)  # each recording of an export asks again, some for all code
+def _rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...]) -> CodeType:
+    """marks, apart: of the code, which say its file too, in the order of `keys_in`"""
     file = code.co_filename
     try:
         functions = _functions_of("".join(linecache.getlines(file)))

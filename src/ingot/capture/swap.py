@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from types import CodeType, FunctionType
 
 from ingot.capture.alive import functions
-from ingot.capture.rewrite import AROUND, Key, codes_in, rewritten
+from ingot.capture.rewrite import AROUND, Key, keys_in, rewritten
 from ingot.errors import ExportError
 
 _OPTIMIZED = 1  # co_flags of a function's code; module and class bodies run through function objects too
@@ -25,7 +25,8 @@ def swapped(marks: Sequence[Key], apart: Sequence[Key] = ()) -> Generator[None]:
         ExportError: a marked function has no source, or no live function holds it.
     """
     originals: dict[FunctionType, CodeType] = {}
-    made: dict[CodeType, CodeType] = {}
+    made: dict[FunctionType, CodeType] = {}
+    wanted = set(marks), set(apart)
     try:
         found = _owners(marks)
         for mark, owners in found.items():
@@ -36,13 +37,11 @@ def swapped(marks: Sequence[Key], apart: Sequence[Key] = ()) -> Generator[None]:
                     "it. Define it where it stays: at the top of a module or in a class."
                 )
             for function in owners:
-                code = originals.setdefault(function, function.__code__)
-                if code not in made:
-                    inside = {Key.of(c) for c in codes_in(code)}
-                    held = [tuple(m for m in some if m in inside) for some in (marks, apart)]
-                    made[code] = rewritten(code, *held)
-        for function, code in originals.items():
-            function.__code__ = made[code]
+                if function not in originals:
+                    originals[function] = code = function.__code__
+                    made[function] = rewritten(code, *wanted)
+        for function, code in made.items():
+            function.__code__ = code
         yield
     finally:
         for function, code in originals.items():
@@ -61,8 +60,7 @@ def _owners(marks: Sequence[Key]) -> dict[Key, list[FunctionType]]:
         if function.__name__[0] == "<" and function.__name__ != "<lambda>":
             continue  # a comprehension that is running belongs to the function around it
         if code.co_flags & _OPTIMIZED and not code.co_qualname.startswith(f"{AROUND}."):
-            inside = {Key.of(c) for c in codes_in(code)}
-            for mark in marks:
-                if mark in inside:
+            for mark in keys_in(code):
+                if mark in found:
                     found[mark].append(function)
     return found
