@@ -113,30 +113,25 @@ def _recorded(
     g: Recorder, block: Block, known: Any, cells: Cells, live: Sequence[str], held: Containers
 ) -> Side:
     """One side, in a body of its own."""
-    check, g.check = g.check, None
     held_before = dict(g.env.held)
-    try:
-        with inside(g, known) as scope:
-            side = Side(scope)
-            try:
-                side.result = block()
-            except Exception as error:
-                if not raised_by_user(error):
-                    raise
-                side.error = error
-                return side
-            side.variables = cells.get(live)
-            side.contents = held.contents()
-            for value in (side.result, *side.variables.values()):
-                side.lower(g, value)
-            for before, now in zip(held.before, side.contents, strict=True):
-                if now is not before:
-                    side.lower(g, list(kept(now)))
-            checks.demanded_inside(g, held_before)
-            side.check = g.check
-        return side
-    finally:
-        g.check = check
+    with inside(g, known) as scope:
+        side = Side(scope)
+        try:
+            side.result = block()
+        except Exception as error:
+            if not raised_by_user(error):
+                raise
+            side.error = error
+            return side
+        side.variables = cells.get(live)
+        side.contents = held.contents()
+        for value in (side.result, *side.variables.values()):
+            side.lower(g, value)
+        for before, now in zip(held.before, side.contents, strict=True):
+            if now is not before:
+                side.lower(g, list(kept(now)))
+        checks.demanded_inside(g, held_before)
+    return side
 
 
 def raised_by_user(error: Exception) -> bool:
@@ -242,12 +237,13 @@ def _merged(
         values = [g.val_of(e) if v is None else v for v in values]
         writes.append((e, merger.slot(lambda v: v, values[0], values[1])))
     ok: Any = None
-    if first.check is not None or second.check is not None:
-        ok = merger.slot(lambda v: v, first.check or checks.true(g), second.check or checks.true(g))
     merger.joins.plan()
+    found = first.scope.body.check, second.scope.body.check
+    if found != (None, None):
+        ok = merger.slot(lambda v: v, *(check or checks.true(g) for check in found))
     merger.outputs = outputs = _emit(g, test, merger, first, second)
     if ok is not None:
-        _carry_check(g, outputs[ok.index])
+        checks.carry(g, outputs[ok.index], [side.scope.body for side in (first, second)])
     for e, slot in writes:
         put_value(g, e, outputs[slot.index])
     if not by_data and (merger.unjoined or merger.sized) and g.env.is_plain(g.env.expr(condition)):
@@ -267,13 +263,6 @@ def _merged(
     for made, a, b in merger.objects:
         equality.stands_for(filled.of(made), condition, a, b)
     return outcome
-
-
-def _carry_check(g: Recorder, ok: ir.Value) -> None:
-    """A check made inside a body goes on outside; it has been noted already."""
-    noted = list(g.assumptions)
-    checks.require(g, ok, "")
-    g.assumptions[:] = noted
 
 
 def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:

@@ -16,14 +16,16 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
+from ingot.capture.request import recorder
 from ingot.capture.where import quoted_line, source_line
 from ingot.capture.wording import in_bounds
 from ingot.errors import ExportError
 from ingot.ops.registry import CHECK, SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from ingot.capture.graph import Body
     from ingot.capture.record import Recorder
     from ingot.capture.sizes import Guard
 
@@ -41,6 +43,35 @@ def require_no_nan(g: Recorder, numbers: torch.Tensor, what: str) -> None:
     if numbers.is_floating_point():
         none = torch.logical_not(torch.isnan(numbers).any())
         require(g, g.operand(none, torch.bool), what)
+
+
+def require_present(is_none: Any) -> None:
+    """The model fails where what may be None is, as something is done with it that Python would raise for."""
+    g = recorder()
+    e = sympy.Not(g.env.expr(is_none))
+    if e not in g.required and g.env.known(e) is not True and e not in _implied(g):
+        require(g, g.sizes.scalar_of(e), f"what is used is not None: `{line()}`")
+        g.required[e] = True
+
+
+def _implied(g: Recorder) -> set[Any]:
+    """What is known in the branch that is recorded, as `and` and `or` have made its condition: those are
+    numbers that an If chooses.
+    """
+    found, todo = set[Any](), list(g.env.path)
+    while todo:
+        e = todo.pop()
+        found.add(e)
+        symbol = next(iter(e.free_symbols), None)
+        if isinstance(e, sympy.And):
+            todo += e.args
+        elif symbol in g.merged and e in (sympy.Eq(symbol, 1), sympy.Ne(symbol, 1)):
+            holds = sympy.true if isinstance(e, sympy.Eq) else sympy.false
+            condition, then, other = g.merged[symbol]
+            for side, kept, is_it in ((other, then, condition), (then, other, sympy.Not(condition))):
+                if side == sympy.Not(holds):  # so that the other one was taken
+                    todo += [is_it, kept if holds == sympy.true else sympy.Not(kept)]
+    return found
 
 
 def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
@@ -159,12 +190,26 @@ def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
         g.graph.scope = scope
         node = g.token.producer()
         assert node is not None
-        node.metadata_props[CHECK] = what or "a check inside of this branch or loop"
+        node.metadata_props[CHECK] = what
         node.metadata_props[SOURCE] = where
         return
-    if g.check is not None:
-        condition = g.op("And", g.check, condition)
-    g.check = condition
+    body = g.graph.body
+    body.checked[where] = what
+    body.check = condition if body.check is None else both(g, body.check, condition)
+
+
+def carry(g: Recorder, condition: ir.Value, bodies: Sequence[Body]) -> None:
+    """Checks that were made inside of these bodies, and noted there, go on outside."""
+    found = {where: what for body in bodies for where, what in body.checked.items()}
+    if g.graph.body is not g.graph.root:
+        _enforce(g, condition, source_line(), "")
+        del g.graph.body.checked[source_line()]
+        g.graph.body.checked |= found
+    elif len(found) == 1:
+        _enforce(g, condition, *found.popitem())
+    else:
+        listed = "; ".join(f"{where}: {what}" for where, what in found.items())
+        _enforce(g, condition, source_line(), f"one of the checks inside of this branch or loop: {listed}")
 
 
 def line() -> str:
@@ -185,11 +230,11 @@ def through_checks(g: Recorder, value: ir.Value) -> ir.Value:
     return made
 
 
-def all_hold(g: Recorder, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
-    """Both checks, where there are any."""
-    if a is None or b is None:
-        return a if b is None else b
-    return g.op("And", a, b)
+def both(g: Recorder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Two conditions as one, of a declared dtype: of a body that never runs nothing else may tell it."""
+    made = g.op("And", a, b)
+    made.type, made.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
+    return made
 
 
 def true(g: Recorder) -> ir.Value:

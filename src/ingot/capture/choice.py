@@ -37,8 +37,9 @@ class Parts:
 class Maybe(Undecided):
     """None where a condition holds, else the value.
 
-    Only `is None` takes the two apart. Anything else that is done with it would raise on None, so that it is
-    done with the value. Its own names begin with `ingot_`: all others are those of the value.
+    Only `is None` takes the two apart. Anything else that is done with it would raise on None: it is done
+    with the value, and the run fails where there is none. Its own names begin with `ingot_`: all others are
+    those of the value.
     """
 
     ingot_is_none: Any  # bool or SymBool
@@ -50,24 +51,24 @@ class Maybe(Undecided):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*map(present, args), **{k: present(v) for k, v in (kwargs or {}).items()})
+        return func(*map(_present_in, args), **{k: _present_in(v) for k, v in (kwargs or {}).items()})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.ingot_value, name)
+        return getattr(present(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.ingot_value, name, value)
+        setattr(present(self), name, value)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.ingot_value[index]
+        return present(self)[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.ingot_value[index] = value
+        present(self)[index] = value
 
     def __delitem__(self, index: Any) -> None:
-        del self.ingot_value[index]
+        del present(self)[index]
 
     def __eq__(self, other: object) -> bool:
         return _cannot_wait("compares a value of which data decides whether it is None")
@@ -89,12 +90,20 @@ def _cannot_wait(what: str) -> NoReturn:
 
 
 def present(x: Any) -> Any:
-    """The value of what may be None, where None would raise."""
+    """The value of what may be None, where None would raise: the run fails there."""
     if isinstance(x, Maybe):
+        from ingot.capture.checks import require_present  # which needs this file
+
+        require_present(x.ingot_is_none)
         return x.ingot_value
-    if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):
-        return type(x)(present(v) for v in x)
     return x
+
+
+def _present_in(x: Any) -> Any:
+    """The same of an argument, which may be a list of such."""
+    if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):
+        return type(x)(map(present, x))
+    return present(x)
 
 
 def _two(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

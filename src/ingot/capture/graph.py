@@ -24,6 +24,8 @@ class Body:
         self.parent = parent
         self.nodes: list[ir.Node] = []
         self.inputs: list[ir.Value] = []
+        self.check: ir.Value | None = None  # what must hold in a branch or loop, a BOOL of shape []
+        self.checked: dict[str, str] = {}  # the lines that ask for it, with what they ask
 
     def within(self, other: Body) -> bool:
         """Whether this is `other` or stands inside it."""

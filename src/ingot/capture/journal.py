@@ -29,6 +29,12 @@ class Journal:
         self._open += 1
         return len(self._notes)
 
+    def keep(self, since: int) -> None:
+        """What has changed since that moment stays."""
+        self._open -= 1
+        if not self._open:
+            del self._notes[since:]
+
     def now(self) -> int:
         """This moment, for `changed`."""
         return len(self._notes)

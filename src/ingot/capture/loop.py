@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, equality, turns
+from ingot.capture import checks, endless, equality, turns
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
+from ingot.capture.endless import Counters
+from ingot.capture.extent import MANY
 from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, refused
 from ingot.capture.graph import Body
 from ingot.capture.lists import TracedList
@@ -99,9 +101,9 @@ class Round:
     scanned: list[tuple[int, Any, list[ir.Value]]] = field(
         default_factory=list[Any]
     )  # list, elements, values
-    check: ir.Value | None = None
     going: Any = True  # whether there is another round, as the model's code says it
     given: dict[Any, Any] = field(default_factory=dict[Any, Any])  # numbers that come in, by their place
+    left: dict[Any, Any] = field(default_factory=dict[Any, Any])  # those that are left there
 
 
 class Loop:
@@ -136,6 +138,7 @@ class Loop:
         self.memory = Carried(g)
         self.peeled, self.fixed = peeled, fixed
         self.forms = Forms(g, self.held.has, self.lost, peeled)
+        self.counters = Counters(g)
         self.turn: Any = None  # the number of the round that is recorded
 
     def _variable(self, name: str, used: bool) -> Place:
@@ -193,7 +196,6 @@ class Loop:
                     own = [g.entry(leaf).group for leaf in tensors_of(v)]
                     found = set[Any]().union(*map(reach, own))
                     growth.outer |= found - set(own) if isinstance(v, Many) else found
-        check, g.check = g.check, None
         guards = dict(g.env.held)
         try:
             with inside(g) as scope:
@@ -214,8 +216,10 @@ class Loop:
                 )
                 i = number(g, done.iteration, int, 3)
                 self.turn = g.env.expr(i)
+                g.extents[self.turn] = 0, MANY
                 starts, made = self._numbers(lambda place: place.start), len(g.sizes.written)
                 done.given = self._numbers(lambda place: place.get())
+                self.counters.begin(starts, done.given)
                 if self.fixed is not None:
                     turns.begin(g, self.turn, self.fixed, starts, done.given)
                 g.env.declare_range(i, 0, None)
@@ -225,19 +229,20 @@ class Loop:
                 settled = self._compare()
                 if settled:
                     settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
+                done.left = self._numbers(lambda place: place.get())
+                settled = settled and self.counters.hold(starts, done.given, done.left)
                 if settled:
                     checks.demanded_inside(g, guards)
                     self._results(done, going)
                 if settled and self.fixed is not None:
-                    left = self._numbers(lambda place: place.get())
-                    turns.require_bounded(g, self.fixed, starts, done.given, left, g.sizes.written[made:])
+                    made_here = g.sizes.written[made:]
+                    turns.require_bounded(g, self.fixed, starts, done.given, done.left, made_here)
             settled = self._more_writes(scope) and settled
             settled = self.memory.lose(scope.lost) and settled
             if settled:
                 done.carried += [next(v for entry, v in scope.written if entry is e) for e in self.writes]
             return done, settled
         finally:
-            g.check = check
             self.cells.put(self.start)
             self.held.restore()
 
@@ -529,7 +534,6 @@ class Loop:
         for place in self._all():
             if place.form is not None:
                 self._lower(place.form, place.get(), done.carried)
-        done.check = g.check
         done.going, done.condition = going, self.condition(going)
         contents = self.held.contents()
         carried: list[ir.Value] = []
@@ -592,7 +596,7 @@ class Loop:
     def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         if isinstance(form, Form):
             require_kind(self.g, value, "what a loop carries from round to round")
-            out.append(self.g.operand(value, form.dtype))
+            out.append(endless.operand(self.g, value, form.dtype))
         elif isinstance(form, Options):
             out.append(form.number_of(self.g, value))
         elif not isinstance(form, Constant):
@@ -614,7 +618,7 @@ class Loop:
             for f, v in zip(parts_in(form), parts, strict=True):
                 self._starts(f, v, out)
         elif value is not UNBOUND:
-            out.append(g.operand(value, form.dtype))
+            out.append(endless.operand(g, value, form.dtype))
         elif form.kind is torch.Tensor:
             zero = g.const(0, form.dtype)
             shape = [0 if d is None else d for d in form.dims]
@@ -633,20 +637,21 @@ class Loop:
             growth = self.grown[index]
             starts += self._values(growth, growth.start)
         starts += [g.val_of(e) for e in self.writes]
-        results = list(done.carried)
-        if done.check is not None:
+        leaving = list(done.carried)
+        check = done.scope.body.check
+        if check is not None:
             starts.append(checks.true(g))
-            results.append(self._checked(done.scope.body, done.check))
+            leaving.append(self._checked(done.scope.body, check))
         scanned = [v for _, _, values in done.scanned for v in values]
         assert done.condition is not None
-        body = g.graph.graph_of(done.scope.body, [done.condition, *results, *scanned], "body")
+        body = g.graph.graph_of(done.scope.body, [done.condition, *leaving, *scanned], "body")
         g.locate()
         limit = None if trips is None else g.scalar(trips)
         count = max(len(starts) + len(scanned), 1)
         if not starts and not scanned:
             return  # nothing is left behind
         outputs = list(g.ops("Loop", limit, first or checks.true(g), *starts, n=count, body=body))
-        for value, inner in zip(outputs, [*results, *scanned], strict=True):
+        for value, inner in zip(outputs, [*leaving, *scanned], strict=True):
             value.type = inner.type
         rest = iter(outputs)
         variables = dict.fromkeys(self.names, UNBOUND)
@@ -654,8 +659,10 @@ class Loop:
         for place in self._all():
             found = place.start if place.form is None else self._outputs(place.form, rest)
             place.put(self._noted(place, found))
+        results = self._numbers(lambda place: place.get())
+        self.counters.end(self._numbers(lambda place: place.start), done.given, done.left, results)
         if self.fixed is not None and self.go is None:
-            turns.end(g, done.given, self._numbers(lambda place: place.get()))
+            turns.end(g, done.given, results)
         for index in done.grown:
             growth = self.grown[index]
             run = self._outputs(growth.form, rest)
@@ -666,10 +673,8 @@ class Loop:
                 lose((g.entry(t).group, quoted_line()) for t in growth.start.parts())
         for e in self.writes:
             put_value(g, e, next(rest))
-        if done.check is not None:
-            noted = list(g.assumptions)
-            checks.require(g, next(rest), "")
-            g.assumptions[:] = noted
+        if check is not None:
+            checks.carry(g, next(rest), [done.scope.body])
         for index, added, values in done.scanned:
             run = self._scanned(self.grown[index].form, added, [next(rest) for _ in values], trips)
             list.append(self.held.found[index], run)
@@ -688,7 +693,7 @@ class Loop:
         with g.graph.writing(body):
             before = g.graph.body_input("checked", ir.TensorType(ir.DataType.BOOL))
             before.shape = ir.Shape([])
-            return g.op("And", before, check)
+            return checks.both(g, before, check)
 
     def _outputs(self, form: Any, rest: Any) -> Any:
         if isinstance(form, Form):

@@ -19,6 +19,7 @@ from torch.fx.experimental.sym_node import SymNode
 from torch.utils._sympy import functions
 
 from ingot.capture import checks, scalars
+from ingot.capture.choice import present
 from ingot.capture.request import recorder
 from ingot.capture.scalars import Symbolic, depends_on_data
 from ingot.capture.standins import STANDINS, number_in
@@ -129,7 +130,7 @@ def _require_taken(name: str, x: Any) -> None:
 def _standin(function: Any, name: str, symbolic: Function) -> None:
     def standin(rt: Runtime, *args: Any) -> Any:
         del rt
-        args = tuple(number_in(a) for a in args)
+        args = tuple(number_in(present(a)) for a in args)
         if not any(isinstance(a, Symbolic) for a in args):
             return function(*args)
         _require_taken(name, args[0])
@@ -171,6 +172,17 @@ def _extreme(whole: Function, real: Callable[..., Tensor]) -> Callable[..., Any]
     return symbolic
 
 
+def _rounded(whole: Function, real: Callable[..., Tensor]) -> Callable[..., Any]:
+    """np.floor and its like, which give floats: of NaN and infinities themselves."""
+
+    def symbolic(rt: Any, x: Any) -> Any:
+        del rt
+        is_of_data = depends_on_data(recorder(), recorder().env.expr(x))
+        return of_tensors(real)(x) if is_of_data else _real(x if isinstance(x, torch.SymInt) else whole(x))
+
+    return symbolic
+
+
 _least, _most = _extreme(min, torch.minimum), _extreme(max, torch.maximum)
 
 
@@ -192,6 +204,10 @@ def register() -> None:
     _of_numpy(np.minimum, _least)
     _of_numpy(np.maximum, _most)
     _of_numpy(np.clip, _clip)
+    _of_numpy(np.floor, _rounded(math.floor, torch.floor))
+    _of_numpy(np.ceil, _rounded(math.ceil, torch.ceil))
+    _of_numpy(np.trunc, _rounded(math.trunc, torch.trunc))
+    _of_numpy(np.rint, _rounded(round, torch.round))
 
 
 #: What NumPy calls on objects that it knows nothing of, `x.sqrt()` for np.sqrt(x).
@@ -204,7 +220,7 @@ _METHODS: dict[str, Function] = {
     "rad2deg": _ONE["degrees"],
     "hypot": _TWO["hypot"],
     "arctan2": _TWO["atan2"],
-    "rint": lambda x: _real(round(x)),
+    "rint": lambda x: _rounded(round, torch.round)(None, x),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import onnx_ir as ir
 import torch
 
-from ingot.capture import complex_numbers, structure
+from ingot.capture import complex_numbers, endless, extent, structure
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
 from ingot.capture.objects import held_in, is_of_attributes
@@ -67,7 +67,6 @@ class Side:
     contents: list[Any] = field(default_factory=list[Any])
     values: dict[Any, ir.Value] = field(default_factory=dict[Any, ir.Value])  # in the graph, of leaves
     parts: dict[int, Any] = field(default_factory=dict[int, Any])  # real tensors of complex ones
-    check: ir.Value | None = None
 
     def lower(self, g: Recorder, value: Any) -> None:
         """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
@@ -426,12 +425,13 @@ class Merger:
 
     def _number(self, value: ir.Value, kind: type, hint: Any, a: Any, b: Any) -> Any:
         made = number(self.g, value, kind, hint)
-        if self.g.counted and isinstance(self.condition, torch.SymBool):
-            condition, *sides = map(self.g.env.expr, (self.condition, a, b))
-            (symbol,) = made.node.expr.free_symbols
+        condition, *sides = map(self.g.env.expr, (self.condition, a, b))
+        (symbol,) = made.node.expr.free_symbols
+        if isinstance(self.condition, torch.SymBool):
             self.g.merged[symbol] = condition, sides[0], sides[1]
         if kind is int:
-            self.sized.append(made.node.expr)
+            self.g.extents[symbol] = extent.either(*(extent.of_formula(self.g, side) for side in sides))
+            self.sized.append(symbol)
         return made
 
     def _either(self, value: ir.Value, kind: type, hint: Any, kinds: str) -> Any:
@@ -594,7 +594,8 @@ class Merger:
         elif isinstance(x, Symbolic):
             found = side.values.get(self.g.env.expr(x))
         else:
-            return self.g.const(x, DTYPE[counts_as(x) or int])
+            with self.g.graph.writing(side.scope.body):
+                return endless.operand(self.g, x, DTYPE[counts_as(x) or int])
         if found is None:
             with self.g.graph.writing(side.scope.body):
                 found = self.g.val(x)

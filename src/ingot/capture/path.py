@@ -28,10 +28,14 @@ def assuming(env: SizeEnv, condition: Any = None) -> Generator[None]:
     Raises:
         NeverTaken: no sizes within the declared ranges were found under which it holds.
     """
+    path = list(env.path)
     if condition is None:
-        yield
+        try:
+            yield
+        finally:
+            env.path[:] = path  # without what was checked in it, which the run may not come to
         return
-    hints, path, moment = dict(env.hints), list(env.path), env.moment
+    hints, moment = dict(env.hints), env.moment
     env.path.append(condition)
     try:
         if not _agrees(env):

@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import complex_numbers, dispatch, fakes, scalars, sharing, writes
+from ingot.capture import complex_numbers, dispatch, endless, fakes, scalars, sharing, writes
 from ingot.capture.alike import Alike
 from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
@@ -58,11 +58,10 @@ class Recorder:
         self.opset = opset
         self.graph = GraphWriter(opset)
         self.journal = Journal()
-        self.sizes = SizeWriter(self.graph, env, self.journal)
+        self.sizes = SizeWriter(self.graph, env, self.journal, lambda e: endless.require_fits(self, e))
         self.missing = Missing()
         self.nested = False  # whether there was a branch or loop; calls are not noted from then on
         self.token: ir.Value | None = None  # needed by every output: comes from the last check
-        self.check: ir.Value | None = None  # what must hold in the branch or loop that is recorded
         self.copies = Copies()  # of what lists of any length hold
         # Tensors and objects, by id, of which the run says which they are: one of two, as a condition says.
         self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
@@ -96,6 +95,10 @@ class Recorder:
         self.turns: set[Any] = set()  # numbers of rounds that Python would know
         self.counted: dict[Any, Any] = {}  # those and what it would count from them, with ranges: see `turns`
         self.merged: dict[Any, tuple[Any, Any, Any]] = {}  # numbers that a condition chooses: it and the two
+        self.extents: dict[Any, Any] = {}  # of whole numbers, the least and the most: see `extent`
+        self.narrowed: dict[Any, Any] = Table(self.journal)  # the same, by checks that were made before
+        self.required: dict[Any, bool] = Table(self.journal)  # conditions that were checked before
+        self.grown: dict[Any, Any] = {}  # numbers that loops leave: what they were, how far they went
         self.answers = 0  # that calls which were taken apart are being recorded for
         self._entries: dict[int, Entry] = {}
         self._plans: dict[Any, Plan] = {}
@@ -460,14 +463,18 @@ class Recorder:
     @contextlib.contextmanager
     def attempt(self) -> Generator[None]:
         """Something that may fail: what it noted and assumed is forgotten then."""
-        before = list(self.assumptions), dict(self.missing.lines), dict(self.poisoned), self.token, self.check
-        env = self.env.notes()
+        before = list(self.assumptions), dict(self.missing.lines), dict(self.poisoned), self.token
+        body, env, path, since = self.graph.body, self.env.notes(), list(self.env.path), self.journal.begin()
+        check = body.check
         try:
             yield
         except BaseException:
-            self.assumptions[:], self.missing.lines, self.poisoned, self.token, self.check = before
+            self.assumptions[:], self.missing.lines, self.poisoned, self.token = before
+            body.check, self.env.path[:] = check, path
+            self.journal.put_back(since)  # values that were computed under checks which are forgotten
             self.env.forget(env)
             raise
+        self.journal.keep(since)
 
     def add_input(self, tensor: torch.Tensor, value: ir.Value, *, of_caller: bool = True) -> None:
         """An input of the model: the caller's own tensor, or state."""

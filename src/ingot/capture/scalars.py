@@ -14,7 +14,7 @@ import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ingot.capture import formulas
+from ingot.capture import endless, extent, formulas
 from ingot.capture.floats import Arithmetic
 from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
@@ -59,6 +59,8 @@ def number(g: Recorder, value: ir.Value, kind: type, hint: Any = None) -> Any:
         else:
             made = env.create_unbacked_symbool()
     g.sizes.scalars[made.node.expr] = value
+    if kind is int:
+        g.extents[made.node.expr] = extent.of_whole(value)
     if kind is bool:
         (symbol,) = made.node.expr.free_symbols
         g.sizes.scalars[symbol] = g.op("Cast", value, to=ir.DataType.INT64)
@@ -80,6 +82,7 @@ def item(g: Recorder, tensor: torch.Tensor, kind: type | None = None) -> Any:
     if tensor.dim():
         value = g.op("Reshape", value, g.const([], torch.int64))
     if kind is int and found is float:  # towards zero, as Python does
+        endless.require_whole(g, value, tensor.dtype)
         return number(g, g.cast(value, tensor.dtype, torch.int64), int)
     return number(g, g.cast(value, tensor.dtype, DTYPE[kind]), kind)
 

@@ -18,14 +18,13 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.aten.onednn import convolution
-from ingot.capture.choice import Maybe
+from ingot.capture.choice import Maybe, present
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.merge import UNBOUND
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import kind_of
 from ingot.capture.script_values import FOREVER, SYMBOLIC, key_of, text_of
 from ingot.capture.stage import RUNTIME
-from ingot.capture.standins import present
 from ingot.capture.where import quoted_line, standing_at
 from ingot.errors import ExportError
 
@@ -297,8 +296,8 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::TupleSlice": lambda node, x: x[node.i("beg") : node.i("end")],
     "prim::Uninitialized": lambda _: UNBOUND,  # anything will do
     "prim::NumToTensor": _same,  # sizes of a traced graph: numbers until an operator wants a tensor
-    "prim::unchecked_cast": lambda _, x: present(x),
-    "prim::unchecked_unwrap_optional": lambda _, x: present(x),
+    "prim::unchecked_cast": lambda _, x: x.ingot_value if isinstance(x, Maybe) else x,  # it has been asked
+    "prim::unchecked_unwrap_optional": lambda _, x: x.ingot_value if isinstance(x, Maybe) else x,
     "aten::_unwrap_optional": lambda _, x: present(x),
     "aten::wait": _same,
     "prim::data": lambda _, x: x.detach(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 
 from ingot.capture import floats
 from ingot.capture.bounds import functions
+from ingot.capture.extent import HIGHEST, LOWEST, beyond
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
 from ingot.capture.one_of import OneOf
@@ -38,8 +39,12 @@ _BITWISE = {f"BitwiseFn_bitwise_{name}": f"Bitwise{name.capitalize()}" for name 
 class SizeWriter:
     """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
 
-    def __init__(self, graph: GraphWriter, env: SizeEnv, journal: Journal) -> None:
+    def __init__(
+        self, graph: GraphWriter, env: SizeEnv, journal: Journal, require_fits: Callable[[Any], None]
+    ) -> None:
+        """require_fits: called before a sum, product or power of whole numbers becomes nodes"""
         self.graph = graph
+        self.require_fits = require_fits
         self.env = env
         self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
         self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
@@ -61,7 +66,7 @@ class SizeWriter:
         if e in (sympy.true, sympy.false):
             return self.graph.const(bool(e), ir.DataType.BOOL)
         if e.is_number:
-            return self.graph.const(int(e) if e.is_integer else float(e), _dtype(e))
+            return self.graph.const(_number(e), _dtype(e))
         found = self._scalar(e)
         opposite = self._scalar(Not(e)) if isinstance(e, (BooleanFunction, Relational)) else None
         if found is None and opposite is not None:
@@ -144,7 +149,7 @@ class SizeWriter:
             if e in (sympy.true, sympy.false):
                 return self.graph.const([bool(e)], ir.DataType.BOOL)
             if e.is_number:
-                return self.graph.const([int(e) if e.is_integer else float(e)], _dtype(e))
+                return self.graph.const([_number(e)], _dtype(e))
             scalar = self._scalar(e)
             made = self.graph.op("Reshape", scalar, self.graph.const([1])) if scalar is not None else None
             if made is None:
@@ -177,6 +182,8 @@ class SizeWriter:
                 # Not as a sum: runtimes drop what adds 0, though 0.0 + -0.0 is 0.0.
                 op_type, parts = "Sub", (e.args[0], floats.turned(e.args[1]))
             return g.op(op_type, *map(self._double, parts))
+        if isinstance(e, (sympy.Add, sympy.Mul, sympy.Pow, f.PowByNatural)) and _is_whole(e):
+            self.require_fits(e)
         if isinstance(e, sympy.Add):
             plus = [a for a in e.args if not a.could_extract_minus_sign()]
             minus = [-a for a in e.args if a.could_extract_minus_sign()]
@@ -241,6 +248,10 @@ class SizeWriter:
             sympy.Le: "LessOrEqual",
         }
         whole = _is_whole(e.lhs) and _is_whole(e.rhs)
+        beyond_all = [whole and a.is_number and not LOWEST <= a <= HIGHEST for a in e.args]
+        if any(beyond_all):  # whatever the other is, as it has 64 bits
+            told = e.func(*(a if is_beyond else 0 for a, is_beyond in zip(e.args, beyond_all, strict=True)))
+            return self.graph.const([bool(told)], ir.DataType.BOOL)
         lower = self.lower if whole else self._double
         a, b = lower(e.lhs), lower(e.rhs)
         if isinstance(e, sympy.Ne):
@@ -248,8 +259,13 @@ class SizeWriter:
         return self.graph.op(types[type(e)], a, b)
 
     def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
-        lower = self.lower if _is_whole(whole) else self._double
+        lower = self._wrapped if _is_whole(whole) else self._double
         return functools.reduce(lambda a, b: self.graph.op(op_type, a, b), [lower(a) for a in args])
+
+    def _wrapped(self, e: Any) -> ir.Value:
+        """An operand of what comes out right whatever wraps on the way to it."""
+        n = int(e) if e.is_Integer else 0
+        return self.lower(e if LOWEST <= n <= HIGHEST else sympy.Integer((n - LOWEST) % (1 << 64) + LOWEST))
 
     def _double(self, e: Any) -> ir.Value:
         if e.is_number:
@@ -275,6 +291,14 @@ class SizeWriter:
         if op_type:
             value = self.graph.op(op_type, value)
         return self.graph.op("Cast", value, to=ir.DataType.INT64)
+
+
+def _number(e: Any) -> int | float:
+    if not e.is_integer:
+        return float(e)
+    if not LOWEST <= e <= HIGHEST:
+        raise beyond(e)
+    return int(e)
 
 
 def _dtype(e: Any) -> ir.DataType:

@@ -45,7 +45,7 @@ from ingot.capture import (
 )
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
-from ingot.capture.choice import Choice, Maybe
+from ingot.capture.choice import Choice, Maybe, present
 from ingot.capture.containers import Containers
 from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.objects import is_user_class
@@ -169,7 +169,7 @@ class Runtime:
             return None
         cells = Cells(b)
         held = Containers.of(cells, ()) if _calls_functions(b) else None
-        notes = g.env.notes()
+        notes, assumed = g.env.notes(), list(g.assumptions)
         try:
             with inside(g) as trial:
                 try:
@@ -180,6 +180,7 @@ class Runtime:
             trial.body.discard()
             if trial.body.nodes or trial.written or (held is not None and held.is_changed()):
                 g.env.forget(notes)  # what was asked of sizes that no other recording has
+                g.assumptions[:] = assumed
                 return None
         finally:
             if held is not None:
@@ -360,6 +361,7 @@ class Runtime:
             checks.require(g, self.test(condition), f"`{what}`")
             if isinstance(condition, torch.SymBool):
                 g.env.learn(g.env.expr(condition))
+                g.required[g.env.expr(condition)] = True
             return
         if not self._now(condition):
             error = AssertionError(message()) if message is not None else AssertionError()
@@ -396,7 +398,7 @@ class Runtime:
             if isinstance(owner, list):
                 return sorting.sort(self, owner, **kwargs)
         if isinstance(function, Maybe):
-            function = function.ingot_value
+            function = present(function)
         given, g = (*args, *kwargs.values()), ACTIVE.recorder
         if ACTIVE.words and any(isinstance(v, Word) for a in given for v in structure.inside(a)):
             _must_understand(function)
@@ -465,6 +467,11 @@ class Runtime:
         looked_up = isinstance(index, Maybe) and isinstance(container, dict) and None in container
         if isinstance(container, Word) or isinstance(index, Word) or looked_up:
             return called(self.item, (container, index), {})
+        unsure = _maybe_in(index) if ACTIVE.maybes and not isinstance(container, dict) else None
+        if unsure is not None:  # None is an axis there, or an end
+            indices = [_with(index, unsure, v) for v in (None, unsure.ingot_value)]
+            none, there = (partial(self.item, container, i) for i in indices)
+            return self.choose(unsure.ingot_is_none, none, there)
         return standins.item(self, container, counted(index) if ACTIVE.words else index)
 
     def put(self, value: Any, container: Any, index: Any) -> None:
@@ -502,6 +509,10 @@ class Runtime:
                 "and a flag instead, or decide with `is None` before."
             )
         return value
+
+    def taken_apart(self, value: Any) -> Any:
+        """A value on its way into several variables."""
+        return present(value) if isinstance(value, Maybe) else self.stored(value)
 
     def returned(self, value: Any) -> Any:
         """A value on its way to the function's caller, which must see what it is."""
@@ -608,6 +619,23 @@ def _asks_what_is_same(code: Any) -> bool:
         return False
     looks = any(step.opname == "CONTAINS_OP" for step in dis.get_instructions(code))
     return looks or kinds.asks_what_is_same(code)
+
+
+def _maybe_in(index: Any) -> Maybe | None:
+    """What may be None in a subscript of a tensor or sequence."""
+    if isinstance(index, slice):
+        index = (index.start, index.stop, index.step)
+    parts = map(_maybe_in, index) if type(index) is tuple else ()
+    return index if isinstance(index, Maybe) else next((p for p in parts if p is not None), None)
+
+
+def _with(index: Any, old: Any, new: Any) -> Any:
+    """A subscript with something else in the place of a part."""
+    if isinstance(index, slice):
+        return slice(*(_with(p, old, new) for p in (index.start, index.stop, index.step)))
+    if type(index) is tuple:
+        return tuple(_with(p, old, new) for p in index)
+    return new if index is old else index
 
 
 def _is_users(function: Any) -> bool:

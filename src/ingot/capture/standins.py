@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture import checks, memos, scalars
-from ingot.capture.choice import Maybe
+from ingot.capture.choice import Maybe, present
 from ingot.capture.forms import Differ
 from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sliced
 from ingot.capture.request import cannot_wait, recorder
@@ -100,7 +100,7 @@ def bool_(rt: Runtime, x: Any = False) -> Any:
 @_for(int, SymbolicInt)
 def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
     """int(x): towards zero."""
-    x = number_in(x, int)
+    x = number_in(present(x), int)
     if isinstance(x, torch.SymInt):
         return x
     if isinstance(x, torch.SymFloat):
@@ -113,7 +113,7 @@ def int_(rt: Runtime, x: Any = 0, *rest: Any, **more: Any) -> Any:
 @_for(float)
 def float_(rt: Runtime, x: Any = 0.0) -> Any:
     """float(x)."""
-    x = number_in(x, float)
+    x = number_in(present(x), float)
     if isinstance(x, torch.SymBool):
         x = int_(rt, x)
     return torch.sym_float(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else builtins.float(x)
@@ -128,14 +128,14 @@ def abs_(rt: Runtime, x: Any) -> Any:
 @_for(round)
 def round_(rt: Runtime, x: Any, *digits: Any) -> Any:
     """round(x)."""
-    x = number_in(x) if isinstance(x, torch.Tensor) else x
+    x = number_in(present(x))
     return round(x, *digits)
 
 
 @_for(divmod)
 def divmod_(rt: Runtime, a: Any, b: Any) -> Any:
     """divmod(a, b)."""
-    a, b = number_in(a), number_in(b)
+    a, b = number_in(present(a)), number_in(present(b))
     return (a // b, a % b) if _symbolic(a, b) else divmod(a, b)
 
 
@@ -233,7 +233,7 @@ STANDINS[id(min)] = _extreme("min", min, _of_two("min", torch.sym_min))
 
 def _math(function: Callable[..., Any], symbolic: Callable[..., Any]) -> None:
     def standin(rt: Runtime, *args: Any) -> Any:
-        args = tuple(number_in(a) for a in args)
+        args = tuple(number_in(present(a)) for a in args)
         return symbolic(*args) if any(isinstance(a, Symbolic) for a in args) else function(*args)
 
     STANDINS[id(function)] = standin
@@ -267,7 +267,7 @@ def len_(rt: Runtime, x: Any) -> Any:
 @_for(range)
 def range_(rt: Runtime, *args: Any) -> Any:
     """range(…), of numbers that the run knows too."""
-    args = tuple(number_in(a, int) for a in args)
+    args = tuple(number_in(present(a), int) for a in args)
     if not any(isinstance(a, torch.SymInt) for a in args):
         return range(*args)
     start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
@@ -294,7 +294,7 @@ def rows_of(items: Any) -> Rows | None:
     if isinstance(items, torch.Tensor) and items.dim() and isinstance(items.shape[0], torch.SymInt):
         return Rows(items.shape[0], lambda i: items.select(0, i))
     if isinstance(items, Maybe):
-        return rows_of(items.ingot_value)
+        return rows_of(present(items))
     return None
 
 
@@ -625,11 +625,6 @@ def cut_by(rt: Runtime, tensor: torch.Tensor, sizes: Rows | TracedList, axis: in
 
 
 # -- subscripts
-
-
-def present(x: Any) -> Any:
-    """The value of what may be None."""
-    return x.ingot_value if isinstance(x, Maybe) else x
 
 
 def item(rt: Runtime, container: Any, index: Any) -> Any:

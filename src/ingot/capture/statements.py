@@ -191,7 +191,8 @@ class Function:
             stored, place = call("stored", self.assigned(s.value)), s.targets[0]
             return [ast.Expr(call("put", stored, self.expression(place.value), self.index(place.slice)))]
         if isinstance(s, ast.Assign) and any(not isinstance(t, ast.Name) for t in s.targets):
-            stored = call("stored", self.assigned(s.value))
+            apart = all(map(_is_variables, s.targets))
+            stored = call("taken_apart" if apart else "stored", self.assigned(s.value))
             targets: list[ast.expr] = [self.expression(t) for t in s.targets]
             return [ast.Assign(targets, stored)]
         if isinstance(s, ast.Assign):
@@ -320,6 +321,13 @@ class Function:
 def _assigns(node: ast.expr) -> bool:
     """Whether an expression assigns a variable."""
     return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+
+
+def _is_variables(target: ast.expr) -> bool:
+    """Whether an assignment takes something apart into variables."""
+    return isinstance(target, (ast.Tuple, ast.List)) and all(
+        isinstance(v, ast.Name) or _is_variables(v) for v in target.elts
+    )
 
 
 def _is_place(target: ast.expr) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture import checks, floats
+from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
 from ingot.capture.request import recorder
 from ingot.capture.scalars import depends_on_data, of_truth
@@ -144,6 +144,17 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
     return method
 
 
+def _whole_number(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """`int`, `floor`, `ceil` or `round` of a float: the run fails where Python raises."""
+
+    def method(self: torch.SymFloat, *digits: Any) -> Any:
+        if not digits:
+            endless.require_whole_number(recorder(), self)
+        return plain(self, *digits)
+
+    return method
+
+
 def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     """The operators that stand in for torch's."""
     for name in (*_ARITHMETIC, *_BITWISE, *_COMPARED):
@@ -160,6 +171,8 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     for name, compute in _UNARY.items():
         yield torch.SymBool, f"__{name}__", _of_one(compute)
     yield torch.SymInt, "__invert__", _UNARY["invert"]
+    for name in ("trunc", "floor", "ceil", "round"):
+        yield torch.SymFloat, f"__{name}__", _whole_number(getattr(torch.SymFloat, f"__{name}__"))
     yield torch.SymFloat, "__neg__", floats.negative
 
 

@@ -107,6 +107,20 @@ def an_index_that_must_exist(x: T) -> T:
     return x * [1.0, 2.0, 3.0][int((x > 0).all()) * 2]
 
 
+@case(
+    *(
+        (random_numbers(n, 3), torch.tensor(v))
+        for n, v in ((2, 1.0), (0, 1.0), (0, -1.0), (2, -1.0), (1, -2.0))
+    )
+)
+def checked_in_rounds(x: T, y: T) -> T:
+    n = y.item()
+    for _ in x:
+        if n < 0:
+            raise ValueError("negative")
+    return x.sum() + 1 if n < 0 else x.sum()
+
+
 @case.parametrize()
 def test_checks(case: Case) -> None:
     """Fails where eager PyTorch fails."""

@@ -1,0 +1,240 @@
+"""How large a number of the run may be, as its dtype, its operators and its formula say.
+
+Whole numbers have a range of ints; floats one of floats, which is infinite where they may be NaN too.
+"""
+
+# SymPy is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import sympy
+
+from ingot.capture import floats
+from ingot.capture.bounds import functions
+from ingot.capture.one_of import OneOf
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
+
+if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
+
+Range = tuple[Any, Any]  # the least and the most: ints, or floats that may be infinite
+
+LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
+#: More than any size, count of elements or number of rounds: at one in a nanosecond they take five hours.
+MANY = 1 << 44
+_ANY, _ANY_FLOAT = (LOWEST, HIGHEST), (-math.inf, math.inf)
+
+_DEEP = 40  # nodes behind each other that are looked at
+_SMALL = 1024  # elements of a constant that are looked at
+_D = ir.DataType
+_OF_DTYPE: dict[ir.DataType | None, int] = {
+    _D.BOOL: 1, _D.UINT8: 255, _D.INT8: 1 << 7, _D.UINT16: 65535, _D.INT16: 1 << 15, _D.UINT32: (1 << 32) - 1,
+    _D.INT32: 1 << 31, _D.UINT64: (1 << 64) - 1, _D.INT64: 1 << 63,
+}  # fmt: skip
+_HALF = 65504  # the largest number of float16
+_TRUTHS = (
+    "Equal",
+    "Less",
+    "LessOrEqual",
+    "Greater",
+    "GreaterOrEqual",
+    "And",
+    "Or",
+    "Xor",
+    "Not",
+    "IsNaN",
+    "IsInf",
+)
+# Operators whose elements are elements of inputs, or rounded, or of another sign; of which inputs.
+_KEEPS: dict[str, slice] = {
+    **dict.fromkeys(
+        ("Identity", "Transpose", "Flatten", "Abs", "Neg", "Floor", "Ceil", "Round", "Cast"), slice(1)
+    ),
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Slice", "Expand", "Tile"), slice(1)),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND"), slice(1)),
+    **dict.fromkeys(("Concat", "Min", "Max"), slice(None)),
+    "Where": slice(1, 3),
+}
+
+
+def of_value(value: ir.Value | None) -> float:
+    """The most that an element of a value may be, whatever its sign; infinity where nothing says it."""
+    known: dict[ir.Value, float] = {}
+
+    def of(value: ir.Value | None, deep: int) -> float:
+        if value is None:
+            return math.inf
+        if value not in known:
+            known[value] = _of_dtype_or_node(value, lambda v: of(v, deep - 1), deep)
+        return known[value]
+
+    return of(value, _DEEP)
+
+
+def _of_dtype_or_node(value: ir.Value, of: Callable[[ir.Value | None], float], deep: int) -> float:
+    if value.const_value is not None:
+        return _of_constant(value.const_value)
+    known = _OF_DTYPE.get(value.dtype, math.inf)
+    node = value.producer()
+    return known if node is None or not deep or known == 1 else min(known, _of_node(node, value, of))
+
+
+def _of_constant(tensor: ir.TensorProtocol) -> float:
+    if tensor.size > _SMALL:
+        return _OF_DTYPE.get(tensor.dtype, math.inf)
+    array = np.abs(np.asarray(tensor.numpy(), np.float64))
+    return float(np.nan_to_num(array, nan=math.inf, posinf=math.inf).max(initial=0))
+
+
+def _of_node(node: ir.Node, value: ir.Value, of: Callable[[ir.Value | None], float]) -> float:
+    op, inputs = node.op_type, list(node.inputs)
+    if op in _TRUTHS:
+        return 1
+    if op in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin") or (op == "TopK" and value is node.outputs[1]):
+        return MANY
+    if op == "If":
+        place = list(node.outputs).index(value)
+        sides = [node.attributes[name].as_graph().outputs[place] for name in ("then_branch", "else_branch")]
+        return max(map(of, sides))
+    if op in _KEEPS:
+        found = max(map(of, inputs[_KEEPS[op]]))
+        return found if value.dtype not in (_D.FLOAT16, _D.BFLOAT16) or found <= _HALF else math.inf
+    if op in ("Add", "Sub"):
+        return of(inputs[0]) + of(inputs[1])
+    if op == "Mul":
+        first, second = of(inputs[0]), of(inputs[1])
+        return math.inf if math.inf in (first, second) else first * second
+    if op in ("ReduceSum", "CumSum"):
+        return of(inputs[0]) * MANY
+    if op in ("ReduceMax", "ReduceMin") and inputs[0] is not None and inputs[0].dtype in _OF_DTYPE:
+        return of(inputs[0])  # of none it is no number of a model that goes on
+    return math.inf
+
+
+def of_formula(g: Recorder, e: Any) -> Range:
+    """The least and the most that a formula may be. A whole number of Python's may be beyond 64 bits."""
+    f = functions()
+    if e.is_number:
+        n = int(e) if e.is_integer else float(e)
+        return (n, n) if math.isfinite(n) else _ANY_FLOAT
+    if e.is_Symbol:
+        return _of_symbol(g, e)
+    if isinstance(e, (sympy.Add, floats.FloatSum)):
+        return _sum(of_formula(g, a) for a in e.args)
+    if isinstance(e, (sympy.Mul, floats.FloatProduct)):
+        return _product(g, e.args)
+    if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
+        return _product(g, [e.base] * int(e.exp))
+    if isinstance(e, f.PowByNatural):
+        return _power(*(of_formula(g, a) for a in e.args))
+    if isinstance(e, OneOf):
+        return either(of_formula(g, e.args[1]), of_formula(g, e.args[2]))
+    parts = [_in_graph(of_formula(g, a), a) for a in e.args if isinstance(a, sympy.Expr)]
+    if isinstance(e, (sympy.Max, f.Max)):
+        return max(p[0] for p in parts), max(p[1] for p in parts)
+    if isinstance(e, (sympy.Min, f.Min)):
+        return min(p[0] for p in parts), min(p[1] for p in parts)
+    if isinstance(e, sympy.Abs):
+        return 0, _most(parts[0])
+    if isinstance(e, f.ToFloat):
+        return float(parts[0][0]), float(parts[0][1])
+    if isinstance(e, (f.FloorDiv, f.CleanDiv)):
+        return _of_sign(min(p[0] for p in parts), _most(parts[0]))  # no divisor is smaller than 1
+    if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod, f.ModularIndexing)):
+        return _of_sign(parts[-1][0], _most(parts[-1]))
+    if isinstance(e, (f.IntTrueDiv, f.FloatTrueDiv)):
+        least = max(parts[1][0], -parts[1][1])  # of the divisor, whatever its sign
+        return _of_sign(-1, _most(parts[0]) / least) if least > 0 else _ANY_FLOAT
+    if isinstance(e, (f.CeilToInt, f.FloorToInt, f.TruncToInt, f.RoundToInt)):
+        most = _most(parts[0])
+        return (-int(most) - 1, int(most) + 1) if most <= -LOWEST else _ANY
+    if type(e).__name__ == "OpaqueUnaryFn_sqrt" and parts[0][0] >= 0:
+        return 0, math.sqrt(parts[0][1])
+    return _ANY if e.is_integer is not False else _ANY_FLOAT
+
+
+def _of_symbol(g: Recorder, symbol: Any) -> Range:
+    found = g.narrowed.get(symbol) or g.extents.get(symbol)
+    if found is not None:
+        return found
+    if symbol in g.env.truths:
+        return 0, 1
+    if symbol.is_nonnegative:
+        return 0, MANY
+    most = math.inf if symbol.is_integer else of_value(g.sizes.scalars.get(symbol))
+    return _in_graph((-most, most), symbol)
+
+
+def of_whole(value: ir.Value) -> Range:
+    """The range of a whole number that is a value of the graph."""
+    most = of_value(value)
+    return (LOWEST, HIGHEST) if most >= HIGHEST else (-int(most), int(most))
+
+
+def _in_graph(found: Range, e: Any) -> Range:
+    """The range of a formula that the graph has as a number, of 64 bits where it is whole."""
+    return (max(found[0], LOWEST), min(found[1], HIGHEST)) if e.is_integer is not False else found
+
+
+def _of_sign(low: Any, most: Any) -> Range:
+    return (0 if low >= 0 else -most), most
+
+
+def either(a: Range, b: Range) -> Range:
+    """The range of one of two."""
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _most(found: Range) -> Any:
+    return max(-found[0], found[1])
+
+
+def _sum(parts: Iterable[Range]) -> Range:
+    lows, highs = zip(*parts, strict=True)
+    return sum(lows), sum(highs)
+
+
+def _product(g: Recorder, factors: Sequence[Any]) -> Range:
+    """The product of sizes is a count of elements, as one of them is."""
+    sizes = [e for e in factors if _is_size(g, e) or (e.is_Pow and e.exp == 2 and _is_size(g, e.base))]
+    low, high = (0, MANY) if sizes else (1, 1)
+    for e in factors:
+        if e in sizes:
+            continue
+        first, last = of_formula(g, e)
+        ends = [_times(a, b) for a in (low, high) for b in (first, last)]
+        low, high = min(ends), max(ends)
+    return low, high
+
+
+def _is_size(g: Recorder, e: Any) -> bool:
+    return bool(e.is_Symbol and e.is_nonnegative) and e not in g.extents
+
+
+def _times(a: Any, b: Any) -> Any:
+    return 0 if a == 0 or b == 0 else a * b
+
+
+def _power(base: Range, exponent: Range) -> Range:
+    """Of an exponent that is not negative."""
+    most, times = max(_most(base), 1), exponent[1]
+    if times > 64 and most > 1:
+        return (0 if base[0] >= 0 else -math.inf), math.inf
+    return _of_sign(base[0], most**times)
+
+
+def beyond(n: Any) -> DataDependentError:
+    """The error for a number that no int64 is."""
+    return DataDependentError(
+        f"{quoted_line()}\nThe whole number {n} has more than 64 bits, which no ONNX integer has. Keep whole "
+        "numbers that meet data within 64 bits, or compute with floats."
+    )

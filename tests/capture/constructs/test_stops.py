@@ -1,0 +1,396 @@
+"""Where Python raises for what data decides, the run fails; and where its whole numbers have more than
+64 bits, which it does not mind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ingot
+from ingot.capture.attempt import capture
+from ingot.trial import ingot_runner
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check
+
+SIGNS = both_signs()
+NAN, INF = math.nan, math.inf
+NUMBERS = [torch.tensor([n, 1.0]) for n in (2.5, -2.5, 0.0, NAN, INF, -INF, 1e30, 9e18)]
+case = Cases()
+
+
+# -- None
+
+
+@case(*SIGNS)
+def none_in_arithmetic(x: T) -> T:
+    h = None
+    if x.sum() > 0:
+        h = x.tanh()
+    return h * 2  # type: ignore[operator, no-any-return]
+
+
+@case(*SIGNS)
+def none_given_to_a_function(x: T) -> T:
+    h = x if x.sum() > 0 else None
+    return torch.relu(h)  # type: ignore[arg-type]
+
+
+@case(*SIGNS)
+def a_method_of_none(x: T) -> T:
+    h = x if x.sum() > 0 else None
+    return h.mean(0)  # type: ignore[union-attr]
+
+
+@case(*SIGNS)
+def an_element_of_none(x: T) -> T:
+    h = (x, x + 1) if x.sum() > 0 else None
+    return h[1] + x  # type: ignore[index, no-any-return]
+
+
+@case(*SIGNS)
+def none_taken_apart(x: T) -> T:
+    h = (x, x + 1) if x.sum() > 0 else None
+    a, b = h  # type: ignore[misc]
+    return a * b
+
+
+@case(*SIGNS)
+def rows_of_none(x: T) -> T:
+    h = x if x.sum() > 0 else None
+    total = x.new_zeros(3)
+    for row in h:  # type: ignore[union-attr]
+        total = total + row
+    return total
+
+
+@case(*SIGNS)
+def none_where_it_is_not_used(x: T) -> T:
+    h = x if x.sum() > 0 else None
+    return x * 2 if x.sum() <= 0 else h * 3  # type: ignore[operator, no-any-return]
+
+
+@case(*SIGNS)
+def a_number_that_is_none(x: T) -> T:
+    n = int(x.argmax()) if x.sum() > 0 else None
+    return x + n  # type: ignore[operator, no-any-return]
+
+
+@case(*SIGNS)
+def none_of_a_loop(x: T) -> T:
+    best = None
+    for row in x:
+        if row.sum() > 0:
+            best = row
+    return best * 2  # type: ignore[operator, no-any-return]
+
+
+@case(*SIGNS)
+def an_end_that_is_none(x: T) -> tuple[T, T]:
+    n = x.argmax(1)[0].item() if x.sum() > 0 else None
+    return x[:, :n], x[:, n:]
+
+
+@case.parametrize()
+def test_none_stops(case: Case) -> None:
+    """What raises in eager fails at a check."""
+    check(case)
+
+
+asked = Cases()
+
+
+@asked(*SIGNS)
+def asked_before(x: T) -> T:
+    h = x.tanh() if x.sum() > 0 else None
+    if h is not None:
+        x = h * 2 + h
+    return x
+
+
+@asked(*SIGNS)
+def asked_and_made(x: T) -> T:
+    h = x.tanh() if x.sum() > 0 else None
+    if h is None:
+        h = x * 0.5
+    return h + x
+
+
+@asked(*SIGNS)
+def asked_by_a_return(x: T) -> T:
+    h = x.tanh() if x.sum() > 0 else None
+    if h is None:
+        return x
+    return h + x
+
+
+@asked(*SIGNS)
+def asked_beside(x: T) -> T:
+    h = x.tanh() if x.sum() > 0 else None
+    return x if h is None or h.sum() < 1 else h * 3
+
+
+@asked.parametrize()
+def test_none_that_was_asked_for_needs_no_check(case: Case) -> None:
+    """Nothing is checked twice."""
+    assert not [a for a in check(case).assumptions if a.kind == "condition"]
+
+
+def test_none_is_checked_once() -> None:
+    """Every use of a value asks the same."""
+
+    def uses(x: T) -> T:
+        h = x.tanh() if x.sum() > 0 else None
+        assert h is not None
+        y = h * 2
+        return y + h.sum() + (h.mean() if x.shape[0] > 2 else h.max())
+
+    captured = check(Case("uses", lambda: uses, [(v,) for v in SIGNS]))
+    assert len([a for a in captured.assumptions if a.kind == "condition"]) == 1
+
+
+# -- floats that are no numbers
+
+floats = Cases()
+
+
+@floats(*NUMBERS)
+def whole_numbers(x: T) -> T:
+    return torch.tensor([int(x[0])])
+
+
+@floats(*NUMBERS)
+def whole_items(x: T) -> tuple[int, int]:
+    v = x[0].item()
+    return int(v), math.trunc(v / 2)
+
+
+@floats(*NUMBERS)
+def rounded_down(x: T) -> T:
+    return x[1:] * math.floor(x[0].item())
+
+
+@floats(*NUMBERS)
+def rounded_up(x: T) -> T:
+    return x[1:] * math.ceil(x[0].item())
+
+
+@floats(*NUMBERS)
+def rounded(x: T) -> T:
+    return x[1:] * round(x[0].item())
+
+
+@floats(*NUMBERS)
+def rounded_on_one_side(x: T) -> T:
+    n = 3
+    if x[0] != 0:
+        n = int(x[0] * 2)
+    return x[1:] * n
+
+
+@floats(*NUMBERS)
+def turns(x: T) -> T:
+    y = x[1:]
+    for _ in range(round(min(x[0].item(), 5.0))):
+        y = y + 1
+    return y
+
+
+@floats(*NUMBERS)
+def numpys_give_floats(x: T) -> tuple[float, float, float]:
+    v = x[0].item()
+    return float(np.floor(v)), float(np.ceil(v)), float(np.rint(v))
+
+
+def _of_64_bits(case: Case) -> Case:
+    """Without numbers of which Python alone has whole ones."""
+    few = [i for i in case.inputs if case.name.startswith("numpys") or not 8e18 < abs(i[0][0]) < INF]
+    return Case(case.name, case.make, few)
+
+
+@floats.parametrize()
+def test_what_is_no_number_stops(case: Case) -> None:
+    """NaN and infinities, where eager raises."""
+    check(_of_64_bits(case))
+
+
+@pytest.mark.parametrize("name", ["whole_numbers", "whole_items", "rounded_down", "rounded_on_one_side"])
+def test_a_float_beyond_64_bits_stops(name: str) -> None:
+    """Python alone has a whole number for it."""
+    (found,) = [c for c in floats.all if c.name == name]
+    with pytest.raises(ingot.IngotError, match=r"test_stops\.py:\d+: .*whole number"):
+        _run(found.make(), found.inputs[0], (torch.tensor([1e30, 1.0]),))
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        lambda x: int(x.argmax().float() * 0.5),
+        lambda x: math.floor((x > 0).sum().item() * 1.5),
+        lambda x: round(x.to(torch.int32)[0].item() / 3),
+        lambda x: int(x.bool()[0].float()),
+        lambda x: int(x.shape[0] * 0.3),
+    ],
+)
+def test_what_is_always_a_number_needs_no_check(whole: Callable[[T], Any]) -> None:
+    """Counts, truths, sizes, integers of 32 bits."""
+    captured = check(Case("whole", lambda: lambda x: x * whole(x), [(torch.tensor([2.0, -1.0]),)]))
+    checked = [a for a in captured.assumptions if a.kind == "condition"]
+    assert not checked, "the number is known to have 64 bits"
+
+
+# -- numbers of more than 64 bits
+
+long = Cases()
+MANY = [torch.cat([torch.zeros(n), torch.ones(1), torch.zeros(30)]) for n in (0, 3, 5, 6, 7, 11, 30)]
+
+
+@long(*MANY)
+def a_product_that_data_ends(x: T) -> T:
+    p = 1
+    for i in range(12):
+        p *= 1000
+        if x[i] > 0.5:
+            break
+    return x + p % 7
+
+
+@long(*MANY)
+def a_product_of_rounds(x: T) -> T:
+    p, i = 1, 0
+    while x[i] < 0.5:
+        p = p * 1000
+        i += 1
+    return x + p % 7
+
+
+@long(*MANY)
+def a_sum_of_rounds(x: T) -> T:
+    a, b = 3, 5
+    for v in x:
+        if v > 0.5:
+            break
+        a, b = b, (a + b) * 1000
+    return x + b % 7
+
+
+@long(*MANY)
+def a_shift(x: T) -> T:
+    n = x.argmax().item()
+    return x + (1 << n * 4) % 7
+
+
+@long(*MANY)
+def a_power(x: T) -> T:
+    n = x.argmax().item()
+    return x + (1000**n) % 7
+
+
+@long(*MANY)
+def a_product_of_items(x: T) -> T:
+    n = x.argmax().item() * 10**9
+    return x + (n * n * n) % 7
+
+
+@long(*(torch.tensor([n]) for n in (0, 5, 2**62, 2**63 - 1, -(2**62), -(2**63))))
+def a_line(x: T) -> T:
+    n = x[0].item()
+    return torch.tensor([(2 * n + 1) % 7, (n - 1) % 7, -n % 7])
+
+
+@long(*(torch.tensor([n, m]) for n in (0, 2**62, -(2**62)) for m in (3, -(2**62), 2**62)))
+def a_sum_of_items(x: T) -> T:
+    n, m = x.tolist()
+    return torch.tensor([(n + m) % 7, (n - m) % 7])
+
+
+@long(*MANY)
+def one_side_is_longer(x: T) -> T:
+    n = 10**20 if x[0] > 0.5 else 3
+    return x + n % 7
+
+
+@long(*(torch.tensor([n]) for n in (0, 2**63 - 1, -(2**63))))
+def compared_with_more(x: T) -> tuple[bool, bool, bool]:
+    n = x[0].item()
+    return n < 10**20, n == 10**20, n >= -(10**20)
+
+
+@long.parametrize()
+def test_numbers_of_more_than_64_bits_stop(case: Case) -> None:
+    """They are right, or the run fails and names the line."""
+    captured = capture(case.make(), case.inputs[0])
+    run, right = ingot_runner(captured.model), 0
+    for args in case.inputs:
+        wanted = case.make()(*args)
+        feeds = {k: v.numpy() for k, v in captured.arguments.feeds(args, {}).items()}
+        try:
+            got = run(feeds, captured.output_names)
+        except ingot.IngotError as error:
+            assert "64 bits" in str(error), error
+            assert "test_stops.py:" in str(error), error
+            continue
+        right += 1
+        for g, w in zip(got, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+            np.testing.assert_array_equal(g, np.asarray(w), err_msg=f"{case.name} on {args}")
+    assert right, f"{case.name} gives nothing"
+
+
+short = Cases()
+
+
+@short(*MANY)
+def counted(x: T) -> tuple[T, int, int, int]:
+    n, last, rounds = 0, -1, 3
+    for i, v in enumerate(x):
+        rounds += 1
+        if v > 0.5:
+            n += 2
+            last = i
+        if last > 20:
+            n = 0
+    return x, n, last, rounds
+
+
+@short(*MANY)
+def counted_in_two_loops(x: T) -> tuple[T, int]:
+    n, i = 0, 0
+    while x[i] < 0.5:
+        j = i
+        while j > 2:
+            j -= 2
+            n += 1
+        i += 1
+    return x, n * 3 + i
+
+
+@short(*MANY)
+def sizes_added_up(x: T) -> tuple[T, int]:
+    total = 0
+    for v in x:
+        if v < 0.5:
+            total += x.shape[0]
+    return x, total - x.numel() * 2
+
+
+@short(*MANY)
+def places(x: T) -> T:
+    n = x.argmax().item()
+    return torch.cat([x[n + 1 :], x[: n * 2 + 1], x[: int((x > 0).sum()) + 1]])
+
+
+@short.parametrize()
+def test_counters_need_no_check(case: Case) -> None:
+    """Counters, sizes and places are far below 64 bits."""
+    checked = [a.what for a in check(case).assumptions if "64 bits" in a.what]
+    assert not checked, f"{case.name} is known to have 64 bits"
+
+
+def _run(module: Any, example: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
+    captured = capture(module, example)
+    feeds = {k: v.numpy() for k, v in captured.arguments.feeds(args, {}).items()}
+    return ingot_runner(captured.model)(feeds, captured.output_names)
