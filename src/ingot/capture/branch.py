@@ -56,7 +56,7 @@ def branch(
     condition: the Python value that was tested; where it is about sizes alone it is known inside the sides
     names, live: variables that the sides write; those whose value matters afterwards
     cells: the variables of the sides, where these are not the blocks themselves
-    strict: refuse a variable without a common form, or that may be None, also where nobody may read it
+    strict: refuse a variable without a common form also where nobody may read it
     Returns what the functions return, merged.
 
     Raises:
@@ -209,7 +209,8 @@ def _merged(
             variables[name] = UNBOUND  # it has a value there, which has no form
             continue
         try:
-            if strict and (first.variables[name] is None) != (second.variables[name] is None):
+            is_none = [side.variables[name] is None for side in (first, second)]
+            if strict and ACTIVE.marks.must_run and any(is_none) and not all(is_none):
                 raise Unmergeable("None on one side")
             before = start.get(name, UNBOUND)
             variables[name] = merger.merge(first.variables[name], second.variables[name], before)

@@ -47,10 +47,15 @@ def require_no_nan(g: Recorder, numbers: torch.Tensor, what: str) -> None:
 
 def require_present(is_none: Any) -> None:
     """The model fails where what may be None is, as something is done with it that Python would raise for."""
+    require_once(sympy.Not(recorder().env.expr(is_none)), f"what is used is not None: `{line()}`")
+
+
+def require_once(condition: Any, what: str) -> None:
+    """As `require`, of a formula, unless it is known here, or was required before."""
     g = recorder()
-    e = sympy.Not(g.env.expr(is_none))
-    if e not in g.required and g.env.known(e) is not True and e not in _implied(g):
-        require(g, g.sizes.scalar_of(e), f"what is used is not None: `{line()}`")
+    e = _resolved(g, condition, _implied(g))
+    if e not in g.required and g.env.known(e) is not True:
+        require(g, g.sizes.scalar_of(e), what)
         g.required[e] = True
 
 
@@ -72,6 +77,20 @@ def _implied(g: Recorder) -> set[Any]:
                 if side == sympy.Not(holds):  # so that the other one was taken
                     todo += [is_it, kept if holds == sympy.true else sympy.Not(kept)]
     return found
+
+
+def _resolved(g: Recorder, e: Any, known: set[Any]) -> Any:
+    """A condition as what an If has chosen for it, where it is known which way that went."""
+    if e in known or not e.free_symbols:
+        return sympy.true if e in known else e
+    symbol = next(iter(e.free_symbols))
+    if symbol in g.merged and e in (sympy.Eq(symbol, 1), sympy.Ne(symbol, 1)):
+        condition, then, other = g.merged[symbol]
+        condition = _resolved(g, condition, known)
+        if condition in (sympy.true, sympy.false) or sympy.Not(condition) in known:
+            side = then if condition == sympy.true else other
+            return _resolved(g, side if isinstance(e, sympy.Eq) else sympy.Not(side), known)
+    return e
 
 
 def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:

@@ -99,6 +99,13 @@ def present(x: Any) -> Any:
     return x
 
 
+def perhaps(x: Any, absent: Any) -> Maybe:
+    """The same value as one that may be None; `absent`: what stands for the value of None."""
+    if isinstance(x, Maybe):
+        return x
+    return Maybe(x is None, absent if x is None else x)
+
+
 def _present_in(x: Any) -> Any:
     """The same of an argument, which may be a list of such."""
     if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.merge import UNBOUND, describe, plainly_equal
 from ingot.capture.objects import is_of_attributes
 from ingot.capture.options import Options
+from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of
 from ingot.capture.structure import alike, inside, parts_of, rebuilt
 from ingot.capture.tags import tagged
@@ -105,7 +107,9 @@ class Forms:
                 options = Options.of([v for v in (start, now) if v is not UNBOUND], self.lasts)
                 if options is not None and (start is not UNBOUND or len(options.values) > 1):
                     return options
-            if (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
+            if isinstance(now, Maybe) and start is None and not ACTIVE.marks.must_run:
+                start = perhaps(start, UNBOUND)
+            elif (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
                 raise Peel
             if (
                 is_own(start) and kind_of(now) is not None and not self.peeled
@@ -168,6 +172,8 @@ class Forms:
 
     def widened(self, form: Any, now: Any, what: str) -> Any:
         """The form with those dims free that the round changes; the very same where it changes none."""
+        if now is form:
+            return form
         if isinstance(form, Options):
             wider = form.wider(now, self.lasts)
             if wider is None:
@@ -183,6 +189,9 @@ class Forms:
                 raise refused(what, found)
             return form
         if not isinstance(form, Form):
+            if isinstance(form, Maybe):
+                now = perhaps(now, UNBOUND)
+                now = Maybe(now.ingot_is_none, form.ingot_value) if now.ingot_value is UNBOUND else now
             parts, forms = parts_in(now), parts_in(form)
             if not alike(now, form):
                 raise refused(what, f"{describe(now)} after a round")

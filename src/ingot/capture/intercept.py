@@ -83,10 +83,10 @@ class Intercept(TorchFunctionMode):
         if Quantised in types and func not in INSTEAD:
             with self:
                 return Quantised.__torch_function__(func, types, args, kwargs)
-        unsure = _perhaps_none(func, args, kwargs)
+        unsure = perhaps_none(func, args, kwargs)
         if unsure is not None:
             with self:
-                return _two_calls(func, args, kwargs, unsure)
+                return two_calls(func, args, kwargs, unsure)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -171,7 +171,7 @@ def _places_of(index: Any) -> Any:
     return found if isinstance(index, tuple) else found[0]
 
 
-def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
+def perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
     """What may be None among the arguments of a function that takes None too: its two calls are not alike."""
     if not any(isinstance(v, Maybe) for v in (*args, *kwargs.values())):
         return None
@@ -181,7 +181,7 @@ def _perhaps_none(func: Any, args: Any, kwargs: Any) -> Maybe | None:
     return next(found, None)
 
 
-def _two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
+def two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
     """A call without what may be None where it is, and with it elsewhere."""
     from ingot.capture.stage import RUNTIME  # which needs this file
 

@@ -20,6 +20,7 @@ import torch
 
 from ingot.capture import checks, endless, equality, turns
 from ingot.capture.cells import Cells
+from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.containers import Containers
 from ingot.capture.endless import Counters
 from ingot.capture.extent import MANY
@@ -288,6 +289,7 @@ class Loop:
             if isinstance(value, kinds):
                 found[key] = value
         elif form is not None and not isinstance(form, (Constant, Options)) and value is not UNBOUND:
+            value = perhaps(value, UNBOUND) if isinstance(form, Maybe) else value
             for i, (f, v) in enumerate(zip(parts_in(form), parts_in(value), strict=True)):
                 self._add_leaves(f, v, (*key, i), kinds, found)
 
@@ -603,6 +605,11 @@ class Loop:
             self._lower_parts(form, value, out)
 
     def _lower_parts(self, form: Any, value: Any, out: list[ir.Value]) -> None:
+        if isinstance(form, Maybe):
+            value = perhaps(value, UNBOUND)
+            if value.ingot_value is UNBOUND:  # anything will do
+                self._starts(form, value, out)
+                return
         for f, v in zip(parts_in(form), parts_in(value), strict=True):
             self._lower(f, v, out)
 
@@ -614,6 +621,7 @@ class Loop:
         if isinstance(form, Options):
             out.append(g.const(0, torch.int64) if value is UNBOUND else form.number_of(g, value))
         elif not isinstance(form, Form):
+            value = perhaps(value, UNBOUND) if isinstance(form, Maybe) and value is not UNBOUND else value
             parts = [UNBOUND] * len(parts_in(form)) if value is UNBOUND else parts_in(value)
             for f, v in zip(parts_in(form), parts, strict=True):
                 self._starts(f, v, out)

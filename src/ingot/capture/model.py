@@ -23,6 +23,7 @@ from ingot.capture.lists import Rows
 from ingot.capture.merge import describe
 from ingot.capture.passed import Afterwards
 from ingot.capture.record import Recorder
+from ingot.capture.request import Restart
 from ingot.capture.run import Call, Run
 from ingot.capture.runs import Many, Perhaps
 from ingot.capture.scalars import Symbolic
@@ -56,6 +57,8 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
                 f"a condition chooses what the model returns at {leaf.output!r}, "
                 f"{describe(v)}, and no output can be either. Return a number or a tensor for it."
             )
+        elif isinstance(v, Maybe) and call.marks.require_rounds():
+            raise Restart
         elif isinstance(v, (Maybe, Choice, Perhaps, Many, Rows)):
             raise ExportError(
                 f"{returned_at(call.function)}\n"

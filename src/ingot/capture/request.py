@@ -86,6 +86,10 @@ class Marks:
 
     freed: bool = False  # whether one did, in this recording
 
+    must_run: bool = (
+        False  # whether loops run that give a variable its first value: what is returned is not None
+    )
+
     def begin(self, models_own: list[Globals]) -> None:
         """For another recording of the same model: what was rewritten is likely to be again."""
         self.refused.clear()
@@ -172,6 +176,11 @@ class Marks:
         if freed:
             self.tables = "fixed"
         return freed
+
+    def require_rounds(self) -> bool:
+        """Let loops that give a variable its first value run at least once; whether that is new."""
+        before, self.must_run = self.must_run, True
+        return not before
 
     def give_up_sizes(self) -> bool:
         """Leave functions alone that were marked for a size's sake; whether there were any.

@@ -47,6 +47,7 @@ from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe, present
 from ingot.capture.containers import Containers
+from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
@@ -380,6 +381,10 @@ class Runtime:
             function, args
         ):
             return called(partial(self.call, function), args, kwargs)
+        if ACTIVE.maybes and isinstance(function, torch.nn.Module) and not _is_users(function):
+            unsure = perhaps_none(type(function).forward, (function, *args), kwargs)
+            if unsure is not None:
+                return two_calls(partial(self.call, function), args, kwargs, unsure)
         if any(type(a) is Given for a in (*args, *kwargs.values())):
             make = TracedList if _keeps(function) else list
             args = tuple(make(a) if type(a) is Given else a for a in args)
@@ -510,6 +515,14 @@ class Runtime:
             )
         return value
 
+    def bound(self, has: Any, value: Any) -> Any:
+        """A variable that may have no value here; `has` says whether it has."""
+        if self.waits(has):
+            checks.require_once(
+                recorder().env.expr(self.truth(has)), f"the variable has a value: `{checks.line()}`"
+            )
+        return value
+
     def taken_apart(self, value: Any) -> Any:
         """A value on its way into several variables."""
         return present(value) if isinstance(value, Maybe) else self.stored(value)
@@ -557,9 +570,11 @@ def _one_element(g: Recorder, tensor: torch.Tensor) -> Any:
     if isinstance(count, int) and count != 1:
         bool(torch.empty(count))  # raises what torch raises
     value = g.operand(tensor, torch.bool)
-    if tensor.dim():
-        value = g.op("Reshape", value, g.const([], torch.int64))
-    return number(g, value, bool)
+    known = g.memo.get(("truth", value))  # one condition, however often it is asked
+    if known is None:
+        scalar = g.op("Reshape", value, g.const([], torch.int64)) if tensor.dim() else value
+        known = g.memo["truth", value] = number(g, scalar, bool)
+    return known
 
 
 def _truth(g: Recorder, value: Any) -> Any:

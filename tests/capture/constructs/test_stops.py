@@ -15,7 +15,7 @@ import torch
 import ingot
 from ingot.capture.attempt import capture
 from ingot.trial import ingot_runner
-from tests.capture.constructs.support import Case, Cases, T, both_signs, check
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, random
 
 SIGNS = both_signs()
 NAN, INF = math.nan, math.inf
@@ -89,6 +89,45 @@ def none_of_a_loop(x: T) -> T:
     return best * 2  # type: ignore[operator, no-any-return]
 
 
+@case(*SIGNS, random(0, 3))
+def none_before_a_loop(x: T) -> tuple[T, T]:
+    best, first, n = None, None, 0
+    for i in range(x.shape[0]):
+        first = x[i] if first is None else first + 1
+        if x[i].sum() > 0:
+            n += 1
+            if n == 2:
+                best = x[i]
+                break
+    return (x.new_zeros(3) if best is None else best), first * 2  # type: ignore[operator]
+
+
+class Reset(torch.nn.Module):
+    """A layer of PyTorch's whose state data takes away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = torch.nn.GRU(3, 4)
+
+    def forward(self, x: T) -> T:
+        state, out = None, []
+        for row in x.unbind(0):
+            if row.sum() > 0:
+                state = None
+            y, state = self.cell(row[None, None], state)
+            out.append(y)
+        return torch.cat(out)
+
+
+case(*(random(3, 3, seed=n) for n in range(4)))(Reset)
+
+
+@case(*SIGNS)
+def the_sum_of_nothing(x: T) -> T:
+    kept = [row for row in x if row.sum() > 0]
+    return sum(kept) / len(kept)  # type: ignore[return-value]
+
+
 @case(*SIGNS)
 def an_end_that_is_none(x: T) -> tuple[T, T]:
     n = x.argmax(1)[0].item() if x.sum() > 0 else None
@@ -99,6 +138,64 @@ def an_end_that_is_none(x: T) -> tuple[T, T]:
 def test_none_stops(case: Case) -> None:
     """What raises in eager fails at a check."""
     check(case)
+
+
+unbound = Cases()
+
+
+@unbound(*SIGNS, random(0, 3))
+def unbound_on_one_side(x: T) -> T:
+    if x.sum() > 0:
+        y = x * 2
+    return y + 1
+
+
+@unbound(*SIGNS, random(0, 3))
+def unbound_without_rounds(x: T) -> T:
+    for row in x:
+        last = row * 2
+    return last
+
+
+@unbound(*SIGNS, random(0, 3))
+def unbound_in_every_round(x: T) -> tuple[T, int]:
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            last, place = row, i
+    return last * 2, place
+
+
+@unbound(*SIGNS, random(0, 3))
+def unbound_where_it_grows(x: T) -> T:
+    for row in x:
+        if row.sum() > 0:
+            total = 1.5
+        total += row[0].item()
+    return x * total
+
+
+@unbound(*SIGNS, random(0, 3))
+def bound_by_a_break(x: T) -> tuple[T, int]:
+    for i in range(12):
+        y = x + i
+        if y.sum() > 5:
+            break
+    return y, i
+
+
+@unbound(*SIGNS, random(0, 3))
+def bound_where_it_is_asked(x: T) -> T:
+    there = x.sum() > 0
+    if there:
+        y = x * 2
+    return y if there else x
+
+
+@unbound.parametrize()
+def test_variables_without_a_value_stop(case: Case) -> None:
+    """Where Python finds none."""
+    checked = [a for a in check(case).assumptions if a.kind == "condition"]
+    assert bool(checked) == case.name.startswith("unbound")
 
 
 asked = Cases()
