@@ -168,6 +168,14 @@ def test_equal_nodes_merge() -> None:
     assert keeps_function(model, clean.merge_equal_nodes, [{"x": f32(3)}]) == 2
 
 
+def test_nodes_with_zeros_of_either_sign_do_not_merge() -> None:
+    model = parse("""g (float[N] x) => (float[N] y) {
+        a = LeakyRelu <alpha = 0.0> (x) b = LeakyRelu <alpha = 0.0> (x) c = LeakyRelu <alpha = 0.0> (x)
+        d = Sub (a, b) e = Reciprocal (c) y = Add (d, e) }""")
+    model.graph[2].attributes["alpha"] = ir.AttrFloat32("alpha", -0.0)
+    assert keeps_function(model, clean.merge_equal_nodes, [{"x": -np.ones(3, np.float32)}]) == 1
+
+
 def test_random_nodes_do_not_merge() -> None:
     model = parse("""g (float[N] x) => (float[N] y) {
         a = RandomNormalLike (x) b = RandomNormalLike (x) y = Sub (a, b) }""")
@@ -378,3 +386,15 @@ def test_random_graphs_keep_their_function(graph: tuple[str, int], session: bool
     if not np.isfinite(expected).all() or np.abs(expected).max(initial=0.0) > 1e30:
         return
     keeps_function(model, lambda m: (prepare if session else optimise)(m, debug=True), [feed], rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", [-10, -3, -1, 0, 2, 9])
+@pytest.mark.parametrize("end", [-(1 << 63), -2, 0, 9])
+@pytest.mark.parametrize("step", [-2, -1, 1, 2])
+def test_sizes_of_slices_are_proved_as_they_are(start: int, end: int, step: int) -> None:
+    """A start below the dimension is its first element, also for a negative step."""
+    model = parse(f"""g (float[3] x) => (int64[1] y) {{
+        a = Constant <value = int64[1] {{{start}}}> () b = Constant <value = int64[1] {{{end}}}> ()
+        c = Constant <value = int64[1] {{0}}> () d = Constant <value = int64[1] {{{step}}}> ()
+        s = Slice (x, a, b, c, d) y = Shape (s) }}""")
+    keeps_function(model, lambda m: prepare(m), [{"x": f32(3)}])

@@ -60,10 +60,12 @@ def _ints(array: Any) -> tuple[int, ...] | None:
     return None if array is None else tuple(array.ravel().tolist())
 
 
-def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int, int]:
-    """`slice(start, end, step).indices(size)`, also of sizes that are noted."""
+def slice_bounds(start: int, end: int, step: int, size: int) -> tuple[int, int, int]:
+    """`slice(start, end, step).indices(size)`, also of sizes that are noted; but a start below the dimension
+    is its first element, also for a negative step: there ONNX differs from Python.
+    """
     low, high = (0, size) if step > 0 else (-1, size - 1)
-    first, stop = (position + size if position < 0 else position for position in (start, end))
+    first, stop = (position + size if position < 0 else position for position in (max(start, -size), end))
     return min(max(first, low), high), min(max(stop, low), high), step
 
 
@@ -81,8 +83,7 @@ class Slice(Op):
         steps: Sequence[int] | None,
     ) -> list[tuple[int, int, int]]:
         """For each dimension of x: (first, stop, step), clamped to it; stop is -1 below 0 for a negative
-        step. A start below the dimension is its first element, also for a negative step: there ONNX differs
-        from Python.
+        step. See `slice_bounds`.
         """
         result = [(0, size, 1) for size in shape]
         axes = normal_axes(node, axes if axes is not None else range(len(starts)), len(shape))
@@ -94,7 +95,7 @@ class Slice(Op):
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
             if step == 0:
                 raise shape_error(node, f"the step of axis {axis} is 0", "Use a step other than 0.")
-            result[axis] = _clamped(max(start, -shape[axis]), end, step, shape[axis])
+            result[axis] = slice_bounds(start, end, step, shape[axis])
         return result
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:

@@ -177,9 +177,13 @@ def _node_key(node: ir.Node) -> Any:
         if attribute.type == ir.AttributeType.TENSOR:
             small = value.nbytes <= _COMPARED and value.dtype != ir.DataType.STRING
             value = (value.dtype, value.shape.dims, value.tobytes()) if small else id(value)
-        elif attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
+        elif attribute.type == ir.AttributeType.FLOAT:
+            value = repr(value)  # 0.0 equals -0.0, and means something else
+        elif attribute.type == ir.AttributeType.FLOATS:
+            value = repr(tuple(value))
+        elif attribute.type in (ir.AttributeType.INTS, ir.AttributeType.STRINGS):
             value = tuple(value)
-        elif attribute.type not in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
+        elif attribute.type not in (ir.AttributeType.INT, ir.AttributeType.STRING):
             return None
         attributes.append((name, attribute.type, value))
     inputs = tuple(None if value is None else id(value) for value in node.inputs)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 import onnx_ir as ir
 
 from ingot.ops.elementwise import Elementwise, Variadic
+from ingot.ops.index import slice_bounds
 from ingot.ops.registry import UNFIT, attr_int, attr_ints, registered
 from ingot.passes.edit import constant_of, constant_shape, ints_of
 from ingot.passes.malformed import require_form
@@ -408,12 +409,12 @@ def _slice(dims: Dims, node: ir.Node, value: ir.Value) -> Keys | None:
     if axes is None:
         return tuple(("dim", id(value), i) for i in range(len(x)))
     result = list(x)
+    starts, ends, steps = parts[0], parts[1], parts[3] if len(parts) > 3 else (1,) * len(axes)
     for j, axis in enumerate(axes):
         size, place = x[axis % len(x)], axis % len(x)
         result[place] = ("dim", id(value), place)
-        starts, ends, steps = parts[0], parts[1], parts[3] if len(parts) > 3 else (1,) * len(axes)
         if isinstance(size, int) and starts is not None and ends is not None and steps is not None:
-            result[place] = len(range(*slice(starts[j], ends[j], steps[j]).indices(size)))
+            result[place] = len(range(*slice_bounds(starts[j], ends[j], steps[j], size)))
     return tuple(result)
 
 
