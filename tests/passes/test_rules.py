@@ -350,6 +350,20 @@ def test_something_done() -> None:
     refuses(shape.identity, parse(training), "training")
 
 
+@pytest.mark.parametrize(
+    ("size", "end", "whole"),
+    [("2147483653", 2**31 - 1, False), ("2147483653", 2**31 + 4, False), ("2147483653", 2**31 + 5, True),
+     ("N", 2**31 - 1, False), ("N", 2**63 - 1, True), ("3", 3, True), ("3", 2, False)],
+)  # fmt: skip
+def test_a_slice_up_to_a_number_that_a_dimension_may_pass(size: str, end: int, whole: bool) -> None:
+    text = f"""g (int8[{size}] x) => (int8[M] y) {{
+        starts = Constant <value = int64[1] {{0}}> () ends = Constant <value = int64[1] {{{end}}}> ()
+        a = Slice (x, starts, ends) y = Neg (a) }}"""
+    model = parse(text)
+    assert shape.no_operation(model) == whole
+    assert ops(model) == (["Neg"] if whole else ["Slice", "Neg"])
+
+
 def test_identity_of_an_input_as_output_stays() -> None:
     model = parse("g (float[N] x) => (float[N] y, float[N] z) { y = Identity (x) z = Dropout (x) }")
     applies(shape.identity, model, ["Identity", "Identity"], {"x": f32(3)})
@@ -569,6 +583,24 @@ def test_rows_that_are_masked_whole(kind: str) -> None:
     higher = parse(text.replace("MASK", kind).replace("PREPARE", prepare).replace("-1.7e38", "-100"))
     attention.attention(higher)
     refuses(attention.masked_rows_are_zero, higher, "low number")
+    causal = parse(text.replace("MASK", kind).replace("PREPARE", prepare))
+    attention.attention(causal)
+    fused = next(node for node in causal.graph if node.op_type == "Attention")
+    fused.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
+    refuses(attention.masked_rows_are_zero, causal, "hides keys")
+
+
+@pytest.mark.parametrize(
+    "live",
+    ["live = ReduceMax (m, axes)", "i = Cast <to = 7> (m) j = Cast <to = 1> (i) live = ReduceMax (j, axes)"],
+)
+def test_a_factor_of_any_number_is_no_live_row(live: str) -> None:
+    """The largest addend of a mask is 1 by chance only."""
+    text = f"""g (float[B, H, L, D] q, float[B, H, S, D] k, float[B, H, S, E] v, float[B, 1, L, S] m)
+        => (float[B, H, L, E] y) {{
+        axes = Constant <value = int64[1] {{-1}}> () low = Constant <value = float {{-1.7e38}}> ()
+        bias = Max (m, low) {live} o = Attention (q, k, v, bias) y = Mul (o, live) }}"""
+    does_not_match(attention.masked_rows_are_zero, parse(text))
 
 
 BODY = "t = MatMul (q, k) u = Mul (t, c) a = Add (u, m) p = Softmax (a) y = MatMul (p, v)"

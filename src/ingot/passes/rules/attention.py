@@ -144,10 +144,12 @@ def _key_transpose(value: ir.Value | None) -> list[int] | None:
     return None if perm is None or len(perm) != 4 else [perm[0], perm[1], perm[3], perm[2]]
 
 
-def _live_rows(value: ir.Value) -> ir.Value | None:
-    """The mask whose rows this says to be 1 where a key is left, 0 where none is."""
-    node = made_by(value, "ReduceMax", "Cast")
-    if node is not None and node.op_type == "Cast":
+def _live_rows(value: ir.Value, is_truth: bool) -> ir.Value | None:
+    """The mask whose rows this says to be 1 where a key is left, 0 where none is: the largest of truth values
+    as numbers, or whether the largest addend is not -inf.
+    """
+    node = made_by(value, "ReduceMax" if is_truth else "Cast")
+    if node is not None and not is_truth:
         unequal = made_by(node.inputs[0], "Not")
         equal = None if unequal is None else made_by(unequal.inputs[0], "Equal")
         if equal is None or scalar_of(equal.inputs[1]) != -math.inf:
@@ -161,7 +163,7 @@ def _live_rows(value: ir.Value) -> ir.Value | None:
     ):
         return None
     cast = made_by(node.inputs[0], "Cast")
-    return node.inputs[0] if cast is None else cast.inputs[0]
+    return node.inputs[0] if not is_truth else None if cast is None else cast.inputs[0]
 
 
 @rule("Mul", since=23, needs=("Attention",))
@@ -172,24 +174,37 @@ def masked_rows_are_zero(g: Rewriting, node: ir.Node) -> Result:
     """
     for y, live in either_way(node):
         found = made_by(y, "Attention")
-        mask = _live_rows(live)
-        if found is None or mask is None or len(found.inputs) != 4 or len(found.outputs) > 1:
+        if found is None or live is None or len(found.inputs) != 4 or len(found.outputs) > 1:
             continue
-        if not only_use(y):
-            return "the rows are used elsewhere, too"
         given = found.inputs[3]
         expansion = made_by(given, "Expand")
         inner = made_by(given if expansion is None else expansion.inputs[0], "Where", "Max")
-        if inner is None or inner.inputs[0] is not mask:
+        mask = None if inner is None else _live_rows(live, inner.op_type == "Where")
+        if inner is None or mask is None:
+            continue
+        if y is None or not only_use(y):
+            return "the rows are used elsewhere, too"
+        if inner.inputs[0] is not mask:
             return "the mask is another"
         low = scalar_of(inner.inputs[-1])
-        if low is None or low > -1e30 or (inner.op_type == "Where" and scalar_of(inner.inputs[1]) != 0):
+        if low is None or low > -1e30 or not _is_masking(inner):
             return "what is masked does not get a low number"
+        if any(attr_int(found, name, unset) != unset for name, unset in _HIDING):
+            return "more than the mask hides keys"
         if expansion is not None:
             mask = g.op("Expand", mask, expansion.inputs[1])
         attributes = {key: attribute.value for key, attribute in found.attributes.items()}
         return [g.op("Attention", *found.inputs[:3], mask, **attributes)]
     return None
+
+
+#: Attributes that hide keys, with what they are where they do not.
+_HIDING = (("is_causal", 0), ("left_window_size", -1), ("right_window_size", -1))
+
+
+def _is_masking(node: ir.Node) -> bool:
+    """Where(mask, 0, low) or Max(mask, low)."""
+    return scalar_of(node.inputs[1]) == 0 if node.op_type == "Where" else len(node.inputs) == 2
 
 
 RULES = (attention, masked_rows_are_zero)

@@ -8,6 +8,9 @@ from ingot.ops.registry import attr_int, attr_ints, attr_str
 from ingot.passes.edit import constant_of, constant_shape, dtype_of, ints_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
 
+#: An end that no dimension reaches.
+_END = (1 << 63) - 1
+
 
 @rule("Identity", "Dropout")
 def identity(g: Rewriting, node: ir.Node) -> Result:
@@ -95,9 +98,9 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
         steps = ints_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else ()
         if starts is None or ends is None or steps is None:
             return None
-        # The largest int32 says "to the end", too: that is how the standard has it.
-        whole = not any(starts) and all(n >= (1 << 31) - 1 for n in ends) and all(n == 1 for n in steps)
-        return [x] if whole else None
+        if any(starts) or any(n != 1 for n in steps):
+            return None
+        return [x] if all(n == _END for n in ends) or _reaches(g, node, ends) else None
     before, after = g.dims.of(x), None
     if before is None:
         return None
@@ -115,6 +118,19 @@ def no_operation(g: Rewriting, node: ir.Node) -> Result:
         after = g.dims.of(node.outputs[0])
         after = after if after is not None and all(isinstance(key, int) for key in after) else None
     return [x] if after is not None and after == before else None
+
+
+def _reaches(g: Rewriting, node: ir.Node, ends: tuple[int, ...]) -> bool:
+    """Whether each end is proved to lie at or behind that of its dimension."""
+    dims, axes = g.dims.of(node.inputs[0]), tuple(range(len(ends)))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = ints_of(node.inputs[3])
+    if dims is None or axes is None or len(axes) != len(ends):
+        return False
+    sizes = [dims[axis] for axis in axes if -len(dims) <= axis < len(dims)]
+    return len(sizes) == len(ends) and all(
+        isinstance(n, int) and n <= end for n, end in zip(sizes, ends, strict=True)
+    )
 
 
 @rule("Concat", needs=("Split",))
