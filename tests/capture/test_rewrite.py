@@ -99,6 +99,28 @@ SOURCES = {
                     out.append("end")
             return out
     """,
+    "try with else": """
+        def f(a, b):
+            out = []
+            for i in range(4):
+                try:
+                    if i == a:
+                        continue
+                    if i == b:
+                        break
+                    if i * a == 2:
+                        return out, i
+                    out.append(1 // (i - 1))
+                except ZeroDivisionError:
+                    out.append("zero")
+                else:
+                    out.append("else")
+                    if i + b == 4:
+                        return out
+                finally:
+                    out.append("end")
+            return out
+    """,
     "match": """
         def f(a, b):
             match a:

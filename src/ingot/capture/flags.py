@@ -100,7 +100,7 @@ class _Flags:
                 assert loop is not None, "Python has checked it"
                 flag = loop.broken if isinstance(s, ast.Break) else loop.skipped
                 return [*out, assign(flag, ast.Constant(True), s)]
-            flags = self._set_by(s, loop)
+            flags = self._set_by([s], loop)
             if isinstance(s, ast.If) and flags:
                 then, other = list(s.body), list(s.orelse)
                 moved = True
@@ -120,10 +120,16 @@ class _Flags:
             else:
                 out += self._inner(s, loop)
             if flags and rest:
-                test = ast.Call(runtime("none_of"), [name(f) for f in flags], [])
-                guarded = self.block(rest, loop)
-                return [*out, ast.copy_location(ast.If(test, guarded, []), rest[0])]
+                return [*out, *self._unless(flags, rest, loop)]
         return out
+
+    def _unless(self, flags: Sequence[str], rest: Sequence[ast.stmt], loop: _Loop | None) -> list[ast.stmt]:
+        """Statements that run where none of the flags is set."""
+        made = self.block(rest, loop)
+        if not flags or not rest:
+            return made
+        test = ast.Call(runtime("none_of"), [name(f) for f in flags], [])
+        return [ast.copy_location(ast.If(test, made, []), rest[0])]
 
     def _inner(self, s: ast.stmt, loop: _Loop | None) -> list[ast.stmt]:
         """One statement with its own blocks turned."""
@@ -139,8 +145,9 @@ class _Flags:
                 ast.copy_location(ast.ExceptHandler(h.type, h.name, self.block(h.body, loop)), h)
                 for h in s.handlers
             ]
-            parts = [self.block(part, loop) for part in (s.body, s.orelse, s.finalbody)]
-            return [ast.copy_location(ast.Try(parts[0], handlers, parts[1], parts[2]), s)]
+            other = self._unless(self._set_by(s.body, loop), s.orelse, loop)
+            made = ast.Try(self.block(s.body, loop), handlers, other, self.block(s.finalbody, loop))
+            return [ast.copy_location(made, s)]
         if isinstance(s, ast.Match):
             cases = [ast.match_case(c.pattern, c.guard, self.block(c.body, loop)) for c in s.cases]
             return [ast.copy_location(ast.Match(s.subject, cases), s)]
@@ -163,25 +170,17 @@ class _Flags:
         looped.stops = stops  # type: ignore[attr-defined,union-attr]  # pyright: ignore[reportAttributeAccessIssue]
         out: list[ast.stmt] = [assign(mine.broken, ast.Constant(False), s)] if breaks else []
         out.append(ast.copy_location(looped, s))
-        if s.orelse:
-            after = self.block(s.orelse, outer)
-            if stops:
-                test = ast.Call(runtime("none_of"), [name(f) for f in stops], [])
-                after = [ast.copy_location(ast.If(test, after, []), s.orelse[0])]
-            out += after
-        return out
+        return [*out, *self._unless(stops, s.orelse, outer)]
 
-    def _set_by(self, s: ast.stmt, loop: _Loop | None) -> list[str]:
-        """Flags that a statement with blocks may set, of those that skip what stands behind it."""
-        if not isinstance(s, (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)):
-            return []
+    def _set_by(self, statements: Sequence[ast.stmt], loop: _Loop | None) -> list[str]:
+        """Flags that statements may set, of those that skip what stands behind them."""
         flags: list[str] = []
-        if _contains([s], (ast.Return,)):
+        if _contains(statements, (ast.Return,)):
             flags.append(RETURNED)
         if loop is not None:
-            if _contains([s], (ast.Break,), own_loop=True):
+            if _contains(statements, (ast.Break,), own_loop=True):
                 flags.append(loop.broken)
-            if _contains([s], (ast.Continue,), own_loop=True):
+            if _contains(statements, (ast.Continue,), own_loop=True):
                 flags.append(loop.skipped)
         return flags
 
@@ -203,6 +202,12 @@ def _contains(
     return False
 
 
+def _try_jumps(s: ast.Try) -> bool:
+    """Whether control never leaves a `try` at its end."""
+    whole = always_jumps(s.body) or always_jumps(s.orelse)
+    return always_jumps(s.finalbody) or (whole and all(always_jumps(h.body) for h in s.handlers))
+
+
 def always_jumps(statements: Sequence[ast.stmt]) -> bool:
     """Whether control never leaves these statements at their end."""
     for s in statements:
@@ -211,6 +216,8 @@ def always_jumps(statements: Sequence[ast.stmt]) -> bool:
         if isinstance(s, ast.If) and s.orelse and always_jumps(s.body) and always_jumps(s.orelse):
             return True
         if isinstance(s, ast.With) and always_jumps(s.body):
+            return True
+        if isinstance(s, ast.Try) and _try_jumps(s):
             return True
         if isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and s.test.value:
             return not _contains(s.body, (ast.Break,), own_loop=True)

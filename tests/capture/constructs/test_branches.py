@@ -418,6 +418,32 @@ def try_block_that_branches(x: T) -> T:
 
 
 @case(*SIGNS)
+def else_of_a_try_that_returns(x: T) -> T:
+    try:
+        if x.sum() > 0:
+            return x * 2
+    except RuntimeError:
+        return x
+    else:
+        return x * 3
+
+
+@case(*SIGNS)
+def else_of_a_try_in_a_loop(x: T) -> T:
+    total = x.sum(0)
+    for row in x:
+        try:
+            if row.sum() > 0:
+                continue
+        except RuntimeError:
+            pass
+        else:
+            total = total * 2
+        total = total + row
+    return total
+
+
+@case(*SIGNS)
 def comparison_with_an_element(x: T) -> T:
     if x[0, 0] > x[-1, -1]:
         return x
