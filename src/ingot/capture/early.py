@@ -7,7 +7,7 @@ does, a write, an append or an error, is not done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -153,6 +153,16 @@ def require_known(items: Any) -> None:
     """
     if isinstance(items, GeneratorType):
         request_code(items.gi_code)
+        refuse_iterator()
+
+
+def refuse_iterators(found_later: Iterable[Any]) -> None:
+    """Data or a size decides how far a loop goes through something.
+
+    Raises:
+        DataDependentError: among what others find later is an iterator, which it may come from.
+    """
+    if any(isinstance(v, Iterator) and not isinstance(v, Yields) for v in found_later):
         refuse_iterator()
 
 

@@ -60,14 +60,26 @@ def read(node: ast.AST) -> set[str]:
     }
 
 
+def evaluated_names(node: ast.expr) -> list[str]:
+    """Variables that an expression surely reads when it is evaluated, in order."""
+    if isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.IfExp, ast.BoolOp)):
+        return []
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Load) else []
+    inner = (n for n in ast.iter_child_nodes(node) if isinstance(n, (ast.expr, ast.keyword)))
+    found = (evaluated_names(n.value if isinstance(n, ast.keyword) else n) for n in inner)
+    return list(dict.fromkeys(v for names in found for v in names))
+
+
 def captured(nodes: Sequence[ast.AST]) -> set[str]:
-    """Variables that functions defined in these nodes read or write: anybody may, at any time."""
-    found: set[str] = set()
-    for node in nodes:
-        for n in [node, *walk_scope(node)]:
-            if isinstance(n, FUNCTIONS):
-                found |= {x.id for x in ast.walk(n) if isinstance(x, ast.Name)}
-    return found
+    """Variables that functions and generators made in these nodes read or write: anybody may, at any time.
+
+    A generator that is a call's one argument is gone through there.
+    """
+    inside = [n for node in nodes for n in [node, *walk_scope(node)]]
+    at_once = {id(n.args[0]) for n in inside if isinstance(n, ast.Call) and len(n.args) == 1}
+    late = [n for n in inside if isinstance(n, (*FUNCTIONS, ast.GeneratorExp)) and id(n) not in at_once]
+    return {x.id for n in late for x in ast.walk(n) if isinstance(x, ast.Name)}
 
 
 def first_read(statements: Sequence[ast.stmt]) -> set[str]:

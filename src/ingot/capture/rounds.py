@@ -10,6 +10,7 @@ they do the same, they are a Loop too: written out, a hundred rounds are a hundr
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,10 +107,18 @@ def each(
     names: Sequence[str],
     head: Sequence[str],
     live: Sequence[str],
+    found_later: Sequence[Any] = (),
+    kept: bool = False,
 ) -> None:
-    """`for item in items: body(item)`, while `go()`."""
+    """`for item in items: body(item)`, while `go()`.
+
+    found_later: what others may go on with, if it is an iterator that the items come from; with `kept`, the
+        items themselves too
+    """
+    if kept:
+        found_later = (*found_later, items)
     if isinstance(items, Word):
-        sides = [partial(each, rt, v, body, go, names, head, live) for v in items.ingot_sides]
+        sides = [partial(each, rt, v, body, go, names, head, live, found_later) for v in items.ingot_sides]
         kept = list(dict.fromkeys([*head, *live]))
         rt.branch(items.ingot_condition, sides[0], sides[1], names, kept, Cells(body, go))
         return
@@ -124,8 +133,9 @@ def each(
             raise
         rows, items = None, items.parts()  # no tensor holds them all
     if rows is None:
-        _each_known(rt, items, work)
+        _each_known(rt, items, work, found_later)
     else:
+        early.refuse_iterators(found_later)
         _each_row(rt, rows, Work(body, go, Cells(body, go, around=[rows]), names, head, live), 0)
 
 
@@ -172,19 +182,27 @@ def _first_apart(rt: Runtime, work: Work, some: Any, rest: Callable[[], None]) -
     rest()
 
 
-def _each_known(rt: Runtime, items: Any, work: Work) -> None:
+def _each_known(rt: Runtime, items: Any, work: Work, found_later: Sequence[Any]) -> None:
     """A loop whose rounds Python knows, of which data may skip the last ones, or some: written out, until the
     rest is a Loop.
     """
     apart = work.go is None  # whether the first round must be recorded by itself, or says whether it pays
     written = recorder().graph.nodes
     since = len(written)
-    for turn, (there, make) in enumerate(early.rounds(items)):
+    left = early.rounds(items)
+    for turn in itertools.count():
         going = work.go() if work.go is not None else True
-        if rt.waits(going):
+        waits = rt.waits(going)
+        if waits:
             early.require_known(items)
         elif not rt.truth(going):
             return
+        taken = next(left, None)  # not before: a `break` leaves it to others
+        if taken is None:
+            return
+        there, make = taken
+        if waits:
+            early.refuse_iterators(found_later)
         if turn == int(apart) and isinstance(items, range) and len(items) > FEW:
             known = work.go is None or turn > 0 or not rt.waits(going)
             pays = known and (work.go is not None or _is_large(written[since:], len(items)))

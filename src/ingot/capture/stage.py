@@ -62,7 +62,7 @@ from ingot.capture.request import (
     request_code,
 )
 from ingot.capture.rewrite import Key, codes_in
-from ingot.capture.scalars import Symbolic, depends_on_data, is_data, number, require_kind
+from ingot.capture.scalars import Symbolic, depends_on_data, is_data, kind_of, number, require_kind
 from ingot.capture.scope import inside
 from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
@@ -199,8 +199,10 @@ class Runtime:
         plain = isinstance(value, torch.SymBool) or (
             isinstance(value, torch.Tensor) and value.dtype == torch.bool
         )
-        if isinstance(value, Maybe):
-            return value.ingot_value if holds else None
+        if isinstance(value, Maybe) and holds:
+            return value.ingot_value
+        if isinstance(value, Maybe) and kind_of(value.ingot_value) is None:
+            return None  # what has no number is true
         return holds if plain else value
 
     def _now(self, value: Any) -> bool:
@@ -304,10 +306,10 @@ class Runtime:
         items: Any,
         body: Callable[[Any], Any],
         go: Callable[[], Any] | None,
-        *variables: Sequence[str],
+        *parts: Any,
     ) -> None:
-        """`for item in items: body(item)`, while `go()`."""
-        rounds.each(self, items, body, go, *variables)
+        """`for item in items: body(item)`, while `go()`; parts: as `rounds.each` has them."""
+        rounds.each(self, items, body, go, *parts)
 
     def list_of(
         self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]

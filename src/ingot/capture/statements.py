@@ -15,6 +15,7 @@ from ingot.capture.flags import EMIT, without_jumps, without_yields
 from ingot.capture.names import (
     FUNCTIONS,
     captured,
+    evaluated_names,
     first_read,
     live_before,
     read,
@@ -300,10 +301,20 @@ class Function:
         go: ast.expr = ast.Constant(None)
         if stops_of(s):
             go = thunk(ast.Call(runtime("none_of"), [name(f) for f in stops_of(s)], []))
+        later = self.found_later(s, live)
         calling = call(
-            "each", self.expression(s.iter), name(body.name), go, *self.carried(names, at_head, live)
+            "each", self.expression(s.iter), name(body.name), go, *self.carried(names, at_head, live), *later
         )
         return [body, ast.Expr(calling)]
+
+    def found_later(self, s: ast.For, live: set[str]) -> list[ast.expr]:
+        """What a loop goes through that others may find: where it is an iterator, they find what is left."""
+        own = self.local - self.parameters - live - set[str]().union(*map(read, s.body))
+        names = [n for n in evaluated_names(s.iter) if n not in own]
+        itself = isinstance(s.iter, (ast.Attribute, ast.Subscript))
+        return (
+            [ast.Tuple([name(n) for n in names], ast.Load()), ast.Constant(itself)] if names or itself else []
+        )
 
     def carried(self, names: Sequence[str], at_head: set[str], live: set[str]) -> list[ast.expr]:
         """A loop's variables: all that it writes, those read in the next round, those read behind it."""

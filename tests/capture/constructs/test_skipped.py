@@ -185,6 +185,65 @@ def map_that_counts_what_is_taken(x: T) -> T:
     return y + count[0]
 
 
+class RestOfLayers(torch.nn.Module):
+    """Python knows where it goes on, in a function that data makes rewritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(3, 3) for _ in range(4)])
+        self.stem = self.layers[1]
+
+    def forward(self, x: T) -> T:
+        layers = iter(self.layers)
+        for layer in layers:
+            x = layer(x)
+            if layer is self.stem:
+                break
+        for layer in layers:
+            x = torch.relu(layer(x))
+        return x * 2 if x.sum() > 0.3 else x
+
+
+case(*MIXED)(RestOfLayers)
+
+
+@case(*MIXED)
+def next_behind_a_break(x: T) -> T:
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    for v in values:
+        x = x + v
+        if v > 1.5:
+            break
+    x = x * next(values)
+    return x + 1 if x.sum() > 0 else x
+
+
+@case(*MIXED)
+def all_of_an_iterator_that_nobody_goes_on_with(x: T) -> T:
+    values = zip([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], strict=True)
+    for a, b in values:
+        x = x * a + b
+        if x.sum() > 5:
+            break
+    return x
+
+
+@case(*MIXED)
+def generator_that_reads_a_variable_late(x: T) -> T:
+    k = 1.0
+    parts = (v * k for v in (x, x + 1))
+    if x.sum() > 0:
+        k = 2.0
+    return sum(parts)
+
+
+@case(*MIXED)
+def and_with_zero_or_none(x: T) -> T:
+    n = x.shape[0] - 1 if x.sum() > 0 else None
+    found = n and n + 1
+    return x * (100 if found is None else found)
+
+
 @case.parametrize()
 def test_skipped(case: Case) -> None:
     check(case)
@@ -209,7 +268,58 @@ def half_of_a_generator(x: T) -> T:
     return sum(rows, x[0])
 
 
-@pytest.mark.parametrize("function", [witness, half_of_an_iterator, half_of_a_generator])
+def rest_of_an_iterator(x: T) -> T:
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    for v in values:
+        x = x + v
+        if x.sum() > 5:
+            break
+    for v in values:
+        x = x * v
+    return x
+
+
+def rest_behind_others(x: T) -> T:
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    for place, v in enumerate(values):
+        x = x + v * place
+        if x.sum() > 5:
+            break
+    return x + sum(values)
+
+
+def rest_beside_rows(x: T) -> T:
+    values = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    total = x.sum(0) if x.sum() > 0 else x[0]
+    for row, v in zip(x[x[:, 0] > 0], values, strict=False):
+        total = total + row * v
+    return total * next(values)
+
+
+class Kept(torch.nn.Module):
+    """Has an iterator as its attribute."""
+
+    def forward(self, x: T) -> T:
+        self.values = iter([1.0, 2.0, 3.0, 4.0])
+        for v in self.values:
+            x = x + v
+            if x.sum() > 5:
+                break
+        return x + next(self.values, 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        witness,
+        half_of_an_iterator,
+        half_of_a_generator,
+        rest_of_an_iterator,
+        rest_behind_others,
+        rest_beside_rows,
+        Kept(),
+    ],
+)
 def test_iterators_that_stay_where_data_decides_are_refused(function: Any) -> None:
     wanted = r"how far this goes through an iterator.* in a list or tensor"
     with pytest.raises(DataDependentError, match=wanted):
