@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn
@@ -32,7 +33,7 @@ from ingot.capture.indexing import needs_select
 from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
-from ingot.capture.standins import cut_by, made_of_symbols, numbers_of, tensor_of
+from ingot.capture.standins import cut_by, has_tensors, made_of_symbols, numbers_of, tensor_of
 from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
@@ -57,6 +58,7 @@ _SUBSCRIPTS = frozenset((_Tensor.__getitem__, _Tensor.__setitem__))
 _SPLITS = frozenset((torch.split, _Tensor.split))
 _CUTS = frozenset((torch.unbind, _Tensor.unbind, *_SPLITS))
 _LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
+_OF_NUMBERS = frozenset((torch.tensor, torch.as_tensor))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
 
@@ -87,6 +89,8 @@ class Intercept(TorchFunctionMode):
         if unsure is not None:
             with self:
                 return two_calls(func, args, kwargs, unsure)
+        if not args and func in _TAKEN_BY_PLACE:
+            args, kwargs = _by_place(func, kwargs)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -106,7 +110,7 @@ class Intercept(TorchFunctionMode):
             parts = _rows_cut(func, args, kwargs)
             if parts is not None:
                 return parts
-        if func in (torch.tensor, torch.as_tensor) and made_of_symbols(args[0]):
+        if func in _OF_NUMBERS and (made_of_symbols(args[0]) or has_tensors(args[0])):
             return tensor_of(*args, **kwargs)
         if func is _Tensor.is_contiguous and _plain(args) and asking_frame() is not None:
             return _contiguous(g, *args, **kwargs)
@@ -191,6 +195,12 @@ def two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
         return functools.partial(func, *instead, **named)
 
     return RUNTIME.choose(unsure.ingot_is_none, given(None), given(unsure.ingot_value))
+
+
+def _by_place(func: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call by name alone: those that stand at the beginning by their places."""
+    names = list(itertools.takewhile(kwargs.__contains__, _defaults(func) or ("data",)))
+    return tuple(kwargs[n] for n in names), {n: v for n, v in kwargs.items() if n not in names}
 
 
 @functools.lru_cache(maxsize=1)
@@ -369,6 +379,8 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
     }.items()
     for function in (getattr(torch, name), getattr(_Tensor, name))
 } | diagonals.INSTEAD
+#: Functions whose arguments are looked at here; of `torch.tensor`, torch says no names.
+_TAKEN_BY_PLACE = frozenset((*_OF_NUMBERS, torch.equal, torch.unbind, torch.split, torch.chunk, torch.narrow))
 
 
 @contextlib.contextmanager

@@ -518,6 +518,14 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+def has_tensors(data: Any) -> bool:
+    """Whether lists or tuples of any depth hold tensors."""
+    if isinstance(data, (list, tuple)):
+        held: Any = list.__iter__(data) if isinstance(data, list) else data
+        return any(isinstance(v, torch.Tensor) or has_tensors(v) for v in held)
+    return False
+
+
 def made_of_symbols(data: Any) -> bool:
     """Whether something holds symbolic numbers."""
     if isinstance(data, (list, tuple)):
@@ -539,7 +547,15 @@ def tensor_of(data: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> tor
     return torch.stack([p.to(wide) for p in parts])
 
 
-@_for(torch.tensor, torch.as_tensor)
+@_for(torch.as_tensor)
+def as_tensor_(rt: Runtime, data: Any, dtype: torch.dtype | None = None, device: Any = None) -> Any:
+    """torch.as_tensor(data): a tensor is no other one."""
+    if isinstance(data, torch.Tensor):
+        return torch.as_tensor(data, dtype=dtype, device=device)
+    return tensor_(rt, data, dtype=dtype, device=device)
+
+
+@_for(torch.tensor)
 def tensor_(
     rt: Runtime, data: Any, *, dtype: torch.dtype | None = None, device: Any = None, **kwargs: Any
 ) -> Any:
@@ -549,14 +565,8 @@ def tensor_(
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
     data = counted(data.parts() if isinstance(data, TracedList) else data)
-    if made_of_symbols(data):
+    if made_of_symbols(data) or has_tensors(data):
         return tensor_of(data, dtype)
-    if isinstance(data, (list, tuple)) and _symbolic(*data):
-        parts = [v if isinstance(v, torch.Tensor) else scalars.as_tensor(recorder(), v) for v in data]
-        wide = parts[0].dtype
-        for p in parts[1:]:
-            wide = torch.promote_types(wide, p.dtype)
-        return torch.stack([p.to(dtype or wide) for p in parts])
     return torch.tensor(data, dtype=dtype, device=device, **kwargs)
 
 

@@ -1,0 +1,73 @@
+"""Calls as Python lets them be written: arguments by their names, tensors of tensors, functions of the
+model's own that are called as others are.
+"""
+
+# The constructs are written as people write them.
+
+from __future__ import annotations
+
+import torch
+
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths
+
+case = Cases()
+SIGNS = both_signs()
+ROWS = lengths()
+
+
+@case(*ROWS)
+def tensor_by_name(x: T) -> T:
+    return x * torch.tensor(data=[1.0, 2.0, 3.0]) + torch.tensor(data=x.shape[0])
+
+
+@case(*SIGNS)
+def equal_by_name(x: T) -> T:
+    return x + 1 if torch.equal(input=x, other=x.abs()) else x - 1
+
+
+@case(*ROWS)
+def rows_by_name(x: T) -> T:
+    return sum(torch.unbind(input=x)) + sum(v.sum() for v in torch.split(tensor=x, split_size_or_sections=2))
+
+
+@case(*ROWS)
+def part_by_name(x: T) -> T:
+    return torch.narrow(input=x, dim=0, start=0, length=1) + torch.chunk(input=x, chunks=3, dim=1)[0]
+
+
+@case(*SIGNS)
+def tensor_of_tensors(x: T) -> tuple[T, ...]:
+    angle = x.sum()
+    c, s = angle.cos(), angle.sin()
+    turned = x @ torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return (
+        turned,
+        torch.tensor([1, angle.half()]),
+        torch.tensor([angle.long(), 1.5]),
+        torch.tensor([angle > 0]),
+    )
+
+
+@case(*SIGNS)
+def tensor_of_tensors_beside_a_branch(x: T) -> T:
+    angle = x.sum()
+    if angle > 0:
+        return torch.as_tensor([[angle, 1], [x.shape[0], 2.5]], dtype=torch.float64)
+    return torch.tensor([[1.0, 2.0], [angle, angle]], dtype=torch.float64)
+
+
+@case(*SIGNS)
+def as_tensor_of_a_tensor_is_the_tensor(x: T) -> tuple[T, ...]:
+    x = x.clone()
+    same = torch.as_tensor(x, dtype=torch.float32)
+    other = torch.as_tensor(x, dtype=torch.float64)
+    if x.sum() > 0:
+        same += 1
+        other += 2
+    return (x * 2 if torch.as_tensor(x) is x else x), other
+
+
+@case.parametrize()
+def test_calls(case: Case) -> None:
+    """As eager, for all inputs."""
+    check(case)
