@@ -16,8 +16,8 @@ from ingot.capture.syntax import RUNTIME, call, name, runtime, slice_value, stri
 if TYPE_CHECKING:
     from ingot.capture.statements import Function
 
-# What is given to these is shown to somebody, and decides nothing.
-_ONLY_SHOWN = ("print", "debug", "info", "warning", "warning_once", "error", "warn")
+# What is given to these is shown to somebody, and decides nothing, unless they are the model's own.
+_SHOWING = ("print", "debug", "info", "warning", "warning_once", "error", "warn")
 
 # Expressions whose value is one of these parts of theirs, or is made of such values.
 _PARTS: dict[type[ast.expr], tuple[str, ...]] = {
@@ -181,8 +181,10 @@ class Expressions(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in _ONLY_SHOWN:
-            return node
+        if called in _SHOWING:
+            made = self.shown(node)
+            if made is not None:
+                return made
         if isinstance(node.func, ast.Name) and called == "next" and node.args and not node.keywords:
             made = self.first_of(node.func, node.args[0], node.args[1:])
             if made is not None:
@@ -217,6 +219,23 @@ class Expressions(ast.NodeTransformer):
         if len(node.args) == 1 and isinstance(node.args[0], ast.Starred) and not node.keywords:
             return call("call_spread", node.func, node.args[0].value)
         return ast.Call(runtime("call"), [node.func, *node.args], node.keywords)
+
+    def shown(self, node: ast.Call) -> ast.AST | None:
+        """A call of what shows its arguments, as it is and rewritten: the called function says which is
+        meant. None where it has to be rewritten.
+        """
+        asked = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
+        given = [*node.args, *(k.value for k in node.keywords)]
+        inside = [n for v in given for n in ast.walk(v)]
+        if any(isinstance(n, asked) or getattr(n, "id", "") in ("super", "locals") for n in inside):
+            return None
+        function = "_ingot_function"
+        plain = ast.Call(name(function), copy.deepcopy(node.args), copy.deepcopy(node.keywords))
+        staged = self.visit_Call(ast.copy_location(ast.Call(name(function), node.args, node.keywords), node))
+        assert isinstance(staged, ast.expr)
+        return call(
+            "shown", self.visited(node.func), thunk(plain, function, RUNTIME), thunk(staged, function)
+        )
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         self.generic_visit(node)

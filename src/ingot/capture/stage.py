@@ -424,6 +424,11 @@ class Runtime:
             return standins.with_symbols(self, function, args, kwargs)
         return function(*args, **kwargs)
 
+    def shown(self, function: Any, plain: Callable[[Any, Runtime], Any], staged: Callable[[Any], Any]) -> Any:
+        """A call of a function that shows what it is given, `plain`; `staged` where it is the model's own."""
+        own = _is_users(function) or isinstance(function, (Word, Choice, Maybe))
+        return staged(function) if own else plain(function, self)
+
     def call_spread(self, function: Any, items: Any) -> Any:
         """`function(*items)`."""
         return standins.spread(self, function, items)

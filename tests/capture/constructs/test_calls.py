@@ -6,6 +6,8 @@ model's own that are called as others are.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths
@@ -13,6 +15,7 @@ from tests.capture.constructs.support import Case, Cases, T, both_signs, check, 
 case = Cases()
 SIGNS = both_signs()
 ROWS = lengths()
+LOG = logging.getLogger(__name__)
 
 
 @case(*ROWS)
@@ -65,6 +68,30 @@ def as_tensor_of_a_tensor_is_the_tensor(x: T) -> tuple[T, ...]:
         same += 1
         other += 2
     return (x * 2 if torch.as_tensor(x) is x else x), other
+
+
+class Losses(torch.nn.Module):
+    """Its method is called as loggers' are."""
+
+    def error(self, v: T | None, scale: float = 1.0) -> T:
+        return torch.zeros(3) if v is None else v * scale
+
+    def forward(self, x: T) -> T:
+        found = x.sum(0) if x.sum() > 0 else None
+        LOG.debug("%s %s", x.sum().item(), found)
+        return self.error(found, scale=2.0) + self.error(x[0] if x[0].sum() > 0 else x[-1])
+
+
+case(*SIGNS)(Losses)
+
+
+def warn(v: T | None) -> float | T:
+    return 1.0 if v is None else v.abs().sum()
+
+
+@case(*SIGNS)
+def function_of_the_models_own_that_is_called_warn(x: T) -> T:
+    return x * warn(x[0] if x.sum() > 0 else None)
 
 
 @case.parametrize()
