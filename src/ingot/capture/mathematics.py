@@ -106,8 +106,19 @@ _REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _isqrt(n: Any) -> Any:
-    checks.demand(recorder(), n >= 0, "math.isqrt takes no number below 0")
-    return math.floor(_ONE["sqrt"](n))
+    g = recorder()
+    checks.demand(g, n >= 0, "math.isqrt takes no number below 0")
+    if not depends_on_data(g, g.env.expr(n)):
+        return math.floor(_ONE["sqrt"](n))  # of what float64 has as it is
+    return of_tensors(_whole_root, torch.int64)(n)
+
+
+def _whole_root(n: Tensor) -> Tensor:
+    """The root of any int64, of which float64 knows the first 53 bits."""
+    near = n.double().sqrt().long()
+    near = near - (near > n // near.clamp(min=1)).long()
+    more = near + 1
+    return torch.where(more <= n // more, more, near)
 
 
 def _bit_length(n: Any) -> Any:

@@ -227,9 +227,7 @@ class SizeWriter:
         if type(e).__name__ in _OPAQUE:
             return g.op(_OPAQUE[type(e).__name__], self._double(e.args[0]))
         if type(e).__name__ == "OpaqueUnaryFn_log2":
-            return g.op(
-                "Div", g.op("Log", self._double(e.args[0])), g.const([math.log(2)], ir.DataType.DOUBLE)
-            )
+            return self._log2(self._double(e.args[0]))
         if type(e).__name__ in _BITWISE:
             return g.op(_BITWISE[type(e).__name__], *map(self.lower, e.args))
         function = type(e).__name__.rpartition("_")[2].removesuffix("Decimal").lower()
@@ -238,6 +236,18 @@ class SizeWriter:
             "ONNX has no operator for. Compute it from +, -, *, //, %, min and max, or with tensors; where a "
             "size decides it, dynamic_shapes can make that dimension static."
         )
+
+    def _log2(self, x: ir.Value) -> ir.Value:
+        """Whole for powers of two, as C's is: the nearest power's, and the logarithm of what is left."""
+        g = self.graph
+
+        def double(value: float) -> ir.Value:
+            return g.const([value], ir.DataType.DOUBLE)
+
+        whole = g.op("Round", g.op("Div", g.op("Log", x), double(math.log(2))))
+        whole = g.op("Max", g.op("Min", whole, double(1023.0)), double(-1074.0))
+        rest = g.op("Div", x, g.op("Pow", double(2.0), whole))
+        return g.op("Add", whole, g.op("Div", g.op("Log", rest), double(math.log(2))))
 
     def _relation(self, e: Any) -> ir.Value:
         types: dict[type, str] = {

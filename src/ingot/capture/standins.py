@@ -15,6 +15,7 @@ import builtins
 import enum
 import functools
 import math
+import operator
 import sys
 from collections import defaultdict
 from collections.abc import Callable, ItemsView, KeysView, Mapping, Sequence, ValuesView
@@ -407,10 +408,10 @@ def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
         return start + _summed(items)
     if isinstance(items, Rows):
         return sum_(rt, rt.list_of(items, lambda v: v, []), start)
-    total: Any = start
-    for v in items:
-        total = total + v
-    return total
+    values = list(items)
+    if all(type(v) in (int, float) for v in (start, *values)):
+        return sum(values, start)  # which rounds floats in a way of its own from Python 3.12 on
+    return functools.reduce(operator.add, values, start)
 
 
 def _summed(rows: torch.Tensor) -> torch.Tensor:

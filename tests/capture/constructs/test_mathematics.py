@@ -42,6 +42,32 @@ def digits_of_a_size(x: T) -> Any:
     return int(math.log10(x.shape[0])), torch.zeros(int(math.log10(x.sum().item())))
 
 
+WHOLE = [1, 0, 2**29, 94906267**2 - 1, (2**30 + 1) ** 2 - 1, 3037000499**2 - 1, 3037000499**2, 2**63 - 1]
+
+POWERS = [8.0, 2.0**29, 2.0**48, 2.0**-30, 1e308, 5e-324, 0.99, 3.0]
+
+
+@case(*[torch.tensor([3, n]) for n in WHOLE])
+def root_of_a_whole_number(x: T) -> Any:
+    return x * math.isqrt(int(x[1]))
+
+
+@case(
+    *[
+        torch.tensor([x], dtype=torch.float64)
+        for x in (8.0, 2.0**29, 2.0**48, 2.0**-30, 1e308, 5e-324, 0.99, 3.0)
+    ]
+)
+def bits_of_a_number(x: T) -> Any:
+    y = x.item()
+    return math.ceil(math.log2(y)), math.floor(math.log2(y)), math.log2(y)
+
+
+@case(*lengths(4), torch.ones(1 << 15, 1), torch.ones(1 << 13, 1))
+def bits_of_a_size(x: T) -> Any:
+    return math.ceil(math.log2(x.shape[0])), torch.zeros(int(math.log2(x.shape[0])))
+
+
 @case(*FINITE)
 def math_of_data(x: T) -> Any:
     y = x[0].item()
