@@ -328,7 +328,12 @@ def _guarded(name: str) -> Callable[..., Any]:
         if not self.known and name == "__getitem__" and isinstance(args[0], slice):
             return _cut(self, args[0])
         if self.known and not (places and (name == "__delitem__" or all(kind_of(v) for v in self.parts()))):
-            made = plain(self, *args, **options)
+            try:
+                made = plain(self, *args, **options)
+            except IndexError as error:
+                # The side of a branch that does this raises always, as far as rounds have filled the list.
+                error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+                raise
             new = name in _MAKING or (name == "__getitem__" and isinstance(args[0], slice))
             return TracedList(made) if new and type(made) is list else made
         staged = _STAGED.get(name)

@@ -629,6 +629,20 @@ def push_or_pop_numbers(x: T) -> T:
     return torch.tensor(kept) if kept else torch.zeros(0)
 
 
+@case(*[(random(4, 3), torch.tensor(ops)) for ops in ([0, 0, 1, 0, 1], [0], [0, 0, 0, 1, 1], [0, 0, 1])])
+def shift_or_reduce(x: T, operations: T) -> T:
+    stack, i = [], 0
+    for operation in operations.tolist():
+        if operation == 0:
+            stack.append(x[i])
+            i += 1
+        else:
+            second = stack.pop()
+            first = stack.pop()
+            stack.append(torch.tanh(first - second))
+    return stack[-1]
+
+
 @case(
     *[
         (random(rows, 3), torch.tensor(n))
