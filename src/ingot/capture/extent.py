@@ -159,7 +159,7 @@ def of_formula(g: Recorder, e: Any) -> Range:
         return (-int(most) - 1, int(most) + 1) if most <= -LOWEST else _ANY
     if type(e).__name__ == "OpaqueUnaryFn_sqrt" and parts[0][0] >= 0:
         return 0, math.sqrt(parts[0][1])
-    return _ANY if e.is_integer is not False else _ANY_FLOAT
+    return _ANY if _is_whole(e) else _ANY_FLOAT
 
 
 def _of_symbol(g: Recorder, symbol: Any) -> Range:
@@ -182,7 +182,12 @@ def of_whole(value: ir.Value) -> Range:
 
 def _in_graph(found: Range, e: Any) -> Range:
     """The range of a formula that the graph has as a number, of 64 bits where it is whole."""
-    return (max(found[0], LOWEST), min(found[1], HIGHEST)) if e.is_integer is not False else found
+    return (max(found[0], LOWEST), min(found[1], HIGHEST)) if _is_whole(e) else found
+
+
+def _is_whole(e: Any) -> bool:
+    """Whether a formula gives whole numbers; that bitwise operators do, SymPy has not been told."""
+    return bool(e.is_integer) or type(e).__name__.startswith("BitwiseFn")
 
 
 def _of_sign(low: Any, most: Any) -> Range:

@@ -291,6 +291,8 @@ class Recorder:
             if e.is_number:
                 return self.const(int(e) if e.is_integer else float(e), dtype)
             found = torch.int64 if e.is_integer else torch.float64
+            if isinstance(x, torch.SymFloat) and dtype in _INTEGERS:
+                endless.require_whole_number(self, x)
             return self.cast(self.sizes.scalar(x), found, dtype)
         return self.const(x, dtype)
 

@@ -106,7 +106,7 @@ def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torc
     with g.pause():
         made = torch.empty((), dtype=dtype)
     if isinstance(value, Symbolic):
-        g.bind(made, g.cast(g.scalar(value), DTYPE[kind], dtype))
+        g.bind(made, g.cast(g.scalar(value), DTYPE[kind], dtype) if kind is bool else g.operand(value, dtype))
         formulas.note(g, made, formulas.of(g, value))
     else:
         g.bind(made, g.const(value, dtype))

@@ -208,7 +208,7 @@ class SizeWriter:
         if isinstance(e, (f.FloatTrueDiv, f.IntTrueDiv)):
             return g.op("Div", self._double(e.args[0]), self._double(e.args[1]))
         if isinstance(e, f.PowByNatural):
-            return g.op("Pow", self.lower(e.args[0]), self.lower(e.args[1]))
+            return self._power(*e.args)
         if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
             return functools.reduce(lambda a, b: g.op("Mul", a, b), [self.lower(e.base)] * int(e.exp))
         if isinstance(e, (f.FloatPow, sympy.Pow)):
@@ -267,6 +267,20 @@ class SizeWriter:
         if isinstance(e, sympy.Ne):
             return self.graph.op("Not", self.graph.op("Equal", a, b))
         return self.graph.op(types[type(e)], a, b)
+
+    def _power(self, base: Any, exponent: Any) -> ir.Value:
+        """A power of 64 bits: runtimes compute it as a float, which keeps powers of two alone."""
+        g, low, times = self.graph, self.lower(base), self.lower(exponent)
+        if base.is_Integer and base > 0 and int(base) & (int(base) - 1) == 0:
+            return g.op("Pow", low, times)
+        one, two = g.const([1]), g.const([2])
+        found = one
+        for bit in range(6):  # 2**63 is more than 64 bits, and so is any other base's power
+            last = g.op("Equal", g.op("Mod", times, two), one)
+            found = g.op("Mul", found, g.op("Where", last, low, one))
+            if bit < 5:
+                low, times = g.op("Mul", low, low), g.op("Div", times, two)
+        return found
 
     def _fold(self, op_type: str, args: Sequence[Any], whole: Any) -> ir.Value:
         lower = self._wrapped if _is_whole(whole) else self._double

@@ -115,6 +115,7 @@ _OF_FLOATS: dict[str, Callable[[Any, Any], Any]] = {
     "__mod__": _rest,
     "__rmod__": floats.swapped(of_tensors(_remainder)),
 }
+_SHIFTS = {"__lshift__": True, "__rshift__": True, "__rlshift__": False, "__rrshift__": False}
 _DIVIDING = ("__truediv__", "__floordiv__", "__mod__")
 _DIVIDED = ("__rtruediv__", "__rfloordiv__", "__rmod__")
 
@@ -138,6 +139,9 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
         if name in _DIVIDING or name in _DIVIDED:
             _require_divisor(other if name in _DIVIDING else self)
         other = _counted(other) if isinstance(other, torch.SymBool) else other
+        if name in _SHIFTS:
+            shift = other if _SHIFTS[name] else self
+            checks.demand(recorder(), shift >= 0, "what is shifted by is not negative")
         real = isinstance(other, _REAL) or (isinstance(self, torch.SymFloat) and isinstance(other, _WHOLE))
         return of_floats(self, other) if of_floats is not None and real else plain(self, other)
 

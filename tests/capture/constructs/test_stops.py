@@ -282,6 +282,17 @@ def rounded(x: T) -> T:
 
 
 @floats(*NUMBERS)
+def rounded_parts(x: T) -> T:
+    return x[1:] * math.floor(x[0].item() / 2 + 1)
+
+
+@floats(*NUMBERS)
+def whole_elements(x: T) -> tuple[T, T]:
+    v = x[0].item() * 0.25
+    return torch.full((2,), v, dtype=torch.int64), torch.tensor(v, dtype=torch.int32)
+
+
+@floats(*NUMBERS)
 def rounded_on_one_side(x: T) -> T:
     n = 3
     if x[0] != 0:
@@ -387,6 +398,11 @@ def a_power(x: T) -> T:
     return x + (1000**n) % 7
 
 
+@long(*(torch.tensor([n]) for n in (0, 1, 12, 33, 39, 40, 63)))
+def another_power(x: T) -> tuple[T, T]:
+    return torch.tensor(3 ** x[0].item() % 1000003), torch.tensor(pow(7, x[0].item() // 2) % 1000003)
+
+
 @long(*MANY)
 def a_product_of_items(x: T) -> T:
     n = x.argmax().item() * 10**9
@@ -435,6 +451,21 @@ def test_numbers_of_more_than_64_bits_stop(case: Case) -> None:
         for g, w in zip(got, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
             np.testing.assert_array_equal(g, np.asarray(w), err_msg=f"{case.name} on {args}")
     assert right, f"{case.name} gives nothing"
+
+
+shifts = Cases()
+
+
+@shifts(*(torch.tensor([n]) for n in (3, 0, 7, -1, -40)))
+def shifted(x: T) -> tuple[int, int]:
+    n = x[0].item()
+    return 5 << n, 1000 >> n
+
+
+@shifts.parametrize()
+def test_a_negative_shift_stops(case: Case) -> None:
+    """As in eager."""
+    check(case)
 
 
 short = Cases()
