@@ -3,8 +3,8 @@
 Images are made smaller by some rows and columns, in an order drawn at random, texts by some tokens; a model
 with no other size that may change gets larger batches. Measured is the processor's time in which a run plans,
 inside of it: differences of whole runs of large models would say more about the machine. One thread, kernels
-compiled before, the median over new shapes. The limit is 10 ms for each 500 nodes of the file. Runs of known
-shapes must plan nothing.
+compiled before, the median over new shapes, and the worst of them. The limit is 10 ms for each 500 nodes of
+the file. Runs of known shapes must plan nothing.
 
     make bench-shapes                                        the zoo
     make bench-shapes ARGS="--models mlp,resnet50 --shapes 20"
@@ -138,19 +138,21 @@ def main() -> int:
     chosen = parser.parse_args()
     names = NAMES if chosen.models == "all" else chosen.models.split(",")
     within = 0
-    print("| model | nodes | limit, ms | a new shape, ms | of the limit |\n|---|---:|---:|---:|---:|")
+    print("| model | nodes | limit, ms | a new shape, ms | of the limit | the worst, ms |")
+    print("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             case = open_case(name, 1, folder)
             in_new_process(case.path, case.inputs, chosen.shapes)  # compiles what was never compiled
-            taken = statistics.median(in_new_process(case.path, case.inputs, chosen.shapes))
+            found = in_new_process(case.path, case.inputs, chosen.shapes)
+            taken = statistics.median(found)
             nodes = nodes_in(case.path)
             limit = nodes * LIMIT
             within += taken <= limit
             row = f"{case.title} | {nodes} | {limit:.2f} | {taken:.2f} | {taken / limit:.2f}"
-            print(f"| {row} |", flush=True)
+            print(f"| {row} | {max(found):.2f} |", flush=True)
     print(f"\nwithin the limit: {within} of {len(names)}")
     return 0
 
