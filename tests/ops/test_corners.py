@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.helper as h
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 import ingot
+from ingot.ops.registry import find
 from tests.ops.native import native
 
 R = np.random.default_rng(5)
@@ -130,3 +132,96 @@ def test_strings_on_and_off() -> None:
     (got,) = ours("OneHot", feed)
     assert got.dtype == object
     assert got.tolist() == [["", "much longer"], ["much longer", ""], ["", ""]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("exponent", [0.5, -0.5])
+@pytest.mark.parametrize("fed", [(0,), (0, 1)])
+def test_a_half_power_is_pows_and_not_the_roots(dtype: str, exponent: float, fed: tuple[int, ...]) -> None:
+    """C's pow takes -Inf for Inf and -0.0 for 0.0; the sign of a zero shows in its reciprocal."""
+    x = np.array([-np.inf, -0.0, 0.0, np.inf, np.nan, -1.0, 4.0], dtype)
+    (got,) = native("Pow", [x, np.array(exponent, dtype)], fed=fed)
+    root = np.array([np.inf, 0.0, 0.0, np.inf, np.nan, np.nan, 2.0], dtype)
+    with np.errstate(all="ignore"):
+        want = root if exponent > 0 else 1 / root
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got[:4]), np.zeros(4, np.bool_))
+
+
+@pytest.mark.parametrize("exponents", ["int8", "int32", "int64", "uint64", "uint8"])
+@pytest.mark.parametrize("bases", ["int8", "int32", "int64", "uint8", "uint64"])
+def test_exponents_are_of_their_own_dtype(bases: str, exponents: str) -> None:
+    """256 is no 0 because the base is a byte."""
+    base = np.array([-3, -2, -1, 0, 1, 2, 3, 5, 7], "int64").astype(bases)[:, None]
+    bounds = np.iinfo(exponents)
+    wanted = [0, 1, 2, 3, 7, 127, 130, 255, 256, 257, 2**31 + 1, 2**32, 2**63 + 1, -1, -2, -127, bounds.min]
+    exponent = np.array([e for e in wanted if bounds.min <= e <= bounds.max], exponents)[None]
+    (got,) = native("Pow", [base, exponent], fed=(0, 1))
+    held = np.iinfo(bases)
+
+    def power(b: int, e: int) -> int:
+        if e < 0:
+            return {1: 1, -1: 1 if e % 2 == 0 else -1}.get(b, 0)
+        return (pow(b, e, 1 << held.bits) - held.min) % (1 << held.bits) + held.min
+
+    want = [[power(int(b), int(e)) for e in exponent[0]] for b in base[:, 0]]
+    np.testing.assert_array_equal(got, np.array(want, bases))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint8", "int64"])
+@pytest.mark.parametrize("depth", [3, 300])
+def test_one_hot_indices_are_whole_numbers(dtype: str, depth: int) -> None:
+    """Cast to int64 first, also where the depth is more than their dtype holds."""
+    indices = np.array([0, 1, 2, 100]).astype(dtype)
+    indices = indices + np.array(0.75, dtype) if dtype in ("float32", "float64") else indices
+    indices = -indices if dtype[0] != "u" else indices
+    (got,) = native("OneHot", [indices, np.array(depth), np.array([2, 5], np.float32)], fed=(0, 2))
+    want = np.full((4, depth), 2, np.float32)
+    for row, index in zip(want, indices.astype(np.int64).tolist(), strict=True):
+        if -depth <= index < depth:
+            row[index] = 5
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("lengths", [[1, 5], [1, -1], [4, -4]])
+def test_lengths_outside_of_the_steps_are_refused(lengths: list[int]) -> None:
+    feed = [np.arange(8.0).reshape(4, 2), np.array(lengths)]
+    with pytest.raises(ingot.InputError, match=r"length is outside 0 … 4"):
+        ours("ReverseSequence", feed)
+    with pytest.raises(ingot.InputError, match=r"length is outside 0 … 4"):
+        find("", "ReverseSequence").evaluate(ir.node("ReverseSequence", []), feed)
+
+
+def test_the_place_of_a_nan_in_a_window() -> None:
+    x = np.array([[[[1, np.nan, 3, 0], [4, 5, np.nan, np.nan]]]], np.float32)
+    for pads in ([0, 0, 0, 0], [1, 1, 1, 1]):
+        native("MaxPool", [x], outputs=2, kernel_shape=[2, 2], pads=pads)
+
+
+def test_instances_without_channels() -> None:
+    x, none = np.ones((2, 0, 4, 5), np.float32), np.ones(0, np.float32)
+    (got,) = native("InstanceNormalization", [x, none, none])
+    assert got.shape == x.shape
+
+
+def test_tables_without_rows() -> None:
+    node = ir.node("FeatureVectorizer", [], {"inputdimensions": [2, 4]}, domain="ai.onnx.ml")
+    tables = [np.ones((0, 3), np.float32), np.ones((0, 2, 2), np.float32)]
+    (got,) = find("ai.onnx.ml", "FeatureVectorizer").evaluate(node, tables)
+    assert got.shape == (0, 6)
+
+
+def test_boxes_whose_scores_are_no_numbers_come_first() -> None:
+    boxes = np.array([[[0, i, 1, i + 1] for i in range(5)]], np.float32)
+    scores = np.array([[[0.5, np.nan, np.inf, -np.inf, np.nan]]], np.float32)
+    (got,) = native("NonMaxSuppression", [boxes, scores, np.array([9])], fed=(0, 1))
+    assert got[:, 2].tolist() == [1, 4, 2, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("equation", "words"), [("ij->ik", "in no input"), ("ij,jk->ii", "twice in the output")]
+)
+def test_subscripts_of_an_output_that_is_none(equation: str, words: str) -> None:
+    feed = [np.ones((3, 3), np.float32)] * (1 + equation.count(","))
+    with pytest.raises(ingot.ShapeError, match=words):
+        ours("Einsum", feed, equation=equation)

@@ -293,6 +293,16 @@ def test_output_names_that_are_none(session: ingot.InferenceSession, names: obje
         session.run(names, feed())  # type: ignore[arg-type]
 
 
+def test_output_names_that_are_read_once(session: ingot.InferenceSession) -> None:
+    """A generator, or names that NumPy holds, are as good as a list."""
+    names = [value.name for value in session.get_outputs()]
+    want = session.run(names, feed())
+    for given in ((name for name in names), np.array(names)):
+        got = session.run(given, feed())  # type: ignore[arg-type]
+        assert len(got) == len(want), "names that were read once were taken for none"
+        np.testing.assert_array_equal(got[0], want[0])
+
+
 @pytest.mark.parametrize("rounds", [0, -1, "2"])
 def test_a_profile_takes_rounds(session: ingot.InferenceSession, rounds: object) -> None:
     with pytest.raises(ingot.InputError, match=f"rounds is {rounds!r}"):

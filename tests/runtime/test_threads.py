@@ -16,6 +16,8 @@ import ingot
 from ingot.codegen import cache, machine, spmd
 from ingot.codegen.builder import F64, Builder
 from ingot.codegen.kernel import kernel
+from ingot.compiler.plan import sharers_of
+from ingot.kernels.call import Call
 from ingot.runtime import cores
 from ingot.runtime.threads import PARK_AFTER_SECONDS, Team
 
@@ -112,6 +114,29 @@ def test_a_fork_leaves_the_workers_of_its_parent_where_they_are() -> None:
         assert os.sched_getaffinity(sleeper.thread) == before
     finally:
         team.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_keeps_no_memory_for_workers_that_stayed_behind() -> None:
+    """One may have been at work when the process forked; its mark is nobody's to take back."""
+    team = Team(2, machine.host())
+    try:
+        team._words[spmd.BUSY_WORD] = 1
+        child = os.fork()
+        if not child:
+            os._exit(int(team._words[spmd.BUSY_WORD]))
+        assert os.waitpid(child, 0)[1] == 0, "the fork waits for a worker that it does not have"
+        assert team._words[spmd.BUSY_WORD] == 1, "the parent's worker is still there"
+    finally:
+        team._words[spmd.BUSY_WORD] = 0
+        team.close()
+
+
+def test_shares_begin_within_thirty_two_bits() -> None:
+    call = Call(mirror(), [0, 1], reads=[], writes=[], tiles=spmd.MOST_TILES)
+    most = sharers_of(call, 1e15, 4096)
+    assert most * spmd.MOST_TILES < 1 << 32
+    assert sharers_of(call, 1e15, 64) == 64
 
 
 @kernel("table", "wave")

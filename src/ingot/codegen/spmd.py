@@ -46,6 +46,8 @@ COUNTER_WORDS = 8  # a cache line
 #: Bytes before the scratch memory that a kernel gets, for the word that says what it keeps there.
 BEFORE_SCRATCH = 64
 MOST_TILES = (1 << 24) - 1
+#: Where shares begin is computed in 32 bits: a share's number times the tiles.
+MOST_SHARES = 255
 TURNS_BEFORE_YIELD = 2000  # about 0.1 ms: by then another process has a core we wait for
 
 _PAUSE = {

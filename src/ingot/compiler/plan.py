@@ -492,4 +492,5 @@ def sharers_of(call: Call, time: float, threads: int) -> int:
     """How many threads are worth it for a step of so many nanoseconds."""
     if threads == 1:
         return 1
-    return int(max(1, min(threads, call.tiles // call.waves, time / call.waves // SHORTEST_SHARE_NS)))
+    shares = call.tiles // call.waves, time / call.waves // SHORTEST_SHARE_NS
+    return int(max(1, min(threads, spmd.MOST_SHARES, *shares)))

@@ -51,7 +51,7 @@ def evaluate_suppression(
     kept: list[tuple[int, int, int]] = []
     for image, label in np.ndindex(scores.shape[:2]):
         own = scores[image, label]
-        order = np.argsort(-own, kind="stable")
+        order = np.lexsort((-own, ~np.isnan(own)))  # what is no number is larger than any, as in TopK
         if least is not None:
             order = order[own[order] > np.float32(least)]
         taken: list[int] = []

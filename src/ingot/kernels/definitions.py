@@ -218,14 +218,18 @@ def modulo(a: Array, b: Array, fmod: int = 0) -> Array:
 
 
 def power(a: Array, b: Array) -> Array:
-    """C's pow on floats; integers exactly, in their own type."""
+    """C's pow on floats; integers exactly, modulo what a's type holds, whatever the exponent's is."""
     if a.dtype.kind == "f" or b.dtype.kind == "f":
-        real = np.power(a.astype(np.float64), b.astype(np.float64))
+        a_wide, b_wide = a.astype(np.float64), b.astype(np.float64)
+        real, is_half = np.power(a_wide, b_wide), b_wide == 0.5
+        if is_half.any():  # NumPy may take the root, which differs for -Inf and -0
+            real = np.where(is_half, np.where(np.isneginf(a_wide), np.inf, np.sqrt(a_wide + 0.0)), real)
         return real.astype(a.dtype) if a.dtype.kind == "f" else to_integer(real, a.dtype.name)
-    b = b.astype(a.dtype)
-    whole = np.power(a, np.where(b < 0, 0, b))
-    small = np.where(a * a == 1, np.where(b % 2 != 0, a, 1), 0)
-    return np.where(b < 0, small, whole).astype(a.dtype)
+    odd, whole, square, rest = b % 2 != 0, np.ones_like(a), a, np.where(b < 0, 0, b).astype(b.dtype)
+    while rest.any():
+        whole, square, rest = np.where(rest % 2 != 0, whole * square, whole), square * square, rest // 2
+    small = np.where(a == 1, 1, np.where(a == -1, np.where(odd, -1, 1), 0))
+    return np.where(b < 0, small.astype(a.dtype), whole)
 
 
 def _series(x: Array) -> Array:

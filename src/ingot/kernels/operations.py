@@ -234,20 +234,24 @@ def _absolute(k: Builder, xs: list[Value], _dtypes: tuple[str, ...], dtype: str,
     return Lanes(k, xs[0]).abs().value if is_float(dtype) or is_signed(dtype) else xs[0]
 
 
-def _whole_power(k: Builder, x: Value, exponent: Value, dtype: str) -> Value:
-    """Integers by squaring, a bit of the exponent in each turn; a negative one leaves 1, -1 or nothing."""
+def _whole_power(k: Builder, x: Value, exponent: Value, dtypes: tuple[str, ...]) -> Value:
+    """Integers by squaring, a bit of the exponent, of its own dtype, in each turn; a negative one leaves 1,
+    -1 or nothing.
+    """
     base, bits = Lanes(k, x), Lanes(k, exponent)
     carry = [base.constant(1).value, x, exponent]
-    with k.loop(0, element_of(x.type).width, carry=carry):
+    with k.loop(0, element_of(exponent.type).width, carry=carry):
         product, square, rest = (Lanes(k, v) for v in carry)
         odd = (rest & 1).compare("!=", 0)
         carry[:] = [(product * square).where(odd, product).value, (square * square).value]
         carry.append(rest.shift_down(1).value)
     result = Lanes(k, carry[0])
-    if not is_signed(dtype):
+    if not is_signed(dtypes[1]):
         return result.value
-    turned = base.where((bits & 1).compare("!=", 0), 1)
-    small = turned.where((base * base).equals(1), 0)
+    small = base.where(base.equals(1), 0)
+    if is_signed(dtypes[0]):
+        turned = base.where((bits & 1).compare("!=", 0), 1)
+        small = turned.where(base.equals(-1), small)
     return small.where(bits < 0, result).value
 
 
@@ -256,7 +260,7 @@ def _power(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _at
         if is_float(dtypes[1]):
             base, exponent = (cast(k, x, d, "float64") for x, d in zip(xs, dtypes, strict=True))
             return cast(k, math.pow(k, base, exponent), "float64", dtype)
-        return _whole_power(k, xs[0], cast(k, xs[1], dtypes[1], dtype), dtype)
+        return _whole_power(k, xs[0], xs[1], dtypes)
     return math.pow(k, xs[0], cast(k, xs[1], dtypes[1], "float64" if dtype == "float64" else "float32"))
 
 
@@ -267,9 +271,7 @@ def power_of(k: Builder, x: Value, exponent: float) -> Value | None:
     if size in (1.0, 2.0, 3.0, 4.0):
         square = v * v
         y = {1.0: v, 2.0: square, 3.0: square * v, 4.0: square * square}[size]
-    elif exponent == 0.5:
-        y = v.intrinsic("sqrt")  # NaN of -Inf, as in NumPy and PyTorch
-    elif exponent == -0.5:
+    elif size == 0.5:
         # pow takes -0 and -Inf for +0 and +Inf, unlike the root.
         y = v.constant(scalar.inf).where(v.equals(-scalar.inf), (v + 0.0).intrinsic("sqrt"))
     else:

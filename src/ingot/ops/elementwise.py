@@ -285,25 +285,17 @@ class Pow(Elementwise):
                     return [_by_rows([base], base.dtype, _square)]
                 result = _square(base)
             else:
-                result = np.power(base.astype(FLOAT64), exponent.astype(FLOAT64))
+                result = power(base.astype(FLOAT64), exponent.astype(FLOAT64))
         return [rounded(result, base.dtype)]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
-        """Small whole exponents are products, ½ is a root (as PyTorch has it); any other is a step of its
-        own.
-        """
+        """Small whole exponents are products; any other is a step of its own."""
         base, exponent, value = node.inputs[0], plan.constant(node.inputs[1]), node.outputs[0]
         assert base is not None
         known = exponent.reshape(()).item() if exponent is not None and exponent.size == 1 else None
         facts = plan.facts(value)
-        if (
-            known not in (0.5, 1, 2, 3, 4)
-            or plan.facts(base).shape != facts.shape
-            or not is_float(facts.dtype)
-        ):
+        if known not in (1, 2, 3, 4) or plan.facts(base).shape != facts.shape or not is_float(facts.dtype):
             return super().lower(node, plan)
-        if known == 0.5:
-            return plan.wait(value, "Sqrt", [base])
         if known == 1:
             return plan.wait(value, "Identity", [base])
         square = value if known == 2 else plan.intermediate(facts.shape, facts.dtype)

@@ -313,11 +313,11 @@ class FeatureVectorizer(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """Column by column."""
         arrays = [present(inputs, i) for i in range(len(inputs))]
-        rows, _, widths = self._widths(node, [Facts(a.dtype, a.shape) for a in arrays])
+        rows, have, widths = self._widths(node, [Facts(a.dtype, a.shape) for a in arrays])
         parts: list[Array] = []
-        for array, width in zip(arrays, widths, strict=True):
+        for array, columns, width in zip(arrays, have, widths, strict=True):
             part = np.zeros((rows, width), FLOAT32)
-            flat = array.reshape(rows, -1)[:, :width]
+            flat = array.reshape(rows, columns)[:, :width]
             part[:, : flat.shape[1]] = flat
             parts.append(part)
         return [np.concatenate(parts, 1)]

@@ -15,11 +15,12 @@ from ingot.kernels.arrange import one_hot
 from ingot.kernels.call import View as Memory
 from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
+from ingot.kernels.definitions import to_integer
 from ingot.kernels.expression import supports
 from ingot.kernels.gather import Combine, gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from ingot.kernels.order import topk, topk_counted
 from ingot.ops.lowering import Lowering, Steps
-from ingot.ops.numeric import INT64
+from ingot.ops.numeric import INT64, is_float, widen
 from ingot.ops.registry import (
     Array,
     Bound,
@@ -611,8 +612,9 @@ class OneHot(Op):
         return [Facts(values.dtype, (*indices.shape[:axis], count, *indices.shape[axis:]))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """Compares the indices with 0 … depth-1."""
+        """Compares the indices, as int64, with 0 … depth-1."""
         indices, values = present(inputs, 0), present(inputs, 2)
+        indices = to_integer(widen(indices), "int64") if is_float(indices.dtype) else indices.astype(np.int64)
         depth = int(present(inputs, 1).reshape(()))
         axis = normal_axis(node, attr_int(node, "axis", -1), indices.ndim + 1)
         indices = np.expand_dims(indices, axis)
@@ -653,10 +655,12 @@ class ReverseSequence(Op):
         return [Facts(x.dtype, x.shape)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """One slice for each batch entry."""
+        """One slice for each batch entry. A length outside of the time axis is refused."""
         y, lengths = present(inputs, 0).copy(), present(inputs, 1)
         time, batch = attr_int(node, "time_axis", 0), attr_int(node, "batch_axis", 1)
         view = np.moveaxis(y, (batch, time), (0, 1))
+        if y.size and (lengths.min() < 0 or lengths.max() > view.shape[1]):
+            raise InputError(self._outside(node, view.shape[1]))
         for row, length in zip(view, lengths.tolist(), strict=True):
             row[:length] = row[:length][::-1].copy()
         return [y]
@@ -681,6 +685,13 @@ class ReverseSequence(Op):
         steps = Steps(plan, own)
         back = steps("Sub", steps("Sub", length, now), 1)
         from_ = steps("Where", steps("Less", now, length, dtype="bool"), back, now, dtype="int64")
+        # A length that is too long leads to a step that is not there; a negative one has to be led to one.
+        from_ = steps("Where", steps("Less", length, 0, dtype="bool"), own[time], from_, dtype="int64")
         data, places, out = plan.view(x), plan.view(from_).broadcast_to(facts.shape), plan.output(value)
-        plan.emit(gather_elements(data, places, time, out, _index_flag(node, plan), plan.machine))
+        flag = plan.check(self._outside(node, own[time]))
+        plan.emit(gather_elements(data, places, time, out, flag, plan.machine))
         return True
+
+    @staticmethod
+    def _outside(node: ir.Node, steps: int) -> str:
+        return f"{label(node)}: a length is outside 0 … {steps}, the steps there are. Check sequence_lens."

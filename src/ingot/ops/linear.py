@@ -365,6 +365,14 @@ class Einsum(Op):
                     raise shape_error(
                         node, f"equation {equation!r}: subscript {letter!r} is {known} and {size}"
                     )
+        wrong = [c for c in terms[1] if c not in sizes or terms[1].count(c) > 1]
+        if wrong:
+            found = "twice in the output" if wrong[0] in sizes else "in the output and in no input"
+            raise shape_error(
+                node,
+                f"equation {equation!r}: subscript {wrong[0]!r} is {found}",
+                "Have it once, and in an input.",
+            )
         return [Facts(facts[0].dtype, tuple([sizes[letter] for letter in terms[1]]))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:

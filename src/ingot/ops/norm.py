@@ -509,7 +509,8 @@ def _lower_groups(node: ir.Node, plan: Lowering, groups: int) -> bool:
     view = plan.view(x)
     out = plan.output(node.outputs[0], memory_order(view), free_order=True)
     epsilon = attr_float(node, "epsilon", 1e-5)
-    plan.emit(group_norm(view, plan.view(scale), plan.view(bias), groups, out, epsilon, plan.machine))
+    if groups:  # no channels, no elements
+        plan.emit(group_norm(view, plan.view(scale), plan.view(bias), groups, out, epsilon, plan.machine))
     return True
 
 

@@ -195,11 +195,11 @@ class MaxPool(Pool):
             spatial: Array = np.reshape(flat_index, x.shape[2:], order=order)
             planes = np.arange(x.shape[0] * x.shape[1], dtype=np.int64).reshape(*x.shape[:2], *[1] * rank)
             position = window.windows(planes * spatial.size + spatial, -1).reshape(flat.shape)
-            # Only elements count: a window of nothing but -inf must not point into the padding.
+            # Only elements count: a window of nothing but -inf must not point into the padding. NaN is the
+            # largest there is.
             inside = np.where(position >= 0, flat, -np.inf) if is_float(x.dtype) else flat
-            choice = np.argmax(
-                np.where((position >= 0) & (inside == inside.max(-1, keepdims=True)), 1, 0), -1
-            )
+            largest = (inside == inside.max(-1, keepdims=True)) | (inside != inside)
+            choice = np.argmax((position >= 0) & largest, -1)
             outputs.append(np.take_along_axis(position, choice[..., None], -1)[..., 0].astype(INT64))
         return outputs
 

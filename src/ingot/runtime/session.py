@@ -150,8 +150,7 @@ class InferenceSession:
         sizes do not fit each other inside the model; TerminatedError where run_options say so. The session
         stays usable after each.
         """
-        if output_names is not None:
-            self._require_outputs(output_names)
+        wanted = None if output_names is None else self._require_outputs(output_names)
         session = self._for(input_feed)
         feeds = session._feeds(input_feed)
         try:
@@ -174,7 +173,7 @@ class InferenceSession:
                 f"the run needs more memory than there is: {error}. Give smaller inputs, or check the "
                 "sizes in the file."
             ) from error
-        return [outputs[self._positions[name]] for name in output_names] if output_names else outputs
+        return [outputs[self._positions[name]] for name in wanted] if wanted else outputs
 
     def run_with_ort_values(
         self,
@@ -292,17 +291,18 @@ class InferenceSession:
         _require_rounds(rounds)
         return kernels_of(session._driver.profile(session._feeds(input_feed), rounds))
 
-    def _require_outputs(self, names: Any) -> None:
-        """Raise InputError unless it is a list of names of outputs."""
+    def _require_outputs(self, names: Any) -> list[str]:
+        """The names, once more as a list; raise InputError unless they are names of outputs."""
         if isinstance(names, str):
             raise InputError(f"output_names is the string {names!r}; give a list of names, or None")
         if not isinstance(names, Iterable):
             raise InputError(f"output_names is of type {type(names).__name__}; give a list of names, or None")
-        wanted = cast("Iterable[Any]", names)
+        wanted = list(cast("Iterable[Any]", names))
         unknown = [name for name in wanted if not isinstance(name, str) or name not in self._positions]
         if unknown:
             not_there, known = (", ".join(map(repr, n)) for n in (unknown, self._positions))
             raise InputError(f"the model has no output {not_there}; it has {known}. Ask for one of them.")
+        return wanted
 
     def _for(self, feed: Any) -> InferenceSession:
         """The session that runs this feed: itself, or one with some initializers as inputs."""

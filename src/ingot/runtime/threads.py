@@ -69,6 +69,20 @@ class _Sleeper:
             cores.run_on(self.cores)
 
 
+#: Those that a fork would have to tell that their workers stayed behind.
+_TEAMS: weakref.WeakSet[Team] = weakref.WeakSet()
+
+
+def _in_fork() -> None:
+    """No worker is left that looks at anything, though one may have been at it when the process forked."""
+    for team in _TEAMS:
+        team.alone()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_fork)
+
+
 class Team:
     """`threads` threads, of which the caller is the first. One run at a time."""
 
@@ -86,6 +100,7 @@ class Team:
         self._held: list[object] = []
         stop = threading.Event()
         self._finalizer = weakref.finalize(self, _dismiss, stop, self._sleepers)
+        _TEAMS.add(self)
         if threads > 1:
             start = time.perf_counter()
             _IDLE(runner.idle)(self._address, 1000)
@@ -128,6 +143,10 @@ class Team:
             # already is not done again.
             if parked:
                 self._work(self._address)
+
+    def alone(self) -> None:
+        """In a fork: the workers are the other process's."""
+        self._words[spmd.BUSY_WORD] = 0
 
     def close(self) -> None:
         """Let the workers go."""
