@@ -592,7 +592,7 @@ def integers(machine: Machine) -> Iterator[Call]:
 def layers(machine: Machine) -> Iterator[Call]:
     """LSTM, GRU and RNN over numbers of sequences, with what they may be given and asked for."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}
-    for kind, batch, hidden in itertools.product(gates, (1, 2, 5, 9, 16), (64, 37)):
+    for kind, batch, hidden in itertools.product(gates, (1, 2, 5, 9, 16), (64, 37, 300)):
         g: Any = kind
         for reset in (False, True) if kind == "GRU" else (False,):
             for peephole, full in itertools.product(
@@ -608,7 +608,9 @@ def layers(machine: Machine) -> Iterator[Call]:
                 x, given = new((10, batch, 32)), start if full else {}
                 sequences = Sequences(y, state[0], last_c if full else None, **given)
                 yield from recurrent(x, weights, sequences, machine)
-    for batch, hidden, zero, peephole in itertools.product((1, 2, 5, 6), (64, 37), (0, 1), (False, True)):
+    for batch, hidden, zero, peephole in itertools.product(
+        (1, 2, 5, 8), (64, 37, 700), (0, 1), (False, True)
+    ):
         r, p = np.ones((1, hidden, 4 * hidden), np.int8), ones(1, 3 * hidden) if peephole else None
         whole = pack_integer_states(
             r, ones(1), np.full(1, zero, np.int8), p, machine, clip=2.0 if zero else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
 from ingot.kernels.recurrent import ACTIVATIONS, Sequences, definition, pack_recurrent, recurrent
-from ingot.kernels.recurrent_step import Activation
+from ingot.kernels.recurrent_form import Activation
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -110,8 +111,12 @@ def check(
 @given(data=st.data())
 def test_random_layers(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
-    steps, batch = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 11))
-    sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
+    steps, batch = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 13))
+    sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
+    machine = data.draw(st.sampled_from(machines()))
+    # With a small L1 products are computed in parts.
+    l1 = data.draw(st.sampled_from([machine.l1_bytes, 8192, 16384]))
+    machine = dataclasses.replace(machine, l1_bytes=l1)
     lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=batch, max_size=batch))
     names = st.sets(st.sampled_from("bphc")).map("".join)
     activations = None
@@ -120,7 +125,7 @@ def test_random_layers(data: st.DataObject) -> None:
         names_ = st.sampled_from(sorted(ACTIVATIONS))
         activations = [Activation(data.draw(names_), 0.3, 0.4) for _ in range(count)]
     check(
-        data.draw(st.sampled_from(machines())),
+        machine,
         kind,
         sizes,
         data.draw(st.sampled_from([(False,), (True,), (False, True)])),
@@ -134,6 +139,15 @@ def test_random_layers(data: st.DataObject) -> None:
         input_forget=kind == "LSTM" and data.draw(st.booleans()),
         dtype=data.draw(st.sampled_from(["float32", "float64"])),
     )
+
+
+@each_machine
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("batch", [8, 13])
+def test_products_in_parts(machine: Machine, kind: str, batch: int) -> None:
+    """Layers whose blocks of weights are larger than L1, of groups that differ by a sequence."""
+    few = dataclasses.replace(machine, l1_bytes=16384)
+    check(few, kind, (3, batch, 5, 300), (True,), [3, 1, 0, 2] * 3 + [3] if batch == 13 else None)
 
 
 @each_machine

@@ -6,6 +6,8 @@ hundredth. So each step is compared from the states that the kernel itself had b
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,9 +51,12 @@ def run(
 @given(data=st.data())
 def test_any_layer(data: st.DataObject) -> None:
     machine = data.draw(st.sampled_from(machines()))
+    # With a small L1 products are computed in parts.
+    l1 = data.draw(st.sampled_from([machine.l1_bytes, 4096, 16384]))
+    machine = dataclasses.replace(machine, l1_bytes=l1)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     steps, batch = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 9))
-    hidden = data.draw(st.integers(1, 40))
+    hidden = data.draw(st.integers(1, 100))
     reverse = data.draw(st.sampled_from([(False,), (True,), (False, True)]))
     directions, dtype = len(reverse), data.draw(st.sampled_from([np.int8, np.uint8]))
     low = np.iinfo(dtype).min

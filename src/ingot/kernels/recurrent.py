@@ -29,8 +29,9 @@ from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, aligned_copy, aligned_floats, pack_weights
+from ingot.kernels.recurrent_form import DEFAULTS, Activation, Form, Kind, StateWeights, grouped
 from ingot.kernels.recurrent_integers import IntegerWeights, step_through_integers
-from ingot.kernels.recurrent_step import DEFAULTS, Activation, Form, Kind, StateWeights, step_through
+from ingot.kernels.recurrent_step import step_through
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
 from ingot.kernels.units import VALUES
@@ -264,9 +265,7 @@ def through_steps(
 
     h, c = (source(v) for v in (sequences.h0, sequences.c0))
     every = target(sequences.y)
-    if lengths is None:
-        lengths = constant(np.full(batch, steps, np.int32))
-    elif lengths.strides[0] != 1 and batch > 1:
+    if lengths is not None and lengths.strides[0] != 1 and batch > 1:
         dense = View(Buffer(4 * batch), 0, lengths.dtype, lengths.shape, (1,))
         before.append(copy(lengths, dense, machine))
         lengths = dense
@@ -293,7 +292,7 @@ def through_steps(
 def _steps_call(
     weights: StateWeights,
     products: View,
-    lengths: View,
+    lengths: View | None,
     h: View,
     c: View,
     y: View | None,
@@ -308,15 +307,16 @@ def _steps_call(
     kind, hidden, directions = weights.kind, weights.hidden, weights.directions
     gates = width // (directions * hidden)
     lanes = machine.vector_bytes // bytes_of(weights.dtype)
-    # Sums of all gates of the rows, one unit's weights and a state must fit in the registers.
-    most = max(1, (machine.registers - 2) // gates - 1)
-    blocks = -(-batch // most)
-    rows = -(-batch // blocks)
-    blocks = -(-batch // rows)
+    is_whole = isinstance(weights, IntegerWeights)
+    factors = -(-hidden // VALUES[weights.numbers]) if is_whole else hidden
+    groups = grouped(batch, gates, factors, weights.dtype, machine, is_whole)
     late = _late(weights)
     form = Form(
         kind=kind,
-        rows=rows,
+        rows=groups.rows,
+        groups="one" if groups.number == 1 else "mixed" if groups.taller else "alike",
+        parts=groups.parts,
+        ragged=lengths is not None,
         activations=weights.activations,
         late=late,
         masked=hidden % lanes != 0,
@@ -327,30 +327,30 @@ def _steps_call(
         input_forget=weights.input_forget,
     )
     flops = 2 * batch * directions * gates * hidden * hidden  # of a step
-    of_block, shares = flops // (directions * blocks), 1
-    is_whole = isinstance(weights, IntegerWeights)
+    of_block, shares = flops // (directions * groups.tiles), 1
     least = _LEAST_FLOPS * (VALUES[weights.numbers] if is_whole else 1)
     while 2 * shares <= -(-hidden // lanes) and of_block >= 2 * shares * least:
         shares *= 2
     waves = steps * (2 if late == "before" else 1)
     arguments: list[int | View | Kernel] = [
-        batch, blocks, shares, directions, hidden, sum(bit << d for d, bit in enumerate(reverse)),
+        batch, groups.number, groups.taller, groups.tiles, shares, groups.part, directions, hidden, steps,
+        sum(bit << d for d, bit in enumerate(reverse)),
         products, width, weights.weights, weights.late_weights or 0, weights.late_bias or 0,
         weights.peepholes or 0,
-        lengths, *[v or 0 for v in held], h, *h.strides[:2], c, *c.strides[:2],
+        lengths or 0, *[v or 0 for v in held], h, *h.strides[:2], c, *c.strides[:2],
     ]  # fmt: skip
     arguments += [0] * 4 if y is None else [y, *y.strides[:3]]
     constants = [weights.weights, weights.late_weights, weights.late_bias, weights.peepholes]
-    code, scratch = step_through(form=form), 0
+    code, scratch = step_through(form=form), groups.most * groups.rows * gates * machine.vector_bytes
     if is_whole:
         code = step_through_integers(form=form, numbers=weights.numbers)
-        scratch = weights.scratch(rows, machine)
+        scratch += weights.scratch(groups.most * groups.rows, machine)
         constants += [weights.scales, weights.sums]
         arguments += [weights.scales, weights.sums]
     return Call(
         code,
         arguments,
-        tiles=waves * directions * shares * blocks,
+        tiles=waves * directions * shares * groups.tiles,
         reads=[v for v in (products, lengths, *constants, h, c) if v is not None],
         writes=[v for v in (y, *held) if v is not None],
         scratch=scratch,

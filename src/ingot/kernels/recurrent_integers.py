@@ -13,7 +13,7 @@ wave. Weights lie as recurrent_step.py says, with units of 32 bits in the place 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,8 @@ from ingot.kernels import definitions as plain
 from ingot.kernels.call import View, constant
 from ingot.kernels.contract import Numbers
 from ingot.kernels.pack import aligned_copy
-from ingot.kernels.recurrent_step import DEFAULTS, SLOTS, UNROLL, Form, StateWeights, Steps, Tile
+from ingot.kernels.recurrent_form import DEFAULTS, UNROLL, Form, StateWeights
+from ingot.kernels.recurrent_step import SLOTS, Rows, Steps, Tile
 from ingot.kernels.units import VALUES, numbers_for, steps_of
 
 _GATES = 4
@@ -165,9 +166,11 @@ class _Steps(Steps):
         super().__init__(k, form)
         self.numbers: Numbers = numbers
 
-    def tile(self, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]) -> Tile:
+    def tile(
+        self, step: Value, direction: Value, groups: tuple[Int, Int], units: tuple[Value, Value]
+    ) -> Tile:
         """See the class of floats."""
-        return _Tile(self, step, direction, rows, units)
+        return _Tile(self, step, direction, groups, units)
 
 
 class _Tile(Tile):
@@ -176,33 +179,38 @@ class _Tile(Tile):
     clips_cells = False  # ONNX Runtime's quantised LSTM does not
 
     def __init__(
-        self, layer: _Steps, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]
+        self,
+        layer: _Steps,
+        step: Value,
+        direction: Value,
+        groups: tuple[Int, Int],
+        units: tuple[Value, Value],
     ) -> None:
-        super().__init__(layer, step, direction, rows, units)
+        super().__init__(layer, step, direction, groups, units)
+        k = self.k
         self.numbers: Numbers = layer.numbers
         self.code = I8 if self.numbers == "bytes" else I16
         self.words = vector(I32, layer.lanes)
         self.scale, self.zero = self._range()
-        self.codes = [
-            self.k.at(self.k.scratch, self.k.mul(self.layer.padded, p), self.code) for p in range(len(rows))
-        ]
-        for state, codes in zip(self.old, self.codes, strict=True):
-            self._quantize(state, codes)
+        # Behind the sums.
+        first = k.at(self.sums(self.count, _GATES), 0, self.code)
+        self.codes = Rows(first, layer.padded)
+        with k.loop(0, self.count) as row:
+            state = self.of(self.old, k.add(self.first, row))
+            self._quantize(state, k.at(first, k.mul(row, layer.padded), self.code))
 
     def _range(self) -> tuple[Value, Value]:
         """The scale and the zero point, both as floats, of all states of sequences that the step before
         reached; NaN where one of those is no finite number.
         """
         k, lanes = self.k, self.layer.lanes
-        first, odd = k.compare("==", self.step, 0), k.rem(self.step, 2)
         ends = [k.zero(self.type)] * 3  # high, low, and 0 or NaN
         with k.loop(0, self.size["batch"], carry=ends) as row:
-            length = k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64)
-            reached = k.broadcast(k.compare("<=", self.step, length), lanes)
-            state = k.ir.select(first, self.given("h0", row), self.held("states", row, odd))
+            state = self.of(self.old, row)
             with k.loop(0, self.size["hidden"], lanes, carry=ends) as unit:
                 value = k.load(state, self.type, unit, mask=self.mask(unit))
-                value = k.ir.select(reached, value, k.zero(self.type))
+                if self.form.ragged:
+                    value = k.ir.select(self._reached(row), value, k.zero(self.type))
                 high, low, odd_one = ends
                 ends[:] = [
                     k.ir.select(k.ir.fcmp_ordered(">", value, high), value, high),
@@ -221,6 +229,11 @@ class _Tile(Tile):
         scale = k.ir.fadd(scale, k.reduce_lanes(k.ir.fadd, ends[2]))
         return k.broadcast(scale, lanes), k.broadcast(zero, lanes)
 
+    def _reached(self, row: Int) -> Value:
+        """Whether the step before this one was a sequence's."""
+        length = self.k.ir.sext(self.k.load(self.k.pointer("lengths"), I32, row), I64)
+        return self.k.compare("<=", self.step, length)
+
     def _quantize(self, state: Value, codes: Value) -> None:
         """A sequence's states as integers."""
         k, lanes = self.k, self.layer.lanes
@@ -235,60 +248,52 @@ class _Tile(Tile):
             whole = k.ir.add(k.ir.fptosi(value, self.words), shift)
             k.store(k.ir.trunc(whole, vector(self.code, lanes)), codes, unit)
 
-    def product(
-        self, weights: Value, gates: int, states: list[Value], start: Callable[[int, int], Value]
-    ) -> list[list[Value]]:
-        """As that of floats, with the integers of the states; `start` is not held while they are added up."""
-        del states
-        k, rows, lanes = self.k, self.form.rows, self.layer.lanes
-        step = steps_of(UNROLL, self.numbers, k.machine)
-        parts = max(1, min(step, 8 // (rows * gates)))
-        flat = [k.zero(self.words)] * (rows * gates * parts)
+    @property
+    def sum_type(self) -> Value:
+        """See the class of floats, as for the following."""
+        return self.words
+
+    @property
+    def factor(self) -> Value:
+        return I32
+
+    @property
+    def factors(self) -> Int:
+        return self.k.ceil_div(self.size["hidden"], VALUES[self.numbers])
+
+    @property
+    def unroll(self) -> int:
+        return steps_of(UNROLL, self.numbers, self.k.machine)
+
+    def line(self, rows: Rows, row: Int) -> Value:
+        del rows
+        k = self.k
+        return k.at(self.codes.first, k.mul(k.sub(row, self.first), self.layer.padded), self.code)
+
+    def multiply(self, total: Value, factor: Value, weights: Value) -> Value:
         add = add_bytes if self.numbers == "bytes" else add_pairs
+        return add(self.k, total, factor, weights)
 
-        def multiply(unit: Int, count: int) -> None:
-            here = k.at(weights, k.mul(unit, gates * lanes), I32)
-            for j in range(count):
-                if j:  # as in contract.py: LLVM loads no weights early, for which there are no registers
-                    k.ir.fence("seq_cst", "singlethread")
-                held = [k.load(here, self.words, (j * gates + g) * lanes) for g in range(gates)]
-                for p in range(rows):
-                    element = k.broadcast(k.load(k.at(self.codes[p], unit, I32), I32, j), lanes)
-                    for g in range(gates):
-                        at = ((j % parts) * rows + p) * gates + g
-                        flat[at] = add(k, flat[at], element, held[g])
+    def plus(self, a: Value, b: Value) -> Value:
+        return self.k.ir.add(a, b)
 
-        units = self._units()
-        whole = k.mul(k.div(units, step), step)
-        with k.loop(0, whole, step, carry=flat) as unit:
-            multiply(unit, step)
-        if step > 1:
-            with k.loop(whole, units, carry=flat) as unit:
-                multiply(unit, 1)
-        while len(flat) > rows * gates:
-            half = len(flat) // 2
-            flat = [k.ir.add(a, b) for a, b in zip(flat[:half], flat[half:], strict=True)]
+    def real(self, sums: list[Value]) -> list[Value]:
+        k, lanes = self.k, self.layer.lanes
         shift = k.ir.fptosi(self.zero, self.words)
-        block, sums = k.mul(self._block, gates * lanes), [[self.zero] * gates for _ in range(rows)]
-        for g in range(gates):
+        block = k.mul(self._block, _GATES * lanes)
+        reals: list[Value] = []
+        for g, total in enumerate(sums):
             factor, column = (
                 k.load(k.at(k.pointer(name), block, I32), type_, g * lanes)
                 for name, type_ in (("scales", self.type), ("sums", self.words))
             )
-            factor, less = k.ir.fmul(self.scale, factor), k.ir.mul(shift, column)
-            for p in range(rows):
-                real = k.ir.sitofp(k.ir.sub(flat[p * gates + g], less), self.type)
-                sums[p][g] = k.fma(real, factor, start(p, g))
-        return sums
-
-    def _units(self) -> Int:
-        """Of a row of states."""
-        return self.k.ceil_div(self.size["hidden"], VALUES[self.numbers])
+            whole = k.ir.sub(total, k.ir.mul(shift, column))
+            reals.append(k.ir.fmul(k.ir.sitofp(whole, self.type), k.ir.fmul(self.scale, factor)))
+        return reals
 
     def weights(self, name: str, gates: int, unit: Int) -> Value:
-        """Those of the block of units that begins at `unit`."""
         k = self.k
         own = k.div(unit, self.layer.lanes)
         self._block = k.add(k.mul(self.direction, self.layer.unit_blocks), own)
-        block = k.mul(self._block, k.mul(self._units(), gates * self.layer.lanes))
+        block = k.mul(self._block, k.mul(self.factors, gates * self.layer.lanes))
         return k.at(k.pointer(name), block, I32)

@@ -3,6 +3,18 @@ calls.
 
 Vectors hold neighbouring hidden units, and a unit's gates are computed together. The weights of a block of
 units lie together, in the order in which they are read: [direction][block][unit of the state][gate][lanes].
+
+The sums of a group of sequences fill the registers. A tile has several groups, and all of them take a part of
+a block's weights before the next part, so that it comes from afar but once:
+
+    for each block of units:
+        for each part of the state's units:
+            for each group:
+                for each unit of the part:
+                    sums[sequence, gate] += weights[block, unit, gate] * state[sequence, unit]
+        for each sequence: its new state, from the sums (recurrent_gates.py)
+
+Between parts the sums lie in scratch memory.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -10,21 +22,16 @@ units lie together, in the order in which they are read: [direction][block][unit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
-from ingot.codegen import math as vector_math
 from ingot.codegen.builder import I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import bytes_of, register_element
 from ingot.codegen.kernel import kernel
-from ingot.codegen.lanes import Lanes
-from ingot.kernels.call import View
-from ingot.kernels.operations import OPERATIONS
-
-Kind = Literal["LSTM", "GRU", "RNN"]
+from ingot.kernels.recurrent_form import UNROLL, Form
+from ingot.kernels.recurrent_gates import Gates, Vectors
 
 SLOTS = (
-    "batch", "blocks", "shares", "directions", "hidden", "reverse",
+    "batch", "groups", "taller", "blocks", "shares", "part", "directions", "hidden", "steps", "reverse",
     "inputs", "inputs_row", "weights", "late_weights", "late_bias", "peepholes", "lengths",
     "states", "cells", "updates",
     "h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row",
@@ -32,72 +39,20 @@ SLOTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """A function of a gate, by ONNX's name, with its parameters."""
-
-    name: str
-    alpha: float = 0.0
-    beta: float = 0.0
-
-
-_SIGMOID, _TANH = Activation("Sigmoid"), Activation("Tanh")
-DEFAULTS: dict[Kind, tuple[Activation, ...]] = {
-    "LSTM": (_SIGMOID, _TANH, _TANH),
-    "GRU": (_SIGMOID, _TANH),
-    "RNN": (_TANH,),
-}
-#: Those of the activations that are elementwise operators by themselves.
-_PARAMETERS = {
-    "LeakyRelu": ("alpha",),
-    "HardSigmoid": ("alpha", "beta"),
-    "Elu": ("alpha",),
-    "Softsign": (),
-    "Softplus": (),
-}
-UNROLL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What of a layer changes the code. `rows`: sequences in a tile. late: whether the GRU's reset gate is
-    applied before its last product ("before": that one waits for the gates), after it ("after"), or there is
-    none.
+class Rows(NamedTuple):
+    """Where the vectors of sequences lie: the address of the first sequence's, and how far apart they are, in
+    elements.
     """
 
-    kind: Kind
-    rows: int
-    activations: tuple[Activation, ...]
-    late: Literal["none", "before", "after"]
-    masked: bool
-    peepholes: bool
-    every: bool  # whether the states of all steps are wanted
-    dtype: str = "float32"
-    clip: float | None = None
-    input_forget: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StateWeights:
-    """A layer's constants as its steps read them."""
-
-    kind: Kind
-    dtype: str
-    hidden: int
-    directions: int
-    activations: tuple[Activation, ...]
-    linear_before_reset: bool
-    clip: float | None
-    input_forget: bool
-    weights: View
-    late_weights: View | None
-    late_bias: View | None
-    peepholes: View | None
+    first: Value
+    apart: Int
 
 
 @kernel(*SLOTS)
 def step_through(k: Builder, *, form: Form) -> None:
-    """Tiles begin..end of (step, direction, share of the units, up to `rows` sequences); steps are waves."""
+    """Tiles begin..end of (step, direction, some groups of sequences, share of the units); steps are
+    waves.
+    """
     Steps(k, form).emit()
 
 
@@ -109,255 +64,330 @@ class Steps:
         self.lanes = k.machine.vector_bytes // bytes_of(form.dtype)
         self.element = register_element(form.dtype)
         self.type = vector(self.element, self.lanes)
-        self.size = {name: k.arg(name) for name in ("batch", "blocks", "shares", "directions", "hidden")}
+        names = ("batch", "groups", "taller", "blocks", "shares", "part", "directions", "hidden")
+        self.size = {name: k.arg(name) for name in names}
         self.unit_blocks = k.ceil_div(self.size["hidden"], self.lanes)
         self.padded = k.mul(self.unit_blocks, self.lanes)
-        self.gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[form.kind]
-        self.early = 2 if form.late == "before" else self.gates
 
     def emit(self) -> None:
+        """Tiles [step][direction][groups][share of the units]; shares that follow each other are one tile."""
         k, size = self.k, self.size
-        tiles_of_wave = k.mul(k.mul(size["directions"], size["shares"]), size["blocks"])
-        with k.loop(k.begin, k.end) as tile:
-            wave, rest = k.div(tile, tiles_of_wave), k.rem(tile, tiles_of_wave)
-            block, rest = k.rem(rest, size["blocks"]), k.div(rest, size["blocks"])
-            share, direction = k.rem(rest, size["shares"]), k.div(rest, size["shares"])
-            units = [
-                k.mul(k.div(k.mul(k.add(share, i), self.unit_blocks), size["shares"]), self.lanes)
-                for i in (0, 1)
+        at = [k.begin]
+        with k.repeat(lambda: k.compare("<", at[0], k.end), carry=at):
+            run = k.div(at[0], size["shares"])
+            first, end = k.mul(run, size["shares"]), k.min(k.end, k.mul(k.add(run, 1), size["shares"]))
+            block, rest = k.rem(run, size["blocks"]), k.div(run, size["blocks"])
+            direction, wave = k.rem(rest, size["directions"]), k.div(rest, size["directions"])
+            units = [  # of whole blocks
+                k.mul(k.div(k.mul(k.sub(share, first), self.unit_blocks), size["shares"]), self.lanes)
+                for share in (at[0], end)
             ]
-            last = k.sub(size["batch"], 1)
-            # A row beyond the last sequence computes that one again, and writes the same.
-            rows = [k.min(k.add(k.mul(block, self.form.rows), p), last) for p in range(self.form.rows)]
+            groups = [k.div(k.mul(k.add(block, i), size["groups"]), size["blocks"]) for i in (0, 1)]
+            if self.form.groups == "one":
+                groups = [0, 1]
             phases = 2 if self.form.late == "before" else 1
             step = k.div(wave, phases)
-            self.tile(step, direction, rows, (units[0], units[1])).emit(k.rem(wave, phases))
+            tile = self.tile(step, direction, (groups[0], groups[1]), (units[0], units[1]))
+            tile.emit(k.rem(wave, phases))
+            at[:] = [end]
 
-    def tile(self, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]) -> Tile:
-        """One tile: some units (from, to) of some sequences of a direction, in one step."""
-        return Tile(self, step, direction, rows, units)
+    def tile(
+        self, step: Value, direction: Value, groups: tuple[Int, Int], units: tuple[Value, Value]
+    ) -> Tile:
+        """One tile: some units (from, to) of some groups (from, to) of a direction, in one step."""
+        return Tile(self, step, direction, groups, units)
+
+    def row_of(self, group: Int) -> Int:
+        """The first sequence of a group."""
+        k, rows = self.k, self.form.rows
+        if self.form.groups != "mixed":
+            return k.mul(group, rows)
+        return k.add(k.mul(group, rows - 1), k.min(group, self.size["taller"]))
+
+    def sizes(self, first: Int, last: Int) -> list[tuple[int, Int, Int]]:
+        """Sequences in a group, and which groups from `first` to `last` have as many."""
+        k, rows = self.k, self.form.rows
+        if self.form.groups != "mixed":
+            return [(rows, first, last)]
+        taller = self.size["taller"]
+        return [(rows, first, k.min(last, taller)), (rows - 1, k.max(first, taller), last)]
 
 
 class Tile:
-    """One tile: some units (`units`: from, to) of some sequences (`rows`) of a direction, in one step."""
+    """One tile: some units (`units`: from, to) of some groups of sequences of a direction, in one step."""
 
     clips_cells = True  # whether a cell is clipped before its activation
 
     def __init__(
-        self, layer: Steps, step: Value, direction: Value, rows: list[Int], units: tuple[Value, Value]
+        self, layer: Steps, step: Value, direction: Value, groups: tuple[Int, Int], units: tuple[Value, Value]
     ) -> None:
-        self.layer, self.step, self.direction, self.rows, self.units = layer, step, direction, rows, units
+        self.layer, self.step, self.direction, self.groups, self.units = layer, step, direction, groups, units
         self.k, self.form, self.size = layer.k, layer.form, layer.size
         self.element, self.type = layer.element, layer.type
         k = self.k
-        lengths = [k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64) for row in rows]
-        backwards = k.compare("!=", k.ir.and_(k.ir.lshr(k.arg("reverse"), direction), I64(1)), 0)
-        self.live = [k.compare("<", step, length) for length in lengths]
-        self.times = [
-            k.choose(k.ir.and_(backwards, alive), k.sub(k.sub(length, 1), step), step)
-            for alive, length in zip(self.live, lengths, strict=True)
-        ]
+        self.first = layer.row_of(groups[0])
+        self.count = k.sub(layer.row_of(groups[1]), self.first)
+        self.backwards = k.compare("!=", k.ir.and_(k.ir.lshr(k.arg("reverse"), direction), I64(1)), 0)
         first, odd = k.compare("==", step, 0), k.rem(step, 2)
-        # Even and odd steps take turns: a row may be computed twice, from the same old state. The first step
-        # reads what was there before it.
-        even = k.sub(1, odd)
+        even = k.sub(1, odd)  # steps take turns; the first one reads what was there before it
 
-        def before(given: str, held: str) -> list[Value]:
-            return [k.ir.select(first, self.given(given, row), self.held(held, row, odd)) for row in rows]
+        def before(given: str, held: str) -> Rows:
+            a, b = self.given(given), self.held(held, odd)
+            return Rows(k.ir.select(first, a.first, b.first), k.choose(first, a.apart, b.apart))
 
         self.old = before("h0", "states")
-        self.old_cell = before("c0", "cells") if self.form.kind == "LSTM" else []
-        self.new = [self.held("states", row, even) for row in rows]
-        self.cell = [self.held("cells", row, even) for row in rows]
+        self.old_cell = before("c0", "cells") if self.form.kind == "LSTM" else self.old
+        self.new = self.held("states", even)
+        self.cell = self.held("cells", even)
+        time = k.choose(self.backwards, k.sub(k.sub(k.arg("steps"), 1), step), step)
+        self.inputs, self.y = self.at_time(time)
 
-    def given(self, name: str, row: Int) -> Value:
-        """The address of a sequence's vector in an array [direction, sequence, unit] with strides."""
+    def given(self, name: str) -> Rows:
+        """The rows of an array [direction, sequence, unit] with strides."""
         k = self.k
-        offset = k.add(k.mul(self.direction, k.arg(f"{name}_direction")), k.mul(row, k.arg(f"{name}_row")))
-        return k.at(k.pointer(name), offset, self.element)
+        offset = k.mul(self.direction, k.arg(f"{name}_direction"))
+        return Rows(k.at(k.pointer(name), offset, self.element), k.arg(f"{name}_row"))
 
-    def held(self, name: str, row: Int, which: Int = 0) -> Value:
-        """The address of a sequence's vector in arrays [which][direction][sequence][unit] of the layer."""
+    def held(self, name: str, which: Int = 0) -> Rows:
+        """The rows of one of the layer's arrays [which][direction][sequence][unit]."""
         k = self.k
         place = k.add(k.mul(which, self.size["directions"]), self.direction)
-        place = k.mul(k.add(k.mul(place, self.size["batch"]), row), self.layer.padded)
-        return k.at(k.pointer(name), place, self.element)
+        place = k.mul(k.mul(place, self.size["batch"]), self.layer.padded)
+        return Rows(k.at(k.pointer(name), place, self.element), self.layer.padded)
+
+    def of(self, rows: Rows, row: Int, unit: Int = 0) -> Value:
+        """The address of a sequence's units from `unit` on."""
+        return self.k.at(self.k.at(rows.first, self.k.mul(row, rows.apart), self.element), unit, self.element)
 
     def mask(self, unit: Int) -> Value | None:
         if not self.form.masked:
             return None
         return self.k.lanes_below(self.k.sub(self.size["hidden"], unit), self.layer.lanes)
 
-    def product(
-        self, weights: Value, gates: int, states: list[Value], start: Callable[[int, int], Value]
-    ) -> list[list[Value]]:
-        """start(row, gate) + Σ_j weights[j][gate] · states[row][j] for each row and gate, for the block of
-        units that `weights` points to.
+    # ---- the product ---------------------------------------------------------------------------------------
+
+    @property
+    def sum_type(self) -> Value:
+        """Of a vector of sums."""
+        return self.type
+
+    @property
+    def factor(self) -> Value:
+        """The type of what is broadcast of a state."""
+        return self.element
+
+    @property
+    def factors(self) -> Int:
+        """How many of these a state has."""
+        return self.size["hidden"]
+
+    @property
+    def unroll(self) -> int:
+        """Factors in a turn of the loop."""
+        return UNROLL
+
+    def line(self, rows: Rows, row: Int) -> Value:
+        """The address of a sequence's factors."""
+        return self.of(rows, row)
+
+    def multiply(self, total: Value, factor: Value, weights: Value) -> Value:
+        """total + factor · weights."""
+        return self.k.fma(factor, weights, total)
+
+    def plus(self, a: Value, b: Value) -> Value:
+        """The sum of two vectors of sums."""
+        return self.k.ir.fadd(a, b)
+
+    def add_up(self, weights: Value, gates: int, rows: Rows) -> None:
+        """Σ_j weights[j][gate] · state[j] for each sequence and gate, for the block of units that `weights`
+        points to, into the tile's sums.
         """
-        k, rows, lanes = self.k, self.form.rows, self.layer.lanes
-        # Few sums would wait for each other: then each is split in several, by the unit's number.
-        parts = max(1, min(UNROLL, 8 // (rows * gates)))
-        flat = [start(p, g) for p in range(rows) for g in range(gates)]
-        flat += [k.zero(self.type)] * (len(flat) * (parts - 1))
+        k, is_parted = self.k, self.form.parts
+        part = self.size["part"] if is_parted else self.factors
+        with k.loop(0, self.factors, part, at_least_once=True) as first:
+            begin: Int = first if is_parted else 0
+            end = k.min(k.add(begin, part), self.factors) if is_parted else self.factors
+            for count, low, high in self.layer.sizes(*self.groups):
+                with k.loop(low, high) as group:
+                    row = self.layer.row_of(group)
+                    lines = [self.line(rows, k.add(row, p)) for p in range(count)]
+                    sums = self.sums(k.sub(row, self.first), gates)
+                    self._add_part(weights, gates, lines, sums, begin, end)
 
-        def multiply(unit: Int, count: int) -> None:
-            here = k.at(weights, k.mul(unit, gates * lanes), self.element)
-            lines = [k.at(state, unit, self.element) for state in states]
-            for j in range(count):
-                held = [k.load(here, self.type, (j * gates + g) * lanes) for g in range(gates)]
-                for p in range(rows):
-                    element = k.broadcast(k.load(lines[p], self.element, j), lanes)
-                    for g in range(gates):
-                        at = ((j % parts) * rows + p) * gates + g
-                        flat[at] = k.fma(element, held[g], flat[at])
-
-        whole = k.mul(k.div(self.size["hidden"], UNROLL), UNROLL)
-        with k.loop(0, whole, UNROLL, carry=flat) as unit:
-            multiply(unit, UNROLL)
-        with k.loop(whole, self.size["hidden"], carry=flat) as unit:
-            multiply(unit, 1)
-        while len(flat) > rows * gates:
-            half = len(flat) // 2
-            flat = [k.ir.fadd(a, b) for a, b in zip(flat[:half], flat[half:], strict=True)]
-        return [flat[p * gates : (p + 1) * gates] for p in range(rows)]
-
-    def _activate(self, i: int, value: Value) -> Value:
-        k, own, clip, dtype = self.k, self.form.activations[i], self.form.clip, self.form.dtype
-        x = Lanes(k, value)
-        if clip is not None and (i < 2 or self.clips_cells):
-            x = x.at_least(-clip).at_most(clip)
-        if own.name == "Relu":
-            return k.ir.select(
-                k.ir.fcmp_unordered("<", x.value, k.zero(self.type)), k.zero(self.type), x.value
+    def _add_part(
+        self, weights: Value, gates: int, lines: list[Value], sums: Value, begin: Int, end: Int
+    ) -> None:
+        """The same for a group of sequences, whose factors lie at `lines`, and a part of the factors."""
+        k, lanes, unroll, count = self.k, self.layer.lanes, self.unroll, len(lines)
+        outs = count * gates
+        # Few sums would wait for each other: then each is split in several, by the factor's number.
+        split = max(1, min(unroll, 8 // outs))
+        flat = [k.zero(self.sum_type)] * outs
+        if self.form.parts:
+            flat = k.either(
+                k.compare("==", begin, 0),
+                lambda: [k.zero(self.sum_type)] * outs,
+                lambda: [k.load(sums, self.sum_type, i * lanes) for i in range(outs)],
             )
-        if own.name == "Sigmoid":
-            return vector_math.sigmoid(k, x.value)
-        if own.name == "Affine":
-            return (x * own.alpha + own.beta).value
-        if own.name == "ThresholdedRelu":
-            return x.where(x >= own.alpha, 0.0).value
-        if own.name in ("Tanh", "ScaledTanh"):
-            if own.name == "Tanh":
-                return vector_math.tanh(k, x.value)
-            return (Lanes(k, vector_math.tanh(k, (x * own.beta).value)) * own.alpha).value
-        given = {"alpha": own.alpha, "beta": own.beta}
-        attrs = {name: given[name] for name in _PARAMETERS[own.name]}
-        return OPERATIONS[own.name].emit(k, [x.value], (dtype,), dtype, attrs)
+        flat += [k.zero(self.sum_type)] * (outs * (split - 1))
+
+        def turn(factor: Int, many: int) -> None:
+            here = k.at(weights, k.mul(factor, gates * lanes), self.factor)
+            places = [k.at(line, factor, self.factor) for line in lines]
+            for j in range(many):
+                if j:  # as in contract.py: LLVM loads no weights early, into no registers
+                    k.ir.fence("seq_cst", "singlethread")
+                self._multiply(flat, j % split * outs, here, places, gates, j)
+
+        whole = k.add(begin, k.mul(k.div(k.sub(end, begin), unroll), unroll))
+        with k.loop(begin, whole, unroll, carry=flat) as factor:
+            turn(factor, unroll)
+        if unroll > 1:
+            with k.loop(whole, end, carry=flat) as factor:
+                turn(factor, 1)
+        while len(flat) > outs:
+            half = len(flat) // 2
+            flat = [self.plus(a, b) for a, b in zip(flat[:half], flat[half:], strict=True)]
+        for i, total in enumerate(flat):
+            k.store(total, sums, i * lanes)
+
+    def _multiply(
+        self, flat: list[Value], first: int, weights: Value, places: list[Value], gates: int, j: int
+    ) -> None:
+        """Add each sequence's factor j times each gate's weights to the sums from flat[first] on.
+
+        The fewer, factors or vectors of weights, are held in registers while the others are read one by one.
+        """
+        k, lanes, count = self.k, self.layer.lanes, len(places)
+
+        def factor(p: int) -> Value:
+            return k.broadcast(k.load(places[p], self.factor, j), lanes)
+
+        def vector_of(g: int) -> Value:
+            return k.load(weights, self.sum_type, (j * gates + g) * lanes)
+
+        def add(p: int, g: int, factor: Value, own: Value) -> None:
+            at = first + p * gates + g
+            flat[at] = self.multiply(flat[at], factor, own)
+
+        if gates <= count:
+            vectors = [vector_of(g) for g in range(gates)]
+            for p in range(count):
+                one = factor(p)
+                for g in range(gates):
+                    add(p, g, one, vectors[g])
+        else:
+            factors = [factor(p) for p in range(count)]
+            for g in range(gates):
+                one = vector_of(g)
+                for p in range(count):
+                    add(p, g, factors[p], one)
+
+    def sums(self, row: Int, gates: int) -> Value:
+        """The address of the sums of one of the tile's sequences: [gate][lanes]."""
+        return self.k.at(self.k.scratch, self.k.mul(row, gates * self.layer.lanes), self.type.element)
+
+    def real(self, sums: list[Value]) -> list[Value]:
+        """The sums of a block's gates as floats."""
+        return sums
+
+    # ---- the step ------------------------------------------------------------------------------------------
 
     def emit(self, phase: Value) -> None:
         """All units of the tile; `phase` 0 or 1 of a step that takes two waves."""
         k, form = self.k, self.form
         if form.late != "before":
-            self._each_unit(self._whole)
+            self._each_block("weights", form.gates, self.old, self._whole_step)
             return
         with k.when(k.compare("==", phase, 0)):
-            self._each_unit(self._gates_first)
+            self._each_block("weights", 2, self.old, self._gates_first)
         with k.when(k.compare("==", phase, 1)):
-            self._each_unit(self._candidate_last)
+            self._each_block("late_weights", 1, self.cell, self._candidate_last)
 
-    def _each_unit(self, emit: Callable[[Value, Value | None], None]) -> None:
+    def _each_block(self, name: str, gates: int, rows: Rows, become: Callable[[Value], None]) -> None:
+        """The product of each block of units with so many gates' weights, and what becomes of its sums."""
         with self.k.loop(*self.units, self.layer.lanes) as unit:
-            emit(unit, self.mask(unit))
+            self.add_up(self.weights(name, gates, unit), gates, rows)
+            become(unit)
 
-    def _from_input(self, p: int, gate: int, unit: Int, mask: Value | None) -> Value:
-        """What the inputs contribute to a gate."""
-        k, units = self.k, self.size["hidden"]
-        row = k.add(k.mul(self.times[p], self.size["batch"]), self.rows[p])
-        width = k.mul(units, self.layer.gates)
-        offset = k.add(k.mul(row, k.arg("inputs_row")), k.mul(self.direction, width), k.mul(units, gate))
-        return k.load(k.at(k.pointer("inputs"), offset, self.element), self.type, unit, mask=mask)
+    def _whole_step(self, unit: Value) -> None:
+        """In two loops over the sequences where there are several: each waits for one activation at most, so
+        that the processor has several sequences at hand.
+        """
+        k, lanes, gates = self.k, self.layer.lanes, self.form.gates
+        if self.form.kind == "RNN" or (isinstance(self.count, int) and self.count == 1):
+            with k.loop(0, self.count) as row:
+                own = self._gates(row, unit)
+                own.end(own.begin(self._read(row, gates)))
+            return
+        kept = 0
+        with k.loop(0, self.count) as row:
+            values = self._gates(row, unit).begin(self._read(row, gates))
+            kept = len(values)
+            for i, value in enumerate(values):
+                k.store(value, self.sums(row, gates), i * lanes)
+        with k.loop(0, self.count) as row:
+            here = self.sums(row, gates)
+            self._gates(row, unit).end([k.load(here, self.type, i * lanes) for i in range(kept)])
+
+    def _gates_first(self, unit: Value) -> None:
+        with self.k.loop(0, self.count) as row:
+            self._gates(row, unit).gates_first(self._read(row, 2))
+
+    def _candidate_last(self, unit: Value) -> None:
+        with self.k.loop(0, self.count) as row:
+            self._gates(row, unit).candidate_last(self._read(row, 1))
+
+    def _read(self, row: Int, gates: int) -> list[Value]:
+        """The sums of one of the tile's sequences."""
+        here = self.sums(row, gates)
+        return self.real([self.k.load(here, self.sum_type, g * self.layer.lanes) for g in range(gates)])
+
+    def _gates(self, row: Int, unit: Value) -> Gates:
+        """The code for a block of units of one of the tile's sequences."""
+        at = self._vectors(self.k.add(self.first, row), unit, self.mask(unit))
+        return Gates(self.k, self.form, at, self.type, self.clips_cells)
+
+    def _vectors(self, row: Int, unit: Int, mask: Value | None) -> Vectors:
+        k, hidden, direction, form = self.k, self.size["hidden"], self.direction, self.form
+        live, inputs, y = None, self.inputs, self.y
+        if form.ragged:
+            length = k.ir.sext(k.load(k.pointer("lengths"), I32, row), I64)
+            live = k.compare("<", self.step, length)
+            time = k.choose(k.ir.and_(self.backwards, live), k.sub(k.sub(length, 1), self.step), self.step)
+            inputs, y = self.at_time(time)
+
+        def constants(name: str, of: Int, which: Int) -> Value:
+            first = k.mul(k.add(k.mul(direction, of), which), hidden)
+            return k.at(k.at(k.pointer(name), first, self.element), unit, self.element)
+
+        of_inputs = self.of(inputs, row, unit)
+        return Vectors(
+            mask=mask,
+            live=live,
+            old=self.of(self.old, row, unit),
+            new=self.of(self.new, row, unit),
+            inputs=[k.at(of_inputs, k.mul(hidden, g), self.element) for g in range(form.gates)],
+            old_cell=self.of(self.old_cell, row, unit),
+            cell=self.of(self.cell, row, unit),
+            update=self.of(self.held("updates"), row, unit),
+            y=self.of(y, row, unit),
+            late_bias=constants("late_bias", 1, 0),
+            peepholes=[constants("peepholes", 3, g) for g in range(3)],
+        )
+
+    def at_time(self, time: Int) -> tuple[Rows, Rows]:
+        """What the inputs contribute at a time, and where its states go."""
+        k = self.k
+        apart = k.arg("inputs_row")
+        own = k.mul(k.mul(self.direction, self.form.gates), self.size["hidden"])
+        place = k.add(k.mul(k.mul(time, self.size["batch"]), apart), own)
+        inputs = Rows(k.at(k.pointer("inputs"), place, self.element), apart)
+        place = k.add(k.mul(time, k.arg("y_step")), k.mul(self.direction, k.arg("y_direction")))
+        return inputs, Rows(k.at(k.pointer("y"), place, self.element), k.arg("y_row"))
 
     def weights(self, name: str, gates: int, unit: Int) -> Value:
         """The recurrent weights of the block of units that begins at `unit`."""
         k, units = self.k, self.size["hidden"]
         block = k.add(k.mul(self.direction, self.layer.padded), unit)
         return k.at(k.pointer(name), k.mul(block, k.mul(units, gates)), self.element)
-
-    def _store(self, p: int, unit: Int, mask: Value | None, value: Value) -> None:
-        """Keep a sequence's new state, or, after its end, the one before."""
-        k = self.k
-        old = k.load(self.old[p], self.type, unit, mask=mask)
-        k.store(k.ir.select(self.live[p], value, old), self.new[p], unit)
-        if self.form.every:
-            offset = k.add(k.mul(self.times[p], k.arg("y_step")), k.mul(self.direction, k.arg("y_direction")))
-            target = k.at(k.pointer("y"), k.add(offset, k.mul(self.rows[p], k.arg("y_row"))), self.element)
-            k.store(k.ir.select(self.live[p], value, k.zero(self.type)), target, unit, mask=mask)
-
-    def _whole(self, unit: Value, mask: Value | None) -> None:
-        """A step in one wave."""
-        k, form = self.k, self.form
-        separate = form.late == "after"
-
-        def start(p: int, gate: int) -> Value:
-            if not (separate and gate == 2):
-                return self._from_input(p, gate, unit, mask)
-            bias = k.at(k.pointer("late_bias"), k.mul(self.direction, self.size["hidden"]), self.element)
-            return k.load(bias, self.type, unit, mask=mask)
-
-        weights = self.weights("weights", self.layer.gates, unit)
-        sums = self.product(weights, self.layer.gates, self.old, start)
-        for p in range(form.rows):
-            if form.kind == "RNN":
-                self._store(p, unit, mask, self._activate(0, sums[p][0]))
-            elif form.kind == "LSTM":
-                self._store(p, unit, mask, self._lstm(p, unit, mask, sums[p]))
-            else:
-                z, reset = (self._activate(0, sums[p][g]) for g in range(2))
-                added = self._from_input(p, 2, unit, mask)
-                candidate = self._activate(1, k.fma(reset, sums[p][2], added))
-                self._store(p, unit, mask, self._mixed(p, unit, mask, z, candidate))
-
-    def _mixed(self, p: int, unit: Value, mask: Value | None, z: Value, candidate: Value) -> Value:
-        """(1 - z) · candidate + z · the state before."""
-        state = self.k.load(self.old[p], self.type, unit, mask=mask)
-        return self.k.fma(z, self.k.ir.fsub(state, candidate), candidate)
-
-    def _gates_first(self, unit: Value, mask: Value | None) -> None:
-        """A GRU's gates: keeps z, and the reset gate times the state, which the last product needs whole."""
-        k, early = self.k, self.layer.early
-
-        def start(p: int, gate: int) -> Value:
-            return self._from_input(p, gate, unit, mask)
-
-        sums = self.product(self.weights("weights", early, unit), early, self.old, start)
-        for p, row in enumerate(self.rows):
-            z, reset = (self._activate(0, sums[p][g]) for g in range(2))
-            state = k.load(self.old[p], self.type, unit, mask=mask)
-            k.store(z, self.held("updates", row), unit)
-            k.store(k.ir.fmul(reset, state), self.cell[p], unit)
-
-    def _candidate_last(self, unit: Value, mask: Value | None) -> None:
-        """A GRU's last product, and its new state."""
-        k = self.k
-
-        def start(p: int, _gate: int) -> Value:
-            return self._from_input(p, 2, unit, mask)
-
-        sums = self.product(self.weights("late_weights", 1, unit), 1, self.cell, start)
-        for p, row in enumerate(self.rows):
-            z = k.load(self.held("updates", row), self.type, unit)
-            self._store(p, unit, mask, self._mixed(p, unit, mask, z, self._activate(1, sums[p][0])))
-
-    def _lstm(self, p: int, unit: Value, mask: Value | None, sums: list[Value]) -> Value:
-        """The new state; the new cell goes to its memory. Gates are in ONNX's order: input, output, forget,
-        cell.
-        """
-        k = self.k
-        i, o, f, g = sums
-        old = k.load(self.old_cell[p], self.type, unit, mask=mask)
-
-        def peep(gate: int, cell: Value, value: Value) -> Value:
-            if not self.form.peepholes:
-                return value
-            first = k.mul(k.add(k.mul(self.direction, 3), gate), self.size["hidden"])
-            weight = k.load(k.at(k.pointer("peepholes"), first, self.element), self.type, unit, mask=mask)
-            return k.fma(weight, cell, value)
-
-        gate = self._activate(0, peep(0, old, i))
-        if self.form.input_forget:
-            forget = k.ir.fsub(k.splat(1.0, self.type), gate)
-        else:
-            forget = self._activate(0, peep(2, old, f))
-        cell = k.fma(forget, old, k.ir.fmul(gate, self._activate(1, g)))
-        k.store(k.ir.select(self.live[p], cell, old), self.cell[p], unit)
-        return k.ir.fmul(self._activate(0, peep(1, cell, o)), self._activate(2, cell))

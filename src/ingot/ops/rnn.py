@@ -20,7 +20,7 @@ from ingot.kernels.recurrent import (
     pack_recurrent,
     recurrent,
 )
-from ingot.kernels.recurrent_step import DEFAULTS, Activation, Kind
+from ingot.kernels.recurrent_form import DEFAULTS, Activation, Kind
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
