@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ingot.capture.checks import require
+from ingot.capture.checks import line, require, require_once
 from ingot.capture.choice import Maybe, Parts, Undecided
 from ingot.capture.request import recorder
-from ingot.capture.scalars import DTYPE, as_tensor, kind_of
+from ingot.capture.scalars import DTYPE, as_tensor, depends_on_data, kind_of, of_truth
 from ingot.capture.sharing import link_copy, link_within
 from ingot.capture.structure import alike, inside, parts_of, rebuilt
 from ingot.capture.tags import tagged
@@ -645,6 +646,7 @@ def join(func: Any, args: Any, kwargs: Any) -> Any:
     """torch.stack and torch.cat of a list with runs in it."""
     tensors = args[0] if args else kwargs.get("tensors", kwargs.get("sequences"))
     parts: list[Any] = tensors.parts() if isinstance(tensors, Parts) else list(tensors)
+    _require_some(parts)
     if func is torch.nn.utils.rnn.pad_sequence:
         names = ("batch_first", "padding_value", "padding_side")
         return _padded(parts, **(dict(zip(names, args[1:], strict=False)) | kwargs))
@@ -667,6 +669,16 @@ def join(func: Any, args: Any, kwargs: Any) -> Any:
         f"{quoted_line()}\ntorch.{name} takes a list as long as data says here. Make it one tensor with "
         "torch.stack or torch.cat, and go on with that."
     )
+
+
+def _require_some(parts: Sequence[Any]) -> None:
+    """The run fails where data leaves nothing to join, as torch does."""
+    g = recorder()
+    if all(isinstance(v, (Many, Perhaps)) for v in parts):
+        counts = (v.count if isinstance(v, Many) else of_truth(g, v.there) for v in parts)
+        some = g.env.expr(functools.reduce(operator.add, counts) > 0)
+        if depends_on_data(g, some):
+            require_once(some, f"there is something to join: `{line()}`")
 
 
 def _tensors_only(v: Any) -> Many:
