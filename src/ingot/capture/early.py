@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ingot.capture import standins
 from ingot.capture.lists import Yields
-from ingot.capture.request import cannot_wait, refuse, request_code
+from ingot.capture.request import ACTIVE, cannot_wait, refuse, request_code
 from ingot.capture.runs import Perhaps
 from ingot.capture.where import quoted_line
 from ingot.capture.words import Word
@@ -163,6 +163,13 @@ def refuse_iterators(found_later: Iterable[Any]) -> None:
         DataDependentError: among what others find later is an iterator, which it may come from.
     """
     if any(isinstance(v, Iterator) and not isinstance(v, Yields) for v in found_later):
+        refuse_iterator()
+
+
+def refuse_passed(values: Iterable[Any]) -> None:
+    """Raises DataDependentError where an iterator is among values that stood beside rows before."""
+    g = ACTIVE.recorder
+    if g is not None and g.passed and any(id(v) in g.passed for v in values):
         refuse_iterator()
 
 

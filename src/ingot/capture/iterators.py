@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture.lists import Rows
-from ingot.capture.standins import STANDINS, item, rows_of
+from ingot.capture.standins import STANDINS, by_place, rows_of
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
-
-
-def _rows(rt: Runtime, items: Any) -> Rows:
-    """Something to loop over by place, as long as Python or the run says."""
-    found = rows_of(items)
-    known = list(items) if found is None else []
-    return Rows(len(known), lambda i: item(rt, known, i)) if found is None else found
 
 
 _FORMS: dict[Any, Callable[..., Any]] = {}
@@ -51,7 +44,7 @@ def register() -> None:
 @_standin(itertools.product)
 def product_(rt: Runtime, *columns: Any, repeat: int = 1) -> Rows:
     """product(…): the last column is the fastest."""
-    parts = [_rows(rt, c) for c in columns] * repeat
+    parts = [by_place(rt, c) for c in columns] * repeat
     length: Any = 1
     for p in parts:
         length = length * p.length
@@ -71,7 +64,7 @@ def combinations_(rt: Runtime, items: Any, r: Any) -> Rows | None:
     """combinations(items, 2); of other sizes, and of elements that each place gives anew, None."""
     if r != 2:
         return None
-    rows = _rows(rt, items)
+    rows = by_place(rt, items)
     first, second = torch.ones(rows.length, rows.length).triu(1).nonzero().unbind(1)
     return Rows(first.shape[0], lambda k: (rows.at(first[k].item()), rows.at(second[k].item())))
 
@@ -81,7 +74,7 @@ def permutations_(rt: Runtime, items: Any, r: Any = None) -> Rows | None:
     """permutations(items, 2)."""
     if r != 2:
         return None
-    rows = _rows(rt, items)
+    rows = by_place(rt, items)
     left = torch.sym_max(rows.length - 1, 1)
 
     def at(place: Any) -> tuple[Any, Any]:
@@ -94,7 +87,7 @@ def permutations_(rt: Runtime, items: Any, r: Any = None) -> Rows | None:
 @_standin(itertools.pairwise)
 def pairwise_(rt: Runtime, items: Any) -> Rows:
     """pairwise(items)."""
-    rows = _rows(rt, items)
+    rows = by_place(rt, items)
     return Rows(torch.sym_max(rows.length - 1, 0), lambda i: (rows.at(i), rows.at(i + 1)))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.checks import demand
 from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.runs import (
@@ -96,6 +97,56 @@ class Rows(Undecided):
         return Rows(torch.sym_max((end - first + step - 1) // step, 0), lambda i: self.at(first + i * step))
 
 
+@dataclass(eq=False)
+class Passing(Rows):
+    """The same as Python's iterators have it: each element is given once.
+
+    begun: how many `next` has taken; taken: whether something has looped over the others
+    """
+
+    begun: Any = 0
+    taken: Any = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.left())
+
+    def left(self) -> Rows:
+        """The others, which nobody may ask for again.
+
+        Raises:
+            DataDependentError: somebody has, and what is left now the run alone knows.
+        """
+        self._require_known()
+        self.taken, begun = True, self.begun
+        if isinstance(begun, int) and not begun:
+            return Rows(self.length, self.at)
+        return Rows(self.length - begun, lambda i: self.at(begun + i))
+
+    def take(self, *default: Any) -> Any:
+        """`next`: the model checks that there is one, where there is no default."""
+        from ingot.capture.stage import RUNTIME
+
+        self._require_known()
+        begun = self.begun
+        if not default:
+            demand(recorder(), begun < self.length, "next() finds no element")
+            self.begun = begun + 1
+            return self.at(begun)
+        self.begun = torch.sym_min(begun + 1, self.length)
+        return RUNTIME.choose(begun < self.length, lambda: self.at(begun), lambda: default[0])
+
+    def _require_known(self) -> None:
+        if self.taken is not False:
+            raise _looped_over("an iterator")
+
+
+def _looped_over(what: str) -> DataDependentError:
+    return DataDependentError(
+        f"{quoted_line()}\nThis goes on with {what} that something has looped over before, and data or a "
+        "size decides how far. Keep its elements in a list."
+    )
+
+
 def cut(tensor: torch.Tensor, size: Any, axis: int) -> Rows:
     """torch.split into parts of one size, the last of which may be shorter; of nothing into one part."""
     length, axis = tensor.shape[axis], axis % tensor.dim()
@@ -123,10 +174,7 @@ class Yields:
             DataDependentError: something has looped over them before.
         """
         if self.taken:
-            raise DataDependentError(
-                f"{quoted_line()}\nThis goes on with a generator that something has looped over before, and "
-                "data decides how far. Keep what it yields in a list."
-            )
+            raise _looped_over("a generator")
         self.taken = True
         self.generate(emit)
 

@@ -36,11 +36,11 @@ def position(iterator: Any) -> list[Any]:
     if isinstance(iterator, GeneratorType):
         frame = iterator.gi_frame
         return [None] if frame is None else [frame.f_lasti, *frame.f_locals.values()]
-    found = _made_of(iterator)
+    found = made_of_what(iterator)
     return [] if found is None else [*found[1], *found[2]]
 
 
-def _made_of(iterator: Any) -> tuple[Any, tuple[Any, ...], list[Any]] | None:
+def made_of_what(iterator: Any) -> tuple[Any, tuple[Any, ...], list[Any]] | None:
     """What makes another one: a function, its arguments, and perhaps the state to set."""
     try:
         with warnings.catch_warnings():  # newer versions of Python are to forget how
@@ -100,7 +100,7 @@ def another(iterator: Any, made: dict[int, Any]) -> Any | None:
 
 def _another(iterator: Any, made: dict[int, Any]) -> Any:
     if id(iterator) not in made:
-        found = _made_of(iterator)
+        found = made_of_what(iterator)
         if found is None:
             raise _Unknown
         kind, made_of, state = found

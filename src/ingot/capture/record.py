@@ -65,6 +65,7 @@ class Recorder:
         self.copies = Copies()  # of what lists of any length hold
         # Tensors and objects, by id, of which the run says which they are: one of two, as a condition says.
         self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
+        self.passed: dict[int, Any] = {}  # iterators of which the run alone knows how far they were taken
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
         self.assumptions: list[Assumption] = []

@@ -115,6 +115,7 @@ def each(
     found_later: what others may go on with, if it is an iterator that the items come from; with `kept`, the
         items themselves too
     """
+    early.refuse_passed((items,))
     if kept:
         found_later = (*found_later, items)
     if isinstance(items, Word):
@@ -127,7 +128,7 @@ def each(
         _each_yielded(rt, items, work)
         return
     try:
-        rows = standins.rows_of(items)
+        rows = standins.gone_through(items)
     except DataDependentError:
         if not (isinstance(items, TracedList) and items.is_counted):
             raise

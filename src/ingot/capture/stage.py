@@ -317,6 +317,7 @@ class Runtime:
         """`[element(x) for x in items if …]`."""
         if isinstance(items, Word):
             return items.ingot_either(lambda v: self.list_of(v, element, tests))
+        early.refuse_passed((items,))
         out = TracedList()
 
         def body(item: Any) -> None:
@@ -383,6 +384,7 @@ class Runtime:
             function, args
         ):
             return called(partial(self.call, function), args, kwargs)
+        early.refuse_passed((*args, *kwargs.values()))
         if ACTIVE.maybes and isinstance(function, torch.nn.Module) and not _is_users(function):
             unsure = perhaps_none(type(function).forward, (function, *args), kwargs)
             if unsure is not None:

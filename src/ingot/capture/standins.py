@@ -14,11 +14,12 @@ from __future__ import annotations
 import builtins
 import enum
 import functools
+import itertools
 import math
 import operator
 import sys
 from collections import defaultdict
-from collections.abc import Callable, ItemsView, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from types import BuiltinMethodType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ import torch
 from ingot.capture import checks, memos, scalars
 from ingot.capture.choice import Maybe, present
 from ingot.capture.forms import Differ
-from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sliced
+from ingot.capture.lists import Layers, Passing, Rows, TracedList, is_called_in_order, sliced
+from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
 
 STANDINS: dict[int, Callable[..., Any]] = {}
+_ENDLESS = (itertools.count, itertools.repeat, itertools.cycle)
+_LONGEST = 10_000  # elements that an iterator beside rows may have
 
 
 def _for(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -299,36 +303,94 @@ def rows_of(items: Any) -> Rows | None:
     return None
 
 
-@_for(enumerate)
-def enumerate_(rt: Runtime, items: Any, start: Any = 0) -> Any:
-    """enumerate(items, start)."""
+def gone_through(items: Any) -> Rows | None:
+    """The same, of which nothing is left to others where Python has an iterator."""
     rows = rows_of(items)
+    return rows.left() if isinstance(rows, Passing) else rows
+
+
+def by_place(rt: Runtime, items: Any) -> Rows:
+    """Something to loop over by place, as long as Python or the run says; of no length where it has no end.
+
+    Raises:
+        DataDependentError: it has no end, and no form of its own.
+    """
+    rows = gone_through(items)
+    if rows is not None:
+        return rows
+    if isinstance(items, Iterator):
+        recorder().passed[id(items)] = items  # how far, the run alone knows
+    found = _without_end(rt, items) if isinstance(items, _ENDLESS) else None
+    if found is not None:
+        return found
+    known = list(itertools.islice(items, _LONGEST + 1))
+    if len(known) > _LONGEST:
+        cannot_wait("goes through an iterator without an end beside as many rows as data or a size says")
+    return Rows(len(known), lambda i: item(rt, known, i))
+
+
+def _without_end(rt: Runtime, items: Any) -> Rows | None:
+    """A count, or what is given again and again, from where it stands."""
+    kind, made_of, state = made_of_what(items) or (None, (), [])
+    if kind is itertools.count:
+        start, step = made_of if len(made_of) > 1 else (*made_of, 1)
+        return Rows(None, lambda i: start + i * step)
+    if kind is itertools.repeat:
+        value, *times = made_of
+        return Rows(times[0] if times else None, lambda _: value)
+    copy = another(made_of[0], {}) if kind is itertools.cycle and not state[0][0] else None
+    if copy is None:
+        return None
+    known = by_place(rt, copy)
+    return Rows(None if known.length else 0, lambda i: known.at(i % known.length))
+
+
+@_for(iter)
+def iter_(rt: Runtime, items: Any, *until: Any) -> Any:
+    """iter(items)."""
+    rows = None if until else rows_of(items)
     if rows is None:
-        return enumerate(items, start)
-    return Rows(rows.length, lambda i: (i + start, rows.at(i)))
+        return iter(items, *until)
+    return rows if isinstance(rows, Passing) else Passing(rows.length, rows.at)
+
+
+@_for(next)
+def next_(rt: Runtime, iterator: Any, *default: Any) -> Any:
+    """next(iterator, default)."""
+    return iterator.take(*default) if isinstance(iterator, Passing) else next(iterator, *default)
+
+
+@_for(enumerate)
+def enumerate_(rt: Runtime, iterable: Any, start: Any = 0) -> Any:
+    """enumerate(items, start)."""
+    rows = gone_through(iterable)
+    if rows is None:
+        return enumerate(iterable, start)
+    return Passing(rows.length, lambda i: (i + start, rows.at(i)))
 
 
 @_for(reversed)
 def reversed_(rt: Runtime, items: Any) -> Any:
-    """reversed(items)."""
-    rows = rows_of(items)
-    return reversed(items) if rows is None else Rows(rows.length, lambda i: rows.at(rows.length - 1 - i))
+    """reversed(items), which is another tensor of a tensor."""
+    rows = None if isinstance(items, torch.Tensor) else rows_of(items)
+    return reversed(items) if rows is None else Passing(rows.length, lambda i: rows.at(rows.length - 1 - i))
 
 
 @_for(zip)
 def zip_(rt: Runtime, *columns: Any, strict: bool = False) -> Any:
     """zip(…): as many as the shortest has."""
-    found = [rows_of(c) for c in columns]
-    if all(f is None for f in found):
+    if all(rows_of(c) is None for c in columns):
         return zip(*columns, strict=strict)
-    parts: list[Rows] = []
-    for column, rows in zip(columns, found, strict=True):
-        known = list(column) if rows is None else []
-        parts.append(Rows(len(known), lambda i, known=known: item(rt, known, i)) if rows is None else rows)
-    length: Any = parts[0].length
-    for p in parts[1:]:
-        length = torch.sym_min(length, p.length)
-    return Rows(length, lambda i: tuple(p.at(i) for p in parts))
+    parts = [by_place(rt, c) for c in columns]
+    first, *others = (p.length for p in parts if p.length is not None)
+    for n in others:
+        if strict:
+            checks.demand(recorder(), first == n, "zip(strict=True) takes as many of each")
+        else:
+            first = torch.sym_min(first, n)
+    if strict and any(p.length is None for p in parts):
+        cannot_wait("gives zip(strict=True) an iterator without an end")
+    return Passing(first, lambda i: tuple(p.at(i) for p in parts))
 
 
 @_for(map)
@@ -338,10 +400,10 @@ def map_(rt: Runtime, function: Any, *columns: Any) -> Any:
     def call(*args: Any) -> Any:
         return rt.call(function, *args)
 
-    rows = rows_of(zip_(rt, *columns))
+    rows = gone_through(zip_(rt, *columns))
     if rows is None:
         return map(call, *columns)
-    return Rows(rows.length, lambda i: call(*rows.at(i)))
+    return Passing(rows.length, lambda i: call(*rows.at(i)))
 
 
 @_for(filter)
@@ -357,7 +419,7 @@ def filter_(rt: Runtime, function: Any, items: Any) -> Any:
 @_for(functools.reduce)
 def reduce_(rt: Runtime, function: Any, items: Any, *start: Any) -> Any:
     """functools.reduce(function, items, start)."""
-    rows = rows_of(items)
+    rows = gone_through(items)
     if rows is None:
         return functools.reduce(lambda a, b: rt.call(function, a, b), items, *start)
     total = start[0] if start else rows.at(0)

@@ -6,6 +6,7 @@ the one that decides `any` and `all`, what a generator does after the last eleme
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -296,6 +297,23 @@ def rest_beside_rows(x: T) -> T:
     return total * next(values)
 
 
+def rest_beside_the_rows_of_a_list(x: T) -> T:
+    values = itertools.count(1.0)
+    first = x[0] if x.sum() > 0 else -x[0]
+    rows = [row * v for row, v in zip(x[x[:, 0] > 0], values, strict=False)]
+    return sum(rows, first) * next(values)
+
+
+def passed_twice(x: T) -> T:
+    total = x[0] if x.sum() > 0 else -x[0]
+    pairs = enumerate(x[x[:, 0] > 0])
+    for place, row in pairs:
+        total = total + row * place
+        if row.sum() > 0:
+            break
+    return total + sum(row for _, row in pairs)
+
+
 class Kept(torch.nn.Module):
     """Has an iterator as its attribute."""
 
@@ -317,10 +335,12 @@ class Kept(torch.nn.Module):
         rest_of_an_iterator,
         rest_behind_others,
         rest_beside_rows,
+        rest_beside_the_rows_of_a_list,
+        passed_twice,
         Kept(),
     ],
 )
 def test_iterators_that_stay_where_data_decides_are_refused(function: Any) -> None:
-    wanted = r"how far this goes through an iterator.* in a list or tensor"
+    wanted = r"how far this goes through an iterator.* in a list or tensor|something has looped over before"
     with pytest.raises(DataDependentError, match=wanted):
         capture(function, (random(5, 3),))

@@ -1,0 +1,96 @@
+"""Iterators over as many rows as a size says, beside others that have an end or not: each element is given
+once.
+"""
+
+# The constructs are written as people write them.
+# ruff: noqa: B905
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+
+from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
+
+case = Cases()
+ROWS = lengths()
+
+
+@case(*ROWS)
+def counted(x: T) -> T:
+    total = x.sum()
+    for i, row in zip(itertools.count(), x):
+        total = total + row.sum() * i
+    for row, i in zip(x, itertools.count(3, 2)):
+        total = total + row.sum() * i
+    return total
+
+
+@case(*ROWS)
+def the_same_again_and_again(x: T) -> T:
+    doubled = torch.stack(list(map(lambda row, k: row * k, x, itertools.repeat(2))))
+    for row, k in zip(x, itertools.repeat(3.0, 2)):
+        doubled = doubled + row * k
+    return doubled
+
+
+@case(*ROWS)
+def in_turn(x: T) -> T:
+    total = x.sum()
+    for row, w in zip(x, itertools.cycle([1.0, 2.0, 3.0])):
+        total = total + row.sum() * w
+    parts = [x.sum(0), x.amax(0)]
+    return total + torch.stack([row + w for row, w in zip(x, itertools.cycle(parts))])
+
+
+@case(*ROWS)
+def some_of_an_iterator(x: T) -> T:
+    return torch.stack([row * w for row, w in zip(x, map(float, range(1, 5)))])
+
+
+@case(*ROWS)
+def first_pair(x: T) -> Any:
+    a, b = next(zip(x, x + 1))
+    i, row = next(enumerate(x, 2))
+    return a + b, row + i
+
+
+@case(*ROWS)
+def first_and_others(x: T) -> T:
+    rows = iter(x)
+    most = next(rows)
+    for row in rows:
+        most = torch.maximum(most, row)
+    return most
+
+
+@case(*[random(n, 3, seed=n) for n in (5, 2, 3, 7)])
+def next_in_rounds(x: T) -> T:
+    rows, total = iter(x), torch.zeros(3)
+    for k in range(x.shape[0] // 2):
+        total = total + next(rows) * next(rows) + k
+    return total
+
+
+@case(*ROWS)
+def turned_around(x: T) -> Any:
+    total = torch.zeros(3)
+    for i, row in enumerate(reversed(x)):
+        total = total + row * i
+    return reversed(x) * 2, total
+
+
+@case((random(3, 3), random(3, 3, seed=1)), (random(2, 3), random(2, 3)), (random(2, 3), random(4, 3)))
+def as_many_of_each(x: T, y: T) -> T:
+    total = x.sum(0)
+    for a, b in zip(x, y, strict=True):
+        total = total + a * b
+    return total
+
+
+@case.parametrize()
+def test_iterators(case: Case) -> None:
+    """As eager, for all lengths."""
+    check(case)
