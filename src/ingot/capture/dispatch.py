@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.capture import complex_numbers, fakes, formulas, scalars, translations, writes
+from ingot.capture import complex_numbers, fakes, formulas, mixed, scalars, translations, writes
 from ingot.capture.alike import Answer, Look, Unlike
 from ingot.capture.aten import Row
 from ingot.capture.entries import View
@@ -154,6 +154,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if plan.in_place:
         writes.in_place(g, func, plan, args, kwargs, known)
         return args[0]
+    if g.mixed:
+        mixed.require_one_dtype(g, func, tensors, args, kwargs, out)
     if known and plan.foldable and fold(g, func, plan, args, kwargs, out, bool(tensors)):
         return out
     if is_complex:

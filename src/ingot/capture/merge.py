@@ -16,6 +16,7 @@ import torch
 from ingot.capture import complex_numbers, endless, extent, structure
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
+from ingot.capture.mixed import Mixed, is_exact, is_held
 from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _DICTS = (dict, Unordered)
+_Make = Callable[[ir.Value], torch.Tensor]
 
 
 class _Unbound:
@@ -464,7 +466,8 @@ class Merger:
                         self.sized.append(size.node.expr)
             return self.g.choose_tensor(made, self.condition, a, b)
 
-        slot = self.slot(joined, self.value(self.then, a), self.value(self.other, b))
+        make_either = self._mixed(joined, a, b)
+        slot = self.slot(make_either, self.value(self.then, a), self.value(self.other, b))
         slot = self._of_tensors[id(a), id(b)] = self._tagged(self._joining(slot, a, b), a, b)
         return slot
 
@@ -520,7 +523,8 @@ class Merger:
     def _tensor_and_number(self, a: Any, b: Any) -> Slot | Made:
         tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)
         fits = kind_of(plain) in ((int, float) if tensor.dtype.is_floating_point else (int,))
-        if tensor.dim() or not fits or tensor.dtype == torch.bool:
+        fits = fits and tensor.dtype != torch.bool and is_held(plain, tensor.dtype)
+        if tensor.dim() or not fits:
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         values: list[ir.Value] = []
         for side, x in ((self.then, a), (self.other, b)):
@@ -529,8 +533,26 @@ class Merger:
                 with self.g.graph.writing(side.scope.body):
                     value = self.g.cast(value, DTYPE[kind_of(plain) or int], tensor.dtype)
             values.append(value)
-        slot = self.slot(self._tensor_like(tensor, []), *values)
+        make = self._mixed(self._tensor_like(tensor, []), plain, tensor)
+        slot = self.slot(make, *values)
         return self._tagged(self._joining(slot, *(x if x is tensor else None for x in (a, b))), a, b)
+
+    def _mixed(self, make: _Make, *sides: Any) -> _Make:
+        """What makes a tensor that may be a number, as one of the sides is or may be."""
+        found = [self.g.mixed.get(id(x)) for x in sides if isinstance(x, torch.Tensor)]
+        dtype = next(x.dtype for x in sides if isinstance(x, torch.Tensor))
+        numbers = [(m.kind, m.exact) for m in found if m is not None]
+        numbers += [(kind_of(x) or int, is_exact(x, dtype)) for x in sides if not isinstance(x, torch.Tensor)]
+        if not numbers:
+            return make
+
+        def joined(value: ir.Value) -> torch.Tensor:
+            made = make(value)
+            kind = float if any(k is float for k, _ in numbers) else int
+            self.g.mixed[id(made)] = Mixed(made, kind, all(e for _, e in numbers))
+            return made
+
+        return joined
 
     def _maybe(self, a: Any, b: Any) -> Maybe:
         pairs = [

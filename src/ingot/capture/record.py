@@ -40,6 +40,7 @@ from ingot.errors import DataDependentError, ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.memos import Kept
+    from ingot.capture.mixed import Mixed
     from ingot.capture.split import Trial
 
 #: The lowest and the highest number of each dtype of integers.
@@ -65,6 +66,7 @@ class Recorder:
         self.copies = Copies()  # of what lists of any length hold
         # Tensors and objects, by id, of which the run says which they are: one of two, as a condition says.
         self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
+        self.mixed: dict[int, Mixed] = {}  # tensors that may be numbers, by id
         self.passed: dict[int, Any] = {}  # iterators of which the run alone knows how far they were taken
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
