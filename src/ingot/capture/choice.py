@@ -121,13 +121,22 @@ def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda a, b: function(present(b), present(a))
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
-    setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
-    setattr(Maybe, f"__r{_name}__", _swapped(getattr(operator, _name)))
-    setattr(Maybe, f"__i{_name}__", _two(getattr(operator, f"i{_name}")))  # what it is may be another's too
+def _one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda a: function(present(a))
+
+
+for _name in (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul",
+    "and", "or", "xor", "lshift", "rshift",
+):  # fmt: skip
+    setattr(Maybe, f"__{_name}__", _two(getattr(operator, f"__{_name}__")))
+    setattr(Maybe, f"__r{_name}__", _swapped(getattr(operator, f"__{_name}__")))
+    setattr(Maybe, f"__i{_name}__", _two(getattr(operator, f"__i{_name}__")))  # it may be another's too
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Maybe, f"__{_name}__", _two(getattr(operator, _name)))
-setattr(Maybe, "__neg__", lambda a: -present(a))  # noqa: B010  (beside the others)
+for _name in ("neg", "pos", "invert"):
+    setattr(Maybe, f"__{_name}__", _one(getattr(operator, f"__{_name}__")))
+setattr(Maybe, "__iter__", _one(iter))  # noqa: B010  (beside the others)
 
 
 class Unordered(dict[Any, Any]):

@@ -26,7 +26,7 @@ def _standin(plain: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def note(made: Callable[..., Any]) -> Callable[..., Any]:
         def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
-            waits = any(rows_of(a) is not None for a in args)
+            waits = any(rows_of(a) is not None for a in (*args, *kwargs.values()))
             found = made(rt, *args, **kwargs) if waits else None
             return plain(*args, **kwargs) if found is None else found
 
@@ -60,21 +60,21 @@ def product_(rt: Runtime, *columns: Any, repeat: int = 1) -> Rows:
 
 
 @_standin(itertools.combinations)
-def combinations_(rt: Runtime, items: Any, r: Any) -> Rows | None:
+def combinations_(rt: Runtime, iterable: Any, r: Any) -> Rows | None:
     """combinations(items, 2); of other sizes, and of elements that each place gives anew, None."""
     if r != 2:
         return None
-    rows = by_place(rt, items)
+    rows = by_place(rt, iterable)
     first, second = torch.ones(rows.length, rows.length).triu(1).nonzero().unbind(1)
     return Rows(first.shape[0], lambda k: (rows.at(first[k].item()), rows.at(second[k].item())))
 
 
 @_standin(itertools.permutations)
-def permutations_(rt: Runtime, items: Any, r: Any = None) -> Rows | None:
+def permutations_(rt: Runtime, iterable: Any, r: Any = None) -> Rows | None:
     """permutations(items, 2)."""
     if r != 2:
         return None
-    rows = by_place(rt, items)
+    rows = by_place(rt, iterable)
     left = torch.sym_max(rows.length - 1, 1)
 
     def at(place: Any) -> tuple[Any, Any]:

@@ -477,6 +477,8 @@ def _elements_of(x: Any) -> Any:
     """What a list is made longer with, as it is kept."""
     if isinstance(x, Yields):
         return x.listed().parts()
+    if isinstance(x, torch.Tensor) and x.dim() and isinstance(x.shape[0], torch.SymInt):
+        return Rows(x.shape[0], lambda i: x.select(0, i)).listed()
     return x.parts() if isinstance(x, TracedList) else x.listed() if isinstance(x, Rows) else x
 
 

@@ -1,5 +1,5 @@
-"""Tensors without dimensions that are numbers of Python's on the other side of a branch, `total = 0` or a sum:
-what is computed with them must be the same with either.
+"""Tensors without dimensions that are numbers of Python's on the other side of a branch, `total = 0` beside a
+sum: what is computed with them must be the same with either.
 """
 
 # torch's operators are untyped.
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 #: Operators that Python has for numbers too: what they make of such tensors alone is one again.
-_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "neg", "abs", "pow", "remainder", "floor_divide"))
+_ARITHMETIC = frozenset(
+    ("add", "sub", "rsub", "mul", "div", "neg", "abs", "pow", "remainder", "floor_divide")
+)
 _NARROW = (torch.float16, torch.bfloat16)
 
 

@@ -40,14 +40,14 @@ def sort(rt: Runtime, items: list[Any], **options: Any) -> None:
     list.__setitem__(items, slice(None), made.parts())
 
 
-def largest(rt: Runtime, count: Any, items: Any, key: Any = None) -> Any:
-    """heapq.nlargest(count, items)."""
-    return rt.item(sorted_(rt, items, key=key, reverse=True), slice(None, count))
+def largest(rt: Runtime, n: Any, iterable: Any, key: Any = None) -> Any:
+    """heapq.nlargest(n, items)."""
+    return rt.item(sorted_(rt, iterable, key=key, reverse=True), slice(None, n))
 
 
-def smallest(rt: Runtime, count: Any, items: Any, key: Any = None) -> Any:
-    """heapq.nsmallest(count, items)."""
-    return rt.item(sorted_(rt, items, key=key), slice(None, count))
+def smallest(rt: Runtime, n: Any, iterable: Any, key: Any = None) -> Any:
+    """heapq.nsmallest(n, items)."""
+    return rt.item(sorted_(rt, iterable, key=key), slice(None, n))
 
 
 STANDINS[id(sorted)] = sorted_

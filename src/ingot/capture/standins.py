@@ -1,7 +1,8 @@
 """What Python's own functions and subscripts do with tensors, numbers and lists that only the run knows.
 
 `STANDINS` maps a function (by id) to what stands in for it in rewritten code: called with the runtime, then
-the arguments. Every one of them is the function itself for plain values.
+the arguments, with Python's own names where it takes them by name. Each gives for plain values what the
+function gives.
 """
 
 # Arguments are whatever the model's Python has; not every stand-in needs the runtime.
@@ -131,10 +132,10 @@ def abs_(rt: Runtime, x: Any) -> Any:
 
 
 @_for(round)
-def round_(rt: Runtime, x: Any, *digits: Any) -> Any:
+def round_(rt: Runtime, number: Any, ndigits: Any = None) -> Any:
     """round(x)."""
-    x = number_in(present(x))
-    return round(x, *digits)
+    x = number_in(present(number))
+    return round(x) if ndigits is None else round(x, ndigits)
 
 
 @_for(divmod)
@@ -145,11 +146,11 @@ def divmod_(rt: Runtime, a: Any, b: Any) -> Any:
 
 
 @_for(pow)
-def pow_(rt: Runtime, a: Any, b: Any, *modulus: Any) -> Any:
+def pow_(rt: Runtime, base: Any, exp: Any, mod: Any = None) -> Any:
     """pow(a, b) and pow(a, b, m)."""
-    if not modulus or not _symbolic(a, b, *modulus):
-        return pow(a, b, *modulus)
-    return (a**b) % modulus[0]
+    if mod is None or not _symbolic(base, exp, mod):
+        return pow(base, exp, mod)
+    return (base**exp) % mod
 
 
 _IN_ORDER = (list, tuple, dict, KeysView, ItemsView, ValuesView)
@@ -318,20 +319,25 @@ def by_place(rt: Runtime, items: Any) -> Rows:
     rows = gone_through(items)
     if rows is not None:
         return rows
-    if isinstance(items, Iterator):
-        recorder().passed[id(items)] = items  # how far, the run alone knows
+    if not isinstance(items, Iterator):
+        known = list(items)
+        return Rows(len(known), lambda i: item(rt, known, i))
+    recorder().passed[id(items)] = items  # how far it is taken, the run alone knows
     found = _without_end(rt, items) if isinstance(items, _ENDLESS) else None
     if found is not None:
         return found
-    known = list(itertools.islice(items, _LONGEST + 1))
-    if len(known) > _LONGEST:
+    taken = list(itertools.islice(items, _LONGEST + 1))
+    if len(taken) > _LONGEST:
         cannot_wait("goes through an iterator without an end beside as many rows as data or a size says")
-    return Rows(len(known), lambda i: item(rt, known, i))
+    return Rows(len(taken), lambda i: item(rt, taken, i))
 
 
 def _without_end(rt: Runtime, items: Any) -> Rows | None:
     """A count, or what is given again and again, from where it stands."""
-    kind, made_of, state = made_of_what(items) or (None, (), [])
+    how = made_of_what(items)
+    if how is None:  # newer versions of Python do not say
+        return None
+    kind, made_of, state = how
     if kind is itertools.count:
         start, step = made_of if len(made_of) > 1 else (*made_of, 1)
         return Rows(None, lambda i: start + i * step)
@@ -656,12 +662,16 @@ for _class, _dtype in (
 
 
 def _joining(function: Any) -> None:
-    def standin(rt: Runtime, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(tensors, Rows):
-            tensors = rt.list_of(tensors, lambda v: v, [])
-        if isinstance(tensors, TracedList) and not tensors.known:
-            return join(function, (tensors, *args), kwargs)
-        return function(tensors, *args, **kwargs)
+    given = "sequences" if function is torch.nn.utils.rnn.pad_sequence else "tensors"
+
+    def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
+        if not args and given in kwargs:
+            args = (kwargs.pop(given),)
+        if args and isinstance(args[0], Rows):
+            args = (rt.list_of(args[0], lambda v: v, []), *args[1:])
+        if args and isinstance(args[0], TracedList) and not args[0].known:
+            return join(function, args, kwargs)
+        return function(*args, **kwargs)
 
     STANDINS[id(function)] = standin
 

@@ -6,6 +6,8 @@ model's own that are called as others are.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 
 import torch
@@ -92,6 +94,54 @@ def warn(v: T | None) -> float | T:
 @case(*SIGNS)
 def function_of_the_models_own_that_is_called_warn(x: T) -> T:
     return x * warn(x[0] if x.sum() > 0 else None)
+
+
+@case(*ROWS)
+def numbers_by_name(x: T) -> tuple[T, ...]:
+    y = x * round(number=x.sum().item()) + pow(base=2, exp=3, mod=5) + pow(2, exp=x.shape[0])
+    return y, x * round(number=2.345, ndigits=1) if x.sum() > 0 else x
+
+
+@case(*SIGNS)
+def lists_by_name(x: T) -> tuple[T, ...]:
+    sums = [x[0].sum(), x[-1].sum()]
+    rows = [row for row in x if row.sum() > -1e9]
+    padded = torch.nn.utils.rnn.pad_sequence(sequences=rows, batch_first=True)
+    most = heapq.nlargest(n=1, iterable=sums)[0]
+    return padded, most, torch.stack(tensors=rows, dim=1), torch.cat(tensors=rows)
+
+
+@case(*ROWS)
+def pairs_by_name(x: T) -> T:
+    total = x.sum(0)
+    for a, b in itertools.product(x, repeat=2):
+        total = total + a * b
+    for a, b in itertools.combinations(iterable=x, r=2):
+        total = total + a * b * 2
+    for i, a in enumerate(iterable=x, start=2):
+        total = total + a * i
+    return total
+
+
+@case(*SIGNS)
+def operators_of_what_may_be_none(x: T) -> T:
+    is_positive = bool(x.sum() > 0)
+    mask = x > 0.5 if is_positive else None
+    parts = (x, x + 1) if is_positive else None
+    if is_positive:
+        a, b = parts
+        x = (a + b) * (~mask).float() + (mask & (x < 1)) + (mask ^ (x > 1)) + (mask | mask)
+        for part in parts:
+            x = x + part
+    return x
+
+
+@case(*ROWS)
+def longer_by_rows(x: T) -> T:
+    out = [x[0]]
+    out.extend(x)
+    out += x * 2
+    return torch.stack(out)
 
 
 @case.parametrize()

@@ -1,4 +1,4 @@
-"""A tensor on one side of a branch and a number of Python's on the other: the same with either, or refused."""
+"""A tensor on one side of a branch, a number of Python's on the other: the same with either, or refused."""
 
 # The constructs are written as people write them.
 
@@ -75,5 +75,7 @@ def small_integers(x: T) -> T:
 @pytest.mark.parametrize("function", [integers, integers_later, digits, half, small_integers])
 def test_another_dtype_or_number_is_refused(function: Any) -> None:
     """PyTorch gives what no tensor can stand for."""
-    with pytest.raises(DataDependentError, match=r"number of Python's, and .*torch.tensor\(0.0\)|on the other"):
+    with pytest.raises(
+        DataDependentError, match=r"number of Python's, and .*torch.tensor\(0.0\)|on the other"
+    ):
         capture(function, (random(5, 3),))
