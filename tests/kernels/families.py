@@ -15,7 +15,7 @@ from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels import loose_dims, loose_elements, loose_fused
 from ingot.kernels.argreduce import argreduce
-from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
+from ingot.kernels.arrange import cumulative, one_hot
 from ingot.kernels.attention import attention
 from ingot.kernels.boxes import roi_align, roi_pool, suppress
 from ingot.kernels.call import Block, Call, View, Weights, strides_in_order
@@ -476,12 +476,10 @@ def copies(machine: Machine) -> Iterator[Call]:
             x, planes = new((2, 900, channels), dtype), new((2, channels, 900), dtype)
             yield copy(x.transpose((0, 2, 1)), planes, machine)
             yield copy(planes.transpose((0, 2, 1)), x, machine)
-    yield tile(new((2, 3, 19), "int16"), (2, 1, 3), new((4, 3, 57), "int16"), machine)
     for axis in (0, 2):
         yield one_hot(
             new((4, 21), "int64"), 5, new((2,)), axis, new(((5, 4, 21), (), (4, 21, 5))[axis]), machine
         )
-    yield trilu(new((17, 23)), new((17, 23)), 1, True, machine)
 
 
 def indexed(machine: Machine) -> Iterator[Call]:

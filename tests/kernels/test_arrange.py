@@ -1,4 +1,4 @@
-"""OneHot, Trilu, Tile, CumSum and CumProd against NumPy."""
+"""OneHot, CumSum and CumProd against NumPy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingot.codegen.machine import Machine
-from ingot.kernels.arrange import cumulative, one_hot, tile, trilu
+from ingot.kernels.arrange import cumulative, one_hot
 from tests.kernels.run import each_machine, machines, new, put, run_calls
-
-
-@each_machine
-@pytest.mark.parametrize("repeats", [(1, 1, 1), (2, 1, 3), (0, 2, 2), (3, 4, 1)])
-def test_tile(machine: Machine, repeats: tuple[int, ...]) -> None:
-    x = np.arange(2 * 3 * 19, dtype=np.int16).reshape(2, 3, 19)
-    want = np.tile(x, repeats)
-    out = new(want.shape, x.dtype)
-    (got,) = run_calls(tile(put(x), repeats, out, machine), out, machine=machine)
-    np.testing.assert_array_equal(got, want)
 
 
 @each_machine
@@ -33,18 +23,6 @@ def test_one_hot(machine: Machine, axis: int, dtype: str) -> None:
     want = np.moveaxis(np.where(hot, values[1], values[0]), -1, axis)
     out = new(want.shape)
     (got,) = run_calls(one_hot(put(indices), 5, put(values), axis, out, machine), out, machine=machine)
-    np.testing.assert_array_equal(got, want)
-
-
-@each_machine
-@pytest.mark.parametrize("upper", [False, True])
-@pytest.mark.parametrize("k", [-30, -2, 0, 1, 2**40])
-def test_trilu(machine: Machine, upper: bool, k: int) -> None:
-    x = np.arange(1.0, 1 + 2 * 17 * 23, dtype=np.float32).reshape(2, 17, 23)
-    x[0, 0, 0] = np.nan
-    out = new(x.shape)
-    want = (np.triu if upper else np.tril)(x, min(k, 1000))
-    (got,) = run_calls(trilu(put(x), out, k, upper, machine), out, machine=machine)
     np.testing.assert_array_equal(got, want)
 
 

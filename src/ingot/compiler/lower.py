@@ -83,8 +83,8 @@ class Lowering(Construction):
         return {region.positions[0]: region for region in found}
 
     def _lower_images(self, region: Region) -> bool:
-        """Lower a region for one image, and again for each. False: that cannot be, and nothing was done but
-        what it reads.
+        """Lower a region for one image, and again for each. False: that cannot be, no step was added but what
+        computes its inputs, and whatever else was noted of its nodes is noted anew when each is lowered.
         """
         whole = [self.view(value) for value in region.inputs]
         one = dict[ir.Value, Facts]()

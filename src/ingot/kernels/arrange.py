@@ -1,10 +1,8 @@
-"""OneHot, Trilu, Tile, CumSum and CumProd: tensors made from positions, repetitions and running sums."""
+"""OneHot, CumSum and CumProd: tensors made from positions and running sums."""
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,20 +19,9 @@ from ingot.codegen.kernel import kernel
 from ingot.codegen.lanes import Lanes
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View, constant
-from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.grid import Grid, Rows, plan
-
-
-def tile(x: View, repeats: Sequence[int], out: View, machine: Machine) -> Call:
-    """ONNX Tile: out is x repeated `repeats[d]` times along each dimension d."""
-    shape, from_, to = [], [], []
-    for n, times, s, t in zip(x.shape, repeats, x.strides, out.strides, strict=True):
-        shape += [times, n]
-        from_ += [0, s]
-        to += [t * n, t]
-    return copy(x.with_dims(shape, from_), out.with_dims(shape, to), machine, "Tile")
 
 
 def one_hot(indices: View, depth: int, values: View, axis: int, out: View, machine: Machine) -> Call:
@@ -64,23 +51,6 @@ def one_hot(indices: View, depth: int, values: View, axis: int, out: View, machi
     call = elementwise(expression, inputs, [out], machine, "OneHot")
     call.reads[:] = [indices, positions, values]
     return call
-
-
-def trilu(x: View, out: View, k: int, upper: bool, machine: Machine) -> Call:
-    """ONNX Trilu: x on and above (`upper`) or below the k-th diagonal of the last two dimensions, else 0."""
-    dtype = x.dtype.name
-    zero: float | int | bool = False if dtype == "bool" else 0
-    bound = int(np.clip(k, -(2**30), 2**30))
-    steps = (
-        Step("Sub", (2, 1), "int32"),
-        Step("Constant", (), "int32", (("value", bound),)),
-        Step("GreaterOrEqual" if upper else "LessOrEqual", (3, 4), "bool"),
-        Step("Constant", (), dtype, (("value", zero),)),
-        Step("Where", (5, 0, 6), dtype),
-    )
-    rows, columns = (constant(np.arange(n, dtype=np.int32)) for n in x.shape[-2:])
-    inputs = [x, rows.with_dims((x.shape[-2], 1), (1, 0)), columns]
-    return elementwise(Expression((dtype, "int32", "int32"), steps, (7,)), inputs, [out], machine, "Trilu")
 
 
 @kernel("length", "source_step", "target_step")

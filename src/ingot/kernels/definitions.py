@@ -206,7 +206,7 @@ def clip(x: Array, low: Array, high: Array) -> Array:
 
 def divide(a: Array, b: Array) -> Array:
     """The quotient; of integers truncated towards zero, and 0 where b is 0."""
-    if a.dtype.kind == "f":
+    if a.dtype.kind not in "iu":
         return a / b
     quotient = np.floor_divide(a, b)
     return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)

@@ -38,6 +38,7 @@ def evaluate_topk(x: np.ndarray, k: int, axis: int, largest: bool) -> tuple[np.n
     """The plain definition: a stable sort, in which NaN is the largest."""
     rows = np.moveaxis(x, axis, -1)
     if largest:
+        # Reversed before and after, so that equals keep their order in a descending sort.
         order = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
     else:
         order = np.argsort(rows, axis=-1, kind="stable")

@@ -9,7 +9,7 @@ tile writes its own there. Results lie as if the count had been known, in memory
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,11 @@ from ingot.kernels.iteration import block_of
 
 
 def evaluate_nonzero(x: np.ndarray) -> np.ndarray:
-    """The plain definition: coordinates of the elements that are not 0, [rank, count] in row-major order."""
+    """The plain definition: coordinates of the elements that are not 0, [rank, count] in row-major order; a
+    scalar counts as one element with no coordinates.
+    """
+    if x.ndim == 0:
+        return np.zeros((0, int(x != 0)), np.int64)
     return np.array(np.nonzero(x), np.int64).reshape(x.ndim, -1)
 
 
@@ -192,8 +196,3 @@ def compress(data: View, picks: View, axis: int, out: View, count: View, machine
     args: list[int | View | Kernel] = [*counted.args, data, outer, inner, data.shape[axis], out]
     reads = [picks, counted.counts, count, data]
     return [*counted.calls, Call(kernel, args, counted.tiles, reads, [out], label="Compress")]
-
-
-def evaluate_compress(data: np.ndarray, picks: Sequence[bool] | np.ndarray, axis: int | None) -> np.ndarray:
-    """The plain definition."""
-    return np.compress(picks, data, axis)

@@ -29,7 +29,7 @@ from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.reduce import reduce
 from ingot.kernels.units import DTYPES
-from ingot.ops.fused import computed
+from ingot.ops.compose import computed
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import FLOAT32, INT32, unpacked
@@ -629,7 +629,8 @@ class MatMulNBits(Op):
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """A product in float64, rounded once; of bytes where a's rows become those."""
         a, bias = present(inputs, 0), given(inputs, 5)
-        if _rows_become_bytes(node, *(None if v is None else v.dtype for v in [*inputs, *[None] * 3][:5])):
+        dtypes = [None if v is None else v.dtype for v in [*inputs, *[None] * 3][:5]]
+        if _rows_become_bytes(node, dtypes):
             w, scales, zeros = _parts(node, [v for v in inputs[1:4] if v is not None])
             y = bytes_definition(a.reshape(-1, a.shape[-1]), w, scales, zeros).reshape(*a.shape[:-1], -1)
         else:
@@ -668,7 +669,7 @@ class MatMulNBits(Op):
         facts, block = plan.facts(a), attr_int(node, "block_size", 32)
         dtypes = [None if v is None else plan.facts(v).dtype for v in [*node.inputs, *[None] * 3][:5]]
         rows = math.prod(facts.shape[:-1])
-        if rows and _rows_become_bytes(node, *dtypes):
+        if rows and _rows_become_bytes(node, dtypes):
             return "bytes"
         plain = attr_int(node, "bits", 4) == 4 and dtypes[4] is None and facts.dtype == dtypes[2] == FLOAT32
         return "floats" if plain and supports(rows, facts.shape[-1], block, plan.machine) else None
@@ -713,18 +714,11 @@ class MatMulNBits(Op):
         return bias is None or plan.wait(value, "Add", [product, _last(plan, bias, len(facts.shape))])
 
 
-def _rows_become_bytes(
-    node: ir.Node,
-    a: DType | None,
-    weights: DType | None,
-    scales: DType | None,
-    zeros: DType | None,
-    groups: DType | None,
-) -> bool:
-    """Whether a MatMulNBits of inputs of these dtypes multiplies bytes: its accuracy level allows it, and
-    weights are of four bits, as are their zero points.
+def _rows_become_bytes(node: ir.Node, dtypes: Sequence[DType | None]) -> bool:
+    """Whether a MatMulNBits of inputs of these dtypes (rows, weights, scales, zero points, groups) multiplies
+    bytes: its accuracy level allows it, and weights are of four bits, as are their zero points.
     """
-    del weights
+    a, _, scales, zeros, groups = dtypes
     allowed = attr_int(node, "accuracy_level", 0) == 4 and attr_int(node, "bits", 4) == 4
     plain = groups is None and a == scales == FLOAT32 and zeros in (None, np.uint8)
     return allowed and plain and supports_bytes(attr_int(node, "K", 0), attr_int(node, "block_size", 32))

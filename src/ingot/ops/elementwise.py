@@ -18,7 +18,9 @@ from ingot.kernels.call import constant
 from ingot.kernels.definitions import (
     HARD_ALPHA,
     LEAKY_ALPHA,
+    bit_shift,
     celu,
+    divide,
     elu,
     erf,
     gelu,
@@ -29,6 +31,7 @@ from ingot.kernels.definitions import (
     maximum,
     minimum,
     mish,
+    modulo,
     power,
     prelu,
     relu,
@@ -168,26 +171,6 @@ def _row(
 # ---- functions that are more than one NumPy call -----------------------------------------------------------
 
 
-def divide(a: Array, b: Array) -> Array:
-    """A / b; integers are truncated towards zero."""
-    if a.dtype.kind not in "iu":
-        return a / b
-    quotient = np.floor_divide(a, b)
-    if a.dtype.kind == "u":
-        return quotient
-    return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)
-
-
-def mod(a: Array, b: Array, fmod: int) -> Array:
-    """The remainder, with the divisor's sign (fmod=0) or the dividend's (fmod=1)."""
-    return np.fmod(a, b) if fmod else np.mod(a, b)
-
-
-def bit_shift(a: Array, b: Array, direction: str) -> Array:
-    """A shifted by b bits."""
-    return np.left_shift(a, b) if direction == "LEFT" else np.right_shift(a, b)
-
-
 def reciprocal(x: Array) -> Array:
     """1 / x."""
     return 1.0 / x
@@ -251,7 +234,7 @@ _row("Greater", 13, np.greater, 2, predicate=True, exact=True)
 _row("GreaterOrEqual", 16, np.greater_equal, 2, predicate=True, exact=True)
 _row("Less", 13, np.less, 2, predicate=True, exact=True)
 _row("LessOrEqual", 16, np.less_equal, 2, predicate=True, exact=True)
-_row("Mod", 28, mod, 2, fmod=0)
+_row("Mod", 28, modulo, 2, fmod=0)
 _row("Mul", 14, np.multiply, 2, exact=True)
 _row("Or", 7, np.logical_or, 2)
 _row("Sub", 14, np.subtract, 2, exact=True)

@@ -20,6 +20,7 @@ from ingot.kernels.contract import Epilogue
 from ingot.kernels.interpolate import MOST_NEIGHBOURS, Source, interpolate_sum
 from ingot.kernels.resize import identity_taps
 from ingot.kernels.sizes import made_again, remembered
+from ingot.ops.compose import computed
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import Array, Facts, Op, find, given, need, register, shape_error, show
@@ -196,24 +197,3 @@ def _interpolations(
         rows, columns = (tables.get(d) or identity_taps(shape[d]) for d in (2, 3))
         made.append(Source(source.view, rows, columns))
     return interpolate_sum(made, out, epilogue, machine)
-
-
-def computed(
-    plan: Lowering,
-    op_type: str,
-    inputs: Sequence[ir.Value | None],
-    shape: Sequence[int],
-    dtype: Any,
-    attributes: Sequence[ir.Attr] = (),
-) -> ir.Value:
-    """The result of an operator that no node of the graph stands for."""
-    value = plan.intermediate(shape, dtype)
-    node = ir.Node("", op_type, inputs, attributes, outputs=[value])
-    try:
-        if not find("", op_type).lower(node, plan):
-            raise AssertionError(f"{op_type} of {show(tuple(shape))} has no kernel")
-    finally:
-        # The graph's values would keep every such node of every plan as their reader.
-        for i in range(len(inputs)):
-            node.replace_input_with(i, None)
-    return value

@@ -18,7 +18,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.definitions import to_integer
 from ingot.kernels.expression import supports
 from ingot.kernels.gather import Combine, gather, gather_elements, gather_nd, scatter_elements, scatter_nd
-from ingot.kernels.order import topk, topk_counted
+from ingot.kernels.order import evaluate_topk, topk, topk_counted
 from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import INT64, is_float, widen
 from ingot.ops.registry import (
@@ -554,15 +554,8 @@ class TopK(Op):
         """A stable sort; NaN counts as the largest."""
         x, k = present(inputs, 0), int(present(inputs, 1).reshape(()))
         axis = normal_axis(node, attr_int(node, "axis", -1), x.ndim)
-        rows = np.moveaxis(x, axis, -1)
-        if attr_int(node, "largest", 1):
-            # Reversed before and after, so that equals keep their order in a descending sort.
-            order = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], axis=-1, kind="stable")[..., ::-1]
-        else:
-            order = np.argsort(rows, axis=-1, kind="stable")
-        order = np.moveaxis(order[..., :k], -1, axis)
-        outputs = [np.take_along_axis(x, order, axis), order.astype(INT64)]
-        return outputs[: len(node.outputs)]
+        outputs = evaluate_topk(x, k, axis, bool(attr_int(node, "largest", 1)))
+        return [*outputs[: len(node.outputs)]]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """One kernel for numbers."""

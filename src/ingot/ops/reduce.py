@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.elements import INTEGERS
-from ingot.kernels.argreduce import argreduce
+from ingot.kernels.argreduce import argreduce, evaluate_argreduce
 from ingot.kernels.arrange import cumulative
 from ingot.kernels.call import View
 from ingot.kernels.contract import name_of
@@ -173,10 +173,6 @@ class _ArgExtreme(Op):
     one.
     """
 
-    def position(self, x: Array, axis: int) -> Array:
-        """NumPy's function."""
-        raise NotImplementedError
-
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """int64, with 1 or nothing in the axis' place."""
         x = need(node, inputs, 0)
@@ -186,14 +182,10 @@ class _ArgExtreme(Op):
         return [Facts(INT64, reduced_shape(x.shape, (axis,), attr_int(node, "keepdims", 1)))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """See `position`."""
-        x = widen(present(inputs, 0))
+        """NumPy's argmax or argmin."""
+        x, last = widen(present(inputs, 0)), bool(attr_int(node, "select_last_index", 0))
         axis = normal_axis(node, attr_int(node, "axis", 0), x.ndim)
-        if attr_int(node, "select_last_index", 0):
-            y = x.shape[axis] - 1 - self.position(np.flip(x, axis), axis)
-        else:
-            y = self.position(x, axis)
-        y = np.asarray(y, INT64)
+        y = evaluate_argreduce(x, axis, self.name == "ArgMax", last).astype(INT64)
         return [np.expand_dims(y, axis) if attr_int(node, "keepdims", 1) else y]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
@@ -217,18 +209,10 @@ class _ArgExtreme(Op):
 class ArgMax(_ArgExtreme):
     """The position of the largest."""
 
-    def position(self, x: Array, axis: int) -> Array:
-        """np.argmax."""
-        return np.argmax(x, axis)
-
 
 @register("ArgMin", since=13)
 class ArgMin(_ArgExtreme):
     """The position of the smallest."""
-
-    def position(self, x: Array, axis: int) -> Array:
-        """np.argmin."""
-        return np.argmin(x, axis)
 
 
 class _Cumulative(Op):

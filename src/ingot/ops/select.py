@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import DTYPES
 from ingot.kernels.contract import name_of
-from ingot.kernels.select import compress, nonzero
+from ingot.kernels.select import compress, evaluate_nonzero, nonzero
 from ingot.kernels.unique import evaluate_unique, unique
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import INT64
@@ -44,11 +44,8 @@ class NonZero(Op):
         return [Bound(INT64, (len(x.shape), math.prod(x.shape)), 1)]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-        """np.nonzero; a scalar counts as one element with no coordinates."""
-        x = present(inputs, 0)
-        if x.ndim == 0:
-            return [np.zeros((0, int(x != 0)), INT64)]
-        return [np.array(np.nonzero(x), INT64).reshape(x.ndim, -1)]
+        """In row-major order."""
+        return [evaluate_nonzero(present(inputs, 0))]
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Kernels that count and write."""
