@@ -49,7 +49,8 @@ def attention(g: Rewriting, node: ir.Node) -> Result:
 
     A row whose scores are all -inf is 0 in Attention, as it is there when guarded; without a guard it is NaN
     there: then a session gets ingot.SoftmaxAttention, and a file keeps the pattern unless the mask surely
-    leaves every row something.
+    leaves every row something. The guard stands for masked rows alone: of a row with NaN or +inf in its
+    scores it makes 0, and Attention makes NaN.
     """
     weights, v = node.inputs
     guarded = weights is not None and made_by(weights, "Where") is not None
