@@ -339,6 +339,33 @@ def test_terms_do_not_grow_with_the_graph() -> None:
     assert Dims().of(model.graph.outputs[0]) == (("broadcast", "'M'", "'N'"), 4)
 
 
+def test_a_number_that_a_file_still_declares_is_no_proof() -> None:
+    """The input was given a name since, as many files are made to take any batch."""
+    model = parse("g (float[N, 3] x) => (int64[2] s) <float[1, 3] y> { y = Relu (x) s = Shape (y) }")
+    keeps_function(model, lambda m: prepare(m), [{"x": f32(5, 3)}, {"x": f32(1, 3)}])
+
+
+@pytest.mark.parametrize(
+    ("x", "node", "declared", "wanted"),
+    [
+        ("N, 3, 8, 8", "Conv (x, w)", "N, 4, 6, 6", ["N", 4, 6, 6]),  # N is still there
+        ("N, 3, 8, 8", "Conv (x, w)", "1, 4, 6, 6", ["N", 4, 6, 6]),
+        ("1, 3, 8, 8", "Conv (x, w)", "1, 4, 6, 6", [1, 4, 6, 6]),
+        ("N, 3, H, 8", "Conv (x, w)", "N, 4, 6, 6", ["N", 4, None, None]),  # H is not
+        ("N, 3, 8, 8", "Pad (x, p)", "1, 3, 9, 9", [None] * 4),  # nothing is known of Pad but that
+        ("N, 3, 8, 8", "Pad (x, p)", "M, 3, 9, 9", ["M", 3, 9, 9]),
+    ],
+)
+def test_declared_numbers_say_what_no_name_decides(
+    x: str, node: str, declared: str, wanted: list[int | str | None]
+) -> None:
+    model = parse(f"""g (float[{x}] x, float[4, 3, 3, 3] w, int64[8] p) => (float[a, b, c, d] y)
+        <float[{declared}] t> {{ t = {node} y = Relu (t) }}""")
+    got = Dims().of(model.graph[0].outputs[0])
+    assert got is not None
+    assert [None if isinstance(key, tuple) else key for key in got] == wanted
+
+
 # ---- random graphs --------------------------------------------------------------------------------------
 
 UNARY = ("Neg", "Relu", "Sigmoid", "Identity", "Transpose <perm = [1, 0]>", "Transpose <perm = [0, 1]>")

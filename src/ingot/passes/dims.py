@@ -1,8 +1,8 @@
 """What can be proved of a value's shape without running: each dim is a number, a name, or a term of those.
 
 Two dims with equal keys are equal for every input. A key that nothing else equals stands for "unknown".
-Nothing is assumed: declared shapes count (the session enforces those of inputs), and what operators do to
-them.
+Nothing is assumed: declared shapes of inputs count (the session enforces them), and what operators do to
+them. Numbers that a file declares of other values count where no name of an input is lost on the way there.
 """
 
 from __future__ import annotations
@@ -98,18 +98,31 @@ class Dims:
             if fixed is not None:
                 return fixed
         declared = None if value.shape is None else _declared(value.shape, value)
-        if node is None or (declared is not None and all(isinstance(key, int) for key in declared)):
+        if node is None:
+            return declared
+        free = self._free(node)
+        if declared is not None and not free and all(isinstance(key, int) for key in declared):
             return declared
         derived = self._derive(node, value)
         if derived is None:
-            return declared
-        if declared is None or len(declared) != len(derived):
+            stale = free and declared is not None and all(isinstance(key, int) for key in declared)
+            return tuple(("dim", id(value), i) for i in range(len(declared or ()))) if stale else declared
+        if declared is None or len(declared) != len(derived) or not free <= set(derived):
             return derived
-        # A declared number is the better knowledge; otherwise a derived key connects to other values' dims.
+        # A declared number says more than that a size is not known; but no number stands for a name.
         return tuple(
-            d if isinstance(d, int) and not isinstance(k, int) else k
-            for d, k in zip(declared, derived, strict=True)
+            d if isinstance(d, int) and _is_unknown(k) else k for d, k in zip(declared, derived, strict=True)
         )
+
+    def _free(self, node: ir.Node) -> set[Key]:
+        """The names in the shapes of a node's inputs, which a run may give any number. What a file declares
+        of the result may be left from when they were numbers: many a dimension is set free by its name alone.
+        """
+        keys = set[Key]()
+        for value in node.inputs:
+            if value is not None:
+                keys.update(key for key in self._shapes.get(value) or () if isinstance(key, str))
+        return keys
 
     def _derive(self, node: ir.Node, value: ir.Value) -> Keys | None:
         if node.domain != "":
@@ -200,6 +213,11 @@ def _arithmetic(op: str, a: Key, b: Key) -> Key:
     if op == "Mul" and a == 1:
         return b
     return (op, a, b)
+
+
+def _is_unknown(key: Key) -> bool:
+    """Whether a key stands for a size of which nothing is known."""
+    return isinstance(key, tuple) and key[0] == "dim"
 
 
 def _declared(shape: ir.Shape, value: ir.Value) -> Keys:
