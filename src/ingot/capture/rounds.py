@@ -108,15 +108,15 @@ def each(
     head: Sequence[str],
     live: Sequence[str],
     found_later: Sequence[Any] = (),
-    kept: bool = False,
+    is_kept: bool = False,
 ) -> None:
     """`for item in items: body(item)`, while `go()`.
 
-    found_later: what others may go on with, if it is an iterator that the items come from; with `kept`, the
-        items themselves too
+    found_later: what others may go on with, if it is an iterator that the items come from; with `is_kept`,
+        the items themselves too
     """
     early.refuse_passed((items,))
-    if kept:
+    if is_kept:
         found_later = (*found_later, items)
     if isinstance(items, Word):
         sides = [partial(each, rt, v, body, go, names, head, live, found_later) for v in items.ingot_sides]
