@@ -334,7 +334,10 @@ def _vdot(g: Recorder, func: Any, a: Any, b: Any) -> Pair:
 
 @rule("addmm", "baddbmm", "addmv")
 def _addmm(g: Recorder, func: Any, c: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Pair:
-    (pr, pi), (cr, ci) = times(g, times(g, a, b, torch.matmul), alpha), times(g, c, beta)
+    product = times(g, times(g, a, b, torch.matmul), alpha)
+    if beta == 0:
+        return product
+    (pr, pi), (cr, ci) = product, times(g, c, beta)
     return _whole_shape(Pair((pr + cr, _plus(pi, ci, 1))))
 
 
@@ -348,12 +351,34 @@ def _convolution(g: Recorder, func: Any, x: Any, weight: Any, bias: Any, *rest: 
     return Pair((re, im))
 
 
+def _inverted(re: Tensor, im: Tensor) -> tuple[Pair, Tensor]:
+    """A pair and a factor, whose product is 1 / (re + i im).
+
+    By the quotient of the smaller part and the larger, as torch: a square may overflow, or be 0 (Smith,
+    Algorithm 116, CACM 1962).
+    """
+    first = torch.abs(re) >= torch.abs(im)
+    large, small = torch.where(first, re, im), torch.where(first, im, re)
+    ratio = small / large
+    pair = Pair((torch.where(first, 1.0, ratio), -torch.where(first, ratio, 1.0)))
+    return pair, 1 / (large + small * ratio)
+
+
+def _over(g: Recorder, a: Any, b: Any) -> Pair:
+    """a / b."""
+    br, bi = b if isinstance(b, Pair) else split(g, b)
+    if bi is None:
+        ar, ai = split(g, a)
+        return Pair((ar / br, None if ai is None else ai / br))
+    if not isinstance(br, Tensor):
+        return times(g, a, 1 / complex(br, bi))
+    pair, factor = _inverted(br, bi)
+    re, im = pair if isinstance(a, int) and a == 1 else times(g, a, pair)
+    return Pair((re * factor, im * factor))
+
+
 def _reciprocal(g: Recorder, a: Any) -> Pair:
-    re, im = a if isinstance(a, Pair) else split(g, a)
-    if im is None:
-        return Pair((1 / re, None))
-    square = re * re + im * im
-    return Pair((re / square, -im / square))
+    return _over(g, 1, a)
 
 
 @rule("reciprocal")
@@ -363,11 +388,7 @@ def _reciprocal_rule(g: Recorder, func: Any, a: Any) -> Pair:
 
 @rule("div", "divide", "true_divide")
 def _div(g: Recorder, func: Any, a: Any, b: Any, *, rounding_mode: Any = None) -> Pair:
-    br, bi = split(g, b)
-    if bi is None:
-        ar, ai = split(g, a)
-        return Pair((ar / br, None if ai is None else ai / br))
-    return times(g, a, _reciprocal(g, b))
+    return _over(g, a, b)
 
 
 @rule("conj_physical", "_conj", "_conj_physical", "conj", "_conj_copy")

@@ -184,15 +184,16 @@ def pow_(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     return g.op("Pow", x, g.operand(b, out.dtype))
 
 
-def _binary(op_type: str) -> Row:
-    return lambda g, out, a, b: g.op(op_type, g.operand(a, out.dtype), g.operand(b, out.dtype))
+def _extreme(op_type: str, logical: str) -> Row:
+    def emit(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
+        operands = g.operand(a, out.dtype), g.operand(b, out.dtype)
+        return g.op(logical if out.dtype == torch.bool else op_type, *operands)
+
+    return emit
 
 
-for _names, _op in {
-    ("maximum", "fmax"): "Max",
-    ("minimum", "fmin"): "Min",
-}.items():
-    row(*_names[:1])(_binary(_op))
+row("maximum", "max.other")(_extreme("Max", "Or"))
+row("minimum", "min.other")(_extreme("Min", "And"))
 
 
 def _compare(op_type: str) -> Row:
@@ -251,29 +252,34 @@ for _name, _op in {"and": "And", "or": "Or", "xor": "Xor", "not": "Not"}.items()
 
 @row("bitwise_left_shift", "__lshift__")
 def left_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-    """a << b, as a multiplication: BitShift is for unsigned integers only, Pow for none that are small."""
-    wide = out.dtype if out.dtype.is_floating_point else torch.int64
-    two = g.cast(g.op("Pow", g.const(2, wide), g.operand(b, wide)), wide, out.dtype)
-    return g.op("Mul", g.operand(a, out.dtype), two)
+    """a << b, as multiplications: BitShift is for unsigned integers only, Pow for none that are small."""
+    x = g.operand(a, out.dtype)
+    if out.dtype.is_floating_point:
+        return g.op("Mul", x, g.op("Pow", g.const(2, out.dtype), g.operand(b, out.dtype)))
+    for power in _powers_of_two(g, b, torch.iinfo(out.dtype).bits, 64):
+        x = g.op("Mul", x, g.cast(power, torch.int64, out.dtype))
+    return x
+
+
+def _powers_of_two(g: Recorder, b: Any, bits: int, otherwise: int) -> list[ir.Value]:
+    """Two whose product is 2 ** b, which may be no number of int64; for fewer than none or `bits` and more,
+    2 ** otherwise.
+    """
+    count = g.operand(b, torch.int64)
+    outside = g.op("Or", g.op("Less", count, g.const(0)), g.op("Less", g.const(bits - 1), count))
+    count = g.op("Where", outside, g.const(otherwise), count)
+    half = g.op("Div", count, g.const(2))
+    return [g.op("Pow", g.const(2), part) for part in (half, g.op("Sub", count, half))]
 
 
 @row("bitwise_right_shift", "__rshift__")
 def right_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-    """a >> b: integers divided downwards by 2 ** b, in two steps since that may be no number of the dtype.
-
-    Shifts by as many bits as there are, or by fewer than none, leave the sign alone.
-    """
+    """a >> b: integers divided downwards; shifts by as many bits as there are leave the sign alone."""
     x = g.operand(a, out.dtype)
     if out.dtype.is_floating_point:
         return g.op("Div", x, g.op("Pow", g.const(2, out.dtype), g.operand(b, out.dtype)))
     bits = torch.iinfo(out.dtype).bits
-    most = g.const(bits if out.dtype == torch.uint8 else bits - 1)
-    count = g.operand(b, torch.int64)
-    wide = g.op("Or", g.op("Less", count, g.const(0)), g.op("Greater", count, most))
-    count = g.op("Where", wide, most, count)
-    half = g.op("Div", count, g.const(2))
-    for part in (half, g.op("Sub", count, half)):
-        power = g.op("Pow", g.const(2), part)
+    for power in _powers_of_two(g, b, bits, bits if out.dtype == torch.uint8 else bits - 1):
         x = floor_div(g, x, g.cast(power, torch.int64, out.dtype), out.dtype)
     return x
 
@@ -284,7 +290,6 @@ def _unary(op_type: str) -> Row:
 
 for _name, _op in {
     "abs": "Abs",
-    "neg": "Neg",
     "exp": "Exp",
     "log": "Log",
     "sqrt": "Sqrt",
@@ -309,6 +314,14 @@ for _name, _op in {
     row(_name)(_unary(_op))
 
 
+@row("neg")
+def neg(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """-a; ONNX has no Neg without signs."""
+    if not out.dtype.is_signed:
+        return g.op("Sub", g.const(0, out.dtype), g.val(a))
+    return g.op("Neg", g.val(a))
+
+
 @row("sign")
 def sign(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """-1, 0 or 1; torch's is 0 for NaN, where ONNX leaves it open."""
@@ -330,13 +343,14 @@ for _name, _op in {"floor": "Floor", "ceil": "Ceil"}.items():
 
 @row("round")
 def round_(g: Recorder, out: Tensor, a: Tensor, *, decimals: int = 0) -> ir.Value:
-    """To the nearest, ties to even, as ONNX Round."""
+    """To the nearest, ties to even, as ONNX Round; a power of ten is no number of floats below 1."""
     if not out.dtype.is_floating_point:
         return g.val(a)
     if decimals == 0:
         return g.op("Round", g.val(a))
-    scale = g.const(10.0**decimals, out.dtype)
-    return g.op("Div", g.op("Round", g.op("Mul", g.val(a), scale)), scale)
+    scale = g.const(10.0 ** abs(decimals), out.dtype)
+    there, back = ("Mul", "Div") if decimals > 0 else ("Div", "Mul")
+    return g.op(back, g.op("Round", g.op(there, g.val(a), scale)), scale)
 
 
 @row("trunc", "fix")
@@ -362,8 +376,21 @@ def square(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 
 
 def _log_base(base: float) -> Row:
+    """Log times a factor is rounded twice, so that the floor of log2(8) may be 2: what has fewer digits than
+    float64 is rounded from there, and float64's are counted from the next power of the base where they are
+    next to it.
+    """
+
     def emit(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
-        return g.op("Mul", g.op("Log", g.operand(a, out.dtype)), g.const(1 / math.log(base), out.dtype))
+        wide = torch.float64
+        x, factor, one = g.operand(a, wide), g.const(1 / math.log(base), wide), g.const(1.0, wide)
+        y = g.op("Mul", g.op("Log", x), factor)
+        if out.dtype != wide:
+            return g.cast(y, wide, out.dtype)
+        whole = g.op("Round", y)
+        apart = g.op("Sub", g.op("Div", x, g.op("Pow", g.const(base, wide), whole)), one)
+        near = g.op("Less", g.op("Abs", apart), g.const(2.0**-50, wide))
+        return g.op("Where", near, g.op("Add", whole, g.op("Mul", apart, factor)), y)
 
     return emit
 
@@ -401,12 +428,6 @@ def expm1(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 def exp2(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """2 ** a."""
     return g.op("Pow", g.const(2.0, out.dtype), g.operand(a, out.dtype))
-
-
-@row("erfc")
-def erfc(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
-    """1 - erf(a)."""
-    return g.op("Sub", g.const(1.0, out.dtype), g.op("Erf", g.operand(a, out.dtype)))
 
 
 @row("isnan")
@@ -487,21 +508,31 @@ def masked_fill(g: Recorder, out: Tensor, a: Tensor, mask: Tensor, value: Any) -
 
 @row("lerp")
 def lerp(g: Recorder, out: Tensor, a: Tensor, b: Tensor, weight: Any) -> ir.Value:
-    """a + weight * (b - a)."""
+    """a + w (b - a) for weights below 1/2, else b - (1 - w) (b - a): exact at both ends, as torch's."""
     x, y = g.val(a), g.val(b)
-    return g.op("Add", x, g.op("Mul", g.operand(weight, out.dtype), g.op("Sub", y, x)))
+    apart = g.op("Sub", y, x)
+    if isinstance(weight, (int, float)):
+        near = abs(weight) < 0.5
+        factor = g.const(weight if near else weight - 1, out.dtype)
+        return g.op("Add", x if near else y, g.op("Mul", factor, apart))
+    w = g.operand(weight, out.dtype)
+    near = g.op("Less", g.op("Abs", w), g.const(0.5, out.dtype))
+    factor = g.op("Where", near, w, g.op("Sub", w, g.const(1.0, out.dtype)))
+    return g.op("Add", g.op("Where", near, x, y), g.op("Mul", factor, apart))
 
 
 @row("addcmul")
 def addcmul(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
     """a + value * b * c."""
-    return g.op("Add", g.val(a), _scaled(g, g.op("Mul", g.val(b), g.val(c)), value, out.dtype))
+    x, y, z = (g.operand(v, out.dtype) for v in (a, b, c))
+    return g.op("Add", x, _scaled(g, g.op("Mul", y, z), value, out.dtype))
 
 
 @row("addcdiv")
 def addcdiv(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
     """a + value * b / c."""
-    return g.op("Add", g.val(a), _scaled(g, g.op("Div", g.val(b), g.val(c)), value, out.dtype))
+    x, y, z = (g.operand(v, out.dtype) for v in (a, b, c))
+    return g.op("Add", x, _scaled(g, g.op("Div", y, z), value, out.dtype))
 
 
 @row("gelu")

@@ -51,6 +51,9 @@ def extreme(
     g: Recorder, op_type: str, x: ir.Value, dtype: torch.dtype, axes: list[int] | None, keepdim: bool
 ) -> ir.Value:
     """ReduceMax or ReduceMin; NaN where there is one, which onnxruntime's lose behind a first number."""
+    if dtype == torch.bool:
+        flags = g.cast(x, dtype, torch.int32)
+        return (some if op_type == "ReduceMax" else every)(g, flags, axes, keepdim)
     y = reduced(g, op_type, x, axes, keepdim)
     if not dtype.is_floating_point:
         return y
@@ -59,6 +62,7 @@ def extreme(
 
 def _place(g: Recorder, op_type: str, x: ir.Value, dtype: torch.dtype, axis: int, keepdim: bool) -> ir.Value:
     """ArgMax or ArgMin; the first NaN where there is one, with the same reason."""
+    x = g.cast(x, dtype, torch.int32) if dtype == torch.bool else x
     y = g.op(op_type, x, axis=axis, keepdims=int(keepdim))
     if not dtype.is_floating_point:
         return y
@@ -97,7 +101,8 @@ def nansum(
 ) -> ir.Value:
     """The sum with NaN as 0."""
     x = g.operand(a, out.dtype)
-    x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
+    if out.dtype.is_floating_point:
+        x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
     return reduced(g, "ReduceSum", x, axes_of(dim, a.dim()), keepdim)
 
 
@@ -154,21 +159,9 @@ for _name, _reduce, _index in (("max", "ReduceMax", "ArgMax"), ("min", "ReduceMi
     row(f"{_name}.dim")(_along)
 
 
-@row("max.other")
-def max_other(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-    """Elementwise maximum."""
-    return g.op("Max", g.operand(a, out.dtype), g.operand(b, out.dtype))
-
-
-@row("min.other")
-def min_other(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-    """Elementwise minimum."""
-    return g.op("Min", g.operand(a, out.dtype), g.operand(b, out.dtype))
-
-
 def _arg(op_type: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
-        x = g.cast(g.val(a), a.dtype, torch.int32) if a.dtype == torch.bool else g.val(a)
+        x = g.val(a)
         if dim is None:
             flat = g.op("Reshape", x, g.const([-1]))
             found = _place(g, op_type, flat, a.dtype, 0, False)

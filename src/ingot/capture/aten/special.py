@@ -32,8 +32,9 @@ EULER = 0.5772156649015329
 
 def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     """The polynomial with these coefficients, the constant one first."""
-    total = torch.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
+    *rest, second, first = coefficients
+    total = x * first + second
+    for c in reversed(rest):
         total = total * x + c
     return total
 
@@ -260,15 +261,44 @@ def erfinv(x: Tensor) -> Tensor:
     return torch.where(torch.abs(x) > 1, _nan(x), y)
 
 
+# Of (1 + 2 z) exp(z²) erfc(z) for z >= 0 in powers of (z - c) / (z + c), which runs from -1 to 1, by
+# interpolation at Chebyshev's points. c is 4 in float64, within 5e-16, and 2.5 in float32, within 5e-8.
+_ERFC_64 = [1.2329951186255526, -0.139621116840557, 0.015379652102618402, 0.06809705425420673]
+_ERFC_64 += [-0.10103906603618064, 0.0937328350110569, -0.06633036581541651, 0.03716751538360477]
+_ERFC_64 += [-0.016197734020451597, 0.005031971017234254, -0.0007577735257382458, -0.0001992610018544279]
+_ERFC_64 += [0.00015062257137043143, -2.4387691264306046e-05, -1.1224122281497544e-05]
+_ERFC_64 += [5.6894090899650724e-06, 2.968409172531307e-07, -8.019174684327191e-07, 7.202517584836005e-08]
+_ERFC_64 += [9.290772873032215e-08, -1.673812797437216e-08, -6.984021100158542e-09, 1.6403183696752708e-09]
+_ERFC_32 = [1.26483818, -0.122357491, -0.0990244476, 0.157644631]
+_ERFC_32 += [-0.102968894, 0.0326763726, 0.000942164442, -0.00417866144]
+_ERFC_32 += [0.000468581915, 0.000404788142, -6.60132742e-05]
+
+
+def _scaled_erfc(z: Tensor) -> Tensor:
+    """exp(z²) erfc(z) for z >= 0."""
+    c, coefficients = (4.0, _ERFC_64) if z.dtype == torch.float64 else (2.5, _ERFC_32)
+    return horner(1 - 2 * c / (z + c), coefficients) / (1 + 2 * z)
+
+
+@composed("erfc")
+def erfc(x: Tensor) -> Tensor:
+    """The complementary error function; 1 - erf(x) keeps none of its digits from 4 on.
+
+    The square in exp(-z²) is taken apart, so that its rounding is not multiplied: of one part it is exact,
+    the other is small.
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    size = torch.abs(x)
+    z = torch.where(size > 30, 30, size)  # from there on it is 0
+    part = torch.round(z * 16) / 16
+    y = _scaled_erfc(size) * (torch.exp(-part * part) * torch.exp((part - z) * (part + z)))
+    return torch.where(x < 0, 2 - y, y)
+
+
 @_unary("special_erfcx")
 def erfcx(x: Tensor) -> Tensor:
-    """The complementary error function times exp(x²), by Numerical Recipes' erfcc, within 1.2e-7;
-    below zero 2 exp(x²) less that.
-    """
-    t = 1 / (1 + 0.5 * torch.abs(x))
-    coefficients = [-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807]
-    coefficients += [-1.13520398, 1.48851587, -0.82215223, 0.17087277]
-    y = t * torch.exp(horner(t, coefficients))
+    """The complementary error function times exp(x²); below zero 2 exp(x²) less that of -x."""
+    y = _scaled_erfc(torch.abs(x))
     return torch.where(x < 0, 2 * torch.exp(x * x) - y, y)
 
 
@@ -303,7 +333,7 @@ def log_ndtr(x: Tensor) -> Tensor:
     """log of the normal distribution function."""
     t = x * math.sqrt(0.5)
     tail = torch.log(erfcx(-t) / 2) - t * t
-    return torch.where(x < -1, tail, torch.log1p(-torch.erfc(t.float()).double() / 2))
+    return torch.where(x < -1, tail, torch.log1p(-erfc(t) / 2))
 
 
 # -- Bessel functions
