@@ -22,6 +22,7 @@ from ingot.capture.alive import remembered
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
+from ingot.capture.inference import without_inference_mode
 from ingot.capture.kinds import Globals
 from ingot.capture.mathematics import numpy_understood
 from ingot.capture.memos import is_kept, require_transparent
@@ -120,7 +121,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
     ):
         if call.marks.mark(snapshot.codes, snapshot.makers):
             raise Restart
-        with quiet_torch():
+        with quiet_torch(), without_inference_mode():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
             before = drawn()
