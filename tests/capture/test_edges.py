@@ -452,3 +452,121 @@ def test_division_of_the_largest_integers(dtype: torch.dtype) -> None:
     names = ("//", "// 3", "%", "fmod", "floor", "trunc")
     for name, got, want in zip(names, ran, parts(x.flatten(), y.flatten()), strict=True):
         np.testing.assert_array_equal(got, want.numpy(), err_msg=name)
+
+
+def test_rows_that_onnx_has_for_floats_alone() -> None:
+    """Sums without NaN of integers, -x of bytes, extremes of truth values, and operands of other dtypes."""
+    truths = torch.tensor([[True, False, False], [False, True, True]])
+    parity(
+        lambda b: (*b.max(1), *b.min(0), b.amax(1), b.amin(0), torch.maximum(b, ~b), torch.min(b, ~b)),
+        (truths,),
+        (truths.T.contiguous(),),
+    )
+    parity(lambda i: (i.nansum(), -i.to(torch.uint8), i.nansum(0)), (ids(1, 2, 200),), (ids(0, 255),))
+    parity(
+        lambda x, i, d: (torch.addcmul(x, i, i, value=2), torch.addcdiv(x, d, i + 1), torch.addcdiv(x, x, i)),
+        (R(3), ids(1, 2, 3), R(3).double()),
+    )
+
+
+def test_what_is_not_looked_at() -> None:
+    """What a factor of 0 drops may be NaN."""
+    nothing = torch.full((3, 3), NAN)
+    parity(
+        lambda c, a: (torch.addmm(c, a, a, beta=0), torch.addmv(c[0], a, a[0], beta=0)), (nothing, R(3, 3))
+    )
+
+
+def test_masks_of_bytes() -> None:
+    """Bytes are truths where positions could stand."""
+    mask = torch.tensor([0, 1, 0, 1, 2], dtype=torch.uint8)
+    parity(
+        lambda x, m, y: (x.index_put((m,), y), x.index_put((m,), y, accumulate=True)),
+        (R(5), mask, R(3)),
+        (R(5), mask.flip(0), R(3)),
+    )
+
+
+def test_shifts_by_more_bits_than_there_are() -> None:
+    """All bits leave."""
+    x, by = ids(1, 3, 5, -1, 7), ids(63, 64, 70, -1, 2)
+    parity(lambda x, by: (x << by, x << 65, x.int() << by.int(), x >> by), (x, by), (x[:2], by[1:3]))
+
+
+def test_repeated_no_times() -> None:
+    """No row, where each is to stand there no times."""
+    parity(lambda x: (x.repeat_interleave(0), x.repeat_interleave(0, dim=0), x[:1].expand(0, 4)), (R(3, 4),))
+
+
+def test_patches_of_one_image() -> None:
+    """Without a batch."""
+    parity(lambda x: F.unfold(x, 2, stride=2, padding=1), (R(3, 4, 6),), (R(3, 6, 6),))
+
+
+def test_spectrogram_aligned_to_the_window() -> None:
+    """The first window begins at the first sample, where the frame is wider than it."""
+
+    def spectrogram(x: torch.Tensor, width: int) -> torch.Tensor:
+        options: dict[str, Any] = {"center": False, "align_to_window": True, "return_complex": True}
+        return torch.view_as_real(torch.stft(x, 16, 4, width, torch.hann_window(width), **options))
+
+    parity(lambda x: spectrogram(x, 8), (R(64),), (R(61),))
+    parity(lambda x: spectrogram(x, 7), (R(64),), (R(77),))
+
+
+def test_strides_from_the_beginning_of_the_memory() -> None:
+    """An offset of 0 is where the whole tensor begins, not a part of it."""
+    with pytest.raises(IngotError, match="memory layout"):
+        ingot.export(lambda x: x[2:].as_strided((4,), (1,), 0), (R(6),))
+    parity(
+        lambda x: x.as_strided((6,), (1,), 0) + x[2:].as_strided((4,), (1,))[0], (R(6),), dynamic_shapes=None
+    )
+
+
+def test_inference_mode() -> None:
+    """Inside it torch hands on what it takes apart outside of it: views stay views."""
+
+    @torch.inference_mode()
+    def forward(x: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = x.clone()
+        y.swapaxes(0, 1)[0] = 1
+        y.movedim(0, 1)[1] = 3
+        y.view_as(y)[0] += 5
+        order = torch.argsort(x, dim=0, descending=True, stable=True)
+        parts = x.chunk(2, 1)[0], *x.tensor_split(2), x.repeat_interleave(2, 0), x.flatten(), x.matmul(x.mT)
+        return y, x.narrow(1, -2, 2), order, torch.take_along_dim(x, at, 1), *parts
+
+    parity(forward, (R(4, 4), ids(0, 2).reshape(1, 2)), dynamic_shapes=None)
+    parity(forward, (R(4, 4), ids(0, 2).reshape(1, 2)), (R(4, 6), ids(5, 2).reshape(1, 2)))
+    assert forward(R(4, 4), ids(0, 2).reshape(1, 2))[0].is_inference(), "torch's own again"
+
+
+def test_inside_inference_mode() -> None:
+    """What the model asks is answered as torch does; the mode around the export is there after it."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y.swapaxes(0, 1)[0] = 1
+        return y if torch.is_inference_mode_enabled() else x
+
+    x = R(4, 3)
+    plain = ingot.export(forward, (x,))
+    with torch.inference_mode():
+        program = ingot.export(forward, (x,))
+        assert torch.is_inference_mode_enabled()
+        np.testing.assert_array_equal(program(x), forward(x).numpy())
+    np.testing.assert_array_equal(plain(x), x.numpy())
+
+
+@pytest.mark.parametrize("name", ["inv_ex", "lu_factor_ex", "cholesky_ex", "solve_ex"])
+def test_checked_decompositions_are_assumed(name: str) -> None:
+    """check_errors=True raises in torch: the program says what it takes for granted."""
+    matrix = R(3, 3)
+    matrix = matrix @ matrix.T + torch.eye(3)
+
+    def forward(a: torch.Tensor) -> torch.Tensor:
+        more = (a,) if name == "solve_ex" else ()
+        return getattr(torch.linalg, name)(a, *more, check_errors=True)[0]
+
+    program = ingot.export(forward, (matrix,))
+    assert any("PyTorch raises" in a.what for a in program.assumptions)

@@ -151,6 +151,9 @@ def stft(
     """torch.stft after its padding: windows of the signal, each transformed; [.., frequencies, frames]."""
     hop = n_fft // 4 if hop_length is None else hop_length
     taper = _taper(n_fft, win_length, window, x)
+    if align_to_window:  # the first window begins at the first element, not the first frame
+        around = n_fft - (n_fft if win_length is None else win_length)
+        x = torch.constant_pad_nd(x, [around // 2, around - around // 2])
     frames = x.unfold(-1, n_fft, hop) * taper
     norm = "ortho" if normalized else "backward"
     half = not (x.is_complex() or taper.is_complex()) if onesided is None else onesided

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+_MASKS = (torch.bool, torch.uint8)
 _QUICK_SUMS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -148,7 +149,7 @@ def index(g: Recorder, out: Tensor, a: Tensor, indices: Sequence[Tensor | None])
     for i in indices:
         if i is None:
             axis += 1
-        elif i.dtype in (torch.bool, torch.uint8):
+        elif i.dtype in _MASKS:
             found = g.op("NonZero", g.operand(i, torch.bool))
             for k in range(i.dim()):
                 expanded.append((axis + k, g.op("Gather", found, g.const(k), axis=0), 1))
@@ -237,9 +238,9 @@ def index_put(
     x, rank = g.val(a), a.dim()
     value = g.operand(values, a.dtype)
     given = [(d, i) for d, i in enumerate(indices) if i is not None]
-    if len(given) == 1 and given[0][1].dtype == torch.bool and not accumulate:
+    if len(given) == 1 and given[0][1].dtype in _MASKS and not accumulate:
         axis, mask = given[0]
-        m = g.val(mask)
+        m = g.operand(mask, torch.bool)
         after = rank - axis - mask.dim()
         if after:
             m = g.op("Unsqueeze", m, g.const([mask.dim() + k for k in range(after)]))
@@ -252,8 +253,8 @@ def index_put(
     for i in indices:
         if i is None:
             axis += 1
-        elif i.dtype == torch.bool:
-            found = g.op("NonZero", g.val(i))
+        elif i.dtype in _MASKS:
+            found = g.op("NonZero", g.operand(i, torch.bool))
             expanded += [(axis + k, g.op("Gather", found, g.const(k), axis=0), 1) for k in range(i.dim())]
             axis += i.dim()
         else:

@@ -28,6 +28,9 @@ _INT = ir.DataType.INT64
 _BOOL = ir.DataType.BOOL
 
 
+_DECOMPOSED = "the matrix can be decomposed (not singular, or positive definite)"
+
+
 def relies_on_success(g: Recorder, what: str) -> None:
     """torch raises where a decomposition fails; the exported model gives NaN or infinity there."""
     g.assume("values", f"{what}: PyTorch raises where not, the exported model gives NaN or infinity", "fixed")
@@ -206,7 +209,7 @@ def _nothing(g: Recorder, out: Any, ones: bool = False) -> Any:
 @row("_linalg_check_errors")
 def check_errors(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> list[ir.Value]:
     """torch raises here when a decomposition failed."""
-    relies_on_success(g, "the matrix can be decomposed (not singular, or positive definite)")
+    relies_on_success(g, _DECOMPOSED)
     return []
 
 
@@ -235,6 +238,8 @@ def slogdet(g: Recorder, out: Any, a: Tensor) -> list[ir.Value | None]:
 @row("linalg_inv_ex")
 def inv_ex(g: Recorder, out: Any, a: Tensor, *, check_errors: bool = False) -> list[ir.Value]:
     """The solution for the unit matrix."""
+    if check_errors:
+        relies_on_success(g, _DECOMPOSED)
     if _is_empty(g, a):
         return _nothing(g, out)
     packed = lu_packed(g, a)[0]
@@ -247,6 +252,8 @@ def solve_ex(
     g: Recorder, out: Any, a: Tensor, b: Tensor, *, left: bool = True, check_errors: bool = False
 ) -> list[ir.Value | None]:
     """x with a x = b, or x a = b."""
+    if check_errors:
+        relies_on_success(g, _DECOMPOSED)
     if _is_empty(g, a) or _is_empty(g, b):
         return [_nothing(g, o) for o in out]
 
@@ -271,6 +278,8 @@ def solve_ex(
 @row("linalg_lu_factor_ex", "_lu_with_info")
 def lu_factor_ex(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
     """LU packed into one matrix, LAPACK's pivots and info."""
+    if check_errors:
+        relies_on_success(g, _DECOMPOSED)
     if _is_empty(g, a):
         return _nothing(g, out)
     packed, _, _, steps = lu_packed(g, a, pivot)
@@ -456,6 +465,8 @@ def _failed(g: Recorder, lower: ir.Value, dtype: torch.dtype) -> ir.Value:
 @row("linalg_cholesky_ex")
 def cholesky_ex(g: Recorder, out: Any, a: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
     """L, or its transpose from the upper triangle, and info."""
+    if check_errors:
+        relies_on_success(g, _DECOMPOSED)
     if _is_empty(g, a):
         return _nothing(g, out)
     source = g.recorded(lambda: a.mT) if upper else a

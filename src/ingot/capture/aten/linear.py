@@ -71,6 +71,8 @@ def addmm(
     """beta c + alpha a b."""
     if out.dtype.is_floating_point:
         scale = {"alpha": float(alpha)} if not _is(alpha, 1) else {}
+        if _is(beta, 0):  # c is not looked at, NaN or not
+            return g.op("Gemm", g.val(a), g.val(b), **scale)
         scale |= {"beta": float(beta)} if not _is(beta, 1) else {}
         return g.op("Gemm", g.val(a), g.val(b), g.val(c), **scale)
     return baddbmm(g, out, c, a, b, beta=beta, alpha=alpha)

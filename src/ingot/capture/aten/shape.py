@@ -15,6 +15,7 @@ import torch
 from ingot.capture.aten.registry import composed, instead, row, whole
 from ingot.capture.checks import demand
 from ingot.capture.entries import WHOLE_VIEWS
+from ingot.capture.sizes import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
 @row("expand", "expand_copy")
 def expand(g: Recorder, out: Tensor, a: Tensor, size: Any, *, implicit: bool = False) -> ir.Value:
     """Axes of size 1 repeated."""
+    if any(g.sizes.number(d) == 0 for d in out.shape):  # onnxruntime drops an Expand from 1 to 0 alone
+        return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
     lead = out.dim() - a.dim()
     target = [1 if i >= lead and g.same_size(a.shape[i - lead], d) else d for i, d in enumerate(out.shape)]
     if lead == 0 and all(g.sizes.number(d) == 1 for d in target):
@@ -171,7 +174,7 @@ def repeat_interleave(
     """Each element repeated along dim."""
     x, shape = g.val(a), list(a.shape)
     if dim is None:
-        x, shape, dim = g.op("Reshape", x, g.const([-1])), [out.shape[0] // repeats], 0
+        x, shape, dim = g.op("Reshape", x, g.const([-1])), [product(shape)], 0
     dim = dim % len(shape)
     wide = g.op("Unsqueeze", x, g.const([dim + 1]))
     counts = [1] * (len(shape) + 1)
@@ -433,20 +436,17 @@ def im2col(
     padding: Sequence[int],
     stride: Sequence[int],
 ) -> ir.Value:
-    """Image patches as columns: [n, c kh kw, positions]."""
-    if a.dim() != 4:
-        raise ExportError(
-            f"im2col takes a [n, c, h, w] tensor here; found rank {a.dim()}. Add a batch dimension."
-        )
+    """Image patches as columns: [n, c kh kw, positions]; [c kh kw, positions] of one image."""
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = kernel, dilation, padding, stride
-    n, _, h, w = a.shape
+    h, w = a.shape[-2:]
+    image = g.val(a) if a.dim() == 4 else g.op("Unsqueeze", g.val(a), g.const([0]))
     rows = (h + 2 * ph - dh * (kh - 1) - 1) // sh + 1
     columns = (w + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    x = padded(g, g.val(a), 4, [pw, pw, ph, ph], "constant")
+    x = padded(g, image, 4, [pw, pw, ph, ph], "constant")
     x = g.op("Gather", x, window_indices(g, rows, sh, kh, dh), axis=2)  # n c rows kh w
     x = g.op("Gather", x, window_indices(g, columns, sw, kw, dw), axis=4)  # n c rows kh columns kw
     x = g.op("Transpose", x, perm=[0, 1, 3, 5, 2, 4])
-    return g.op("Reshape", x, g.shape([n, out.shape[1], out.shape[2]]), allowzero=1)
+    return g.op("Reshape", x, g.shape(out.shape), allowzero=1)
 
 
 def diagonal_places(
@@ -532,7 +532,9 @@ def as_strided(
     same = len(out.shape) == a.dim() and all(
         g.same_size(x, y) for x, y in zip(out.shape, a.shape, strict=True)
     )
-    if same and tuple(out.stride()) == tuple(a.stride()) and not storage_offset:
+    start: Any = a.storage_offset()
+    moved = storage_offset is not None and not g.same_size(storage_offset, start)
+    if same and tuple(out.stride()) == tuple(a.stride()) and not moved:
         return g.val(a)
 
     def call() -> Tensor:
@@ -572,13 +574,3 @@ def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, *
     if isinstance(at, Tensor):
         at = at.item() if at.dim() == 0 else [i.item() for i in at.unbind(0)]
     return torch.ops.aten.tensor_split(input, at, dim)
-
-
-@instead(torch.narrow, Tensor.narrow)
-def narrow_at(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
-    """Where a tensor says from where on, positions are picked instead."""
-    if not isinstance(start, Tensor):
-        return torch.ops.aten.narrow(input, dim, start, length)
-    size = input.shape[dim]
-    first = torch.where(start < 0, start + size, start)
-    return input.index_select(dim, first.reshape(1) + torch.arange(length))
