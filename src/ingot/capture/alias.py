@@ -14,7 +14,7 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
-from ingot.capture.aten.shape import diagonal_places
+from ingot.capture.aten.shape import END, diagonal_places
 from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
@@ -22,8 +22,6 @@ from ingot.errors import ExportError
 if TYPE_CHECKING:
     from ingot.capture.entries import Entry, View
     from ingot.capture.record import Recorder
-
-END = (1 << 63) - 1
 
 
 def put_back(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:

@@ -25,7 +25,7 @@ _WRITES_IF_ASKED = {"_fused_moving_avg_obs_fq_helper"}  # its row refuses to be 
 _IN_PLACE_ONLY = {"set", "resize", "resize_as"}
 # What these write besides their result, nobody reads.
 _SCRATCH = {"rrelu_with_noise"}
-# Aliases in memory that are no view operators to torch, and the other way round.
+# Constants that stay nodes: a number for Python, and the floats that integers stand for.
 _NOT_FOLDED = {"_local_scalar_dense"}
 _UNFOLDED_FAMILIES = ("quantized_decomposed::dequantize", "fake_quantize", "_fake_quantize", "_fused_moving")
 
@@ -54,8 +54,6 @@ def plan_of(func: Any) -> Plan:
         in_place = (len(writes) == 1 and writes[0] is arguments[0]) or writes[0].name == arguments[0].name
         if name.endswith("_") and in_place:
             base = name[:-1]
-        elif in_place:
-            in_place = True
     row = ROWS.get(f"{base}.{func._overloadname}") or ROWS.get(base)
     unasked = _SCRATCH | _WRITES_IF_ASKED
     if (writes and not in_place and base not in unasked) or base in _IN_PLACE_ONLY:

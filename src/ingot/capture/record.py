@@ -264,6 +264,10 @@ class Recorder:
             found = self._transposed[id(e)] = self.op("Transpose", self.val_of(e), perm=[1, 0])
         return found
 
+    def is_empty(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor has no element, whatever the inputs are."""
+        return any(self.sizes.number(n) == 0 for n in tensor.shape)
+
     def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's contents when they do not depend on any input."""
         e = self.entry(tensor)

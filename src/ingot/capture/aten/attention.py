@@ -106,7 +106,7 @@ def attention(
         scores = g.op("Add", scores, _causal(g, query, key, dtype, causal))
     weights = g.op("Softmax", scores, axis=-1)
     if dropout_p:
-        weights = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
+        weights, _ = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
     result = g.op("MatMul", weights, v)
     return result if alive is None else g.op("Mul", result, alive)
 

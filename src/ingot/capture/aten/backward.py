@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.aten.pool import each
 from ingot.capture.aten.registry import composed
 
 Tensor = torch.Tensor
@@ -26,10 +27,6 @@ def _cut(x: Tensor, padding: Sequence[int], sizes: Sequence[Any]) -> Tensor:
         ends = [0, missing] if axis == x.dim() - 1 else [0, 0] * (x.dim() - 1 - axis) + [0, missing]
         x = torch.constant_pad_nd(x, ends).narrow(axis, p, n)
     return x
-
-
-def _each(values: Sequence[int], spatial: int) -> list[int]:
-    return list(values) * (spatial if len(values) == 1 else 1)
 
 
 def _spread(
@@ -80,7 +77,7 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of input, weight and bias."""
     spatial = weight.dim() - 2
-    stride, padding, dilation = (_each(v, spatial) for v in (stride, padding, dilation))
+    stride, padding, dilation = (each(v, spatial) for v in (stride, padding, dilation))
     kernel, none = weight.shape[2:], [0] * spatial
     of_input = of_weight = of_bias = None
     if wanted[0] and transposed:
@@ -109,8 +106,8 @@ def avg_pool2d_backward(
     divisor: int | None,
 ) -> Tensor:
     """Each window's gradient shared out evenly among its elements."""
-    window, pads = _each(kernel, 2), _each(padding, 2)
-    steps = _each(stride, 2) if stride else window
+    window, pads = each(kernel, 2), each(padding, 2)
+    steps = each(stride, 2) if stride else window
     shared = grad if divisor is None else grad / divisor
     if divisor is None:
         for axis, k, s, p in zip((-2, -1), window, steps, pads, strict=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.pool import each
 from ingot.capture.aten.registry import row
 
 if TYPE_CHECKING:
@@ -38,21 +39,18 @@ def convolution(
     """Conv or ConvTranspose; lists of one element stand for every axis."""
     spatial = weight.dim() - 2
 
-    def each(values: Sequence[int]) -> list[int]:
-        return [int(v) for v in values] * (spatial if len(values) == 1 else 1)
-
-    pads = each(padding)
+    pads = each(padding, spatial)
     attributes: dict[str, Any] = {
         "kernel_shape": [int(k) for k in weight.shape[2:]],
-        "strides": each(stride),
+        "strides": each(stride, spatial),
         "pads": pads + pads,
-        "dilations": each(dilation),
+        "dilations": each(dilation, spatial),
         "group": int(groups),
     }
     operands = [g.val(x), g.val(weight), *([g.val(bias)] if bias is not None else [])]
     if not transposed:
         return g.op("Conv", *operands, **attributes)
-    extra = each(output_padding)
+    extra = each(output_padding, spatial)
     if all(e < s for e, s in zip(extra, attributes["strides"], strict=True)):
         return g.op("ConvTranspose", *operands, **attributes, output_padding=extra if any(extra) else None)
     # ONNX's is below the stride. So much less is cut off at the end; what is more than that lies behind the

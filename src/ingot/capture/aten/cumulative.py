@@ -33,7 +33,7 @@ def _start(g: Recorder, a: Tensor, axis: int, value: Any, dtype: torch.dtype) ->
 def cumprod(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None) -> ir.Value:
     """Running product."""
     x = g.operand(a, out.dtype)
-    if a.dim() == 0 or any(g.sizes.number(n) == 0 for n in a.shape):
+    if a.dim() == 0 or g.is_empty(a):
         return x
     axis, kind = dim % a.dim(), dtype_of(out.dtype)
 
@@ -49,7 +49,7 @@ def cumprod(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None)
 def logcumsumexp(g: Recorder, out: Tensor, a: Tensor, dim: int) -> ir.Value:
     """log of the running sum of exp: the larger of two plus log(1 + exp(-distance))."""
     x = g.val(a)
-    if a.dim() == 0 or any(g.sizes.number(n) == 0 for n in a.shape):
+    if a.dim() == 0 or g.is_empty(a):
         return x
     axis, kind = dim % a.dim(), dtype_of(out.dtype)
 
@@ -67,7 +67,7 @@ def logcumsumexp(g: Recorder, out: Tensor, a: Tensor, dim: int) -> ir.Value:
 
 def _extreme(compare: str, worst: str) -> Row:
     def emit(g: Recorder, out: Any, a: Tensor, dim: int) -> list[ir.Value]:
-        if a.dim() == 0 or any(g.sizes.number(n) == 0 for n in a.shape):
+        if a.dim() == 0 or g.is_empty(a):
             return [g.val(a), g.op("Expand", g.const(0), g.shape(a.shape))]
         dtype = torch.int32 if a.dtype == torch.bool else a.dtype
         x, axis, kind = g.operand(a, dtype), dim % a.dim(), dtype_of(dtype)

@@ -16,14 +16,13 @@ import torch
 
 from ingot.capture import fakes
 from ingot.capture.aten.registry import instead, row
-from ingot.capture.aten.shape import slice_values
+from ingot.capture.aten.shape import END, slice_values
 from ingot.capture.complex_numbers import Pair, as_pairs, from_pairs, rule
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
-END = (1 << 63) - 1
 _LEAST_WEIGHT = 1e-11  # torch.istft's
 _VF: Any = torch._VF  # its functions come from C++ and are unknown to type checkers
 

@@ -105,7 +105,7 @@ def gather(
     g: Recorder, out: Tensor, a: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False
 ) -> ir.Value:
     """One element per position of the index; ONNX lets the other axes be shorter too."""
-    if any(g.sizes.number(n) == 0 for n in index.shape):  # torch does not even compare its rank
+    if g.is_empty(index):  # torch does not even compare its rank
         return g.op("Expand", g.const(0, a.dtype), g.shape(list(out.shape)))
     places = g.operand(index, torch.int64) if index.dtype != torch.int32 else g.val(index)
     if a.dim() and index.dim():
@@ -331,7 +331,7 @@ def scatter_reduce(
         raise ExportError(
             f"scatter_reduce with reduce={reduce!r} has no ONNX form; wanted one of {', '.join(kinds)}."
         )
-    if any(g.sizes.number(n) == 0 for n in index.shape):
+    if g.is_empty(index):
         return g.val(a)
     count = start = None
     if reduce == "mean" or not include_self:
@@ -370,7 +370,7 @@ def _scatter(
     reduction: str | None,
     start: ir.Value | None = None,
 ) -> ir.Value:
-    if any(g.sizes.number(n) == 0 for n in index.shape):  # nothing to write; torch does not compare ranks
+    if g.is_empty(index):  # nothing to write; torch does not compare ranks
         return g.val(a) if start is None else start
     at = _with_axis(g, index, g.operand(index, torch.int64))
     if isinstance(src, Tensor) and src.dim():

@@ -195,10 +195,6 @@ def _singular(g: Recorder, packed: ir.Value, dtype: torch.dtype) -> ir.Value:
     return g.op("Equal", _diagonal(g, packed, dtype), g.const(0.0, dtype))
 
 
-def _is_empty(g: Recorder, a: Tensor) -> bool:
-    return any(g.sizes.number(n) == 0 for n in a.shape)
-
-
 def _nothing(g: Recorder, out: Any, ones: bool = False) -> Any:
     """Results of matrices without elements."""
     if isinstance(out, Tensor):
@@ -216,7 +212,7 @@ def check_errors(g: Recorder, out: Any, *args: Any, **kwargs: Any) -> list[ir.Va
 @row("_linalg_det")
 def det(g: Recorder, out: Any, a: Tensor) -> list[ir.Value | None]:
     """The product of U's diagonal, with the sign of the row exchanges."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return [_nothing(g, out[0], True), None, None]
     packed, _, sign, _ = lu_packed(g, a)
     value = g.op("Mul", sign, g.op("ReduceProd", _diagonal(g, packed, a.dtype), g.const([1]), keepdims=0))
@@ -226,7 +222,7 @@ def det(g: Recorder, out: Any, a: Tensor) -> list[ir.Value | None]:
 @row("_linalg_slogdet")
 def slogdet(g: Recorder, out: Any, a: Tensor) -> list[ir.Value | None]:
     """Sign and logarithm of the determinant."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return [_nothing(g, out[0], True), _nothing(g, out[1]), None, None]
     packed, _, sign, _ = lu_packed(g, a)
     diagonal = _diagonal(g, packed, a.dtype)
@@ -240,7 +236,7 @@ def inv_ex(g: Recorder, out: Any, a: Tensor, *, check_errors: bool = False) -> l
     """The solution for the unit matrix."""
     if check_errors:
         relies_on_success(g, _DECOMPOSED)
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     packed = lu_packed(g, a)[0]
     inverse = _solved(g, a, _identity(g, a.shape[-1], g.op("Shape", packed, start=0, end=1), a.dtype))
@@ -254,7 +250,7 @@ def solve_ex(
     """x with a x = b, or x a = b."""
     if check_errors:
         relies_on_success(g, _DECOMPOSED)
-    if _is_empty(g, a) or _is_empty(g, b):
+    if g.is_empty(a) or g.is_empty(b):
         return [_nothing(g, o) for o in out]
 
     def solved(a: Tensor, b: Tensor) -> Tensor:
@@ -280,7 +276,7 @@ def lu_factor_ex(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True, check_
     """LU packed into one matrix, LAPACK's pivots and info."""
     if check_errors:
         relies_on_success(g, _DECOMPOSED)
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     packed, _, _, steps = lu_packed(g, a, pivot)
     count = smaller(a.shape[-2], a.shape[-1])
@@ -294,7 +290,7 @@ def lu_factor_ex(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True, check_
 @row("linalg_lu")
 def lu(g: Recorder, out: Any, a: Tensor, *, pivot: bool = True) -> list[ir.Value]:
     """P, L and U."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         made = g.recorded(lambda: [torch.zeros(o.shape, dtype=o.dtype) for o in out])
         return [g.val(m) for m in made]
     packed, order, _, _ = lu_packed(g, a, pivot)
@@ -346,9 +342,9 @@ def lu_unpack(
     """P, L and U of a packed factorisation."""
     n = packed.shape[-2]
     lower, upper, p = (_nothing(g, out[i]) for i in (1, 2, 0))
-    if unpack_data and not _is_empty(g, packed):
+    if unpack_data and not g.is_empty(packed):
         lower, upper = (g.val(x) for x in g.recorded(_triangles, packed))
-    if unpack_pivots and not _is_empty(g, packed):
+    if unpack_pivots and not g.is_empty(packed):
         order = _order_of(g, pivots, n)
         rows = g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1))
         at = g.op("Equal", g.op("Unsqueeze", order, g.const([1])), g.op("Unsqueeze", rows, g.const([0, 2])))
@@ -368,7 +364,7 @@ def lu_solve(
     adjoint: bool = False,
 ) -> ir.Value:
     """x with a x = rhs or x a = rhs, for a factorised or its transpose."""
-    if _is_empty(g, packed) or _is_empty(g, rhs):
+    if g.is_empty(packed) or g.is_empty(rhs):
         return _nothing(g, out)
 
     def solved(packed: Tensor, pivots: Tensor, b: Tensor) -> Tensor:
@@ -409,7 +405,7 @@ def solve_triangular(
     unitriangular: bool = False,
 ) -> ir.Value:
     """x with a x = rhs or x a = rhs, for a triangle a."""
-    if _is_empty(g, a) or _is_empty(g, rhs):
+    if g.is_empty(a) or g.is_empty(rhs):
         return _nothing(g, out)
 
     def solved(a: Tensor, b: Tensor) -> Tensor:
@@ -467,7 +463,7 @@ def cholesky_ex(g: Recorder, out: Any, a: Tensor, *, upper: bool = False, check_
     """L, or its transpose from the upper triangle, and info."""
     if check_errors:
         relies_on_success(g, _DECOMPOSED)
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     source = g.recorded(lambda: a.mT) if upper else a
     lower = _cholesky(g, source)
@@ -479,7 +475,7 @@ def cholesky_ex(g: Recorder, out: Any, a: Tensor, *, upper: bool = False, check_
 @row("cholesky")
 def cholesky(g: Recorder, out: Tensor, a: Tensor, upper: bool = False) -> ir.Value:
     """L, or its transpose."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     relies_on_success(g, "the matrix is positive definite")
     lower = _cholesky(g, g.recorded(lambda: a.mT) if upper else a)
@@ -584,7 +580,7 @@ def _applied(
 @row("geqrf")
 def geqrf(g: Recorder, out: Any, a: Tensor) -> list[ir.Value]:
     """The packed factorisation and its factors."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     packed, taus = _reflected(g, a)
     return [_like(g, packed, out[0].shape), _like(g, taus, out[1].shape)]
@@ -593,7 +589,7 @@ def geqrf(g: Recorder, out: Any, a: Tensor) -> list[ir.Value]:
 @row("linalg_qr")
 def qr(g: Recorder, out: Any, a: Tensor, mode: str = "reduced") -> list[ir.Value]:
     """Q with orthonormal columns and R."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         made = g.recorded(
             lambda: [
                 torch.eye(*o.shape[-2:], dtype=o.dtype).expand(o.shape)
@@ -620,10 +616,10 @@ def qr(g: Recorder, out: Any, a: Tensor, mode: str = "reduced") -> list[ir.Value
 @row("linalg_householder_product")
 def householder_product(g: Recorder, out: Tensor, a: Tensor, tau: Tensor) -> ir.Value:
     """The first columns of the product of reflections."""
-    if _is_empty(g, a):
+    if g.is_empty(a):
         return _nothing(g, out)
     packed = _batched(g, g.val(a), a)
-    if _is_empty(g, tau):
+    if g.is_empty(tau):
         eye = _identity(g, a.shape[-2], g.op("Shape", packed, start=0, end=1), a.dtype)
         return _like(g, g.op("Slice", eye, g.const([0]), g.sizes.dim(a.shape[-1]), g.const([2])), out.shape)
     taus = g.op("Reshape", g.val(tau), g.shape([_count(a), tau.shape[-1]]), allowzero=1)
@@ -643,7 +639,7 @@ def ormqr(
     transpose: bool = False,
 ) -> ir.Value:
     """Q c, Qᵀ c, c Q or c Qᵀ for Q given by its reflections."""
-    if _is_empty(g, a) or _is_empty(g, other):
+    if g.is_empty(a) or g.is_empty(other):
         return _nothing(g, out)
     target = other if left else g.recorded(lambda: other.mT)
     packed = _batched(g, g.val(a), a)

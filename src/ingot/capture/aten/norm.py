@@ -128,11 +128,6 @@ def rms_norm(
     return y if weight is None else g.op("Mul", y, g.val(weight))
 
 
-def _is_empty(g: Recorder, x: Tensor) -> bool:
-    """Whether there is nothing to normalise."""
-    return any(g.sizes.number(n) == 0 for n in x.shape)
-
-
 def _per_channel(g: Recorder, vector: Tensor, rank: int) -> ir.Value:
     """[c] as [c, 1, 1 …], to stand against [n, c, spatial …]."""
     return g.op("Unsqueeze", g.val(vector), g.const(list(range(1, rank - 1)))) if rank > 2 else g.val(vector)
@@ -153,10 +148,8 @@ def group_norm(
     x, dtype = g.val(input), input.dtype
     channels = g.sizes.number(input.shape[1])
     if channels is None:
-        raise ExportError(
-            "group_norm without weight needs a static number of channels; give it in dynamic_shapes."
-        )
-    if _is_empty(g, input):
+        raise ExportError("group_norm needs a static number of channels; give it in dynamic_shapes.")
+    if g.is_empty(input):
         return x
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
@@ -189,7 +182,7 @@ def batch_norm(
     """BatchNormalization with the running statistics, or with the batch's own where there are none, or in
     training; then the running ones move towards them.
     """
-    if _is_empty(g, input):  # torch leaves running statistics alone, too
+    if g.is_empty(input):  # torch leaves running statistics alone, too
         return g.val(input)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
@@ -244,7 +237,7 @@ def instance_norm(
         variance, mean = deviation(g, input, axes, 1, False)
         _move(g, running_mean, reduced(g, "ReduceMean", mean, [0], False), momentum)
         _move(g, running_var, reduced(g, "ReduceMean", variance, [0], False), momentum)
-    if _is_empty(g, input):
+    if g.is_empty(input):
         return g.val(input)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)

@@ -181,7 +181,7 @@ def unique_consecutive(
         return (differ if dim is None else differ.any(-1)) | (places == 0)
 
     x = g.op("Reshape", g.val(a), g.const([-1])) if dim is None else g.val(a)
-    if any(g.sizes.number(n) == 0 for n in a.shape):
+    if g.is_empty(a):
         none = g.op("Expand", g.const(0), g.const([0]))
         return [x, g.op("Expand", g.const(0), g.shape(a.shape)) if dim is None else none, none]
     begins = g.val(g.recorded(changes))

@@ -22,7 +22,8 @@ Tensor = torch.Tensor
 _nn: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
 
 
-def _each(values: Any, spatial: int) -> list[int]:
+def each(values: Any, spatial: int) -> list[int]:
+    """A number for each axis, of one for all or one for each."""
     listed = list(values) if isinstance(values, (list, tuple)) else [values]
     return [int(v) for v in listed] * (spatial if len(listed) == 1 else 1)
 
@@ -53,14 +54,14 @@ def max_pool(
     spatial = spatial or (
         len(kernel) if isinstance(kernel, (list, tuple)) and len(kernel) > 1 else _spatial(out, x)
     )
-    window = _each(kernel, spatial)
-    pads = _each(padding, spatial)
+    window = each(kernel, spatial)
+    pads = each(padding, spatial)
     value, added = _batched(g, x, spatial)
     attributes: dict[str, Any] = {
         "kernel_shape": window,
-        "strides": _each(stride, spatial) if stride not in ((), [], None) else window,
+        "strides": each(stride, spatial) if stride not in ((), [], None) else window,
         "pads": pads + pads,
-        "dilations": _each(dilation, spatial),
+        "dilations": each(dilation, spatial),
         "ceil_mode": int(ceil_mode),
     }
     y = _unbatched(g, g.op("MaxPool", value, **attributes), added)
@@ -85,8 +86,8 @@ def _fake_max_1d(
     ceil_mode: bool = False,
 ) -> Tensor:
     """Through the 2-D operator, which takes symbolic sizes."""
-    k, p, d = (_each(v, 1)[0] for v in (kernel_size, padding, dilation))
-    s = k if stride in ((), [], None) else _each(stride, 1)[0]
+    k, p, d = (each(v, 1)[0] for v in (kernel_size, padding, dilation))
+    s = k if stride in ((), [], None) else each(stride, 1)[0]
     flat = torch.max_pool2d(input.unsqueeze(-2), (1, k), (1, s), (0, p), (1, d), ceil_mode)
     return flat.squeeze(-2)
 
@@ -102,7 +103,7 @@ def _max_pool_whole(spatial: int) -> Row:
         dilation: Any = 1,
         ceil_mode: bool = False,
     ) -> Any:
-        return max_pool(g, out, input, _each(kernel_size, spatial), stride, padding, dilation, ceil_mode)
+        return max_pool(g, out, input, each(kernel_size, spatial), stride, padding, dilation, ceil_mode)
 
     return emit
 
@@ -125,11 +126,11 @@ def avg_pool(
 ) -> ir.Value:
     """AveragePool; another divisor is a multiplication after it."""
     spatial = len(kernel)
-    window, pads = _each(kernel, spatial), _each(padding, spatial)
+    window, pads = each(kernel, spatial), each(padding, spatial)
     value, added = _batched(g, x, spatial)
     if ceil_mode and divisor_override is not None:
         # Zeros all round, as many as the last window reaches over: then every window is whole.
-        steps = _each(stride, spatial) if stride not in ((), [], None) else window
+        steps = each(stride, spatial) if stride not in ((), [], None) else window
         results, sizes = out.shape[-spatial:], x.shape[-spatial:]
         reach = [
             torch.sym_max((r - 1) * s + k - n - p, 0)
@@ -141,7 +142,7 @@ def avg_pool(
         "AveragePool",
         value,
         kernel_shape=window,
-        strides=_each(stride, spatial) if stride not in ((), [], None) else window,
+        strides=each(stride, spatial) if stride not in ((), [], None) else window,
         pads=pads + pads,
         ceil_mode=int(ceil_mode),
         count_include_pad=int(count_include_pad or divisor_override is not None),

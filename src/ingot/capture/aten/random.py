@@ -172,12 +172,14 @@ def bernoulli(g: Recorder, out: Tensor, a: Tensor, p: Any = None, **kwargs: Any)
     return g.cast(g.op("Less", uniform(g, out.shape), chance), torch.bool, out.dtype)
 
 
-def dropped(g: Recorder, x: ir.Value, shape: Sequence[Any], p: float, dtype: torch.dtype) -> ir.Value:
-    """Elements dropped at random and the others scaled up."""
+def dropped(
+    g: Recorder, x: ir.Value, shape: Sequence[Any], p: float, dtype: torch.dtype
+) -> tuple[ir.Value, ir.Value]:
+    """Elements dropped at random and the others scaled up; and which are kept."""
     _note(g, "dropout")
     kept = g.op("GreaterOrEqual", uniform(g, shape), g.const(float(p), torch.float32))
     scale = 0.0 if p == 1 else 1 / (1 - p)
-    return g.op("Mul", g.op("Mul", x, g.cast(kept, torch.bool, dtype)), g.const(scale, dtype))
+    return g.op("Mul", g.op("Mul", x, g.cast(kept, torch.bool, dtype)), g.const(scale, dtype)), kept
 
 
 @row("native_dropout")
@@ -186,11 +188,7 @@ def native_dropout(g: Recorder, out: Any, a: Tensor, p: float, train: Any = True
     x = g.val(a)
     if not train:
         return [x, g.op("Expand", g.const(True, torch.bool), g.shape(a.shape))]
-    _note(g, "dropout")
-    kept = g.op("GreaterOrEqual", uniform(g, a.shape), g.const(float(p), torch.float32))
-    scale = 0.0 if p == 1 else 1 / (1 - p)
-    y = g.op("Mul", g.op("Mul", x, g.cast(kept, torch.bool, a.dtype)), g.const(scale, a.dtype))
-    return [y, kept]
+    return list(dropped(g, x, a.shape, p, a.dtype))
 
 
 @row("exponential")

@@ -140,7 +140,7 @@ def squeeze(g: Recorder, out: Tensor, a: Tensor, dim: Any = None) -> ir.Value:
 @row("expand", "expand_copy")
 def expand(g: Recorder, out: Tensor, a: Tensor, size: Any, *, implicit: bool = False) -> ir.Value:
     """Axes of size 1 repeated."""
-    if any(g.sizes.number(d) == 0 for d in out.shape):  # onnxruntime drops an Expand from 1 to 0 alone
+    if g.is_empty(out):  # onnxruntime drops an Expand from 1 to 0 alone
         return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
     lead = out.dim() - a.dim()
     target = [1 if i >= lead and g.same_size(a.shape[i - lead], d) else d for i, d in enumerate(out.shape)]

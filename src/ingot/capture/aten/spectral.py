@@ -139,7 +139,7 @@ def svd(
     g: Recorder, out: Any, a: Tensor, full_matrices: bool = False, compute_uv: bool = True, **kwargs: Any
 ) -> list[ir.Value | ExportError]:
     """Singular values; the vectors are refused where something uses them."""
-    if any(g.sizes.number(n) == 0 for n in a.shape):
+    if g.is_empty(a):
         made = g.recorded(lambda: [_unit(o) for o in out])
         return [g.val(m) for m in made]
     refused = _refuse_vectors("singular vectors")
@@ -159,7 +159,7 @@ def eigh(
     """Eigenvalues of a symmetric matrix: singular values of it moved to where all are positive, moved
     back.
     """
-    if any(g.sizes.number(n) == 0 for n in a.shape):
+    if g.is_empty(a):
         made = g.recorded(lambda: [_unit(o) for o in out])
         return [g.val(m) for m in made]
 
@@ -220,7 +220,7 @@ def pinv(
     rtol: Any = None,
 ) -> ir.Value:
     """The pseudo-inverse."""
-    if any(g.sizes.number(n) == 0 for n in a.shape):
+    if g.is_empty(a):
         return g.op("Expand", g.const(0, out.dtype), g.shape(out.shape))
     relative = rtol if rcond is None else rcond
     return g.operand(g.recorded(_inverted, g, a, atol, relative, hermitian), out.dtype)
@@ -256,7 +256,7 @@ def lstsq(
     """A⁺ b, the shortest of the best solutions. torch leaves the residuals away where a rank is not full,
     which only gels rules out; for other drivers they are refused where something uses them.
     """
-    if any(g.sizes.number(n) == 0 for n in (*input.shape, *b.shape)):
+    if g.is_empty(input) or g.is_empty(b):
         raise ExportError(
             f"least squares of shapes {list(input.shape)} and {list(b.shape)} have nothing to fit. "
             "Give at least one equation, unknown and right-hand side."
