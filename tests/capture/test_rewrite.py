@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import linecache
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from ingot.capture import rewrite
+from ingot.capture import rewrite, sources
+from ingot.capture.attempt import capture
 from ingot.capture.flags import without_jumps
-from ingot.capture.rewrite import Key, codes_in, keys_in, rewritten
-from tests.capture.support import parity
+from ingot.capture.rewrite import Key, keys_in, rewritten
+from ingot.capture.sources import codes_in
+from ingot.errors import ExportError
+from tests.capture.support import op_types, parity
 
 SOURCES = {
     "nested returns": """
@@ -257,6 +261,7 @@ def test_a_file_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = [(Key.of(code),) for code in codes_in(outer) if code.co_name in ("inner", "_marked_twice")]
     again = rewrite._rewritten.__wrapped__
     rewrite._functions_of.cache_clear()
+    sources.parsed.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(ast, "parse", counted)
         first, *rest = [again(outer, mark, ()) for mark in (*marks, *marks)]
@@ -281,3 +286,53 @@ def test_a_function_is_rewritten_once() -> None:
 
 def _code(code: CodeType) -> list[Any]:
     return [(c.co_code, c.co_names) for c in codes_in(code)]
+
+
+def _made(path: Path, source: str) -> Any:
+    """What a file defines that says this, as long as it does."""
+    path.write_text(source)
+    linecache.checkcache(str(path))
+    made: dict[str, Any] = {}
+    exec(compile(source, str(path), "exec"), made)
+    return made
+
+
+SCALED = """
+def scaled(x):
+    if x.sum() > 0:
+        return x * {}
+    return x
+"""
+
+
+def test_source_that_was_changed_is_not_taken(tmp_path: Path) -> None:
+    """What stands at a function's line must be what it was made of; another's may be alive beside it."""
+    before = _made(tmp_path / "model.py", SCALED.format(2))["scaled"]
+    after = _made(tmp_path / "model.py", SCALED.format(3))["scaled"]
+    with pytest.raises(
+        ExportError, match=r"model\.py:2: scaled depends on data, .* is not what it was made of"
+    ):
+        capture(before, (torch.ones(3),))
+    parity(after, (torch.ones(3),), (-torch.ones(4),))
+    assert "If" in op_types(capture(after, (torch.ones(3),)))
+
+
+def test_exec_under_the_place_of_another(tmp_path: Path) -> None:
+    """Of two functions of one place the one whose source it is is rewritten, and no other."""
+    path = tmp_path / "model.py"
+    own = _made(path, SCALED.format(2))
+    other: dict[str, Any] = {}
+    exec(compile(SCALED.format(5), str(path), "exec"), other)
+    with pytest.raises(ExportError, match="is not what it was made of"):
+        capture(lambda x: own["scaled"](x) + other["scaled"](x), (torch.ones(3),))
+
+
+def test_exec_under_the_place_of_a_branch_on_sizes(tmp_path: Path) -> None:
+    """Where the source is not known a branch on sizes goes the example's way, and says so."""
+    path = tmp_path / "model.py"
+    source = "def scaled(x):\n    return x * {} if x.shape[0] > 2 else x\n"
+    _made(path, source.format(2))
+    other: dict[str, Any] = {}
+    exec(compile(source.format(5), str(path), "exec"), other)
+    captured = parity(other["scaled"], (torch.ones(3),), (torch.ones(4),))
+    assert [(a.kind, a.status) for a in captured.assumptions] == [("branch", "checked")]

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ingot.capture.rewrite import codes_in
+from ingot.capture.sources import codes_in
 
 _KINDS: dict[type, type] = {
     torch.SymInt: builtins.int,

@@ -24,7 +24,8 @@ from ingot.capture.kinds import (
     dtype_is_int,
     functions_of,
 )
-from ingot.capture.rewrite import Key, codes_in, rewritten
+from ingot.capture.rewrite import Key, rewritten
+from ingot.capture.sources import codes_in, is_source_of, require_source
 from ingot.capture.syntax import RUNTIME
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError, ExportError
@@ -110,7 +111,10 @@ class Marks:
         makers: of its objects, which are marked where all code is
         """
         before, self.reached = self.reached, True
-        asking = [] if before else [Key.of(code) for code in codes if asks_what_a_number_is(code)]
+        asks = [] if before else list(filter(asks_what_a_number_is, codes))
+        for code in asks:
+            require_source(code)
+        asking = list(map(Key.of, asks))
         weighing = [] if before else [Key.of(code) for code in codes if "getsizeof" in code.co_names]
         new = [self.add(key, key in weighing) for key in (*weighing, *asking)]
         if not before:
@@ -233,7 +237,7 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
     """
     if frame is None or ACTIVE.recorder is None or not is_user_code(frame.f_code):
         return
-    if is_rewritten(frame):
+    if is_rewritten(frame) or not _has_source(frame.f_code, needed):
         return
     asker = frame.f_back if frame.f_code.co_name in ("__bool__", "__len__") else None
     if asker is not None and is_user_code(asker.f_code) and not is_rewritten(asker):
@@ -242,6 +246,16 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart()
         raise ACTIVE.pending
+
+
+def _has_source(code: CodeType, needed: bool) -> bool:
+    """Whether the source of code is known; where it is needed and is not, the export ends."""
+    if needed:
+        try:
+            require_source(code)
+        except ExportError as error:
+            refuse(error)
+    return is_source_of(code)
 
 
 def is_rewritten(frame: FrameType) -> bool:
@@ -270,6 +284,7 @@ def request_code(code: Any) -> None:
     """Start again with this code rewritten, unless it is already."""
     if not is_user_code(code) or code.co_name.startswith(GENERATED):
         return
+    _has_source(code, True)
     key = Key.of(code)
     if ACTIVE.marks.add(key, True):
         ACTIVE.pending = Restart()

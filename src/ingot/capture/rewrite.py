@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-import linecache
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 
 from ingot.capture.names import COMPREHENSIONS, walk_scope
+from ingot.capture.sources import AROUND, FUTURE, MADE, codes_in, parsed, require_source, text_of
 from ingot.capture.statements import Function
 from ingot.errors import ExportError
 
@@ -25,9 +25,6 @@ _COMPREHENSION_NAMES = {
     "<setcomp>": ast.SetComp,
     "<dictcomp>": ast.DictComp,
 }
-
-
-AROUND = "_ingot_around"  # the function that rewritten code is compiled in: names of all code inside say so
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,6 @@ class Key:
         return cls(code.co_filename, code.co_firstlineno, code.co_name, place)
 
 
-def codes_in(code: CodeType) -> Iterator[CodeType]:
-    """The code and every code object inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from codes_in(constant)
-
-
 def keys_in(code: CodeType) -> tuple[Key, ...]:
     """The keys of the code and of every code object inside it."""
     return _keys_in(code, code.co_filename)
@@ -77,7 +66,8 @@ def rewritten(code: CodeType, marks: Collection[Key], apart: Collection[Key] = (
     apart: those of them whose whole body the runtime may run again
 
     Raises:
-        ExportError: when there is no source, or it holds something that has no staged form.
+        ExportError: when there is no source, or another function's, or it holds something that has no
+            staged form.
     """
     inside = keys_in(code)
     return _rewritten(code, *(tuple(k for k in inside if k in some) for some in (marks, apart)))
@@ -88,10 +78,11 @@ def _rewritten(code: CodeType, marks: tuple[Key, ...], apart: tuple[Key, ...]) -
     """marks, apart: of the code, which say its file too, in the order of `keys_in`"""
     file = code.co_filename
     try:
-        functions = _functions_of("".join(linecache.getlines(file)))
+        functions = _functions_of(text_of(file))
     except SyntaxError as error:  # no Python source at all
         raise ExportError(f"{file}: the source of {code.co_qualname} cannot be read: {error}") from error
     root = copy.deepcopy(_find(functions, code, file))
+    require_source(code)
     around = _marked(root, apart)
     for node in _marked(root, marks):
         Function(node, file).rewrite(node in around)
@@ -111,7 +102,7 @@ def _name_of(node: ast.AST) -> str:
 def _functions_of(source: str) -> dict[tuple[int, str], list[ast.FunctionDef | ast.Lambda]]:
     """The functions of a file, not to be changed, by first line and name; a line may hold several lambdas."""
     found: dict[tuple[int, str], list[ast.FunctionDef | ast.Lambda]] = {}
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             found.setdefault((_first_line(node), _name_of(node)), []).append(node)
     return found
@@ -199,10 +190,11 @@ def _compiled(root: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
             # A call of a method is on the line where the method's name ends, to Python: a branch would be
             # on the last line of its sides.
             node.end_lineno, node.end_col_offset = node.lineno, node.col_offset
-    made = compile(module, file, "exec", flags=code.co_flags & 0xFE0000, dont_inherit=True)
+    made = compile(module, file, "exec", flags=code.co_flags & FUTURE, dont_inherit=True)
     line = code.co_firstlineno
     hits = [c for c in codes_in(made) if c.co_name == code.co_name and c.co_firstlineno == line]
     new = _as_made(hits[0]).replace(co_qualname=code.co_qualname)
+    MADE.add(new)
     if new.co_freevars != code.co_freevars:
         raise ExportError(
             f"{file}:{line}: {code.co_qualname} depends on data, and rewriting it changed the variables "

@@ -61,9 +61,10 @@ from ingot.capture.request import (
     request,
     request_code,
 )
-from ingot.capture.rewrite import Key, codes_in
+from ingot.capture.rewrite import Key
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, kind_of, number, require_kind
 from ingot.capture.scope import inside
+from ingot.capture.sources import codes_in
 from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
 from ingot.capture.words import Word, called, counted, is_thing

@@ -11,7 +11,8 @@ from collections.abc import Generator, Sequence
 from types import CodeType, FunctionType
 
 from ingot.capture.alive import functions
-from ingot.capture.rewrite import AROUND, Key, keys_in, rewritten
+from ingot.capture.rewrite import Key, keys_in, rewritten
+from ingot.capture.sources import is_part, is_source_of
 from ingot.errors import ExportError
 
 _OPTIMIZED = 1  # co_flags of a function's code; module and class bodies run through function objects too
@@ -36,7 +37,8 @@ def swapped(marks: Sequence[Key], apart: Sequence[Key] = ()) -> Generator[None]:
                     "alive holds "
                     "it. Define it where it stays: at the top of a module or in a class."
                 )
-            for function in owners:
+            others = {f for f in owners if not is_source_of(f.__code__)}  # of the same place, by name
+            for function in [f for f in owners if f not in others] or owners:
                 if function not in originals:
                     originals[function] = code = function.__code__
                     made[function] = rewritten(code, *wanted)
@@ -59,7 +61,7 @@ def _owners(marks: Sequence[Key]) -> dict[Key, list[FunctionType]]:
         code = function.__code__
         if function.__name__[0] == "<" and function.__name__ != "<lambda>":
             continue  # a comprehension that is running belongs to the function around it
-        if code.co_flags & _OPTIMIZED and not code.co_qualname.startswith(f"{AROUND}."):
+        if code.co_flags & _OPTIMIZED and not is_part(code):
             for mark in keys_in(code):
                 if mark in found:
                     found[mark].append(function)

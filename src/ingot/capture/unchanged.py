@@ -17,7 +17,7 @@ from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ingot.capture.assume import Assumption
-from ingot.capture.rewrite import codes_in
+from ingot.capture.sources import codes_in
 from ingot.capture.state import Snapshot
 
 
