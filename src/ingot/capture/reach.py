@@ -344,22 +344,6 @@ def globals_in(code: CodeType) -> frozenset[str]:
     return frozenset(own.union(*(globals_in(c) for c in inner)))
 
 
-@functools.lru_cache(maxsize=4096)
-def attributes_in(code: CodeType) -> frozenset[str]:
-    """Attributes that code may read: by name, or by one of its strings; `__dict__` where it may be any."""
-    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_ATTR", "LOAD_METHOD")}
-    if "vars" in code.co_names:
-        own.add("__dict__")
-    return frozenset(own.union(*map(_attributes_of, code.co_consts)))
-
-
-def _attributes_of(constant: Any) -> frozenset[str]:
-    if isinstance(constant, CodeType):
-        return attributes_in(constant)
-    parts = constant if isinstance(constant, (tuple, frozenset)) else (constant,)
-    return frozenset(v for v in parts if isinstance(v, str))
-
-
 def line_that_changes(codes: Sequence[CodeType], names: Sequence[str]) -> str | None:
     """The line of code that stores into the first of these names, or else the first that has it at all."""
     for stores in (True, False):

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 
+from ingot.capture.attribute_names import ANY, attributes_in
 from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
 from ingot.capture.objects import LIBRARIES, attributes, is_user_class
 from ingot.capture.positions import Unmoved, another, is_iterator
@@ -32,7 +33,6 @@ from ingot.capture.reach import (
     OF_TORCH,
     Reach,
     Variable,
-    attributes_in,
     line_that_changes,
 )
 from ingot.capture.scripts import Scripts
@@ -321,7 +321,7 @@ class Snapshot:
         held = vars(tensor)
         before = next((contents for kept, contents in self._saved if kept is held), {})
         read = frozenset[str]().union(*map(attributes_in, (*self.codes, *self.makers))) if before else ()
-        return {} if "__dict__" in read else {n: v for n, v in before.items() if n not in read}
+        return {} if ANY in read else {n: v for n, v in before.items() if n not in read}
 
     def names_of(self, held: Any) -> list[str]:
         """The attributes and variables that have held a container since before the call, by name."""

@@ -97,6 +97,15 @@ class Marked(torch.nn.Module):
 case(*SIGNS)(Marked)
 
 
+@case(*SIGNS)
+class SpeltOut(Marked):
+    """Makes the names of its own attributes alone, whose methods are no tensor's."""
+
+    def forward(self, x: T) -> T:
+        either: Any = getattr(self, f"{'QUERY'.lower()}") if x.sum() > 0 else x[0]
+        return x + either * getattr(either, "ndim", 5)
+
+
 @case.parametrize()
 def test_tags(case: Case) -> None:
     """Later code finds what its own way has put there."""
@@ -140,6 +149,14 @@ class Read(Marked):
         return h + getattr(h, "no_decay", 2)
 
 
+class MadeName(Marked):
+    """Makes the name that it reads it by."""
+
+    def forward(self, x: T) -> T:
+        either: Any = self.query if x.sum() > 0 else x[0]
+        return x + getattr(either, f"no_{'decay'.lower()}", 2)
+
+
 class Kept(torch.nn.Module):
     """Counts its calls on its own weight."""
 
@@ -161,8 +178,9 @@ class Kept(torch.nn.Module):
         (into_a_list, "a tensor with the attribute 'scale'"),
         (Kept(), "weight.calls"),
         (Read(), "a tensor with the attribute 'no_decay'"),
+        (MadeName(), "attribute 'no_decay' on one side only"),
     ],
-    ids=["one_side", "through_a_loop", "into_a_list", "kept", "read"],
+    ids=["one_side", "through_a_loop", "into_a_list", "kept", "read", "made_name"],
 )
 def test_tags_that_have_no_form(model: Any, words: str) -> None:
     """The error names the attribute."""
