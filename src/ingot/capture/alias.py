@@ -37,7 +37,8 @@ def put_back(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return inverse(g, e, view, value)
 
 
-def _argument(view: View, position: int, name: str, default: Any = None) -> Any:
+def argument(view: View, position: int, name: str, default: Any = None) -> Any:
+    """An argument of the call that made a view."""
     return view.args[position] if len(view.args) > position else view.kwargs.get(name, default)
 
 
@@ -120,8 +121,8 @@ def _select(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 
 def _slice(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     parent = view.parent
-    dim = _argument(view, 1, "dim", 0) % parent.tensor.dim()
-    start, step = _argument(view, 2, "start"), _argument(view, 4, "step", 1)
+    dim = argument(view, 1, "dim", 0) % parent.tensor.dim()
+    start, step = argument(view, 2, "start"), argument(view, 4, "step", 1)
     length = parent.tensor.shape[dim]
     start = from_start(g, 0 if start is None else start, length, part=True)
     if step == 1:
@@ -149,7 +150,7 @@ def _piece(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     """One output of split, chunk or unbind."""
     parent = view.parent
     index = view.index or 0
-    dim = _argument(view, 1 if view.op == "unbind" else 2, "dim", 0) % parent.tensor.dim()
+    dim = argument(view, 1 if view.op == "unbind" else 2, "dim", 0) % parent.tensor.dim()
     if view.op == "unbind":
         return _between(g, parent, dim, index, 1, g.op("Unsqueeze", value, g.const([dim])))
     start = sum(o.shape[dim] for o in view.out[:index])
@@ -166,7 +167,7 @@ def _narrow(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 def _diagonal(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     rank = view.parent.tensor.dim()
     named = zip((1, 2, 3), ("offset", "dim1", "dim2"), (0, 0, 1), strict=True)
-    offset, first, second = (_argument(view, *place) for place in named)
+    offset, first, second = (argument(view, *place) for place in named)
     perm, places = diagonal_places(g, rank, first, second, offset, e.tensor.shape[-1])
     moved = g.op("Transpose", g.val_of(view.parent), perm=perm)
     lead = g.op("Transpose", value, perm=[rank - 2, *range(rank - 2)])

@@ -235,7 +235,8 @@ def _merged(
         values = [
             next((v for entry, v in side.scope.written if id(entry) == key), None) for side in (first, second)
         ]
-        values = [g.val_of(e) if v is None else v for v in values]
+        with g.passing_on():
+            values = [g.val_of(e) if v is None else v for v in values]
         writes.append((e, merger.slot(lambda v: v, values[0], values[1])))
     ok: Any = None
     merger.joins.plan()
@@ -247,6 +248,8 @@ def _merged(
         checks.carry(g, outputs[ok.index], [side.scope.body for side in (first, second)])
     for e, slot in writes:
         put_value(g, e, outputs[slot.index])
+        if all(side.scope.unwritten.get(e.group, e.group.unwritten) is None for side in (first, second)):
+            e.group.unwritten = None
     if not by_data and (merger.unjoined or merger.sized) and g.env.is_plain(g.env.expr(condition)):
         here = place(), functions()
         g.env.chosen.update(dict.fromkeys(merger.sized, here))

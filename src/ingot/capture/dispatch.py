@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.capture import complex_numbers, fakes, formulas, mixed, scalars, translations, writes
+from ingot.capture import complex_numbers, fakes, formulas, mixed, scalars, translations, unwritten, writes
 from ingot.capture.alike import Answer, Look, Unlike
 from ingot.capture.aten import Row
 from ingot.capture.entries import View
@@ -134,7 +135,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return writes.into_outs(g, func, args, kwargs)
     if g.env.either:
         _require_kinds(g, func, tensors, args, kwargs)
-    reals = [g.real(t) for t in tensors]
+    with g.passing_on():
+        reals = [g.real(t) for t in tensors]
     known = all(r is not None for r in reals) and plan.name not in RANDOM
     is_complex = complex_numbers.concern(plan.name, tensors, args, kwargs)
     if plan.name in ("lift_fresh", "lift"):
@@ -157,14 +159,15 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if g.mixed:
         mixed.require_one_dtype(g, func, tensors, args, kwargs, out)
     if known and plan.foldable and fold(g, func, plan, args, kwargs, out, bool(tensors)):
-        return out
+        return _begun(g, plan.name, out)
     if is_complex:
-        return complex_numbers.dispatch(g, func, plan.name, args, kwargs, out)
+        return _begun(g, plan.name, complex_numbers.dispatch(g, func, plan.name, args, kwargs, out))
     if plan.row is None:
         without_row(g, func, args, kwargs, out)
         return out
     g.locate()
-    made = plan.row(g, out, *args, **kwargs)
+    with g.passing_on() if plan.view else contextlib.nullcontext():
+        made = plan.row(g, out, *args, **kwargs)
     tidy = _tidied(g, question, answer, (args, *kwargs.values()), out)
     if plan.view:
         like = View(func, g.entry(args[0]), plan.name, plan.row, out, args, kwargs, None)
@@ -173,7 +176,14 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         _bind_results(g, name_of(func), tidy, made)
     if plan.name in formulas.FOLLOWED:
         formulas.follow(g, plan.name, tidy, args, kwargs)
-    return tidy
+    return _begun(g, plan.name, tidy)
+
+
+def _begun(g: Recorder, name: str, out: Any) -> Any:
+    """The result of a call, in which nothing is where the operator fills none."""
+    if name in unwritten.MAKES:
+        unwritten.begin(g, out)
+    return out
 
 
 def _require_kinds(

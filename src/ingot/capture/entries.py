@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ingot.capture.alike import Look
     from ingot.capture.aten.registry import Row
     from ingot.capture.graph import Body
+    from ingot.capture.unwritten import Unwritten
     from ingot.errors import ExportError
 
 
@@ -29,7 +30,7 @@ WHOLE_VIEWS = frozenset(
 class Group(Tracked):
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
-    put_back = frozenset(("version", "entries", "links", "lost"))
+    put_back = frozenset(("version", "entries", "links", "lost", "unwritten"))
 
     def __init__(self, journal: Journal, *, owned: bool) -> None:
         self.journal = journal
@@ -41,6 +42,7 @@ class Group(Tracked):
         self.join: Join | None = None
         self.links: tuple[Link, ...] = ()
         self.lost: str | None = None  # the line by which nobody knows what is in it
+        self.unwritten: Unwritten | None = None  # where nothing may be in some of it yet
 
 
 @dataclass(eq=False)

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ingot.capture import unwritten
 from ingot.capture.entries import Group, View
 from ingot.capture.overloads import Plan, name_of
 from ingot.capture.scalars import Symbolic
@@ -38,8 +40,12 @@ def fold(
         return False
     if any(has_symbol(a) for a in (*args, *kwargs.values())):
         return False
+    with g.passing_on() if plan.view else contextlib.nullcontext():
+        given = reals(g, args), {k: reals(g, v) for k, v in kwargs.items()}
     with _disable_current_modes(), torch.no_grad():
-        made = func(*reals(g, args), **{k: reals(g, v) for k, v in kwargs.items()})
+        made = func(*given[0], **given[1])
+        if plan.name in unwritten.MAKES:
+            made.zero_()
     parent = g.entry(args[0]) if plan.view else None
     for i, o in enumerate(out if isinstance(out, (list, tuple)) else [out]):
         r = made[i] if isinstance(made, (list, tuple)) else made

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, endless, equality, turns
+from ingot.capture import checks, endless, equality, turns, unwritten
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.containers import Containers
@@ -644,7 +644,8 @@ class Loop:
         for index in done.grown:
             growth = self.grown[index]
             starts += self._values(growth, growth.start)
-        starts += [g.val_of(e) for e in self.writes]
+        with g.passing_on():
+            starts += [g.val_of(e) for e in self.writes]
         leaving = list(done.carried)
         check = done.scope.body.check
         if check is not None:
@@ -681,6 +682,8 @@ class Loop:
                 lose((g.entry(t).group, quoted_line()) for t in growth.start.parts())
         for e in self.writes:
             put_value(g, e, next(rest))
+            if self.go is None and trips is not None:
+                unwritten.wrote_in_rounds(g, e, done.scope.unwritten.get(e.group), self.turn, trips)
         if check is not None:
             checks.carry(g, next(rest), [done.scope.body])
         for index, added, values in done.scanned:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import onnx_ir as ir
 import torch
 
-from ingot.capture import complex_numbers, endless, extent, structure
+from ingot.capture import complex_numbers, endless, extent, structure, unwritten
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.lists import TracedList
 from ingot.capture.mixed import Mixed, is_exact, is_held
@@ -77,8 +78,10 @@ class Side:
                 self.parts[id(v)] = complex_numbers.parts(g, v)
                 self.lower(g, self.parts[id(v)])
             elif isinstance(v, torch.Tensor):
-                self.values[id(v)] = g.val(v)
-                self._lower_view(g, g.entry(v))
+                around = is_around(g.entry(v).group, self.scope.body)
+                with g.passing_on() if around else contextlib.nullcontext():
+                    self.values[id(v)] = g.val(v)
+                    self._lower_view(g, g.entry(v))
             elif isinstance(v, Symbolic):
                 self.values[g.env.expr(v)] = g.scalar(v)
 
@@ -612,6 +615,7 @@ class Merger:
     def value(self, side: Side, x: Any) -> ir.Value:
         """The graph's value of a leaf inside a side."""
         if isinstance(x, torch.Tensor):
+            unwritten.read(self.g, self.g.entry(x))
             found = side.values.get(id(x))
         elif isinstance(x, Symbolic):
             found = side.values.get(self.g.env.expr(x))

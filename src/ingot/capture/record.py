@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import complex_numbers, dispatch, endless, fakes, scalars, sharing, writes
+from ingot.capture import complex_numbers, dispatch, endless, fakes, scalars, sharing, unwritten, writes
 from ingot.capture.alike import Alike
 from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
@@ -78,6 +78,7 @@ class Recorder:
         self.seeded: str | None = None  # the line after which random numbers are the same in every call
         self.parameter_names: dict[int, str] = {}
         self.paused = False
+        self.passed_on = 0  # whether what takes the value of a tensor only passes it on: see `unwritten`
         self.in_python = (
             False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
         )
@@ -231,6 +232,9 @@ class Recorder:
         return self.val_of(self.entry(tensor))
 
     def val_of(self, e: Entry) -> ir.Value:
+        """The value of a tensor that is read, unless it is passed on."""
+        if e.group.unwritten is not None and not self.passed_on:
+            unwritten.read(self, e)
         if e.group.join is not None or e.group.links or e.group.lost:
             sharing.settle(self, e.group)
         if e.version != e.group.version:
@@ -239,7 +243,8 @@ class Recorder:
             if e.real is None:
                 view = e.view
                 assert view is not None, "only views go out of date"
-                made = view.row(self, view.out, *view.args, **view.kwargs)
+                with self.passing_on():
+                    made = view.row(self, view.out, *view.args, **view.kwargs)
                 e.value = made if view.index is None else made[view.index]
         if e.value is None:
             if e.refusal is not None:
@@ -268,9 +273,20 @@ class Recorder:
         """Whether a tensor has no element, whatever the inputs are."""
         return any(self.sizes.number(n) == 0 for n in tensor.shape)
 
+    @contextlib.contextmanager
+    def passing_on(self) -> Generator[None]:
+        """Take values of tensors without reading what is in them: for views, and around what is written."""
+        self.passed_on += 1
+        try:
+            yield
+        finally:
+            self.passed_on -= 1
+
     def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's contents when they do not depend on any input."""
         e = self.entry(tensor)
+        if e.group.unwritten is not None and e.real is not None and not self.passed_on:
+            unwritten.read(self, e)
         if e.real is not None and (e.group.links or e.group.lost):
             sharing.settle(self, e.group)
         return e.real

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
@@ -16,6 +16,9 @@ from ingot.capture.graph import Body
 from ingot.capture.path import assuming
 from ingot.capture.record import Recorder
 
+if TYPE_CHECKING:
+    from ingot.capture.unwritten import Unwritten
+
 
 @dataclass
 class Scope:
@@ -24,6 +27,8 @@ class Scope:
     body: Body
     written: list[tuple[Entry, ir.Value]] = field(default_factory=list[tuple[Entry, ir.Value]])
     lost: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])  # see `sharing.link`
+    #: Of memory that nothing had filled before: what is known at the end.
+    unwritten: dict[Group, Unwritten | None] = field(default_factory=dict[Group, "Unwritten | None"])
 
 
 @contextlib.contextmanager
@@ -41,6 +46,8 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
         with g.graph.writing(scope.body), assuming(g.env, condition):
             yield scope
             scope.written = _written(g, since, scope.body)
+            groups = g.journal.changed(since, Group, "unwritten")
+            scope.unwritten = {group: group.unwritten for group in groups}
             scope.lost = sharing.lost_inside(g, since, scope.body)
     finally:
         torch.clear_autocast_cache()
@@ -54,9 +61,11 @@ def _written(g: Recorder, since: int, body: Body) -> list[tuple[Entry, ir.Value]
     around = [group for group in changed if group.body is None or not group.body.within(body)]
     around.sort(key=lambda group: group.join is not None)  # what it joins has its new value first
     bases = [e for group in around for e in group.entries if e.view is None]
-    return [
-        (e, e.value if e.value is not None and sharing.is_lost(g, e.group) else g.val_of(e)) for e in bases
-    ]
+    with g.passing_on():
+        return [
+            (e, e.value if e.value is not None and sharing.is_lost(g, e.group) else g.val_of(e))
+            for e in bases
+        ]
 
 
 def is_around(group: Group, body: Body) -> bool:

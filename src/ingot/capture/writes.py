@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import alias, complex_numbers, sharing
+from ingot.capture import alias, complex_numbers, sharing, unwritten
 from ingot.capture.entries import Entry, Group, View
 from ingot.capture.folding import has_symbol, reals
 from ingot.capture.missing import functional
@@ -22,6 +23,8 @@ from ingot.errors import ExportError, MissingOperatorError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
+
+_FILLS = frozenset(("copy", "fill", "zero"))  # what these write does not follow from what was there
 
 
 def is_outside(g: Recorder, func: Any, target: Entry) -> bool:
@@ -64,8 +67,12 @@ def in_place(
     here = group.body is g.graph.body  # a branch must not change what was there before it
     constant = known and here and all(e.real is not None for e in group.entries)
     if constant and not any(has_symbol(a) for a in (*args, *kwargs.values())):
+        with g.passing_on() if plan.name in _FILLS else contextlib.nullcontext():
+            first = g.real(args[0])
+        given = reals(g, args[1:]), {k: reals(g, v) for k, v in kwargs.items()}
         with _disable_current_modes(), torch.no_grad():
-            func(*reals(g, args), **{k: reals(g, v) for k, v in kwargs.items()})
+            func(first, *given[0], **given[1])
+        unwritten.wrote(g, target)
         group.version += 1
         for e in group.entries:
             e.parts = None
@@ -150,7 +157,8 @@ def release(g: Recorder, group: Group) -> None:
         if e.tensor.is_complex():
             pass
         elif e.view is None:
-            g.val_of(e)
+            with g.passing_on():
+                g.val_of(e)
         else:
             e.value, e.version = None, -1
         e.real = None
@@ -159,9 +167,11 @@ def release(g: Recorder, group: Group) -> None:
 def write(g: Recorder, target: Entry, value: ir.Value) -> None:
     """`target` has the new value; carry it up to its base, and leave every other view out of date."""
     chain = [(target, value)]
-    while (view := chain[-1][0].view) is not None:
-        e, v = chain[-1]
-        chain.append((view.parent, alias.put_back(g, e, view, v)))
+    with g.passing_on():
+        while (view := chain[-1][0].view) is not None:
+            e, v = chain[-1]
+            chain.append((view.parent, alias.put_back(g, e, view, v)))
+    unwritten.wrote(g, target)
     group = target.group
     group.version += 1
     for e, v in chain:

@@ -30,7 +30,7 @@ def _constant(value: int) -> Row:
     return lambda g, out, *args, **kwargs: filled(g, out.shape, value, out.dtype)
 
 
-# Contents of `empty` are whatever torch finds in memory; here they are zeros.
+# Contents of `empty` are whatever torch finds in memory; here they are zeros: see `unwritten`.
 row(
     "zeros",
     "zeros_like",
