@@ -19,14 +19,14 @@ import itertools
 import math
 import operator
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from types import BuiltinMethodType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import checks, memos, scalars
+from ingot.capture import checks, keyed, memos, scalars
 from ingot.capture.choice import Maybe, present
 from ingot.capture.forms import Differ
 from ingot.capture.lists import Layers, Passing, Rows, TracedList, is_called_in_order, sliced
@@ -34,7 +34,7 @@ from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import join
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
-from ingot.capture.structure import parts_of, undecided
+from ingot.capture.structure import inside, parts_of, undecided
 from ingot.capture.symbolic_int import SymbolicInt
 from ingot.capture.where import is_user_code, source_line
 from ingot.capture.words import Word, counted
@@ -755,21 +755,17 @@ def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
     container = present(container)
     if isinstance(container, list) and isinstance(index, torch.Tensor) and _symbolic(index):
         index = number_in(index, int)
-    if not (type(container) is dict and (_symbolic(index) or _is_composed(index))):
+    if not (type(container) in keyed.KINDS and (_symbolic(index) or _is_composed(index))):
         container[index] = value
         return
     key = number_in(index)
     if memos.takes(container, key):
         memos.put(container, key, value)
-        return
-    there = rt.contains(list(container), key)
-    if there is False:  # a new key, which Python alone could take
+    elif rt.contains(list(container), key) is False and not _is_of_data(key):
         memos.require_empty(container, key)
-        container[key] = value
-        return
-    rt.check(there, None)
-    for k, before in list(container.items()):
-        container[k] = rt.choose(rt.equal(key, k), lambda: value, lambda before=before: before)
+        container[key] = value  # a size may be a key of its own
+    else:
+        keyed.put(rt, container, key, value)
 
 
 def require_alike(*numbers: Any) -> None:
@@ -783,6 +779,12 @@ def require_alike(*numbers: Any) -> None:
     symbols = [g.env.expr(v).free_symbols for v in numbers if g.turns and isinstance(v, Symbolic)]
     if not g.turns.isdisjoint(set[Any]().union(*symbols)):
         raise Differ
+
+
+def _is_of_data(key: Any) -> bool:
+    """Whether data decides a key, or a part of it."""
+    g = recorder()
+    return any(isinstance(v, Symbolic) and depends_on_data(g, g.env.expr(v)) for v in inside(key))
 
 
 def _is_composed(key: Any) -> bool:
@@ -801,13 +803,16 @@ def _as_index(index: Any) -> Any:
 def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     """One of a few values by a number that the run knows."""
     require_alike(index)
+    if isinstance(container, Counter):
+        return _looked_up(rt, list(container.items()), index, 0)
     if isinstance(container, dict):
+        keyed.require_there(rt, container, index)
         pairs = list(container.items())
-    else:
-        values = list(container)
-        index = int_(rt, index)
-        index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
-        pairs = list(enumerate(values))
+        return _looked_up(rt, pairs[:-1], index, pairs[-1][1])
+    values = list(container)
+    index = int_(rt, index)
+    index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
+    pairs = list(enumerate(values))
     rt.check(rt.contains([k for k, _ in pairs], index), None)
     return _looked_up(rt, pairs[:-1], index, pairs[-1][1])
 
