@@ -700,8 +700,9 @@ class SizeEnv(ShapeEnv):
                 if left.is_Symbol:
                     self.put(left, right)
                 return
-            if right.is_number and left.is_Symbol and self.path and not by_user:
-                # On one side of a branch only: the dimension stays free on the other one.
+            chosen = left.is_Symbol and self.expand(left).has(OneOf)
+            if right.is_number and left.is_Symbol and (self.path or chosen) and not by_user:
+                # On one side of a branch only, or where one has chosen the size: it is free on the other one.
                 self._hold(condition, False, not self._fails_by_itself())
                 self.put(left, right)
                 return
