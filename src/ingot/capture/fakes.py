@@ -76,6 +76,7 @@ _WITH_MASK = frozenset(
     ]
 )
 _BINARY = frozenset(("add", "sub", "mul", "div", "maximum", "minimum"))
+_SAMPLED = frozenset(("grid_sampler_2d", "grid_sampler_3d"))
 
 
 def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -93,6 +94,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
         return _alias(g, x), fresh(g.mode, list(x.shape), torch.bool, x.device)
     if name in _ALONG_A_DIM:
         return _alias(g, x) if x.dim() and len(args) > 2 and args[2] is False else None
+    if name in _SAMPLED:
+        return _sampled(g, x, args[1])
     rest = (*args[1:], *kwargs.values())
     if any(isinstance(a, complex) for a in rest):
         return None  # of another dtype
@@ -153,6 +156,18 @@ def _sliced(
     sizes[dim] = env.derive(env.size(floor_div(sympy.Max(0, last - first) + step - 1, step)))
     with g.pause():
         return like(g.mode, x, sizes)
+
+
+def _sampled(g: Recorder, x: Tensor, grid: Tensor) -> Tensor | None:
+    """Samples at the places of a grid, which torch's Python would work out, neighbour by neighbour: sixteen
+    of them for a cubic.
+    """
+    if grid.dim() != x.dim() or grid.dtype != x.dtype:
+        return None  # torch says what is wrong
+    with g.env.imagining():
+        checked(grid, 0, x.shape[0], "grid_sample")
+        checked(grid, x.dim() - 1, x.dim() - 2, "grid_sample")
+    return fresh(g.mode, [*x.shape[:2], *grid.shape[1:-1]], x.dtype, x.device)
 
 
 def fresh(mode: FakeTensorMode, sizes: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
