@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingot.capture.objects import is_plain
+from ingot.capture.objects import is_plain, slots
 from ingot.capture.positions import Standing, is_kind
 
 _UNSET: Any = object()
@@ -164,7 +164,7 @@ def _leaves(data: Any) -> list[Any]:
 def _kind(kind: type) -> tuple[Look, Put] | None:
     if is_kind(kind):
         return Standing, _leave
-    names = _slots(kind) if is_plain(kind) else ()
+    names = _slots(kind)
     return (
         ((lambda x: _slot_values(x, names)), lambda x, data: _put_slots(x, data, names))
         if names
@@ -174,23 +174,12 @@ def _kind(kind: type) -> tuple[Look, Put] | None:
 
 def _slots(kind: type) -> tuple[str, ...]:
     """Slots that the classes of the user's give an object without a `__dict__`."""
-    names: list[str] = []
-    for cls in () if kind.__dictoffset__ else kind.__mro__:
-        own = vars(cls).get("__slots__", ())
-        names += [_mangled(cls, n) for n in ([own] if isinstance(own, str) else own)]
-    return tuple(names)
+    return slots(kind) if is_plain(kind) and not kind.__dictoffset__ else ()
 
 
 def slots_of(x: Any) -> dict[str, Any]:
     """What an object of the user's holds in slots, by the name of the attribute."""
-    names = _slots(type(x)) if is_plain(type(x)) else ()
-    return _slot_values(x, names).data
-
-
-def _mangled(cls: type, name: str) -> str:
-    """A private name as the class's code has it."""
-    private = name.startswith("__") and not name.endswith("__")
-    return f"_{cls.__name__.lstrip('_')}{name}" if private else name
+    return _slot_values(x, _slots(type(x))).data
 
 
 def _slot_values(x: Any, names: tuple[str, ...]) -> _Held:
