@@ -22,11 +22,12 @@ import torch
 
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
-from ingot.capture.request import recorder
+from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import depends_on_data, of_truth
 from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
+_DIGITS = 18  # of which every number has 64 bits
 _REAL, _WHOLE = (float, torch.SymFloat), (int, torch.SymInt)
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lshift", "rshift")
 _BITWISE = ("and", "or", "xor")
@@ -159,6 +160,19 @@ def _whole_number(plain: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _to_tens(self: torch.SymInt, digits: Any = None) -> Any:
+    """`round(n, -2)`: the nearest of the hundreds, of two the even one. torch's own leaves n as it is."""
+    if digits is None or (isinstance(digits, int) and digits >= 0):
+        return self
+    if not isinstance(digits, int) or digits < -_DIGITS:
+        cannot_wait(f"rounds a whole number to other than 1 to {_DIGITS} digits before the point")
+    ten = 10**-digits
+    up = self + ten // 2
+    times = up // ten
+    between = 1 - torch.sym_min(up % ten, 1)
+    return (times - between * (times % 2)) * ten
+
+
 def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     """The operators that stand in for torch's."""
     for name in (*_ARITHMETIC, *_BITWISE, *_COMPARED):
@@ -175,6 +189,7 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     for name, compute in _UNARY.items():
         yield torch.SymBool, f"__{name}__", _of_one(compute)
     yield torch.SymInt, "__invert__", _UNARY["invert"]
+    yield torch.SymInt, "__round__", _to_tens
     for name in ("trunc", "floor", "ceil", "round"):
         yield torch.SymFloat, f"__{name}__", _whole_number(getattr(torch.SymFloat, f"__{name}__"))
     yield torch.SymFloat, "__neg__", floats.negative

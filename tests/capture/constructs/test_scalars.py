@@ -93,6 +93,17 @@ def negation_and_power(x: T) -> T:
     return x * (-n) + n**2
 
 
+@case(*(torch.tensor(v) for v in ([25], [15], [-15], [-25], [14], [16], [-4], [-6], [150], [249], [0, 5])))
+def round_to_tens(x: T) -> T:
+    n = int(x.sum())
+    return torch.stack([x + round(n, -1), x + round(n, -2)])
+
+
+@case(*(torch.zeros(n) for n in (5, 15, 25, 4, 6, 0, 49, 50, 150)))
+def round_a_size_to_tens(x: T) -> T:
+    return x + round(x.shape[0], -1) + round(x.shape[0] - 30, -2)
+
+
 @case(*SIGNS)
 def round_a_number(x: T) -> T:
     return x + round(x.sum().item())
