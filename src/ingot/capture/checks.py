@@ -53,10 +53,11 @@ def require_present(is_none: Any) -> None:
 def require_once(condition: Any, what: str) -> None:
     """As `require`, of a formula, unless it is known here, or was required before."""
     g = recorder()
-    e = _resolved(g, condition, _implied(g))
-    if e not in g.required and g.env.known(e) is not True:
-        require(g, g.sizes.scalar_of(e), what)
-        g.required[e] = True
+    if condition in g.required or g.env.known(condition) is True:
+        return
+    if _resolved(g, condition, _implied(g)) != sympy.true:
+        require(g, g.sizes.scalar_of(condition), what)
+        g.required[condition] = True
 
 
 def _implied(g: Recorder) -> set[Any]:
@@ -212,8 +213,13 @@ def _enforce(g: Recorder, condition: ir.Value, where: str, what: str) -> None:
         node.metadata_props[CHECK] = what
         node.metadata_props[SOURCE] = where
         return
+    g.graph.body.checked[where] = what
+    _join(g, condition)
+
+
+def _join(g: Recorder, condition: ir.Value) -> None:
+    """One more condition of the body that is being written."""
     body = g.graph.body
-    body.checked[where] = what
     body.check = condition if body.check is None else both(g, body.check, condition)
 
 
@@ -221,9 +227,8 @@ def carry(g: Recorder, condition: ir.Value, bodies: Sequence[Body]) -> None:
     """Checks that were made inside of these bodies, and noted there, go on outside."""
     found = {where: what for body in bodies for where, what in body.checked.items()}
     if g.graph.body is not g.graph.root:
-        _enforce(g, condition, source_line(), "")
-        del g.graph.body.checked[source_line()]
         g.graph.body.checked |= found
+        _join(g, condition)
     elif len(found) == 1:
         _enforce(g, condition, *found.popitem())
     else:

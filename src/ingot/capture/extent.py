@@ -40,6 +40,7 @@ _OF_DTYPE: dict[ir.DataType | None, int] = {
     _D.BOOL: 1, _D.UINT8: 255, _D.INT8: 1 << 7, _D.UINT16: 65535, _D.INT16: 1 << 15, _D.UINT32: (1 << 32) - 1,
     _D.INT32: 1 << 31, _D.UINT64: (1 << 64) - 1, _D.INT64: 1 << 63,
 }  # fmt: skip
+_FAR = 2.0**100
 _HALF = 65504  # the largest number of float16
 _TRUTHS = (
     "Equal",
@@ -85,7 +86,10 @@ def _of_dtype_or_node(value: ir.Value, of: Callable[[ir.Value | None], float], d
         return _of_constant(value.const_value)
     known = _OF_DTYPE.get(value.dtype, math.inf)
     node = value.producer()
-    return known if node is None or not deep or known == 1 else min(known, _of_node(node, value, of))
+    if node is None or not deep or known == 1:
+        return known
+    found = min(known, _of_node(node, value, of))
+    return found if found <= _FAR else math.inf  # which a float of 32 bits may pass on the way
 
 
 def _of_constant(tensor: ir.TensorProtocol) -> float:
@@ -237,9 +241,10 @@ def _power(base: Range, exponent: Range) -> Range:
     return _of_sign(base[0], most**times)
 
 
-def beyond(n: Any) -> DataDependentError:
-    """The error for a number that no int64 is."""
+def beyond(e: Any) -> DataDependentError:
+    """The error for a number, or a formula of one that data decides, that no int64 is."""
+    what = f"The whole number {e}" if e.is_number else "The whole number that this line makes of data"
     return DataDependentError(
-        f"{quoted_line()}\nThe whole number {n} has more than 64 bits, which no ONNX integer has. Keep whole "
-        "numbers that meet data within 64 bits, or compute with floats."
+        f"{quoted_line()}\n{what} has more than 64 bits, which no ONNX integer has. Keep whole numbers that "
+        "meet data within 64 bits, or compute with floats."
     )

@@ -109,6 +109,8 @@ class Forms:
                     return options
             if isinstance(now, Maybe) and start is None and not ACTIVE.marks.must_run:
                 start = perhaps(start, UNBOUND)
+            elif isinstance(start, Maybe):
+                now = perhaps(now, UNBOUND)
             elif (start is None) != (now is None) and start is not UNBOUND and not self.peeled:
                 raise Peel
             if (

@@ -104,7 +104,7 @@ class Round:
     )  # list, elements, values
     going: Any = True  # whether there is another round, as the model's code says it
     given: dict[Any, Any] = field(default_factory=dict[Any, Any])  # numbers that come in, by their place
-    left: dict[Any, Any] = field(default_factory=dict[Any, Any])  # those that are left there
+    left: dict[Any, Any] = field(default_factory=dict[Any, Any])  # those that are left, or came in
 
 
 class Loop:
@@ -230,7 +230,7 @@ class Loop:
                 settled = self._compare()
                 if settled:
                     settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
-                done.left = self._numbers(lambda place: place.get())
+                done.left = {**done.given, **self._numbers(lambda place: place.get())}
                 settled = settled and self.counters.hold(starts, done.given, done.left)
                 if settled:
                     checks.demanded_inside(g, guards)

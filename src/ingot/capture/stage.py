@@ -482,6 +482,8 @@ class Runtime:
         looked_up = isinstance(index, Maybe) and isinstance(container, dict) and None in container
         if isinstance(container, Word) or isinstance(index, Word) or looked_up:
             return called(self.item, (container, index), {})
+        if isinstance(index, Maybe) and isinstance(container, (list, tuple, str)):
+            index = present(index)  # where None is no place
         unsure = _maybe_in(index) if ACTIVE.maybes and not isinstance(container, dict) else None
         if unsure is not None:  # None is an axis there, or an end
             indices = [_with(index, unsure, v) for v in (None, unsure.ingot_value)]

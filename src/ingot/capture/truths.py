@@ -132,6 +132,13 @@ def _require_divisor(divisor: Any) -> None:
             checks.require(g, g.scalar(found), "what divides is not 0")
 
 
+def _require_shift(by: Any) -> None:
+    """The run fails where Python raises, because a number is shifted by less than 0."""
+    g, found = recorder(), by >= 0
+    if isinstance(found, torch.SymBool):
+        checks.require_once(g.env.expr(found), "what is shifted by is not negative")
+
+
 def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """An operator of SymInt's or SymFloat's, beside a condition too."""
     of_floats = _OF_FLOATS.get(name)
@@ -140,9 +147,8 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
         if name in _DIVIDING or name in _DIVIDED:
             _require_divisor(other if name in _DIVIDING else self)
         other = _counted(other) if isinstance(other, torch.SymBool) else other
-        if name in _SHIFTS:
-            shift = other if _SHIFTS[name] else self
-            checks.demand(recorder(), shift >= 0, "what is shifted by is not negative")
+        if name in _SHIFTS and isinstance(other, _WHOLE):
+            _require_shift(other if _SHIFTS[name] else self)
         real = isinstance(other, _REAL) or (isinstance(self, torch.SymFloat) and isinstance(other, _WHOLE))
         return of_floats(self, other) if of_floats is not None and real else plain(self, other)
 

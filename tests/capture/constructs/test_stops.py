@@ -102,6 +102,36 @@ def none_before_a_loop(x: T) -> tuple[T, T]:
     return (x.new_zeros(3) if best is None else best), first * 2  # type: ignore[operator]
 
 
+@case(*SIGNS)
+def none_behind_another_question(x: T) -> T:
+    h, there = None, x.sum() > 0
+    if there:
+        x = x * 3
+        if x[0].mean() > 0.5:
+            h = x * 2
+    if there:
+        return h + 1  # type: ignore[operator, no-any-return]
+    return x
+
+
+@case(*SIGNS, random(0, 3))
+def none_that_rounds_change(x: T) -> tuple[int, T, T]:
+    h = x.mean(0) if x.sum() > 0 else None
+    last, n = h, 0
+    for row in x:
+        n += h is None
+        h = row if row.sum() > 0 else None
+        last = row
+    return n, (x.sum() if h is None else h.sum()), (x.sum() if last is None else (last * 2).sum())
+
+
+@case(*SIGNS)
+def a_place_that_is_none(x: T) -> T:
+    rows = [x, x + 1, x + 2]
+    n = int(x[0].argmax()) if x.sum() > 0 else None
+    return rows[n]  # type: ignore[index]
+
+
 class Reset(torch.nn.Module):
     """A layer of PyTorch's whose state data takes away."""
 
