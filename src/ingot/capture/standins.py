@@ -782,9 +782,11 @@ def require_alike(*numbers: Any) -> None:
 
 
 def _is_of_data(key: Any) -> bool:
-    """Whether data decides a key, or a part of it."""
-    g = recorder()
-    return any(isinstance(v, Symbolic) and depends_on_data(g, g.env.expr(v)) for v in inside(key))
+    """Whether data decides a key, or a part of it, and none of them may be None, which no dict looks up."""
+    g, parts = recorder(), list(inside(key))
+    if any(isinstance(v, Maybe) for v in parts):
+        return False
+    return any(isinstance(v, Symbolic) and depends_on_data(g, g.env.expr(v)) for v in parts)
 
 
 def _is_composed(key: Any) -> bool:
