@@ -197,7 +197,8 @@ def _fits(weight: Array, factor: float) -> bool:
 
 def _least(dtype: np.dtype[Any]) -> float:
     """The least normal number of a dtype."""
-    return float(ml_dtypes.finfo(dtype).smallest_normal)
+    bounds = cast("np.finfo[Any]", ml_dtypes.finfo(dtype))
+    return float(bounds.smallest_normal)
 
 
 def _rounded(array: Array, dtype: np.dtype[Any]) -> Array | None:

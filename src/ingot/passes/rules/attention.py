@@ -175,7 +175,7 @@ def masked_rows_are_zero(g: Rewriting, node: ir.Node) -> Result:
     """
     for y, live in either_way(node):
         found = made_by(y, "Attention")
-        if found is None or live is None or len(found.inputs) != 4 or len(found.outputs) > 1:
+        if found is None or len(found.inputs) != 4 or len(found.outputs) > 1:
             continue
         given = found.inputs[3]
         expansion = made_by(given, "Expand")
@@ -183,7 +183,7 @@ def masked_rows_are_zero(g: Rewriting, node: ir.Node) -> Result:
         mask = None if inner is None else _live_rows(live, inner.op_type == "Where")
         if inner is None or mask is None:
             continue
-        if y is None or not only_use(y):
+        if not only_use(y):
             return "the rows are used elsewhere, too"
         if inner.inputs[0] is not mask:
             return "the mask is another"
