@@ -478,6 +478,15 @@ class SizeEnv(ShapeEnv):
         except ZeroDivisionError:
             return False
 
+    def _by_chance(self, e: Any) -> bool:
+        """Whether an equality holds by the hints only because numbers of data are 1 or 0 there, as that of
+        two strides, which are products of sizes.
+        """
+        opened = self.expand(e)
+        least = [s for s in opened.free_symbols if self.of_data(s) and self.hint(s) in (0, 1)]
+        more = opened.xreplace(dict.fromkeys(least, sympy.Integer(2)))
+        return bool(least) and self._agrees(opened) and not self._agrees(more)
+
     def _decide(self, e: Any, expected: bool = False) -> Any:
         """True or false by the hints, written down if it matters."""
         by_user = asked_by_user(depth=4)
@@ -499,10 +508,10 @@ class SizeEnv(ShapeEnv):
             return self.decided[e]
         if self.chosen and not by_user and (opened := self.expand(e)) in (sympy.true, sympy.false):
             return opened
-        if not matters and isinstance(e, sympy.Eq) and e.rhs in (0, 1) and self.of_data(e):
-            return (
-                sympy.false
-            )  # whether to repeat it: where only the run knows, the operator finds out itself
+        if not matters and isinstance(e, sympy.Eq) and self.of_data(e) and e.rhs in (0, 1):
+            return sympy.false  # whether to repeat it: where only the run knows, the operator finds out
+        if not matters and isinstance(e, sympy.Eq) and self._by_chance(e):
+            return sympy.false
         if matters and not by_user and self.of_data(e) and self.bases(e).isdisjoint(self.numbers):
             self._fit_hints(e)
         holds = bool(self.value(e))

@@ -344,6 +344,16 @@ def parity_of_data(x: T) -> T:
     return x.flip(0) if flip != (x.shape[0] > 2) else x
 
 
+@case(*[(random(b, 4, 3, 5), torch.tensor([n, 1])) for b, n in ((2, 2), (1, 1), (3, 3), (2, 1))])
+def strides_with_a_number_of_data(x: T, counts: T) -> T:
+    n = counts.max().item()
+    batch, heads, _, width = x.shape
+    y = (x[:, :, :n] + 1).view(batch, heads, n, width).transpose(1, 2)
+    y[:, 0] = -1.0
+    y = y.transpose(1, 2).masked_fill(x[:, :1, :1] > 0, 2.0)  # laid out by comparing strides
+    return y.view(batch * heads, n, width)
+
+
 @case.parametrize()
 def test_scalars(case: Case) -> None:
     """Numbers follow the data."""
