@@ -53,11 +53,16 @@ def assuming(env: SizeEnv, condition: Any = None) -> Generator[None]:
 
 
 def _agrees(env: SizeEnv) -> bool:
-    """Whether the conditions of the path hold for the hints; all hints agree with one another then."""
-    env.derive_hints(_behind(env, env.path))
-    if not all(env.value(c) == True for c in env.path):  # noqa: E712  (SymPy objects)
+    """Whether the conditions of the path hold for the hints, and no size is divided by one of 0; all hints
+    agree with one another then.
+    """
+    try:
+        env.derive_hints(_behind(env, env.path))
+        if not all(env.value(c) == True for c in env.path):  # noqa: E712  (SymPy objects)
+            return False
+        env.derive_hints(env.definitions)
+    except ZeroDivisionError:
         return False
-    env.derive_hints(env.definitions)
     return True
 
 
