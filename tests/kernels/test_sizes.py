@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.compiler.recipe_text import Writer
+from ingot.compiler.steps import Lowered
 from ingot.kernels.call import Buffer, View, constant
 from ingot.kernels.sizes import Notes, Size, either, made_again, noted, remembered
 
@@ -213,6 +214,58 @@ def test_calls_that_differ_are_made_again() -> None:
     function = Writer(notes).function(lambda writer: f"[{writer.step(step)}]")
     assert function(11) == []
     assert seen == [(11,)]
+
+
+def test_a_recipe_has_few_names_at_a_time() -> None:
+    """A frame with a name for everything would fill what Python sets aside for frames."""
+    count, seen = 100, list[tuple[int, ...]]()
+
+    @made_again
+    def touch(x: View) -> list[Any]:
+        seen.append((x.buffer.nbytes, *x.shape))
+        return []
+
+    with noted([6, 7]) as notes:
+        a, b = notes.given
+        steps: list[Any] = []
+        for number in range(count):
+            n = a * b + number
+            steps += touch(View(Buffer(4 * n), 0, np.dtype(np.float32), (n, a), (1, n)))
+    lowered = Lowered(steps, [])
+    function = Writer(notes).function(lambda writer: writer.plan(lowered, []))
+    assert function(3, 5) == ([], [], [])
+    assert seen == [(4 * (15 + number), 15 + number, 3) for number in range(count)]
+    assert function.__code__.co_nlocals < count / 2, "each name of a recipe's function is for one thing alone"
+
+
+def test_what_one_course_needs_is_worked_out_in_it() -> None:
+    asked: list[int] = []
+
+    @remembered(8, "answer")
+    def half(n: int) -> int | None:
+        return None if n % 2 else n // 2
+
+    @remembered(8)
+    def size(n: int) -> int:
+        asked.append(n)
+        return n + 1
+
+    @made_again
+    def note(x: View) -> list[Any]:
+        del x
+        return []
+
+    with noted([6]) as notes:
+        (n,) = notes.given
+        found, more = half(n), size(n)
+        view = View(Buffer(4 * more), 0, np.dtype(np.float32), (more,), (1,))
+        steps = either(found, lambda: note(view), lambda _: [])
+    function = Writer(notes).function(lambda writer: f"[{', '.join(map(writer.step, steps))}]")
+    asked.clear()
+    assert function(8) == []
+    assert not asked, "the other course alone wants it"
+    assert function(9) == []
+    assert asked == [9]
 
 
 def test_of_two_courses_the_answer_chooses() -> None:

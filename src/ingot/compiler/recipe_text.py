@@ -87,15 +87,18 @@ class Writer:
         """The function, of the sizes given, that returns this."""
         text = f"return {result(self)}"
         sizes = ", ".join([f"n{number}" for number in range(len(self._notes.given))])
-        body = "\n    ".join([*_flat(_late(self._lines, text)), text])
+        body = "\n    ".join(_few_names([*_flat(_late(self._lines, text)), text]))
         exec(compile(f"def again({sizes}):\n    {body}\n", "<recipe>", "exec"), self._fixed)
         return self._fixed["again"]
 
     def plan(self, lowered: Lowered, results: Sequence[tuple[int, ...]]) -> str:
         """Steps, checks, and the shapes of the results."""
-        steps = ", ".join([self.step(step) for step in lowered.steps])
+        self._lines.append("steps = []")
+        for step in lowered.steps:
+            text = self.step(step)
+            self._lines.append(f"steps += {text[1:]}" if text[0] == "*" else f"steps.append({text})")
         checks = ", ".join([self.check(check) for check in lowered.checks])
-        return f"[{steps}], [{checks}], [{', '.join(map(self.text, results))}]"
+        return f"steps, [{checks}], [{', '.join(map(self.text, results))}]"
 
     # ---- what was noted ------------------------------------------------------------------------------------
 
@@ -350,6 +353,26 @@ def _late(lines: _Lines, result: str) -> _Lines:
             for part in line.parts:
                 part[:0] = reversed(_flat(moved[id(part)]))
     return kept[::-1]
+
+
+def _few_names(lines: Sequence[str]) -> list[str]:
+    """The same with names x0 …, of which each stands for something else once nobody asks for the last.
+
+    The frame of a function with a name for each thing would fill what Python sets aside for frames (16 KB),
+    and each call from it would get memory of its own: DenseNet's plan took 7.0 ms with 1,659 names, 4.2 with
+    1,426.
+    """
+    last = {name: number for number, line in enumerate(lines) for name in _NAME.findall(line)}
+    names, free, count = dict[str, str](), list[str](), itertools.count()
+    renamed: list[str] = []
+    for number, line in enumerate(lines):
+        here = dict.fromkeys(_NAME.findall(line))
+        for name in here:
+            if name not in names:
+                names[name] = free.pop() if free else f"x{next(count)}"
+        renamed.append(_NAME.sub(lambda found: names[found[0]], line))
+        free += [names.pop(name) for name in here if last[name] == number]
+    return renamed
 
 
 def _flat(lines: Sequence[str | _Courses]) -> list[str]:
