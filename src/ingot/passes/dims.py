@@ -2,7 +2,8 @@
 
 Two dims with equal keys are equal for every input. A key that nothing else equals stands for "unknown".
 Nothing is assumed: declared shapes of inputs count (the session enforces them), and what operators do to
-them. Numbers that a file declares of other values count where no name of an input is lost on the way there.
+them. Numbers that a file declares of other values count where each name of an input that is lost on the way
+there has another in its place.
 """
 
 from __future__ import annotations
@@ -104,15 +105,21 @@ class Dims:
         if declared is not None and not free and all(isinstance(key, int) for key in declared):
             return declared
         derived = self._derive(node, value)
-        if derived is None:
-            stale = free and declared is not None and all(isinstance(key, int) for key in declared)
-            return tuple(("dim", id(value), i) for i in range(len(declared or ()))) if stale else declared
-        if declared is None or len(declared) != len(derived) or not free <= set(derived):
+        if declared is None or (derived is not None and len(declared) != len(derived)):
             return derived
+        unknown: Keys = tuple(("dim", id(value), i) for i in range(len(declared)))
+        known = unknown if derived is None else derived
         # A declared number says more than that a size is not known; but no number stands for a name.
-        return tuple(
-            d if isinstance(d, int) and _is_unknown(k) else k for d, k in zip(declared, derived, strict=True)
+        merged = tuple(
+            d if derived is None or (isinstance(d, int) and _is_unknown(k)) else k
+            for d, k in zip(declared, known, strict=True)
         )
+        names = {key for key in merged if not isinstance(key, int)}
+        if len(free - names) <= len(names - free):
+            return merged
+        if derived is not None:
+            return derived
+        return tuple(u if isinstance(d, int) else d for d, u in zip(declared, unknown, strict=True))
 
     def _free(self, node: ir.Node) -> set[Key]:
         """The names in the shapes of a node's inputs, which a run may give any number. What a file declares
