@@ -150,7 +150,7 @@ LINEAR = nn.Linear(3, 4)
 CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(eigenvalues, (X,)), "torch.linalg.eigvals(x @ x.T)",
      ("without a form in ONNX", "linalg_eig", "ingot.translate")),
-    (lambda: ingot.export(as_key, (X,)), "table[int(x.sum())] = 1", ("key of a dict", "compute with tensors")),
+    (lambda: ingot.export(as_key, (X,)), "table[int(x.sum())] = 1", ("decides the key", "Give it every key")),
     (lambda: ingot.export(two_dtypes, (X,)), "return y",
      ("'y'", "int64 tensor", "float32 tensor", "if x.sum() > 0:", "tensors of one dtype and rank")),
     (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),

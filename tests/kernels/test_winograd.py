@@ -16,6 +16,7 @@ from ingot.codegen import cache
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import ShapeError, UnsupportedOperatorError
+from ingot.kernels import winograd
 from ingot.kernels.call import strides_in_order
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import definition
@@ -115,7 +116,6 @@ def as_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
         (1, 64, 64, (56, 56)),  # many strips, each with its own input
         (1, 128, 96, (14, 14)),  # one strip, whose input all groups of panels share
         (3, 32, 48, (7, 7)),  # tiles of several images in a register tile
-        (1, 512, 64, (14, 14)),  # a strip beyond half of L2: all panels take turns at a point
     ],
 )
 def test_usual_layers(
@@ -125,6 +125,18 @@ def test_usual_layers(
     check(
         image(np.random.default_rng(2), (images, inner, *size), "last"), outer, (1, 1, 1, 1), machine, scheme
     )
+
+
+@each_machine
+@each_scheme
+@pytest.mark.parametrize("outer", [96, 112])
+def test_panels_take_turns(
+    machine: Machine, scheme: Scheme, outer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where v is beyond half of L2, two of them at each point, and then the next two, or the last one."""
+    monkeypatch.setattr(winograd, "_TOGETHER", 2)
+    small = replace(machine, l2_bytes=(1 << 14) + 64)  # forms are remembered for each machine
+    check(image(np.random.default_rng(4), (1, 64, 14, 14), "last"), outer, (1, 1, 1, 1), small, scheme)
 
 
 SHORT = (Step("Add", (0, 1), "float32"), Step("Add", (3, 2), "float32"), Step("Relu", (4,), "float32"))

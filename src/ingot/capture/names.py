@@ -53,6 +53,13 @@ def _only_in_comprehensions(nodes: Sequence[ast.AST]) -> set[str]:
     return {v for v, count in inner.items() if total.get(v, 0) <= count}
 
 
+#: Functions and methods that go through the iterator they are given before they return.
+_GO_THROUGH = {
+    *("all", "any", "dict", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"),
+    *("extend", "fsum", "join", "prod", "update"),
+}
+
+
 def read(node: ast.AST) -> set[str]:
     """Variables read anywhere in a node, functions inside it included."""
     return {
@@ -74,12 +81,23 @@ def evaluated_names(node: ast.expr) -> list[str]:
 def captured(nodes: Sequence[ast.AST]) -> set[str]:
     """Variables that functions and generators made in these nodes read or write: anybody may, at any time.
 
-    A generator that is a call's one argument is gone through there.
+    A generator that is made for a function known to go through it at once is gone through there.
     """
     inside = [n for node in nodes for n in [node, *walk_scope(node)]]
-    at_once = {id(n.args[0]) for n in inside if isinstance(n, ast.Call) and len(n.args) == 1}
-    late = [n for n in inside if isinstance(n, (*FUNCTIONS, ast.GeneratorExp)) and id(n) not in at_once]
+    at_once = {id(n.args[0]) for n in inside if isinstance(n, ast.Call) and n.args and _goes_through(n.func)}
+    at_once |= {id(n.value) for n in inside if isinstance(n, ast.Starred)}
+    late = [
+        n
+        for n in inside
+        if isinstance(n, FUNCTIONS) or (isinstance(n, ast.GeneratorExp) and id(n) not in at_once)
+    ]
     return {x.id for n in late for x in ast.walk(n) if isinstance(x, ast.Name)}
+
+
+def _goes_through(function: ast.expr) -> bool:
+    """Whether a function, by its name, goes through an iterator that it is given before it returns."""
+    name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+    return name in _GO_THROUGH
 
 
 def first_read(statements: Sequence[ast.stmt]) -> set[str]:

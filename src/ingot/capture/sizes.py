@@ -479,9 +479,11 @@ class SizeEnv(ShapeEnv):
             return False
 
     def _by_chance(self, e: Any) -> bool:
-        """Whether an equality holds by the hints only because numbers of data are 1 or 0 there, as that of
-        two strides, which are products of sizes.
+        """Whether an equality of products, such as two strides, holds by the hints only because numbers of
+        data are 1 or 0 there. Sums are sizes of which one must be the other.
         """
+        if e.lhs.is_Add or e.rhs.is_Add:
+            return False
         opened = self.expand(e)
         least = [s for s in opened.free_symbols if self.of_data(s) and self.hint(s) in (0, 1)]
         more = opened.xreplace(dict.fromkeys(least, sympy.Integer(2)))

@@ -60,9 +60,10 @@ class _Reads:
             after = _either(end, *continues) if _runs(s.iter) else bound
             return _either(None if after is None else self.block(s.orelse, after), *breaks)
         if isinstance(s, ast.With):
-            for item in s.items:
+            for item in s.items:  # each may read what those before it have named
                 self.read(item, bound)
-            return self.block(s.body, bound | {*written([*s.items])})
+                bound = bound | {*written([item])}
+            return self.block(s.body, bound)
         if isinstance(s, ast.Try):
             ends = [self.block([*s.body, *s.orelse], bound), *(self.block(h.body, bound) for h in s.handlers)]
             last, after = self.block(s.finalbody, bound), _either(*ends)

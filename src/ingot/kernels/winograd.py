@@ -4,14 +4,16 @@ the multiplications.
 Tiles of 4×4 (or 2×2) output pixels are numbered through all images. A thread takes a strip of them,
 transforms their input to 36 (or 16) points (winograd_tile.py), and for each panel of output channels computes
 at each point a product of matrices [tiles, input channels] × [input channels, panel] on the register tile,
-then transforms what is at the points to the output. Transformed input and products stay in the thread's L2.
+then transforms what is at the points to the output. Where the transformed input fits half of L2, a panel goes
+through all points; else panels take turns at each, so that what is at a point stays near.
 
     v  [block of input channels][point][tile][lanes]
-    m  [tile][point][panel]
+    m  [panel][tile][point][panel's channels]
     b  [panel][point][input channel][panel's channels]
 
-The result differs from the definition's by 1 to 6e-6 of the largest output (a direct sum in float32 by 0.3 to
-3e-6), and a value that is not finite reaches all outputs of the tiles that read it.
+With 4×4 tiles the result differs from the definition's by 1 to 6e-6 of the largest output (a direct sum in
+float32 by 0.3 to 3e-6, 2×2 tiles by less), and a value that is not finite reaches all outputs of the tiles
+that read it.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -148,8 +150,9 @@ def winograd(k: Builder, *, points: int, panel: int, shared: bool, operands: tup
             with k.loop(0, points) as point, k.loop(start, stop) as number:
                 is_last = k.compare("==", number, k.sub(arg["panels"], 1))
                 turn = k.compare("==", k.add(number, 1), stop)
-                following = k.choose(turn, start, k.add(number, 1))
-                after_it = k.choose(turn, k.add(point, 1), point)
+                done = k.ir.and_(turn, k.compare("==", point, points - 1))
+                following = k.choose(done, stop, k.choose(turn, start, k.add(number, 1)))
+                after_it = k.choose(done, 0, k.choose(turn, k.add(point, 1), point))
                 product.set("a", k.at(v, k.mul(point, arg["v_point"]), I8))
                 for slot, panel_, point_ in (("b", number, point), ("next", following, after_it)):
                     where = k.mul(k.add(k.mul(panel_, points), point_), arg["b_point"])

@@ -6,6 +6,8 @@ the one that decides `any` and `all`, what a generator does after the last eleme
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 from typing import Any
 
@@ -236,6 +238,29 @@ def generator_that_reads_a_variable_late(x: T) -> T:
     if x.sum() > 0:
         k = 2.0
     return sum(parts)
+
+
+@case(*MIXED)
+def partial_of_a_function_that_reads_late(x: T) -> T:
+    k = 1.0
+    f = functools.partial(lambda v: v * k)
+    if x.sum() > 0:
+        k = 2.0
+    return f(x)
+
+
+@case(*MIXED)
+def sum_of_what_may_be_nothing(x: T) -> T:
+    return x + sum([row * 2 for row in x if row.sum() > 0])
+
+
+@case(*MIXED)
+def managers_that_name_each_other(x: T) -> T:
+    for row in x:
+        if row.sum() > 0:
+            with contextlib.nullcontext(row * 2) as a, contextlib.nullcontext(a + 1) as b:
+                x = x + b
+    return x
 
 
 @case(*MIXED)

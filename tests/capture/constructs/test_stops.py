@@ -153,12 +153,6 @@ case(*(random(3, 3, seed=n) for n in range(4)))(Reset)
 
 
 @case(*SIGNS)
-def the_sum_of_nothing(x: T) -> T:
-    kept = [row for row in x if row.sum() > 0]
-    return sum(kept) / len(kept)  # type: ignore[return-value]
-
-
-@case(*SIGNS)
 def an_end_that_is_none(x: T) -> tuple[T, T]:
     n = x.argmax(1)[0].item() if x.sum() > 0 else None
     return x[:, :n], x[:, n:]
