@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ingot.capture.graph import Body
     from ingot.capture.record import Recorder
-    from ingot.capture.sizes import Guard
+    from ingot.capture.size_facts import Guard
 
 CHECKED = "ingot.checked"  # metadata of a node by which an output needs the checks
 

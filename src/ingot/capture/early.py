@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ingot.capture import standins
 from ingot.capture.lists import Yields
 from ingot.capture.request import ACTIVE, cannot_wait, refuse, request_code
 from ingot.capture.runs import Perhaps
+from ingot.capture.standins import sequences
 from ingot.capture.where import quoted_line
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError
@@ -43,7 +43,7 @@ def first_of(
     if called is not next:
         return rt.call(called, rt.list_of(items, element, tests), *(argument() for argument in more))
     default = more[0] if more else None
-    if isinstance(items, Yields) or standins.rows_of(items) is not None:
+    if isinstance(items, Yields) or sequences.rows_of(items) is not None:
         cannot_wait("takes the first of as many as data or a size says")
 
     def behind(others: Any) -> Any:
@@ -90,7 +90,7 @@ def quantified(
             fits = rt.both(fits, lambda t=test: rt.truth(t(item)))
         return rt.both(fits, lambda: says(item)) if ends else rt.either(rt.opposite(fits), lambda: says(item))
 
-    if isinstance(items, (Word, Yields)) or standins.rows_of(items) is not None:
+    if isinstance(items, (Word, Yields)) or sequences.rows_of(items) is not None:
         return _of_many(rt, items, holds, ends)
 
     return joined(rt, items, holds, ends, kept and isinstance(items, Iterator))

@@ -21,7 +21,7 @@ import torch._meta_registrations
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture.sizes import floor_div, product
+from ingot.capture.size_symbols import floor_div, product
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from ingot.capture.bounds import functions
-from ingot.capture.sizes import floor_div
+from ingot.capture.size_symbols import floor_div
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes  # pyright: igno
 from ingot.capture import complex_numbers, fakes
 from ingot.capture.entries import View
 from ingot.capture.record import Recorder
-from ingot.capture.standins import made_of_symbols, tensor_of
+from ingot.capture.standins.values import made_of_symbols, tensor_of
 
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
 _MASKS = (torch.bool, torch.uint8)

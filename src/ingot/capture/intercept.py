@@ -33,7 +33,8 @@ from ingot.capture.indexing import needs_select
 from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
-from ingot.capture.standins import cut_by, has_tensors, made_of_symbols, numbers_of, tensor_of
+from ingot.capture.standins.tensors import cut_by, numbers_of
+from ingot.capture.standins.values import has_tensors, made_of_symbols, tensor_of
 from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture.lists import Rows
-from ingot.capture.standins import STANDINS, by_place, rows_of
+from ingot.capture.standins.sequences import by_place, rows_of
+from ingot.capture.standins.table import STANDINS
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime

@@ -22,7 +22,8 @@ from ingot.capture import checks, scalars
 from ingot.capture.choice import present
 from ingot.capture.request import recorder
 from ingot.capture.scalars import Symbolic, depends_on_data
-from ingot.capture.standins import STANDINS, number_in
+from ingot.capture.standins.table import STANDINS
+from ingot.capture.standins.values import number_in
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime

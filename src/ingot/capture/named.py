@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import scalars, standins
+from ingot.capture import scalars
 from ingot.capture.request import recorder
 from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.standins import subscripts
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -65,7 +66,7 @@ def _text(rt: Runtime, make: Any, parts: Sequence[Any]) -> Any:
 def _one_of(rt: Runtime, names: Sequence[str], parts: Sequence[Any], get: Callable[[str], Any]) -> Any:
     """What stands under the name that the run's numbers make; the model checks that there is one."""
     g = recorder()
-    standins.require_alike(*parts)
+    subscripts.require_alike(*parts)
     whole, numbers = "", list[Any]()
     for p in parts:
         if isinstance(p, (torch.Tensor, *Symbolic)) and is_data(g, p):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ingot.capture.request import refuse
 from ingot.capture.signature import leaves
-from ingot.capture.sizes import StaleRead
+from ingot.capture.size_symbols import StaleRead
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 

@@ -32,7 +32,8 @@ from ingot.capture.quantisers import QUANTISERS
 from ingot.capture.request import asking_frame, request
 from ingot.capture.scalars import Symbolic
 from ingot.capture.size_nodes import SizeWriter
-from ingot.capture.sizes import SizeEnv, StaleRead
+from ingot.capture.size_symbols import StaleRead
+from ingot.capture.sizes import SizeEnv
 from ingot.capture.tensors import DTYPES, dtype_of
 from ingot.capture.weights import Weights
 from ingot.capture.where import quoted_line, source_line

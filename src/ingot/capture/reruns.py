@@ -18,7 +18,7 @@ from ingot.capture.positions import Later, gives_passed, is_kind
 from ingot.capture.record import Recorder
 from ingot.capture.run import Call, Run, run_model
 from ingot.capture.scalars import Symbolic
-from ingot.capture.sizes import StaleRead
+from ingot.capture.size_symbols import StaleRead
 from ingot.capture.state import Change, Snapshot, StateMatters, StateSpec, in_words
 from ingot.capture.texts import watched_texts
 from ingot.capture.where import raise_if_ours

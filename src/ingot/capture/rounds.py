@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, early, standins, turns
+from ingot.capture import checks, early, turns
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells
 from ingot.capture.forms import Differ, Peel
@@ -27,6 +27,7 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Round
 from ingot.capture.merge import UNBOUND
 from ingot.capture.request import ACTIVE, place, recorder
+from ingot.capture.standins import sequences, values
 from ingot.capture.where import quoted_line, raise_if_ours
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError
@@ -80,7 +81,7 @@ def repeat(
 def _repeat(rt: Runtime, test: Callable[[], Any], work: Work, peeled: bool) -> None:
     """The rounds that are left; `peeled`: the first one was recorded by itself."""
     for _ in range(UNROLLED):
-        condition = standins.weighed(test())
+        condition = values.weighed(test())
         if rt.waits(condition):
             first = rt.truth(condition)
 
@@ -128,7 +129,7 @@ def each(
         _each_yielded(rt, items, work)
         return
     try:
-        rows = standins.gone_through(items)
+        rows = sequences.gone_through(items)
     except DataDependentError:
         if not (isinstance(items, TracedList) and items.is_counted):
             raise

@@ -24,7 +24,8 @@ from ingot.capture.extent import HIGHEST, LOWEST, beyond
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
 from ingot.capture.one_of import OneOf
-from ingot.capture.sizes import SizeEnv, StaleRead
+from ingot.capture.size_symbols import StaleRead
+from ingot.capture.sizes import SizeEnv
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 

@@ -15,7 +15,9 @@ from ingot.capture import checks
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_data, kind_of
-from ingot.capture.standins import STANDINS, list_, rows_of, tensor_of
+from ingot.capture.standins.sequences import list_, rows_of
+from ingot.capture.standins.table import STANDINS
+from ingot.capture.standins.values import tensor_of
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime

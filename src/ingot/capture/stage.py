@@ -39,7 +39,6 @@ from ingot.capture import (
     rounds,
     sorting,
     split,
-    standins,
     structure,
     words,
 )
@@ -65,6 +64,7 @@ from ingot.capture.rewrite import Key
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, kind_of, number, require_kind
 from ingot.capture.scope import inside
 from ingot.capture.sources import codes_in
+from ingot.capture.standins import calls, sequences, subscripts, table, values
 from ingot.capture.told import opened, told
 from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
 from ingot.capture.words import Word, called, counted, is_thing
@@ -121,7 +121,7 @@ class Runtime:
 
     def test(self, value: Any) -> ir.Value:
         """A condition as a BOOL of shape []."""
-        found = self.truth(standins.weighed(value))
+        found = self.truth(values.weighed(value))
         g = recorder()
         return g.scalar(found) if isinstance(found, torch.SymBool) else g.const(found, torch.bool)
 
@@ -136,14 +136,14 @@ class Runtime:
 
     def opposite(self, value: Any) -> Any:
         """`not value`."""
-        value = standins.weighed(value)
+        value = values.weighed(value)
         if not self.waits(value):
             return not self._now(value)
         return _not(self.truth(value))
 
     def both(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
         """`a and b`; b may assign variables, which functions of the model's have."""
-        weighed = standins.weighed(a)
+        weighed = values.weighed(a)
         if not self.waits(weighed):
             return b() if self._now(weighed) else a
         quick = None if names else self._sizes_only(a, b, _not)
@@ -154,7 +154,7 @@ class Runtime:
 
     def either(self, a: Any, b: Callable[[], Any], names: Sequence[str] = (), *setters: Any) -> Any:
         """`a or b`, in the same way."""
-        weighed = standins.weighed(a)
+        weighed = values.weighed(a)
         if not self.waits(weighed):
             return a if self._now(weighed) else b()
         quick = None if names else self._sizes_only(a, b, lambda v: v)
@@ -255,7 +255,7 @@ class Runtime:
         cells: Cells | None = None,
     ) -> Any:
         """`if condition:` with its blocks as functions."""
-        condition = standins.weighed(condition)
+        condition = values.weighed(condition)
         if not self.waits(condition):
             return then() if self._now(condition) else other()
         g = recorder()
@@ -334,7 +334,7 @@ class Runtime:
             items.give(body)
         elif isinstance(items, TracedList) and not items.known:
             self.each(items, body, None, (), (), ())
-        elif standins.rows_of(items) is None:
+        elif sequences.rows_of(items) is None:
             for item in items:
                 body(item)
         else:
@@ -357,7 +357,7 @@ class Runtime:
 
     def check(self, condition: Any, message: Callable[[], Any] | None) -> None:
         """`assert condition, message`."""
-        condition = standins.weighed(condition)
+        condition = values.weighed(condition)
         if self.waits(condition):
             g = recorder()
             what = checks.line()
@@ -381,9 +381,7 @@ class Runtime:
             args = counted(args)
         if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
             return called(partial(self.call, function), args, kwargs)
-        if any(isinstance(a, Maybe) for a in (*args, *kwargs.values())) and standins.takes_none(
-            function, args
-        ):
+        if any(isinstance(a, Maybe) for a in (*args, *kwargs.values())) and calls.takes_none(function, args):
             return called(partial(self.call, function), args, kwargs)
         early.refuse_passed((*args, *kwargs.values()))
         if ACTIVE.maybes and isinstance(function, torch.nn.Module) and not _is_users(function):
@@ -394,15 +392,15 @@ class Runtime:
             make = TracedList if _keeps(function) else list
             args = tuple(make(a) if type(a) is Given else a for a in args)
             kwargs = {k: make(a) if type(a) is Given else a for k, a in kwargs.items()}
-        found = standins.STANDINS.get(id(function))
+        found = table.STANDINS.get(id(function))
         if any(isinstance(a, Yields) for a in (*args, *kwargs.values())):
             _must_understand(function)
             if not _is_users(function):
                 args = tuple(a.listed() if isinstance(a, Yields) else a for a in args)
         if found is not None:
             return found(self, *args, **kwargs)
-        if isinstance(function, enum.EnumType) and standins.is_lookup(args, kwargs):
-            return standins.member(self, function, args[0])
+        if isinstance(function, enum.EnumType) and subscripts.is_lookup(args, kwargs):
+            return subscripts.member(self, function, args[0])
         if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ == "sort":
             owner = function.__self__
             if isinstance(owner, list):
@@ -423,8 +421,8 @@ class Runtime:
         inner, whole, named = opened(function, args, kwargs)
         if not _is_users(inner) and any(isinstance(v, torch.SymBool) for v in (*whole, *named.values())):
             return told(self, inner, whole, named)
-        if any(map(standins.made_of_symbols, given)):
-            return standins.with_symbols(self, function, args, kwargs)
+        if any(map(values.made_of_symbols, given)):
+            return calls.with_symbols(self, function, args, kwargs)
         return function(*args, **kwargs)
 
     def shown(self, function: Any, plain: Callable[[Any, Runtime], Any], staged: Callable[[Any], Any]) -> Any:
@@ -434,7 +432,7 @@ class Runtime:
 
     def call_spread(self, function: Any, items: Any) -> Any:
         """`function(*items)`."""
-        return standins.spread(self, function, items)
+        return sequences.spread(self, function, items)
 
     def equal(self, a: Any, b: Any) -> Any:
         """`a == b`."""
@@ -489,14 +487,14 @@ class Runtime:
             indices = [_with(index, unsure, v) for v in (None, unsure.ingot_value)]
             none, there = (partial(self.item, container, i) for i in indices)
             return self.choose(unsure.ingot_is_none, none, there)
-        return standins.item(self, container, counted(index) if ACTIVE.words else index)
+        return subscripts.item(self, container, counted(index) if ACTIVE.words else index)
 
     def put(self, value: Any, container: Any, index: Any) -> None:
         """`container[index] = value`."""
         if isinstance(index, Word) and isinstance(container, dict):
             words.put(container, index, value)
         else:
-            standins.put(self, container, index, value)
+            subscripts.put(self, container, index, value)
 
     def update(self, container: Any, index: Any, operation: str, value: Callable[[], Any]) -> None:
         """`container[index] += value()`, or another operation, by its name in `ast`."""
@@ -551,7 +549,7 @@ class Runtime:
 
     def times(self, items: Any, count: Any) -> Any:
         """`[v] * count`."""
-        return TracedList(items) * (standins.number_of(count) if isinstance(count, torch.Tensor) else count)
+        return TracedList(items) * (values.number_of(count) if isinstance(count, torch.Tensor) else count)
 
     def new_list(self, value: Any) -> Any:
         """A list that may grow as data says."""
@@ -561,7 +559,7 @@ class Runtime:
         """`[*a, b]`."""
         out = TracedList()
         for starred, part in zip(stars, parts, strict=True):
-            list.extend(out, standins.list_(self, part).parts() if starred else [part])
+            list.extend(out, sequences.list_(self, part).parts() if starred else [part])
         return out
 
     def given_list(self, value: list[Any]) -> Given:

@@ -89,7 +89,8 @@ def _hash(size: Any) -> int:
 
 def _for_a_container(frame: FrameType) -> bool:
     """Whether the runtime of rewritten code looks something up, rather than call what has a cache."""
-    if Path(frame.f_code.co_filename).name not in ("stage.py", "standins.py"):
+    file = Path(frame.f_code.co_filename)
+    if file.name != "stage.py" and file.parent.name != "standins":
         return False
     called = frame.f_locals.get("function")
     return called in (None, hash) or isinstance(getattr(called, "__self__", None), (dict, set, frozenset))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import handle_torch_function
 
-from ingot.capture import standins
+from ingot.capture.standins import calls
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -38,7 +38,7 @@ def told(rt: Runtime, function: Callable[..., Any], args: Any, kwargs: Any) -> A
         if function in _TAKE_CONDITIONS:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
             return handle_torch_function(function, tensors, *args, **kwargs)
-        return standins.with_symbols(rt, function, args, kwargs)
+        return calls.with_symbols(rt, function, args, kwargs)
     except TypeError as error:
         if "SymBool" not in str(error):
             raise

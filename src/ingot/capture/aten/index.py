@@ -15,7 +15,7 @@ import torch
 
 from ingot.capture.aten.elementwise import floor_div
 from ingot.capture.aten.registry import composed, row
-from ingot.capture.sizes import product
+from ingot.capture.size_symbols import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:

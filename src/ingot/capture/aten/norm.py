@@ -17,7 +17,7 @@ from ingot.capture.aten.reduce import deviation, reduced
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.aten.shape import reshape_to
 from ingot.capture.fakes import checked
-from ingot.capture.sizes import product
+from ingot.capture.size_symbols import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:

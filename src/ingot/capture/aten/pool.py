@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, composed, instead, row, whole
-from ingot.capture.sizes import product
+from ingot.capture.size_symbols import product
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder

@@ -15,7 +15,7 @@ import torch
 from ingot.capture.aten.registry import composed, instead, row, whole
 from ingot.capture.checks import demand
 from ingot.capture.entries import WHOLE_VIEWS
-from ingot.capture.sizes import product
+from ingot.capture.size_symbols import product
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:

@@ -1,0 +1,83 @@
+"""Numbers and tensors that only the run knows, as stand-ins find them among what they are given."""
+
+# Arguments are whatever the model's Python has.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from ingot.capture import scalars
+from ingot.capture.choice import Maybe
+from ingot.capture.request import recorder
+from ingot.capture.scalars import Symbolic, is_data
+from ingot.capture.where import is_user_code
+from ingot.capture.words import Word
+
+
+def number_in(x: Any, kind: type | None = None) -> Any:
+    """A tensor that only the run knows as its number; anything else as it is."""
+    return scalars.item(recorder(), x, kind) if isinstance(x, torch.Tensor) and is_data(recorder(), x) else x
+
+
+def number_of(x: torch.Tensor) -> Any:
+    """A tensor as a Python int, or one that the run knows."""
+    return number_in(x, int) if is_data(recorder(), x) else x.item()
+
+
+def is_symbolic(*values: Any) -> bool:
+    """Whether the run alone knows one of them."""
+    return any(
+        isinstance(v, Symbolic) or (isinstance(v, torch.Tensor) and is_data(recorder(), v)) for v in values
+    )
+
+
+def own_answer(x: Any, method: str) -> Any:
+    """What a method of the model's own says, `__len__` or `__bool__`, which may be a number that only the run
+    knows: Python itself would make it a number. None where x has no such method.
+    """
+    asked: Any = getattr(type(x), method, None)
+    own = isinstance(asked, FunctionType) and is_user_code(asked.__code__)
+    return asked(x) if own else None
+
+
+def weighed(x: Any) -> Any:
+    """What says whether x is true: x itself, or the answer of an object of the model's own."""
+    if isinstance(x, (bool, torch.Tensor, *Symbolic, Maybe, Word)):
+        return x
+    method = "__bool__" if hasattr(type(x), "__bool__") else "__len__"
+    own = own_answer(x, method)
+    return x if own is None else own
+
+
+def has_tensors(data: Any) -> bool:
+    """Whether lists or tuples of any depth hold tensors."""
+    if isinstance(data, (list, tuple)):
+        held: Any = list.__iter__(data) if isinstance(data, list) else data
+        return any(isinstance(v, torch.Tensor) or has_tensors(v) for v in held)
+    return False
+
+
+def made_of_symbols(data: Any) -> bool:
+    """Whether something holds symbolic numbers."""
+    if isinstance(data, (list, tuple)):
+        return any(made_of_symbols(v) for v in (list.__iter__(data) if isinstance(data, list) else data))
+    return isinstance(data, Symbolic)
+
+
+def tensor_of(data: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
+    """torch.tensor of symbolic numbers, in lists of any depth."""
+    del kwargs
+    if isinstance(data, torch.Tensor):
+        return data if dtype is None else data.to(dtype)
+    if not isinstance(data, (list, tuple)):
+        return scalars.as_tensor(recorder(), data, dtype)
+    parts = [tensor_of(v, dtype) for v in data]
+    wide = parts[0].dtype
+    for p in parts[1:]:
+        wide = torch.promote_types(wide, p.dtype)
+    return torch.stack([p.to(wide) for p in parts])
