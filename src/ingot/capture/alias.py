@@ -14,7 +14,8 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
-from ingot.capture.aten.shape import END, diagonal_places
+from ingot.capture.aten.shape import END
+from ingot.capture.aten.strided import diagonal_places
 from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError

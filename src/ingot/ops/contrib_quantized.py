@@ -447,9 +447,6 @@ def _repeats(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return (not a or a[-1] == 1) and bool(b) and b[-1] != 1
 
 
-# ---- products ----------------------------------------------------------------------------------------------
-
-
 def _last(plan: Lowering, value: ir.Value, rank: int) -> ir.Value:
     return placed(plan, value, rank - 1, rank)
 

@@ -119,7 +119,7 @@ def overlap_add(
     g: Recorder, out: Tensor, a: Tensor, sizes: Sequence[Any], dim: int, size: int, step: int
 ) -> ir.Value:
     """Windows added up where they overlap: the transpose of unfold."""
-    from ingot.capture.aten.shape import window_indices
+    from ingot.capture.aten.windows import window_indices
 
     axis, rank = dim % len(sizes), len(sizes)
     # [.., windows, .., size] to [windows, size, ..], and zeros with the axis in front.
