@@ -17,7 +17,7 @@ from ingot.kernels import loose_dims, loose_elements, loose_fused
 from ingot.kernels.argreduce import argreduce
 from ingot.kernels.arrange import cumulative, one_hot
 from ingot.kernels.attention import attention
-from ingot.kernels.boxes import roi_align, roi_pool, suppress
+from ingot.kernels.boxes import roi_align, roi_pool
 from ingot.kernels.call import Block, Call, View, Weights, strides_in_order
 from ingot.kernels.contract import Epilogue, Numbers
 from ingot.kernels.contraction import DTYPES as CONTRACTED
@@ -52,6 +52,7 @@ from ingot.kernels.select import compress, nonzero
 from ingot.kernels.sliced import SlicedConvWeights, slice_matrix, sliced_conv2d, sliced_matmul
 from ingot.kernels.softmax import softmax
 from ingot.kernels.strassen import pack_sums, strassen_matmul
+from ingot.kernels.suppress import suppress
 from ingot.kernels.trees import Forest, forest
 from ingot.kernels.unique import unique
 from ingot.kernels.units import pack_factor_calls, pack_integers

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from ingot.compiler.recipe_text import Writer
 from ingot.compiler.steps import Lowered
 from ingot.kernels.call import Buffer, View, constant
-from ingot.kernels.sizes import Notes, Size, either, made_again, noted, remembered
+from ingot.kernels.made_again import either, made_again, remembered
+from ingot.kernels.notes import Notes, noted
+from ingot.kernels.sizes import Size
 
 
 def course(

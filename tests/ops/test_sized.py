@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ingot.kernels.sizes import Size, noted
+from ingot.kernels.notes import noted
+from ingot.kernels.sizes import Size
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import Facts, evaluated, facts_of, find
 from ingot.ops.sized import MadeFacts, integers, known_facts, memory_of

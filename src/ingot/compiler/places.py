@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ingot.compiler.index import Index
 from ingot.kernels.call import Buffer, View, arena_view, memory_order, row_major, strides_in_order
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 from ingot.ops.registry import Facts
 
 #: A product reads a tile of rows side by side. Rows this many bytes apart, or a multiple, all lie on the

@@ -20,7 +20,7 @@ from ingot.compiler.recipe_text import Writer
 from ingot.compiler.steps import Check, Lowered
 from ingot.errors import IngotError
 from ingot.kernels.alike import remembering
-from ingot.kernels.sizes import noted
+from ingot.kernels.notes import noted
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.registry import UNFIT, Facts
 

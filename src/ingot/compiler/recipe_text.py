@@ -18,21 +18,9 @@ import numpy as np
 
 from ingot.compiler.steps import Check, HostStep, Lowered, belong
 from ingot.kernels.call import Buffer, Call, Series, View
-from ingot.kernels.sizes import (
-    Answer,
-    Condition,
-    Fork,
-    Found,
-    Given,
-    Made,
-    Notes,
-    Quotient,
-    Remade,
-    Same,
-    Size,
-    has_sizes,
-    parts_of,
-)
+from ingot.kernels.made_again import Fork, Remade
+from ingot.kernels.notes import Condition, Found, Given, Notes, Quotient, Same
+from ingot.kernels.sizes import Answer, Made, Size, has_sizes, parts_of
 
 
 @dataclass(slots=True)

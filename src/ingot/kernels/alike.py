@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, cast
 
 from ingot.kernels.call import Buffer, Call, Form, View, form_of
 from ingot.kernels.contract import Epilogue
+from ingot.kernels.notes import is_noting
 from ingot.kernels.pack import PackedWeights
-from ingot.kernels.sizes import is_noting
 
 P = ParamSpec("P")
 

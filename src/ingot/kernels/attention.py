@@ -17,8 +17,8 @@ from ingot.kernels.attention_tile import Form, attend, rows_at_once
 from ingot.kernels.call import Buffer, Call, View, row_major
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
+from ingot.kernels.made_again import made_again
 from ingot.kernels.scores import LOG2E, Mask
-from ingot.kernels.sizes import made_again
 from ingot.kernels.sliced_attention import MORE_SLOTS, attend_sliced, config, cycles, places
 from ingot.kernels.slices import DEPTH
 

@@ -43,6 +43,7 @@ from ingot.kernels.contract import (
 )
 from ingot.kernels.expression import Expression
 from ingot.kernels.gemm import calls_of_product, packer
+from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import (
     DTYPES,
     PACK_SLOTS,
@@ -52,7 +53,6 @@ from ingot.kernels.pack import (
     pack_ordered,
 )
 from ingot.kernels.reading import Order, choose, geometry, ranges, table, tile_shape, weight_rows
-from ingot.kernels.sizes import remembered
 from ingot.kernels.units import VALUES, check_bytes, pack_integers, repeated, steps_of
 
 _ONES = (1, 1)

@@ -25,8 +25,8 @@ from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout
 from ingot.kernels.contract import Epilogue, Reach, name_of
 from ingot.kernels.epilogue import AXES, finisher, is_short, operands_of, together
 from ingot.kernels.expression import Expression
+from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals
-from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
     Reader,

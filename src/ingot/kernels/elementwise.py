@@ -24,7 +24,7 @@ from ingot.kernels.contract import name_of
 from ingot.kernels.expression import LONG, Expression, Step, emit, emit_vectors, joined
 from ingot.kernels.grid import Grid, Rows, collapsed, loops
 from ingot.kernels.iteration import Space
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 
 
 @kernel()

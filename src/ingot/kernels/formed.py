@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, cast
 import numpy as np
 
 from ingot.kernels.call import Buffer, Call, Form, View, form_of
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 
 P = ParamSpec("P")
 

@@ -44,8 +44,9 @@ from ingot.kernels.contract import (
     split,
 )
 from ingot.kernels.expression import Expression
+from ingot.kernels.made_again import remembered
+from ingot.kernels.notes import has_noted
 from ingot.kernels.pack import PACK_SLOTS, PackedWeights, check_packable, pack, pack_calls, pack_mode
-from ingot.kernels.sizes import has_noted, remembered
 from ingot.kernels.units import VALUES, IntegerWeights, check_bytes, pack_units
 
 _TILES = 16  # of work, at least, where the problem has them: enough to share out among a few threads

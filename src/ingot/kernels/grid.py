@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ingot.codegen.builder import Builder, Int, Value
 from ingot.kernels.call import View
 from ingot.kernels.iteration import Space, block_of, collapse
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 
 _SIZES = ("n", "n_block", "n_blocks", "m", "m_block", "m_blocks")
 

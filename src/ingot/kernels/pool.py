@@ -26,10 +26,10 @@ from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Buffer, Call, Form, Layout, View, blank, constant, layout_of, strides_in_order
 from ingot.kernels.contract import name_of
+from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import DTYPES
 from ingot.kernels.pool_lines import SLOTS as LINE_SLOTS
 from ingot.kernels.pool_lines import emit_lines, fits, line_arguments, written_out
-from ingot.kernels.sizes import remembered
 from ingot.kernels.window import (
     SLOTS,
     Finish,

@@ -21,8 +21,8 @@ from ingot.kernels.call import Call, Form, View, common_shape
 from ingot.kernels.contract import name_of
 from ingot.kernels.expression import Expression, emit, identity
 from ingot.kernels.iteration import Space
+from ingot.kernels.made_again import remembered
 from ingot.kernels.operations import OPERATIONS
-from ingot.kernels.sizes import remembered
 from ingot.kernels.walk import Accumulator, Layout, Place, Walk, loops, spaces_of
 
 #: ONNX's names.

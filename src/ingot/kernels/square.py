@@ -13,7 +13,7 @@ from ingot.kernels.call import Call, Layout, Series, View, Weights, layout_of
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.conv import PackedConvWeights, call_of_square, pack_conv_weights
 from ingot.kernels.expression import Expression
-from ingot.kernels.sizes import made_again, remembered
+from ingot.kernels.made_again import made_again, remembered
 from ingot.kernels.winograd import WinogradForms, calls_of_forms, fastest, winograd_forms
 from ingot.kernels.winograd_pack import WinogradWeights, pack_winograd
 from ingot.kernels.winograd_tile import SCHEMES

@@ -56,8 +56,8 @@ from ingot.kernels.contract import (
     tile,
 )
 from ingot.kernels.expression import Expression
+from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import PackedWeights, aligned_floats, run_now
-from ingot.kernels.sizes import remembered
 
 _TILES = 16  # of work, at least, where the problem has them
 _ARRAYS = ("", "_row", "_column")  # an address; bytes along each dimension

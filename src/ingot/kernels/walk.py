@@ -30,7 +30,7 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import View
 from ingot.kernels.contract import name_of
 from ingot.kernels.iteration import TILES, Space, collapse, round_up
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 
 _BLOCK = 256  # steps of a loop whose sums are added up before they join the total
 #: Bytes of a strip of columns, and how many rows of it are read before the next columns, nearly as they lie.

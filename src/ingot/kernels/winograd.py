@@ -50,9 +50,9 @@ from ingot.kernels.contract import (
 )
 from ingot.kernels.conv import TILE_ROWS
 from ingot.kernels.expression import Expression
+from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import check_packable
 from ingot.kernels.reading import fastest_tiles, step_cycles
-from ingot.kernels.sizes import remembered
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
     AXES,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
 from ingot.kernels.contract import Epilogue
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 from ingot.ops.window import Window
 
 #: The part of L2 that a band of the input may take: the rest is for its own input, weights and the output.

@@ -9,16 +9,9 @@ import onnx_ir as ir
 
 from ingot.codegen.elements import FLOATS
 from ingot.errors import InputError, ModelError
-from ingot.kernels.boxes import (
-    Pooling,
-    evaluate_roi_align,
-    evaluate_roi_pool,
-    evaluate_suppression,
-    roi_align,
-    roi_pool,
-    suppress,
-)
+from ingot.kernels.boxes import Pooling, evaluate_roi_align, evaluate_roi_pool, roi_align, roi_pool
 from ingot.kernels.call import constant
+from ingot.kernels.suppress import evaluate_suppression, suppress
 from ingot.ops.lowering import Lowering, wide_of
 from ingot.ops.numeric import INT64, rounded
 from ingot.ops.registry import (

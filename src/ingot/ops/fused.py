@@ -18,8 +18,8 @@ from ingot.kernels.call import Call
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.interpolate import MOST_NEIGHBOURS, Source, interpolate_sum
+from ingot.kernels.made_again import made_again, remembered
 from ingot.kernels.resize import identity_taps
-from ingot.kernels.sizes import made_again, remembered
 from ingot.ops.compose import computed
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen

@@ -12,7 +12,7 @@ from ingot.kernels.call import Call, Series, arena_view, series
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, suits_groups
-from ingot.kernels.sizes import either, made_again
+from ingot.kernels.made_again import either, made_again
 from ingot.ops.bands import is_cut, lines, rows_in_band, runs_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.window import Window, channels_last

@@ -20,8 +20,8 @@ from ingot.errors import ModelError, UnsupportedOperatorError
 from ingot.kernels.call import Call, View, memory_order
 from ingot.kernels.contract import name_of
 from ingot.kernels.copy import copy
+from ingot.kernels.made_again import made_again, remembered
 from ingot.kernels.resize import Taps, definition, resize, taps
-from ingot.kernels.sizes import made_again, remembered
 from ingot.ops.lowering import Lowering, Steps
 from ingot.ops.numeric import is_float, is_integer, rounded, widen
 from ingot.ops.registry import (

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.kernels.call import View, constant, row_major
-from ingot.kernels.sizes import Made, Notes, Size, has_sizes, noting, numbers_in
+from ingot.kernels.notes import Notes, noting
+from ingot.kernels.sizes import Made, Size, has_sizes, numbers_in
 from ingot.ops.numeric import INT64
 from ingot.ops.registry import Array, DType, Facts, Op, evaluated, facts_of
 

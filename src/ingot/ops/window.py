@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ModelError
-from ingot.kernels.sizes import remembered
+from ingot.kernels.made_again import remembered
 from ingot.ops.registry import Array, attr_ints, label, shape_error, show
 
 

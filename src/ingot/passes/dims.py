@@ -14,8 +14,8 @@ from typing import Any, TypeAlias, cast
 import onnx_ir as ir
 
 from ingot.ops.elementwise import Elementwise, Variadic
-from ingot.ops.index import slice_bounds
 from ingot.ops.registry import UNFIT, attr_int, attr_ints, registered
+from ingot.ops.slices import slice_bounds
 from ingot.passes.edit import constant_of, constant_shape, ints_of
 from ingot.passes.malformed import require_form
 
