@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ingot.errors import ModelError
 from ingot.ops.registry import attr_float, attr_int, label
-from ingot.passes.edit import Editor, constant_of, refusal
+from ingot.passes.edit import Editor, constant_of, is_used, refusal
 
 
 def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -36,7 +36,7 @@ def group_query_attention(g: Editor, node: ir.Node) -> Sequence[ir.Value | None]
             raise refusal(node, f"{name} {kind.as_string()!r}: a cache of quantised numbers is unknown here")
     if any(v is not None for v in inputs[12:]):
         raise refusal(node, "inputs after the head's sink are unknown here")
-    if len(node.outputs) > 3 and (node.outputs[3].uses() or node.outputs[3].is_graph_output()):
+    if is_used(node, 3):
         raise refusal(node, "its scores as an output are unknown here")
     q, new_key, new_value = _heads(g, query, key, value, n, k)
     rows = _size(g, q, 2)

@@ -94,6 +94,22 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def is_used(node: ir.Node, index: int) -> bool:
+    """Whether anybody reads an output of the node, which may have fewer."""
+    return index < len(node.outputs) and bool(
+        node.outputs[index].uses() or node.outputs[index].is_graph_output()
+    )
+
+
+def sum_of(g: Editor, *values: ir.Value | None) -> ir.Value:
+    """The sum of those values that there are."""
+    there = [v for v in values if v is not None]
+    total = there[0]
+    for value in there[1:]:
+        total = g.op("Add", total, value)
+    return total
+
+
 def kept(node: ir.Node, names: Sequence[str]) -> dict[str, Any]:
     """These of a node's attributes that it has, for another one."""
     return {name: node.attributes[name] for name in names if name in node.attributes}
