@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.closeness import TOLERANCE
 from ingot.errors import VerificationError
-from ingot.trial import ingot_runner
 from ingot.verify import verify_capture
 
 Tensor = torch.Tensor

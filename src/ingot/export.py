@@ -22,9 +22,10 @@ from ingot.stateful import State, write_states
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ingot.calls import Runner
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
-    from ingot.trial import Report, Runner
+    from ingot.report import Report
 
 DEFAULT_OPSET = 20  # the oldest that has Gelu whole: most runtimes load it
 P = ParamSpec("P")
@@ -222,7 +223,7 @@ def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, 
     Raises:
         VerificationError: see `ingot.verify`.
     """
-    from ingot.trial import ingot_runner
+    from ingot.calls import ingot_runner
 
     try:
         return _as_free_as_right(captured, runner or ingot_runner)
@@ -240,8 +241,8 @@ def verified(captured: Capture, runner: Runner | None = None) -> tuple[Capture, 
 
 
 def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Report]:
+    from ingot.calls import draws_of
     from ingot.capture.attempt import without_branches_of_the_example
-    from ingot.trial import draws_of
     from ingot.verify import verify_capture
 
     # Whether the wider one is right shows in values, which are not compared where they are drawn.
@@ -267,7 +268,7 @@ def announce(assumptions: Sequence[Assumption]) -> None:
     """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken, which
     arguments keep what the source changes; where; and which layers were in training mode.
     """
-    from ingot.trial import some
+    from ingot.report import some
 
     said = list(filter(announced, assumptions))
     layers = [a for a in said if a.kind == "training"]
@@ -285,7 +286,7 @@ def announce(assumptions: Sequence[Assumption]) -> None:
 
 def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:
     """One assumption for all of a kind that a line of the source asked for, in the order they were found."""
-    from ingot.trial import some
+    from ingot.report import some
 
     groups: dict[tuple[str, str, str], list[Assumption]] = {}
     for a in assumptions:
@@ -295,7 +296,7 @@ def by_line(assumptions: Iterable[Assumption]) -> list[Assumption]:
 
 def announce_verification(report: Report) -> None:
     """Say on stderr what is not verified: sizes that the module itself refused, sides that no input took."""
-    from ingot.trial import shown_sizes
+    from ingot.report import shown_sizes
 
     refused = [sizes for sizes in report.refused if 0 not in sizes.values()]  # nothing, to most models
     if refused:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ingot.capture.assume import Assumption
     from ingot.capture.attempt import Capture
     from ingot.capture.signature import Arguments
-    from ingot.trial import Report
+    from ingot.report import Report
 
 
 Array = npt.NDArray[Any]

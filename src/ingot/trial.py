@@ -1,5 +1,5 @@
-"""One comparison after another of an exported model with the module that it came from: the calls of both, and
-what is noted of them.
+"""One comparison after another of an exported model with the module that it came from, and what is noted of
+them.
 """
 
 # The reference is a torch module; torch and SymPy are untyped.
@@ -12,13 +12,12 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnx_ir as ir
 
+from ingot.calls import Runner, draws_of, exported_calls, not_compared, reference_calls, what_is_compared
 from ingot.closeness import (
     SHAKEN,
     TOLERANCE,
@@ -31,59 +30,17 @@ from ingot.closeness import (
     is_finite,
 )
 from ingot.errors import IngotError, VerificationError
-from ingot.program import as_array
+from ingot.report import Case, Report, shown_sizes, some
 
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
 
+
 T = TypeVar("T")
-# Runs a model: (inputs by name, names of the wanted outputs) to arrays.
-Run = Callable[[Mapping[str, Array], Sequence[str]], Sequence[Array]]
-# Opens a model for running.
-Runner = Callable[[ir.Model], Run]
+
 
 FITTING = 8  # ways to let sizes agree that are tried
 RUNS = 8  # of a module that draws numbers, or whose inputs are moved by their rounding
-SHOWN = 4  # dimensions or facts that a message has at the most
-
-
-@dataclass
-class Case:
-    """One comparison: the sizes, and the largest difference of each output relative to its largest value.
-
-    reached: sides of branches and loops that no case before took, where inputs were searched that take them
-    """
-
-    sizes: dict[str, int]
-    differences: dict[str, float]
-    reached: list[str] = field(default_factory=list[str])
-
-
-@dataclass
-class Report:
-    """What verification did."""
-
-    cases: list[Case] = field(default_factory=list[Case])
-    refused: list[dict[str, int]] = field(
-        default_factory=list[dict[str, int]]
-    )  # sizes the module itself refuses
-    #: sides of branches and loops that no case took; inputs that are empty, or do not fit each other, on
-    #: which the exported model fails; lines whose order of equal values is torch's own to choose; outputs
-    #: that depend on numbers drawn in the run, or that were compared with the module in float64
-    unverified: list[str] = field(default_factory=list[str])
-
-    @property
-    def worst(self) -> float:
-        """The largest relative difference of all."""
-        return max((d for c in self.cases for d in c.differences.values()), default=0.0)
-
-
-def ingot_runner(model: ir.Model) -> Run:
-    """Ingot's own CPU session."""
-    from ingot.runtime.session import InferenceSession
-
-    session: Any = InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda feeds, names: session.run(list(names), dict(feeds))
 
 
 def with_ties(
@@ -117,111 +74,6 @@ def with_ties(
             for line in direct.lines
         ),
     ]
-
-
-def require_as_many(expected: Sequence[Array], names: Sequence[str]) -> None:
-    """Raises VerificationError where there are more or fewer outputs than names."""
-    if len(expected) != len(names):
-        raise VerificationError(
-            f"the module gives {len(expected)} outputs, the exported model {len(names)}: {list(names)}. "
-            "Compare it with the module that it was exported from."
-        )
-
-
-def reference_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
-    """The module's output tensors for one call, in eval mode."""
-    import torch
-
-    from ingot.capture.unchanged import unchanged
-
-    with torch.no_grad(), unchanged(module):
-        return _arrays(module(*args, **kwargs))
-
-
-def _arrays(output: Any) -> list[Array]:
-    """Copies: what a call returns may be a buffer that the next one writes to."""
-    from ingot.capture.signature import is_tensor, leaves
-
-    numbers = (int, float)
-    return [
-        as_array(leaf.value).copy()
-        for leaf in leaves(output)
-        if is_tensor(leaf.value) or isinstance(leaf.value, numbers)
-    ]
-
-
-def _reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) -> list[list[Array]]:
-    """The module's outputs and state for calls in a row, as many as it takes."""
-    import torch
-
-    from ingot.capture.signature import leaves
-    from ingot.capture.unchanged import unchanged
-    from ingot.capture.where import raise_if_ours
-
-    recording = captured.recording
-    found: list[list[Array]] = []
-    if isinstance(module, torch.jit.ScriptModule) and recording.touched:
-        module = captured.source  # its graph run by Ingot, which can begin anew
-    with (
-        torch.no_grad(),
-        unchanged(module, bool(recording.states)) as snapshot,
-        snapshot.scripts.run_here() if recording.touched else nullcontext(),
-    ):
-        for state in recording.touched:  # a copy of its own, so that the caller's is not written to
-            for label in state.labels:
-                if label in snapshot.places:
-                    snapshot.places[label].set(_copy(snapshot.before[label]))
-        places = snapshot.places | {label: begin.place for label, begin in recording.begins.items()}
-        for inputs in rows:
-            args, kwargs = captured.arguments.with_tensors([_copy(x) for x in inputs])
-            try:
-                outputs = _tensors_only(captured, _arrays(module(*args, **kwargs)))
-            except Exception as error:  # whatever the module itself says to sizes that are none of its own
-                raise_if_ours(error)
-                if not found:
-                    raise
-                break  # full: a cache of fixed size, say
-            held = {leaf.path: leaf.value for leaf in leaves((args, kwargs))} if recording.left else {}
-            left = [held[path] for path in recording.left.values()]
-            after = [as_array(x) for x in (*left, *(places[s.label].get() for s in recording.states))]
-            found.append([*outputs, *(a.copy() for a in after)])
-    return found
-
-
-def _compared(captured: Capture) -> list[str]:
-    """What is compared: the model's outputs, what it left in the call's objects, its state."""
-    states = captured.recording.states
-    return [*captured.output_names, *captured.recording.left, *(s.output_name for s in states)]
-
-
-def draws_of(captured: Capture) -> dict[str, frozenset[str]]:
-    """For each of the compared outputs that depends on numbers drawn in the run, the operators that draw."""
-    from ingot.capture.draws import drawn
-
-    states = captured.recording.states
-    return drawn(captured.model, {s.input_name: s.output_name for s in states})
-
-
-def not_compared(random: Mapping[str, frozenset[str]]) -> list[str]:
-    return [
-        f"the values of output {name!r}, which depend on numbers drawn anew in every run "
-        f"({some(sorted(lines), ', ')}): only dtype and shape are compared"
-        for name, lines in random.items()
-    ]
-
-
-def _exported_calls(
-    captured: Capture, run: Run, rows: Sequence[list[Any]], count: int
-) -> list[Sequence[Array]]:
-    """The same of the exported model."""
-    states = captured.recording.states
-    names = _compared(captured)
-    state = {s.input_name: as_array(s.initial) for s in states}
-    found: list[Sequence[Array]] = []
-    for inputs in rows[:count]:
-        found.append(run({**captured.feeds(inputs), **state}, names))
-        state = {s.input_name: a for s, a in zip(states, found[-1][len(names) - len(states) :], strict=True)}
-    return found
 
 
 @dataclass
@@ -271,7 +123,7 @@ class Trial:
                 for spec, x in zip(self.captured.specs, inputs, strict=True)
             ]
             try:
-                again = _reference_calls(self.captured, self.module, [moved])[0]
+                again = reference_calls(self.captured, self.module, [moved])[0]
             except Exception as error:  # whatever the module itself says to inputs that are none of its own
                 raise_if_ours(error)
                 continue
@@ -302,7 +154,7 @@ class Trial:
         if len(rows) < len(fair) and report.cases:
             return False
         try:
-            wanted = _reference_calls(captured, self.module, rows)
+            wanted = reference_calls(captured, self.module, rows)
         except Exception as error:  # whatever the module itself says to inputs that are none of its own
             raise_if_ours(error)
             if not report.cases and isinstance(error, IngotError):
@@ -315,12 +167,12 @@ class Trial:
         if reached and not all(map(is_finite, itertools.chain(*wanted))):
             return False  # too large for the module: its infinities say nothing of the branch
         states = captured.recording.states
-        names = _compared(captured)
+        names = what_is_compared(captured)
         where = shown_sizes(sizes, report.cases[0].sizes if report.cases else sizes)
         if reached:
             where = f"{where}, on inputs that take another side ({reached[0]})"
         try:
-            got = _exported_calls(captured, self.run, rows, len(wanted))
+            got = exported_calls(captured, self.run, rows, len(wanted))
         except IngotError as error:
             open_lines = undecided(captured, sizes)
             ignored = self._ignored(rows[0], sizes, wanted[0]) if report.cases and not reached else ""
@@ -342,7 +194,7 @@ class Trial:
 
         def shaken(call: int, output: int, draw: int = 0) -> Array:
             moved = [[_nudged(x, draw) for x in inputs] for inputs in rows[: call + 1]]
-            return _reference_calls(captured, self.module, moved)[call][output]
+            return reference_calls(captured, self.module, moved)[call][output]
 
         def differences(wanted: Sequence[list[Array]]) -> dict[str, float]:
             found: dict[str, float] = {}
@@ -351,7 +203,7 @@ class Trial:
                 at = f"{where}, call {call + 1} in a row" if states else where
                 for i, (name, want, result) in enumerate(zip(names, expected, results, strict=True)):
                     if name in self.drawn:
-                        again = (_reference_calls(captured, self.module, rows)[call][i] for _ in range(RUNS))
+                        again = (reference_calls(captured, self.module, rows)[call][i] for _ in range(RUNS))
                         check_kind(name, want, result, again, at)
                         continue
                     moved = functools.partial(shaken, call, i)
@@ -374,9 +226,7 @@ class Trial:
             return found
 
         try:
-            found, ties = with_ties(
-                differences, wanted, lambda: _reference_calls(captured, self.module, rows)
-            )
+            found, ties = with_ties(differences, wanted, lambda: reference_calls(captured, self.module, rows))
         except VerificationError as error:
             if captured.recording.touched or self.drawn:  # a draw would be the first difference
                 raise
@@ -421,7 +271,7 @@ class Trial:
             return None
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            plain = _reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
+            plain = reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
         if np.isnan(plain[lost]).any():
@@ -452,7 +302,7 @@ class Trial:
 
         def run(seed: int) -> Array:
             with Otherwise(seed):
-                return _reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
+                return reference_calls(self.captured, self.module, rows[: call + 1])[call][output]
 
         _, scale = distance(want, got)
         return is_a_rounding(want, got, run, TOLERANCE.get(str(want.dtype), 0.0) * scale)
@@ -487,7 +337,7 @@ class Trial:
         if captured.recording.states or captured.recording.touched:
             raise UnknownError
         allowed, feeds = TOLERANCE.get(str(got.dtype), 0.0), captured.feeds(rows[0])
-        name = _compared(captured)[output]
+        name = what_is_compared(captured)[output]
         found = steps_of(
             captured,
             lambda values: values_in_run(captured.model, values, self.runner, feeds),
@@ -495,7 +345,7 @@ class Trial:
             next(v for v in captured.model.graph.outputs if v.name == name),
         )
         with in_steps(found) as lines:
-            want = _reference_calls(captured, self.module, rows)[0][output]
+            want = reference_calls(captured, self.module, rows)[0][output]
         return want, list(lines)
 
     def _require_steps(self, got: Sequence[Array], rows: Sequence[list[Any]]) -> None:
@@ -567,7 +417,7 @@ class Trial:
             return {}
         wide = [[x.double() if _is_float32(x) else x for x in inputs] for inputs in rows]
         try:
-            calls = _reference_calls(self.captured, copy.deepcopy(self.module).double(), wide)
+            calls = reference_calls(self.captured, copy.deepcopy(self.module).double(), wide)
         except Exception as error:  # whatever the module itself says to a dtype that is none of its own
             raise_if_ours(error)
             return {}
@@ -579,21 +429,6 @@ def _agree(want: Array, got: Array, allowed: float) -> bool:
         return False
     difference, scale = distance(want, got)
     return difference <= allowed * scale
-
-
-def _tensors_only(captured: Capture, outputs: list[Array]) -> list[Array]:
-    """Drop Python numbers that are no outputs of the graph."""
-    from ingot.capture.signature import Passed, is_tensor, leaves
-    from ingot.program import TENSOR
-
-    kept = [
-        leaf.value is TENSOR
-        for leaf in leaves(captured.output_structure(TENSOR))
-        if leaf.value is TENSOR or is_tensor(leaf.value) or isinstance(leaf.value, (int, float, Passed))
-    ]
-    if len(outputs) != len(kept):
-        require_as_many(outputs, captured.output_names)
-    return [o for o, keep in zip(outputs, kept, strict=True) if keep]
 
 
 def _nudged(x: Any, draw: int = 0) -> Any:
@@ -614,19 +449,3 @@ def _is_float32(x: Any) -> bool:
     import torch
 
     return isinstance(x, torch.Tensor) and x.dtype == torch.float32
-
-
-def _copy(x: Any) -> Any:
-    return x.clone() if hasattr(x, "clone") else x
-
-
-def shown_sizes(sizes: Mapping[str, int], example: Mapping[str, int]) -> str:
-    """The sizes in one line: of many, those that are not the example's."""
-    other = {k: v for k, v in sizes.items() if len(sizes) <= SHOWN or example.get(k) != v}
-    return some([f"{k}={v}" for k, v in other.items()], ", ") or "the example"
-
-
-def some(parts: Sequence[str], between: str) -> str:
-    """As many of the parts as one line holds, and how many more there are."""
-    rest = len(parts) - SHOWN
-    return between.join(parts[:SHOWN]) + (f" … {rest} more" if rest > 0 else "")

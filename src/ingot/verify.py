@@ -13,23 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ingot.calls import Runner, ingot_runner, not_compared, reference_outputs, require_as_many
 from ingot.closeness import Array, check, check_kind
 from ingot.errors import MissingExtraError, VerificationError, said_plainly
 from ingot.loading import load
 from ingot.program import Program, as_array
-from ingot.trial import (
-    RUNS,
-    Case,
-    Report,
-    Runner,
-    Trial,
-    ingot_runner,
-    not_compared,
-    reference_outputs,
-    require_as_many,
-    some,
-    with_ties,
-)
+from ingot.report import Case, Report, some
+from ingot.trial import RUNS, Trial, with_ties
 
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture

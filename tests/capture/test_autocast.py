@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import ExportError
-from ingot.trial import ingot_runner
 from tests.capture.constructs.support import copied, positive, random
 
 T = torch.Tensor

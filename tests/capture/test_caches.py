@@ -15,8 +15,8 @@ import transformers as tf
 from torch import nn
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
-from ingot.trial import ingot_runner
 from ingot.verify import verify_capture
 from tests.capture.support import ort_runner
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.capture.signature import Input
 from ingot.errors import ExportError, IngotError, MissingOperatorError
-from ingot.trial import ingot_runner
 from tests.capture.support import op_types, ort_runner, parity
 
 T = torch.Tensor

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
-from ingot.trial import ingot_runner
 from ingot.verify import verify_capture
 from tests.capture.support import parity
 

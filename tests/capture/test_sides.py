@@ -12,11 +12,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.capture.sample import sampled_inputs
 from ingot.capture.sides import watched
 from ingot.errors import ExportError, VerificationError
-from ingot.trial import Case, Report, Trial, ingot_runner
+from ingot.report import Case, Report
+from ingot.trial import Trial
 from ingot.verify import verify_capture
 from tests.capture.support import ort_runner, parity
 

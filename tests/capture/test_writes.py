@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import ExportError, IngotError
-from ingot.trial import ingot_runner
 from tests.capture.support import OrtError, ort_runner, parity
 
 T = torch.Tensor

@@ -17,11 +17,11 @@ import onnxruntime as ort
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from ingot.calls import ingot_runner, reference_outputs
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import rebuild
 from ingot.errors import ExportError, VerificationError
 from ingot.program import as_array
-from ingot.trial import ingot_runner, reference_outputs
 from ingot.verify import verify_capture
 
 ort.set_default_logger_severity(4)

@@ -17,11 +17,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.signature import leaves
 from ingot.errors import InputError, ShapeError
 from ingot.program import TENSOR, as_array
-from ingot.trial import ingot_runner
 from tests.capture.support import OrtError, ort_runner, same, seeded
 
 T = torch.Tensor

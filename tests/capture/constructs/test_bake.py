@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
-from ingot.trial import ingot_runner
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, random
 from tests.capture.support import ort_runner, same
 

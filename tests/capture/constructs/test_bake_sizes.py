@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.fakes import pooled
 from ingot.errors import ShapeError
-from ingot.trial import ingot_runner
 from tests.capture.constructs.support import Case, Cases, T, check, random
 
 case = Cases()

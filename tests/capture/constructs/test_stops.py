@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import ingot
+from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
-from ingot.trial import ingot_runner
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, random
 
 SIGNS = both_signs()
