@@ -1,5 +1,5 @@
-"""From a call of the model to a finished capture: chooses example sizes, records, and sums up what was
-assumed.
+"""From a call of the model to a finished capture: records it, again where states or sizes turn out to
+matter, and sums up what was assumed.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -23,7 +23,8 @@ from ingot.capture.alive import remembered
 from ingot.capture.annotations import annotated_inputs
 from ingot.capture.assume import Assumption
 from ingot.capture.bounds import follows
-from ingot.capture.dims import DimTable, InputSpec, hints_for, input_specs, raised, state_specs
+from ingot.capture.dims import DimTable, InputSpec, input_specs, state_specs
+from ingot.capture.example_sizes import with_chosen_sizes, with_larger_sizes, with_unequal_sizes
 from ingot.capture.formats import opened, read
 from ingot.capture.passed import CountsFound
 from ingot.capture.recording import Recording, record
@@ -41,7 +42,6 @@ from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
 READABLE = 200  # characters of a formula
-CHOSEN_SIZES = ((64, 96, 128), (224,))  # tried in turn where no example gives sizes and small ones do not do
 
 
 @dataclass
@@ -304,8 +304,8 @@ def _captured(call: Call, table: DimTable) -> Capture:
     def attempt(hints: dict[str, int]) -> Recording:
         return record(call, hints)
 
-    recording = _with_larger_sizes(attempt, _with_chosen_sizes(attempt, table), table)
-    recording = _with_unequal_sizes(attempt, recording, table)
+    recording = with_larger_sizes(attempt, with_chosen_sizes(attempt, table), table)
+    recording = with_unequal_sizes(attempt, recording, table)
     assumptions = _assumptions(call.arguments, recording, table)
     specs = list(call.specs)
     return Capture(call.function, call.arguments, specs, table, recording, assumptions, attempt)
@@ -364,142 +364,6 @@ def _require_contents(model: Any) -> None:
                     f"{name!r} is on {tensor.device}; wanted the CPU. Move the model and the example "
                     "with .cpu() first."
                 )
-
-
-def _with_chosen_sizes(attempt: Any, table: DimTable) -> Recording:
-    """Where no example gave sizes, small ones first: then those that images and long texts have.
-
-    A network that halves its feature maps five times has nothing left of a small one.
-    """
-    try:
-        recording = _with_raised_hints(attempt, table)
-        if not table.chosen or not _ends_small(recording, table):
-            return recording
-    except Exception as error:  # whatever the model makes of a size that is none of its own
-        raise_if_ours(error)
-        if not table.chosen:
-            raise
-    for sizes in CHOSEN_SIZES:
-        larger = replace(table, sizes=table.sizes | _within(table, sizes))
-        try:
-            recording = _with_raised_hints(attempt, larger)
-        except Exception as error:  # as above
-            raise_if_ours(error)
-            continue
-        table.sizes.update(larger.sizes)
-        return recording
-    return _with_raised_hints(attempt, table)
-
-
-def _ends_small(recording: Recording, table: DimTable) -> bool:
-    env = recording.env
-    return any(env.names.get(s) in table.chosen for s in {*env.fixed}.union(*env.small.values()))
-
-
-def _within(table: DimTable, sizes: Sequence[int]) -> dict[str, int]:
-    """Other sizes for the dimensions that no example gave, inside their ranges."""
-    made: dict[str, int] = {}
-    for i, name in enumerate(sorted(table.chosen)):
-        low, high = table.ranges.get(name, (0, None))
-        size = max(sizes[i % len(sizes)], low)
-        made[name] = size if high is None else min(size, high)
-    return made
-
-
-def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
-    """Example sizes of 0 and 1 are raised to 2 or more; those that the model then refuses are put back, one
-    by one.
-    """
-    hints = hints_for(table)
-    changed = raised(table, hints)
-    try:
-        recording: Recording = attempt(hints)
-        if not changed or not _misses_the_example(recording, table):
-            return recording
-    except ExportError:
-        raise
-    except Exception as error:  # whatever the model makes of sizes that are none of its own
-        raise_if_ours(error)
-        if not changed:
-            raise
-    kept = table.sizes | table.numbers
-    recording = attempt(kept)  # the example's own sizes: if these fail too, the error is the model's
-    if len(changed) == 1:
-        return recording
-    for name in changed:
-        trial = {**kept, name: hints[name]}
-        try:
-            other: Recording = attempt(trial)
-        except ExportError:
-            raise
-        except Exception as error:  # whatever the model makes of sizes that are none of its own
-            raise_if_ours(error)
-            continue
-        if not _misses_the_example(other, table):
-            recording, kept = other, trial
-    return recording
-
-
-def _misses_the_example(recording: Recording, table: DimTable) -> bool:
-    """Whether the model's own Python took a branch at the sizes tried that it does not take at the example's,
-    or fixed a dimension at the size tried.
-
-    Such a recording is not the function that the example shows, however well its sizes fit.
-    """
-    env = recording.env
-    named = {name: fixed.size for s, fixed in env.fixed.items() if (name := env.names.get(s)) is not None}
-    if any(table.sizes.get(n, size) != size for n, size in named.items() if n not in table.chosen):
-        return True
-    example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
-    example |= {s: table.numbers[name] for s, name in env.numbers.items()}
-    known = env.at(example)
-    return any(
-        guard.whole.xreplace(known) == False  # noqa: E712  (a SymPy object)
-        for guard in env.held.values()
-        if guard.by_user
-    )
-
-
-def _with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
-    """An example so small that its feature maps end at size 1 is recorded again with larger sizes."""
-    env = recording.env
-    if not env.small:
-        return recording
-    small = {env.names[s] for dims in env.small.values() for s in dims if s in env.names}
-    hints = {name: hint * 4 if name in small else hint for name, hint in env.hints_by_name().items()}
-    try:
-        larger: Recording = attempt(hints)
-    except Exception as error:  # whatever the model makes of sizes that are none of its own
-        raise_if_ours(error)
-        return recording
-    better = len(larger.env.small) < len(env.small) and len(larger.env.fixed) <= len(env.fixed)
-    return larger if better and not _misses_the_example(larger, table) else recording
-
-
-def _with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
-    """Dimensions that were found equal may be so by chance in the example: try whether the model works
-    without.
-
-    Only where torch looked for itself: what the model's own Python asked is its own branch, and what an
-    operator demands it demands of other sizes too.
-    """
-    env = recording.env
-    pairs = [drop for drop, (_, _, must) in env.unified.items() if not must]
-    trials = [pairs, *([p] for p in pairs)] if len(pairs) > 1 else [pairs]
-    base = env.hints_by_name()
-    for changed in trials if pairs else []:
-        hints = base | {env.names[s]: base[env.names[s]] * 2 for s in changed}
-        try:
-            other: Recording = attempt(hints)
-        except Exception as error:  # whatever the model makes of sizes that are none of its own
-            raise_if_ours(error)
-            continue
-        freer = len(other.env.unified) < len(recording.env.unified)
-        if freer and len(other.env.fixed) <= len(env.fixed) and not _misses_the_example(other, table):
-            recording = other
-            if changed is pairs:
-                break
-    return recording
 
 
 def _assumptions(arguments: Arguments, recording: Recording, table: DimTable) -> list[Assumption]:
