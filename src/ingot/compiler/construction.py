@@ -42,7 +42,9 @@ T = TypeVar("T")
 
 
 class Construction:
-    """What `Op.lower` sees of a plan are the methods without an underscore."""
+    """A plan under construction. What `Op.lower` sees of it are the methods without an underscore: `Lowering`
+    says what each of them is.
+    """
 
     def __init__(
         self,
@@ -91,15 +93,12 @@ class Construction:
     # ---- what operators ask --------------------------------------------------------------------------------
 
     def facts(self, value: ir.Value) -> Facts:
-        """dtype, shape and, where it is known, the value."""
         return self._facts[value]
 
     def constant(self, value: ir.Value | None) -> Array | None:
-        """The value's array if it is known while planning."""
         return None if value is None else self._facts[value].value
 
     def weights(self, value: ir.Value) -> Weights | None:
-        """Like `constant`, for what a kernel packs: the array is read only where it is."""
         facts = self._facts[value]
         if not facts.is_known:
             return None
@@ -112,7 +111,6 @@ class Construction:
         return Weights(facts.shape, facts.dtype, read)
 
     def view(self, value: ir.Value) -> View:
-        """Where the value lies; computes it if it is still waiting."""
         view = self._views.get(value)
         if view is not None:
             return view
@@ -131,44 +129,32 @@ class Construction:
         return self._compute(value, None)
 
     def wants(self, value: ir.Value) -> bool:
-        """Whether anybody reads this output of a node."""
         return value in self._uses or value in self._output_buffers
 
     def plain(self, value: ir.Value) -> View:
-        """Like `view`, but contiguous in the order of the dimensions."""
         view = self.view(value)
         return view if view.is_contiguous else self.copied(view)
 
     def copied(self, view: View, order: Sequence[int] | None = None) -> View:
-        """A dense copy, contiguous in the order of the dimensions or in `order`."""
         target = self.temporary(view.shape, view.dtype, order)
         self.emit(copy(view, target, self.machine))
         return target
 
     def temporary(self, shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> View:
-        """Memory in the arena, for as long as calls read or write it."""
+        """It lies in the arena."""
         return arena_view(shape, dtype, order)
 
     def output(self, value: ir.Value, order: Sequence[int] | None = None, free_order: bool = False) -> View:
-        """Memory for a value this node computes: its part of a concat that reads it, the caller's array, or
-        the arena.
-
-        order: the memory order of the dimensions that suits the kernel, outermost first (default: as they
-        are). free_order: the kernel writes any strides equally well.
-        """
+        """It is the value's part of a concat that reads it, the caller's array, or in the arena."""
         return self._places.choose(self._position, value, order, free_order)
 
     def alias(self, value: ir.Value, view: View) -> None:
-        """`value` is this view of memory that exists already: no work."""
         self._kinds[self._position] = "view"
         self._views[value] = view
 
     def wait(
         self, value: ir.Value, op: str, operands: Sequence[ir.Value], attrs: tuple[tuple[str, Any], ...] = ()
     ) -> bool:
-        """`value` is an elementwise operator's result; it waits for who wants it. False: no kernel can do
-        these dtypes.
-        """
         return self._waits.add(self._position, value, op, operands, attrs)
 
     def anchor(
@@ -180,19 +166,14 @@ class Construction:
         rows: Callable[[], Rows | None] | None = None,
         exact: bool = False,
     ) -> None:
-        """`value` is computed by a kernel that can have an epilogue; it waits for one."""
         order = tuple(order or range(len(self._facts[value].shape)))
         self._waits.add_anchor(self._position, value, emit, order, free_order, rows, exact)
 
     def waits_as(self, value: ir.Value) -> str | None:
-        """The elementwise operator as whose result a value waits."""
         waits = self._waiting.get(value)
         return waits.op if isinstance(waits, Elementwise) else None
 
     def by_rows(self, value: ir.Value) -> ByRows | None:
-        """How to compute a value [N, C, H, W] that only this node reads, by rows or the whole. None if
-        nothing that waits can.
-        """
         waits = self._waiting.get(value)
         once = self._index.reads[self._position].count(value) <= 1
         if not once or self._uses.get(value) != [self._position] or value in self._output_buffers:
@@ -225,9 +206,6 @@ class Construction:
         return ByRows(_Rows(rows, expression, views, positions), whole)
 
     def inline(self, value: ir.Value) -> tuple[Expression, list[View]]:
-        """A value that only this node reads, and once, as an expression of what lies in memory; the first
-        leaf has all elements.
-        """
         shape = self._facts[value].shape
         waits = self._waiting.get(value)
         once = self._index.reads[self._position].count(value) <= 1
@@ -246,35 +224,27 @@ class Construction:
         return identity(name_of(self._facts[value].dtype)), [self.view(value)]
 
     def emit(self, calls: Call | Nested | Sequence[Call]) -> None:
-        """Append calls. They belong to the node that is being lowered."""
+        """The calls belong to the node that is being lowered."""
         self._append([calls] if isinstance(calls, (Call, Nested)) else calls, [self._position])
 
     def body(self, graph: ir.Graph) -> Body:
-        """A subgraph of this node, lowered."""
         return self._bodies[graph]
 
     def watch(self, body: Body) -> list[View]:
-        """The flags of a body that this node runs; `run` looks at them, too."""
         self._checks += [Check(flag, message) for flag, message in body.checks]
         return [flag for flag, _ in body.checks]
 
     def check(self, message: str) -> View:
-        """A flag (int64) that a kernel sets when it meets data it must refuse; `run` then raises
-        InputError(message).
-        """
         flag = View(Buffer(8, "arena"), 0, np.dtype(np.int64), (), ())
         self._checks.append(Check(flag, message))
         return flag
 
     @property
     def count(self) -> View:
-        """Where the kernels of a node with a `Bound` put the count: the last of the plan's outputs."""
+        """It is the last of the plan's outputs."""
         return self._targets[-1]
 
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, kept for all plans of the session under `key` (None: not kept). For weights in a kernel's
-        own order.
-        """
         if key is None:
             return make()
         found = self._packed.find(key)
@@ -286,18 +256,14 @@ class Construction:
         return found
 
     def afford(self, key: Hashable, nbytes: int, make: Callable[[], T]) -> T | None:
-        """`pack` for what is `nbytes` large and need not be; None where there is no room for it."""
         return None if key is None else self._packed.afford(key, nbytes, make)
 
     @property
     def packing(self) -> Callable[[Callable[[], Any]], Any]:
-        """Makes weights in a kernel's own order, also after this plan: for what chooses the order late."""
         return self._packed.make
 
     def concat(self, value: ir.Value, inputs: Sequence[ir.Value], axis: int) -> None:
-        """Join along `axis`; what could be written in place was, what waits is written there now, the rest is
-        copied.
-        """
+        """What could be written in place was; what waits is written there now, and the rest is copied."""
         target = self._places.joined(value)
         if target is None:
             first = max(inputs, key=lambda v: self._facts[v].shape[axis])
@@ -333,7 +299,6 @@ class Construction:
             forget_pages(array)
 
     def known(self, array: Array) -> ir.Value:
-        """A new value that is this constant."""
         if array.dtype.kind == "O":
             raise TypeError("no kernel reads Python's objects")
         value = self._fresh()
@@ -341,21 +306,18 @@ class Construction:
         return value
 
     def intermediate(self, shape: Sequence[int], dtype: Any) -> ir.Value:
-        """A new value that only this node makes and uses."""
         value = self._fresh()
         self._facts[value] = Facts(np.dtype(dtype), tuple(shape))
         self._uses[value] = [self._position]
         return value
 
     def located(self, view: View) -> ir.Value:
-        """A new value that lies here."""
         value = self._fresh()
         self._facts[value] = Facts(view.dtype, view.shape)
         self._views[value] = view
         return value
 
     def column(self, value: ir.Value, rank: int) -> ir.Value:
-        """A new value: the vector [C] as [C, 1, …], of 1 + `rank` dimensions."""
         kept = self._index.columns.get((value, rank))
         if kept is None:
             view = self.view(value)

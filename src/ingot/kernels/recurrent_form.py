@@ -101,8 +101,7 @@ def grouped(batch: int, gates: int, factors: int, dtype: str, machine: Machine, 
 
     whole: integers, whose products take registers of their own.
     """
-    most = _most_rows(gates, machine, whole)
-    count, taller, size = split(batch, most)
+    count, taller, size = split(batch, _most_rows(gates, machine, whole))
     rows = size + (taller > 0)
     # A quarter of L1 is for a part of a block's weights, and one for the sequences' sums and as much of their
     # states.

@@ -254,7 +254,9 @@ class Lowering(Protocol):
         ...
 
     def pack(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, kept for all plans of the session under `key` (None: not kept)."""
+        """`make()`, kept for all plans of the session under `key` (None: not kept): weights in a kernel's own
+        order.
+        """
         ...
 
     def afford(self, key: Hashable, nbytes: int, make: Callable[[], T]) -> T | None:
