@@ -1,5 +1,5 @@
 """How to plan again for other sizes: by one Python function of them (`recipe_text.py`) for all that was noted
-while a plan was made (`kernels/sizes.py`). Nothing here knows an operator.
+while a plan was made (`kernels/notes.py`). Nothing here knows an operator.
 """
 
 from __future__ import annotations

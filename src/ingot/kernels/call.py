@@ -228,7 +228,7 @@ class Form:
     #: the words of the arguments, and how long the call takes one thread: the plan's, worked out once
     words: array[int] | None = None
     nanoseconds: float = 0.0
-    #: of a plan whose sizes are noted: how the form is worked out again (`sizes.py`)
+    #: of a plan whose sizes are noted: how the form is worked out again (`made_again.py`)
     again: object = None
 
     def call(self, views: Sequence[View], reads: list[View], writes: list[View]) -> Call:
