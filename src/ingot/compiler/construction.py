@@ -20,7 +20,7 @@ from ingot.codegen.machine import Machine
 from ingot.compiler.facts import Known
 from ingot.compiler.index import Index
 from ingot.compiler.packed import Packed
-from ingot.compiler.places import Places, dense, dominant_order, lies_at, nbytes, slice_of
+from ingot.compiler.places import Places, dense, dominant_order, lies_at, nbytes
 from ingot.compiler.steps import Check, HostStep, belong
 from ingot.compiler.uses import find_uses
 from ingot.compiler.waiting import Anchor, Elementwise, Refused, Waiting
@@ -284,7 +284,7 @@ class Construction:
             start += size
             if size == 0 or (known is not None and lies_at(known, target, here)):
                 continue
-            part = slice_of(target, axis, start - size, size)
+            part = target.part(axis, start - size, size)
             waits = self._waiting.get(source)
             writes = isinstance(waits, Elementwise) or (isinstance(waits, Anchor) and waits.writes(part))
             if writes and source not in self._output_buffers:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ingot.compiler.construction import Construction
 from ingot.compiler.images import Region, regions
-from ingot.compiler.places import OneImage, slice_of
+from ingot.compiler.places import OneImage
 from ingot.compiler.steps import HostStep, Lowered
 from ingot.errors import IngotError, UnsupportedOperatorError
 from ingot.kernels.alike import remembering
@@ -97,7 +97,7 @@ class Lowering(Construction):
         def turn(number: int) -> list[Call | Series]:
             image.number, self._steps = number, []
             for value, view in zip(region.inputs, whole, strict=True):
-                self._views[value] = slice_of(view, 0, number, 1)
+                self._views[value] = view.part(0, number, 1)
             for position in region.positions:
                 self._lower_node(position)
             for value in region.kept:

@@ -90,7 +90,7 @@ class Places:
         """The image that is lowered, of memory that may be all images'."""
         if self.image is None or view.shape[0] == self._facts[value].shape[0]:
             return view
-        return slice_of(view, 0, self.image.number, 1)
+        return view.part(0, self.image.number, 1)
 
     def choose(self, position: int, value: ir.Value, order: Sequence[int] | None, free_order: bool) -> View:
         """Memory for a value that the node at `position` computes; it lies there from now on. order,
@@ -108,7 +108,7 @@ class Places:
         place = image.kept[value]
         assert place is not None
         if not image.is_whole:
-            place = slice_of(place, 0, image.number, 1)
+            place = place.part(0, image.number, 1)
         self.views[value] = place
         return place
 
@@ -157,7 +157,7 @@ class Places:
             for source in node.inputs:
                 assert source is not None
                 if source is value:
-                    part = slice_of(target, axis, start, self._facts[source].shape[axis])
+                    part = target.part(axis, start, self._facts[source].shape[axis])
                     return part if free_order or part.strides[order[-1]] == 1 else None
                 start += self._facts[source].shape[axis]
         return None
@@ -214,12 +214,6 @@ def nbytes(facts: Facts) -> int:
 def dense(facts: Facts, buffer: Buffer) -> View:
     """A value that lies in the whole of a buffer, row-major."""
     return View(buffer, 0, facts.dtype, facts.shape, row_major(facts.shape))
-
-
-def slice_of(view: View, axis: int, start: int, size: int) -> View:
-    """`size` places along an axis."""
-    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
-    return view.with_dims(shape, view.strides, start * view.strides[axis])
 
 
 def lies_at(view: View, whole: View, offset: int) -> bool:

@@ -83,6 +83,15 @@ class View:
     def transpose(self, perm: Sequence[int]) -> View:
         return self.with_dims([self.shape[p] for p in perm], [self.strides[p] for p in perm])
 
+    def swapped(self) -> View:
+        """Matrices [..., M, N] as [..., N, M]."""
+        return self.transpose((*range(self.rank - 2), self.rank - 1, self.rank - 2))
+
+    def part(self, axis: int, start: int, size: int) -> View:
+        """`size` places along an axis from `start` on, which may lie outside (but in the same memory)."""
+        shape = (*self.shape[:axis], size, *self.shape[axis + 1 :])
+        return self.with_dims(shape, self.strides, start * self.strides[axis])
+
     def broadcast_to(self, shape: Sequence[int]) -> View:
         """As NumPy's broadcast_to: new and repeated dimensions get stride 0."""
         if self.shape == shape:

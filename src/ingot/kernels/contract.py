@@ -69,6 +69,11 @@ MOST_OPERANDS = (FRAME_BYTES // 8 - len(TILE_SLOTS)) // 4
 _SHORT_EPILOGUE = 8
 
 
+#: The dimensions of images.
+AXES = ("image", "channel", "row", "column")
+_ALONG_AXES = ("", *(f"_{axis}" for axis in AXES))
+
+
 @dataclass(slots=True)
 class Epilogue:
     """What becomes of each sum before it is stored. Never changed once it is made.
@@ -181,7 +186,18 @@ def operand_names(count: int) -> tuple[str, ...]:
     """The slots of an epilogue's operands: address, and bytes to the next column, row and channel."""
     if count > MOST_OPERANDS:
         raise ValueError(f"an epilogue has {count} operands; a tile takes at most {MOST_OPERANDS}")
-    return tuple(f"x{i}{part}" for i in range(count) for part in ("", "_column", "_row", "_channel"))
+    return operand_slots(count, ("", "_column", "_row", "_channel"))
+
+
+def axis_slots(count: int) -> tuple[str, ...]:
+    """The slots of operands that are read by their places: address, and bytes along each of AXES."""
+    return operand_slots(count, _ALONG_AXES)
+
+
+@functools.cache
+def operand_slots(count: int, arrays: tuple[str, ...]) -> tuple[str, ...]:
+    """The slots of a kernel's further operands. arrays: the ends of the names of each one's slots."""
+    return tuple(f"x{i}{part}" for i in range(count) for part in arrays)
 
 
 class Part(NamedTuple):

@@ -36,6 +36,7 @@ from ingot.kernels.contract import (
     Tiling,
     name_of,
     operand_names,
+    operand_slots,
     reach,
     register_tile,
     register_tiles,
@@ -610,7 +611,7 @@ def _form(
     for array in arrays[2:]:
         args += array
     source = "place" if w.in_place else "blocks" if w.order == "blocks" else "lines"
-    names = _operands(len(operands))
+    names = operand_slots(len(operands), _ARRAYS)
     return Form(
         _named(source, names, None if is_float else (dtype, w.numbers)),
         args,
@@ -626,8 +627,3 @@ def _form(
 @functools.cache
 def _named(source: str, operands: tuple[str, ...], fill: tuple[str, Numbers] | None) -> Kernel:
     return conv(source=source, operands=operands, **({} if fill is None else {"fill": fill}))
-
-
-@functools.cache
-def _operands(count: int) -> tuple[str, ...]:
-    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)

@@ -22,8 +22,8 @@ from ingot.kernels.block import PLACES as BLOCK_PLACES
 from ingot.kernels.block import SLOTS as BLOCK_SLOTS
 from ingot.kernels.block import Block, block_arguments, choose, emit_blocks
 from ingot.kernels.call import Call, Form, Layout, View, blank, constant, layout_of
-from ingot.kernels.contract import Epilogue, Reach, name_of
-from ingot.kernels.epilogue import AXES, finisher, is_short, operands_of, together
+from ingot.kernels.contract import AXES, Epilogue, Reach, name_of
+from ingot.kernels.epilogue import finisher, is_short, operands_of, together
 from ingot.kernels.expression import Expression
 from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import DTYPES, aligned_floats, without_denormals

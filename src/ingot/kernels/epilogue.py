@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,11 +12,9 @@ from ingot.codegen.builder import Builder, Value
 from ingot.codegen.elements import gather_element, load_element, memory_element
 from ingot.codegen.machine import Machine
 from ingot.kernels import expression as expressions
-from ingot.kernels.contract import Reach, name_of, reach
+from ingot.kernels.contract import AXES, Reach, axis_slots, name_of, reach
 from ingot.kernels.expression import Expression
 from ingot.kernels.window import Finish, Place
-
-AXES = ("image", "channel", "row", "column")
 
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
 _SHORT_EPILOGUE = 16
@@ -45,12 +42,7 @@ def operands_of(
         _, channel, row, column = strides
         reaches.append(reach(name_of(dtype), channel, row != 0 or column != 0, channels))
         slots += [0, *strides]
-    return tuple(reaches), _slots(len(layouts)), slots
-
-
-@functools.cache
-def _slots(count: int) -> tuple[str, ...]:
-    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in AXES)))
+    return tuple(reaches), axis_slots(len(layouts)), slots
 
 
 def finisher(

@@ -38,6 +38,7 @@ from ingot.kernels.contract import (
     name_of,
     offsets_table,
     operand_names,
+    operand_slots,
     reach,
     register_tile,
     register_tiles,
@@ -63,12 +64,6 @@ GEMM_SLOTS = (
 )  # fmt: skip
 #: Which arguments are the addresses of a, of the weights, of out and of the table of steps: `Form.places`.
 _PLACES = tuple(GEMM_SLOTS.index(slot) for slot in ("a", "b", "out", "table"))
-
-
-@functools.cache
-def gemm_operands(count: int) -> tuple[str, ...]:
-    """The slots of the epilogue's operands."""
-    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
 
 
 @kernel(*GEMM_SLOTS)
@@ -194,8 +189,8 @@ def matmul(
     if isinstance(b, View):
         operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
         if out.strides[-1] != 1 and n > 1 and out.strides[-2] == 1:
-            turned = Epilogue(epilogue.expression, [_turn(v) for v in operands]) if epilogue else None
-            return matmul(_turn(b), _turn(a), _turn(out), turned, machine)
+            turned = Epilogue(epilogue.expression, [v.swapped() for v in operands]) if epilogue else None
+            return matmul(b.swapped(), a.swapped(), out.swapped(), turned, machine)
         calls, b = pack_calls(b, machine)
     return calls + product_calls(a, b, out, epilogue, machine)
 
@@ -255,10 +250,6 @@ def integer_matmul(
 def _further(view: View, distance: int) -> View:
     """The same view so many bytes further."""
     return View(view.buffer, view.offset + distance, view.dtype, view.shape, view.strides)
-
-
-def _turn(view: View) -> View:
-    return view.transpose([*range(view.rank - 2), view.rank - 1, view.rank - 2])
 
 
 class _Panels(NamedTuple):
@@ -375,7 +366,7 @@ def _product(
 ) -> _Product:
     lanes, sizes = machine.lanes, tuple([dtype.itemsize for dtype in dtypes])
     most, blocks = register_tile(machine, b.n, b.numbers).pixels, max(1, -(-b.k // lanes))
-    operands = gemm_operands(len(dtypes) - 2)
+    operands = operand_slots(len(dtypes) - 2, _ARRAYS)
     return _Product(
         b, name_of(dtypes[0]), sizes, reaches, epilogue, machine, label,
         lanes, most, -(-b.n // b.panel), blocks,

@@ -14,15 +14,11 @@ from ingot.codegen.builder import Builder, Int, Value, integers, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
-from ingot.kernels.iteration import Space, round_up
+from ingot.kernels.iteration import Space, copied_slots, round_up
 
 #: Each shuffle has its pattern in a register; those of more channels would be read again and again.
 MOST_CHANNELS = 4
 _TILE_BYTES = 1 << 14
-
-
-def _slots(rank: int) -> tuple[str, ...]:
-    return tuple([f"{name}{d}" for d in range(rank) for name in ("size", "source", "target")])
 
 
 def _chosen(k: Builder, vectors: list[Value], place: Callable[[int], tuple[int, int]]) -> Value:
@@ -127,7 +123,7 @@ def interleave(
     for d in outer:
         args += [space.sizes[d], from_[d], to[d]]
     code = _interleave(
-        operands=_slots(len(outer)), rank=len(outer), itemsize=itemsize, lanes=lanes, channels=channels,
+        operands=copied_slots(len(outer)), rank=len(outer), itemsize=itemsize, lanes=lanes, channels=channels,
         joins=joins,
     )  # fmt: skip
     return Call(

@@ -14,8 +14,8 @@ from ingot.codegen.elements import memory_element, store_element
 from ingot.codegen.kernel import kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View, constant
-from ingot.kernels.contract import Epilogue, Reach
-from ingot.kernels.epilogue import AXES, finisher, operands_of
+from ingot.kernels.contract import AXES, Epilogue, Reach
+from ingot.kernels.epilogue import finisher, operands_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.resize import Taps
 from ingot.kernels.resize import definition as resized

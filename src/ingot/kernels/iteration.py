@@ -49,3 +49,8 @@ def round_up(n: int, unit: int) -> int:
 def block_of(n: int, least: int, unit: int = 1) -> int:
     """The size of blocks to cut n items into, a multiple of `unit`: TILES of them, or fewer of `least`."""
     return max(1, min(round_up(max(least, -(-n // TILES)), unit), round_up(max(n, 1), unit)))
+
+
+def copied_slots(rank: int) -> tuple[str, ...]:
+    """The slots of what is copied along so many dimensions: the size of each, and steps in both memories."""
+    return tuple([f"{name}{d}" for d in range(rank) for name in ("size", "source", "target")])

@@ -13,17 +13,13 @@ from ingot.codegen.builder import I8, I64, Builder, Int, Value, vector
 from ingot.codegen.kernel import Kernel, kernel
 from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, View
-from ingot.kernels.iteration import Space
+from ingot.kernels.iteration import Space, copied_slots
 
 #: Vectors of the longest run: a longer row is worth a loop of its own.
 MOST_VECTORS = 8
 _UNROLL = 4
 _TILE_BYTES = 1 << 15
 _NEAR = 384  # lines that stay in L1 until the next dimension further out has used all of them
-
-
-def _slots(rank: int) -> tuple[str, ...]:
-    return tuple([f"{name}{d}" for d in range(rank) for name in ("size", "source", "target")])
 
 
 @kernel("from", "to", "block", "blocks", "last")
@@ -99,7 +95,11 @@ def copy_runs(source: View, target: View, space: Space, machine: Machine, label:
         args += dim
     return Call(
         _copy_runs(
-            operands=_slots(len(sizes)), tiled=tiled, nested=nested, piece=piece, pieces=-(-run // piece)
+            operands=copied_slots(len(sizes)),
+            tiled=tiled,
+            nested=nested,
+            piece=piece,
+            pieces=-(-run // piece),
         ),
         args,
         tiles=math.prod(sizes[:tiled]) * blocks,

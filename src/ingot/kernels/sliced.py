@@ -25,7 +25,7 @@ from ingot.codegen.machine import Machine
 from ingot.codegen.pages import passing
 from ingot.errors import ShapeError
 from ingot.kernels.call import Call, View, constant
-from ingot.kernels.contract import Epilogue, Frame, Reach, name_of, operand_names, reach_of
+from ingot.kernels.contract import Epilogue, Frame, Reach, name_of, operand_names, operand_slots, reach_of
 from ingot.kernels.expression import Expression
 from ingot.kernels.pack import pack_ordered, pack_weights
 from ingot.kernels.sliced_tile import MOST_ROWS, SUMS_BYTES, TILE_SLOTS, Tiles, sliced_tile
@@ -495,7 +495,7 @@ def _call(
         *itertools.chain.from_iterable(arrays[2:]),
     ]  # fmt: skip
     return Call(
-        sliced_product(operands=_operands(len(views) - 2)),
+        sliced_product(operands=operand_slots(len(views) - 2, _ARRAYS)),
         args,
         tiles=images * cut.bands * cut.shares,
         reads=[x, b.view, b.scales, table, residues, ranges, config, *views[2:]],
@@ -504,9 +504,3 @@ def _call(
         flops=2 * out.size * channels * window.kernel[0] * window.kernel[1],
         label=label,
     )
-
-
-@functools.cache
-def _operands(count: int) -> tuple[str, ...]:
-    """The slots of the epilogue's operands."""
-    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)

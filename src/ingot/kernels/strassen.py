@@ -51,6 +51,7 @@ from ingot.kernels.contract import (
     name_of,
     offsets_table,
     operand_names,
+    operand_slots,
     reach,
     register_tile,
     tile,
@@ -497,7 +498,7 @@ def _form(
         args += array
     packed_bytes = 4 * len(_A) * tiles * tallest * depth // 2
     return Form(
-        strassen(operands=_operands(len(operands))),
+        strassen(operands=operand_slots(len(operands), _ARRAYS)),
         args,
         places=(*_PLACES, *range(len(SLOTS), len(args), len(_ARRAYS))),
         tiles=bands * shares,
@@ -515,12 +516,6 @@ def _shares(pairs: int, fewest: int, most: int) -> int:
     wanted = min(pairs, max(fewest, -(-pairs // max(most, 1))))
     alike = next(n for n in range(wanted, pairs + 1) if pairs % n == 0)
     return alike if alike <= 2 * wanted else wanted
-
-
-@functools.cache
-def _operands(count: int) -> tuple[str, ...]:
-    """The slots of the epilogue's operands."""
-    return tuple(f"x{i}{part}" for i in range(count) for part in _ARRAYS)
 
 
 class _Common(NamedTuple):

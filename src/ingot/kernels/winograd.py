@@ -33,6 +33,7 @@ from ingot.codegen.machine import Machine, host
 from ingot.errors import ShapeError, UnsupportedOperatorError
 from ingot.kernels.call import Buffer, Call, Form, Layout, View, layout_of
 from ingot.kernels.contract import (
+    AXES,
     PANEL_VECTORS,
     SUMS_BYTES,
     TILE_SLOTS,
@@ -41,6 +42,7 @@ from ingot.kernels.contract import (
     Epilogue,
     Frame,
     Reach,
+    axis_slots,
     name_of,
     offsets_table,
     partial_sums,
@@ -55,14 +57,12 @@ from ingot.kernels.pack import check_packable
 from ingot.kernels.reading import fastest_tiles, step_cycles
 from ingot.kernels.winograd_pack import WinogradWeights
 from ingot.kernels.winograd_tile import (
-    AXES,
     INPUT_SLOTS,
     OUTPUT_SLOTS,
     SCHEMES,
     TAPS,
     Scheme,
     from_points,
-    operand_slots,
     to_points,
 )
 
@@ -316,7 +316,7 @@ def _input(outputs: int, gather: bool, tail: bool, dtype: str) -> Kernel:
 @functools.cache
 def _main(points: int, shared: bool, operands: int) -> tuple[Kernel, tuple[int, ...]]:
     """The loops, and where the addresses go."""
-    names = operand_slots(operands)
+    names = axis_slots(operands)
     first = ("x", "out", "v", "b", "table") if shared else ("x", "out", "b", "table")
     further = range(len(SLOTS), len(SLOTS) + len(names), 1 + len(AXES))
     code = winograd(points=points, panel=PANEL_VECTORS, shared=shared, operands=names)
@@ -350,7 +350,7 @@ def _kernels(
     transforms = [
         from_points(
             outputs=outputs, vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0,
-            out=out, epilogue=epilogue, reaches=reaches, operands=operand_slots(len(reaches)),
+            out=out, epilogue=epilogue, reaches=reaches, operands=axis_slots(len(reaches)),
         )
         for channels in (panel, last)
     ]  # fmt: skip

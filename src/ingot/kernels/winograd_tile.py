@@ -13,7 +13,6 @@ replaced by ½, which loses less precision.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ingot.codegen.builder import F32, I8, I64, PTR, Builder, Int, Value, vector
 from ingot.codegen.elements import gather_element, load_element, scatter_element, store_element
 from ingot.codegen.kernel import kernel
 from ingot.kernels import expression as expressions
-from ingot.kernels.contract import Reach, elements
+from ingot.kernels.contract import AXES, Reach, elements
 from ingot.kernels.expression import Expression
 
 TAPS = 3  # of the filter, along an axis
@@ -64,7 +63,6 @@ class Scheme:
 
 
 SCHEMES = {4: Scheme(4, (0.0, 1.0, -1.0, 0.5, -2.0)), 2: Scheme(2, (0.0, 1.0, -1.0))}
-AXES = ("image", "channel", "row", "column")
 
 INPUT_SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
@@ -74,12 +72,6 @@ OUTPUT_SLOTS = (
     "m", "out", *(f"out_{axis}" for axis in AXES), "height", "width", "across", "per_image",
     "first", "count", "valid",
 )  # fmt: skip
-
-
-@functools.cache
-def operand_slots(count: int) -> tuple[str, ...]:
-    """The slots of `count` operands of the epilogue: address, and bytes along each axis."""
-    return tuple(f"x{i}{part}" for i in range(count) for part in ("", *(f"_{axis}" for axis in AXES)))
 
 
 def _to_points(k: Builder, d: Sequence[Value]) -> list[Value]:

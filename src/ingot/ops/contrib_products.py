@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ingot.ops.contrib_quantized import along_last, are_bytes, as_numbers, whole_of
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.quantize import dynamic_range
 from ingot.ops.registry import (
@@ -27,7 +28,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-from ingot.ops.sums import input_of, integer_product, is_many, plus, product_of, scaled
+from ingot.ops.sums import integer_product, is_many, plus, product_of, scaled
 
 _DOMAIN = "com.microsoft"
 
@@ -71,9 +72,9 @@ class MatMulIntegerToFloat(Op):
         if is_many(plan, a_scale) or (b_scale is not None and len(plan.facts(b_scale).shape) > 1):
             return False
         sums = plan.intermediate(plan.facts(value).shape, INT32)
-        if not integer_product(plan, sums, a, input_of(node, 4), b, input_of(node, 5)):
+        if not integer_product(plan, sums, a, input_at(node, 4), b, input_at(node, 5)):
             return False
-        return _finished(plan, value, sums, product_of(plan, a_scale, b_scale), input_of(node, 6))
+        return _finished(plan, value, sums, product_of(plan, a_scale, b_scale), input_at(node, 6))
 
 
 @register("DynamicQuantizeMatMul", since=1, domain=_DOMAIN)
@@ -102,9 +103,9 @@ class DynamicQuantizeMatMul(Op):
             return False
         whole, scale, zero = dynamic_range(plan, a)
         sums = plan.intermediate(plan.facts(value).shape, INT32)
-        done = integer_product(plan, sums, whole, zero, b, input_of(node, 3))
+        done = integer_product(plan, sums, whole, zero, b, input_at(node, 3))
         assert done
-        return _finished(plan, value, sums, product_of(plan, scale, b_scale), input_of(node, 4))
+        return _finished(plan, value, sums, product_of(plan, scale, b_scale), input_at(node, 4))
 
 
 @register("QGemm", since=1, domain=_DOMAIN)
@@ -145,7 +146,7 @@ class QGemm(Op):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """Sums, and what becomes of them before they are stored."""
         a, a_scale, a_zero, b, b_scale, b_zero = node.inputs[:6]
-        c, y_scale, y_zero = (input_of(node, i) for i in (6, 7, 8))
+        c, y_scale, y_zero = (input_at(node, i) for i in (6, 7, 8))
         value = node.outputs[0]
         assert a is not None and b is not None
         if is_many(plan, a_scale) or is_many(plan, a_zero) or (y_scale is not None and y_zero is None):

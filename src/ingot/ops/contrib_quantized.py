@@ -20,6 +20,7 @@ from ingot.kernels.reduce import reduce
 from ingot.kernels.units import DTYPES
 from ingot.ops.compose import computed
 from ingot.ops.lowering import Lowering
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.registry import (
     Array,
@@ -37,7 +38,7 @@ from ingot.ops.registry import (
     present,
     register,
 )
-from ingot.ops.sums import input_of, is_many, placed
+from ingot.ops.sums import is_many, placed
 
 _DOMAIN = "com.microsoft"
 
@@ -211,8 +212,8 @@ class QLinearGlobalAveragePool(_Through):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A reduction and a step after it; scales and zero points must be known."""
         x, value = node.inputs[0], node.outputs[0]
-        known = [plan.constant(input_of(node, i)) for i in range(1, 5)]
-        absent = [input_of(node, i) is None for i in range(1, 5)]
+        known = [plan.constant(input_at(node, i)) for i in range(1, 5)]
+        absent = [input_at(node, i) is None for i in range(1, 5)]
         assert x is not None
         facts = plan.facts(x)
         if not are_bytes(plan, x) or any(
@@ -352,8 +353,8 @@ class _Pairwise(Op):
         """Steps of one kernel; scales and zero points must be known."""
         a, b, value = node.inputs[0], node.inputs[3], node.outputs[0]
         assert a is not None and b is not None
-        known = [plan.constant(input_of(node, i)) for i in (1, 2, 4, 5, 6, 7)]
-        absent = [input_of(node, i) is None for i in (1, 2, 4, 5, 6, 7)]
+        known = [plan.constant(input_at(node, i)) for i in (1, 2, 4, 5, 6, 7)]
+        absent = [input_at(node, i) is None for i in (1, 2, 4, 5, 6, 7)]
         if not are_bytes(plan, a, b) or any(
             k is None and not gone for k, gone in zip(known, absent, strict=True)
         ):

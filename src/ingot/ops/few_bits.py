@@ -21,6 +21,7 @@ from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
 from ingot.ops.contrib_quantized import along_last
 from ingot.ops.lowering import Lowering
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import FLOAT32, unpacked
 from ingot.ops.registry import (
     Array,
@@ -37,7 +38,6 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-from ingot.ops.sums import input_of
 
 _DOMAIN = "com.microsoft"
 
@@ -89,9 +89,9 @@ class MatMulNBits(Op):
 
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A product with constant weights, dequantised when they are packed."""
-        a, value, bias = node.inputs[0], node.outputs[0], input_of(node, 5)
-        arrays = [None, *(plan.constant(input_of(node, i)) for i in range(1, 5))]
-        missing = [i for i in range(1, 5) if arrays[i] is None and input_of(node, i) is not None]
+        a, value, bias = node.inputs[0], node.outputs[0], input_at(node, 5)
+        arrays = [None, *(plan.constant(input_at(node, i)) for i in range(1, 5))]
+        missing = [i for i in range(1, 5) if arrays[i] is None and input_at(node, i) is not None]
         assert a is not None
         if (
             missing
@@ -100,7 +100,7 @@ class MatMulNBits(Op):
         ):
             return False
         own = all(v is None or v.is_initializer() for v in node.inputs[1:5])
-        key = ("few bits", node.inputs[1], *(input_of(node, i) for i in (2, 3, 4))) if own else None
+        key = ("few bits", node.inputs[1], *(input_at(node, i) for i in (2, 3, 4))) if own else None
         rows_as = self._takes_bits(node, plan, a)
         if rows_as is not None:
             known = [array for array in arrays[1:] if array is not None]
@@ -134,7 +134,7 @@ class MatMulNBits(Op):
         rows_as: Literal["floats", "bytes"],
     ) -> bool:
         """A kernel that widens the weights in registers."""
-        value, bias, machine = node.outputs[0], input_of(node, 5), plan.machine
+        value, bias, machine = node.outputs[0], input_at(node, 5), plan.machine
         n, depth, block = attr_int(node, "N", 0), attr_int(node, "K", 0), attr_int(node, "block_size", 32)
 
         def kept() -> list[Memory]:

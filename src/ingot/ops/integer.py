@@ -12,6 +12,7 @@ from ingot.kernels.definitions import requantize
 from ingot.kernels.units import DTYPES
 from ingot.ops.linear import matmul_shape
 from ingot.ops.lowering import Lowering
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.registry import (
     Array,
@@ -27,7 +28,7 @@ from ingot.ops.registry import (
     shape_error,
     show,
 )
-from ingot.ops.sums import input_of, integer_conv, integer_product, is_many, placed, plus, product_of
+from ingot.ops.sums import integer_conv, integer_product, is_many, placed, plus, product_of
 from ingot.ops.window import Window
 
 
@@ -66,7 +67,7 @@ class MatMulInteger(Op):
         """A product of integers."""
         a, b = node.inputs[0], node.inputs[1]
         assert a is not None and b is not None
-        return integer_product(plan, node.outputs[0], a, input_of(node, 2), b, input_of(node, 3))
+        return integer_product(plan, node.outputs[0], a, input_at(node, 2), b, input_at(node, 3))
 
 
 def _check_parts(node: ir.Node, name: str, count: tuple[int, ...], facts: Facts | None) -> None:
@@ -182,7 +183,7 @@ def conv_sums(
     node: ir.Node, plan: Lowering, value: ir.Value, of_x: tuple[int, int], of_w: tuple[int, int]
 ) -> bool:
     """`value` = the sums of a node's convolution; its inputs and their zero points have these numbers."""
-    (x, x_zero), (w, w_zero) = ([input_of(node, i) for i in pair] for pair in (of_x, of_w))
+    (x, x_zero), (w, w_zero) = ([input_at(node, i) for i in pair] for pair in (of_x, of_w))
     assert x is not None and w is not None
     window = _window(node, plan.facts(x).shape, plan.facts(w).shape)
     return integer_conv(plan, value, x, x_zero, w, w_zero, window, attr_int(node, "group", 1))
@@ -210,7 +211,7 @@ class QLinearConv(Op):
     def lower(self, node: ir.Node, plan: Lowering) -> bool:
         """A convolution of integers that is quantised before it is stored."""
         x_scale, w_scale, y_scale, y_zero = (node.inputs[i] for i in (1, 4, 6, 7))
-        shape, bias = plan.facts(node.outputs[0]).shape, input_of(node, 8)
+        shape, bias = plan.facts(node.outputs[0]).shape, input_at(node, 8)
         assert y_zero is not None and y_scale is not None and x_scale is not None
         if any(is_many(plan, v) for v in (x_scale, y_scale, y_zero)):
             return False

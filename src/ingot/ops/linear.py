@@ -240,7 +240,7 @@ def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Pack
     """The second factor of a product: packed once for the session where it is constant."""
     weights = plan.weights(b)
     if weights is None:
-        return _turned(plan.view(b)) if transposed else plan.view(b)
+        return plan.view(b).swapped() if transposed else plan.view(b)
     return plan.pack(
         ("factor", b, transposed, scale) if is_weight(b) else None,
         lambda: pack_weights(_scaled(weights.read(), transposed, scale), plan.machine),
@@ -268,15 +268,11 @@ def _wide_factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) ->
     """The same for the dtypes that are not computed in float32."""
     weights = plan.weights(b)
     if weights is None:
-        return _turned(plan.view(b)) if transposed else plan.view(b)
+        return plan.view(b).swapped() if transposed else plan.view(b)
     return plan.pack(
         ("matrices", b, transposed, scale) if is_weight(b) else None,
         lambda: pack_matrices(_scaled(weights.read(), transposed, scale), plan.machine),
     )
-
-
-def _turned(view: Memory) -> Memory:
-    return view.transpose((*range(view.rank - 2), view.rank - 1, view.rank - 2))
 
 
 def _scaled(array: Array, transposed: bool, scale: float) -> Array:

@@ -128,3 +128,8 @@ def remove(node: ir.Node) -> None:
     node._inputs = (None,) * len(node._inputs)
     node._graph = None
     graph._nodes.remove(node)
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that may be left out."""
+    return node.inputs[index] if index < len(node.inputs) else None

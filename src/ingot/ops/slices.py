@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import InputError, ModelError
-from ingot.kernels.call import View as Memory
 from ingot.kernels.call import constant, memory_order
 from ingot.kernels.copy import copy
 from ingot.kernels.expression import supports
@@ -207,10 +206,10 @@ class Pad(Op):
         filler = constant(np.zeros((), x.dtype) if number is None else number.reshape(()))
         out = plan.output(value, memory_order(x), free_order=True)
         for axis, pair in enumerate(amounts):  # negative amounts remove
-            x = _part(x, axis, max(0, -pair[0]), x.shape[axis] - max(0, -pair[0]) - max(0, -pair[1]))
+            x = x.part(axis, max(0, -pair[0]), x.shape[axis] - max(0, -pair[0]) - max(0, -pair[1]))
         done = out
         for axis, (before, _) in enumerate(amounts):
-            done = _part(done, axis, max(0, before), x.shape[axis])
+            done = done.part(axis, max(0, before), x.shape[axis])
         plan.emit(copy(x, done, plan.machine))
         for axis, (before, after) in enumerate(amounts):
             before, after, size = max(0, before), max(0, after), done.shape[axis]
@@ -221,21 +220,15 @@ class Pad(Op):
             ):
                 if count == 0:
                     continue
-                border = _part(done, axis, start, count)
+                border = done.part(axis, start, count)
                 if mode == "constant":
                     plan.emit(copy(filler.broadcast_to(border.shape), border, plan.machine))
                     continue
                 first, step = source[mode]
                 strides = [s if d != axis else s * step for d, s in enumerate(done.strides)]
                 plan.emit(copy(done.with_dims(border.shape, strides, first * stride), border, plan.machine))
-            done = _part(done, axis, -before, before + size + after)
+            done = done.part(axis, -before, before + size + after)
         return True
-
-
-def _part(view: Memory, axis: int, start: int, size: int) -> Memory:
-    """`size` elements along `axis` from `start` on, which may lie outside the view (but in its memory)."""
-    shape = (*view.shape[:axis], size, *view.shape[axis + 1 :])
-    return view.with_dims(shape, view.strides, start * view.strides[axis])
 
 
 @register("ReverseSequence", since=28)

@@ -26,6 +26,7 @@ from ingot.kernels.gemm import integer_matmul
 from ingot.kernels.units import DTYPES, IntegerWeights, flips, numbers_for, pack_factor_calls, pack_integers
 from ingot.ops.lowering import Lowering
 from ingot.ops.narrow import is_narrow, narrow_conv
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import FLOAT32, INT32
 from ingot.ops.registry import Array, DType, attr_int, attr_ints, is_weight
 from ingot.ops.window import Window, channels_last
@@ -48,11 +49,6 @@ class Quantized:
     axis: int = 0
 
 
-def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """An optional input."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def dequantized(plan: Lowering, value: ir.Value) -> Quantized | None:
     """Of what small integers a float32 value is made, if it is: of constants, or of a DequantizeLinear that
     waits. The scale is one number or a vector.
@@ -70,7 +66,7 @@ def dequantized(plan: Lowering, value: ir.Value) -> Quantized | None:
     if dtype not in DTYPES and not (dtype in _NARROW and plan.weights(source) is not None):
         return None
     rank = max(1, len(plan.facts(source).shape))
-    return Quantized(source, scale, input_of(node, 2), attr_int(node, "axis", 1) % rank)
+    return Quantized(source, scale, input_at(node, 2), attr_int(node, "axis", 1) % rank)
 
 
 # ---- sums --------------------------------------------------------------------------------------------------
@@ -164,7 +160,7 @@ def integer_product(
         return False
     known_zero = _zero_of(plan, b_zero, of_b)
     numbers = numbers_for(name_of(of_b), known_zero, b_zero is not None, machine)
-    source = _swapped(plan.view(a)) if transposed_a else plan.view(a)
+    source = plan.view(a).swapped() if transposed_a else plan.view(a)
     key: Hashable = None
     if weights is not None and (b_zero is None or known_zero is not None):
         lasting = is_weight(b) and (b_zero is None or is_weight(b_zero))
@@ -179,7 +175,7 @@ def integer_product(
         packed = plan.pack(key, make)
     else:
         view = plan.view(b) if weights is None else plan.view(plan.known(weights.read()))
-        view = _swapped(view) if transposed else view
+        view = view.swapped() if transposed else view
         zeros = None
         if b_zero is not None:
             zeros = plan.view(b_zero) if known_zero is None else plan.view(plan.known(known_zero))
@@ -202,10 +198,6 @@ def integer_product(
 def _columns(zero: Array) -> Array:
     """A zero point of the columns as it broadcasts to matrices."""
     return zero.reshape(1, -1) if zero.ndim <= 1 else zero
-
-
-def _swapped(view: Memory) -> Memory:
-    return view.transpose([*range(view.rank - 2), view.rank - 1, view.rank - 2])
 
 
 def integer_conv(

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import IngotError, UnsupportedOperatorError
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import (
     attr_float,
     attr_floats,
@@ -32,7 +33,6 @@ from ingot.passes.edit import (
     Editor,
     graphs_added,
     graphs_of,
-    input_at,
     ints_of,
     is_used,
     kept,

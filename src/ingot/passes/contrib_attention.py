@@ -8,21 +8,14 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import (
     attr_float,
     attr_int,
     attr_ints,
 )
 from ingot.passes.contrib_groups import group_query_attention, sparse_attention
-from ingot.passes.edit import (
-    Editor,
-    constant_shape,
-    input_at,
-    is_used,
-    rank_of,
-    refusal,
-    sum_of,
-)
+from ingot.passes.edit import Editor, constant_shape, is_used, rank_of, refusal, sum_of
 
 Replacement: TypeAlias = "Sequence[ir.Value | None]"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"

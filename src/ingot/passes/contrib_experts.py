@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.numeric import unpacked
 from ingot.ops.registry import Array, attr_float, attr_int, attr_str
-from ingot.passes.edit import Editor, constant_of, input_at, refusal
+from ingot.passes.edit import Editor, constant_of, refusal
 
 #: From rows [R, in], or [E, R, in] that differ for each expert, to [E, R, out]; which of the experts' layers.
 Layer = Callable[[ir.Value, int], ir.Value]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import attr_float, attr_int, attr_ints, attr_str
 from ingot.passes.contrib_experts import experts, quantised_experts
-from ingot.passes.edit import Editor, constant_of, constant_shape, input_at, rank_of, refusal
+from ingot.passes.edit import Editor, constant_of, constant_shape, rank_of, refusal
 
 Function = Callable[[Editor, ir.Node], Sequence["ir.Value | None"]]
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import attr_float, attr_int
-from ingot.passes.edit import Editor, constant_shape, input_at, rank_of, refusal
+from ingot.passes.edit import Editor, constant_shape, rank_of, refusal
 
 Function = Callable[[Editor, ir.Node], Sequence["ir.Value | None"]]
 

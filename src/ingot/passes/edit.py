@@ -89,11 +89,6 @@ class Editor:
         return self.op("CastLike", self.constant(value, np.float32), like)
 
 
-def input_at(node: ir.Node, index: int) -> ir.Value | None:
-    """An input that may be left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def is_used(node: ir.Node, index: int) -> bool:
     """Whether anybody reads an output of the node, which may have fewer."""
     return index < len(node.outputs) and bool(

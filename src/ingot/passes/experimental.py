@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import attr_float, attr_floats, attr_ints
-from ingot.passes.edit import Editor, input_at, refusal
+from ingot.passes.edit import Editor, refusal
 
 Function = Callable[[Editor, ir.Node], Sequence["ir.Value | None"]]
 

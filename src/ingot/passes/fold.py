@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from ingot.errors import IngotError
 from ingot.ops.create import constant_array
-from ingot.ops.nodes import remove, replace_uses
+from ingot.ops.nodes import input_at, remove, replace_uses
 from ingot.ops.registry import UNFIT, Array, Facts, attr_int, find
 from ingot.ops.tensors import tensor_of
 from ingot.passes.dims import Dims
-from ingot.passes.edit import add_initializer, constant_of, graphs_of, input_at, is_constant, replace
+from ingot.passes.edit import add_initializer, constant_of, graphs_of, is_constant, replace
 from ingot.passes.rewrite import remove_unused
 
 #: A file must not grow by folding: results up to this many bytes, or as large as what they replace.

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import attr_int
 from ingot.passes.dims import Dims
-from ingot.passes.edit import Editor, graphs_of, input_at, replace
+from ingot.passes.edit import Editor, graphs_of, replace
 from ingot.passes.rewrite import made_by, remove_unused
 
 

@@ -16,17 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import UnsupportedOperatorError
+from ingot.ops.nodes import input_at
 from ingot.ops.registry import attr_float, attr_floats, attr_int, attr_ints, attr_str, label
-from ingot.passes.edit import (
-    Editor,
-    attribute,
-    constant_of,
-    constant_shape,
-    dtype_of,
-    fresh,
-    input_at,
-    rank_of,
-)
+from ingot.passes.edit import Editor, attribute, constant_of, constant_shape, dtype_of, fresh, rank_of
 
 Replacement: TypeAlias = "Sequence[ir.Value | None] | None"
 Function: TypeAlias = "Callable[[Editor, ir.Node], Replacement]"
