@@ -68,7 +68,6 @@ MOST_OPERANDS = (FRAME_BYTES // 8 - len(TILE_SLOTS)) // 4
 # An epilogue of more instructions than this is emitted once, in a loop over sums that went through memory.
 _SHORT_EPILOGUE = 8
 
-
 #: The dimensions of images.
 AXES = ("image", "channel", "row", "column")
 _ALONG_AXES = ("", *(f"_{axis}" for axis in AXES))
