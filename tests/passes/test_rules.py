@@ -83,6 +83,14 @@ def test_batch_norm_into_gemm(transposed: int) -> None:
     applies(affine.batch_norm_into_weights, model, ["Gemm"], {"x": f32(3, 6)}, {"x": f32(0, 6)})
 
 
+def test_batch_norm_with_outputs_that_it_has_not() -> None:
+    """The operator has one outside of training; files of frameworks name five."""
+    inputs = f"float[N, 6, H, W] x, float[4, 6, 1, 1] w, {PARAMETER_INPUTS}"
+    text = f"g ({inputs}) => (float[N, 4, I, J] y) {{ t = Conv (x, w) {BN.replace('y =', 'y, y1, y2 =')} }}"
+    model = with_weights(parse(text), w=f32(4, 6, 1, 1), **PARAMETERS)
+    does_not_match(affine.batch_norm_into_weights, model)
+
+
 def test_batch_norm_stays_where_the_product_is_seen() -> None:
     inputs = f"float[N, 6, H, W] x, float[4, 6, 1, 1] w, {PARAMETER_INPUTS}"
     text = f"g ({inputs}) => (float[N, 4, H, W] y, float[N, 4, H, W] t) {{ t = Conv (x, w) {BN} }}"
@@ -256,6 +264,14 @@ def test_sum_into_bias(op: str) -> None:
     applies(affine.sum_into_bias, model, ["Conv"], {"x": f32(2, 6, 8)})
 
 
+def test_sum_into_a_gemm_that_had_no_bias() -> None:
+    """Its beta is of no account then; it is not the new bias's."""
+    text = """g (float[N, 4] x, float[4, 5] w, float[5] c) => (float[N, 5] y) {
+        t = Gemm <beta = 0.5> (x, w) y = Add (t, c) }"""
+    model = with_weights(parse(text), w=f32(4, 5), c=f32(5))
+    applies(affine.sum_into_bias, model, ["Gemm"], {"x": f32(3, 4)})
+
+
 def test_sum_keeps_to_constants() -> None:
     text = (
         "g (float[N, 6, L] x, float[4, 6, 3] w, float[4, 1] c) => (float[N, 4, M] y) { t = "
@@ -405,6 +421,13 @@ def test_mean_over_image() -> None:
     does_not_match(shape.mean_over_image, parse(text.replace("(x, a)", "<keepdims = 0> (x, a)")))
 
 
+def test_mean_over_an_image_of_integers() -> None:
+    """GlobalAveragePool is of floats alone in a file."""
+    text = """g (int32[N, C, H, W] x) => (int32[N, C, 1, 1] y) {
+        a = Constant <value = int64[2] {2, 3}> () y = ReduceMean (x, a) }"""
+    refuses(shape.mean_over_image, parse(text), "floats")
+
+
 # ---- activations and normalisations ---------------------------------------------------------------------
 
 GELU = """g (float[N, D] x) => (float[N, D] y) {{
@@ -458,6 +481,10 @@ def test_what_is_no_gelu() -> None:
     refuses(activation.gelu_tanh, parse(GELU.format(cube).replace("{3}", "{2}")), "0.044715")
     old = parse(GELU.format(body), opset=18)
     does_not_match(activation.gelu_erf, old)
+    double = GELU.format(body).replace("float", "double")
+    refuses(activation.gelu_erf, parse(double), "x / sqrt(2)")
+    exact = parse(double.replace("1.4142135", "1.4142135623730951"))
+    assert keeps_function(exact, activation.gelu_erf, [{"x": X.astype(np.float64)}], rtol=1e-12) == 1
 
 
 LAYER_NORM = """g (float[N, L, 8] x, float[8] s, float[8] b) => (float[N, L, 8] y) {{
@@ -490,6 +517,17 @@ def test_layer_norm_needs_proof_of_its_last_dimension() -> None:
     refuses(norm.layer_norm, with_weights(double, s=f32(8).astype(float), b=f32(8).astype(float)), "float64")
 
 
+@pytest.mark.parametrize("name", ["eps", "two"])
+def test_layer_norm_of_numbers_that_add_a_dimension(name: str) -> None:
+    text = LAYER_NORM.format("q = Pow (d, two)", "z = Div (d, r)").replace(
+        "=> (float[N, L, 8] y)", "=> (float y)"
+    )
+    text = text.replace(
+        f"{name} = Constant <value = float ", f"{name} = Constant <value = float[1, 1, 1, 1] "
+    )
+    refuses(norm.layer_norm, with_weights(parse(text), s=f32(8), b=f32(8)), "add dimensions")
+
+
 def test_rms_norm() -> None:
     text = """g (float[N, L, 8] x, float[8] s) => (float[N, L, 8] y) {
         axes = Constant <value = int64[1] {-1}> () eps = Constant <value = float {1e-3}> ()
@@ -499,6 +537,9 @@ def test_rms_norm() -> None:
     applies(norm.rms_norm, with_weights(parse(text), s=f32(8)), ["RMSNormalization"], {"x": f32(2, 3, 8)})
     refuses(norm.rms_norm, parse(text), "not a constant")
     does_not_match(norm.rms_norm, with_weights(parse(text, opset=22), s=f32(8)))
+    wide = text.replace("eps = Constant <value = float ", "eps = Constant <value = float[1, 1, 1, 1] ")
+    wide = wide.replace("=> (float[N, L, 8] y)", "=> (float y)")
+    refuses(norm.rms_norm, with_weights(parse(wide), s=f32(8)), "add dimensions")
 
 
 # ---- attention ------------------------------------------------------------------------------------------

@@ -72,12 +72,39 @@ def test_a_size_of_minus_one_in_the_file_is_any_size(model: onnx.ModelProto) -> 
     assert session.run(None, feed(5))[0].shape == (5, 4)
 
 
+def test_sizes_of_minus_one_are_not_taken_for_a_number() -> None:
+    """Some exporters write -1 for a size that is not known: what is computed of such sizes is no constant."""
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[A, 4] x, float[B, 4] y) => (int64[2] sizes, float[C, 4] z) {
+            sizes = Shape(x)
+            one = Constant<value_ints=[1]>()
+            zero = Constant<value_ints=[0]>()
+            rows = Slice(sizes, zero, one)
+            rest = Constant<value_ints=[-1]>()
+            shape = Concat<axis=0>(rows, rest)
+            z = Reshape(y, shape)
+        }""")
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    feeds = {"x": np.zeros((3, 4), np.float32), "y": np.arange(24, dtype=np.float32).reshape(6, 4)}
+    sizes, z = ingot.InferenceSession(model).run(None, feeds)
+    assert sizes.tolist() == [3, 4]
+    np.testing.assert_array_equal(z, feeds["y"].reshape(3, 8))
+
+
 def test_outputs_are_chosen_by_name_and_are_new_arrays(session: ingot.InferenceSession) -> None:
     (total,) = session.run(["total"], feed())
     again = session.run(["total", "y"], feed())
     assert again[0] is not total
     total[:] = 0
     assert (again[0] != 0).any()
+
+
+def test_an_output_that_is_asked_for_twice_is_two_arrays(session: ingot.InferenceSession) -> None:
+    first, total, second = session.run(["y", "total", "y"], feed())
+    assert total.shape == (3,)
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)
 
 
 def test_what_may_be_fed(session: ingot.InferenceSession) -> None:

@@ -451,7 +451,7 @@ def _no_rows(node: ir.Node, first: Sequence[Any], axes: Sequence[int], outer: Ou
                 "none follows from the body's nodes. Declare it, or run onnx.shape_inference on the file."
             )
         shape = (() if row is None else row.shape) if value.shape is None else value.shape
-        dims = [d if isinstance(d, int) else 0 for d in shape]
+        dims = [max(d, 0) if isinstance(d, int) else 0 for d in shape]
         dims.insert(axis if axis >= 0 else axis + len(dims) + 1, 0)
         stacked.append(np.empty(dims, dtype))
     return stacked

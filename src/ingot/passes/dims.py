@@ -230,11 +230,12 @@ def _is_unknown(key: Key) -> bool:
 def _declared(shape: ir.Shape, value: ir.Value) -> Keys:
     keys: list[Key] = []
     for i, dim in enumerate(shape):
-        if isinstance(dim, int):
+        if isinstance(dim, int) and dim >= 0:
             keys.append(dim)
         else:
-            # A dim without a name equals only itself.
-            keys.append(dim.value if dim.value is not None else ("dim", id(value), i))
+            # A dim without a name equals only itself. Some exporters write -1 for one.
+            name = None if isinstance(dim, int) else dim.value
+            keys.append(name if name is not None else ("dim", id(value), i))
     return tuple(keys)
 
 

@@ -17,7 +17,7 @@ from ingot.errors import is_debugging
 from ingot.ops.nodes import remove
 from ingot.ops.registry import UNFIT, label
 from ingot.passes.dims import Dims
-from ingot.passes.edit import Editor, graphs_of, replace
+from ingot.passes.edit import Editor, constant_shape, graphs_of, replace
 from ingot.passes.malformed import require_form
 
 Result: TypeAlias = "Sequence[ir.Value | None] | str | None"
@@ -147,6 +147,8 @@ def _result(entry: Rule, rewriting: Rewriting, node: ir.Node) -> Result:
         return None
     if result is None or isinstance(result, str):
         return result
+    if len(result) != len(node.outputs):
+        return None  # it has outputs that its operator has not
     missing = [old for old, new in zip(node.outputs, result, strict=True) if new is None]
     return None if any(old.uses() or old.is_graph_output() for old in missing) else result
 
@@ -202,3 +204,18 @@ def factors(value: ir.Value, inside: bool = True) -> list[ir.Value]:
     if node is None or (not inside and not only_use(value)):
         return [value]
     return [f for v in node.inputs if v is not None for f in factors(v, inside=False)]
+
+
+def adds_no_dimensions(g: Rewriting, x: ir.Value, node: ir.Node) -> bool:
+    """True where no constant between x and the node's output has more dimensions than x."""
+    known = g.dims.of(x)
+    rank = 0 if known is None else len(known)
+    waiting, ranks = [value for value in node.inputs if value is not None], list[int]()
+    while waiting:
+        value = waiting.pop()
+        shape, producer = constant_shape(value), value.producer()
+        if shape is not None:
+            ranks.append(len(shape))
+        elif value is not x and producer is not None:
+            waiting += [v for v in producer.inputs if v is not None]
+    return max(ranks, default=0) <= rank

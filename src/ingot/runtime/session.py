@@ -36,6 +36,7 @@ from ingot.runtime.overrides import override
 from ingot.runtime.profile import KernelProfile, NodeProfile, kernels_of, nodes_of
 from ingot.runtime.progress import Progress
 from ingot.runtime.reasons import reason
+from ingot.runtime.stages import copied
 from ingot.runtime.termination import run_with
 from ingot.runtime.values import ValueType, type_of
 
@@ -173,7 +174,13 @@ class InferenceSession:
                 f"the run needs more memory than there is: {error}. Give smaller inputs, or check the "
                 "sizes in the file."
             ) from error
-        return [outputs[self._positions[name]] for name in wanted] if wanted else outputs
+        if not wanted:
+            return outputs
+        places = [self._positions[name] for name in wanted]
+        if len({*places}) == len(places):
+            return [outputs[place] for place in places]
+        first = [places.index(place) == number for number, place in enumerate(places)]
+        return [outputs[p] if own else copied(outputs[p]) for p, own in zip(places, first, strict=True)]
 
     def run_with_ort_values(
         self,

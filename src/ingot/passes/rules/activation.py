@@ -6,18 +6,23 @@ import math
 
 import onnx_ir as ir
 
-from ingot.passes.edit import constant_of, constant_shape, scalar_of
-from ingot.passes.rewrite import Result, Rewriting, factors, made_by, only_use, rule
+from ingot.passes.edit import constant_of, scalar_of
+from ingot.passes.rewrite import Result, Rewriting, adds_no_dimensions, factors, made_by, only_use, rule
+
+#: How far numbers of so many bytes may be from what they stand for, beside them.
+_TOLERANCES = {2: 2e-3, 4: 4e-6, 8: 1e-13}
+
+
+def _tolerance(value: ir.Value | None) -> float:
+    """The same of a constant: constants of one formula are of one dtype."""
+    array = constant_of(value)
+    return 0.0 if array is None else _TOLERANCES.get(array.dtype.itemsize, 0.0)
 
 
 def close(value: ir.Value | None, wanted: float) -> bool:
     """True for a constant scalar that is `wanted`, as precisely as its dtype can say."""
     found = scalar_of(value)
-    if found is None:
-        return False
-    array = constant_of(value)
-    low = array is not None and array.dtype.itemsize < 4
-    return math.isclose(found, wanted, rel_tol=2e-3 if low else 2e-6)
+    return found is not None and math.isclose(found, wanted, rel_tol=_tolerance(value))
 
 
 def product(value: ir.Value) -> tuple[float, list[ir.Value]]:
@@ -42,50 +47,32 @@ def product(value: ir.Value) -> tuple[float, list[ir.Value]]:
     return number, rest
 
 
-def _one_plus(value: ir.Value, op_type: str) -> ir.Value | None:
-    """The argument of op_type in 1 + op_type(argument)."""
+def _one_plus(value: ir.Value, op_type: str) -> tuple[ir.Value, float] | None:
+    """The argument of op_type in 1 + op_type(argument), and how exact numbers beside it must be."""
     addition = made_by(value, "Add")
     if addition is None or not only_use(value):
         return None
     for i in (0, 1):
-        inner = made_by(addition.inputs[i], op_type)
-        if inner is not None and close(addition.inputs[1 - i], 1.0) and only_use(inner.outputs[0]):
-            return inner.inputs[0]
+        inner, one = made_by(addition.inputs[i], op_type), addition.inputs[1 - i]
+        argument = None if inner is None else inner.inputs[0]
+        if inner is not None and argument is not None and close(one, 1.0) and only_use(inner.outputs[0]):
+            return argument, _tolerance(one)
     return None
 
 
-def _tolerance(x: ir.Value) -> float:
-    low = x.dtype is not None and x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    return 2e-3 if low else 4e-6
-
-
-def _split(node: ir.Node, op_type: str) -> tuple[ir.Value, ir.Value] | str | None:
-    """(x, argument) of 0.5 · x · (1 + op_type(argument))."""
+def _split(node: ir.Node, op_type: str) -> tuple[ir.Value, ir.Value, float] | str | None:
+    """(x, argument, tolerance of numbers) of 0.5 · x · (1 + op_type(argument))."""
     number, rest = product(node.outputs[0])
     for i, factor in enumerate(rest):
-        argument = _one_plus(factor, op_type)
-        if argument is None:
+        found = _one_plus(factor, op_type)
+        if found is None:
             continue
+        argument, tolerance = found
         others = rest[:i] + rest[i + 1 :]
-        if len(others) != 1 or not math.isclose(number, 0.5, rel_tol=_tolerance(others[0])):
+        if len(others) != 1 or not math.isclose(number, 0.5, rel_tol=tolerance):
             return "it is not 0.5 · x · (1 + …)"
-        return others[0], argument
+        return others[0], argument, tolerance
     return None
-
-
-def _same_rank(g: Rewriting, x: ir.Value, node: ir.Node) -> bool:
-    """True where no constant between x and the node's output has more dimensions than x."""
-    known = g.dims.of(x)
-    rank = 0 if known is None else len(known)
-    waiting, ranks = [value for value in node.inputs if value is not None], list[int]()
-    while waiting:
-        value = waiting.pop()
-        shape, producer = constant_shape(value), value.producer()
-        if shape is not None:
-            ranks.append(len(shape))
-        elif value is not x and producer is not None:
-            waiting += [v for v in producer.inputs if v is not None]
-    return max(ranks, default=0) <= rank
 
 
 @rule("Mul", since=20, needs=("Erf",))
@@ -94,11 +81,11 @@ def gelu_erf(g: Rewriting, node: ir.Node) -> Result:
     found = _split(node, "Erf")
     if not isinstance(found, tuple):
         return found
-    x, argument = found
+    x, argument, tolerance = found
     number, rest = product(argument)
-    if rest != [x] or not math.isclose(number, math.sqrt(0.5), rel_tol=_tolerance(x)):
+    if rest != [x] or not math.isclose(number, math.sqrt(0.5), rel_tol=tolerance):
         return "the argument of Erf is not x / sqrt(2)"
-    return [g.op("Gelu", x)] if _same_rank(g, x, node) else "its constants may add dimensions"
+    return [g.op("Gelu", x)] if adds_no_dimensions(g, x, node) else "its constants may add dimensions"
 
 
 @rule("Mul", since=20, needs=("Tanh",))
@@ -107,9 +94,8 @@ def gelu_tanh(g: Rewriting, node: ir.Node) -> Result:
     found = _split(node, "Tanh")
     if not isinstance(found, tuple):
         return found
-    x, argument = found
+    x, argument, tolerance = found
     number, rest = product(argument)
-    tolerance = _tolerance(x)
     if not math.isclose(number, math.sqrt(2.0 / math.pi), rel_tol=tolerance):
         return "the argument of Tanh has another factor than sqrt(2/π)"
     inside = [factor for factor in rest if factor is not x]
@@ -124,7 +110,7 @@ def gelu_tanh(g: Rewriting, node: ir.Node) -> Result:
         if starts and second is not None:
             cube, power = _power(second, x)
             if power == 3 - outside and math.isclose(cube, 0.044715, rel_tol=tolerance):
-                if not _same_rank(g, x, node):
+                if not adds_no_dimensions(g, x, node):
                     return "its constants may add dimensions"
                 return [g.op("Gelu", x, approximate="tanh")]
     return "the argument of Tanh is not x + 0.044715 · x³"

@@ -161,6 +161,8 @@ class _Weighted:
         if self.node.op_type == "MatMul":
             y = g.op("MatMul", x, w)
             return [g.op("Add", y, b) if b is not None else y]
+        if self.bias is None and b is not None:
+            self.node.attributes.pop("beta", None)  # a Gemm's, which had nothing to multiply
         # Nobody else uses its result, so it may become the new node.
         set_inputs(self.node, [x, w] if b is None else [x, w, b])
         return self.node.outputs

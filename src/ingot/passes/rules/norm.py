@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ingot.ops.registry import attr_int
 from ingot.passes.edit import constant_of, constant_shape, ints_of, scalar_of
-from ingot.passes.rewrite import Result, Rewriting, either_way, made_by, only_use, rule
+from ingot.passes.rewrite import Result, Rewriting, adds_no_dimensions, either_way, made_by, only_use, rule
 
 
 def _mean(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | None:
@@ -98,11 +98,11 @@ def layer_norm(g: Rewriting, node: ir.Node) -> Result:
         if not only_use(normalised):
             return "the normalised value is used elsewhere, too"
         axis = _normalised_axis(g, x, mean[1], scale)
-        return (
-            axis
-            if isinstance(axis, str)
-            else [g.op("LayerNormalization", x, scale, axis=axis, epsilon=epsilon)]
-        )
+        if isinstance(axis, str):
+            return axis
+        if not adds_no_dimensions(g, x, node):
+            return "its constants may add dimensions"
+        return [g.op("LayerNormalization", x, scale, axis=axis, epsilon=epsilon)]
     return None
 
 
@@ -136,6 +136,8 @@ def rms_norm(g: Rewriting, node: ir.Node) -> Result:
         axis = _normalised_axis(g, found[0], spread[1], scale)
         if isinstance(axis, str):
             return axis
+        if not adds_no_dimensions(g, found[0], node):
+            return "its constants may add dimensions"
         return [g.op("RMSNormalization", found[0], scale, axis=axis, epsilon=found[2])]
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ingot.ops.numeric import is_float
 from ingot.ops.registry import attr_int, attr_ints, attr_str
 from ingot.passes.edit import constant_of, constant_shape, dtype_of, ints_of, scalar_of
 from ingot.passes.rewrite import Result, Rewriting, made_by, only_use, rule
@@ -217,6 +218,9 @@ def mean_over_image(g: Rewriting, node: ir.Node) -> Result:
         return "the rank of its input is unknown"
     if len(dims) < 4 or sorted(axis % len(dims) for axis in axes) != list(range(2, len(dims))):
         return None
+    dtype = dtype_of(node.inputs[0])
+    if g.standard and (dtype is None or not is_float(dtype)):
+        return "its input is not known to be of floats"
     return [g.op("GlobalAveragePool", node.inputs[0])]
 
 
