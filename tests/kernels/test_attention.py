@@ -30,12 +30,16 @@ def check(
     out_dense: bool = False,
     keys_turned: bool = False,
     atol: float = 3e-6,
+    keys_from: tuple[int, float] | None = None,
 ) -> None:
+    """keys_from: from which key on all numbers of keys are this one."""
     batch, heads, key_heads, queries, keys, depth, depth_v = sizes
     rng = np.random.default_rng(0)
     q = heads_last(rng, batch, heads, queries, depth)
     k = heads_last(rng, batch, key_heads, keys, depth)
     v = heads_last(rng, batch, key_heads, keys, depth_v)
+    if keys_from is not None:
+        k[:, :, keys_from[0] :] = keys_from[1]
     if keys_turned:
         k = np.ascontiguousarray(k.swapaxes(2, 3)).swapaxes(2, 3)
     scale = depth**-0.5
@@ -175,6 +179,17 @@ def test_few_queries(machine: Machine, depth: int, kind: str) -> None:
             causal,
             softcap=0.5 if causal else 0.0,
         )
+
+
+@pytest.mark.parametrize("queries", [1, 4, 20, 100])
+@pytest.mark.parametrize("rows", [1, None])
+def test_what_a_truth_value_hides_may_be_anything(queries: int, rows: int | None) -> None:
+    """Padding of a cache may hold NaN, and numbers whose products are infinite."""
+    mask = np.ones((1, 1, rows or queries, 40), bool)
+    mask[..., 30:] = False
+    for machine in machines():
+        for hidden in (np.nan, 3e38):
+            check(machine, (1, 2, 2, queries, 40, 16, 16), mask, keys_from=(30, hidden))
 
 
 @pytest.mark.parametrize("queries", [2, 20])

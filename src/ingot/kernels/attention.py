@@ -53,10 +53,10 @@ def definition(
         scores = scale * (q @ k.repeat(repeats, 1).swapaxes(-1, -2))
         if softcap:
             scores = softcap * np.tanh(scores / softcap)
-        if mask is not None:
-            scores = scores + (
-                np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
-            )
+        if mask is not None and mask.dtype == bool:
+            scores = np.where(mask, scores, -np.inf)
+        elif mask is not None:
+            scores = scores + mask.astype(np.float64)
         if causal_offset is not None:
             queries, keys = np.ogrid[: scores.shape[2], : scores.shape[3]]
             scores = np.where(keys <= queries + causal_offset, scores, -np.inf)

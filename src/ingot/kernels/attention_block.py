@@ -300,7 +300,7 @@ class Block:
                     score = k.ir.fmul(cap, vector_math.tanh(k, score))  # the queries' scale has 1 / cap in it
                 if form.mask is not None:
                     left = k.sub(self.end, k.add(key, j * LANES)) if is_last else None
-                    score = k.ir.fadd(score, self._bias(row, k.add(key, j * LANES), left))
+                    score = form.mask.applied(k, score, self._bias(row, k.add(key, j * LANES), left))
                 if form.causal:
                     score = below(k.add(self.first, row, self.arg["causal_offset"], 1), j, score)
                 if is_last:

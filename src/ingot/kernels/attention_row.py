@@ -140,7 +140,7 @@ class _Row:
         left = k.sub(self.end, key)
         exist = k.lanes_below(left, lanes)
         if form.mask is not None:
-            score = k.ir.fadd(score, self._bias(form.mask, key, left, exist))
+            score = form.mask.applied(k, score, self._bias(form.mask, key, left, exist))
         return k.ir.select(exist, score, k.splat(-math.inf, self.type))
 
     def _bias(self, mask: Mask, key: Int, left: Int, exist: Value) -> Value:

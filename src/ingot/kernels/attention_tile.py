@@ -292,9 +292,9 @@ class _Tile:
                     cap = k.broadcast(number(k, "softcap"), lanes)
                     score = k.ir.fmul(cap, vector_math.tanh(k, score))  # the queries' scale has 1 / cap in it
                 if is_masked and form.mask is not None and form.mask.reach == "rows":
-                    score = k.ir.fadd(score, k.load(bias, self.type, p * width + v * lanes))
+                    score = form.mask.applied(k, score, k.load(bias, self.type, p * width + v * lanes))
                 elif is_masked and form.mask is not None:
-                    score = k.ir.fadd(score, self._mask_of(k.add(key, p), v))
+                    score = form.mask.applied(k, score, self._mask_of(k.add(key, p), v))
                 if form.causal:
                     place = k.broadcast(k.ir.trunc(k.int(k.add(key, p)), I32), lanes)
                     allowed = k.ir.icmp_signed("<=", place, self.limits[v])

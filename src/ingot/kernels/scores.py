@@ -51,6 +51,12 @@ class Mask:
         type_ = vector(F32, lanes_of(value.type))
         return k.ir.select(value, k.splat(0.0, type_), k.splat(float("-inf"), type_))
 
+    def applied(self, k: Builder, score: Value, bias: Value) -> Value:
+        """A score under a mask's number. What a boolean hides is -inf, also where the score is none."""
+        if self.dtype != "bool":
+            return k.ir.fadd(score, bias)
+        return k.ir.select(k.ir.fcmp_ordered("==", bias, k.zero(bias.type)), score, bias)
+
 
 def start_of(k: Builder, name: str, batch: Int, head: Int, element: object = F32) -> Value:
     """The address of a head's first row of the operand `name`."""
