@@ -193,6 +193,14 @@ def test_composites_keep_their_relative_error_down_to_denormal_numbers(op: str, 
 
 
 @each_machine
+def test_erf_comes_to_one(machine: Machine) -> None:
+    """1 + erf(x) of a large negative x is nothing, also times x."""
+    x = np.array([4.0, 5.0, 20.0, 1e38, np.inf], np.float32)
+    for sign in (np.float32(1), np.float32(-1)):
+        np.testing.assert_array_equal(run("Erf", sign * x, machine), np.full(x.shape, sign, np.float32))
+
+
+@each_machine
 def test_gelu_is_within_three_units_of_its_argument(machine: Machine) -> None:
     x, exact = arguments(60013), reference("Gelu", 60013)
     got = run("Gelu", x, machine)

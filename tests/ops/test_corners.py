@@ -148,6 +148,19 @@ def test_a_half_power_is_pows_and_not_the_roots(dtype: str, exponent: float, fed
     np.testing.assert_array_equal(np.signbit(got[:4]), np.zeros(4, np.bool_))
 
 
+@pytest.mark.parametrize("fed", [(0,), (0, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_exponents_keep_the_digits_of_their_dtype(dtype: str, fed: tuple[int, ...]) -> None:
+    """Float32 makes 16777217 even, and a whole number of 3.0000000001."""
+    base = np.array([-1, -1, -1, -1, 2], dtype)
+    exponent = np.array([16777217, 16777216, 3, -5, 4])
+    (got,) = native("Pow", [base, exponent], fed=fed)
+    np.testing.assert_array_equal(got, np.array([-1, 1, -1, -1, 16], dtype))
+    for real, want in ((3.0000000001, np.nan), (3.0, -8.0), (-3.0, -0.125)):
+        (got,) = native("Pow", [np.array([-2, -2], dtype), np.array(real)], fed=fed)
+        np.testing.assert_array_equal(got, np.array([want, want], dtype))
+
+
 @pytest.mark.parametrize("exponents", ["int8", "int32", "int64", "uint64", "uint8"])
 @pytest.mark.parametrize("bases", ["int8", "int32", "int64", "uint8", "uint64"])
 def test_exponents_are_of_their_own_dtype(bases: str, exponents: str) -> None:
@@ -225,3 +238,12 @@ def test_subscripts_of_an_output_that_is_none(equation: str, words: str) -> None
     feed = [np.ones((3, 3), np.float32)] * (1 + equation.count(","))
     with pytest.raises(ingot.ShapeError, match=words):
         ours("Einsum", feed, equation=equation)
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("bound", [(), (1,), (1, 1)])
+def test_bounds_of_clip_are_one_number_each(shape: tuple[int, ...], bound: tuple[int, ...]) -> None:
+    """Files hold them as vectors, too."""
+    x = np.full(shape, 3.0, np.float32)
+    (got,) = native("Clip", [x, np.full(bound, -1, np.float32), np.full(bound, 0.5, np.float32)])
+    np.testing.assert_array_equal(got, np.full(shape, 0.5, np.float32))

@@ -302,7 +302,7 @@ def erf(k: Builder, x: Value) -> Value:
         tail = _exp_between(-square) * _scaled_tail(size)
         far = (1.0 - tail).intrinsic("copysign", v)
         return v.fma(square.polynomial(ERF), v).where(v.abs() < 1.0, far).value
-    size = v.abs().at_most(3.93)
+    size = v.abs().at_most(4.2)  # from 4 on what is left rounds to 1, which sums with 1 rely on
     square = size * size
     near = v.fma(square.polynomial(_ERF), v)
     tail = _exp_between(-square) * size.polynomial(_ERF_TAIL)

@@ -255,12 +255,19 @@ def _whole_power(k: Builder, x: Value, exponent: Value, dtypes: tuple[str, ...])
     return small.where(bits < 0, result).value
 
 
+#: What float32 does not hold to the last bit.
+_LONG_EXPONENTS = ("float64", "int32", "uint32", "int64", "uint64")
+
+
 def _power(k: Builder, xs: list[Value], dtypes: tuple[str, ...], dtype: str, _attrs: Attrs) -> Value:
     if not is_float(dtype):
         if is_float(dtypes[1]):
             base, exponent = (cast(k, x, d, "float64") for x, d in zip(xs, dtypes, strict=True))
             return cast(k, math.pow(k, base, exponent), "float64", dtype)
         return _whole_power(k, xs[0], xs[1], dtypes)
+    if dtype != "float64" and dtypes[1] in _LONG_EXPONENTS:  # float32 would round it: (-1)^16777217 is -1
+        base, exponent = (cast(k, x, d, "float64") for x, d in zip(xs, dtypes, strict=True))
+        return cast(k, math.pow(k, base, exponent), "float64", dtype)
     return math.pow(k, xs[0], cast(k, xs[1], dtypes[1], "float64" if dtype == "float64" else "float32"))
 
 

@@ -66,6 +66,8 @@ from ingot.ops.registry import (
 Function = Callable[..., Any]
 #: Elements of larger arrays are computed part by part.
 _BLOCK = 1 << 14
+#: Below it a float64 has every whole number: comparing with one says whether a 64-bit integer is the same.
+_WHOLE = 2.0**53
 
 
 class Elementwise(Op):
@@ -139,6 +141,16 @@ def _by_rows(arrays: Sequence[Array], dtype: DType, function: Function) -> Array
         parts = [a if a.ndim < len(shape) or a.shape[0] == 1 else a[start:stop] for a in arrays]
         result[start:stop] = rounded(function(*parts), dtype)
     return result
+
+
+def _held(numbers: Array, dtype: DType) -> Array | None:
+    """Constants of another dtype in this one, if it holds them all."""
+    if numbers.dtype == dtype or numbers.size > _BLOCK:
+        return None
+    with np.errstate(all="ignore"):
+        own = numbers.astype(dtype)
+        is_held = (own.astype(np.float64) == numbers) & (np.abs(own) < _WHOLE)
+    return own if is_held.all() else None
 
 
 def _square(x: Array) -> Array:
@@ -278,6 +290,9 @@ class Pow(Elementwise):
         known = exponent.reshape(()).item() if exponent is not None and exponent.size == 1 else None
         facts = plan.facts(value)
         if known not in (1, 2, 3, 4) or plan.facts(base).shape != facts.shape or not is_float(facts.dtype):
+            own = None if exponent is None or not is_float(facts.dtype) else _held(exponent, facts.dtype)
+            if own is not None:  # an exponent of another dtype that the base's holds is one of that
+                return plan.wait(value, self.name, [base, plan.known(own)])
             return super().lower(node, plan)
         if known == 1:
             return plan.wait(value, "Identity", [base])
@@ -444,6 +459,8 @@ class Clip(Op):
         facts, so_far = plan.facts(x), x
         for i, (op, bound) in enumerate(bounds, 1):
             target = value if i == len(bounds) else plan.intermediate(facts.shape, facts.dtype)
+            if len(plan.facts(bound).shape) > len(facts.shape):  # one number all the same
+                bound = plan.located(plan.view(bound).with_dims((), ()))
             if not plan.wait(target, op, [so_far, bound]):
                 return False
             so_far = target

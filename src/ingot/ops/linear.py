@@ -71,6 +71,8 @@ class MatMul(Op):
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """See `matmul_shape`."""
         a, b = need(node, inputs, 0), need(node, inputs, 1)
+        if a.dtype != b.dtype:
+            one_dtype(node, inputs)
         return [Facts(a.dtype, matmul_shape(node, a.shape, b.shape))]
 
     def evaluate(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
