@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,20 @@ def test_another_cpu_has_another_answer(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(cpu, "_signature", lambda: signature[:-1] + b"?")
     monkeypatch.setattr(cpu, "_ask", lambda: other)
     assert cpu.this_cpu() == other
+
+
+def test_another_version_keeps_its_answer_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions of Ingot share the directory, and their answers may have other fields."""
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Other:
+        name: str
+        cores: int
+
+    monkeypatch.setenv("INGOT_CACHE_DIR", str(tmp_path))
+    wanted = cpu.this_cpu()
+    with monkeypatch.context() as patched:
+        patched.setattr(cpu, "Cpu", Other)
+        patched.setattr(cpu, "_ask", lambda: Other("other", 3))
+        assert cpu.this_cpu() == Other("other", 3)
+    assert cpu.this_cpu() == wanted

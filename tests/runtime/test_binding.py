@@ -127,3 +127,15 @@ def test_a_run_in_a_thread_calls_back(session: ingot.InferenceSession) -> None:
     outputs, _, error = told.get(timeout=60)
     assert outputs == []
     assert "input 'z' is missing" in error
+
+
+@pytest.mark.parametrize("shape", [[2, -1], 3, [2, 1.5], None, [1 << 62]])
+def test_shapes_that_are_none(shape: Any) -> None:
+    with pytest.raises(ingot.InputError, match="shape is"):
+        ingot.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+
+
+@pytest.mark.parametrize("shape", [[2, -3], 6])
+def test_memory_of_a_shape_that_is_none(session: ingot.InferenceSession, shape: Any) -> None:
+    with pytest.raises(ingot.InputError, match="shape is"):
+        session.io_binding().bind_input("x", "cpu", 0, np.float32, shape, X.ctypes.data)

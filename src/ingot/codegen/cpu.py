@@ -13,7 +13,7 @@ import ctypes
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import llvmlite
@@ -69,14 +69,14 @@ def this_cpu() -> Cpu:
     signature = _signature() if linker.IS_KNOWN else None
     if signature is None:
         return _ask()
-    key = hashlib.sha256(f"{llvmlite.__version__}|".encode() + signature).hexdigest()[:40]
+    form = ",".join(Cpu.__dataclass_fields__)  # versions of ours may share the directory
+    key = hashlib.sha256(f"{llvmlite.__version__}|{form}|".encode() + signature).hexdigest()[:40]
     path = store.directory() / "machines" / f"{key}.json"
     kept = store.read(path)
     if kept is not None:
         return Cpu(**json.loads(kept))
     cpu = _ask()
-    answer = {"triple": cpu.triple, "name": cpu.name, "features": cpu.features}
-    store.write(path, json.dumps(answer).encode())
+    store.write(path, json.dumps(asdict(cpu)).encode())
     return cpu
 
 

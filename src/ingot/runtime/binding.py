@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,7 +51,11 @@ class OrtValue:
     ) -> OrtValue:
         """A new array; its elements are not set. element_type: NumPy's, or an onnx.TensorProto.DataType."""
         _require_cpu(device_type, device_id)
-        return cls(np.empty(tuple(shape), dtype_of(element_type)))
+        sizes, dtype = _sizes(shape), dtype_of(element_type)
+        try:
+            return cls(np.empty(sizes, dtype))
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"shape is {list(sizes)} of {dtype}: {error}. Give a smaller one.") from error
 
     def numpy(self) -> Any:
         """The array itself (a sequence's list, a map's dict)."""
@@ -232,11 +237,22 @@ def dtype_of(element_type: Any) -> np.dtype[Any]:
         raise InputError(f"element_type is {element_type!r}, which is no dtype of NumPy or ONNX") from error
 
 
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """The sizes of an array; InputError for what are none."""
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError as error:
+        raise InputError(f"shape is {shape!r}; give a list of sizes") from error
+    if any(size < 0 for size in sizes):
+        raise InputError(f"shape is {list(sizes)}; sizes are 0 or more")
+    return sizes
+
+
 def _at_address(element_type: Any, shape: Sequence[int], address: int) -> Array:
     dtype = dtype_of(element_type)
     if dtype.kind == "O":
         raise InputError("strings have no address; bind an array of them with bind_cpu_input")
-    sizes = tuple(shape)
+    sizes = _sizes(shape)
     nbytes = math.prod(sizes) * dtype.itemsize
     if not nbytes:
         return np.empty(sizes, dtype)
