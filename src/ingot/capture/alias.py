@@ -47,6 +47,10 @@ def _same(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return value
 
 
+def _negated(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
+    return g.op("Neg", value)
+
+
 def _reshape(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
     return g.op("Reshape", value, g.shape(view.parent.tensor.shape), allowzero=1)
 
@@ -179,6 +183,7 @@ def _diagonal(g: Recorder, e: Entry, view: View, value: ir.Value) -> ir.Value:
 _INVERSE: dict[str, Callable[[Recorder, Entry, View, ir.Value], ir.Value]] = {
     "alias": _same,
     "detach": _same,
+    "neg": _negated,
     "view": _reshape,
     "_reshape_alias": _reshape,
     "unsqueeze": _reshape,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -24,6 +25,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import fakes
+from ingot.capture.entries import Group, View
 from ingot.capture.missing import without_row
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError, MissingOperatorError
@@ -156,23 +158,42 @@ def from_pairs(g: Recorder, value: ir.Value, shape: Sequence[Any], dtype: torch.
 
 
 def dispatch(
-    g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    g: Recorder,
+    func: Any,
+    name: str,
+    tensors: Sequence[Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    out: Any,
 ) -> Any:
-    """One ATen call that takes or gives complex numbers."""
+    """One ATen call that takes or gives complex numbers. tensors: those among its arguments."""
     found = RULES.get(name)
     if found is None:
         without_row(g, func, args, kwargs, out)
         return out
     g.locate()
     made = g.recorded(found, g, func, *args, **kwargs)
+    given = set[Group]() if func.is_view else _memories(g, tensors)
     if isinstance(made, list):
-        return [_result(g, m, o) for m, o in zip(made, out, strict=True)]
-    return _result(g, made, out)
+        return [_result(g, m, o, given) for m, o in zip(made, out, strict=True)]
+    return _result(g, made, out, given)
 
 
-def _result(g: Recorder, made: Any, out: Tensor) -> Tensor:
+def _memories(g: Recorder, tensors: Sequence[Tensor]) -> set[Group]:
+    """Where tensors and their parts lie."""
+    entries = [g.entry(t) for t in tensors]
+    parted = [g.entry(p) for e in entries for p in e.parts or ()]
+    return {e.group for e in (*entries, *parted)}
+
+
+def _result(g: Recorder, made: Any, out: Tensor, given: set[Group]) -> Tensor:
+    """What a rule gives as the result of a call. given: memory of operands, which no result may share."""
+
+    def own(p: Tensor) -> Tensor:
+        return g.recorded(p.clone) if g.entry(p).group in given else p
+
     if not isinstance(made, Pair):
-        return made
+        return own(made)
     re, im = made
     if not out.is_complex():
         raise ExportError(
@@ -180,7 +201,7 @@ def _result(g: Recorder, made: Any, out: Tensor) -> Tensor:
             "alone. Make one of the tensors complex."
         )
     dtype = REAL[out.dtype]
-    re, im = (_tensor(g, p, out, dtype) for p in (re, im))
+    re, im = (own(_tensor(g, p, out, dtype)) for p in (re, im))
     tensor = fakes.fresh(g.mode, list(re.shape), out.dtype, out.device)
     g.bind_complex(tensor, re, im)
     return tensor
@@ -206,6 +227,9 @@ def write(g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict
         raise ExportError(
             f"{func} writes complex numbers into a real tensor at {quoted_line()}; take .real of them."
         )
+    if torch.Tag.inplace_view in func.tags:
+        g.entry(target).parts = made  # views of what its parts were
+        return
     for mine, new in zip(parts(g, target), made, strict=True):
         g.recorded(mine.copy_, new) if isinstance(new, Tensor) else g.recorded(mine.fill_, new or 0)
 
@@ -394,7 +418,24 @@ def _div(g: Recorder, func: Any, a: Any, b: Any, *, rounding_mode: Any = None) -
 @rule("conj_physical", "_conj", "_conj_physical", "conj", "_conj_copy")
 def _conj(g: Recorder, func: Any, a: Any) -> Pair:
     re, im = split(g, a)
-    return Pair((re, None if im is None else -im))
+    return Pair((re, None if im is None else _negative(g, im)))
+
+
+def _negative(g: Recorder, x: Tensor) -> Tensor:
+    """-x, as a view: what is written into one of the two is in the other."""
+    with g.pause():
+        out = x.detach()
+    parent, value = g.entry(x), _negated(g, out, x)
+    view = View(partial(_negative, g), parent, "neg", _negated, out, (x,), {}, None)
+    g.new_entry(out, parent.group, value=value, view=view)
+    g.annotate(value, out)
+    g.note_dims(out, value)
+    return out
+
+
+def _negated(g: Recorder, out: Any, x: Tensor) -> ir.Value:
+    del out  # every row takes it
+    return g.op("Neg", g.val(x))
 
 
 @rule("abs")
@@ -442,7 +483,13 @@ def _view_as_complex(g: Recorder, func: Any, pairs: Tensor) -> Pair:
 
 @rule("view_as_real", "view_as_real_copy")
 def _view_as_real(g: Recorder, func: Any, a: Any) -> Tensor:
-    return as_pairs(g, a)
+    """A copy of both parts: after a write into one of them a read of the other is refused."""
+    from ingot.capture.sharing import link_copy  # which needs this file
+
+    made = as_pairs(g, a)
+    if func.is_view:
+        link_copy(g, made, parts(g, a))
+    return made
 
 
 @rule("real")
@@ -484,11 +531,14 @@ RULES["log2"], RULES["log10"] = _scaled_log(2.0), _scaled_log(10.0)
 
 @rule("sqrt")
 def _sqrt(g: Recorder, func: Any, a: Any) -> Pair:
+    """The larger part from |z| + |re|, of which nothing is lost, the other by their product, |im| / 2."""
     re, im = parts(g, a)
-    length = modulus(re, im)
-    x = torch.sqrt(torch.clamp_min((length + re) / 2, 0))
-    y = torch.sqrt(torch.clamp_min((length - re) / 2, 0))
-    return Pair((x, torch.where(im < 0, -y, y)))
+    size = torch.abs(im)
+    large = torch.sqrt(modulus(re, im) / 2 + torch.abs(re) / 2)
+    small = torch.where((large == 0) | torch.isinf(size), size, size / (2 * large))
+    right = re >= 0
+    x, y = torch.where(right, large, small), torch.where(right, small, large)
+    return Pair((x, torch.copysign(y, im)))
 
 
 @rule("rsqrt")
@@ -546,15 +596,17 @@ def _cosh(g: Recorder, func: Any, a: Any) -> Pair:
 @rule("tanh")
 def _tanh(g: Recorder, func: Any, a: Any) -> Pair:
     x, y = parts(g, a)
-    below = torch.cosh(2 * x) + torch.cos(2 * y)
-    return Pair((torch.sinh(2 * x) / below, torch.sin(2 * y) / below))
+    part = 1 / torch.cosh(2 * x)  # 0 where the cosine is beyond all numbers
+    below = 1 + torch.cos(2 * y) * part
+    return Pair((torch.tanh(2 * x) / below, torch.sin(2 * y) * part / below))
 
 
 @rule("tan")
 def _tan(g: Recorder, func: Any, a: Any) -> Pair:
     x, y = parts(g, a)
-    below = torch.cos(2 * x) + torch.cosh(2 * y)
-    return Pair((torch.sin(2 * x) / below, torch.sinh(2 * y) / below))
+    part = 1 / torch.cosh(2 * y)
+    below = 1 + torch.cos(2 * x) * part
+    return Pair((torch.sin(2 * x) * part / below, torch.tanh(2 * y) / below))
 
 
 @rule("sigmoid")
@@ -631,10 +683,12 @@ def _prod(
 
 @rule("_to_copy", "to")
 def _to(g: Recorder, func: Any, a: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """Another width, or from and to real numbers; a real target drops the imaginary part, as torch does."""
+    """Another width, or from and to real numbers; a real target drops the imaginary part, as torch does, but
+    for truth.
+    """
     wanted = a.dtype if dtype is None else dtype
     if not wanted.is_complex:
-        return parts(g, a)[0].to(wanted)
+        return _truth(g, a) if wanted == torch.bool else parts(g, a)[0].to(wanted)
     return Pair([p.to(REAL[wanted], copy=True) for p in parts(g, a)])
 
 

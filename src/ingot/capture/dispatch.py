@@ -161,7 +161,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if known and plan.foldable and fold(g, func, plan, args, kwargs, out, bool(tensors)):
         return _begun(g, plan.name, out)
     if is_complex:
-        return _begun(g, plan.name, complex_numbers.dispatch(g, func, plan.name, args, kwargs, out))
+        made = complex_numbers.dispatch(g, func, plan.name, tensors, args, kwargs, out)
+        return _begun(g, plan.name, made)
     if plan.row is None:
         without_row(g, func, args, kwargs, out)
         return out

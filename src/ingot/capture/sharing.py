@@ -85,8 +85,8 @@ def settle(g: Recorder, group: Group) -> None:
         at = source_line()
         raise DataDependentError(
             f"{lost}\n"
-            "Data or a size decides here whose memory a tensor is, and the model writes into it, or into "
-            "what it may be, and then reads the other one "
+            "Data or a size decides here whose memory a tensor is, or it is a complex one's parts, and the "
+            "model writes into it, or into what it may be, and then reads the other one "
             f"({'in its outputs' if at == UNKNOWN else f'at {at}'}): no ONNX value can say what is in it. "
             "Choose, carry or keep a copy here (`.clone()`), or write out of place (`y = y + 1`)."
         )
