@@ -136,10 +136,35 @@ def written_twice(x: T) -> T:
     return y
 
 
+def transposed_in_place(x: T) -> tuple[T, T, T]:
+    y = x.clone()
+    row, rows = y[0], y[1:]
+    y.t_()
+    y.mul_(2)
+    return row, rows, y
+
+
+def through_what_was_there(x: T) -> tuple[T, T]:
+    y = x.clone()
+    row = y[0]
+    y.unsqueeze_(-1)
+    row.mul_(2)
+    y[1] = 5
+    return row, y
+
+
+def constant_transposed_in_place(x: T) -> tuple[T, T]:
+    y = torch.arange(12.0).reshape(3, 4)
+    row = y[0]
+    y.t_()
+    y.mul_(x[0, 0])
+    return row, y
+
+
 WRITES: list[Callable[..., object]] = [
     add_in_place, through_row, row_after_base, column, slice_of_slice, strided, transposed, reshaped, pieces,
     unbound, masked, gathered, constant_buffer, constant_then_input, empty_then_filled, symbolic_place,
-    written_twice,
+    written_twice, transposed_in_place, through_what_was_there, constant_transposed_in_place,
 ]  # fmt: skip
 
 
@@ -222,6 +247,18 @@ def test_attribute_written_is_recorded_and_restored() -> None:
     fresh = Keeps()
     capture(fresh, (torch.randn(3),))
     assert not hasattr(fresh, "last")
+
+
+def test_data_replaced_is_refused() -> None:
+    """The variable is another tensor then, and nobody has called an operator."""
+
+    def function(x: T) -> T:
+        y = x.clone()
+        y.data = x * 2
+        return y
+
+    with pytest.raises(ExportError, match=r"y\.data = x \* 2"):
+        capture(function, (torch.randn(3),))
 
 
 def test_into_tensors_that_are_given() -> None:

@@ -49,7 +49,7 @@ class Group(Tracked):
 class Entry(Tracked):
     """What is known about one tensor: its value in the graph, its contents if constant, whose view it is."""
 
-    put_back = frozenset(("value", "real", "view", "version", "parts"))
+    put_back = frozenset(("tensor", "value", "real", "view", "version", "parts"))
     journal: Journal
     tensor: torch.Tensor  # kept alive: entries are found by id
     group: Group
@@ -77,6 +77,15 @@ class Entry(Tracked):
                 return at.view.op
             at = at.view.parent
         return None
+
+    def is_repeated(self) -> bool:
+        """Whether it is a view that shows elements several times."""
+        at = self
+        while at.view is not None:
+            if at.view.op in ("expand", "expand_as"):
+                return True
+            at = at.view.parent
+        return False
 
 
 @dataclass(eq=False)

@@ -38,7 +38,7 @@ from ingot.capture.standins.values import has_tensors, made_of_symbols, tensor_o
 from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
-from ingot.errors import DataDependentError
+from ingot.errors import DataDependentError, ExportError
 
 _Tensor: Any = torch.Tensor
 _functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  (made in C++)
@@ -321,7 +321,8 @@ def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
     """
     length = tensor.shape[dim]
     if isinstance(length, int):
-        return tensor.split(max(-(-length // chunks), 1), dim)
+        none = [0] * chunks  # of nothing there are as many as asked for
+        return tensor.split(-(-length // chunks), dim) if length else tensor.split_with_sizes(none, dim)
     even = statically_known_true(length % chunks == 0)
     piece = length // chunks if even else (length + chunks - 1) // chunks
     last = length - piece * (chunks - 1)
@@ -354,6 +355,16 @@ def narrow(tensor: Any, dim: int, start: Any, length: Any) -> Any:
     return torch.narrow(tensor, dim, start, length)
 
 
+def set_data(tensor: Any, value: Any) -> NoReturn:
+    """`x.data = y`: whatever holds x holds another tensor from then on, without an operator that says so."""
+    del tensor, value
+    raise ExportError(
+        f"{quoted_line()}\nThis puts another tensor in the place of one (`.data = …`), which a "
+        "recording does not see. Assign to the variable or attribute itself, or write into the tensor "
+        "(`x.copy_(y)`)."
+    )
+
+
 def _split_along(name: str, axis: Callable[[Any], int]) -> Callable[..., Any]:
     """hsplit and its like: tensor_split in parts of one size."""
 
@@ -379,7 +390,7 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {
         "dsplit": _split_along("dsplit", lambda _: 2),
     }.items()
     for function in (getattr(torch, name), getattr(_Tensor, name))
-} | diagonals.INSTEAD
+} | {**diagonals.INSTEAD, _Tensor.data.__set__: set_data}
 #: Functions whose arguments are looked at here; of `torch.tensor`, torch says no names.
 _TAKEN_BY_PLACE = frozenset((*_OF_NUMBERS, torch.equal, torch.unbind, torch.split, torch.chunk, torch.narrow))
 

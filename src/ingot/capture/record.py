@@ -162,10 +162,20 @@ class Recorder:
         return self._entries.get(id(tensor))
 
     def stands_for(self, tensor: torch.Tensor, entry: Entry) -> Entry:
-        """`tensor` takes an entry's place: the other's is free to become another view of the memory."""
-        made = self._entries[id(tensor)] = replace(entry, tensor=tensor)
-        entry.group.entries = tuple(made if e is entry else e for e in entry.group.entries)
-        return made
+        """`tensor` takes the place of an entry's, for its views too: the other is free to become another view
+        of the memory.
+        """
+        other, entry.tensor = entry.tensor, tensor
+        self._entries[id(tensor)] = entry
+        if entry.view is not None:
+            out = entry.view.out
+            several = isinstance(out, (list, tuple))
+            out = [tensor if o is other else o for o in out] if several else tensor
+            entry.view = replace(entry.view, out=out)
+        for e in entry.group.entries:
+            if e.view is not None and e.view.parent is entry:
+                e.view = replace(e.view, args=(tensor, *e.view.args[1:]))
+        return entry
 
     def bind(self, tensor: torch.Tensor, value: ir.Value) -> None:
         """Say that `value` is the tensor's value."""

@@ -36,6 +36,11 @@ DTYPES: dict[torch.dtype, ir.DataType] = {
 BY_NAME: dict[str, torch.dtype] = {str(d).removeprefix("torch."): d for d in DTYPES}
 
 
+def inner_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What torch takes several steps in before it rounds once: halves in float32, others as they are."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def dtype_of(dtype: torch.dtype) -> ir.DataType:
     """The ONNX dtype of a torch dtype."""
     found = DTYPES.get(dtype)

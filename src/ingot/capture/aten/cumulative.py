@@ -14,7 +14,7 @@ import torch
 from ingot.capture.aten.loops import scan
 from ingot.capture.aten.registry import Row, row
 from ingot.capture.graph import GraphWriter
-from ingot.capture.tensors import dtype_of
+from ingot.capture.tensors import dtype_of, inner_dtype
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -31,18 +31,19 @@ def _start(g: Recorder, a: Tensor, axis: int, value: Any, dtype: torch.dtype) ->
 
 @row("cumprod")
 def cumprod(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None) -> ir.Value:
-    """Running product."""
-    x = g.operand(a, out.dtype)
+    """Running product, of halves in float32."""
     if a.dim() == 0 or g.is_empty(a):
-        return x
-    axis, kind = dim % a.dim(), dtype_of(out.dtype)
+        return g.operand(a, out.dtype)
+    inner = inner_dtype(out.dtype)
+    x, axis, kind = g.operand(a, inner), dim % a.dim(), dtype_of(inner)
 
     def body(b: GraphWriter, total: ir.Value, item: ir.Value) -> list[ir.Value]:
         made = b.op("Mul", total, item)
         return [made, made]
 
-    one = _start(g, a, axis, 1, out.dtype)
-    return scan(g, [one], [x], axis, [kind, kind], a.dim() - 1, body, 1)[1]
+    one = _start(g, a, axis, 1, inner)
+    made = scan(g, [one], [x], axis, [kind, kind], a.dim() - 1, body, 1)[1]
+    return g.cast(made, inner, out.dtype)
 
 
 @row("logcumsumexp")

@@ -16,8 +16,10 @@ import torch
 from ingot.capture.aten.reduce import deviation, reduced
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.aten.shape import reshape_to
-from ingot.capture.fakes import checked
+from ingot.capture.fakes import checked, dense
+from ingot.capture.request import recorder
 from ingot.capture.size_symbols import product
+from ingot.capture.tensors import inner_dtype
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ Tensor = torch.Tensor
 def _fake_over_last(input: Tensor, normalized_shape: Sequence[Any], *args: Any, **kwargs: Any) -> Tensor:
     for i, n in enumerate(normalized_shape):
         checked(input, i - len(normalized_shape), n, "the normalisation")
-    return input.detach()
+    return dense(recorder(), input)
 
 
 def _fake_channels(
@@ -38,7 +40,7 @@ def _fake_channels(
     for vector in (weight, mean):
         if vector is not None and input.dim() > 1:  # torch takes one axis where it has no element
             checked(input, 1, vector.shape[0], "the normalisation")
-    return input.detach()
+    return dense(recorder(), input)
 
 
 def _fake_groups(input: Tensor, num_groups: int, weight: Any = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -47,7 +49,7 @@ def _fake_groups(input: Tensor, num_groups: int, weight: Any = None, *args: Any,
     torch._check(
         input.shape[1] % num_groups == 0, lambda: f"{num_groups} groups of {input.shape[1]} channels"
     )
-    return input.detach()
+    return dense(recorder(), input)
 
 
 @whole(torch.layer_norm, meta=_fake_over_last)
@@ -80,10 +82,11 @@ def native_layer_norm(
     """LayerNormalization; its mean and 1/deviation by nodes of their own, for whoever uses them."""
     axes = list(range(x.dim() - len(shape), x.dim()))
     variance, mean = deviation(g, x, axes, 0, True)
+    inner = inner_dtype(x.dtype)
+    inverse = _inverse_root(g, variance, eps, inner)
     return [
         layer_norm(g, out[0], x, shape, weight, bias, eps),
-        mean,
-        _inverse_root(g, variance, eps, x.dtype),
+        *(g.cast(v, inner, o.dtype) for v, o in zip((mean, inverse), out[1:], strict=True)),
     ]
 
 
@@ -96,7 +99,7 @@ def native_group_norm(
     x: Tensor, weight: Any, bias: Any, n: Any, c: Any, rest: Any, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """group_norm, the groups' means and 1/deviations."""
-    parted = x.reshape(n, groups, c // groups * rest)
+    parted = x.to(inner_dtype(x.dtype)).reshape(n, groups, c // groups * rest)
     variance, mean = torch.var_mean(parted, -1, correction=0)
     inverse = 1 / torch.sqrt(variance + eps)
     y = ((parted - mean.unsqueeze(-1)) * inverse.unsqueeze(-1)).reshape(x.shape)
@@ -114,18 +117,20 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> ir.Value:
-    """x / sqrt(mean(x²) + eps) * weight."""
-    epsilon = torch.finfo(input.dtype).eps if eps is None else float(eps)
+    """x / sqrt(mean(x²) + eps) * weight, of halves in float32; so is the eps that none is given for."""
+    inner = inner_dtype(input.dtype)
+    epsilon = torch.finfo(inner).eps if eps is None else float(eps)
     n = len(normalized_shape)
     if g.opset >= 23:
         scale = g.val(weight) if weight is not None else _filled(g, normalized_shape, 1.0, input.dtype)
         return g.op("RMSNormalization", g.val(input), scale, axis=-n, epsilon=epsilon)
-    x = g.val(input)
+    x = g.operand(input, inner)
     axes = g.const([input.dim() - n + i for i in range(n)])
     mean = g.op("ReduceMean", g.op("Mul", x, x), axes, keepdims=1)
-    root = g.op("Sqrt", g.op("Add", mean, g.const(epsilon, input.dtype)))
+    root = g.op("Sqrt", g.op("Add", mean, g.const(epsilon, inner)))
     y = g.op("Div", x, root)
-    return y if weight is None else g.op("Mul", y, g.val(weight))
+    y = y if weight is None else g.op("Mul", y, g.operand(weight, inner))
+    return g.cast(y, inner, input.dtype)
 
 
 def _per_channel(g: Recorder, vector: Tensor, rank: int) -> ir.Value:
@@ -200,15 +205,17 @@ def batch_norm(
     axes = [0, *range(2, input.dim())]
     variance, mean = deviation(g, input, axes, 0, False)
     if running_mean is not None and running_var is not None:
-        count = g.cast(g.sizes.scalar(input.numel() // input.shape[1]), torch.int64, input.dtype)
-        bessel = g.op("Div", count, g.op("Sub", count, g.const(1, input.dtype)))
-        _move(g, running_mean, mean, momentum)
-        _move(g, running_var, g.op("Mul", variance, bessel), momentum)
+        inner = inner_dtype(input.dtype)
+        count = g.cast(g.sizes.scalar(input.numel() // input.shape[1]), torch.int64, inner)
+        bessel = g.op("Div", count, g.op("Sub", count, g.const(1, inner)))
+        _move(g, running_mean, mean, inner, momentum)
+        _move(g, running_var, g.op("Mul", variance, bessel), inner, momentum)
     return g.op("BatchNormalization", g.val(input), scale, shift, mean, variance, epsilon=float(eps))
 
 
-def _move(g: Recorder, running: Tensor, value: ir.Value, momentum: float) -> None:
-    """running = (1 - momentum) * running + momentum * value, in its place."""
+def _move(g: Recorder, running: Tensor, value: ir.Value, dtype: torch.dtype, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * value (of this dtype), in its place."""
+    value = g.cast(value, dtype, running.dtype)
     old = g.op("Mul", g.val(running), g.const(1 - momentum, running.dtype))
     g.overwrite(running, g.op("Add", old, g.op("Mul", value, g.const(momentum, running.dtype))))
 
@@ -235,8 +242,9 @@ def instance_norm(
     if running_mean is not None and running_var is not None:
         axes = list(range(2, input.dim()))
         variance, mean = deviation(g, input, axes, 1, False)
-        _move(g, running_mean, reduced(g, "ReduceMean", mean, [0], False), momentum)
-        _move(g, running_var, reduced(g, "ReduceMean", variance, [0], False), momentum)
+        for running, found in ((running_mean, mean), (running_var, variance)):
+            of_batch = reduced(g, "ReduceMean", found, [0], False)
+            _move(g, running, of_batch, inner_dtype(input.dtype), momentum)
     if g.is_empty(input):
         return g.val(input)
     channels = [input.shape[1]]

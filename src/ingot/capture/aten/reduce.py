@@ -14,6 +14,8 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, instead, row
+from ingot.capture.size_symbols import product
+from ingot.capture.tensors import inner_dtype
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -81,7 +83,28 @@ def _reduction(op_type: str) -> Row:
 
 
 row("sum")(_reduction("ReduceSum"))
-row("mean")(_reduction("ReduceMean"))
+
+
+def average(
+    g: Recorder, x: ir.Value, dtype: torch.dtype, a: Tensor, axes: list[int] | None, keepdim: bool
+) -> ir.Value:
+    """The mean of a value of a's shape; of nothing it is NaN, and 0 in onnxruntime's ReduceMean: where data
+    decides how many there are, a sum is divided.
+    """
+    sizes: list[Any] = [a.shape[d] for d in (axes or range(a.dim()))]
+    if all(isinstance(n, int) or g.env.of_inputs(n) for n in sizes):
+        return reduced(g, "ReduceMean", x, axes, keepdim)
+    inner = inner_dtype(dtype)
+    total = reduced(g, "ReduceSum", g.cast(x, dtype, inner), axes, keepdim)
+    return g.cast(g.op("Div", total, g.operand(product(sizes), inner)), inner, dtype)
+
+
+@row("mean")
+def mean(
+    g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
+    """The mean."""
+    return average(g, g.operand(a, out.dtype), out.dtype, a, axes_of(dim, a.dim()), keepdim)
 
 
 def _extreme_row(op_type: str) -> Row:
@@ -180,28 +203,29 @@ row("argmin")(_arg("ArgMin"))
 def deviation(
     g: Recorder, a: Tensor, axes: list[int] | None, correction: Any, keepdim: bool
 ) -> tuple[ir.Value, ir.Value]:
-    """Variance and mean: sum((x - mean)²) / max(n - correction, 0)."""
-    x = g.val(a)
+    """Variance and mean, of halves in float32: sum((x - mean)²) / max(n - correction, 0)."""
+    dtype = inner_dtype(a.dtype)
+    x = g.operand(a, dtype)
     if any(g.sizes.number(a.shape[d]) == 0 for d in (range(a.dim()) if axes is None else axes)):
         whole = range(a.dim()) if axes is None else axes
         shape = [1 if d in whole else n for d, n in enumerate(a.shape) if keepdim or d not in whole]
-        nothing = g.op("Expand", g.const(math.nan, a.dtype), g.shape(shape))
+        nothing = g.op("Expand", g.const(math.nan, dtype), g.shape(shape))
         return nothing, nothing
-    mean = reduced(g, "ReduceMean", x, axes, True)
+    mean = average(g, x, dtype, a, axes, True)
     centred = g.op("Sub", x, mean)
     squares = g.op("Mul", centred, centred)
-    kept = mean if keepdim else reduced(g, "ReduceMean", x, axes, False)
+    kept = mean if keepdim else average(g, x, dtype, a, axes, False)
     if not correction:
-        return reduced(g, "ReduceMean", squares, axes, keepdim), kept
+        return average(g, squares, dtype, a, axes, keepdim), kept
     count: Any = 1
     for d in range(a.dim()) if axes is None else axes:
         count = count * a.shape[d]
-    number = g.operand(count, a.dtype)
-    left = g.op("Sub", number, g.const(float(correction), a.dtype))
+    number = g.operand(count, dtype)
+    left = g.op("Sub", number, g.const(float(correction), dtype))
     total = reduced(g, "ReduceSum", squares, axes, keepdim)
     if correction < 0:  # the variance of nothing is NaN, as its mean is, where no division is by 0
         return g.op("Mul", g.op("Div", total, number), g.op("Div", number, left)), kept
-    return g.op("Div", total, g.op("Max", left, g.const(0.0, a.dtype))), kept
+    return g.op("Div", total, g.op("Max", left, g.const(0.0, dtype))), kept
 
 
 def _statistic(root: bool, with_mean: bool) -> Row:
@@ -222,8 +246,9 @@ def _statistic(root: bool, with_mean: bool) -> Row:
         variance, mean = deviation(
             g, a, axes_of(dim, a.dim()), 1 if correction is None else correction, keepdim
         )
-        value = g.op("Sqrt", variance) if root else variance
-        return [value, mean] if with_mean else value
+        inner = inner_dtype(a.dtype)
+        value = g.cast(g.op("Sqrt", variance) if root else variance, inner, a.dtype)
+        return [value, g.cast(mean, inner, a.dtype)] if with_mean else value
 
     return emit
 
@@ -257,8 +282,10 @@ def vector_norm(
     if p == 0:
         ones = g.op("Cast", g.op("Cast", x, to=ir.DataType.BOOL), to=g_dtype(out))
         return reduced(g, "ReduceSum", ones, axes, keepdim)
-    powers = g.op("Pow", g.op("Abs", x), g.const(p, out.dtype))
-    return g.op("Pow", reduced(g, "ReduceSum", powers, axes, keepdim), g.const(1 / p, out.dtype))
+    inner = inner_dtype(out.dtype)
+    powers = g.op("Pow", g.op("Abs", g.operand(a, inner)), g.const(p, inner))
+    root = g.op("Pow", reduced(g, "ReduceSum", powers, axes, keepdim), g.const(1 / p, inner))
+    return g.cast(root, inner, out.dtype)
 
 
 def g_dtype(tensor: Tensor) -> ir.DataType:

@@ -261,7 +261,7 @@ def unbind(g: Recorder, out: Sequence[Tensor], a: Tensor, dim: int = 0) -> list[
 def flip(g: Recorder, out: Tensor, a: Tensor, dims: Sequence[int]) -> ir.Value:
     """Axes reversed."""
     n = len(dims)
-    if n == 0:
+    if n == 0 or not a.dim():
         return g.val(a)
     axes = [d % a.dim() for d in dims]
     return g.op("Slice", g.val(a), g.const([-1] * n), g.const([-END] * n), g.const(axes), g.const([-1] * n))
