@@ -51,18 +51,61 @@ def _resize(
                 f"interpolate places samples by a scale of {s} and makes {t} of {n} elements, which is not "
                 "the scale's size; ONNX has one or the other. Give the size or the scale alone."
             )
-    fixed = all(isinstance(s, (int, float)) for s in scales)
-    if fixed and len(scales) == len(size):
-        factors = g.const([*[1.0] * lead, *[float(s) for s in scales]], torch.float32)
-        return g.op("Resize", g.val(x), None, factors, **attributes)
-    if any(s is not None for s in scales):
-        # The samples lie at 1 / scale, which need not be the ratio of the sizes.
-        parts = [g.const([1.0] * lead, torch.float32)]
-        for s in scales:
-            one = g.operand(s, torch.float32)
-            parts.append(g.op("Unsqueeze", one, g.const([0])))
-        return g.op("Resize", g.val(x), None, g.op("Concat", *parts, axis=0), **attributes)
-    return g.op("Resize", g.val(x), None, None, g.shape([*x.shape[:lead], *size]), **attributes)
+    if all(s is None for s in scales):
+        return g.op("Resize", g.val(x), None, None, g.shape([*x.shape[:lead], *size]), **attributes)
+    # The samples lie at 1 / scale, which need not be the ratio of the sizes.
+    mode = "antialias" if "antialias" in attributes else attributes["mode"]
+    factors = [_factor(g, n, t, s, mode) for n, t, s in zip(before, size, scales, strict=True)]
+    numbers = [f for f in factors if isinstance(f, float)]
+    if len(numbers) == len(size):
+        factor = g.const([*[1.0] * lead, *numbers], torch.float32)
+    else:
+        each = [f if isinstance(f, ir.Value) else g.const(f, torch.float32) for f in factors]
+        parts = [g.op("Unsqueeze", f, g.const([0])) for f in each]
+        factor = g.op("Concat", g.const([1.0] * lead, torch.float32), *parts, axis=0)
+    return g.op("Resize", g.val(x), None, factor, **attributes)
+
+
+_SLACK = 2.0**-22  # of a product of float32
+
+
+def _factor(g: Recorder, n: Any, t: Any, scale: Any, mode: str) -> float | ir.Value:
+    """A scale in float32 by which n elements become t in ONNX too: torch rounds n · scale down in float64, of
+    which float32 may have another whole part (57 of 100 · 0.57, which is 56.99…). It is moved by its last
+    digits there. Runtimes multiply in float32, ONNX's inference of shapes in float64.
+
+    mode: but for plain cubic, torch takes an axis as it is where its size stays, whatever the scale; nearest
+    neighbours come here with scales that find them
+    """
+    known, copies = float(scale) if isinstance(scale, (int, float)) else None, mode != "cubic"
+    if known is not None and (mode == "nearest" or known.is_integer() or known == 0.5):
+        return known  # the product is exact, and no size above 0 stays
+    before, after = g.sizes.number(n), g.sizes.number(t)
+    if known is not None and before is not None and after is not None:
+        if copies and before == after:
+            return 1.0
+        near = float(np.float32(known))
+        if all(
+            math.floor(product) == after for product in (np.float32(near) * np.float32(before), near * before)
+        ):
+            return near
+        return min(max(known, after * (1 + _SLACK) / before), (after + 1) * (1 - _SLACK) / before)
+    single, wide = torch.float32, torch.float64
+    factor, count = g.operand(scale, wide), g.operand(t, torch.int64)
+    near = g.cast(factor, wide, single)
+    size, goal = g.operand(n, wide), g.cast(count, torch.int64, wide)
+    narrow = g.op("Mul", g.operand(n, single), near)
+    exact = g.op("Equal", g.op("Floor", g.cast(narrow, single, wide)), goal)
+    whole = g.op("Floor", g.op("Mul", size, g.cast(near, single, wide)))
+    exact = g.op("And", exact, g.op("Equal", whole, goal))
+    least = g.op("Div", g.op("Mul", goal, g.const(1 + _SLACK, wide)), size)
+    beyond = g.op("Add", goal, g.const(1.0, wide))
+    most = g.op("Div", g.op("Mul", beyond, g.const(1 - _SLACK, wide)), size)
+    moved = g.op("Min", g.op("Max", factor, least), most)
+    made = g.op("Where", exact, near, g.cast(moved, wide, single))
+    if not copies:
+        return made
+    return g.op("Where", g.op("Equal", g.operand(n, torch.int64), count), g.const(1.0, single), made)
 
 
 #: Up to this many rows and columns together, torch's kernel of images takes a shape's own whole ratio.
