@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, row
+from ingot.capture.aten.spaced import spaced
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -75,9 +76,10 @@ def _arange(g: Recorder, out: Tensor, start: Any, end: Any, step: Any) -> ir.Val
     ):
         values = g.op("Range", *[g.operand(v, torch.int64) for v in (start, end, step)])
         return g.cast(values, torch.int64, out.dtype)
+    wide = torch.float64 if out.dtype.is_floating_point else torch.int64  # of start and step
     count = g.op("Range", g.const(0), g.operand(out.shape[0], torch.int64), g.const(1))
-    scaled = g.op("Mul", g.cast(count, torch.int64, torch.float64), g.operand(step, torch.float64))
-    return g.cast(g.op("Add", scaled, g.operand(start, torch.float64)), torch.float64, out.dtype)
+    scaled = g.op("Mul", g.cast(count, torch.int64, wide), g.operand(step, wide))
+    return g.cast(g.op("Add", scaled, g.operand(start, wide)), wide, out.dtype)
 
 
 @row("arange")
@@ -101,12 +103,7 @@ def arange_step(g: Recorder, out: Tensor, start: Any, end: Any, step: Any = 1, *
 @row("linspace")
 def linspace(g: Recorder, out: Tensor, start: Any, end: Any, steps: Any, **kwargs: Any) -> ir.Value:
     """Evenly spaced from start to end, both included."""
-    wide = torch.float64
-    i = g.cast(g.op("Range", g.const(0), g.operand(steps, torch.int64), g.const(1)), torch.int64, wide)
-    first, last = g.operand(start, wide), g.operand(end, wide)
-    gaps = g.op("Max", g.op("Sub", g.operand(steps, wide), g.const(1.0, wide)), g.const(1.0, wide))
-    values = g.op("Add", first, g.op("Mul", i, g.op("Div", g.op("Sub", last, first), gaps)))
-    return g.cast(values, wide, out.dtype)
+    return g.operand(g.recorded(spaced, start, end, steps, out.dtype), out.dtype)
 
 
 @row("eye", "eye.m")

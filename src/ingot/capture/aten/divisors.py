@@ -41,5 +41,6 @@ def gcd(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
 @composed("lcm")
 def lcm(a: Tensor, b: Tensor) -> Tensor:
     """Least common multiples; 0 with a zero."""
+    a, b = a.long(), b.long()  # the sign goes before a small dtype wraps
     common = torch.gcd(a, b)
     return torch.abs(a.div(torch.where(common == 0, 1, common), rounding_mode="trunc") * b)

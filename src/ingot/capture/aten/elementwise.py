@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.capture.checks import demand
+from ingot.capture.tensors import inner_dtype
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -35,15 +37,20 @@ def common_dtype(*operands: Any) -> torch.dtype:
     return dtype
 
 
+def _is_one(alpha: Any) -> bool:
+    return isinstance(alpha, (int, float)) and alpha == 1
+
+
 def _scaled(g: Recorder, y: ir.Value, alpha: Any, dtype: torch.dtype) -> ir.Value:
-    return y if isinstance(alpha, (int, float)) and alpha == 1 else g.op("Mul", y, g.operand(alpha, dtype))
+    return y if _is_one(alpha) else g.op("Mul", y, g.operand(alpha, dtype))
 
 
 def _computed_in(dtype: torch.dtype, *operands: Any) -> torch.dtype:
     """What torch computes a result of this dtype in: of halves and a number that is none, in float32.
 
     `(1 - mask) * -1e9` of halves is 0 where the mask is 1, and -inf * 0, NaN, in halves themselves. Numbers
-    that halves only round stay halves: the result is another one in its last digit.
+    that halves only round stay halves: the result is another one in its last digit. In place, a tensor beside
+    halves may be wider.
     """
     if dtype not in (torch.float16, torch.bfloat16):
         return dtype
@@ -52,7 +59,9 @@ def _computed_in(dtype: torch.dtype, *operands: Any) -> torch.dtype:
         if isinstance(x, (bool, int, float)):
             within = x == 0 or limits.smallest_normal <= abs(x) <= limits.max or not math.isfinite(x)
         else:
-            within = isinstance(x, Tensor) and (x.dim() > 0 or x.dtype in (dtype, torch.bool))
+            within = isinstance(x, Tensor) and (
+                x.dtype in (dtype, torch.bool) or (x.dim() > 0 and not x.dtype.is_floating_point)
+            )
         if not within:
             return torch.float32
     return dtype
@@ -68,7 +77,9 @@ def _added(g: Recorder, op_type: str, out: Tensor, a: Any, b: Any, alpha: Any) -
 def add(g: Recorder, out: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> ir.Value:
     """a + alpha * b; logical or for booleans."""
     if out.dtype == torch.bool:
-        return g.op("Or", g.operand(a, torch.bool), g.operand(b, torch.bool))
+        second = g.operand(b, torch.bool)
+        second = second if alpha else g.op("And", second, g.const(False, torch.bool))
+        return g.op("Or", g.operand(a, torch.bool), second)
     return _added(g, "Add", out, a, b, alpha)
 
 
@@ -103,10 +114,13 @@ def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None =
     if rounding_mode == "floor":
         return floor_div(g, x, y, out.dtype)
     quotient = g.op("Div", x, y)
-    if not out.dtype.is_floating_point:
-        return quotient
-    away = g.op("Floor", g.op("Abs", quotient))
-    return g.op("Mul", g.op("Sign", quotient), away)
+    return _towards_zero(g, quotient, out.dtype) if out.dtype.is_floating_point else quotient
+
+
+def _towards_zero(g: Recorder, x: ir.Value, dtype: torch.dtype) -> ir.Value:
+    """The ceiling, which may be -0, comes second: onnxruntime's Where drops the sign of a first 0."""
+    above = g.op("Greater", x, g.const(0.0, dtype))
+    return g.op("Where", above, g.op("Floor", x), g.op("Ceil", x))
 
 
 def floor_div(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> ir.Value:
@@ -163,7 +177,11 @@ def remainder(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
 @row("fmod")
 def fmod(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     """a % b with the sign of a, as C."""
-    return g.op("Mod", g.operand(a, out.dtype), g.operand(b, out.dtype), fmod=1)
+    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    if out.dtype.is_floating_point:
+        return g.op("Mod", x, y, fmod=1)
+    # Runtimes take fmod of integers by floats, which hold 53 bits.
+    return g.op("Sub", x, g.op("Mul", g.op("Div", x, y), y))
 
 
 @row("pow")
@@ -181,7 +199,20 @@ def pow_(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
             return g.op("Reciprocal", x)
         if b == 1:
             return x
+    if isinstance(b, int) and b >= 0 and not out.dtype.is_floating_point:
+        return _power(g, x, b, out.dtype)
     return g.op("Pow", x, g.operand(b, out.dtype))
+
+
+def _power(g: Recorder, x: ir.Value, n: int, dtype: torch.dtype) -> ir.Value:
+    """x ** n of integers by squares: it wraps as torch's does, where Pow may go through floats."""
+    made: ir.Value | None = None
+    while n:
+        if n % 2:
+            made = x if made is None else g.op("Mul", made, x)
+        n //= 2
+        x = g.op("Mul", x, x) if n else x
+    return made if made is not None else g.op("Expand", g.const(1, dtype), g.op("Shape", x))
 
 
 def _extreme(op_type: str, logical: str) -> Row:
@@ -202,9 +233,8 @@ def _compare(op_type: str) -> Row:
         x, y = g.operand(a, dtype), g.operand(b, dtype)
         if dtype == torch.bool and op_type not in ("Equal", "NotEqual"):
             x, y = (g.cast(v, torch.bool, torch.int32) for v in (x, y))
-        if op_type == "NotEqual":
-            return g.op("Not", g.op("Equal", x, y))
-        return g.op(op_type, x, y)
+        made = g.op("Not", g.op("Equal", x, y)) if op_type == "NotEqual" else g.op(op_type, x, y)
+        return g.cast(made, torch.bool, out.dtype)  # in place, what is written into is of any dtype
 
     return emit
 
@@ -221,7 +251,10 @@ for _name, _op in {
 
 
 def _logical(op_type: str) -> Row:
-    return lambda g, out, *operands: g.op(op_type, *[_truth(g, x) for x in operands])
+    def emit(g: Recorder, out: Tensor, *operands: Any) -> ir.Value:
+        return g.cast(g.op(op_type, *[_truth(g, x) for x in operands]), torch.bool, out.dtype)
+
+    return emit
 
 
 def _truth(g: Recorder, x: Any) -> ir.Value:
@@ -330,6 +363,11 @@ def sign(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     return g.op("Where", g.op("Equal", x, x), found, g.const(0, dtype)) if dtype.is_floating_point else found
 
 
+def is_held(number: float, dtype: torch.dtype) -> bool:
+    """Whether an attribute, which is a float32, says a number as exactly as this dtype has it."""
+    return dtype != torch.float64 or float(np.float32(number)) == number
+
+
 def _rounding(op_type: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
         return g.op(op_type, g.val(a)) if out.dtype.is_floating_point else g.val(a)
@@ -358,8 +396,7 @@ def trunc(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """Towards zero."""
     if not out.dtype.is_floating_point:
         return g.val(a)
-    x = g.val(a)
-    return g.op("Mul", g.op("Sign", x), g.op("Floor", g.op("Abs", x)))
+    return _towards_zero(g, g.val(a), out.dtype)
 
 
 @row("rsqrt")
@@ -371,7 +408,7 @@ def rsqrt(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 @row("square")
 def square(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """a * a."""
-    x = g.val(a)
+    x = g.operand(a, out.dtype)
     return g.op("Mul", x, x)
 
 
@@ -509,30 +546,39 @@ def masked_fill(g: Recorder, out: Tensor, a: Tensor, mask: Tensor, value: Any) -
 @row("lerp")
 def lerp(g: Recorder, out: Tensor, a: Tensor, b: Tensor, weight: Any) -> ir.Value:
     """a + w (b - a) for weights below 1/2, else b - (1 - w) (b - a): exact at both ends, as torch's."""
-    x, y = g.val(a), g.val(b)
+    dtype = inner_dtype(out.dtype)
+    x, y = g.operand(a, dtype), g.operand(b, dtype)
     apart = g.op("Sub", y, x)
     if isinstance(weight, (int, float)):
         near = abs(weight) < 0.5
-        factor = g.const(weight if near else weight - 1, out.dtype)
-        return g.op("Add", x if near else y, g.op("Mul", factor, apart))
-    w = g.operand(weight, out.dtype)
-    near = g.op("Less", g.op("Abs", w), g.const(0.5, out.dtype))
-    factor = g.op("Where", near, w, g.op("Sub", w, g.const(1.0, out.dtype)))
-    return g.op("Add", g.op("Where", near, x, y), g.op("Mul", factor, apart))
+        factor = g.const(weight if near else weight - 1, dtype)
+        made = g.op("Add", x if near else y, g.op("Mul", factor, apart))
+    else:
+        w = g.operand(weight, dtype)
+        close = g.op("Less", g.op("Abs", w), g.const(0.5, dtype))
+        factor = g.op("Where", close, w, g.op("Sub", w, g.const(1.0, dtype)))
+        made = g.op("Add", g.op("Where", close, x, y), g.op("Mul", factor, apart))
+    return g.cast(made, dtype, out.dtype)
 
 
 @row("addcmul")
 def addcmul(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
     """a + value * b * c."""
-    x, y, z = (g.operand(v, out.dtype) for v in (a, b, c))
-    return g.op("Add", x, _scaled(g, g.op("Mul", y, z), value, out.dtype))
+    return _plus_scaled(g, out, "Mul", a, b, c, value)
 
 
 @row("addcdiv")
 def addcdiv(g: Recorder, out: Tensor, a: Tensor, b: Tensor, c: Tensor, *, value: Any = 1) -> ir.Value:
     """a + value * b / c."""
-    x, y, z = (g.operand(v, out.dtype) for v in (a, b, c))
-    return g.op("Add", x, _scaled(g, g.op("Div", y, z), value, out.dtype))
+    return _plus_scaled(g, out, "Div", a, b, c, value)
+
+
+def _plus_scaled(
+    g: Recorder, out: Tensor, op_type: str, a: Tensor, b: Tensor, c: Tensor, value: Any
+) -> ir.Value:
+    dtype = inner_dtype(out.dtype)
+    x, y, z = (g.operand(v, dtype) for v in (a, b, c))
+    return g.cast(g.op("Add", x, _scaled(g, g.op(op_type, y, z), value, dtype)), dtype, out.dtype)
 
 
 @row("gelu")
@@ -560,13 +606,18 @@ def silu(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 @row("hardswish")
 def hardswish(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """x * relu6(x + 3) / 6."""
-    return g.op("HardSwish", g.val(a))
+    x = g.val(a)
+    return g.op("HardSwish", x) if is_held(1 / 6, out.dtype) else g.op("Mul", x, hardsigmoid(g, out, a))
 
 
 @row("hardsigmoid")
 def hardsigmoid(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
     """relu6(x + 3) / 6."""
-    return g.op("HardSigmoid", g.val(a), alpha=1 / 6, beta=0.5)
+    x, dtype = g.val(a), out.dtype
+    if is_held(1 / 6, dtype):
+        return g.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+    zero, three, six = (g.const(n, dtype) for n in (0.0, 3.0, 6.0))
+    return g.op("Div", g.op("Clip", g.op("Add", x, three), zero, six), six)
 
 
 @row("relu6")
@@ -584,7 +635,11 @@ def hardtanh(g: Recorder, out: Tensor, a: Tensor, min_val: Any = -1, max_val: An
 @row("leaky_relu")
 def leaky_relu(g: Recorder, out: Tensor, a: Tensor, negative_slope: float = 0.01) -> ir.Value:
     """x, times a slope below zero."""
-    return g.op("LeakyRelu", g.val(a), alpha=float(negative_slope))
+    x, slope = g.val(a), float(negative_slope)
+    if is_held(slope, out.dtype):
+        return g.op("LeakyRelu", x, alpha=slope)
+    below = g.op("Less", x, g.const(0.0, out.dtype))
+    return g.op("Where", below, g.op("Mul", x, g.const(slope, out.dtype)), x)
 
 
 @row("elu")
@@ -593,7 +648,7 @@ def elu(
 ) -> ir.Value:
     """alpha (exp(x) - 1) below zero; SELU and CELU arrive here with scales."""
     x, dtype = g.val(a), out.dtype
-    if input_scale == 1:
+    if input_scale == 1 and is_held(float(alpha), dtype):
         y = g.op("Elu", x, alpha=float(alpha))
     else:
         negative = g.op("Min", x, g.const(0.0, dtype))

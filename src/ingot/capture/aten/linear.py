@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.elementwise import is_held
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.fakes import checked
+from ingot.capture.tensors import inner_dtype
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def addmm(
     g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> ir.Value:
     """beta c + alpha a b."""
-    if out.dtype.is_floating_point:
+    held = all(isinstance(n, (int, float)) and is_held(n, out.dtype) for n in (alpha, beta))
+    if out.dtype.is_floating_point and held:
         scale = {"alpha": float(alpha)} if not _is(alpha, 1) else {}
         if _is(beta, 0):  # c is not looked at, NaN or not
             return g.op("Gemm", g.val(a), g.val(b), **scale)
@@ -82,14 +85,17 @@ def addmm(
 def baddbmm(
     g: Recorder, out: Tensor, c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> ir.Value:
-    """beta c + alpha a b over a batch."""
-    product = g.op("MatMul", g.val(a), g.val(b))
+    """beta c + alpha a b over a batch; with factors that are not 1, of halves in float32."""
+    plain = _is(alpha, 1) and (_is(beta, 0) or _is(beta, 1))
+    dtype = out.dtype if plain else inner_dtype(out.dtype)
+    product = g.op("MatMul", g.operand(a, dtype), g.operand(b, dtype))
     if not _is(alpha, 1):
-        product = g.op("Mul", product, g.operand(alpha, out.dtype))
-    if _is(beta, 0):
-        return product
-    term = g.val(c) if _is(beta, 1) else g.op("Mul", g.val(c), g.operand(beta, out.dtype))
-    return g.op("Add", product, term)
+        product = g.op("Mul", product, g.operand(alpha, dtype))
+    if not _is(beta, 0):
+        term = g.operand(c, dtype)
+        term = term if _is(beta, 1) else g.op("Mul", term, g.operand(beta, dtype))
+        product = g.op("Add", product, term)
+    return g.cast(product, dtype, out.dtype)
 
 
 def _fake_grouped(
@@ -142,6 +148,11 @@ def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: An
     values = [g.operand(t, out.dtype) for t in tensors]
     equation = equation.replace(" ", "")
     terms, arrow, result = equation.partition("->")
+    if not arrow:  # of the axes that occur once torch takes those of capitals first, not every runtime does
+        names = terms.replace("...", "").replace(",", "")
+        once = sorted(c for c in names if names.count(c) == 1)
+        result = ("..." if "..." in terms else "") + "".join(once)
+        equation = f"{terms}->{result}"
     # torch lets an ellipsis stand for another number of axes in each operand, and for none, and sums over
     # those that the result leaves out; ONNX does none of it.
     spans = [
@@ -153,7 +164,7 @@ def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: An
     for i, before, span in spans:
         if span < most:
             values[i] = g.op("Unsqueeze", values[i], g.const([before + k for k in range(most - span)]))
-    if not most or (arrow and "..." not in result):
+    if not most or "..." not in result:
         free = [c for c in string.ascii_letters if c not in equation]
         equation = equation.replace("...", "".join(free[:most]))
     return g.op("Einsum", *values, equation=equation)

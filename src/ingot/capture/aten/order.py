@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.elementwise import common_dtype
 from ingot.capture.aten.registry import composed, row
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def searchsorted(
 
     Among boundaries that are not sorted (a NaN is in no order) torch says that the result is undefined.
     """
-    dtype = torch.promote_types(bounds.dtype, values.dtype) if isinstance(values, Tensor) else bounds.dtype
+    dtype = common_dtype(bounds, values)
     edges = g.operand(bounds, dtype)
     if sorter is not None:
         edges = g.op("GatherElements", edges, g.operand(sorter, torch.int64), axis=-1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.elementwise import leaky_relu
 from ingot.capture.aten.registry import row
 from ingot.capture.chance import require_unseeded
 from ingot.errors import ExportError
@@ -276,7 +277,7 @@ def rrelu(
     """x, times a slope below zero: a random one in training, else the middle of the range."""
     x = g.val(a)
     if not training:
-        return g.op("LeakyRelu", x, alpha=(float(lower) + float(upper)) / 2)
+        return leaky_relu(g, a, a, (float(lower) + float(upper)) / 2)
     _note(g, "rrelu")
     slope = _to(g, uniform(g, a.shape), a)
     slope = g.op("Add", g.op("Mul", slope, g.const(upper - lower, a.dtype)), g.const(float(lower), a.dtype))

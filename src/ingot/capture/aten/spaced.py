@@ -38,12 +38,13 @@ def _number(x: Any, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if isinstance(x, Tensor) else torch.full((), x, dtype=dtype)
 
 
-def _spaced(start: Any, end: Any, steps: Any, dtype: torch.dtype) -> Tensor:
+def spaced(start: Any, end: Any, steps: Any, dtype: torch.dtype) -> Tensor:
     """From start to end, both included; as torch counts, from the start below the middle and from the end
     above it, rounded once.
     """
     first, last = _number(start, dtype), _number(end, dtype)
-    step = ((last - first) / torch.sym_max(steps - 1, 1)).double()
+    inner = dtype if dtype.is_floating_point else torch.float64
+    step = ((last.to(inner) - first.to(inner)) / torch.sym_max(steps - 1, 1)).double()
     at = torch.arange(steps)
     up, down = first.double() + step * at, last.double() - step * (steps - 1 - at)
     return torch.where(at < torch.sym_max(steps // 2, 1), up, down).to(dtype)
@@ -55,7 +56,7 @@ def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = No
     steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.linspace(start, end, steps, dtype=dtype, **more)
-    return _spaced(start, end, steps, dtype or torch.get_default_dtype())
+    return spaced(start, end, steps, dtype or torch.get_default_dtype())
 
 
 @instead(torch.arange)
@@ -84,7 +85,7 @@ def logspace(
     steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.logspace(start, end, steps, base, dtype=dtype, **more)
-    return torch.pow(base, _spaced(start, end, steps, dtype or torch.get_default_dtype()))
+    return torch.pow(base, spaced(start, end, steps, dtype or torch.get_default_dtype()))
 
 
 @instead(torch.fft.fftfreq)
@@ -163,7 +164,7 @@ def affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool) -> Tens
     batch, _, *spatial = size
     axes: list[Tensor] = []
     for n in spatial:
-        places = _spaced(-1, 1, n, theta.dtype)
+        places = spaced(-1, 1, n, theta.dtype)
         places = places if align_corners else places * (n - 1) / n
         axes.append(places.masked_fill(_is_one(n), 0))
     grids = [g.reshape(-1) for g in torch.meshgrid(*axes, indexing="ij")][::-1]
