@@ -3,8 +3,9 @@
 torch needs half a millisecond and more to say which shape a view of a tensor with symbolic sizes has, and a
 network asks the same for each of its layers. What it says follows from the call's operator, the dtypes, sizes
 and strides of its tensors, and its other arguments; so do the conditions on sizes that it asks about on the
-way, which have been written down the first time. What is known of the sizes is part of the question: the
-answers of a branch or loop are forgotten with it.
+way, which have been written down the first time. What is known of the sizes is part of the question. The
+answers of a branch or loop are forgotten with what was written down in it; those that wrote nothing down hold
+in every branch that begins alike.
 """
 
 # torch's fake tensors are untyped.
@@ -63,6 +64,7 @@ class Alike:
         self.mode = mode
         self._looks: dict[Any, Look] = {}
         self.answers: dict[Any, Answer] = Table(journal)
+        self._of_branches: dict[Any, Answer] = {}  # those that are not forgotten
 
     def look(self, x: torch.Tensor) -> Look:
         """The look of a tensor, real or fake.
@@ -114,7 +116,9 @@ class Alike:
 
     def answer(self, question: Any) -> Answer | None:
         """What is known to be the answer."""
-        return self.answers.get(question) if question is not None else None
+        if question is None:
+            return None
+        return self.answers.get(question) or self._of_branches.get(question)
 
     def results(self, answer: Answer, looks: tuple[Look, ...]) -> Any:
         """New fake tensors for an answer."""
@@ -136,7 +140,10 @@ class Alike:
             return
         with contextlib.suppress(Unlike):
             raw = tuple(map(self.look, outs))
-            self.answers[question] = Answer(raw, tuple(map(self.look, tidied)), kind)
+            self.answers[question] = made = Answer(raw, tuple(map(self.look, tidied)), kind)
+            as_it_began = self.env.moment.begins == self.env.written_down()
+            if as_it_began and set[Any]().union(*map(_symbols, (*outs, *tidied))) <= known:
+                self._of_branches[question] = made
 
 
 def _formula(size: Any) -> Any:

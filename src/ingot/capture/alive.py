@@ -37,12 +37,15 @@ class _Old:
     def close(self) -> None:
         gc.callbacks.remove(self._before_collection)
 
+    def look(self, files: Collection[str]) -> None:
+        """Find what is in the folders of these files."""
+        with _lock:  # whoever finds a folder there finds its functions too
+            if not self._folders.issuperset(map(_folder, files)):
+                self._folders.update(map(_folder, files))
+                self._note(_among(gc.get_objects(2)))
+
     def of(self, file: str) -> list[FunctionType]:
         """Those whose code is in the file."""
-        with _lock:  # whoever finds the folder there finds its functions too
-            if _folder(file) not in self._folders:
-                self._folders.add(_folder(file))
-                self._note(_among(gc.get_objects(2)))
         found = self._found.get(file, {})
         alive = [(reference, reference()) for reference in list(found)]  # a collection may add some meanwhile
         for reference, function in alive:
@@ -90,6 +93,7 @@ def functions(files: Collection[str]) -> list[FunctionType]:
     with remembered():
         with _lock:
             old = _old = _old or _Old()
+        old.look(files)
         # Young ones first: what is collected in between is among the old ones then.
         found = [f for f in _young() if f.__code__.co_filename in files]
         return [*found, *(f for file in files for f in old.of(file))]

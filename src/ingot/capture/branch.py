@@ -50,6 +50,7 @@ def branch(
     live: Sequence[str] = (),
     cells: Cells | None = None,
     strict: bool = False,
+    held: Containers | None = None,
 ) -> Any:
     """An If over `test`, a BOOL of shape []: `then` where it holds, `other` where not.
 
@@ -57,6 +58,7 @@ def branch(
     names, live: variables that the sides write; those whose value matters afterwards
     cells: the variables of the sides, where these are not the blocks themselves
     strict: refuse a variable without a common form also where nobody may read it
+    held: what the blocks may change otherwise, where that is known, as it is now
     Returns what the functions return, merged.
 
     Raises:
@@ -65,7 +67,7 @@ def branch(
     """
     cells = cells or Cells(then, other)
     start = cells.get(names)
-    held = Containers.of(cells, names)
+    held = held or Containers.of(cells, names)
     about_sizes = condition.node.expr if isinstance(condition, torch.SymBool) else None
     sides: list[Side] = []
     recursion.enter(g, about_sizes)

@@ -41,6 +41,12 @@ class Body:
         for node in self.nodes:
             release(node)
 
+    def take_back(self, count: int) -> None:
+        """Only the first so many nodes stay."""
+        for node in self.nodes[count:]:
+            release(node)
+        del self.nodes[count:]
+
 
 def release(node: ir.Node) -> None:
     """Take a node that is not kept, and the graphs inside it, off the users of its inputs."""

@@ -43,6 +43,7 @@ def assuming(env: SizeEnv, condition: Any = None) -> Generator[None]:
         if isinstance(condition, sympy.Eq):
             _assume_equal(env, condition)
         env.learned()
+        env.begin_branch(moment, condition)
         yield
     finally:
         env.path[:] = path

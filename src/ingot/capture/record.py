@@ -497,18 +497,21 @@ class Recorder:
             self.assumptions.append(made)
 
     @contextlib.contextmanager
-    def attempt(self) -> Generator[None]:
-        """Something that may fail: what it noted and assumed is forgotten then."""
+    def attempt(self, errors: type[BaseException] = BaseException) -> Generator[None]:
+        """Something that may fail with one of the errors: what it noted and assumed is forgotten then."""
         before = list(self.assumptions), dict(self.missing.lines), dict(self.poisoned), self.token
         body, env, path, since = self.graph.body, self.env.notes(), list(self.env.path), self.journal.begin()
         check = body.check
         try:
             yield
-        except BaseException:
+        except errors:
             self.assumptions[:], self.missing.lines, self.poisoned, self.token = before
             body.check, self.env.path[:] = check, path
             self.journal.put_back(since)  # values that were computed under checks which are forgotten
             self.env.forget(env)
+            raise
+        except BaseException:
+            self.journal.keep(since)
             raise
         self.journal.keep(since)
 

@@ -55,6 +55,28 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
         g.env.restore(env)
 
 
+@contextlib.contextmanager
+def taken_back(g: Recorder, errors: type[BaseException]) -> Generator[None]:
+    """Record into the body that is being written; what was recorded is as if it had not been where one of the
+    errors ends it.
+    """
+    body, env, since = g.graph.body, g.env.saved(), g.journal.begin()
+    nodes, checked = len(body.nodes), dict(body.checked)
+    try:
+        yield
+    except errors:
+        torch.clear_autocast_cache()
+        body.take_back(nodes)
+        body.checked = checked
+        g.journal.put_back(since)
+        g.env.restore(env)
+        raise
+    except BaseException:
+        g.journal.keep(since)
+        raise
+    g.journal.keep(since)
+
+
 def _written(g: Recorder, since: int, body: Body) -> list[tuple[Entry, ir.Value]]:
     """Bases of the groups of tensors from around that were written to, with their values."""
     changed = g.journal.changed(since, Group, "version")

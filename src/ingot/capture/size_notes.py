@@ -17,6 +17,7 @@ from sympy.logic.boolalg import And
 from ingot.capture.bounds import as_bound, functions
 from ingot.capture.one_of import OneOf
 from ingot.capture.size_facts import Guard, SizeFacts
+from ingot.capture.size_symbols import Moment
 from ingot.capture.where import asked_by_user, source_line
 from ingot.errors import ExportError
 
@@ -61,6 +62,7 @@ class SizeNotes(SizeFacts):
         self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str, bool]] = {}
         self.small: dict[Any, set[sympy.Symbol]] = {}  # sizes that are 1 in the example: of which dimensions
         self.operators: list[str] = []  # whose calls are going on
+        self._branches: dict[Any, Moment] = {}  # the moments at which branches begin, by what is known then
         self.on_chosen: Callable[[Any], None] | None = None  # called before a `chosen` one must be another
 
     def fixed_number(self, size: Any) -> int:
@@ -112,12 +114,25 @@ class SizeNotes(SizeFacts):
 
     def notes(self) -> Any:
         """What was written down so far, to be given to `forget`."""
-        return dict(self.held), dict(self.fixed), dict(self.unified), dict(self._replace), dict(self.small)
+        tables = self.held, self.fixed, self.unified, self._replace, self.small
+        return *map(dict, tables), self.moment
 
     def forget(self, notes: Any) -> None:
-        """Only this was written down."""
-        self.held, self.fixed, self.unified, self._replace, self.small = notes
-        self.learned()
+        """Only this was written down, and is known."""
+        self.held, self.fixed, self.unified, self._replace, self.small, self.moment = notes
+        self.decided.clear()
+
+    def written_down(self) -> tuple[int, int]:
+        """How much was."""
+        return len(self.held), len(self.small)
+
+    def begin_branch(self, since: Moment, condition: Any) -> None:
+        """What is known in a branch is what was known before, since that moment, and its condition: the same
+        as in another one that begins so.
+        """
+        hints = tuple(self.hints[s] for s in self.names)
+        known = since, condition, hints, tuple(self.path), tuple(self.held), tuple(self.small)
+        self.moment = self._branches.setdefault(known, Moment(self.written_down()))
 
     def _record(self, condition: Any, by_user: bool, check: bool) -> None:
         if isinstance(condition, And):

@@ -14,6 +14,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -42,6 +43,16 @@ class StaleRead(BaseException):  # not an Exception: the model's own `except` cl
         self.label = label
 
 
+@dataclass(eq=False, frozen=True)
+class Moment:
+    """A time in which the same is known of the sizes. That of a branch may come again.
+
+    begins: of a branch, how much was written down when it began, as `SizeNotes.written_down` has it
+    """
+
+    begins: tuple[int, int] | None = None
+
+
 class SizeSymbols(ShapeEnv):
     """torch's shape environment, with symbols of our own and formulas over them."""
 
@@ -58,7 +69,7 @@ class SizeSymbols(ShapeEnv):
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
         self.either: dict[sympy.Symbol, str] = {}  # numbers of which data decides the kind: which kinds
         self.ranges: dict[sympy.Symbol, tuple[int, int | None]] = {}  # declared by the caller
-        self.moment = object()  # another one whenever something else is known of the sizes
+        self.moment = Moment()  # another one whenever something else is known of the sizes
         self.decided: dict[Any, Any] = {}
         self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         here = self._get_sloc()
@@ -141,7 +152,7 @@ class SizeSymbols(ShapeEnv):
     def learned(self) -> None:
         """What was decided before may be decided in another way now."""
         self.decided.clear()
-        self.moment = object()
+        self.moment = Moment()
 
     def canon(self, expression: Any) -> Any:
         """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""

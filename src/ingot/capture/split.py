@@ -1,8 +1,8 @@
 """A function whose branch on sizes cannot be joined, or gives tensors that fit nothing after it, is recorded
 whole for either answer: `mode = "nearest" if n > 4 else "linear"` becomes an If around all that follows.
 
-The function is marked, and the recording starts again. It then runs once to find out what it asks, and once
-for each answer, as often as it asks something else (`DEPTH`).
+The function is marked, and the recording starts again. It then runs until it asks something, which is
+taken back, and once for each answer, in the same way, as often as it asks something else (`DEPTH`).
 """
 
 # Whatever the model's Python has.
@@ -20,7 +20,7 @@ from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
 from ingot.capture.request import ACTIVE, Place, functions, place
 from ingot.capture.rewrite import Key
-from ingot.capture.scope import inside
+from ingot.capture.scope import taken_back
 from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
@@ -62,49 +62,68 @@ def whole(g: Recorder, key: Key, body: Callable[[], Any], names: Sequence[str]) 
     places = ACTIVE.marks.apart.get(key, set())
     if not places or g.answers == DEPTH:
         return body()
-    cells = Cells(body)
-    start, held = cells.get(names), Containers.of(cells, names)
-    try:
-        found = _first_asked(g, Trial(places), body)
-    finally:
-        cells.put(start)
-        held.restore()
-    if found is None or not g.env.holds_outside(condition := g.env.expand(found.condition), g.sizes.visible):
-        return body()
-
-    def again() -> Any:
-        return whole(g, key, body, names)
-
-    asked = g.env.create_symboolnode(condition)
-    g.answers += 1
-    try:
-        with g.attempt():
-            return branch(g, asked, g.scalar(asked), again, again, names, (), cells)
-    except Exception as error:  # whatever a side makes of sizes that never take it
-        raise_if_ours(error)
-        ACTIVE.marks.keep_whole(key, found.line)
-        if isinstance(error, Unjoined):
-            ACTIVE.marks.start_apart(found.line, functions())
-    finally:
-        g.answers -= 1
-    return body()
+    return _Call(g, key, places, body, names).recorded()
 
 
-def _first_asked(g: Recorder, trial: Trial, body: Callable[[], Any]) -> Asked | None:
-    """What a call asks first at the trial's lines."""
-    modules = len(g.modules)
-    g.trials.append(trial)
-    try:
-        with g.attempt(), inside(g) as scope:
-            try:
-                body()
-            finally:
-                scope.body.discard()
-    except Asked as found:
-        if found.trial is not trial:
+class _Call:
+    """The call of a marked function, and what it may change, as that was before."""
+
+    def __init__(
+        self, g: Recorder, key: Key, places: set[Place], body: Callable[[], Any], names: Sequence[str]
+    ) -> None:
+        self.g, self.key, self.places, self.body, self.names = g, key, places, body, names
+        self.cells = Cells(body)
+        self.held = Containers.of(self.cells, names)
+        self.first = self.cells.get(self.cells.all)
+
+    def recorded(self) -> Any:
+        """Record it as it is; where it asks something, take that back, and record it for either answer."""
+        trial = Trial(self.places)
+        try:
+            return self._tried(trial)
+        except Asked as asked:
+            if asked.trial is not trial:
+                raise
+            found = asked
+        g = self.g
+        if not g.env.holds_outside(condition := g.env.expand(found.condition), g.sizes.visible):
+            return self.body()
+        test = g.env.create_symboolnode(condition)
+        g.answers += 1
+        try:
+            with g.attempt():
+                sides = self._side, self._side
+                return branch(g, test, g.scalar(test), *sides, self.names, (), self.cells, held=self.held)
+        except Exception as error:  # whatever a side makes of sizes that never take it
+            raise_if_ours(error)
+            ACTIVE.marks.keep_whole(self.key, found.line)
+            if isinstance(error, Unjoined):
+                ACTIVE.marks.start_apart(found.line, functions())
+        finally:
+            g.answers -= 1
+        return self.body()
+
+    def _side(self) -> Any:
+        """The call where one answer is known: it may ask something else."""
+        if self.g.answers == DEPTH:
+            return self.body()
+        now = self.cells.get(self.cells.all)
+        if all(value is self.first[name] for name, value in now.items()):
+            return self.recorded()
+        return _Call(self.g, self.key, self.places, self.body, self.names).recorded()
+
+    def _tried(self, trial: Trial) -> Any:
+        """What the call gives. Where it asks something at the trial's lines instead, all is as before."""
+        g = self.g
+        start, modules = self.cells.get(self.cells.all), len(g.modules)
+        g.trials.append(trial)
+        try:
+            with g.attempt(Asked), taken_back(g, Asked):
+                return self.body()
+        except Asked:
+            self.held.restore()
+            self.cells.put(start)
+            del g.modules[modules:]
             raise
-        return found
-    finally:
-        g.trials.remove(trial)
-        del g.modules[modules:]
-    return None
+        finally:
+            g.trials.remove(trial)
