@@ -117,3 +117,13 @@ def test_means_of_what_may_be_nothing() -> None:
 
     some, none = torch.tensor([1.0, -1.0, 4.0]), torch.full((3,), -1.0)
     parity(function, (some,), (none,))
+
+
+def test_covariances_of_integers() -> None:
+    """They are floats, and so are weights."""
+
+    def function(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        return torch.cov(x), torch.cov(x, aweights=w), torch.cov(x[0], correction=0), torch.corrcoef(x)
+
+    x, w = torch.tensor([[1, 5, 2, 8], [3, -1, 4, 0]]), torch.tensor([0.5, 2.0, 1.0, 0.25])
+    parity(function, (x, w))

@@ -380,6 +380,8 @@ def safe_softmax(g: Recorder, out: Tensor, a: Tensor, dim: int, dtype: Any = Non
 def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Tensor:
     """Covariances of rows, without torch's look at the weights' signs."""
     x = input.reshape(1, -1) if input.dim() < 2 else input
+    if not (x.is_floating_point() or x.is_complex()):
+        x = x.to(torch.get_default_dtype())
     count: Any = x.shape[1]
     weights: Any = None
     for given in (fweights, aweights):
