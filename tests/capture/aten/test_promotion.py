@@ -120,10 +120,18 @@ def test_means_of_what_may_be_nothing() -> None:
 
 
 def test_covariances_of_integers() -> None:
-    """They are floats, and so are weights."""
+    """They are floats; weights have a dtype of their own."""
 
     def function(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        return torch.cov(x), torch.cov(x, aweights=w), torch.cov(x[0], correction=0), torch.corrcoef(x)
+        whole = torch.tensor([1, 2, 0, 3])
+        weighed = (
+            torch.cov(x, aweights=w),
+            torch.cov(x, fweights=whole, aweights=w),
+            torch.cov(x, fweights=whole),
+        )
+        return torch.cov(x), *weighed, torch.cov(x[0], correction=0), torch.corrcoef(x)
 
     x, w = torch.tensor([[1, 5, 2, 8], [3, -1, 4, 0]]), torch.tensor([0.5, 2.0, 1.0, 0.25])
     parity(function, (x, w))
+    parity(lambda x, w: torch.cov(x, aweights=w), (x.half(), w))
+    parity(lambda x, w: torch.cov(x, aweights=w), (x.float(), w.double()))

@@ -386,7 +386,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Any = None, aweights: A
     weights: Any = None
     for given in (fweights, aweights):
         if given is not None:
-            weights = given.to(x.dtype) if weights is None else weights * given.to(x.dtype)
+            weights = given if weights is None else weights * given
     if weights is None:
         centred = x - x.mean(1, keepdim=True)
         factor: Any = torch.sym_max(count - correction, 0)
