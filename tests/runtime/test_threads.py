@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 
 import ingot
-from ingot.codegen import cache, machine, spmd
+from ingot.codegen import cache, forks, machine, spmd
 from ingot.codegen.builder import F64, Builder
 from ingot.codegen.kernel import kernel
 from ingot.compiler.plan import sharers_of
@@ -130,6 +130,30 @@ def test_a_fork_keeps_no_memory_for_workers_that_stayed_behind() -> None:
     finally:
         team._words[spmd.BUSY_WORD] = 0
         team.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("what", ["session", "code"])
+def test_a_fork_waits_for_who_plans_or_compiles(what: str) -> None:
+    """A lock that another thread held would stay locked in the fork, which has no such thread."""
+    lock = forks.session_lock() if what == "session" else forks.OF_CODE
+    begun = threading.Event()
+
+    def plan() -> None:
+        with lock:
+            begun.set()
+            time.sleep(0.1)
+
+    planner = threading.Thread(target=plan)
+    planner.start()
+    assert begun.wait(5)
+    child = os.fork()
+    if not child:
+        os._exit(0 if lock.acquire(timeout=5) else 1)
+    planner.join()
+    assert os.waitpid(child, 0)[1] == 0, "the fork would wait for a thread that it does not have"
+    assert lock.acquire(timeout=5), "the parent has not let go of what it held for the fork"
+    lock.release()
 
 
 def test_shares_begin_within_thirty_two_bits() -> None:

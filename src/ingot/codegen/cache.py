@@ -12,19 +12,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import llvmlite
 
-from ingot.codegen import library, linker, store
+from ingot.codegen import forks, library, linker, store
 from ingot.codegen.kernel import Kernel
 from ingot.codegen.machine import Machine
 from ingot.errors import IngotError
 
-_lock = threading.RLock()
 _addresses: dict[str, int] = {}
 #: The same by kernel, without making the key again.
 _found: dict[tuple[Kernel, Machine], int] = {}
@@ -124,7 +122,7 @@ def addresses(
     keys = {kernel: _key(kernel, machine) for kernel, address in found.items() if not address}
     if not keys:
         return found
-    with _lock:
+    with forks.OF_CODE:
         missing = {key: kernel for kernel, key in keys.items() if key not in _addresses}
         if missing:
             objects = {key: store.read(path) for key, path in _paths(missing).items()}

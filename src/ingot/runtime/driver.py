@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from ingot.codegen.forks import session_lock
 from ingot.codegen.machine import Machine, host
 from ingot.codegen.pages import Recycled
 from ingot.compiler.bodies import Enclosing
@@ -90,7 +91,7 @@ class Resources:
     threads: int
     options: PlanOptions
     packed: Packed = field(default_factory=Packed)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=session_lock)
     progress: Callable[[int, int], None] | None = None
     recycled: Recycled = field(default_factory=Recycled)
     _memories: list[Memory] = field(default_factory=list[Memory])
