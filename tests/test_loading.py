@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.parser
 import onnx_ir as ir
 import pytest
@@ -186,6 +189,119 @@ def test_nodes_in_a_circle_are_named() -> None:
         <ir_version: 10, opset_import: ["" : 20]>
         g (float[N] x) => (float[N] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }""")
     refused(proto, "Add 'a' (opset 20)", "Relu 'b' (opset 20)", "in a circle")
+
+
+def test_long_names_and_those_that_are_too_long(tmp_path: Path) -> None:
+    """As long as the file system has them, whatever is written beside them meanwhile."""
+    for name in ("a" * 250 + ".onnx", "\u6a21" * 83 + ".onnx"):
+        save(small(), tmp_path / name)
+        np.testing.assert_array_equal(outputs(load(tmp_path / name)), outputs(small()))
+    with pytest.raises(ModelError, match="cannot be written: File name too long"):
+        save(small(), tmp_path / ("a" * 300 + ".onnx"))
+    with pytest.raises(ModelError, match="zero byte"):
+        save(small(), f"{tmp_path}/a\0.onnx")
+
+
+def test_a_folder_that_is_read_only_is_refused_before_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for write in (lambda path: save(small(), path), lambda path: ingot.export(None, (), path)):
+        with pytest.raises(ModelError, match=r"m\.onnx: cannot be written: .* is read-only"):
+            write(tmp_path / "m.onnx")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.onnx"
+    os.mkfifo(path)
+    with pytest.raises(ModelError, match=r"pipe\.onnx: this is a device, pipe or socket"):
+        save(small(), path)
+    assert path.is_fifo()
+
+
+def with_external_weights(folder: Path, location: str = "w.data", attributes: bool = False) -> Path:
+    """A model whose weight, or the constant in a node, is in a file beside it."""
+    weight = np.arange(256, dtype=np.float32).reshape(2, 128)
+    model = ir.to_proto(small())
+    del model.graph.initializer[:]
+    tensor = onnx.numpy_helper.from_array(weight, "w")
+    if attributes:
+        node = onnx.helper.make_node("Constant", [], ["w"], value=tensor)
+        model.graph.node.insert(0, node)
+    else:
+        model.graph.initializer.append(tensor)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 128
+    folder.mkdir(parents=True)
+    onnx.save_model(
+        model,
+        folder / "m.onnx",
+        save_as_external_data=True,
+        location=location,
+        size_threshold=1,
+        convert_attribute=attributes,
+    )
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_constants_of_nodes_go_along_into_another_folder(tmp_path: Path, external: bool) -> None:
+    """Also those that were in a file beside the model that was read."""
+    model = load(with_external_weights(tmp_path / "from", attributes=True))
+    wanted = outputs(model)
+    (tmp_path / "to").mkdir()
+    save(model, tmp_path / "to" / "m.onnx", external_data=external)
+    np.testing.assert_array_equal(outputs(load(tmp_path / "to" / "m.onnx")), wanted)
+    np.testing.assert_array_equal(outputs(model), wanted)
+
+
+def test_weights_in_a_file_of_several_names(tmp_path: Path) -> None:
+    """As installers that share files between environments leave them."""
+    path = with_external_weights(tmp_path / "made")
+    wanted = outputs(load(path))
+    os.link(tmp_path / "made" / "w.data", tmp_path / "other.data")
+    np.testing.assert_array_equal(outputs(load(path)), wanted)
+
+
+def test_links_into_the_cache_of_a_hub(tmp_path: Path) -> None:
+    """Model and weights are links to files in one other folder; a link to anywhere else is refused."""
+    path = with_external_weights(tmp_path / "made")
+    wanted = outputs(load(path))
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1a" / "onnx"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for name in ("m.onnx", "w.data"):
+        (tmp_path / "made" / name).rename(blobs / f"{name}-sha")
+        (snapshot / name).symlink_to(Path("../../../blobs") / f"{name}-sha")
+    np.testing.assert_array_equal(outputs(load(snapshot / "m.onnx")), wanted)
+    (blobs / "w.data-sha").rename(tmp_path / "elsewhere")
+    (snapshot / "w.data").unlink()
+    (snapshot / "w.data").symlink_to(tmp_path / "elsewhere")
+    refused(snapshot / "m.onnx", "outside", "'w'")
+
+
+def test_two_who_write_one_model_with_its_data(tmp_path: Path) -> None:
+    """Whoever is last: its model lies beside its data."""
+    path = tmp_path / "m.onnx"
+    models = [load(with_external_weights(tmp_path / name)) for name in ("a", "b")]
+    for model, factor in zip(models, (1, 3), strict=True):
+        value = model.graph.initializers["w"]
+        assert value.const_value is not None
+        value.const_value = ir.Tensor(value.const_value.numpy() * factor)
+        model.doc_string = str(factor)
+    first = outputs(models[0])
+
+    def write(model: ir.Model) -> None:
+        for _ in range(20):
+            save(model, path, external_data=True)
+
+    threads = [threading.Thread(target=write, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = load(path)
+    np.testing.assert_array_equal(outputs(last), first * int(last.doc_string or 0))
 
 
 def test_too_new_opset() -> None:

@@ -87,6 +87,17 @@ def test_a_large_file_may_be_replaced_or_deleted(tmp_path: Path) -> None:
     assert first(session, LARGE, 7) == LARGE
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_weights_beside_a_model_are_those_that_it_was_opened_with(tmp_path: Path, size: int) -> None:
+    """Where another model and its data are put there before the first run."""
+    path = tmp_path / "m.onnx"
+    ingot.save(ingot.load(model(1.0, size)), path, external_data=True)
+    session = ingot.InferenceSession(path)
+    ingot.save(ingot.load(model(2.0, size)), path, external_data=True)
+    assert first(session, size) == size
+    assert first(ingot.InferenceSession(path), size) == 2 * size
+
+
 def test_bytes_that_their_owner_changes_are_those_that_were_given() -> None:
     given = bytearray(model(1.0, SMALL).SerializeToString())
     session = ingot.InferenceSession(ingot.load(given))

@@ -112,10 +112,11 @@ def load(source: Source, *, lift: bool = False, given: Collection[str] = ()) -> 
             )
         if path.is_dir():
             raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file.")
-        content, file = _opened(path)
+        with _kept_together(path.parent, write=False):
+            content, file = _opened(path)
+            model = _serialised(content, str(path), path, _Wanted(lift, given))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
-    model = _serialised(content, str(path), path.parent, _Wanted(lift, given))
     if file is not None:
         note_files(model, [file])
     return model
@@ -133,8 +134,8 @@ def _opened(path: Path) -> tuple[memoryview, FileState | None]:
         return memoryview(file.read()), None
 
 
-def _serialised(content: memoryview, subject: str, directory: Path | None, wanted: _Wanted) -> ir.Model:
-    """The model in these bytes; its large weights are views of them."""
+def _serialised(content: memoryview, subject: str, path: Path | None, wanted: _Wanted) -> ir.Model:
+    """The model in these bytes, of the file at this path; its large weights are views of them."""
     if not content.nbytes:
         raise ModelError(f"{subject}: empty, 0 bytes. Export or download the model again.")
     content = content.cast("B")
@@ -142,15 +143,15 @@ def _serialised(content: memoryview, subject: str, directory: Path | None, wante
     if pieces is not None:
         proto = _parse(pieces[0], subject)
         arrays = _arrays(proto.graph, pieces[1])
-        model = None if arrays is None else _model(proto, subject, directory, wanted, arrays)
+        model = None if arrays is None else _model(proto, subject, path, wanted, arrays)
         if model is not None:
             return model
-    return _whole(_parse(content, subject), subject, directory, wanted)
+    return _whole(_parse(content, subject), subject, path, wanted)
 
 
-def _whole(proto: onnx.ModelProto, subject: str, directory: Path | None, wanted: _Wanted) -> ir.Model:
+def _whole(proto: onnx.ModelProto, subject: str, path: Path | None, wanted: _Wanted) -> ir.Model:
     """A proto that lacks nothing as a model."""
-    model = _model(proto, subject, directory, wanted)
+    model = _model(proto, subject, path, wanted)
     assert model is not None
     return model
 
@@ -215,7 +216,7 @@ def _kind(content: bytes) -> str | None:
 def _model(
     proto: onnx.ModelProto,
     subject: str,
-    directory: Path | None,
+    path: Path | None,
     wanted: _Wanted,
     arrays: Arrays | None = None,
 ) -> ir.Model | None:
@@ -247,17 +248,18 @@ def _model(
     for name, tensor in external:
         if name in wanted.given:
             continue
-        if directory is None:
+        if path is None:
             raise ModelError(
                 f"{subject}: weight {name!r} is in another file, {str(tensor.location)!r}, and its place is "
                 "unknown here. Give the path of the .onnx file."
             )
-        tensor.base_dir = directory
+        tensor.base_dir = path.parent
         location = str(tensor.location)
         file = files.get(location)
         if file is None:
-            file = files[location] = _weights_file(subject, name, tensor, directory)
+            file = files[location] = _weights_file(name, tensor, path)
         _check_length(subject, name, tensor, file)
+        _map(tensor, file)
     if files:
         note_files(model, [file.state for file in files.values() if file.state is not None])
     return model if read is not None and read.ordered else in_order(model, subject)
@@ -353,22 +355,46 @@ def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
 class _WeightsFile(NamedTuple):
     size: int
     state: FileState | None
+    mapping: mmap.mmap | None  # none of an empty file
+    linked: Path | None  # where the file is, if its name is a link, or it has several names
 
 
-def _weights_file(subject: str, name: str, tensor: ir.ExternalTensor, directory: Path) -> _WeightsFile:
-    """The file that a weight is in; it stands in the model's directory."""
-    path = Path(tensor.path)
-    if not path.resolve().is_relative_to(directory.resolve()):
+def _weights_file(name: str, tensor: ir.ExternalTensor, model: Path) -> _WeightsFile:
+    """The file that a weight is in: it stands beside the model's, or is a link to one that stands beside that
+    which the model's is a link to, as in the caches of model hubs.
+    """
+    path, folder = Path(tensor.path), model.parent.resolve()
+    real, location = path.resolve(), Path(str(tensor.location))
+    is_link = not location.is_absolute() and ".." not in location.parts
+    if not (real.is_relative_to(folder) or (is_link and real.is_relative_to(model.resolve().parent))):
         raise ModelError(
-            f"{subject}: weight {name!r} points outside the model's directory, to {str(tensor.location)!r}. "
+            f"{model}: weight {name!r} points outside the model's directory, to {str(tensor.location)!r}. "
             "That is not allowed in ONNX; do not trust this file."
         )
     if not path.is_file():
         raise ModelError(
-            f"{subject}: the weights file {str(tensor.location)!r} is missing (weight {name!r} is in it). "
-            f"Put it next to the model, into {directory.resolve()}."
+            f"{model}: the weights file {str(tensor.location)!r} is missing (weight {name!r} is in it). "
+            f"Put it next to the model, into {folder}."
         )
-    return _WeightsFile(path.stat().st_size, state_of(path))
+    with path.open("rb") as file:
+        found, mapping = os.fstat(file.fileno()), None
+        if found.st_size:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        is_link = real.parent != path.parent.resolve() or found.st_nlink > 1
+        return _WeightsFile(found.st_size, state_of(path, file.fileno()), mapping, real if is_link else None)
+
+
+def _map(tensor: ir.ExternalTensor, file: _WeightsFile) -> None:
+    """Let a weight be a view of the file that stands there now: another one may stand there when it is read.
+    What is packed into parts of bytes is read later.
+    """
+    if file.linked is not None:  # onnx_ir follows no links; it asks nothing of a place without a directory
+        tensor._location, tensor.base_dir = str(file.linked), ""  # pyright: ignore[reportPrivateUsage]
+    if tensor.dtype.bitwidth >= 8 and file.mapping is not None and tensor.size:
+        dtype = tensor.dtype.numpy().newbyteorder("<")
+        array = np.frombuffer(file.mapping, dtype, tensor.size, tensor.offset or 0)
+        tensor.raw = file.mapping
+        tensor._array = array.reshape(tensor.shape.numpy())  # pyright: ignore[reportPrivateUsage]
 
 
 def _check_length(subject: str, name: str, tensor: ir.ExternalTensor, file: _WeightsFile) -> None:
@@ -396,25 +422,52 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool |
     if external_data is None:
         external_data = weight_bytes(model) > EXTERNAL_ABOVE
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        # Not by the model's name, which may be as long as names can be.
+        with tempfile.TemporaryDirectory(prefix=".ingot-", dir=path.parent) as scratch:
             file, data = Path(scratch) / path.name, f"{path.name}.data"
-            if external_data:
-                ir.save(model, file, format="protobuf", external_data=data)
-            else:
-                with _embedded(model), file.open("wb") as out:
-                    write(model, out)
+            with _embedded(model):
+                if external_data:
+                    ir.save(model, file, format="protobuf", external_data=data)
+                else:
+                    with file.open("wb") as out:
+                        write(model, out)
             if _has_map_types(model):
                 written = onnx.load_model(file, load_external_data=False)
                 if restore(written):
                     onnx.save_model(written, file)
-            # The data first: the new model must never lie beside the old data.
-            if (file.parent / data).exists():
-                (file.parent / data).replace(path.parent / data)
-            file.replace(path)
+            with _kept_together(path.parent, write=True):
+                # The data first: the new model must never lie beside the old data.
+                if external_data and (file.parent / data).exists():
+                    (file.parent / data).replace(path.parent / data)
+                file.replace(path)
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written: {error.strerror or error}. Check space and permissions."
         ) from error
+    except google.protobuf.message.EncodeError as error:
+        raise ModelError(
+            f"{path}: cannot be written: what is no weight, constants in nodes and metadata, has more than "
+            "the 2 GB that a file may have of it. Make large constants initializers (parameters or buffers)."
+        ) from error
+
+
+@contextlib.contextmanager
+def _kept_together(folder: Path, *, write: bool) -> Generator[None]:
+    """While a model and its data go to their places in a folder, or are opened there, nobody puts another
+    model's there: one would lie beside the other's data. Where the system or the file system has no locks,
+    nothing is promised.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            place = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, place)  # which lets go of the lock
+            fcntl.flock(place, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
+        yield
 
 
 def _has_map_types(model: ir.Model) -> bool:
@@ -433,10 +486,27 @@ def require_directory(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ModelError(f"the path of a file to write is wanted, and this is of type {type(path).__name__}.")
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
-    if path.is_dir():
-        raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file to write.")
+    try:
+        if not path.parent.is_dir():
+            raise ModelError(f"{path}: there is no directory {path.parent}. Create it first.")
+        if path.is_dir():
+            raise ModelError(f"{path}: this is a directory. Give the path of an .onnx file to write.")
+        if path.exists() and not path.is_file():
+            raise ModelError(
+                f"{path}: this is a device, pipe or socket, in whose place a file would be put. Give the "
+                "path of an .onnx file to write."
+            )
+        if not os.access(path.parent, os.W_OK):
+            raise ModelError(
+                f"{path}: cannot be written: {path.parent} is read-only for this user. Check its "
+                "permissions, or give another path."
+            )
+        if "\0" in str(path):
+            raise ModelError(
+                f"{str(path)!r} is the name of no file: there is a zero byte in it. Give another."
+            )
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror}. Give another path.") from error
     return path
 
 
@@ -448,16 +518,29 @@ def weight_bytes(model: ir.Model) -> int:
 
 @contextlib.contextmanager
 def _embedded(model: ir.Model) -> Generator[None, None, None]:
-    """While writing one file, weights that were read from an external file are written into it."""
+    """While a file is written, weights and constants of nodes that were read from an external file are in
+    the model.
+    """
     replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    constants: list[tuple[ir.Node, ir.Attr]] = []
     try:
         for graph in graphs_of(model):
             for value in graph.initializers.values():
-                tensor = value.const_value
-                if isinstance(tensor, ir.ExternalTensor):
-                    replaced.append((value, tensor))
-                    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    replaced.append((value, value.const_value))
+                    value.const_value = _in_memory(value.const_value)
+            for node in graph:
+                for held in [a for a in node.attributes.values() if isinstance(a.value, ir.ExternalTensor)]:
+                    constants.append((node, held))
+                    tensor = _in_memory(held.value)
+                    node.attributes[held.name] = ir.Attr(held.name, held.type, tensor)
         yield
     finally:
         for value, tensor in replaced:
             value.const_value = tensor
+        for node, held in constants:
+            node.attributes[held.name] = held
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
