@@ -89,6 +89,22 @@ def test_run_prints_json(ingot: Terminal, model: Path) -> None:
     assert said.err == ""
 
 
+def test_run_of_a_model_that_gives_a_sequence(ingot: Terminal, tmp_path: Path) -> None:
+    """It is printed with its length; a file of arrays cannot hold it."""
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["x", "x"], ["s"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])],
+        [helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [3])],
+    )
+    path = tmp_path / "sequence.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    said = ingot("run", path)
+    assert said.code == 0 and "seq" in said.out, said.err
+    said = ingot("run", path, "-o", "out.npz")
+    assert said.code == 1 and "output 's' is a list" in said.err and not (tmp_path / "out.npz").exists()
+
+
 def test_inspect(ingot: Terminal, model: Path) -> None:
     said = ingot("inspect", model)
     assert said.code == 0, said.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -149,6 +150,35 @@ def test_save_outputs(tmp_path: Path) -> None:
         save_outputs(["y"], [y], tmp_path / "out.csv")
     with pytest.raises(InputError, match=r"there is no directory .*nowhere; create it first"):
         save_outputs(["y"], [y], tmp_path / "nowhere" / "out.npy")
+
+
+def test_outputs_of_any_name(tmp_path: Path) -> None:
+    """Those of numpy.savez's own arguments among them."""
+    path = tmp_path / "outputs.npz"
+    names = ["file", "allow_pickle", "args", "a/b"]
+    save_outputs(names, [np.full(2, n) for n in range(4)], path)
+    with np.load(path) as found:
+        assert found.files == names
+        assert [int(found[name][0]) for name in names] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["outputs.npz", "outputs.npy"])
+def test_outputs_that_cannot_be_written_leave_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "save", fails)
+    monkeypatch.setattr(np.lib.format, "write_array", fails)
+    with pytest.raises(OSError, match="disk full"):
+        save_outputs(["y"], [np.ones(2)], path)
+    with pytest.raises(InputError, match="output 'y' is a list"):
+        save_outputs(["y"], [[np.ones(2)]], path)  # type: ignore[list-item]
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_model_suffix() -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -278,16 +279,37 @@ def check_place(path: Path, count: int) -> None:
         raise InputError(f"{path}: there is no directory {path.parent}; create it first")
     if path.is_dir():
         raise InputError(f"{path}: this is a directory; give the path of a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: this is a device, pipe or socket; give the path of a file to write")
 
 
 def save_outputs(names: Sequence[str], outputs: Sequence[NDArray[Any]], path: Path) -> None:
-    """Write outputs to path, where `check_place` finds nothing wrong with it."""
+    """Write outputs to path, where `check_place` finds nothing wrong with it: what stood there stays until
+    all is written. Raises InputError for an output that is no array.
+    """
     check_place(path, len(outputs))
-    if path.suffix == ".npz":
-        arrays: dict[str, Any] = dict(zip(names, outputs, strict=True))
-        np.savez(path, **arrays)
-    else:
-        np.save(path, outputs[0])
+    for name, output in zip(names, outputs, strict=True):
+        if not isinstance(output, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"{path}: output {name!r} is a {type(output).__name__}, and NumPy's files hold arrays; run "
+                "the model in Python, with ingot.InferenceSession"
+            )
+    with tempfile.TemporaryDirectory(prefix=".ingot-", dir=path.parent) as scratch:
+        written = Path(scratch) / "outputs"
+        with written.open("wb") as file:
+            if path.suffix == ".npz":
+                _write_all(file, names, outputs)
+            else:
+                np.save(file, outputs[0])
+        written.replace(path)
+
+
+def _write_all(file: IO[bytes], names: Sequence[str], outputs: Sequence[NDArray[Any]]) -> None:
+    """A .npz; numpy.savez takes outputs called `file` or `allow_pickle` for its own arguments."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, output in zip(names, outputs, strict=True):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, output)
 
 
 def check_suffix(path: Path) -> None:

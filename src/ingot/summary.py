@@ -25,8 +25,12 @@ class Summary:
     not_finite: int
 
 
-def summarise(name: str, array: NDArray[Any]) -> Summary:
-    """Summarise one output."""
+def summarise(name: str, output: NDArray[Any] | list[Any] | dict[Any, Any] | None) -> Summary:
+    """Summarise one output; of a sequence or map its length, of what is absent nothing."""
+    if isinstance(output, list | dict) or output is None:
+        kind = "none" if output is None else "seq" if isinstance(output, list) else "map"
+        return Summary(name, kind, [] if output is None else [len(output)], None, None, None, 0)
+    array = output
     numeric = array.dtype.kind not in "OSUc"
     values = array.astype(np.float64).ravel() if numeric else np.empty(0)
     finite = values[np.isfinite(values)]
