@@ -104,6 +104,15 @@ def test_dimensions_that_a_branch_alone_fixes_and_makes_equal_are_drawn_together
     assert len({case.sizes["k_batch"] for case in program.verification.cases}) > 1  # type: ignore[union-attr]
 
 
+def test_whole_numbers_are_compared_in_all_of_their_digits() -> None:
+    """Of 64 bits, float64 has 53."""
+    x = torch.tensor([2**60 + 1, -(2**59) - 3])
+    program = ingot.export(lambda x: x * 3 + 1, (x,), verify=False)
+    assert ingot.verify(program.model, lambda x: x * 3 + 1, (x,)).worst == 0
+    with pytest.raises(VerificationError, match="differs from the module by 1, where"):
+        ingot.verify(program.model, lambda x: x * 3, (x,))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

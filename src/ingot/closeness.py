@@ -109,7 +109,10 @@ def distance(want: Array, got: Array) -> tuple[float, float]:
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf"), 1.0
     scale = float(np.abs(a[finite]).max()) if finite.any() else 0.0
-    return (float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0), scale
+    difference = float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0
+    if want.dtype.kind in "iu" and not np.array_equal(want, got):
+        difference = max(difference, 1.0)  # whole numbers of 64 bits have more digits than float64
+    return difference, scale
 
 
 def equal(a: Array, b: Array) -> bool:
