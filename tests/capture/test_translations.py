@@ -287,6 +287,82 @@ def test_operators_that_write_into_their_arguments(told: list[Any]) -> None:
         ingot.export(f, (X,))
 
 
+def read_by(node: ir.Node) -> list[str]:
+    """What makes each input of a node; nothing for one that is left out."""
+    makers = [None if v is None else v.producer() for v in node.inputs]
+    return [
+        "" if v is None else v.name if made is None else made.op_type
+        for v, made in zip(node.inputs, makers, strict=True)
+    ]
+
+
+def own_node(model: Any, args: tuple[Any, ...]) -> ir.Node:
+    """The one node of com.acme in an export."""
+    (node,) = [n for n in ingot.export(model, args).model.graph if n.domain == "com.acme"]
+    return node
+
+
+def test_inputs_stand_in_the_order_of_the_parameters(told: list[Any]) -> None:
+    """However the call passes them, and as many as it has; attributes have the names of their parameters."""
+
+    class Masked(nn.Module):
+        def forward(self, x: T, mask: T, *more: T, scale: float = 1.0) -> T:
+            return x * mask * scale + sum(more)
+
+    class Paired(nn.Module):
+        def forward(self, x: T, pair: tuple[T, float]) -> T:
+            return x * pair[0] * pair[1]
+
+    class Added(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, x: T, shift: float) -> T:
+            return x + shift
+
+    class New(torch.autograd.Function):
+        @staticmethod
+        def forward(x: T, shift: float) -> T:
+            return x + shift
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+    class Calls(nn.Module):
+        def __init__(self, part: nn.Module, call: Any) -> None:
+            super().__init__()
+            self.part, self.call = part, call
+
+        def forward(self, x: T) -> T:
+            return self.call(self.part, x)
+
+    told += [Masked, Paired, Added, New]
+    ingot.translate(Masked, "com.acme::Masked")
+    node = own_node(Calls(Masked(), lambda m, x: m(mask=x.exp(), scale=2.0, x=x.neg())), (X,))
+    assert read_by(node) == ["Neg", "Exp"] and node.attributes["scale"].as_float() == 2.0
+    node = own_node(Calls(Masked(), lambda m, x: m(x.neg(), x.exp(), x.abs(), x.sqrt())), (X,))
+    assert read_by(node) == ["Neg", "Exp", "Abs", "Sqrt"] and not node.attributes
+    for function in (Added, New):
+        ingot.translate(function, "com.acme::Added")
+        node = own_node(lambda x, f=function: f.apply(x, 3.0), (X,))
+        assert read_by(node) == ["x"] and node.attributes["shift"].as_float() == 3.0
+    ingot.translate(Paired, "com.acme::Paired")
+    with pytest.raises(ExportError, match=r"'pair' of com\.acme::Paired has tensors in it and other values"):
+        ingot.export(Calls(Paired(), lambda m, x: m(x, (x, 2.0))), (X,))
+
+
+def test_a_tensor_that_is_left_out_keeps_its_place(told: list[Any]) -> None:
+    """Of an operator, which says that it is optional: those behind it are where they were."""
+    library = torch.library.Library("ingot_tests_3", "DEF")
+    library.define("biased(Tensor x, Tensor? mask=None, Tensor? bias=None, *, float by=1.0) -> Tensor")
+    library.impl("biased", lambda x, mask=None, bias=None, by=1.0: torch.empty_like(x), "Meta")
+    biased = torch.ops.ingot_tests_3.biased
+    told.append("ingot_tests_3::biased")
+    ingot.translate("ingot_tests_3::biased", "com.acme::Biased")
+    assert read_by(own_node(lambda x: biased(x, None, x.exp()), (X,))) == ["x", "", "Exp"]
+    assert read_by(own_node(lambda x: biased(bias=x.exp(), x=x.neg(), by=2.0), (X,))) == ["Neg", "", "Exp"]
+    assert read_by(own_node(lambda x: biased(x, x.exp()), (X,))) == ["x", "Exp"]
+
+
 def test_results_in_structures_and_arguments_of_any_name(told: list[Any]) -> None:
     """A module that returns tuples in tuples; an argument `n` as an attribute."""
 

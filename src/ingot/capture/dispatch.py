@@ -28,6 +28,7 @@ from ingot.capture.entries import View
 from ingot.capture.folding import fold, lift
 from ingot.capture.missing import without_row
 from ingot.capture.overloads import RANDOM, Plan, name_of, python_source, tensors_of
+from ingot.capture.parameters import of_schema
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import add_line, quoted_line
 from ingot.errors import DataDependentError, ExportError, MissingOperatorError
@@ -259,13 +260,12 @@ def _translated(
     if not t.is_node and not t.writes:
         with g.mode, Dispatch(g):
             return t(*args, **kwargs)
-    arguments = func._schema.arguments
-    names = [a.name for a in arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    arguments, parameters = func._schema.arguments, of_schema(func._schema)
+    given = parameters.by_name(args, kwargs)
     written = tensors_of([given.get(a.name) for a in arguments if a.alias_info and a.alias_info.is_write], {})
 
     def row(g: Recorder, out: Any, *a: Any, **k: Any) -> Any:
-        return translations.emit(g, t, names, out, a, k)
+        return translations.emit(g, t, parameters, out, a, k)
 
     meta = translations.without_contents(t, func)
     if not written:

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from ingot.capture import schemas
+from ingot.capture.parameters import Parameters, of_autograd, of_function
 from ingot.capture.signature import is_tensor, leaves, rebuild
 from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
@@ -86,8 +87,9 @@ def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = 
     Args:
         target: an operator of `torch.library` (`"library::name"`, `torch.ops.library.name`, or what
             `torch.library.custom_op` gave), a `torch.autograd.Function`, a class of modules, or one module.
-        to: `"domain::Name"`: one node of a domain of your own; tensors are its inputs, in their order, other
-            arguments its attributes. An ONNX function (`onnx_ir.Function`, `onnx.FunctionProto`, or one of
+        to: `"domain::Name"`: one node of a domain of your own; tensors are its inputs, in the order of the
+            target's parameters, other arguments its attributes. A tensor that an operator may do without
+            leaves its place empty. An ONNX function (`onnx_ir.Function`, `onnx.FunctionProto`, or one of
             onnxscript): one call of it, in the same way, and the model contains the function. A Python
             function whose first parameter is called `op`: it gets the graph's values in the place of tensors
             and writes nodes, `op.Add(x, 1)`, `op.Name(x, domain="d", outputs=2, alpha=0.5)`,
@@ -239,13 +241,13 @@ class Writer:
         return self._recorder.graph.const(array, ir.DataType.from_numpy(array.dtype))
 
 
-def emit(g: Recorder, t: Translation, names: Sequence[str], out: Any, args: Any, kwargs: Any) -> Any:
+def emit(g: Recorder, t: Translation, parameters: Parameters, out: Any, args: Any, kwargs: Any) -> Any:
     """Write the nodes of a translation, and return the values of its outputs."""
     if isinstance(t.to, str):
-        return _node(g, t.to, names, out, args, kwargs)
+        return _node(g, t.to, parameters, out, args, kwargs)
     if isinstance(t.to, ir.Function):
         _add_function(g, t.to)
-        return _node(g, f"{t.to.domain}::{t.to.name}", names, out, args, kwargs, t.to)
+        return _node(g, f"{t.to.domain}::{t.to.name}", parameters, out, args, kwargs, t.to)
     values = rebuild((tuple(args), dict(kwargs)), lambda v: g.val(v) if is_tensor(v) else v)
     typed = (leaf.value.dtype for leaf in leaves(values) if isinstance(leaf.value, ir.Value))
     made = t(Writer(g, next(typed, None)), *values[0], **values[1])
@@ -319,15 +321,15 @@ def _require_fitting(function: ir.Function, inputs: int, attributes: Iterable[st
 def _node(
     g: Recorder,
     to: str,
-    names: Sequence[str],
+    parameters: Parameters,
     out: Any,
     args: Any,
     kwargs: Any,
     function: ir.Function | None = None,
 ) -> Any:
     domain, name = to.split("::")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    tensors = [leaf.value for value in given.values() for leaf in leaves(value) if is_tensor(leaf.value)]
+    given = parameters.by_name(args, kwargs)
+    tensors = _tensors(to, given, parameters.optional)
     attributes = {
         key: value
         for key, value in given.items()
@@ -344,12 +346,34 @@ def _node(
         _require_fitting(function, len(tensors), attributes, count)
     if domain in schemas.STANDARD:
         attributes = schemas.fitting(name, g.opset, len(tensors), count, attributes)
-    made = g.ops(name, *(g.val(t) for t in tensors), n=count, domain=domain)
+    made = g.ops(name, *(None if t is None else g.val(t) for t in tensors), n=count, domain=domain)
     node = made[0].producer()
     assert node is not None, "ops() makes a node"
     for key, value in attributes.items():  # any name may be one, that of a parameter of `ops` too
         node.attributes[key] = schemas.attribute(key, value)
     return made if isinstance(out, (list, tuple)) else made[0]
+
+
+def _tensors(to: str, given: Mapping[str, Any], optional: Collection[str]) -> list[Any]:
+    """The tensors among the arguments in order, None where an optional one before another is missing."""
+    found: list[Any] = []
+    for key, value in given.items():
+        if value is None:
+            found += [None] * (key in optional)
+            continue
+        parts = [leaf.value for leaf in leaves(value)]
+        own = [v for v in parts if is_tensor(v)]
+        if own and len(own) != len(parts):
+            raise ExportError(
+                f"{quoted_line()}\nThe argument {key!r} of {to} has tensors in it and other values, and a "
+                "node of the graph takes tensors as inputs, numbers and words as attributes. Pass them by "
+                "themselves, or give a translation that writes its nodes: a function whose first parameter "
+                "is op."
+            )
+        found += own
+    while found and found[-1] is None:
+        found.pop()
+    return found
 
 
 def _count(out: Any) -> int:
@@ -362,14 +386,6 @@ def _flat(x: Any) -> list[Any]:
     return [v for part in x for v in _flat(part)] if isinstance(x, (list, tuple)) else [x]
 
 
-def parameter_names(function: Any) -> list[str]:
-    """The names of a function's parameters, in order."""
-    try:
-        return [p for p in inspect.signature(function).parameters if p not in ("self", "ctx")]
-    except (TypeError, ValueError):
-        return []
-
-
 @contextlib.contextmanager
 def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
     """Put translations in the place of autograd functions' `apply` and modules' `forward` for a while."""
@@ -378,15 +394,13 @@ def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
     for target, t in _CLASSES.items():
         if isinstance(target, type) and hasattr(target, "apply") and not hasattr(target, "named_modules"):
             saved.append((target, target.__dict__.get("apply")))
-            target.apply = staticmethod(
-                _standing_in(g, t, target.apply, parameter_names(target.forward), None)
-            )  # pyright: ignore[reportAttributeAccessIssue]
+            target.apply = staticmethod(_standing_in(g, t, target.apply, of_autograd(target), None))  # pyright: ignore[reportAttributeAccessIssue]
     changed: list[tuple[Any, Any]] = []
     for m in modules if _CLASSES else ():
         t = _CLASSES.get(m) or next((_CLASSES[c] for c in type(m).__mro__ if c in _CLASSES), None)
         if t is not None:
             changed.append((m, m.__dict__.get("forward")))
-            m.__dict__["forward"] = _standing_in(g, t, m.forward, parameter_names(m.forward), m)
+            m.__dict__["forward"] = _standing_in(g, t, m.forward, of_function(m.forward), m)
     try:
         yield
     finally:
@@ -403,7 +417,7 @@ def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
 
 
 def _standing_in(
-    g: Recorder, t: Translation, original: Callable[..., Any], names: Sequence[str], module: Any
+    g: Recorder, t: Translation, original: Callable[..., Any], parameters: Parameters, module: Any
 ) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if g.paused:
@@ -414,8 +428,8 @@ def _standing_in(
 
         def row(_: Recorder, out: Any, *a: Any, **k: Any) -> Any:
             if t.is_node:
-                return emit(g, t, names, out, a, k)
-            return emit(g, t, names, out, (*own, *a), k)
+                return emit(g, t, parameters, out, a, k)
+            return emit(g, t, parameters, out, (*own, *a), k)
 
         structure: Any = None
 
