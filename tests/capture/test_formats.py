@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         ingot.export(tmp_path / "text.pt")
     with pytest.raises(ExportError, match="no such file"):
         ingot.export(tmp_path / "nothing.pt2")
+
+    with pytest.raises(ExportError, match="this is a directory"):
+        ingot.export(tmp_path)
+
+
+def test_archives_that_torch_does_not_open(tmp_path: Path) -> None:
+    """Parts that are missing, an operator that nobody has: one error, with what torch says."""
+    x = torch.zeros(2, 4)
+    torch.jit.script(nn.Linear(4, 5)).save(tmp_path / "whole.pt")
+    torch.export.save(torch.export.export(nn.Linear(4, 5), (x,)), tmp_path / "whole.pt2")
+
+    def without(whole: str, part: str, name: str) -> Path:
+        with zipfile.ZipFile(tmp_path / whole) as archive, zipfile.ZipFile(tmp_path / name, "w") as out:
+            for n in archive.namelist():
+                if not n.endswith(part):
+                    out.writestr(n, archive.read(n).replace(b"torch.linear", b"torch.linaer"))
+        return tmp_path / name
+
+    for whole, part, kind in (
+        ("whole.pt", "constants.pkl", "TorchScript module"),
+        ("whole.pt", "nothing", "TorchScript module"),
+        ("whole.pt2", "weights_config.json", "exported program"),
+    ):
+        path = without(whole, part, f"cut{Path(whole).suffix}")
+        with pytest.raises(ExportError, match=rf"cut\.pt2?: PyTorch .* does not open this {kind}: \w+"):
+            ingot.export(path, (x,))
 
 
 class Chosen(nn.Module):
@@ -288,3 +315,26 @@ def test_graph_module_of_functions() -> None:
     made.graph.erase_node(next(n for n in made.graph.nodes if n.target is torch._assert))
     with pytest.raises(ExportError, match="recompile"):
         ingot.export(made, (torch.randn(4, 3),))
+
+
+class Added(nn.Module):
+    """Inputs of other sizes."""
+
+    def forward(self, x: T, y: T) -> T:
+        return x.sum() + y * 2
+
+
+@pytest.mark.parametrize("form", ["program", "module", "graph"])
+def test_arguments_by_name_stand_in_any_order(form: str) -> None:
+    """Each input has the sizes of its own placeholder; what is no call of the graph is refused by name."""
+    x, y = torch.randn(3, 5), torch.randn(4, 5)
+    made: Any = torch.export.export(Added(), (x, y), dynamic_shapes={"x": {0: Dim("rows")}, "y": None})
+    if form == "module":
+        made = made.module()
+    elif form == "graph":
+        made = made.graph_module
+    names = ["x", "y"]
+    exported = ingot.export(made, (), kwargs={"y": y, "x": x})
+    assert {n: dims(exported)[n] for n in names} == {"x": ["x_batch", 5], "y": [4, 5]}
+    with pytest.raises(ExportError, match="cannot be called with"):
+        ingot.export(made, (x,))

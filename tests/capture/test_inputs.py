@@ -193,6 +193,33 @@ def test_dims_of_torch_with_and_without_bounds(bounds: dict[str, int]) -> None:
     assert list(program.model.graph.inputs[0].shape or ()) == ["rows", 3]
 
 
+def test_bounds_of_dims_that_torch_finds_are_kept() -> None:
+    dims = ({0: torch.export.Dim.DYNAMIC(min=2, max=8), 1: torch.export.Dim.AUTO},)
+    program = ingot.export(lambda x: x * 2, (torch.ones(4, 3),), dynamic_shapes=dims)
+    assert [a.what for a in program.assumptions if a.kind == "declared"] == ["2 <= x_batch <= 8"]
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        ({"x": {0: 7}, "y": None}, r"input 'x', axis 0, is 7, and the example has 4 there"),
+        (
+            {"x": {0: torch.export.Dim("n", max=4)}, "y": {0: torch.export.Dim("n", max=8)}},
+            r"input 'y', axis 0: Dim\(name='n', min=0, max=8\) was declared otherwise before",
+        ),
+    ],
+)
+def test_dims_that_contradict_the_example_or_each_other(dims: Any, words: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        ingot.export(_Pair(), (torch.ones(4, 4), torch.ones(4, 4)), dynamic_shapes=dims)
+
+
+@pytest.mark.parametrize("opset", [20.0, "20", True, 17, 26])
+def test_opsets_that_are_none(opset: Any) -> None:
+    with pytest.raises(ExportError, match=r"opset_version is .*; Ingot writes 18 to 25"):
+        ingot.export(torch.relu, (torch.ones(3),), opset_version=opset)
+
+
 class _Pair(nn.Module):
     def forward(self, x: T, y: T) -> T:
         return x @ y

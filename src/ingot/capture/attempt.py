@@ -120,7 +120,7 @@ def capture(
         state=state,
         untraced=True,
     )
-    if opset not in OPSETS:
+    if type(opset) is not int or opset not in OPSETS:  # 20.0 is in them
         raise ExportError(
             f"opset_version is {opset!r}; Ingot writes {OPSETS.start} to {OPSETS.stop - 1}. Pass one of them."
         )

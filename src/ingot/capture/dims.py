@@ -158,13 +158,7 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     if isinstance(tensor, Input):
         declared = tensor.shape[axis]
         if isinstance(declared, Dim):
-            bounds = declared.min, declared.max
-            if table.ranges.setdefault(declared.name, bounds) != bounds:
-                raise ExportError(
-                    f"input {spec.name!r}, axis {axis}: {declared} was declared otherwise before, "
-                    f"{Dim(declared.name, *table.ranges[declared.name])}. One name is one size: give them "
-                    "different names, or the same bounds."
-                )
+            _set_range(spec, axis, declared.name, (declared.min, declared.max), table)
             if spec.example is None:
                 size = max(spec.sizes[axis], declared.min)
                 spec.sizes[axis] = size if declared.max is None else min(size, declared.max)
@@ -199,6 +193,11 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
                 f"{len(spec.sizes)} axes."
             )
         wanted = dims[axis]
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted != spec.sizes[axis]:
+        raise ExportError(
+            f"dynamic_shapes of input {spec.name!r}, axis {axis}, is {wanted}, and the example has "
+            f"{spec.sizes[axis]} there. Pass an example of that size, or give a name for a dynamic one."
+        )
     if wanted is None or (isinstance(wanted, int) and not isinstance(wanted, bool)):
         return
     kind = getattr(wanted, "name", None) if type(wanted).__name__ == "_DimHintType" else None
@@ -209,11 +208,11 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
         label = wanted
     elif isinstance(wanted, str) or hint in ("AUTO", "DYNAMIC"):
         label = default_name(spec.name, axis)
+        if getattr(wanted, "min", None) is not None or getattr(wanted, "max", None) is not None:
+            _set_range(spec, axis, label, _bounds(wanted), table)
     elif hasattr(wanted, "__name__"):
         label = str(getattr(wanted, "__name__"))  # noqa: B009  (a torch.export.Dim is a type)
-        low, high = getattr(wanted, "min", 1), getattr(wanted, "max", None)
-        # No bound is infinite: torch's int_oo, or sympy's, which no int() takes.
-        table.ranges[label] = (int(low or 0), int(high) if high is not None and high < 1 << 40 else None)
+        _set_range(spec, axis, label, _bounds(wanted), table)
     else:
         raise ExportError(
             f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, "
@@ -244,6 +243,24 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
     elif spec.example is not None:
         table.chosen.discard(label)
     spec.dims[axis] = label
+
+
+def _bounds(dim: Any) -> tuple[int, int | None]:
+    """Those of a dim of torch.export's."""
+    low, high = getattr(dim, "min", None), getattr(dim, "max", None)
+    # No bound is infinite: torch's int_oo, or sympy's, which no int() takes.
+    return int(low or 0), int(high) if high is not None and high < 1 << 40 else None
+
+
+def _set_range(
+    spec: InputSpec, axis: int, label: str, bounds: tuple[int, int | None], table: DimTable
+) -> None:
+    before = table.ranges.setdefault(label, bounds)
+    if before != bounds:
+        raise ExportError(
+            f"input {spec.name!r}, axis {axis}: {Dim(label, *bounds)} was declared otherwise before, "
+            f"{Dim(label, *before)}. One name is one size: give them different names, or the same bounds."
+        )
 
 
 def _dims_of_leaves(arguments: Arguments, dynamic_shapes: Any) -> list[Any]:

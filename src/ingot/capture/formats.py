@@ -8,9 +8,10 @@ modules whose Python a recording can run.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType
 from typing import Any
@@ -54,21 +55,25 @@ def read(path: Path) -> Any:
         ExportError: there is no such file, or it holds no model.
     """
     if not path.is_file():
-        raise ExportError(f"{path}: no such file. Give a .pt2 file or a TorchScript file.")
+        found = "this is a directory" if path.is_dir() else "no such file"
+        raise ExportError(f"{path}: {found}. Give a .pt2 file or a TorchScript file.")
     if path.suffix == ".onnx":
         raise ExportError(
             f"{path} is an ONNX file already, and export makes those of PyTorch models. Run it with "
             "ingot.InferenceSession or `ingot run`; ingot.optimize writes a simpler one."
         )
     try:
-        names = zipfile.ZipFile(path).namelist()
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
     except zipfile.BadZipFile:
         names = []
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
     inside = {name.partition("/")[2] for name in names}
     if any(name.startswith("code/") for name in inside):
-        return torch.jit.load(str(path), map_location="cpu")
+        return _loaded(path, "TorchScript module", functools.partial(torch.jit.load, map_location="cpu"))
     if any("serialized_exported_program" in n or n.startswith("models/") for n in (*inside, *names)):
-        return torch.export.load(str(path))
+        return _loaded(path, "exported program", torch.export.load)
     found = "an archive of something else"
     if any(n.endswith("data.pkl") for n in inside):
         found = "pickled Python objects"
@@ -79,6 +84,23 @@ def read(path: Path) -> Any:
         "(torch.jit.save). Make the module in Python, load the weights into it, and export that; copy or "
         "download a file anew that should be one of the two."
     )
+
+
+def _loaded(path: Path, kind: str, load: Callable[[str], Any]) -> Any:
+    """What torch makes of an archive.
+
+    Raises:
+        ExportError: torch refuses it.
+    """
+    try:
+        return load(str(path))
+    except Exception as error:  # of any kind: torch's readers have no errors of their own
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ExportError(
+            f"{path}: PyTorch {torch.__version__} does not open this {kind}: {type(error).__name__}: "
+            f"{said.rstrip('.')}. Import the library whose operators it calls before the export; copy or "
+            "download the file anew, or write it with this version of PyTorch."
+        ) from error
 
 
 class _AtLine(Interpreter):
@@ -139,7 +161,7 @@ class Graph(torch.nn.Module):
         module: Any = self.__dict__["_graph_module"]
         run = _AtLine(module).run
         if isinstance(module.graph._codegen, torch.fx.graph._PyTreeCodeGen):
-            flat = torch.fx._pytree.tree_flatten_spec((list(args), kwargs), module._in_spec)
+            flat = torch.fx._pytree.tree_flatten_spec(_as_made(module, args, kwargs), module._in_spec)
             out = run(*flat, enable_io_processing=False)
             return pytree.tree_unflatten(out, module._out_spec)
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
@@ -176,7 +198,8 @@ def _program(
     spec = program.call_spec.in_spec
     if none_given and program.example_inputs is None:
         args, kwargs = pytree.tree_unflatten(values, spec)
-    return (_running(module), *_with_sizes(args, kwargs, places, program.range_constraints, spec))
+    flat = _in_order(module, args, kwargs)
+    return (_running(module), *_with_sizes(args, kwargs, flat, places, program.range_constraints))
 
 
 def _described(
@@ -190,20 +213,44 @@ def _described(
         return args, kwargs
     if none_given:
         args = tuple(values)
-    return _with_sizes(args, kwargs, places, {}, None)
+    return _with_sizes(args, kwargs, _in_order(module, args, kwargs), places, {})
+
+
+def _in_order(module: GraphModule, args: Any, kwargs: Mapping[str, Any] | None) -> list[Any]:
+    """What a call gives to the placeholders of a graph, in their order, however it is passed."""
+    positional, keywords = args if isinstance(args, tuple) else (args,), dict(kwargs or {})
+    try:
+        call = _as_made(module, positional, keywords)
+        if isinstance(module.graph._codegen, torch.fx.graph._PyTreeCodeGen):
+            return torch.fx._pytree.tree_flatten_spec(call, module._in_spec)
+        return pytree.tree_leaves(call)
+    except (TypeError, ValueError, LookupError):  # no such call, which is refused where it is named
+        return pytree.tree_leaves((positional, keywords))
+
+
+def _as_made(
+    module: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """A call with as many positional arguments as the one that the graph was made by, the others by name."""
+    given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    spec: Any = getattr(module, "_in_spec", None)
+    count = len(given) if spec is None else spec.child(0).num_children
+    items = list(given.items())
+    return [value for _, value in items[:count]], dict(items[count:])
 
 
 def _with_sizes(
-    args: Any, kwargs: Mapping[str, Any] | None, places: list[Node], ranges: Mapping[Any, Any], spec: Any
+    args: Any,
+    kwargs: Mapping[str, Any] | None,
+    flat: list[Any],
+    places: list[Node],
+    ranges: Mapping[Any, Any],
 ) -> tuple[Any, Any]:
-    """The arguments with an Input, example included, in the place of each tensor."""
-    positional = args if isinstance(args, tuple) else (args,)
-    given = (positional, dict(kwargs or {}))
-    flat = (
-        torch.fx._pytree.tree_flatten_spec((list(positional), given[1]), spec)
-        if spec
-        else pytree.tree_leaves(given)
-    )
+    """The arguments with an Input, example included, in the place of each tensor.
+
+    flat: the same arguments in the order of the placeholders
+    """
+    given = (args if isinstance(args, tuple) else (args,), dict(kwargs or {}))
     names: dict[str, str] = {}
     described = {
         id(example): Input(
