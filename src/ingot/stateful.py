@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,10 @@ class Stateful:
 
         Raises InputError for a name that is no state, and a value that is no array of its shape.
         """
+        if state is not None and not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"state is of type {type(state).__name__}; give a dict of arrays by input name, or None"
+            )
         given = dict(state or {})
         unknown = sorted(set(given) - self._inputs)
         if unknown:
@@ -151,6 +155,7 @@ class Stateful:
         What was an argument of the module may be fed all the same. A call that fails leaves the state as it
         was.
         """
+        _require_call(output_names, input_feed)
         both = sorted(set(input_feed) & self._own)
         if both:
             raise InputError(f"{both} are state, which ingot.Stateful puts in itself; give them to reset().")
@@ -176,6 +181,16 @@ class Stateful:
         if self._program is None:
             raise InputError("only the state of an ingot.Program can be called; use run() with a session.")
         return self._program.call(self, args, kwargs)
+
+
+def _require_call(output_names: Any, input_feed: Any) -> None:
+    """Raise InputError where there are no names, or no inputs by name."""
+    if not isinstance(input_feed, Mapping):
+        raise InputError(
+            f"input_feed is of type {type(input_feed).__name__}; give a dict of arrays by input name"
+        )
+    if isinstance(output_names, str) or not isinstance(output_names, (Iterable, type(None))):
+        raise InputError(f"output_names is {output_names!r}; give a list of names, or None")
 
 
 def _fitting(state: State, given: Any, shape: Sequence[int | str | None]) -> Array:
