@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import random
+import time
+import weakref
+from collections import ChainMap, OrderedDict, UserDict, UserList
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random as OwnRandom
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from numpy.random import default_rng as own_generator
 from torch import nn
 
 import ingot
@@ -18,6 +23,10 @@ from ingot.capture.state import Snapshot
 from ingot.errors import ExportError, IngotError, InputError, ModelError
 
 T = torch.Tensor
+
+
+class Marked(np.ndarray):
+    """An array of a class of its own."""
 
 
 class Counter(nn.Module):
@@ -438,6 +447,16 @@ def test_stateful_says_what_is_wrong() -> None:
         session.reset({"state.step": "many"})
     with pytest.raises(InputError, match="give them to reset"):
         session.run(None, {"x": np.ones((2, 4), np.float32), "state.step": 3})
+    with pytest.raises(InputError, match="state is of type list; give a dict"):
+        session.reset([1])  # type: ignore[arg-type]
+    feed = {"x": np.ones((2, 4), np.float32)}
+    for names, inputs, message in (
+        ("output", feed, "output_names is 'output'; give a list"),
+        (3, feed, "output_names is 3; give a list"),
+        (None, None, "input_feed is of type NoneType; give a dict"),
+    ):
+        with pytest.raises(InputError, match=message):
+            session.run(names, inputs)  # type: ignore[arg-type]
     before = dict(session.state)
     with pytest.raises(IngotError):
         session.run(None, {"x": np.ones((2, 5), np.float32)})
@@ -453,7 +472,6 @@ def test_stateful_says_what_is_wrong() -> None:
 
 def test_random_numbers_of_python_are_kept_only_where_they_do_not_matter() -> None:
     """Drawn and not used, as layers that are dropped in training do; drawn and used."""
-    import random
 
     def harmless(x: T) -> T:
         skip = random.random() < 0.5 or np.random.rand() < 0.5
@@ -470,6 +488,58 @@ def test_random_numbers_of_python_are_kept_only_where_they_do_not_matter() -> No
     assert "return x * random.uniform(1, 2)" in str(error.value) and "Draw it outside" in str(error.value)
     with pytest.raises(ExportError, match="Draw it outside"):
         ingot.export(lambda x: x + np.random.rand(), (torch.randn(3),))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x * np.random.default_rng().random(),
+        lambda x: x * np.random.RandomState().rand(),
+        lambda x: x * random.Random().random(),
+        lambda x: x * own_generator().random(),
+        lambda x: x * OwnRandom().random(),
+        lambda x: x * (time.thread_time_ns() % 1000),
+        lambda x: x * time.localtime(time.perf_counter_ns() // 1000).tm_sec,
+    ],
+)
+def test_what_is_another_number_in_every_call_is_refused(model: Any) -> None:
+    """A generator that is made without a seed, and whatever tells the time."""
+    with pytest.raises(ExportError, match="forward is another model each time it runs"):
+        ingot.export(model, (torch.randn(3),), verify=False)
+
+
+def test_a_generator_that_is_made_with_a_seed_gives_the_same_in_every_call() -> None:
+    program = ingot.export(
+        lambda x: x * np.random.default_rng(3).random() * random.Random(3).random(), (torch.randn(3),)
+    )
+    assert program.verification is not None
+
+
+@pytest.mark.parametrize(
+    "kind", [UserDict, ChainMap, UserList, weakref.WeakKeyDictionary, lambda: np.zeros(1).view(Marked)]
+)
+def test_what_pythons_own_classes_hold_is_state(kind: Any) -> None:
+    """As what a user's own would hold; also what an array of a class of its own has in it."""
+
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held, self.key = kind(), Marked
+
+        def forward(self, x: T) -> T:
+            if isinstance(self.held, UserList):
+                self.held.append(1)
+                return x * len(self.held)
+            key = 0 if isinstance(self.held, np.ndarray) else self.key
+            count = float(self.held[0]) if key == 0 else self.held.get(key, 0)
+            self.held[key] = count + 1
+            return x * (count + 1)
+
+    model = Counts()
+    with pytest.raises(ExportError, match="held"):
+        ingot.export(model, (torch.randn(3),), verify=False)
+    held = model.held
+    assert not (held.any() if isinstance(held, np.ndarray) else held), "the model's own was changed"
 
 
 class _Factories(OrderedDict[str, Any]):

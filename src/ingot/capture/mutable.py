@@ -154,6 +154,10 @@ _KINDS: dict[type, tuple[Look, Put]] = {
 }
 
 
+#: What has no state to look at, and what is as large as a file.
+_NOT_KEPT = (random.SystemRandom, np.memmap)
+
+
 def _leaves(data: Any) -> list[Any]:
     if isinstance(data, dict):
         data = [part for item in data.items() for part in item]
@@ -168,7 +172,9 @@ def _kind(kind: type) -> tuple[Look, Put] | None:
     return (
         ((lambda x: _slot_values(x, names)), lambda x, data: _put_slots(x, data, names))
         if names
-        else _KINDS.get(set if issubclass(kind, set) else kind)
+        else None
+        if issubclass(kind, _NOT_KEPT)
+        else next((_KINDS[c] for c in kind.__mro__ if c in _KINDS), None)
     )
 
 

@@ -12,9 +12,11 @@ import dataclasses
 import enum
 import functools
 import sys
+from collections import ChainMap, UserDict, UserList
 from collections.abc import Mapping
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 # Objects of these are looked at as a whole: a logger knows all other loggers.
 LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse", "__main__"}) | {
@@ -26,6 +28,8 @@ LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse", "__main_
     "pluggy",
     "pytest",
 }
+#: Classes of Python's own that hold what they hold in attributes.
+_OPEN = frozenset((UserDict, UserList, ChainMap, WeakKeyDictionary, WeakValueDictionary))
 _BASIC = frozenset(("torch", "builtins", "ingot", "collections", "functools", "typing", "enum"))
 _WHOLE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, functools.partial, enum.Enum)
 
@@ -43,7 +47,11 @@ def attributes(x: Any) -> dict[str, Any] | None:
 
 @functools.lru_cache(maxsize=4096)
 def is_plain(kind: type) -> bool:
-    """Whether a class is the user's own: neither torch's nor another library's."""
+    """Whether a class is the user's own: neither torch's nor another library's, but for those of Python's
+    that are written as a user's would be.
+    """
+    if kind in _OPEN:
+        return True
     if kind.__module__.split(".")[0] in LIBRARIES:
         return False
     return not any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__)

@@ -34,13 +34,19 @@ CONTAINERS = (dict, list, deque, set, OrderedDict)
 _KEPT = (torch.Tensor, str, type(None), tuple, *NUMBERS, *CONTAINERS)  # what a variable may be watched for
 # What torch keeps in a module for itself, and functools.wraps in a function.
 OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized", "__wrapped__"}
-# Python modules with functions whose answer nobody can repeat, and what these are called.
-_UNREPEATABLE = frozenset(("time", "datetime", "os", "posix", "uuid", "secrets", "random", "_random"))
+# Python modules with functions whose answer nobody can repeat, and what these are called: clocks, the
+# system's randomness, generators that begin with it unless they are given a seed.
+_UNREPEATABLE = frozenset(
+    ("time", "datetime", "os", "posix", "uuid", "secrets", "random", "_random", "numpy")
+)
 _UNSTEADY = frozenset(
     (
         "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
         "process_time_ns", "now", "utcnow", "today", "urandom", "uuid1", "uuid4", "token_bytes", "token_hex",
-        "randbelow", "randbits", "SystemRandom", "getpid", "getloadavg",
+        "randbelow", "randbits", "SystemRandom", "getpid", "getloadavg", "localtime", "gmtime", "ctime",
+        "asctime", "strftime", "clock_gettime", "clock_gettime_ns", "thread_time", "thread_time_ns", "times",
+        "Random", "RandomState", "default_rng", "SeedSequence", "PCG64", "PCG64DXSM", "MT19937", "Philox",
+        "SFC64",
     )
 )  # fmt: skip
 _CALLED = frozenset(  # by Python, without their name
@@ -156,12 +162,15 @@ class Reach:
         if isinstance(x, torch.nn.Module):
             self._module(label, x)
         elif isinstance(x, type):
+            self.unsteady |= _cannot_be_repeated(x)
             self._class(x)
         elif type(x) not in _KEPT and self._new(x):
             self._meet_new(label, x)
 
     def _meet_new(self, label: str, x: Any) -> None:
-        if isinstance(x, FunctionType):
+        if _cannot_be_repeated(x):
+            self.unsteady = True
+        elif isinstance(x, FunctionType):
             self._functions.append(x)
         elif isinstance(x, MethodType):
             self.meet(label, x.__func__)
@@ -178,8 +187,6 @@ class Reach:
         elif hasattr(x, "__wrapped__"):
             self._cache(x)
             self.meet(label, x.__wrapped__)
-        elif _cannot_be_repeated(x):
-            self.unsteady = True
         elif contents_of(x) is not None:
             self._class(type(x))
 
@@ -326,7 +333,8 @@ def _function_in(value: Any) -> Any:
 
 def _cannot_be_repeated(x: Any) -> bool:
     """Whether something is a clock's function, or one that gives the system's randomness."""
-    return getattr(x, "__module__", None) in _UNREPEATABLE and getattr(x, "__name__", "") in _UNSTEADY
+    module = str(getattr(x, "__module__", "")).partition(".")[0]
+    return module in _UNREPEATABLE and getattr(x, "__name__", "") in _UNSTEADY
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 
 from ingot.capture.attribute_names import ANY, attributes_in
-from ingot.capture.mutable import Contents, contents_of, put_back, refill, slots_of
+from ingot.capture.mutable import Contents, changes_in_place, contents_of, put_back, refill, slots_of
 from ingot.capture.objects import LIBRARIES, attributes, is_user_class
 from ingot.capture.positions import Unmoved, another, is_iterator
 from ingot.capture.reach import (
@@ -166,7 +166,7 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
         return iter([*_stored(x), *_own(x)])
     if isinstance(x, (tuple, *_LISTS)):
         return iter([*enumerate(_elements(x)), *_own(x)])
-    held = attributes(x)
+    held = None if changes_in_place(x) else attributes(x)
     return None if held is None else iter((_class_values(type(x)) | held).items())
 
 
