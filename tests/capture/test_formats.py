@@ -338,3 +338,41 @@ def test_arguments_by_name_stand_in_any_order(form: str) -> None:
     assert {n: dims(exported)[n] for n in names} == {"x": ["x_batch", 5], "y": [4, 5]}
     with pytest.raises(ExportError, match="cannot be called with"):
         ingot.export(made, (x,))
+
+
+class Wide(nn.Module):
+    """Products of bytes in 32 bits, in a block with hints for a compiler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("w", torch.full((4, 4), 100, dtype=torch.int8))
+
+    def forward(self, x: T) -> T:
+        from torch._higher_order_ops.hints_wrap import hints_wrapper
+        from torch._higher_order_ops.out_dtype import out_dtype
+
+        y = out_dtype(torch.ops.aten.mm.default, torch.int32, x, self.w)
+        return hints_wrapper(lambda y: y + 1, (y,), {}, hints={"fast": True})
+
+
+def test_wider_results_and_hints_of_a_program() -> None:
+    x = torch.full((3, 4), 100, dtype=torch.int8)
+    exported = ingot.export(torch.export.export(Wide(), (x,), strict=True))
+    np.testing.assert_array_equal(exported(x), np.full((3, 4), 40001, np.int32))
+
+
+class EachRow(nn.Module):
+    """A function of every row, by torch.vmap, whose levels are nodes of a program."""
+
+    def forward(self, x: T) -> T:
+        return torch.vmap(lambda row: row * row.sum())(x)
+
+
+def test_levels_of_vmap_in_a_program_are_closed() -> None:
+    """Also where a recording ends between them: nothing is left open for the process."""
+    made = torch.export.export(EachRow(), (torch.randn(3, 4),), dynamic_shapes={"x": {0: Dim("rows")}})
+    exported = ingot.export(made)
+    x = torch.randn(5, 4)
+    np.testing.assert_allclose(exported(x), EachRow()(x).numpy(), rtol=1e-5)
+    functorch: Any = torch._C._functorch
+    assert functorch.maybe_current_level() is None

@@ -8,10 +8,11 @@ modules whose Python a recording can run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType
 from typing import Any
@@ -146,6 +147,20 @@ class _AtLine(Interpreter):
         return _AtLine(found).run if isinstance(found, GraphModule) and recording() else found
 
 
+@contextlib.contextmanager
+def _levels_closed() -> Generator[None]:
+    """Whatever ends a graph's run, between the nodes that open and close a level of torch.vmap too: the
+    levels that it has opened are closed.
+    """
+    functorch: Any = torch._C._functorch
+    before = functorch.maybe_current_level()
+    try:
+        yield
+    finally:
+        while functorch.maybe_current_level() != before:
+            functorch.pop_dynamic_layer_stack()
+
+
 class Graph(torch.nn.Module):
     """A graph module that is run node by node, with the same parameters, buffers and submodules."""
 
@@ -158,6 +173,10 @@ class Graph(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph."""
+        with _levels_closed():
+            return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module: Any = self.__dict__["_graph_module"]
         run = _AtLine(module).run
         if isinstance(module.graph._codegen, torch.fx.graph._PyTreeCodeGen):

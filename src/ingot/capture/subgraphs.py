@@ -8,6 +8,7 @@ setting, operators that write into copies, and checks of numbers.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -73,6 +74,18 @@ def plain(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
 def without_mark(_: Any, function: Callable[..., Any], *args: Any) -> Any:
     """A block under torch.no_grad, which changes no value."""
     return function(*args)
+
+
+def with_hints(function: Callable[..., Any], args: Any, kwargs: Any, **_: Any) -> Any:
+    """A block with hints for a compiler: the same call."""
+    return function(*args, **kwargs)
+
+
+def wider(operator: Any, dtype: torch.dtype, *args: Any) -> Any:
+    """An operator that gives this dtype, computed in what its operands and that have in common."""
+    kinds = [x.dtype for x in args if isinstance(x, torch.Tensor)]
+    common = functools.reduce(torch.promote_types, kinds, dtype)
+    return operator(*(x.to(common) if isinstance(x, torch.Tensor) else x for x in args)).to(dtype)
 
 
 def assert_scalar(condition: Any, message: str = "") -> None:
@@ -155,6 +168,8 @@ INSTEAD: dict[Any, Callable[..., Any]] = {
     _OPS.auto_functionalized: functionalized,
     _OPS.auto_functionalized_v2: functionalized_views,
     _OPS.strict_mode: lambda function, args: function(*args),
+    _OPS.hints_wrapper: with_hints,
+    _OPS.out_dtype: wider,
     _ATEN.detach_.default: lambda tensor: tensor,  # of a constant in a file torch refuses it
     _ATEN._assert_scalar.default: assert_scalar,
     _ATEN._assert_tensor_metadata.default: lambda *_, **__: None,  # what capture has found out by itself
