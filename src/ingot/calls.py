@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,11 @@ def reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) -
 
     recording = captured.recording
     found: list[list[Array]] = []
+    script: Any = None
     if isinstance(module, torch.jit.ScriptModule) and recording.touched:
-        module = captured.source  # its graph run by Ingot, which can begin anew
+        if not recording.begins and not any(m.training for m in module.modules()):
+            script = copy.deepcopy(module)  # whose outputs are TorchScript's own
+        module = captured.source  # its graph run by Ingot, which can begin anew and show its state
     with (
         torch.no_grad(),
         unchanged(module, bool(recording.states)) as snapshot,
@@ -92,8 +96,11 @@ def reference_calls(captured: Capture, module: Any, rows: Sequence[list[Any]]) -
         places = snapshot.places | {label: begin.place for label, begin in recording.begins.items()}
         for inputs in rows:
             args, kwargs = captured.arguments.with_tensors([copied(x) for x in inputs])
+            again, named = captured.arguments.with_tensors([copied(x) for x in inputs])
             try:
-                outputs = tensors_only(captured, arrays_of(module(*args, **kwargs)))
+                given = module(*args, **kwargs)
+                own = given if script is None else script(*again, **named)
+                outputs = tensors_only(captured, arrays_of(own))
             except Exception as error:  # whatever the module itself says to sizes that are none of its own
                 raise_if_ours(error)
                 if not found:

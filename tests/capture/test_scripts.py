@@ -3,6 +3,7 @@
 # TorchScript reads annotations: they may be no strings.
 # ruff: noqa: UP007
 
+import enum
 import math
 from typing import Any, NamedTuple, Union
 
@@ -406,3 +407,124 @@ def shifted_by_gcd(x: T) -> T:
 def test_numbers_that_a_script_alone_can_use_are_refused_with_their_line() -> None:
     with pytest.raises(ExportError, match=r"math\.gcd\(x.size\(0\), 6\)\nData or a size decides what"):
         ingot.export(torch.jit.script(shifted_by_gcd), (X,))
+
+
+def as_cpp_computes(x: T) -> T:
+    """Floats of data and of sizes: `//` and `%` round as C++ does, and a division by 0 gives an infinity."""
+    a, n = float(x.sum()), float(x.size(0))
+    whole = torch.tensor([a // 0.1, n // 0.1, a % 0.3, a % -0.7])
+    return torch.cat([whole, torch.tensor([1.0 / a, max(a, 1.0), min(1.0, a), max(1.0, a)])])
+
+
+def test_floats_of_a_script_are_those_of_cpp() -> None:
+    """1.0 // 0.1 is 10, which Python calls 9."""
+    script = torch.jit.script(as_cpp_computes)
+    others = [(torch.tensor(v),) for v in ([0.3], [-0.7], [0.0], [2.1, 0.4], [math.nan], [0.1, 0.1, 0.1])]
+    parity(script, (torch.tensor([1.0]),), *others)
+    assert float(script(torch.tensor([1.0]))[0]) == 10
+
+
+class Mode(enum.Enum):
+    """What to do."""
+
+    SCALE = 3
+    SHIFT = 5
+
+
+class Chooses(nn.Module):
+    """Layers by number and by name, known by their interface alone; members of an enum."""
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__()
+        self.mode: Mode = mode
+        self.layers = nn.ModuleList([Doubled(), Doubled()])
+        self.named = nn.ModuleDict({"a": Doubled(), "b": Doubled()})
+
+    def forward(self, x: T, i: int, name: str) -> T:
+        layer: Layer = self.layers[i]
+        other: Layer = self.named[name]
+        y = layer.forward(x) + other.forward(x)
+        return y * self.mode.value if self.mode == Mode.SCALE else y + len(self.mode.name)
+
+
+def test_layers_by_number_and_members_of_an_enum() -> None:
+    for mode in Mode:
+        parity(torch.jit.script(Chooses(mode)), (X, 1, "b"), (Y, 1, "b"))
+    with pytest.raises(ExportError, match=r"layer\.forward\(x\)(.|\n)*chooses a module by a number"):
+        ingot.export(torch.jit.script(Chooses(Mode.SCALE)), (X, ingot.Input("int64", []), "a"))
+
+
+def asks_for_memory(x: T) -> T:
+    """Another function for tensors that lie otherwise."""
+    return x * 2 if x.is_contiguous() else x
+
+
+def of_sizes_and_tensors(x: T) -> T:
+    """A size as the first operand; a dict asked by one."""
+    n = x.size(0)
+    table = {3: 1.5, 5: 2.5}
+    return n ** x.abs() + table.get(n, 0.5) + (n - x) + n / (x.abs() + 1)
+
+
+def test_what_a_script_asks_and_computes_with_sizes() -> None:
+    parity(torch.jit.script(of_sizes_and_tensors), (X,), (Y,), (Z,))
+    with pytest.raises(ExportError, match="This line asks how a tensor lies in memory"):
+        ingot.export(torch.jit.script(asks_for_memory), (X,))
+
+
+class Keeps(nn.Module):
+    """State in a dict, and a list among the arguments that is the script's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = {"all": torch.zeros(4)}
+
+    def forward(self, xs: list[T]) -> T:
+        xs.append(xs[0] * 2)
+        self.sums["all"] = self.sums["all"] + torch.cat(xs).sum(0)
+        return self.sums["all"]
+
+
+def test_state_of_a_script_is_named_by_its_line() -> None:
+    """And lists that it is given stay as they were."""
+    script, twin = torch.jit.script(Keeps()), torch.jit.script(Keeps())
+    with pytest.raises(ExportError, match=r'self\.sums\["all"\] = (.|\n)*forward changes .sums\.all'):
+        ingot.export(script, ([X],))
+    given = [X]
+    program = ingot.export(script, (given,), state="inputs")
+    assert len(given) == 1 and program.output_names == ["output"]
+    for x in (X, Y, Z):
+        np.testing.assert_allclose(program([x]), twin([x]).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_quantised_modules_as_scripts() -> None:
+    """Scripted and traced, they are the QDQ of the module."""
+    stub, end = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+    model = nn.Sequential(stub, nn.Conv2d(3, 4, 3), nn.ReLU(), end).eval()
+    model.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")  # type: ignore[assignment]
+    image = torch.randn(2, 3, 8, 8)
+    torch.ao.quantization.prepare(model, inplace=True)(image)
+    torch.ao.quantization.convert(model, inplace=True)
+    for script in (torch.jit.script(model), torch.jit.trace(model, image)):
+        kinds = [n.op_type for n in ingot.export(script, (image,)).model.graph]
+        assert "QuantizeLinear" in kinds and "Conv" in kinds
+
+
+class HoldsObject(nn.Module):
+    """An object of a script's class as an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = Sum(2)
+
+    def forward(self, x: T) -> T:
+        return x * self.sum.count
+
+
+def test_an_object_of_a_class_that_is_not_defined_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a script comes from a file, and nobody imported what defines the class."""
+    script = torch.jit.script(HoldsObject())
+    parity(script, (X,), (Y,))
+    monkeypatch.setattr(torch.jit._state, "_name_to_pyclass", {})
+    with pytest.raises(ExportError, match=r"HoldsObject holds 'sum', of a class .*Import the Python module"):
+        ingot.export(script, (X,))

@@ -114,7 +114,7 @@ class Intercept(TorchFunctionMode):
         if func in _OF_NUMBERS and (made_of_symbols(args[0]) or has_tensors(args[0])):
             return tensor_of(*args, **kwargs)
         if func is _Tensor.is_contiguous and _plain(args) and asking_frame() is not None:
-            return _contiguous(g, *args, **kwargs)
+            return is_contiguous(g, *args, **kwargs)
         if func in _LAYOUT and asking_frame() is not None:
             _require_whole(g, args[0], func.__name__)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
@@ -280,7 +280,7 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
     return cut(tensor, size, axis)
 
 
-def _contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
+def is_contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
     """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model."""
     g.layouts.append(quoted_line())
     return bool(tensor.is_contiguous(*args, **kwargs)) != g.other_layouts

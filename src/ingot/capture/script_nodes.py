@@ -32,7 +32,9 @@ from ingot.errors import ExportError
 DTYPES = (
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
     torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
-    torch.quint8, torch.qint32, torch.bfloat16,
+    torch.quint8, torch.qint32, torch.bfloat16, torch.quint4x2, torch.quint2x4, torch.bits1x8,
+    torch.bits2x4, torch.bits4x2, torch.bits8, torch.bits16, torch.float8_e5m2, torch.float8_e4m3fn,
+    torch.float8_e5m2fnuz, torch.float8_e4m3fnuz, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
 #: Nodes that give as many values as they have outputs, in a list.
 GIVE_LISTS = (
@@ -125,6 +127,13 @@ def _block(node: Any, context: Any, *_: Any) -> Any:
     return context
 
 
+def _module_at(_: Any, container: Any, key: Any) -> Any:
+    """A module of a list or dict by its number or name."""
+    if isinstance(key, SYMBOLIC):
+        cannot_wait("chooses a module by a number that data or a size decides")
+    return getattr(container, str(key))
+
+
 def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for key, value in zip(inputs[::2], inputs[1::2], strict=True):
@@ -172,15 +181,17 @@ def _own(values: Any) -> Any:
 
 
 def _least(_: Any, *given: Any) -> Any:
-    """The smaller of two numbers, or the smallest of a list, in which what never ends counts for nothing."""
-    values = given if len(given) == 2 else given[0]
+    """The smaller of two numbers, or the smallest of a list, in which what never ends counts for nothing. Of
+    two that are neither less nor greater, NaN among them, it is the second.
+    """
+    values = given[::-1] if len(given) == 2 else given[0]
     if not isinstance(values, TracedList) or values.known:
         values = [v for v in values if type(v) is not int or v < FOREVER] or values
     return RUNTIME.call(min, values)
 
 
 def _greatest(_: Any, *given: Any) -> Any:
-    return RUNTIME.call(max, given if len(given) == 2 else given[0])
+    return RUNTIME.call(max, given[::-1] if len(given) == 2 else given[0])
 
 
 def _same(_: Any, x: Any, *__: Any) -> Any:
@@ -284,6 +295,9 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::CreateObject": _new_object,
     "prim::GetAttr": _get,
     "prim::SetAttr": _put,
+    "prim::ModuleContainerIndex": _module_at,
+    "prim::EnumName": lambda _, x: x.name,
+    "prim::EnumValue": lambda _, x: x.value,
     "prim::Enter": _block,
     "prim::Exit": _block,
     "prim::isinstance": _is_of,

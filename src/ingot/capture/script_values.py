@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ingot.capture.request import cannot_wait
+from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.scalars import depends_on_data
 from ingot.capture.stage import RUNTIME
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -23,9 +24,32 @@ FOREVER = (1 << 63) - 1
 
 def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
     if rounding_mode == "floor":
-        return a // b
-    quotient = a / b
+        return _floor_div(a, b)
+    quotient = _quotient(a, b)
     return quotient if rounding_mode is None else _int(quotient)
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    """`a / b` as C++ has it: by 0, which Python refuses, an infinity or NaN."""
+    if b == 0 if not isinstance(b, SYMBOLIC) else depends_on_data(recorder(), recorder().env.expr(b)):
+        return _of_tensors(torch.true_divide)(a, b)
+    return a / b
+
+
+def _floor_div(a: Any, b: Any) -> Any:
+    """`a // b`; of floats the quotient rounded down, which for 1.0 and 0.1 is 10: Python says 9."""
+    return a // b if _are_whole(a, b) else _of_tensors(lambda x, y: torch.floor(x / y))(a, b)
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    """`a % b`; of floats as C++ rounds it."""
+    if _are_whole(a, b):
+        return a % b
+    return _of_tensors(lambda x, y: torch.fmod(y + torch.fmod(x, y), y))(a, b)
+
+
+def _are_whole(*numbers: Any) -> bool:
+    return all(isinstance(n, (int, torch.SymInt, torch.SymBool)) for n in numbers)
 
 
 def _int(x: Any) -> Any:
@@ -61,10 +85,10 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "sub": lambda a, b, alpha=1: a - b if alpha == 1 else a - alpha * b,
     "mul": operator.mul,
     "div": _div,
-    "true_divide": operator.truediv,
-    "floordiv": operator.floordiv,
-    "floor_divide": operator.floordiv,
-    "remainder": operator.mod,
+    "true_divide": _quotient,
+    "floordiv": _floor_div,
+    "floor_divide": _floor_div,
+    "remainder": _remainder,
     "neg": operator.neg,
     "pow": operator.pow,
     "eq": RUNTIME.equal,
@@ -125,7 +149,9 @@ def text_of(x: Any) -> str:
         return f"{int(x)}." if abs(x) < 1e10 and x.is_integer() else f"{x:.17g}"
     if isinstance(x, (list, tuple)):
         inside = ", ".join(map(text_of, x))
-        return f"[{inside}]" if isinstance(x, list) else f"({inside})"
+        return f"[{inside}]" if isinstance(x, list) else f"({inside}{',' if len(x) == 1 else ''})"
+    if isinstance(x, dict):
+        return f"{{{', '.join(f'{text_of(k)}: {text_of(v)}' for k, v in x.items())}}}"
     return str(RUNTIME.text(x))
 
 
@@ -167,16 +193,16 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "remove": _returning(lambda x, v: x.remove(v)),
     "reverse": _returning(lambda x: x.reverse()),
     "clear": _returning(lambda x: x.clear()),
-    "sort": _returning(lambda x, reverse=False: x.sort(reverse=reverse)),
+    "sort": _returning(lambda x, reverse=False: RUNTIME.call(x.sort, reverse=reverse)),
     "mul_": _returning(lambda x, n: x.__setitem__(slice(None), x * n)),
-    "sorted": sorted,
+    "sorted": lambda x: RUNTIME.call(sorted, x),
     "pop": lambda x, *i: x.pop(*i),
     "popitem": lambda x: x.popitem(),
     "copy": lambda x: x.copy(),
     "list": lambda x: RUNTIME.call(list, x),
     "dict": dict,
-    "index": lambda x, v: x.index(v),
-    "count": lambda x, v: x.count(v),
+    "index": lambda x, v: RUNTIME.call(x.index, v),
+    "count": lambda x, v: RUNTIME.call(x.count, v),
     "len": lambda x: RUNTIME.call(len, x),
     "add": operator.add,
     "add_": _returning(lambda x, v: x.extend(v)),
@@ -191,7 +217,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "keys": lambda x: list(x.keys()),
     "values": lambda x: list(x.values()),
     "items": lambda x: list(x.items()),
-    "get": lambda x, key, default=None: x.get(key, default),
+    "get": lambda x, key, default=None: RUNTIME.call(x.get, key, default),
     "setdefault": lambda x, key, default: x.setdefault(key_of(x, key), default),
     "update": _returning(lambda x, v: x.update(v)),
     "sum": lambda x: RUNTIME.call(sum, x),

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from ingot.capture.lists import TracedList
 from ingot.capture.torchscript import Graph, Scripted, bound, sets_attributes, standing_for
 from ingot.errors import ExportError
 
@@ -50,7 +49,7 @@ class Scripts:
 
         def method(called: Any, *args: Any, **kwargs: Any) -> Any:
             owner = self._owner(called.owner, called.name)
-            return owner.method(called.name).run([owner, *_copied(bound(called.schema, args, kwargs))])
+            return owner.method(called.name).run([owner, *bound(called.schema, args, kwargs)])
 
         _C.ScriptMethod.__call__, _Function.__call__ = method, _function
         try:
@@ -81,15 +80,4 @@ def _graph(script: Any) -> Graph:
 
 
 def _function(script: Any, *args: Any, **kwargs: Any) -> Any:
-    return _graph(script).run(_copied(bound(script.schema, args, kwargs)))
-
-
-def _copied(values: Any) -> Any:
-    """Arguments as a script gets them: lists and dicts are its own."""
-    if isinstance(values, TracedList):
-        return TracedList(values.parts())
-    if isinstance(values, list):
-        return TracedList(map(_copied, values))
-    if type(values) is dict:
-        return {k: _copied(v) for k, v in values.items()}
-    return values
+    return _graph(script).run(bound(script.schema, args, kwargs))

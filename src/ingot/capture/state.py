@@ -36,7 +36,8 @@ from ingot.capture.reach import (
     line_that_changes,
 )
 from ingot.capture.scripts import Scripts
-from ingot.capture.where import is_user_code, quoted_at
+from ingot.capture.torchscript import Scripted
+from ingot.capture.where import is_ingot_code, is_user_code, quoted_at
 from ingot.errors import ExportError
 
 _LISTS = (list, deque)
@@ -341,6 +342,9 @@ class Snapshot:
             path, _, name = path.rpartition(".")
             names.append(name)
         owner = self._owners.get(path)
+        owner = None if owner is None else self.scripts.stands_for(owner)
+        if isinstance(owner, Scripted):
+            return owner.line_of(names[-1]) or self.first_line
         found = _assignment(type(owner), names[-1]) if owner is not None else None
         return found or line_that_changes(self.codes, label.split(".")[::-1]) or self.first_line
 
@@ -362,7 +366,7 @@ class Snapshot:
 def _first_line(function: Any) -> str:
     """Where the model's own code begins."""
     code = getattr(getattr(function, "forward", function), "__code__", None)
-    if code is None:
+    if code is None or is_ingot_code(code):  # what runs a graph
         return "the model's forward"
     file, line = code.co_filename, code.co_firstlineno
     while linecache.getline(file, line).lstrip().startswith("@"):  # a decorator, on a line of its own

@@ -11,6 +11,7 @@ are Python's own. Parameters, buffers and attributes are those of the scripted m
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import itertools
@@ -23,9 +24,11 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture import where
+from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.cells import Sharing
+from ingot.capture.intercept import is_contiguous
 from ingot.capture.lists import Rows, TracedList, cut
-from ingot.capture.request import recording
+from ingot.capture.request import recorder, recording
 from ingot.capture.runs import Many
 from ingot.capture.script_nodes import DTYPES, GIVE_LISTS, SPECIAL, dtype_of_number, is_object
 from ingot.capture.script_values import CONTAINERS, FOREVER, NUMBERS, SCALARS, SYMBOLIC, as_float
@@ -50,6 +53,24 @@ class Scripted(torch.nn.Module):
         """Run the graph."""
         graph: Graph = self.__dict__["_script"]
         return graph.run([self, *args] if graph.has_self else list(args))
+
+    def line_of(self, name: str) -> str | None:
+        """The line of the script that sets an attribute, or else the first that reads it."""
+        graphs = [g for g in (self.__dict__.get("_script"), *self.__dict__.get("_methods", {}).values()) if g]
+        for kind in ("prim::SetAttr", "prim::GetAttr"):
+            for graph in graphs:
+                for node in _nodes(graph.graph):
+                    if node.kind() != kind or node.s("name") != name:
+                        continue
+                    with where.standing_at(_range_of(node)):
+                        if (line := where.quoted_line()) != where.UNKNOWN:
+                            return line
+        return None
+
+    def prepare(self, name: str) -> None:
+        """Have what a method reads, if the script has one of this name."""
+        if self.__dict__["_source"].script._c._has_method(name):
+            self.method(name)
 
     def method(self, name: str) -> Graph:
         """The graph of one of the script's methods."""
@@ -120,7 +141,7 @@ def _signature(schema: Any) -> inspect.Signature:
 
 
 def bound(schema: Any, args: Any, kwargs: Any) -> list[Any]:
-    """The values of a script's parameters, but for self, in a call.
+    """The values of a script's parameters, but for self, in a call: lists and dicts are the script's own.
 
     Raises:
         ExportError: there is a tensor where the script wants a Python number.
@@ -137,7 +158,19 @@ def bound(schema: Any, args: Any, kwargs: Any) -> list[Any]:
                 f"{kind.__name__}. Pass a Python {kind.__name__}; or, where it is to be "
                 f"an input of the model, ingot.Input({_PLAIN[kind]!r}, [])."
             )
-    return list(given.arguments.values())
+    return [_own(value) for value in given.arguments.values()]
+
+
+def _own(value: Any) -> Any:
+    """An argument as a script gets it."""
+    if isinstance(value, TracedList):
+        return TracedList(value.parts())
+    if isinstance(value, list):
+        return TracedList(map(_own, value))
+    if isinstance(value, tuple) and type(value) is not torch.Size:
+        parts = map(_own, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return {k: _own(v) for k, v in value.items()} if type(value) is dict else value
 
 
 def standing_for(script: Any) -> Scripted:
@@ -174,14 +207,16 @@ def _copy_attributes(script: Any, root: Scripted, graph: Any) -> None:
         if node.kind() not in ("prim::GetAttr", "prim::SetAttr", "prim::CallMethod"):
             continue
         owner = owners.get(next(iter(node.inputs())).unique())
-        if owner is None:
+        if node.kind() == "prim::CallMethod":  # of an interface: which module it is, only the run says
+            for module in root.modules() if owner is None else (owner[1],):
+                if isinstance(module, Scripted):
+                    module.prepare(node.s("name"))
             continue
-        if node.kind() == "prim::CallMethod":  # of an interface: which module it is, only this one says
-            owner[1].method(node.s("name"))
+        if owner is None:
             continue
         name = node.s("name")
         theirs, ours = owner
-        value = getattr(theirs, name)
+        value = _held_by(theirs, name)
         if isinstance(value, torch.jit.ScriptModule):
             if node.kind() == "prim::GetAttr":
                 owners[node.output().unique()] = value, getattr(ours, name)
@@ -189,9 +224,35 @@ def _copy_attributes(script: Any, root: Scripted, graph: Any) -> None:
             setattr(ours, name, value)
 
 
+def _held_by(script: Any, name: str) -> Any:
+    """An attribute of a script.
+
+    Raises:
+        ExportError: it is of a class that nobody has defined here: the script comes from a file.
+    """
+    try:
+        return getattr(script, name)
+    except RuntimeError as error:
+        said = str(error).partition("__torch__.")[2].split()
+        kind = said[0].rstrip(".") if said else "the script's own"
+        raise ExportError(
+            f"the scripted module {script.original_name} holds {name!r}, of a class that is not defined here "
+            f"({kind}). Import the Python module that defines it before the export."
+        ) from error
+
+
 def _has(module: torch.nn.Module, name: str) -> bool:
     """Whether a module itself holds something of this name."""
     return any(name in held for held in (vars(module), module._parameters, module._buffers, module._modules))
+
+
+def _range_of(node: Any) -> str:
+    """Where a node comes from; one that only reads what others use, where they do."""
+    own = node.sourceRange()
+    if own or not node.outputsSize():
+        return own
+    ranges = (use.user.sourceRange() for v in node.outputs() for use in v.uses())
+    return next(filter(None, ranges), "")
 
 
 def sets_attributes(graph: Any) -> bool:
@@ -274,7 +335,7 @@ class Graph:
             if kind == "prim::Constant":
                 self._set(node, values, self._constant(node))
                 continue
-            with where.standing_at(node.sourceRange()):
+            with where.standing_at(_range_of(node)):
                 made = self.node(node, kind, values)
             self._set(node, values, made)
         return [values[v.unique()] for v in block.outputs()]
@@ -382,12 +443,14 @@ def call(schema: str, inputs: list[Any]) -> Any:
     first = inputs[0] if inputs else None
     if isinstance(first, (list, dict, tuple, Rows)) and name in CONTAINERS:
         return CONTAINERS[name](*inputs)
-    if isinstance(first, torch.Tensor) and name in _OF_TENSORS:
+    if isinstance(first, (torch.Tensor, Quantised)) and name in _OF_TENSORS:
         return _OF_TENSORS[name](*inputs)
     if name in ("unbind", "split") and isinstance(first, torch.Tensor) and recording():
         parts = _parts(*inputs) if name == "split" else _rows(*inputs)
         if parts is not None:
             return parts
+    if isinstance(first, enum.Enum) and name in ("eq", "ne"):
+        return (first == inputs[1]) == (name == "eq")
     symbols = any(isinstance(x, SYMBOLIC) for x in inputs)
     as_numbers = symbols or any(
         a.tensor and isinstance(x, (int, float)) for a, x in zip(arguments, inputs, strict=True)
@@ -412,16 +475,21 @@ def call(schema: str, inputs: list[Any]) -> Any:
     if positional and isinstance(positional[0], TracedList) and not positional[0].known:
         return RUNTIME.call(getattr(torch, name), *positional, **named)
     if any(isinstance(x, SYMBOLIC) for x in positional):
-        python = _of_python(name)
+        python = _of_python(name, positional[0])
         if python is not None:
             rest = {"alpha": positional[2]} if len(positional) > 2 else {}
             return python(*positional[:2], **rest, **named)
     return operator.function(*positional, **named)
 
 
-def _of_python(name: str) -> Any:
+def _of_python(name: str, first: Any) -> Any:
     """An arithmetic operator as Python's, which gives no dtype to the numbers in it: ATen's own would."""
-    return getattr(torch.Tensor, name, None) if name.rstrip("_") in _ARITHMETIC else None
+    owner = torch.Tensor if isinstance(first, torch.Tensor) else torch
+    return getattr(owner, name, None) if name.rstrip("_") in _ARITHMETIC else None
+
+
+def _is_contiguous(tensor: Any, *_: Any) -> bool:
+    return is_contiguous(recorder(), tensor) if recording() else tensor.is_contiguous()
 
 
 def _rows(tensor: Any, axis: int = 0) -> TracedList | None:
@@ -475,6 +543,7 @@ _OF_TENSORS: dict[str, Callable[..., Any]] = {
     "stride": lambda x, *d: x.stride(*d) if d else TracedList(x.stride()),
     "is_floating_point": lambda x: x.is_floating_point(),
     "is_complex": lambda x: x.is_complex(),
+    "is_contiguous": _is_contiguous,
     "Int": lambda x: NUMBERS["Int"](x.item()),
     "IntImplicit": lambda x: NUMBERS["Int"](x.item()),
     "Float": lambda x: NUMBERS["Float"](x.item()),

@@ -192,6 +192,8 @@ def returned_at(model: Any) -> str:
     """`file.py:12: return …` of the model's own function, its last where it has several."""
     function = getattr(model, "forward", model)
     code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    if code is not None and is_ingot_code(code):  # what runs a graph
+        return "the model's forward"
     found = [i.positions for i in dis.get_instructions(code) if i.opname == "RETURN_VALUE"] if code else []
     lines = [p.lineno for p in found if p is not None and p.lineno is not None]
     return quoted_at(code.co_filename, max(lines)) if code is not None and lines else UNKNOWN

@@ -25,15 +25,16 @@ from ingot.capture.aten.registry import instead
 
 Tensor = torch.Tensor
 _ops: Any = torch.ops
+_aten: Any = torch.ops.aten
 
 
-@instead(torch.quantize_per_tensor)
+@instead(torch.quantize_per_tensor, _aten.quantize_per_tensor.default)
 def quantize_per_tensor(input: Tensor, scale: Any, zero_point: Any, dtype: torch.dtype) -> Any:
     """One scale for all."""
     return quantised(input, scale, zero_point, dtype)
 
 
-@instead(torch.quantize_per_channel)
+@instead(torch.quantize_per_channel, _aten.quantize_per_channel.default)
 def quantize_per_channel(
     input: Tensor, scales: Tensor, zero_points: Tensor, axis: int, dtype: torch.dtype
 ) -> Any:
@@ -41,13 +42,13 @@ def quantize_per_channel(
     return quantised(input, scales, zero_points, dtype, axis)
 
 
-@instead(torch.quantize_per_tensor_dynamic)
+@instead(torch.quantize_per_tensor_dynamic, _aten.quantize_per_tensor_dynamic.default)
 def quantize_per_tensor_dynamic(input: Tensor, dtype: torch.dtype, reduce_range: bool) -> Any:
     """Steps that span the numbers."""
     return quantised(input, *spanning(input, dtype, reduce_range), dtype)
 
 
-@instead(torch.dequantize, Tensor.dequantize)
+@instead(torch.dequantize, Tensor.dequantize, _aten.dequantize.self)
 def dequantize(x: Any) -> Any:
     """The numbers of a quantised tensor; others as they are."""
     if isinstance(x, (list, tuple)):

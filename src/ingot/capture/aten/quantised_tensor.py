@@ -91,7 +91,7 @@ class Quantised:
         first = args[0] if args else None
         parts = first if isinstance(first, (list, tuple)) else [first]
         own = parts[0] if parts else None
-        name: str = func.__name__
+        name: str = func.__name__.partition(".")[0]  # of an operator's overload
         if not isinstance(own, cls):
             raise unknown(name)
         if name in ("cat", "concat", "concatenate", "stack"):
