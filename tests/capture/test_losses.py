@@ -82,3 +82,21 @@ def test_closeness_decides() -> None:
     x = R(3, 4)
     parity(chosen, (x, x.clone()), (x, x + 1e-4), (x, x + 1), dynamic_shapes=None)
     assert not capture(lambda x, y: x + torch.equal(x, y), (x, R(3)), dynamic_shapes=None).assumptions
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_linear_cross_entropy_in_chunks(reduction: str, dtype: torch.dtype) -> None:
+    """torch takes the rows in chunks, as the options say; the model all at once, for any number of rows."""
+    weight, bias, classes = R(11, 4).to(dtype), R(11).to(dtype), R(11).abs().to(dtype)
+    options = torch.nn.modules.linear_cross_entropy_options.LinearCrossEntropyOptions(batch_chunk_size=3)
+
+    def loss(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        given: Any = {"linear_bias": bias, "weight": classes, "reduction": reduction, "ignore_index": 2}
+        return F.linear_cross_entropy(x, weight, target, options=options, **given)
+
+    def rows(n: int) -> tuple[torch.Tensor, ...]:
+        return R(n, 4).to(dtype), torch.arange(n) % 11
+
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-3
+    parity(loss, rows(7), rows(1), rows(12), tolerance=tolerance)

@@ -55,6 +55,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
         *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
         (torch._assert, _assert),
         (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
+        (torch.nn.functional.linear_cross_entropy, _linear_cross_entropy),
         *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
     for function, instead in found:
@@ -129,6 +130,24 @@ def _gaussian_nll(
     from ingot.capture.aten import loss
 
     return loss.gaussian_nll(input, target, var, full, eps, reduction)
+
+
+def _linear_cross_entropy(
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: Any = "mean",
+    ignore_index: Any = None,
+    label_smoothing: Any = 0.0,
+    options: Any = None,
+) -> Any:
+    from ingot.capture.aten import loss
+
+    given = linear_bias, weight, reduction, ignore_index, label_smoothing, options
+    return loss.linear_cross_entropy(input, linear_weight, target, *given)
 
 
 def _said_to_be_causal(mask: Any, is_causal: Any = None, size: Any = None) -> bool:  # noqa: ARG001

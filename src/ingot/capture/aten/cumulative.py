@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.loops import scan
+from ingot.capture.aten.reduce import HALVES
 from ingot.capture.aten.registry import Row, row
 from ingot.capture.graph import GraphWriter
 from ingot.capture.tensors import dtype_of, inner_dtype
@@ -70,7 +71,7 @@ def _extreme(compare: str, worst: str) -> Row:
     def emit(g: Recorder, out: Any, a: Tensor, dim: int) -> list[ir.Value]:
         if a.dim() == 0 or g.is_empty(a):
             return [g.val(a), g.op("Expand", g.const(0), g.shape(a.shape))]
-        dtype = torch.int32 if a.dtype == torch.bool else a.dtype
+        dtype = torch.int32 if a.dtype in (torch.bool, *HALVES) else a.dtype
         x, axis, kind = g.operand(a, dtype), dim % a.dim(), dtype_of(dtype)
         integer = ir.DataType.INT64
 

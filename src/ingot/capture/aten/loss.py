@@ -135,6 +135,40 @@ def ctc_loss(
     return g.operand(g.recorded(call), out.dtype)
 
 
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Any,
+    weight: Any,
+    reduction: str,
+    ignore_index: Any,
+    label_smoothing: float,
+    options: Any,
+) -> Tensor:
+    """torch.nn.functional.linear_cross_entropy of all rows at once: torch takes them in chunks, as its
+    options say, to have fewer logits at a time, and computes halves in the options' dtype.
+    """
+    classes, *inner, features = linear_weight.shape
+    is_chunked = not inner and label_smoothing == 0 and target.dtype == torch.int64
+    given: list[Any] = [input, linear_weight, linear_bias, weight]
+    if options is not None and is_chunked and input.dtype in (torch.float16, torch.bfloat16):
+        wide = options.acc_dtype or (torch.float32 if options.acc_policy == "auto" else input.dtype)
+        given = [v if v is None else v.to(wide) for v in given]
+    x, rows, bias, of_class = given
+    rows = rows.reshape(-1, features)
+    logits = torch.nn.functional.linear(x, rows, bias if bias is None else bias.reshape(-1))
+    loss = torch.nn.functional.cross_entropy(
+        logits.reshape(*x.shape[:-1], classes, *inner),
+        target,
+        weight=of_class,
+        reduction=reduction,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        label_smoothing=label_smoothing,
+    )
+    return loss.to(input.dtype)
+
+
 def gaussian_nll(input: Tensor, target: Tensor, var: Any, full: bool, eps: float, reduction: str) -> Tensor:
     """torch.nn.functional.gaussian_nll_loss, whose Python looks at the variances' signs: a check here."""
     if isinstance(var, (int, float)):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Tensor = torch.Tensor
+#: Integers that ONNX's reductions to an extreme do not take, and those that its sums do not.
+HALVES = (torch.int16, torch.uint16)
+_NARROW = (torch.int8, torch.uint8, *HALVES)
 
 
 def axes_of(dim: Any, rank: int) -> list[int] | None:
@@ -36,6 +39,15 @@ def reduced(g: Recorder, op_type: str, x: ir.Value, axes: list[int] | None, keep
     if not axes:
         return g.op(op_type, x, keepdims=int(keepdim))
     return g.op(op_type, x, g.const(axes), keepdims=int(keepdim))
+
+
+def _summed(
+    g: Recorder, op_type: str, a: Tensor, dtype: torch.dtype, axes: list[int] | None, keepdim: bool
+) -> ir.Value:
+    """A sum or product in a dtype; in integers that ONNX does not add, what 64 bits leave of it."""
+    wide = torch.int64 if dtype in _NARROW else dtype
+    x = g.cast(g.operand(a, dtype), dtype, wide)
+    return g.cast(reduced(g, op_type, x, axes, keepdim), wide, dtype)
 
 
 def some(g: Recorder, flags: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
@@ -56,7 +68,8 @@ def extreme(
     if dtype == torch.bool:
         flags = g.cast(x, dtype, torch.int32)
         return (some if op_type == "ReduceMax" else every)(g, flags, axes, keepdim)
-    y = reduced(g, op_type, x, axes, keepdim)
+    wide = torch.int32 if dtype in HALVES else dtype
+    y = g.cast(reduced(g, op_type, g.cast(x, dtype, wide), axes, keepdim), wide, dtype)
     if not dtype.is_floating_point:
         return y
     return g.op("Where", _any_nan(g, x, axes, keepdim)[0], g.const(math.nan, dtype), y)
@@ -64,7 +77,7 @@ def extreme(
 
 def _place(g: Recorder, op_type: str, x: ir.Value, dtype: torch.dtype, axis: int, keepdim: bool) -> ir.Value:
     """ArgMax or ArgMin; the first NaN where there is one, with the same reason."""
-    x = g.cast(x, dtype, torch.int32) if dtype == torch.bool else x
+    x = g.cast(x, dtype, torch.int32) if dtype in (torch.bool, *HALVES) else x
     y = g.op(op_type, x, axis=axis, keepdims=int(keepdim))
     if not dtype.is_floating_point:
         return y
@@ -76,8 +89,7 @@ def _reduction(op_type: str) -> Row:
     def emit(
         g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
     ) -> ir.Value:
-        x = g.operand(a, out.dtype)
-        return reduced(g, op_type, x, axes_of(dim, a.dim()), keepdim)
+        return _summed(g, op_type, a, out.dtype, axes_of(dim, a.dim()), keepdim)
 
     return emit
 
@@ -123,9 +135,10 @@ def nansum(
     g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> ir.Value:
     """The sum with NaN as 0."""
+    if not out.dtype.is_floating_point:
+        return _summed(g, "ReduceSum", a, out.dtype, axes_of(dim, a.dim()), keepdim)
     x = g.operand(a, out.dtype)
-    if out.dtype.is_floating_point:
-        x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
+    x = g.op("Where", g.op("IsNaN", x), g.const(0.0, out.dtype), x)
     return reduced(g, "ReduceSum", x, axes_of(dim, a.dim()), keepdim)
 
 
@@ -134,7 +147,7 @@ def prod(
     g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> ir.Value:
     """The product."""
-    return reduced(g, "ReduceProd", g.operand(a, out.dtype), axes_of(dim, a.dim()), keepdim)
+    return _summed(g, "ReduceProd", a, out.dtype, axes_of(dim, a.dim()), keepdim)
 
 
 @row("logsumexp")
@@ -301,7 +314,9 @@ def cumsum(g: Recorder, out: Tensor, a: Tensor, dim: int, *, dtype: Any = None) 
     x = g.operand(a, out.dtype)
     if a.dim() == 0:
         return x
-    return g.op("CumSum", x, g.const(dim % a.dim()))
+    wide = torch.int64 if out.dtype in _NARROW else out.dtype
+    made = g.op("CumSum", g.cast(x, out.dtype, wide), g.const(dim % a.dim()))
+    return g.cast(made, wide, out.dtype)
 
 
 @row("topk")
