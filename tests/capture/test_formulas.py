@@ -253,3 +253,25 @@ def test_a_dimension_is_fixed_at_the_size_of_the_example() -> None:
 
     captured = parity(M(), (R(1, 3, 8),))
     assert 8 in [fixed.size for fixed in captured.recording.env.fixed.values()]
+
+
+def test_padding_that_is_taken_off_again_leaves_the_size() -> None:
+    """Rows padded up to a multiple of 8, and cut again where they were: as many as there are in the mask."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T, mask: T) -> T:
+            padding = (8 - x.shape[1] % 8) % 8
+            y = x
+            if padding > 0:
+                y = torch.nn.functional.pad(y, (0, padding), value=1.0)
+            y = y.view(x.shape[0], -1, 8).cumsum(2).flatten(1)
+            if padding > 0:
+                y = y[:, :-padding]
+            if y.size() != mask.size():
+                raise ValueError("the mask has another size")
+            return y * mask
+
+    captured = parity(
+        M(), *[(R(b, n), torch.ones(b, n)) for b, n in ((2, 13), (1, 8), (3, 5), (2, 16), (1, 31))]
+    )
+    assert not captured.recording.env.fixed

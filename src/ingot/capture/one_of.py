@@ -40,10 +40,18 @@ class OneOf(sympy.Function):
 
 
 def _where_equal(condition: Any, e: Any) -> Any:
-    """A formula where a condition holds that says which number a size is."""
-    if isinstance(condition, sympy.Eq) and condition.lhs.is_Symbol and condition.rhs.is_number:
+    """A formula where a condition holds that says which number a size is, or a part of the formula."""
+    if isinstance(condition, sympy.Eq) and condition.rhs.is_number:
         return e.xreplace({condition.lhs: condition.rhs})
+    if isinstance(condition, (sympy.Le, sympy.Ge)) and condition.gts == 0 and condition.lts.is_nonnegative:
+        return e.xreplace({condition.lts: sympy.S.Zero})  # no padding, as it is not more than none
+    if isinstance(condition, (sympy.Lt, sympy.Gt)) and condition.gts == 1 and _counts(condition.lts):
+        return e.xreplace({condition.lts: sympy.S.Zero})
     return e
+
+
+def _counts(e: Any) -> bool:
+    return bool(e.is_integer and e.is_nonnegative)
 
 
 def _answers(condition: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
