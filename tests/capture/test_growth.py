@@ -70,6 +70,26 @@ def branching(layers: int) -> Built:
     return Deep(layers), {"x": torch.randn(2, 6, 8)}
 
 
+class Chosen(nn.Module):
+    """One of as many states as there are layers, as data says."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The state of a place."""
+        states = list[torch.Tensor]()
+        for layer in self.layers:
+            x = layer(x)
+            states.append(x)
+        return states[int((x > 0).sum()) % len(states)]
+
+
+def choosing(layers: int) -> Built:
+    return Chosen(layers), {"x": torch.randn(2, 6, 8)}
+
+
 def exported(build: Callable[[int], Built], layers: int) -> tuple[int, int]:
     """How many calls of Python and C an export makes, and how many answers of operators it keeps."""
     module, inputs = build(layers)
@@ -122,3 +142,10 @@ def test_every_layer_costs_the_same(
     assert many - some < 2.1 * (some - few), f"{few}, {some}, {many} calls for 3, 6, 12 layers"
     if build in (encoder, bert):  # what is learned in a branch is forgotten with it
         assert deep == shallow
+
+
+def test_one_of_many_tensors_is_chosen_in_as_many_steps() -> None:
+    """Twice as many states to choose from cost twice as much, and not the square of it."""
+    exported(choosing, 2)
+    few, some, many = (exported(choosing, n)[0] for n in (10, 20, 40))
+    assert many - some < 3 * (some - few), f"{few}, {some}, {many} calls for 10, 20, 40 states"

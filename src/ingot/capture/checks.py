@@ -16,10 +16,11 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
-from ingot.capture.request import recorder
+from ingot.capture.handlers import inside_try
+from ingot.capture.request import recorder, refuse
 from ingot.capture.where import quoted_line, source_line
 from ingot.capture.wording import in_bounds
-from ingot.errors import ExportError
+from ingot.errors import DataDependentError, ExportError
 from ingot.ops.registry import CHECK, SOURCE
 
 if TYPE_CHECKING:
@@ -234,6 +235,17 @@ def carry(g: Recorder, condition: ir.Value, bodies: Sequence[Body]) -> None:
     else:
         listed = "; ".join(f"{where}: {what}" for where, what in found.items())
         _enforce(g, condition, source_line(), f"one of the checks inside of this branch or loop: {listed}")
+
+
+def require_uncaught(what: str, edit: str) -> None:
+    """Raises DataDependentError where the model would catch what Python raises if a check does not hold."""
+    if inside_try():
+        refuse(
+            DataDependentError(
+                f"{quoted_line()}\nData or a size decides whether {what}, inside a `try` that may catch that "
+                f"it is not so: an ONNX model cannot catch errors. {edit}"
+            )
+        )
 
 
 def line() -> str:

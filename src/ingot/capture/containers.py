@@ -22,16 +22,18 @@ from typing import Any, NamedTuple
 import torch
 
 from ingot.capture import memos
-from ingot.capture.cells import Cells
+from ingot.capture.cells import Cells, Sharing
 from ingot.capture.cells import contents as cell_contents
 from ingot.capture.cells import write as write_cell
 from ingot.capture.choice import Choice, Maybe, Unordered
+from ingot.capture.dicts import TracedDict
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
 from ingot.capture.objects import LIBRARIES, is_user_class, slots
 from ingot.capture.positions import is_iterator, position
 from ingot.capture.request import ACTIVE
+from ingot.capture.sets import TracedSet
 from ingot.capture.tags import tags
 from ingot.capture.watched import Global, OfClass, Position, Slots, Tags, Watched, Whole
 from ingot.capture.where import frames, is_user_code
@@ -64,14 +66,19 @@ class Containers:
         roots: Iterable[Any],
         cells: Mapping[str, CellType] | None = None,
         blocks: Iterable[FunctionType] = (),
+        own: Iterable[CellType] = (),
     ) -> None:
-        """cells: the variables among the roots, by name; blocks: functions whose globals may be changed"""
+        """cells: the variables among the roots, by name; blocks: functions whose globals may be changed
+
+        own: variables that are no containers, whoever has them: what the block makes of them is known by name
+        """
         self.found: list[Any] = []
         self._referrers: Counter[int] = Counter()
         self._seen: dict[int, Any] = {}  # which are kept, so that no id is used twice
         self._of_objects: set[int] = set()  # ids of dicts that hold the attributes of objects
         self._cells = cells or {}
         self._is_whole = False  # whether what calls the block has been looked into
+        self._seen.update((id(cell), cell) for cell in own)
         self._walk([*roots, *(v for f in blocks for v in self._globals(f))])
         self._ids = {id(c.thing if isinstance(c, Slots) else c) for c in self.found}
         self.before = [_copy(c) for c in self.found]
@@ -79,7 +86,8 @@ class Containers:
     @classmethod
     def of(cls, cells: Cells, names: Iterable[str]) -> Containers:
         """What the functions of a block can get at, but for these variables of its own."""
-        return cls(cells.reachable(names), cells.all, cells.functions)
+        names = list(names)
+        return cls(cells.reachable(names), cells.all, cells.functions, map(cells.cell, names))
 
     def contents(self) -> list[Any]:
         """What they hold now; the very object of `before` where nothing changed."""
@@ -216,8 +224,10 @@ class Containers:
             if is_user_code(thing.__code__):
                 yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
                 yield from self._globals(thing)
-        elif isinstance(thing, (Yields, Rows)):
+        elif isinstance(thing, (Yields, Rows, TracedSet)):
             yield vars(thing)
+        elif isinstance(thing, Sharing):
+            yield from (thing.function, *thing.cells.values())
         elif isinstance(thing, (Maybe, Choice, Word)):
             yield from vars(thing).values()
         elif _is_walked(type(thing)):
@@ -360,7 +370,11 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
         return container.merged(a, b)
     if isinstance(a, dict):
         a, b = memos.common(a, b)
+        if isinstance(container, TracedDict) and merger.by_data:
+            return merger.merge_keys(container, a, b, before)
         if a.keys() != b.keys():
+            if ordered and type(container) is dict and merger.by_data and merger.g.made_by_call(container):
+                ACTIVE.marks.let_grow()
             only = sorted(map(repr, a.keys() ^ b.keys()))
             raise Unmergeable(
                 f"{', '.join(only)} set on one side only",
@@ -375,10 +389,14 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
         return {k: merger.merge(a[k], b[k], before.get(k, UNBOUND)) for k in a}
     if isinstance(a, set):
         if a != b:
+            if merger.by_data and merger.g.made_by_call(container):
+                ACTIVE.marks.let_grow()
             raise Unmergeable("a set with other elements on each side")
         return a
     if len(a) != len(b):
-        if isinstance(container, list) and merger.by_data and merger.g.made_by_call(container):
+        if isinstance(container, (list, deque)) and merger.by_data and merger.g.made_by_call(container):
+            if isinstance(container, deque):
+                ACTIVE.marks.let_grow()
             ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
         raise Unmergeable(
             f"a {type(container).__name__} of {len(a)} on one side and of {len(b)} on the other, which code "

@@ -1,5 +1,5 @@
-"""`next`, `any` and `all` over a generator go through it as far as Python would: what an element behind that
-does, a write, an append or an error, is not done.
+"""`any` and `all` over a generator go through it as far as Python would: what an element behind that does, a
+write, an append or an error, is not done. `next` does too, in `comprehensions`.
 """
 
 # Elements may be anything.
@@ -24,51 +24,6 @@ if TYPE_CHECKING:
 
 Thunk = Callable[[], Any]
 OfItem = Callable[[Any], Any]
-
-
-def first_of(
-    rt: Runtime,
-    called: Any,
-    kept: bool,
-    items: Any,
-    element: OfItem,
-    tests: Sequence[OfItem],
-    *more: Thunk,
-) -> Any:
-    """`next(element(x) for x in items if …, default)`, of items that Python knows.
-
-    called: what the model names `next`
-    kept: whether the items stand somewhere where others may find them
-    """
-    if called is not next:
-        return rt.call(called, rt.list_of(items, element, tests), *(argument() for argument in more))
-    default = more[0] if more else None
-    if isinstance(items, Yields) or sequences.rows_of(items) is not None:
-        cannot_wait("takes the first of as many as data or a size says")
-
-    def behind(others: Any) -> Any:
-        rest = iter(others)
-        for item in rest:
-            fits: Any = True
-            for test in tests:
-                fits = rt.both(fits, lambda t=test, v=item: t(v))
-            if not rt.waits(fits):
-                if rt.truth(fits):
-                    return element(item)
-                continue
-            require_known(items)
-            if kept and rest is items:
-                refuse_iterator()
-            left = list(rest)
-            if not left and default is None:
-                rt.check(fits, None)
-                return element(item)
-            return rt.choose(fits, lambda v=item: element(v), lambda left=left: behind(left))
-        if default is not None:
-            return default()
-        raise StopIteration
-
-    return behind(items)
 
 
 def quantified(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import torch
 
 from ingot.capture import checks, memos
 from ingot.capture.choice import Choice, Maybe, Unordered
+from ingot.capture.dicts import TracedDict, is_grown
 from ingot.capture.lists import TracedList
 from ingot.capture.objects import is_of_attributes
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
 from ingot.capture.runs import LEAF, Even, Perhaps
 from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of, of_truth
+from ingot.capture.sets import TracedSet
 from ingot.capture.structure import undecided
 from ingot.capture.words import Word, called
 
@@ -32,6 +35,7 @@ _KEPT = range(-5, 257)  # integers of which Python has one object each
 _CONTAINERS = (list, tuple, set, frozenset, dict, range, type({}.keys()), type({}.values()), type({}.items()))
 
 _DECIDED = frozenset((str, bytes, bool, int, float, type(None)))  # most of what is looked through
+_OF_KEYS = {dict.__eq__, TracedDict.__eq__}
 _OF_ELEMENTS = {list.__eq__, TracedList.__eq__, tuple.__eq__}
 
 
@@ -74,7 +78,9 @@ def _parts_of_both(a: Any, b: Any) -> tuple[Sequence[Any], Sequence[Any]] | None
     for kind in (list, tuple):
         if isinstance(a, kind) and isinstance(b, kind) and {_eq(a), _eq(b)} <= _OF_ELEMENTS:
             return _elements(a), _elements(b)
-    if isinstance(a, dict) and isinstance(b, dict) and _eq(a) is dict.__eq__ is _eq(b):
+    if isinstance(a, dict) and isinstance(b, dict) and {_eq(a), _eq(b)} <= _OF_KEYS:
+        if is_grown(a) or is_grown(b):
+            cannot_wait("compares a dict of which data decides the keys")
         keys = dict.keys(a)
         return ([a[k] for k in keys], [b[k] for k in keys]) if keys == dict.keys(b) else ([None], [])
     if type(a) is type(b) and _compares_fields(type(a)):
@@ -89,7 +95,7 @@ def _eq(x: Any) -> Any:
 
 
 def _elements(x: Any) -> list[Any]:
-    if isinstance(x, Unordered):
+    if isinstance(x, (Unordered, TracedDict)):
         return list(dict.keys(x))
     return list(list.__iter__(x)) if isinstance(x, list) else list(x)
 
@@ -182,8 +188,16 @@ def contains(rt: Runtime, container: Any, value: Any) -> Any:
         return rt.truth((container == value).any())
     if memos.takes(container, value):
         return memos.look(container, value)[0]
+    if isinstance(container, TracedSet):
+        return container.has(value)
     if not isinstance(container, _CONTAINERS):
         return value in container
+    if isinstance(container, TracedDict) and not container.known:
+        if undecided(value):
+            cannot_wait(
+                "looks for a key that data or a size decides in a dict of which data decides the keys"
+            )
+        return container.has(value)
     if isinstance(container, range) and not isinstance(value, Maybe):
         return _in_range(rt, container, value)
     listed = _elements(container)
@@ -216,13 +230,19 @@ def _is_one_of(rt: Runtime, part: Any, value: Any) -> Any:
     run = getattr(part, "columns", None)
     if run is None:
         return matches(rt, value, part)
-    (column, *others) = run
-    if others or part.like is not LEAF or not isinstance(column, Even) or column.kind is torch.Tensor:
+    if not all(isinstance(c, Even) and c.kind is not torch.Tensor for c in run):
         cannot_wait(
             "looks for something in a list of tensors or containers, of which data decides the length"
         )
-    is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
-    return rt.truth(column.rows.eq(value).any()) if is_number else False
+    if part.like is LEAF:
+        is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
+        return rt.truth(run[0].rows.eq(value).any()) if is_number else False
+    if not isinstance(part.like, tuple) or any(v is not LEAF for v in part.like):
+        cannot_wait("looks for something in a list of containers, of which data decides the length")
+    if not isinstance(value, tuple) or not all(map(_is_number, value)) or len(value) != len(run):
+        return False
+    there = [c.rows.eq(v) for c, v in zip(run, value, strict=True)]
+    return rt.truth(functools.reduce(operator.and_, there).any())
 
 
 # -- is

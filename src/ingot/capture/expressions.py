@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ingot.capture.names import goes_through
 from ingot.capture.syntax import RUNTIME, call, name, runtime, slice_value, strings, thunk
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _PARTS: dict[type[ast.expr], tuple[str, ...]] = {
     ast.ListComp: ("elt",),
     ast.DictComp: ("value",),
 }
+#: What the loops of a comprehension are given: a function that goes over something, one that takes elements.
+_OVER, _GIVE = "_ingot_over", "_ingot_give"
 _MADE = "ingot_made"  # how a list in the tree is marked: the function of the runtime that makes it
 
 
@@ -193,14 +196,16 @@ class Expressions(ast.NodeTransformer):
             parts = _parts_of_name(node.args[1])
             if parts is not None:
                 return call("attribute_named", *map(self.visited, (node.func, node.args[0], *parts)))
-        found = node.args[0] if len(node.args) == 1 and not node.keywords else None
-        if isinstance(found, ast.GeneratorExp):
-            stops = isinstance(node.func, ast.Name) and called in ("any", "all")
-            made = self.quantified(node.func, found) if stops else None
+        found = node.args[0] if node.args else None
+        alone = len(node.args) == 1 and not node.keywords
+        if isinstance(found, ast.GeneratorExp) and (alone or goes_through(node.func)):
+            stops = isinstance(node.func, ast.Name) and called in ("any", "all", "next")
+            made = self.quantified(node.func, found) if stops and alone and called != "next" else None
             if made is not None:
                 return made
             if not stops:
-                node.args = [ast.copy_location(ast.ListComp(found.elt, found.generators), found)]
+                all_of = ast.copy_location(ast.ListComp(found.elt, found.generators), found)
+                node.args = [all_of, *node.args[1:]]
         for argument in (*node.args, *(k.value for k in node.keywords)):
             mark_lists(argument)
             if isinstance(argument, ast.List):
@@ -274,16 +279,40 @@ class Expressions(ast.NodeTransformer):
         made = getattr(node, _MADE, None)
         return call(made, node) if made is not None else node
 
+    def visit_Dict(self, node: ast.Dict) -> ast.AST:
+        self.generic_visit(node)
+        stars = [key is None for key in node.keys]
+        if not any(stars):
+            return call("new_dict", node)
+        parts: list[ast.expr] = [
+            value if key is None else ast.Tuple([key, value], ast.Load())
+            for key, value in zip(node.keys, node.values, strict=True)
+        ]
+        return call("spread_dict", ast.Tuple([ast.Constant(s) for s in stars], ast.Load()), *parts)
+
+    def visit_Set(self, node: ast.Set) -> ast.AST:
+        self.generic_visit(node)
+        starred = any(isinstance(v, ast.Starred) for v in node.elts)
+        return node if starred else call("set_of", ast.Tuple(node.elts, ast.Load()))
+
+    def visit_SetComp(self, node: ast.SetComp) -> ast.AST:
+        listed = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
+        return call("set_of", self.visited(listed))
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
+        self.generic_visit(node)
+        return call("new_dict", node)
+
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         self.generic_visit(node)
-        made = self.comprehension(node, "list_of")
+        made = self.comprehension(node, "list_of", "gathered")
         return call("new_list", node) if made is node and hasattr(node, _MADE) else made
 
     def first_of(self, called: ast.Name, node: ast.expr, default: Sequence[ast.expr]) -> ast.AST | None:
         """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""
         if not isinstance(node, ast.GeneratorExp):
             return None
-        made = self.as_far(called, node, "first_of")
+        made = self.as_far(called, node, "first_of", "first_in")
         if made is not None:
             made.args += [thunk(self.function.expression(d)) for d in default]
         return made
@@ -295,43 +324,61 @@ class Expressions(ast.NodeTransformer):
             inner = ast.copy_location(ast.GeneratorExp(node.elt, others), node)
             each = ast.copy_location(ast.Call(copy.deepcopy(called), [inner], []), node)
             node = ast.copy_location(ast.GeneratorExp(each, [first]), node)
-        return self.as_far(called, node, "nested" if others else "quantified")
+        function = "nested" if others else "quantified"
+        return self.as_far(called, node, function, function)
 
-    def as_far(self, called: ast.expr, node: ast.GeneratorExp, function: str) -> ast.Call | None:
+    def as_far(
+        self, called: ast.expr, node: ast.GeneratorExp, function: str, several: str
+    ) -> ast.Call | None:
         """A call that goes through a generator only as far as it must; None: it has no such form."""
         all_of = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
         kept = ast.Constant(isinstance(node.generators[0].iter, (ast.Name, ast.Attribute, ast.Subscript)))
         if any(isinstance(n, ast.NamedExpr) for n in ast.walk(all_of)):
             return None
         self.generic_visit(all_of)
-        made = self.comprehension(all_of, function)
+        made = self.comprehension(all_of, function, several)
         if not isinstance(made, ast.Call):
             return None
         made.args = [called, kept, *made.args]
         return made
 
-    def comprehension(self, node: ast.ListComp, function: str) -> ast.AST:
-        """One loop: its list is made by the runtime, which may find that its length is not known."""
-        made = node.elt
-        if len(node.generators) != 1 or any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
+    def comprehension(self, node: ast.ListComp, function: str, several: str) -> ast.AST:
+        """A list that the runtime makes, which may find that its length is not known: by a `function` of the
+        runtime where it has one loop, else by one for `several`.
+        """
+        written = {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+        if any(g.is_async for g in node.generators) or not self.function.can_set(written):
             return node
-        loop = node.generators[0]
-        targets = [n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)]
+        tests = [t for g in node.generators for t in g.ifs]
+        parts, assigned = without_assignments(self.function, ast.Tuple([node.elt, *tests], ast.Load()))
+        assert isinstance(parts, ast.Tuple)
+        element, *tests = parts.elts
+        rest = iter(tests)
+        loops = [(g.target, g.iter, [next(rest) for _ in g.ifs]) for g in node.generators]
+        if len(loops) == 1:
+            return call(function, *_loop(*loops[0], element), *assigned)
+        whole: ast.expr = ast.Call(name(_GIVE), [element], [])
+        for loop in reversed(loops):
+            whole = ast.Call(name(_OVER), _loop(*loop, whole), [])
+        return call(several, thunk(whole, _OVER, _GIVE), *assigned)
 
-        def per_item(body: ast.expr) -> ast.expr:
-            if isinstance(loop.target, ast.Name):
-                return thunk(body, loop.target.id)
-            unpack = ast.ListComp(
-                _tuple_of(targets),
-                [ast.comprehension(loop.target, ast.List([name("_ingot_item")], ast.Load()), [], 0)],
-            )
-            first = ast.Subscript(unpack, ast.Constant(0), ast.Load())
-            return thunk(ast.Call(thunk(body, *targets), [ast.Starred(first, ast.Load())], []), "_ingot_item")
 
-        if loop.is_async or len(set(targets)) != len(targets):
-            return node
-        tests = ast.List([per_item(t) for t in loop.ifs], ast.Load())
-        return call(function, loop.iter, per_item(made), tests)
+def _loop(target: ast.expr, items: ast.expr, tests: Sequence[ast.expr], body: ast.expr) -> list[ast.expr]:
+    """One loop of a comprehension: what it goes through, what it does with each, what must hold of it."""
+    return [items, _per_item(target, body), ast.List([_per_item(target, t) for t in tests], ast.Load())]
+
+
+def _per_item(target: ast.expr, body: ast.expr) -> ast.expr:
+    """An expression as a function of what a loop gives."""
+    if isinstance(target, ast.Name):
+        return thunk(body, target.id)
+    targets = list(dict.fromkeys(n.id for n in ast.walk(target) if isinstance(n, ast.Name)))
+    unpack = ast.ListComp(
+        _tuple_of(targets),
+        [ast.comprehension(target, ast.List([name("_ingot_item")], ast.Load()), [], 0)],
+    )
+    first = ast.Subscript(unpack, ast.Constant(0), ast.Load())
+    return thunk(ast.Call(thunk(body, *targets), [ast.Starred(first, ast.Load())], []), "_ingot_item")
 
 
 def _tuple_of(names: Sequence[str]) -> ast.expr:

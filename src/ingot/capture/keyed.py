@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from ingot.capture.dicts import TracedDict
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
 
 #: Dicts that nothing of the model's own happens in where a key gets another value.
-KINDS = (dict, OrderedDict, defaultdict, Counter)
+KINDS = (dict, TracedDict, OrderedDict, defaultdict, Counter)
 
 
 def put(rt: Runtime, container: Any, key: Any, value: Any) -> None:
@@ -33,7 +34,10 @@ def require_there(rt: Runtime, container: Any, key: Any) -> None:
     Raises:
         DataDependentError: it has none that may be this one.
     """
-    there = rt.contains(list(container), key)
+    keys: Any = list(container)
+    if all(type(k) is int for k in keys) and sorted(keys) == list(range(len(keys))):
+        keys = range(len(keys))  # two comparisons, not one for each
+    there = rt.contains(keys, key)
     if there is False:
         known = list(container)
         has = f"the keys {', '.join(map(repr, known[:4]))}" if known else "no keys yet"

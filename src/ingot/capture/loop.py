@@ -11,6 +11,7 @@ three recordings.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ingot.capture import checks, endless, equality, turns, unwritten
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.containers import Containers
+from ingot.capture.dicts import TracedDict
 from ingot.capture.endless import Counters
 from ingot.capture.extent import MANY
 from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, refused
@@ -361,7 +363,7 @@ class Loop:
             return False
         if _runs(start.parts()):
             with self._around():
-                place.start = TracedList([start.run()])
+                place.start = start.of_parts([start.run()])
             return True
         if not _runs(now.parts()) and len(start) == len(now):
             return False
@@ -371,7 +373,7 @@ class Loop:
             return False
         run = now.run(self._is_outside)
         with self._around():
-            place.start = TracedList([start.run() if len(start) else nothing(run)])
+            place.start = start.of_parts([start.run() if len(start) else nothing(run)])
         return True
 
     def _as_run(self, items: TracedList, place: Place) -> TracedList:
@@ -380,26 +382,26 @@ class Loop:
             return self._as_formed(items, place)
         (start,) = place.start.parts()
         if not items.parts():
-            return TracedList([nothing(start)])
+            return items.of_parts([nothing(start)])
         run = items.run(self._is_outside)
         axes = axes_of([start, run], self._is_outside)
         if axes != start.axes:
             with self._around():
-                place.start = TracedList([start.along(axes)])
+                place.start = place.start.of_parts([start.along(axes)])
             place.form = None
-        return TracedList([run.along(axes)])
+        return items.of_parts([run.along(axes)])
 
     def _as_formed(self, items: TracedList, place: Place) -> TracedList:
         """The same of a variable that has no value before the loop."""
         (form,) = place.form.parts()
         if not items.parts():
             zeros = [torch.zeros([0, *(d or 0 for d in f.dims[1:])], dtype=f.dtype) for f in form.parts()]
-            return TracedList([form.of_parts(zeros)])
+            return items.of_parts([form.of_parts(zeros)])
         run = items.run(self._is_outside)
         axes = [new if old is None else old for old, new in zip(form.axes, run.axes, strict=True)]
         if axes != form.axes:
             place.form = None
-        return TracedList([run.along(axes)])
+        return items.of_parts([run.along(axes)])
 
     def _around(self) -> Any:
         """Write into the graph around the loop."""
@@ -419,6 +421,8 @@ class Loop:
             why = f"{container} with other contents"
             raise refused(what, why, "Keep what the rounds change in a tensor, a number or a list.")
         if isinstance(before, set):
+            if g.made_by_call(container):
+                ACTIVE.marks.let_grow()
             raise refused(what, "a set with other elements")
         if isinstance(container, TracedList) and (len(now) != len(before) or _runs(before) or _runs(now)):
             return self._grows(index, before, now)
@@ -433,13 +437,23 @@ class Loop:
                     "function that has the loop (`out = []`)."
                 )
             if len(now) != len(before):
+                if isinstance(container, deque) and g.made_by_call(container):
+                    ACTIVE.marks.let_grow()
                 raise refused(what, f"{len(before)} long before the loop and {len(now)} after a round")
             pairs: Any = [(k, before[k], now[k]) for k in range(len(before))]
         else:
+            gained = now.keys() - before.keys()
+            ordered = self.held.is_ordered(container)
+            if gained and ordered and type(container) is dict and g.made_by_call(container):
+                ACTIVE.marks.let_grow()
+            if isinstance(container, TracedDict) and before.keys() <= now.keys():
+                several = len(gained) > 1 and any(isinstance(now[k], Perhaps) for k in gained)
+                container.unordered = container.unordered or several
+                before = {k: before.get(k, UNBOUND) for k in now}
             if before.keys() != now.keys():
                 only = sorted(map(repr, before.keys() ^ now.keys()))
                 raise refused(what, f"with or without {', '.join(only)}")
-            if self.held.is_ordered(container) and list(before) != list(now):
+            if ordered and list(before) != list(now):
                 raise refused(
                     what,
                     "with its keys in another order",
@@ -450,7 +464,11 @@ class Loop:
         for key, a, b in pairs:
             if a is b or (index, key) in self.slots:
                 continue
-            self.slots[index, key] = self._slot(index, key, a)
+            perhaps = isinstance(container, TracedDict) and any(
+                v is UNBOUND or isinstance(v, Perhaps) for v in (a, b)
+            )
+            slot = self._slot_perhaps if perhaps else self._slot
+            self.slots[index, key] = slot(index, key, a)
             same = False
         return same
 
@@ -522,6 +540,16 @@ class Loop:
             self.held.put(contents)
 
         return Place(f"{key!r} in a {type(container).__name__}", get, put, start, True)
+
+    def _slot_perhaps(self, index: int, key: Any, start: Any) -> Place:
+        """The same of a key that a dict has in some rounds; `start` is UNBOUND where it has not before."""
+        slot = self._slot(index, key, _perhaps_there(start))
+
+        def get() -> Any:
+            return _perhaps_there(self.held.contents()[index].get(key, UNBOUND))
+
+        slot.get = get
+        return slot
 
     def _more_writes(self, scope: Scope) -> bool:
         known = {id(e) for e in self.writes}
@@ -750,6 +778,11 @@ class Loop:
         made = g.op("Reshape", rows, g.op("Concat", count, g.shape(shape), axis=0), allowzero=1)
         made.type = rows.type
         return made
+
+
+def _perhaps_there(x: Any) -> Perhaps:
+    """What stands under a key; UNBOUND where it is not there."""
+    return x if isinstance(x, Perhaps) else Perhaps(x is not UNBOUND, x)
 
 
 def _held_in(x: Any) -> list[tuple[Any, list[Any]]]:

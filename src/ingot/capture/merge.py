@@ -16,6 +16,7 @@ import torch
 
 from ingot.capture import complex_numbers, endless, extent, structure, unwritten
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
+from ingot.capture.dicts import TracedDict, in_order
 from ingot.capture.lists import TracedList
 from ingot.capture.mixed import Mixed, is_exact, is_held
 from ingot.capture.objects import held_in, is_of_attributes
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 
-_DICTS = (dict, Unordered)
+_DICTS = (dict, Unordered, TracedDict)
 _Make = Callable[[ir.Value], torch.Tensor]
 
 
@@ -82,8 +83,8 @@ class Side:
                 with g.passing_on() if around else contextlib.nullcontext():
                     self.values[id(v)] = g.val(v)
                     self._lower_view(g, g.entry(v))
-            elif isinstance(v, Symbolic):
-                self.values[g.env.expr(v)] = g.scalar(v)
+            elif isinstance(v, Symbolic):  # of which more may be known in the side than around it
+                self.values[g.env.expr(v)] = self.values[id(v)] = g.scalar(v)
 
     def _lower_view(self, g: Recorder, e: Entry) -> None:
         """Note what a view is made from inside the side."""
@@ -196,12 +197,20 @@ class Merger:
             return chosen(self.condition, *self._words(a, b))
         if any(parts_of(v) is not None and self.shared(v, before) for v in (a, b)):
             return self._or_new(a, b)
-        if isinstance(a, TracedList) and isinstance(b, TracedList):
+        if isinstance(a, TracedList) and isinstance(b, TracedList) and a.is_like(b) and b.is_like(a):
             held = before.parts() if isinstance(before, TracedList) else []
-            return TracedList(self.merge_lists(a.parts(), b.parts(), held))
+            return a.of_parts(self.merge_lists(a.parts(), b.parts(), held))
+        if isinstance(a, TracedDict) and isinstance(b, TracedDict) and self.by_data:
+            made = TracedDict()
+            made.unordered = a.unordered or b.unordered
+            held = before if type(before) in _DICTS else {}
+            dict.update(made, self.merge_keys(made, *map(_contents, (a, b, held))))
+            return made
         if type(a) in _DICTS and type(b) in _DICTS:
             first, second = cast("dict[Any, Any]", a), cast("dict[Any, Any]", b)
             mine, other = dict[Any, Any].keys(first), dict[Any, Any].keys(second)
+            if type(a) is type(b) is dict and mine != other and self.by_data:
+                ACTIVE.marks.let_grow()
             if mine == other:
                 held = before if type(before) in _DICTS else {}
                 made = {k: self.merge(a[k], b[k], held.get(k, UNBOUND)) for k in mine}
@@ -287,6 +296,29 @@ class Merger:
             return Word(condition, then, other) if isinstance(x, Word) else Choice(condition, (then, other))
 
         return outside(a, True), outside(b, False)
+
+    def merge_keys(
+        self, made: TracedDict, a: dict[Any, Any], b: dict[Any, Any], before: dict[Any, Any]
+    ) -> dict[Any, Any]:
+        """What stands under the keys of a dict after a branch: under some on one side only."""
+        keys, ordered = in_order(a, b)
+        made.unordered = made.unordered or not ordered
+        sides = ((a.get(k, UNBOUND), b.get(k, UNBOUND), before.get(k, UNBOUND)) for k in keys)
+        return {k: self._under_key(*held) for k, held in zip(keys, sides, strict=True)}
+
+    def _under_key(self, a: Any, b: Any, before: Any) -> Any:
+        """What stands under one key; UNBOUND where it is not there."""
+        if a is b or not any(v is UNBOUND or isinstance(v, Perhaps) for v in (a, b)):
+            return self.merge(a, b, before)
+        pairs = [(v.there, v.value) if isinstance(v, Perhaps) else (v is not UNBOUND, v) for v in (a, b)]
+        there = self.merge(*(t for t, _ in pairs))
+        first, second = (value for _, value in pairs)
+        if first is UNBOUND or second is UNBOUND:
+            holds = second is UNBOUND
+            return Perhaps(there, self._alone(first if holds else second, holds))
+        return Perhaps(
+            there, self.merge(first, second, before.value if isinstance(before, Perhaps) else before)
+        )
 
     def merge_lists(self, a: list[Any], b: list[Any], before: Sequence[Any] = ()) -> list[Any]:
         """Elements of a list after a branch: those that one side alone appends are there perhaps."""
@@ -618,7 +650,7 @@ class Merger:
             unwritten.read(self.g, self.g.entry(x))
             found = side.values.get(id(x))
         elif isinstance(x, Symbolic):
-            found = side.values.get(self.g.env.expr(x))
+            found = side.values.get(self.g.env.expr(x), side.values.get(id(x)))
         else:
             with self.g.graph.writing(side.scope.body):
                 return endless.operand(self.g, x, DTYPE[counts_as(x) or int])
@@ -710,6 +742,11 @@ class Filled:
                 self._made[id(v)] = v, v.make(*map(self, v.parts))
             return self._made[id(v)][1]
         return self.outputs[v.index] if isinstance(v, Slot) else v
+
+
+def _contents(x: Any) -> dict[Any, Any]:
+    """What a dict holds, whatever its class makes of being asked."""
+    return dict(dict.items(x))
 
 
 def _is_container(x: Any) -> bool:

@@ -63,8 +63,8 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
             raise ExportError(
                 f"{returned_at(call.function)}\n"
                 f"data decides what kind of thing the model returns at {leaf.output!r}: None or "
-                "a tensor, or a list of some length. Return one tensor: torch.stack the list, or a "
-                "flag beside it."
+                "a tensor, a list of some length, or a key of a dict. Return one tensor: torch.stack the "
+                "list, or a flag beside it."
             )
         elif isinstance(v, Quantised):
             raise ExportError(

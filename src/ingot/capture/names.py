@@ -84,7 +84,7 @@ def captured(nodes: Sequence[ast.AST]) -> set[str]:
     A generator that is made for a function known to go through it at once is gone through there.
     """
     inside = [n for node in nodes for n in [node, *walk_scope(node)]]
-    at_once = {id(n.args[0]) for n in inside if isinstance(n, ast.Call) and n.args and _goes_through(n.func)}
+    at_once = {id(n.args[0]) for n in inside if isinstance(n, ast.Call) and n.args and goes_through(n.func)}
     at_once |= {id(n.value) for n in inside if isinstance(n, ast.Starred)}
     late = [
         n
@@ -94,7 +94,7 @@ def captured(nodes: Sequence[ast.AST]) -> set[str]:
     return {x.id for n in late for x in ast.walk(n) if isinstance(x, ast.Name)}
 
 
-def _goes_through(function: ast.expr) -> bool:
+def goes_through(function: ast.expr) -> bool:
     """Whether a function, by its name, goes through an iterator that it is given before it returns."""
     name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
     return name in _GO_THROUGH

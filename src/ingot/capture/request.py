@@ -26,7 +26,7 @@ from ingot.capture.kinds import (
 )
 from ingot.capture.rewrite import Key, rewritten
 from ingot.capture.sources import codes_in, is_source_of, require_source
-from ingot.capture.syntax import RUNTIME
+from ingot.capture.syntax import RUNTIME, THUNK
 from ingot.capture.where import is_ingot_code, is_user_code, quoted_line, user_frame
 from ingot.errors import DataDependentError, ExportError
 
@@ -41,6 +41,7 @@ class Restart(BaseException):  # not an Exception: the model's own `except` clau
 
 
 Place = tuple[str, int]  # a line of a file
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 @dataclass
@@ -87,6 +88,8 @@ class Marks:
 
     freed: bool = False  # whether one did, in this recording
 
+    may_grow: bool = False  # whether data may decide what dicts, deques and sets of the model's own have
+
     must_run: bool = (
         False  # whether loops run that give a variable its first value: what is returned is not None
     )
@@ -127,6 +130,14 @@ class Marks:
         """Start again with all code of the model's rewritten, if it is not."""
         if not self.everywhere:
             self.everywhere, self.reached = True, False
+            ACTIVE.pending = Restart()
+            raise ACTIVE.pending
+
+    def let_grow(self) -> None:
+        """Start again with dicts, deques and sets that may grow as data says, if they may not."""
+        if not self.may_grow:
+            self.may_grow = self.everywhere = True
+            self.reached = False
             ACTIVE.pending = Restart()
             raise ACTIVE.pending
 
@@ -235,6 +246,7 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
 
     needed: data decides; else a size does, which may also be fixed to the example's branch
     """
+    frame = _function_around(frame)
     if frame is None or ACTIVE.recorder is None or not is_user_code(frame.f_code):
         return
     if is_rewritten(frame) or not _has_source(frame.f_code, needed):
@@ -246,6 +258,16 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart()
         raise ACTIVE.pending
+
+
+def _function_around(frame: FrameType | None) -> FrameType | None:
+    """The function that runs, of a comprehension that asks the one that it stands in."""
+    if frame is None or frame.f_code.co_name not in _COMPREHENSIONS:
+        return frame
+    at = frame.f_back
+    while at is not None and frame.f_code not in codes_in(at.f_code):
+        at = at.f_back
+    return frame if at is None else _function_around(at)
 
 
 def _has_source(code: CodeType, needed: bool) -> bool:
@@ -261,11 +283,8 @@ def _has_source(code: CodeType, needed: bool) -> bool:
 def is_rewritten(frame: FrameType) -> bool:
     """Whether a frame runs rewritten code: a function, a block of it or an operand."""
     code = frame.f_code
-    return code.co_name.startswith(GENERATED) or RUNTIME in (
-        *code.co_freevars,
-        *code.co_cellvars,
-        *code.co_varnames,
-    )
+    names = (*code.co_freevars, *code.co_cellvars, *code.co_varnames)
+    return code.co_name.startswith(GENERATED) or RUNTIME in names or THUNK in names
 
 
 def rewritable(code: CodeType) -> list[Key]:

@@ -22,6 +22,7 @@ import torch
 from ingot.capture import checks, early, turns
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells
+from ingot.capture.dicts import looped_over
 from ingot.capture.forms import Differ, Peel
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Round
@@ -116,6 +117,7 @@ def each(
     found_later: what others may go on with, if it is an iterator that the items come from; with `is_kept`,
         the items themselves too
     """
+    items = looped_over(items)
     early.refuse_passed((items,))
     if is_kept:
         found_later = (*found_later, items)

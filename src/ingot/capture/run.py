@@ -153,7 +153,7 @@ def _made_by_call(snapshot: Snapshot, known: tuple[Any, ...], container: Any) ->
     """Whether nothing but the call's own variables can hold a list, dict or object's attributes."""
     if isinstance(container, Tags):
         container = container.thing
-    elif not isinstance(container, (list, dict, deque)):
+    elif not isinstance(container, (list, dict, deque, set)):
         return False
     if snapshot.holds(vars(container) if isinstance(container, torch.Tensor) else container):
         return False

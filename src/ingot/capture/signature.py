@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ingot.capture.choice import Undecided, Unordered
+from ingot.capture.dicts import TracedDict
 from ingot.capture.objects import attributes, copied, fill, held_in
 from ingot.errors import ExportError, InputError
 
@@ -146,7 +147,7 @@ def is_tensor(x: Any) -> bool:
 def children(x: Any) -> list[tuple[str | int, Any]] | None:
     """The parts of a container, or None for a leaf."""
     if isinstance(x, Mapping):
-        items = dict.items(x) if isinstance(x, Unordered) else x.items()
+        items = dict.items(x) if isinstance(x, (Unordered, TracedDict)) else x.items()
         return [(k if isinstance(k, int) else str(k), v) for k, v in items]
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return list(zip(x._fields, x, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
@@ -201,7 +202,7 @@ def rebuild(x: Any, replace: Callable[[Any], Any], made: dict[int, Any] | None =
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
     if isinstance(x, list) and (type(x) is list or type(x).__module__.startswith("ingot.")):
         return values
-    if isinstance(x, Unordered):
+    if isinstance(x, (Unordered, TracedDict)):
         return dict(zip(dict.keys(x), values, strict=True))
     if isinstance(x, Mapping) and not isinstance(x, dict):
         return type(x)(dict(zip(x.keys(), values, strict=True)))  # pyright: ignore[reportCallIssue]

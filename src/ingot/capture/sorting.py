@@ -15,6 +15,7 @@ from ingot.capture import checks
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_data, kind_of
+from ingot.capture.sets import sorted_set
 from ingot.capture.standins.sequences import list_, rows_of
 from ingot.capture.standins.table import STANDINS
 from ingot.capture.standins.values import tensor_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 def sorted_(rt: Runtime, items: Any, *, key: Any = None, reverse: Any = False) -> Any:
     """sorted(items)."""
+    items = sorted_set(items)
     if rows_of(items) is not None:
         listed = list_(rt, items)
         return TracedList([listed.run().take(_order(_columns(keys_of(rt, listed, key)), reverse))])

@@ -30,6 +30,7 @@ import torch
 
 from ingot.capture import (
     checks,
+    comprehensions,
     early,
     equality,
     iterators,
@@ -46,6 +47,7 @@ from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells, contents
 from ingot.capture.choice import Choice, Maybe, present
 from ingot.capture.containers import Containers
+from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Rows, TracedList, Yields
 from ingot.capture.objects import is_user_class
@@ -63,6 +65,7 @@ from ingot.capture.request import (
 from ingot.capture.rewrite import Key
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data, kind_of, number, require_kind
 from ingot.capture.scope import inside
+from ingot.capture.sets import TracedSet, set_of
 from ingot.capture.sources import codes_in
 from ingot.capture.standins import calls, sequences, subscripts, table, values
 from ingot.capture.told import opened, told
@@ -88,7 +91,7 @@ class Runtime:
 
     def waits(self, value: Any) -> bool:
         """Whether a condition is known only to the run."""
-        if isinstance(value, (TracedList, Rows)):
+        if isinstance(value, (TracedList, TracedDict, TracedSet, Rows)):
             return isinstance(value, Rows) or not value.known
         if isinstance(value, (Maybe, Word)):
             return True
@@ -102,7 +105,7 @@ class Runtime:
     def truth(self, value: Any) -> Any:
         """A value as a condition: a bool, or a SymBool that only the run knows."""
         g = recorder()
-        if isinstance(value, TracedList) and not value.known:
+        if isinstance(value, (TracedList, TracedDict, TracedSet)) and not value.known:
             return value.count() > 0
         if isinstance(value, Rows):
             return value.length > 0
@@ -312,38 +315,21 @@ class Runtime:
         """`for item in items: body(item)`, while `go()`; parts: as `rounds.each` has them."""
         rounds.each(self, items, body, go, *parts)
 
-    def list_of(
-        self, items: Any, element: Callable[[Any], Any], tests: Sequence[Callable[[Any], Any]]
-    ) -> Any:
+    def list_of(self, items: Any, element: Callable[[Any], Any], *rest: Any) -> Any:
         """`[element(x) for x in items if …]`."""
-        if isinstance(items, Word):
-            return items.ingot_either(lambda v: self.list_of(v, element, tests))
-        early.refuse_passed((items,))
-        out = TracedList()
+        return comprehensions.list_of(self, items, element, *rest)
 
-        def body(item: Any) -> None:
-            add(item, list(tests))
-
-        def add(item: Any, left: list[Callable[[Any], Any]]) -> None:
-            if not left:
-                list.append(out, element(item))
-                return
-            self.choose(left[0](item), lambda: add(item, left[1:]), _nothing)
-
-        if isinstance(items, Yields):
-            items.give(body)
-        elif isinstance(items, TracedList) and not items.known:
-            self.each(items, body, None, (), (), ())
-        elif sequences.rows_of(items) is None:
-            for item in items:
-                body(item)
-        else:
-            self.each(items, body, None, (), (), ())
-        return out
+    def gathered(self, loops: Callable[..., None], *assigned: Any) -> Any:
+        """The same of several loops."""
+        return comprehensions.gathered(self, loops, *assigned)
 
     def first_of(self, called: Any, kept: bool, items: Any, *rest: Any) -> Any:
         """`next(element(x) for x in items if …, default)`."""
-        return early.first_of(self, called, kept, items, *rest)
+        return comprehensions.first_of(self, called, kept, items, *rest)
+
+    def first_in(self, called: Any, kept: bool, loops: Callable[..., None], *default: Any) -> Any:
+        """The same of several loops."""
+        return comprehensions.first_in(self, called, kept, loops, *default)
 
     def quantified(self, called: Any, kept: bool, items: Any, *rest: Any) -> Any:
         """`any(element(x) for x in items if …)`, or `all`."""
@@ -555,11 +541,26 @@ class Runtime:
         """A list that may grow as data says."""
         return TracedList(value) if type(value) is list else value
 
+    def new_dict(self, value: Any) -> Any:
+        """A dict whose keys data may decide, where there are such dicts."""
+        return TracedDict(value) if ACTIVE.marks.may_grow and type(value) is dict else value
+
     def spread(self, stars: Sequence[bool], *parts: Any) -> TracedList:
         """`[*a, b]`."""
         out = TracedList()
         for starred, part in zip(stars, parts, strict=True):
             list.extend(out, sequences.list_(self, part).parts() if starred else [part])
+        return out
+
+    def set_of(self, values: Any) -> Any:
+        """`{a, b}`, or a set of a list."""
+        return set_of(values)
+
+    def spread_dict(self, stars: Sequence[bool], *parts: Any) -> dict[Any, Any]:
+        """`{**a, key: value}`."""
+        out: dict[Any, Any] = self.new_dict({})
+        for starred, part in zip(stars, parts, strict=True):
+            out.update(part if starred else [part])
         return out
 
     def given_list(self, value: list[Any]) -> Given:
@@ -568,10 +569,6 @@ class Runtime:
 
 
 RUNTIME = Runtime()
-
-
-def _nothing() -> None:
-    return None
 
 
 def _one_element(g: Recorder, tensor: torch.Tensor) -> Any:
@@ -677,7 +674,7 @@ def _keeps(function: Any) -> bool:
         or isinstance(function, (Choice, Word))
         or function is dict
         or (isinstance(function, type) and is_user_class(function))
-        or (isinstance(function, BuiltinMethodType) and isinstance(owner, (list, dict, deque)))
+        or (isinstance(function, (BuiltinMethodType, MethodType)) and isinstance(owner, (list, dict, deque)))
     )
 
 

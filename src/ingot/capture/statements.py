@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ingot.capture import unbound
@@ -122,6 +122,10 @@ class Function:
             for n in ast.walk(s):
                 ast.copy_location(n, node)
         node.body = made
+
+    def can_set(self, variables: Collection[str]) -> bool:
+        """Whether operands that become functions may assign these variables."""
+        return not variables or (isinstance(self.node, ast.FunctionDef) and self.local.issuperset(variables))
 
     # -- statements
 

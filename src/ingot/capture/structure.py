@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from ingot.capture.choice import Choice, Maybe, Parts, Unordered
+from ingot.capture.dicts import TracedDict
 from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.words import Word, is_thing
 
-_DICTS = (dict, Unordered)
+_DICTS = (dict, Unordered, TracedDict)
 _CHOSEN = (Word, Choice)  # a condition chooses: it is a part of them, and so are those of their sides
 
 
@@ -58,7 +59,7 @@ def _parts(x: Any) -> list[Any] | None:
 
 
 def _keys(x: dict[Any, Any]) -> list[Any]:
-    return list(dict.keys(x) if isinstance(x, Unordered) else x)
+    return list(dict.keys(x) if isinstance(x, (Unordered, TracedDict)) else x)
 
 
 def _own(x: Any) -> dict[str, Any]:

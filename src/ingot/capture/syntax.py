@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 RUNTIME = "_ingot"  # the variable that has the runtime, in rewritten code
+THUNK = "_ingot_thunk"  # a parameter that only functions made of expressions have
 IMPORT = "__import__('ingot.capture.stage', fromlist=('RUNTIME',)).RUNTIME"
 
 
@@ -37,8 +38,9 @@ def call(function: str, *arguments: ast.expr) -> ast.Call:
 
 
 def thunk(body: ast.expr, *parameters: str) -> ast.Lambda:
-    """An expression as a function."""
-    return ast.Lambda(ast.arguments([], [ast.arg(p) for p in parameters], None, [], [], None, []), body)
+    """An expression as a function, which has a mark that nobody passes."""
+    taken, mark = [ast.arg(p) for p in parameters], ast.arg(THUNK)
+    return ast.Lambda(ast.arguments([], taken, None, [mark], [ast.Constant(None)], None, []), body)
 
 
 def strings(values: Sequence[str]) -> ast.Constant:

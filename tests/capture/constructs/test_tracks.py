@@ -230,18 +230,3 @@ def test_what_a_list_has_a_copy_of_is_not_changed(function: Any) -> None:
         DataDependentError, match=r"the model changes a (dict|Track).*Put another one in its place"
     ):
         capture(function, (random(4, 3), torch.tensor(3)))
-
-
-def test_a_key_that_only_one_of_two_dicts_gets() -> None:
-    """The message says to set it before."""
-
-    def new_key(x: T) -> T:
-        a, b = {"n": x}, {"n": x * 2}
-        d = a if x.sum() > 0 else b
-        d["extra"] = x + 1
-        return d["extra"]
-
-    with pytest.raises(
-        DataDependentError, match=r"'extra' set on one side only.*Set the key .* before the branch"
-    ):
-        capture(new_key, (ROWS[0],))

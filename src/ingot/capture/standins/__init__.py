@@ -2,7 +2,17 @@
 tensors, numbers and lists that they are given. Importing this package fills the table.
 """
 
-from ingot.capture.standins import calls, numbers, reductions, sequences, subscripts, tensors, values
+from ingot.capture.standins import calls, made, numbers, reductions, sequences, subscripts, tensors, values
 from ingot.capture.standins.table import STANDINS
 
-__all__ = ["STANDINS", "calls", "numbers", "reductions", "sequences", "subscripts", "tensors", "values"]
+__all__ = [
+    "STANDINS",
+    "calls",
+    "made",
+    "numbers",
+    "reductions",
+    "sequences",
+    "subscripts",
+    "tensors",
+    "values",
+]

@@ -10,13 +10,16 @@ cannot do without it is refused.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any
 
 from ingot.capture import memos, scalars
-from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.deques import TracedDeque
+from ingot.capture.request import ACTIVE, cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
+from ingot.capture.sets import TracedSet
 from ingot.capture.standins.subscripts import looked_up
 from ingot.capture.standins.table import STANDINS, stands_for
 from ingot.capture.standins.values import made_of_symbols
@@ -32,6 +35,8 @@ def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
         scalars.require_kind(recorder(), x, "isinstance")
         kind: Any = scalars.kind_of(x)
         return isinstance(kind(0), kinds) or isinstance(x, kinds)
+    if isinstance(x, (TracedDeque, TracedSet)):
+        return isinstance(deque() if isinstance(x, TracedDeque) else set[Any](), kinds)
     return isinstance(x, kinds)
 
 
@@ -94,6 +99,8 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
             return looked_up(rt, list(owner.items()), args[0], default)
     if isinstance(owner, _CONTAINERS) and isinstance(function, BuiltinMethodType):
         method = function.__name__
+        if isinstance(owner, set) and recorder().made_by_call(owner):
+            ACTIVE.marks.let_grow()
         whole = method not in ("insert", "pop")  # these take a place
         if method in _NEED_NUMBERS and (whole or any(isinstance(a, Symbolic) for a in args)):
             cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")

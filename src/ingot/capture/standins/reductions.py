@@ -18,6 +18,7 @@ from ingot.capture import scalars
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import depends_on_data, is_data
+from ingot.capture.sets import sorted_set
 from ingot.capture.standins.sequences import list_, rows_of
 from ingot.capture.standins.table import STANDINS, stands_for
 from ingot.capture.standins.values import is_symbolic, number_in
@@ -31,7 +32,8 @@ _IN_ORDER = (list, tuple, dict, KeysView, ItemsView, ValuesView)
 
 def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
-        values: Any = args[0] if len(args) == 1 else args
+        values: Any = sorted_set(args[0]) if len(args) == 1 else args
+        args = (values,) if len(args) == 1 else args
         if isinstance(values, Rows) or (isinstance(values, torch.Tensor) and "key" in kwargs):
             values = list_(rt, values)
             args = (values,)

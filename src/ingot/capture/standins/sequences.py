@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ingot.capture import checks
 from ingot.capture.choice import Maybe, present
+from ingot.capture.dicts import is_grown, looped_over
 from ingot.capture.lists import Passing, Rows, TracedList
 from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.runs import Perhaps
+from ingot.capture.scalars import of_truth
+from ingot.capture.sets import TracedSet
 from ingot.capture.standins.subscripts import item
 from ingot.capture.standins.table import STANDINS, stands_for
 from ingot.capture.standins.values import number_in, own_answer
+from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -39,6 +43,8 @@ def len_(rt: Runtime, x: Any) -> Any:
         return x.count()
     if isinstance(x, Rows):
         return x.length
+    if is_grown(x) or (isinstance(x, TracedSet) and not x.known):
+        return x.count()
     if isinstance(x, torch.Tensor) and x.dim():
         return x.shape[0]
     own = own_answer(x, "__len__")
@@ -147,10 +153,26 @@ def next_(rt: Runtime, iterator: Any, *default: Any) -> Any:
 @stands_for(enumerate)
 def enumerate_(rt: Runtime, iterable: Any, start: Any = 0) -> Any:
     """enumerate(items, start)."""
-    rows = gone_through(iterable)
+    try:
+        rows = gone_through(iterable)
+    except DataDependentError:
+        if not (isinstance(iterable, TracedList) and iterable.is_counted):
+            raise
+        return TracedList(_with_places(iterable.parts(), start))  # no tensor holds them all
     if rows is None:
         return enumerate(iterable, start)
     return Passing(rows.length, lambda i: (i + start, rows.at(i)))
+
+
+def _with_places(parts: Sequence[Any], place: Any) -> Iterator[Any]:
+    """Elements that are there or not, each with how many there are before it."""
+    for v in parts:
+        if isinstance(v, Perhaps):
+            yield Perhaps(v.there, (place, v.value))
+            place = place + of_truth(recorder(), v.there)
+        else:
+            yield place, v
+            place = place + 1
 
 
 @stands_for(reversed)
@@ -221,23 +243,18 @@ def list_(rt: Runtime, *args: Any) -> Any:
     """list(items)."""
     if not args:
         return TracedList()
-    rows = rows_of(args[0])
+    items = looped_over(args[0])
+    if isinstance(items, TracedList):
+        return TracedList(items.parts())
+    rows = rows_of(items)
     if rows is None:
         return TracedList(*args)
-    if isinstance(args[0], TracedList):
-        return TracedList(args[0].parts())
     return rt.list_of(rows, lambda v: v, [])
 
 
 STANDINS[id(tuple)] = lambda rt, *args: (
     tuple(*args) if not args or rows_of(args[0]) is None else list_(rt, *args)
 )
-
-
-@stands_for(defaultdict)
-def defaultdict_(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
-    """defaultdict(list): its lists may grow as data says."""
-    return defaultdict(*(TracedList if a is list else a for a in args[:1]), *args[1:], **kwargs)
 
 
 def spread(rt: Runtime, function: Any, items: Any) -> Any:

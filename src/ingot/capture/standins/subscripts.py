@@ -130,7 +130,7 @@ def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     index = int_(rt, index)
     index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
     pairs = list(enumerate(values))
-    rt.check(rt.contains([k for k, _ in pairs], index), None)
+    rt.check(rt.contains(range(len(values)), index), None)
     return looked_up(rt, pairs[:-1], index, pairs[-1][1])
 
 
