@@ -161,10 +161,19 @@ def constant_transposed_in_place(x: T) -> tuple[T, T]:
     return row, y
 
 
+def scattered_in_place(x: T) -> tuple[T, T, T]:
+    y, z = x.clone(), x.clone()
+    row = y[0]
+    y.masked_scatter_(x > 0, x * 2)
+    z.erfc_()
+    return y, row, z
+
+
 WRITES: list[Callable[..., object]] = [
     add_in_place, through_row, row_after_base, column, slice_of_slice, strided, transposed, reshaped, pieces,
     unbound, masked, gathered, constant_buffer, constant_then_input, empty_then_filled, symbolic_place,
     written_twice, transposed_in_place, through_what_was_there, constant_transposed_in_place,
+    scattered_in_place,
 ]  # fmt: skip
 
 

@@ -157,6 +157,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if plan.in_place:
         writes.in_place(g, func, plan, args, kwargs, known)
         return args[0]
+    if plan.view and out is args[0]:
+        return out  # `x.to(…)` of what it has: the tensor itself, and no view of it
     if g.mixed:
         mixed.require_one_dtype(g, func, tensors, args, kwargs, out)
     if known and plan.foldable and fold(g, func, plan, args, kwargs, out, bool(tensors)):

@@ -57,7 +57,7 @@ def without_row(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         flat_out = list(out) if isinstance(out, (list, tuple)) else [out]
         flat_again = list(again) if isinstance(again, (list, tuple)) else [again]
         for o, a in zip(flat_out, flat_again, strict=True):
-            if isinstance(o, torch.Tensor):
+            if isinstance(o, torch.Tensor) and o is not a:  # an operand itself, as broadcast_tensors gives it
                 g.adopt(o, a)
         return
     _note_missing(g, func, out)
