@@ -161,6 +161,12 @@ def of_formula(g: Recorder, e: Any) -> Range:
     if isinstance(e, (f.CeilToInt, f.FloorToInt, f.TruncToInt, f.RoundToInt)):
         most = _most(parts[0])
         return (-int(most) - 1, int(most) + 1) if most <= -LOWEST else _ANY
+    if type(e).__name__.startswith("BitwiseFn") and any(p[0] >= 0 for p in parts):
+        positive = [p[1] for p in parts if p[0] >= 0]
+        if type(e).__name__.endswith("_and"):
+            return 0, min(positive)
+        if len(positive) == len(parts):
+            return 0, (1 << int(max(positive)).bit_length()) - 1
     if type(e).__name__ == "OpaqueUnaryFn_sqrt" and parts[0][0] >= 0:
         return 0, math.sqrt(parts[0][1])
     return _ANY if _is_whole(e) else _ANY_FLOAT
@@ -172,7 +178,7 @@ def _of_symbol(g: Recorder, symbol: Any) -> Range:
         return found
     if symbol in g.env.truths:
         return 0, 1
-    if symbol.is_nonnegative:
+    if _is_size(g, symbol):
         return 0, MANY
     most = math.inf if symbol.is_integer else of_value(g.sizes.scalars.get(symbol))
     return _in_graph((-most, most), symbol)
@@ -213,11 +219,20 @@ def _sum(parts: Iterable[Range]) -> Range:
 
 
 def _product(g: Recorder, factors: Sequence[Any]) -> Range:
-    """The product of sizes is a count of elements, as one of them is."""
-    sizes = [e for e in factors if _is_size(g, e) or (e.is_Pow and e.exp == 2 and _is_size(g, e.base))]
-    low, high = (0, MANY) if sizes else (1, 1)
+    """The product of sizes is a count of elements, as one of them is; so is that of what sums and halves make
+    of them, but for a factor.
+    """
+    squares = [e for e in factors if e.is_Pow and e.exp == 2 and _steps(g, e.base) == 1]
+    steps = [(e, 1 if e in squares else _steps(g, e)) for e in factors if not e.is_number]
+    sizes = [(e, n) for e, n in steps if n is not None]
+    names = [s for e, _ in sizes for s in ([e.base] * 2 if e in squares else e.free_symbols)]
+    if max(map(names.count, names), default=0) > 3:
+        sizes = []  # of no tensor
+    most = MANY * math.prod(n for _, n in sizes) if sizes else 1
+    low, high = (0 if all(e.is_nonnegative for e, _ in sizes) else -most) if sizes else 1, most
+    taken = [e for e, _ in sizes]
     for e in factors:
-        if e in sizes:
+        if e in taken:
             continue
         first, last = of_formula(g, e)
         ends = [_times(a, b) for a in (low, high) for b in (first, last)]
@@ -225,8 +240,34 @@ def _product(g: Recorder, factors: Sequence[Any]) -> Range:
     return low, high
 
 
-def _is_size(g: Recorder, e: Any) -> bool:
-    return bool(e.is_Symbol and e.is_nonnegative) and e not in g.extents
+def _is_size(g: Recorder, symbol: Any) -> bool:
+    """Whether a number is a dimension of a tensor, or counts as one."""
+    of_tensor = symbol in g.sizes.sources and g.sizes.sources[symbol][1] >= 0
+    return bool(symbol.is_nonnegative or of_tensor) and symbol not in g.extents
+
+
+def _steps(g: Recorder, e: Any) -> int | None:
+    """How many times the product of its sizes, of which none counts as 0, a formula of sizes is at the most,
+    with either sign; None where it is made of anything else.
+    """
+    f = functions()
+    if e.is_Symbol:
+        return 1 if _is_size(g, e) else None
+    if e.is_Integer:
+        return abs(int(e))
+    parts = [_steps(g, a) for a in e.args]
+    known = [n for n in parts if n is not None]
+    if not known or len(known) < len(parts):
+        return None
+    if e.is_Add:
+        return sum(known)
+    if e.is_Mul and max(map([s for a in e.args for s in a.free_symbols].count, e.free_symbols)) == 1:
+        return math.prod(known)
+    if isinstance(e, (sympy.Max, f.Max, sympy.Min, f.Min)):
+        return max(known)
+    if isinstance(e, (f.FloorDiv, f.CleanDiv)) and e.args[1].is_Integer and e.args[1] > 0:
+        return known[0] + 1  # a negative number is rounded down
+    return None
 
 
 def _times(a: Any, b: Any) -> Any:

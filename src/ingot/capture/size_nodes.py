@@ -201,7 +201,8 @@ class SizeWriter:
         if isinstance(e, f.CeilToInt | f.FloorToInt | f.TruncToInt | f.RoundToInt):
             return self._to_int(e)
         if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod)):
-            return g.op("Mod", self.lower(e.args[0]), self.lower(e.args[1]))
+            lower = self._low_bits if _is_power_of_two(e.args[1]) else self.lower
+            return g.op("Mod", lower(e.args[0]), self.lower(e.args[1]))
         if isinstance(e, f.ModularIndexing):
             return g.op("Mod", self._floor_div(e.args[0], e.args[1]), self.lower(e.args[2]))
         if isinstance(e, f.ToFloat):
@@ -230,7 +231,8 @@ class SizeWriter:
         if type(e).__name__ == "OpaqueUnaryFn_log2":
             return self._log2(self._double(e.args[0]))
         if type(e).__name__ in _BITWISE:
-            return g.op(_BITWISE[type(e).__name__], *map(self.lower, e.args))
+            masked = _BITWISE[type(e).__name__] == "BitwiseAnd" and any(map(_is_mask, e.args))
+            return g.op(_BITWISE[type(e).__name__], *map(self._low_bits if masked else self.lower, e.args))
         function = type(e).__name__.rpartition("_")[2].removesuffix("Decimal").lower()
         raise ExportError(
             f"{quoted_line()}\nA number that a size or data decides goes through {function!r} here, which "
@@ -292,6 +294,20 @@ class SizeWriter:
         n = int(e) if e.is_Integer else 0
         return self.lower(e if LOWEST <= n <= HIGHEST else sympy.Integer((n - LOWEST) % (1 << 64) + LOWEST))
 
+    def _low_bits(self, e: Any) -> ir.Value:
+        """A whole number but for multiples of 2**64, as its parts make it, of which none is checked."""
+        g, known = self.graph, self._made.get(e)
+        if (known is not None and g.visible(known)) or self._scalar(e) is not None:
+            return self.lower(e)
+        if e.is_Integer:
+            return self._wrapped(e)
+        if isinstance(e, sympy.Pow) and e.exp.is_Integer and e.exp > 0:
+            return functools.reduce(lambda a, b: g.op("Mul", a, b), [self._low_bits(e.base)] * int(e.exp))
+        op_type = {sympy.Add: "Add", sympy.Mul: "Mul"}.get(e.func) or _BITWISE.get(type(e).__name__)
+        if op_type is None or not _is_whole(e):
+            return self.lower(e)
+        return functools.reduce(lambda a, b: g.op(op_type, a, b), map(self._low_bits, e.args))
+
     def _double(self, e: Any) -> ir.Value:
         if e.is_number:
             return self.graph.const([float(e)], ir.DataType.DOUBLE)
@@ -316,6 +332,15 @@ class SizeWriter:
         if op_type:
             value = self.graph.op(op_type, value)
         return self.graph.op("Cast", value, to=ir.DataType.INT64)
+
+
+def _is_power_of_two(e: Any) -> bool:
+    return bool(e.is_Integer and 0 < e <= HIGHEST) and int(e) & (int(e) - 1) == 0
+
+
+def _is_mask(e: Any) -> bool:
+    """Whether a number keeps bits that 64 have, and the sign that all others are 0."""
+    return bool(e.is_Integer and 0 <= e <= HIGHEST)
 
 
 def _number(e: Any) -> int | float:
