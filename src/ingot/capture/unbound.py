@@ -7,13 +7,12 @@ read where not every way there has assigned it goes a flag that says whether one
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ingot.capture.names import COMPREHENSIONS, FUNCTIONS, written
+from ingot.capture.names import COMPREHENSIONS, FUNCTIONS, walk_scope, written
 from ingot.capture.syntax import assign, call, name
 
 _FLAG = "_ingot_has_"  # how the flag of a variable begins
-_SCOPES = (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)
 
 Bound = set[str] | None  # variables that have a value; None where no way leads
 
@@ -48,21 +47,24 @@ class _Reads:
     def statement(self, s: ast.stmt, bound: set[str]) -> Bound:
         if isinstance(s, ast.If):
             self.read(s.test, bound)
-            return _either(self.block(s.body, bound), self.block(s.orelse, bound))
+            then, other = (bound | _named(s.test, holds) for holds in (True, False))
+            return _either(self.block(s.body, then), self.block(s.orelse, other))
         if isinstance(s, ast.While):
             self.read(s.test, bound)
             endless = isinstance(s.test, ast.Constant) and bool(s.test.value)
-            _, breaks, _ = self.rounds(s.body, bound)
-            return _either(None if endless else self.block(s.orelse, bound), *breaks)
+            _, breaks, _ = self.rounds(s.body, bound | _named(s.test, True))
+            after = None if endless else self.block(s.orelse, bound | _named(s.test, False))
+            return _either(after, *breaks)
         if isinstance(s, ast.For):
             self.read(s.iter, bound)
+            bound = bound | _named(s.iter)
             end, breaks, continues = self.rounds(s.body, bound | {*written([s.target])})
             after = _either(end, *continues) if _runs(s.iter) else bound
             return _either(None if after is None else self.block(s.orelse, after), *breaks)
         if isinstance(s, ast.With):
             for item in s.items:  # each may read what those before it have named
                 self.read(item, bound)
-                bound = bound | {*written([item])}
+                bound = bound | _given(item)
             return self.block(s.body, bound)
         if isinstance(s, ast.Try):
             ends = [self.block([*s.body, *s.orelse], bound), *(self.block(h.body, bound) for h in s.handlers)]
@@ -70,14 +72,18 @@ class _Reads:
             return None if last is None or after is None else after | last
         if isinstance(s, ast.Match):
             self.read(s.subject, bound)
-            ends = [self.block(case.body, bound) for case in s.cases]
+            bound = bound | _named(s.subject)
+            ends = [self.block(case.body, self.guard(case, bound)) for case in s.cases]
             last = s.cases[-1]
             whole = (
                 isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and last.guard is None
             )
             return _either(*ends, *([] if whole else [bound]))
-        if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
-            return bound | {s.name} if not isinstance(s, ast.Lambda) else bound
+        if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self.read(s, bound | {s.name})
+            return bound | {s.name}
+        if isinstance(s, ast.ClassDef):
+            return bound | {s.name}
         self.read(s, bound)
         if isinstance(s, (ast.Return, ast.Raise)):
             return None
@@ -85,8 +91,12 @@ class _Reads:
             if self.loops:
                 self.loops[-1][isinstance(s, ast.Continue)].append(bound)
             return None
+        if isinstance(s, ast.Delete):
+            return bound - {t.id for t in s.targets if isinstance(t, ast.Name)}
         is_bare = isinstance(s, ast.AnnAssign) and s.value is None
-        return bound if is_bare else bound | {*written([s])}
+        if isinstance(s, ast.Assert):
+            return bound | _named(s.test, True)
+        return bound if is_bare else bound | _given(s)
 
     def rounds(self, body: Sequence[ast.stmt], bound: set[str]) -> tuple[Bound, list[Bound], list[Bound]]:
         """What has a value at the end of a round, at its breaks and at its continues."""
@@ -94,12 +104,43 @@ class _Reads:
         end = self.block(body, bound)
         return end, *self.loops.pop()
 
+    def guard(self, case: ast.match_case, bound: set[str]) -> set[str]:
+        """What has a value where a case is taken."""
+        if case.guard is None:
+            return bound
+        self.read(case.guard, bound | {*written([case.pattern])})
+        return bound | _named(case.guard, True)
+
     def read(self, node: ast.AST, bound: set[str]) -> None:
-        for n in _outside_of_scopes(node):
-            if not isinstance(n, ast.Name) or n.id in bound or n.id not in self.local:
-                continue
-            if isinstance(n.ctx, ast.Load) or (isinstance(node, ast.AugAssign) and n is node.target):
-                self.unsure[id(n)] = n
+        """What is read by a node; functions in it read variables that have no value yet as late as can be."""
+        if isinstance(node, ast.AugAssign):
+            self.name(node.target, bound)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            self.name(node, bound)
+        if isinstance(node, COMPREHENSIONS):
+            first = node.generators[0].iter
+            self.read(first, bound)
+            targets = [g.target for g in node.generators]
+            named = {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+            inner = bound | named | {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            parts: list[ast.AST] = [v for g in node.generators for v in (g.iter, *g.ifs) if v is not first]
+            parts += [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        elif isinstance(node, FUNCTIONS):
+            given = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+            body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else [*node.body]
+            for v in (*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)):
+                self.read(v, bound)
+            inner, parts = bound | given | {*written(body)}, body
+        elif isinstance(node, ast.ClassDef):
+            return
+        else:
+            inner, parts = bound, list(ast.iter_child_nodes(node))
+        for n in parts:
+            self.read(n, inner)
+
+    def name(self, node: ast.AST, bound: set[str]) -> None:
+        if isinstance(node, ast.Name) and node.id not in bound and node.id in self.local:
+            self.unsure[id(node)] = node
 
 
 class _Marked(ast.NodeTransformer):
@@ -114,6 +155,7 @@ class _Marked(ast.NodeTransformer):
 
     def statement(self, s: ast.stmt) -> list[ast.stmt]:
         if isinstance(s, (*FUNCTIONS, ast.ClassDef)):
+            self.generic_visit(s)
             return [s, *self.flags([s], s)]
         before: list[ast.stmt] = []
         if isinstance(s, ast.AugAssign) and id(s.target) in self.reads and isinstance(s.target, ast.Name):
@@ -124,6 +166,8 @@ class _Marked(ast.NodeTransformer):
                 setattr(s, part, self.block(inner))
         for inner in (*getattr(s, "handlers", ()), *getattr(s, "cases", ())):
             inner.body = self.block(inner.body)
+            if isinstance(inner, ast.match_case) and inner.guard is not None:
+                inner.guard = self.expression(inner.guard)
         if isinstance(s, (ast.For, ast.With)):
             heads: list[ast.AST] = [s.target] if isinstance(s, ast.For) else [*s.items]
             s.body = [*self.flags(heads, s), *s.body]
@@ -134,19 +178,32 @@ class _Marked(ast.NodeTransformer):
                 setattr(s, field, [self.visit(v) for v in value])
         plain = isinstance(s, (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom))
         bare = isinstance(s, ast.AnnAssign) and s.value is None
+        if isinstance(s, ast.Delete):
+            gone = [t.id for t in s.targets if isinstance(t, ast.Name) and t.id in self.unsure]
+            before = [ast.Expr(self.asked(v)) for v in gone]
+            return [*before, s, *(assign(_FLAG + v, ast.Constant(False), s) for v in gone)]
         made = [*before, s, *(self.flags([s], s) if plain and not bare else [])]
         return [ast.fix_missing_locations(ast.copy_location(n, s)) for n in made]
 
     def flags(self, nodes: Sequence[ast.AST], at: ast.stmt) -> list[ast.stmt]:
-        return [assign(_FLAG + v, ast.Constant(True), at) for v in written(nodes) if v in self.unsure]
+        return [assign(_FLAG + v, ast.Constant(True), at) for v in _stored(nodes) if v in self.unsure]
 
     def asked(self, variable: str) -> ast.expr:
         return call("bound", name(_FLAG + variable), name(variable))
 
+    def expression(self, node: ast.expr) -> ast.expr:
+        """An expression, with what it reads and names."""
+        made = self.visit(node)
+        assert isinstance(made, ast.expr)
+        return made
+
     def visit(self, node: ast.AST) -> ast.AST:
-        """An expression; functions and comprehensions in it have variables of their own."""
-        if isinstance(node, _SCOPES):
-            return node
+        """An expression, and what reads variables in functions and comprehensions in it."""
+        if isinstance(node, ast.NamedExpr) and node.target.id in self.unsure:
+            flag = ast.NamedExpr(ast.Name(_FLAG + node.target.id, ast.Store()), ast.Constant(True))
+            node.value = self.expression(node.value)
+            made = ast.Subscript(ast.Tuple([node, flag], ast.Load()), ast.Constant(0), ast.Load())
+            return ast.fix_missing_locations(ast.copy_location(made, node))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) in self.reads:
             return ast.fix_missing_locations(ast.copy_location(self.asked(node.id), node))
         return self.generic_visit(node)
@@ -158,10 +215,6 @@ def _others(function: ast.FunctionDef) -> set[str]:
     for n in ast.walk(function):
         if isinstance(n, (ast.Global, ast.Nonlocal)):
             found |= {*n.names}
-        elif isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del):
-            found.add(n.id)
-        elif isinstance(n, ast.NamedExpr):
-            found.add(n.target.id)
         elif isinstance(n, (ast.ExceptHandler, ast.match_case)):
             found |= {*written([n if isinstance(n, ast.ExceptHandler) else n.pattern])}
     return found
@@ -179,12 +232,44 @@ def _runs(items: ast.expr) -> bool:
         return False
 
 
-def _outside_of_scopes(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what is in it, without functions and comprehensions."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, _SCOPES):
-            yield from _outside_of_scopes(child)
+def _given(node: ast.AST) -> set[str]:
+    """Variables that surely have a value behind a statement or an item of `with`."""
+    return {*_stored([node])} | _named(node)
+
+
+def _stored(nodes: Sequence[ast.AST]) -> list[str]:
+    """Variables that these nodes bind, and not by `:=` alone, which may not be evaluated."""
+    inside = [n for node in nodes for n in [node, *walk_scope(node)]]
+    named = {id(n.target) for n in inside if isinstance(n, ast.NamedExpr)}
+    by_name = [n for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    perhaps = {n.id for n in by_name if id(n) in named} - {n.id for n in by_name if id(n) not in named}
+    return [v for v in written(nodes) if v not in perhaps]
+
+
+def _named(node: ast.AST, holds: bool | None = None) -> set[str]:
+    """Variables that `:=` has surely given a value where an expression was evaluated.
+
+    holds: the expression's truth, where that is known
+    """
+    if isinstance(node, ast.NamedExpr):
+        return {node.target.id} | _named(node.value, holds)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _named(node.operand, None if holds is None else not holds)
+    parts: list[ast.AST] = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.BoolOp):
+        all_of = holds is isinstance(node.op, ast.And)  # which holds as each does, or does not as none does
+        parts, holds = list(node.values if all_of else node.values[:1]), holds if all_of else None
+    else:
+        if isinstance(node, ast.Compare) and holds is not True:
+            parts = [node.left, node.comparators[0]]
+        elif isinstance(node, ast.IfExp):
+            parts = [node.test]
+        elif isinstance(node, COMPREHENSIONS):
+            parts = [node.generators[0].iter]
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            parts = []
+        holds = None
+    return set[str]().union(*(_named(p, holds) for p in parts))
 
 
 def _either(*ways: Bound) -> Bound:

@@ -198,6 +198,85 @@ def unbound_where_it_grows(x: T) -> T:
     return x * total
 
 
+@unbound(*SIGNS)
+def unbound_in_a_comprehension(x: T) -> list[T]:
+    if x.sum() > 0:
+        k = x[0]
+    return [k * i for i in range(3)]
+
+
+@unbound(*SIGNS)
+def unbound_in_a_sum(x: T) -> T:
+    if x.sum() > 0:
+        k = x[0]
+    return sum((k * i for i in range(3)), x[0])
+
+
+@unbound(*SIGNS)
+def unbound_in_a_function(x: T) -> T:
+    if x.sum() > 0:
+        k = x[0]
+    return (lambda v: v * k)(x)
+
+
+@unbound(*SIGNS)
+def unbound_in_a_function_of_its_own(x: T) -> T:
+    def scaled(v: T) -> T:
+        return v * k
+
+    if x.sum() > 0:
+        k = x[0]
+    return scaled(x)
+
+
+@unbound(*SIGNS)
+def unbound_behind_and(x: T) -> T:
+    if x.sum() > 0 and (y := x * 2).sum() < 1e9:
+        x = x + 1
+    return x + y
+
+
+@unbound(*SIGNS)
+def unbound_behind_a_ternary(x: T) -> T:
+    z = (y := x * 2) if x.sum() > 0 else x
+    return z + y
+
+
+@unbound(*SIGNS)
+def unbound_where_it_is_deleted(x: T) -> T:
+    y = x * 2
+    if x.sum() > 0:
+        del y
+    return y
+
+
+@unbound(*SIGNS)
+def bound_where_both_hold(x: T) -> T:
+    if x.sum() > 0 and (y := x * 2).sum() < 1e9:
+        return y + 1
+    if not (x.sum() > -1 or (z := x * 3).sum() > 0):
+        return z
+    return x
+
+
+@unbound(*SIGNS)
+def bound_by_its_condition(x: T) -> T:
+    if (y := x * 2).sum() > 0:
+        x = x + 1
+    while (n := x.abs().sum()) > 100:
+        x = x / 2
+    return x + y + n
+
+
+@unbound(*SIGNS)
+def bound_when_it_is_called(x: T) -> tuple[T, list[T]]:
+    def scaled(v: T) -> T:
+        return v * k
+
+    k = x[0] if x.sum() > 0 else x[-1]
+    return scaled(x), [y for i in range(3) if (y := x * i) is not None]
+
+
 @unbound(*SIGNS, random(0, 3))
 def bound_by_a_break(x: T) -> tuple[T, int]:
     for i in range(12):
@@ -268,7 +347,7 @@ def test_none_is_checked_once() -> None:
         h = x.tanh() if x.sum() > 0 else None
         assert h is not None
         y = h * 2
-        return y + h.sum() + (h.mean() if x.shape[0] > 2 else h.max())
+        return y + h.sum() + (h.mean() if x.shape[0] > 2 else h.prod())
 
     captured = check(Case("uses", lambda: uses, [(v,) for v in SIGNS]))
     assert len([a for a in captured.assumptions if a.kind == "condition"]) == 1
@@ -477,6 +556,61 @@ def test_numbers_of_more_than_64_bits_stop(case: Case) -> None:
     assert right, f"{case.name} gives nothing"
 
 
+HASHES = [torch.tensor([n, m]) for n in (0, 1, 5, 2**31, 2**62, -3, -(2**63)) for m in (2, 2**40, -1)]
+hashes = Cases()
+
+
+@hashes(*HASHES)
+def hashed(x: T) -> tuple[int, ...]:
+    n, m = x.tolist()
+    h = (n * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFF
+    h = (h ^ m * m) & (2**63 - 1)
+    return h, (n * n * m + 10**19) % 2**32, (n * m * 3 - 1) & 255, (n + 2**63) & 7, (n**3 | m) & 0xFFFF
+
+
+@hashes(*(torch.arange(n) for n in (9, 1, 40)))
+def hashed_in_rounds(x: T) -> int:
+    h = 1469598103934665603
+    for v in x:
+        h = ((h ^ int(v)) * 1099511628211) & 0x7FFFFFFFFFFFFFFF
+        if h == 0:
+            break
+    return h
+
+
+@hashes.parametrize()
+def test_bits_that_a_mask_takes_away_need_no_check(case: Case) -> None:
+    """A sum or product that is then cut to its low bits is right, however large it is."""
+    captured = check(case)
+    assert not [a for a in captured.assumptions if "64 bits" in a.what]
+
+
+divided = Cases()
+PAIRS = [torch.tensor([n, m]) for n in (7, -7, 0) for m in (2, -3, 0)]
+
+
+@divided(*PAIRS)
+def both_of_a_division(x: T) -> tuple[int, ...]:
+    n, m = x.tolist()
+    return *divmod(n, m), pow(3, 2, m)
+
+
+@divided(*PAIRS)
+def whole_tensors(x: T) -> tuple[T, ...]:
+    return x[0] // x[1], torch.div(x[0], x[1], rounding_mode="trunc"), 7 // x[1:]
+
+
+@divided(*PAIRS)
+def rests_of_whole_tensors(x: T) -> tuple[T, T]:
+    return x % x[1], torch.fmod(x, x[1:])
+
+
+@divided.parametrize()
+def test_a_division_of_whole_numbers_by_0_stops(case: Case) -> None:
+    """Where eager raises, each runtime fails at a check."""
+    check(case)
+
+
 shifts = Cases()
 
 
@@ -533,6 +667,13 @@ def sizes_added_up(x: T) -> tuple[T, int]:
 def places(x: T) -> T:
     n = x.argmax().item()
     return torch.cat([x[n + 1 :], x[: n * 2 + 1], x[: int((x > 0).sum()) + 1]])
+
+
+@short(*MANY)
+def pairs_of_sizes(x: T) -> tuple[T, int, int]:
+    n = x.shape[0]
+    m = x[x > 0].shape[0]
+    return x, n * (n - 1) // 2 + (n + 1) * (n + 2), (m + 1) * n
 
 
 @short.parametrize()
