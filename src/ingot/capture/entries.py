@@ -49,7 +49,7 @@ class Group(Tracked):
 class Entry(Tracked):
     """What is known about one tensor: its value in the graph, its contents if constant, whose view it is."""
 
-    put_back = frozenset(("tensor", "value", "real", "view", "version", "parts"))
+    put_back = frozenset(("tensor", "value", "real", "view", "version", "parts", "gone"))
     journal: Journal
     tensor: torch.Tensor  # kept alive: entries are found by id
     group: Group
@@ -61,6 +61,7 @@ class Entry(Tracked):
     parts: tuple[torch.Tensor, torch.Tensor] | None = None  # real and imaginary, of a complex tensor
     refusal: ExportError | None = None  # raised when something wants the value
     look: Look | None = None
+    gone: ExportError | None = None  # raised by whoever reads it: it is another tensor by now, or is not
 
     def base(self) -> Entry:
         """What this is a view of in the end; itself where it is none."""

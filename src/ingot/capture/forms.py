@@ -8,13 +8,14 @@ sizes that change, one of a few values, or a structure of these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.merge import UNBOUND, describe, plainly_equal
+from ingot.capture.mixed import Number, either, may_stand_for, number_of
 from ingot.capture.objects import is_of_attributes
 from ingot.capture.options import Options
 from ingot.capture.request import ACTIVE
@@ -50,6 +51,8 @@ class Form:
     dtype: torch.dtype
     dims: list[Any] = field(default_factory=list[Any])
     hints: list[int] = field(default_factory=list[int])
+    number: Number | None = None  # of a tensor: what number it may be instead
+    left: Number | None = None  # the same of what a round leaves
 
 
 @dataclass
@@ -149,7 +152,9 @@ class Forms:
             pairs = zip(parts, more, strict=True)
             return rebuilt(start, [self._between(a, b, what) for a, b in pairs])
         if kind is not after and after is torch.Tensor and now.dim() == 0:
-            return Form(torch.Tensor, now.dtype)  # a number that becomes a tensor without dimensions
+            if not may_stand_for(start, now.dtype) and not self.peeled:
+                raise Peel
+            return self._with_number(Form(torch.Tensor, now.dtype), start, what)
         if kind is not after and {kind, after} == {int, float}:
             return Form(float, torch.float64, hints=[1])
         return self.of(start, kind)
@@ -170,7 +175,19 @@ class Forms:
             return Form(kind, DTYPE[kind], hints=[hint])
         dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
         hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]
-        return Form(kind, value.dtype, dims, hints)
+        return Form(kind, value.dtype, dims, hints, number_of(g, value, value.dtype))
+
+    def _with_number(self, form: Form, now: Any, what: str) -> Form:
+        """A tensor without dimensions that may be a number, as what a place holds is or may be; the very same
+        where that was known.
+
+        Raises:
+            DataDependentError: the tensor's dtype has no such number.
+        """
+        if not isinstance(now, torch.Tensor) and not may_stand_for(now, form.dtype):
+            raise refused(what, f"{_described(form)} before a round and {describe(now)} after it")
+        number = either(form.number, number_of(self.g, now, form.dtype))
+        return form if number == form.number else replace(form, number=number)
 
     def widened(self, form: Any, now: Any, what: str) -> Any:
         """The form with those dims free that the round changes; the very same where it changes none."""
@@ -204,8 +221,8 @@ class Forms:
         kind = kind_of(now)
         if form.kind is float and kind is int:
             return form
-        if form.kind is torch.Tensor and not form.dims and kind in (int, float):
-            return form
+        if form.kind is torch.Tensor and not form.dims and kind in DTYPE:
+            return self._with_number(form, now, what)
         fits = kind is form.kind
         if fits and kind is torch.Tensor:
             fits = now.dtype == form.dtype and now.dim() == len(form.dims)
@@ -216,6 +233,7 @@ class Forms:
             if not all(same):
                 dims = [d if ok else None for d, ok in zip(form.dims, same, strict=True)]
                 return Form(form.kind, form.dtype, dims, form.hints)
+            return self._with_number(form, now, what)
         return form
 
 

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast, diagonals, fakes, indexing
+from ingot.capture import autocast, diagonals, fakes, indexing, layouts, mixed
 from ingot.capture.alias import from_start
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
@@ -90,8 +90,10 @@ class Intercept(TorchFunctionMode):
         if unsure is not None:
             with self:
                 return two_calls(func, args, kwargs, unsure)
-        if not args and func in _TAKEN_BY_PLACE:
-            args, kwargs = _by_place(func, kwargs)
+        if g.mixed and func in mixed.UPDATES and id(args[0]) in g.mixed:
+            return mixed.updated(g, func, args)
+        if kwargs and func in _TAKEN_BY_PLACE and not (args and func in _OF_NUMBERS):
+            args, kwargs = _by_place(func, args, kwargs)
         if func in _NUMBERS and _plain(args):
             return g.python_number(args[0], _NUMBERS[func])
         if func in _LISTS and _plain(args):
@@ -198,10 +200,13 @@ def two_calls(func: Any, args: Any, kwargs: Any, unsure: Maybe) -> Any:
     return RUNTIME.choose(unsure.ingot_is_none, given(None), given(unsure.ingot_value))
 
 
-def _by_place(func: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call by name alone: those that stand at the beginning by their places."""
-    names = list(itertools.takewhile(kwargs.__contains__, _defaults(func) or ("data",)))
-    return tuple(kwargs[n] for n in names), {n: v for n, v in kwargs.items() if n not in names}
+def _by_place(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call by name: those that follow the ones by place, by their places too."""
+    left = list(_defaults(func) or ("data",))[len(args) :]
+    names = list(itertools.takewhile(kwargs.__contains__, left))
+    return (*args, *(kwargs[n] for n in names)), {n: v for n, v in kwargs.items() if n not in names}
 
 
 @functools.lru_cache(maxsize=1)
@@ -248,7 +253,7 @@ def ask_for_loop(tensor: Any, loops: bool = False) -> None:
     frame = asking_frame()
     if frame is None or (loops and unpacks(frame)):
         return
-    request(frame, needed=False)
+    request(frame, needed=not recorder().env.of_inputs(tensor.shape[0]))
 
 
 def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
@@ -379,20 +384,26 @@ def _split_along(name: str, axis: Callable[[Any], int]) -> Callable[..., Any]:
     return split
 
 
-_INSTEAD: dict[Any, Callable[..., Any]] = {
-    function: call
-    for name, call in {
-        "chunk": chunk,
-        "narrow": narrow,
-        "tensor_split": tensor_split,
-        "hsplit": _split_along("hsplit", lambda t: min(t.dim() - 1, 1)),
-        "vsplit": _split_along("vsplit", lambda _: 0),
-        "dsplit": _split_along("dsplit", lambda _: 2),
-    }.items()
-    for function in (getattr(torch, name), getattr(_Tensor, name))
-} | {**diagonals.INSTEAD, _Tensor.data.__set__: set_data}
+_INSTEAD: dict[Any, Callable[..., Any]] = (
+    {
+        function: call
+        for name, call in {
+            "chunk": chunk,
+            "narrow": narrow,
+            "tensor_split": tensor_split,
+            "hsplit": _split_along("hsplit", lambda t: min(t.dim() - 1, 1)),
+            "vsplit": _split_along("vsplit", lambda _: 0),
+            "dsplit": _split_along("dsplit", lambda _: 2),
+        }.items()
+        for function in (getattr(torch, name), getattr(_Tensor, name))
+    }
+    | {**diagonals.INSTEAD, _Tensor.data.__set__: set_data}
+    | layouts.INSTEAD
+)
 #: Functions whose arguments are looked at here; of `torch.tensor`, torch says no names.
-_TAKEN_BY_PLACE = frozenset((*_OF_NUMBERS, torch.equal, torch.unbind, torch.split, torch.chunk, torch.narrow))
+_TAKEN_BY_PLACE = frozenset(
+    (*_OF_NUMBERS, torch.equal, _Tensor.equal, torch.unbind, torch.split, torch.chunk, torch.narrow)
+)
 
 
 @contextlib.contextmanager

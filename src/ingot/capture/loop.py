@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, endless, equality, turns, unwritten
+from ingot.capture import checks, endless, equality, mixed, turns, unwritten
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.containers import Containers
@@ -301,7 +301,8 @@ class Loop:
         if isinstance(form, Form):
             value = g.graph.body_input("carried", ir.TensorType(dtype_of(form.dtype)))
             if form.kind is torch.Tensor:
-                return g.choose_tensor(tensor_of(g, value, form.dtype, form.dims, form.hints))
+                made = mixed.note(g, tensor_of(g, value, form.dtype, form.dims, form.hints), form.number)
+                return g.choose_tensor(made)
             value.shape = ir.Shape([])
             return number(g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
@@ -626,6 +627,8 @@ class Loop:
     def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         if isinstance(form, Form):
             require_kind(self.g, value, "what a loop carries from round to round")
+            if form.kind is torch.Tensor:
+                form.left = mixed.number_of(self.g, value, form.dtype)
             out.append(endless.operand(self.g, value, form.dtype))
         elif isinstance(form, Options):
             out.append(form.number_of(self.g, value))
@@ -738,7 +741,9 @@ class Loop:
         if isinstance(form, Form):
             value = next(rest)
             if form.kind is torch.Tensor:
-                return self.g.choose_tensor(tensor_of(self.g, value, form.dtype, form.dims, form.hints))
+                made = tensor_of(self.g, value, form.dtype, form.dims, form.hints)
+                found = form.left if self.fixed else form.number  # as Python knows, there are rounds
+                return self.g.choose_tensor(mixed.note(self.g, made, found))
             return number(self.g, value, form.kind, form.hints[0])
         if isinstance(form, Constant):
             return form.value

@@ -18,7 +18,7 @@ from ingot.capture import complex_numbers, endless, extent, structure, unwritten
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.dicts import TracedDict, in_order
 from ingot.capture.lists import TracedList
-from ingot.capture.mixed import Mixed, is_exact, is_held
+from ingot.capture.mixed import either, may_stand_for, note, number_of
 from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
@@ -557,9 +557,7 @@ class Merger:
 
     def _tensor_and_number(self, a: Any, b: Any) -> Slot | Made:
         tensor, plain = (a, b) if isinstance(a, torch.Tensor) else (b, a)
-        fits = kind_of(plain) in ((int, float) if tensor.dtype.is_floating_point else (int,))
-        fits = fits and tensor.dtype != torch.bool and is_held(plain, tensor.dtype)
-        if tensor.dim() or not fits:
+        if tensor.dim() or not may_stand_for(plain, tensor.dtype):
             raise Unmergeable(f"{describe(a)} on one side and {describe(b)} on the other")
         values: list[ir.Value] = []
         for side, x in ((self.then, a), (self.other, b)):
@@ -574,20 +572,9 @@ class Merger:
 
     def _mixed(self, make: _Make, *sides: Any) -> _Make:
         """What makes a tensor that may be a number, as one of the sides is or may be."""
-        found = [self.g.mixed.get(id(x)) for x in sides if isinstance(x, torch.Tensor)]
         dtype = next(x.dtype for x in sides if isinstance(x, torch.Tensor))
-        numbers = [(m.kind, m.exact) for m in found if m is not None]
-        numbers += [(kind_of(x) or int, is_exact(x, dtype)) for x in sides if not isinstance(x, torch.Tensor)]
-        if not numbers:
-            return make
-
-        def joined(value: ir.Value) -> torch.Tensor:
-            made = make(value)
-            kind = float if any(k is float for k, _ in numbers) else int
-            self.g.mixed[id(made)] = Mixed(made, kind, all(e for _, e in numbers))
-            return made
-
-        return joined
+        number = either(*(number_of(self.g, x, dtype) for x in sides))
+        return lambda value: note(self.g, make(value), number)
 
     def _maybe(self, a: Any, b: Any) -> Maybe:
         pairs = [

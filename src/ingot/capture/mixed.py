@@ -7,12 +7,14 @@ sum: what is computed with them must be the same with either.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ingot.capture.entries import View
 from ingot.capture.scalars import Symbolic, kind_of
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -24,16 +26,56 @@ if TYPE_CHECKING:
 _ARITHMETIC = frozenset(
     ("add", "sub", "rsub", "mul", "div", "neg", "abs", "pow", "remainder", "floor_divide")
 )
+_LOGIC = frozenset(("bitwise_and", "bitwise_or", "bitwise_xor"))
 _NARROW = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """A tensor that may be a number: of which kind, and whether the tensor's dtype has it as it is."""
+class Number:
+    """What a tensor may be instead: of which kind, and whether the tensor's dtype has it as it is."""
 
-    tensor: torch.Tensor  # which keeps its id
     kind: type
     exact: bool
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A tensor that may be a number."""
+
+    tensor: torch.Tensor  # which keeps its id
+    number: Number
+
+
+def number_of(g: Recorder, value: Any, dtype: torch.dtype) -> Number | None:
+    """What number a value of this dtype may be; None where it is surely a tensor."""
+    if isinstance(value, torch.Tensor):
+        known = g.mixed.get(id(value))
+        return None if known is None else known.number
+    return Number(kind_of(value) or int, is_exact(value, dtype))
+
+
+def either(*numbers: Number | None) -> Number | None:
+    """What number one of several values may be."""
+    found = [n for n in numbers if n is not None]
+    if not found:
+        return None
+    kind = next((k for k in (float, int) if any(n.kind is k for n in found)), bool)
+    return Number(kind, all(n.exact for n in found))
+
+
+def note(g: Recorder, tensor: torch.Tensor, number: Number | None) -> torch.Tensor:
+    """Say that a tensor may be a number."""
+    if number is not None:
+        g.mixed[id(tensor)] = Mixed(tensor, number)
+    return tensor
+
+
+def may_stand_for(number: Any, dtype: torch.dtype) -> bool:
+    """Whether a tensor without dimensions of this dtype may stand for a number, as it is computed with."""
+    if dtype == torch.bool:
+        return kind_of(number) is bool
+    kinds = (int, float) if dtype.is_floating_point else (int,)
+    return kind_of(number) in kinds and is_held(number, dtype)
 
 
 def is_held(number: Any, dtype: torch.dtype) -> bool:
@@ -65,7 +107,7 @@ def require_one_dtype(
     Raises:
         DataDependentError: another dtype, or digits that the tensor has not.
     """
-    found = [g.mixed[id(t)] for t in tensors if id(t) in g.mixed]
+    found = [g.mixed[id(t)].number for t in tensors if id(t) in g.mixed]
     if not found or not isinstance(out, torch.Tensor):
         return
     if len(found) == len(tensors):
@@ -81,22 +123,77 @@ def require_one_dtype(
     if other.dtype == out.dtype and not wide:
         return
     kinds = " or ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in (out, other)))
-    what = f"gives {kinds}" if other.dtype != out.dtype else "has more digits with the number"
-    raise DataDependentError(
+    raise _refusal(f"gives {kinds}" if other.dtype != out.dtype else "has more digits with the number")
+
+
+def _refusal(what: str, instead: str = "torch.tensor(0.0)") -> DataDependentError:
+    return DataDependentError(
         f"{quoted_line()}\nData decides whether this is computed with a tensor or with a number of Python's, "
         f"and {what}: no ONNX value can be both. Make the number a tensor of the other's dtype, such as "
-        "torch.tensor(0.0)."
+        f"{instead}."
     )
+
+
+_PLAIN = {
+    "add_": "add", "sub_": "sub", "mul_": "mul", "div_": "truediv", "floor_divide_": "floordiv",
+    "remainder_": "mod", "pow_": "pow",
+}  # fmt: skip
+#: `total += x` and its like, and what they do with a number.
+UPDATES: dict[Any, Any] = {
+    getattr(torch.Tensor, name): getattr(operator, f"__{plain}__")
+    for name, plain in (
+        *_PLAIN.items(),
+        *((f"__i{plain}__", plain) for plain in ("and", "or", "xor", *_PLAIN.values())),
+    )
+}
+
+
+def _whole(g: Recorder, _: Any, x: torch.Tensor) -> Any:
+    """The value of a tensor that nobody else may read."""
+    return g.val_of(g.entry(x))
+
+
+def updated(g: Recorder, func: Any, args: Sequence[Any]) -> Any:
+    """`total += x` of what may be a number: the variable has another object then. Whoever else has the one
+    before is told: a number stays what it was, a tensor does not.
+
+    Raises:
+        DataDependentError: the number would become something else than the tensor.
+    """
+    target, *rest = args
+    number, entry = g.mixed[id(target)].number, g.entry(target)
+    with g.pause():
+        other = UPDATES[func](number.kind(1), *(_number_for(g, a) for a in rest))
+    func(*args)
+    becomes = None
+    if not isinstance(other, torch.Tensor):
+        becomes = Number(kind_of(other) or number.kind, number.exact)
+    elif other.dtype != target.dtype:
+        kinds = " or ".join(str(t.dtype).removeprefix("torch.") for t in (target, other))
+        raise _refusal(f"gives {kinds}")
+    alias = torch.ops.aten.alias.default
+    with g.pause():
+        made = alias(target)
+    view = View(alias, entry, "alias", _whole, made, (target,), {}, None)
+    g.new_entry(made, entry.group, view=view, value=g.val_of(entry))
+    entry.gone = _refusal("the number stays what it was, while the tensor is changed", "torch.tensor(0.0)")
+    return note(g, made, becomes)
 
 
 def _number_for(g: Recorder, value: Any) -> Any:
     known = g.mixed.get(id(value)) if isinstance(value, torch.Tensor) else None
-    return value if known is None else known.kind(1)
+    return value if known is None else known.number.kind(1)
 
 
-def _note_numbers(g: Recorder, func: Any, found: Sequence[Mixed], given: Sequence[Any], out: Any) -> None:
+def _note_numbers(g: Recorder, func: Any, found: Sequence[Number], given: Sequence[Any], out: Any) -> None:
     name = func._schema.name.partition("::")[2]
-    if name in _ARITHMETIC and func.namespace == "aten":
-        kinds = {m.kind for m in found} | {kind_of(a) for a in given if kind_of(a) is not torch.Tensor}
+    if func.namespace != "aten":
+        return
+    if name in (*_ARITHMETIC, "bitwise_not") and any(n.kind is bool for n in found):
+        raise _refusal(f"{name} of True is a whole number in Python", "torch.tensor(False)")
+    if name in _ARITHMETIC:
+        kinds = {n.kind for n in found} | {kind_of(a) for a in given if kind_of(a) is not torch.Tensor}
         whole = float not in kinds and name != "div"
-        g.mixed[id(out)] = Mixed(out, int if whole else float, all(m.exact for m in found))
+        note(g, out, Number(int if whole else float, all(n.exact for n in found)))
+    elif name in _LOGIC and all(n.kind is bool for n in found):
+        note(g, out, Number(bool, True))

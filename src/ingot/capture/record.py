@@ -80,6 +80,7 @@ class Recorder:
         self.parameter_names: dict[int, str] = {}
         self.paused = False
         self.passed_on = 0  # whether what takes the value of a tensor only passes it on: see `unwritten`
+        self.of_nothing = 0  # whether reductions may have nothing to look at: see `aten.nothing`
         self.in_python = (
             False  # torch's operators run in their Python form, which takes symbolic sizes everywhere
         )
@@ -240,7 +241,14 @@ class Recorder:
         """The tensor's (or number's) value in the graph."""
         if not isinstance(tensor, torch.Tensor):
             return self.scalar(tensor)
-        return self.val_of(self.entry(tensor))
+        return self.val_of(self._there(tensor))
+
+    def _there(self, tensor: torch.Tensor) -> Entry:
+        """The record of a tensor that somebody reads."""
+        found = self.entry(tensor)
+        if found.gone is not None:
+            raise found.gone
+        return found
 
     def val_of(self, e: Entry) -> ir.Value:
         """The value of a tensor that is read, unless it is passed on."""
@@ -295,7 +303,7 @@ class Recorder:
 
     def real(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor's contents when they do not depend on any input."""
-        e = self.entry(tensor)
+        e = self._there(tensor)
         if e.group.unwritten is not None and e.real is not None and not self.passed_on:
             unwritten.read(self, e)
         if e.real is not None and (e.group.links or e.group.lost):

@@ -93,7 +93,15 @@ class SizeFacts(SizeSymbols):
         opened = self.expand(e) if self.path else e
         if not self.path or not isinstance(opened, INEQUALITIES):
             return None
-        return follows(opened, bounds_of(map(self.expand, self.path)))
+        return follows(opened, bounds_of(part for c in self.path for part in self._parts(self.expand(c))))
+
+    def _parts(self, condition: Any) -> list[Any]:
+        """A condition as inequalities, where it is that sizes are not 0: they are above it."""
+        if not isinstance(condition, sympy.Ne) or condition.rhs != 0:
+            return [condition]
+        factors = condition.lhs.args if condition.lhs.is_Mul else [condition.lhs]
+        sizes = [e for e in factors if not e.is_number and self.bound_sympy(e).lower >= 0]
+        return [sympy.Gt(e, 0) for e in sizes]
 
     def _implied(self, e: Any) -> bool | None:
         """Whether an inequality of one size follows from what was written down of that size."""

@@ -27,12 +27,18 @@ def tensor_by_name(x: T) -> T:
 
 @case(*SIGNS)
 def equal_by_name(x: T) -> T:
-    return x + 1 if torch.equal(input=x, other=x.abs()) else x - 1
+    y = x + 1 if torch.equal(input=x, other=x.abs()) else x - 1
+    if torch.equal(x, other=x.abs()) and x.equal(other=x.abs()):
+        y = y * 2
+    return y
 
 
 @case(*ROWS)
 def rows_by_name(x: T) -> T:
-    return sum(torch.unbind(input=x)) + sum(v.sum() for v in torch.split(tensor=x, split_size_or_sections=2))
+    parts = torch.split(tensor=x, split_size_or_sections=2)
+    columns = torch.split(x, split_size_or_sections=2, dim=1)
+    rows = sum(torch.unbind(input=x)) + sum(torch.unbind(x, dim=0))
+    return rows + sum(v.sum() for v in parts) + columns[0].sum()
 
 
 @case(*ROWS)

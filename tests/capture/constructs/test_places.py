@@ -153,7 +153,7 @@ def views_of_views(x: T, i: T, j: T) -> T:
 def reshapes_of_views(x: T, i: T, j: T) -> T:
     y = torch.stack((x, x + 1, x + 2), 1)
     y[i].reshape(-1).add_(1)  # a view
-    y[:, 0 * j + 1].reshape(-1).add_(1)  # a copy
+    y[:, 0 * j + 1].clone().reshape(-1).add_(1)  # a copy
     return y
 
 

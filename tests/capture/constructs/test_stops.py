@@ -585,32 +585,6 @@ def test_bits_that_a_mask_takes_away_need_no_check(case: Case) -> None:
     assert not [a for a in captured.assumptions if "64 bits" in a.what]
 
 
-divided = Cases()
-PAIRS = [torch.tensor([n, m]) for n in (7, -7, 0) for m in (2, -3, 0)]
-
-
-@divided(*PAIRS)
-def both_of_a_division(x: T) -> tuple[int, ...]:
-    n, m = x.tolist()
-    return *divmod(n, m), pow(3, 2, m)
-
-
-@divided(*PAIRS)
-def whole_tensors(x: T) -> tuple[T, ...]:
-    return x[0] // x[1], torch.div(x[0], x[1], rounding_mode="trunc"), 7 // x[1:]
-
-
-@divided(*PAIRS)
-def rests_of_whole_tensors(x: T) -> tuple[T, T]:
-    return x % x[1], torch.fmod(x, x[1:])
-
-
-@divided.parametrize()
-def test_a_division_of_whole_numbers_by_0_stops(case: Case) -> None:
-    """Where eager raises, each runtime fails at a check."""
-    check(case)
-
-
 shifts = Cases()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.aten.nothing import of_nothing_too
 from ingot.capture.aten.registry import composed, instead
 from ingot.capture.checks import demand
 from ingot.capture.request import recorder
@@ -26,7 +27,8 @@ def histc(a: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Tensor:
         return torch.zeros(bins, dtype=a.dtype)
     low, high = (torch.full([], float(v), dtype=x.dtype) for v in (min, max))
     if min == max:
-        low, high = x.amin(), x.amax()
+        with of_nothing_too():
+            low, high = x.amin(), x.amax()
         same = low == high
         low, high = torch.where(same, low - 1, low), torch.where(same, high + 1, high)
     inside = (x >= low) & (x <= high)
@@ -42,7 +44,8 @@ def _even(x: Tensor, bins: int, limits: Sequence[float] | None) -> Tensor:
     else:  # of no elements between 0 and 1, as if these were the only two
         missing: Any = torch.sym_max(1 - x.numel(), 0)
         low, high = (torch.nn.functional.pad(x, (0, missing), value=end) for end in (0, 1))
-        low, high = low.min().double(), high.max().double()
+        with of_nothing_too():
+            low, high = low.min().double(), high.max().double()
     same = low == high
     low, high = torch.where(same, low - 0.5, low), torch.where(same, high + 0.5, high)
     steps = torch.arange(bins + 1, dtype=torch.float64) / bins

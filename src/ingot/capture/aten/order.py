@@ -2,18 +2,23 @@
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.aten.elementwise import common_dtype
+from ingot.capture.aten.nothing import of_nothing_too, require_some
 from ingot.capture.aten.registry import composed, row
+from ingot.capture.request import recorder
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -50,6 +55,7 @@ def _nan_first(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def median_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The lower of the two in the middle; NaN where there is one."""
     x, axis = _with_dim(a, dim)
+    require_some(recorder(), x, [axis], "median")
     value, at = kthvalue(x, (x.shape[axis] + 1) // 2, axis, True)
     if x.dtype.is_floating_point:
         found, where = _nan_first(x, axis)
@@ -60,9 +66,25 @@ def median_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor,
 @composed("median")
 def median(a: Tensor) -> Tensor:
     """Of all elements."""
-    if a.numel() == 0:
-        return torch.full([], math.nan, dtype=a.dtype)
-    return median_dim(a.reshape(-1), 0)[0]
+    with of_nothing_too():
+        return median_dim(_all_or_one(a), 0)[0]
+
+
+def _all_or_one(a: Tensor) -> Tensor:
+    """All elements; of none, what torch calls their median."""
+    x, g = a.reshape(-1), recorder()
+    if g.env.certain(sympy.Gt(g.env.expr(x.shape[0]), 0)):
+        return x
+    missing: Any = torch.sym_max(1 - x.shape[0], 0)
+    # Not padded: onnxruntime pads no integers of 16 bits.
+    return torch.cat((x, torch.full((missing,), _of_none(a.dtype), dtype=a.dtype)))
+
+
+@functools.lru_cache
+def _of_none(dtype: torch.dtype) -> Any:
+    """A NaN, or the integer that torch makes of it."""
+    with _disable_current_modes():
+        return torch.full([], math.nan).to(dtype).item()
 
 
 @composed("nanmedian.dim")
@@ -71,6 +93,7 @@ def nanmedian_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tens
     x, axis = _with_dim(a, dim)
     if not x.dtype.is_floating_point:
         return median_dim(a, dim, keepdim)
+    require_some(recorder(), x, [axis], "nanmedian")
     nan = torch.isnan(x)
     values, order = torch.sort(torch.where(nan, math.inf, x).to(x.dtype), dim=axis, stable=True)
     count = torch.logical_not(nan).sum(axis, keepdim=True)
@@ -83,15 +106,15 @@ def nanmedian_dim(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tens
 @composed("nanmedian")
 def nanmedian(a: Tensor) -> Tensor:
     """Of all elements that are numbers."""
-    if a.numel() == 0:
-        return torch.full([], math.nan, dtype=a.dtype)
-    return nanmedian_dim(a.reshape(-1), 0)[0]
+    with of_nothing_too():
+        return nanmedian_dim(_all_or_one(a), 0)[0]
 
 
 @composed("mode")
 def mode(a: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The value that occurs most, the smallest of several; and the last place that it stands at."""
     x, axis = _with_dim(a, dim)
+    require_some(recorder(), x, [axis], "mode")
     line = x.movedim(axis, -1)
     same = line.unsqueeze(-1) == line.unsqueeze(-2)
     count = same.sum(-1)

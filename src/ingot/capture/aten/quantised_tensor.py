@@ -16,6 +16,7 @@ import torch
 from torch.overrides import handle_torch_function
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ingot.capture.aten.nothing import of_nothing_too
 from ingot.capture.where import quoted_line
 from ingot.errors import MissingOperatorError
 
@@ -242,7 +243,8 @@ def spanning(x: Tensor, dtype: torch.dtype, reduce_range: bool) -> tuple[Tensor,
     """
     limits = torch.iinfo(_INTEGERS[dtype])
     low, high = (limits.min // 2, limits.max // 2) if reduce_range else (limits.min, limits.max)
-    least, most = x.amin().clamp(max=0).double(), x.amax().clamp(min=0).double()
+    with of_nothing_too():
+        least, most = x.amin().clamp(max=0).double(), x.amax().clamp(min=0).double()
     scale = (most - least) / (high - low)
     inverse = 1 / scale.float()
     scale = torch.where(torch.isinf(inverse), 0.1, scale)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.nothing import require_some
 from ingot.capture.aten.registry import Row, instead, row
 from ingot.capture.size_symbols import product
 from ingot.capture.tensors import inner_dtype
@@ -119,15 +120,17 @@ def mean(
     return average(g, g.operand(a, out.dtype), out.dtype, a, axes_of(dim, a.dim()), keepdim)
 
 
-def _extreme_row(op_type: str) -> Row:
+def _extreme_row(name: str, op_type: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
-        return extreme(g, op_type, g.val(a), a.dtype, axes_of(dim, a.dim()), keepdim)
+        axes = axes_of(dim, a.dim())
+        require_some(g, a, axes, name)
+        return extreme(g, op_type, g.val(a), a.dtype, axes, keepdim)
 
     return emit
 
 
-row("amax")(_extreme_row("ReduceMax"))
-row("amin")(_extreme_row("ReduceMin"))
+row("amax")(_extreme_row("amax", "ReduceMax"))
+row("amin")(_extreme_row("amin", "ReduceMin"))
 
 
 @row("nansum")
@@ -175,14 +178,16 @@ row("any")(_truth_reduction(some))
 row("all")(_truth_reduction(every))
 
 
-def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
+def _extreme(name: str, reduce_op: str, arg_op: str) -> tuple[Row, Row]:
     def whole_tensor(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+        require_some(g, a, None, name)
         return extreme(g, reduce_op, g.val(a), a.dtype, None, False)
 
     def along(g: Recorder, out: Any, a: Tensor, dim: int, keepdim: bool = False) -> list[ir.Value]:
         if a.dim() == 0:
             return [g.val(a), g.const(0)]
         x, axis = g.val(a), dim % a.dim()
+        require_some(g, a, [axis], name)
         values = extreme(g, reduce_op, x, a.dtype, [axis], keepdim)
         return [values, _place(g, arg_op, x, a.dtype, axis, keepdim)]
 
@@ -190,13 +195,14 @@ def _extreme(reduce_op: str, arg_op: str) -> tuple[Row, Row]:
 
 
 for _name, _reduce, _index in (("max", "ReduceMax", "ArgMax"), ("min", "ReduceMin", "ArgMin")):
-    _all, _along = _extreme(_reduce, _index)
+    _all, _along = _extreme(_name, _reduce, _index)
     row(_name)(_all)
     row(f"{_name}.dim")(_along)
 
 
-def _arg(op_type: str) -> Row:
+def _arg(name: str, op_type: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Tensor, dim: Any = None, keepdim: bool = False) -> ir.Value:
+        require_some(g, a, axes_of(dim, a.dim()), name)
         x = g.val(a)
         if dim is None:
             flat = g.op("Reshape", x, g.const([-1]))
@@ -209,8 +215,8 @@ def _arg(op_type: str) -> Row:
     return emit
 
 
-row("argmax")(_arg("ArgMax"))
-row("argmin")(_arg("ArgMin"))
+row("argmax")(_arg("argmax", "ArgMax"))
+row("argmin")(_arg("argmin", "ArgMin"))
 
 
 def deviation(
@@ -290,6 +296,8 @@ def vector_norm(
         return reduced(g, "ReduceL2", x, axes, keepdim)
     if p == 1:
         return reduced(g, "ReduceL1", x, axes, keepdim)
+    if p < 0 or math.isinf(p):
+        require_some(g, a, axes, "linalg.vector_norm")
     if math.isinf(p):
         return extreme(g, "ReduceMax" if p > 0 else "ReduceMin", g.op("Abs", x), out.dtype, axes, keepdim)
     if p == 0:

@@ -1,0 +1,180 @@
+"""`contiguous` and `reshape`, which copy a tensor unless its memory lies as they want it. Where sizes decide
+that, they give a copy here, and the two are linked: what is written into one may be in the other, so that a
+read of it is refused then (see `sharing`).
+"""
+
+# torch's symbolic sizes and SymPy are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import sympy
+import torch
+
+from ingot.capture.alias import argument
+from ingot.capture.bounds import functions
+from ingot.capture.entries import Entry
+from ingot.capture.record import Recorder
+from ingot.capture.request import recorder
+from ingot.capture.sharing import link_copy
+
+Tensor: Any = torch.Tensor
+#: The order of axes that a format wants, where it is not their own.
+_ORDERS: dict[Any, tuple[int, ...]] = {
+    torch.channels_last: (0, 2, 3, 1),
+    torch.channels_last_3d: (0, 2, 3, 4, 1),
+}
+
+
+def _contiguous(tensor: Any, *, memory_format: Any = torch.contiguous_format) -> Any:
+    made = tensor.contiguous(memory_format=memory_format)
+    order = _ORDERS.get(memory_format, range(tensor.dim()))
+    if memory_format == torch.preserve_format or not _of_sizes(tensor) or len(order) != tensor.dim():
+        return made
+    g, sure = recorder(), None
+    layout = _layout(g, tensor)
+    if layout is not None:
+        sizes, strides = ([found[d] for d in order] for found in layout)
+        sure = _Formulas(g).one_after_the_other(sizes, strides)
+    return _told(g, tensor, made, sure, lambda: tensor.clone(memory_format=memory_format))
+
+
+def _reshaping(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    made = function(*args, **kwargs)
+    if not args or not _of_sizes(args[0]):
+        return made
+    tensor, *rest = args
+    g = recorder()
+    layout, formulas, is_view = _layout(g, tensor), _Formulas(g), False
+    if layout is not None:
+        is_view = formulas.one_after_the_other(*layout) or formulas.taken_apart(*layout, made.shape)
+    return _told(g, tensor, made, is_view or None, lambda: function(tensor.clone(), *rest, **kwargs))
+
+
+def _of_sizes(tensor: Any) -> bool:
+    """Whether sizes decide how a tensor lies in memory."""
+    return not tensor.is_complex() and any(
+        isinstance(n, torch.SymInt) for n in (*tensor.shape, *tensor.stride())
+    )
+
+
+def _layout(g: Recorder, tensor: Any) -> tuple[list[Any], list[Any]] | None:
+    """Sizes and strides; None where they are not known of a part of another tensor."""
+    e = g.entry(tensor)
+    strides = list(tensor.stride()) if e.part_by() is None else _strides(e)
+    return None if strides is None else (list(tensor.shape), strides)
+
+
+def _strides(e: Entry) -> list[Any] | None:
+    """The strides of a view, from those of what it is a view of: tensors without contents have others."""
+    view = e.view
+    if view is None:
+        return list(e.tensor.stride())
+    found = _strides(view.parent)
+    if found is None or view.op in ("alias", "detach"):
+        return found
+    rank = len(found)
+    if view.op == "slice":
+        dim = argument(view, 1, "dim", 0) % rank
+        found[dim] = found[dim] * argument(view, 4, "step", 1)
+    elif view.op in ("select", "unbind"):
+        del found[argument(view, 1, "dim", 0) % rank]
+    elif view.op == "permute":
+        found = [found[d % rank] for d in view.args[1]]
+    elif view.op in ("t", "transpose") and rank >= 2:
+        a, b = (0, 1) if view.op == "t" else (view.args[1] % rank, view.args[2] % rank)
+        found[a], found[b] = found[b], found[a]
+    elif view.op == "unsqueeze":
+        found.insert(view.args[1] % (rank + 1), 1)
+    elif view.op not in ("narrow", "split", "split_with_sizes", "t"):
+        return None
+    return found
+
+
+def _told(g: Recorder, tensor: Any, made: Any, sure: bool | None, copy: Callable[[], Any]) -> Any:
+    """What a call has made, or a copy, where nobody knows whose memory that is.
+
+    sure: whether it is the tensor's own memory, where that is known
+    """
+    shares = g.entry(made).group is g.entry(tensor).group
+    if sure is not None and sure is shares:
+        return made
+    made = copy() if shares else made
+    link_copy(g, made, [tensor])
+    return made
+
+
+class _Formulas:
+    """Sizes and strides as formulas, in which no size is 0: what has no elements has no memory."""
+
+    def __init__(self, g: Recorder) -> None:
+        self.g = g
+
+    def of(self, n: Any) -> Any:
+        """A size or stride as a formula."""
+        e = self.g.env.expr(n)
+        while most := {m: _without_1(m) for m in e.atoms(sympy.Max, functions().Max) if 1 in m.args}:
+            e = e.xreplace(most)
+        return e
+
+    def same(self, a: Any, b: Any) -> bool:
+        """Whether two formulas are always the same."""
+        return bool(a == b) or sympy.expand(self.g.env.expand(a) - self.g.env.expand(b)) == 0
+
+    def one_after_the_other(self, sizes: Sequence[Any], strides: Sequence[Any]) -> bool | None:
+        """Whether elements lie in memory as they are counted; None where sizes decide that."""
+        sure: bool | None = True
+        after: Any = sympy.S.One
+        for size, stride in zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True):
+            if size == 1:
+                continue
+            if not self.same(stride, after):
+                if size.is_number and stride.is_number and after.is_number:
+                    return False
+                sure = None
+            after = after * size
+        return sure
+
+    def taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool:
+        """Whether each new axis is surely a part of axes that lie one after the other.
+
+        Source: `computeStride_impl` in aten/src/ATen/TensorUtils.cpp.
+        """
+        parts: list[tuple[Any, Any]] = []  # axes that lie so, as one: the size and stride of each
+        for size, stride in zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True):
+            if size == 1:
+                continue
+            if parts and self.same(stride, parts[-1][0] * parts[-1][1]):
+                parts[-1] = parts[-1][0] * size, parts[-1][1]
+            else:
+                parts.append((size, stride))
+        left = list(map(self.of, wanted))
+        for whole, _ in parts[:-1]:  # what is left is as much as the outermost ones
+            found: Any = sympy.S.One
+            while left and not self.same(found, whole):
+                found = found * left.pop()
+            if not self.same(found, whole):
+                return False
+        return True
+
+
+def _without_1(most: Any) -> Any:
+    """max(1, n) of a size that is not 0."""
+    return most.func(*(a for a in most.args if a != 1))
+
+
+INSTEAD: dict[Any, Callable[..., Any]] = {
+    Tensor.contiguous: _contiguous,
+    **{
+        f: partial(_reshaping, f)
+        for f in (
+            *(torch.reshape, torch.flatten, torch.ravel),
+            *(Tensor.reshape, Tensor.flatten, Tensor.ravel, Tensor.reshape_as),
+        )
+    },
+}

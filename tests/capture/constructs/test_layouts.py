@@ -1,0 +1,124 @@
+"""`contiguous` and `reshape` where sizes or data decide whether they copy: what is written into one memory is
+not read in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, random
+
+SIGNS = both_signs()
+
+
+def some(x: T) -> int:
+    return int((x[0] > 0).sum())
+
+
+def contiguous_of_data(x: T) -> T:
+    y = x.clone()
+    y[:, : some(x)].contiguous().add_(1)
+    return y
+
+
+def contiguous_of_a_whole(x: T) -> T:
+    y = x.clone()
+    y[:, : y.shape[1]].transpose(0, 1).contiguous().add_(1)
+    return y
+
+
+def reshaped(x: T) -> T:
+    y = x.clone()
+    y[:, : some(x)].reshape(-1).mul_(2)
+    return y
+
+
+def flat(x: T) -> T:
+    y = x.clone()
+    z = torch.flatten(y[: x.shape[0] - 1].t())
+    y += 1
+    return z
+
+
+def in_rounds(x: T) -> T:
+    y = x.clone()
+    for i in range(x.shape[0]):
+        z = y[:, : some(x)].contiguous()
+        z[i] = 0
+    return y
+
+
+@pytest.mark.parametrize("function", [contiguous_of_data, contiguous_of_a_whole, reshaped, flat, in_rounds])
+def test_a_write_that_another_may_see_is_refused(function: Callable[[T], T]) -> None:
+    """With the line that leaves it open, and what to do."""
+    line = r"test_layouts\.py:\d+.*(contiguous|reshape|flatten)[\s\S]*clone"
+    with pytest.raises(DataDependentError, match=line):
+        capture(function, (random(4, 3),))
+
+
+case = Cases()
+
+
+@case(*SIGNS)
+def nobody_reads_it(x: T) -> T:
+    y = (x * 2)[:, : some(x)].contiguous()
+    y += 1
+    return y
+
+
+@case(*SIGNS)
+def nobody_writes(x: T) -> tuple[T, T]:
+    y = x.clone()
+    return y[:, : some(x)].contiguous() + 1, y.t().reshape(-1) + y.sum()
+
+
+@case(*SIGNS)
+def copied(x: T) -> tuple[T, T]:
+    y = x.clone()
+    z = y[:, : some(x)].clone().contiguous()
+    z += 1
+    return y, z
+
+
+@case(*SIGNS)
+def surely_a_view(x: T) -> tuple[T, T]:
+    y = torch.stack([x, x + 1], 1)
+    y.reshape(-1, 3)[0] = 5
+    y[:, 0].reshape(x.shape[0], -1, 1).mul_(2)
+    y.flatten(1)[0, 1] = 7
+    y.contiguous().add_(1)
+    return y, y.reshape(-1)
+
+
+@case(*SIGNS)
+def surely_a_copy(x: T) -> tuple[T, T]:
+    three = torch.stack([x[:, 0], x[:, 1], x[:, 2]], 1)
+    y = torch.stack([three, three + 1], 1)
+    z = y.transpose(1, 2).contiguous()
+    z += 1
+    return y, z
+
+
+@case.parametrize()
+def test_what_is_known_is_as_in_eager(case: Case) -> None:
+    """A view, a copy, or memory that is of no interest."""
+    check(case)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_example_says_nothing(rows: int) -> None:
+    """One row is laid out as it is wanted; others are not."""
+
+    def model(x: T) -> Any:
+        y = x[:, :2].contiguous()
+        y += 1
+        return x
+
+    with pytest.raises(DataDependentError, match="contiguous"):
+        capture(model, (random(rows, 3),))
