@@ -19,6 +19,7 @@ from ingot.capture.dicts import looped_over
 from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND
 from ingot.capture.standins import sequences
+from ingot.capture.where import models_own
 from ingot.capture.words import Word
 
 if TYPE_CHECKING:
@@ -176,9 +177,7 @@ def first_in(rt: Runtime, called: Any, kept: bool, loops: Loops, *more: Thunk) -
 
 
 def _nothing_found() -> NoReturn:
-    error = StopIteration()
-    error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-    raise error
+    raise models_own(StopIteration())
 
 
 def _require_found(rt: Runtime, found: Any) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from ingot.capture.where import models_own
+
 _NONE: Any = object()  # stands for an argument that is not given
 _IN_ORDER = "goes through a dict of which data decides in which order it has its keys"
 
@@ -46,7 +48,7 @@ class TracedDict(dict[Any, Any]):
             held = dict.__getitem__(self, key)
         except KeyError as error:
             # The side of a branch that does this raises always, as far as rounds have filled the dict.
-            error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            models_own(error)
             raise
         return _there(held)
 

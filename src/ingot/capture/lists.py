@@ -33,7 +33,7 @@ from ingot.capture.runs import (
     unified,
 )
 from ingot.capture.scalars import as_tensor, kind_of, of_truth
-from ingot.capture.where import quoted_line, source_line
+from ingot.capture.where import models_own, quoted_line, source_line
 from ingot.errors import DataDependentError
 
 
@@ -380,7 +380,7 @@ def _guarded(name: str) -> Callable[..., Any]:
                 made = plain(self, *args, **options)
             except IndexError as error:
                 # The side of a branch that does this raises always, as far as rounds have filled the list.
-                error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+                models_own(error)
                 raise
             new = name in _MAKING or (name == "__getitem__" and isinstance(args[0], slice))
             return TracedList(made) if new and type(made) is list else made

@@ -25,7 +25,7 @@ from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import kind_of
 from ingot.capture.script_values import FOREVER, SYMBOLIC, key_of, text_of
 from ingot.capture.stage import RUNTIME
-from ingot.capture.where import quoted_line, standing_at
+from ingot.capture.where import models_own, quoted_line, standing_at
 from ingot.errors import ExportError
 
 # TorchScript's numbers for dtypes, in their order.
@@ -74,9 +74,7 @@ def _flat(x: Any) -> Any:
 
 
 def _raise(_: Any, message: Any = "", *__: Any) -> Any:
-    error = RuntimeError(f"the scripted module raises: {message}")
-    error.ingot_asserted = True  # the model's own, not Ingot's
-    raise error
+    raise models_own(RuntimeError(f"the scripted module raises: {message}"))
 
 
 # -- objects, lists, dicts and texts

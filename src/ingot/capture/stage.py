@@ -69,7 +69,15 @@ from ingot.capture.sets import TracedSet, set_of
 from ingot.capture.sources import codes_in
 from ingot.capture.standins import calls, sequences, subscripts, table, values
 from ingot.capture.told import opened, told
-from ingot.capture.where import NO_SOURCE, UNKNOWN, is_user_code, quoted_line, raise_if_ours, user_frame
+from ingot.capture.where import (
+    NO_SOURCE,
+    UNKNOWN,
+    is_user_code,
+    models_own,
+    quoted_line,
+    raise_if_ours,
+    user_frame,
+)
 from ingot.capture.words import Word, called, counted, is_thing
 from ingot.errors import DataDependentError
 
@@ -356,8 +364,7 @@ class Runtime:
             return
         if not self._now(condition):
             error = AssertionError(message()) if message is not None else AssertionError()
-            error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-            raise error
+            raise models_own(error)
 
     # -- values
 

@@ -18,8 +18,9 @@ from functools import lru_cache
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+E = TypeVar("E", bound=BaseException)
 UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
 NO_SOURCE = "(its source is not in a file)"  # the text of a line of a string's
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
@@ -218,6 +219,12 @@ def raised_at(error: BaseException, otherwise: str = UNKNOWN) -> str:
             found = quoted_at(*line)
         at = at.tb_next
     return found
+
+
+def models_own(error: E) -> E:
+    """Note that the model's own code raises this error, though Ingot raises it in its place."""
+    error.ingot_asserted = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    return error
 
 
 def raise_if_ours(error: BaseException) -> None:
