@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ingot.capture.lists import Yields
+from ingot.capture.lists import Late, Yields
 from ingot.capture.request import ACTIVE, cannot_wait, refuse, request_code
 from ingot.capture.runs import Perhaps
 from ingot.capture.standins import sequences
@@ -106,6 +106,8 @@ def require_known(items: Any) -> None:
         Restart: its function is to be rewritten
         DataDependentError: it has no such form
     """
+    if isinstance(items, Late):
+        items = items.generator
     if isinstance(items, GeneratorType):
         request_code(items.gi_code)
         refuse_iterator()

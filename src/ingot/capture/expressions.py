@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ingot.capture.late import is_late, shares_its_variables
 from ingot.capture.names import goes_through
 from ingot.capture.syntax import RUNTIME, call, name, runtime, slice_value, strings, thunk
 
@@ -203,7 +204,7 @@ class Expressions(ast.NodeTransformer):
             made = self.quantified(node.func, found) if stops and alone and called != "next" else None
             if made is not None:
                 return made
-            if not stops:
+            if not stops and not is_late(found):
                 all_of = ast.copy_location(ast.ListComp(found.elt, found.generators), found)
                 node.args = [all_of, *node.args[1:]]
         for argument in (*node.args, *(k.value for k in node.keywords)):
@@ -304,9 +305,14 @@ class Expressions(ast.NodeTransformer):
         return call("new_dict", node)
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
+        shares = shares_its_variables(node)  # before functions of the runtime's are in it
         self.generic_visit(node)
-        made = self.comprehension(node, "list_of", "gathered")
+        made = node if shares else self.comprehension(node, "list_of", "gathered")
         return call("new_list", node) if made is node and hasattr(node, _MADE) else made
+
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> ast.AST:
+        self.generic_visit(node)
+        return call("late", node) if is_late(node) else node
 
     def first_of(self, called: ast.Name, node: ast.expr, default: Sequence[ast.expr]) -> ast.AST | None:
         """`next(… for …)`: the first element that there is, or the default. None: it is no such call."""
@@ -333,7 +339,7 @@ class Expressions(ast.NodeTransformer):
         """A call that goes through a generator only as far as it must; None: it has no such form."""
         all_of = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
         kept = ast.Constant(isinstance(node.generators[0].iter, (ast.Name, ast.Attribute, ast.Subscript)))
-        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(all_of)):
+        if shares_its_variables(all_of) or any(isinstance(n, ast.NamedExpr) for n in ast.walk(all_of)):
             return None
         self.generic_visit(all_of)
         made = self.comprehension(all_of, function, several)

@@ -197,6 +197,16 @@ class Yields:
         cannot_wait("takes the next element of a generator that data steers")
 
 
+class Late(Iterator[Any]):
+    """A generator that must be gone through when Python does: its variables may be others then."""
+
+    def __init__(self, generator: Iterator[Any]) -> None:
+        self.generator = generator
+
+    def __next__(self) -> Any:
+        return next(self.generator)
+
+
 class Given(list[Any]):
     """A list that was made for a call: whoever is called decides what it becomes."""
 

@@ -56,7 +56,7 @@ def _only_in_comprehensions(nodes: Sequence[ast.AST]) -> set[str]:
 #: Functions and methods that go through the iterator they are given before they return.
 _GO_THROUGH = {
     *("all", "any", "dict", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"),
-    *("extend", "fsum", "join", "prod", "update"),
+    *("Counter", "OrderedDict", "deque", "extend", "fsum", "join", "prod", "update"),
 }
 
 

@@ -49,7 +49,7 @@ from ingot.capture.choice import Choice, Maybe, present
 from ingot.capture.containers import Containers
 from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
-from ingot.capture.lists import Given, Rows, TracedList, Yields
+from ingot.capture.lists import Given, Late, Rows, TracedList, Yields
 from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
@@ -539,6 +539,10 @@ class Runtime:
     def generator(self, generate: Callable[[Callable[[Any], Any]], Any]) -> Yields:
         """What a call of a generator function gives."""
         return Yields(generate)
+
+    def late(self, generator: Any) -> Late:
+        """A generator whose variables may be others by the time that something goes through it."""
+        return Late(generator)
 
     def times(self, items: Any, count: Any) -> Any:
         """`[v] * count`."""

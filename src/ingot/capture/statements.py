@@ -9,7 +9,7 @@ import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ingot.capture import unbound
+from ingot.capture import late, unbound
 from ingot.capture.expressions import Expressions, mark_lists, without_assignments
 from ingot.capture.flags import EMIT, without_jumps, without_yields
 from ingot.capture.names import (
@@ -61,6 +61,7 @@ class Function:
         if any(isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await)) for n in walk_scope(node)):
             self.generator(node)
             return
+        late.mark(node)
         unbound.mark(node)
         body = without_jumps(node)
         declared = [n for n in walk_scope(node) if isinstance(n, (ast.Global, ast.Nonlocal))]

@@ -17,7 +17,7 @@ import torch
 from ingot.capture import checks
 from ingot.capture.choice import Maybe, present
 from ingot.capture.dicts import is_grown, looped_over
-from ingot.capture.lists import Passing, Rows, TracedList
+from ingot.capture.lists import Late, Passing, Rows, TracedList
 from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import Perhaps
@@ -103,6 +103,11 @@ def by_place(rt: Runtime, items: Any) -> Rows:
     rows = gone_through(items)
     if rows is not None:
         return rows
+    if isinstance(items, Late):
+        cannot_wait(
+            "goes through a generator, whose variables something changes meanwhile, beside as many rows as "
+            "data or a size says"
+        )
     if not isinstance(items, Iterator):
         known = list(items)
         return Rows(len(known), lambda i: item(rt, known, i))
