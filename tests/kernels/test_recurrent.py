@@ -14,8 +14,10 @@ from onnx.reference import ReferenceEvaluator
 
 from ingot.codegen.machine import Machine
 from ingot.errors import UnsupportedOperatorError
+from ingot.kernels.pack import PackedWeights
 from ingot.kernels.recurrent import ACTIVATIONS, Sequences, definition, pack_recurrent, recurrent
 from ingot.kernels.recurrent_form import Activation
+from ingot.kernels.strassen import pack_sums, pays
 from tests.kernels.run import each_machine, machines, new, put, run_calls
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -56,6 +58,7 @@ def check(
     clip: float | None = None,
     input_forget: bool = False,
     dtype: str = "float32",
+    strassen: bool = False,
 ) -> None:
     steps, batch, inputs, hidden = sizes
     values = layer(kind, steps, batch, inputs, hidden, len(reverse))
@@ -100,7 +103,14 @@ def check(
         h0=put(values["h"]) if "h" in given else None,
         c0=put(values["c"]) if "c" in given and kind == "LSTM" else None,
     )
-    calls = recurrent(put(x), weights, sequences, machine)
+    sums = None
+    if strassen:
+        assert isinstance(weights.inputs, PackedWeights)
+        assert pays(steps * batch, weights.inputs.k, weights.inputs.n, machine), "the case is too small"
+        sums = pack_sums(weights.inputs, machine)
+    calls = recurrent(put(x), weights, sequences, machine, sums)
+    names = [call.kernel.generator.rsplit(".", 1)[-1] for call in calls]
+    assert strassen == ("strassen" in names), names
     got = run_calls(calls, *(outs[name] for name in wanted), machine=machine)
     for name, array in zip(wanted, got, strict=True):
         bound = 1e-5 if dtype == "float32" else 1e-13
@@ -148,6 +158,13 @@ def test_products_in_parts(machine: Machine, kind: str, batch: int) -> None:
     """Layers whose blocks of weights are larger than L1, of groups that differ by a sequence."""
     few = dataclasses.replace(machine, l1_bytes=16384)
     check(few, kind, (3, batch, 5, 300), (True,), [3, 1, 0, 2] * 3 + [3] if batch == 13 else None)
+
+
+@each_machine
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_inputs_product_by_strassens_scheme(machine: Machine, kind: str, batch_first: bool) -> None:
+    check(machine, kind, (13, 5, 256, 256), (False,), batch_first=batch_first, strassen=True)
 
 
 @each_machine

@@ -47,16 +47,19 @@ def kernels(opened: ingot.InferenceSession, x: np.ndarray) -> list[str]:
 
 
 def test_the_option_says_how_many_products_take_it() -> None:
-    """The first ones, as far as the memory goes; of few rows none does, and what was decided stays."""
-    model, _ = layers(5)
+    """The first ones, as far as the memory goes, 2 MiB at least; of few rows none does, and what was decided
+    stays.
+    """
+    model, weights = layers(20)
+    assert sum(w.nbytes for w in weights) == 5 << 20
     large, small = rows(100), rows(8)
-    for memory, count in ((0, 0), (19, 0), (20, 1), (40, 2), (100, 5)):
+    for memory, count in ((0, 0), (1, 8), (40, 8), (59, 11), (60, 12), (100, 20)):
         opened = session(model, memory)
         for _ in range(2):
-            assert kernels(opened, large) == ["strassen"] * count + ["gemm"] * (5 - count)
-        assert kernels(opened, small) == ["gemm"] * 5
+            assert kernels(opened, large) == ["strassen"] * count + ["gemm"] * (20 - count)
+        assert kernels(opened, small) == ["gemm"] * 20
         other = rows(60)
-        assert kernels(opened, other) == ["strassen"] * count + ["gemm"] * (5 - count)
+        assert kernels(opened, other) == ["strassen"] * count + ["gemm"] * (20 - count)
     assert ingot.SessionOptions().strassen_memory == 40
 
 
@@ -82,6 +85,29 @@ def test_what_is_not_finite_stays_in_its_rows() -> None:
         (usual,) = session(model, 0, threads).run(None, {"x": x})
         assert np.array_equal(np.isnan(y), np.isnan(usual))
         assert np.array_equal(y[[77, 149]], usual[[77, 149]], equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_the_inputs_of_a_recurrent_layer_take_it(layout: int) -> None:
+    """In either order of sequences and steps; of few of them together they do not."""
+    rng, hidden = np.random.default_rng(2), 128
+    w, r = (rng.standard_normal((1, 4 * hidden, n)).astype(np.float32) / 16 for n in (DEPTH, hidden))
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=hidden, layout=layout)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["a", "b", DEPTH])],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(r, "r")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    by_sums, usual = (session(model.SerializeToString(), memory) for memory in (100, 0))
+    for shape in ((7, 9), (5, 7), (40, 1), (1, 40)):
+        kernel = "gemm" if shape == (5, 7) else "strassen"
+        x = rng.standard_normal((*shape, DEPTH)).astype(np.float32)
+        assert kernels(by_sums, x) == [kernel], shape
+        got, wanted = by_sums.run(None, {"x": x})[0], usual.run(None, {"x": x})[0]
+        assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max(), shape
 
 
 def test_many_numbers_of_rows_in_one_session() -> None:

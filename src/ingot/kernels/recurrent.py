@@ -27,13 +27,13 @@ from ingot.kernels.contraction import Matrices, multiply, pack_matrices
 from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step
-from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import PackedWeights, aligned_copy, aligned_floats, pack_weights
 from ingot.kernels.recurrent_form import DEFAULTS, Activation, Form, Kind, StateWeights, grouped
 from ingot.kernels.recurrent_integers import IntegerWeights, step_through_integers
 from ingot.kernels.recurrent_step import step_through
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
+from ingot.kernels.strassen import PanelSums, packed_matmul
 from ingot.kernels.units import VALUES
 
 #: What they mean, of x, alpha and beta; the defaults of these, None where a function has none.
@@ -207,9 +207,16 @@ class Sequences:
     c0: View | None = None
 
 
-def recurrent(x: View, weights: RecurrentWeights, sequences: Sequences, machine: Machine) -> list[Call]:
+def recurrent(
+    x: View,
+    weights: RecurrentWeights,
+    sequences: Sequences,
+    machine: Machine,
+    sums: PanelSums | None = None,
+) -> list[Call]:
     """Calls for a layer: x [T, B, I], any strides; all of the dtype that the weights were packed for, float32
-    or float64. (Layouts with the batch first are a matter of strides.)
+    or float64. (Layouts with the batch first are a matter of strides.) sums: of the packed `weights.inputs`,
+    where Strassen's scheme is faster.
 
     Raises UnsupportedOperatorError for other dtypes.
     """
@@ -219,15 +226,19 @@ def recurrent(x: View, weights: RecurrentWeights, sequences: Sequences, machine:
         )
     steps, batch, _ = x.shape
     products = _dense((steps, batch, weights.bias.size), weights.dtype)
-    calls = through_steps(products, weights, sequences, machine)
-    return [*_input_products(x, weights, products, machine), *calls] if products.size else calls
+    if x.strides[0] < x.strides[1]:  # the rows of x in the order of memory are one matrix
+        x, products = x.transpose((1, 0, 2)), _dense((batch, steps, weights.bias.size), weights.dtype)
+        calls = through_steps(products.transpose((1, 0, 2)), weights, sequences, machine)
+    else:
+        calls = through_steps(products, weights, sequences, machine)
+    return [*_input_products(x, weights, products, machine, sums), *calls] if products.size else calls
 
 
 def through_steps(
     products: View, weights: StateWeights, sequences: Sequences, machine: Machine
 ) -> list[Call]:
-    """The rest of `recurrent`: products [T, B, D * gates * H], row-major, is what the inputs and the biases
-    contribute to the gates.
+    """The rest of `recurrent`: products [T, B, D * gates * H], with contiguous rows, is what the inputs and
+    the biases contribute to the gates.
     """
     for name in ("y", "last_h", "last_c", "h0", "c0"):
         view: View | None = getattr(sequences, name)
@@ -335,7 +346,7 @@ def _steps_call(
     arguments: list[int | View | Kernel] = [
         batch, groups.number, groups.taller, groups.tiles, shares, groups.part, directions, hidden, steps,
         sum(bit << d for d, bit in enumerate(reverse)),
-        products, width, weights.weights, weights.late_weights or 0, weights.late_bias or 0,
+        products, *products.strides[:2], weights.weights, weights.late_weights or 0, weights.late_bias or 0,
         weights.peepholes or 0,
         lengths or 0, *[v or 0 for v in held], h, *h.strides[:2], c, *c.strides[:2],
     ]  # fmt: skip
@@ -367,7 +378,9 @@ def _late(weights: StateWeights) -> Literal["none", "before", "after"]:
     return "after" if weights.linear_before_reset else "before"
 
 
-def _input_products(x: View, weights: RecurrentWeights, out: View, machine: Machine) -> list[Call]:
+def _input_products(
+    x: View, weights: RecurrentWeights, out: View, machine: Machine, sums: PanelSums | None
+) -> list[Call]:
     """What the inputs of all steps, and the biases, contribute to the gates."""
     dtype = weights.dtype
     add = Expression((dtype, dtype), (Step("Add", (0, 1), dtype),), (2,))
@@ -378,7 +391,7 @@ def _input_products(x: View, weights: RecurrentWeights, out: View, machine: Mach
     slices, shape = weights.input_slices, (1, out.shape[-1], x.shape[0] * x.shape[1], 1)
     pays = shape[2] >= FEWEST_ROWS and cycles(shape, x.shape[2]) < direct_cycles(shape, x.shape[2], machine)
     calls = sliced_matmul(x, slices, out, epilogue, machine) if slices is not None and pays else None
-    return matmul(x, weights.inputs, out, epilogue, machine) if calls is None else calls
+    return packed_matmul(x, weights.inputs, sums, out, epilogue, machine) if calls is None else calls
 
 
 @functools.lru_cache(64)

@@ -103,10 +103,10 @@ def grouped(batch: int, gates: int, factors: int, dtype: str, machine: Machine, 
     """
     count, taller, size = split(batch, _most_rows(gates, machine, whole))
     rows = size + (taller > 0)
-    # A quarter of L1 is for a part of a block's weights, and one for the sequences' sums and as much of their
-    # states.
+    # Half of L1 is for a part of a block's weights, and a quarter for the sequences' sums and as much of
+    # their states.
     weights = gates * machine.vector_bytes
-    parts = -(-factors // max(UNROLL, machine.l1_bytes // 4 // weights))
+    parts = -(-factors // max(UNROLL, machine.l1_bytes // 2 // weights))
     part = -(-factors // parts // UNROLL) * UNROLL
     tall = max(1, machine.l1_bytes // 4 // (part * bytes_of(dtype) + weights) // rows)
     tiles = -(-count // tall)

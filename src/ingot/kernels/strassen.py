@@ -57,6 +57,7 @@ from ingot.kernels.contract import (
     tile,
 )
 from ingot.kernels.expression import Expression
+from ingot.kernels.gemm import matmul
 from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import PackedWeights, aligned_floats, run_now
 
@@ -408,6 +409,21 @@ class _Layouts(NamedTuple):
     dtypes: tuple[np.dtype, ...]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+
+
+def packed_matmul(
+    a: View,
+    b: PackedWeights,
+    sums: PanelSums | None,
+    out: View,
+    epilogue: Epilogue | None,
+    machine: Machine,
+) -> list[Call]:
+    """`gemm.matmul` with packed weights, by Strassen's scheme where its `sums` are given and the views allow
+    it.
+    """
+    calls = None if sums is None else strassen_matmul(a, b, sums, out, epilogue, machine)
+    return matmul(a, b, out, epilogue, machine) if calls is None else calls
 
 
 def strassen_matmul(

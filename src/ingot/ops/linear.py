@@ -5,7 +5,7 @@ once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import PackedWeights, pack_weights
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
 from ingot.kernels.slices import SlicedWeights
-from ingot.kernels.strassen import PanelSums, pack_sums, pays, strassen_matmul
+from ingot.kernels.strassen import PanelSums, pack_sums, packed_matmul, pays
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -218,13 +218,13 @@ def product(
     slices = _slices(plan, a, b, transposed, scale)
     if slices is None:
         right = _factor(plan, b, transposed, scale)
-        sums = _sums(plan, a, b, right, transposed, scale)
+        key = ("sums", b, transposed, scale) if is_weight(b) else None
+        sums = strassen_sums(plan, a, right, key)
 
         def multiplied(out: Memory, epilogue: Epilogue | None) -> list[Call]:
-            calls = None
-            if sums is not None and isinstance(right, PackedWeights):
-                calls = strassen_matmul(a, right, sums, out, epilogue, machine)
-            return matmul(a, right, out, epilogue, machine) if calls is None else calls
+            if isinstance(right, PackedWeights):
+                return packed_matmul(a, right, sums, out, epilogue, machine)
+            return matmul(a, right, out, epilogue, machine)
 
         plan.anchor(value, multiplied)
         return
@@ -249,10 +249,12 @@ def _factor(plan: Lowering, b: ir.Value, transposed: bool, scale: float) -> Pack
     )
 
 
-def _sums(
-    plan: Lowering, a: Memory, b: ir.Value, packed: PackedWeights | Memory, transposed: bool, scale: float
+def strassen_sums(
+    plan: Lowering, a: Memory, packed: PackedWeights | Matrices | Memory, key: Hashable
 ) -> PanelSums | None:
-    """What Strassen's scheme wants beside a packed second factor, where it is faster."""
+    """What Strassen's scheme wants beside a packed second factor, where it is faster than a plain product
+    with `a` and the session has memory for it. key: of the weights; None where they do not last.
+    """
     if not isinstance(packed, PackedWeights) or math.prod(packed.batch) != 1:
         return None
     if a.dtype != np.float32 or a.strides[-1] != 1:
@@ -260,7 +262,7 @@ def _sums(
     if not pays(math.prod(a.shape[:-1]), packed.k, packed.n, plan.machine):
         return None
     return plan.afford(
-        ("sums", b, transposed, scale) if is_weight(b) else None,
+        key,
         packed.view.size * packed.view.dtype.itemsize,
         lambda: pack_sums(packed, plan.machine),
     )

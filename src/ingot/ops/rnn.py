@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from ingot.kernels.recurrent import (
     recurrent,
 )
 from ingot.kernels.recurrent_form import DEFAULTS, Activation, Kind
+from ingot.ops.linear import strassen_sums
 from ingot.ops.lowering import Lowering
 from ingot.ops.numeric import rounded, widen
 from ingot.ops.registry import (
@@ -210,7 +211,9 @@ class Recurrent(Op):
         known_lengths = None if lengths is None else length_view(node, plan, lengths, source.shape[0])
         # Directions with activations of their own are layers of their own.
         for some in [(0, len(reverse))] if alike else [(d, d + 1) for d in range(len(reverse))]:
-            weights = self._weights(node, plan, parts, constants, activations[some[0] * each :][:each], some)
+            weights, key = self._weights(
+                node, plan, parts, constants, activations[some[0] * each :][:each], some
+            )
             sequences = Sequences(
                 _part(y, 1, some),
                 _part(last[0], 0, some),
@@ -220,7 +223,10 @@ class Recurrent(Op):
                 _part(starts[0], 0, some),
                 _part(starts[1], 0, some) if len(starts) > 1 else None,
             )
-            plan.emit(recurrent(source, weights, sequences, plan.machine))
+            sums = None
+            if weights.input_slices is None:
+                sums = strassen_sums(plan, source, weights.inputs, None if key is None else ("sums", key))
+            plan.emit(recurrent(source, weights, sequences, plan.machine, sums))
         for target, output in zip(targets, outputs, strict=True):
             if target is not None and output is not None and target is not output:
                 plan.emit(copy(target, output, plan.machine))
@@ -234,8 +240,8 @@ class Recurrent(Op):
         constants: list[Array | None],
         activations: list[Activation],
         some: tuple[int, int],
-    ) -> RecurrentWeights:
-        """The constants of some of the directions, packed once for the session."""
+    ) -> tuple[RecurrentWeights, Hashable]:
+        """The constants of some of the directions, packed once for the session, and their key there."""
         late, clip = bool(attr_int(node, "linear_before_reset", 0)), attr_float(node, "clip", 0.0) or None
         forget = bool(attr_int(node, "input_forget", 0))
         first, second, b, p = [None if c is None else c[slice(*some)] for c in constants]
@@ -252,7 +258,8 @@ class Recurrent(Op):
         # All of them: what is computed while planning may be another array in the next plan.
         own = all(v is None or v.is_initializer() for v in parts)
         settings = (late, clip, forget, some, *activations)
-        return plan.pack(("recurrent", self.kind, *parts, settings) if own else None, make)
+        key = ("recurrent", self.kind, *parts, settings) if own else None
+        return plan.pack(key, make), key
 
 
 def length_view(node: ir.Node, plan: Lowering, value: ir.Value, steps: int) -> View:

@@ -14,6 +14,8 @@ from ingot.errors import InputError
 #: More than any machine has cores; each takes memory of its own.
 MOST_THREADS = 1024
 _MOST_SEVERE = 4
+#: Bytes that are few beside what any process takes.
+_SMALL = 2 << 20
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -54,9 +56,10 @@ class SessionOptions:
     hundred times larger than the others and has no weight (see docs/kernels/sliced.md).
     strassen_memory: where AMX is not used, products of 36 rows and more with large weights may take
     Strassen's scheme, an eighth fewer multiplications, for which sums of the weights are kept. Those may
-    take so many percent of the size of the model's weights: 0 keeps to the usual products, 100 lets all take
-    it that are faster. Results differ from exact ones by 1 to 5e-6 of the largest (otherwise by 0.5 to
-    2e-6), and by up to 1.5e-5 in rows that are smaller than their neighbours (see docs/kernels/strassen.md).
+    take so many percent of the size of the model's weights, and 2 MiB of a small model: 0 keeps to the usual
+    products, 100 lets all take it that are faster. Results differ from exact ones by 1 to 5e-6 of the largest
+    (otherwise by 0.5 to 2e-6), and by up to 1.5e-5 in rows that are smaller than their neighbours (see
+    docs/kernels/strassen.md).
     """
 
     intra_op_num_threads: int = 0
@@ -121,6 +124,11 @@ class SessionOptions:
             raise InputError(f"{len(names)} names were given for {len(ort_values)} initializers")
         for name, value in zip(names, ort_values, strict=True):
             self.add_initializer(name, value)
+
+    def memory_for_sums(self, weights: int) -> int:
+        """How many bytes Strassen's sums may take, of a model with so many bytes of weights."""
+        share = self.strassen_memory
+        return max(weights * share // 100, _SMALL) if share else 0
 
     @property
     def sizes(self) -> tuple[dict[str, int], dict[str, int]]:

@@ -125,7 +125,7 @@ class InferenceSession:
             progress=Progress(self._options.log_severity_level),
         )
         weights = sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None)
-        self._resources.packed.spare = weights * self._options.strassen_memory // 100
+        self._resources.packed.spare = self._options.memory_for_sums(weights)
         self._model = model
         self._driver = Driver(index, self._resources, declared)
         self._positions = {n: i for i, n in enumerate(arg.name for arg in self._outputs)}
