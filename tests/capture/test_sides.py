@@ -230,7 +230,7 @@ def test_sizes_of_which_only_the_run_knows_whether_they_fit_are_reported() -> No
     """
 
     def f(x: T, mask: T, past: T) -> T:
-        seen = 0 if past.numel() == 0 else past.shape[1]
+        seen = int((past > 0).sum())
         y = x + mask.cumsum(1)[:, seen:]
         if not isinstance(mask, FakeTensor):  # as transformers skips a mask that hides nothing
             return y.sum(1) + past.sum()
@@ -242,3 +242,35 @@ def test_sizes_of_which_only_the_run_knows_whether_they_fit_are_reported() -> No
     taken = trial.compare([sampled_inputs(captured, sizes, np.random.default_rng(0))], sizes)
     (line,) = trial.report.unverified
     assert not taken and "may not fit each other at " in line and "test_sides.py:" in line
+
+
+def test_a_number_that_sizes_choose_is_a_formula_over_them() -> None:
+    """So what is made by it may be known: here that a bias of one row is repeated."""
+    bias = torch.randn(1, 128)
+
+    def f(x: T, past: T) -> T:
+        seen = 0 if past.numel() == 0 else past.shape[0]
+        total = x.shape[0] + seen
+        return x @ torch.ones(x.shape[1], total) + bias[max(0, 1 - total) :, max(0, 128 - total) :]
+
+    parity(
+        f,
+        (torch.rand(4, 3), torch.rand(5, 2)),
+        (torch.rand(6, 3), torch.rand(0, 2)),
+        (torch.rand(1, 3), torch.rand(1, 2)),
+    )
+
+
+def test_what_data_leaves_of_a_size_meets_another_size() -> None:
+    """The hint of the number is chosen so that they fit."""
+
+    def f(x: T, mask: T, past: T) -> T:
+        seen = int((past > 0).sum())
+        return x + mask[:, seen:]
+
+    parity(
+        f,
+        (torch.rand(2, 4), torch.rand(2, 9), torch.ones(5)),
+        (torch.rand(3, 9), torch.rand(3, 9), torch.zeros(4)),
+        (torch.rand(3, 1), torch.rand(3, 12), torch.ones(11)),
+    )

@@ -466,6 +466,8 @@ class Merger:
         (symbol,) = made.node.expr.free_symbols
         if isinstance(self.condition, torch.SymBool):
             self.g.merged[symbol] = condition, sides[0], sides[1]
+            if kind is int:
+                self.g.env.one_of(made, self.condition.node.expr, a, b)
         if kind is int:
             self.g.extents[symbol] = extent.either(*(extent.of_formula(self.g, side) for side in sides))
             self.sized.append(symbol)

@@ -166,17 +166,29 @@ class SizeEnv(SizeNotes):
         self._fit_sources(e)
 
     def _fit_sources(self, e: Any) -> None:
-        """The same of the numbers that its sizes are made of, as the condition says itself: a size of 8."""
+        """The same of the numbers that its sizes are made of: as the condition says itself (a size of 8), or
+        as much more or less as its two sides differ by.
+        """
         numbers = sorted(int(n) for n in e.atoms(sympy.Integer) if n >= 0)
+        apart = self._apart(e)
         for symbol in sorted((s for s in self.bases(e) - self.names.keys() - self.numbers.keys()), key=str):
             before = self.hint(symbol)
-            for n in numbers:
+            for n in (*numbers, before + apart, before - apart):
+                if n < 0:
+                    continue
                 self.hints[symbol] = sympy.Integer(n)
                 self.derive_hints(self.definitions)
                 if self._agrees(e):
                     return
             self.hints[symbol] = before
         self.derive_hints(self.definitions)
+
+    def _apart(self, e: Any) -> int:
+        """By how much the sides of an equality of sizes differ by the hints; else 0."""
+        try:
+            return int(self.value(e.lhs - e.rhs)) if isinstance(e, sympy.Eq) else 0
+        except (ZeroDivisionError, TypeError):  # TypeError: of truths
+            return 0
 
     def _agrees(self, e: Any) -> bool:
         """Whether a condition holds by the hints; nothing is divided by 0."""
