@@ -16,7 +16,7 @@ from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
 from ingot.verify import verify_capture
-from tests.capture.support import parity
+from tests.capture.support import parity, seeded
 
 torch.manual_seed(0)
 R, Z = torch.randn, torch.zeros
@@ -539,6 +539,51 @@ def test_inference_mode() -> None:
     parity(forward, (R(4, 4), ids(0, 2).reshape(1, 2)), dynamic_shapes=None)
     parity(forward, (R(4, 4), ids(0, 2).reshape(1, 2)), (R(4, 6), ids(5, 2).reshape(1, 2)))
     assert forward(R(4, 4), ids(0, 2).reshape(1, 2))[0].is_inference(), "torch's own again"
+
+
+class Weighed(torch.nn.Module):
+    """A parameter, a view of it, a buffer that is copied and written to, and branches by data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(R(4, 4))
+        self.register_buffer("b", torch.arange(4.0))
+        self.row = self.w.view(16)[:4]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        moved = self.b.clone()
+        moved[0] = x.sum()
+        return x @ self.w + moved if x.sum() > 0 else x * self.row
+
+
+def test_weights_made_in_inference_mode() -> None:
+    """They are weights as any other: torch's fake of such a tensor would be made in the mode, too."""
+    seeded()
+    with torch.inference_mode():
+        model, layers = Weighed(), torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+        free = R(3)
+    parity(model, (R(2, 4).abs(),), (R(5, 4).abs(),), (-R(3, 4).abs(),))
+    parity(layers.eval(), (R(2, 3, 5, 6),), (R(1, 3, 8, 4),))
+    parity(lambda x: x * free, (R(2, 3),), (R(7, 3),))
+    assert model.w.is_inference(), "left as it was"
+
+
+def test_a_buffer_made_in_inference_mode_is_written_to() -> None:
+    """As in PyTorch outside of the mode; the error says whose fault it is, and not that sizes are."""
+
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("n", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.n += 1
+            return x * self.n
+
+    with torch.inference_mode():
+        model = Counter()
+    with pytest.raises(ingot.ExportError, match="made under torch.inference_mode"):
+        ingot.export(model, (R(2, 3),), state="inputs")
 
 
 def test_inside_inference_mode() -> None:

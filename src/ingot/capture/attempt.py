@@ -220,6 +220,13 @@ def capture(
                     "A function calls itself here as often as data or a size says, and the export would "
                     "never end. Write it as a loop."
                 ) from error
+            if "update to inference tensor" in str(error):
+                raise ExportError(
+                    f"{raised_at(error, layer_at(error, model))}\n"
+                    "This writes into a tensor that was made under torch.inference_mode, which PyTorch allows "
+                    "inside of that mode alone. Make the model outside of it, or give it "
+                    "copies made there: model.load_state_dict(state) of a new one."
+                ) from error
             own = refusal(call, table)
             if own is not None:
                 raise refuses(own, model, specs) from own

@@ -2,6 +2,7 @@
 
 Inside it torch hands on operators that it takes apart elsewhere (swapaxes, narrow, chunk …), and tensors have
 no versions. A recording has no gradients anyway: the mode changes nothing there but what the model is told.
+What was made in it, weights among it, is a tensor as any other there.
 """
 
 # What torch's C++ part holds is untyped.
@@ -14,6 +15,7 @@ from collections.abc import Generator
 from typing import Any
 
 import torch
+from torch._subclasses.meta_utils import tls
 
 
 @contextlib.contextmanager
@@ -36,10 +38,13 @@ def without_inference_mode() -> Generator[None]:
     binding: Any = torch._C
     package: Any = torch
     guard, asked = binding._InferenceMode, package.is_inference_mode_enabled
+    disabled = getattr(tls, "disable_inference_mode", False)
     # Not where it is off already: torch turns gradients on with it.
     with torch.inference_mode(False) if modes[0] else contextlib.nullcontext():
         binding._InferenceMode, package.is_inference_mode_enabled = Mode, lambda: modes[-1]
+        tls.disable_inference_mode = True  # a fake of what was made in the mode is made outside of it
         try:
             yield
         finally:
             binding._InferenceMode, package.is_inference_mode_enabled = guard, asked
+            tls.disable_inference_mode = disabled
