@@ -106,9 +106,9 @@ def export(
             An output is named by the keys, fields and places that lead to it, `hidden_0` for the first of
             `{"hidden": [...]}`; with `output` in front where a place is first, `output_1_0`.
         dynamic_shapes: `"auto"`: every dimension is dynamic; None: none is; or dims for each argument as in
-            `torch.onnx.export`. A dimension that the model itself fixes becomes static, and a line on stderr
-            says where; so does one for dimensions that must be equal, and for a branch on a size that the
-            example took.
+            `torch.onnx.export`, `ingot.Dim` among them. A dimension that the model itself fixes becomes
+            static, and a line on stderr says where; so does one for dimensions that must be equal, and for a
+            branch on a size that the example took.
         opset_version: 18 to 25; 20 by default.
         verify: run the exported model against the module: on the example, on other sizes, and on inputs
             that are searched to take every side of its branches and loops. `program.verification` says what

@@ -193,6 +193,16 @@ def test_dims_of_torch_with_and_without_bounds(bounds: dict[str, int]) -> None:
     assert list(program.model.graph.inputs[0].shape or ()) == ["rows", 3]
 
 
+@pytest.mark.parametrize("dims", [{"x": [ingot.Dim("rows", 2, 8), None]}, ({0: ingot.Dim("rows", 2, 8)},)])
+def test_dims_of_ingot(dims: Any) -> None:
+    """As in ingot.Input; a bound that an Input gives for the same name is the same."""
+    program = ingot.export(lambda x: x * 2, (torch.ones(4, 3),), dynamic_shapes=dims)
+    assert list(program.model.graph.inputs[0].shape or ()) == ["rows", 3]
+    assert [a.what for a in program.assumptions if a.kind == "declared"] == ["2 <= rows <= 8"]
+    with pytest.raises(ExportError, match="'rows' is declared 2 to 8, and the example has 9"):
+        ingot.export(lambda x: x * 2, (torch.ones(9, 3),), dynamic_shapes=dims)
+
+
 def test_bounds_of_dims_that_torch_finds_are_kept() -> None:
     dims = ({0: torch.export.Dim.DYNAMIC(min=2, max=8), 1: torch.export.Dim.AUTO},)
     program = ingot.export(lambda x: x * 2, (torch.ones(4, 3),), dynamic_shapes=dims)

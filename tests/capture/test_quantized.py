@@ -15,7 +15,7 @@ from torch.ao.quantization import quantize_fx
 import ingot
 from ingot.capture.rounding import is_a_rounding
 from ingot.errors import ExportError
-from tests.capture.support import op_types, parity
+from tests.capture.support import op_types, parity, seeded
 
 T = torch.Tensor
 Q: Any = torch.ops.quantized_decomposed
@@ -64,6 +64,57 @@ def test_scales_in_tensors_and_chosen_at_run_time() -> None:
         parity(f, (t,), tolerance=0.01)  # one step of 255 may round the other way
     with pytest.raises(ExportError, match="opset_version=21"):
         ingot.export(lambda x: Q.quantize_per_tensor.default(x, 0.1, 0, -9, 9, torch.int16), (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_scale_for_each_token(dtype: torch.dtype) -> None:
+    """Chosen in the run; the integers, the scales and zero points, and what they stand for."""
+
+    def symmetric(x: T) -> tuple[T, ...]:
+        scale, zero = Q.choose_qparams_per_token(x, torch.int8)
+        q = Q.quantize_per_token(x, scale, zero, -128, 127, torch.int8)
+        return q, Q.dequantize_per_token(q, scale, zero, -128, 127, torch.int8, dtype), scale, zero
+
+    def spanned(x: T) -> tuple[T, ...]:
+        scale, zero = Q.choose_qparams_per_token_asymmetric(x, torch.int8)
+        q = Q.quantize_per_token(x, scale, zero, -128, 127, torch.int8)
+        return q, Q.dequantize_per_token(q, scale, zero, -128, 127, torch.int8, dtype), scale, zero
+
+    def one(x: T, eps: float = 1e-5) -> tuple[T, ...]:
+        scale, zero = Q.choose_qparams_symmetric.tensor(x, -127, 127, eps, torch.int8)
+        middle = Q.choose_qparams_symmetric.tensor(x, 0, 255, eps, torch.uint8)
+        return Q.quantize_per_tensor.tensor(x, scale, zero, -127, 127, torch.int8), scale, zero, *middle
+
+    seeded()
+    x, y = torch.randn(3, 4), torch.randn(2, 5, 6) * 100
+    for t in (x, x.abs(), -x.abs(), x * 0, y):
+        # onnxruntime computes chains of halves in float32, without the roundings between.
+        for f in (symmetric, spanned, one) if dtype == torch.float32 else (symmetric,):
+            parity(f, (t.to(dtype),), (t[:1].to(dtype),), tolerance=1e-6)
+    for f in (symmetric, spanned):
+        assert ingot.export(f, (x.to(dtype),)).verification is not None
+
+
+def test_a_scale_for_each_group_of_a_weight() -> None:
+    """The weight stays integers in the file."""
+    seeded()
+
+    class Grouped(nn.Module):
+        def __init__(self, zeros: Any) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randint(-8, 8, (6, 32), dtype=torch.int8))
+            self.register_buffer("scales", torch.rand(6, 2) + 0.1)
+            self.zeros = zeros
+
+        def forward(self, x: T) -> T:
+            args = self.weight, self.scales, self.zeros, -8, 7, torch.int8, 16, torch.float32
+            return torch.nn.functional.linear(x, Q.dequantize_per_channel_group(*args))
+
+    for zeros in (None, torch.zeros(6, 2), torch.randint(-3, 4, (6, 2), dtype=torch.int32)):
+        captured = parity(Grouped(zeros), (torch.randn(3, 32),), (torch.randn(7, 32),))
+        held = [v for v in captured.model.graph.initializers.values() if v.shape is not None]
+        whole = {str(v.dtype) for v in held if np.prod(v.shape.numpy()) == 6 * 32}  # pyright: ignore
+        assert whole == {"INT8"}, f"the weight lies in the file as {whole}"
 
 
 def test_fake_quantize() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._higher_order_ops import scan
 
 import ingot
 from ingot.capture.ties import FirstOfEqual
@@ -54,6 +55,18 @@ def test_ties_do_not_hide_another_mistake() -> None:
         def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
             first, rest = super().forward(x, place)
             return first.roll(1, 1), rest
+
+    class Scanned(Proposals):
+        def forward(self, x: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+            first, rest = super().forward(x, place)
+            carried, _ = scan(lambda c, row: (c + row, c.clone()), torch.zeros(2), rest.T.contiguous())
+            return first, carried * self.weight
+
+    scanned, other = Scanned(), Scanned(1.001)
+    other.score = scanned.score
+    program = ingot.export(scanned, _inputs(), verify=False)
+    with pytest.raises(VerificationError, match=r"output 'output_1'.* differs from the module"):
+        ingot.verify(program, other)
 
     second = Second()
     second.score = right.score

@@ -223,9 +223,9 @@ def capture(
             if "update to inference tensor" in str(error):
                 raise ExportError(
                     f"{raised_at(error, layer_at(error, model))}\n"
-                    "This writes into a tensor that was made under torch.inference_mode, which PyTorch allows "
-                    "inside of that mode alone. Make the model outside of it, or give it "
-                    "copies made there: model.load_state_dict(state) of a new one."
+                    "This writes into a tensor that was made under torch.inference_mode, which PyTorch "
+                    "allows inside of that mode alone. Make the model outside of it, and load the weights "
+                    "with model.load_state_dict."
                 ) from error
             own = refusal(call, table)
             if own is not None:

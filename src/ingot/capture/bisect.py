@@ -14,9 +14,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.aten import WHOLE
+from ingot.capture.called import Called
 from ingot.capture.intercept import python_functions_run_as_they_are
 from ingot.capture.tensors import zero_copy
 from ingot.capture.unchanged import unchanged
@@ -71,13 +72,13 @@ class _Functions(TorchFunctionMode):
         return out
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(Called):
     def __init__(self, replay: _Replay) -> None:
         super().__init__()
         self.replay = replay
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
         name = func._schema.name.split("::")[1]
         silent = name in ("_local_scalar_dense", "equal", "lift_fresh", "lift")
         if not self.replay.paused and func.namespace == "aten" and not silent:

@@ -52,8 +52,8 @@ def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSp
 
     dynamic_shapes: `"auto"` makes every dimension symbolic; None makes all static; else a dict by argument or
     a sequence in the order of the call, nested like the arguments, whose leaves are dicts {axis: dim} or
-    sequences of dims, or None for static; a dim is a torch.export.Dim, a name, None or an int for static, or
-    Dim.AUTO.
+    sequences of dims, or None for static; a dim is an ingot.Dim or torch.export.Dim, a name, None or an int
+    for static, or Dim.AUTO.
 
     Raises:
         ExportError: when it does not fit the arguments.
@@ -210,13 +210,16 @@ def _set_dim(spec: InputSpec, axis: int, tensor: Any, dims: Any, table: DimTable
         label = default_name(spec.name, axis)
         if getattr(wanted, "min", None) is not None or getattr(wanted, "max", None) is not None:
             _set_range(spec, axis, label, _bounds(wanted), table)
+    elif isinstance(wanted, Dim):
+        label = wanted.name
+        _set_range(spec, axis, label, (wanted.min, wanted.max), table)
     elif hasattr(wanted, "__name__"):
         label = str(getattr(wanted, "__name__"))  # noqa: B009  (a torch.export.Dim is a type)
         _set_range(spec, axis, label, _bounds(wanted), table)
     else:
         raise ExportError(
             f"dynamic_shapes of input {spec.name!r}, axis {axis}: found {wanted!r}; wanted a name, "
-            "torch.export.Dim, "
+            "an ingot.Dim or torch.export.Dim, "
             "an int or None (static)."
         )
     known = table.sizes.get(label)

@@ -13,15 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ingot.capture.called import Called
 from ingot.capture.where import source_line
 
 aten = torch.ops.aten
 _FROM_DIFFERENCES = 2  # `compute_mode` of torch's
 
 
-class FromDifferences(TorchDispatchMode):
+class FromDifferences(Called):
     """While entered, torch takes distances of however many rows as it does those of a few.
 
     `lines` has the model's lines where it would not have.
@@ -31,8 +31,8 @@ class FromDifferences(TorchDispatchMode):
         super().__init__()
         self.lines: dict[str, None] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func is not aten._euclidean_dist.default:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         self.lines[f"cdist at {source_line()}"] = None
         return aten._cdist_forward.default(*args, 2.0, _FROM_DIFFERENCES)

@@ -14,6 +14,7 @@ from ingot.capture.recording import Recording
 from ingot.capture.where import raise_if_ours
 from ingot.errors import ExportError
 
+LARGER = (4, 16, 64, 256)  # times the example: blocks of 128 rows are one for fewer
 CHOSEN_SIZES = ((64, 96, 128), (224,))  # tried in turn where no example gives sizes and small ones do not do
 
 
@@ -116,8 +117,18 @@ def with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Re
     env = recording.env
     if not env.small:
         return recording
-    small = {env.names[s] for dims in env.small.values() for s in dims if s in env.names}
-    hints = {name: hint * 4 if name in small else hint for name, hint in env.hints_by_name().items()}
+    bases = set().union(*env.small.values())
+    small = {name for s, name in env.names.items() if s in bases or env.canon_dims(s) in bases}
+    base = env.hints_by_name()
+
+    def scaled(factor: int) -> dict[str, int]:
+        return {name: hint * factor if name in small else hint for name, hint in base.items()}
+
+    def is_small(hints: dict[str, int]) -> bool:
+        known = env.at({s: hints[name] for s, name in env.names.items() if name in hints})
+        return any(condition.xreplace(known) != False for condition in env.small)  # noqa: E712  (SymPy's)
+
+    hints = next((h for h in map(scaled, LARGER) if not is_small(h)), scaled(LARGER[0]))
     try:
         larger: Recording = attempt(hints)
     except Exception as error:  # whatever the model makes of sizes that are none of its own

@@ -92,6 +92,10 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
         return None
     if name in _WITH_MASK:  # torch has no form of these without contents
         return dense(g, x), fresh(g.mode, list(x.shape), torch.bool, x.device)
+    if name == "quantized_decomposed::choose_qparams_per_token":  # of which torch says other dtypes
+        sizes = [*x.shape[:-1], 1]
+        dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
+        return fresh(g.mode, sizes, dtype, x.device), fresh(g.mode, sizes, dtype, x.device)
     if name in _ALONG_A_DIM:
         return dense(g, x) if x.dim() and len(args) > 2 and args[2] is False else None
     if name in _SAMPLED:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from ingot.capture.called import Called
 
 Array = npt.NDArray[Any]
 RUNS = 6  # of the module, its quantisers' operands moved otherwise in each
@@ -29,25 +30,25 @@ MOVED = 2.0**-20  # of the largest operand of a quantiser: what sums of float32 
 _LARGEST, _MEAN = 2.0, 3.0  # how much more than the module from itself an exported model may differ
 
 
-class Otherwise(TorchDispatchMode):
+class Otherwise(Called):
     """Moves what is about to be quantised by its last digits."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random = torch.Generator().manual_seed(seed)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         x = args[0] if args else None
         if isinstance(x, torch.Tensor) and quantises(func) and x.is_floating_point() and x.numel():
             args = (self._moved(x), *args[1:])
         elif isinstance(x, torch.Tensor) and x.is_quantized and _averages(func):
-            made = self._moved(func(x.dequantize(), *args[1:], **(kwargs or {})))
+            made = self._moved(func(x.dequantize(), *args[1:], **kwargs))
             return torch.quantize_per_tensor(made, x.q_scale(), x.q_zero_point(), x.dtype)
         elif func.namespace == "quantized":  # rounds the sums that it makes to steps of this scale
             part = 1 + float(torch.rand((), generator=self.random) * 2 - 1) * MOVED
             named = zip(args, func._schema.arguments, strict=False)
             args = [a * part if isinstance(a, float) and "scale" in s.name else a for a, s in named]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
     def _moved(self, x: torch.Tensor) -> torch.Tensor:
         part = torch.rand(x.shape, generator=self.random) * 2 - 1

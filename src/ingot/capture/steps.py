@@ -28,10 +28,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.aten import INSTEAD
 from ingot.capture.aten.quantised_tensor import Quantised
+from ingot.capture.called import Called
 from ingot.capture.overflow import loses, lost
 from ingot.capture.quantisers import QUANTISERS
 from ingot.capture.where import source_line
@@ -57,7 +58,7 @@ class UnknownError(OtherError):
     """Nothing can be said: the module's quantisers are not those of the recording, one after another."""
 
 
-class _Quantisers(TorchDispatchMode):
+class _Quantisers(Called):
     """Goes on with the integers found, where the module's own numbers are that near to them."""
 
     def __init__(self, found: Sequence[Steps]) -> None:
@@ -76,8 +77,8 @@ class _Quantisers(TorchDispatchMode):
         finally:
             self.free = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
         row = QUANTISERS.get(name)
         if row is None or self.free:
@@ -89,7 +90,7 @@ class _Quantisers(TorchDispatchMode):
         _, wanted, integers = self.found[self.at]
         self.at += len(results)
         with _disable_current_modes():
-            read = row(*args, **(kwargs or {}))
+            read = row(*args, **kwargs)
             if read is None:
                 return out
             self.last = read[0]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ingot.capture.called import Called
 from ingot.capture.where import source_line
 
 Tensor = torch.Tensor
@@ -61,7 +61,7 @@ _FIRST: dict[Any, Callable[..., Ordered]] = {
 }
 
 
-class FirstOfEqual(TorchDispatchMode):
+class FirstOfEqual(Called):
     """While entered, of equal values the one with the lower index comes first, as in ONNX.
 
     `lines` has the operators and the model's lines where that made a difference.
@@ -71,8 +71,8 @@ class FirstOfEqual(TorchDispatchMode):
         super().__init__()
         self.lines: dict[str, None] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        made = func(*args, **kwargs)
         if func is aten._unique2.default:
             named = _unique(made, args[0])
             if not torch.equal(named[1], made[1]):
@@ -81,7 +81,7 @@ class FirstOfEqual(TorchDispatchMode):
         first = _FIRST.get(func)
         if first is None:
             return made
-        given = {a.name: a.default_value for a in func._schema.arguments} | dict(kwargs or {})
+        given = {a.name: a.default_value for a in func._schema.arguments} | kwargs
         given |= {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)}
         values, order = first(*given.values())
         if torch.equal(order, made[1]) or not _equal(values, _sorted(made[0], given)):

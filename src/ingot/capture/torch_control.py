@@ -21,6 +21,7 @@ import torch
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree  # pyright: ignore[reportPrivateUsage]
 
+from ingot.capture import flex
 from ingot.capture.checks import line, require
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import recorder
@@ -56,6 +57,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
         (torch._assert, _assert),
         (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
         (torch.nn.functional.linear_cross_entropy, _linear_cross_entropy),
+        *flex.pairs(),
         *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
     for function, instead in found:
@@ -211,8 +213,9 @@ def loop(going: Callable[..., Any], body: Callable[..., Any], start: Any) -> Any
 
 
 def scanned(combine: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: bool) -> tuple[Any, Any]:
-    """torch.scan: the last carry, and the outputs of all rounds stacked."""
+    """torch.scan: the last carry, and the outputs of all rounds stacked along the dimension that was read."""
     columns, structure = pytree.tree_flatten(xs)
+    dim %= columns[0].dim()
     length = columns[0].shape[dim]
     carry: Any = init
 
@@ -232,6 +235,8 @@ def scanned(combine: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
     stacked = [RUNTIME.call(torch.stack, column) for column in outs]
     if reverse:
         stacked = [s.flip(0) for s in stacked]
+    if dim:
+        stacked = [s.movedim(0, dim) if dim < s.dim() else s for s in stacked]  # torch leaves the others
     return carry, pytree.tree_unflatten(stacked, shape)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ingot.capture import flex
 from ingot.capture.assume import Assumption
 from ingot.capture.sources import codes_in
 from ingot.capture.state import Snapshot
@@ -23,7 +24,8 @@ from ingot.capture.state import Snapshot
 
 @contextlib.contextmanager
 def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapshot]:
-    """eval() for the time of the run; mode and everything the model holds as before afterwards.
+    """eval() for the time of the run, and nothing compiled; mode and everything the model holds as before
+    afterwards.
 
     With `keep_batch_norm`, BatchNorm layers in training mode stay in it.
     """
@@ -35,7 +37,8 @@ def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsho
     script = isinstance(function, torch.jit.ScriptModule)  # what it holds is not Python's
     snapshot = Snapshot(None if script else function)
     try:
-        yield snapshot
+        with flex.uncompiled():
+            yield snapshot
     finally:
         snapshot.restore()
         for m, mode in zip(modules, modes, strict=True):

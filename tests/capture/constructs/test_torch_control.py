@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._higher_order_ops import scan, while_loop
 
-from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive
+from tests.capture.constructs.support import Case, Cases, T, both_signs, check, lengths, positive, random
 
 case = Cases()
 SIGNS = both_signs()
@@ -46,6 +46,16 @@ def torch_while_loop(x: T) -> tuple[T, T]:
 def torch_scan(x: T) -> tuple[T, T]:
     carry, ys = scan(lambda h, row: (h * 0.5 + row, h + row), torch.zeros(3), x)
     return carry, ys
+
+
+@case(*[random(n, m) for n, m in ((5, 3), (1, 4), (2, 1), (3, 9))])
+def torch_scan_of_columns(x: T) -> tuple[T, T, T]:
+    def step(h: T, column: T) -> tuple[T, tuple[T, T]]:
+        return h * 0.5 + column, (h + column, h.sum())
+
+    carry, (ys, sums) = scan(step, torch.zeros(x.shape[0]), x, dim=1, reverse=True)
+    last, (negative, _) = scan(step, torch.zeros(x.shape[0]), x, dim=-1)
+    return carry + last, ys + negative, sums
 
 
 @case(*lengths())
