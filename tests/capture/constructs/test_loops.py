@@ -432,6 +432,84 @@ def break_out_of_two_loops(x: T) -> T:
     return y * (2 if found else 1)
 
 
+@case(random(8, 4), random(1, 4), random(5, 4), random(3, 4))
+class pairs_until_one_is_left(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.merge = nn.Linear(8, 4)
+
+    def forward(self, x: T) -> T:
+        while x.shape[0] > 1:
+            odd = x[-1:] if x.shape[0] % 2 else x[:0]
+            n = x.shape[0] // 2 * 2
+            x = torch.cat([torch.tanh(self.merge(torch.cat([x[0:n:2], x[1:n:2]], 1))), odd])
+        return x[0]
+
+
+@case(positive(5), positive(2), positive(9))
+def the_two_smallest_are_merged(v: T) -> T:
+    total = torch.zeros(())
+    while v.numel() > 1:
+        s, _ = v.sort()
+        new = s[0] + s[1]
+        total = total + new
+        v = torch.cat([s[2:], new[None]])
+    return total
+
+
+@case((random(4, 4), random(4)), (random(1, 1), random(1)), (random(7, 7), random(7)))
+def conjugate_gradients(a: T, b: T) -> T:
+    a = a @ a.T + torch.eye(a.shape[0]) * 3
+    x, r = torch.zeros_like(b), b
+    p, rs = r, r @ r
+    for _ in range(b.shape[0] * 2):
+        ap = a @ p
+        alpha = rs / (p @ ap)
+        x, r = x + alpha * p, r - alpha * ap
+        n = r @ r
+        if n.sqrt() < 1e-5:
+            break
+        p, rs = r + (n / rs) * p, n
+    return x
+
+
+@case((random(5, 3), random(3, 3)), (random(1, 3), random(3, 3)), (random(8, 3), random(3, 3)))
+def viterbi(emitted: T, moves: T) -> tuple[T, T]:
+    s, back = emitted[0], []
+    for x in emitted[1:]:
+        v, i = (s[:, None] + moves).max(0)
+        back.append(i)
+        s = v + x
+    best = s.argmax()
+    path = [best]
+    for pointers in reversed(back):
+        best = pointers[best]
+        path.append(best)
+    path.reverse()
+    return torch.stack(path), s.max()
+
+
+@case(
+    torch.tensor([0, 0, 1, 0, 1]), torch.tensor([0, 0, 1]), torch.tensor([0]), torch.tensor([0, 0, 0, 1, 1])
+)
+class shift_and_reduce(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.merge = nn.Embedding(8, 4), nn.Linear(8, 4)
+
+    def forward(self, actions: T) -> tuple[T, T]:
+        stack, i = [], 0
+        for action in actions:
+            if action == 0:
+                stack.append(self.words(torch.tensor(i)))
+                i += 1
+            else:
+                right = stack.pop()
+                left = stack.pop()
+                stack.append(torch.tanh(self.merge(torch.cat([left, right]))))
+        return stack[-1], torch.tensor(len(stack))
+
+
 @case.parametrize()
 def test_loops(case: Case) -> None:
     """As many rounds as the inputs say, none among them."""
