@@ -714,6 +714,41 @@ def del_of_a_window(x: T) -> T:
     return torch.stack(rows)
 
 
+@case(*[(random(n, 3), random(m, 3)) for n, m in ((37, 3), (5, 3), (64, 3), (4, 1))])
+class frames_of_a_stream(nn.Module):
+    """What does not fill a frame is carried to the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(3, 5)
+
+    def forward(self, audio: T, carry: T) -> tuple[T, T]:
+        held = torch.cat([carry, audio])
+        frames, at = [], 0
+        while at + 8 <= held.shape[0]:
+            frames.append(self.project(held[at : at + 8]))
+            at += 4
+        return torch.stack(frames) if frames else held.new_zeros(0, 8, 5), held[at:]
+
+
+@case(*[random(n, 4, seed=n) for n in (6, 1, 11)])
+def rows_in_buckets(x: T) -> T:
+    buckets: dict[int, list[T]] = {0: [], 1: [], 2: []}
+    for row in x:
+        buckets[int(row[:3].argmax())].append(row)
+    return torch.stack([torch.stack(v).sum(0) if v else x.new_zeros(4) for v in buckets.values()])
+
+
+@case(*[random(n, 5, seed=n) for n in (9, 1, 20)])
+def repeats_and_blanks_are_dropped(x: T) -> T:
+    kept, before = [], -1
+    for k in x.argmax(-1).tolist():
+        if k != before and k != 0:
+            kept.append(k)
+        before = k
+    return torch.tensor(kept, dtype=torch.long)
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""
