@@ -51,6 +51,17 @@ def require_present(is_none: Any) -> None:
     require_once(sympy.Not(recorder().env.expr(is_none)), f"what is used is not None: `{line()}`")
 
 
+def require_divisor(divisor: Any) -> None:
+    """The model fails where a number that data decides, and that divides, is 0."""
+    g = recorder()
+    if not isinstance(divisor, (torch.SymInt, torch.SymFloat)) or not g.env.of_data(g.env.expr(divisor)):
+        return
+    found: Any = divisor != 0
+    if isinstance(found, torch.SymBool) and g.env.known(g.env.expr(found)) is None:
+        require_uncaught("what divides is not 0", "Ask for it before: `if n != 0`.", ZeroDivisionError)
+        require(g, g.scalar(found), "what divides is not 0")
+
+
 def require_once(condition: Any, what: str) -> None:
     """As `require`, of a formula, unless it is known here, or was required before."""
     g = recorder()
@@ -237,15 +248,30 @@ def carry(g: Recorder, condition: ir.Value, bodies: Sequence[Body]) -> None:
         _enforce(g, condition, source_line(), f"one of the checks inside of this branch or loop: {listed}")
 
 
-def require_uncaught(what: str, edit: str) -> None:
-    """Raises DataDependentError where the model would catch what Python raises if a check does not hold."""
-    if inside_try():
+def require_uncaught(what: str, edit: str, *errors: type[Exception]) -> None:
+    """Raises DataDependentError where the model would catch what Python raises if a check does not hold: one
+    of these errors.
+    """
+    if any(inside_try(error=error) for error in errors):
         refuse(
             DataDependentError(
                 f"{quoted_line()}\nData or a size decides whether {what}, inside a `try` that may catch that "
                 f"it is not so: an ONNX model cannot catch errors. {edit}"
             )
         )
+
+
+def require_place(index: Any, size: Any, what: str) -> None:
+    """The same of a place in a list or along an axis, which data decides, or how many there are."""
+    if not inside_try(error=IndexError):
+        return
+    env = recorder().env
+    asked = (index >= -size, index < size) if not isinstance(index, torch.Tensor) else (None,)
+    conditions = [env.expr(c) if isinstance(c, torch.SymBool) else c for c in asked]
+    if any(
+        c is None or (not isinstance(c, bool) and env.of_data(c) and not env.known(c)) for c in conditions
+    ):
+        require_uncaught(f"{what} has this place", "Ask with `if` before.", IndexError)
 
 
 def line() -> str:

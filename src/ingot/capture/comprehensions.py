@@ -182,7 +182,7 @@ def _nothing_found() -> NoReturn:
 
 def _require_found(rt: Runtime, found: Any) -> None:
     """The model checks that `next` finds an element."""
-    checks.require_uncaught("next() finds an element", "Give it a default: `next(…, None)`.")
+    checks.require_uncaught("next() finds an element", "Give it a default: `next(…, None)`.", StopIteration)
     rt.check(found, None)
 
 

@@ -216,7 +216,7 @@ def _there(held: Any) -> Any:
     from ingot.capture.checks import require_uncaught
     from ingot.capture.stage import RUNTIME
 
-    require_uncaught("a dict has the key", "Ask with `in` or `.get(…)` before.")
+    require_uncaught("a dict has the key", "Ask with `in` or `.get(…)` before.", KeyError)
     RUNTIME.check(held.there, None)
     return held.value
 

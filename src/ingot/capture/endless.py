@@ -45,6 +45,12 @@ def require_whole(g: Recorder, value: ir.Value, dtype: torch.dtype) -> None:
         return
     if dtype.itemsize == 2:  # in which 2**63 is none
         value, dtype = g.cast(value, dtype, torch.float32), torch.float32
+    checks.require_uncaught(
+        "what becomes a whole number is one",
+        "Ask with `math.isfinite` or `torch.isfinite` before.",
+        ValueError,
+        OverflowError,
+    )
     checks.require(
         g,
         g.op("Less", g.op("Abs", value), g.const(2.0**63, dtype)),

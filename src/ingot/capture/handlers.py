@@ -8,6 +8,7 @@ Python does next.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import itertools
 import sys
@@ -21,20 +22,21 @@ from ingot.capture.where import frames, is_user_code
 _NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
 
 
-def inside_try(of_operator: bool = False) -> bool:
+def inside_try(of_operator: bool = False, error: type[Exception] | None = None) -> bool:
     """Whether a frame of the model's is inside the body of a `try`.
 
     of_operator: only of one that may catch what an operator raises that is given sizes that do not fit
+    error: only of one that may catch this error of Python's
     """
     return any(
         is_user_code(at.f_code)
-        and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator))
+        and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator, error))
         for at in frames(sys._getframe(1))
     )
 
 
 @lru_cache(maxsize=4096)
-def _bodies(code: CodeType, of_operator: bool) -> tuple[tuple[int, int], ...]:
+def _bodies(code: CodeType, of_operator: bool, error: type[Exception] | None) -> tuple[tuple[int, int], ...]:
     """Where the bodies of `try` statements that catch are in a function's code: not those of `with`, nor of
     `finally` alone.
     """
@@ -53,7 +55,10 @@ def _bodies(code: CodeType, of_operator: bool) -> tuple[tuple[int, int], ...]:
                 found.append((entry.start, entry.end))
                 continue
             caught, at = _caught(instructions, after, at)
-            while of_operator and names.get(at) == "CHECK_EXC_MATCH" and caught in _NEVER_OF_SIZES:
+            while names.get(at) == "CHECK_EXC_MATCH" and (
+                (of_operator and caught in _NEVER_OF_SIZES)
+                or (error is not None and _is_other(caught, error))
+            ):
                 other = instructions[after[at]].argval  # the next `except`, where it is none of these
                 if names.get(other) == "POP_TOP":  # `except:`
                     break
@@ -61,6 +66,12 @@ def _bodies(code: CodeType, of_operator: bool) -> tuple[tuple[int, int], ...]:
             if names.get(at) in ("CHECK_EXC_MATCH", "POP_TOP"):
                 found.append((entry.start, entry.end))
     return tuple(found)
+
+
+def _is_other(caught: str, error: type[Exception]) -> bool:
+    """Whether a name is that of an error of Python's that an `except` for it does not catch."""
+    kind = vars(builtins).get(caught)
+    return isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(error, kind)
 
 
 def _caught(instructions: dict[int, Any], after: dict[int, int], at: int) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from ingot.capture import complex_numbers, fakes
+from ingot.capture.checks import require_place
 from ingot.capture.entries import View
 from ingot.capture.record import Recorder
 from ingot.capture.standins.values import made_of_symbols, tensor_of
@@ -33,12 +34,14 @@ def needs_select(index: Any) -> bool:
 
 def read(g: Recorder, tensor: Any, index: Any) -> Any:
     """tensor[index]: a view of the tensor, unless an array of positions is among the parts."""
+    _require_places(tensor, index)
     view, rest = _view(g, tensor, index)
     return view if rest is None else view[rest]
 
 
 def write(g: Recorder, tensor: Any, index: Any, value: Any) -> None:
     """tensor[index] = value."""
+    _require_places(tensor, index)
     view, rest = _view(g, tensor, index)
     value = tensor_of(value) if made_of_symbols(value) else torch.as_tensor(value)
     if rest is not None:
@@ -48,6 +51,16 @@ def write(g: Recorder, tensor: Any, index: Any, value: Any) -> None:
     if extra > 0 and all(isinstance(n, int) and n == 1 for n in value.shape[:extra]):
         value = value.reshape(value.shape[extra:])  # torch leaves leading axes of 1 away
     view.copy_(value)
+
+
+def _require_places(tensor: Any, index: Any) -> None:
+    """Refuse places that data decides where the model would catch that an axis has no such one."""
+    parts = _parts(index)
+    for axis, i in enumerate(parts):
+        if _is_place(i):
+            plain = all(isinstance(before, (int, slice, torch.SymInt)) for before in parts[:axis])
+            size = tensor.shape[axis] if plain and axis < tensor.dim() else 0  # else whichever it is
+            require_place(i, size, "the axis")
 
 
 def _parts(index: Any) -> tuple[Any, ...]:

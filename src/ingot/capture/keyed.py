@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from ingot.capture.checks import require_uncaught
 from ingot.capture.dicts import TracedDict
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -46,4 +47,6 @@ def require_there(rt: Runtime, container: Any, key: Any) -> None:
             "has then would follow from data, too, and no ONNX value says that. Give it every key that there "
             "may be first (`dict.fromkeys(range(n), 0)`), or count in a tensor (`torch.bincount`)."
         )
+    if rt.waits(there):
+        require_uncaught("the dict has this key", "Ask with `in` or `.get(…)` before.", KeyError)
     rt.check(there, None)

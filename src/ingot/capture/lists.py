@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture.checks import demand
+from ingot.capture.checks import demand, require_place
 from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.runs import (
@@ -282,7 +282,9 @@ class TracedList(list[Any], Parts):
 
     def element(self, index: Any) -> Any:
         """The element at a position that data may decide."""
-        return self.run().reader()(index)
+        run = self.run()
+        require_place(index, run.count, "the list")
+        return run.reader()(index)
 
     def become(self, run: Many) -> None:
         """Hold a run instead."""
@@ -539,6 +541,7 @@ def _from_start(count: Any, index: Any) -> torch.Tensor:
 
 def _place(count: Any, index: Any) -> torch.Tensor:
     """The same for an element that must be there, which the model checks."""
+    require_place(index, count, "the list")
     at = _from_start(count, index)
     inside = (at >= 0) & (at < count)
     torch.ops.aten._assert_async.msg(inside, f"{source_line()}: the list has an element at this position")

@@ -82,7 +82,7 @@ class TracedSet(Parts):
         """As set.remove."""
         from ingot.capture.stage import RUNTIME
 
-        require_uncaught("a set has the element", "Ask with `in` before, or use `discard`.")
+        require_uncaught("a set has the element", "Ask with `in` before, or use `discard`.", KeyError)
         RUNTIME.check(self.has(value), None)
         self.discard(value)
 

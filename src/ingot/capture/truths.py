@@ -23,7 +23,7 @@ import torch
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
 from ingot.capture.request import cannot_wait, recorder
-from ingot.capture.scalars import depends_on_data, of_truth
+from ingot.capture.scalars import of_truth
 from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
@@ -123,13 +123,8 @@ _DIVIDED = ("__rtruediv__", "__rfloordiv__", "__rmod__")
 
 def _require_divisor(divisor: Any) -> None:
     """The run fails where Python raises, because the model's own code divides by 0."""
-    if not isinstance(divisor, (torch.SymInt, torch.SymFloat)) or not is_user_code(sys._getframe(2).f_code):
-        return
-    g = recorder()
-    if depends_on_data(g, g.env.expr(divisor)):
-        found: Any = divisor != 0
-        if isinstance(found, torch.SymBool) and g.env.known(g.env.expr(found)) is None:
-            checks.require(g, g.scalar(found), "what divides is not 0")
+    if is_user_code(sys._getframe(2).f_code):
+        checks.require_divisor(divisor)
 
 
 def _require_shift(by: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from ingot.capture import checks
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.capture.checks import demand
 from ingot.capture.tensors import inner_dtype
@@ -110,7 +111,7 @@ def div(g: Recorder, out: Tensor, a: Any, b: Any, *, rounding_mode: str | None =
     if rounding_mode is None:
         dtype = _computed_in(out.dtype, a, b)
         return g.cast(g.op("Div", g.operand(a, dtype), g.operand(b, dtype)), dtype, out.dtype)
-    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    x, y = g.operand(a, out.dtype), _divisor(g, b, out.dtype)
     if rounding_mode == "floor":
         return floor_div(g, x, y, out.dtype)
     quotient = g.op("Div", x, y)
@@ -161,13 +162,13 @@ def _rest(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> tuple[ir
 @row("floor_divide")
 def floor_divide(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     """a // b."""
-    return floor_div(g, g.operand(a, out.dtype), g.operand(b, out.dtype), out.dtype)
+    return floor_div(g, g.operand(a, out.dtype), _divisor(g, b, out.dtype), out.dtype)
 
 
 @row("remainder")
 def remainder(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     """a % b with the sign of b, as Python."""
-    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    x, y = g.operand(a, out.dtype), _divisor(g, b, out.dtype)
     if not out.dtype.is_floating_point:
         return g.op("Mod", x, y)
     rest, below = _rest(g, x, y, out.dtype)
@@ -177,11 +178,24 @@ def remainder(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
 @row("fmod")
 def fmod(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
     """a % b with the sign of a, as C."""
-    x, y = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    x, y = g.operand(a, out.dtype), _divisor(g, b, out.dtype)
     if out.dtype.is_floating_point:
         return g.op("Mod", x, y, fmod=1)
     # Runtimes take fmod of integers by floats, which hold 53 bits.
     return g.op("Sub", x, g.op("Mul", g.op("Div", x, y), y))
+
+
+def _divisor(g: Recorder, b: Any, dtype: torch.dtype) -> ir.Value:
+    """What divides; the run fails where PyTorch raises, as it is an integer that is 0."""
+    y = g.operand(b, dtype)
+    if isinstance(b, torch.SymInt) and not dtype.is_floating_point:
+        checks.require_divisor(b)
+    elif not dtype.is_floating_point and isinstance(b, Tensor) and g.real(b) is None:
+        checks.require_uncaught("no integer that divides is 0", "Ask for it before, with `if`.", RuntimeError)
+        none = g.cast(g.op("Equal", y, g.const(0, dtype)), torch.bool, torch.int32)
+        zeros = g.op("Reshape", g.op("ReduceMax", none, keepdims=0), g.const([], torch.int64))
+        checks.require(g, g.op("Less", zeros, g.const(1, torch.int32)), "no integer that divides is 0")
+    return y
 
 
 @row("pow")

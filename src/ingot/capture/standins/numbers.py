@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import scalars
+from ingot.capture import checks, scalars
 from ingot.capture.choice import present
 from ingot.capture.request import recorder
 from ingot.capture.scalars import Symbolic
@@ -72,7 +72,10 @@ def round_(rt: Runtime, number: Any, ndigits: Any = None) -> Any:
 def divmod_(rt: Runtime, a: Any, b: Any) -> Any:
     """divmod(a, b)."""
     a, b = number_in(present(a)), number_in(present(b))
-    return (a // b, a % b) if is_symbolic(a, b) else divmod(a, b)
+    if not is_symbolic(a, b):
+        return divmod(a, b)
+    checks.require_divisor(b)
+    return a // b, a % b
 
 
 @stands_for(pow)
@@ -80,6 +83,7 @@ def pow_(rt: Runtime, base: Any, exp: Any, mod: Any = None) -> Any:
     """pow(a, b) and pow(a, b, m)."""
     if mod is None or not is_symbolic(base, exp, mod):
         return pow(base, exp, mod)
+    checks.require_divisor(mod)
     return (base**exp) % mod
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import keyed, memos, scalars
+from ingot.capture import checks, keyed, memos, scalars
 from ingot.capture.choice import Maybe, present
 from ingot.capture.forms import Differ
 from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sliced
@@ -130,6 +130,7 @@ def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     index = int_(rt, index)
     index = rt.choose(index < 0, lambda: index + len(values), lambda: index)
     pairs = list(enumerate(values))
+    checks.require_place(index, len(values), "the list")
     rt.check(rt.contains(range(len(values)), index), None)
     return looked_up(rt, pairs[:-1], index, pairs[-1][1])
 
