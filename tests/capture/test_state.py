@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import time
+import uuid
 import weakref
 from collections import ChainMap, OrderedDict, UserDict, UserList
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from numpy.random import default_rng as own_generator
 from torch import nn
 
 import ingot
+from ingot.capture.attempt import capture
 from ingot.capture.state import Snapshot
 from ingot.errors import ExportError, IngotError, InputError, ModelError
 
@@ -506,6 +509,32 @@ def test_what_is_another_number_in_every_call_is_refused(model: Any) -> None:
     """A generator that is made without a seed, and whatever tells the time."""
     with pytest.raises(ExportError, match="forward is another model each time it runs"):
         ingot.export(model, (torch.randn(3),), verify=False)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x * dt.datetime.now().year,
+        lambda x: x * 2 if dt.date.today().weekday() < 7 else x,
+        lambda x: x + int(time.time() > 0),
+        lambda x: x + len(uuid.uuid4().hex),
+    ],
+)
+def test_clocks_that_say_the_same_twice_are_recorded(model: Any) -> None:
+    """Tomorrow they may say something else."""
+    captured = capture(model, (torch.randn(3),))
+    (noted,) = [a for a in captured.assumptions if "clock" in a.what]
+    assert (noted.kind, noted.status) == ("constant", "fixed")
+    assert "test_state.py:" in noted.where and "lambda x: x" in noted.where
+
+
+def test_a_clock_that_is_named_and_not_asked_is_not_recorded() -> None:
+    def timed(x: torch.Tensor, verbose: bool = False) -> torch.Tensor:
+        if verbose:
+            print(time.time())
+        return x * 2
+
+    assert not [a for a in capture(timed, (torch.randn(3),)).assumptions if "clock" in a.what]
 
 
 def test_a_generator_that_is_made_with_a_seed_gives_the_same_in_every_call() -> None:

@@ -12,6 +12,7 @@ from ingot.capture.journal import Journal, Tracked
 
 if TYPE_CHECKING:
     from ingot.capture.alike import Look
+    from ingot.capture.arrays import Shown
     from ingot.capture.aten.registry import Row
     from ingot.capture.graph import Body
     from ingot.capture.unwritten import Unwritten
@@ -30,7 +31,7 @@ WHOLE_VIEWS = frozenset(
 class Group(Tracked):
     """Tensors that share memory. A write through one of them makes the others' values out of date."""
 
-    put_back = frozenset(("version", "entries", "links", "lost", "unwritten"))
+    put_back = frozenset(("version", "entries", "links", "lost", "unwritten", "shown"))
 
     def __init__(self, journal: Journal, *, owned: bool) -> None:
         self.journal = journal
@@ -43,6 +44,7 @@ class Group(Tracked):
         self.links: tuple[Link, ...] = ()
         self.lost: str | None = None  # the line by which nobody knows what is in it
         self.unwritten: Unwritten | None = None  # where nothing may be in some of it yet
+        self.shown: tuple[Shown, ...] = ()  # arrays of it that the model has
 
 
 @dataclass(eq=False)

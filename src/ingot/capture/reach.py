@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.clocks import UNREPEATABLE, UNSTEADY, is_unrepeatable
 from ingot.capture.mutable import contents_of
 from ingot.capture.objects import LIBRARIES, attributes
 from ingot.capture.scripts import Scripts
@@ -34,21 +35,6 @@ CONTAINERS = (dict, list, deque, set, OrderedDict)
 _KEPT = (torch.Tensor, str, type(None), tuple, *NUMBERS, *CONTAINERS)  # what a variable may be watched for
 # What torch keeps in a module for itself, and functools.wraps in a function.
 OF_TORCH = frozenset(torch.nn.Module().__dict__) | {"_is_hf_initialized", "__wrapped__"}
-# Python modules with functions whose answer nobody can repeat, and what these are called: clocks, the
-# system's randomness, generators that begin with it unless they are given a seed.
-_UNREPEATABLE = frozenset(
-    ("time", "datetime", "os", "posix", "uuid", "secrets", "random", "_random", "numpy")
-)
-_UNSTEADY = frozenset(
-    (
-        "time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time",
-        "process_time_ns", "now", "utcnow", "today", "urandom", "uuid1", "uuid4", "token_bytes", "token_hex",
-        "randbelow", "randbits", "SystemRandom", "getpid", "getloadavg", "localtime", "gmtime", "ctime",
-        "asctime", "strftime", "clock_gettime", "clock_gettime_ns", "thread_time", "thread_time_ns", "times",
-        "Random", "RandomState", "default_rng", "SeedSequence", "PCG64", "PCG64DXSM", "MT19937", "Philox",
-        "SFC64",
-    )
-)  # fmt: skip
 _CALLED = frozenset(  # by Python, without their name
     f"__{name}__"
     for name in (
@@ -162,13 +148,13 @@ class Reach:
         if isinstance(x, torch.nn.Module):
             self._module(label, x)
         elif isinstance(x, type):
-            self.unsteady |= _cannot_be_repeated(x)
+            self.unsteady |= is_unrepeatable(x)
             self._class(x)
         elif type(x) not in _KEPT and self._new(x):
             self._meet_new(label, x)
 
     def _meet_new(self, label: str, x: Any) -> None:
-        if _cannot_be_repeated(x):
+        if is_unrepeatable(x):
             self.unsteady = True
         elif isinstance(x, FunctionType):
             self._functions.append(x)
@@ -240,7 +226,7 @@ class Reach:
             if name in scope:
                 if name in globals_in(code):  # not an attribute of the same name
                     self._global(name, scope, names)
-            elif name in _UNREPEATABLE and not _UNSTEADY.isdisjoint(names):  # imported by the function
+            elif name in UNREPEATABLE and not UNSTEADY.isdisjoint(names):  # imported by the function
                 self.unsteady = True
         for name in set(names) - self._named:
             self._named.add(name)
@@ -275,7 +261,7 @@ class Reach:
         top, scope = module.__name__.split(".")[0], vars(module)
         if module is os and not {"environ", "getenv", "putenv"}.isdisjoint(names):
             self._variable("os", "environ", lambda: os.environ, lambda _: None)
-        if top in _UNREPEATABLE and not (_UNSTEADY | {"getattr"}).isdisjoint(names):
+        if top in UNREPEATABLE and not (UNSTEADY | {"getattr"}).isdisjoint(names):
             self.unsteady = True
         for name in names if top not in LIBRARIES else ():
             if (id(scope), name) not in self._scopes and not isinstance(scope.get(name, os), ModuleType):
@@ -329,12 +315,6 @@ def _function_in(value: Any) -> Any:
     value = getattr(value, "fget", getattr(value, "func", value)) if not isinstance(value, type) else value
     value = getattr(value, "__wrapped__", value)
     return value if isinstance(value, FunctionType) else None
-
-
-def _cannot_be_repeated(x: Any) -> bool:
-    """Whether something is a clock's function, or one that gives the system's randomness."""
-    module = str(getattr(x, "__module__", "")).partition(".")[0]
-    return module in _UNREPEATABLE and getattr(x, "__name__", "") in _UNSTEADY
 
 
 @functools.lru_cache(maxsize=4096)

@@ -17,7 +17,17 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import complex_numbers, dispatch, endless, fakes, scalars, sharing, unwritten, writes
+from ingot.capture import (
+    arrays,
+    complex_numbers,
+    dispatch,
+    endless,
+    fakes,
+    scalars,
+    sharing,
+    unwritten,
+    writes,
+)
 from ingot.capture.alike import Alike
 from ingot.capture.assume import Assumption, Kind, Status
 from ingot.capture.aten import Row
@@ -121,6 +131,7 @@ class Recorder:
         self.idle_tags: Callable[[torch.Tensor], dict[str, Any]] = lambda _: {}
         self.memos: dict[int, Kept] = Table(self.journal)  # what is kept under sizes for later calls
         self.forms: dict[Any, int] = {}  # how such things follow from their keys
+        self.shown: tuple[arrays.Shown, ...] = ()  # arrays of what outlives the call
         self.written: dict[str, str] = {}  # what the model holds and writes to, with the line
         self._stale: dict[int, tuple[str, torch.Tensor]] = {}
         self.op: Callable[..., ir.Value] = self.graph.op
@@ -248,6 +259,8 @@ class Recorder:
         found = self.entry(tensor)
         if found.gone is not None:
             raise found.gone
+        if found.group.shown:
+            arrays.require_unchanged(found.group.shown)
         return found
 
     def val_of(self, e: Entry) -> ir.Value:
@@ -470,7 +483,9 @@ class Recorder:
             self.python_number(tensor, convert)
         assert real is not None
         with _disable_current_modes():
-            return convert(real.detach().clone())
+            made = convert(real.detach().clone())
+        arrays.show(self, self.entry(tensor), made)
+        return made
 
     def equal(self, a: torch.Tensor, b: torch.Tensor) -> Any:
         """torch.equal: a bool, or a SymBool where data decides."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import torch_control
+from ingot.capture import arrays, torch_control
 from ingot.capture.alive import remembered
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
@@ -127,6 +127,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             before = drawn()
             with watched_texts() as texts:
                 run = run_model(call, hints, snapshot)
+            arrays.require_unchanged(run.recorder.shown)
             chance = drawn() != before
             first = written(run.recorder)
             recorder = run.recorder
@@ -143,7 +144,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             if chance:
                 others.append(without_chance(call, hints, snapshot, first))
             elif snapshot.unsteady:
-                require_steady(call, hints, snapshot, first)
+                others += require_steady(call, hints, snapshot, first)
             if recorder.layouts:
                 others.append(without_layouts(call, hints, snapshot, first, recorder.layouts))
             if texts.lines:

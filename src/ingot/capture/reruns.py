@@ -12,6 +12,7 @@ import torch
 
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import watching, written
+from ingot.capture.clocks import watching_clocks
 from ingot.capture.graph import elements_decide
 from ingot.capture.mutable import Contents
 from ingot.capture.positions import Later, gives_passed, is_kind
@@ -66,6 +67,18 @@ def leftovers(
                 "call reads it: state that outlives the call, and no input of the model can be both. Make it "
                 'a tensor of its dtype and shape before the export, and export with state="inputs".'
             )
+    layers = [c for c in changes if any(isinstance(v, torch.nn.Module) for v in (c.before, c.after))]
+    if layers:
+        before, after = (
+            f"a {type(v).__name__}" if isinstance(v, torch.nn.Module) else in_words(v)
+            for v in (layers[0].before, layers[0].after)
+        )
+        raise ExportError(
+            f"{where[layers[0].label]}\n"
+            f"forward leaves {after} in {layers[0].label!r}, where {before} stood before the call, and the "
+            "next call is another model for it: state that outlives the call, and no input can be a module. "
+            "Make every module in `__init__`, and choose among them in forward."
+        )
     plain = [c for c in changes if not isinstance(c.after, (torch.Tensor, *Symbolic))]
     if plain and len(plain) == len(changes):
         raise ExportError(
@@ -118,15 +131,28 @@ def without_chance(
     return Assumption("constant", line, what, "proved")
 
 
-def require_steady(call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str]) -> None:
-    """Raise ExportError where another recording, from the same state, gives another model."""
+def require_steady(
+    call: Call, hints: dict[str, int], snapshot: Snapshot, wanted: list[str]
+) -> list[Assumption]:
+    """What asks a clock or the system's randomness, where another recording gives the same model: perhaps by
+    chance, or because the answer was the same.
+
+    Raises:
+        ExportError: another recording, from the same state, gives another model.
+    """
     _restore_state(call, snapshot)
-    if written(run_model(call, hints, snapshot).recorder) != wanted:
+    with watching_clocks() as lines:
+        again = written(run_model(call, hints, snapshot).recorder)
+    if again != wanted:
         raise ExportError(
-            f"{snapshot.first_line}\n"
+            f"{lines[0] if len(lines) == 1 else snapshot.first_line}\n"
             "forward is another model each time it runs: it depends on the time, the system's randomness or "
             "an iterator outside of it. Take that out of forward and pass it as an argument."
         )
+    what = (
+        "a clock or the system's randomness is asked here: two recordings are the same model, which may keep"
+    )
+    return [Assumption("constant", line, f"{what} the answer", "fixed") for line in lines]
 
 
 def without_texts(

@@ -269,6 +269,8 @@ def module_paths(function: Any, recorder: Recorder) -> Generator[None]:
     hooks: Any = torch.nn.modules.module
 
     def enter(module: Any, *_: Any) -> None:
+        if id(module) not in paths:  # forward may have made it
+            paths.update((id(m), name) for name, m in function.named_modules())
         recorder.modules.append(paths.get(id(module), recorder.modules[-1] if recorder.modules else ""))
 
     def leave(*_: Any) -> None:

@@ -237,6 +237,9 @@ class Snapshot:
         own = _class_values(self._classes[id(root)]) if id(root) in self._classes else {}
         for key, value in [*_entries(root), *((k, v) for k, v in own.items() if k not in root)]:
             self._visit(f"{label}.{key}" if label else str(key), Place(root, key), value, found, places)
+        for key, layer in _layers(root).items():  # which modules there are, not what is in them
+            name = f"{label}.{key}" if label else str(key)
+            found[name], places[name] = layer, Place(_layers(root), key)
         return found
 
     def _visit(
@@ -345,6 +348,10 @@ class Snapshot:
         owner = None if owner is None else self.scripts.stands_for(owner)
         if isinstance(owner, Scripted):
             return owner.line_of(names[-1]) or self.first_line
+        while path and type(owner).__module__ == torch.nn.ModuleList.__module__:  # whoever has the list
+            path, _, name = path.rpartition(".")
+            owner = self._owners.get(path, owner)
+            names.append(name)
         found = _assignment(type(owner), names[-1]) if owner is not None else None
         return found or line_that_changes(self.codes, label.split(".")[::-1]) or self.first_line
 
@@ -388,6 +395,12 @@ def _entries(root: Any) -> Iterator[tuple[Any, Any]]:
     yield from ((k, v) for k, v in list(root.items()) if k not in OF_TORCH)
 
 
+def _layers(root: Any) -> dict[str, Any]:
+    """The modules in a module, of which its dict is given."""
+    held = root.get("_modules") if isinstance(root, dict) and "_parameters" in root else None
+    return held if isinstance(held, dict) else {}
+
+
 def _hooks(root: Any) -> list[Any]:
     """A module's dicts and sets of torch's, which stay the same objects when hooks are put into them."""
     if not isinstance(root, dict) or "_parameters" not in root:
@@ -416,12 +429,14 @@ def _assignment(kind: type, name: str) -> str | None:
 
 
 def _assigns(node: ast.AST, name: str) -> bool:
-    """Whether a statement writes to `….name`, to an item of it, or calls a method of it."""
+    """Whether a statement writes to `….name` or an item of it, deletes one, or calls a method of it."""
     targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):
         targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
     elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
         targets = [node.target]
+    elif isinstance(node, ast.Delete):
+        targets = node.targets
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         targets = [node.value.func.value] if isinstance(node.value.func, ast.Attribute) else []
     for target in targets:

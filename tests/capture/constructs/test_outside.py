@@ -27,7 +27,7 @@ import ingot
 from ingot.capture.attempt import capture
 from ingot.errors import ExportError
 from tests.capture.constructs import keeper
-from tests.capture.constructs.support import T, random
+from tests.capture.constructs.support import Case, T, check, random
 
 X = random(5, 3)
 CASES: list[Any] = []
@@ -198,9 +198,74 @@ def generator_of_numpy(x: T) -> T:
     return x * float(GENERATOR.normal())
 
 
-@changes("def clock_by")
+@changes("CLOCK() % 1000")
 def clock_by_another_name(x: T) -> T:
     return x * (CLOCK() % 1000)
+
+
+class Layers(nn.Module):
+    """Has layers in a list and in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = nn.ModuleList([nn.Tanh()])
+        self.named = nn.ModuleDict({"a": nn.Sigmoid()})
+        self.last: nn.Module = nn.Tanh()
+
+    def layers(self, x: T) -> T:
+        """Every layer in turn."""
+        for layer in (*self.listed, *self.named.values(), self.last):
+            x = layer(x)
+        return x
+
+
+@changes("self.listed.append(")
+class AppendsALayer(Layers):
+    def forward(self, x: T) -> T:
+        x = self.layers(x)
+        self.listed.append(nn.ReLU())
+        return x
+
+
+@changes('self.named["b"] =')
+class NamesALayer(Layers):
+    def forward(self, x: T) -> T:
+        x = self.layers(x)
+        self.named["b"] = nn.ReLU()
+        return x
+
+
+@changes("del self.listed[0]")
+class DropsALayer(Layers):
+    def forward(self, x: T) -> T:
+        x = self.layers(x)
+        if len(self.listed):
+            del self.listed[0]
+        return x
+
+
+@changes("self.last = nn.ReLU()")
+class SwapsALayer(Layers):
+    def forward(self, x: T) -> T:
+        x = self.layers(x)
+        self.last = nn.ReLU()
+        return x
+
+
+class MakesALayerOnce(Layers):
+    def forward(self, x: T) -> T:
+        if "late" not in self.named:
+            self.named["late"] = nn.Tanh()
+        return self.named["late"](x) + self.last(x)
+
+
+def test_a_layer_that_the_first_call_makes_is_there_in_all() -> None:
+    """The second call finds it and is the same model."""
+    captured = check(Case("MakesALayerOnce", MakesALayerOnce, [(X,), (X[:2],)]))
+    assert [a.status for a in captured.assumptions if a.kind == "state"] == ["proved"]
+    model = MakesALayerOnce().eval()
+    capture(model, (X,))
+    assert list(model.named) == ["a"]
 
 
 @changes("torch.manual_seed(3)")

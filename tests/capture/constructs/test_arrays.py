@@ -1,0 +1,103 @@
+"""Arrays that tensors become share their memory: what is written into one is in the tensor, or refused."""
+
+# The constructs are written as people write them.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ingot.capture.attempt import capture
+from ingot.errors import ExportError
+from tests.capture.constructs.support import Case, Cases, T, check, random
+
+X = random(2, 3)
+case = Cases()
+
+
+@case(X, random(4, 3))
+def array_of_its_own(x: T) -> T:
+    mask = torch.ones(3).numpy()
+    mask[0] = 0  # nobody reads the tensor
+    return x * torch.from_numpy(mask)
+
+
+@case(X, random(4, 3))
+def written_into_a_copy(x: T) -> T:
+    ones = torch.ones(3)
+    mask = ones.numpy().copy()
+    mask[0] = 0
+    return x * torch.from_numpy(mask) + ones
+
+
+@case(X, random(4, 3))
+class Reads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scales", torch.arange(1.0, 4.0))
+
+    def forward(self, x: T) -> T:
+        return x * float(self.scales.numpy().max()) + self.scales
+
+
+@case.parametrize()
+def test_arrays(case: Case) -> None:
+    """As eager."""
+    check(case)
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b", torch.ones(3))
+        self.p = nn.Parameter(torch.ones(3))
+
+
+class WritesABuffer(Held):
+    def forward(self, x: T) -> T:
+        self.b.numpy()[:] = 5.0
+        return x + self.b
+
+
+class WritesABufferLast(Held):
+    def forward(self, x: T) -> T:
+        y = x + self.b
+        counts = self.b.numpy()
+        counts += 1
+        return y
+
+
+class WritesAParameter(Held):
+    def forward(self, x: T) -> T:
+        self.p.detach().numpy()[0] = 7
+        return x * self.p
+
+
+def writes_what_it_made(x: T) -> T:
+    y = torch.zeros(3)
+    np.asarray(y)[:] = 4
+    return x + y
+
+
+def reads_a_view(x: T) -> T:
+    y = torch.zeros(3)
+    first = y[:2]
+    y.numpy()[:] = 4
+    return x[:, :2] + first
+
+
+WRITING = [WritesABuffer, WritesABufferLast, WritesAParameter, writes_what_it_made, reads_a_view]
+
+
+@pytest.mark.parametrize("thing", WRITING, ids=lambda t: t.__name__)
+def test_writes_that_no_recording_sees_are_refused(thing: Any) -> None:
+    """The model stays as it was."""
+    model = thing() if isinstance(thing, type) else thing
+    with pytest.raises(ExportError, match=r"test_arrays\.py:\d+: .*(numpy\(\)|asarray)(.|\n)*`t\[:\] = …`"):
+        capture(model, (X,))
+    if isinstance(model, Held):
+        assert model.b.eq(1).all() and model.p.eq(1).all()
