@@ -5,7 +5,7 @@ their own. What is written into one is refused where the tensor is read afterwar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Shown:
 def show(g: Recorder, e: Entry, array: Any) -> None:
     """The model gets an array of a tensor's memory."""
     if isinstance(array, np.ndarray):
-        given: npt.NDArray[Any] = array
+        given = cast("npt.NDArray[Any]", array)
         e.group.shown += (Shown(given, given.tobytes(), quoted_line()),)
         if not e.group.owned:
             g.shown += e.group.shown[-1:]
