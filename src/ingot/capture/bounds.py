@@ -130,7 +130,7 @@ def as_bound(equation: Any) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def functions() -> Any:
-    """torch's own SymPy functions."""
-    from torch.utils._sympy import functions
+    """torch's own SymPy functions, two of them mended."""
+    from ingot.capture.division import functions as mended
 
-    return functions
+    return mended

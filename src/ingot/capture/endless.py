@@ -77,7 +77,12 @@ def operand(g: Recorder, x: Any, dtype: torch.dtype) -> ir.Value:
 
 
 def require_fits(g: Recorder, e: Any) -> None:
-    """The run fails where a sum, product or power of whole numbers has more than 64 bits, if it may."""
+    """The run fails where a sum, product, power, quotient or size of whole numbers has more than 64 bits, if
+    it may.
+    """
+    if isinstance(e, (functions().FloorDiv, sympy.Abs)):
+        _require_turnable(g, *e.args)
+        return
     low, high = extent.of_formula(g, e)
     if low >= LOWEST and high <= HIGHEST:
         return
@@ -99,6 +104,14 @@ def require_fits(g: Recorder, e: Any) -> None:
     if holds:
         whole = functools.reduce(lambda a, b: g.op("And", a, b), holds)
         checks.require(g, whole, _WHAT)
+
+
+def _require_turnable(g: Recorder, x: Any, by: Any = sympy.S.NegativeOne) -> None:
+    """The run fails where the lowest number of 64 bits would get another sign: divided by -1, or by `abs`."""
+    least, most = extent.of_formula(g, by)
+    if extent.of_formula(g, x)[0] <= LOWEST and least <= -1 <= most:
+        fits: Any = sympy.Not(sympy.And(sympy.Lt(x, LOWEST + 1), sympy.Eq(by, -1)))  # pyright: ignore[reportArgumentType]
+        checks.require(g, g.sizes.scalar_of(fits), _WHAT)
 
 
 def _line(e: Any) -> tuple[Any, int, int] | None:

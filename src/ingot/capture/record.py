@@ -22,6 +22,7 @@ from ingot.capture import (
     complex_numbers,
     dispatch,
     endless,
+    extent,
     fakes,
     scalars,
     sharing,
@@ -70,7 +71,13 @@ class Recorder:
         self.opset = opset
         self.graph = GraphWriter(opset)
         self.journal = Journal()
-        self.sizes = SizeWriter(self.graph, env, self.journal, lambda e: endless.require_fits(self, e))
+        self.sizes = SizeWriter(
+            self.graph,
+            env,
+            self.journal,
+            lambda e: endless.require_fits(self, e),
+            lambda e: extent.of_formula(self, e),
+        )
         self.missing = Missing()
         self.nested = False  # whether there was a branch or loop; calls are not noted from then on
         self.token: ir.Value | None = None  # needed by every output: comes from the last check

@@ -20,7 +20,8 @@ from sympy.logic.boolalg import And, BooleanFunction, Not, Or
 
 from ingot.capture import floats
 from ingot.capture.bounds import functions
-from ingot.capture.extent import HIGHEST, LOWEST, beyond
+from ingot.capture.division import downwards
+from ingot.capture.extent import HIGHEST, LOWEST, Range, beyond
 from ingot.capture.graph import GraphWriter
 from ingot.capture.journal import Journal, Table
 from ingot.capture.one_of import OneOf
@@ -41,11 +42,18 @@ class SizeWriter:
     """Size formulas as ONNX nodes: every value is int64 (or float64) of shape [1], and made once."""
 
     def __init__(
-        self, graph: GraphWriter, env: SizeEnv, journal: Journal, require_fits: Callable[[Any], None]
+        self,
+        graph: GraphWriter,
+        env: SizeEnv,
+        journal: Journal,
+        require_fits: Callable[[Any], None],
+        range_of: Callable[[Any], Range],
     ) -> None:
-        """require_fits: called before a sum, product or power of whole numbers becomes nodes"""
+        """require_fits: called before a sum, product, power, quotient or size of whole numbers becomes nodes;
+        range_of: the least and the most that a formula may be
+        """
         self.graph = graph
-        self.require_fits = require_fits
+        self.require_fits, self.range_of = require_fits, range_of
         self.env = env
         self.sources: dict[sympy.Symbol, tuple[ir.Value, int]] = Table(journal)
         self.scalars: dict[Any, ir.Value] = Table(journal)  # numbers computed from data: values of shape []
@@ -183,7 +191,8 @@ class SizeWriter:
                 # Not as a sum: runtimes drop what adds 0, though 0.0 + -0.0 is 0.0.
                 op_type, parts = "Sub", (e.args[0], floats.turned(e.args[1]))
             return g.op(op_type, *map(self._double, parts))
-        if isinstance(e, (sympy.Add, sympy.Mul, sympy.Pow, f.PowByNatural)) and _is_whole(e):
+        counted = (sympy.Add, sympy.Mul, sympy.Pow, f.PowByNatural, f.FloorDiv, sympy.Abs)
+        if isinstance(e, counted) and _is_whole(e):
             self.require_fits(e)
         if isinstance(e, sympy.Add):
             plus = [a for a in e.args if not a.could_extract_minus_sign()]
@@ -202,7 +211,10 @@ class SizeWriter:
             return self._to_int(e)
         if isinstance(e, (sympy.Mod, f.Mod, f.PythonMod)):
             lower = self._low_bits if _is_power_of_two(e.args[1]) else self.lower
-            return g.op("Mod", lower(e.args[0]), self.lower(e.args[1]))
+            x, y = lower(e.args[0]), self.lower(e.args[1])
+            if self._may_overflow(*e.args):  # processors fail at it; 1 leaves the same as -1, nothing
+                y = g.op("Where", g.op("Equal", y, g.const([-1])), g.const([1]), y)
+            return g.op("Mod", x, y)
         if isinstance(e, f.ModularIndexing):
             return g.op("Mod", self._floor_div(e.args[0], e.args[1]), self.lower(e.args[2]))
         if isinstance(e, f.ToFloat):
@@ -316,9 +328,22 @@ class SizeWriter:
 
     def _floor_div(self, a: Any, b: Any) -> ir.Value:
         g, x, y = self.graph, self.lower(a), self.lower(b)
-        if not all(self._is_not_negative(e) for e in (a, b)):  # ONNX divides towards zero
-            x = g.op("Sub", x, g.op("Mod", x, y))
-        return g.op("Div", x, y)
+        if all(self._is_not_negative(e) for e in (a, b)):
+            return g.op("Div", x, y)
+        (low, high), (least, most) = self.range_of(a), self.range_of(b)
+        far = max(-least, most)
+        if low - far >= LOWEST and high + far <= HIGHEST:  # ONNX divides towards zero
+            return g.op("Div", g.op("Sub", x, g.op("Mod", x, y)), y)
+        one = g.const([1])
+        if self._may_overflow(a, b):  # which is checked, but processors fail before
+            lowest = g.op("Equal", x, g.const([LOWEST]))
+            y = g.op("Where", g.op("And", lowest, g.op("Equal", y, g.const([-1]))), one, y)
+        return downwards(g.op, x, y, one)
+
+    def _may_overflow(self, a: Any, b: Any) -> bool:
+        """Whether a quotient may be that of the lowest number and -1."""
+        least, most = self.range_of(b)
+        return bool(least <= -1 <= most and self.range_of(a)[0] <= LOWEST)
 
     def _is_not_negative(self, e: Any) -> bool:
         if e.has(OneOf):  # of which torch's bounds know nothing

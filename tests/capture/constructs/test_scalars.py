@@ -26,6 +26,22 @@ def item_as_output(x: T) -> tuple[T, float]:
     return x, s * 2
 
 
+ENDS = (0, 1, -1, 57, -57, 100, 105, -105, 2**63 - 1, -(2**63) + 1, -(2**63))
+
+
+@case(*(torch.tensor([n, m]) for n in ENDS for m in (7, -10)))
+def divided_by_either_sign(x: T) -> tuple[int, ...]:
+    n, m = x.tolist()
+    q, r = divmod(n // 10, -10)
+    return q, r, n // 3, n // -10, n % -10, n // m, n % m, n // 10 // m, n // m // 10, (n // 10 >> 2) // -3
+
+
+@case(*(random(n, 2) for n in (1, 2, 9, 10, 11, 35, 100, 105)))
+def sizes_divided_by_negative_numbers(x: T) -> tuple[int, ...]:
+    n = x.shape[0]
+    return n // -10, n % -10, n // 10 // -10, -n // 10 // -2, (-n - 20) % -10, *divmod(n // 3, -10)
+
+
 @case(*COUNTS)
 def item_in_slices(x: T) -> tuple[T, T]:
     n = x[0].item()

@@ -536,6 +536,12 @@ def compared_with_more(x: T) -> tuple[bool, bool, bool]:
     return n < 10**20, n == 10**20, n >= -(10**20)
 
 
+@long(*(torch.tensor([n, m]) for n in (7, 2**63 - 1, -(2**63)) for m in (3, -1)))
+def the_lowest_turned(x: T) -> T:
+    n, m = x.tolist()
+    return torch.tensor([abs(n) % 7, n // m % 7, n % m])
+
+
 @long.parametrize()
 def test_numbers_of_more_than_64_bits_stop(case: Case) -> None:
     """They are right, or the run fails and names the line."""

@@ -16,6 +16,7 @@ import torch
 from ingot.capture import checks
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.capture.checks import demand
+from ingot.capture.division import downwards
 from ingot.capture.tensors import inner_dtype
 
 if TYPE_CHECKING:
@@ -125,18 +126,13 @@ def _towards_zero(g: Recorder, x: ir.Value, dtype: torch.dtype) -> ir.Value:
 
 
 def floor_div(g: Recorder, x: ir.Value, y: ir.Value, dtype: torch.dtype) -> ir.Value:
-    """floor(x / y); ONNX divides integers towards zero, which is one more where what is left is not Mod's.
+    """floor(x / y).
 
     For floats as Python and torch have it: by the remainder, which is exact, where a rounded quotient may
     reach the next integer (1 // 0.1 is 9).
     """
     if not dtype.is_floating_point:
-        quotient = g.op("Div", x, y)
-        if not dtype.is_signed:
-            return quotient
-        left = g.op("Sub", x, g.op("Mul", quotient, y))
-        same = g.op("Equal", left, g.op("Mod", x, y))
-        return g.op("Where", same, quotient, g.op("Sub", quotient, g.const(1, dtype)))
+        return downwards(g.op, x, y, g.const(1, dtype)) if dtype.is_signed else g.op("Div", x, y)
     zero, one = g.const(0.0, dtype), g.const(1.0, dtype)
     rest, below = _rest(g, x, y, dtype)
     steps = g.op("Div", g.op("Sub", x, rest), y)
