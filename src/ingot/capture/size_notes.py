@@ -35,6 +35,13 @@ _STRICT = frozenset(
         "layer_norm", "rms_norm", "batch_norm", "softmax",
     )
 )  # fmt: skip
+#: Those of them that repeat what has a size of 1, in ONNX as in torch.
+_REPEATING = frozenset(
+    (
+        "add", "sub", "mul", "div", "where", "__add__", "__sub__", "__mul__", "__truediv__", "matmul",
+        "__matmul__", "scaled_dot_product_attention", "batch_norm", "layer_norm", "rms_norm",
+    )
+)  # fmt: skip
 _WRITES = frozenset(("__setitem__", "copy_", "index_put_"))
 
 
@@ -166,22 +173,22 @@ class SizeNotes(SizeFacts):
                 return
             if right.is_number and not by_user and self.of_data(condition):
                 # torch compares a size that only the run knows with a number, to see whether operands fit:
-                # where they do not, the operator fails in the graph too.
-                self._hold(condition, False, False)
+                # where they do not, the operator fails in the graph too, but for sizes of 1.
+                self._hold(condition, False, self._may_repeat(condition))
                 if left.is_Symbol:
                     self.put(left, right)
                 return
             chosen = left.is_Symbol and self.expand(left).has(OneOf)
             if right.is_number and left.is_Symbol and (self.path or chosen) and not by_user:
                 # On one side of a branch only, or where one has chosen the size: it is free on the other one.
-                self._hold(condition, False, not self._fails_by_itself())
+                self._hold(condition, False, not self._fails_by_itself(condition))
                 self.put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, functions().Mod, functions().PythonMod):
                 self._fix(left.free_symbols)  # what is on both sides may be of any size
                 return
         if by_user or check:
-            lenient = not by_user and not self._fails_by_itself()
+            lenient = not by_user and not self._fails_by_itself(condition)
             self._hold(condition, by_user, lenient)
 
     def _narrows(self, e: Any) -> None:
@@ -197,10 +204,17 @@ class SizeNotes(SizeFacts):
         if made.whole != True and not self._follows(condition):  # noqa: E712  (a SymPy object)
             self.held[made.whole] = made
 
-    def _fails_by_itself(self) -> bool:
-        """Whether the operators that ask something fail in ONNX too where it does not hold."""
+    def _fails_by_itself(self, condition: Any) -> bool:
+        """Whether the operators that ask whether this holds fail in ONNX too where it does not."""
         inner = self.operators[-1] if self.operators else ""
-        return inner in _STRICT and _WRITES.isdisjoint(self.operators)
+        return inner in _STRICT and _WRITES.isdisjoint(self.operators) and not self._may_repeat(condition)
+
+    def _may_repeat(self, condition: Any) -> bool:
+        """Whether the operator that asks would repeat one of two sizes that are not equal: it may be 1."""
+        inner = self.operators[-1] if self.operators else ""
+        if inner not in _REPEATING or not isinstance(condition, sympy.Eq):
+            return False
+        return any(not n.is_number and self.known(sympy.Eq(n, 1)) is not False for n in condition.args)
 
     def _put_derived(self, equation: Any, value: Any) -> None:
         expanded = self.expand(equation)
@@ -235,6 +249,6 @@ class SizeNotes(SizeFacts):
         equation = sympy.Eq(self.expand(left), self.expand(right))
         if equation != True:  # noqa: E712  (a SymPy object)
             equation = as_bound(equation)
-            self._hold(equation, False, not self._fails_by_itself())
+            self._hold(equation, False, not self._fails_by_itself(equation))
         keep, drop = (left, right) if left in self.names or right not in self.names else (right, left)
         self.put(drop, keep)

@@ -231,3 +231,36 @@ def test_the_axis_that_a_cross_product_finds_is_checked() -> None:
         np.testing.assert_allclose(_run(captured, x, y), model(x, y).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ShapeError, match="would take axis 0"):
         _run(captured, random(3, 3), random(3, 3, seed=1))
+
+
+def test_sizes_that_fit_by_repeating_are_checked() -> None:
+    """Two sizes that are equal in the example: one may be 1 in a run, and what follows depends on which."""
+
+    def model(x: T, mask: T) -> T:
+        y = x + mask[:, 5:]
+        return y * torch.arange(y.shape[1])
+
+    captured = capture(model, (random(2, 4), random(2, 9)))
+    for n in (3, 0):
+        x, mask = random(2, n), random(2, 5 + n)
+        np.testing.assert_allclose(_run(captured, x, mask), model(x, mask).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="fit each other"):
+        _run(captured, random(2, 1), random(2, 9))
+
+
+def test_a_size_that_a_branch_chose_is_checked_where_it_meets_another() -> None:
+    def shifted(x: T, state: T) -> T:
+        return x + (state if x.shape[1] == 1 else x * 2)
+
+    def model(x: T, state: T) -> T:
+        y = x + shifted(x, state)
+        if y.shape[1] == 1:
+            y = y + 7
+        return y
+
+    captured = capture(model, (random(2, 1, 3), random(2, 3)))
+    for shapes in (((1, 1, 3), (1, 3)), ((2, 5, 3), (2, 3))):
+        inputs = [random(*shape) for shape in shapes]
+        np.testing.assert_allclose(_run(captured, *inputs), model(*inputs).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="fit each other"):
+        _run(captured, random(2, 1, 3), random(2, 3))
