@@ -72,11 +72,13 @@ def attention(
     scale: Any = None,
     enable_gqa: bool = False,
 ) -> ir.Value:
-    """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch.
+    """softmax(q kᵀ scale + mask) v; a row whose mask leaves nothing gives zeros, as in torch. Of halves in
+    float32, as torch computes it: a score may be larger than any of them, and a mask takes its digits.
 
     is_causal: may be a condition that the run decides
     """
-    dtype = query.dtype
+    dtype = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
+    q, k, v = (g.cast(g.val(x), x.dtype, dtype) for x in (query, key, value))
     factor = 1 / torch.sym_sqrt(query.shape[-1]) if scale is None else scale
     causal = _where_causal(g, is_causal, query, key)
     if (
@@ -86,18 +88,18 @@ def attention(
         and (isinstance(factor, float) or scale is None)
         and _plain(g, attn_mask)
     ):
-        mask = None if attn_mask is None else _along_keys(g, attn_mask, key)
+        mask = None if attn_mask is None else _along_keys(g, attn_mask, key, dtype)
         if isinstance(causal, torch.SymBool):
             mask, causal = _seen(g, query, key, causal), False
-        operands = [g.val(query), g.val(key), g.val(value), *([mask] if mask is not None else [])]
+        operands = [q, k, v, *([mask] if mask is not None else [])]
         own = factor if isinstance(factor, float) else None  # by default that of the size in the run
-        return g.op("Attention", *operands, scale=own, is_causal=int(causal))
-    k, v = g.val(key), g.val(value)
+        made = g.op("Attention", *operands, scale=own, is_causal=int(causal))
+        return g.cast(made, dtype, query.dtype)
     if enable_gqa and not g.same_size(query.shape[-3], key.shape[-3]):
         k, v = (_shared_heads(g, x, t, query) for x, t in ((k, key), (v, value)))
     rank = key.dim()
     flipped = g.op("Transpose", k, perm=[*range(rank - 2), rank - 1, rank - 2])
-    scores = g.op("Mul", g.op("MatMul", g.val(query), flipped), g.operand(factor, dtype))
+    scores = g.op("Mul", g.op("MatMul", q, flipped), g.operand(factor, dtype))
     alive: ir.Value | None = None
     if attn_mask is not None:
         bias, alive = _bias(g, attn_mask, dtype)
@@ -108,12 +110,15 @@ def attention(
     if dropout_p:
         weights, _ = dropped(g, weights, [*query.shape[:-1], key.shape[-2]], dropout_p, dtype)
     result = g.op("MatMul", weights, v)
-    return result if alive is None else g.op("Mul", result, alive)
+    result = result if alive is None else g.op("Mul", result, alive)
+    return g.cast(result, dtype, query.dtype)
 
 
-def _along_keys(g: Recorder, mask: Tensor, key: Tensor) -> ir.Value:
+def _along_keys(g: Recorder, mask: Tensor, key: Tensor, dtype: torch.dtype) -> ir.Value:
     """The mask with one element for each key: ONNX takes one that is shorter to hide the keys behind it."""
     keys, value = key.shape[-2], g.val(mask)
+    if mask.dtype != torch.bool:
+        value = _above_the_lowest(g, value, mask.dtype, dtype)
     if g.same_size(mask.shape[-1], keys):
         return value
     return g.op("Expand", value, g.shape([1] * (mask.dim() - 1) + [keys]))
@@ -126,6 +131,18 @@ def _plain(g: Recorder, mask: Tensor | None) -> bool:
 def _lowest(dtype: torch.dtype) -> float:
     """Low enough that exp gives 0, finite so that a row of nothing else gives no NaN."""
     return float(torch.finfo(dtype).min) / 2
+
+
+def _above_the_lowest(g: Recorder, mask: ir.Value, own: torch.dtype, dtype: torch.dtype) -> ir.Value:
+    """The mask without the lowest number, which onnxruntime's Attention takes for what is hidden: where a row
+    has nothing else it gives 0, and torch a mean.
+    """
+    if ("attention mask", id(mask), dtype) not in g.memo:
+        none, low = (g.const(n, dtype) for n in (-math.inf, _lowest(dtype)))
+        wide = g.cast(mask, own, dtype)
+        kept = g.op("Where", g.op("Equal", wide, none), none, g.op("Max", wide, low))
+        g.memo["attention mask", id(mask), dtype] = kept
+    return g.memo["attention mask", id(mask), dtype]
 
 
 def _bias(g: Recorder, mask: Tensor, dtype: torch.dtype) -> tuple[ir.Value, ir.Value | None]:

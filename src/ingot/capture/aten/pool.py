@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, composed, instead, row, whole
+from ingot.capture.request import recorder
 from ingot.capture.size_symbols import product
 
 if TYPE_CHECKING:
@@ -159,46 +160,53 @@ def avg_pool(
 def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Value:
     """Averages over windows that cut each axis into `size` nearly equal parts.
 
-    One part is a global average; parts of equal static length an AveragePool; else each axis is multiplied by
-    the matrix of its windows: row i has 1 / length from floor(i n / size) to ceil((i + 1) n / size).
+    One part is a global average; parts of equal static length an AveragePool; else the elements of each
+    window are taken out, axis by axis: no other window has to do with an infinity or NaN in one.
     """
     sizes = size if isinstance(size, (list, tuple)) else [size]
     spatial = len(sizes)
     parts = [g.sizes.number(s) for s in sizes]
-    value, added = _batched(g, x, spatial)
-    if all(p == 1 for p in parts):
-        return _unbatched(g, g.op("GlobalAveragePool", value), added)
     lengths = list(x.shape[-spatial:])
     static = [g.sizes.number(n) for n in lengths]
+    if all(p == 1 for p in parts):
+        value, added = _batched(g, x, spatial)
+        return _unbatched(g, g.op("GlobalAveragePool", value), added)
     if all(n is not None and p and n % p == 0 for n, p in zip(static, parts, strict=True)):
+        value, added = _batched(g, x, spatial)
         window = [int(n or 0) // int(p or 1) for n, p in zip(static, parts, strict=True)]
         return _unbatched(g, g.op("AveragePool", value, kernel_shape=window, strides=window), added)
-    rank = spatial + 2
-    for i in range(spatial):
-        axis = 2 + i
-        if g.same_size(lengths[i], sizes[i]):
+    return g.val(g.recorded(_windowed_mean, x, sizes))
+
+
+def _windows(n: Any, size: Any) -> tuple[Tensor, Tensor, Any]:
+    """Where `size` nearly equal parts of n elements begin and end, [i n // size, (i + 1) n / size rounded up),
+    and as many elements as the longest of them has, or one more.
+    """
+    window = torch.arange(size)
+    longest = n // size + torch.sym_min(n % size, 2)
+    return window * n // size, -((window + 1) * n // -size), longest
+
+
+def _windowed_mean(x: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """Averages over as many windows as `sizes` says for each of the last axes, axis by axis; in float32 for
+    halves, as torch sums them.
+    """
+    dtype, spatial = x.dtype, len(sizes)
+    x = x.float() if dtype in (torch.float16, torch.bfloat16) else x
+    g = recorder()
+    for i in reversed(range(spatial)):
+        axis, size = x.dim() - spatial + i, sizes[i]
+        n: Any = x.shape[axis]
+        if g.same_size(n, size):
             continue
-        matrix = _windows(g, lengths[i], sizes[i], x.dtype)
-        last = axis == rank - 1
-        perm = [d for d in range(rank) if d != axis] + [axis]
-        moved = value if last else g.op("Transpose", value, perm=perm)
-        product = g.op("MatMul", moved, matrix)
-        back = [perm.index(d) for d in range(rank)]
-        value = product if last else g.op("Transpose", product, perm=back)
-    return _unbatched(g, value, added)
-
-
-def _windows(g: Recorder, length: Any, parts: Any, dtype: torch.dtype) -> ir.Value:
-    """[length, parts]: column i holds the weights of window i."""
-    n, p = g.operand(length, torch.int64), g.operand(parts, torch.int64)
-    i = g.op("Range", g.const(0), p, g.const(1))
-    at = g.op("Unsqueeze", g.op("Range", g.const(0), n, g.const(1)), g.const([1]))
-    begin = g.op("Div", g.op("Mul", i, n), p)
-    ahead = g.op("Add", g.op("Mul", g.op("Add", i, g.const(1)), n), g.op("Sub", p, g.const(1)))
-    end = g.op("Div", ahead, p)
-    inside = g.op("And", g.op("GreaterOrEqual", at, begin), g.op("Less", at, end))
-    count = g.cast(g.op("Sub", end, begin), torch.int64, dtype)
-    return g.op("Div", g.cast(inside, torch.bool, dtype), count)
+        starts, ends, longest = _windows(n, size)
+        index = starts.unsqueeze(1) + torch.arange(longest)
+        inside = (index < ends.unsqueeze(1)).reshape(size, longest, *[1] * (spatial - 1 - i))
+        index = torch.minimum(index, ends.unsqueeze(1) - 1).reshape(-1)
+        shape = [*x.shape[:axis], size, longest, *x.shape[axis + 1 :]]
+        x = torch.where(inside, x.index_select(axis, index).reshape(shape), 0).sum(axis + 1)
+        x = x / (ends - starts).to(x.dtype).reshape(size, *[1] * (spatial - 1 - i))
+    return x.to(dtype)
 
 
 for _function, _axes in (
@@ -248,9 +256,7 @@ def windowed_max(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     for i in reversed(range(spatial)):
         axis, size = x.dim() - spatial + i, sizes[i]
         n: Any = x.shape[axis]
-        window = torch.arange(size)
-        starts, ends = window * n // size, -((window + 1) * n // -size)
-        longest = min(n // size + 2, n) if isinstance(n, int) else n // size + 2  # the last place again
+        starts, ends, longest = _windows(n, size)  # of shorter ones the last place again
         index = torch.minimum(starts.unsqueeze(1) + torch.arange(longest), ends.unsqueeze(1) - 1).reshape(-1)
         shape = [*x.shape[:axis], size, longest, *x.shape[axis + 1 :]]
         x = x.index_select(axis, index).reshape(shape)

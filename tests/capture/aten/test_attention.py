@@ -1,0 +1,57 @@
+"""Attention of halves, and masks as low as numbers go: as torch computes it, in float32."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.capture.support import parity
+
+Tensor = torch.Tensor
+HIDDEN = torch.tensor([[False, True, False], [True, True, True], [True, False, False]])
+
+
+def operands(dtype: torch.dtype, size: float) -> tuple[Tensor, ...]:
+    """Queries, keys and values of this size."""
+    drawn = torch.Generator().manual_seed(0)
+    return tuple((torch.randn(1, 2, 3, 4, generator=drawn) * size).to(dtype) for _ in range(3))
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("size", [1.0, 250.0])
+@pytest.mark.parametrize("more", [{}, {"is_causal": True}, {"scale": 4.0}])
+def test_scores_that_no_half_is(opset: int, size: float, more: dict[str, object]) -> None:
+    """They are multiplied and scaled in float32."""
+    function = partial(F.scaled_dot_product_attention, **more)  # type: ignore[arg-type]
+    parity(function, operands(torch.float16, size), opset=opset, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("low", [-1e4, -32752.0, -65504.0, "least", -float("inf")])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_masks(opset: int, dtype: torch.dtype, low: float | str, is_known: bool) -> None:
+    """A row of the lowest numbers alone is a mean by its scores, as far as those count beside them; a row of
+    -inf is 0.
+    """
+    number = torch.finfo(dtype).min if isinstance(low, str) else low
+    mask = torch.zeros(3, 3, dtype=dtype).masked_fill(HIDDEN, number)
+    for size in (1.0, 250.0):
+        given = operands(dtype, size)
+        tolerance = 2e-4 if dtype == torch.float32 else 2e-3
+        if is_known:
+            function = partial(F.scaled_dot_product_attention, attn_mask=mask)
+            parity(function, given, opset=opset, tolerance=tolerance)
+        else:
+            parity(F.scaled_dot_product_attention, (*given, mask), opset=opset, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_masks_of_truths(opset: int) -> None:
+    """Rows that see nothing are 0, whatever their scores."""
+    for size in (1.0, 250.0):
+        given = (*operands(torch.float16, size), ~HIDDEN)
+        parity(F.scaled_dot_product_attention, given, opset=opset, tolerance=2e-3)
