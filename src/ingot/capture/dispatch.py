@@ -194,7 +194,8 @@ def _require_kinds(
     g: Recorder, func: Any, tensors: list[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Refuse numbers that may be ints or floats where the result's dtype depends on which."""
-    if kwargs.get("dtype") is not None or any(t.is_floating_point() or t.is_complex() for t in tensors):
+    made_to = kwargs.get("dtype") is not None and name_of(func) != "scalar_tensor"  # whose dtype torch chose
+    if made_to or any(t.is_floating_point() or t.is_complex() for t in tensors):
         return
     for x in (*args, *kwargs.values()):
         scalars.require_kind(g, x, f"the dtype that {name_of(func)} gives")

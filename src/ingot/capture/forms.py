@@ -19,7 +19,7 @@ from ingot.capture.mixed import Number, either, may_stand_for, number_of
 from ingot.capture.objects import is_of_attributes
 from ingot.capture.options import Options
 from ingot.capture.request import ACTIVE
-from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of
+from ingot.capture.scalars import DTYPE, Symbolic, is_own, kind_of, kinds_of
 from ingot.capture.structure import alike, inside, parts_of, rebuilt
 from ingot.capture.tags import tagged
 from ingot.capture.where import quoted_line
@@ -53,6 +53,7 @@ class Form:
     hints: list[int] = field(default_factory=list[int])
     number: Number | None = None  # of a tensor: what number it may be instead
     left: Number | None = None  # the same of what a round leaves
+    kinds: str | None = None  # of a number that may be a float or an int: why
 
 
 @dataclass
@@ -156,7 +157,7 @@ class Forms:
                 raise Peel
             return self._with_number(Form(torch.Tensor, now.dtype), start, what)
         if kind is not after and {kind, after} == {int, float}:
-            return Form(float, torch.float64, hints=[1])
+            return Form(float, torch.float64, hints=[1], kinds=_either_kind())
         return self.of(start, kind)
 
     def _between(self, start: Any, now: Any, what: str) -> Any:
@@ -172,7 +173,7 @@ class Forms:
         g = self.g
         if kind is not torch.Tensor:
             hint = g.env.value(g.env.expr(value)) if isinstance(value, Symbolic) else value
-            return Form(kind, DTYPE[kind], hints=[hint])
+            return Form(kind, DTYPE[kind], hints=[hint], kinds=kinds_of(g, value))
         dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
         hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]
         return Form(kind, value.dtype, dims, hints, number_of(g, value, value.dtype))
@@ -219,8 +220,9 @@ class Forms:
                 return form
             return rebuilt(form, wider)
         kind = kind_of(now)
-        if form.kind is float and kind is int:
-            return form
+        if form.kind is float and kind in (int, float):
+            kinds = form.kinds or (kinds_of(self.g, now) if kind is float else _either_kind())
+            return form if kinds == form.kinds else replace(form, kinds=kinds)
         if form.kind is torch.Tensor and not form.dims and kind in DTYPE:
             return self._with_number(form, now, what)
         fits = kind is form.kind
@@ -235,6 +237,10 @@ class Forms:
                 return Form(form.kind, form.dtype, dims, form.hints)
             return self._with_number(form, now, what)
         return form
+
+
+def _either_kind() -> str:
+    return f"float or int, as the rounds of {quoted_line()} decide"
 
 
 def _described(form: Form) -> str:

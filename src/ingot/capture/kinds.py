@@ -41,10 +41,19 @@ def type_of(x: Any) -> type:
     return _KINDS.get(kind, kind)
 
 
+def _type_asked(x: Any) -> type:
+    if isinstance(x, torch.SymFloat):
+        from ingot.capture.request import recorder  # which needs this file
+        from ingot.capture.scalars import require_kind
+
+        require_kind(recorder(), x, "its type")
+    return type_of(x)
+
+
 class _Meta(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs:
-            kind = type_of(args[0])
+            kind = _type_asked(args[0])
             return cls.shown.get(kind, kind)  # type: ignore[attr-defined]  # pyright: ignore
         return builtins.type(*args, **kwargs)
 

@@ -46,7 +46,7 @@ from ingot.capture.runs import (
     run_of,
     tensors_of,
 )
-from ingot.capture.scalars import DTYPE, Symbolic, kind_of, number, require_kind
+from ingot.capture.scalars import DTYPE, Symbolic, kind_of, note_kinds, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import inside as inside_of
@@ -304,7 +304,7 @@ class Loop:
                 made = mixed.note(g, tensor_of(g, value, form.dtype, form.dims, form.hints), form.number)
                 return g.choose_tensor(made)
             value.shape = ir.Shape([])
-            return number(g, value, form.kind, form.hints[0])
+            return note_kinds(g, number(g, value, form.kind, form.hints[0]), form.kinds)
         if isinstance(form, Constant):
             return form.value
         if isinstance(form, Options):
@@ -626,7 +626,8 @@ class Loop:
 
     def _lower(self, form: Any, value: Any, out: list[ir.Value]) -> None:
         if isinstance(form, Form):
-            require_kind(self.g, value, "what a loop carries from round to round")
+            if form.kind is not float:
+                require_kind(self.g, value, "what a loop carries from round to round")
             if form.kind is torch.Tensor:
                 form.left = mixed.number_of(self.g, value, form.dtype)
             out.append(endless.operand(self.g, value, form.dtype))
@@ -744,7 +745,7 @@ class Loop:
                 made = tensor_of(self.g, value, form.dtype, form.dims, form.hints)
                 found = form.left if self.fixed else form.number  # as Python knows, there are rounds
                 return self.g.choose_tensor(mixed.note(self.g, made, found))
-            return number(self.g, value, form.kind, form.hints[0])
+            return note_kinds(self.g, number(self.g, value, form.kind, form.hints[0]), form.kinds)
         if isinstance(form, Constant):
             return form.value
         if isinstance(form, Options):

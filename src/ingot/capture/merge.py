@@ -476,7 +476,7 @@ class Merger:
     def _either(self, value: ir.Value, kind: type, hint: Any, kinds: str) -> Any:
         """A number that is of one kind on one side and of another on the other."""
         made = number(self.g, value, kind, hint)
-        self.g.env.either[made.node.expr] = kinds
+        self.g.env.either[made.node.expr] = kinds  # also of an int that may be a truth
         return made
 
     def _hint(self, x: Any) -> Any:

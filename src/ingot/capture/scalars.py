@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
+#: Formulas that are floats, or ints, of whatever they are made.
+_SURE = (
+    *("FloatTrueDiv", "IntTrueDiv", "ToFloat", "FloatPow"),
+    *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt"),
+)
 DTYPE: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
@@ -132,19 +137,37 @@ def kinds_of(g: Recorder, value: Any) -> str | None:
     if not g.env.either or not isinstance(value, (torch.SymInt, torch.SymFloat)):
         return None
     e = g.env.expr(value)
-    found = [kinds for symbol, kinds in g.env.either.items() if symbol in e.free_symbols]
-    return found[0] if found and not _surely_float(g, e) else None
+    found = [kinds for part, kinds in g.env.either.items() if e.has(part)]
+    return found[0] if found and not _is_sure(g, e) else None
 
 
-def _surely_float(g: Recorder, e: Any) -> bool:
-    """Whether a formula is a float whatever kind its numbers are."""
-    if e.is_Symbol:
-        return not e.is_integer and e not in g.env.either
-    if e.is_number:
+def note_kinds(g: Recorder, made: Any, kinds: str | None) -> Any:
+    """Say of which kinds a number is that data decides; the number."""
+    if kinds is not None and isinstance(made, torch.SymFloat):
+        g.env.either[g.env.expr(made)] = kinds
+    return made
+
+
+def of_both(g: Recorder, made: Any, a: Any, b: Any) -> Any:
+    """What Python's arithmetic makes of two numbers: an int of ints, a float where one is a float."""
+    if g.env.either and isinstance(made, torch.SymFloat):
+        kinds = [kinds_of(g, x) for x in (a, b)]
+        floats = [k is None and counts_as(x) is float for k, x in zip(kinds, (a, b), strict=True)]
+        if not any(floats):
+            return note_kinds(g, made, kinds[0] or kinds[1])
+    return made
+
+
+def _is_sure(g: Recorder, e: Any) -> bool:
+    """Whether a formula is a float, or an int, whatever kind its numbers are."""
+    if e in g.env.either:
+        return False
+    if e.is_Symbol or e.is_number:
         return not e.is_integer
     if e.is_Add or e.is_Mul or isinstance(e, Arithmetic):
-        return any(_surely_float(g, a) for a in e.args)
-    return type(e).__name__ in ("FloatTrueDiv", "IntTrueDiv", "ToFloat")
+        return any(_is_sure(g, a) for a in e.args)
+    name = type(e).__name__
+    return name.startswith("OpaqueUnaryFn") or name in _SURE
 
 
 def is_data(g: Recorder, value: Any) -> bool:

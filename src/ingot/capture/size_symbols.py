@@ -67,7 +67,7 @@ class SizeSymbols(ShapeEnv):
         # Those that are one of two, as a branch on sizes decides; where that stands.
         self.chosen: dict[sympy.Symbol, Any] = {}
         self.truths: set[sympy.Symbol] = set()  # conditions that data decides
-        self.either: dict[sympy.Symbol, str] = {}  # numbers of which data decides the kind: which kinds
+        self.either: dict[Any, str] = {}  # formulas of numbers of which data decides the kind: which kinds
         self.ranges: dict[sympy.Symbol, tuple[int, int | None]] = {}  # declared by the caller
         self.moment = Moment()  # another one whenever something else is known of the sizes
         self.decided: dict[Any, Any] = {}

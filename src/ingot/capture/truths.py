@@ -23,7 +23,7 @@ import torch
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
 from ingot.capture.request import cannot_wait, recorder
-from ingot.capture.scalars import of_truth
+from ingot.capture.scalars import of_both, of_truth
 from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
@@ -145,7 +145,8 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
         if name in _SHIFTS and isinstance(other, _WHOLE):
             _require_shift(other if _SHIFTS[name] else self)
         real = isinstance(other, _REAL) or (isinstance(self, torch.SymFloat) and isinstance(other, _WHOLE))
-        return of_floats(self, other) if of_floats is not None and real else plain(self, other)
+        made = of_floats(self, other) if of_floats is not None and real else plain(self, other)
+        return made if "truediv" in name else of_both(recorder(), made, self, other)
 
     return method
 
@@ -156,9 +157,13 @@ def _whole_number(plain: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: torch.SymFloat, *digits: Any) -> Any:
         if not digits:
             endless.require_whole_number(recorder(), self)
-        return plain(self, *digits)
+        return of_both(recorder(), plain(self, *digits), self, 0)
 
     return method
+
+
+def _negative(self: torch.SymFloat) -> Any:
+    return of_both(recorder(), floats.negative(self), self, 0)
 
 
 def _to_tens(self: torch.SymInt, digits: Any = None) -> Any:
@@ -193,7 +198,7 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     yield torch.SymInt, "__round__", _to_tens
     for name in ("trunc", "floor", "ceil", "round"):
         yield torch.SymFloat, f"__{name}__", _whole_number(getattr(torch.SymFloat, f"__{name}__"))
-    yield torch.SymFloat, "__neg__", floats.negative
+    yield torch.SymFloat, "__neg__", _negative
 
 
 @contextlib.contextmanager

@@ -179,8 +179,8 @@ def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Valu
 
 
 def _windows(n: Any, size: Any) -> tuple[Tensor, Tensor, Any]:
-    """Where `size` nearly equal parts of n elements begin and end, [i n // size, (i + 1) n / size rounded up),
-    and as many elements as the longest of them has, or one more.
+    """Where `size` nearly equal parts of n elements begin and end, [i n // size, (i + 1) n / size rounded
+    up), and as many elements as the longest of them has, or one more.
     """
     window = torch.arange(size)
     longest = n // size + torch.sym_min(n % size, 2)

@@ -18,6 +18,7 @@ import torch
 from ingot.capture.aten.registry import instead
 from ingot.capture.checks import demand
 from ingot.capture.request import recorder
+from ingot.capture.scalars import require_kind
 
 Tensor = torch.Tensor
 _FOLLOWED = (torch.float32, torch.float64)  # of other dtypes torch rounds in between, lane by lane
@@ -69,6 +70,9 @@ def arange(*bounds: Any, **more: Any) -> Tensor:
     given |= dict(zip(names, bounds, strict=False))
     start, end, step = (given[n] for n in ("start", "end", "step"))
     dtype = more.get("dtype") or torch.get_default_dtype()
+    if more.get("dtype") is None:
+        for n in (start, end, step):
+            require_kind(recorder(), n, "the dtype that torch.arange gives")
     free = any(isinstance(n, torch.SymFloat) for n in (start, end, step))
     if not free or dtype not in _FOLLOWED or more.get("out") is not None:
         return torch.arange(*bounds, **more)

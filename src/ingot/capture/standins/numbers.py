@@ -52,6 +52,8 @@ def float_(rt: Runtime, x: Any = 0.0) -> Any:
     x = number_in(present(x), float)
     if isinstance(x, torch.SymBool):
         x = int_(rt, x)
+    if isinstance(x, torch.SymFloat) and scalars.kinds_of(recorder(), x) is not None:
+        return scalars.as_tensor(recorder(), x, torch.float64).item()
     return torch.sym_float(x) if isinstance(x, (torch.SymInt, torch.SymFloat)) else builtins.float(x)
 
 

@@ -22,6 +22,7 @@ from ingot.capture.sets import sorted_set
 from ingot.capture.standins.sequences import list_, rows_of
 from ingot.capture.standins.table import STANDINS, stands_for
 from ingot.capture.standins.values import is_symbolic, number_in
+from ingot.capture.where import quoted_line
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -102,10 +103,19 @@ def _of_two(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any],
 
     def two(best: Any, v: Any) -> Any:
         g = recorder()
+        beats: Any = v > best if name == "max" else v < best
+        known = beats if isinstance(beats, bool) else g.env.known(g.env.expr(beats))
+        if known is not None:
+            return v if known else best
+        kinds = scalars.kinds_of(g, best) or scalars.kinds_of(g, v)
+        found = sorted({k.__name__ for k in map(scalars.counts_as, (best, v)) if k is not None})
+        if len(found) > 1:
+            kinds = kinds or f"{' or '.join(found)}, as {quoted_line()} decides"
         if not any(isinstance(x, torch.SymFloat) and depends_on_data(g, g.env.expr(x)) for x in (best, v)):
-            return plain(best, v)
+            return scalars.note_kinds(g, plain(best, v), kinds)
         kept, other = (scalars.as_tensor(g, x, torch.float64) for x in (best, v))
-        return torch.where(other > kept if name == "max" else other < kept, other, kept).item()
+        made = torch.where(other > kept if name == "max" else other < kept, other, kept).item()
+        return scalars.note_kinds(g, made, kinds)
 
     return two
 
