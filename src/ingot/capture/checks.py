@@ -16,6 +16,7 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
+from ingot.capture.extent import of_formula
 from ingot.capture.handlers import inside_try
 from ingot.capture.request import recorder, refuse
 from ingot.capture.where import quoted_line, source_line
@@ -122,6 +123,22 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
         g.env.demand(e, why)  # perhaps it turns out to hold always
     else:
         require(g, g.sizes.scalar_of(e), why)
+
+
+def insist_not_below(g: Recorder, n: Any, least: Any, said: str) -> None:
+    """As `insist` of a number that is not to be below another."""
+    whole = all(isinstance(x, (int, torch.SymInt)) for x in (n, least))
+    if not whole or of_formula(g, g.env.expr(n) - g.env.expr(least))[0] < 0:
+        insist(g, n >= least, said)
+
+
+def insist(g: Recorder, condition: torch.SymBool | bool, said: str) -> None:
+    """The model fails where PyTorch raises, because a number that sizes or data decide does not fit."""
+    e = g.env.expr(condition) if isinstance(condition, torch.SymBool) else sympy.sympify(bool(condition))
+    if g.env.of_data(e):
+        require_once(e, said)
+    else:
+        demand(g, condition, said)
 
 
 def demanded(g: Recorder) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ingot.capture.aten.spaced import require_count
+
 Tensor = torch.Tensor
 
 
@@ -48,6 +50,7 @@ def _places(name: str) -> dict[Any, Callable[..., Any]]:
     def places(row: Any, col: Any, offset: Any = 0, *, dtype: Any = torch.int64, **more: Any) -> Tensor:
         if not any(isinstance(n, torch.SymInt) for n in (row, col, offset)):
             return own(row, col, offset, dtype=dtype, **more)
+        require_count(name, row, col)
         inside = _outside(row, col, offset, name == "tril_indices").logical_not()
         return inside.nonzero().t().to(dtype)
 

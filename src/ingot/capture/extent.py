@@ -40,6 +40,7 @@ _OF_DTYPE: dict[ir.DataType | None, int] = {
     _D.BOOL: 1, _D.UINT8: 255, _D.INT8: 1 << 7, _D.UINT16: 65535, _D.INT16: 1 << 15, _D.UINT32: (1 << 32) - 1,
     _D.INT32: 1 << 31, _D.UINT64: (1 << 64) - 1, _D.INT64: 1 << 63,
 }  # fmt: skip
+_COUNTS = (_D.BOOL, _D.UINT8, _D.UINT16, _D.UINT32)
 _FAR = 2.0**100
 _HALF = 65504  # the largest number of float16
 _TRUTHS = (
@@ -187,7 +188,28 @@ def _of_symbol(g: Recorder, symbol: Any) -> Range:
 def of_whole(value: ir.Value) -> Range:
     """The range of a whole number that is a value of the graph."""
     most = of_value(value)
-    return (LOWEST, HIGHEST) if most >= HIGHEST else (-int(most), int(most))
+    if most >= HIGHEST:
+        return LOWEST, HIGHEST
+    return 0 if _is_count(value, _DEEP) else -int(most), int(most)
+
+
+def _is_count(value: ir.Value | None, deep: int) -> bool:
+    """Whether a value whose sums have 64 bits is made of truths, places and sizes: none is below 0."""
+    if value is None or not deep:
+        return False
+    if value.dtype in _COUNTS:
+        return True
+    if value.const_value is not None:
+        return value.const_value.size <= _SMALL and bool((value.const_value.numpy() >= 0).all())
+    node = value.producer()
+    if node is None:
+        return False
+    op, inputs = node.op_type, list(node.inputs)
+    if op in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin", "Abs") or op in _TRUTHS:
+        return True
+    if op in ("Add", "Mul") or (op in _KEEPS and op != "Neg"):
+        return all(_is_count(v, deep - 1) for v in inputs[_KEEPS.get(op, slice(None))])
+    return op in ("ReduceSum", "CumSum", "ReduceMax", "ReduceMin") and _is_count(inputs[0], deep - 1)
 
 
 def _in_graph(found: Range, e: Any) -> Range:

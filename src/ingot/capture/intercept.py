@@ -25,7 +25,7 @@ from ingot.capture import autocast, diagonals, fakes, indexing, layouts, mixed
 from ingot.capture.alias import from_start
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
-from ingot.capture.checks import demand
+from ingot.capture.checks import demand, insist
 from ingot.capture.choice import Maybe
 from ingot.capture.dispatch import whole_alike
 from ingot.capture.handlers import inside_try
@@ -357,7 +357,20 @@ def narrow(tensor: Any, dim: int, start: Any, length: Any) -> Any:
     start, length = (n.item() if isinstance(n, torch.Tensor) else n for n in (start, length))
     if isinstance(start, torch.SymInt) and recorder().env.of_inputs(start):
         start = recorder().env.derive(from_start(recorder(), start, tensor.shape[dim]))
+    if any(recorder().env.of_data(recorder().env.expr(n)) for n in (start, length)):
+        _require_within(start, length, tensor.shape[dim])
     return torch.narrow(tensor, dim, start, length)
+
+
+def _require_within(start: Any, length: Any, size: Any) -> None:
+    """The run fails where torch refuses to narrow an axis to what is not in it."""
+    g, said = recorder(), "torch.narrow would refuse a part that the axis has not here"
+    for holds in (length >= 0, start >= -size, start + length <= size):
+        insist(g, holds, said)
+    if not isinstance(start, int):
+        insist(g, (start >= 0) | (start + length <= 0), said)
+    elif start < 0:
+        insist(g, start + length <= 0, said)
 
 
 def set_data(tensor: Any, value: Any) -> NoReturn:

@@ -1,5 +1,5 @@
-"""Numbers that are an int or a float as data decides, of `max(v, 0)` and its like: PyTorch gives what is made of
-them another dtype.
+"""Numbers that are an int or a float as data decides, of `max(v, 0)` and its like: PyTorch gives what is
+made of them another dtype.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import Row, row
-from ingot.capture.aten.spaced import spaced
+from ingot.capture.aten.spaced import require_count, require_way, spaced
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -71,6 +71,7 @@ def scalar_tensor(g: Recorder, out: Tensor, value: Any, **kwargs: Any) -> ir.Val
 
 
 def _arange(g: Recorder, out: Tensor, start: Any, end: Any, step: Any) -> ir.Value:
+    require_way(start, end, step)
     if not out.dtype.is_floating_point and not any(
         isinstance(v, (float, torch.SymFloat)) for v in (start, end, step)
     ):
@@ -103,12 +104,14 @@ def arange_step(g: Recorder, out: Tensor, start: Any, end: Any, step: Any = 1, *
 @row("linspace")
 def linspace(g: Recorder, out: Tensor, start: Any, end: Any, steps: Any, **kwargs: Any) -> ir.Value:
     """Evenly spaced from start to end, both included."""
+    require_count("linspace", steps)
     return g.operand(g.recorded(spaced, start, end, steps, out.dtype), out.dtype)
 
 
 @row("eye", "eye.m")
 def eye(g: Recorder, out: Tensor, n: Any, m: Any = None, **kwargs: Any) -> ir.Value:
     """Ones on the diagonal."""
+    require_count("eye", n, m)
     rows = g.op("Range", g.const(0), g.operand(n, torch.int64), g.const(1))
     columns = g.op("Range", g.const(0), g.operand(n if m is None else m, torch.int64), g.const(1))
     same = g.op("Equal", g.op("Unsqueeze", rows, g.const([1])), columns)

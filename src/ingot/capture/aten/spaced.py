@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ingot.capture.aten.registry import instead
-from ingot.capture.checks import demand
+from ingot.capture.checks import insist, insist_not_below
 from ingot.capture.request import recorder
 from ingot.capture.scalars import require_kind
 
@@ -51,12 +51,36 @@ def spaced(start: Any, end: Any, steps: Any, dtype: torch.dtype) -> Tensor:
     return torch.where(at < torch.sym_max(steps // 2, 1), up, down).to(dtype)
 
 
+def _is_symbolic(*numbers: Any) -> bool:
+    return any(isinstance(n, (torch.SymInt, torch.SymFloat)) for n in numbers)
+
+
+def require_count(name: str, *counts: Any) -> None:
+    """The run fails where one of these is below 0, as torch refuses it."""
+    for n in counts:
+        if _is_symbolic(n):
+            insist_not_below(recorder(), n, 0, f"torch.{name} would refuse a number of elements below 0 here")
+
+
+def require_way(start: Any, end: Any, step: Any) -> None:
+    """The run fails where steps lead away from the end."""
+    if not _is_symbolic(start, end, step):
+        return  # torch has looked at them
+    said = "torch.arange would refuse steps away from its end, or of 0, here"
+    if _is_symbolic(step):
+        ends = torch.sym_not((step == 0) | ((step > 0) & (end < start)) | ((step < 0) & (end > start)))
+        insist(recorder(), ends, said)
+    else:
+        insist_not_below(recorder(), *((end, start) if step > 0 else (start, end)), said)
+
+
 @instead(torch.linspace)
 def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **more: Any) -> Tensor:
     """Evenly spaced numbers."""
     steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.linspace(start, end, steps, dtype=dtype, **more)
+    require_count("linspace", steps)
     return spaced(start, end, steps, dtype or torch.get_default_dtype())
 
 
@@ -76,8 +100,8 @@ def arange(*bounds: Any, **more: Any) -> Tensor:
     free = any(isinstance(n, torch.SymFloat) for n in (start, end, step))
     if not free or dtype not in _FOLLOWED or more.get("out") is not None:
         return torch.arange(*bounds, **more)
+    require_way(start, end, step)
     count: Any = math.ceil((end - start) / step)
-    demand(recorder(), count >= 0, "torch.arange would refuse an end before its start here")
     return (torch.arange(count) * step + torch.full((), start, dtype=torch.float64)).to(dtype)
 
 
@@ -89,6 +113,7 @@ def logspace(
     steps = _number_of(steps)
     if not _free(steps, dtype, more):
         return torch.logspace(start, end, steps, base, dtype=dtype, **more)
+    require_count("logspace", steps)
     return torch.pow(base, spaced(start, end, steps, dtype or torch.get_default_dtype()))
 
 
@@ -139,6 +164,7 @@ def _window(own: Callable[..., Tensor], shape: Callable[..., Tensor], **defaults
         if not _free(window_length, dtype, more):
             return own(window_length, periodic, *numbers, dtype=dtype, **more)
         named = {n: more.get(n, v) for n, v in defaults.items()} | dict(zip(defaults, numbers, strict=False))
+        require_count(own.__name__, window_length)
         at = torch.arange(window_length).to(dtype or torch.get_default_dtype())
         last = torch.sym_max(window_length if periodic else window_length - 1, 1)
         made = shape(at, torch.full((), last, dtype=torch.float64), **named)
