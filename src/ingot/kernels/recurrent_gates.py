@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot.codegen import math as vector_math
-from ingot.codegen.builder import Builder, Value, lanes_of, vector
+from ingot.codegen.builder import Builder, Value
 from ingot.codegen.lanes import Lanes
 from ingot.kernels.operations import OPERATIONS
 from ingot.kernels.recurrent_form import Form
@@ -46,31 +46,18 @@ class Vectors:
 
 
 class Gates:
-    """The code for a block of units of one sequence, or of two or four side by side: their values are one
-    vector, whose halves LLVM computes in turns. An activation is a chain of operations that wait for each
-    other, and a processor's queues do not reach from one sequence's to the next.
-    """
+    """The code for one block of a sequence's units."""
 
-    def __init__(self, k: Builder, form: Form, at: Sequence[Vectors], type_: Any, clips_cells: bool) -> None:
-        """at: of each sequence. type_: of one's vector. clips_cells: whether a cell is clipped before its
-        activation.
-        """
-        self.k, self.form, self.at, self.one, self.clips_cells = k, form, at, type_, clips_cells
-        self.type = vector(type_.element, lanes_of(type_) * len(at))
+    def __init__(self, k: Builder, form: Form, at: Vectors, type_: Any, clips_cells: bool) -> None:
+        """type_: of a vector. clips_cells: whether a cell is clipped before its activation."""
+        self.k, self.form, self.at, self.type, self.clips_cells = k, form, at, type_, clips_cells
 
-    def _read(self, address: Callable[[Vectors], Value]) -> Value:
-        parts = [self.k.load(address(at), self.one, mask=at.mask) for at in self.at]
-        return self.k.concatenate(parts)
-
-    def _write(self, value: Value, address: Callable[[Vectors], Value], masked: bool = False) -> None:
-        lanes = lanes_of(self.one)
-        for i, at in enumerate(self.at):
-            part = self.k.part(value, i * lanes, lanes)
-            self.k.store(part, address(at), mask=at.mask if masked else None)
+    def _read(self, address: Value) -> Value:
+        return self.k.load(address, self.type, mask=self.at.mask)
 
     def _gate(self, gate: int, total: Value) -> Value:
         """A gate before its activation, of its sum."""
-        return self.k.ir.fadd(total, self._read(lambda at: at.inputs[gate]))
+        return self.k.ir.fadd(total, self._read(self.at.inputs[gate]))
 
     def _activate(self, i: int, value: Value) -> Value:
         k, own, clip, dtype = self.k, self.form.activations[i], self.form.clip, self.form.dtype
@@ -104,8 +91,8 @@ class Gates:
         if self.form.kind == "LSTM":
             return self._cell(*(self._gate(g, total) for g, total in enumerate(sums)))
         z, reset = (self._activate(0, self._gate(g, sums[g])) for g in range(2))
-        late = self.k.ir.fadd(sums[2], self._read(lambda at: at.late_bias))
-        return [z, self.k.fma(reset, late, self._read(lambda at: at.inputs[2]))]
+        late = self.k.ir.fadd(sums[2], self._read(self.at.late_bias))
+        return [z, self.k.fma(reset, late, self._read(self.at.inputs[2]))]
 
     def end(self, kept: Sequence[Value]) -> None:
         """The rest of the step."""
@@ -121,50 +108,45 @@ class Gates:
     def gates_first(self, sums: Sequence[Value]) -> None:
         """A GRU's gates: keeps z, and the reset gate times the state, which the last product needs whole."""
         z, reset = (self._activate(0, self._gate(g, sums[g])) for g in range(2))
-        self._write(z, lambda at: at.update)
-        self._write(self.k.ir.fmul(reset, self._read(lambda at: at.old)), lambda at: at.cell)
+        self.k.store(z, self.at.update)
+        self.k.store(self.k.ir.fmul(reset, self._read(self.at.old)), self.at.cell)
 
     def candidate_last(self, sums: Sequence[Value]) -> None:
         """What a GRU's last product, its only sum, makes of the state."""
+        k = self.k
         candidate = self._activate(1, self._gate(2, sums[0]))
-        self._store(self._mixed(self._read(lambda at: at.update), candidate))
+        self._store(self._mixed(k.load(self.at.update, self.type), candidate))
 
     def _mixed(self, z: Value, candidate: Value) -> Value:
         """(1 - z) · candidate + z · the state before."""
-        return self.k.fma(z, self.k.ir.fsub(self._read(lambda at: at.old), candidate), candidate)
+        return self.k.fma(z, self.k.ir.fsub(self._read(self.at.old), candidate), candidate)
 
     def _store(self, value: Value) -> None:
         """Keep a sequence's new state, or, after its end, the one before."""
-        self._write(self._if_live(value, lambda: self._read(lambda at: at.old)), lambda at: at.new)
+        self.k.store(self._if_live(value, lambda: self._read(self.at.old)), self.at.new)
         if self.form.every:
             y = self._if_live(value, lambda: self.k.zero(self.type))
-            self._write(y, lambda at: at.y, masked=True)
+            self.k.store(y, self.at.y, mask=self.at.mask)
 
     def _if_live(self, value: Value, other: Callable[[], Value]) -> Value:
-        """`value`, or after a sequence's end the other."""
-        k, lanes = self.k, lanes_of(self.one)
-        if all(at.live is None for at in self.at):
-            return value
-        both = value, other()
-        chosen: list[Value] = []
-        for i, at in enumerate(self.at):
-            chosen.append(k.ir.select(at.live, *(k.part(v, i * lanes, lanes) for v in both)))
-        return k.concatenate(chosen)
+        """`value`, or after the sequence's end the other."""
+        live = self.at.live
+        return value if live is None else self.k.ir.select(live, value, other())
 
     def _cell(self, admit: Value, output: Value, forget: Value, new: Value) -> list[Value]:
         """The output gate as it is and the new cell of an LSTM, of gates in ONNX's order."""
-        k, old = self.k, self._read(lambda at: at.old_cell)
+        k, old = self.k, self._read(self.at.old_cell)
         gate = self._activate(0, self._peep(0, old, admit))
         if self.form.input_forget:
             kept = k.ir.fsub(k.splat(1.0, self.type), gate)
         else:
             kept = self._activate(0, self._peep(2, old, forget))
         cell = k.fma(kept, old, k.ir.fmul(gate, self._activate(1, new)))
-        self._write(self._if_live(cell, lambda: old), lambda at: at.cell)
+        k.store(self._if_live(cell, lambda: old), self.at.cell)
         return [output, cell]
 
     def _peep(self, gate: int, cell: Value, value: Value) -> Value:
         """A gate that looks at the cell, where the layer has peepholes."""
         if not self.form.peepholes:
             return value
-        return self.k.fma(self._read(lambda at: at.peepholes[gate]), cell, value)
+        return self.k.fma(self._read(self.at.peepholes[gate]), cell, value)

@@ -21,7 +21,7 @@ Between parts the sums lie in scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ingot.codegen.builder import I32, I64, Builder, Int, Value, vector
@@ -37,10 +37,6 @@ SLOTS = (
     "h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row",
     "y", "y_step", "y_direction", "y_row",
 )  # fmt: skip
-
-
-#: Sequences whose gates are computed side by side (recurrent_gates.py).
-_SIDE_BY_SIDE = 4
 
 
 class Rows(NamedTuple):
@@ -320,62 +316,36 @@ class Tile:
         """
         k, lanes, gates = self.k, self.layer.lanes, self.form.gates
         if self.form.kind == "RNN" or (isinstance(self.count, int) and self.count == 1):
-
-            def step(rows: Sequence[Int]) -> None:
-                own = self._gates(rows, unit)
-                own.end(own.begin(self._read(rows, gates)))
-
-            self._each_row(step)
+            with k.loop(0, self.count) as row:
+                own = self._gates(row, unit)
+                own.end(own.begin(self._read(row, gates)))
             return
         kept = 0
-
-        def begin(rows: Sequence[Int]) -> None:
-            nonlocal kept
-            values = self._gates(rows, unit).begin(self._read(rows, gates))
+        with k.loop(0, self.count) as row:
+            values = self._gates(row, unit).begin(self._read(row, gates))
             kept = len(values)
             for i, value in enumerate(values):
-                for n, row in enumerate(rows):
-                    k.store(k.part(value, n * lanes, lanes), self.sums(row, gates), i * lanes)
-
-        def end(rows: Sequence[Int]) -> None:
-            here = [self.sums(row, gates) for row in rows]
-            values = [
-                k.concatenate([k.load(sums, self.type, i * lanes) for sums in here]) for i in range(kept)
-            ]
-            self._gates(rows, unit).end(values)
-
-        self._each_row(begin)
-        self._each_row(end)
+                k.store(value, self.sums(row, gates), i * lanes)
+        with k.loop(0, self.count) as row:
+            here = self.sums(row, gates)
+            self._gates(row, unit).end([k.load(here, self.type, i * lanes) for i in range(kept)])
 
     def _gates_first(self, unit: Value) -> None:
-        self._each_row(lambda rows: self._gates(rows, unit).gates_first(self._read(rows, 2)))
+        with self.k.loop(0, self.count) as row:
+            self._gates(row, unit).gates_first(self._read(row, 2))
 
     def _candidate_last(self, unit: Value) -> None:
-        self._each_row(lambda rows: self._gates(rows, unit).candidate_last(self._read(rows, 1)))
+        with self.k.loop(0, self.count) as row:
+            self._gates(row, unit).candidate_last(self._read(row, 1))
 
-    def _each_row(self, emit: Callable[[Sequence[Int]], None]) -> None:
-        """What `emit` makes of some sequences, of all that the tile has: side by side, then one by one."""
-        k = self.k
-        whole = k.mul(k.div(self.count, _SIDE_BY_SIDE), _SIDE_BY_SIDE)
-        with k.loop(0, whole, _SIDE_BY_SIDE) as row:
-            emit([k.add(row, i) for i in range(_SIDE_BY_SIDE)])
-        with k.loop(whole, self.count) as row:
-            emit([row])
+    def _read(self, row: Int, gates: int) -> list[Value]:
+        """The sums of one of the tile's sequences."""
+        here = self.sums(row, gates)
+        return self.real([self.k.load(here, self.sum_type, g * self.layer.lanes) for g in range(gates)])
 
-    def _read(self, rows: Sequence[Int], gates: int) -> list[Value]:
-        """The sums of some of the tile's sequences, one after the other in the lanes."""
-        k = self.k
-        sums: list[list[Value]] = []
-        for row in rows:
-            here = self.sums(row, gates)
-            of_row = [k.load(here, self.sum_type, g * self.layer.lanes) for g in range(gates)]
-            sums.append(self.real(of_row))
-        return [k.concatenate(gate) for gate in zip(*sums, strict=True)]
-
-    def _gates(self, rows: Sequence[Int], unit: Value) -> Gates:
-        """The code for a block of units of some of the tile's sequences."""
-        mask = self.mask(unit)
-        at = [self._vectors(self.k.add(self.first, row), unit, mask) for row in rows]
+    def _gates(self, row: Int, unit: Value) -> Gates:
+        """The code for a block of units of one of the tile's sequences."""
+        at = self._vectors(self.k.add(self.first, row), unit, self.mask(unit))
         return Gates(self.k, self.form, at, self.type, self.clips_cells)
 
     def _vectors(self, row: Int, unit: Int, mask: Value | None) -> Vectors:
