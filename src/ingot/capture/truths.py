@@ -146,7 +146,9 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
             _require_shift(other if _SHIFTS[name] else self)
         real = isinstance(other, _REAL) or (isinstance(self, torch.SymFloat) and isinstance(other, _WHOLE))
         made = of_floats(self, other) if of_floats is not None and real else plain(self, other)
-        return made if "truediv" in name else of_both(recorder(), made, self, other)
+        if "truediv" in name or isinstance(made, torch.SymBool):
+            return made
+        return of_both(recorder(), made, self, other)
 
     return method
 
