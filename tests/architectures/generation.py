@@ -42,6 +42,7 @@ def generation(config_class: Any) -> str:
             config.decoder_start_token_id = config.pad_token_id or 0  # T5's, which its own class leaves open
         model = _model(config).eval().float()
         awaken(model)
+        model.generation_config.use_cache = True  # of which models inside one that `tiny` made say no
         for name in ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids"):
             if getattr(model.generation_config, name, None) is not None:
                 setattr(model.generation_config, name, None)
@@ -169,7 +170,8 @@ def _translating(model: Any, begin: dict[str, Any], name: str, past: Any) -> str
     states = first_output.encoder_last_hidden_state
     first = ingot.export(model, kwargs=begin)
     encoded = type(model.get_encoder()(**{k: v[:1] for k, v in encoder.items() if k != "use_cache"}))(states)
-    step = {"decoder_input_ids": ids(2, 1), "encoder_outputs": encoded, name: past, "use_cache": True}
+    token = first_output.logits[:, -1:].argmax(-1)  # which its vocabulary has, of however few tokens
+    step = {"decoder_input_ids": token, "encoder_outputs": encoded, name: past, "use_cache": True}
     if "attention_mask" in encoder:
         step["attention_mask"] = encoder["attention_mask"]
     later = ingot.export(model, kwargs=step)
