@@ -224,14 +224,11 @@ def recurrent(
         raise UnsupportedOperatorError(
             f"{weights.kind}: x is {x.dtype.name}, its weights are computed in {weights.dtype}; cast it"
         )
-    steps, batch, _ = x.shape
-    products = _dense((steps, batch, weights.bias.size), weights.dtype)
-    if x.strides[0] < x.strides[1]:  # the rows of x in the order of memory are one matrix
-        x, products = x.transpose((1, 0, 2)), _dense((batch, steps, weights.bias.size), weights.dtype)
-        calls = through_steps(products.transpose((1, 0, 2)), weights, sequences, machine)
-    else:
-        calls = through_steps(products, weights, sequences, machine)
-    return [*_input_products(x, weights, products, machine, sums), *calls] if products.size else calls
+    order = (1, 0, 2) if x.strides[0] < x.strides[1] else (0, 1, 2)  # in memory: its rows are one matrix
+    rows = x.transpose(order)
+    products = _dense((*rows.shape[:2], weights.bias.size), weights.dtype)
+    calls = through_steps(products.transpose(order), weights, sequences, machine)
+    return [*_input_products(rows, weights, products, machine, sums), *calls] if products.size else calls
 
 
 def through_steps(
