@@ -501,8 +501,8 @@ def test_random_numbers_of_python_are_kept_only_where_they_do_not_matter() -> No
         lambda x: x * random.Random().random(),
         lambda x: x * own_generator().random(),
         lambda x: x * OwnRandom().random(),
-        lambda x: x * (time.thread_time_ns() % 1000),
-        lambda x: x * time.localtime(time.perf_counter_ns() // 1000).tm_sec,
+        lambda x: x.double() * time.thread_time_ns(),
+        lambda x: x.double() * time.mktime(time.localtime(time.perf_counter_ns() // 1000)),
     ],
 )
 def test_what_is_another_number_in_every_call_is_refused(model: Any) -> None:
