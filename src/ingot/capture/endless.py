@@ -106,6 +106,16 @@ def require_fits(g: Recorder, e: Any) -> None:
         checks.require(g, whole, _WHAT)
 
 
+def require_sum_fits(g: Recorder, rows: torch.Tensor) -> None:
+    """The same of the sum of Python's whole numbers, the elements of a tensor."""
+    value = g.operand(rows, torch.int64)
+    if extent.of_value(value) * MANY <= HIGHEST:
+        return
+    sizes = g.op("Abs", g.cast(value, torch.int64, torch.float64))
+    total = g.op("ReduceSum", sizes, keepdims=0)
+    checks.require(g, g.op("Less", total, g.const(_BELOW, torch.float64)), _WHAT)
+
+
 def _require_turnable(g: Recorder, x: Any, by: Any = sympy.S.NegativeOne) -> None:
     """The run fails where the lowest number of 64 bits would get another sign: divided by -1, or by `abs`."""
     least, most = extent.of_formula(g, by)

@@ -542,6 +542,14 @@ def the_lowest_turned(x: T) -> T:
     return torch.tensor([abs(n) % 7, n // m % 7, n % m])
 
 
+@long(*(torch.tensor([n, m, 1]) for n in (1, 2**62, -(2**62)) for m in (5, 2**62, -(2**62) - 9)))
+def sums_of_lists(x: T) -> T:
+    doubled = []
+    for v in x.tolist():
+        doubled.append(v // 3 * 2)
+    return torch.tensor([sum(x.tolist()) % 7, sum(v - 1 for v in x.tolist()) % 7, sum(doubled) % 7])
+
+
 @long.parametrize()
 def test_numbers_of_more_than_64_bits_stop(case: Case) -> None:
     """They are right, or the run fails and names the line."""

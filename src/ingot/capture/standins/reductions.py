@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import scalars
+from ingot.capture import endless, scalars
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import depends_on_data, is_data
@@ -129,6 +129,8 @@ def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
     """sum(items, start)."""
     if isinstance(items, TracedList) and not items.known:
         rows, kind = items.rows()
+        if kind is int:
+            endless.require_sum_fits(recorder(), rows)
         total = _summed(rows)
         return start + (total if kind is torch.Tensor else total.item())
     if isinstance(items, torch.Tensor) and rows_of(items) is not None:
