@@ -59,6 +59,7 @@ _SUBSCRIPTS = frozenset((_Tensor.__getitem__, _Tensor.__setitem__))
 _SPLITS = frozenset((torch.split, _Tensor.split))
 _CUTS = frozenset((torch.unbind, _Tensor.unbind, *_SPLITS))
 _LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
+_LONGEST_TUPLE = 32  # elements of a list from which on torch takes it for a tensor
 _OF_NUMBERS = frozenset((torch.tensor, torch.as_tensor))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
@@ -123,8 +124,8 @@ class Intercept(TorchFunctionMode):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
             return g.all_close(*args, **kwargs)
-        if func in _SUBSCRIPTS and any(map(_is_grown, _indices(args[1]))):
-            args = (args[0], _places_of(args[1]), *args[2:])
+        if func in _SUBSCRIPTS:
+            args = (args[0], _places_of(_subscript(args[1])), *args[2:])
         if func is _Tensor.__getitem__ and needs_select(args[1]) and _plain(args, True):
             return indexing.read(g, args[0], args[1])
         if func is _Tensor.__setitem__ and needs_select(args[1]) and _plain(args, True):
@@ -168,13 +169,30 @@ def _is_grown(index: Any) -> bool:
     return isinstance(index, Rows) or (isinstance(index, TracedList) and not index.known)
 
 
+def _lists_places(index: Any) -> bool:
+    """Whether an index is a list of places, of which the run knows some or how many they are."""
+    return _is_grown(index) or (isinstance(index, list) and (made_of_symbols(index) or has_tensors(index)))
+
+
+def _subscript(index: Any) -> Any:
+    """An index, where a short list that holds more than numbers is a tuple, as torch has it."""
+    if not isinstance(index, list) or _is_grown(index) or len(index) >= _LONGEST_TUPLE:
+        return index
+    held = list(list.__iter__(index))
+    parts = (torch.Tensor, list, tuple, slice, type(None), type(Ellipsis))
+    return tuple(held) if any(isinstance(v, parts) for v in held) else index
+
+
 def _places_of(index: Any) -> Any:
     """An index with the tensors that such lists are for torch."""
     from ingot.capture.stage import RUNTIME  # which needs this file
 
-    found = tuple(
-        RUNTIME.call(torch.tensor, RUNTIME.call(list, i)) if _is_grown(i) else i for i in _indices(index)
-    )
+    def place(i: Any) -> Any:
+        if not _lists_places(i):
+            return i
+        return RUNTIME.call(torch.tensor, RUNTIME.call(list, i)) if _is_grown(i) else tensor_of(i)
+
+    found = tuple(map(place, _indices(index)))
     return found if isinstance(index, tuple) else found[0]
 
 

@@ -111,6 +111,32 @@ def column(x: T, j: T) -> T:
     return y
 
 
+@case(*TABLES)
+def two_rows_swapped(x: T, j: T) -> T:
+    y, p = x.clone(), int(j)
+    y[[0, p]] = y[[p, 0]]
+    return y
+
+
+@case(*PAIRS)
+def a_list_of_tensors_is_a_tuple(x: T, i: T, j: T) -> tuple[T, ...]:
+    y, p = x.clone(), int(i)
+    y[[i, j]] = y[[i, 0]] * 2  # type: ignore[index]  # one element, as torch has it
+    y[[[0, p], [0, 0]]] += 1  # type: ignore[index]
+    y[:, [j, j]] = y[:, [0, j]] + y[torch.stack([i, i])].sum()
+    return y, y[[i, None, 0]]  # type: ignore[index]
+
+
+@case(random(5, 3), random(1, 3), random(4, 2), random(9, 3))
+def rows_of_a_pivot(x: T) -> T:
+    y, n = x.clone(), x.shape[0]
+    for k in range(n):
+        p = k + int(y[k:, 0].argmax())
+        y[[k, p]] = y[[p, k]]
+    y[[0, n - 1]] = y[[n - 1, 0]]
+    return y
+
+
 @case(*PAIRS)
 def element_of_a_table(x: T, i: T, j: T) -> T:
     y = x.clone()

@@ -20,7 +20,7 @@ from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sl
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data
 from ingot.capture.standins.numbers import int_
-from ingot.capture.standins.values import is_symbolic, made_of_symbols, number_in, tensor_of
+from ingot.capture.standins.values import is_symbolic, number_in
 from ingot.capture.structure import inside, parts_of, undecided
 from ingot.capture.words import Word
 
@@ -40,8 +40,6 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
             slice(*(number_in(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
             for i in index
         )
-    if isinstance(container, torch.Tensor):
-        index = tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index)
     if isinstance(container, Rows):
         return container[number_in(index, int)]
     if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
@@ -108,13 +106,6 @@ def _is_composed(key: Any) -> bool:
     """Whether a key of a dict is made of several values, of which the run knows one."""
     parts = parts_of(key)
     return parts is not None and not isinstance(key, Word) and undecided(key)
-
-
-def _as_index(index: Any) -> Any:
-    """A list of places, of which the run knows some or how many they are, as a tensor."""
-    if isinstance(index, TracedList) and not index.known:
-        return index.rows()[0]
-    return tensor_of(index) if isinstance(index, list) and index and made_of_symbols(index) else index
 
 
 def _switch(rt: Runtime, container: Any, index: Any) -> Any:
