@@ -34,7 +34,7 @@ from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.record import Recorder
 from ingot.capture.request import asking_frame, is_rewritten, recorder, refuse, request, unpacks
 from ingot.capture.standins.tensors import cut_by, numbers_of
-from ingot.capture.standins.values import has_tensors, made_of_symbols, tensor_of
+from ingot.capture.standins.values import has_tensors, made_of_symbols, number_in, tensor_of
 from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
 from ingot.capture.where import quoted_line
@@ -275,8 +275,8 @@ def ask_for_loop(tensor: Any, loops: bool = False) -> None:
 
 
 def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
-    """unbind, or split into parts of one size, along an axis of which only the run knows the length; split
-    into as many parts as data says.
+    """unbind, or split into parts of one size, where only the run knows the length of the axis or that size;
+    split into as many parts as data says.
 
     None where the caller unpacks them, or is no function that can be rewritten: the size is fixed then.
     """
@@ -289,18 +289,40 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
         from ingot.capture.stage import RUNTIME  # which needs this file
 
         return cut_by(RUNTIME, tensor, size, axis)
+    if isinstance(size, torch.Tensor) and not size.dim():
+        size = number_in(size, int)
+    if isinstance(size, torch.SymInt):
+        return _cut_as_said(tensor, size, axis) if _asks_for_rows(size) else None
     if type(size) is not int or size < 1 or not isinstance(tensor.shape[axis], torch.SymInt):
         return None
-    frame = asking_frame()
-    if frame is None or unpacks(frame):
-        return None
-    request(frame, needed=False)
-    if not is_rewritten(frame):
+    if not _asks_for_rows():
         return None
     length, axis = tensor.shape[axis], axis % tensor.dim()
     if func in (torch.unbind, _Tensor.unbind):
         return Rows(length, lambda i: tensor.select(axis, i))
     return cut(tensor, size, axis)
+
+
+def _asks_for_rows(number: Any = 0) -> bool:
+    """Whether the function that cuts a tensor can take as many parts as the run says; it is rewritten for
+    that. `number`: what data may say of them.
+    """
+    frame = asking_frame()
+    if frame is None or unpacks(frame):
+        return False
+    request(frame, needed=isinstance(number, torch.SymInt) and not recorder().env.of_inputs(number))
+    return is_rewritten(frame)
+
+
+def _cut_as_said(tensor: Any, size: Any, axis: int) -> Rows:
+    """torch.split into parts of a size that only the run knows."""
+    said, length = "torch.split takes no parts of this size", tensor.shape[axis]
+    insist(recorder(), size >= 0, said)
+    if isinstance(length, torch.SymInt):
+        insist(recorder(), (size > 0) | (length == 0), said)
+    elif length:
+        insist(recorder(), size > 0, said)
+    return cut(tensor, torch.sym_max(size, 1), axis)
 
 
 def is_contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
@@ -338,25 +360,27 @@ def _plain(args: Any, complex_too: bool = False) -> bool:
     return True
 
 
-def chunk(tensor: Any, chunks: int, dim: int = 0) -> Any:
+def chunk(tensor: Any, chunks: Any, dim: int = 0) -> Any:
     """torch.chunk, which wants a number for the size it divides. Where the example has fewer parts than that,
-    only the run knows their number.
+    or data or a size says how many there are to be, only the run knows their number.
     """
-    length = tensor.shape[dim]
+    length, chunks = tensor.shape[dim], number_in(chunks, int)
+    if isinstance(chunks, torch.SymInt) and _asks_for_rows(chunks):
+        insist(recorder(), chunks > 0, "torch.chunk makes one part at the least")
+        n: Any = torch.sym_max(chunks, 1)
+        parts = cut(tensor, torch.sym_max((length + n - 1) // n, 1), dim)
+        return Rows(torch.sym_max(parts.length, (length == 0) * n), parts.at)  # of nothing: all of them
     if isinstance(length, int):
         none = [0] * chunks  # of nothing there are as many as asked for
         return tensor.split(-(-length // chunks), dim) if length else tensor.split_with_sizes(none, dim)
     even = statically_known_true(length % chunks == 0)
     piece = length // chunks if even else (length + chunks - 1) // chunks
     last = length - piece * (chunks - 1)
-    frame = asking_frame()
     fewer = fakes.hint(last) < 1 or not recorder().env.of_inputs(length)
-    if fewer and frame is not None and not unpacks(frame):
-        request(frame, needed=False)
-        if is_rewritten(frame):
-            parts = cut(tensor, torch.sym_max(piece, 1), dim)
-            none = length == 0  # of which there are as many as asked for
-            return Rows(recorder().env.derive(parts.length + none * (chunks - 1)), parts.at)
+    if fewer and _asks_for_rows():
+        parts = cut(tensor, torch.sym_max(piece, 1), dim)
+        none = length == 0  # of which there are as many as asked for
+        return Rows(recorder().env.derive(parts.length + none * (chunks - 1)), parts.at)
     if not even:  # of nothing there are as many as asked for
         demand(recorder(), (last > 0) | (length == 0), f"There would be fewer than {chunks} chunks here")
     return tensor.split_with_sizes([*[piece] * (chunks - 1), last], dim)

@@ -161,6 +161,34 @@ class LastOfASequential(Some):
         return self.blocks[n:](x) * len(self.blocks[n:])
 
 
+#: As many rows and a size, or a number, of parts; torch refuses the last ones, two where there are rows.
+CUT = [
+    (random(n, 3, seed=n), torch.tensor(k))
+    for n, k in ((7, 2), (7, 1), (7, 3), (7, 7), (7, 9), (1, 2), (6, 2), (6, 5), (6, 0), (6, -1))
+]
+
+
+@case(*CUT)
+def parts_of_a_size(x: T, k: T) -> Any:
+    parts = x.split(k)
+    out = []
+    for part in torch.split(x, int(k)):
+        out.append(part.sum(0))
+    return torch.stack(out), parts[0], torch.cat(parts[::-1]), len(x.T.split(k.item(), dim=1))
+
+
+@case(*CUT, (random(0, 3), torch.tensor(2)))
+def as_many_parts(x: T, k: T) -> Any:
+    parts = x.chunk(k)
+    return torch.cat(parts[::-1]), len(parts), torch.stack([p.sum(0) for p in x.T.chunk(int(k), -1)], 1)
+
+
+@case(random(4, 6), random(2, 4), random(6, 2), random(3, 3), random(2, 5))
+def parts_as_sizes_say(x: T) -> Any:
+    n = x.shape[1] // 2
+    return torch.cat([p * 2 for p in x.split(n, 1)], 1), torch.stack([p.sum() for p in x.chunk(n, 1)])
+
+
 @case.parametrize()
 def test_slices(case: Case) -> None:
     check(case)
