@@ -102,6 +102,8 @@ ELEMENTWISE: list[Case] = [
     unary("gelu_tanh", lambda x: F.gelu(x, approximate="tanh")),
     unary("glu", lambda x: F.glu(torch.cat([x, x * 2], 1), 1)),
     unary("clamp", lambda x: x.clamp(-0.5, 0.7) + x.clamp(min=0.1) - x.clamp(max=0.2)),
+    unary("clamp_nan", lambda x: (x.clamp(x.sum() / 0 - x.sum() / 0), x.clamp(0, math.nan))),
+    unary("clamp_at_most_nan", lambda x: x.clamp(max=(x.mean() - torch.inf) * 0)),
     unary("clamp_tensor", lambda x: torch.clamp(x, min=x.mean(0), max=x.amax(0))),
     unary("powers", lambda x: x**2 + x.abs() ** 0.5 + x**3 + 2.0**x + (x.abs() + 1) ** -0.5),
     unary(
@@ -110,6 +112,16 @@ ELEMENTWISE: list[Case] = [
     ),
     unary("remainder", lambda x: x % 0.7 + torch.fmod(x, 0.7) + x.remainder(-0.4)),
     unary("where", lambda x: torch.where(x > 0, x, 2.0) + x.masked_fill(x < 0, -1.0)),
+    unary("where_truths", lambda x: (torch.where(x > 0, x > 1, x < -1), torch.where(x > 0, x < 1, True))),
+    unary(
+        "fill_truths",
+        lambda x: ((x > 0).masked_fill(x > 1, False), (x > 0).index_fill(0, torch.tensor([1]), True)),
+    ),
+    unary(
+        "put_truths",
+        lambda x: ((x > 0).index_put((x > 1,), torch.tensor(False)), (x > 0).masked_select(x[:1] > 0)),
+    ),
+    unary("where_narrow", lambda x: torch.where(x > 0, (x * 9).to(torch.int16), 2)),
     unary("scalars", lambda x: 1 - x * 2 + x / 3 + (3 / (x + 9)) - torch.rsub(x, 2, alpha=3)),
     unary("alpha", lambda x: torch.add(x, x, alpha=0.5) - torch.sub(x, x * 2, alpha=3)),
     unary(

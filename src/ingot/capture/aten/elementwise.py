@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import checks
+from ingot.capture.aten.either import either
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.capture.checks import demand
 from ingot.capture.division import downwards
@@ -516,11 +517,19 @@ def nan_to_num(
     return g.op("Where", g.op("IsInf", x, detect_positive=0), g.const(low, dtype), y)
 
 
+def _may_be_nan(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return bound.dtype.is_floating_point
+    return isinstance(bound, torch.SymFloat) or (isinstance(bound, float) and math.isnan(bound))
+
+
 @row("clamp", "clip")
 def clamp(g: Recorder, out: Tensor, a: Tensor, min: Any = None, max: Any = None) -> ir.Value:
-    """Between two bounds, either of which may be missing; bounds may be tensors."""
+    """Between two bounds, either of which may be missing; bounds may be tensors. NaN where a bound is NaN,
+    which onnxruntime's Clip passes over.
+    """
     x = g.operand(a, out.dtype)
-    if any(isinstance(b, Tensor) and b.dim() for b in (min, max)):
+    if any(_may_be_nan(b) or (isinstance(b, Tensor) and b.dim()) for b in (min, max)):
         if min is not None:
             x = g.op("Max", x, g.operand(min, out.dtype))
         return x if max is None else g.op("Min", x, g.operand(max, out.dtype))
@@ -544,13 +553,14 @@ def clamp_max(g: Recorder, out: Tensor, a: Tensor, high: Any) -> ir.Value:
 @row("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
 def where(g: Recorder, out: Tensor, condition: Tensor, a: Any, b: Any) -> ir.Value:
     """a where the condition holds, else b."""
-    return g.op("Where", g.operand(condition, torch.bool), g.operand(a, out.dtype), g.operand(b, out.dtype))
+    sides = g.operand(a, out.dtype), g.operand(b, out.dtype)
+    return either(g, g.operand(condition, torch.bool), *sides, out.dtype)
 
 
 @row("masked_fill")
 def masked_fill(g: Recorder, out: Tensor, a: Tensor, mask: Tensor, value: Any) -> ir.Value:
     """value where the mask holds, else a."""
-    return g.op("Where", g.val(mask), g.operand(value, out.dtype), g.val(a))
+    return either(g, g.val(mask), g.operand(value, out.dtype), g.val(a), out.dtype)
 
 
 @row("lerp")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.either import either
 from ingot.capture.aten.elementwise import floor_div
 from ingot.capture.aten.registry import composed, row
 from ingot.capture.size_symbols import product
@@ -209,8 +210,8 @@ def masked_select(g: Recorder, out: Tensor, a: Tensor, mask: Tensor) -> ir.Value
     if len(a.shape) != len(mask.shape) or any(
         not g.same_size(p, q) for p, q in zip(a.shape, mask.shape, strict=True)
     ):
-        shape = g.op("Shape", g.op("Where", m, x, x))
-        x, m = g.op("Expand", x, shape), g.op("Expand", m, shape)
+        m = g.op("Expand", m, g.op("Shape", x))  # to the size that both have together
+        x = g.op("Expand", x, g.op("Shape", m))
     flat = g.const([-1])
     return g.op("Compress", g.op("Reshape", x, flat), g.op("Reshape", m, flat), axis=0)
 
@@ -247,7 +248,7 @@ def index_put(
         if values.dim() == 0 or (
             values.dim() == 1 and g.sizes.number(values.shape[0]) == 1 and axis == 0 and not after
         ):
-            return g.op("Where", m, value, x)
+            return either(g, m, value, x, a.dtype)
     expanded: list[tuple[int, ir.Value, int]] = []
     axis = 0
     for i in indices:
@@ -342,7 +343,7 @@ def scatter_reduce(
         count = count if a.dim() else g.op("Reshape", count, g.const([], torch.int64))
     if not include_self:
         written = g.op("Greater", count, g.const(0))
-        start = g.op("Where", written, g.const(_identity(reduce, a.dtype), a.dtype), g.val(a))
+        start = either(g, written, g.const(_identity(reduce, a.dtype), a.dtype), g.val(a), a.dtype)
     total = _scatter(g, a, dim, index, src, kinds[reduce], start)
     if reduce != "mean":
         return total
