@@ -47,6 +47,13 @@ def require_no_nan(g: Recorder, numbers: torch.Tensor, what: str) -> None:
         require(g, g.operand(none, torch.bool), what)
 
 
+def require_true(g: Recorder, truth: torch.Tensor, what: str) -> None:
+    """The model fails where a tensor of one truth is not true, unless no input decides it."""
+    real = g.real(truth)
+    if real is None or not real:
+        require(g, g.val(truth), what)
+
+
 def require_present(is_none: Any) -> None:
     """The model fails where what may be None is, as something is done with it that Python would raise for."""
     require_once(sympy.Not(recorder().env.expr(is_none)), f"what is used is not None: `{line()}`")

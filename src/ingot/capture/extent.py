@@ -104,7 +104,9 @@ def _of_node(node: ir.Node, value: ir.Value, of: Callable[[ir.Value | None], flo
     op, inputs = node.op_type, list(node.inputs)
     if op in _TRUTHS:
         return 1
-    if op in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin") or (op == "TopK" and value is node.outputs[1]):
+    if _is_place(node, value):
+        return min(MANY, _last_place(node))
+    if op in ("Shape", "Size", "NonZero"):
         return MANY
     if op == "If":
         place = list(node.outputs).index(value)
@@ -123,6 +125,23 @@ def _of_node(node: ir.Node, value: ir.Value, of: Callable[[ir.Value | None], flo
     if op in ("ReduceMax", "ReduceMin") and inputs[0] is not None and inputs[0].dtype in _OF_DTYPE:
         return of(inputs[0])  # of none it is no number of a model that goes on
     return math.inf
+
+
+def _is_place(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a value says places along an axis of the node's input."""
+    return node.op_type in ("ArgMax", "ArgMin") or (node.op_type == "TopK" and value is node.outputs[1])
+
+
+def _last_place(node: ir.Node) -> float:
+    """The last place along the axis that the node looks at, where its size is known."""
+    source, axis = node.inputs[0], node.attributes.get("axis")
+    while source is not None and source.shape is None:  # as of the flags that say where NaN is
+        made = source.producer()
+        source = made.inputs[0] if made is not None and made.op_type in ("IsNaN", "Cast") else None
+    at = axis.as_int() if axis is not None else -1 if node.op_type == "TopK" else 0
+    shape = source.shape if source is not None else None
+    size = shape[at] if shape is not None and -len(shape) <= at < len(shape) else None
+    return max(size - 1, 0) if isinstance(size, int) else math.inf
 
 
 def of_formula(g: Recorder, e: Any) -> Range:
@@ -205,7 +224,7 @@ def _is_count(value: ir.Value | None, deep: int) -> bool:
     if node is None:
         return False
     op, inputs = node.op_type, list(node.inputs)
-    if op in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin", "Abs") or op in _TRUTHS:
+    if op in ("Shape", "Size", "NonZero", "Abs") or op in _TRUTHS or _is_place(node, value):
         return True
     if op in ("Add", "Mul") or (op in _KEEPS and op != "Neg"):
         return all(_is_count(v, deep - 1) for v in inputs[_KEEPS.get(op, slice(None))])

@@ -16,7 +16,8 @@ import torch
 
 from ingot.capture.aten.reduce import cov
 from ingot.capture.aten.registry import composed, instead
-from ingot.capture.checks import demand
+from ingot.capture.checks import demand, require_true
+from ingot.capture.extent import of_whole
 from ingot.capture.fakes import hint
 from ingot.capture.request import recorder
 
@@ -81,17 +82,28 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return _prelu_kernel(input, slopes)
 
 
-@instead(torch.nn.functional.one_hot)
+@instead(torch.nn.functional.one_hot, torch.ops.aten.one_hot.default)
 def one_hot(tensor: Tensor, num_classes: Any = -1) -> Tensor:
     """A 1 at each index along a new last axis, as long as the largest index says where nothing else does."""
-    if isinstance(num_classes, int) and num_classes != -1:
-        return torch.nn.functional.one_hot(tensor, num_classes)
     if num_classes == -1:
         demand(recorder(), tensor.numel() > 0, "one_hot could not count the classes of nothing here")
         lowest: Any = tensor.amin().item()
         demand(recorder(), lowest >= 0, "one_hot would refuse negative numbers here")
         num_classes = (tensor.amax() + 1).item()
+    elif (isinstance(num_classes, int) and num_classes < 1) or tensor.dtype != torch.int64:
+        return torch.nn.functional.one_hot(tensor, num_classes)  # which torch refuses
+    else:
+        _require_classes(tensor, num_classes)
     return (tensor.unsqueeze(-1) == torch.arange(num_classes)).to(torch.int64)
+
+
+def _require_classes(tensor: Tensor, count: Any) -> None:
+    """The run fails where one_hot has no class for a number, as torch refuses it."""
+    g = recorder()
+    low, high = of_whole(g.val(tensor))
+    if low < 0 or not isinstance(count, int) or high >= count:
+        fits = ((tensor >= 0) & (tensor < count)).all()
+        require_true(g, fits, "each number that torch.one_hot takes is one of its classes")
 
 
 @instead(torch.vander)

@@ -116,9 +116,3 @@ def eye(g: Recorder, out: Tensor, n: Any, m: Any = None, **kwargs: Any) -> ir.Va
     columns = g.op("Range", g.const(0), g.operand(n if m is None else m, torch.int64), g.const(1))
     same = g.op("Equal", g.op("Unsqueeze", rows, g.const([1])), columns)
     return g.cast(same, torch.bool, out.dtype)
-
-
-@row("one_hot")
-def one_hot(g: Recorder, out: Tensor, a: Tensor, num_classes: int = -1) -> ir.Value:
-    """A 1 at each index along a new last axis."""
-    return g.op("OneHot", g.val(a), g.operand(out.shape[-1], torch.int64), g.const([0, 1]), axis=-1)

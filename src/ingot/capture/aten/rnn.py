@@ -14,6 +14,8 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import instead, whole
+from ingot.capture.checks import require_true
+from ingot.capture.request import recorder
 from ingot.capture.tensors import zero_copy
 from ingot.errors import ExportError
 
@@ -134,12 +136,22 @@ class Packed:
         return g.op("ScatterND", zeros, self.places, data)
 
 
+def _require_lengths(lengths: Tensor, steps: Any) -> None:
+    """The run fails where torch refuses to pack."""
+    count: Any = lengths.shape[0]
+    in_order = (lengths.roll(-1) <= lengths) | (torch.arange(count) == count - 1)
+    fits = ((lengths > 0) & (lengths <= steps) & in_order).all()
+    said = "the lengths of packed sequences are at least 1, at most the steps, and the longest comes first"
+    require_true(recorder(), fits, said)
+
+
 @instead(_VF._pack_padded_sequence)
 def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
     """Rows of [steps, batch, features] that belong to a sequence, and how many each step has; lengths are
     sorted, the longest first, as torch makes sure before it comes here or else checks.
     """
     x = input.transpose(0, 1) if batch_first else input
+    _require_lengths(lengths, x.shape[0])
     there = torch.arange(x.shape[0]).unsqueeze(1) < lengths.unsqueeze(0)
     sizes = there.sum(1)
     sizes = sizes[sizes > 0]
