@@ -222,6 +222,11 @@ class SizeSymbols(ShapeEnv):
                 todo += sorted(getattr(self.definitions.get(symbol), "free_symbols", ()), key=str)
         return list(found)
 
+    def is_chosen(self, size: Any) -> bool:
+        """Whether a size is one or another, as a branch or data decides: 1 for some inputs only, perhaps."""
+        e = self.expr(size)
+        return not e.is_number and (self.of_data(e) or self.expand(e).has(OneOf))
+
     def of_inputs(self, size: Any) -> bool:
         """Whether the sizes of the inputs decide a size, and no element of them."""
         return all(s in self.names for s in self.bases(self.expr(size)))

@@ -55,3 +55,38 @@ def test_masks_of_truths(opset: int) -> None:
     for size in (1.0, 250.0):
         given = (*operands(torch.float16, size), ~HIDDEN)
         parity(F.scaled_dot_product_attention, given, opset=opset, tolerance=2e-3)
+
+
+class Step(torch.nn.Module):
+    """A decoder's step: one token needs no mask, and its bias is of one row for all; more have a row each."""
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        batch, tokens = x.shape[:2]
+        query = x.view(batch, tokens, 2, 4).transpose(1, 2)
+        key = torch.cat([past, query], 2)
+        keys = key.shape[2]
+        bias = torch.zeros(1, 2, tokens, keys) - torch.arange(keys)
+        mask = (
+            None if tokens == 1 else torch.ones(batch, 1, tokens, keys, dtype=torch.bool).tril(keys - tokens)
+        )
+        return F.scaled_dot_product_attention(query, key, key, attn_mask=self.both(bias, mask)), key
+
+    def both(self, bias: Tensor, mask: Tensor | None) -> Tensor:
+        """One bias, with the mask in it where there is one."""
+        if mask is None:
+            return bias
+        return torch.where(mask, bias, -1e9)
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_a_mask_that_is_of_one_row_for_some_sizes(opset: int) -> None:
+    """An axis of 1 is repeated, as torch does, and not taken for the scores' own: the example's is one."""
+    drawn = torch.Generator().manual_seed(0)
+
+    def given(batch: int, tokens: int, past: int) -> tuple[Tensor, Tensor]:
+        made = partial(torch.randn, generator=drawn)
+        return made(batch, tokens, 8), made(batch, 2, past, 4)
+
+    parity(
+        Step(), given(2, 1, 1), given(3, 1, 4), given(1, 1, 2), given(2, 3, 2), given(1, 5, 1), opset=opset
+    )
