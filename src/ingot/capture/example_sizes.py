@@ -94,7 +94,8 @@ def _with_raised_hints(attempt: Any, table: DimTable) -> Recording:
 
 def _misses_the_example(recording: Recording, table: DimTable) -> bool:
     """Whether the model's own Python took a branch at the sizes tried that it does not take at the example's,
-    or fixed a dimension at the size tried.
+    or fixed a dimension at the size tried, or operands fit at these that do not at the example's, where one
+    is repeated.
 
     Such a recording is not the function that the example shows, however well its sizes fit.
     """
@@ -108,7 +109,7 @@ def _misses_the_example(recording: Recording, table: DimTable) -> bool:
     return any(
         guard.whole.xreplace(known) == False  # noqa: E712  (a SymPy object)
         for guard in env.held.values()
-        if guard.by_user
+        if guard.by_user or guard.demanded
     )
 
 

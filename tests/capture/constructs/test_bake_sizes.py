@@ -12,7 +12,7 @@ from torch.nn import functional
 from ingot.calls import ingot_runner
 from ingot.capture.attempt import Capture, capture
 from ingot.capture.fakes import pooled
-from ingot.errors import ShapeError
+from ingot.errors import InputError, ShapeError
 from tests.capture.constructs.support import Case, Cases, T, check, random
 
 case = Cases()
@@ -248,19 +248,34 @@ def test_sizes_that_fit_by_repeating_are_checked() -> None:
         _run(captured, random(2, 1), random(2, 9))
 
 
-def test_a_size_that_a_branch_chose_is_checked_where_it_meets_another() -> None:
-    def shifted(x: T, state: T) -> T:
+def _shifted(x: T, state: T) -> T:
+    """Of one token, the state's rows are repeated for each row of x."""
+
+    def chosen() -> T:
         return x + (state if x.shape[1] == 1 else x * 2)
 
-    def model(x: T, state: T) -> T:
-        y = x + shifted(x, state)
-        if y.shape[1] == 1:
-            y = y + 7
-        return y
+    y = x + chosen()
+    if y.shape[1] == 1:
+        y = y + 7
+    return y
 
-    captured = capture(model, (random(2, 1, 3), random(2, 3)))
+
+def test_a_size_that_a_branch_chose_is_checked_where_it_meets_another() -> None:
+    captured = capture(_shifted, (random(1, 1, 3), random(1, 3)))
     for shapes in (((1, 1, 3), (1, 3)), ((2, 5, 3), (2, 3))):
         inputs = [random(*shape) for shape in shapes]
-        np.testing.assert_allclose(_run(captured, *inputs), model(*inputs).numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(_run(captured, *inputs), _shifted(*inputs).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ShapeError, match="fit each other"):
         _run(captured, random(2, 1, 3), random(2, 3))
+
+
+def test_what_fits_at_the_example_by_being_repeated_is_recorded_so() -> None:
+    """The size that is tried in the place of the example's 1 fits in another way, which the example's would
+    be refused for.
+    """
+    captured = capture(_shifted, (random(2, 1, 3), random(2, 3)))
+    for shapes in (((2, 1, 3), (2, 3)), ((1, 1, 3), (1, 3)), ((3, 1, 3), (3, 3))):
+        inputs = [random(*shape) for shape in shapes]
+        np.testing.assert_allclose(_run(captured, *inputs), _shifted(*inputs).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="the model wants"):
+        _run(captured, random(2, 5, 3), random(2, 3))
