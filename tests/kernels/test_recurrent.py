@@ -122,7 +122,8 @@ def check(
 def test_random_layers(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
     steps, batch = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 13))
-    sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
+    hidden = st.integers(1, 60) | st.sampled_from([64, 96, 128, 192, 256])
+    sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(hidden)
     machine = data.draw(st.sampled_from(machines()))
     # With a small L1 products are computed in parts.
     l1 = data.draw(st.sampled_from([machine.l1_bytes, 8192, 16384]))
@@ -172,6 +173,17 @@ def test_the_inputs_product_by_strassens_scheme(machine: Machine, kind: str, bat
 @pytest.mark.parametrize("batch", [1, 5, 16])
 def test_usual_layers(machine: Machine, kind: str, batch: int) -> None:
     check(machine, kind, (10, batch, 32, 64), (False, True), given="bhc", linear_before_reset=kind == "GRU")
+
+
+@each_machine
+@pytest.mark.parametrize("hidden", [128, 192, 256])
+@pytest.mark.parametrize("batch", [1, 3, 4, 8, 17])
+def test_blocks_of_units_that_are_multiplied_together(machine: Machine, batch: int, hidden: int) -> None:
+    """Sums of four sequences and three vectors of weights, whatever is left over of either."""
+    for l1 in (machine.l1_bytes, 16384):
+        here = dataclasses.replace(machine, l1_bytes=l1)
+        lengths = [5, 2, 0, 3, 4] * 4
+        check(here, "LSTM", (5, batch, 7, hidden), (False, True), lengths[:batch], clip=0.5)
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])

@@ -28,7 +28,16 @@ from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, Step
 from ingot.kernels.pack import PackedWeights, aligned_copy, aligned_floats, pack_weights
-from ingot.kernels.recurrent_form import DEFAULTS, Activation, Form, Kind, StateWeights, grouped
+from ingot.kernels.recurrent_form import (
+    DEFAULTS,
+    Activation,
+    Form,
+    Kind,
+    StateWeights,
+    columns,
+    grouped,
+    together,
+)
 from ingot.kernels.recurrent_integers import IntegerWeights, step_through_integers
 from ingot.kernels.recurrent_step import step_through
 from ingot.kernels.sliced import FEWEST_ROWS, cycles, direct_cycles, slice_matrix, sliced_matmul
@@ -105,10 +114,11 @@ def pack_recurrent(
 
     panels = np.zeros((directions, gates, blocks * lanes, hidden), wide)
     panels[:, :, :hidden] = r.reshape(directions, gates, hidden, hidden)
-    panels = panels.reshape(directions, gates, blocks, lanes, hidden).transpose(0, 2, 4, 1, 3)
+    panels = panels.reshape(directions, gates, blocks, lanes, hidden)
     first = 2 if kind == "GRU" and not linear_before_reset else gates
     inputs = np.asarray(w, wide).reshape(directions * rows, -1).T
     is_wide = wide == np.float64
+    blocks_together = together(kind, hidden, lanes, machine)
     return RecurrentWeights(
         kind,
         wide.name,
@@ -118,14 +128,30 @@ def pack_recurrent(
         linear_before_reset,
         clip,
         input_forget,
-        constant(aligned_copy(panels[:, :, :, :first])),
-        constant(aligned_copy(panels[:, :, :, first:])),
+        constant(_in_columns(panels[:, :first], blocks_together)),
+        constant(_in_columns(panels[:, first:], blocks_together)),
         constant(np.ascontiguousarray(late_bias)),
         None if p is None else constant(np.ascontiguousarray(p, wide)),
+        blocks_together,
         pack_matrices(inputs, machine) if is_wide else pack_weights(inputs, machine),
         slice_matrix(inputs, machine) if tiles and not is_wide else None,
         constant(np.ascontiguousarray(early.reshape(-1))),
     )
+
+
+def _in_columns(panels: np.ndarray, together: int) -> np.ndarray:
+    """Recurrent weights [directions, gates, blocks, lanes, hidden] in the order in which steps read them (see
+    recurrent_step.py): [directions, blocks / together, ...].
+    """
+    if panels.size == 0:
+        return aligned_copy(panels)
+    gates, lanes, hidden = panels.shape[1], *panels.shape[3:]
+    number, across, _ = columns(gates, together)
+    vectors = panels.transpose(0, 2, 1, 4, 3).reshape(-1, gates * together, hidden, lanes)
+    whole, rest = np.split(vectors, [number * across], 1)
+    whole = whole.reshape(-1, number, across, hidden, lanes)
+    parts = [np.swapaxes(part, -2, -3).reshape(len(vectors), -1) for part in (whole, rest)]
+    return aligned_copy(np.concatenate(parts, 1))
 
 
 def applied(activation: Activation, clip: float | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -317,7 +343,7 @@ def _steps_call(
     lanes = machine.vector_bytes // bytes_of(weights.dtype)
     is_whole = isinstance(weights, IntegerWeights)
     factors = -(-hidden // VALUES[weights.numbers]) if is_whole else hidden
-    groups = grouped(batch, gates, factors, weights.dtype, machine, is_whole)
+    groups = grouped(batch, gates, weights.together, factors, weights.dtype, machine, is_whole)
     late = _late(weights)
     form = Form(
         kind=kind,
@@ -333,11 +359,13 @@ def _steps_call(
         dtype=weights.dtype,
         clip=weights.clip,
         input_forget=weights.input_forget,
+        together=weights.together,
     )
     flops = 2 * batch * directions * gates * hidden * hidden  # of a step
     of_block, shares = flops // (directions * groups.tiles), 1
     least = _LEAST_FLOPS * (VALUES[weights.numbers] if is_whole else 1)
-    while 2 * shares <= -(-hidden // lanes) and of_block >= 2 * shares * least:
+    runs = -(-hidden // lanes) // weights.together
+    while 2 * shares <= runs and of_block >= 2 * shares * least:
         shares *= 2
     waves = steps * (2 if late == "before" else 1)
     arguments: list[int | View | Kernel] = [
@@ -349,7 +377,7 @@ def _steps_call(
     ]  # fmt: skip
     arguments += [0] * 4 if y is None else [y, *y.strides[:3]]
     constants = [weights.weights, weights.late_weights, weights.late_bias, weights.peepholes]
-    code, scratch = step_through(form=form), groups.most * groups.rows * gates * machine.vector_bytes
+    code, scratch = step_through(form=form), groups.most * groups.rows * form.sums * machine.vector_bytes
     if is_whole:
         code = step_through_integers(form=form, numbers=weights.numbers)
         scratch += weights.scratch(groups.most * groups.rows, machine)

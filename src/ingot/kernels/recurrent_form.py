@@ -14,6 +14,13 @@ Kind = Literal["LSTM", "GRU", "RNN"]
 
 UNROLL = 4
 
+#: Of 16 registers, sums of three vectors of weights with four sequences fill 12; of four gates with three
+#: sequences as well, but eight sequences are twice four.
+_ACROSS = 3
+#: Blocks of units that may be multiplied together, and into how many parts a layer must fall at least, for
+#: its threads.
+_TOGETHER, _PARTS = (8, 4), 4
+
 
 @dataclass(frozen=True, slots=True)
 class Activation:
@@ -40,7 +47,7 @@ class Form:
     has as many, or the last ones have one less. parts: whether a product takes a part of the state's units
     after the other. ragged: whether sequences have lengths of their own. late: whether the GRU's reset gate
     is applied before its last product ("before": that one waits for the gates), after it ("after"), or there
-    is none.
+    is none. together: blocks of units in a product (`together`).
     """
 
     kind: Kind
@@ -56,11 +63,17 @@ class Form:
     dtype: str = "float32"
     clip: float | None = None
     input_forget: bool = False
+    together: int = 1
 
     @property
     def gates(self) -> int:
         """Of a unit."""
         return {"LSTM": 4, "GRU": 3, "RNN": 1}[self.kind]
+
+    @property
+    def sums(self) -> int:
+        """Vectors of a sequence's sums that are there at a time."""
+        return self.gates * self.together
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,7 @@ class StateWeights:
     late_weights: View | None
     late_bias: View | None
     peepholes: View | None
+    together: int
 
 
 class Groups(NamedTuple):
@@ -96,32 +110,55 @@ class Groups(NamedTuple):
     parts: bool
 
 
-def grouped(batch: int, gates: int, factors: int, dtype: str, machine: Machine, whole: bool) -> Groups:
+def together(kind: Kind, hidden: int, lanes: int, machine: Machine) -> int:
+    """How many blocks of units have one product, which takes their vectors of weights (block by block, gate
+    by gate) by `_ACROSS`; 1: each block has its own, of its gates.
+    """
+    if kind != "LSTM" or machine.registers > 16 or not machine.fma:
+        return 1  # more registers hold four gates of as many sequences; without multiply-adds fewer are free
+    return next((n for n in _TOGETHER if hidden % (n * lanes) == 0 and hidden // (n * lanes) >= _PARTS), 1)
+
+
+def columns(gates: int, together: int) -> tuple[int, int, int]:
+    """How many columns the vectors of weights of `together` blocks make, of how many vectors each, and how
+    many vectors are left over, for a last column.
+    """
+    across = _ACROSS if together > 1 else gates
+    number, left = divmod(gates * together, across)
+    return number, across, left
+
+
+def grouped(
+    batch: int, gates: int, together: int, factors: int, dtype: str, machine: Machine, whole: bool
+) -> Groups:
     """The groups of `batch` sequences whose states have so many factors (floats, or units of integers).
 
-    whole: integers, whose products take registers of their own.
+    together: blocks of units in a product. whole: integers, whose products take registers of their own.
     """
-    count, taller, size = split(batch, _most_rows(gates, machine, whole))
+    _, across, _ = columns(gates, together)
+    count, taller, size = split(batch, _most_rows(across, machine, whole))
     rows = size + (taller > 0)
-    # Half of L1 is for a part of a block's weights, and a quarter for the sequences' sums and as much of
-    # their states.
-    weights = gates * machine.vector_bytes
+    # Half of L1 is for a part of a column of weights, and a quarter (three eighths where there are sums of
+    # several blocks) for the sequences' sums and as much of their states.
+    weights, sums = (n * machine.vector_bytes for n in (across, gates * together))
     parts = -(-factors // max(UNROLL, machine.l1_bytes // 2 // weights))
     part = -(-factors // parts // UNROLL) * UNROLL
-    tall = max(1, machine.l1_bytes // 4 // (part * bytes_of(dtype) + weights) // rows)
+    room = machine.l1_bytes // 4 if together == 1 else machine.l1_bytes // 8 * 3
+    tall = max(1, room // (part * bytes_of(dtype) + sums) // rows)
     tiles = -(-count // tall)
     most = -(-count // tiles)
     return Groups(count, taller, rows, tiles, most, part, parts=most > 1 and part < factors)
 
 
-def _most_rows(gates: int, machine: Machine, whole: bool) -> int:
-    """The most sequences whose sums fit in the registers beside a vector of each gate or of each sequence,
-    whichever are fewer, one of the others, and, without multiply-adds, a product.
+def _most_rows(across: int, machine: Machine, whole: bool) -> int:
+    """The most sequences whose sums with `across` vectors of weights fit in the registers beside each of
+    these or one of each sequence, whichever are fewer, one of the others, and, without multiply-adds, a
+    product.
     """
     if whole:
-        return max(1, (machine.registers - 2) // gates - 1)
+        return max(1, (machine.registers - 2) // across - 1)
     free = machine.registers - (1 if machine.fma else 2)
     rows = 1
-    while (rows + 1) * gates + min(rows + 1, gates) <= free:
+    while (rows + 1) * across + min(rows + 1, across) <= free:
         rows += 1
     return rows

@@ -96,6 +96,7 @@ def pack_integer_states(
         None,
         None,
         None if p is None else constant(np.ascontiguousarray(p, np.float32)),
+        1,
         numbers,
         columns(scales.reshape(directions, _GATES, hidden)),
         columns(whole.sum(1, dtype=np.int32)[..., :hidden]),
@@ -193,7 +194,7 @@ class _Tile(Tile):
         self.words = vector(I32, layer.lanes)
         self.scale, self.zero = self._range()
         # Behind the sums.
-        first = k.at(self.sums(self.count, _GATES), 0, self.code)
+        first = k.at(self.sums(self.count, 0), 0, self.code)
         self.codes = Rows(first, layer.padded)
         with k.loop(0, self.count) as row:
             state = self.of(self.old, k.add(self.first, row))
@@ -269,6 +270,9 @@ class _Tile(Tile):
         del rows
         k = self.k
         return k.at(self.codes.first, k.mul(k.sub(row, self.first), self.layer.padded), self.code)
+
+    def _fetch(self, rows: Rows) -> None:
+        del rows  # these are the tile's own
 
     def multiply(self, total: Value, factor: Value, weights: Value) -> Value:
         add = add_bytes if self.numbers == "bytes" else add_pairs

@@ -3,16 +3,22 @@ calls.
 
 Vectors hold neighbouring hidden units, and a unit's gates are computed together. The weights of a block of
 units lie together, in the order in which they are read: [direction][block][unit of the state][gate][lanes].
+Where a block's gates leave registers empty, a run of several blocks is multiplied together, some vectors of
+its gates at a time: [direction][run][column of vectors][unit of the state][vector][lanes].
 
 The sums of a group of sequences fill the registers. A tile has several groups, and all of them take a part of
-a block's weights before the next part, so that it comes from afar but once:
+a column's weights before the next part, so that it comes from afar but once:
 
-    for each block of units:
-        for each part of the state's units:
-            for each group:
-                for each unit of the part:
-                    sums[sequence, gate] += weights[block, unit, gate] * state[sequence, unit]
-        for each sequence: its new state, from the sums (recurrent_gates.py)
+    for each run of blocks of units:
+        for each column of its vectors (block by block, gate by gate):
+            for each part of the state's units:
+                for each group:
+                    for each unit of the part:
+                        sums[sequence, vector] += weights[column, unit, vector] * state[sequence, unit]
+        for each block, for each sequence: its new state, from the sums (recurrent_gates.py)
+
+Every other step goes through the runs from the last to the first: it finds some of their weights in the
+cache, where the step before it has just read them.
 
 Between parts the sums lie in scratch memory.
 """
@@ -27,7 +33,7 @@ from typing import NamedTuple
 from ingot.codegen.builder import I32, I64, Builder, Int, Value, vector
 from ingot.codegen.elements import bytes_of, register_element
 from ingot.codegen.kernel import kernel
-from ingot.kernels.recurrent_form import UNROLL, Form
+from ingot.kernels.recurrent_form import UNROLL, Form, columns
 from ingot.kernels.recurrent_gates import Gates, Vectors
 
 SLOTS = (
@@ -37,6 +43,11 @@ SLOTS = (
     "h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row",
     "y", "y_step", "y_direction", "y_row",
 )  # fmt: skip
+
+
+#: Sums that are added to by turns: a multiply-add takes four cycles, and two begin in each.
+_LEAST_SUMS = 8
+_LINE = 64
 
 
 class Rows(NamedTuple):
@@ -68,24 +79,27 @@ class Steps:
         self.size = {name: k.arg(name) for name in names}
         self.unit_blocks = k.ceil_div(self.size["hidden"], self.lanes)
         self.padded = k.mul(self.unit_blocks, self.lanes)
+        self.runs = k.div(self.unit_blocks, form.together)
 
     def emit(self) -> None:
         """Tiles [step][direction][groups][share of the units]; shares that follow each other are one tile."""
-        k, size = self.k, self.size
+        k, size, form = self.k, self.size, self.form
         at = [k.begin]
         with k.repeat(lambda: k.compare("<", at[0], k.end), carry=at):
             run = k.div(at[0], size["shares"])
             first, end = k.mul(run, size["shares"]), k.min(k.end, k.mul(k.add(run, 1), size["shares"]))
             block, rest = k.rem(run, size["blocks"]), k.div(run, size["blocks"])
             direction, wave = k.rem(rest, size["directions"]), k.div(rest, size["directions"])
-            units = [  # of whole blocks
-                k.mul(k.div(k.mul(k.sub(share, first), self.unit_blocks), size["shares"]), self.lanes)
+            units = [  # of whole runs of blocks
+                k.mul(
+                    k.div(k.mul(k.sub(share, first), self.runs), size["shares"]), self.lanes * form.together
+                )
                 for share in (at[0], end)
             ]
             groups = [k.div(k.mul(k.add(block, i), size["groups"]), size["blocks"]) for i in (0, 1)]
-            if self.form.groups == "one":
+            if form.groups == "one":
                 groups = [0, 1]
-            phases = 2 if self.form.late == "before" else 1
+            phases = 2 if form.late == "before" else 1
             step = k.div(wave, phases)
             tile = self.tile(step, direction, (groups[0], groups[1]), (units[0], units[1]))
             tile.emit(k.rem(wave, phases))
@@ -198,9 +212,9 @@ class Tile:
         """The sum of two vectors of sums."""
         return self.k.ir.fadd(a, b)
 
-    def add_up(self, weights: Value, gates: int, rows: Rows) -> None:
-        """Σ_j weights[j][gate] · state[j] for each sequence and gate, for the block of units that `weights`
-        points to, into the tile's sums.
+    def add_up(self, weights: Value, across: int, rows: Rows, first_sum: Int) -> None:
+        """Σ_j weights[j][vector] · state[j] for each sequence, for the column of `across` vectors that
+        `weights` points to, into the tile's sums from `first_sum` on.
         """
         k, is_parted = self.k, self.form.parts
         part = self.size["part"] if is_parted else self.factors
@@ -211,33 +225,39 @@ class Tile:
                 with k.loop(low, high) as group:
                     row = self.layer.row_of(group)
                     lines = [self.line(rows, k.add(row, p)) for p in range(count)]
-                    sums = self.sums(k.sub(row, self.first), gates)
-                    self._add_part(weights, gates, lines, sums, begin, end)
+                    sums = self.sums(k.sub(row, self.first), first_sum)
+                    self._add_part(weights, across, lines, sums, begin, end)
 
     def _add_part(
-        self, weights: Value, gates: int, lines: list[Value], sums: Value, begin: Int, end: Int
+        self, weights: Value, across: int, lines: list[Value], sums: Value, begin: Int, end: Int
     ) -> None:
         """The same for a group of sequences, whose factors lie at `lines`, and a part of the factors."""
         k, lanes, unroll, count = self.k, self.layer.lanes, self.unroll, len(lines)
-        outs = count * gates
+        outs = count * across
+        places = [(i // across * self.form.sums + i % across) * lanes for i in range(outs)]
         # Few sums would wait for each other: then each is split in several, by the factor's number.
-        split = max(1, min(unroll, 8 // outs))
+        split = 1
+        others = min(count, across) + (1 if k.machine.fma else 2)  # registers that hold no sums
+        while (
+            split < unroll and split * outs < _LEAST_SUMS and 2 * split * outs + others < k.machine.registers
+        ):
+            split *= 2
         flat = [k.zero(self.sum_type)] * outs
         if self.form.parts:
             flat = k.either(
                 k.compare("==", begin, 0),
                 lambda: [k.zero(self.sum_type)] * outs,
-                lambda: [k.load(sums, self.sum_type, i * lanes) for i in range(outs)],
+                lambda: [k.load(sums, self.sum_type, place) for place in places],
             )
         flat += [k.zero(self.sum_type)] * (outs * (split - 1))
 
         def turn(factor: Int, many: int) -> None:
-            here = k.at(weights, k.mul(factor, gates * lanes), self.factor)
-            places = [k.at(line, factor, self.factor) for line in lines]
+            here = k.at(weights, k.mul(factor, across * lanes), self.factor)
+            own = [k.at(line, factor, self.factor) for line in lines]
             for j in range(many):
                 if j:  # as in contract.py: LLVM loads no weights early, into no registers
                     k.ir.fence("seq_cst", "singlethread")
-                self._multiply(flat, j % split * outs, here, places, gates, j)
+                self._multiply(flat, j % split * outs, here, own, across, j)
 
         whole = k.add(begin, k.mul(k.div(k.sub(end, begin), unroll), unroll))
         with k.loop(begin, whole, unroll, carry=flat) as factor:
@@ -248,13 +268,13 @@ class Tile:
         while len(flat) > outs:
             half = len(flat) // 2
             flat = [self.plus(a, b) for a, b in zip(flat[:half], flat[half:], strict=True)]
-        for i, total in enumerate(flat):
-            k.store(total, sums, i * lanes)
+        for total, place in zip(flat, places, strict=True):
+            k.store(total, sums, place)
 
     def _multiply(
-        self, flat: list[Value], first: int, weights: Value, places: list[Value], gates: int, j: int
+        self, flat: list[Value], first: int, weights: Value, places: list[Value], across: int, j: int
     ) -> None:
-        """Add each sequence's factor j times each gate's weights to the sums from flat[first] on.
+        """Add each sequence's factor j times each vector of weights to the sums from flat[first] on.
 
         The fewer, factors or vectors of weights, are held in registers while the others are read one by one.
         """
@@ -263,29 +283,31 @@ class Tile:
         def factor(p: int) -> Value:
             return k.broadcast(k.load(places[p], self.factor, j), lanes)
 
-        def vector_of(g: int) -> Value:
-            return k.load(weights, self.sum_type, (j * gates + g) * lanes)
+        def vector_of(v: int) -> Value:
+            return k.load(weights, self.sum_type, (j * across + v) * lanes)
 
-        def add(p: int, g: int, factor: Value, own: Value) -> None:
-            at = first + p * gates + g
+        def add(p: int, v: int, factor: Value, own: Value) -> None:
+            at = first + p * across + v
             flat[at] = self.multiply(flat[at], factor, own)
 
-        if gates <= count:
-            vectors = [vector_of(g) for g in range(gates)]
+        if across <= count:
+            vectors = [vector_of(v) for v in range(across)]
             for p in range(count):
                 one = factor(p)
-                for g in range(gates):
-                    add(p, g, one, vectors[g])
+                for v in range(across):
+                    add(p, v, one, vectors[v])
         else:
             factors = [factor(p) for p in range(count)]
-            for g in range(gates):
-                one = vector_of(g)
+            for v in range(across):
+                one = vector_of(v)
                 for p in range(count):
-                    add(p, g, factors[p], one)
+                    add(p, v, factors[p], one)
 
-    def sums(self, row: Int, gates: int) -> Value:
-        """The address of the sums of one of the tile's sequences: [gate][lanes]."""
-        return self.k.at(self.k.scratch, self.k.mul(row, gates * self.layer.lanes), self.type.element)
+    def sums(self, row: Int, first: Int) -> Value:
+        """The address of the sums of one of the tile's sequences from vector `first` on: [vector][lanes]."""
+        k, lanes = self.k, self.layer.lanes
+        place = k.add(k.mul(row, self.form.sums * lanes), k.mul(first, lanes))
+        return k.at(k.scratch, place, self.type.element)
 
     def real(self, sums: list[Value]) -> list[Value]:
         """The sums of a block's gates as floats."""
@@ -304,13 +326,37 @@ class Tile:
         with k.when(k.compare("==", phase, 1)):
             self._each_block("late_weights", 1, self.cell, self._candidate_last)
 
-    def _each_block(self, name: str, gates: int, rows: Rows, become: Callable[[Value], None]) -> None:
-        """The product of each block of units with so many gates' weights, and what becomes of its sums."""
-        with self.k.loop(*self.units, self.layer.lanes) as unit:
-            self.add_up(self.weights(name, gates, unit), gates, rows)
-            become(unit)
+    def _each_block(self, name: str, gates: int, rows: Rows, become: Callable[[Value, Int], None]) -> None:
+        """The product of each block of units with so many gates' weights, and what becomes of its sums: of
+        the block that begins at a unit, and whose sums begin at a vector.
+        """
+        k, lanes, together = self.k, self.layer.lanes, self.form.together
+        number, across, left = columns(gates, together)
+        self._fetch(rows)
+        first, end = self.units
+        backwards = k.compare("!=", k.rem(self.step, 2), 0)
+        with k.loop(first, end, lanes * together) as forwards:
+            last = k.sub(k.sub(k.add(first, end), lanes * together), forwards)
+            run = k.choose(backwards, last, forwards)
+            weights = self.weights(name, gates, run)
+            column = k.mul(self.factors, across * lanes)
+            with k.loop(0, number) as i:
+                self.add_up(k.at(weights, k.mul(i, column), self.factor), across, rows, k.mul(i, across))
+            if left:
+                at = k.at(weights, k.mul(number, column), self.factor)
+                self.add_up(at, left, rows, number * across)
+            with k.loop(0, together) as i:
+                become(k.add(run, k.mul(i, lanes)), k.mul(i, gates))
 
-    def _whole_step(self, unit: Value) -> None:
+    def _fetch(self, rows: Rows) -> None:
+        """Begin to fetch all states: the other threads have just written theirs."""
+        k = self.k
+        with k.loop(0, self.count) as row:
+            line = self.line(rows, k.add(self.first, row))
+            with k.loop(0, self.factors, _LINE // bytes_of(self.form.dtype)) as at:
+                k.prefetch(line, at, self.factor)
+
+    def _whole_step(self, unit: Value, first: Int) -> None:
         """In two loops over the sequences where there are several: each waits for one activation at most, so
         that the processor has several sequences at hand.
         """
@@ -318,29 +364,29 @@ class Tile:
         if self.form.kind == "RNN" or (isinstance(self.count, int) and self.count == 1):
             with k.loop(0, self.count) as row:
                 own = self._gates(row, unit)
-                own.end(own.begin(self._read(row, gates)))
+                own.end(own.begin(self._read(row, first, gates)))
             return
         kept = 0
         with k.loop(0, self.count) as row:
-            values = self._gates(row, unit).begin(self._read(row, gates))
+            values = self._gates(row, unit).begin(self._read(row, first, gates))
             kept = len(values)
             for i, value in enumerate(values):
-                k.store(value, self.sums(row, gates), i * lanes)
+                k.store(value, self.sums(row, first), i * lanes)
         with k.loop(0, self.count) as row:
-            here = self.sums(row, gates)
+            here = self.sums(row, first)
             self._gates(row, unit).end([k.load(here, self.type, i * lanes) for i in range(kept)])
 
-    def _gates_first(self, unit: Value) -> None:
+    def _gates_first(self, unit: Value, first: Int) -> None:
         with self.k.loop(0, self.count) as row:
-            self._gates(row, unit).gates_first(self._read(row, 2))
+            self._gates(row, unit).gates_first(self._read(row, first, 2))
 
-    def _candidate_last(self, unit: Value) -> None:
+    def _candidate_last(self, unit: Value, first: Int) -> None:
         with self.k.loop(0, self.count) as row:
-            self._gates(row, unit).candidate_last(self._read(row, 1))
+            self._gates(row, unit).candidate_last(self._read(row, first, 1))
 
-    def _read(self, row: Int, gates: int) -> list[Value]:
-        """The sums of one of the tile's sequences."""
-        here = self.sums(row, gates)
+    def _read(self, row: Int, first: Int, gates: int) -> list[Value]:
+        """The sums of one of the tile's sequences, of the gates whose first is at vector `first`."""
+        here = self.sums(row, first)
         return self.real([self.k.load(here, self.sum_type, g * self.layer.lanes) for g in range(gates)])
 
     def _gates(self, row: Int, unit: Value) -> Gates:
@@ -387,7 +433,7 @@ class Tile:
         return inputs, Rows(k.at(k.pointer("y"), place, self.element), k.arg("y_row"))
 
     def weights(self, name: str, gates: int, unit: Int) -> Value:
-        """The recurrent weights of the block of units that begins at `unit`."""
+        """The recurrent weights of the blocks of units from `unit` on."""
         k, units = self.k, self.size["hidden"]
         block = k.add(k.mul(self.direction, self.layer.padded), unit)
         return k.at(k.pointer(name), k.mul(block, k.mul(units, gates)), self.element)
