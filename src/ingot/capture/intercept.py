@@ -37,7 +37,7 @@ from ingot.capture.standins.tensors import cut_by, numbers_of
 from ingot.capture.standins.values import has_tensors, made_of_symbols, number_in, tensor_of
 from ingot.capture.structure import parts_of
 from ingot.capture.tensors import made_of_others
-from ingot.capture.where import quoted_line
+from ingot.capture.where import is_user_code, quoted_line
 from ingot.errors import DataDependentError, ExportError
 
 _Tensor: Any = torch.Tensor
@@ -58,8 +58,10 @@ _LISTS: dict[Any, Callable[[Any], Any]] = {
 _SUBSCRIPTS = frozenset((_Tensor.__getitem__, _Tensor.__setitem__))
 _SPLITS = frozenset((torch.split, _Tensor.split))
 _CUTS = frozenset((torch.unbind, _Tensor.unbind, *_SPLITS))
-_LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset))
 _LONGEST_TUPLE = 32  # elements of a list from which on torch takes it for a tensor
+_LAYOUT = frozenset((_Tensor.stride, _Tensor.storage_offset, _Tensor.dim_order))
+_ADDRESS = frozenset((_Tensor.data_ptr, _Tensor.untyped_storage, _Tensor.storage))
+_PASSING_ON = ("torch/_tensor.py", "torch/overrides.py", "capture/stage.py")
 _OF_NUMBERS = frozenset((torch.tensor, torch.as_tensor))
 _NEEDS_NUMBERS = ("contain only concrete integers", "with symbolic sizes/strides")
 
@@ -118,8 +120,10 @@ class Intercept(TorchFunctionMode):
             return tensor_of(*args, **kwargs)
         if func is _Tensor.is_contiguous and _plain(args) and asking_frame() is not None:
             return is_contiguous(g, *args, **kwargs)
-        if func in _LAYOUT and asking_frame() is not None:
-            _require_whole(g, args[0], func.__name__)
+        if func in _LAYOUT and _asked_by_model():
+            layouts.require_known(g, args[0], func.__name__)
+        if func in _ADDRESS and _asked_by_model():
+            layouts.refuse_address(func.__name__)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
             return g.equal(args[0], args[1])
         if func in (torch.allclose, _Tensor.allclose) and _plain(args):
@@ -158,6 +162,14 @@ class Intercept(TorchFunctionMode):
                 g.in_python = False
         finally:
             g.env.operators.pop()
+
+
+def _asked_by_model() -> bool:
+    """Whether the model's own code calls a function of torch's, rather than what records it."""
+    at = sys._getframe(2)
+    while at.f_back is not None and at.f_code.co_filename.endswith(_PASSING_ON):
+        at = at.f_back
+    return is_user_code(at.f_code)
 
 
 def _indices(index: Any) -> tuple[Any, ...]:
@@ -329,16 +341,6 @@ def is_contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
     """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model."""
     g.layouts.append(quoted_line())
     return bool(tensor.is_contiguous(*args, **kwargs)) != g.other_layouts
-
-
-def _require_whole(g: Recorder, tensor: Any, what: str) -> None:
-    """Refuse to say where a part of a tensor lies in memory: it is a tensor of its own in the recording."""
-    part = g.entry(tensor).part_by()
-    if part is not None:
-        raise DataDependentError(
-            f"{quoted_line()}\nThis line asks for the {what} of a part of another tensor ({part}), which no "
-            "tensor of ONNX has. Ask the whole tensor, or .contiguous() first."
-        )
 
 
 def _iterates(frame: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy
 import torch
@@ -22,6 +22,8 @@ from ingot.capture.entries import Entry
 from ingot.capture.record import Recorder
 from ingot.capture.request import recorder
 from ingot.capture.sharing import link_copy
+from ingot.capture.where import quoted_line
+from ingot.errors import DataDependentError
 
 Tensor: Any = torch.Tensor
 #: The order of axes that a format wants, where it is not their own.
@@ -50,10 +52,47 @@ def _reshaping(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return made
     tensor, *rest = args
     g = recorder()
-    layout, formulas, is_view = _layout(g, tensor), _Formulas(g), False
+    layout, formulas, sure = _layout(g, tensor), _Formulas(g), None
     if layout is not None:
-        is_view = formulas.one_after_the_other(*layout) or formulas.taken_apart(*layout, made.shape)
-    return _told(g, tensor, made, is_view or None, lambda: function(tensor.clone(), *rest, **kwargs))
+        sure = formulas.one_after_the_other(*layout) or formulas.taken_apart(*layout, made.shape)
+    return _told(g, tensor, made, sure, lambda: function(tensor.clone(), *rest, **kwargs))
+
+
+def require_known(g: Recorder, tensor: Any, what: str) -> None:
+    """Refuse to say how a tensor lies in memory, unless that is known of tensors of all sizes, of inputs that
+    lie as they are counted.
+    """
+    entry = g.entry(tensor)
+    part, base = entry.part_by(), entry.base().tensor
+    found = why = None
+    if part is not None:  # which is a tensor of its own in the recording
+        found = f"a part of another tensor ({part})"
+    elif entry.group.links or entry.group.join is not None:
+        found = "a tensor of which sizes or data decide whose memory it is"
+    elif _of_sizes(base) and _Formulas(g).one_after_the_other(base.shape, base.stride()) is not True:
+        found = "a result whose elements lie in another order than they are counted in, as sizes decide"
+    elif g.lies_otherwise is not None:
+        why = (
+            f"The example's {g.lies_otherwise!r} does not lie in memory as its elements are counted, and "
+            f"this line asks for a {what}: inputs of ONNX always lie so. Pass it with .contiguous()."
+        )
+    if found is not None:
+        why = (
+            f"This line asks for the {what} of {found}, which no tensor of ONNX has. Ask the whole "
+            "tensor, or compute it of .shape."
+        )
+    if why is not None:
+        raise DataDependentError(f"{quoted_line()}\n{why}")
+    lie = f"{what} takes the inputs to lie in memory as their elements are counted, as they do in ONNX"
+    g.assume("values", lie, "fixed")
+
+
+def refuse_address(what: str) -> NoReturn:
+    """Refuse to say where in memory a tensor is: in the recording, nowhere."""
+    raise DataDependentError(
+        f"{quoted_line()}\nThis line asks where a tensor lies in memory ({what}), and no tensor of ONNX lies "
+        "anywhere. Keep what you know of it in a variable, or ask whether they are one (`a is b`)."
+    )
 
 
 def _of_sizes(tensor: Any) -> bool:
@@ -126,6 +165,18 @@ class _Formulas:
         """Whether two formulas are always the same."""
         return bool(a == b) or sympy.expand(self.g.env.expand(a) - self.g.env.expand(b)) == 0
 
+    def is_several(self, n: Any) -> bool:
+        """Whether a size is never 1, as its declared range says, or the branch that is recorded."""
+        return bool(self.g.env.known(sympy.Ge(n, 2)))
+
+    def differ(self, a: Any, b: Any) -> bool:
+        """Whether two formulas are never the same: one is a multiple of the other, or always larger."""
+        env = self.g.env
+        if any(env.known(c) for c in (sympy.Gt(a, b), sympy.Lt(a, b))):
+            return True
+        times = sympy.cancel(env.expand(a) / env.expand(b))
+        return any(e.is_polynomial() and self.is_several(e) for e in (times, 1 / times))
+
     def one_after_the_other(self, sizes: Sequence[Any], strides: Sequence[Any]) -> bool | None:
         """Whether elements lie in memory as they are counted; None where sizes decide that."""
         sure: bool | None = True
@@ -134,32 +185,37 @@ class _Formulas:
             if size == 1:
                 continue
             if not self.same(stride, after):
-                if size.is_number and stride.is_number and after.is_number:
+                if self.is_several(size) and self.differ(stride, after):
                     return False
                 sure = None
             after = after * size
         return sure
 
-    def taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool:
-        """Whether each new axis is surely a part of axes that lie one after the other.
+    def taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool | None:
+        """Whether each new axis is a part of axes that lie one after the other; None where sizes decide that.
 
         Source: `computeStride_impl` in aten/src/ATen/TensorUtils.cpp.
         """
         parts: list[tuple[Any, Any]] = []  # axes that lie so, as one: the size and stride of each
+        apart = True  # whether no two of them ever lie so
         for size, stride in zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True):
             if size == 1:
                 continue
             if parts and self.same(stride, parts[-1][0] * parts[-1][1]):
                 parts[-1] = parts[-1][0] * size, parts[-1][1]
-            else:
-                parts.append((size, stride))
+                continue
+            if parts:
+                several = self.is_several(size) and self.is_several(parts[-1][0])
+                apart = apart and several and self.differ(stride, parts[-1][0] * parts[-1][1])
+            parts.append((size, stride))
         left = list(map(self.of, wanted))
         for whole, _ in parts[:-1]:  # what is left is as much as the outermost ones
             found: Any = sympy.S.One
             while left and not self.same(found, whole):
                 found = found * left.pop()
+                apart = apart and (self.same(found, whole) or self.differ(found, whole))
             if not self.same(found, whole):
-                return False
+                return False if apart else None
         return True
 
 

@@ -91,6 +91,7 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
         self.other_layouts = False  # whether they get the other answer
+        self.lies_otherwise: str | None = None  # an example that is not contiguous
         self.asked_traced: list[str] = []  # lines that ask whether a tensor is one without contents
         self.untraced = False  # whether they hear that it is none
         self.seeded: str | None = None  # the line after which random numbers are the same in every call

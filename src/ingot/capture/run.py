@@ -106,6 +106,8 @@ def run_model(
             dtype = complex_numbers.REAL.get(spec.dtype, spec.dtype)
             value = ir.Value(name=recorder.graph.unique(spec.name), type=ir.TensorType(dtype_of(dtype)))
             inputs.append(value)
+            if isinstance(spec.example, torch.Tensor) and not spec.example.is_contiguous():
+                recorder.lies_otherwise = spec.name
             if spec.number is not None:
                 fakes.append(recorder.add_number(value, hints[spec.name], spec.number))
                 continue

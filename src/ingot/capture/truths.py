@@ -22,7 +22,7 @@ import torch
 
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
-from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.request import cannot_wait, recorder, recording
 from ingot.capture.scalars import of_both, of_truth
 from ingot.capture.where import is_user_code
 
@@ -134,6 +134,11 @@ def _require_shift(by: Any) -> None:
         checks.require_once(g.env.expr(found), "what is shifted by is not negative")
 
 
+def _kept(made: Any, a: Any, b: Any) -> Any:
+    """What is made of two numbers, with the mark of those that may be of another kind."""
+    return of_both(recorder(), made, a, b) if recording() else made  # not where bounds are found later
+
+
 def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """An operator of SymInt's or SymFloat's, beside a condition too."""
     of_floats = _OF_FLOATS.get(name)
@@ -148,7 +153,7 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
         made = of_floats(self, other) if of_floats is not None and real else plain(self, other)
         if "truediv" in name or isinstance(made, torch.SymBool):
             return made
-        return of_both(recorder(), made, self, other)
+        return _kept(made, self, other)
 
     return method
 
@@ -159,13 +164,13 @@ def _whole_number(plain: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: torch.SymFloat, *digits: Any) -> Any:
         if not digits:
             endless.require_whole_number(recorder(), self)
-        return of_both(recorder(), plain(self, *digits), self, 0)
+        return _kept(plain(self, *digits), self, 0)
 
     return method
 
 
 def _negative(self: torch.SymFloat) -> Any:
-    return of_both(recorder(), floats.negative(self), self, 0)
+    return _kept(floats.negative(self), self, 0)
 
 
 def _to_tens(self: torch.SymInt, digits: Any = None) -> Any:

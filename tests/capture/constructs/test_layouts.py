@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import ingot
 from ingot.capture.attempt import capture
 from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, random
@@ -122,3 +123,82 @@ def test_the_example_says_nothing(rows: int) -> None:
 
     with pytest.raises(DataDependentError, match="contiguous"):
         capture(model, (random(rows, 3),))
+
+
+def flat_of_several(x: T) -> tuple[T, T]:
+    y = x.clone()
+    z = y.t().reshape(-1)
+    z += 1
+    return y, z
+
+
+def contiguous_of_several(x: T) -> tuple[T, T]:
+    y = x.clone()
+    z = y.t().contiguous()
+    z += 1
+    return y, z
+
+
+def heads_of_several(x: T) -> tuple[T, T]:
+    y = torch.stack([x, x, x, x])
+    z = y.reshape(2, 2, *x.shape).transpose(1, 2).reshape(2, x.shape[0], -1)
+    z += 1
+    return y, z
+
+
+@pytest.mark.parametrize("function", [flat_of_several, contiguous_of_several, heads_of_several])
+def test_declared_sizes_say_that_it_is_a_copy(function: Callable[[T], tuple[T, T]]) -> None:
+    """Of two rows and columns or more it is one; of others it may be a view."""
+    several = ingot.Input("float32", [ingot.Dim("a", min=2), ingot.Dim("b", min=2)])
+    captured = capture(function, (several,))
+    inputs = [(torch.randn(a, b),) for a in (2, 3) for b in (2, 5)]
+    check(Case(function.__name__, lambda: function, inputs), captured=captured)
+    with pytest.raises(DataDependentError, match="whose memory"):
+        capture(function, (ingot.Input("float32", ["a", "b"]),))
+
+
+def steps(x: T) -> T:
+    return x * 2 + x.stride(0)
+
+
+def steps_of_a_view(x: T) -> T:
+    return x + x.t().stride(1) + x.storage_offset()
+
+
+@pytest.mark.parametrize("function", [steps, steps_of_a_view])
+def test_how_inputs_lie_is_noted(function: Callable[[T], T]) -> None:
+    """As ONNX has them; an example that lies otherwise is refused at the line."""
+    captured = check(
+        Case(function.__name__, lambda: function, [(random(n, m),) for n in (4, 1) for m in (3, 1)])
+    )
+    assert [(a.kind, a.status) for a in captured.assumptions if "memory" in a.what][:1] == [
+        ("values", "fixed")
+    ]
+    with pytest.raises(DataDependentError, match=r"test_layouts\.py:\d+.*\n.*example's 'x'.*contiguous"):
+        capture(function, (random(3, 4).t(),))
+
+
+def step_of_a_contiguous_one(x: T) -> T:
+    return x * x.t().contiguous().stride(0)  # itself, where it has one row
+
+
+def step_of_a_result_in_another_order(x: T) -> T:
+    return x + (x.t() + 1).stride(0)
+
+
+def address(x: T) -> T:
+    return x * 2 if x.view(-1).data_ptr() == x.data_ptr() else x
+
+
+def memory(x: T) -> T:
+    y = x + 1
+    return y if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else x
+
+
+@pytest.mark.parametrize(
+    "function", [step_of_a_contiguous_one, step_of_a_result_in_another_order, address, memory]
+)
+def test_what_no_sizes_say_is_refused(function: Callable[[T], T]) -> None:
+    """Where a tensor lies, or how one that sizes decide about."""
+    with pytest.raises(DataDependentError, match=r"test_layouts\.py:\d+.*\nThis line asks"):
+        capture(function, (random(3, 4),))

@@ -82,7 +82,7 @@ def _in_memory(
             break  # reshaped: it lies as its own sizes say, and so do the strides that were read
         entry = parent
     root = entry.tensor
-    if part or not _is_plain(root):
+    if part or not _is_plain(root) or g.lies_otherwise is not None:
         raise ExportError(
             "as_strided depends on memory layout, which ONNX does not have; it is followed in a tensor that "
             "is contiguous. Use view, unfold or slicing."
