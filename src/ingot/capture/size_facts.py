@@ -69,7 +69,8 @@ class SizeFacts(SizeSymbols):
             if found is None and form.has(OneOf, Comparison):  # of which torch's bounds know nothing
                 continue
             if found is None:
-                found = self._maybe_evaluate_static(form, axioms=tuple(self.path) or None)
+                axioms = tuple(c for c in self.path if not c.has(Comparison))  # which torch cannot negate
+                found = self._maybe_evaluate_static(form, axioms=axioms or None)
             if found is None:
                 bounds = self.bound_sympy(form)
                 found = bounds.lower if bounds.is_singleton() else None

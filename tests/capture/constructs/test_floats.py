@@ -133,6 +133,15 @@ def ints_beside_floats_of_data(x: T) -> Any:
     return [*first, n == w, n < w, n >= w, n < nan, n == nan, n != nan, n <= v * 1e300 * 1e300]
 
 
+@case(*[(v,) for v in (torch.tensor([0.5, 2.0]), NAN[0], ZERO[0], torch.tensor([7.0, math.nan]))])
+def asked_where_it_is_a_number(x: T) -> int:
+    total = 0
+    for v in x.tolist():
+        if v == v:
+            total += min(3, int(abs(v)))
+    return total
+
+
 @case.parametrize()
 def test_floats(case: Case) -> None:
     """The model computes what Python does, and fails where Python raises."""
