@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +139,40 @@ class Counts(nn.Module):
         return x * self.calls
 
 
+def by_a_truth(x: T) -> T:
+    return x[x.sum().item() > 0]
+
+
+def on_a_heap(x: T) -> Any:
+    kept: list[float] = []
+    for v in x[0].tolist():
+        heapq.heappush(kept, v)
+        if len(kept) > 2:
+            heapq.heappop(kept)
+    return sum(kept)
+
+
+def lists_of_data(x: T) -> T:
+    kept: list[Any] = []
+    for row in sorted(x.tolist(), key=lambda r: r[0]):
+        kept.append(row)
+    return torch.tensor(kept)
+
+
+def writes_a_slice(x: T) -> T:
+    items = x[0].tolist()
+    items[0:2] = [7.0]
+    return torch.tensor(items)
+
+
+def suppresses(x: T) -> T:
+    with contextlib.suppress(ValueError):
+        if x.sum() > 0:
+            raise ValueError("above")
+        x = x + 1
+    return x
+
+
 def two(x: T, y: T) -> T:
     return x + y
 
@@ -153,6 +189,11 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(as_key, (X,)), "table[int(x.sum())] = 1", ("decides the key", "Give it every key")),
     (lambda: ingot.export(two_dtypes, (X,)), "return y",
      ("'y'", "int64 tensor", "float32 tensor", "if x.sum() > 0:", "tensors of one dtype and rank")),
+    (lambda: ingot.export(by_a_truth, (X,)), "x.sum().item() > 0", ("a truth that data or a size decides",)),
+    (lambda: ingot.export(on_a_heap, (X,)), "heapq.heappush", ("a float that data", "a list that data fills")),
+    (lambda: ingot.export(lists_of_data, (X,)), "for row in sorted", ("a list as long as data says",)),
+    (lambda: ingot.export(writes_a_slice, (X,)), "items[0:2]", ("a list that data fills does not support",)),
+    (lambda: ingot.export(suppresses, (X,)), "if x.sum() > 0:", ("`suppress` that may catch it",)),
     (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),
     (lambda: ingot.export(through_numpy, (X,)), "x.numpy() + 1", ("Use tensor operations instead",)),
     (lambda: ingot.export(to_one_digit, (X,)), "round(x.shape[0] / 3, 1)", ("'round'", "no operator for")),
@@ -205,6 +246,9 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
      ("output 'output'", "differs from the module by")),
 ]  # fmt: skip
 INTERNAL = (
+    "Rows",
+    "Many",
+    "_ingot_",
     "INTERNAL ASSERT",
     "SymInt",
     "SymBool",
@@ -297,3 +341,17 @@ def test_a_returned_list_of_data_is_said_with_the_line_that_returns_it() -> None
     place, *_ = str(caught.value).splitlines()
     assert Path(__file__).name in place, place
     assert place.endswith('return {"all": x, "kept": kept}'), place
+
+
+def test_a_check_of_what_is_returned_names_its_line() -> None:
+    """And no unknown place: the product is written when the model has returned."""
+    program = ingot.export(lambda n: n.item() * 3, (torch.tensor(5),))
+    (found,) = [a for a in program.assumptions if a.kind == "condition"]
+    assert Path(__file__).name in found.where, found
+
+
+def test_a_number_drawn_alone_says_nothing_on_stderr(caplog: pytest.LogCaptureFixture) -> None:
+    """An attribute of no numbers has its type."""
+    program = ingot.export(lambda x: x * torch.rand(()), (X,))
+    assert "RandomUniform" in [node.op_type for node in program.model.graph]
+    assert "ambiguous" not in caplog.text

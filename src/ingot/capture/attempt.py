@@ -37,7 +37,7 @@ from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
 from ingot.capture.warm import Begin, begins, refusal
 from ingot.capture.where import raise_if_ours, raised_at
-from ingot.capture.wording import in_bounds, in_words
+from ingot.capture.wording import in_bounds, in_users_terms, in_words
 from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
@@ -234,14 +234,15 @@ def capture(
                 raise DataDependentError(
                     f"{raised_at(error, layer_at(error, model))}\n"
                     "This function takes a list of Python numbers, and gets one that data fills "
-                    f"({_first_line(error).partition(':')[0]}). Give it numbers that are no tensor's, "
-                    "or write it with masks or index tensors."
+                    f"({in_users_terms(_first_line(error).partition(':')[0])}). Give it numbers that are no "
+                    "tensor's, or write it with masks or index tensors."
                 ) from error
             raise ExportError(
                 f"{raised_at(error, layer_at(error, model))}\n"
                 "The model runs on the example, and fails here where its tensors have no contents and its "
-                f"dimensions no numbers ({type(error).__name__}: {_first_line(error)}). Make the sizes "
-                "static that meet at this line, with dynamic_shapes, or write it with other operators."
+                f"dimensions no numbers ({type(error).__name__}: {in_users_terms(_first_line(error))}). Make "
+                "the sizes static that meet at this line, with dynamic_shapes, or write it with other "
+                "operators."
             ) from error
 
 

@@ -26,7 +26,7 @@ from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
 from ingot.capture.sharing import lose
 from ingot.capture.structure import inside as inside_of
-from ingot.capture.where import is_user_code, quoted_line
+from ingot.capture.where import is_formula_code, is_user_code, quoted_line
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
@@ -143,7 +143,7 @@ def raised_by_user(error: Exception) -> bool:
     at: TracebackType | None = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
-    if at is None or not is_user_code(at.tb_frame.f_code):
+    if at is None or not is_user_code(at.tb_frame.f_code) or is_formula_code(at.tb_frame.f_code):
         return False
     return any(
         i.offset == at.tb_lasti and i.opname == "RAISE_VARARGS"
@@ -163,9 +163,8 @@ def _one_way(
         refuse(
             DataDependentError(
                 f"{quoted_line()}\n"
-                "Data decides whether this raises, inside a `try` that may catch it: an ONNX model "
-                "cannot catch "
-                "errors. Choose with an `if` instead of raising."
+                "Data decides whether this raises, inside a `try` or `suppress` that may catch it: an "
+                "ONNX model cannot catch errors. Choose with an `if` instead of raising."
             )
         )
     for side in (first, second):

@@ -48,6 +48,12 @@ class Body:
         del self.nodes[count:]
 
 
+def _attribute(name: str, value: Any) -> Any:
+    """An attribute; one of no numbers says that they would be whole, as nothing else does."""
+    is_empty = isinstance(value, (list, tuple)) and not len(value)  # pyright: ignore[reportUnknownArgumentType]
+    return ir.AttrInt64s(name, ()) if is_empty else value  # pyright: ignore[reportUnknownVariableType]
+
+
 def release(node: ir.Node) -> None:
     """Take a node that is not kept, and the graphs inside it, off the users of its inputs."""
     for attribute in node.attributes.values():
@@ -95,7 +101,7 @@ class GraphWriter:
     ) -> Sequence[ir.Value]:
         """Append a node with `n` outputs; attributes given as None are left out."""
         name = self.unique(f"{self.scope}/{op_type}" if self.scope else op_type)
-        given = {k: v for k, v in attributes.items() if v is not None}
+        given = {k: _attribute(k, v) for k, v in attributes.items() if v is not None}
         node = ir.node(op_type, inputs=inputs, attributes=given, domain=domain, num_outputs=n, name=name)
         if self.source:
             node.metadata_props[SOURCE] = self.source

@@ -1,5 +1,5 @@
-"""Whether the model's own `try` stands around what is running: an error that it would catch decides what
-Python does next.
+"""Whether the model's own `try` or `contextlib.suppress` stands around what is running: an error that it
+would catch decides what Python does next.
 """
 
 # Frames are what this file is about; the table of handlers has no public reader.
@@ -9,9 +9,11 @@ Python does next.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import itertools
 import sys
+from collections.abc import Generator
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -21,18 +23,51 @@ from ingot.capture.where import frames, is_user_code
 # What operators never raise, whatever sizes they are given.
 _NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
 
+_suppressing: list[Any] = []  # what the model has entered and not left
+
 
 def inside_try(of_operator: bool = False, error: type[Exception] | None = None) -> bool:
-    """Whether a frame of the model's is inside the body of a `try`.
+    """Whether a frame of the model's is inside the body of a `try`, or of a `contextlib.suppress`.
 
     of_operator: only of one that may catch what an operator raises that is given sizes that do not fit
     error: only of one that may catch this error of Python's
     """
-    return any(
+    return any(_may_catch(s, of_operator, error) for s in _suppressing) or any(
         is_user_code(at.f_code)
         and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator, error))
         for at in frames(sys._getframe(1))
     )
+
+
+@contextlib.contextmanager
+def suppressions_seen() -> Generator[None]:
+    """For the time of a recording: which `contextlib.suppress` of the model's are entered."""
+    kind: Any = contextlib.suppress
+    enter, leave = kind.__enter__, kind.__exit__
+
+    def entered(self: Any) -> Any:
+        if is_user_code(sys._getframe(1).f_code):
+            _suppressing.append(self)
+        return enter(self)
+
+    def left(self: Any, *error: Any) -> Any:
+        if self in _suppressing:
+            _suppressing.remove(self)
+        return leave(self, *error)
+
+    kind.__enter__, kind.__exit__ = entered, left
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = enter, leave
+        _suppressing.clear()
+
+
+def _may_catch(suppress: Any, of_operator: bool, error: type[Exception] | None) -> bool:
+    kinds: tuple[type[BaseException], ...] = suppress._exceptions
+    if error is not None:
+        return issubclass(error, kinds)
+    return not of_operator or any(k.__name__ not in _NEVER_OF_SIZES for k in kinds)
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ import torch
 from ingot.capture import complex_numbers, endless, extent, structure, unwritten
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.dicts import TracedDict, in_order
-from ingot.capture.lists import TracedList
+from ingot.capture.lists import Rows, TracedList
 from ingot.capture.mixed import either, may_stand_for, note, number_of
 from ingot.capture.objects import held_in, is_of_attributes
 from ingot.capture.one_of import OneOf
@@ -783,4 +783,6 @@ def describe(x: Any) -> str:
         return f"as many {_elements(x)} as data says"
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
+    if isinstance(x, Undecided):
+        return "a list as long as data says" if isinstance(x, Rows) else "something that data decides"
     return "None" if x is None else f"a {type(x).__name__}{' that holds itself' * structure.holds_itself(x)}"

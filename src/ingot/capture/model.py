@@ -30,7 +30,7 @@ from ingot.capture.scalars import Symbolic
 from ingot.capture.signature import Leaf, check_names, leaves, unique_names
 from ingot.capture.structure import settled
 from ingot.capture.tensors import dtype_of
-from ingot.capture.where import returned_at
+from ingot.capture.where import returned_at, returning
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError, ExportError
 from ingot.ops.registry import RANGES
@@ -89,8 +89,9 @@ def outputs_of(call: Call, run: Run, after: Afterwards) -> tuple[list[ir.Value],
     named = unique_names([*named, *(x.output_name for x in left)], inputs)
     recorder.graph.scope = ""
     outputs: list[ir.Value] = []
-    for value in [*(leaf.value for leaf in found), *(x.value for x in left)]:
-        outputs.append(as_output(recorder, value, outputs))
+    with returning(call.function):
+        for value in [*(leaf.value for leaf in found), *(x.value for x in left)]:
+            outputs.append(as_output(recorder, value, outputs))
     for name, value in zip(named, outputs, strict=True):
         value.name = recorder.graph.unique(name) if name in taken else name
     written = [str(v.name) for v in outputs]

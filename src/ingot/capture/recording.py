@@ -22,6 +22,7 @@ from ingot.capture.alive import remembered
 from ingot.capture.assume import Assumption
 from ingot.capture.chance import drawn, written
 from ingot.capture.checks import demanded
+from ingot.capture.handlers import suppressions_seen
 from ingot.capture.inference import without_inference_mode
 from ingot.capture.kinds import Globals
 from ingot.capture.mathematics import numpy_understood
@@ -118,6 +119,7 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
         shadowed(call.marks.symbolic_int, call.marks.models_own),
         counted(),
         numpy_understood(),
+        suppressions_seen(),
     ):
         if call.marks.mark(snapshot.codes, snapshot.makers):
             raise Restart

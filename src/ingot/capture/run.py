@@ -25,6 +25,7 @@ from ingot.capture.containers import Containers
 from ingot.capture.dims import InputSpec
 from ingot.capture.dispatch import Dispatch
 from ingot.capture.fakes import sizes_of_pools
+from ingot.capture.flags import RESULT
 from ingot.capture.intercept import (
     Intercept,
     SizeWanted,
@@ -33,7 +34,7 @@ from ingot.capture.intercept import (
 )
 from ingot.capture.passed import Objects
 from ingot.capture.record import Recorder
-from ingot.capture.request import ACTIVE, Marks, request, still_running
+from ingot.capture.request import ACTIVE, GENERATED, Marks, request, still_running
 from ingot.capture.signature import Arguments
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.state import Snapshot, StateSpec
@@ -42,6 +43,7 @@ from ingot.capture.traced import watched_questions
 from ingot.capture.translations import translated
 from ingot.capture.watched import Tags
 from ingot.capture.where import is_library_code, is_user_code, raised_at
+from ingot.capture.wording import in_users_terms
 from ingot.errors import DataDependentError
 
 if TYPE_CHECKING:
@@ -217,9 +219,9 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
             raise
         raise DataDependentError(
             f"{raised_at(error)}\n"
-            f"This uses {_variable(error)!r}, which data decides: it is {why}. No ONNX value can hold both. "
-            "Give both sides "
-            "the same kind of value: tensors of one dtype and rank, or numbers of one type."
+            f"This uses {_in_words(_variable(error))}, which data decides: it is {why}. No ONNX value can "
+            "hold both. Give both sides the same kind of value: tensors of one dtype and rank, or numbers of "
+            "one type."
         ) from None
 
 
@@ -227,6 +229,13 @@ def _variable(error: NameError) -> str:
     """The variable without a value; Python itself names it only in words where it is the function's own."""
     found = re.search(r"variable '(\w+)'", str(error))
     return str(error.name or (found and found[1]))
+
+
+def _in_words(variable: str) -> str:
+    """What a variable is to whoever wrote the model."""
+    if variable == RESULT:
+        return "what a function returns"
+    return "a value of this line" if variable.startswith(GENERATED) else repr(variable)
 
 
 # How Python's own errors call a number that only the run knows.
@@ -244,8 +253,8 @@ _TORCHS_OWN = (
 def _number_wanted(error: BaseException, why: str) -> DataDependentError:
     return DataDependentError(
         f"{raised_at(error)}\n"
-        f"Data or a size decides what Python alone can use here ({why.splitlines()[0]}). Compute with "
-        "+, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
+        f"Data or a size decides what Python alone can use here ({in_users_terms(why.splitlines()[0])}). "
+        "Compute with +, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
         "dynamic_shapes."
     )
 

@@ -124,7 +124,12 @@ def runs_scripts(code: CodeType) -> bool:
 def is_library_code(code: CodeType) -> bool:
     """Whether a function is of what torch itself computes formulas with, or of Python's own library."""
     file = code.co_filename
-    return f"{os.sep}sympy{os.sep}" in file or (file.startswith(_PYTHON) and "site-packages" not in file)
+    return is_formula_code(code) or (file.startswith(_PYTHON) and "site-packages" not in file)
+
+
+def is_formula_code(code: CodeType) -> bool:
+    """Whether a function is of what torch computes formulas with."""
+    return f"{os.sep}sympy{os.sep}" in code.co_filename
 
 
 def is_ingot_code(code: CodeType) -> bool:
@@ -191,13 +196,40 @@ def quoted(frame: FrameType | None) -> str:
 
 def returned_at(model: Any) -> str:
     """`file.py:12: return …` of the model's own function, its last where it has several."""
-    function = getattr(model, "forward", model)
-    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
-    if code is not None and is_ingot_code(code):  # what runs a graph
+    if _is_graph(model):
         return "the model's forward"
+    found = _last_return(model)
+    return quoted_at(*found) if found is not None else UNKNOWN
+
+
+@contextlib.contextmanager
+def returning(model: Any) -> Generator[None]:
+    """Whatever is written now belongs to what the model's own function returns."""
+    found = None if _is_graph(model) else _last_return(model)
+    if found is not None:
+        _standing.append(found)
+    try:
+        yield
+    finally:
+        if found is not None:
+            _standing.pop()
+
+
+def _is_graph(model: Any) -> bool:
+    code = _code_of(model)
+    return code is not None and is_ingot_code(code)  # what runs a graph
+
+
+def _code_of(model: Any) -> CodeType | None:
+    function = getattr(model, "forward", model)
+    return getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+
+
+def _last_return(model: Any) -> tuple[str, int] | None:
+    code = _code_of(model)
     found = [i.positions for i in dis.get_instructions(code) if i.opname == "RETURN_VALUE"] if code else []
     lines = [p.lineno for p in found if p is not None and p.lineno is not None]
-    return quoted_at(code.co_filename, max(lines)) if code is not None and lines else UNKNOWN
+    return (code.co_filename, max(lines)) if code is not None and lines else None
 
 
 def quoted_at(file: str, line: int) -> str:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy
@@ -77,6 +78,22 @@ class _Python(StrPrinter):
 
     def _print_Float(self, expr: Any) -> str:
         return f"{float(expr):g}"
+
+
+#: How messages call what stands for values that only the run knows.
+_STANDINS = {
+    "SymInt": "a whole number that data or a size decides",
+    "SymFloat": "a float that data or a size decides",
+    "SymBool": "a truth that data or a size decides",
+    **dict.fromkeys(("Rows", "Many", "Perhaps", "TracedList"), "a list that data fills"),
+    "TracedDict": "a dict that data fills",
+}
+_NAMED = re.compile(rf"'?\b({'|'.join(_STANDINS)})\b'?(?: object)?")
+
+
+def in_users_terms(said: str) -> str:
+    """What an error of Python's says, without names of Ingot's and torch's own classes."""
+    return _NAMED.sub(lambda found: _STANDINS[found[1]], said)
 
 
 def formula(expression: Any) -> str:
