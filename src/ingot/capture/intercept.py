@@ -366,10 +366,10 @@ def chunk(tensor: Any, chunks: Any, dim: int = 0) -> Any:
     """torch.chunk, which wants a number for the size it divides. Where the example has fewer parts than that,
     or data or a size says how many there are to be, only the run knows their number.
     """
-    length, chunks = tensor.shape[dim], number_in(chunks, int)
-    if isinstance(chunks, torch.SymInt) and _asks_for_rows(chunks):
-        insist(recorder(), chunks > 0, "torch.chunk makes one part at the least")
-        n: Any = torch.sym_max(chunks, 1)
+    length, said = tensor.shape[dim], number_in(chunks, int)
+    if isinstance(said, torch.SymInt) and _asks_for_rows(said):
+        insist(recorder(), said > 0, "torch.chunk makes one part at the least")
+        n: Any = torch.sym_max(said, 1)
         parts = cut(tensor, torch.sym_max((length + n - 1) // n, 1), dim)
         return Rows(torch.sym_max(parts.length, (length == 0) * n), parts.at)  # of nothing: all of them
     if isinstance(length, int):
