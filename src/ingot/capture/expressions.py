@@ -31,6 +31,7 @@ _PARTS: dict[type[ast.expr], tuple[str, ...]] = {
 #: What the loops of a comprehension are given: a function that goes over something, one that takes elements.
 _OVER, _GIVE = "_ingot_over", "_ingot_give"
 _MADE = "ingot_made"  # how a list in the tree is marked: the function of the runtime that makes it
+_ASKED = "ingot_asked"  # how an expression is marked of which somebody asks only whether it is true
 
 
 def mark_lists(node: ast.expr | None) -> None:
@@ -51,6 +52,20 @@ def mark_lists(node: ast.expr | None) -> None:
         parts = [getattr(node, part, None) for part in _PARTS.get(type(node), ())]
     for part in parts:
         mark_lists(part)
+
+
+def mark_condition(node: ast.expr) -> None:
+    """Mark an expression, and those that it may give, as one of which only the truth is asked."""
+    setattr(node, _ASKED, True)
+    for part in _may_give(node):
+        mark_condition(part)
+
+
+def _may_give(node: ast.expr) -> list[ast.expr]:
+    """The expressions of which one is the value of another."""
+    if isinstance(node, ast.BoolOp):
+        return node.values
+    return [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
 
 
 def without_assignments(function: Function, node: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
@@ -113,15 +128,31 @@ class Expressions(ast.NodeTransformer):
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
         return node
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+    def as_asked(self, node: ast.expr) -> ast.expr:
+        """What an expression may give, rewritten: as a condition where only its truth is asked, so that the
+        sides of a branch need no other common form.
+        """
+        is_truth = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+        made = self.visited(node)
+        return made if is_truth or _may_give(node) or not hasattr(node, _ASKED) else call("truth_now", made)
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        for test in node.ifs:
+            mark_condition(test)
         self.generic_visit(node)
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        mark_condition(node.test)
+        node.test = self.visited(node.test)
+        node.body, node.orelse = map(self.as_asked, (node.body, node.orelse))
         sides, assigned = without_assignments(self.function, ast.Tuple([node.body, node.orelse], ast.Load()))
         assert isinstance(sides, ast.Tuple)
         node.body, node.orelse = sides.elts
         return call("choose", node.test, thunk(node.body), thunk(node.orelse), *assigned)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        self.generic_visit(node)
+        node.values = [self.as_asked(v) for v in node.values]
         later, assigned = without_assignments(self.function, ast.Tuple(node.values[1:], ast.Load()))
         assert isinstance(later, ast.Tuple)
         node.values[1:] = later.elts
@@ -140,6 +171,8 @@ class Expressions(ast.NodeTransformer):
         return node
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        if isinstance(node.op, ast.Not):
+            mark_condition(node.operand)
         self.generic_visit(node)
         return call("opposite", node.operand) if isinstance(node.op, ast.Not) else node
 

@@ -339,7 +339,12 @@ class TracedList(list[Any], Parts):
         )
 
     def __iter__(self) -> Iterator[Any]:
-        return list.__iter__(self) if self.known else cannot_wait("loops over a list as long as data says")
+        if self.known:
+            return list.__iter__(self)
+        frame = asking_frame()
+        if frame is not None and unpacks(frame):  # as `Rows` has it
+            return iter(Rows((run := self.run()).count, run.reader()))
+        return cannot_wait("loops over a list as long as data says")
 
     def __reversed__(self) -> Iterator[Any]:
         return (

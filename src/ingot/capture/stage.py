@@ -130,6 +130,11 @@ class Runtime:
             return decided if known is None else known
         return bool(value)
 
+    def truth_now(self, value: Any) -> Any:
+        """The same of an operand of which only the truth is asked."""
+        value = values.weighed(value)
+        return self.truth(value) if self.waits(value) else self._now(value)
+
     def test(self, value: Any) -> ir.Value:
         """A condition as a BOOL of shape []."""
         found = self.truth(values.weighed(value))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ingot.capture import late, unbound
-from ingot.capture.expressions import Expressions, mark_lists, without_assignments
+from ingot.capture.expressions import Expressions, mark_condition, mark_lists, without_assignments
 from ingot.capture.flags import EMIT, without_jumps, without_yields
 from ingot.capture.names import (
     FUNCTIONS,
@@ -158,7 +158,7 @@ class Function:
             return self.for_loop(s, live)
         if isinstance(s, ast.Assert):
             message = thunk(self.expression(s.msg)) if s.msg is not None else ast.Constant(None)
-            return [ast.Expr(call("check", self.expression(s.test), message))]
+            return [ast.Expr(call("check", self.condition(s.test), message))]
         if isinstance(s, ast.With):
             items = [ast.withitem(self.expression(i.context_expr), i.optional_vars) for i in s.items]
             return [ast.With(items, self.block(s.body, live))]
@@ -195,6 +195,8 @@ class Function:
             parts = [ast.Assign([ast.Name(kept, ast.Store())], s.value)]
             parts += [ast.Assign([target], name(kept)) for target in s.targets]
             return [made for part in parts for made in self.rewritten(ast.copy_location(part, s), live)]
+        if isinstance(s, ast.Assign) and len(s.targets) == 1 and _has_places(s.targets[0]):
+            return [made for part in self.one_by_one(s) for made in self.rewritten(part, live)]
         if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Subscript):
             stored, place = call("stored", self.assigned(s.value)), s.targets[0]
             return [ast.Expr(call("put", stored, self.expression(place.value), self.index(place.slice)))]
@@ -206,6 +208,26 @@ class Function:
         if isinstance(s, ast.Assign):
             return [ast.Assign(s.targets, self.assigned(s.value))]
         return [self.expression(s)]
+
+    def one_by_one(self, s: ast.Assign) -> list[ast.stmt]:
+        """`a[i], b = value` as Python does it: the value is taken apart, then each target gets its part."""
+        (target,) = s.targets
+        assert isinstance(target, (ast.Tuple, ast.List))
+        apart: list[ast.expr] = []
+        parts: list[ast.stmt] = []
+        for element in target.elts:
+            self.count += 1
+            kept = f"_ingot_value{self.count}"
+            stored = ast.Name(kept, ast.Store())
+            if isinstance(element, ast.Starred):
+                apart.append(ast.Starred(stored, ast.Store()))
+                element = element.value
+            else:
+                apart.append(stored)
+            parts.append(ast.Assign([element], name(kept)))
+        return [
+            ast.copy_location(p, s) for p in (ast.Assign([ast.Tuple(apart, ast.Store())], s.value), *parts)
+        ]
 
     def assigned(self, value: ast.expr) -> ast.expr:
         """A value on its way to where it stays: lists that are made for it may grow as data says."""
@@ -274,7 +296,7 @@ class Function:
         other = self.function("else", heads, self.block(s.orelse, live))
         calling = call(
             "branch",
-            self.expression(s.test),
+            self.condition(s.test),
             name(then.name),
             name(other.name),
             strings(names),
@@ -287,10 +309,10 @@ class Function:
         at_head = read(s.test) | first_read(s.body) | set(stops_of(s)) | live
         if stops_of(s):
             stops = ast.Call(runtime("none_of"), [name(f) for f in stops_of(s)], [])
-            test, assigned = without_assignments(self, self.expression(s.test))
+            test, assigned = without_assignments(self, self.condition(s.test))
             test = call("both", stops, thunk(test), *assigned)
         else:
-            test = self.expression(s.test)
+            test = self.condition(s.test)
         tester = self.function("test", self.blocks([s.test])[1], [ast.Return(test)])
         body = self.function("body", heads, self.block(s.body, at_head))
         calling = call("repeat", name(tester.name), name(body.name), *self.carried(names, at_head, live))
@@ -335,10 +357,21 @@ class Function:
         """The node with its expressions rewritten."""
         return Expressions(self).visit(node)
 
+    def condition(self, node: ast.expr) -> Any:
+        """The same of an expression of which only the truth is asked."""
+        mark_condition(node)
+        return self.expression(node)
+
 
 def _assigns(node: ast.expr) -> bool:
     """Whether an expression assigns a variable."""
     return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+
+
+def _has_places(target: ast.expr) -> bool:
+    """Whether an assignment takes something apart, and puts a part into a container."""
+    inside = ast.walk(target) if isinstance(target, (ast.Tuple, ast.List)) else ()
+    return any(isinstance(n, ast.Subscript) for n in inside)
 
 
 def _is_variables(target: ast.expr) -> bool:

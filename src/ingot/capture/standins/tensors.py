@@ -16,7 +16,7 @@ import torch
 from ingot.capture import scalars
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import recorder
-from ingot.capture.runs import join
+from ingot.capture.runs import Many, join
 from ingot.capture.standins.sequences import list_
 from ingot.capture.standins.table import STANDINS, stands_for
 from ingot.capture.standins.values import has_tensors, made_of_symbols, tensor_of
@@ -116,5 +116,8 @@ def numbers_of(tensor: torch.Tensor) -> Any:
     if not tensor.dim():
         return scalars.item(recorder(), tensor)
     if isinstance(tensor.shape[0], torch.SymInt):
+        if tensor.dim() == 1:
+            kind = float if tensor.is_floating_point() else bool if tensor.dtype == torch.bool else int
+            return TracedList([Many.of_rows(tensor.to(scalars.DTYPE[kind], copy=True), kind)])
         return Rows(tensor.shape[0], lambda i: numbers_of(tensor.select(0, i)))
     return [numbers_of(row) for row in tensor.unbind(0)]
