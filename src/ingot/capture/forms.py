@@ -172,7 +172,7 @@ class Forms:
     def of(self, value: Any, kind: type) -> Form:
         g = self.g
         if kind is not torch.Tensor:
-            hint = g.env.value(g.env.expr(value)) if isinstance(value, Symbolic) else value
+            hint = g.env.value_or_none(g.env.expr(value)) if isinstance(value, Symbolic) else value
             return Form(kind, DTYPE[kind], hints=[hint], kinds=kinds_of(g, value))
         dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
         hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]

@@ -480,7 +480,7 @@ class Merger:
         return made
 
     def _hint(self, x: Any) -> Any:
-        return self.g.env.value(self.g.env.expr(x)) if isinstance(x, Symbolic) else x
+        return self.g.env.value_or_none(self.g.env.expr(x)) if isinstance(x, Symbolic) else x
 
     def _tensors(self, a: torch.Tensor, b: torch.Tensor) -> Slot | Made:
         known = self._of_tensors.get((id(a), id(b)))

@@ -297,6 +297,13 @@ class SizeSymbols(ShapeEnv):
         """The formula's number under the hints."""
         return expression.xreplace({s: self.hint(s) for s in expression.free_symbols})
 
+    def value_or_none(self, expression: Any) -> Any:
+        """The same; None where it divides by 0, behind a condition that does not hold for the hints."""
+        try:
+            return self.value(expression)
+        except ZeroDivisionError:
+            return None
+
     def derive_hints(self, symbols: Iterable[sympy.Symbol]) -> None:
         """The hints of sizes with definitions, as the hints of the others make them."""
         for symbol in symbols:

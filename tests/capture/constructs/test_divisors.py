@@ -36,6 +36,22 @@ def under_a_condition(x: T, d: T) -> T:
     return x // d if (d != 0).all() else x
 
 
+@case(*[torch.tensor(v) for v in ([5, -3, 2], [0, 4], [1], [0, 0])])
+def guarded_in_a_loop(x: T) -> tuple[T, ...]:
+    wholes, floats = [], []
+    for v in x.tolist():
+        if v == 0:
+            wholes.append(0)
+            continue
+        wholes.append(7 // v + 9 % v)
+    for v in x.double().tolist():
+        if v == 0:
+            floats.append(0.0)
+        else:
+            floats.append(1 / v)
+    return torch.tensor(wholes), torch.tensor(floats)
+
+
 @case(*NUMBERS)
 def divmod_of_a_number(x: T) -> T:
     whole, rest = divmod(17, int(x.sum()))
