@@ -146,12 +146,15 @@ class Intercept(TorchFunctionMode):
             if autocast.is_on():
                 call = functools.partial(autocast.whole, g, func, found)
         g.env.operators.append(getattr(func, "__name__", ""))
+        g.env.unfit = None
         try:
             return call(*args, **kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
             if not concrete or g.in_python:
-                _refuse_if_caught(args, error)
+                if not isinstance(error, IndexError) or g.env.unfit is not None:
+                    _refuse_if_caught(args, error)
+                g.env.takes_refusal()  # a loop over places ends with the last, without a `try`
                 raise
             # This operator's C++ wants numbers for sizes; torch has it in Python too.
             g.in_python = True
@@ -257,7 +260,7 @@ def _defaults(func: Any) -> dict[str, Any]:
 def _refuse_if_caught(args: Any, error: Exception) -> None:
     """An operation fails for the example's sizes inside a `try`: which way the model goes is not known."""
     sizes = [d for a in args if isinstance(a, torch.Tensor) for d in a.shape]
-    if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try(of_operator=True):
+    if any(isinstance(d, torch.SymInt) for d in sizes) and inside_try(of_operator=True, error=type(error)):
         refuse_catching(str(error).splitlines()[0])
 
 

@@ -69,6 +69,7 @@ class SizeNotes(SizeFacts):
         self.unified: dict[sympy.Symbol, tuple[sympy.Symbol, str, bool]] = {}
         self.small: dict[Any, set[sympy.Symbol]] = {}  # sizes that are 1 in the example: of which dimensions
         self.operators: list[str] = []  # whose calls are going on
+        self.unfit: Any = None  # why operands did not fit that torch has last refused
         self._branches: dict[Any, Moment] = {}  # the moments at which branches begin, by what is known then
         self.on_chosen: Callable[[Any], None] | None = None  # called before a `chosen` one must be another
 
@@ -93,6 +94,12 @@ class SizeNotes(SizeFacts):
         """The model is another one where a condition on sizes does not hold: the graph must check it."""
         made = Guard(condition, source_line(), False, True, text, tuple(self.path))
         self.held[made.whole] = made
+
+    def takes_refusal(self) -> None:
+        """An operator raises for these sizes: where the model goes on all the same, that is its way."""
+        if self.unfit is not None:
+            made = Guard(self.unfit, source_line(), True, under=tuple(self.path))
+            self.held[made.whole], self.unfit = made, None
 
     def learn(self, condition: Any) -> None:
         """The model goes on only where this holds: a size that only the run knows may be another one's."""

@@ -123,6 +123,7 @@ class SizeEnv(SizeNotes):
             self._fit_hints(e)
         holds = bool(self.value(e))
         answer = sympy.true if holds else sympy.false
+        self.unfit = Not(e) if matters and not by_user and not holds else self.unfit
         if matters and (e if holds else Not(e)) not in self.held:
             known = self._maybe_evaluate_static(e)
             if known is not None:

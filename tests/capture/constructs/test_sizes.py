@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
 
 case = Cases()
@@ -339,3 +345,70 @@ def row_before_the_middle(x: T) -> T:
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""
     check(case)
+
+
+class Places:
+    """Is looped over by its places, until one is outside."""
+
+    def __init__(self, x: T) -> None:
+        self.x = x
+
+    def __getitem__(self, place: int) -> T:
+        return self.x[place]
+
+
+def to_the_last_place(x: T) -> T:
+    total = torch.zeros(3)
+    for row in Places(x):  # pyright: ignore[reportGeneralTypeIssues]
+        total = total * 0.5 + row
+    return total
+
+
+def unless_it_is_suppressed(x: T) -> T:
+    with contextlib.suppress(IndexError):
+        return x[6] * 2
+    return x.sum(0)
+
+
+@pytest.mark.parametrize("function", [to_the_last_place, unless_it_is_suppressed])
+def test_what_an_operator_refuses_of_the_example_is_checked(function: Callable[[T], T]) -> None:
+    """A model that goes on all the same has another way for other sizes."""
+    rows = [(random(n, 3, seed=n),) for n in (5, 7, 9)]
+    captured = check(Case(function.__name__, lambda: function, rows), refuses=True)
+    (held,) = [a.what for a in captured.assumptions if a.kind == "branch"]
+    assert held.startswith("x_batch is at most"), held
+
+
+def where_it_is_caught(x: T) -> T:
+    try:
+        return x[6]
+    except IndexError:
+        return x.sum(0)
+
+
+def until_it_is_caught(x: T) -> T:
+    total, place = torch.zeros(3), 0
+    try:
+        while True:
+            total, place = total + x[place], place + 1
+    except IndexError:
+        return total
+
+
+@pytest.mark.parametrize("function", [where_it_is_caught, until_it_is_caught])
+def test_places_outside_of_the_example_that_a_try_catches_are_refused(function: Any) -> None:
+    """No ONNX model can catch errors; of numbers of axes it has none to catch."""
+    with pytest.raises(DataDependentError, match=r"index . is out of bounds.*Ask for the sizes with an `if`"):
+        capture(function, (random(5, 3),))
+
+
+def too_many_axes(x: T) -> T:
+    try:
+        return x[0, 0, 0]
+    except IndexError:
+        return x + 1
+
+
+def test_what_no_size_decides_is_caught() -> None:
+    """Python's own `except` takes it."""
+    check(Case("too_many_axes", lambda: too_many_axes, [(random(n, 3),) for n in (5, 2)]))
