@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ingot.capture import checks, early
 from ingot.capture.cells import Cells, Sharing
-from ingot.capture.dicts import looped_over
 from ingot.capture.lists import TracedList, Yields
 from ingot.capture.merge import UNBOUND
 from ingot.capture.standins import sequences
@@ -83,7 +82,7 @@ def over(
     def each(item: Any) -> None:
         fitting(item, tests)
 
-    items = looped_over(items)
+    items = sequences.begun(items)
     grown = isinstance(items, TracedList) and not items.known
     if go is not None or names or isinstance(items, Word) or grown:
         rt.each(items, _sharing(each, setters), go, names, names, names, (), is_kept)
@@ -115,6 +114,7 @@ def first_of(
     if called is not next:
         return rt.call(called, list_of(rt, items, element, tests), *(argument() for argument in more))
     default = more[0] if more else None
+    items = sequences.begun(items)
     if isinstance(items, (Word, Yields)) or sequences.rows_of(items) is not None:
 
         def one_loop(over: Callable[..., None], give: OfItem) -> None:

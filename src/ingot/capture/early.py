@@ -32,6 +32,7 @@ def quantified(
     """`any(element(x) for x in items if …)`, or `all`."""
     if called is not any and called is not all:
         return rt.call(called, rt.list_of(items, element, tests))
+    items = sequences.begun(items)
     ends = called is any  # what an element must be for those behind it not to be asked
 
     def says(item: Any) -> Any:

@@ -251,9 +251,10 @@ def request(frame: FrameType | None, needed: bool = True) -> None:
         return
     if is_rewritten(frame) or not _has_source(frame.f_code, needed):
         return
-    asker = frame.f_back if frame.f_code.co_name in ("__bool__", "__len__") else None
+    asker = frame.f_back if frame.f_code.co_name in ("__bool__", "__len__", "__iter__") else None
+    asker = _function_around(asker)
     if asker is not None and is_user_code(asker.f_code) and not is_rewritten(asker):
-        ACTIVE.marks.add(Key.of(asker.f_code), needed)  # Python makes a number of the answer there
+        ACTIVE.marks.add(Key.of(asker.f_code), needed)  # Python makes a number of the answer there, or loops
     key = Key.of(frame.f_code)
     if ACTIVE.marks.add(key, needed):
         ACTIVE.pending = Restart()

@@ -22,7 +22,6 @@ import torch
 from ingot.capture import checks, early, turns
 from ingot.capture.branch import branch
 from ingot.capture.cells import Cells
-from ingot.capture.dicts import looped_over
 from ingot.capture.forms import Differ, Peel
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Round
@@ -117,10 +116,9 @@ def each(
     found_later: what others may go on with, if it is an iterator that the items come from; with `is_kept`,
         the items themselves too
     """
-    items = looped_over(items)
+    found_later = (*found_later, items) if is_kept else found_later
+    items = sequences.begun(items)
     early.refuse_passed((items,))
-    if is_kept:
-        found_later = (*found_later, items)
     if isinstance(items, Word):
         sides = [partial(each, rt, v, body, go, names, head, live, found_later) for v in items.ingot_sides]
         kept = list(dict.fromkeys([*head, *live]))

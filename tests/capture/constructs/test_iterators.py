@@ -8,9 +8,11 @@ once.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
 
@@ -88,6 +90,62 @@ def as_many_of_each(x: T, y: T) -> T:
     for a, b in zip(x, y, strict=True):
         total = total + a * b
     return total
+
+
+class Frames:
+    """Goes through the rows of a tensor."""
+
+    def __init__(self, x: T) -> None:
+        self.x = x
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.x)
+
+
+class Doubled(Frames):
+    """Gives them doubled."""
+
+    def __iter__(self) -> Iterator[T]:
+        for row in self.x:
+            yield row * 2
+
+
+@case(*ROWS)
+def of_a_class(x: T) -> Any:
+    frames, total = Frames(x), torch.zeros(3)
+    for row in frames:
+        total = total + row
+        if total.sum() > 1:
+            break
+    for row in Doubled(x):
+        total = total * 0.5 + row
+    rows = iter(frames)
+    return total, next(rows) + sum(rows, torch.zeros(3)), any(row.sum() > 2 for row in frames)
+
+
+@case(*ROWS)
+def of_a_class_in_functions(x: T) -> Any:
+    frames = Frames(x)
+    weighed = torch.stack([row * i for i, row in enumerate(Doubled(x))])
+    pairs = torch.stack([a * b for a, b in zip(frames, x)])
+    return weighed, pairs, torch.stack(list(map(torch.exp, frames))), max(Frames(x.sum(1)))
+
+
+@case(*ROWS)
+class OfLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(3)])
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.layers)
+
+    def forward(self, x: T) -> T:
+        for layer in self:
+            x = layer(x)
+            if x.sum() > 0:
+                break
+        return x
 
 
 @case.parametrize()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 
 _ENDLESS = (itertools.count, itertools.repeat, itertools.cycle)
+#: Which arguments Python's own functions go through: from the first, to the last.
+_THROUGH: dict[int, tuple[int, float]] = {
+    **{id(f): (0, 1) for f in (iter, enumerate, list, tuple, set, sorted, sum, any, all, max, min)},
+    **{id(f): (1, 2) for f in (filter, functools.reduce)},
+    id(zip): (0, math.inf),
+    id(map): (1, math.inf),
+}
 _LONGEST = 10_000  # elements that an iterator beside rows may have
 
 
@@ -86,6 +94,22 @@ def rows_of(items: Any) -> Rows | None:
     if isinstance(items, Maybe):
         return rows_of(present(items))
     return None
+
+
+def begun(items: Any) -> Any:
+    """What a loop goes through: of an object what the model's own `__iter__` gives, of a dict that data gives
+    keys a list of them.
+    """
+    own = own_answer(items, "__iter__")
+    return looped_over(items) if own is None else own
+
+
+def all_begun(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a function is given, with those begun that it goes through."""
+    if (function is max or function is min) and len(args) > 1:
+        return args
+    first, end = _THROUGH.get(id(function), (0, 0))
+    return tuple(begun(a) if first <= i < end else a for i, a in enumerate(args))
 
 
 def gone_through(items: Any) -> Rows | None:

@@ -37,8 +37,8 @@ def is_symbolic(*values: Any) -> bool:
 
 
 def own_answer(x: Any, method: str) -> Any:
-    """What a method of the model's own says, `__len__` or `__bool__`, which may be a number that only the run
-    knows: Python itself would make it a number. None where x has no such method.
+    """What a method of the model's own says, `__len__`, `__bool__` or `__iter__`, which may be a number or an
+    iterator that only the run knows: Python itself takes none. None where x has no such method.
     """
     asked: Any = getattr(type(x), method, None)
     own = isinstance(asked, FunctionType) and is_user_code(asked.__code__)
