@@ -54,6 +54,13 @@ def gradients(x: T) -> T:
     return torch.autograd.grad((x**3).sum(), x)[0]
 
 
+def gradients_of_a_branch(x: T) -> T:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = x**3 if x.sum() > 0 else x**2
+        return torch.autograd.grad(y.sum(), x)[0]
+
+
 def adds_to_steps(x: T) -> T:
     steps = torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
     return torch.ao.nn.quantized.QFunctional().add_scalar(steps, 1.0).dequantize()
@@ -241,6 +248,7 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(inverse, (X,)), "torch.linalg.pinv(x)", ("smaller dimension is dynamic",
      "Make that dimension static")),
     (lambda: ingot.export(gradients, (X,)), "torch.autograd.grad", ("gradients", "with torch.enable_grad():")),
+    (lambda: ingot.export(gradients_of_a_branch, (X,)), "torch.autograd.grad", ("a branch or loop", "torch.where")),
     (lambda: ingot.export(adds_to_steps, (X,)), "QFunctional().add_scalar", ("add_scalar", "before convert()")),
     (lambda: ingot.verify(ingot.export(LINEAR, (X,), verify=False), nn.Sequential(LINEAR, nn.Tanh())), "",
      ("output 'output'", "differs from the module by")),

@@ -230,6 +230,13 @@ def capture(
             own = refusal(call, table)
             if own is not None:
                 raise refuses(own, model, specs) from own
+            if re.search("does not require grad|backward through the graph", str(error)):
+                raise ExportError(
+                    f"{raised_at(error, layer_at(error, model))}\n"
+                    "This takes gradients through what an export records as a whole: a branch or loop that "
+                    "data or a size decides, or an operator with sizes that are left open. Choose with "
+                    "torch.where, make the sizes static with dynamic_shapes, or write the gradient's formula."
+                ) from error
             if isinstance(error, TypeError) and re.search(r"\bnot (Rows|Many|Perhaps)\b", str(error)):
                 raise DataDependentError(
                     f"{raised_at(error, layer_at(error, model))}\n"

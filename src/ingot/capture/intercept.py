@@ -139,7 +139,7 @@ class Intercept(TorchFunctionMode):
             finally:
                 g.env.operators.pop()
             return None
-        found = whole_row(func)
+        found = whole_row(func) if not _has_gradient((*args, *kwargs.values())) else None
         call: Any = (_INSTEAD.get(func) or INSTEAD.get(func) or func) if _plain(args, True) else func
         if found is not None and _plain(args) and _plain(tuple(kwargs.values())):
             call = functools.partial(whole_alike, g, *found)
@@ -173,6 +173,14 @@ def _asked_by_model() -> bool:
     while at.f_back is not None and at.f_code.co_filename.endswith(_PASSING_ON):
         at = at.f_back
     return is_user_code(at.f_code)
+
+
+def _has_gradient(values: Any) -> bool:
+    """Whether a gradient may be taken of what is computed of them: torch's own operators keep track of it."""
+    if not torch.is_grad_enabled():
+        return False
+    lists = [list.__iter__(v) if isinstance(v, list) else v for v in values if isinstance(v, (list, tuple))]
+    return any(isinstance(v, torch.Tensor) and v.requires_grad for v in itertools.chain(values, *lists))
 
 
 def _indices(index: Any) -> tuple[Any, ...]:
