@@ -64,6 +64,8 @@ def test_scales_in_tensors_and_chosen_at_run_time() -> None:
         parity(f, (t,), tolerance=0.01)  # one step of 255 may round the other way
     with pytest.raises(ExportError, match="opset_version=21"):
         ingot.export(lambda x: Q.quantize_per_tensor.default(x, 0.1, 0, -9, 9, torch.int16), (x,))
+    with pytest.raises(ExportError, match=r"DequantizeLinear takes no int16.*opset_version=21"):
+        ingot.export(lambda q: Q.dequantize_per_tensor.default(q, 0.1, 0, -9, 9, torch.int16), (x.short(),))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -148,6 +150,24 @@ def test_fake_quantize() -> None:
         (x,),
     )
     np.testing.assert_allclose(program(x), y.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_fake_quantize_of_other_floats(dtype: torch.dtype) -> None:
+    """Halves are divided in float32, doubles by a scale of float32: QuantizeLinear takes no doubles."""
+    scales, zeros = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 2], dtype=torch.int32)
+
+    def by_tensor(x: T) -> T:
+        return torch.fake_quantize_per_tensor_affine(x, 0.1, 3, -128, 127)
+
+    def by_channel(x: T) -> T:
+        return torch.fake_quantize_per_channel_affine(x, scales, zeros, 1, -128, 127)
+
+    x = (torch.arange(60).reshape(20, 3) * 0.73 - 20).to(dtype)
+    for function in (by_tensor, by_channel):
+        program = ingot.export(function, (x,))
+        for v in (x, x[:4] * 3):
+            np.testing.assert_array_equal(program(v), function(v).numpy(), err_msg=function.__name__)
 
 
 class Halves(nn.Module):

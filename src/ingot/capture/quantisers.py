@@ -28,8 +28,13 @@ def _steps(x: Tensor, scale: Any, zero: Any, low: int, high: int, axis: int | No
 
 
 def _back(x: Tensor, scale: Any, zero: Any, axis: int | None = None) -> Callable[[Tensor], Tensor]:
-    """From numbers that were quantised and back to steps."""
-    return lambda y: y.double() / _by_channel(x, scale, axis) + _by_channel(x, zero, axis)
+    """From numbers that were quantised and back to steps, of which halves lack digits."""
+
+    def read(y: Tensor) -> Tensor:
+        made = y.double() / _by_channel(x, scale, axis) + _by_channel(x, zero, axis)
+        return made.round() if y.dtype in (torch.float16, torch.bfloat16) else made
+
+    return read
 
 
 def _as_they_are(y: Tensor) -> Tensor:

@@ -66,12 +66,10 @@ def quantized(
 ) -> ir.Value:
     """clamp(round(x / scale) + zero, low, high) in `dtype`."""
     if _BY_OPSET.get(dtype, 99) > g.opset:
-        raise ExportError(
-            f"QuantizeLinear gives no {str(dtype).removeprefix('torch.')} in opset {g.opset}; wanted uint8 "
-            "or int8, or 16 bits with opset_version=21."
-        )
-    factor = _scale(g, scale, x.dtype)
-    made = g.op("QuantizeLinear", g.val(x), factor, _zero_point(g, zero, dtype), axis=axis)
+        raise _too_early(g, "QuantizeLinear gives", dtype)
+    plain = g.cast(g.val(x), x.dtype, torch.float32)  # torch divides halves so
+    factor = _scale(g, scale, torch.float32)
+    made = g.op("QuantizeLinear", plain, factor, _zero_point(g, zero, dtype), axis=axis)
     made.type = ir.TensorType(dtype_of(dtype))
     limits = torch.iinfo(dtype)
     if low <= limits.min and high >= limits.max:
@@ -82,9 +80,19 @@ def quantized(
 def dequantized(
     g: Recorder, q: ir.Value, scale: Any, zero: Any, dtype: torch.dtype, result: torch.dtype, axis: int | None
 ) -> ir.Value:
-    """(q - zero) * scale."""
+    """(q - zero) * scale, computed in float32."""
+    if _BY_OPSET.get(dtype, 0) > g.opset:
+        raise _too_early(g, "DequantizeLinear takes", dtype)
     point = _zero_point(g, zero, dtype) if zero is not None else None
-    return g.op("DequantizeLinear", q, _scale(g, scale, result), point, axis=axis)
+    made = g.op("DequantizeLinear", q, _scale(g, scale, torch.float32), point, axis=axis)
+    return g.cast(made, torch.float32, result)
+
+
+def _too_early(g: Recorder, does: str, dtype: torch.dtype) -> ExportError:
+    return ExportError(
+        f"{does} no {str(dtype).removeprefix('torch.')} in opset {g.opset}; wanted uint8 or int8, or 16 bits "
+        "with opset_version=21."
+    )
 
 
 @row("quantized_decomposed::quantize_per_tensor")
@@ -168,6 +176,8 @@ def _faked(
     g: Recorder, x: Tensor, scale: Any, zero: Any, low: int, high: int, axis: int | None = None
 ) -> ir.Value:
     """Quantised and back."""
+    if x.dtype == torch.float64:  # which QuantizeLinear does not take
+        return g.val(g.recorded(lambda: _in_doubles(x, scale, zero, low, high, axis)))
     dtypes = [d for d in _BY_OPSET if torch.iinfo(d).min <= low and high <= torch.iinfo(d).max]
     if not dtypes:
         raise ExportError(
@@ -178,6 +188,24 @@ def _faked(
     return dequantized(
         g, quantized(g, x, scale, zero, low, high, dtype, axis), scale, zero, dtype, x.dtype, axis
     )
+
+
+def _in_doubles(x: Tensor, scale: Any, zero: Any, low: int, high: int, axis: int | None) -> Tensor:
+    """The same by the formula: the scale and its inverse are float32, and the results of one scale for all.
+
+    Source: `_fake_quantize_tensor_helper` in QuantizedOpKernels.cpp of ATen.
+    """
+    along = [1] * x.dim()
+    if axis is not None:
+        along[axis] = -1
+    factor = (
+        scale.to(torch.float32) if isinstance(scale, Tensor) else torch.tensor(scale, dtype=torch.float32)
+    )
+    point = zero.to(torch.float64) if isinstance(zero, Tensor) else torch.tensor(zero, dtype=torch.float64)
+    factor, point = (v.reshape(along) if axis is not None else v.reshape(()) for v in (factor, point))
+    steps = torch.round(x * (1 / factor).to(torch.float64)) + point
+    kept = steps.clamp(low, high) - point
+    return (kept.to(torch.float32) * factor if axis is None else kept * factor).to(torch.float64)
 
 
 def _is_on(g: Recorder, flag: Tensor) -> bool:
