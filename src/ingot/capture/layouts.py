@@ -174,6 +174,8 @@ class _Formulas:
         env = self.g.env
         if any(env.known(c) for c in (sympy.Gt(a, b), sympy.Lt(a, b))):
             return True
+        if a == 0 or b == 0:
+            return False
         times = sympy.cancel(env.expand(a) / env.expand(b))
         return any(e.is_polynomial() and self.is_several(e) for e in (times, 1 / times))
 

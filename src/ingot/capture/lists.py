@@ -264,9 +264,8 @@ class TracedList(list[Any], Parts):
         """
         run = self.run()
         if run.like is not LEAF:
-            cannot_wait(
-                f"does something to a list of {type(run.like).__name__}s that data decides the length of"
-            )
+            kind = "list" if isinstance(run.like, list) else type(run.like).__name__
+            cannot_wait(f"does something to a list of {kind}s that data decides the length of")
         (column,) = run.columns
         return stacked(run), getattr(column, "kind", torch.Tensor)
 
@@ -403,7 +402,8 @@ def _guarded(name: str) -> Callable[..., Any]:
             return TracedList(made) if new and type(made) is list else made
         staged = _STAGED.get(name)
         if staged is None or (args and isinstance(args[0], slice) and name != "__delitem__"):
-            cannot_wait(f"calls list.{name} on a list, where data decides how long it is or a place in it")
+            what = "writes to a slice of" if name == "__setitem__" else f"calls list.{name} on"
+            cannot_wait(f"{what} a list, where data decides how long it is or a place in it")
         return staged(self, *args)
 
     return method

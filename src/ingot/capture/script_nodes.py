@@ -175,7 +175,9 @@ def _listed(_: Any, x: Any, *__: Any) -> Any:
 def _own(values: Any) -> Any:
     if isinstance(values, Rows):
         return RUNTIME.call(list, values)
-    return TracedList(map(_own, values)) if isinstance(values, list) else values
+    if isinstance(values, TracedList) or not isinstance(values, list):
+        return values
+    return TracedList(map(_own, values))
 
 
 def _least(_: Any, *given: Any) -> Any:
