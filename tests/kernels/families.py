@@ -591,8 +591,8 @@ def integers(machine: Machine) -> Iterator[Call]:
 def layers(machine: Machine) -> Iterator[Call]:
     """LSTM, GRU and RNN over numbers of sequences, with what they may be given and asked for."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}
-    for kind, batch, hidden in itertools.product(gates, (1, 2, 3, 5, 8, 9, 16), (64, 128, 256, 37, 300)):
-        if hidden in (128, 256) and kind != "LSTM":  # blocks of units that are multiplied together
+    for kind, batch, hidden in itertools.product(gates, (1, 2, 3, 5, 8, 9, 16), (64, 256, 512, 37, 300)):
+        if hidden in (256, 512) and kind != "LSTM":  # blocks of units that are multiplied together
             continue
         g: Any = kind
         for reset in (False, True) if kind == "GRU" else (False,):

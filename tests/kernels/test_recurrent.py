@@ -122,7 +122,7 @@ def check(
 def test_random_layers(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
     steps, batch = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 13))
-    hidden = st.integers(1, 60) | st.sampled_from([64, 96, 128, 192, 256])
+    hidden = st.integers(1, 60) | st.sampled_from([64, 96, 128, 256, 512])
     sizes = steps, batch, data.draw(st.integers(1, 20)), data.draw(hidden)
     machine = data.draw(st.sampled_from(machines()))
     # With a small L1 products are computed in parts.
@@ -176,7 +176,7 @@ def test_usual_layers(machine: Machine, kind: str, batch: int) -> None:
 
 
 @each_machine
-@pytest.mark.parametrize("hidden", [128, 192, 256])
+@pytest.mark.parametrize("hidden", [128, 256, 512])
 @pytest.mark.parametrize("batch", [1, 3, 4, 8, 17])
 def test_blocks_of_units_that_are_multiplied_together(machine: Machine, batch: int, hidden: int) -> None:
     """Sums of four sequences and three vectors of weights, whatever is left over of either."""

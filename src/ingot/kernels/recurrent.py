@@ -146,11 +146,12 @@ def _in_columns(panels: np.ndarray, together: int) -> np.ndarray:
     if panels.size == 0:
         return aligned_copy(panels)
     gates, lanes, hidden = panels.shape[1], *panels.shape[3:]
-    number, across, _ = columns(gates, together)
     vectors = panels.transpose(0, 2, 1, 4, 3).reshape(-1, gates * together, hidden, lanes)
-    whole, rest = np.split(vectors, [number * across], 1)
-    whole = whole.reshape(-1, number, across, hidden, lanes)
-    parts = [np.swapaxes(part, -2, -3).reshape(len(vectors), -1) for part in (whole, rest)]
+    parts, first = list[np.ndarray](), 0
+    for number, across in columns(gates, together):
+        part = vectors[:, first : first + number * across].reshape(-1, number, across, hidden, lanes)
+        parts.append(part.swapaxes(2, 3).reshape(len(vectors), -1))
+        first += number * across
     return aligned_copy(np.concatenate(parts, 1))
 
 

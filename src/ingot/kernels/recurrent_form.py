@@ -17,9 +17,9 @@ UNROLL = 4
 #: Of 16 registers, sums of three vectors of weights with four sequences fill 12; of four gates with three
 #: sequences as well, but eight sequences are twice four.
 _ACROSS = 3
-#: Blocks of units that may be multiplied together, and into how many parts a layer must fall at least, for
-#: its threads.
-_TOGETHER, _PARTS = (8, 4), 4
+#: Blocks of units that may be multiplied together, and into how many runs of them a layer must fall at least:
+#: so many threads share a step.
+_TOGETHER, _FEWEST_RUNS = (8, 4), 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,20 @@ def together(kind: Kind, hidden: int, lanes: int, machine: Machine) -> int:
     """
     if kind != "LSTM" or machine.registers > 16 or not machine.fma:
         return 1  # more registers hold four gates of as many sequences; without multiply-adds fewer are free
-    return next((n for n in _TOGETHER if hidden % (n * lanes) == 0 and hidden // (n * lanes) >= _PARTS), 1)
+    return next(
+        (n for n in _TOGETHER if hidden % (n * lanes) == 0 and hidden // (n * lanes) >= _FEWEST_RUNS), 1
+    )
 
 
-def columns(gates: int, together: int) -> tuple[int, int, int]:
-    """How many columns the vectors of weights of `together` blocks make, of how many vectors each, and how
-    many vectors are left over, for a last column.
+def columns(gates: int, together: int) -> tuple[tuple[int, int], ...]:
+    """The columns that the vectors of weights of `together` blocks make: how many, of how many vectors each;
+    then the others, of two vectors, for the sums of one alone would wait for each other.
     """
-    across = _ACROSS if together > 1 else gates
-    number, left = divmod(gates * together, across)
-    return number, across, left
+    if together == 1:
+        return ((1, gates),)
+    left = -(gates * together) % _ACROSS  # columns that have one vector less
+    whole = (gates * together - left * (_ACROSS - 1)) // _ACROSS
+    return ((whole, _ACROSS), (left, _ACROSS - 1))[: 2 if left else 1]
 
 
 def grouped(
@@ -135,7 +139,7 @@ def grouped(
 
     together: blocks of units in a product. whole: integers, whose products take registers of their own.
     """
-    _, across, _ = columns(gates, together)
+    across = columns(gates, together)[0][1]
     count, taller, size = split(batch, _most_rows(across, machine, whole))
     rows = size + (taller > 0)
     # Half of L1 is for a part of a column of weights, and a quarter (three eighths where there are sums of

@@ -319,19 +319,18 @@ class Tile:
         """All units of the tile; `phase` 0 or 1 of a step that takes two waves."""
         k, form = self.k, self.form
         if form.late != "before":
-            self._each_block("weights", form.gates, self.old, self._whole_step)
+            self._each_run("weights", form.gates, self.old, self._whole_step)
             return
         with k.when(k.compare("==", phase, 0)):
-            self._each_block("weights", 2, self.old, self._gates_first)
+            self._each_run("weights", 2, self.old, self._gates_first)
         with k.when(k.compare("==", phase, 1)):
-            self._each_block("late_weights", 1, self.cell, self._candidate_last)
+            self._each_run("late_weights", 1, self.cell, self._candidate_last)
 
-    def _each_block(self, name: str, gates: int, rows: Rows, become: Callable[[Value, Int], None]) -> None:
-        """The product of each block of units with so many gates' weights, and what becomes of its sums: of
-        the block that begins at a unit, and whose sums begin at a vector.
+    def _each_run(self, name: str, gates: int, rows: Rows, become: Callable[[Value, Int], None]) -> None:
+        """The product of each run of blocks of units with so many gates' weights, and what becomes of the
+        sums of each block: it begins at a unit, and its sums at a vector.
         """
         k, lanes, together = self.k, self.layer.lanes, self.form.together
-        number, across, left = columns(gates, together)
         self._fetch(rows)
         first, end = self.units
         backwards = k.compare("!=", k.rem(self.step, 2), 0)
@@ -339,12 +338,13 @@ class Tile:
             last = k.sub(k.sub(k.add(first, end), lanes * together), forwards)
             run = k.choose(backwards, last, forwards)
             weights = self.weights(name, gates, run)
-            column = k.mul(self.factors, across * lanes)
-            with k.loop(0, number) as i:
-                self.add_up(k.at(weights, k.mul(i, column), self.factor), across, rows, k.mul(i, across))
-            if left:
-                at = k.at(weights, k.mul(number, column), self.factor)
-                self.add_up(at, left, rows, number * across)
+            vector_size = k.mul(self.factors, lanes)
+            before = 0
+            for number, across in columns(gates, together):
+                with k.loop(0, number) as i:
+                    vector = k.add(before, k.mul(i, across))
+                    self.add_up(k.at(weights, k.mul(vector, vector_size), self.factor), across, rows, vector)
+                before += number * across
             with k.loop(0, together) as i:
                 become(k.add(run, k.mul(i, lanes)), k.mul(i, gates))
 
