@@ -196,16 +196,19 @@ class Runtime:
                     raise_if_ours(error)
                     value = None
             trial.body.discard()
-            if trial.body.nodes or trial.written or (held is not None and held.is_changed()):
-                g.env.forget(notes)  # what was asked of sizes that no other recording has
+            condition = isinstance(value, torch.SymBool)
+            known = condition or (isinstance(value, bool) and isinstance(a, torch.SymBool))
+            wrote = trial.body.nodes or trial.written or (held is not None and held.is_changed())
+            if wrote or not known:
+                g.env.forget(notes)  # what was asked of sizes that the first operand may exclude
                 g.assumptions[:] = assumed
                 return None
         finally:
             if held is not None:
                 held.restore()
-        if isinstance(value, bool) and isinstance(a, torch.SymBool):
-            return turned(value) or turned(decided)
-        return turned(decided) | turned(value) if isinstance(value, torch.SymBool) else None
+        if condition:
+            return turned(decided) | turned(value)
+        return turned(value) or turned(decided)
 
     def _condition(self, value: Any) -> Any:
         """An operand of `and` and `or`: a bool where it can be one."""

@@ -340,6 +340,19 @@ def row_before_the_middle(x: T) -> T:
     return x + m
 
 
+SIGNS = [sign * random(n, 3, seed=n).abs() for n in (5, 7, 9, 6, 1) for sign in (1, -1)]
+
+
+@case(*SIGNS)
+def row_that_only_some_have(x: T) -> T:
+    return x + 1 if x.shape[0] > 6 and x[6, 0] > 0 else x
+
+
+@case(*SIGNS)
+def row_that_some_lack(x: T) -> T:
+    return x + 1 if x.shape[0] < 7 or x[6, 0] > 0 else x
+
+
 @case.parametrize()
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""
