@@ -94,7 +94,7 @@ def branch(
 
 def _taken(g: Recorder, condition: Any) -> bool:
     """Whether the example would take the first side."""
-    return not isinstance(condition, torch.SymBool) or bool(g.env.value(g.env.expr(condition)))
+    return not isinstance(condition, torch.SymBool) or bool(g.env.value_or_none(g.env.expr(condition)))
 
 
 def _narrow(g: Recorder, cells: Cells, condition: Any, holds: bool) -> None:

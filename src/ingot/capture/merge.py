@@ -156,8 +156,9 @@ class Merger:
         self._beside: dict[int, tuple[Any, Any]] = {}  # what stands on the other side
         self.objects: list[tuple[Any, Any, Any]] = []  # that were made in the place of two, with these
         self.by_data = True  # whether data decides the condition, not sizes
-        taken = g.env.value(g.env.expr(condition)) if isinstance(condition, torch.SymBool) else True
-        self.example = bool(taken)  # the side whose sizes fit those that stand around the branch
+        # The side whose sizes fit those that stand around the branch.
+        symbolic = isinstance(condition, torch.SymBool)
+        self.example = not symbolic or bool(g.env.value_or_none(g.env.expr(condition)))
 
     def merge(self, a: Any, b: Any, before: Any = UNBOUND) -> Any:
         """The structure with a Slot in the place of what the sides have different.

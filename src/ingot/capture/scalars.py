@@ -98,7 +98,7 @@ def of_truth(g: Recorder, condition: torch.SymBool) -> Any:
     if not depends_on_data(g, e):
         return g.env.size(OneOf(e, sympy.S.One, sympy.S.Zero))
     value = g.cast(g.scalar(condition), torch.bool, torch.int64)
-    return number(g, value, int, int(bool(g.env.value(e))))
+    return number(g, value, int, int(bool(g.env.value_or_none(e))))
 
 
 def as_tensor(g: Recorder, value: Any, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -53,6 +53,20 @@ def guarded_in_a_loop(x: T) -> tuple[T, ...]:
 
 
 @case(*NUMBERS)
+def counted_behind_a_branch(x: T) -> T:
+    n = int(x.sum())
+    y = x if n == 0 else x * 2
+    return y + (7 // n > 2) * 3
+
+
+@case(*NUMBERS)
+def branch_behind_a_branch(x: T) -> T:
+    n = int(x.sum())
+    y = x if n == 0 else x * 2
+    return y + 1 if 9 % n > 2 else y
+
+
+@case(*NUMBERS)
 def divmod_of_a_number(x: T) -> T:
     whole, rest = divmod(17, int(x.sum()))
     return x * whole + rest
