@@ -9,8 +9,9 @@ read of it is refused then (see `sharing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import sympy
@@ -38,11 +39,14 @@ def _contiguous(tensor: Any, *, memory_format: Any = torch.contiguous_format) ->
     order = _ORDERS.get(memory_format, range(tensor.dim()))
     if memory_format == torch.preserve_format or not _of_sizes(tensor) or len(order) != tensor.dim():
         return made
-    g, sure = recorder(), None
-    layout = _layout(g, tensor)
+    g = recorder()
+    layout, formulas, sure = _layout(g, tensor), _Formulas(g), False
     if layout is not None:
-        sizes, strides = ([found[d] for d in order] for found in layout)
-        sure = _Formulas(g).one_after_the_other(sizes, strides)
+        in_order = [[found[d] for d in order] for found in layout]
+        if _shares(g, tensor, made):
+            sure = formulas.one_after_the_other(*in_order)
+        else:
+            sure = formulas.never_one_after_the_other(*in_order)
     return _told(g, tensor, made, sure, lambda: tensor.clone(memory_format=memory_format))
 
 
@@ -52,9 +56,11 @@ def _reshaping(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return made
     tensor, *rest = args
     g = recorder()
-    layout, formulas, sure = _layout(g, tensor), _Formulas(g), None
-    if layout is not None:
+    layout, formulas, sure = _layout(g, tensor), _Formulas(g), False
+    if layout is not None and _shares(g, tensor, made):
         sure = formulas.one_after_the_other(*layout) or formulas.taken_apart(*layout, made.shape)
+    elif layout is not None:
+        sure = formulas.never_taken_apart(*layout, made.shape)
     return _told(g, tensor, made, sure, lambda: function(tensor.clone(), *rest, **kwargs))
 
 
@@ -69,7 +75,7 @@ def require_known(g: Recorder, tensor: Any, what: str) -> None:
         found = f"a part of another tensor ({part})"
     elif entry.group.links or entry.group.join is not None:
         found = "a tensor of which sizes or data decide whose memory it is"
-    elif _of_sizes(base) and _Formulas(g).one_after_the_other(base.shape, base.stride()) is not True:
+    elif _of_sizes(base) and not _Formulas(g).one_after_the_other(base.shape, base.stride()):
         found = "a result whose elements lie in another order than they are counted in, as sizes decide"
     elif g.lies_otherwise is not None:
         why = (
@@ -135,15 +141,19 @@ def _strides(e: Entry) -> list[Any] | None:
     return found
 
 
-def _told(g: Recorder, tensor: Any, made: Any, sure: bool | None, copy: Callable[[], Any]) -> Any:
+def _shares(g: Recorder, tensor: Any, made: Any) -> bool:
+    """Whether a result is its tensor's own memory, for the sizes of the recording."""
+    return g.entry(made).group is g.entry(tensor).group
+
+
+def _told(g: Recorder, tensor: Any, made: Any, sure: bool, copy: Callable[[], Any]) -> Any:
     """What a call has made, or a copy, where nobody knows whose memory that is.
 
-    sure: whether it is the tensor's own memory, where that is known
+    sure: whether it is the tensor's own memory, or is not, for all sizes
     """
-    shares = g.entry(made).group is g.entry(tensor).group
-    if sure is not None and sure is shares:
+    if sure:
         return made
-    made = copy() if shares else made
+    made = copy() if _shares(g, tensor, made) else made
     link_copy(g, made, [tensor])
     return made
 
@@ -171,54 +181,83 @@ class _Formulas:
 
     def differ(self, a: Any, b: Any) -> bool:
         """Whether two formulas are never the same: one is a multiple of the other, or always larger."""
-        env = self.g.env
-        if any(env.known(c) for c in (sympy.Gt(a, b), sympy.Lt(a, b))):
-            return True
-        if a == 0 or b == 0:
-            return False
-        times = sympy.cancel(env.expand(a) / env.expand(b))
-        return any(e.is_polynomial() and self.is_several(e) for e in (times, 1 / times))
+        if a == 0 or b == 0:  # of what is repeated: the other one is a size, or a product of sizes
+            return bool(a != b)
+        times = a / b
+        if times.is_number:
+            return bool(times != 1)
+        for e in map(sympy.expand, (times, 1 / times)):
+            if e.is_polynomial():
+                return self.is_several(e)
+        return any(self.g.env.known(c) for c in (sympy.Gt(a, b), sympy.Lt(a, b)))
 
-    def one_after_the_other(self, sizes: Sequence[Any], strides: Sequence[Any]) -> bool | None:
-        """Whether elements lie in memory as they are counted; None where sizes decide that."""
-        sure: bool | None = True
+    def one_after_the_other(self, sizes: Sequence[Any], strides: Sequence[Any]) -> bool:
+        """Whether elements always lie in memory as they are counted."""
+        return all(self.same(stride, after) for _, stride, after in self._counted(sizes, strides))
+
+    def never_one_after_the_other(self, sizes: Sequence[Any], strides: Sequence[Any]) -> bool:
+        """Whether they never do."""
+        axes = self._counted(sizes, strides)
+        return any(self.is_several(size) and self.differ(stride, after) for size, stride, after in axes)
+
+    def _counted(self, sizes: Sequence[Any], strides: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
+        """Each axis, the last one first: its size, its stride, and the one that it has where elements lie as
+        they are counted.
+        """
         after: Any = sympy.S.One
-        for size, stride in zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True):
-            if size == 1:
-                continue
-            if not self.same(stride, after):
-                if self.is_several(size) and self.differ(stride, after):
-                    return False
-                sure = None
+        for size, stride in self._axes(sizes, strides):
+            yield size, stride, after
             after = after * size
-        return sure
 
-    def taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool | None:
-        """Whether each new axis is a part of axes that lie one after the other; None where sizes decide that.
+    def _axes(self, sizes: Sequence[Any], strides: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """The size and stride of each axis, the last one first, but those of size 1: their strides are of no
+        interest.
+        """
+        both = zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True)
+        return ((size, stride) for size, stride in both if size != 1)
+
+    def _joined(self, sizes: Sequence[Any], strides: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The same, with axes that always lie one after the other as one."""
+        parts: list[tuple[Any, Any]] = []
+        for size, stride in self._axes(sizes, strides):
+            if parts and self.same(stride, parts[-1][0] * parts[-1][1]):
+                parts[-1] = parts[-1][0] * size, parts[-1][1]
+            else:
+                parts.append((size, stride))
+        return parts
+
+    def taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool:
+        """Whether each new axis is always a part of axes that lie one after the other.
 
         Source: `computeStride_impl` in aten/src/ATen/TensorUtils.cpp.
         """
-        parts: list[tuple[Any, Any]] = []  # axes that lie so, as one: the size and stride of each
-        apart = True  # whether no two of them ever lie so
-        for size, stride in zip(map(self.of, reversed(sizes)), map(self.of, reversed(strides)), strict=True):
-            if size == 1:
-                continue
-            if parts and self.same(stride, parts[-1][0] * parts[-1][1]):
-                parts[-1] = parts[-1][0] * size, parts[-1][1]
-                continue
-            if parts:
-                several = self.is_several(size) and self.is_several(parts[-1][0])
-                apart = apart and several and self.differ(stride, parts[-1][0] * parts[-1][1])
-            parts.append((size, stride))
-        left = list(map(self.of, wanted))
-        for whole, _ in parts[:-1]:  # what is left is as much as the outermost ones
-            found: Any = sympy.S.One
-            while left and not self.same(found, whole):
-                found = found * left.pop()
-                apart = apart and (self.same(found, whole) or self.differ(found, whole))
+        parts, left = self._joined(sizes, strides), list(map(self.of, wanted))
+        inner = parts[:-1]  # what is left is as much as the outermost ones
+        return all(self.same(self._taken(left, whole)[-1], whole) for whole, _ in inner)
+
+    def never_taken_apart(self, sizes: Sequence[Any], strides: Sequence[Any], wanted: Sequence[Any]) -> bool:
+        """Whether there is always one that is none."""
+        parts, left = self._joined(sizes, strides), list(map(self.of, wanted))
+        if not all(self.is_several(size) for size, _ in parts):
+            return False
+        if not all(self.differ(outer[1], inner[0] * inner[1]) for inner, outer in pairwise(parts)):
+            return False  # for some sizes, two of them may be one
+        for whole, _ in parts[:-1]:
+            *less, found = self._taken(left, whole)
+            if not all(self.differ(n, whole) for n in less):
+                return False
             if not self.same(found, whole):
-                return False if apart else None
-        return True
+                return self.differ(found, whole)
+        return False
+
+    def _taken(self, left: list[Any], whole: Any) -> list[Any]:
+        """How much the last ones of the axes that are left are together, one more each time, until they are
+        the whole; those are taken from the list.
+        """
+        found: list[Any] = [sympy.S.One]
+        while left and not self.same(found[-1], whole):
+            found.append(found[-1] * left.pop())
+        return found
 
 
 def _without_1(most: Any) -> Any:

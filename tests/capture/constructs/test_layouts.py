@@ -2,6 +2,8 @@
 not read in the other.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import ingot
+from ingot.capture import layouts
 from ingot.capture.attempt import capture
 from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, both_signs, check, random
@@ -106,6 +109,14 @@ def surely_a_copy(x: T) -> tuple[T, T]:
     return y, z
 
 
+@case(*(random(n) for n in (4, 1, 2)))
+def copied_of_one_repeated(x: T) -> tuple[T, T]:
+    y = x.clone()
+    z = y.expand(3, y.shape[0]).contiguous()
+    z += 1
+    return y, z
+
+
 @case.parametrize()
 def test_what_is_known_is_as_in_eager(case: Case) -> None:
     """A view, a copy, or memory that is of no interest."""
@@ -146,7 +157,16 @@ def heads_of_several(x: T) -> tuple[T, T]:
     return y, z
 
 
-@pytest.mark.parametrize("function", [flat_of_several, contiguous_of_several, heads_of_several])
+def repeated_of_several(x: T) -> tuple[T, T]:
+    y = x.clone()
+    z = y.unsqueeze(1).expand(-1, 4, -1).reshape(-1, y.shape[1])
+    z += 1
+    return y, z
+
+
+@pytest.mark.parametrize(
+    "function", [flat_of_several, contiguous_of_several, heads_of_several, repeated_of_several]
+)
 def test_declared_sizes_say_that_it_is_a_copy(function: Callable[[T], tuple[T, T]]) -> None:
     """Of two rows and columns or more it is one; of others it may be a view."""
     several = ingot.Input("float32", [ingot.Dim("a", min=2), ingot.Dim("b", min=2)])
@@ -155,6 +175,28 @@ def test_declared_sizes_say_that_it_is_a_copy(function: Callable[[T], tuple[T, T
     check(Case(function.__name__, lambda: function, inputs), captured=captured)
     with pytest.raises(DataDependentError, match="whose memory"):
         capture(function, (ingot.Input("float32", ["a", "b"]),))
+
+
+def pairs(x: T) -> T:
+    return torch.stack([x, x + 1]).t().reshape(-1)
+
+
+def heads(x: T) -> T:
+    y = (x * 2).reshape(x.shape[0], -1, 4, 8).transpose(1, 2)
+    return (y @ torch.eye(8)).transpose(1, 2).reshape(x.shape[0], -1, 32)
+
+
+@pytest.mark.parametrize(("function", "shapes"), [(pairs, [(1,), (5,)]), (heads, [(2, 96), (1, 64)])])
+def test_strides_are_compared_only_where_that_tells_something(
+    function: Callable[[T], T], shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the example has a view (of one pair), nobody asks which sizes copy; and surely none do of which
+    one may be 1, as the rows of the heads.
+    """
+    asked: list[Any] = []
+    monkeypatch.setattr(layouts._Formulas, "differ", lambda _, a, b: asked.append((a, b)))
+    check(Case(function.__name__, lambda: function, [(random(*shape),) for shape in shapes]))
+    assert not asked, f"{asked}: each costs SymPy's time, and deep models have hundreds of them"
 
 
 def steps(x: T) -> T:
