@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ingot.capture.checks import demand, require_place
+from ingot.capture.checks import demand, insist, require_place
 from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
 from ingot.capture.runs import (
@@ -78,6 +78,9 @@ class Rows(Undecided):
             return self._cut(index.start, index.stop, index.step)
         from ingot.capture.stage import RUNTIME
 
+        require_place(index, self.length, "the list")
+        for inside in (index < self.length, index >= -self.length):  # outside, a part of a tensor is empty
+            insist(recorder(), inside, "the list has no element at this place")
         return self.at(RUNTIME.choose(index < 0, lambda: self.length + index, lambda: index))
 
     def _cut(self, start: Any, stop: Any, step: Any) -> Rows:
@@ -152,7 +155,7 @@ def cut(tensor: torch.Tensor, size: Any, axis: int) -> Rows:
     length, axis = tensor.shape[axis], axis % tensor.dim()
     before = (slice(None),) * axis
     return Rows(
-        (torch.sym_max(length, 1) + size - 1) // size,
+        torch.sym_max((length + size - 1) // size, 1),
         lambda i: tensor[(*before, slice(i * size, (i + 1) * size))],
     )
 
@@ -316,8 +319,24 @@ class TracedList(list[Any], Parts):
         """As list.extend, with as many elements as data says too."""
         list.extend(self, _elements_of(more))
 
+    def __add__(self, more: Any) -> Any:
+        """`items + […]`: what says itself what becomes of a list before it is asked, as by a plain one."""
+        asked = hasattr(type(more), "__radd__") and not isinstance(more, TracedList)
+        plain = isinstance(more, list) and not asked
+        return TracedList([*self.parts(), *list.__iter__(more)]) if plain else NotImplemented
+
+    def __radd__(self, before: Any) -> Any:
+        """`[…] + items`: a plain list would take the parts as they are kept for elements."""
+        plain = isinstance(before, list)
+        return TracedList([*list.__iter__(before), *self.parts()]) if plain else NotImplemented
+
     def __iadd__(self, more: Any) -> TracedList:  # type: ignore[misc, override]
         self.extend(more)
+        return self
+
+    def __imul__(self, count: Any) -> TracedList:  # type: ignore[misc, override]
+        made: Any = self * count
+        list.__setitem__(self, slice(None), made.parts())
         return self
 
     def put_in(self, index: Any, value: Any) -> None:
@@ -409,7 +428,7 @@ def _guarded(name: str) -> Callable[..., Any]:
     return method
 
 
-_MAKING = ("__add__", "__mul__", "__rmul__", "copy")
+_MAKING = ("__mul__", "__rmul__", "copy")
 
 
 def sliced(items: Any, where: slice) -> TracedList:
@@ -486,10 +505,6 @@ def _copy(items: TracedList) -> TracedList:
     return TracedList(items.parts())
 
 
-def _plus(items: TracedList, more: Any) -> TracedList:
-    return TracedList([*items.parts(), *_elements_of(more)])
-
-
 def _elements_of(x: Any) -> Any:
     """What a list is made longer with, as it is kept."""
     if isinstance(x, Yields):
@@ -526,13 +541,12 @@ _STAGED: dict[str, Callable[..., Any]] = {
     "insert": TracedList.put_in,
     "reverse": _reverse,
     "copy": _copy,
-    "__add__": _plus,
     "__mul__": _times,
     "__rmul__": _times,
 }
 for _name in (
     "__getitem__", "__setitem__", "__delitem__", "__contains__", "__eq__", "__ne__", "__lt__", "__le__",
-    "__gt__", "__ge__", "__add__", "__mul__", "__rmul__", "copy", "index", "insert", "pop", "remove",
+    "__gt__", "__ge__", "__mul__", "__rmul__", "copy", "index", "insert", "pop", "remove",
     "reverse", "sort",
 ):  # fmt: skip
     setattr(TracedList, _name, _guarded(_name))

@@ -189,6 +189,38 @@ def parts_as_sizes_say(x: T) -> Any:
     return torch.cat([p * 2 for p in x.split(n, 1)], 1), torch.stack([p.sum() for p in x.chunk(n, 1)])
 
 
+@case(*CUT)
+def second_part_of_a_size(x: T, k: T) -> T:
+    return x.split(int(k))[1].sum(0)
+
+
+@case(*CUT)
+def part_from_the_end(x: T, k: T) -> T:
+    return x.chunk(k)[-2].sum(0)
+
+
+@case(*CUT)
+def part_at_a_place_of_data(x: T, k: T) -> T:
+    return x.split(2)[k].sum(0)
+
+
+@case(random(6, 3), random(5, 3), random(4, 3), random(1, 3), random(9, 3))
+def third_part(x: T) -> Any:
+    parts = x.split(2)
+    return parts[2].sum(0), parts[0] * 2, parts[-1] + 1
+
+
+@case(random(4, 6), random(2, 4), random(3, 3), random(2, 2), random(2, 5))
+def part_as_sizes_say(x: T) -> T:
+    return x.chunk(x.shape[1] // 2, 1)[1].sum()
+
+
+@case(random(6, 3), random(5, 3), random(4, 3), random(1, 3), random(9, 3))
+def where_it_is_there(x: T) -> T:
+    parts = x.split(2)
+    return parts[3] * 2 if len(parts) > 3 else parts[-3] if len(parts) == 3 else parts[0] + 1
+
+
 @case.parametrize()
 def test_slices(case: Case) -> None:
     check(case)

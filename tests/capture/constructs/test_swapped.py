@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from tests.capture.constructs.support import Case, Cases, T, check, positive, random
 
@@ -58,6 +59,48 @@ def permutation(x: T) -> T:
         p = k + int(x[k:, 0].argmax())
         order[k], order[p] = order[p], order[k]
     return torch.tensor(order)
+
+
+@case(*WHOLE)
+def behind_others(x: T) -> Any:
+    kept: list[int] = []
+    for v in x.tolist():
+        if v > 1:
+            kept.append(v)
+    offsets, some = [0] + x.tolist(), [0, 1] + kept  # noqa: RUF005
+    all_of_them = sum([some, x.tolist(), [5]], [])  # noqa: RUF017
+    counted = list(range(3)) + kept
+    lists = [offsets, some, all_of_them, counted]
+    return [torch.tensor(items) for items in lists], [len(items) for items in lists]
+
+
+@case(*WHOLE)
+class BehindItsOwn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = [4, 5]
+
+    def forward(self, x: T) -> Any:
+        whole, grown = self.first + x.tolist(), sorted([3, 1])
+        grown += x.tolist()
+        grown.extend(whole)
+        return torch.tensor(whole), len(whole), torch.tensor(grown), len(self.first)
+
+
+@case(*(random(n, 3, seed=n) for n in (4, 2, 7)))
+def rows_behind_others(x: T) -> int:
+    first = [x[0].tolist()]
+    return len(first + x.tolist())
+
+
+@case(*WHOLE)
+def as_often(x: T) -> Any:
+    items, rows = x.tolist(), [x, x + 1]
+    same, those = items, rows
+    items *= 2
+    rows *= 2
+    more = 2 * items
+    return torch.tensor(same), len(same), torch.stack(those), len(those), torch.tensor(more)
 
 
 @case.parametrize()
