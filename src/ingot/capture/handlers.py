@@ -15,15 +15,15 @@ import itertools
 import sys
 from collections.abc import Generator
 from functools import lru_cache
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
-from ingot.capture.where import frames, is_user_code
+from ingot.capture.where import frames, is_recorded, is_user_code
 
 # What operators never raise, whatever sizes they are given.
 _NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
 
-_suppressing: list[Any] = []  # what the model has entered and not left
+_suppressing: list[Any] = []  # what the model that is recorded has entered and not left
 
 
 def inside_try(of_operator: bool = False, error: type[Exception] | None = None) -> bool:
@@ -41,17 +41,21 @@ def inside_try(of_operator: bool = False, error: type[Exception] | None = None) 
 
 @contextlib.contextmanager
 def suppressions_seen() -> Generator[None]:
-    """For the time of a recording: which `contextlib.suppress` of the model's are entered."""
+    """For the time of a recording: which `contextlib.suppress` of the model's are entered. What another
+    thread has entered, or a recording around this one, catches nothing of it.
+    """
     kind: Any = contextlib.suppress
     enter, leave = kind.__enter__, kind.__exit__
+    around = list(_suppressing)
+    _suppressing.clear()
 
     def entered(self: Any) -> Any:
-        if is_user_code(sys._getframe(1).f_code):
+        if _of_the_model(sys._getframe(1)):
             _suppressing.append(self)
         return enter(self)
 
     def left(self: Any, *error: Any) -> Any:
-        if self in _suppressing:
+        if self in _suppressing and _of_the_model(sys._getframe(1)):
             _suppressing.remove(self)
         return leave(self, *error)
 
@@ -60,7 +64,11 @@ def suppressions_seen() -> Generator[None]:
         yield
     finally:
         kind.__enter__, kind.__exit__ = enter, leave
-        _suppressing.clear()
+        _suppressing[:] = around
+
+
+def _of_the_model(frame: FrameType) -> bool:
+    return is_user_code(frame.f_code) and is_recorded(frame)
 
 
 def _may_catch(suppress: Any, of_operator: bool, error: type[Exception] | None) -> bool:

@@ -155,9 +155,21 @@ def short_path(filename: str) -> str:
 def frames(innermost: FrameType | None) -> Generator[FrameType]:
     """What is running, looking outwards: whoever called export is no part of it."""
     at = innermost
-    while at is not None and not (at.f_code.co_filename == _RECORDING and at.f_code.co_name == "record"):
+    while at is not None and not _records(at):
         yield at
         at = at.f_back
+
+
+def is_recorded(frame: FrameType) -> bool:
+    """Whether a frame runs for the model that is recorded: no other thread's does."""
+    at: FrameType | None = frame
+    while at is not None and not _records(at):
+        at = at.f_back
+    return at is not None
+
+
+def _records(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == _RECORDING and frame.f_code.co_name == "record"
 
 
 def user_frame(frame: FrameType | None = None) -> FrameType | None:
@@ -167,7 +179,7 @@ def user_frame(frame: FrameType | None = None) -> FrameType | None:
     at = frame or sys._getframe(1)
     layer: FrameType | None = None
     while at is not None and not is_user_code(at.f_code):
-        if at.f_code.co_name == "record" and at.f_code.co_filename == _RECORDING:
+        if _records(at):
             return layer  # whoever called export is no part of the model
         if layer is None and _is_layer(at.f_code):
             layer = at
@@ -295,7 +307,7 @@ def _out_of_the_library(frame: FrameType | None) -> FrameType | None:
     while at is not None and is_library_code(at.f_code):
         at = at.f_back
         while at is not None and not is_user_code(at.f_code):
-            if at.f_code.co_name == "record" and at.f_code.co_filename == _RECORDING:
+            if _records(at):
                 return frame
             at = at.f_back
     return at or frame
