@@ -9,7 +9,7 @@ import sympy
 from torch.utils._sympy import functions
 
 from ingot.capture.one_of import OneOf
-from ingot.capture.wording import in_words
+from ingot.capture.wording import in_users_terms, in_words
 
 batch, length = (sympy.Symbol(n, integer=True, nonnegative=True) for n in ("batch", "length"))
 half: Any = functions.FloorDiv(length, 2)
@@ -40,3 +40,27 @@ half: Any = functions.FloorDiv(length, 2)
 def test_words(condition: Any, words: str) -> None:
     """Names of dimensions, numbers on the right, and no name of SymPy's or torch's."""
     assert in_words(condition) == words
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("'Rows' object is not iterable", "a list that data fills is not iterable"),
+        ("cannot unpack non-iterable Many object", "cannot unpack non-iterable a list that data fills"),
+        ("must be real number, not Perhaps", "must be real number, not a list that data fills"),
+        ("expected Tensor as element 0, but got Rows",
+         "expected Tensor as element 0, but got a list that data fills"),
+        ("object of type 'Many' has no len()", "object of type a list that data fills has no len()"),
+        ("unhashable type: 'TracedDict'", "unhashable type: a dict that data fills"),
+        ("unsupported operand type(s) for +: 'int' and 'Rows'",
+         "unsupported operand type(s) for +: 'int' and a list that data fills"),
+        ("SymInt found", "a whole number that data or a size decides found"),
+        ("Many heads need as many Rows", "Many heads need as many Rows"),
+        ("'Rows'", "'Rows'"),  # of a KeyError
+        ("'Net' object has no attribute 'Perhaps'", "'Net' object has no attribute 'Perhaps'"),
+        ("Columns and 'Rows' must be even", "Columns and 'Rows' must be even"),
+    ],
+)  # fmt: skip
+def test_names_of_classes(said: str, words: str) -> None:
+    """Ingot's own are not shown; a model's errors have words of their own."""
+    assert in_users_terms(said) == words

@@ -88,12 +88,26 @@ _STANDINS = {
     **dict.fromkeys(("Rows", "Many", "Perhaps", "TracedList"), "a list that data fills"),
     "TracedDict": "a dict that data fills",
 }
-_NAMED = re.compile(rf"'?\b({'|'.join(_STANDINS)})\b'?(?: object)?")
+#: Those that may be words of the model's own, and say nothing of a type where they stand as such.
+_WORDS = ("Rows", "Many", "Perhaps")
+_NAMED = re.compile(rf"'?\b({'|'.join(_STANDINS)})\b'?(?: object\b)?")
+_AS_A_TYPE = re.compile(r"\bnot $|\bgot $|\btype:? $")  # what Python and torch say before one
+_OF_TYPES = re.compile("operand type|instances of|combination of arguments")
 
 
 def in_users_terms(said: str) -> str:
     """What an error of Python's says, without names of Ingot's and torch's own classes."""
-    return _NAMED.sub(lambda found: _STANDINS[found[1]], said)
+
+    def named(found: re.Match[str]) -> str:
+        is_type = (
+            found[1] not in _WORDS
+            or found[0].endswith(" object")
+            or _AS_A_TYPE.search(said[: found.start()])
+            or _OF_TYPES.search(said)
+        )
+        return _STANDINS[found[1]] if is_type else found[0]
+
+    return _NAMED.sub(named, said)
 
 
 def formula(expression: Any) -> str:
