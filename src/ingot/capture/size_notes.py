@@ -219,9 +219,9 @@ class SizeNotes(SizeFacts):
     def _may_repeat(self, condition: Any) -> bool:
         """Whether the operator that asks would repeat one of two sizes that are not equal: it may be 1."""
         inner = self.operators[-1] if self.operators else ""
-        if inner not in _REPEATING or not isinstance(condition, sympy.Eq):
-            return False
-        return any(not n.is_number and self.known(sympy.Eq(n, 1)) is not False for n in condition.args)
+        equations = condition.args if isinstance(condition, sympy.Or) else (condition,)
+        sizes = [n for e in equations if isinstance(e, sympy.Eq) for n in e.args if not n.is_number]
+        return inner in _REPEATING and any(self.known(sympy.Eq(n, 1)) is not False for n in sizes)
 
     def _put_derived(self, equation: Any, value: Any) -> None:
         expanded = self.expand(equation)

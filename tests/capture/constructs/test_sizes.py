@@ -221,6 +221,13 @@ def triangles_by_sizes(q: T, k: T) -> tuple[T, ...]:
     return added, a.tril(m - n), torch.ones(n, m).tril_(m - n), a[:, rows, columns]
 
 
+@case(*((random(2, n, 8, seed=n), random(m)) for n, m in ((3, 5), (4, 2), (1, 1), (1, 3))))
+def mask_with_more_rows_than_queries(x: T, y: T) -> T:
+    rows = x.shape[1] if x.shape[1] > 1 else y.shape[0]  # of one query as many as y has, which torch refuses
+    q = x.unsqueeze(1)
+    return F.scaled_dot_product_attention(q, q, q, torch.zeros(rows, x.shape[1]))
+
+
 @case(*lengths())
 def condition_as_a_key(x: T) -> T:
     return {True: x * 2, False: x * 3}[x.shape[0] > 4] + {False: 1, True: 2}.get(x.shape[0] > 2)
