@@ -170,6 +170,19 @@ def test_fake_quantize_of_other_floats(dtype: torch.dtype) -> None:
             np.testing.assert_array_equal(program(v), function(v).numpy(), err_msg=function.__name__)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_points_between_integers_are_refused(dtype: torch.dtype) -> None:
+    """PyTorch rounds their sum with what is divided, which no operator does; of whole ones it is the same."""
+    scales, x = torch.tensor([0.1, 0.2]), torch.randn(4, 2, dtype=dtype)
+
+    def by(zeros: T) -> Any:
+        return lambda x: torch.fake_quantize_per_channel_affine(x, scales, zeros, 1, -128, 127)
+
+    parity(by(torch.tensor([1.0, 2.0])), (x,), tolerance=1e-6)
+    with pytest.raises(ExportError, match="zero point that is no integer"):
+        ingot.export(by(torch.tensor([0.5, 2.0])), (x,))
+
+
 class Halves(nn.Module):
     """Means of quantised numbers lie half way between two steps, again and again."""
 

@@ -36,18 +36,26 @@ def _scale(g: Recorder, scale: Any, dtype: torch.dtype) -> ir.Value:
 
 
 def _zero_point(g: Recorder, zero: Any, dtype: torch.dtype) -> ir.Value:
+    _require_whole(g, zero)
     real = g.real(zero) if isinstance(zero, Tensor) else None
     if real is not None:
         array = zero_copy(real)
-        if not np.array_equal(array, np.rint(array)):
-            raise ExportError(
-                "a zero point that is no integer has no form in ONNX. Choose a quantisation scheme with "
-                "integer zero points."
-            )
         return g.const(array.reshape(()) if array.size == 1 and array.ndim < 2 else array, dtype)
     if not isinstance(zero, Tensor):
         return g.const(int(zero), dtype)
     return g.cast(_without_axes(g, zero), zero.dtype, dtype)
+
+
+def _require_whole(g: Recorder, zero: Any) -> None:
+    """ATen rounds the sum of a quotient and its zero point, ONNX adds them after rounding."""
+    if not isinstance(zero, Tensor) or not zero.is_floating_point():
+        return
+    real = g.real(zero)
+    if real is None or not np.array_equal(zero_copy(real), np.rint(zero_copy(real))):
+        raise ExportError(
+            "a zero point that is no integer has no form in ONNX. Choose a quantisation scheme with "
+            "integer zero points."
+        )
 
 
 def _without_axes(g: Recorder, x: Tensor) -> ir.Value:
@@ -177,6 +185,7 @@ def _faked(
 ) -> ir.Value:
     """Quantised and back."""
     if x.dtype == torch.float64:  # which QuantizeLinear does not take
+        _require_whole(g, zero)
         return g.val(g.recorded(lambda: _in_doubles(x, scale, zero, low, high, axis)))
     dtypes = [d for d in _BY_OPSET if torch.iinfo(d).min <= low and high <= torch.iinfo(d).max]
     if not dtypes:
