@@ -523,6 +523,12 @@ def test_strides_from_the_beginning_of_the_memory() -> None:
     )
 
 
+def test_strides_of_a_result_of_an_example_that_lies_otherwise() -> None:
+    """It lies as the example does: the message says what to do about that."""
+    with pytest.raises(IngotError, match=r"(?s)example's 'x' does not lie .* with \.contiguous\(\)"):
+        ingot.export(lambda x: (x + 1).as_strided((4,), (1,)), (R(3, 2).t(),), input_names=["x"])
+
+
 def test_inference_mode() -> None:
     """Inside it torch hands on what it takes apart outside of it: views stay views."""
 

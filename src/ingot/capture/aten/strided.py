@@ -82,7 +82,13 @@ def _in_memory(
             break  # reshaped: it lies as its own sizes say, and so do the strides that were read
         entry = parent
     root = entry.tensor
-    if part or not _is_plain(root) or g.lies_otherwise is not None:
+    if g.lies_otherwise is not None:  # and so what operators make of it, element by element
+        raise ExportError(
+            f"The example's {g.lies_otherwise!r} does not lie in memory as its elements are counted, and "
+            "as_strided takes elements by their places there: inputs of ONNX always lie so. Pass it with "
+            ".contiguous()."
+        )
+    if part or not _is_plain(root):
         raise ExportError(
             "as_strided depends on memory layout, which ONNX does not have; it is followed in a tensor that "
             "is contiguous. Use view, unfold or slicing."
