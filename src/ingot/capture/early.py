@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Thunk = Callable[[], Any]
 OfItem = Callable[[Any], Any]
+_KEEP = "Keep its elements in a list or tensor, or yield them in a function of the model's own."
 
 
 def quantified(
@@ -111,6 +112,9 @@ def require_known(items: Any) -> None:
         items = items.generator
     if isinstance(items, GeneratorType):
         request_code(items.gi_code)
+        if ".__iter__.<locals>." in items.gi_code.co_qualname:
+            edit = "Write it with `yield`, or return `iter([…])` of a list there."
+            refuse_iterator("what `__iter__` gives", edit)
         refuse_iterator()
 
 
@@ -146,11 +150,11 @@ def _of_many(rt: Runtime, items: Any, holds: OfItem, ends: bool) -> Any:
     return found
 
 
-def refuse_iterator() -> NoReturn:
+def refuse_iterator(what: str = "an iterator", edit: str = _KEEP) -> NoReturn:
     """Others would find an iterator where Python has left it, and the run alone knows where that is."""
     refuse(
         DataDependentError(
-            f"{quoted_line()}\nData decides how far this goes through an iterator, and nobody could go on "
-            "with it. Keep its elements in a list or tensor, or yield them in a function of the model's own."
+            f"{quoted_line()}\nData decides how far this goes through {what}, and nobody could go on with "
+            f"it. {edit}"
         )
     )

@@ -11,9 +11,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
 
 case = Cases()
@@ -148,7 +151,55 @@ class OfLayers(nn.Module):
         return x
 
 
+class Epochs:
+    """Counts how often it was begun."""
+
+    def __init__(self) -> None:
+        self.epoch = self.at = 0
+
+    def __iter__(self) -> Epochs:
+        self.epoch, self.at = self.epoch + 1, 0
+        return self
+
+    def __next__(self) -> int:
+        self.at += 1
+        if self.at > 3:
+            raise StopIteration
+        return self.at
+
+
+@case(*ROWS)
+def begun_once_each(x: T) -> Any:
+    epochs = Epochs()
+    for k in epochs:
+        x = x * k if x.sum() > 0 else x - k
+    pairs = [k * 2 for k in epochs]
+    return x + len(list(epochs)), pairs, epochs.epoch
+
+
 @case.parametrize()
 def test_iterators(case: Case) -> None:
     """As eager, for all lengths."""
     check(case)
+
+
+class Halves(Frames):
+    """Gives parts of a tensor by an expression."""
+
+    def __iter__(self) -> Iterator[T]:
+        return (part * 2 for part in self.x.chunk(2, 1))
+
+
+def stops_in_an_expression(x: T) -> T:
+    total = x.sum()
+    for half in Halves(x):
+        total = total + half.sum()
+        if total > 0:
+            break
+    return total
+
+
+def test_an_expression_that_iter_gives() -> None:
+    """What it does for an element behind the last, nobody would do: the message says how to write it."""
+    with pytest.raises(DataDependentError, match=r"what `__iter__` gives.*Write it with `yield`"):
+        capture(stops_in_an_expression, (random(3, 4),))

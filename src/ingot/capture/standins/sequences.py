@@ -98,9 +98,9 @@ def rows_of(items: Any) -> Rows | None:
 
 def begun(items: Any) -> Any:
     """What a loop goes through: of an object what the model's own `__iter__` gives, of a dict that data gives
-    keys a list of them.
+    keys a list of them. An iterator's own, Python's loop calls.
     """
-    own = own_answer(items, "__iter__")
+    own = None if isinstance(items, Iterator) else own_answer(items, "__iter__")
     return looped_over(items) if own is None else own
 
 
