@@ -32,7 +32,7 @@ def _triangle(name: str) -> dict[Any, Callable[..., Any]]:
         if more or not isinstance(diagonal, torch.SymInt):
             return own[""](input, diagonal=diagonal, **more)
         outside = _outside(input.shape[-2], input.shape[-1], diagonal, lower)
-        return input & ~outside if input.dtype == torch.bool else input.masked_fill(outside, 0)
+        return input.masked_fill(outside, 0)
 
     def in_place(input: Tensor, diagonal: Any = 0) -> Tensor:
         if not isinstance(diagonal, torch.SymInt):

@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
-# A dtype that has a Where, and keeps all numbers of the other.
+# A dtype that has a Where, and gives all numbers of the other back (those of uint64 wrap around, and back).
 _BY = {torch.int16: torch.int32, torch.uint16: torch.int32, torch.uint64: torch.int64}
 
 
