@@ -15,7 +15,7 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ingot.capture import checks, equality, recursion
+from ingot.capture import checks, equality, gradients, recursion
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, is_among, kept, merged
@@ -265,6 +265,7 @@ def _merged(
     g.poisoned.update({n: f"{why}, at {quoted_line()}" for n, why in poisoned.items()})
     held.put([c if c is before else filled(c) for c, before in zip(contents, held.before, strict=True)])
     outcome = filled(result)
+    gradients.alone(merger.tensors)
     for made, a, b in merger.objects:
         equality.stands_for(filled.of(made), condition, a, b)
     return outcome

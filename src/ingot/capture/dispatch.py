@@ -21,7 +21,17 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ingot.capture import complex_numbers, fakes, formulas, mixed, scalars, translations, unwritten, writes
+from ingot.capture import (
+    complex_numbers,
+    fakes,
+    formulas,
+    gradients,
+    mixed,
+    scalars,
+    translations,
+    unwritten,
+    writes,
+)
 from ingot.capture.alike import Answer, Look, Unlike
 from ingot.capture.aten import Row
 from ingot.capture.entries import View
@@ -156,6 +166,7 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         out = _fake(g, func, plan, args, kwargs)
     if plan.in_place:
         writes.in_place(g, func, plan, args, kwargs, known)
+        gradients.wrote(g, args[0], tensors)
         return args[0]
     if plan.view and out is args[0]:
         return out  # `x.to(…)` of what it has: the tensor itself, and no view of it

@@ -54,6 +54,7 @@ class Form:
     number: Number | None = None  # of a tensor: what number it may be instead
     left: Number | None = None  # the same of what a round leaves
     kinds: str | None = None  # of a number that may be a float or an int: why
+    tracked: bool = False  # whether a gradient may be taken of what went into a tensor
 
 
 @dataclass
@@ -155,7 +156,7 @@ class Forms:
         if kind is not after and after is torch.Tensor and now.dim() == 0:
             if not may_stand_for(start, now.dtype) and not self.peeled:
                 raise Peel
-            return self._with_number(Form(torch.Tensor, now.dtype), start, what)
+            return self._with_number(Form(torch.Tensor, now.dtype, tracked=now.requires_grad), start, what)
         if kind is not after and {kind, after} == {int, float}:
             return Form(float, torch.float64, hints=[1], kinds=_either_kind())
         return self.of(start, kind)
@@ -176,7 +177,8 @@ class Forms:
             return Form(kind, DTYPE[kind], hints=[hint], kinds=kinds_of(g, value))
         dims = [d if g.sizes.in_scope(d) else None for d in value.shape]
         hints = [int(g.env.value(g.env.expr(d))) for d in value.shape]
-        return Form(kind, value.dtype, dims, hints, number_of(g, value, value.dtype))
+        number = number_of(g, value, value.dtype)
+        return Form(kind, value.dtype, dims, hints, number, tracked=value.requires_grad)
 
     def _with_number(self, form: Form, now: Any, what: str) -> Form:
         """A tensor without dimensions that may be a number, as what a place holds is or may be; the very same
@@ -231,10 +233,12 @@ class Forms:
         if not fits:
             raise refused(what, f"{_described(form)} before a round and {describe(now)} after it")
         if kind is torch.Tensor:
+            if now.requires_grad and not form.tracked:
+                form = replace(form, tracked=True)
             same = [d is None or self.g.same_size(d, n) for d, n in zip(form.dims, now.shape, strict=True)]
             if not all(same):
                 dims = [d if ok else None for d, ok in zip(form.dims, same, strict=True)]
-                return Form(form.kind, form.dtype, dims, form.hints)
+                return Form(form.kind, form.dtype, dims, form.hints, tracked=form.tracked)
             return self._with_number(form, now, what)
         return form
 

@@ -14,7 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
-from ingot.capture import complex_numbers, fakes
+from ingot.capture import complex_numbers, fakes, gradients
 from ingot.capture.checks import require_place
 from ingot.capture.entries import View
 from ingot.capture.record import Recorder
@@ -121,7 +121,8 @@ def _at_tensor(g: Recorder, tensor: Any, axis: int, place: torch.Tensor) -> torc
             number = int(real)
         return tensor.select(axis, number)
     g.locate()
-    return _at(g, tensor, axis, g.cast(g.val(place), place.dtype, torch.int64))
+    value = g.cast(g.val(place), place.dtype, torch.int64)
+    return gradients.selected(partial(_at, g, tensor, axis, value), tensor, axis, place)
 
 
 def _at(g: Recorder, tensor: Any, axis: int, place: ir.Value) -> torch.Tensor:

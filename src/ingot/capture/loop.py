@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 
-from ingot.capture import checks, endless, equality, mixed, turns, unwritten
+from ingot.capture import checks, endless, equality, gradients, mixed, turns, unwritten
 from ingot.capture.cells import Cells
 from ingot.capture.choice import Maybe, perhaps
 from ingot.capture.containers import Containers
@@ -143,6 +144,8 @@ class Loop:
         self.forms = Forms(g, self.held.has, self.lost, peeled)
         self.counters = Counters(g)
         self.turn: Any = None  # the number of the round that is recorded
+        self.sources: list[torch.Tensor] = []  # what was carried so far, in all recordings
+        self.made: list[torch.Tensor] = []  # what stands for it
 
     def _variable(self, name: str, used: bool) -> Place:
         what = f"the variable {name!r}"
@@ -202,6 +205,7 @@ class Loop:
         guards = dict(g.env.held)
         try:
             with inside(g) as scope:
+                self.made.clear()
                 done = Round(scope, g.graph.body_input("iteration", ir.TensorType(ir.DataType.INT64)))
                 done.iteration.shape = ir.Shape([])
                 g.graph.body_input("going", ir.TensorType(ir.DataType.BOOL)).shape = ir.Shape([])
@@ -214,6 +218,7 @@ class Loop:
                 for e in self.writes:
                     value = g.graph.body_input("written", ir.TensorType(dtype_of(e.tensor.dtype)))
                     put_value(g, e, value)
+                gradients.alone(self.made)
                 self.memory.begin(
                     self._tensors(lambda place: place.start), self._tensors(lambda place: place.get())
                 )
@@ -230,6 +235,7 @@ class Loop:
                     self.body(i)
                 going = self.go() if self.go is not None else True
                 settled = self._compare()
+                self._note_sources()
                 if settled:
                     settled = self.memory.end(self._tensors(lambda place: place.get()), scope.body)
                 done.left = {**done.given, **self._numbers(lambda place: place.get())}
@@ -261,6 +267,22 @@ class Loop:
         self.held.put(contents)
         known = isinstance(going, torch.SymBool) and not trial.body.nodes and not trial.written
         return self.g.env.expr(going) if known else None
+
+    def _note_sources(self) -> None:
+        """What a gradient of a carried tensor goes through: any of them, as rounds may give each to it."""
+        contents = self.held.contents()
+        values = [v for place in self._all() if place.form is not None for v in (place.start, place.get())]
+        values += [contents[index] for index in self.grown]
+        self.sources += gradients.tracked(v for x in values for v in inside_of(x))
+
+    def _stands_for(self, form: Form, value: ir.Value) -> torch.Tensor:
+        """A tensor of this form that comes in, or is left."""
+
+        def make() -> torch.Tensor:
+            return tensor_of(self.g, value, form.dtype, form.dims, form.hints)
+
+        self.made.append(gradients.left(make, self.sources if form.tracked else ()))
+        return self.made[-1]
 
     def changes_sizes(self) -> bool:
         """Whether rounds leave tensors of other sizes than they find."""
@@ -301,8 +323,7 @@ class Loop:
         if isinstance(form, Form):
             value = g.graph.body_input("carried", ir.TensorType(dtype_of(form.dtype)))
             if form.kind is torch.Tensor:
-                made = mixed.note(g, tensor_of(g, value, form.dtype, form.dims, form.hints), form.number)
-                return g.choose_tensor(made)
+                return g.choose_tensor(mixed.note(g, self._stands_for(form, value), form.number))
             value.shape = ir.Shape([])
             return note_kinds(g, number(g, value, form.kind, form.hints[0]), form.kinds)
         if isinstance(form, Constant):
@@ -695,6 +716,7 @@ class Loop:
         for value, inner in zip(outputs, [*leaving, *scanned], strict=True):
             value.type = inner.type
         rest = iter(outputs)
+        self.made.clear()
         variables = dict.fromkeys(self.names, UNBOUND)
         self.cells.put(variables)
         for place in self._all():
@@ -723,6 +745,7 @@ class Loop:
             list.append(self.held.found[index], run)
             self._tie(run, self.grown[index])
         self.memory.finish(self._tensors(lambda place: place.get()))
+        gradients.alone(self.made)
 
     def _tie(self, run: Many, growth: Growth) -> None:
         """What a write into an element changes beside it, which nobody would see, is known to be lost."""
@@ -742,7 +765,7 @@ class Loop:
         if isinstance(form, Form):
             value = next(rest)
             if form.kind is torch.Tensor:
-                made = tensor_of(self.g, value, form.dtype, form.dims, form.hints)
+                made = self._stands_for(form, value)
                 found = form.left if self.fixed else form.number  # as Python knows, there are rounds
                 return self.g.choose_tensor(mixed.note(self.g, made, found))
             return note_kinds(self.g, number(self.g, value, form.kind, form.hints[0]), form.kinds)
@@ -767,7 +790,10 @@ class Loop:
                 shape = list(leaf.shape) if isinstance(leaf, torch.Tensor) else []
                 dtype = leaf.dtype if isinstance(leaf, torch.Tensor) else DTYPE[kind_of(leaf) or int]
                 hints = hint + [int(g.env.value(g.env.expr(d))) for d in shape]
-                made = tensor_of(g, self._shaped(next(rest), shape), dtype, known + shape, hints)
+                rows, size = self._shaped(next(rest), shape), known + shape
+                make = partial(tensor_of, g, rows, dtype, size, hints)
+                made = gradients.left(make, (leaf, *self.sources) if gradients.tracked((leaf,)) else ())
+                self.made.append(made)
                 known = [made.shape[0]]
                 elements[-1].append(made)
             masks.append(

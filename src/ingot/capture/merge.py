@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import onnx_ir as ir
 import torch
 
-from ingot.capture import complex_numbers, endless, extent, structure, unwritten
+from ingot.capture import complex_numbers, endless, extent, gradients, structure, unwritten
 from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.dicts import TracedDict, in_order
 from ingot.capture.lists import Rows, TracedList
@@ -154,6 +154,7 @@ class Merger:
         self.shared: Callable[[Any, Any], bool] = nothing_is_shared
         self._of_containers: dict[tuple[int, int], tuple[Any, Any, Any]] = {}  # with what became of them
         self._beside: dict[int, tuple[Any, Any]] = {}  # what stands on the other side
+        self.tensors: list[torch.Tensor] = []  # that the slots become
         self.objects: list[tuple[Any, Any, Any]] = []  # that were made in the place of two, with these
         self.by_data = True  # whether data decides the condition, not sizes
         # The side whose sizes fit those that stand around the branch.
@@ -504,7 +505,7 @@ class Merger:
                         self.sized.append(size.node.expr)
             return self.g.choose_tensor(made, self.condition, a, b)
 
-        make_either = self._mixed(joined, a, b)
+        make_either = self._left(self._mixed(joined, a, b), a, b)
         slot = self.slot(make_either, self.value(self.then, a), self.value(self.other, b))
         slot = self._of_tensors[id(a), id(b)] = self._tagged(self._joining(slot, a, b), a, b)
         return slot
@@ -543,7 +544,7 @@ class Merger:
             self.g.bind_complex(made, re, im)
             return made
 
-        return Made((re, im), joined)
+        return Made((re, im), self._left(joined, a, b))
 
     def _joining(self, slot: Slot, a: Any, b: Any) -> Slot:
         """The output is one of two tensors; None where there is none."""
@@ -569,9 +570,18 @@ class Merger:
                 with self.g.graph.writing(side.scope.body):
                     value = self.g.cast(value, DTYPE[kind_of(plain) or int], tensor.dtype)
             values.append(value)
-        make = self._mixed(self._tensor_like(tensor, []), plain, tensor)
+        make = self._left(self._mixed(self._tensor_like(tensor, []), plain, tensor), tensor)
         slot = self.slot(make, *values)
         return self._tagged(self._joining(slot, *(x if x is tensor else None for x in (a, b))), a, b)
+
+    def _left(self, make: Callable[..., torch.Tensor], *sides: Any) -> Callable[..., torch.Tensor]:
+        """What makes a tensor that the branch leaves, of those on its sides."""
+
+        def made(*values: Any) -> torch.Tensor:
+            self.tensors.append(gradients.left(lambda: make(*values), sides))
+            return self.tensors[-1]
+
+        return made
 
     def _mixed(self, make: _Make, *sides: Any) -> _Make:
         """What makes a tensor that may be a number, as one of the sides is or may be."""
@@ -631,7 +641,8 @@ class Merger:
         if kind is not torch.Tensor:
             return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
         make = self._tensor_like(known, dims)
-        slot = self.slot(lambda v: self.g.choose_tensor(make(v), self.condition, a, b), *values)
+        made = self._left(lambda v: self.g.choose_tensor(make(v), self.condition, a, b), known)
+        slot = self.slot(made, *values)
         return self._tagged(self._joining(slot, *(None if x is UNBOUND else x for x in (a, b))), a, b)
 
     def value(self, side: Side, x: Any) -> ir.Value:

@@ -24,6 +24,7 @@ from ingot.capture import (
     endless,
     extent,
     fakes,
+    gradients,
     scalars,
     sharing,
     unwritten,
@@ -85,6 +86,7 @@ class Recorder:
         # Tensors and objects, by id, of which the run says which they are: one of two, as a condition says.
         self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
         self.mixed: dict[int, Mixed] = {}  # tensors that may be numbers, by id
+        self.written_through: list[tuple[torch.Tensor, torch.Tensor]] = []  # see `gradients.wrote`
         self.passed: dict[int, Any] = {}  # iterators of which the run alone knows how far they were taken
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
@@ -538,6 +540,7 @@ class Recorder:
         except errors:
             self.assumptions[:], self.missing.lines, self.poisoned, self.token = before
             body.check, self.env.path[:] = check, path
+            gradients.forgotten(self, since)
             self.journal.put_back(since)  # values that were computed under checks which are forgotten
             self.env.forget(env)
             raise

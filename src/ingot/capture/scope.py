@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture import sharing
+from ingot.capture import gradients, sharing
 from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import Body
 from ingot.capture.path import assuming
@@ -51,6 +51,7 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
             scope.lost = sharing.lost_inside(g, since, scope.body)
     finally:
         torch.clear_autocast_cache()
+        gradients.forgotten(g, since)
         g.journal.put_back(since)
         g.env.restore(env)
 
@@ -68,6 +69,7 @@ def taken_back(g: Recorder, errors: type[BaseException]) -> Generator[None]:
         torch.clear_autocast_cache()
         body.take_back(nodes)
         body.checked = checked
+        gradients.forgotten(g, since)
         g.journal.put_back(since)
         g.env.restore(env)
         raise

@@ -419,6 +419,8 @@ def translated(g: Recorder, modules: Iterator[Any]) -> Generator[None]:
 def _standing_in(
     g: Recorder, t: Translation, original: Callable[..., Any], parameters: Parameters, module: Any
 ) -> Callable[..., Any]:
+    from ingot.capture import gradients  # which needs torch
+
     def call(*args: Any, **kwargs: Any) -> Any:
         if g.paused:
             return original(*args, **kwargs)
@@ -438,7 +440,9 @@ def _standing_in(
             structure = without_contents(t, original)(*a, **k)
             return [leaf.value for leaf in leaves(structure) if is_tensor(leaf.value)]
 
-        made = iter(g.whole(row, meta, *args, **kwargs))
+        given = [leaf.value for leaf in leaves((args, kwargs))]
+        given += [] if module is None else module.parameters()
+        made = (gradients.left(lambda v=v: v, given) for v in g.whole(row, meta, *args, **kwargs))
         return rebuild(structure, lambda v: next(made) if is_tensor(v) else v)
 
     return call
