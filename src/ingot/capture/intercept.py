@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast, diagonals, fakes, indexing, layouts, mixed
+from ingot.capture import autocast, diagonals, fakes, gradients, indexing, layouts, mixed
 from ingot.capture.alias import from_start
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
@@ -122,7 +122,7 @@ class Intercept(TorchFunctionMode):
             return is_contiguous(g, *args, **kwargs)
         if func in _LAYOUT and _asked_by_model():
             layouts.require_known(g, args[0], func.__name__)
-        if func in _ADDRESS and _asked_by_model():
+        if func in _ADDRESS and isinstance(args[0], FakeTensor) and _asked_by_model():  # a weight has one
             layouts.refuse_address(func.__name__)
         if func in (torch.equal, _Tensor.equal) and _plain(args):
             return g.equal(args[0], args[1])
@@ -136,6 +136,7 @@ class Intercept(TorchFunctionMode):
             g.env.operators.append(func.__name__)
             try:
                 indexing.write(g, *args)
+                gradients.follow(g)
             finally:
                 g.env.operators.pop()
             return None
@@ -146,25 +147,32 @@ class Intercept(TorchFunctionMode):
             if autocast.is_on():
                 call = functools.partial(autocast.whole, g, func, found)
         g.env.operators.append(getattr(func, "__name__", ""))
-        g.env.unfit = None
         try:
-            return call(*args, **kwargs)
-        except (RuntimeError, IndexError) as error:
-            concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
-            if not concrete or g.in_python:
-                if not isinstance(error, IndexError) or g.env.unfit is not None:
-                    _refuse_if_caught(args, error)
-                g.env.takes_refusal()  # a loop over places ends with the last, without a `try`
-                raise
-            # This operator's C++ wants numbers for sizes; torch has it in Python too.
-            g.in_python = True
-            try:
-                with enable_python_dispatcher():
-                    return call(*args, **kwargs)
-            finally:
-                g.in_python = False
+            made = _called(g, call, args, kwargs)
         finally:
             g.env.operators.pop()
+        gradients.follow(g)
+        return made
+
+
+def _called(g: Recorder, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What an operator gives, once more in torch's Python where its C++ wants numbers for sizes."""
+    g.env.unfit = None
+    try:
+        return call(*args, **kwargs)
+    except (RuntimeError, IndexError) as error:
+        concrete = isinstance(error, SizeWanted) or any(text in str(error) for text in _NEEDS_NUMBERS)
+        if not concrete or g.in_python:
+            if not isinstance(error, IndexError) or g.env.unfit is not None:
+                _refuse_if_caught(args, error)
+            g.env.takes_refusal()  # a loop over places ends with the last, without a `try`
+            raise
+    g.in_python = True
+    try:
+        with enable_python_dispatcher():
+            return _called(g, call, args, kwargs)
+    finally:
+        g.in_python = False
 
 
 def _asked_by_model() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import ingot
 from ingot.capture import layouts
@@ -235,6 +236,26 @@ def address(x: T) -> T:
 def memory(x: T) -> T:
     y = x + 1
     return y if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else x
+
+
+class Tied(nn.Module):
+    """Asks whether two layers have one weight."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 3), nn.Linear(3, 3)
+        if tied:
+            self.head.weight = self.embed.weight
+
+    def forward(self, x: T) -> T:
+        is_tied = self.head.weight.data_ptr() == self.embed.weight.data_ptr()
+        return self.head(self.embed(x)) * (2.0 if is_tied else 3.0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_where_weights_lie(tied: bool) -> None:
+    """They lie somewhere, whatever the inputs are."""
+    check(Case("Tied", lambda: Tied(tied), [(random(n, 3),) for n in (4, 1)]))
 
 
 @pytest.mark.parametrize(

@@ -430,3 +430,16 @@ def too_many_axes(x: T) -> T:
 def test_what_no_size_decides_is_caught() -> None:
     """Python's own `except` takes it."""
     check(Case("too_many_axes", lambda: too_many_axes, [(random(n, 3),) for n in (5, 2)]))
+
+
+def test_what_torch_refuses_in_its_python_is_not_caught() -> None:
+    """An operator whose C++ wants numbers for sizes, and whose Python then refuses the example's."""
+
+    def cell(x: T, w: T) -> T:
+        try:
+            return torch.gru_cell(x, x, w, w)
+        except RuntimeError:
+            return x * 2
+
+    with pytest.raises(DataDependentError, match=r"(?s)This fails for some sizes \(input has inconsistent"):
+        capture(cell, (random(2, 3), random(9, 4)))
