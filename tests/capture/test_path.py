@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import sympy
 
-from ingot.capture.path import assuming
+from ingot.capture.path import NeverTaken, assuming
 from ingot.capture.sizes import SizeEnv
 
 
@@ -16,3 +17,27 @@ def test_no_size_is_tried_that_another_one_is_divided_by() -> None:
     with assuming(env, sympy.Eq(env.expr(n) * env.expr(m), 0)):
         found = [env.value(env.expr(d)) for d in (n, m)]
     assert found == [4, 0], f"n and m are {found}"
+
+
+def test_sizes_that_a_condition_before_ties_change_together() -> None:
+    """A past and a text are longer than a window of 6: a text of one token wants a longer past, which is as
+    long as the other past.
+    """
+    env = SizeEnv()
+    past, text, other = (env.new_dim(name, hint) for name, hint in (("past", 4), ("text", 3), ("other", 4)))
+    with assuming(env, env.expr(past) + env.expr(text) > 6), assuming(env, env.expr(text) <= 1):
+        found = [int(env.value(env.expr(d))) for d in (past, text, other)]
+    assert found[1] <= 1, f"past, text and the other past are {found}"
+    assert sum(found[:2]) > 6, f"past, text and the other past are {found}"
+    assert found[2] == found[0], f"past, text and the other past are {found}"
+
+
+def test_where_no_size_is_found_each_look_says_so() -> None:
+    """The second look, which is answered from memory, too."""
+    env = SizeEnv()
+    past, text = env.new_dim("past", 4), env.new_dim("text", 3)
+    whole, longer = env.expr(past) + env.expr(text) <= 6, env.expr(text) > 6
+    for _ in range(2):
+        with assuming(env, whole), pytest.raises(NeverTaken), assuming(env, longer):
+            pytest.fail("a text of more than 6 fits into 6")
+        assert [env.value(env.expr(d)) for d in (past, text)] == [4, 3], "the hints are not those before"

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
 
 from ingot.capture.sizes import SizeEnv
+
+_TRIED = (*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0)
+_LARGE = [1 << k for k in range(11, 21)]  # beyond tables of positions
 
 
 class NeverTaken(Exception):
@@ -57,14 +60,22 @@ def _agrees(env: SizeEnv) -> bool:
     """Whether the conditions of the path hold for the hints, and no size is divided by one of 0; all hints
     agree with one another then.
     """
+    if not _hold(env, env.path):
+        return False
     try:
-        env.derive_hints(_behind(env, env.path))
-        if not all(env.value(c) == True for c in env.path):  # noqa: E712  (SymPy objects)
-            return False
         env.derive_hints(env.definitions)
     except ZeroDivisionError:
         return False
     return True
+
+
+def _hold(env: SizeEnv, conditions: Sequence[Any]) -> bool:
+    """Whether some conditions of the path hold for the hints."""
+    try:
+        env.derive_hints(_behind(env, conditions))
+        return all(env.value(c) == True for c in conditions)  # noqa: E712  (SymPy objects)
+    except ZeroDivisionError:
+        return False
 
 
 def _behind(env: SizeEnv, conditions: Iterable[Any]) -> list[sympy.Symbol]:
@@ -82,14 +93,11 @@ def _behind(env: SizeEnv, conditions: Iterable[Any]) -> list[sympy.Symbol]:
 def _search_hints(env: SizeEnv) -> None:
     """Sizes of the inputs, few changed, under which every condition of the path holds."""
     own = sorted(env.bases(env.path[-1]), key=str)
-    others = set[sympy.Symbol]().union(*(env.bases(c) for c in env.path[:-1])) - {*own, *env.names}
+    all_of = set[sympy.Symbol]().union(*map(env.bases, env.path))
+    others = all_of - {*own, *env.names}
     symbols = [*own, *sorted(others, key=str)][:3]  # what data decides may have to be otherwise
     before = {s: env.hint(s) for s in symbols}
     every = {s: env.hints[s] for s in env.names} | before
-    tried = [*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0]
-    large = [1 << k for k in range(11, 21)]  # beyond tables of positions
-    if len(symbols) == 3:
-        tried = [*range(2, 12), 16, 33, 64, 1, 0]
     # Changing one size is tried before changing several, to one near the example's first: a
     # small one leaves
     # feature maps of size 1, which torch takes for what is repeated.
@@ -108,26 +116,58 @@ def _search_hints(env: SizeEnv) -> None:
             for equal in ([t for t in env.names if s in env.names and every[t] == before[s]], []):
                 yield {**before, **dict.fromkeys(equal, sympy.Integer(n)), s: sympy.Integer(n)}
 
+    tried = _numbers(len(symbols))
     few = singles([*near, *itertools.product(symbols, tried)])
-    many = singles(itertools.product(symbols, large))
+    many = singles(itertools.product(symbols, _LARGE))
     several = (
         dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
         for numbers in itertools.product(tried, repeat=len(symbols))
     )
-    asked = (*env.path, *before.items())
-    known = [env.fitting[asked]] if asked in env.fitting else []
-    for trial in itertools.chain(known, few, several if len(symbols) > 1 else (), many):
+    asked = (*env.path, *((s, env.hint(s)) for s in sorted(all_of, key=str)))
+    found = env.fitting.get(asked)
+    known = [] if found is None else [found]
+    more = several if len(symbols) > 1 else ()
+    for trial in () if found == {} else itertools.chain(known, few, more, many, _tied(env, own, every)):
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
         env.hints.update({**every, **trial})
         if _agrees(env):
             env.fitting[asked] = trial
             return
+    env.fitting[asked] = {}  # there are none
     env.hints.update(every)
     env.derive_hints(env.definitions)
     if not all(s in env.names for s in symbols):
         return  # data decides: any hint will do
     raise NeverTaken(f"no sizes were found for which {env.path[-1]} holds")
+
+
+def _tied(
+    env: SizeEnv, own: Sequence[sympy.Symbol], every: Mapping[Any, Any]
+) -> Iterator[dict[sympy.Symbol, Any]]:
+    """Sizes for which the last condition of the path holds, with others for those that one before ties to
+    them: where a past and a text are longer than a window, a text of one token wants a longer past.
+    """
+    before = [bases for c in env.path[:-1] if not (bases := env.bases(c)).isdisjoint(own)]
+    tied = set[sympy.Symbol]().union(*before) & env.names.keys() - {*own}
+    symbols = [*own, *sorted(tied, key=str)][:3]
+    if len(symbols) == len(own) or not all(s in env.names for s in own):
+        return
+    numbers = list(map(sympy.Integer, (*_numbers(len(symbols)), *(_LARGE if len(symbols) < 3 else ()))))
+    equal = {s: [t for t in env.names if every[t] == every[s] and t not in symbols] for s in symbols}
+    for mine in itertools.product(numbers, repeat=len(own)):
+        env.hints.update(zip(own, mine, strict=True))
+        if not _hold(env, env.path[-1:]):
+            continue
+        for others in itertools.product(numbers, repeat=len(symbols) - len(own)):
+            sizes = dict(zip(symbols, (*mine, *others), strict=True))
+            yield sizes | {t: n for s, n in sizes.items() for t in equal[s]}
+            yield sizes
+
+
+def _numbers(count: int) -> Sequence[int]:
+    """The sizes that each of so many is tried with."""
+    return _TRIED if count < 3 else (*range(2, 12), 16, 33, 64, 1, 0)
 
 
 def _assume_equal(env: SizeEnv, equation: Any) -> None:

@@ -278,6 +278,21 @@ def causal_unless_single(q: T, k: T) -> T:
     return F.scaled_dot_product_attention(q, k, k, is_causal=causal)
 
 
+@case(
+    *[
+        (random(b, n, 4, seed=n), random(b, past, 4, seed=past), random(b, past, 4, seed=past + 1))
+        for b, n, past in ((2, 3, 4), (1, 1, 0), (1, 1, 9), (2, 4, 1), (3, 2, 6), (1, 1, 5), (1, 1, 6))
+    ]
+)
+def mask_unless_single_behind_a_window(x: T, keys: T, values: T) -> tuple[T, T, T]:
+    k, v = torch.cat([keys, x], 1), torch.cat([values, x * 2], 1)
+    if k.shape[1] > 6:
+        k, v = k[:, -6:], v[:, -6:]
+    n, m = x.shape[1], k.shape[1]
+    mask = torch.ones(n, m, dtype=torch.bool).tril(m - n) if n > 1 else None
+    return F.scaled_dot_product_attention(x, k, v, attn_mask=mask), k, v
+
+
 @case(*ROWS)
 def conditions_counted(x: T) -> T:
     a, b = x.shape[0] > 3, x.shape[0] % 2 == 0
