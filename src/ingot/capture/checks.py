@@ -186,20 +186,27 @@ def _states_fit(g: Recorder) -> None:
             _enforce(g, same, where, f"{g.env.names[dropped]} is {g.env.names[kept]}")
 
 
-def demanded_inside(g: Recorder, before: Mapping[Any, Guard]) -> None:
-    """At the end of a body: what was demanded in it (not `before`) of sizes that are known in it alone."""
+def demanded_inside(g: Recorder, before: Mapping[Any, Guard], going: Any = None) -> None:
+    """At the end of a body: what was demanded in it (not `before`) of sizes that are known in it alone, or
+    behind branches on what is known in it alone.
+
+    going: the condition under which a loop runs such a body; what is demanded in rounds is, without one, too
+    """
     parent = g.graph.body.parent
     assert parent is not None, "the root's are checked at the end of the recording"
     for key, guard in list(g.env.held.items()):
         if key in before or not _matters(g, guard):
             continue
+        condition, under = _here(g, guard), _known_under(g, guard)
         with g.graph.writing(parent):
-            if _here(g, guard) is not None:
+            outside = set(_known_under(g, guard))
+            if _here(g, guard) is not None and all(e in outside or e == going for e in under):
                 continue
-        condition = _here(g, guard)
         if condition is not None:
             del g.env.held[key]
-            require(g, _as_value(g, guard, condition), _text(guard))
+            text = _text(guard)
+            g.assume("branch" if guard.by_user else "condition", text, "checked", guard.where)
+            _enforce(g, _as_value(g, guard, condition), guard.where, text)
 
 
 def _matters(g: Recorder, guard: Guard) -> bool:
@@ -219,9 +226,14 @@ def _here(g: Recorder, guard: Guard) -> Any:
     return None
 
 
+def _known_under(g: Recorder, guard: Guard) -> list[Any]:
+    """The conditions of the branches it stands in that are known where nodes are written now."""
+    return [e for e in map(g.env.canon, guard.under) if g.env.holds_outside(e, g.sizes.visible)]
+
+
 def _as_value(g: Recorder, guard: Guard, condition: Any) -> ir.Value:
     """The condition as a BOOL of shape [], true where the branch that it stands in is not taken."""
-    under = [g.env.canon(e) for e in guard.under if g.env.holds_outside(e, g.sizes.visible)]
+    under = _known_under(g, guard)
     whole = functools.reduce(lambda a, b: sympy.Or(a, sympy.Not(b)), under, condition)
     try:
         return g.sizes.scalar_of(whole)

@@ -231,7 +231,8 @@ class Loop:
                 if self.fixed is not None:
                     turns.begin(g, self.turn, self.fixed, starts, done.given)
                 g.env.declare_range(i, 0, None)
-                with assuming(g.env, self._goes_on()):
+                goes_on = self._goes_on()
+                with assuming(g.env, goes_on):
                     self.body(i)
                 going = self.go() if self.go is not None else True
                 settled = self._compare()
@@ -241,7 +242,7 @@ class Loop:
                 done.left = {**done.given, **self._numbers(lambda place: place.get())}
                 settled = settled and self.counters.hold(starts, done.given, done.left)
                 if settled:
-                    checks.demanded_inside(g, guards)
+                    checks.demanded_inside(g, guards, goes_on)
                     self._results(done, going)
                 if settled and self.fixed is not None:
                     made_here = g.sizes.written[made:]

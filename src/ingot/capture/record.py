@@ -523,9 +523,9 @@ class Recorder:
         with _disable_current_modes():
             return bool(real)
 
-    def assume(self, kind: Kind, what: str, status: Status) -> None:
-        """Note an assumption at the user's line."""
-        made = Assumption(kind, source_line(), what, status)
+    def assume(self, kind: Kind, what: str, status: Status, where: str | None = None) -> None:
+        """Note an assumption at a line, that of the user which runs if none is given."""
+        made = Assumption(kind, where or source_line(), what, status)
         if made not in self.assumptions:
             self.assumptions.append(made)
 

@@ -353,6 +353,26 @@ def written_where_data_says(x: T) -> T:
     return x + m
 
 
+@case(*[random(h, w, seed=h) for h, w in ((3, 4), (1, 1), (1, 5), (4, 1), (2, 2))], torch.zeros(1, 1))
+def neighbours_that_are_there(x: T) -> T:
+    y = x.clone()
+    if x[0, 0] == 0:
+        return y * 2
+    for a, b in ((0, 1), (1, 0), (1, 1)):
+        if a < x.shape[0] and b < x.shape[1] and x[a, b] > -0.5:
+            y[a, b] = y[0, 0] + 1
+    return y
+
+
+@case(*[random(h, w, seed=h + w) for h, w in ((3, 4), (1, 1), (2, 1), (5, 2), (4, 3))])
+def written_in_rounds_where_there_is_room(x: T) -> T:
+    y = torch.zeros_like(x)
+    for row in x:
+        if row.sum() > 0 and x.shape[1] > 2:
+            y[0, 2] += row[0]
+    return y
+
+
 @case(*ROWS)
 def row_before_the_middle(x: T) -> T:
     m, n = torch.zeros_like(x), x.shape[0]
