@@ -81,6 +81,26 @@ SOURCES = {
                     return with_b
             return n
     """,
+    "loops whose end returns": """
+        def f(a, b):
+            if a > 2:
+                for i in range(b):
+                    if i * a == 6:
+                        return i
+                else:
+                    return -1
+            while a < 2:
+                a += 1
+                for i in range(b):
+                    if i == a:
+                        break
+                else:
+                    continue
+                if a + b == 4:
+                    return a, b
+            else:
+                return b
+    """,
     "falls off the end": """
         def f(a, b):
             if a > b:

@@ -208,6 +208,12 @@ def _try_jumps(s: ast.Try) -> bool:
     return always_jumps(s.finalbody) or (whole and all(always_jumps(h.body) for h in s.handlers))
 
 
+def _loop_jumps(s: ast.For | ast.While) -> bool:
+    """Whether control leaves a loop by jumps alone: it has no end, or what follows its last round jumps."""
+    endless = isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and bool(s.test.value)
+    return (endless or always_jumps(s.orelse)) and not _contains(s.body, (ast.Break,), own_loop=True)
+
+
 def always_jumps(statements: Sequence[ast.stmt]) -> bool:
     """Whether control never leaves these statements at their end."""
     for s in statements:
@@ -219,6 +225,6 @@ def always_jumps(statements: Sequence[ast.stmt]) -> bool:
             return True
         if isinstance(s, ast.Try) and _try_jumps(s):
             return True
-        if isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and s.test.value:
-            return not _contains(s.body, (ast.Break,), own_loop=True)
+        if isinstance(s, (ast.For, ast.While)) and _loop_jumps(s):
+            return True
     return False

@@ -409,6 +409,18 @@ class NewtonIterations(nn.Module):
         return y
 
 
+@case(*[torch.full((n, 3), v) for n, v in ((4, 2.0), (1, 0.5), (2, 3.0), (5, 1.2))])
+def everything_so_far_is_returned(x: T) -> tuple[T, T, int]:
+    z, seen = torch.zeros(3), []
+    for k in range(1, 31):
+        z = z * 0.5 + x.mean(0)
+        seen.append(z.norm())
+        if seen[-1] > 4:
+            return z, torch.stack(seen), k
+    else:
+        return z, torch.stack(seen), -1
+
+
 @case(*[(random(5, 3), torch.tensor(k)) for k in (2, 0, 5)])
 def layers_as_often_as_said(x: T, n: T) -> T:
     w = torch.eye(3) * 0.5 + 0.1
