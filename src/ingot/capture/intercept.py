@@ -309,7 +309,8 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
     """unbind, or split into parts of one size, where only the run knows the length of the axis or that size;
     split into as many parts as data says.
 
-    None where the caller unpacks them, or is no function that can be rewritten: the size is fixed then.
+    None where the caller takes apart as many as sizes say, or is no function that can be rewritten: the size
+    is fixed then.
     """
     tensor, *rest = args
     size = 1
@@ -326,7 +327,7 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
         return _cut_as_said(tensor, size, axis) if _asks_for_rows(size) else None
     if type(size) is not int or size < 1 or not isinstance(tensor.shape[axis], torch.SymInt):
         return None
-    if not _asks_for_rows():
+    if not _asks_for_rows(tensor.shape[axis]):
         return None
     length, axis = tensor.shape[axis], axis % tensor.dim()
     if func in (torch.unbind, _Tensor.unbind):
@@ -336,12 +337,16 @@ def _rows_cut(func: Any, args: Any, kwargs: Any) -> Rows | None:
 
 def _asks_for_rows(number: Any = 0) -> bool:
     """Whether the function that cuts a tensor can take as many parts as the run says; it is rewritten for
-    that. `number`: what data may say of them.
+    that, unless it takes them apart, into as many variables as there must be. `number`: what data may say of
+    them.
     """
     frame = asking_frame()
-    if frame is None or unpacks(frame):
+    if frame is None:
         return False
-    request(frame, needed=isinstance(number, torch.SymInt) and not recorder().env.of_inputs(number))
+    by_data = isinstance(number, torch.SymInt) and not recorder().env.of_inputs(number)
+    if unpacks(frame):
+        return by_data  # of sizes, each is to be the example's
+    request(frame, needed=by_data)
     return is_rewritten(frame)
 
 

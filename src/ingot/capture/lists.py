@@ -15,9 +15,17 @@ from typing import Any
 
 import torch
 
-from ingot.capture.checks import demand, insist, require_place
+from ingot.capture.checks import demand, insist, line, require_place, require_uncaught
 from ingot.capture.choice import Parts, Undecided
-from ingot.capture.request import asking_frame, cannot_wait, recorder, request, unpacks
+from ingot.capture.request import (
+    asking_frame,
+    cannot_say,
+    cannot_wait,
+    recorder,
+    request,
+    unpacked,
+    unpacks,
+)
 from ingot.capture.runs import (
     LEAF,
     Even,
@@ -46,9 +54,26 @@ class Rows(Undecided):
 
     def __iter__(self) -> Iterator[Any]:
         frame = asking_frame()
-        if frame is not None and unpacks(frame):  # `a, b = …` wants a number of them: the size becomes fixed
-            return iter([self.at(i) for i in range(recorder().env.fixed_number(self.length))])
+        if frame is not None and unpacks(frame):
+            return iter([self.at(i) for i in range(self._variables(unpacked(frame)))])
         return cannot_wait("loops over something as long as data says")
+
+    def _variables(self, wanted: int | None) -> int:
+        """Into how many variables `a, b = …` takes the elements apart: the model checks that there are as
+        many as data says. Where sizes say it, these become fixed.
+        """
+        g = recorder()
+        if g.env.of_inputs(self.length):
+            return g.env.fixed_number(self.length)
+        if wanted is None:
+            cannot_say(
+                "takes as many elements as data says apart, of which a starred variable takes some",
+                "Take them by their places: `first, rest = items[0], items[1:]`.",
+            )
+        said = f"{wanted} elements are there to be taken apart"
+        require_uncaught(said, "Ask with `if` before.", ValueError)
+        insist(g, self.length == wanted, f"{said}: `{line()}`")
+        return wanted
 
     def __len__(self) -> int:
         cannot_wait("needs a length that data decides as a Python number")

@@ -343,6 +343,17 @@ def unpacks(frame: FrameType) -> bool:
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("UNPACK")
 
 
+def unpacked(frame: FrameType) -> int | None:
+    """Into how many variables such a frame takes it apart; None where one of them takes what is left."""
+    at = _instruction(frame)
+    return at.arg if at.opname == "UNPACK_SEQUENCE" else None
+
+
+def _instruction(frame: FrameType) -> dis.Instruction:
+    """What a frame is doing."""
+    return next(i for i in dis.get_instructions(frame.f_code) if i.offset == frame.f_lasti)
+
+
 def cannot_say(what: str, edit: str = "Write it as an `if` of the function's own.") -> NoReturn:
     """Python would take what only the run knows for something else, without a question: refuse."""
     found = f"This line {what}, which has no ONNX form here."

@@ -183,6 +183,42 @@ def as_many_parts(x: T, k: T) -> Any:
     return torch.cat(parts[::-1]), len(parts), torch.stack([p.sum(0) for p in x.T.chunk(int(k), -1)], 1)
 
 
+#: As many rows and a size, or a number, of parts: two first, then others, which Python refuses.
+HALVED = [
+    (random(n, 3, seed=n), torch.tensor(k))
+    for n, k in ((7, 4), (7, 6), (5, 3), (2, 1), (7, 3), (7, 7), (1, 1), (6, 0))
+]
+
+
+@case(*HALVED)
+def parts_for_two_variables(x: T, k: T) -> tuple[T, T]:
+    a, b = x.split(int(k))
+    return a.sum(0) - b.sum(0), b
+
+
+@case(*[(random(n, 2, seed=n), torch.tensor(k)) for n, k in ((7, 3), (9, 3), (6, 4), (3, 3), (7, 2), (2, 3))])
+def chunks_for_variables(x: T, k: T) -> tuple[T, T]:
+    a, (b, c) = x.chunk(k)[0], x.chunk(k)[1:]
+    first, second, third = x.T.chunk(int(k), dim=1)
+    return torch.cat([c, b, a]), torch.cat([third, second, first], 1)
+
+
+def signs(*numbers: float) -> T:
+    return torch.tensor([[n, n + 1.0, 2.0] for n in numbers])
+
+
+@case(signs(1, -2, -3, 4), signs(-1, 2, 3), signs(1, 1, 1), signs(-1, 5), signs(-1, -1))
+def rows_for_two_variables(x: T) -> tuple[T, T, T]:
+    first, second = x[x[:, 0] > 0]
+    kept = []
+    for row in x:
+        if row[0] > 0:
+            kept.append(row * 2)
+    third, fourth = kept
+    fifth, sixth = x[x[:, 0] > 0].unbind(0)
+    return first - second, third + fourth, fifth * sixth
+
+
 @case(random(4, 6), random(2, 4), random(6, 2), random(3, 3), random(2, 5))
 def parts_as_sizes_say(x: T) -> Any:
     n = x.shape[1] // 2
@@ -274,3 +310,29 @@ def test_a_sequential_of_another_name_is_its_layers() -> None:
     check(
         Case("plain", lambda: Sliced(Plain), [(v,) for v in (random(2, 3), negative(2, 3), positive(1, 3))])
     )
+
+
+def parts_for_a_starred_variable(x: T, k: T) -> T:
+    first, *others = x.split(int(k))
+    return torch.cat([*others, first])
+
+
+def parts_unless_there_are_others(x: T, k: T) -> T:
+    try:
+        first, second = x.split(int(k))
+    except ValueError:
+        return x
+    return torch.cat([second, first])
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (parts_for_a_starred_variable, r"a starred variable takes some.* `first, rest = items\[0\]"),
+        (parts_unless_there_are_others, "inside a `try` that may catch"),
+    ],
+)
+def test_what_cannot_be_taken_apart_says_so(function: Callable[[T, T], T], said: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(DataDependentError, match=said):
+        capture(function, HALVED[0])
