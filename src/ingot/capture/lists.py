@@ -18,6 +18,7 @@ import torch
 from ingot.capture.checks import demand, insist, line, require_place, require_uncaught
 from ingot.capture.choice import Parts, Undecided
 from ingot.capture.request import (
+    ACTIVE,
     asking_frame,
     cannot_say,
     cannot_wait,
@@ -25,6 +26,7 @@ from ingot.capture.request import (
     request,
     unpacked,
     unpacks,
+    updates,
 )
 from ingot.capture.runs import (
     LEAF,
@@ -351,9 +353,16 @@ class TracedList(list[Any], Parts):
         return TracedList([*self.parts(), *list.__iter__(more)]) if plain else NotImplemented
 
     def __radd__(self, before: Any) -> Any:
-        """`[…] + items`: a plain list would take the parts as they are kept for elements."""
-        plain = isinstance(before, list)
-        return TracedList([*list.__iter__(before), *self.parts()]) if plain else NotImplemented
+        """`[…] + items`: a plain list would take the parts as they are kept for elements. Python asks here for
+        `plain += items` too.
+        """
+        if not isinstance(before, list):
+            return NotImplemented
+        frame = asking_frame()
+        if not self.known and frame is not None and updates(frame):
+            request(frame)
+            require_may_grow(before, self)
+        return TracedList([*list.__iter__(before), *self.parts()])
 
     def __iadd__(self, more: Any) -> TracedList:  # type: ignore[misc, override]
         self.extend(more)
@@ -400,6 +409,24 @@ class TracedList(list[Any], Parts):
             if self.known
             else cannot_wait("asks whether a list that data fills is empty")
         )
+
+
+def require_may_grow(items: Any, *more: Any) -> None:
+    """A list that becomes longer by as many elements as data says is one of rewritten code.
+
+    Raises:
+        Restart: other code of the model's own has made it.
+        DataDependentError: a library has, or the caller.
+    """
+    grown = any(isinstance(v, TracedList) and not v.known for v in more)
+    if not grown or isinstance(items, TracedList) or not isinstance(items, list):
+        return
+    if recorder().made_by_call(items):
+        ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
+    raise DataDependentError(
+        f"{quoted_line()}\nThis makes a list longer by as many elements as data or a size says, and code "
+        "that is not the model's own has made it. Make another one of both: `items = [*items, *more]`."
+    )
 
 
 _OF_SEQUENTIAL = ("__init__", "__getitem__", "__iter__", "__len__", "__call__", "forward")

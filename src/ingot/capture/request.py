@@ -349,6 +349,12 @@ def unpacked(frame: FrameType) -> int | None:
     return at.arg if at.opname == "UNPACK_SEQUENCE" else None
 
 
+def updates(frame: FrameType) -> bool:
+    """Whether the frame is changing something by `+=` or its like."""
+    at = _instruction(frame)
+    return at.opname == "BINARY_OP" and at.argrepr.endswith("=")
+
+
 def _instruction(frame: FrameType) -> dis.Instruction:
     """What a frame is doing."""
     return next(i for i in dis.get_instructions(frame.f_code) if i.offset == frame.f_lasti)

@@ -49,7 +49,7 @@ from ingot.capture.choice import Choice, Maybe, present
 from ingot.capture.containers import Containers
 from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
-from ingot.capture.lists import Given, Late, Rows, TracedList, Yields
+from ingot.capture.lists import Given, Late, Rows, TracedList, Yields, require_may_grow
 from ingot.capture.objects import is_user_class
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
@@ -404,10 +404,11 @@ class Runtime:
             return found(self, *args, **kwargs)
         if isinstance(function, enum.EnumType) and subscripts.is_lookup(args, kwargs):
             return subscripts.member(self, function, args[0])
-        if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ == "sort":
+        if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ in ("sort", "extend"):
             owner = function.__self__
-            if isinstance(owner, list):
+            if isinstance(owner, list) and function.__name__ == "sort":
                 return sorting.sort(self, owner, **kwargs)
+            require_may_grow(owner, *args)
         if isinstance(function, Maybe):
             function = present(function)
         given, g = (*args, *kwargs.values()), ACTIVE.recorder
@@ -502,7 +503,9 @@ class Runtime:
     def update(self, container: Any, index: Any, operation: str, value: Callable[[], Any]) -> None:
         """`container[index] += value()`, or another operation, by its name in `ast`."""
         before = self.item(container, index)
-        self.put(self.stored(_UPDATES[operation](before, value())), container, index)
+        more = value()
+        require_may_grow(before, more)
+        self.put(self.stored(_UPDATES[operation](before, more)), container, index)
 
     def item_named(self, container: Any, make: Any, *parts: Any) -> Any:
         """`container[f"a{n}"]` or `container[str(n)]`."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 import ingot
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, negative, positive, random
 
 case = Cases()
@@ -109,6 +114,40 @@ def column(x: T, j: T) -> T:
     y[:, j] = 0
     y[..., j] += x[:, 0]
     return y
+
+
+#: More columns than two, of whose numbers the sum is of either sign.
+SIGNED = [positive(4, 3), negative(2, 3), positive(6, 2), negative(1, 5), positive(3, 6)]
+
+
+@case(*SIGNED)
+def columns_by_truths(x: T) -> T:
+    some = bool(x.sum() > 0)
+    return x[:, [True, some] + [False] * (x.shape[1] - 2)]
+
+
+def first_two() -> list[bool]:
+    return [True, False]
+
+
+@case(*SIGNED)
+def columns_by_truths_behind_a_known_list(x: T) -> tuple[T, int]:
+    keep = first_two() + [bool(x.sum() > 0)] * (x.shape[1] - 2)
+    return x[:, keep], len(keep)
+
+
+@case(*SIGNED)
+def known_list_made_longer(x: T) -> tuple[T, int]:
+    keep = whole = first_two()
+    keep += [True] * int((x[0] > 0).sum())
+    return torch.tensor(whole), len(keep)
+
+
+@case(*SIGNED)
+def known_list_extended(x: T) -> tuple[T, int]:
+    keep = whole = first_two()
+    keep.extend([bool(x[0, 0] > 0)] * int((x[0] > 0).sum()))
+    return torch.tensor(whole), len(keep)
 
 
 @case(*TABLES)
@@ -314,3 +353,22 @@ def test_buffer_written_at_a_buffer() -> None:
         assert torch.equal(torch.as_tensor(program(k)), eager(k)), f"call {n} differs"
     with pytest.raises(Exception, match=r"(?i)indic|index|range|bound"):
         program(torch.ones(3))
+
+
+def library_s_list_made_longer(x: T) -> T:
+    keep = json.loads("[true, false]")
+    keep += [True] * int((x[0] > 0).sum())
+    return torch.tensor(keep)
+
+
+def library_s_list_extended(x: T) -> T:
+    keep = json.loads("[true, false]")
+    keep.extend([True] * int((x[0] > 0).sum()))
+    return torch.tensor(keep)
+
+
+@pytest.mark.parametrize("function", [library_s_list_made_longer, library_s_list_extended])
+def test_lists_of_a_library_s_are_not_made_longer(function: Callable[[T], T]) -> None:
+    """It may have them elsewhere, and would see it."""
+    with pytest.raises(DataDependentError, match=r"not the model's own has made it\. .* `items = \[\*items"):
+        capture(function, (positive(4, 3),))

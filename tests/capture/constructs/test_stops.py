@@ -53,6 +53,12 @@ def an_element_of_none(x: T) -> T:
 
 
 @case(*SIGNS)
+def none_among_numbers(x: T) -> T:
+    n = 3 if x.sum() > 0 else None
+    return torch.tensor([x.shape[0], n])
+
+
+@case(*SIGNS)
 def none_taken_apart(x: T) -> T:
     h = (x, x + 1) if x.sum() > 0 else None
     a, b = h  # type: ignore[misc]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ingot.capture import scalars
-from ingot.capture.choice import Maybe
-from ingot.capture.request import recorder
+from ingot.capture.choice import Maybe, Undecided, present
+from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.where import is_user_code
 from ingot.capture.words import Word
@@ -72,9 +72,13 @@ def made_of_symbols(data: Any) -> bool:
 def tensor_of(data: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
     """torch.tensor of symbolic numbers, in lists of any depth."""
     del kwargs
+    data = present(data)
     if isinstance(data, torch.Tensor):
         return data if dtype is None else data.to(dtype)
     if not isinstance(data, (list, tuple)):
+        if scalars.counts_as(data) is None:
+            held = "what data decides" if isinstance(data, Undecided) else f"a {type(data).__name__}"
+            cannot_wait(f"makes a tensor of numbers that only the run knows, with {held} among them,")
         return scalars.as_tensor(recorder(), data, dtype)
     parts = [tensor_of(v, dtype) for v in data]
     wide = parts[0].dtype
