@@ -17,6 +17,7 @@ from ingot.capture.intercept import (
 )
 from ingot.capture.kinds import dtype_is_int, functions_of
 from ingot.capture.record import Recorder
+from ingot.capture.remedies import remedy
 from ingot.capture.request import asking_frame, request
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.symbolic_int import KeepSymbolic
@@ -42,11 +43,12 @@ def before_branch(condition: Any, recorder: Recorder) -> None:
     if data:
         raise DataDependentError(
             f"{quoted_line(frame)}\n"
-            "Data decides this condition, in a place where Python alone can ask: inside a library's "
-            "or a built-in "
-            "function, a generator or a class body. Write it as an `if`, loop or `and`/`or` of the "
-            "function's own, or "
-            "with torch.where."
+            "Data decides this condition, in a place where Python alone can ask: inside a library's or a "
+            "built-in function, a generator or a class body. "
+            + remedy(
+                frame,
+                "Write it as an `if`, loop or `and`/`or` of the function's own, or with torch.where.",
+            )
         )
 
 
@@ -79,9 +81,9 @@ def before_number(condition: Any, already: Sequence[dict[str, Any]], recorder: R
     if data and asking is not None:
         raise DataDependentError(
             f"{quoted_line(asking)}\n"
-            "Data decides this number, and Python alone can use it here: as a key, a count of list "
-            "elements, or an "
-            "argument of a library's function. Compute with tensors, or pass the number in as an argument."
+            "Data decides this number, and Python alone can use it here: as a key, a count of list elements, "
+            "or an argument of a library's function. "
+            + remedy(asking, "Compute with tensors, or pass the number in as an argument.")
         )
     if frame is not None:
         if dtype_is_int(functions_of(frame.f_globals)):

@@ -24,6 +24,7 @@ from ingot.capture.kinds import (
     dtype_is_int,
     functions_of,
 )
+from ingot.capture.remedies import remedy
 from ingot.capture.rewrite import Key, rewritten
 from ingot.capture.sources import codes_in, is_source_of, require_source
 from ingot.capture.syntax import RUNTIME, THUNK
@@ -373,13 +374,10 @@ def cannot_wait(what: str) -> NoReturn:
     Raises:
         Restart, DataDependentError
     """
-    request(user_frame(sys._getframe(1)))
-    raise DataDependentError(
-        f"{quoted_line()}\n"
-        f"This line {what}, which has no ONNX form here. Write it with tensor operations, or as a "
-        "loop or branch of "
-        "the function's own."
-    )
+    frame = sys._getframe(1)
+    request(user_frame(frame))
+    edit = remedy(frame, "Write it with tensor operations, or as a loop or branch of the function's own.")
+    raise DataDependentError(f"{quoted_line()}\nThis line {what}, which has no ONNX form here. {edit}")
 
 
 def place() -> Place:

@@ -34,6 +34,7 @@ from ingot.capture.intercept import (
 )
 from ingot.capture.passed import Objects
 from ingot.capture.record import Recorder
+from ingot.capture.remedies import remedy
 from ingot.capture.request import ACTIVE, GENERATED, Marks, request, still_running
 from ingot.capture.signature import Arguments
 from ingot.capture.sizes import SizeEnv
@@ -205,8 +206,11 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
             raise DataDependentError(
                 f"{raised_at(error)}\n"
                 "Data or a size decides a number or condition that is a key of a dict or an element of a "
-                "set here. Look it up with `table[key]` in a function of the model's own, or compute with "
-                "tensors."
+                "set here. "
+                + remedy(
+                    frame,
+                    "Look it up with `table[key]` in a function of the model's own, or compute with tensors.",
+                )
             ) from None
         if not any(word in said for word in (*_SYMBOLIC_KINDS, *_TORCHS_OWN)):
             raise
@@ -254,8 +258,11 @@ def _number_wanted(error: BaseException, why: str) -> DataDependentError:
     return DataDependentError(
         f"{raised_at(error)}\n"
         f"Data or a size decides what Python alone can use here ({in_users_terms(why.splitlines()[0])}). "
-        "Compute with +, -, *, //, %, min, max and math, or with tensors; or make the dimension static with "
-        "dynamic_shapes."
+        + remedy(
+            _users_frame(error),
+            "Compute with +, -, *, //, %, min, max and math, or with tensors; or make the dimension static "
+            "with dynamic_shapes.",
+        )
     )
 
 

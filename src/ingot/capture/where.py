@@ -191,7 +191,7 @@ def source_line(frame: FrameType | None = None) -> str:
     """`package/file.py:12` of the user's innermost frame, or `<unknown>`."""
     if _standing:
         return f"{short_path(_standing[-1][0])}:{_standing[-1][1]}"
-    at = _out_of_the_library(user_frame(frame or sys._getframe(1)))
+    at = model_frame(frame or sys._getframe(1))
     return f"{short_path(at.f_code.co_filename)}:{at.f_lineno}" if at is not None else UNKNOWN
 
 
@@ -297,8 +297,13 @@ def _place(frame: FrameType) -> tuple[str, int]:
     """File and line of what is running; no file where it cannot be told."""
     if _standing:
         return _standing[-1]
-    at = _out_of_the_library(user_frame(frame)) or _without_a_file(frame)
+    at = model_frame(frame) or _without_a_file(frame)
     return (at.f_code.co_filename, at.f_lineno) if at is not None else ("", 0)
+
+
+def model_frame(frame: FrameType | None) -> FrameType | None:
+    """The line of the model that runs, or has called what runs; None where there is none."""
+    return _out_of_the_library(user_frame(frame))
 
 
 def _out_of_the_library(frame: FrameType | None) -> FrameType | None:
