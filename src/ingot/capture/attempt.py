@@ -35,6 +35,7 @@ from ingot.capture.settled import settle
 from ingot.capture.signature import Arguments, Kept, arguments_of, rebuild
 from ingot.capture.state import StateFound, StateMatters, StateSpec
 from ingot.capture.tensors import zero_copy
+from ingot.capture.tries import beside_the_first
 from ingot.capture.warm import Begin, begins, refusal
 from ingot.capture.where import raise_if_ours, raised_at
 from ingot.capture.wording import in_bounds, in_users_terms, in_words
@@ -244,13 +245,14 @@ def capture(
                     f"({in_users_terms(_first_line(error).partition(':')[0])}). Give it numbers that are no "
                     "tensor's, or write it with masks or index tensors."
                 ) from error
-            raise ExportError(
+            said = (
                 f"{raised_at(error, layer_at(error, model))}\n"
                 "The model runs on the example, and fails here where its tensors have no contents and its "
                 f"dimensions no numbers ({type(error).__name__}: {in_users_terms(_first_line(error))}). Make "
                 "the sizes static that meet at this line, with dynamic_shapes, or write it with other "
                 "operators."
-            ) from error
+            )
+            raise ExportError(beside_the_first(error, said)) from error
 
 
 def refuses(error: Exception, model: Any, specs: Sequence[InputSpec]) -> ExportError:

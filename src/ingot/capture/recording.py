@@ -30,7 +30,7 @@ from ingot.capture.memos import is_kept, require_transparent
 from ingot.capture.model import held_by_objects, model_of, outputs_of, plain_outputs
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
-from ingot.capture.request import ACTIVE, Restart
+from ingot.capture.request import ACTIVE, Marks, Restart
 from ingot.capture.reruns import (
     leftovers,
     require_steady,
@@ -45,6 +45,7 @@ from ingot.capture.state_values import mattering, next_states, noted, require_kn
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
+from ingot.capture.tries import Tries
 from ingot.capture.truths import counted
 from ingot.capture.unchanged import left_training, unchanged
 from ingot.capture.where import raise_if_ours
@@ -90,6 +91,7 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
     marks.begin(_globals_of(call.function))
     known = bool(call.states or call.settled)  # which might be none then
     tables = marks.tables
+    tries = Tries()
     try:
         while True:
             try:
@@ -100,13 +102,26 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
                 pass  # the function is marked
             except Exception as error:
                 raise_if_ours(error)
-                # A branch on sizes may follow the example, written down as an assumption.
-                if error is ACTIVE.final or not (
-                    marks.take_unjoined_apart() or (not known and marks.fix_tables()) or marks.give_up_sizes()
-                ):
+                how = "" if error is ACTIVE.final else _another_way(marks, known)
+                if not how:
+                    tries.tell(error)
                     raise
+                tries.note(error, how)
     finally:
         marks.tables = tables  # for other sizes they may be free
+
+
+def _another_way(marks: Marks, known: bool) -> str:
+    """Mark what is otherwise in another try, and say it; nothing where all was tried.
+
+    known: what the call changes is, tables among it
+    """
+    if marks.take_unjoined_apart():
+        return "with a function recorded for either answer to what it asks of sizes"
+    if not known and marks.fix_tables():
+        return "with the tables that the module keeps as the example leaves them"
+    # A branch on sizes may follow the example, written down as an assumption.
+    return "with branches on sizes as the example takes them" if marks.give_up_sizes() else ""
 
 
 def _record(call: Call, hints: dict[str, int]) -> Recording:
