@@ -133,6 +133,7 @@ def export(
     if not find_spec("torch"):
         raise MissingExtraError("ingot.export needs PyTorch. Install it with: pip install 'ingot[torch]'")
     from ingot.capture.attempt import capture
+    from ingot.capture.elsewhere import lacking
 
     if f is not None:
         require_directory(f)
@@ -157,13 +158,14 @@ def export(
     elif verify:
         captured, report = verified(captured)
         announce_verification(report)
-    announce(captured.assumptions)
+    assumptions = [*captured.assumptions, *lacking(captured.model)]
+    announce(assumptions)
     states = [*initial_states(captured), *carried_states(captured)]
     if states:
         write_states(captured.model, states)
     program = Program(
         captured.model,
-        captured.assumptions,
+        assumptions,
         captured.arguments,
         captured.output_structure(TENSOR),
         captured.output_names,
@@ -257,16 +259,17 @@ def _as_free_as_right(captured: Capture, runner: Runner) -> tuple[Capture, Repor
 
 def announced(a: Assumption) -> bool:
     """Whether export() itself says so on stderr: where the model is narrower than its source in sizes,
-    does not change an argument as its source does, or was in training mode.
+    does not change an argument as its source does, was in training mode, or cannot be loaded everywhere.
     """
-    return a.kind in ("narrowed", "unified", "begins", "training", "input-changed") or (
+    return a.kind in ("narrowed", "unified", "begins", "training", "input-changed", "runtime") or (
         a.kind == "branch" and a.status == "checked"
     )
 
 
 def announce(assumptions: Sequence[Assumption]) -> None:
     """Say on stderr which dimensions are fixed or made equal, which branches on sizes are taken, which
-    arguments keep what the source changes; where; and which layers were in training mode.
+    arguments keep what the source changes; where; which layers were in training mode; and what ONNX Runtime
+    has no kernels for.
     """
     from ingot.report import some
 
@@ -277,7 +280,13 @@ def announce(assumptions: Sequence[Assumption]) -> None:
         print(f"ingot export: {layers[0].what}, where these may differ: {names}", file=sys.stderr)
     for a in by_line(a for a in said if a.kind != "training"):
         see, fixed = f"{a.what}; see", f"{a.what}, fixed by"
-        how: dict[str, str] = {"begins": see, "input-changed": see, "narrowed": fixed, "unified": fixed}
+        how: dict[str, str] = {
+            "begins": see,
+            "input-changed": see,
+            "narrowed": fixed,
+            "unified": fixed,
+            "runtime": f"{a.what}; export it in float32, or run it with ingot.InferenceSession; see",
+        }
         print(
             f"ingot export: {how.get(a.kind, f'fails unless {a.what}, for the branch at')} {a.where}",
             file=sys.stderr,

@@ -353,7 +353,7 @@ class TracedList(list[Any], Parts):
         return TracedList([*self.parts(), *list.__iter__(more)]) if plain else NotImplemented
 
     def __radd__(self, before: Any) -> Any:
-        """`[…] + items`: a plain list would take the parts as they are kept for elements. Python asks here for
+        """`[…] + items`: a plain list would take the parts as they are kept for elements. Python asks here of
         `plain += items` too.
         """
         if not isinstance(before, list):

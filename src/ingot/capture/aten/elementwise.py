@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture import checks
+from ingot.capture.aten.doubles import FORMS
 from ingot.capture.aten.either import either
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.capture.checks import demand
@@ -226,10 +227,16 @@ def _power(g: Recorder, x: ir.Value, n: int, dtype: torch.dtype) -> ir.Value:
     return made if made is not None else g.op("Expand", g.const(1, dtype), g.op("Shape", x))
 
 
+def _compared_in(dtype: torch.dtype) -> torch.dtype:
+    """A dtype that holds these numbers and that runtimes compare: onnxruntime does 16 bits nowhere."""
+    return torch.int32 if dtype in (torch.int16, torch.uint16) else dtype
+
+
 def _extreme(op_type: str, logical: str) -> Row:
     def emit(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
-        operands = g.operand(a, out.dtype), g.operand(b, out.dtype)
-        return g.op(logical if out.dtype == torch.bool else op_type, *operands)
+        wide = _compared_in(out.dtype)
+        operands = [g.cast(g.operand(x, out.dtype), out.dtype, wide) for x in (a, b)]
+        return g.cast(g.op(logical if out.dtype == torch.bool else op_type, *operands), wide, out.dtype)
 
     return emit
 
@@ -329,7 +336,17 @@ def right_shift(g: Recorder, out: Tensor, a: Any, b: Any) -> ir.Value:
 
 
 def _unary(op_type: str) -> Row:
-    return lambda g, out, a: g.op(op_type, g.operand(a, out.dtype))
+    def emit(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+        if op_type in FORMS and out.dtype == torch.float64:
+            return _in_float64(g, op_type, out, a)
+        return g.op(op_type, g.operand(a, out.dtype))
+
+    return emit
+
+
+def _in_float64(g: Recorder, op_type: str, out: Tensor, a: Tensor) -> ir.Value:
+    """A function of float64 in those that runtimes have for it."""
+    return g.traced(lambda x: FORMS[op_type](x.double()), out, a)
 
 
 for _name, _op in {
@@ -352,10 +369,17 @@ for _name, _op in {
     "tanh": "Tanh",
     "erf": "Erf",
     "sigmoid": "Sigmoid",
-    "relu": "Relu",
     "mish": "Mish",
 }.items():
     row(_name)(_unary(_op))
+
+
+@row("relu")
+def relu(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """max(a, 0); of whole numbers onnxruntime has a Relu of few."""
+    if out.dtype.is_floating_point or out.dtype in (torch.int8, torch.int32):
+        return g.op("Relu", g.val(a))
+    return clamp_min(g, out, a, 0) if out.dtype.is_signed else g.val(a)
 
 
 @row("neg")
@@ -449,11 +473,16 @@ row("log10")(_log_base(10.0))
 
 @row("log1p")
 def log1p(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """log(1 + x)."""
+    return _log1p(g, g.operand(a, out.dtype), out.dtype)
+
+
+def _log1p(g: Recorder, x: ir.Value, dtype: torch.dtype) -> ir.Value:
     """log(1 + x), exact for small x: x * log(u) / (u - 1) with u = 1 + x (Goldberg 1991, theorem 4)."""
-    x, one = g.operand(a, out.dtype), g.const(1.0, out.dtype)
+    one = g.const(1.0, dtype)
     u = g.op("Add", x, one)
     rest = g.op("Sub", u, one)
-    exact = g.op("Equal", rest, g.const(0.0, out.dtype))
+    exact = g.op("Equal", rest, g.const(0.0, dtype))
     infinite = g.op("IsInf", u)
     plain = g.op("Or", exact, infinite)
     safe = g.op("Where", plain, one, rest)
@@ -464,11 +493,16 @@ def log1p(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
 
 @row("expm1")
 def expm1(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
+    """exp(x) - 1."""
+    return _expm1(g, g.operand(a, out.dtype), out.dtype)
+
+
+def _expm1(g: Recorder, x: ir.Value, dtype: torch.dtype) -> ir.Value:
     """exp(x) - 1 = tanh(x / 2) * (exp(x) + 1), exact for small x; exp(x) - 1 where that overflows."""
-    x, one = g.operand(a, out.dtype), g.const(1.0, out.dtype)
+    one = g.const(1.0, dtype)
     e = g.op("Exp", x)
     small = g.op("Less", g.op("Abs", x), one)
-    t = g.op("Tanh", g.op("Mul", x, g.const(0.5, out.dtype)))
+    t = g.op("Tanh", g.op("Mul", x, g.const(0.5, dtype)))
     return g.op("Where", small, g.op("Mul", t, g.op("Add", e, one)), g.op("Sub", e, one))
 
 
@@ -528,14 +562,19 @@ def clamp(g: Recorder, out: Tensor, a: Tensor, min: Any = None, max: Any = None)
     """Between two bounds, either of which may be missing; bounds may be tensors. NaN where a bound is NaN,
     which onnxruntime's Clip passes over.
     """
-    x = g.operand(a, out.dtype)
+    dtype, wide = out.dtype, _compared_in(out.dtype)
+
+    def operand(v: Any) -> ir.Value:
+        return g.cast(g.operand(v, dtype), dtype, wide)
+
+    x = operand(a)
+    low, high = (None if v is None else operand(v) for v in (min, max))
     if any(_may_be_nan(b) or (isinstance(b, Tensor) and b.dim()) for b in (min, max)):
-        if min is not None:
-            x = g.op("Max", x, g.operand(min, out.dtype))
-        return x if max is None else g.op("Min", x, g.operand(max, out.dtype))
-    low = None if min is None else g.operand(min, out.dtype)
-    high = None if max is None else g.operand(max, out.dtype)
-    return g.op("Clip", x, low, high) if high is not None else g.op("Clip", x, low)
+        x = x if low is None else g.op("Max", x, low)
+        x = x if high is None else g.op("Min", x, high)
+    else:
+        x = g.op("Clip", x, low, high) if high is not None else g.op("Clip", x, low)
+    return g.cast(x, wide, dtype)
 
 
 @row("clamp_min")
@@ -603,9 +642,11 @@ def _plus_scaled(
 
 @row("gelu")
 def gelu(g: Recorder, out: Tensor, a: Tensor, *, approximate: str = "none") -> ir.Value:
-    """Gelu whole from opset 20; before it, 0.5 x (1 + erf(x / sqrt 2)) or the tanh form."""
+    """Gelu whole from opset 20; before it, and of float64, 0.5 x (1 + erf(x / sqrt 2)) or the tanh form."""
     x, dtype = g.val(a), out.dtype
-    if g.opset >= 20:
+    if dtype == torch.float64 and approximate == "none":
+        return _in_float64(g, "Gelu", out, a)
+    if g.opset >= 20 and dtype != torch.float64:
         return g.op("Gelu", x, approximate=approximate if approximate != "none" else None)
     one, half = g.const(1.0, dtype), g.const(0.5, dtype)
     if approximate == "tanh":
@@ -656,30 +697,40 @@ def hardtanh(g: Recorder, out: Tensor, a: Tensor, min_val: Any = -1, max_val: An
 def leaky_relu(g: Recorder, out: Tensor, a: Tensor, negative_slope: float = 0.01) -> ir.Value:
     """x, times a slope below zero."""
     x, slope = g.val(a), float(negative_slope)
-    if is_held(slope, out.dtype):
+    if out.dtype != torch.float64:
         return g.op("LeakyRelu", x, alpha=slope)
-    below = g.op("Less", x, g.const(0.0, out.dtype))
-    return g.op("Where", below, g.op("Mul", x, g.const(slope, out.dtype)), x)
+    return _sloped(g, x, g.const(slope, out.dtype), out.dtype)
+
+
+def _sloped(g: Recorder, x: ir.Value, slope: ir.Value, dtype: torch.dtype) -> ir.Value:
+    """x, times a slope below zero: of float64, for which onnxruntime has no kernels."""
+    return g.op("Where", g.op("Less", x, g.const(0.0, dtype)), g.op("Mul", x, slope), x)
 
 
 @row("elu")
 def elu(
     g: Recorder, out: Tensor, a: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1
 ) -> ir.Value:
-    """alpha (exp(x) - 1) below zero; SELU and CELU arrive here with scales."""
+    """alpha (exp(x) - 1) below zero; SELU and CELU arrive here with scales; no runtime has one of float64."""
     x, dtype = g.val(a), out.dtype
-    if input_scale == 1 and is_held(float(alpha), dtype):
+    if input_scale == 1 and dtype != torch.float64:
         y = g.op("Elu", x, alpha=float(alpha))
     else:
         negative = g.op("Min", x, g.const(0.0, dtype))
-        e = g.op("Sub", g.op("Exp", g.op("Mul", negative, g.const(input_scale, dtype))), g.const(1.0, dtype))
+        scaled = negative if input_scale == 1 else g.op("Mul", negative, g.const(input_scale, dtype))
+        if dtype == torch.float64:
+            e = _expm1(g, scaled, dtype)
+        else:
+            e = g.op("Sub", g.op("Exp", scaled), g.const(1.0, dtype))
         y = g.op("Where", g.op("Greater", x, g.const(0.0, dtype)), x, g.op("Mul", e, g.const(alpha, dtype)))
     return y if scale == 1 else g.op("Mul", y, g.const(scale, dtype))
 
 
 @row("celu")
 def celu(g: Recorder, out: Tensor, a: Tensor, alpha: float = 1.0) -> ir.Value:
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)); ONNX has a Celu of float32 alone."""
+    if out.dtype != torch.float32:
+        return elu(g, out, a, alpha, 1, 1 / alpha)
     return g.op("Celu", g.val(a), alpha=float(alpha))
 
 
@@ -688,7 +739,7 @@ def softplus(g: Recorder, out: Tensor, a: Tensor, beta: float = 1, threshold: fl
     """log(1 + exp(beta x)) / beta, and x itself above the threshold."""
     x, dtype = g.val(a), out.dtype
     scaled = x if beta == 1 else g.op("Mul", x, g.const(beta, dtype))
-    y = g.op("Softplus", scaled)
+    y = _log1p(g, g.op("Exp", scaled), dtype) if dtype == torch.float64 else g.op("Softplus", scaled)
     y = y if beta == 1 else g.op("Div", y, g.const(beta, dtype))
     return g.op("Where", g.op("Greater", scaled, g.const(threshold, dtype)), x, y)
 
@@ -699,7 +750,7 @@ def prelu(g: Recorder, out: Tensor, a: Tensor, weight: Tensor) -> ir.Value:
     w = g.val(weight)
     if weight.dim() == 1 and a.dim() > 2 and g.sizes.number(weight.shape[0]) != 1:
         w = g.op("Reshape", w, g.const([-1, *[1] * (a.dim() - 2)]))
-    return g.op("PRelu", g.val(a), w)
+    return _sloped(g, g.val(a), w, a.dtype) if a.dtype == torch.float64 else g.op("PRelu", g.val(a), w)
 
 
 @row("glu")
@@ -713,8 +764,13 @@ def glu(g: Recorder, out: Tensor, a: Tensor, dim: int = -1) -> ir.Value:
 
 @row("log_sigmoid_forward", "log_sigmoid")
 def log_sigmoid(g: Recorder, out: Any, a: Tensor) -> Any:
-    """-log(1 + exp(-x))."""
-    y = g.op("Neg", g.op("Softplus", g.op("Neg", g.val(a))))
+    """-log(1 + exp(-x)); of float64 min(x, 0) - log(1 + exp(-|x|))."""
+    x, dtype = g.val(a), a.dtype
+    if dtype == torch.float64:
+        rest = _log1p(g, g.op("Exp", g.op("Neg", g.op("Abs", x))), dtype)
+        y = g.op("Sub", g.op("Min", x, g.const(0.0, dtype)), rest)
+    else:
+        y = g.op("Neg", g.op("Softplus", g.op("Neg", x)))
     return [y, None] if isinstance(out, (list, tuple)) else y
 
 

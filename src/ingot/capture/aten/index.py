@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 _MASKS = (torch.bool, torch.uint8)
 _QUICK_SUMS = (torch.float32, torch.float16, torch.bfloat16)
+_FOUND = (torch.bool, torch.float32, torch.int32, torch.int64, torch.uint8)  # as NonZero has them everywhere
 
 
 @row("embedding")
@@ -218,11 +219,12 @@ def masked_select(g: Recorder, out: Tensor, a: Tensor, mask: Tensor) -> ir.Value
 
 @row("nonzero")
 def nonzero(g: Recorder, out: Tensor, a: Tensor) -> ir.Value:
-    """Positions of what is not zero, one row each."""
+    """Positions of what is not zero, one row each; onnxruntime finds them in few dtypes."""
+    x = g.val(a) if a.dtype in _FOUND else g.operand(a, torch.bool)
     if a.dim() == 0:  # no coordinates: a row without any if it is there
-        found = g.op("NonZero", g.op("Reshape", g.val(a), g.const([1])))
+        found = g.op("NonZero", g.op("Reshape", x, g.const([1])))
         return g.op("Slice", g.op("Transpose", found, perm=[1, 0]), g.const([0]), g.const([0]), g.const([1]))
-    return g.op("Transpose", g.op("NonZero", g.val(a)), perm=[1, 0])
+    return g.op("Transpose", g.op("NonZero", x), perm=[1, 0])
 
 
 @row("index_put", "_index_put_impl", "_unsafe_index_put")

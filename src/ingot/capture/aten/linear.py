@@ -35,19 +35,29 @@ def _fake_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 @row("linear")
 def linear(g: Recorder, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> ir.Value:
     """x Wᵀ + b: Gemm for matrices, else MatMul with the weight transposed as a constant, then Add."""
-    if input.dim() == 2 and weight.dim() == 2:
+    if input.dim() == 2 and weight.dim() == 2 and out.dtype.is_floating_point:
         operands = [g.val(input), g.val(weight)]
         return g.op("Gemm", *operands, *([g.val(bias)] if bias is not None else []), transB=1)
     w = g.transposed(weight) if weight.dim() == 2 else g.val(weight)
-    product = g.op("MatMul", g.val(input), w)
+    product = _product(g, g.val(input), w, out.dtype)
     return product if bias is None else g.op("Add", product, g.val(bias))
+
+
+# Whole numbers that ONNX multiplies no matrices of.
+_NARROW = (torch.int8, torch.uint8, torch.int16, torch.uint16)
+
+
+def _product(g: Recorder, a: ir.Value, b: ir.Value, dtype: torch.dtype) -> ir.Value:
+    """Matrix product; what narrow whole numbers keep of it are its last bits."""
+    wide = torch.int32 if dtype in _NARROW else dtype
+    return g.cast(g.op("MatMul", g.cast(a, dtype, wide), g.cast(b, dtype, wide)), wide, dtype)
 
 
 @whole(torch.matmul, Tensor.matmul, Tensor.__matmul__)
 @row("mm", "bmm", "mv", "dot", "matmul")
 def matmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
     """Matrix product with broadcast batch axes, as NumPy."""
-    return g.op("MatMul", g.val(input), g.val(other))
+    return _product(g, g.val(input), g.val(other), out.dtype)
 
 
 @row("_int_mm")
@@ -59,7 +69,7 @@ def int_matmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Val
 @whole(Tensor.__rmatmul__)
 def rmatmul(g: Recorder, out: Tensor, input: Tensor, other: Tensor) -> ir.Value:
     """other @ self."""
-    return g.op("MatMul", g.val(other), g.val(input))
+    return _product(g, g.val(other), g.val(input), out.dtype)
 
 
 def _is(x: Any, n: int) -> bool:
@@ -88,7 +98,7 @@ def baddbmm(
     """beta c + alpha a b over a batch; with factors that are not 1, of halves in float32."""
     plain = _is(alpha, 1) and (_is(beta, 0) or _is(beta, 1))
     dtype = out.dtype if plain else inner_dtype(out.dtype)
-    product = g.op("MatMul", g.operand(a, dtype), g.operand(b, dtype))
+    product = _product(g, g.operand(a, dtype), g.operand(b, dtype), dtype)
     if not _is(alpha, 1):
         product = g.op("Mul", product, g.operand(alpha, dtype))
     if not _is(beta, 0):
@@ -145,7 +155,8 @@ _VF: Any = torch._VF  # its functions come from C++ and are unknown to type chec
 def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: Any) -> ir.Value:
     """Einsum, whole; its one-operand and two-operand forms included."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
-    values = [g.operand(t, out.dtype) for t in tensors]
+    wide = torch.int32 if out.dtype in _NARROW else out.dtype
+    values = [g.cast(g.operand(t, out.dtype), out.dtype, wide) for t in tensors]
     equation = equation.replace(" ", "")
     terms, arrow, result = equation.partition("->")
     if not arrow:  # of the axes that occur once torch takes those of capitals first, not every runtime does
@@ -167,7 +178,7 @@ def einsum(g: Recorder, out: Tensor, equation: str, *operands: Any, **kwargs: An
     if not most or "..." not in result:
         free = [c for c in string.ascii_letters if c not in equation]
         equation = equation.replace("...", "".join(free[:most]))
-    return g.op("Einsum", *values, equation=equation)
+    return g.cast(g.op("Einsum", *values, equation=equation), wide, out.dtype)
 
 
 def _fake_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -156,6 +156,8 @@ def group_norm(
         raise ExportError("group_norm needs a static number of channels; give it in dynamic_shapes.")
     if g.is_empty(input):
         return x
+    if dtype == torch.float64:
+        return _of_float64(g, input, num_groups, weight, bias, eps)
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
         shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
@@ -168,6 +170,14 @@ def group_norm(
     if weight is not None:
         y = g.op("Mul", y, _per_channel(g, weight, input.dim()))
     return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
+
+
+def _of_float64(g: Recorder, x: Tensor, groups: Any, weight: Any, bias: Any, eps: float) -> ir.Value:
+    """Group normalisation in steps: onnxruntime has InstanceNormalization of float32 alone, and ONNX's
+    GroupNormalization takes its statistics in float32.
+    """
+    n, c, *rest = x.shape
+    return g.val(g.recorded(native_group_norm, x, weight, bias, n, c, product(rest), groups, eps)[0])
 
 
 @whole(torch.batch_norm, meta=_fake_channels)
@@ -247,6 +257,8 @@ def instance_norm(
             _move(g, running, of_batch, inner_dtype(input.dtype), momentum)
     if g.is_empty(input):
         return g.val(input)
+    if input.dtype == torch.float64:
+        return _of_float64(g, input, input.shape[1], weight, bias, eps)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)

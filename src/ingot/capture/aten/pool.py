@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.reduce import extreme
 from ingot.capture.aten.registry import Row, composed, instead, row, whole
 from ingot.capture.request import recorder
 from ingot.capture.size_symbols import product
@@ -168,6 +169,8 @@ def adaptive_avg_pool(g: Recorder, out: Tensor, x: Tensor, size: Any) -> ir.Valu
     parts = [g.sizes.number(s) for s in sizes]
     lengths = list(x.shape[-spatial:])
     static = [g.sizes.number(n) for n in lengths]
+    if all(p == 1 for p in parts) and x.dtype == torch.float64:  # which onnxruntime has no global pool of
+        return g.op("ReduceMean", g.val(x), g.const(list(range(x.dim() - spatial, x.dim()))), keepdims=1)
     if all(p == 1 for p in parts):
         value, added = _batched(g, x, spatial)
         return _unbatched(g, g.op("GlobalAveragePool", value), added)
@@ -231,6 +234,9 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
     if all(n is not None and s and n % s == 0 for n, s in zip(lengths, sizes, strict=True)):
         window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
         return max_pool(g, out, x, window, spatial=spatial)
+    if all(s == 1 for s in sizes) and None in lengths and x.dtype == torch.float64:
+        axes = list(range(x.dim() - spatial, x.dim()))
+        return [extreme(g, "ReduceMax", g.val(x), x.dtype, axes, True), None]
     if all(s == 1 for s in sizes) and None in lengths:
         value, added = _batched(g, x, spatial)
         return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]

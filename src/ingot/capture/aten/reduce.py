@@ -335,18 +335,22 @@ def topk(
     if not a.dim():
         return [g.val(a), g.const(0)]
     count = g.const([k]) if isinstance(k, int) else g.sizes.dim(k)
-    return g.ops("TopK", g.val(a), count, n=2, axis=dim % a.dim(), largest=int(largest), sorted=1)
+    return _first(g, a, count, dim % a.dim(), largest)
+
+
+def _first(g: Recorder, a: Tensor, count: ir.Value, axis: int, largest: bool) -> list[ir.Value]:
+    """TopK, sorted; ONNX has none of truth values."""
+    truths = a.dtype == torch.bool
+    x = g.cast(g.val(a), a.dtype, torch.uint8) if truths else g.val(a)
+    values, indices = g.ops("TopK", x, count, n=2, axis=axis, largest=int(largest), sorted=1)
+    return [g.cast(values, torch.uint8, torch.bool) if truths else values, indices]
 
 
 def _sorted(g: Recorder, a: Tensor, dim: int, descending: bool) -> Any:
     if a.dim() == 0:
         return [g.val(a), g.const(0)]
     axis = dim % a.dim()
-    x = g.cast(g.val(a), a.dtype, torch.uint8) if a.dtype == torch.bool else g.val(a)
-    values, indices = g.ops(
-        "TopK", x, g.sizes.dim(a.shape[axis]), n=2, axis=axis, largest=int(descending), sorted=1
-    )
-    return [g.cast(values, torch.uint8, torch.bool) if a.dtype == torch.bool else values, indices]
+    return _first(g, a, g.sizes.dim(a.shape[axis]), axis, descending)
 
 
 @row("sort")
