@@ -19,6 +19,7 @@ import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 import torch._meta_registrations
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import sym_or
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ingot.capture.size_symbols import floor_div, product
@@ -88,6 +89,8 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
         return _viewed(g, x, args[1])
     if name == "slice":
         return _sliced(g, x, *args[1:], **kwargs)
+    if name == "expand":
+        return _expanded(g, x, *args[1:], **kwargs)
     if not x.dtype.is_floating_point or x.device.type != "cpu":
         return None
     if name in _WITH_MASK:  # torch has no form of these without contents
@@ -160,6 +163,14 @@ def _sliced(
     sizes[dim] = env.derive(env.size(floor_div(sympy.Max(0, last - first) + step - 1, step)))
     with g.pause():
         return like(g.mode, x, sizes)
+
+
+def _expanded(g: Recorder, x: Tensor, size: Sequence[Any], *, implicit: bool = False) -> Tensor | None:
+    """An expand of axes of which a branch or data chose the size."""
+    del implicit
+    with g.pause():
+        made = fitted(g, x, size)
+        return None if made is x else made.expand(list(size))
 
 
 def _sampled(g: Recorder, x: Tensor, grid: Tensor) -> Tensor | None:
@@ -242,6 +253,23 @@ def checked(x: Tensor, axis: int, wanted: Any, what: str) -> None:
     torch._check(  # pyright: ignore[reportPrivateUsage]
         x.shape[axis] == wanted, lambda: f"{what} takes {wanted} in axis {axis}, the input is {list(x.shape)}"
     )
+
+
+def fitted(g: Recorder, x: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """A tensor that is to be repeated to these sizes (-1: as it is), whole in the axes of which a branch or
+    data chose the size, with torch's check of these: one may be 1 for some inputs and whole for others, which
+    operators in the graph see by themselves. The very same where there are none.
+    """
+    own: list[Any] = list(x.shape)
+    changed = False
+    for axis in range(-min(len(own), len(sizes)), 0):
+        size, wanted = own[axis], sizes[axis]
+        if (isinstance(wanted, int) and wanted == -1) or not g.env.is_chosen(size):
+            continue
+        if g.env.known(sympy.Eq(g.env.expr(size), g.env.expr(wanted))) is None:
+            torch._check(sym_or(size == 1, size == wanted))
+            own[axis], changed = wanted, True
+    return like(g.mode, x, own) if changed else x
 
 
 def dim_from_the_front(

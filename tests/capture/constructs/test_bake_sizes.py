@@ -279,3 +279,29 @@ def test_what_fits_at_the_example_by_being_repeated_is_recorded_so() -> None:
         np.testing.assert_allclose(_run(captured, *inputs), _shifted(*inputs).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="the model wants"):
         _run(captured, random(2, 5, 3), random(2, 3))
+
+
+def test_an_axis_of_which_a_branch_chose_the_size_is_repeated_where_it_is_one() -> None:
+    """torch asks whether it is 1, as it is in the example: it is whole for other sizes."""
+
+    def model(x: T) -> T:
+        rows = x[:1] if x.shape[1] == 1 else x * 2
+        return x + rows.expand(x.shape[0], -1, -1)
+
+    captured = capture(model, (random(2, 1, 3),))
+    for shape in ((2, 1, 3), (2, 5, 3), (1, 4, 3), (3, 1, 3), (1, 1, 3)):
+        x = random(*shape)
+        np.testing.assert_allclose(_run(captured, x), model(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_axis_of_which_a_branch_chose_the_size_is_checked_where_it_is_repeated() -> None:
+    def model(x: T, y: T) -> T:
+        rows = x[:1] if x.shape[1] == 1 else x * 2
+        return rows.expand(y.shape[0], -1, -1) + 1
+
+    captured = capture(model, (random(4, 1, 3), random(4)))
+    for shape, rows in (((4, 1, 3), 4), ((2, 1, 3), 7), ((2, 5, 3), 2), ((1, 4, 3), 6)):
+        x, y = random(*shape), random(rows)
+        np.testing.assert_allclose(_run(captured, x, y), model(x, y).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="fit each other"):
+        _run(captured, random(2, 5, 3), random(1))

@@ -15,11 +15,10 @@ import numpy as np
 import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
-from torch.fx.experimental.symbolic_shapes import sym_or
 
 from ingot.capture.aten.random import dropped
 from ingot.capture.aten.registry import instead, whole
-from ingot.capture.fakes import checked
+from ingot.capture.fakes import checked, fitted
 from ingot.capture.request import recorder
 from ingot.capture.tensors import zero_copy
 
@@ -57,22 +56,9 @@ def _fake_attention(
                 continue  # one for all: batch axes broadcast
             checked(other, axis, query.shape[axis], "attention")
     if attn_mask is not None:
-        _fits(attn_mask, [*query.shape[:-1], key.shape[-2]])
+        scores = [*query.shape[:-1], key.shape[-2]]
+        fitted(recorder(), attn_mask, scores).expand(scores[-max(attn_mask.dim(), 2) :])
     return query.new_empty([*query.shape[:-1], value.shape[-1]])
-
-
-def _fits(mask: Tensor, scores: list[Any]) -> None:
-    """torch's checks that a mask can be repeated to the scores. An axis of which a branch chose the size may
-    be 1 for some inputs and whole for others, which operators in the graph see by themselves.
-    """
-    env = recorder().env
-    sizes: list[Any] = list(mask.shape)
-    for axis in range(-min(len(sizes), len(scores)), 0):
-        size: Any = sizes[axis]
-        if env.is_chosen(size) and env.known(sympy.Eq(env.expr(size), env.expr(scores[axis]))) is None:
-            _torch._check(sym_or(size == 1, size == scores[axis]))
-            sizes[axis] = scores[axis]
-    mask.new_empty(sizes).expand(scores[-max(len(sizes), 2) :])
 
 
 @whole(torch.nn.functional.scaled_dot_product_attention, meta=_fake_attention)
