@@ -94,9 +94,18 @@ def alone(made: Sequence[Tensor]) -> None:
     """Refuse gradients of what was left together with others, which may come from it."""
     several = tracked(made)
     if len(several) > 1:
-        where = quoted_line()
+        refuses = _refusing(quoted_line())
         for tensor in several:
-            tensor.register_hook(lambda _: _refuse(where))
+            tensor.register_hook(refuses)
+
+
+def _refusing(where: str) -> Callable[[Any], None]:
+    """A hook of gradients that refuses them, with a line of the model's."""
+
+    def refuse(_gradient: Any) -> None:
+        _refuse(where)
+
+    return refuse
 
 
 def wrote(g: Recorder, target: Tensor, operands: Iterable[Any]) -> None:
@@ -127,8 +136,7 @@ def forgotten(g: Recorder, since: int) -> None:
     for group in g.journal.changed(since, Group, "version"):
         for e in group.entries:
             if e.tensor.requires_grad and e.tensor.grad_fn is not None:
-                where = quoted_line()
-                e.tensor.grad_fn.register_prehook(lambda _, where=where: _refuse(where))
+                e.tensor.grad_fn.register_prehook(_refusing(quoted_line()))
 
 
 def tracked(values: Iterable[Any]) -> list[Tensor]:

@@ -641,8 +641,11 @@ class Merger:
         if kind is not torch.Tensor:
             return self.slot(lambda v: number(self.g, v, kind, self._hint(known)), *values)
         make = self._tensor_like(known, dims)
-        made = self._left(lambda v: self.g.choose_tensor(make(v), self.condition, a, b), known)
-        slot = self.slot(made, *values)
+
+        def chosen(v: ir.Value) -> torch.Tensor:
+            return self.g.choose_tensor(make(v), self.condition, a, b)
+
+        slot = self.slot(self._left(chosen, known), *values)
         return self._tagged(self._joining(slot, *(None if x is UNBOUND else x for x in (a, b))), a, b)
 
     def value(self, side: Side, x: Any) -> ir.Value:
