@@ -357,8 +357,9 @@ def updates(frame: FrameType) -> bool:
 
 
 def _instruction(frame: FrameType) -> dis.Instruction:
-    """What a frame is doing."""
-    return next(i for i in dis.get_instructions(frame.f_code) if i.offset == frame.f_lasti)
+    """What a frame is doing. (A call of C's may stand at one of the caches behind its instruction.)"""
+    before = [i for i in dis.get_instructions(frame.f_code) if i.offset <= frame.f_lasti]
+    return before[-1]
 
 
 def cannot_say(what: str, edit: str = "Write it as an `if` of the function's own.") -> NoReturn:
