@@ -21,6 +21,7 @@ from ingot.capture.choice import Maybe
 from ingot.capture.containers import Containers, is_among, kept, merged
 from ingot.capture.handlers import inside_try
 from ingot.capture.merge import UNBOUND, Filled, Merger, Side, Unmergeable, nothing_follows
+from ingot.capture.objects import is_a
 from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
@@ -104,7 +105,7 @@ def _narrow(g: Recorder, cells: Cells, condition: Any, holds: bool) -> None:
     e = g.env.expr(condition)
     for name, cell in cells.all.items():
         value = cells.get([name])[name]
-        if isinstance(value, Maybe) and isinstance(value.ingot_is_none, torch.SymBool):
+        if is_a(value, Maybe) and isinstance(value.ingot_is_none, torch.SymBool):
             of = g.env.expr(value.ingot_is_none)
             if e in (of, sympy.Not(of)):
                 is_none = holds == (e == of)
@@ -285,7 +286,7 @@ def _changes_tables(g: Recorder, held: Containers, first: Side, second: Side) ->
     ):
         known = {id(v) for v in kept(before)}
         new = [v for now in sides if now is not before for v in kept(now) if id(v) not in known]
-        if any(isinstance(v, torch.Tensor) for v in inside_of(new)) and not g.made_by_call(container):
+        if any(is_a(v, torch.Tensor) for v in inside_of(new)) and not g.made_by_call(container):
             return True
     return False
 
@@ -299,7 +300,7 @@ def _merge_contents(
     merger.numbers_follow, merger.tables = follow, tables
     try:
         made = merged(merger, container, before, a, b, ordered)
-        if ACTIVE.maybes and any(isinstance(v, Maybe) for v in kept(made)):
+        if ACTIVE.maybes and any(is_a(v, Maybe) for v in kept(made)):
             ACTIVE.marks.take_everything()  # whoever looks into it must see that it may be None
         return made
     except Unmergeable as why:

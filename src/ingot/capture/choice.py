@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ingot.capture.objects import is_a
+
 
 class Undecided:
     """What only the run decides. It is one thing to those who take containers apart."""
@@ -91,7 +93,7 @@ def _cannot_wait(what: str) -> NoReturn:
 
 def present(x: Any) -> Any:
     """The value of what may be None, where None would raise: the run fails there."""
-    if isinstance(x, Maybe):
+    if is_a(x, Maybe):
         from ingot.capture.checks import require_present  # which needs this file
 
         require_present(x.ingot_is_none)
@@ -101,14 +103,14 @@ def present(x: Any) -> Any:
 
 def perhaps(x: Any, absent: Any) -> Maybe:
     """The same value as one that may be None; `absent`: what stands for the value of None."""
-    if isinstance(x, Maybe):
+    if is_a(x, Maybe):
         return x
     return Maybe(x is None, absent if x is None else x)
 
 
 def _present_in(x: Any) -> Any:
     """The same of an argument, which may be a list of such."""
-    if isinstance(x, (list, tuple)) and any(isinstance(v, Maybe) for v in x):
+    if is_a(x, (list, tuple)) and any(is_a(v, Maybe) for v in x):
         return type(x)(map(present, x))
     return present(x)
 

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
+from ingot.capture.objects import held_as
 from ingot.capture.where import is_ingot_code, is_library_code, is_user_code, quoted
 
 # Python modules with functions whose answer nobody can repeat, and what these are called: clocks, the
@@ -32,9 +33,9 @@ UNSTEADY = frozenset(
 
 def is_unrepeatable(x: Any) -> bool:
     """Whether something is a clock's function, or one that gives the system's randomness."""
-    owner: Any = getattr(x, "__self__", None)  # of a method of a class of these modules
-    module = getattr(x, "__module__", None) or getattr(owner, "__module__", "")
-    return str(module).partition(".")[0] in UNREPEATABLE and getattr(x, "__name__", "") in UNSTEADY
+    owner: Any = held_as(x, "__self__")  # of a method of a class of these modules
+    module = held_as(x, "__module__") or held_as(owner, "__module__", "")
+    return str(module).partition(".")[0] in UNREPEATABLE and held_as(x, "__name__", "") in UNSTEADY
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from ingot.capture.dicts import TracedDict
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
-from ingot.capture.objects import LIBRARIES, is_user_class, slots
+from ingot.capture.objects import LIBRARIES, held_as, is_a, is_user_class, slots
 from ingot.capture.positions import is_iterator, position
 from ingot.capture.request import ACTIVE
 from ingot.capture.sets import TracedSet
@@ -80,7 +80,7 @@ class Containers:
         self._is_whole = False  # whether what calls the block has been looked into
         self._seen.update((id(cell), cell) for cell in own)
         self._walk([*roots, *(v for f in blocks for v in self._globals(f))])
-        self._ids = {id(c.thing if isinstance(c, Slots) else c) for c in self.found}
+        self._ids = {id(c.thing if is_a(c, Slots) else c) for c in self.found}
         self.before = [_copy(c) for c in self.found]
 
     @classmethod
@@ -104,7 +104,7 @@ class Containers:
     def changed(self, *sides: Sequence[Any]) -> set[int]:
         """Ids of the containers and objects that hold something else in one of these contents."""
         return {
-            id(container.thing if isinstance(container, Slots) else container)
+            id(container.thing if is_a(container, Slots) else container)
             for container, before, *now in zip(self.found, self.before, *sides, strict=True)
             if any(held is not before for held in now)
         }
@@ -117,15 +117,15 @@ class Containers:
 
     def has(self, thing: Any) -> bool:
         """Whether a container or object was there: what changes it others see."""
-        if isinstance(thing, _PLAIN):
+        if is_a(thing, _PLAIN):
             return False
-        if isinstance(thing, Word):
+        if is_a(thing, Word):
             return all(self.has(v) for v in leaves_of(thing))
         return is_among(thing, self._ids) and not _is_frozen(thing)
 
     def is_ordered(self, container: Any) -> bool:
         """Whether it is a dict whose keys stand in an order that somebody may ask for."""
-        known = isinstance(container, dict) and not isinstance(container, Unordered)
+        known = is_a(container, dict) and not is_a(container, Unordered)
         return known and id(container) not in self._of_objects
 
     def is_shared(self, thing: Any, before: Any) -> bool:
@@ -134,7 +134,7 @@ class Containers:
         """
         if not self.has(thing):
             return False
-        if thing is not before or isinstance(thing, Word):
+        if thing is not before or is_a(thing, Word):
             return True
         if not self._is_whole:
             self._is_whole, found = True, self.found
@@ -170,7 +170,7 @@ class Containers:
     def _walk(self, todo: list[Any]) -> None:
         while todo:
             thing = todo.pop()
-            if isinstance(thing, _PLAIN) and not isinstance(thing, torch.Tensor):
+            if is_a(thing, _PLAIN) and not is_a(thing, torch.Tensor):
                 continue
             self._referrers[id(thing)] += 1
             if id(thing) in self._seen:
@@ -186,73 +186,74 @@ class Containers:
 
     def _inside(self, thing: Any) -> Iterator[Any]:
         """What can be reached from a thing in one step; mutable things are noted."""
-        if isinstance(thing, torch.Tensor):
+        kind = type(thing)
+        if issubclass(kind, torch.Tensor):
             self.found.append(Tags(thing))
             yield from tags(thing).values()
-        elif isinstance(thing, (tuple, frozenset)):
+        elif issubclass(kind, (tuple, frozenset)):
             yield from thing
-        elif isinstance(thing, (list, deque, set)):
+        elif issubclass(kind, (list, deque, set)):
             self.found.append(thing)
-            yield from list.__iter__(thing) if isinstance(thing, list) else thing
-            yield from self._attributes(thing) if is_user_class(type(thing)) else ()
-        elif isinstance(thing, dict):
+            yield from list.__iter__(thing) if issubclass(kind, list) else thing
+            yield from self._attributes(thing) if is_user_class(kind) else ()
+        elif issubclass(kind, dict):
             self.found.append(thing)
             for key, value in dict.items(thing):
                 yield key
                 yield value
-            yield from self._attributes(thing) if is_user_class(type(thing)) else ()
-        elif isinstance(thing, type):
+            yield from self._attributes(thing) if is_user_class(kind) else ()
+        elif issubclass(kind, type):
             if thing.__module__.split(".")[0] not in LIBRARIES and not issubclass(thing, enum.Enum):
                 self.found.append(OfClass(thing))
                 yield from self.found[-1].now().values()
                 yield from thing.__bases__
-        elif isinstance(thing, CellType):
+        elif issubclass(kind, CellType):
             self.found.append(thing)
             yield cell_contents(thing)
         elif is_iterator(thing):
             self.found.append(Position(thing))
             yield from position(thing)
-        elif isinstance(thing, MethodType):
+        elif issubclass(kind, MethodType):
             yield thing.__self__
             yield thing.__func__
-        elif isinstance(thing, BuiltinMethodType):
+        elif issubclass(kind, BuiltinMethodType):
             yield thing.__self__
-        elif isinstance(thing, functools.partial):
+        elif issubclass(kind, functools.partial):
             yield from (thing.func, thing.args, thing.keywords)
-        elif isinstance(thing, FunctionType):
+        elif issubclass(kind, FunctionType):
             yield from (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
             if is_user_code(thing.__code__):
                 yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
                 yield from self._globals(thing)
-        elif isinstance(thing, (Yields, Rows, TracedSet)):
+        elif issubclass(kind, (Yields, Rows, TracedSet)):
             yield vars(thing)
-        elif isinstance(thing, Sharing):
+        elif issubclass(kind, Sharing):
             yield from (thing.function, *thing.cells.values())
-        elif isinstance(thing, (Maybe, Choice, Word)):
+        elif issubclass(kind, (Maybe, Choice, Word)):
             yield from vars(thing).values()
-        elif _is_walked(type(thing)):
+        elif _is_walked(kind):
             yield from self._attributes(thing)
-            if isinstance(thing, torch.nn.Module) or is_user_class(type(thing)):
-                yield from _methods(type(thing))
-                yield type(thing)
+            if issubclass(kind, torch.nn.Module) or is_user_class(kind):
+                yield from _methods(kind)
+                yield kind
 
     def _attributes(self, thing: Any) -> Iterator[Any]:
         """What an object holds, wherever that is."""
-        held = getattr(thing, "__dict__", None)
-        if isinstance(held, dict):
+        held = held_as(thing, "__dict__")
+        if is_a(held, dict):
             self._of_objects.add(id(held))
             yield held
         if slots(type(thing)):
             self.found.append(Slots(thing))
             yield from self.found[-1].now().values()
-        elif not isinstance(thing, (list, deque, set, dict)) and changes_in_place(thing):
+        elif not is_a(thing, (list, deque, set, dict)) and changes_in_place(thing):
             self.found.append(Whole(thing))
 
     def _globals(self, function: FunctionType) -> Iterator[Any]:
         """The globals that a function names, and of Python modules among them what it names there."""
         table, names = function.__globals__, _names(function.__code__)
         for name in names.read & table.keys():
-            if isinstance(table[name], ModuleType):
+            if is_a(table[name], ModuleType):
                 yield from self._of_module(table[name], names, [])
             else:
                 yield table[name]
@@ -263,7 +264,7 @@ class Containers:
         if module.__name__.split(".")[0] in LIBRARIES or module in around:
             return
         for name in names.attributes & table.keys():
-            if isinstance(table[name], ModuleType):
+            if is_a(table[name], ModuleType):
                 yield from self._of_module(table[name], names, [*around, module])
             else:
                 yield table[name]
@@ -273,7 +274,7 @@ class Containers:
 
 def is_among(thing: Any, ids: Collection[int]) -> bool:
     """Whether a container's id, or that of what holds an object's attributes, is one of these."""
-    own: Any = thing if isinstance(thing, (list, dict, deque, set)) else getattr(thing, "__dict__", thing)
+    own: Any = thing if is_a(thing, (list, dict, deque, set)) else held_as(thing, "__dict__", thing)
     return id(own) in ids or id(thing) in ids
 
 
@@ -290,7 +291,7 @@ def _names(code: CodeType) -> _Names:
         for operations, names in sets.items():
             if instruction.opname in operations:
                 names.add(str(instruction.argval))
-    inside = [_names(c) for c in code.co_consts if isinstance(c, CodeType)]
+    inside = [_names(c) for c in code.co_consts if is_a(c, CodeType)]
     whole = zip((read, written, attributes, stored), *inside, strict=True)
     return _Names(*(frozenset().union(*parts) for parts in whole))
 
@@ -303,7 +304,7 @@ def _methods(cls: type) -> tuple[Any, ...]:
         if is_user_class(base):
             for value in vars(base).values():
                 inner: Any = getattr(value, "__func__", getattr(value, "fget", value))
-                if isinstance(inner, FunctionType):
+                if is_a(inner, FunctionType):
                     found.append(inner)
     return tuple(found)
 
@@ -322,15 +323,15 @@ def _is_walked(cls: type) -> bool:
 
 
 def _copy(container: Any) -> Any:
-    if isinstance(container, Watched):
+    if is_a(container, Watched):
         return container.now()
-    if isinstance(container, CellType):
+    if is_a(container, CellType):
         return [cell_contents(container)]
-    if isinstance(container, (list, deque)):
-        return list(list.__iter__(container)) if isinstance(container, list) else list(container)
-    if isinstance(container, set):
+    if is_a(container, (list, deque)):
+        return list(list.__iter__(container)) if is_a(container, list) else list(container)
+    if is_a(container, set):
         return set(container)
-    if isinstance(container, OrderedDict):  # whose order is its own
+    if is_a(container, OrderedDict):  # whose order is its own
         return {k: dict.__getitem__(container, k) for k in OrderedDict.__iter__(container)}
     return dict(dict.items(container))
 
@@ -340,17 +341,17 @@ def _identical(a: Any, b: Any) -> bool:
         return True
     if len(a) != len(b):
         return False
-    if isinstance(a, dict):
+    if is_a(a, dict):
         return all(k in b and v is b[k] for k, v in a.items()) and list(a) == list(b)
-    if isinstance(a, set):
+    if is_a(a, set):
         return bool(a == b)
     return all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _fill(container: Any, held: Any) -> None:
-    if isinstance(container, Watched):
+    if is_a(container, Watched):
         container.put(held)
-    elif isinstance(container, CellType):
+    elif is_a(container, CellType):
         write_cell(container, held[0])
     else:
         refill(container, held)
@@ -364,13 +365,13 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
     Raises:
         Unmergeable: when the sides leave it with other keys, or lengths, or keys in another order.
     """
-    if isinstance(container, TracedList):
+    if is_a(container, TracedList):
         return merger.merge_lists(a, b, before)
-    if isinstance(container, Whole):
+    if is_a(container, Whole):
         return container.merged(a, b)
-    if isinstance(a, dict):
+    if is_a(a, dict):
         a, b = memos.common(a, b)
-        if isinstance(container, TracedDict) and merger.by_data:
+        if is_a(container, TracedDict) and merger.by_data:
             return merger.merge_keys(container, a, b, before)
         if a.keys() != b.keys():
             if ordered and type(container) is dict and merger.by_data and merger.g.made_by_call(container):
@@ -387,15 +388,15 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
                 "Set the keys in the same order on both sides.",
             )
         return {k: merger.merge(a[k], b[k], before.get(k, UNBOUND)) for k in a}
-    if isinstance(a, set):
+    if is_a(a, set):
         if a != b:
             if merger.by_data and merger.g.made_by_call(container):
                 ACTIVE.marks.let_grow()
             raise Unmergeable("a set with other elements on each side")
         return a
     if len(a) != len(b):
-        if isinstance(container, (list, deque)) and merger.by_data and merger.g.made_by_call(container):
-            if isinstance(container, deque):
+        if is_a(container, (list, deque)) and merger.by_data and merger.g.made_by_call(container):
+            if is_a(container, deque):
                 ACTIVE.marks.let_grow()
             ACTIVE.marks.take_everything()  # whoever has made it makes one that may grow
         raise Unmergeable(
@@ -409,4 +410,4 @@ def merged(merger: Merger, container: Any, before: Any, a: Any, b: Any, ordered:
 
 def kept(contents: Any) -> Iterable[Any]:
     """The values in one container's contents."""
-    return contents.values() if isinstance(contents, Mapping) else contents
+    return contents.values() if is_a(contents, Mapping) else contents

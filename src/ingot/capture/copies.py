@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingot.capture.objects import held_in, is_of_attributes
+from ingot.capture.objects import held_in, is_a, is_of_attributes
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -53,7 +53,7 @@ class Copies:
 
 def is_mutable(x: Any) -> bool:
     """Whether it is a container that can be changed."""
-    if isinstance(x, (list, dict)):
+    if is_a(x, (list, dict)):
         return True
     made: Any = getattr(type(x), "__dataclass_params__", None)
     return is_of_attributes(type(x)) and not (made is not None and made.frozen)
@@ -61,8 +61,8 @@ def is_mutable(x: Any) -> bool:
 
 def _state(x: Any) -> list[Any]:
     """What is in it now."""
-    if isinstance(x, list):
+    if is_a(x, list):
         return list(list.__iter__(x))
-    if isinstance(x, dict):
+    if is_a(x, dict):
         return [v for pair in dict.items(x) for v in pair]
     return list(held_in(x).values())

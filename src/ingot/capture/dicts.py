@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from ingot.capture.objects import is_a
 from ingot.capture.where import models_own
 
 _NONE: Any = object()  # stands for an argument that is not given
@@ -186,7 +187,7 @@ class TracedDict(dict[Any, Any]):
 
 def is_grown(x: Any) -> bool:
     """Whether it is a dict of which data decides some of the keys, or their order."""
-    return isinstance(x, TracedDict) and not x.known
+    return is_a(x, TracedDict) and not x.known
 
 
 def looped_over(x: Any) -> Any:

@@ -20,9 +20,9 @@ from ingot.capture import checks, memos
 from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.dicts import TracedDict, is_grown
 from ingot.capture.lists import TracedList
-from ingot.capture.objects import is_of_attributes
+from ingot.capture.objects import is_a, is_of_attributes
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
-from ingot.capture.runs import LEAF, Even, Perhaps
+from ingot.capture.runs import LEAF, Even, Many, Perhaps
 from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of, of_truth
 from ingot.capture.sets import TracedSet
 from ingot.capture.structure import undecided
@@ -44,11 +44,11 @@ _OF_ELEMENTS = {list.__eq__, TracedList.__eq__, tuple.__eq__}
 
 def equal(rt: Runtime, a: Any, b: Any) -> Any:
     """`a == b`."""
-    if isinstance(a, Choice) or isinstance(b, Choice):
+    if is_a(a, Choice) or is_a(b, Choice):
         return _of_either(rt, equal, a, b)
-    if isinstance(a, Word) or isinstance(b, Word):
+    if is_a(a, Word) or is_a(b, Word):
         return called(rt.equal, (a, b), {})
-    if isinstance(a, Maybe) or isinstance(b, Maybe):
+    if is_a(a, Maybe) or is_a(b, Maybe):
         return _of_present(rt, equal, a, b)
     if _is_itself_alone(a) and _is_itself_alone(b):
         return same(rt, a, b)
@@ -60,7 +60,7 @@ def equal(rt: Runtime, a: Any, b: Any) -> Any:
 
 def unequal(rt: Runtime, a: Any, b: Any) -> Any:
     """`a != b`."""
-    staged = any(isinstance(v, (Word, Choice, Maybe)) for v in (a, b)) or _parts_of_both(a, b) is not None
+    staged = any(is_a(v, (Word, Choice, Maybe)) for v in (a, b)) or _parts_of_both(a, b) is not None
     staged = staged or (_is_itself_alone(a) and _is_itself_alone(b))
     return rt.opposite(rt.equal(a, b)) if staged else a != b
 
@@ -76,9 +76,9 @@ def _parts_of_both(a: Any, b: Any) -> tuple[Sequence[Any], Sequence[Any]] | None
     says what is.
     """
     for kind in (list, tuple):
-        if isinstance(a, kind) and isinstance(b, kind) and {_eq(a), _eq(b)} <= _OF_ELEMENTS:
+        if is_a(a, kind) and is_a(b, kind) and {_eq(a), _eq(b)} <= _OF_ELEMENTS:
             return _elements(a), _elements(b)
-    if isinstance(a, dict) and isinstance(b, dict) and {_eq(a), _eq(b)} <= _OF_KEYS:
+    if is_a(a, dict) and is_a(b, dict) and {_eq(a), _eq(b)} <= _OF_KEYS:
         if is_grown(a) or is_grown(b):
             cannot_wait("compares a dict of which data decides the keys")
         keys = dict.keys(a)
@@ -95,9 +95,9 @@ def _eq(x: Any) -> Any:
 
 
 def _elements(x: Any) -> list[Any]:
-    if isinstance(x, (Unordered, TracedDict)):
+    if is_a(x, (Unordered, TracedDict)):
         return list(dict.keys(x))
-    return list(list.__iter__(x)) if isinstance(x, list) else list(x)
+    return list(list.__iter__(x)) if is_a(x, list) else list(x)
 
 
 def _compares_fields(cls: Any) -> bool:
@@ -129,7 +129,7 @@ def _runs_equal(rt: Runtime, a: TracedList, b: TracedList) -> Any:
     runs = a.run(), b.run()
     columns = [c for r in runs for c in r.columns]
     if any(r.like is not LEAF for r in runs) or not all(
-        isinstance(c, Even) and c.kind is not torch.Tensor for c in columns
+        is_a(c, Even) and c.kind is not torch.Tensor for c in columns
     ):
         cannot_wait("compares lists of tensors or containers, of which data decides the length")
     first, second = (c.tensors()[0] for c in columns)
@@ -151,12 +151,12 @@ def matches(rt: Runtime, x: Any, y: Any) -> Any:
 
 def _is_number(x: Any) -> bool:
     """Whether what a value is equal to says all, the sign of 0 and NaN aside."""
-    return type(x) in DTYPE or isinstance(x, Symbolic)
+    return type(x) in DTYPE or is_a(x, Symbolic)
 
 
 def _of_either(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any:
     """What a comparison gives of the one or the other function that a condition chooses."""
-    choice, swapped = (a, False) if isinstance(a, Choice) else (b, True)
+    choice, swapped = (a, False) if is_a(a, Choice) else (b, True)
     rest = a if swapped else b
 
     def of(function: Any) -> Callable[[], Any]:
@@ -168,7 +168,7 @@ def _of_either(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any
 
 def _of_present(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> Any:
     """A comparison with what may be None."""
-    maybe, rest, swapped = (a, b, False) if isinstance(a, Maybe) else (b, a, True)
+    maybe, rest, swapped = (a, b, False) if is_a(a, Maybe) else (b, a, True)
 
     def of(value: Any) -> Any:
         return compared(rt, rest, value) if swapped else compared(rt, value, rest)
@@ -182,26 +182,26 @@ def _of_present(rt: Runtime, compared: Callable[..., Any], a: Any, b: Any) -> An
 
 def contains(rt: Runtime, container: Any, value: Any) -> Any:
     """`value in container`."""
-    if isinstance(container, Word) or isinstance(value, Word):
+    if is_a(container, Word) or is_a(value, Word):
         return called(rt.contains, (container, value), {})
-    if isinstance(container, torch.Tensor) and is_data(recorder(), container):
+    if is_a(container, torch.Tensor) and is_data(recorder(), container):
         return rt.truth((container == value).any())
     if memos.takes(container, value):
         return memos.look(container, value)[0]
-    if isinstance(container, TracedSet):
+    if is_a(container, TracedSet):
         return container.has(value)
-    if not isinstance(container, _CONTAINERS):
+    if not is_a(container, _CONTAINERS):
         return value in container
-    if isinstance(container, TracedDict) and not container.known:
+    if is_a(container, TracedDict) and not container.known:
         if undecided(value):
             cannot_wait(
                 "looks for a key that data or a size decides in a dict of which data decides the keys"
             )
         return container.has(value)
-    if isinstance(container, range) and not isinstance(value, Maybe):
+    if is_a(container, range) and not is_a(value, Maybe):
         return _in_range(rt, container, value)
     listed = _elements(container)
-    grown = isinstance(container, TracedList) and not container.known
+    grown = is_a(container, TracedList) and not container.known
     waits = any(type(v) not in _DECIDED and undecided(v) for v in listed)
     if not grown and not waits and not undecided(value):
         known: Any = container
@@ -216,7 +216,7 @@ def _in_range(rt: Runtime, numbers: range, value: Any) -> Any:
     """The same of numbers that are too many to be compared one by one."""
     if not undecided(value) or not numbers:
         return value in numbers
-    if isinstance(value, torch.SymBool):
+    if is_a(value, torch.SymBool):
         value = of_truth(recorder(), value)
     least, most = sorted((numbers[0], numbers[-1]))
     inside = rt.both(rt.truth(value >= least), lambda: rt.truth(value <= most))
@@ -225,21 +225,21 @@ def _in_range(rt: Runtime, numbers: range, value: Any) -> Any:
 
 def _is_one_of(rt: Runtime, part: Any, value: Any) -> Any:
     """Whether a value is an element of a list, or one of a run of them."""
-    if isinstance(part, Perhaps):
+    if is_a(part, Perhaps):
         return rt.both(part.there, lambda: matches(rt, value, part.value))
-    run = getattr(part, "columns", None)
-    if run is None:
+    if not is_a(part, Many):
         return matches(rt, value, part)
-    if not all(isinstance(c, Even) and c.kind is not torch.Tensor for c in run):
+    run: Any = part.columns
+    if not all(is_a(c, Even) and c.kind is not torch.Tensor for c in run):
         cannot_wait(
             "looks for something in a list of tensors or containers, of which data decides the length"
         )
     if part.like is LEAF:
         is_number = isinstance(value, (int, float, torch.Tensor, *Symbolic))
         return rt.truth(run[0].rows.eq(value).any()) if is_number else False
-    if not isinstance(part.like, tuple) or any(v is not LEAF for v in part.like):
+    if not is_a(part.like, tuple) or any(v is not LEAF for v in part.like):
         cannot_wait("looks for something in a list of containers, of which data decides the length")
-    if not isinstance(value, tuple) or not all(map(_is_number, value)) or len(value) != len(run):
+    if not is_a(value, tuple) or not all(map(_is_number, value)) or len(value) != len(run):
         return False
     there = [c.rows.eq(v) for c, v in zip(run, value, strict=True)]
     return rt.truth(functools.reduce(operator.and_, there).any())
@@ -250,38 +250,38 @@ def _is_one_of(rt: Runtime, part: Any, value: Any) -> Any:
 
 def same(rt: Runtime, a: Any, b: Any) -> Any:
     """`a is b`."""
-    if isinstance(a, Word) or isinstance(b, Word):
+    if is_a(a, Word) or is_a(b, Word):
         return called(rt.same, (a, b), {})
-    if isinstance(a, Choice) or isinstance(b, Choice):
+    if is_a(a, Choice) or is_a(b, Choice):
         return _of_either(rt, same, a, b)
     if a is b:
         return True
-    if isinstance(a, Maybe) and b is None:
+    if is_a(a, Maybe) and b is None:
         return a.ingot_is_none
-    if isinstance(b, Maybe) and a is None:
+    if is_a(b, Maybe) and a is None:
         return b.ingot_is_none
-    if isinstance(a, Maybe) or isinstance(b, Maybe):
+    if is_a(a, Maybe) or is_a(b, Maybe):
         return _of_present(rt, same, a, b)
     if ACTIVE.recorder is None:
         return False  # a script that runs by itself
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+    if is_a(a, torch.Tensor) and is_a(b, torch.Tensor):
         return a.dtype == b.dtype and a.dim() == b.dim() and _one_of_two(rt, a, b, "tensor")
     if any(map(recorder().copies.has, (a, b))) and type(a) is type(b):
         cannot_say(f"asks whether two {type(a).__name__}s are one, of a list as long as data says")
     if type(a) is type(b) and is_of_attributes(type(a)):
         return _one_of_two(rt, a, b, type(a).__name__)
-    if isinstance(a, torch.SymBool) or isinstance(b, torch.SymBool):  # of which Python has two
+    if is_a(a, torch.SymBool) or is_a(b, torch.SymBool):  # of which Python has two
         return rt.truth(rt.equal(a, b)) if kind_of(a) is kind_of(b) is bool else False
     return _same_number(rt, a, b)
 
 
 def _same_number(rt: Runtime, a: Any, b: Any) -> Any:
-    if isinstance(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
+    if is_a(a, Symbolic) and isinstance(b, (int, float, *Symbolic)):
         a, b = b, a
-    if isinstance(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
-        if isinstance(b, torch.SymInt) and type(a) is int:  # Python has one object for each of a few numbers
+    if is_a(b, Symbolic) and isinstance(a, (int, float, *Symbolic)):
+        if is_a(b, torch.SymInt) and type(a) is int:  # Python has one object for each of a few numbers
             return rt.truth(rt.equal(b, a)) if a in _KEPT else False
-        if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
+        if is_a(a, torch.SymInt) and is_a(b, torch.SymInt):
             kept = rt.both(a >= _KEPT.start, lambda: a < _KEPT.stop)
             return rt.both(kept, lambda: rt.truth(rt.equal(a, b)))
         cannot_wait("asks whether two numbers are one object")

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ingot.capture.objects import is_a
 from ingot.capture.sources import codes_in
 
 _KINDS: dict[type, type] = {
@@ -42,7 +43,7 @@ def type_of(x: Any) -> type:
 
 
 def _type_asked(x: Any) -> type:
-    if isinstance(x, torch.SymFloat):
+    if is_a(x, torch.SymFloat):
         from ingot.capture.request import recorder  # which needs this file
         from ingot.capture.scalars import require_kind
 

@@ -17,6 +17,7 @@ import torch
 
 from ingot.capture.checks import demand, insist, line, require_place, require_uncaught
 from ingot.capture.choice import Parts, Undecided
+from ingot.capture.objects import is_a
 from ingot.capture.request import (
     ACTIVE,
     asking_frame,
@@ -247,12 +248,12 @@ class TracedList(list[Any], Parts):
     @property
     def known(self) -> bool:
         """Whether the number of elements is a Python number."""
-        return not any(isinstance(v, (Perhaps, Many)) for v in list.__iter__(self))
+        return not any(is_a(v, (Perhaps, Many)) for v in list.__iter__(self))
 
     @property
     def is_counted(self) -> bool:
         """Whether each element stands for itself, there or not."""
-        return not any(isinstance(v, Many) for v in list.__iter__(self))
+        return not any(is_a(v, Many) for v in list.__iter__(self))
 
     def parts(self) -> list[Any]:
         """The elements as they are kept."""

@@ -25,6 +25,7 @@ import torch
 
 from ingot.capture.assume import Assumption
 from ingot.capture.graph import uses
+from ingot.capture.objects import is_a
 from ingot.capture.request import recorder, refuse
 from ingot.capture.scalars import Symbolic, counts_as
 from ingot.capture.structure import parts_of
@@ -64,9 +65,9 @@ def takes(container: Any, key: Any) -> bool:
 
 def is_symbolic(key: Any) -> bool:
     """Whether a key is a number that only the run knows, or has one in it."""
-    if isinstance(key, tuple):
+    if is_a(key, tuple):
         return any(map(is_symbolic, key))
-    return isinstance(key, Symbolic)
+    return is_a(key, Symbolic)
 
 
 def _may_be(known: Any, key: Any) -> bool:
@@ -89,9 +90,9 @@ def look(container: Any, key: Any) -> tuple[bool, Any]:
 
 
 def _is(g: Recorder, a: Any, b: Any) -> bool:
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    if is_a(a, tuple) and is_a(b, tuple):
         return len(a) == len(b) and all(_is(g, x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, Symbolic) and isinstance(b, Symbolic):
+    if is_a(a, Symbolic) and is_a(b, Symbolic):
         return a.node.shape_env is g.env and bool(g.env.expr(a) == g.env.expr(b))
     return type(a) is type(b) and bool(a == b)
 

@@ -19,7 +19,7 @@ from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.dicts import TracedDict, in_order
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.mixed import either, may_stand_for, note, number_of
-from ingot.capture.objects import held_in, is_of_attributes
+from ingot.capture.objects import held_as, held_in, is_a, is_of_attributes
 from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
 from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, joined, nothing
@@ -75,15 +75,15 @@ class Side:
     def lower(self, g: Recorder, value: Any) -> None:
         """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
         for v in structure.inside(value):
-            if isinstance(v, torch.Tensor) and v.is_complex():
+            if is_a(v, torch.Tensor) and v.is_complex():
                 self.parts[id(v)] = complex_numbers.parts(g, v)
                 self.lower(g, self.parts[id(v)])
-            elif isinstance(v, torch.Tensor):
+            elif is_a(v, torch.Tensor):
                 around = is_around(g.entry(v).group, self.scope.body)
                 with g.passing_on() if around else contextlib.nullcontext():
                     self.values[id(v)] = g.val(v)
                     self._lower_view(g, g.entry(v))
-            elif isinstance(v, Symbolic):  # of which more may be known in the side than around it
+            elif is_a(v, Symbolic):  # of which more may be known in the side than around it
                 self.values[g.env.expr(v)] = self.values[id(v)] = g.scalar(v)
 
     def _lower_view(self, g: Recorder, e: Entry) -> None:
@@ -190,7 +190,7 @@ class Merger:
             return a
         if a is UNBOUND or b is UNBOUND:
             return self._one_sided(a, b)
-        if isinstance(a, Maybe) or isinstance(b, Maybe) or (a is None) != (b is None):
+        if is_a(a, Maybe) or is_a(b, Maybe) or (a is None) != (b is None):
             return self._maybe(a, b)
         ka, kb = kind_of(a), kind_of(b)
         if ka is not None and kb is not None:
@@ -199,8 +199,8 @@ class Merger:
             return chosen(self.condition, *self._words(a, b))
         if any(parts_of(v) is not None and self.shared(v, before) for v in (a, b)):
             return self._or_new(a, b)
-        if isinstance(a, TracedList) and isinstance(b, TracedList) and a.is_like(b) and b.is_like(a):
-            held = before.parts() if isinstance(before, TracedList) else []
+        if is_a(a, TracedList) and is_a(b, TracedList) and a.is_like(b) and b.is_like(a):
+            held = before.parts() if is_a(before, TracedList) else []
             return a.of_parts(self.merge_lists(a.parts(), b.parts(), held))
         if isinstance(a, TracedDict) and isinstance(b, TracedDict) and self.by_data:
             made = TracedDict()
@@ -387,23 +387,23 @@ class Merger:
     def equal(self, a: Any, b: Any) -> bool:
         """Whether the sides have the same, so that no output is needed."""
         if a is b:
-            if isinstance(a, torch.Tensor):
+            if is_a(a, torch.Tensor):
                 return self._unchanged(a)
-            return not isinstance(a, Symbolic) or self.g.sizes.in_scope(a)
+            return not is_a(a, Symbolic) or self.g.sizes.in_scope(a)
         if any(parts_of(v) is not None and self.lasting(v) for v in (a, b)):
             return False  # two containers, whatever is in them now
         if self.lasting(a) or self.lasting(b):
             return False  # an object that is there, and another one: whatever its class calls equal
         if is_of_attributes(type(a)):
             return False  # two objects, whatever is in them: the model may ask which of them it has
-        if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        if is_a(a, torch.Tensor) or is_a(b, torch.Tensor):
             return False
-        if isinstance(a, Symbolic) and isinstance(b, Symbolic):
+        if is_a(a, Symbolic) and is_a(b, Symbolic):
             same = self.g.env.expr(a) == self.g.env.expr(b)
             return bool(same) and self.g.sizes.in_scope(a)
-        if isinstance(a, Symbolic) or isinstance(b, Symbolic):
+        if is_a(a, Symbolic) or is_a(b, Symbolic):
             return False
-        if isinstance(a, set):
+        if is_a(a, set):
             return type(a) is type(b) and bool(a == b)
         parts, more = parts_of(a), parts_of(b)
         if parts is not None and more is not None:
@@ -685,16 +685,16 @@ def plainly_equal(a: Any, b: Any) -> bool:
     The model itself does not ask: where a class's own `==` raises, they are not equal. Nor are two zeros of
     different signs, or two objects with other attributes, whatever their class calls equal.
     """
-    if type(a) is not type(b) or isinstance(a, Word):
+    if type(a) is not type(b) or is_a(a, Word):
         return False
-    if isinstance(a, (float, complex)):
+    if is_a(a, (float, complex)):
         return bool(a == b) and str(a) == str(b)
     try:
         same = bool(a == b)
     except Exception as error:  # whatever the model's own `__eq__` makes of it, NumPy's of several elements
         raise_if_ours(error)
         return False
-    held, other = getattr(a, "__dict__", None), getattr(b, "__dict__", None)
+    held, other = held_as(a, "__dict__"), held_as(b, "__dict__")
     if not same or not isinstance(held, dict) or not isinstance(other, dict) or held is other:
         return same
     return held.keys() == other.keys() and all(_is_one(v, other[k]) for k, v in held.items())
@@ -702,7 +702,7 @@ def plainly_equal(a: Any, b: Any) -> bool:
 
 def _is_one(a: Any, b: Any) -> bool:
     """Whether an attribute of two objects is the same: one object, or plain values that are equal."""
-    return a is b or (not hasattr(a, "__dict__") and plainly_equal(a, b))
+    return a is b or (held_as(a, "__dict__") is None and plainly_equal(a, b))
 
 
 def tensor_of(
@@ -741,11 +741,11 @@ class Filled:
         return self._made.get(id(x), (x, None))[1]
 
     def _leaf(self, v: Any) -> Any:
-        if isinstance(v, Made):
+        if is_a(v, Made):
             if id(v) not in self._made:
                 self._made[id(v)] = v, v.make(*map(self, v.parts))
             return self._made[id(v)][1]
-        return self.outputs[v.index] if isinstance(v, Slot) else v
+        return self.outputs[v.index] if is_a(v, Slot) else v
 
 
 def _contents(x: Any) -> dict[Any, Any]:
@@ -755,13 +755,13 @@ def _contents(x: Any) -> dict[Any, Any]:
 
 def _is_container(x: Any) -> bool:
     """Whether it is made of parts that others may be put in the place of."""
-    return not isinstance(x, (tuple, Undecided, _Unbound)) and parts_of(x) is not None
+    return not is_a(x, (tuple, Undecided, _Unbound)) and parts_of(x) is not None
 
 
 def _taken_apart(x: Any) -> bool:
     """Whether a value is made of tensors, numbers and what any side may have, such as strings."""
     parts = parts_of(x)
-    if parts is None or isinstance(x, Word):
+    if parts is None or is_a(x, Word):
         return kind_of(x) is not None or x is None or is_plain(x)
     return all(map(_taken_apart, parts))
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingot.capture.objects import is_plain, slots
+from ingot.capture.objects import is_a, is_plain, slots, values_of
 from ingot.capture.positions import Standing, is_kind
 
 _UNSET: Any = object()
@@ -96,7 +96,7 @@ _FILLS: dict[Any, Callable[[Any, Any], None]] = {
 
 def refill(x: Any, contents: Any) -> None:
     """Make a list, deque, set or dict hold this, whatever its own class makes of that."""
-    kind = next(k for k in _FILLS if isinstance(x, k))
+    kind = next(k for k in _FILLS if is_a(x, k))
     kind.clear(x)
     _FILLS[kind](x, contents)
 
@@ -189,14 +189,15 @@ def slots_of(x: Any) -> dict[str, Any]:
 
 
 def _slot_values(x: Any, names: tuple[str, ...]) -> _Held:
-    return _Held({n: getattr(x, n) for n in names if hasattr(x, n)})
+    return _Held(values_of(x, names))
 
 
 def _put_slots(x: Any, data: _Held, names: tuple[str, ...]) -> None:
+    now = values_of(x, names)
     for name in names:
         if name in data.data:
             object.__setattr__(x, name, data.data[name])
-        elif hasattr(x, name):
+        elif name in now:
             object.__delattr__(x, name)
 
 

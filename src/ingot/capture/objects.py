@@ -1,5 +1,9 @@
 """Plain objects that hold tensors, a transformer's cache among them: what is in them, and copies with other
 contents. Needs no torch.
+
+An object is asked for what it holds past the `__getattribute__`, `__getattr__` and `__class__` of its class,
+which are code of the model's own: they may say something else, and what they do they would do once more. Code
+that is rewritten comes back here, too.
 """
 
 # Objects may be anything.
@@ -13,10 +17,22 @@ import enum
 import functools
 import sys
 from collections import ChainMap, UserDict, UserList
-from collections.abc import Mapping
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+T = TypeVar("T")
 
 # Objects of these are looked at as a whole: a logger knows all other loggers.
 LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse", "__main__"}) | {
@@ -32,6 +48,41 @@ LIBRARIES = (frozenset(sys.stdlib_module_names) - {"types", "argparse", "__main_
 _OPEN = frozenset((UserDict, UserList, ChainMap, WeakKeyDictionary, WeakValueDictionary))
 _BASIC = frozenset(("torch", "builtins", "ingot", "collections", "functools", "typing", "enum"))
 _WHOLE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, functools.partial, enum.Enum)
+_BARE = (list, tuple, dict)  # most of what has no place for attributes
+_ABSENT: Any = object()
+
+
+def is_a(x: object, kinds: type[T] | tuple[type[T], ...]) -> TypeIs[T]:
+    """Whether a value is of a class, as its type says; isinstance asks the value for its `__class__`, too."""
+    return issubclass(type(x), kinds)
+
+
+def held_as(x: Any, name: str, absent: Any = None) -> Any:
+    """What an object holds under a name; `absent` where that is nothing."""
+    try:
+        return _look_up(type(x))(x, name)
+    except AttributeError:
+        return absent
+
+
+@functools.lru_cache(maxsize=4096)
+def _look_up(kind: type) -> Callable[[Any, str], Any]:
+    """How the objects of a class are asked for an attribute past its Python: as Python itself does it, or the
+    C of a class that it is made of (a weak reference gives what it refers to).
+    """
+    found = (vars(c).get("__getattribute__") for c in kind.__mro__)
+    return next(f for f in found if isinstance(f, WrapperDescriptorType))
+
+
+def own_dict(x: Any) -> dict[str, Any]:
+    """The dict of an object's attributes; a new one where it has no place for any."""
+    return {} if type(x) in _BARE else held_as(x, "__dict__", {})
+
+
+def values_of(x: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the attributes of these names that have a value, by name."""
+    found = {n: held_as(x, n, _ABSENT) for n in names}
+    return {n: v for n, v in found.items() if v is not _ABSENT}
 
 
 def attributes(x: Any) -> dict[str, Any] | None:
@@ -39,9 +90,9 @@ def attributes(x: Any) -> dict[str, Any] | None:
 
     Whole are tensors and modules, functions and classes, and whatever belongs to a library.
     """
-    if isinstance(x, _WHOLE) or not hasattr(x, "__dict__") or not is_plain(type(x)):
+    if is_a(x, _WHOLE) or not is_plain(type(x)):
         return None
-    held = vars(x)
+    held = held_as(x, "__dict__")
     return held if isinstance(held, dict) else None
 
 
@@ -93,17 +144,27 @@ def held_in(x: Any) -> dict[str, Any]:
     """What an object of such a class holds, by name: fields and slots that have a value, then what else was
     put into it.
     """
-    names = [f.name for f in dataclasses.fields(x)] if dataclasses.is_dataclass(x) else slots(type(x))
-    own: dict[str, Any] = getattr(x, "__dict__", {})
-    first = {n: own[n] if n in own else getattr(x, n) for n in names if n in own or hasattr(x, n)}
+    kind, own = type(x), own_dict(x)
+    names = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else slots(kind)
+    rest = values_of(x, (n for n in names if n not in own))
+    first = {n: own[n] if n in own else rest[n] for n in names if n in own or n in rest}
     return first | {n: own[n] for n in sorted(own.keys() - first.keys())}
 
 
 def copied(x: Any) -> Any:
-    """Another object that holds the same, for `fill` to change."""
-    return copy.copy(x)
+    """Another object that holds the same, for others to be put into it. No code of its class's own runs where
+    it is what its attributes are.
+    """
+    kind = type(x)
+    if not is_of_attributes(kind) or issubclass(kind, dict):
+        return copy.copy(x)
+    made: Any = object.__new__(kind)
+    own_dict(made).update(own_dict(x))
+    for name, value in values_of(x, slots(kind)).items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def fill(made: Any, contents: Mapping[str, Any]) -> None:
     """Let an object hold this, whatever its class says to assignments."""
-    vars(made).update(contents)
+    own_dict(made).update(contents)

@@ -26,7 +26,7 @@ import torch
 
 from ingot.capture.clocks import UNREPEATABLE, UNSTEADY, is_unrepeatable
 from ingot.capture.mutable import contents_of
-from ingot.capture.objects import LIBRARIES, attributes
+from ingot.capture.objects import LIBRARIES, attributes, is_a, own_dict
 from ingot.capture.scripts import Scripts
 from ingot.capture.where import is_user_code, quoted_at
 
@@ -41,7 +41,7 @@ _CALLED = frozenset(  # by Python, without their name
         "call", "getattr", "getattribute", "setattr", "getitem", "setitem", "delitem", "contains", "len",
         "iter", "next", "enter", "exit", "bool", "int", "float", "index", "eq", "ne", "lt", "le", "gt",
         "ge", "hash", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "iadd",
-        "neg", "get", "set",
+        "neg", "get", "set", "class",
     )
 )  # fmt: skip
 _Cache: Any = type(functools.lru_cache(len))
@@ -137,7 +137,7 @@ class Reach:
     def _variable(self, label: str, name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> None:
         """A variable that code names, if something may be kept in it."""
         value = get()
-        kept = isinstance(value, _KEPT) or contents_of(value) is not None or attributes(value) is not None
+        kept = is_a(value, _KEPT) or contents_of(value) is not None or attributes(value) is not None
         if kept:
             self._root(label, Variable(name, get, put))
         else:
@@ -145,9 +145,9 @@ class Reach:
 
     def meet(self, label: str, x: Any) -> None:
         """Something that stands in a variable, container or object."""
-        if isinstance(x, torch.nn.Module):
+        if is_a(x, torch.nn.Module):
             self._module(label, x)
-        elif isinstance(x, type):
+        elif is_a(x, type):
             self.unsteady |= is_unrepeatable(x)
             self._class(x)
         elif type(x) not in _KEPT and self._new(x):
@@ -156,15 +156,15 @@ class Reach:
     def _meet_new(self, label: str, x: Any) -> None:
         if is_unrepeatable(x):
             self.unsteady = True
-        elif isinstance(x, FunctionType):
+        elif is_a(x, FunctionType):
             self._functions.append(x)
-        elif isinstance(x, MethodType):
+        elif is_a(x, MethodType):
             self.meet(label, x.__func__)
             self._hold(label, x.__self__)
-        elif isinstance(x, functools.partial):
+        elif is_a(x, functools.partial):
             for part in (x.func, *x.args, *x.keywords.values()):
                 self._hold(label, part)
-        elif isinstance(x, threading.local):
+        elif is_a(x, threading.local):
             self._root(label, vars(x))
         elif hasattr(type(x), "__next__"):
             self.unsteady = True
@@ -184,7 +184,7 @@ class Reach:
         """Something that stands where no container or variable shows it."""
         self.meet(label, x)
         if attributes(x) is not None:
-            self._root(label, vars(x))
+            self._root(label, own_dict(x))
 
     def _module(self, label: str, module: torch.nn.Module) -> None:
         for path, m in module.named_modules():

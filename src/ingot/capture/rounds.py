@@ -26,6 +26,7 @@ from ingot.capture.forms import Differ, Peel
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.loop import Loop, Round
 from ingot.capture.merge import UNBOUND
+from ingot.capture.objects import is_a
 from ingot.capture.request import ACTIVE, place, recorder
 from ingot.capture.standins import sequences, values
 from ingot.capture.where import quoted_line, raise_if_ours
@@ -119,19 +120,19 @@ def each(
     found_later = (*found_later, items) if is_kept else found_later
     items = sequences.begun(items)
     early.refuse_passed((items,))
-    if isinstance(items, Word):
+    if is_a(items, Word):
         sides = [partial(each, rt, v, body, go, names, head, live, found_later) for v in items.ingot_sides]
         kept = list(dict.fromkeys([*head, *live]))
         rt.branch(items.ingot_condition, sides[0], sides[1], names, kept, Cells(body, go))
         return
     work = Work(body, go, Cells(body, go), names, head, live)
-    if isinstance(items, Yields):
+    if is_a(items, Yields):
         _each_yielded(rt, items, work)
         return
     try:
         rows = sequences.gone_through(items)
     except DataDependentError:
-        if not (isinstance(items, TracedList) and items.is_counted):
+        if not (is_a(items, TracedList) and items.is_counted):
             raise
         rows, items = None, items.parts()  # no tensor holds them all
     if rows is None:

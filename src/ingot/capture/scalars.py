@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from ingot.capture import endless, extent, formulas
 from ingot.capture.floats import Arithmetic
+from ingot.capture.objects import is_a
 from ingot.capture.one_of import OneOf
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -134,7 +135,7 @@ def require_kind(g: Recorder, value: Any, what: str) -> None:
 
 def kinds_of(g: Recorder, value: Any) -> str | None:
     """Of which kinds a number is where data decides that; None where it is of one."""
-    if not g.env.either or not isinstance(value, (torch.SymInt, torch.SymFloat)):
+    if not g.env.either or not is_a(value, (torch.SymInt, torch.SymFloat)):
         return None
     e = g.env.expr(value)
     found = [kinds for part, kinds in g.env.either.items() if e.has(part)]

@@ -19,7 +19,7 @@ import numpy as np
 
 from ingot.capture.choice import Undecided, Unordered
 from ingot.capture.dicts import TracedDict
-from ingot.capture.objects import attributes, copied, fill, held_in
+from ingot.capture.objects import attributes, copied, fill, held_in, is_a
 from ingot.errors import ExportError, InputError
 
 #: What an input may be of, by the names that torch and NumPy have.
@@ -139,23 +139,23 @@ class Kept:
 
 def is_tensor(x: Any) -> bool:
     """Whether a leaf is a tensor: torch, NumPy or an Input."""
-    if isinstance(x, (np.ndarray, Input)):
+    if is_a(x, (np.ndarray, Input)):
         return True
     return any(c.__name__ == "Tensor" and c.__module__ in ("torch", "torch._tensor") for c in type(x).__mro__)
 
 
 def children(x: Any) -> list[tuple[str | int, Any]] | None:
     """The parts of a container, or None for a leaf."""
-    if isinstance(x, Mapping):
-        items = dict.items(x) if isinstance(x, (Unordered, TracedDict)) else x.items()
-        return [(k if isinstance(k, int) else str(k), v) for k, v in items]
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
+    if is_a(x, Mapping):
+        items = dict.items(x) if is_a(x, (Unordered, TracedDict)) else x.items()
+        return [(k if is_a(k, int) else str(k), v) for k, v in items]
+    if is_a(x, tuple) and hasattr(x, "_fields"):
         return list(zip(x._fields, x, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(x, (list, tuple)):
+    if is_a(x, (list, tuple)):
         return list(enumerate(x))
-    if is_tensor(x) or isinstance(x, (type, Undecided)):
+    if is_tensor(x) or is_a(x, (type, Undecided)):
         return None
-    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+    if dataclasses.is_dataclass(type(x)):
         return list(held_in(x).items())
     held = attributes(x)
     return None if held is None else list(held.items())
@@ -163,7 +163,7 @@ def children(x: Any) -> list[tuple[str | int, Any]] | None:
 
 def is_object(x: Any) -> bool:
     """Whether a container is a plain object, which may be held in several places."""
-    return not isinstance(x, (Mapping, list, tuple)) and not dataclasses.is_dataclass(x)
+    return not is_a(x, (Mapping, list, tuple)) and not dataclasses.is_dataclass(type(x))
 
 
 def leaves(
@@ -196,25 +196,25 @@ def rebuild(x: Any, replace: Callable[[Any], Any], made: dict[int, Any] | None =
             fill(new, {str(key): rebuild(v, replace, made) for key, v in parts})
         return made[id(x)]
     values = [rebuild(v, replace, made) for _, v in parts]
-    if isinstance(x, tuple):
+    if is_a(x, tuple):
         if type(x).__name__ == "Size":  # torch's, which holds numbers alone
             return tuple(values)
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
-    if isinstance(x, list) and (type(x) is list or type(x).__module__.startswith("ingot.")):
+    if is_a(x, list) and (type(x) is list or type(x).__module__.startswith("ingot.")):
         return values
-    if isinstance(x, (Unordered, TracedDict)):
+    if is_a(x, (Unordered, TracedDict)):
         return dict(zip(dict.keys(x), values, strict=True))
-    if isinstance(x, Mapping) and not isinstance(x, dict):
+    if is_a(x, Mapping) and not is_a(x, dict):
         return type(x)(dict(zip(x.keys(), values, strict=True)))  # pyright: ignore[reportCallIssue]
-    if isinstance(x, dict) and dataclasses.is_dataclass(x):  # transformers' ModelOutput
+    if is_a(x, dict) and dataclasses.is_dataclass(type(x)):  # transformers' ModelOutput
         return type(x)(**dict(zip(x.keys(), values, strict=True)))
     # A copy, which no `__init__` and no `__post_init__` makes anything else of.
     new = copied(x)
-    if isinstance(x, list):
+    if is_a(x, list):
         list.__setitem__(new, slice(None), values)
-    elif isinstance(x, dict):
+    elif is_a(x, dict):
         for key, value in zip(x.keys(), values, strict=True):
-            (OrderedDict if isinstance(x, OrderedDict) else dict).__setitem__(new, key, value)
+            (OrderedDict if is_a(x, OrderedDict) else dict).__setitem__(new, key, value)
     else:
         for (name, _), value in zip(parts, values, strict=True):
             object.__setattr__(new, str(name), value)

@@ -50,7 +50,7 @@ from ingot.capture.containers import Containers
 from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Late, Rows, TracedList, Yields, require_may_grow
-from ingot.capture.objects import is_user_class
+from ingot.capture.objects import is_a, is_user_class
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
     ACTIVE,
@@ -99,34 +99,33 @@ class Runtime:
 
     def waits(self, value: Any) -> bool:
         """Whether a condition is known only to the run."""
-        if isinstance(value, (TracedList, TracedDict, TracedSet, Rows)):
-            return isinstance(value, Rows) or not value.known
-        if isinstance(value, (Maybe, Word)):
+        if is_a(value, (TracedList, TracedDict, TracedSet, Rows)):
+            return is_a(value, Rows) or not value.known
+        if is_a(value, (Maybe, Word)):
             return True
-        if not isinstance(value, (torch.Tensor, *Symbolic)):
+        if not is_a(value, (torch.Tensor, *Symbolic)):
             return False
         g = recorder()
-        if isinstance(value, torch.Tensor):
+        if is_a(value, torch.Tensor):
             return is_data(g, value)
         return g.env.known(_truth(g, value)) is None
 
     def truth(self, value: Any) -> Any:
         """A value as a condition: a bool, or a SymBool that only the run knows."""
-        g = recorder()
-        if isinstance(value, (TracedList, TracedDict, TracedSet)) and not value.known:
+        if is_a(value, (TracedList, TracedDict, TracedSet)) and not value.known:
             return value.count() > 0
-        if isinstance(value, Rows):
+        if is_a(value, Rows):
             return value.length > 0
-        if isinstance(value, Word):
+        if is_a(value, Word):
             return value.ingot_either(self.truth)
-        if isinstance(value, Maybe):
+        if is_a(value, Maybe):
             present = self.truth(value.ingot_value)
             return self.both(self.opposite(value.ingot_is_none), lambda: present)
-        if isinstance(value, torch.Tensor) and is_data(g, value):
-            return _one_element(g, value)
-        if isinstance(value, Symbolic):
+        if is_a(value, torch.Tensor) and is_data(recorder(), value):
+            return _one_element(recorder(), value)
+        if is_a(value, Symbolic):
             decided: Any = value if isinstance(value, torch.SymBool) else value != 0
-            known = decided if isinstance(decided, bool) else g.env.known(decided.node.expr)
+            known = decided if isinstance(decided, bool) else recorder().env.known(decided.node.expr)
             return decided if known is None else known
         return bool(value)
 
@@ -212,22 +211,20 @@ class Runtime:
 
     def _condition(self, value: Any) -> Any:
         """An operand of `and` and `or`: a bool where it can be one."""
-        return self.truth(value) if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value
+        return self.truth(value) if is_a(value, torch.Tensor) and value.dtype == torch.bool else value
 
     def _other_operand(self, value: Any, holds: bool) -> Any:
         """The first operand, which is the result: its truth is known by now."""
-        plain = isinstance(value, torch.SymBool) or (
-            isinstance(value, torch.Tensor) and value.dtype == torch.bool
-        )
-        if isinstance(value, Maybe) and holds:
+        plain = is_a(value, torch.SymBool) or (is_a(value, torch.Tensor) and value.dtype == torch.bool)
+        if is_a(value, Maybe) and holds:
             return value.ingot_value
-        if isinstance(value, Maybe) and kind_of(value.ingot_value) is None:
+        if is_a(value, Maybe) and kind_of(value.ingot_value) is None:
             return None  # what has no number is true
         return holds if plain else value
 
     def _now(self, value: Any) -> bool:
         """The truth of what Python knows."""
-        if isinstance(value, Symbolic):
+        if is_a(value, Symbolic):
             g = recorder()
             known = g.env.known(_truth(g, value))
             assert known is not None, "the caller has asked"
@@ -241,10 +238,10 @@ class Runtime:
     def class_of(self, x: Any) -> Any:
         """`x.__class__`."""
         require_kind(recorder(), x, "__class__")
-        if isinstance(x, Maybe):
+        if is_a(x, Maybe):
             cannot_wait("asks for the class of a value of which data decides whether it is None")
         known: Any = sys._getframe(1).f_globals.get("type", kinds.type_of)  # which knows the module's `int`
-        return known(x) if isinstance(x, (torch.Tensor, *Symbolic)) else x.__class__
+        return known(x) if is_a(x, (torch.Tensor, *Symbolic)) else x.__class__
 
     def contains(self, container: Any, value: Any) -> Any:
         """`value in container`."""
@@ -380,9 +377,9 @@ class Runtime:
         """`function(…)`: what Python's own functions do with numbers and lists that only the run knows."""
         if ACTIVE.words and function is range:
             args = counted(args)
-        if ACTIVE.words and any(isinstance(a, Word) for a in (*args, *kwargs.values())):
+        if ACTIVE.words and any(is_a(a, Word) for a in (*args, *kwargs.values())):
             return called(partial(self.call, function), args, kwargs)
-        if any(isinstance(a, Maybe) for a in (*args, *kwargs.values())) and calls.takes_none(function, args):
+        if any(is_a(a, Maybe) for a in (*args, *kwargs.values())) and calls.takes_none(function, args):
             return called(partial(self.call, function), args, kwargs)
         early.refuse_passed((*args, *kwargs.values()))
         if ACTIVE.maybes and isinstance(function, torch.nn.Module) and not _is_users(function):
@@ -396,34 +393,34 @@ class Runtime:
         found = table.STANDINS.get(id(function))
         if found is not None:
             args = sequences.all_begun(function, args)
-        if any(isinstance(a, Yields) for a in (*args, *kwargs.values())):
+        if any(is_a(a, Yields) for a in (*args, *kwargs.values())):
             _must_understand(function)
             if not _is_users(function):
-                args = tuple(a.listed() if isinstance(a, Yields) else a for a in args)
+                args = tuple(a.listed() if is_a(a, Yields) else a for a in args)
         if found is not None:
             return found(self, *args, **kwargs)
         if isinstance(function, enum.EnumType) and subscripts.is_lookup(args, kwargs):
             return subscripts.member(self, function, args[0])
         if isinstance(function, (BuiltinMethodType, MethodType)) and function.__name__ in ("sort", "extend"):
             owner = function.__self__
-            if isinstance(owner, list) and function.__name__ == "sort":
+            if is_a(owner, list) and function.__name__ == "sort":
                 return sorting.sort(self, owner, **kwargs)
             require_may_grow(owner, *args)
-        if isinstance(function, Maybe):
+        if is_a(function, Maybe):
             function = present(function)
         given, g = (*args, *kwargs.values()), ACTIVE.recorder
-        if ACTIVE.words and any(isinstance(v, Word) for a in given for v in structure.inside(a)):
+        if ACTIVE.words and any(is_a(v, Word) for a in given for v in structure.inside(a)):
             _must_understand(function)
         chosen = g.chosen if g is not None else {}
         inner = (v for a in given for v in structure.inside(a))
         if chosen and _asks_what_is_same(_code_of(function)) and any(id(v) in chosen for v in inner):
             _must_understand(function)
         inside = (*given, *_closed_over(function), getattr(function, "__self__", None))
-        if not isinstance(function, Choice) and any(map(_needs_care, inside)):
+        if not is_a(function, Choice) and any(map(_needs_care, inside)):
             _must_understand(function)
         kwargs |= _lists_of_fields(function, args, kwargs)
         inner, whole, named = opened(function, args, kwargs)
-        if not _is_users(inner) and any(isinstance(v, torch.SymBool) for v in (*whole, *named.values())):
+        if not _is_users(inner) and any(is_a(v, torch.SymBool) for v in (*whole, *named.values())):
             return told(self, inner, whole, named)
         if any(map(values.made_of_symbols, given)):
             return calls.with_symbols(self, function, args, kwargs)
@@ -431,7 +428,7 @@ class Runtime:
 
     def shown(self, function: Any, plain: Callable[[Any, Runtime], Any], staged: Callable[[Any], Any]) -> Any:
         """A call of a function that shows what it is given, `plain`; `staged` where it is the model's own."""
-        own = _is_users(function) or isinstance(function, (Word, Choice, Maybe))
+        own = _is_users(function) or is_a(function, (Word, Choice, Maybe))
         return staged(function) if own else plain(function, self)
 
     def call_spread(self, function: Any, items: Any) -> Any:
@@ -448,45 +445,45 @@ class Runtime:
 
     def matched(self, subject: Any) -> Any:
         """What a `match` that stays Python's looks at."""
-        if any(isinstance(v, (torch.SymBool, Maybe, Word)) for v in structure.inside(subject)):
+        if any(is_a(v, (torch.SymBool, Maybe, Word)) for v in structure.inside(subject)):
             cannot_say("matches a condition that data or a size decides with patterns of this kind")
         return subject
 
     def has_elements(self, subject: Any, least: int, more: bool) -> Any:
         """Whether a pattern of so many elements, or of more, fits a subject."""
-        if isinstance(subject, Word):
+        if is_a(subject, Word):
             return called(self.has_elements, (subject, least, more), {})
-        if not isinstance(subject, Sequence) or isinstance(subject, (str, bytes, bytearray)):
+        if not is_a(subject, Sequence) or is_a(subject, (str, bytes, bytearray)):
             return False
-        count = subject.count() if isinstance(subject, TracedList) else len(subject)
+        count = subject.count() if is_a(subject, TracedList) else len(subject)
         return count >= least if more else self.equal(count, least)
 
     def rest(self, subject: Any, begin: int, after: int) -> Any:
         """The elements that a starred pattern takes."""
-        if isinstance(subject, Word):
+        if is_a(subject, Word):
             return called(self.rest, (subject, begin, after), {})
         return self.new_list(list(subject[begin : len(subject) - after]))
 
     def text(self, value: Any) -> Any:
         """A value on its way into a string."""
-        if isinstance(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value)):
+        if is_a(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value)):
             cannot_wait("writes a number that data decides into a string")
         return value
 
     def formatted(self, write: Callable[..., str], *values: Any) -> Any:
         """An f-string of these values."""
-        if any(isinstance(v, (Word, Maybe)) for v in values):
+        if any(is_a(v, (Word, Maybe)) for v in values):
             return called(partial(self.formatted, write), values, {})
         return write(*values)
 
     def item(self, container: Any, index: Any) -> Any:
         """`container[index]`."""
-        looked_up = isinstance(index, Maybe) and isinstance(container, dict) and None in container
-        if isinstance(container, Word) or isinstance(index, Word) or looked_up:
+        looked_up = is_a(index, Maybe) and is_a(container, dict) and None in container
+        if is_a(container, Word) or is_a(index, Word) or looked_up:
             return called(self.item, (container, index), {})
-        if isinstance(index, Maybe) and isinstance(container, (list, tuple, str)):
+        if is_a(index, Maybe) and is_a(container, (list, tuple, str)):
             index = present(index)  # where None is no place
-        unsure = _maybe_in(index) if ACTIVE.maybes and not isinstance(container, dict) else None
+        unsure = _maybe_in(index) if ACTIVE.maybes and not is_a(container, dict) else None
         if unsure is not None:  # None is an axis there, or an end
             indices = [_with(index, unsure, v) for v in (None, unsure.ingot_value)]
             none, there = (partial(self.item, container, i) for i in indices)
@@ -495,7 +492,7 @@ class Runtime:
 
     def put(self, value: Any, container: Any, index: Any) -> None:
         """`container[index] = value`."""
-        if isinstance(index, Word) and isinstance(container, dict):
+        if is_a(index, Word) and is_a(container, dict):
             words.put(container, index, value)
         else:
             subscripts.put(self, container, index, value)
@@ -517,12 +514,12 @@ class Runtime:
 
     def stored(self, value: Any) -> Any:
         """A value on its way into an attribute or container, where code that is not rewritten may find it."""
-        if isinstance(value, Word) and not is_thing(value):
+        if is_a(value, Word) and not is_thing(value):
             g = recorder()
             if not depends_on_data(g, g.env.expr(value.ingot_condition)):
                 return value.ingot_now("keeps a value that a condition chooses in an attribute or container")
             ACTIVE.marks.take_everything()  # whoever finds it must see what it is
-        if isinstance(value, Maybe):
+        if is_a(value, Maybe):
             raise DataDependentError(
                 f"{quoted_line()}\n"
                 "Data decides whether this value is None, and it is kept in an attribute or "
@@ -541,7 +538,7 @@ class Runtime:
 
     def taken_apart(self, value: Any) -> Any:
         """A value on its way into several variables."""
-        return present(value) if isinstance(value, Maybe) else self.stored(value)
+        return present(value) if is_a(value, Maybe) else self.stored(value)
 
     def returned(self, value: Any) -> Any:
         """A value on its way to the function's caller, which must see what it is."""
@@ -559,7 +556,7 @@ class Runtime:
 
     def times(self, items: Any, count: Any) -> Any:
         """`[v] * count`."""
-        return TracedList(items) * (values.number_of(count) if isinstance(count, torch.Tensor) else count)
+        return TracedList(items) * (values.number_of(count) if is_a(count, torch.Tensor) else count)
 
     def new_list(self, value: Any) -> Any:
         """A list that may grow as data says."""
@@ -611,16 +608,16 @@ def _one_element(g: Recorder, tensor: torch.Tensor) -> Any:
 def _truth(g: Recorder, value: Any) -> Any:
     """The formula that says whether a symbolic number is true."""
     e = g.env.expr(value)
-    return e if isinstance(value, torch.SymBool) else sympy.Ne(e, 0)
+    return e if is_a(value, torch.SymBool) else sympy.Ne(e, 0)
 
 
 def _not(value: Any) -> Any:
-    return torch.sym_not(value) if isinstance(value, torch.SymBool) else not value
+    return torch.sym_not(value) if is_a(value, torch.SymBool) else not value
 
 
 def _undecided(value: Any) -> bool:
     """Whether a value, or one of its parts, may be None, or is one that a condition chooses."""
-    return any(isinstance(v, (Maybe, Word)) for v in structure.inside(value))
+    return any(is_a(v, (Maybe, Word)) for v in structure.inside(value))
 
 
 def _calls_functions(thunk: Any) -> bool:
@@ -628,7 +625,7 @@ def _calls_functions(thunk: Any) -> bool:
     seen, todo = set[int](), [thunk]
     while todo:
         function = todo.pop()
-        if isinstance(function, FunctionType) and id(function) not in seen:
+        if is_a(function, FunctionType) and id(function) not in seen:
             seen.add(id(function))
             if any("call" in code.co_names for code in codes_in(function.__code__)):
                 return True
@@ -644,11 +641,11 @@ def _closed_over(function: Any) -> list[Any]:
 
 def _needs_care(value: Any) -> bool:
     """Whether a value is not what Python takes it for: None or not, a number that data decides."""
-    if isinstance(value, Symbolic):
+    if is_a(value, Symbolic):
         g = recorder()
         return g.env.of_data(g.env.expr(value))
     inside = structure.inside(value) if ACTIVE.maybes else (value,)
-    return any(isinstance(v, Maybe) for v in inside) or isinstance(value, Word)
+    return any(is_a(v, Maybe) for v in inside) or is_a(value, Word)
 
 
 def _must_understand(function: Any) -> None:
@@ -669,15 +666,15 @@ def _asks_what_is_same(code: Any) -> bool:
 
 def _maybe_in(index: Any) -> Maybe | None:
     """What may be None in a subscript of a tensor or sequence."""
-    if isinstance(index, slice):
+    if is_a(index, slice):
         index = (index.start, index.stop, index.step)
     parts = map(_maybe_in, index) if type(index) is tuple else ()
-    return index if isinstance(index, Maybe) else next((p for p in parts if p is not None), None)
+    return index if is_a(index, Maybe) else next((p for p in parts if p is not None), None)
 
 
 def _with(index: Any, old: Any, new: Any) -> Any:
     """A subscript with something else in the place of a part."""
-    if isinstance(index, slice):
+    if is_a(index, slice):
         return slice(*(_with(p, old, new) for p in (index.start, index.stop, index.step)))
     if type(index) is tuple:
         return tuple(_with(p, old, new) for p in index)
@@ -695,10 +692,10 @@ def _keeps(function: Any) -> bool:
     owner = getattr(function, "__self__", None)
     return (
         _is_users(function)
-        or isinstance(function, (Choice, Word))
+        or is_a(function, (Choice, Word))
         or function is dict
         or (isinstance(function, type) and is_user_class(function))
-        or (isinstance(function, (BuiltinMethodType, MethodType)) and isinstance(owner, (list, dict, deque)))
+        or (isinstance(function, (BuiltinMethodType, MethodType)) and is_a(owner, (list, dict, deque)))
     )
 
 

@@ -25,7 +25,7 @@ import torch
 
 from ingot.capture.attribute_names import ANY, attributes_in
 from ingot.capture.mutable import Contents, changes_in_place, contents_of, put_back, refill, slots_of
-from ingot.capture.objects import LIBRARIES, attributes, is_user_class
+from ingot.capture.objects import LIBRARIES, attributes, held_as, is_a, is_user_class, own_dict
 from ingot.capture.positions import Unmoved, another, is_iterator
 from ingot.capture.reach import (
     CONTAINERS,
@@ -126,36 +126,37 @@ class Place:
             return
         parent = Place(self.root, self.key, self.path[:-1])
         container, last = parent.get(), self.path[-1]
-        if isinstance(container, tuple):
+        if is_a(container, tuple):
             parts = [value if i == last else v for i, v in enumerate(container)]
             parent.set(type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts))
-        elif isinstance(container, (dict, *_LISTS)):
+        elif is_a(container, (dict, *_LISTS)):
             container[last] = value
-        elif hasattr(container, "__dict__"):
-            vars(container)[last] = value
+        elif (own := held_as(container, "__dict__")) is not None:
+            own[last] = value
         else:
             object.__setattr__(container, last, value)
 
 
 def _step(container: Any, key: Any) -> Any:
     if key is _ATTRIBUTES:
-        return vars(container)
-    if isinstance(container, dict):
+        return own_dict(container)
+    if is_a(container, dict):
         return dict.__getitem__(container, key)
-    if isinstance(container, (tuple, *_LISTS)):
+    if is_a(container, (tuple, *_LISTS)):
         return container[key]
-    return vars(container)[key] if hasattr(container, "__dict__") else getattr(container, key)
+    own = held_as(container, "__dict__")
+    return held_as(container, key, ABSENT) if own is None else own[key]
 
 
 def _stored(x: dict[Any, Any]) -> list[tuple[Any, Any]]:
     """What a dict holds: one with methods of its own gives something else to whoever asks."""
-    keys = OrderedDict.__iter__(x) if isinstance(x, OrderedDict) else dict.__iter__(x)
+    keys = OrderedDict.__iter__(x) if is_a(x, OrderedDict) else dict.__iter__(x)
     return [(k, dict.__getitem__(x, k)) for k in keys]
 
 
 def _elements(x: Any) -> list[Any]:
     """What a list, tuple, deque or set holds."""
-    kind: Any = next(k for k in (list, tuple, deque, set) if isinstance(x, k))
+    kind: Any = next(k for k in (list, tuple, deque, set) if is_a(x, k))
     return list(kind.__iter__(x))
 
 
@@ -163,9 +164,9 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
     """What a container or a plain object holds; None for what is looked at as a whole."""
     if type(x) in _WHOLE:
         return None
-    if isinstance(x, dict):
+    if is_a(x, dict):
         return iter([*_stored(x), *_own(x)])
-    if isinstance(x, (tuple, *_LISTS)):
+    if is_a(x, (tuple, *_LISTS)):
         return iter([*enumerate(_elements(x)), *_own(x)])
     held = None if changes_in_place(x) else attributes(x)
     return None if held is None else iter((_class_values(type(x)) | held).items())
@@ -173,8 +174,8 @@ def _parts(x: Any) -> Iterator[tuple[Any, Any]] | None:
 
 def _own(container: Any) -> list[tuple[Any, Any]]:
     """The attributes of a container, whose class is the user's own then, under their key."""
-    held = getattr(container, "__dict__", None)
-    return [(_ATTRIBUTES, held)] if held is not None and is_user_class(type(container)) else []
+    held = held_as(container, "__dict__") if is_user_class(type(container)) else None
+    return [] if held is None else [(_ATTRIBUTES, held)]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -216,7 +217,7 @@ class Snapshot:
         self.scripts = Scripts(function)
         self._owners = dict(function.named_modules()) if isinstance(function, torch.nn.Module) else {}
         holders = [*map(self.scripts.stands_for, self._owners.values()), getattr(function, "__self__", None)]
-        self._classes = {id(vars(h)): type(h) for h in holders if hasattr(h, "__dict__")}  # of whose dict
+        self._classes = {id(held_as(h, "__dict__")): type(h) for h in holders}  # of whose dict
         reach = Reach(function, self.scripts)
         self._meet: Callable[[str, Any], object] | None = reach.meet
         self._roots: list[tuple[str, Any]] = []
@@ -267,8 +268,8 @@ class Snapshot:
         if id(value) in self._seen:
             return
         self._seen.add(id(value))
-        if not isinstance(value, tuple):
-            self._save(value if isinstance(value, CONTAINERS) else vars(value))
+        if not is_a(value, tuple):
+            self._save(value if is_a(value, CONTAINERS) else own_dict(value))
         for key, part in parts:
             inner = Place(place.root, place.key, (*place.path, key))
             self._visit(f"{label}.{key}", inner, part, found, places)
@@ -277,7 +278,7 @@ class Snapshot:
         if isinstance(container, Variable):
             self._saved.append((container, container[container.name]))
         else:
-            contents = dict(_stored(container)) if isinstance(container, dict) else _elements(container)
+            contents = dict(_stored(container)) if is_a(container, dict) else _elements(container)
             self._saved.append((container, contents))
 
     def shield(self) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from ingot.capture.choice import Choice, Maybe, Parts, Unordered
 from ingot.capture.dicts import TracedDict
-from ingot.capture.objects import held_in, is_of_attributes
+from ingot.capture.objects import copied, held_in, is_a, is_of_attributes, own_dict
 from ingot.capture.request import ACTIVE
 from ingot.capture.scalars import Symbolic, is_data
 from ingot.capture.words import Word, is_thing
@@ -41,30 +41,24 @@ def holds_itself(x: Any) -> bool:
 
 def _parts(x: Any) -> list[Any] | None:
     """The same of whatever holds anything."""
-    if isinstance(x, Parts):
+    kind = type(x)
+    if issubclass(kind, Parts):
         return x.parts()
-    if isinstance(x, list):
-        return [*list.__iter__(x), *_own(x).values()]
-    if isinstance(x, tuple):
-        return [*tuple.__iter__(x), *_own(x).values()]
-    if type(x) in _DICTS:
+    if issubclass(kind, list):
+        return [*list.__iter__(x), *own_dict(x).values()]
+    if issubclass(kind, tuple):
+        return [*tuple.__iter__(x), *own_dict(x).values()]
+    if kind in _DICTS:
         return list(dict.values(x))
-    if isinstance(x, Maybe):
+    if issubclass(kind, Maybe):
         return [x.ingot_is_none, x.ingot_value]
-    if isinstance(x, _CHOSEN):
-        return [x.ingot_condition, *(v for v in x.ingot_sides if isinstance(v, _CHOSEN))]
-    if is_of_attributes(type(x)):
-        return list(held_in(x).values())
-    return None
+    if issubclass(kind, _CHOSEN):
+        return [x.ingot_condition, *(v for v in x.ingot_sides if is_a(v, _CHOSEN))]
+    return list(held_in(x).values()) if is_of_attributes(kind) else None
 
 
 def _keys(x: dict[Any, Any]) -> list[Any]:
-    return list(dict.keys(x) if isinstance(x, (Unordered, TracedDict)) else x)
-
-
-def _own(x: Any) -> dict[str, Any]:
-    """The attributes of a list or tuple, whose class is the model's own then."""
-    return getattr(x, "__dict__", {})
+    return list(dict.keys(x) if is_a(x, (Unordered, TracedDict)) else x)
 
 
 def rebuilt(like: Any, parts: list[Any]) -> Any:
@@ -76,26 +70,26 @@ def rebuilt(like: Any, parts: list[Any]) -> Any:
 
 
 def _rebuilt(like: Any, parts: list[Any]) -> Any:
-    if isinstance(like, Parts):
+    if is_a(like, Parts):
         return like.of_parts(parts)
-    if isinstance(like, (list, tuple)):
+    if is_a(like, (list, tuple)):
         return _sequence(like, parts)
     if type(like) in _DICTS:
         return type(like)(zip(dict.keys(like), parts, strict=True))
-    if isinstance(like, _CHOSEN):
+    if is_a(like, _CHOSEN):
         condition, *rest = parts
-        then, other = (rest.pop(0) if isinstance(v, _CHOSEN) else v for v in like.ingot_sides)
-        return Word(condition, then, other) if isinstance(like, Word) else Choice(condition, (then, other))
-    if isinstance(like, Maybe):
+        then, other = (rest.pop(0) if is_a(v, _CHOSEN) else v for v in like.ingot_sides)
+        return Word(condition, then, other) if is_a(like, Word) else Choice(condition, (then, other))
+    if is_a(like, Maybe):
         return Maybe(parts[0], parts[1])
-    made: Any = _copied_dict(like) if isinstance(like, dict) else _copied_object(like)
-    own: dict[str, Any] = getattr(made, "__dict__", {})
+    made: Any = _copied_dict(like) if is_a(like, dict) else copied(like)
+    own = own_dict(made)
     for name, value in zip(held_in(like), parts, strict=True):
         if name in own:
             own[name] = value  # whatever its class makes of an assignment
         else:
             object.__setattr__(made, name, value)
-        if isinstance(made, dict) and name in made:
+        if is_a(made, dict) and name in made:
             _kind_of_dict(made).__setitem__(made, name, value)
     return made
 
@@ -103,10 +97,10 @@ def _rebuilt(like: Any, parts: list[Any]) -> Any:
 def _sequence(like: Any, parts: list[Any]) -> Any:
     """A list or tuple of the same class, whatever that makes of its elements."""
     kind: Any = type(like)
-    count = len(parts) - len(_own(like))
+    count = len(parts) - len(own_dict(like))
     if kind is tuple or kind is torch.Size:
         return tuple(parts)
-    if isinstance(like, tuple):
+    if is_a(like, tuple):
         is_torchs = hasattr(kind, "n_sequence_fields")  # values and indices, as torch.max gives them
         made = kind(parts) if is_torchs else tuple.__new__(kind, parts[:count])
     elif kind is list or kind.__module__.startswith("ingot."):
@@ -114,28 +108,20 @@ def _sequence(like: Any, parts: list[Any]) -> Any:
     else:
         made = kind.__new__(kind)
         list.extend(made, parts[:count])
-    if _own(like):
-        vars(made).update(zip(_own(like), parts[count:], strict=True))
+    if own_dict(like):
+        own_dict(made).update(zip(own_dict(like), parts[count:], strict=True))
     return made
 
 
 def _kind_of_dict(x: Any) -> Any:
-    return OrderedDict if isinstance(x, OrderedDict) else dict
-
-
-def _copied_object(x: Any) -> Any:
-    """Another object of its class that holds the same: no code of the class's own runs."""
-    kind: Any = type(x)
-    made = object.__new__(kind)
-    vars(made).update(vars(x)) if hasattr(made, "__dict__") else None
-    return made
+    return OrderedDict if is_a(x, OrderedDict) else dict
 
 
 def _copied_dict(x: Any) -> Any:
     """Without its class's own way, which would look at the parts."""
     kind: Any = type(x)
     made = kind.__new__(kind)
-    vars(made).update(vars(x))
+    own_dict(made).update(own_dict(x))
     for name in x:
         _kind_of_dict(x).__setitem__(made, name, dict.__getitem__(x, name))
     return made
@@ -150,7 +136,7 @@ def _settled(x: Any, around: Collection[int]) -> Any:
     if is_thing(x):
         return _settled(x.ingot_either(_copied), around)
     parts = parts_of(x)
-    if parts is None or isinstance(x, _CHOSEN) or id(x) in around:
+    if parts is None or is_a(x, _CHOSEN) or id(x) in around:
         return x
     new = [_settled(v, (*around, id(x))) for v in parts]
     return x if all(a is b for a, b in zip(parts, new, strict=True)) else rebuilt(x, new)
@@ -158,7 +144,7 @@ def _settled(x: Any, around: Collection[int]) -> Any:
 
 def _copied(x: Any) -> Any:
     """A container of its own with what is in this one."""
-    if isinstance(x, list):
+    if is_a(x, list):
         from ingot.capture.lists import TracedList
 
         return TracedList(list.__iter__(x))
@@ -173,16 +159,14 @@ def alike(a: Any, b: Any) -> bool:
     parts, more = parts_of(a), parts_of(b)
     if parts is None or more is None or len(parts) != len(more):
         return False
-    if isinstance(a, Parts):
+    if is_a(a, Parts):
         return a.is_like(b)
-    if isinstance(a, _CHOSEN):
-        return all(
-            isinstance(v, _CHOSEN) or v is w for v, w in zip(a.ingot_sides, b.ingot_sides, strict=True)
-        )
-    if isinstance(a, dict) and _keys(a) != _keys(b):
+    if is_a(a, _CHOSEN):
+        return all(is_a(v, _CHOSEN) or v is w for v, w in zip(a.ingot_sides, b.ingot_sides, strict=True))
+    if is_a(a, dict) and _keys(a) != _keys(b):
         return False  # of another order, parts are not each other's
-    if isinstance(a, (list, tuple)):
-        return list(_own(a)) == list(_own(b))
+    if is_a(a, (list, tuple)):
+        return list(own_dict(a)) == list(own_dict(b))
     return not is_of_attributes(type(a)) or list(held_in(a)) == list(held_in(b))
 
 
@@ -204,8 +188,7 @@ def undecided(x: Any) -> bool:
         return False  # a script that runs by itself
     kinds = (Word, Maybe, Choice, *Symbolic)
     return any(
-        is_data(g, v) if isinstance(v, torch.Tensor) else isinstance(v, kinds) or id(v) in g.chosen
-        for v in inside(x)
+        is_data(g, v) if is_a(v, torch.Tensor) else is_a(v, kinds) or id(v) in g.chosen for v in inside(x)
     )
 
 

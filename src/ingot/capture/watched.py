@@ -16,7 +16,7 @@ import torch
 from ingot.capture import tags
 from ingot.capture.merge import UNBOUND, Unmergeable
 from ingot.capture.mutable import Contents, contents_of, put_back
-from ingot.capture.objects import slots
+from ingot.capture.objects import slots, values_of
 from ingot.capture.positions import position
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -64,7 +64,7 @@ class Slots(Watched):
 
     def now(self) -> dict[str, Any]:
         """As Watched has it."""
-        return {n: getattr(self.thing, n) for n in slots(type(self.thing)) if hasattr(self.thing, n)}
+        return values_of(self.thing, slots(type(self.thing)))
 
     def put(self, held: dict[str, Any]) -> None:
         """As Watched has it."""

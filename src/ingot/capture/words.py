@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ingot.capture.choice import Maybe, Undecided
+from ingot.capture.objects import is_a
 from ingot.capture.request import ACTIVE, cannot_wait, recorder, request
 from ingot.capture.scalars import DTYPE, counts_as, depends_on_data, is_own
 from ingot.capture.where import user_frame
@@ -63,7 +64,7 @@ class Word(Undecided):
             request(user_frame(sys._getframe(1)), needed=False)  # pyright: ignore[reportPrivateUsage]
             known = g.env.take(e)
         found = self.ingot_sides[0 if known else 1]
-        return found.ingot_now(what) if isinstance(found, Word) else found
+        return found.ingot_now(what) if is_a(found, Word) else found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -137,19 +138,17 @@ for _name in (*_ARITHMETIC, "and", "or", "xor"):
 
 def is_plain(x: Any) -> bool:
     """Whether a condition may choose between this and another value without being asked yet."""
-    return isinstance(x, (*_PLAIN, Word)) or is_own(x)
+    return is_a(x, (*_PLAIN, Word)) or is_own(x)
 
 
 def is_thing(x: Any) -> bool:
     """Whether a condition chooses between containers or objects."""
-    return isinstance(x, Word) and any(
-        is_thing(v) or not (is_plain(v) or type(v) in DTYPE) for v in x.ingot_sides
-    )
+    return is_a(x, Word) and any(is_thing(v) or not (is_plain(v) or type(v) in DTYPE) for v in x.ingot_sides)
 
 
 def leaves_of(x: Any) -> list[Any]:
     """The values that a word may be, or the value itself."""
-    return [v for side in x.ingot_sides for v in leaves_of(side)] if isinstance(x, Word) else [x]
+    return [v for side in x.ingot_sides for v in leaves_of(side)] if is_a(x, Word) else [x]
 
 
 def chosen(condition: Any, then: Any, other: Any) -> Word:
@@ -160,7 +159,7 @@ def chosen(condition: Any, then: Any, other: Any) -> Word:
 
 def put(held: dict[Any, Any], key: Any, value: Any) -> None:
     """`held[key] = value`, under either key that a condition chooses, in a branch."""
-    if not isinstance(key, Word):
+    if not is_a(key, Word):
         held[key] = value
         return
     from ingot.capture.stage import RUNTIME
@@ -171,25 +170,25 @@ def put(held: dict[Any, Any], key: Any, value: Any) -> None:
 
 def counted(x: Any) -> Any:
     """The number that a word of numbers is, alone or in tuples, lists and slices; else the thing itself."""
-    if isinstance(x, slice):
+    if is_a(x, slice):
         return slice(*map(counted, (x.start, x.stop, x.step)))
-    if type(x) in (tuple, list) and any(isinstance(v, (Word, slice)) for v in x):
+    if type(x) in (tuple, list) and any(is_a(v, (Word, slice)) for v in x):
         return type(x)(map(counted, x))
-    if not isinstance(x, Word) or any(counts_as(v) not in DTYPE for v in leaves_of(x)):
+    if not is_a(x, Word) or any(counts_as(v) not in DTYPE for v in leaves_of(x)):
         return x
     return x.ingot_either(lambda v: counts_as(v)(v))  # pyright: ignore[reportOptionalCall]  (asked above)
 
 
 def called(call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """A call with a word among its arguments, or what may be None, as a branch between two calls."""
-    chosen = next(v for v in (*args, *kwargs.values()) if isinstance(v, (Word, Maybe)))
+    chosen = next(v for v in (*args, *kwargs.values()) if is_a(v, (Word, Maybe)))
 
     def with_value(value: Any) -> Any:
         given = [value if v is chosen else v for v in args]
         named = {k: value if v is chosen else v for k, v in kwargs.items()}
         return functools.partial(call, *given, **named)
 
-    if isinstance(chosen, Word):
+    if is_a(chosen, Word):
         return chosen.ingot_either(lambda v: with_value(v)())
     from ingot.capture.stage import RUNTIME
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingot.capture import memos, scalars
 from ingot.capture.deques import TracedDeque
+from ingot.capture.objects import is_a
 from ingot.capture.request import ACTIVE, cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.sets import TracedSet
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 @stands_for(isinstance)
 def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
     """isinstance, where symbolic numbers are numbers and lists of unknown length lists."""
-    if isinstance(x, Symbolic):
+    if is_a(x, Symbolic):
         scalars.require_kind(recorder(), x, "isinstance")
         kind: Any = scalars.kind_of(x)
         return isinstance(kind(0), kinds) or isinstance(x, kinds)
-    if isinstance(x, (TracedDeque, TracedSet)):
-        return isinstance(deque() if isinstance(x, TracedDeque) else set[Any](), kinds)
+    if is_a(x, (TracedDeque, TracedSet)):
+        return isinstance(deque() if is_a(x, TracedDeque) else set[Any](), kinds)
     return isinstance(x, kinds)
 
 
@@ -44,7 +45,7 @@ def _of_value(function: Any, what: str, asks: Callable[..., bool] | None = None)
     """A function of a number's value, where only the run knows that; `asks` says which formulas matter."""
 
     def standin(rt: Runtime, *args: Any, **kwargs: Any) -> Any:
-        g = recorder() if args and isinstance(args[0], Symbolic) else None
+        g = recorder() if args and is_a(args[0], Symbolic) else None
         if g is not None and is_data(g, args[0]) and (asks is None or asks(g, g.env.expr(args[0]))):
             cannot_wait(what)
         return function(*args, **kwargs)
@@ -60,7 +61,7 @@ _of_value(hash, "takes the hash of a number that data or a size decides")
 @stands_for(sys.getsizeof)
 def getsizeof_(rt: Runtime, x: Any, *default: Any) -> int:
     """sys.getsizeof(x)."""
-    if isinstance(x, Symbolic):
+    if is_a(x, Symbolic):
         cannot_wait("asks how much memory Python takes for a number that data or a size decides")
     return sys.getsizeof(x, *default)
 
@@ -78,9 +79,9 @@ _TAKE_NONE = {id(f) for f in (isinstance, repr, format, hash, hasattr, callable)
 
 def takes_none(function: Any, args: Any) -> bool:
     """Whether a function of Python's gives something else for None than for a value, and does not raise."""
-    if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, _CONTAINERS):
+    if is_a(function, BuiltinMethodType) and is_a(function.__self__, _CONTAINERS):
         return function.__name__ in (*_NEED_NUMBERS, "get")
-    if isinstance(function, type):
+    if is_a(function, type):
         return function in (type, str)  # or what knows a module's own `type`, which equals Python's
     return id(function) in _TAKE_NONE or (function is getattr and len(args) == 3)
 
@@ -88,7 +89,7 @@ def takes_none(function: Any, args: Any) -> bool:
 def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
     """A call with symbolic numbers: a dict looks them up, most others take them as they are."""
     owner = getattr(function, "__self__", None)
-    if isinstance(owner, dict) and function.__name__ in ("get", "setdefault") and made_of_symbols(args[0]):
+    if is_a(owner, dict) and function.__name__ in ("get", "setdefault") and made_of_symbols(args[0]):
         default = args[1] if len(args) > 1 else None
         if memos.takes(owner, args[0]):
             found, value = memos.look(owner, args[0])
@@ -97,11 +98,11 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
             return value if found else default
         if function.__name__ == "get":
             return looked_up(rt, list(owner.items()), args[0], default)
-    if isinstance(owner, _CONTAINERS) and isinstance(function, BuiltinMethodType):
+    if is_a(owner, _CONTAINERS) and is_a(function, BuiltinMethodType):
         method = function.__name__
-        if isinstance(owner, set) and recorder().made_by_call(owner):
+        if is_a(owner, set) and recorder().made_by_call(owner):
             ACTIVE.marks.let_grow()
         whole = method not in ("insert", "pop")  # these take a place
-        if method in _NEED_NUMBERS and (whole or any(isinstance(a, Symbolic) for a in args)):
+        if method in _NEED_NUMBERS and (whole or any(is_a(a, Symbolic) for a in args)):
             cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")
     return function(*args, **kwargs)

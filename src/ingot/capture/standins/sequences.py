@@ -19,6 +19,7 @@ from ingot.capture import checks
 from ingot.capture.choice import Maybe, present
 from ingot.capture.dicts import is_grown, looped_over
 from ingot.capture.lists import Late, Passing, Rows, TracedList
+from ingot.capture.objects import is_a
 from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import Perhaps
@@ -47,16 +48,16 @@ _LONGEST = 10_000  # elements that an iterator beside rows may have
 @stands_for(len)
 def len_(rt: Runtime, x: Any) -> Any:
     """len(x)."""
-    if isinstance(x, TracedList) and not x.known:
+    if is_a(x, TracedList) and not x.known:
         return x.count()
-    if isinstance(x, Rows):
+    if is_a(x, Rows):
         return x.length
-    if is_grown(x) or (isinstance(x, TracedSet) and not x.known):
+    if is_grown(x) or (is_a(x, TracedSet) and not x.known):
         return x.count()
-    if isinstance(x, torch.Tensor) and x.dim():
+    if is_a(x, torch.Tensor) and x.dim():
         return x.shape[0]
     own = own_answer(x, "__len__")
-    if isinstance(own, torch.SymInt):
+    if is_a(own, torch.SymInt):
         checks.demand(recorder(), own >= 0, "`__len__` returns a number below 0")
         return own
     return own if type(own) is int and own >= 0 else len(present(x))
@@ -66,10 +67,10 @@ def len_(rt: Runtime, x: Any) -> Any:
 def range_(rt: Runtime, *args: Any) -> Any:
     """range(…), of numbers that the run knows too."""
     args = tuple(number_in(present(a), int) for a in args)
-    if not any(isinstance(a, torch.SymInt) for a in args):
+    if not any(is_a(a, torch.SymInt) for a in args):
         return range(*args)
     start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
-    if isinstance(step, torch.SymInt):
+    if is_a(step, torch.SymInt):
         checks.demand(recorder(), step != 0, "range() takes no step of 0")
         env = recorder().env
         turns = (env.expr(stop) - env.expr(start)) / env.expr(step)
@@ -84,14 +85,14 @@ def range_(rt: Runtime, *args: Any) -> Any:
 
 def rows_of(items: Any) -> Rows | None:
     """What is looped over as long as the run says; None for what Python can loop over."""
-    if isinstance(items, Rows):
+    if is_a(items, Rows):
         return items
-    if isinstance(items, TracedList) and not items.known:
+    if is_a(items, TracedList) and not items.known:
         run = items.run()
         return Rows(run.count, run.reader())
-    if isinstance(items, torch.Tensor) and items.dim() and isinstance(items.shape[0], torch.SymInt):
+    if is_a(items, torch.Tensor) and items.dim() and is_a(items.shape[0], torch.SymInt):
         return Rows(items.shape[0], lambda i: items.select(0, i))
-    if isinstance(items, Maybe):
+    if is_a(items, Maybe):
         return rows_of(present(items))
     return None
 
@@ -115,7 +116,7 @@ def all_begun(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def gone_through(items: Any) -> Rows | None:
     """The same, of which nothing is left to others where Python has an iterator."""
     rows = rows_of(items)
-    return rows.left() if isinstance(rows, Passing) else rows
+    return rows.left() if is_a(rows, Passing) else rows
 
 
 def by_place(rt: Runtime, items: Any) -> Rows:
@@ -127,16 +128,16 @@ def by_place(rt: Runtime, items: Any) -> Rows:
     rows = gone_through(items)
     if rows is not None:
         return rows
-    if isinstance(items, Late):
+    if is_a(items, Late):
         cannot_wait(
             "goes through a generator, whose variables something changes meanwhile, beside as many rows as "
             "data or a size says"
         )
-    if not isinstance(items, Iterator):
+    if not is_a(items, Iterator):
         known = list(items)
         return Rows(len(known), lambda i: item(rt, known, i))
     recorder().passed[id(items)] = items  # how far it is taken, the run alone knows
-    found = _without_end(rt, items) if isinstance(items, _ENDLESS) else None
+    found = _without_end(rt, items) if is_a(items, _ENDLESS) else None
     if found is not None:
         return found
     taken = list(itertools.islice(items, _LONGEST + 1))
@@ -170,13 +171,13 @@ def iter_(rt: Runtime, items: Any, *until: Any) -> Any:
     rows = None if until else rows_of(items)
     if rows is None:
         return iter(items, *until)
-    return rows if isinstance(rows, Passing) else Passing(rows.length, rows.at)
+    return rows if is_a(rows, Passing) else Passing(rows.length, rows.at)
 
 
 @stands_for(next)
 def next_(rt: Runtime, iterator: Any, *default: Any) -> Any:
     """next(iterator, default)."""
-    return iterator.take(*default) if isinstance(iterator, Passing) else next(iterator, *default)
+    return iterator.take(*default) if is_a(iterator, Passing) else next(iterator, *default)
 
 
 @stands_for(enumerate)
@@ -185,7 +186,7 @@ def enumerate_(rt: Runtime, iterable: Any, start: Any = 0) -> Any:
     try:
         rows = gone_through(iterable)
     except DataDependentError:
-        if not (isinstance(iterable, TracedList) and iterable.is_counted):
+        if not (is_a(iterable, TracedList) and iterable.is_counted):
             raise
         return TracedList(_with_places(iterable.parts(), start))  # no tensor holds them all
     if rows is None:
@@ -196,7 +197,7 @@ def enumerate_(rt: Runtime, iterable: Any, start: Any = 0) -> Any:
 def _with_places(parts: Sequence[Any], place: Any) -> Iterator[Any]:
     """Elements that are there or not, each with how many there are before it."""
     for v in parts:
-        if isinstance(v, Perhaps):
+        if is_a(v, Perhaps):
             yield Perhaps(v.there, (place, v.value))
             place = place + of_truth(recorder(), v.there)
         else:
@@ -207,7 +208,7 @@ def _with_places(parts: Sequence[Any], place: Any) -> Iterator[Any]:
 @stands_for(reversed)
 def reversed_(rt: Runtime, items: Any) -> Any:
     """reversed(items), which is another tensor of a tensor."""
-    rows = None if isinstance(items, torch.Tensor) else rows_of(items)
+    rows = None if is_a(items, torch.Tensor) else rows_of(items)
     return reversed(items) if rows is None else Passing(rows.length, lambda i: rows.at(rows.length - 1 - i))
 
 
@@ -244,7 +245,7 @@ def map_(rt: Runtime, function: Any, *columns: Any) -> Any:
 @stands_for(filter)
 def filter_(rt: Runtime, function: Any, items: Any) -> Any:
     """filter(function, items), of what has an end."""
-    if rows_of(items) is None and not isinstance(items, (list, tuple)):
+    if rows_of(items) is None and not is_a(items, (list, tuple)):
         return filter(function, items)
     fits = (lambda v: v) if function is None else (lambda v: rt.call(function, v))
     found = rt.list_of(items, lambda v: v, [fits])
@@ -273,7 +274,7 @@ def list_(rt: Runtime, *args: Any) -> Any:
     if not args:
         return TracedList()
     items = looped_over(args[0])
-    if isinstance(items, TracedList):
+    if is_a(items, TracedList):
         return TracedList(items.parts())
     rows = rows_of(items)
     if rows is None:
@@ -288,7 +289,7 @@ STANDINS[id(tuple)] = lambda rt, *args: (
 
 def spread(rt: Runtime, function: Any, items: Any) -> Any:
     """function(*items)."""
-    if isinstance(items, TracedList) and not items.known:
+    if is_a(items, TracedList) and not items.known:
         columns = items.run().unzipped() if function is zip else None
         if columns is None:
             cannot_wait("passes on as many arguments as data says")

@@ -17,6 +17,7 @@ from ingot.capture import checks, keyed, memos, scalars
 from ingot.capture.choice import Maybe, present
 from ingot.capture.forms import Differ
 from ingot.capture.lists import Layers, Rows, TracedList, is_called_in_order, sliced
+from ingot.capture.objects import is_a
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data
 from ingot.capture.standins.numbers import int_
@@ -31,29 +32,29 @@ if TYPE_CHECKING:
 def item(rt: Runtime, container: Any, index: Any) -> Any:
     """container[index]."""
     container = present(container)
-    plain = isinstance(container, (list, tuple, dict, torch.nn.ModuleList, torch.nn.Sequential))
+    plain = is_a(container, (list, tuple, dict, torch.nn.ModuleList, torch.nn.Sequential))
     thing: Any = container
-    if isinstance(index, slice):
+    if is_a(index, slice):
         index = slice(*(number_in(p, int) for p in (index.start, index.stop, index.step)))
-    elif isinstance(index, tuple):
+    elif is_a(index, tuple):
         index = tuple(
-            slice(*(number_in(p, int) for p in (i.start, i.stop, i.step))) if isinstance(i, slice) else i
+            slice(*(number_in(p, int) for p in (i.start, i.stop, i.step))) if is_a(i, slice) else i
             for i in index
         )
-    if isinstance(container, Rows):
+    if is_a(container, Rows):
         return container[number_in(index, int)]
-    if isinstance(container, TracedList) and not container.known and not isinstance(index, slice):
+    if is_a(container, TracedList) and not container.known and not is_a(index, slice):
         return container.element(number_in(index, int))
-    if plain and isinstance(index, slice) and is_symbolic(index.start, index.stop, index.step):
+    if plain and is_a(index, slice) and is_symbolic(index.start, index.stop, index.step):
         require_alike(index.start, index.stop, index.step)
-        chained = isinstance(container, torch.nn.Sequential)
+        chained = is_a(container, torch.nn.Sequential)
         if chained and not is_called_in_order(type(container)):
             what = f"takes a slice of a {type(container).__name__}, a Sequential with methods of its own,"
             cannot_wait(f"{what} at a place that data or a size decides")
         found = sliced(container, index)
         return Layers(found.parts()) if chained else found
-    keyed = isinstance(container, dict) and _is_composed(index)
-    if not keyed and (not plain or isinstance(index, (slice, tuple)) or not is_symbolic(index)):
+    keyed = is_a(container, dict) and _is_composed(index)
+    if not keyed and (not plain or is_a(index, (slice, tuple)) or not is_symbolic(index)):
         return thing[index]
     if memos.takes(container, index):
         found, value = memos.look(container, index)
@@ -66,7 +67,7 @@ def item(rt: Runtime, container: Any, index: Any) -> Any:
 def put(rt: Runtime, container: Any, index: Any, value: Any) -> None:
     """container[index] = value: at a key or place that the run knows, which is there, as the model checks."""
     container = present(container)
-    if isinstance(container, list) and isinstance(index, torch.Tensor) and is_symbolic(index):
+    if is_a(container, list) and is_a(index, torch.Tensor) and is_symbolic(index):
         index = number_in(index, int)
     if not (type(container) in keyed.KINDS and (is_symbolic(index) or _is_composed(index))):
         container[index] = value
@@ -89,7 +90,7 @@ def require_alike(*numbers: Any) -> None:
         Differ: it is that of a round.
     """
     g = recorder()
-    symbols = [g.env.expr(v).free_symbols for v in numbers if g.turns and isinstance(v, Symbolic)]
+    symbols = [g.env.expr(v).free_symbols for v in numbers if g.turns and is_a(v, Symbolic)]
     if not g.turns.isdisjoint(set[Any]().union(*symbols)):
         raise Differ
 
@@ -97,23 +98,23 @@ def require_alike(*numbers: Any) -> None:
 def _is_of_data(key: Any) -> bool:
     """Whether data decides a key, or a part of it, and none of them may be None, which no dict looks up."""
     g, parts = recorder(), list(inside(key))
-    if any(isinstance(v, Maybe) for v in parts):
+    if any(is_a(v, Maybe) for v in parts):
         return False
-    return any(isinstance(v, Symbolic) and depends_on_data(g, g.env.expr(v)) for v in parts)
+    return any(is_a(v, Symbolic) and depends_on_data(g, g.env.expr(v)) for v in parts)
 
 
 def _is_composed(key: Any) -> bool:
     """Whether a key of a dict is made of several values, of which the run knows one."""
     parts = parts_of(key)
-    return parts is not None and not isinstance(key, Word) and undecided(key)
+    return parts is not None and not is_a(key, Word) and undecided(key)
 
 
 def _switch(rt: Runtime, container: Any, index: Any) -> Any:
     """One of a few values by a number that the run knows."""
     require_alike(index)
-    if isinstance(container, Counter):
+    if is_a(container, Counter):
         return looked_up(rt, list(container.items()), index, 0)
-    if isinstance(container, dict):
+    if is_a(container, dict):
         keyed.require_there(rt, container, index)
         pairs = list(container.items())
         return looked_up(rt, pairs[:-1], index, pairs[-1][1])
@@ -143,8 +144,8 @@ def member(rt: Runtime, kind: enum.EnumType, value: Any) -> Any:
 
 def looked_up(rt: Runtime, pairs: list[tuple[Any, Any]], key: Any, otherwise: Any) -> Any:
     """The value that stands beside a key, or else something."""
-    if isinstance(key, torch.SymBool):
-        known = dict(p for p in pairs if isinstance(p[0], bool))
+    if is_a(key, torch.SymBool):
+        known = dict(p for p in pairs if is_a(p[0], bool))
         if len(known) == 2:
             return rt.choose(key, lambda: known[True], lambda: known[False])
     found = otherwise
