@@ -41,7 +41,7 @@ class _Left(torch.autograd.Function):
         _refuse(ctx.where)
 
 
-class _Written(torch.autograd.Function):
+class _Written(_Left):
     """A tensor into which others were written in such a way."""
 
     @staticmethod
@@ -50,11 +50,6 @@ class _Written(torch.autograd.Function):
         ctx.where = where
         ctx.mark_dirty(tensor)
         return tensor
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> NoReturn:
-        del grads
-        _refuse(ctx.where)
 
 
 class _Selected(torch.autograd.Function):
