@@ -11,17 +11,19 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dis
-import itertools
 import sys
 from collections.abc import Generator
 from functools import lru_cache
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Literal
 
 from ingot.capture.where import frames, is_recorded, is_user_code
 
 # What operators never raise, whatever sizes they are given.
 _NEVER_OF_SIZES = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "KeyError", "NameError")
+
+#: What becomes of an error in a function: it is caught there, it goes on to the caller, or another one does.
+End = Literal["caught", "leaves", "another"]
 
 _suppressing: list[Any] = []  # what the model that is recorded has entered and not left
 
@@ -32,11 +34,15 @@ def inside_try(of_operator: bool = False, error: type[Exception] | None = None) 
     of_operator: only of one that may catch what an operator raises that is given sizes that do not fit
     error: only of one that may catch this error of Python's
     """
-    return any(_may_catch(s, of_operator, error) for s in _suppressing) or any(
-        is_user_code(at.f_code)
-        and any(start <= at.f_lasti < end for start, end in _bodies(at.f_code, of_operator, error))
-        for at in frames(sys._getframe(1))
-    )
+    if any(_may_catch(s, of_operator, error) for s in _suppressing):
+        return True
+    for at in frames(sys._getframe(1)):
+        end = _end(at.f_code, at.f_lasti, of_operator, error) if is_user_code(at.f_code) else "leaves"
+        if end == "caught":
+            return True
+        if end == "another":
+            of_operator, error = False, None  # of what an `except` raises instead nothing is known
+    return False
 
 
 @contextlib.contextmanager
@@ -79,36 +85,53 @@ def _may_catch(suppress: Any, of_operator: bool, error: type[Exception] | None) 
 
 
 @lru_cache(maxsize=4096)
-def _bodies(code: CodeType, of_operator: bool, error: type[Exception] | None) -> tuple[tuple[int, int], ...]:
-    """Where the bodies of `try` statements that catch are in a function's code: not those of `with`, nor of
-    `finally` alone.
+def _end(code: CodeType, at: int, of_operator: bool, error: type[Exception] | None) -> End:
+    """What becomes of an error at an instruction, along every way through the handlers of the function.
+
+    An `except` that only raises passes it on as another one. A `with` lets it through, and so does a
+    `finally`.
     """
     entries: list[Any] = dis._parse_exception_table(code)  # type: ignore[attr-defined]
-    if not entries:
-        return ()
-    instructions = {i.offset: i for i in dis.get_instructions(code)}
-    names = {offset: i.opname for offset, i in instructions.items()}
-    order = sorted(names)
-    after = dict(itertools.pairwise(order))
-    found: list[tuple[int, int]] = []
-    for entry in entries:
-        at = after.get(entry.target, -1)
-        if names.get(entry.target) == "PUSH_EXC_INFO":
-            if names.get(at) == "POP_TOP":  # `except:`
-                found.append((entry.start, entry.end))
-                continue
-            caught, at = _caught(instructions, after, at)
-            while names.get(at) == "CHECK_EXC_MATCH" and (
-                (of_operator and caught in _NEVER_OF_SIZES)
-                or (error is not None and _is_other(caught, error))
-            ):
-                other = instructions[after[at]].argval  # the next `except`, where it is none of these
-                if names.get(other) == "POP_TOP":  # `except:`
-                    break
-                caught, at = _caught(instructions, after, other)
-            if names.get(at) in ("CHECK_EXC_MATCH", "POP_TOP"):
-                found.append((entry.start, entry.end))
-    return tuple(found)
+    handler = next((e.target for e in entries if e.start <= at < e.end), None)
+    if handler is None:
+        return "leaves"
+    instructions = list(dis.get_instructions(code))
+    places = {i.offset: place for place, i in enumerate(instructions)}
+    todo, seen, another = [places[handler]], set[int](), False
+    while todo:
+        place = todo.pop()
+        if place in seen or place >= len(instructions):
+            continue
+        seen.add(place)
+        here, name = instructions[place], instructions[place].opname
+        if name in ("RERAISE", "RAISE_VARARGS"):
+            raised = name == "RAISE_VARARGS" and here.arg != 0
+            end = _end(code, here.offset, *((False, None) if raised else (of_operator, error)))
+            if end == "caught":
+                return end
+            another |= raised or end == "another"
+            continue
+        if name == "POP_EXCEPT" and instructions[place + 1].opname != "RERAISE":
+            return "caught"
+        jumps = here.opcode in dis.hasjrel or here.opcode in dis.hasjabs
+        if name == "WITH_EXCEPT_START":
+            todo.append(_jump_behind(instructions, place) + 1)
+        elif name == "CHECK_EXC_MATCH" and _passes(_caught(instructions, place), of_operator, error):
+            todo.append(places[instructions[_jump_behind(instructions, place)].argval])
+        else:
+            todo += [places[here.argval]] if jumps else []
+            todo += [] if name.startswith("JUMP_") else [place + 1]
+    return "another" if another else "leaves"
+
+
+def _jump_behind(instructions: list[dis.Instruction], place: int) -> int:
+    """Where the next conditional jump is."""
+    return next(p for p in range(place, len(instructions)) if "JUMP_" in instructions[p].opname)
+
+
+def _passes(caught: str, of_operator: bool, error: type[Exception] | None) -> bool:
+    """Whether an `except` for this class does not catch it."""
+    return (of_operator and caught in _NEVER_OF_SIZES) or (error is not None and _is_other(caught, error))
 
 
 def _is_other(caught: str, error: type[Exception]) -> bool:
@@ -117,10 +140,10 @@ def _is_other(caught: str, error: type[Exception]) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(error, kind)
 
 
-def _caught(instructions: dict[int, Any], after: dict[int, int], at: int) -> tuple[str, int]:
-    """The name of the one class that an `except` catches, and where it is compared."""
+def _caught(instructions: list[dis.Instruction], place: int) -> str:
+    """The name of the one class that an `except` compares with; empty where there are several."""
     loaded: list[str] = []
-    while at in instructions and instructions[at].opname.startswith(("LOAD_", "BUILD_TUPLE", "CACHE")):
-        loaded.append(str(instructions[at].argval))
-        at = after.get(at, -1)
-    return (loaded[0] if len(loaded) == 1 else ""), at
+    while instructions[place - 1].opname.startswith(("LOAD_", "BUILD_TUPLE")):
+        place -= 1
+        loaded.append(str(instructions[place].argval))
+    return loaded[0] if len(loaded) == 1 else ""
