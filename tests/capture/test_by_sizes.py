@@ -131,6 +131,21 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         lambda x: torch.linalg.pinv(x), (R(5, 3),), (R(9, 3),),
     ),
     "pinverse, wide": (torch.pinverse, (R(2, 3, 5),), (R(1, 3, 4),)),
+    "a convolution with a filter for each image": (
+        lambda x, w: torch.nn.functional.conv2d(
+            x.flatten(0, 1)[None], w.flatten(0, 1), groups=x.shape[0], stride=(2, 1), padding=(1, 2),
+            dilation=(1, 2),
+        ).unflatten(1, (x.shape[0], -1)),
+        (R(2, 3, 8, 9), R(2, 4, 3, 3, 2)), (R(3, 1, 5, 6), R(3, 2, 1, 3, 2)),
+    ),
+    "a convolution of each channel alone": (
+        lambda x, w, b: torch.nn.functional.conv1d(x, w, b, groups=x.shape[1], padding="same"),
+        (R(2, 3, 8), R(3, 1, 5), R(3)), (R(1, 4, 6), R(4, 1, 5), R(4)),
+    ),
+    "blurred by a kernel of one's own": (
+        lambda x: torch.nn.functional.conv2d(x, ones(3, 3).expand(x.shape[1], 1, 3, 3), groups=x.shape[1]),
+        (R(2, 3, 8, 9),), (R(1, 4, 5, 3),),
+    ),
     "chunk of what data selects": (lambda x: x[x > 0].chunk(2)[0], (ones(5),), (ones(1),)),
     "chunks of what data selects": (
         lambda x: [c.sum() for c in x[x > 0].chunk(2)], (ones(5),), (ones(3) * -1,),
